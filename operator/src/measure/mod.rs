@@ -1,0 +1,1 @@
+//! Takes the samples that a decision is due.
