@@ -1,0 +1,98 @@
+//! A small edge function: answers every request with its version, and says it in `x-version` too.
+//!
+//! It is built four times, by one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its
+//! requests, `v4` is 150 ms slow for a tenth of them. A rollout must let `v2` pass and stop the others.
+
+use wasip2::clocks::monotonic_clock::subscribe_duration;
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::types::{
+    ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
+use wasip2::random::insecure::get_insecure_random_u64;
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// What this build does besides answering.
+struct Behaviour {
+    version: &'static str,
+    fails_percent: u64,
+    slow_percent: u64,
+    slow_for: u64,
+}
+
+const HEALTHY: Behaviour = Behaviour {
+    version: "v1",
+    fails_percent: 0,
+    slow_percent: 0,
+    slow_for: 0,
+};
+
+const BEHAVIOUR: Behaviour = if cfg!(feature = "v4") {
+    Behaviour {
+        version: "v4",
+        slow_percent: 10,
+        slow_for: 150 * MILLISECOND,
+        ..HEALTHY
+    }
+} else if cfg!(feature = "v3") {
+    Behaviour {
+        version: "v3",
+        fails_percent: 5,
+        ..HEALTHY
+    }
+} else if cfg!(feature = "v2") {
+    Behaviour {
+        version: "v2",
+        ..HEALTHY
+    }
+} else {
+    HEALTHY
+};
+
+struct Hello;
+
+wasip2::http::proxy::export!(Hello);
+
+impl Guest for Hello {
+    fn handle(_request: IncomingRequest, out: ResponseOutparam) {
+        if happens(BEHAVIOUR.slow_percent) {
+            subscribe_duration(BEHAVIOUR.slow_for).block();
+        }
+        let (status, text) = if happens(BEHAVIOUR.fails_percent) {
+            (500, format!("{} is out of order\n", BEHAVIOUR.version))
+        } else {
+            (200, format!("hello from {}\n", BEHAVIOUR.version))
+        };
+        respond(out, status, &text);
+    }
+}
+
+fn happens(percent: u64) -> bool {
+    percent > 0 && get_insecure_random_u64() % 100 < percent
+}
+
+/// The head goes out first: a body's stream only moves once the host has the response.
+/// Whatever cannot be set becomes an error that the host turns into a 502.
+fn respond(out: ResponseOutparam, status: u16, text: &str) {
+    let failed = |what: &str| Err(ErrorCode::InternalError(Some(what.into())));
+    let fields = Fields::new();
+    let version: Vec<u8> = BEHAVIOUR.version.into();
+    if fields.append("content-type", b"text/plain").is_err()
+        || fields.append("x-version", &version).is_err()
+    {
+        return ResponseOutparam::set(out, failed("header"));
+    }
+    let response = OutgoingResponse::new(fields);
+    if response.set_status_code(status).is_err() {
+        return ResponseOutparam::set(out, failed("status"));
+    }
+    let Ok(body) = response.body() else {
+        return ResponseOutparam::set(out, failed("body"));
+    };
+    ResponseOutparam::set(out, Ok(response));
+    if let Ok(stream) = body.write() {
+        // a client that left is no fault of ours: nothing is left to tell it
+        let _ = stream.blocking_write_and_flush(text.as_bytes());
+    }
+    let _ = OutgoingBody::finish(body, None);
+}
