@@ -1,1 +1,4 @@
+//! Proves Selvage from outside, through the API server and HTTP only; owns the local cluster.
 
+pub mod image;
+pub mod push;
