@@ -1,1 +1,8 @@
+//! What one node decides about a request, without IO, clocks or randomness: which host and path are
+//! meant, which function owns them, which revision answers, what an ending counts as. Everything
+//! that varies (time, dice, peers) is an argument.
 
+pub mod host;
+pub mod outcome;
+pub mod pick;
+pub mod table;

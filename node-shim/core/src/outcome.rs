@@ -1,0 +1,347 @@
+//! How a request can end, what the client then sees, and what it counts as.
+
+/// How a request of a function ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The guest's own response ended as promised, whatever its status.
+    Ok,
+    /// No response, an error code, a bad head, a broken length.
+    GuestError,
+    Trap,
+    Deadline,
+    OutOfMemory,
+    Overloaded,
+    /// The node's fault: a panic, missing code or secrets.
+    HostError,
+    /// The client left, or its body broke or was too large or too slow.
+    ClientFault,
+}
+
+/// Why, within an outcome; the label of `selvage_failures_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    NoResponse,
+    ErrorCode,
+    BadHead,
+    BadLength,
+    Exit,
+    Unfinished,
+    Trap,
+    HostLimit,
+    Cpu,
+    Wall,
+    FirstByte,
+    Idle,
+    Memory,
+    Concurrency,
+    Queue,
+    Pool,
+    MemoryPressure,
+    Compile,
+    Breaker,
+    Suspended,
+    SecretsUnavailable,
+    Unloadable,
+    Panic,
+    Cancelled,
+    BodyTooLarge,
+    BodySlow,
+    ClientGone,
+}
+
+/// Class of the status the client was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    C2xx,
+    C3xx,
+    C4xx,
+    C5xx,
+    /// Nothing was sent.
+    None,
+}
+
+/// Whether the code was there when the request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Start {
+    Warm,
+    Cold,
+}
+
+/// Which kind of traffic a request belongs to; kept apart because only comparable requests are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Population {
+    Live,
+    Matched,
+    Shadow,
+    Synthetic,
+    Preview,
+}
+
+/// What the shim answers when the guest's own head was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    /// Value of `selvage-error`.
+    pub error: &'static str,
+    /// Seconds.
+    pub retry_after: Option<u32>,
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::GuestError,
+        Self::Trap,
+        Self::Deadline,
+        Self::OutOfMemory,
+        Self::Overloaded,
+        Self::HostError,
+        Self::ClientFault,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::GuestError => "guest_error",
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::OutOfMemory => "oom",
+            Self::Overloaded => "overloaded",
+            Self::HostError => "host_error",
+            Self::ClientFault => "client",
+        }
+    }
+
+    /// Position in `ALL`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Codes that traffic with this outcome can carry: an abort keeps the code whose head went out.
+    pub fn codes(self) -> &'static [Code] {
+        match self {
+            Self::Overloaded => &[Code::C5xx],
+            Self::Ok
+            | Self::GuestError
+            | Self::Trap
+            | Self::Deadline
+            | Self::OutOfMemory
+            | Self::HostError => &[Code::C2xx, Code::C3xx, Code::C4xx, Code::C5xx],
+            Self::ClientFault => &Code::ALL,
+        }
+    }
+}
+
+// === impl Reason ===
+
+impl Reason {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoResponse => "no_response",
+            Self::ErrorCode => "error_code",
+            Self::BadHead => "bad_head",
+            Self::BadLength => "bad_length",
+            Self::Exit => "exit",
+            Self::Unfinished => "unfinished",
+            Self::Trap => "trap",
+            Self::HostLimit => "host_limit",
+            Self::Cpu => "cpu",
+            Self::Wall => "wall",
+            Self::FirstByte => "first_byte",
+            Self::Idle => "idle",
+            Self::Memory => "memory",
+            Self::Concurrency => "concurrency",
+            Self::Queue => "queue",
+            Self::Pool => "pool",
+            Self::MemoryPressure => "memory_pressure",
+            Self::Compile => "compile",
+            Self::Breaker => "breaker",
+            Self::Suspended => "suspended",
+            Self::SecretsUnavailable => "secrets_unavailable",
+            Self::Unloadable => "unloadable",
+            Self::Panic => "panic",
+            Self::Cancelled => "cancelled",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodySlow => "body_slow",
+            Self::ClientGone => "client_gone",
+        }
+    }
+
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::NoResponse
+            | Self::ErrorCode
+            | Self::BadHead
+            | Self::BadLength
+            | Self::Exit
+            | Self::Unfinished => Outcome::GuestError,
+            Self::Trap | Self::HostLimit => Outcome::Trap,
+            Self::Cpu | Self::Wall | Self::FirstByte | Self::Idle => Outcome::Deadline,
+            Self::Memory => Outcome::OutOfMemory,
+            Self::Concurrency
+            | Self::Queue
+            | Self::Pool
+            | Self::MemoryPressure
+            | Self::Compile
+            | Self::Breaker
+            | Self::Suspended => Outcome::Overloaded,
+            Self::SecretsUnavailable | Self::Unloadable | Self::Panic | Self::Cancelled => {
+                Outcome::HostError
+            }
+            Self::BodyTooLarge | Self::BodySlow | Self::ClientGone => Outcome::ClientFault,
+        }
+    }
+
+    /// Refused by the revision's own permits or queue: the refusals that count against it.
+    pub fn saturated(self) -> bool {
+        matches!(self, Self::Concurrency | Self::Queue)
+    }
+
+    /// What the client is told; `None` when there is nobody to tell.
+    pub fn reply(self) -> Option<Reply> {
+        let reply = |status, error| {
+            Some(Reply {
+                status,
+                error,
+                retry_after: None,
+            })
+        };
+        let later = |error| {
+            Some(Reply {
+                status: 503,
+                error,
+                retry_after: Some(1),
+            })
+        };
+        match self {
+            Self::ClientGone => None,
+            Self::BodyTooLarge => reply(413, "body_too_large"),
+            Self::BodySlow => reply(408, "body_slow"),
+            Self::Suspended => reply(503, "suspended"),
+            Self::SecretsUnavailable => reply(503, "secrets_unavailable"),
+            Self::Unloadable | Self::Cancelled => reply(503, "host_error"),
+            Self::Panic => reply(500, "host_error"),
+            Self::Breaker => later("breaker"),
+            Self::Concurrency | Self::Queue | Self::Pool | Self::MemoryPressure | Self::Compile => {
+                later("overloaded")
+            }
+            Self::Trap | Self::HostLimit => reply(500, "trap"),
+            Self::Memory => reply(500, "out_of_memory"),
+            Self::Cpu | Self::Wall | Self::FirstByte | Self::Idle => reply(504, "deadline"),
+            Self::NoResponse
+            | Self::ErrorCode
+            | Self::BadHead
+            | Self::BadLength
+            | Self::Exit
+            | Self::Unfinished => reply(502, "guest_error"),
+        }
+    }
+}
+
+// === impl Code, Start, Population ===
+
+impl Code {
+    pub const ALL: [Self; 5] = [Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx, Self::None];
+
+    pub fn of(status: u16) -> Self {
+        match status / 100 {
+            2 => Self::C2xx,
+            3 => Self::C3xx,
+            4 => Self::C4xx,
+            _ => Self::C5xx,
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::C2xx => "2xx",
+            Self::C3xx => "3xx",
+            Self::C4xx => "4xx",
+            Self::C5xx => "5xx",
+            Self::None => "none",
+        }
+    }
+
+    /// Position in `ALL`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Start {
+    pub const ALL: [Self; 2] = [Self::Warm, Self::Cold];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+        }
+    }
+
+    /// Position in `ALL`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Population {
+    pub const ALL: [Self; 5] = [
+        Self::Live,
+        Self::Matched,
+        Self::Shadow,
+        Self::Synthetic,
+        Self::Preview,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Matched => "matched",
+            Self::Shadow => "shadow",
+            Self::Synthetic => "synthetic",
+            Self::Preview => "preview",
+        }
+    }
+
+    /// Position in `ALL`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_agree_with_the_lists() {
+        for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), at);
+        }
+        for (at, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code.index(), at);
+        }
+        for (at, population) in Population::ALL.into_iter().enumerate() {
+            assert_eq!(population.index(), at);
+        }
+    }
+
+    #[test]
+    fn a_head_that_was_not_sent_names_the_outcome() {
+        let told = |reason: Reason| reason.reply().map(|r| (r.status, r.error, r.retry_after));
+        assert_eq!(told(Reason::NoResponse), Some((502, "guest_error", None)));
+        assert_eq!(told(Reason::HostLimit), Some((500, "trap", None)));
+        assert_eq!(told(Reason::FirstByte), Some((504, "deadline", None)));
+        assert_eq!(told(Reason::Memory), Some((500, "out_of_memory", None)));
+        assert_eq!(told(Reason::Pool), Some((503, "overloaded", Some(1))));
+        assert_eq!(told(Reason::ClientGone), None);
+    }
+
+    #[test]
+    fn only_own_permits_saturate() {
+        assert!(Reason::Queue.saturated() && Reason::Concurrency.saturated());
+        assert!(!Reason::Pool.saturated() && !Reason::MemoryPressure.saturated());
+    }
+}
