@@ -1,0 +1,82 @@
+# Two commands matter: `make demo` (the main job on real parts) and `make test` (everything).
+# Both install what they need. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export INSTA_UPDATE ?= no
+HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+DIST   := $(CARGO_TARGET_DIR)/dist
+STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
+export SELVAGE_DIST := $(DIST)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
+	@cargo run --quiet -p e2e --bin demo -- $(if $(KEEP),--keep)
+
+.PHONY: demo-down
+demo-down: ## End what `make demo KEEP=1` left running
+	@cargo run --quiet -p e2e --bin demo -- --down
+
+.PHONY: test
+test: lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
+
+.PHONY: lint
+lint: ## Formatting, clippy, the rules of ARCHITECTURE.md
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test -p e2e --locked --test house
+
+.PHONY: unit
+unit: ## Tests that need no cluster
+	cargo test --workspace --exclude e2e --locked
+	cargo test -p e2e --locked --lib
+
+.PHONY: e2e
+e2e: dist ## Tests on real control planes, nodes, registry and Prometheus
+	cargo test -p e2e --locked -- --test-threads=1
+
+.PHONY: dist
+dist: programs examples ## What runs in a cluster: static programs in images, example components
+
+.PHONY: programs
+programs: ## Static operator and node-shim, and their images
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST) -p operator -p node-shim
+	mkdir -p $(DIST)
+	cp $(STATIC)/operator $(STATIC)/node-shim $(DIST)/
+	cargo run --quiet --locked -p e2e --bin image -- $(DIST)
+
+.PHONY: examples
+examples: ## The example component in its four versions
+	examples/build.sh $(DIST)/examples
+
+.PHONY: crds
+crds: ## Write crds/yaml and the chart's copy from the types
+	cargo run --quiet --locked -p crds --bin crdgen
+
+.PHONY: cluster-up
+cluster-up: dist ## A local cluster to work in; ends with cluster-down
+	cargo run --quiet -p e2e --bin cluster -- up
+
+.PHONY: cluster-down
+cluster-down: ## End it
+	cargo run --quiet -p e2e --bin cluster -- down
+
+.PHONY: bench
+bench: programs ## Monte-Carlo of the sequential test, and serve against a bare hyper server
+	cargo run --release --locked -p bench -- monte-carlo
+	cargo run --release --locked -p bench -- serve --node-shim $(DIST)/node-shim
+
+.PHONY: replay
+replay: ## Recompute the published samples of the sequential test
+	cargo run --quiet --locked -p operator -- replay operator/core/tests/sequential-samples.json
+
+.PHONY: clean
+clean: ## Remove build output (the cluster's cache in ~/.cache/selvage stays)
+	cargo clean
