@@ -1,0 +1,112 @@
+//! `node-shim serve` against a bare hyper server that gives the same response, on the same core, in one run.
+//!
+//! Servers take turns (A B A B …), so that a machine that changes its speed changes it for both. The load
+//! generator runs on another core and keeps a fixed number of connections busy. What counts is the ratio
+//! of requests/s and the CPU time per request of the server; absolute figures say little on shared machines.
+
+mod load;
+mod server;
+
+pub(crate) use server::run_bare;
+
+use anyhow::{Context, Result, bail};
+use std::{path::PathBuf, time::Duration};
+
+/// What to measure, for how long.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The program to measure
+    #[arg(long, default_value = "target/dist/node-shim")]
+    node_shim: PathBuf,
+    /// Components to serve, one row each
+    #[arg(long = "guest", default_value = "target/dist/examples/hello-v1.wasm")]
+    guests: Vec<PathBuf>,
+    /// Rounds per server
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds per round, after one second of warm-up
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Connections kept busy
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+}
+
+/// One round of one server.
+#[derive(Clone, Copy)]
+struct Round {
+    per_second: f64,
+    cpu_micros: f64,
+    p50: Duration,
+    p99: Duration,
+}
+
+/// Measures every guest against the bare server and prints a table.
+///
+/// # Errors
+/// A server does not start, or answers anything but 200.
+pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
+    print("| server | req/s | ÷ bare | CPU µs/request | p50 µs | p99 µs |");
+    print("|---|---|---|---|---|---|");
+    for guest in &args.guests {
+        let bare = server::Server::bare()?;
+        let shim = server::Server::shim(&args.node_shim, guest)?;
+        let (mut base, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..args.rounds {
+            base.push(round(&bare, args)?);
+            ours.push(round(&shim, args)?);
+        }
+        let name = guest
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let (base, ours) = (median(&base)?, median(&ours)?);
+        print(&row("bare hyper", base, base));
+        print(&row(&format!("node-shim serve {name}"), ours, base));
+    }
+    Ok(())
+}
+
+fn round(server: &server::Server, args: &Args) -> Result<Round> {
+    load::drive(server.address, args.connections, Duration::from_secs(1))?;
+    let before = server.cpu()?;
+    let done = load::drive(
+        server.address,
+        args.connections,
+        Duration::from_secs(args.seconds),
+    )?;
+    let cpu = server.cpu()?.saturating_sub(before);
+    if done.requests == 0 || done.failed > 0 {
+        bail!(
+            "{} answered {} of {} requests wrongly",
+            server.address,
+            done.failed,
+            done.requests
+        );
+    }
+    let requests = done.requests as f64;
+    Ok(Round {
+        per_second: requests / done.took.as_secs_f64(),
+        cpu_micros: cpu.as_secs_f64() * 1e6 / requests,
+        p50: done.p50,
+        p99: done.p99,
+    })
+}
+
+fn median(rounds: &[Round]) -> Result<Round> {
+    let mut sorted = rounds.to_vec();
+    sorted.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    sorted.get(sorted.len() / 2).copied().context("no round")
+}
+
+fn row(name: &str, round: Round, base: Round) -> String {
+    format!(
+        "| {name} | {:.0} | {:.3} | {:.1} | {} | {} |",
+        round.per_second,
+        round.per_second / base.per_second,
+        round.cpu_micros,
+        round.p50.as_micros(),
+        round.p99.as_micros(),
+    )
+}
