@@ -1,1 +1,6 @@
+//! Decide: from a validated function, the rollout's state, evidence and `now`, what comes next.
+//!
+//! Nothing here knows Kubernetes, a network or a clock.
 
+pub mod function;
+pub mod rollout;

@@ -1,0 +1,232 @@
+//! The plan of one rollout: the policy as it was when the rollout started, frozen to its end.
+//!
+//! Tolerances chosen after seeing data would void the guarantee, and an edited list of steps must not make a
+//! running rollout jump; so an edit applies to the next rollout.
+
+use std::time::Duration;
+
+use super::{
+    AnalysisPolicy, BakePolicy, Gate, GateAt, Holdback, NodesPolicy, Policy, Step, StepWeight,
+    Strategy, Weight,
+};
+
+/// Strategy, steps and analysis of one rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Which of the three ways this rollout takes.
+    pub kind: PlanKind,
+    /// As in the policy.
+    pub strategy: Strategy,
+    /// Empty for [`PlanKind::First`], [`PlanKind::Revert`] and [`Strategy::AllAtOnce`].
+    /// `Auto` weights are replaced when the first share is given.
+    pub steps: Vec<Step>,
+    /// `Auto` holdback is replaced when the first share is given.
+    pub bake: BakePolicy,
+    /// What must have loaded.
+    pub nodes: NodesPolicy,
+    /// Gates that apply to this kind of plan.
+    pub gates: Vec<Gate>,
+    /// How the candidate is judged.
+    pub analysis: AnalysisPolicy,
+}
+
+/// Which way a rollout takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanKind {
+    /// There is no stable: nodes serve the candidate as soon as they have it, Start gates apply, nothing is analysed.
+    First,
+    /// As the policy says.
+    Full,
+    /// Back to a recently promoted revision: no steps, no Step gates, no slot; the bake stays.
+    Revert,
+}
+
+/// Stable's traffic before the candidate got any, for `Auto` weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Traffic {
+    /// Stable's requests per second on the exposed nodes; `None` when there is too little history.
+    pub requests_per_second: Option<f64>,
+}
+
+/// One percent: the least `Auto` weight, and what unknown traffic gets.
+const LEAST_AUTO: f64 = 0.01;
+/// `Auto` aims at this many requests a minute.
+const AUTO_REQUESTS: f64 = 100.0;
+
+fn auto(traffic: Traffic, most: f64) -> Weight {
+    let share = match traffic.requests_per_second {
+        Some(rps) if rps > 0.0 => (AUTO_REQUESTS / (rps * 60.0)).clamp(LEAST_AUTO, most),
+        Some(_) => most,
+        None => LEAST_AUTO,
+    };
+    Weight::from_share(share)
+}
+
+impl Plan {
+    /// Freezes a policy.
+    #[must_use]
+    pub fn freeze(policy: &Policy, kind: PlanKind) -> Self {
+        let steps = match (kind, policy.strategy) {
+            (PlanKind::Full, Strategy::Canary) => policy.steps.clone(),
+            _ => Vec::new(),
+        };
+        let applies = |g: &&Gate| match kind {
+            PlanKind::First => g.at == GateAt::Start,
+            PlanKind::Full => true,
+            PlanKind::Revert => g.at != GateAt::Step,
+        };
+        Self {
+            kind,
+            strategy: policy.strategy,
+            steps,
+            bake: policy.bake,
+            nodes: policy.nodes,
+            gates: policy.gates.iter().filter(applies).cloned().collect(),
+            analysis: policy.analysis.clone(),
+        }
+    }
+
+    /// Whether the first share depends on traffic that is not yet known.
+    #[must_use]
+    pub fn needs_traffic(&self) -> bool {
+        self.bake.holdback == Holdback::Auto && self.kind != PlanKind::First
+            || self.steps.iter().any(|s| s.weight == StepWeight::Auto)
+    }
+
+    /// Replaces `Auto` by figures and drops listed steps that would hardly be a step after the first.
+    #[must_use]
+    pub fn sized(mut self, traffic: Traffic) -> Self {
+        if self.bake.holdback == Holdback::Auto {
+            self.bake.holdback = Holdback::Fixed(auto(traffic, 0.10));
+        }
+        if self
+            .steps
+            .first()
+            .is_some_and(|s| s.weight == StepWeight::Auto)
+        {
+            let first = auto(traffic, 0.50);
+            // compared as whole numbers, so that 1.5 × 1 % drops 1.5 % exactly
+            let close = |w: Weight| w.parts() * 2 <= first.parts() * 3;
+            let mut index = 0;
+            self.steps.retain(|s| {
+                index += 1;
+                index == 1 || !matches!(s.weight, StepWeight::Fixed(w) if close(w))
+            });
+            if let Some(step) = self.steps.first_mut() {
+                step.weight = StepWeight::Fixed(first);
+            }
+        }
+        // nothing may rise above what the bake gives
+        let top = self.final_weight();
+        self.steps
+            .retain(|s| !matches!(s.weight, StepWeight::Fixed(w) if w > top));
+        self
+    }
+
+    /// The candidate's share during the bake.
+    #[must_use]
+    pub fn final_weight(&self) -> Weight {
+        match self.bake.holdback {
+            Holdback::Fixed(w) => w.rest(),
+            Holdback::Auto => Weight::from_share(LEAST_AUTO).rest(),
+        }
+    }
+
+    /// The candidate's share in a step; after the last one that of the bake.
+    #[must_use]
+    pub fn weight(&self, step: usize) -> Weight {
+        match self.steps.get(step).map(|s| s.weight) {
+            Some(StepWeight::Fixed(w)) => w,
+            Some(StepWeight::Auto) => Weight::from_share(LEAST_AUTO),
+            None => self.final_weight(),
+        }
+    }
+
+    /// Whether `step` is the last before the bake.
+    #[must_use]
+    pub fn is_last(&self, step: usize) -> bool {
+        step + 1 >= self.steps.len()
+    }
+
+    /// How long the bake takes in active time.
+    #[must_use]
+    pub fn bake_duration(&self) -> Duration {
+        self.bake.duration
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(plan: &Plan) -> Vec<u32> {
+        (0..=plan.steps.len())
+            .map(|k| plan.weight(k).parts())
+            .collect()
+    }
+
+    fn sized(rps: Option<f64>) -> Vec<u32> {
+        let plan = Plan::freeze(&Policy::default(), PlanKind::Full);
+        weights(&plan.sized(Traffic {
+            requests_per_second: rps,
+        }))
+    }
+
+    #[test]
+    fn the_first_step_is_sized_in_requests() {
+        assert_eq!(sized(None), [100, 500, 1000, 2500, 5000, 9900]);
+        assert_eq!(sized(Some(1000.0)), [100, 500, 1000, 2500, 5000, 9900]);
+        // 100 requests a minute of 300: 33.33 %, and 50 % is within 1.5 times of it
+        assert_eq!(sized(Some(5.0)), [3333, 9000]);
+        // 3.33 % drops 5 %
+        assert_eq!(sized(Some(50.0)), [333, 1000, 2500, 5000, 9667]);
+        assert_eq!(sized(Some(0.0)), [5000, 9000]);
+        assert_eq!(sized(Some(0.1)), [5000, 9000]);
+    }
+
+    #[test]
+    fn a_step_above_the_holdback_is_not_taken() {
+        let policy = Policy {
+            bake: BakePolicy {
+                holdback: Holdback::Fixed(Weight::percent(60)),
+                ..Policy::default().bake
+            },
+            ..Policy::default()
+        };
+        let plan = Plan::freeze(&policy, PlanKind::Full).sized(Traffic {
+            requests_per_second: None,
+        });
+        assert_eq!(weights(&plan), [100, 500, 1000, 2500, 4000]);
+    }
+
+    #[test]
+    fn a_first_plan_keeps_start_gates_and_a_revert_all_but_step_gates() {
+        let gate = |name: &str, at| Gate {
+            name: name.into(),
+            at,
+            kind: crate::rollout::GateKind::Approval,
+        };
+        let policy = Policy {
+            gates: vec![
+                gate("a", GateAt::Start),
+                gate("b", GateAt::Step),
+                gate("c", GateAt::Bake),
+            ],
+            ..Policy::default()
+        };
+        let names = |kind| {
+            let plan = Plan::freeze(&policy, kind);
+            (
+                plan.steps.len(),
+                plan.gates
+                    .iter()
+                    .map(|g| g.name.clone())
+                    .collect::<Vec<_>>()
+                    .join(""),
+            )
+        };
+        assert_eq!(names(PlanKind::First), (0, "a".into()));
+        assert_eq!(names(PlanKind::Revert), (0, "ac".into()));
+        assert_eq!(names(PlanKind::Full), (5, "abc".into()));
+    }
+}

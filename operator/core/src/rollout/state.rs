@@ -1,0 +1,533 @@
+//! What is persisted: one value that says everything about where a function's rollout stands.
+//!
+//! It maps one to one to the object's status. Whatever serves requests is a function of it
+//! ([`super::shares`]), so a crash at any point leaves exactly one truth.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Figures, HistoryEntry, NodeProblem, Plan, TransitionKind, Weight};
+use crate::function::{Revision, Verb};
+
+/// Where a function's rollout stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RolloutState {
+    /// The state of the machine.
+    pub state: State,
+    /// Stands on the share that follows from this value; never used for two different shares.
+    pub pair: Pair,
+    /// The revision that last proved itself.
+    pub stable: Option<Placed>,
+    /// The stable before this one, kept loaded.
+    pub previous: Option<Previous>,
+    /// The running rollout: present exactly in `Loading`, `Queued`, `Stepping` and `Baking`.
+    pub rollout: Option<Rollout>,
+    /// Present exactly in `RolledBack` and `Failed`.
+    pub rejected: Option<Rejected>,
+    /// Per verb the last value that was acted on or ignored.
+    pub verbs: Vec<VerbRecord>,
+    /// Newest first, at most ten.
+    pub history: Vec<HistoryEntry>,
+    /// Rollouts superseded in a row before they ended.
+    pub superseded: u32,
+    /// What was seen, for people; kept after the end until the next rollout starts.
+    pub figures: Option<Figures>,
+    /// Closed and open steps of the same rollout as `figures`.
+    pub steps: Vec<StepRecord>,
+    /// The transitions of the last write that had any: what `report` must have told exactly once.
+    pub events: Vec<EventRecord>,
+    /// Number of the last transition ever, 0 = none.
+    pub transitions: u64,
+    /// Newest generation this value took into account.
+    pub observed_generation: i64,
+    /// Why stable itself is considered to be failing hard; tells, and decides nothing.
+    pub unhealthy: Option<String>,
+    /// The nodes as last seen; a change of these alone does not ask for a write.
+    pub nodes: NodesCount,
+}
+
+/// How far the nodes are, with the candidate if there is one, else with stable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesCount {
+    /// Nodes that placement picks.
+    pub desired: u32,
+    /// Of them, heard from lately.
+    pub live: u32,
+    /// Of the live ones, have it loaded.
+    pub loaded: u32,
+    /// Of them, act on the present share.
+    pub applied: u32,
+    /// Of the live ones, will never load it.
+    pub failed: u32,
+    /// The first trouble.
+    pub problem: Option<NodeProblem>,
+}
+
+/// The state of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// No candidate.
+    #[default]
+    Idle,
+    /// Weight 0; nodes pull and compile.
+    Loading,
+    /// Loaded; waits for slot and Start gates.
+    Queued,
+    /// In a step.
+    Stepping,
+    /// After the last step, before the candidate becomes stable.
+    Baking,
+    /// The wish is not stable and was rejected.
+    RolledBack,
+    /// There is no stable, and the wish cannot be loaded.
+    Failed,
+}
+
+impl State {
+    /// As in `status.rollout.state`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::Loading => "Loading",
+            Self::Queued => "Queued",
+            Self::Stepping => "Stepping",
+            Self::Baking => "Baking",
+            Self::RolledBack => "RolledBack",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// The inverse of [`State::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Idle,
+            Self::Loading,
+            Self::Queued,
+            Self::Stepping,
+            Self::Baking,
+            Self::RolledBack,
+            Self::Failed,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == text)
+    }
+
+    /// Whether there is a candidate.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        matches!(
+            self,
+            Self::Loading | Self::Queued | Self::Stepping | Self::Baking
+        )
+    }
+
+    /// Whether the candidate gets requests.
+    #[must_use]
+    pub const fn is_exposed(self) -> bool {
+        matches!(self, Self::Stepping | Self::Baking)
+    }
+}
+
+/// Orders instructions to nodes: a node ignores anything smaller than what it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair {
+    /// Rises with each leader.
+    pub epoch: u64,
+    /// Rises with each share.
+    pub serial: u64,
+}
+
+/// A revision and since when it has its role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Which.
+    pub revision: Revision,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The stable before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// Which.
+    pub revision: Revision,
+    /// Until when it stays loaded and may return by the short plan.
+    pub until: Timestamp,
+}
+
+/// One try to turn a candidate into stable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollout {
+    /// The revision on trial.
+    pub candidate: Placed,
+    /// 1, and one more for each `retry`.
+    pub attempt: u32,
+    /// Frozen.
+    pub plan: Plan,
+    /// Present step from 0; in `Baking` the number of steps.
+    pub step: usize,
+    /// The candidate's share where it is exposed.
+    pub weight: Weight,
+    /// When the rollout started.
+    pub started_at: Timestamp,
+    /// When the present step or state began.
+    pub step_started_at: Timestamp,
+    /// Active time in the present step or state: stands still while paused, suspended, without nodes and while nobody led.
+    pub active: Duration,
+    /// Until when `active` is counted.
+    pub clock_at: Timestamp,
+    /// When enough nodes had acknowledged the present share.
+    pub acked_at: Option<Timestamp>,
+    /// Usable looks in the present step after the acknowledgement.
+    pub step_looks: u32,
+    /// Requests to the candidate in the present step.
+    pub step_requests: u64,
+    /// Looks in a row without one request to the candidate.
+    pub quiet_looks: u32,
+    /// Gates that a person opened, `<gate>` or `<gate>/step-<n>`.
+    pub approved: Vec<String>,
+    /// Flags beside the state; they stop raises and nothing else.
+    pub flags: Flags,
+    /// How often the share was lowered without a verdict.
+    pub brakes: u32,
+    /// Sequential test state.
+    pub analysis: Option<AnalysisState>,
+    /// When this value was last persisted without a transition.
+    pub checkpoint_at: Timestamp,
+}
+
+/// Test state and what it includes: always written together, so that a replayed look never counts twice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnalysisState {
+    /// Opaque, versioned, at most 4 KiB.
+    pub state: String,
+    /// Looks it includes.
+    pub looks: u64,
+    /// Time of the last of them.
+    pub looked_at: Timestamp,
+}
+
+/// Flags beside the state: they stop raises and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Held by a person, or after state was lost.
+    pub paused: Option<Paused>,
+    /// The share stays for a named reason.
+    pub hold: Option<Hold>,
+    /// What the present step still waits for, in a fixed order.
+    pub waiting_for: Vec<WaitingFor>,
+    /// Since when there are no usable samples.
+    pub unmeasured: Option<Unmeasured>,
+    /// Since when too few nodes follow.
+    pub short_since: Option<Timestamp>,
+    /// Since when no node at all could be reached.
+    pub unreached_since: Option<Timestamp>,
+    /// Both arms miss the objective.
+    pub shared: Option<Shared>,
+    /// After a brake.
+    pub brake: Option<BrakeHold>,
+}
+
+/// A pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paused {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who; `operator` when state was lost.
+    pub by: String,
+    /// CamelCase: `Paused` or `StateLost`.
+    pub reason: String,
+}
+
+/// A hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Why.
+    pub reason: HoldReason,
+    /// Since when.
+    pub since: Timestamp,
+    /// Part of a sentence: what exactly.
+    pub message: String,
+}
+
+/// Why a share stays. In order of precedence when several apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HoldReason {
+    /// `spec.suspend`.
+    Suspended,
+    /// No node matches, or none can be reached.
+    NoNodes,
+    /// The share was just lowered without a verdict.
+    Brake,
+    /// Prometheus does not answer.
+    PrometheusUnavailable,
+    /// Answers hold nothing usable.
+    SamplesMissing,
+    /// Both arms miss the objective.
+    SharedFailure,
+    /// Too few nodes have loaded and acknowledged.
+    NodesNotReady,
+    /// Requests do not follow the share: a fault of ours.
+    ShareMismatch,
+    /// Loading takes too long.
+    LoadDeadlineExceeded,
+    /// The step takes too long; alone it does not stop the next one.
+    DeadlineExceeded,
+}
+
+impl HoldReason {
+    /// All, in order of precedence.
+    pub const ALL: [Self; 10] = [
+        Self::Suspended,
+        Self::NoNodes,
+        Self::Brake,
+        Self::PrometheusUnavailable,
+        Self::SamplesMissing,
+        Self::SharedFailure,
+        Self::NodesNotReady,
+        Self::ShareMismatch,
+        Self::LoadDeadlineExceeded,
+        Self::DeadlineExceeded,
+    ];
+
+    /// As in status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "Suspended",
+            Self::NoNodes => "NoNodes",
+            Self::Brake => "Brake",
+            Self::PrometheusUnavailable => "PrometheusUnavailable",
+            Self::SamplesMissing => "SamplesMissing",
+            Self::SharedFailure => "SharedFailure",
+            Self::NodesNotReady => "NodesNotReady",
+            Self::ShareMismatch => "ShareMismatch",
+            Self::LoadDeadlineExceeded => "LoadDeadlineExceeded",
+            Self::DeadlineExceeded => "DeadlineExceeded",
+        }
+    }
+
+    /// The inverse of [`HoldReason::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == text)
+    }
+
+    /// Whether active time stands still under this hold.
+    #[must_use]
+    pub const fn stops_clock(self) -> bool {
+        matches!(self, Self::Suspended | Self::NoNodes)
+    }
+}
+
+/// What a step still waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitingFor {
+    /// Nodes that load, or acknowledge the share.
+    Nodes,
+    /// A place among the concurrent rollouts.
+    Slot,
+    /// The end of a freeze.
+    Window,
+    /// A program's answer.
+    Gate,
+    /// A person.
+    Approval,
+    /// `minDuration`, the bake, two looks.
+    Time,
+    /// `minRequests`.
+    Requests,
+    /// Any request to the candidate.
+    Traffic,
+    /// The tests.
+    Evidence,
+    /// Fresh samples from nodes with most of stable's requests.
+    Coverage,
+}
+
+impl WaitingFor {
+    /// All.
+    pub const ALL: [Self; 10] = [
+        Self::Nodes,
+        Self::Slot,
+        Self::Window,
+        Self::Gate,
+        Self::Approval,
+        Self::Time,
+        Self::Requests,
+        Self::Traffic,
+        Self::Evidence,
+        Self::Coverage,
+    ];
+
+    /// As in status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nodes => "Nodes",
+            Self::Slot => "Slot",
+            Self::Window => "Window",
+            Self::Gate => "Gate",
+            Self::Approval => "Approval",
+            Self::Time => "Time",
+            Self::Requests => "Requests",
+            Self::Traffic => "Traffic",
+            Self::Evidence => "Evidence",
+            Self::Coverage => "Coverage",
+        }
+    }
+
+    /// The inverse of [`WaitingFor::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|w| w.as_str() == text)
+    }
+}
+
+/// Samples are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmeasured {
+    /// Since when.
+    pub since: Timestamp,
+    /// How.
+    pub kind: UnmeasuredKind,
+    /// What the source said, at most a line.
+    pub message: String,
+}
+
+/// How samples are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnmeasuredKind {
+    /// No answer at all.
+    NoAnswer,
+    /// An answer without anything usable.
+    NothingUsable,
+}
+
+/// Both arms miss the objective.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Since when.
+    pub since: Timestamp,
+    /// Since when stable meets it again.
+    pub stable_ok_since: Option<Timestamp>,
+    /// Part of a sentence with both rates and the limit.
+    pub message: String,
+}
+
+/// After a brake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrakeHold {
+    /// Since when.
+    pub since: Timestamp,
+    /// Only a verb ends it.
+    pub until_verb: bool,
+}
+
+/// A revision that is not tried again by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which.
+    pub revision: Revision,
+    /// CamelCase: `ErrorsWorse`, `SlowerThanStable`, `Aborted`, `LoadFailed`, …
+    pub reason: String,
+    /// The whole sentence, with the decisive figures.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// The attempt that was rejected.
+    pub attempt: u32,
+}
+
+/// What became of a verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerbRecord {
+    /// Key.
+    pub verb: Verb,
+    /// The annotation's value that was last acted on or ignored.
+    pub value: String,
+    /// When.
+    pub at: Timestamp,
+    /// Field manager.
+    pub by: String,
+    /// The attempt it was seen in: a bare revision fires once per attempt.
+    pub attempt: u32,
+    /// Acted on, or why not.
+    pub result: VerbResult,
+}
+
+/// What became of a verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerbResult {
+    /// It had its effect.
+    Done,
+    /// It had none, because.
+    Ignored(String),
+}
+
+/// One step of the present or last rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepRecord {
+    /// From 0.
+    pub step: usize,
+    /// Share.
+    pub weight: Weight,
+    /// Begin.
+    pub started_at: Timestamp,
+    /// End; `None` while it runs.
+    pub ended_at: Option<Timestamp>,
+    /// Requests of both arms when it ended: candidate, stable.
+    pub requests: (u64, u64),
+    /// What let it end.
+    pub passed_by: Option<PassedBy>,
+}
+
+/// What let a step end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedBy {
+    /// The tests.
+    Evidence,
+    /// Time alone.
+    Time,
+    /// A person.
+    Verb,
+    /// It was left downwards: brake, rollback, another wish.
+    Lowered,
+}
+
+impl PassedBy {
+    /// As in status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evidence => "Evidence",
+            Self::Time => "Time",
+            Self::Verb => "Verb",
+            Self::Lowered => "Lowered",
+        }
+    }
+
+    /// The inverse of [`PassedBy::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Evidence, Self::Time, Self::Verb, Self::Lowered]
+            .into_iter()
+            .find(|p| p.as_str() == text)
+    }
+}
+
+/// A transition as persisted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Counts up over the function's life: names the Event, so that a second report of it is no second Event.
+    pub number: u64,
+    /// Which row of the table.
+    pub kind: TransitionKind,
+    /// The sentence.
+    pub message: String,
+    /// When it was decided.
+    pub at: Timestamp,
+}
