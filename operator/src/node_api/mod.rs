@@ -1,1 +1,35 @@
-//! The operator's side of the node API.
+//! The operator's side of the node API: every replica serves it, any replica can serve any node.
+//!
+//! ```text
+//! caches ─► Tables ─► queue per stream (keyed by function) ─► batches ─► nodes
+//! leader ─► Fleet::hint ─► Tables ─► the same streams, ahead of the batches; other replicas by Relay
+//! nodes  ─► reports ─► Fleet ◄─ Relay ─◄ other replicas
+//! ```
+//!
+//! * [`Tables`] is what the nodes should have. It is a function of the replica's caches and knows which
+//!   node may see what; nothing leaves it for a node where it is not placed.
+//! * [`Fleet`] is what the nodes say. On the leader it merges direct and relayed nodes.
+//! * [`Server`] joins them over TLS. Who waits: nobody. A stream that does not drain is cut, a report
+//!   above its budget is dropped and counted, a hint goes ahead of every queue.
+
+mod blobs;
+mod change_log;
+mod fleet;
+mod identity;
+mod key;
+mod meter;
+mod placement;
+mod server;
+mod settings;
+mod tables;
+pub mod tls;
+
+pub use blobs::{BlobError, BlobWanted, Blobs};
+pub use fleet::{Changed, Changes, Fleet, FunctionOnNode, NodeView, RevisionOnNode};
+pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
+pub use key::FunctionKey;
+pub use meter::Meter;
+pub use placement::Placement;
+pub use server::{Leader, Server, ServerError};
+pub use settings::Settings;
+pub use tables::{HintRefused, RecordRefused, Tables};

@@ -1,0 +1,181 @@
+//! What changed in the last minutes, so that a node that comes back gets the difference.
+//!
+//! Bounded by functions and by time: one entry per function, the newest, for [`KEEP`]. An entry says
+//! who lost the function meanwhile, because those nodes must hear of it although it is not placed there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::key::FunctionKey;
+use super::placement::Placement;
+
+/// How long a difference can be told.
+pub(super) const KEEP: Duration = Duration::from_secs(600);
+
+/// Replicas fill their caches in different orders, so a node may hold a high version and still lack an
+/// object with a smaller one. What was logged this recently is told again; pairs make that harmless.
+const OVERLAP: Duration = Duration::from_secs(60);
+
+struct Logged {
+    sequence: u64,
+    version: u64,
+    at: Instant,
+    left: Placement,
+    placement_changed: bool,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct ChangeLog {
+    by_key: HashMap<FunctionKey, Logged>,
+    order: BTreeMap<u64, FunctionKey>,
+    next: u64,
+    floor: u64,
+}
+
+/// One function that a returning node must be told about.
+pub(super) struct Missed<'a> {
+    pub(super) key: &'a FunctionKey,
+    left: &'a Placement,
+}
+
+impl Missed<'_> {
+    /// Whether `node` had the function within the log's time.
+    pub(super) fn was_on(&self, node: &str) -> bool {
+        self.left.includes(node)
+    }
+}
+
+impl ChangeLog {
+    /// Forgets everything: differences can be told from `version` on.
+    pub(super) fn restart(&mut self, version: u64) {
+        *self = Self {
+            floor: version,
+            ..Self::default()
+        };
+    }
+
+    /// Notes a change of `key`; `left` are nodes that had it before and do not have it now.
+    pub(super) fn note(
+        &mut self,
+        key: &FunctionKey,
+        version: u64,
+        left: Placement,
+        placement_changed: bool,
+        now: Instant,
+    ) {
+        self.evict(now);
+        let sequence = self.next;
+        self.next += 1;
+        let mut entry = Logged {
+            sequence,
+            version,
+            at: now,
+            left,
+            placement_changed,
+        };
+        if let Some(old) = self.by_key.remove(key) {
+            self.order.remove(&old.sequence);
+            entry.version = entry.version.max(old.version);
+            entry.left = entry.left.union(&old.left);
+            entry.placement_changed |= old.placement_changed;
+        }
+        self.order.insert(sequence, key.clone());
+        self.by_key.insert(key.clone(), entry);
+    }
+
+    /// What a node that has `have` missed, or None when the log does not reach that far back.
+    pub(super) fn since(&mut self, have: u64, now: Instant) -> Option<Vec<Missed<'_>>> {
+        self.evict(now);
+        if have < self.floor || have == 0 {
+            return None;
+        }
+        let missed = |entry: &Logged| {
+            entry.version >= have || entry.placement_changed || entry.at + OVERLAP >= now
+        };
+        let mut found = Vec::new();
+        for key in self.order.values() {
+            if let Some((key, entry)) = self.by_key.get_key_value(key)
+                && missed(entry)
+            {
+                let left = &entry.left;
+                found.push(Missed { key, left });
+            }
+        }
+        Some(found)
+    }
+
+    fn evict(&mut self, now: Instant) {
+        while let Some(first) = self.order.first_entry() {
+            match self.by_key.get(first.get()) {
+                Some(entry) if entry.at + KEEP >= now => break,
+                Some(entry) => {
+                    self.floor = self.floor.max(entry.version);
+                    let key = first.remove();
+                    self.by_key.remove(&key);
+                }
+                None => {
+                    first.remove();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(log: &mut ChangeLog, have: u64, now: Instant) -> Option<Vec<String>> {
+        log.since(have, now)
+            .map(|missed| missed.iter().map(|m| m.key.name.to_string()).collect())
+    }
+
+    #[test]
+    fn an_old_change_is_told_only_to_who_lacks_it() {
+        let mut log = ChangeLog::default();
+        log.restart(10);
+        let start = Instant::now();
+        let (a, b) = (FunctionKey::new("n", "a"), FunctionKey::new("n", "b"));
+        log.note(&a, 11, Placement::nowhere(), false, start);
+        log.note(&b, 12, Placement::nowhere(), false, start);
+        let later = start + OVERLAP + Duration::from_secs(1);
+        assert_eq!(keys(&mut log, 12, later), Some(vec!["b".to_owned()]));
+        assert_eq!(keys(&mut log, 13, later), Some(vec![]));
+        assert_eq!(keys(&mut log, 13, start).map(|all| all.len()), Some(2));
+        assert_eq!(keys(&mut log, 9, later), None, "before the log began");
+        assert_eq!(keys(&mut log, 0, later), None, "a node with nothing");
+    }
+
+    #[test]
+    fn what_leaves_the_log_raises_the_floor() {
+        let mut log = ChangeLog::default();
+        log.restart(10);
+        let start = Instant::now();
+        log.note(
+            &FunctionKey::new("n", "a"),
+            15,
+            Placement::nowhere(),
+            false,
+            start,
+        );
+        let later = start + KEEP + Duration::from_secs(1);
+        assert_eq!(keys(&mut log, 14, later), None);
+        assert_eq!(keys(&mut log, 15, later), Some(vec![]));
+    }
+
+    #[test]
+    fn a_change_of_placement_is_told_whatever_version_the_node_has() {
+        let mut log = ChangeLog::default();
+        log.restart(10);
+        let start = Instant::now();
+        let key = FunctionKey::new("n", "a");
+        log.note(&key, 11, Placement::nodes(["node-1"]), true, start);
+        let later = start + OVERLAP + Duration::from_secs(1);
+        let missed = log.since(500, later).unwrap();
+        assert_eq!(missed.len(), 1);
+        assert!(missed[0].was_on("node-1") && !missed[0].was_on("node-2"));
+    }
+}

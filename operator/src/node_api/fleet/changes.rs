@@ -1,0 +1,77 @@
+//! Change notifications: sets that fill up while nobody looks, so a slow listener misses nothing and
+//! costs no more than the names in it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use super::FunctionKey;
+
+/// What changed since the last look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// A node loaded, failed, acknowledged or lost a revision of these, or has new exceptions.
+    pub functions: BTreeSet<FunctionKey>,
+    /// These nodes came, left, fell silent, or report another condition of themselves.
+    pub nodes: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    changed: Mutex<Changed>,
+    filled: Notify,
+}
+
+/// A subscription; dropping it ends it.
+pub struct Changes(Arc<Mailbox>);
+
+impl Changes {
+    /// Everything that changed since the last call; waits until there is something.
+    pub async fn next(&mut self) -> Changed {
+        loop {
+            let taken = {
+                let mut changed = self
+                    .0
+                    .changed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut *changed)
+            };
+            if taken != Changed::default() {
+                return taken;
+            }
+            self.0.filled.notified().await;
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Subscribers(Mutex<Vec<Weak<Mailbox>>>);
+
+impl Subscribers {
+    pub(super) fn subscribe(&self) -> Changes {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(&mailbox));
+        Changes(mailbox)
+    }
+
+    pub(super) fn tell(&self, news: &Changed) {
+        if *news == Changed::default() {
+            return;
+        }
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for mailbox in all.iter().filter_map(Weak::upgrade) {
+            let mut changed = mailbox
+                .changed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            changed.functions.extend(news.functions.iter().cloned());
+            changed.nodes.extend(news.nodes.iter().cloned());
+            drop(changed);
+            mailbox.filled.notify_one();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the nodes say: who is there, what they loaded, what they act on.
+//!
+//! A node may be heard over two streams for a moment (it moved to another replica, the old stream is
+//! half open). Each stream is a session with its own state; the node is what the session says that was
+//! heard last. A node counts as live when that session has told all its revisions and was heard within
+//! the silence limit. Nodes that left are remembered for ten minutes: what they counted still counts.
+
+mod changes;
+mod session;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use node_api::v1;
+use tokio::time::Instant;
+
+use super::key::FunctionKey;
+use super::tables::{HintRefused, Tables};
+use changes::Subscribers;
+pub use changes::{Changed, Changes};
+use session::Session;
+pub use view::{FunctionOnNode, NodeView, RevisionOnNode};
+
+/// A node that left is forgotten after this long.
+const REMEMBER: Duration = Duration::from_secs(600);
+/// Nodes at a time; more are a mistake or an attack.
+const MAX_NODES: usize = 20_000;
+/// Epochs above this are not believed: one lying node must not use up the numbers.
+const MAX_EPOCH: u64 = 1 << 48;
+
+/// The nodes as this replica knows them; clones share it.
+#[derive(Clone)]
+pub struct Fleet(Arc<Inner>);
+
+struct Inner {
+    tables: Tables,
+    silence: Duration,
+    state: Mutex<State>,
+    subscribers: Subscribers,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<String, Node>,
+    next_session: u64,
+    max_epoch: u64,
+}
+
+#[derive(Default)]
+struct Node {
+    sessions: BTreeMap<u64, Session>,
+}
+
+/// Where a session's messages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The node's own stream.
+    Direct,
+    /// Another replica's relay.
+    Relayed,
+}
+
+impl Fleet {
+    /// Nobody yet. Hints go through `tables`; without a message for `silence` a node is absent.
+    pub fn new(tables: Tables, silence: Duration) -> Self {
+        Self(Arc::new(Inner {
+            tables,
+            silence,
+            state: Mutex::default(),
+            subscribers: Subscribers::default(),
+        }))
+    }
+
+    /// What every known node says about one function, also nodes that are absent.
+    pub fn function_nodes(&self, key: &FunctionKey) -> Vec<FunctionOnNode> {
+        let now = Instant::now();
+        let state = self.lock();
+        let nodes = state.nodes.iter();
+        nodes
+            .filter_map(|(name, node)| view::function_on_node(name, node, key, now, self.0.silence))
+            .collect()
+    }
+
+    /// Every node heard within the last ten minutes.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let now = Instant::now();
+        let state = self.lock();
+        let nodes = state.nodes.iter();
+        nodes
+            .filter_map(|(name, node)| view::node_view(name, node, now, self.0.silence))
+            .collect()
+    }
+
+    /// Tells of every later change that a reconcile could care about; counters are not among them.
+    pub fn subscribe(&self) -> Changes {
+        self.0.subscribers.subscribe()
+    }
+
+    /// The rollback's fast lane: tells every node, here and by the other replicas, that a candidate's
+    /// weight is lower, while the status write is still under way. The pair is burned by this even
+    /// when that write fails.
+    ///
+    /// # Errors
+    /// The hint would not lower the weight, or its pair is not newer; nothing was sent.
+    pub fn hint(&self, hint: &v1::ShareUpdate) -> Result<(), HintRefused> {
+        self.0.tables.hint(hint)
+    }
+
+    /// The highest epoch any node acts on. A leader goes above it: after a restored backup the nodes
+    /// know more than the objects.
+    pub fn max_epoch_seen(&self) -> u64 {
+        self.lock().max_epoch
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,161 @@
+//! Records as bytes. A protobuf message is the concatenation of its fields, so a batch is put together
+//! from fields that were encoded once, when the record changed.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use node_api::v1;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+
+use super::super::placement::Placement;
+use super::{Entry, FunctionKey, RECORD_BYTES, RecordRefused};
+
+/// Field numbers of the contract's `Batch` and `OperatorMessage`; a test compares them with the
+/// generated code.
+mod field {
+    pub(super) const VERSION: u32 = 1;
+    pub(super) const SNAPSHOT: u32 = 2;
+    pub(super) const FUNCTIONS: u32 = 3;
+    pub(super) const SHARES: u32 = 4;
+    pub(super) const REMOVALS: u32 = 5;
+    pub(super) const BATCH: u32 = 2;
+}
+
+impl Entry {
+    pub(super) fn new(
+        record: v1::FunctionRecord,
+        placement: Placement,
+    ) -> Result<Self, RecordRefused> {
+        let bytes = record.encoded_len();
+        if bytes > RECORD_BYTES {
+            let limit = RECORD_BYTES;
+            return Err(RecordRefused::TooLarge { bytes, limit });
+        }
+        let share = v1::ShareUpdate {
+            key: record.key.clone(),
+            version: record.version,
+            share: record.share.clone(),
+        };
+        Ok(Self {
+            whole: encode_field(field::FUNCTIONS, &record),
+            share: encode_field(field::SHARES, &share),
+            record,
+            placement,
+        })
+    }
+}
+
+/// A removal as a field of a batch.
+pub(super) fn removal(key: &FunctionKey, version: u64) -> Bytes {
+    let removal = v1::Removal {
+        key: Some(key.to_wire()),
+        version,
+    };
+    encode_field(field::REMOVALS, &removal)
+}
+
+/// An `OperatorMessage` with a `Batch` of the fields given.
+pub(super) fn batch(version: u64, phase: v1::SnapshotPhase, fields: &[Bytes]) -> Bytes {
+    let phase = u64::try_from(i32::from(phase)).unwrap_or(0);
+    let mut head = BytesMut::with_capacity(16);
+    put_uint(&mut head, field::VERSION, version);
+    put_uint(&mut head, field::SNAPSHOT, phase);
+    let body = head.len() + fields.iter().map(Bytes::len).sum::<usize>();
+    let mut out = BytesMut::with_capacity(body + 8);
+    encode_key(field::BATCH, WireType::LengthDelimited, &mut out);
+    encode_varint(length(body), &mut out);
+    out.put(head);
+    for field in fields {
+        out.put_slice(field);
+    }
+    out.freeze()
+}
+
+/// Proto3 leaves out what is zero.
+fn put_uint(out: &mut BytesMut, number: u32, value: u64) {
+    if value != 0 {
+        encode_key(number, WireType::Varint, out);
+        encode_varint(value, out);
+    }
+}
+
+fn encode_field<M: Message>(number: u32, message: &M) -> Bytes {
+    let body = message.encoded_len();
+    let mut out = BytesMut::with_capacity(body + encoded_len_varint(length(body)) + 2);
+    encode_key(number, WireType::LengthDelimited, &mut out);
+    encode_varint(length(body), &mut out);
+    out.put_slice(&message.encode_to_vec());
+    out.freeze()
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use node_api::v1::operator_message::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_put_together_from_fields_is_the_contracts_batch() {
+        let key = FunctionKey::new("shop", "checkout");
+        let record = v1::FunctionRecord {
+            key: Some(key.to_wire()),
+            uid: "u".to_owned(),
+            version: 7,
+            share: Some(v1::Share {
+                pair: Some(v1::Pair {
+                    epoch: 1,
+                    serial: 2,
+                }),
+                stable: "checkout-1".to_owned(),
+                ..v1::Share::default()
+            }),
+            ..v1::FunctionRecord::default()
+        };
+        let entry = Entry::new(record.clone(), Placement::All).unwrap();
+        let fields = [
+            entry.share.clone(),
+            removal(&key, 9),
+            entry.whole.clone(),
+            entry.share.clone(),
+        ];
+        let bytes = batch(300, v1::SnapshotPhase::End, &fields);
+        let share = v1::ShareUpdate {
+            key: record.key.clone(),
+            version: 7,
+            share: record.share.clone(),
+        };
+        let expected = v1::OperatorMessage {
+            kind: Some(Kind::Batch(v1::Batch {
+                version: 300,
+                snapshot: v1::SnapshotPhase::End.into(),
+                functions: vec![record],
+                shares: vec![share.clone(), share],
+                removals: vec![v1::Removal {
+                    key: Some(key.to_wire()),
+                    version: 9,
+                }],
+            })),
+        };
+        assert_eq!(v1::OperatorMessage::decode(bytes).unwrap(), expected);
+        let empty = batch(0, v1::SnapshotPhase::None, &[]);
+        assert_eq!(
+            v1::OperatorMessage::decode(empty).unwrap().kind,
+            Some(Kind::Batch(v1::Batch::default()))
+        );
+    }
+
+    #[test]
+    fn a_record_above_the_limit_is_refused_with_its_size() {
+        let record = v1::FunctionRecord {
+            uid: "x".repeat(RECORD_BYTES),
+            ..v1::FunctionRecord::default()
+        };
+        assert!(matches!(
+            Entry::new(record, Placement::All).map(|_| ()),
+            Err(RecordRefused::TooLarge { bytes, .. }) if bytes > RECORD_BYTES
+        ));
+    }
+}

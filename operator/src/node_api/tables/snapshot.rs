@@ -1,0 +1,171 @@
+//! What a stream sends: the opening (difference or snapshot), then batches of what changed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use node_api::v1::SnapshotPhase;
+use tokio::time::Instant;
+
+use super::encode::{batch, removal};
+use super::queue::{Change, StreamQueue};
+use super::{FunctionKey, State, Tables};
+
+/// A stream as registered: its queue and, when the log did not reach back, a snapshot to send first.
+pub(in crate::node_api) struct Opening {
+    pub(in crate::node_api) id: u64,
+    pub(in crate::node_api) queue: Arc<StreamQueue>,
+    pub(in crate::node_api) snapshot: Option<SnapshotParts>,
+}
+
+/// A snapshot that is still to be sent, by key: content is read when a part leaves, so what changes
+/// meanwhile is sent twice, never lost.
+pub(in crate::node_api) struct SnapshotParts {
+    version: u64,
+    keys: Vec<FunctionKey>,
+    begun: bool,
+}
+
+/// A batch ready to leave.
+pub(in crate::node_api) struct ReadyBatch {
+    pub(in crate::node_api) message: Bytes,
+    /// The table version that a node has with it.
+    pub(in crate::node_api) version: u64,
+}
+
+impl Tables {
+    /// Registers a stream of `node`, or None while the caches are not complete. From here on every
+    /// change reaches its queue.
+    pub(in crate::node_api) fn open(&self, node: &str, have: u64) -> Option<Opening> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if !state.synced {
+            return None;
+        }
+        let queue = Arc::new(StreamQueue::new(node));
+        let snapshot = match state.log.since(have, Instant::now()) {
+            Some(missed) => {
+                for one in missed {
+                    let entry = state.functions.get(one.key);
+                    if entry.is_some_and(|entry| entry.placement.includes(node)) {
+                        queue.push(one.key, Change::Whole);
+                    } else if one.was_on(node) {
+                        queue.push(one.key, Change::Removal);
+                    }
+                }
+                None
+            }
+            None => Some(SnapshotParts {
+                version: state.version,
+                keys: state.placed_on(node),
+                begun: false,
+            }),
+        };
+        let id = state.next_stream;
+        state.next_stream += 1;
+        state.streams.insert(id, Arc::clone(&queue));
+        Some(Opening {
+            id,
+            queue,
+            snapshot,
+        })
+    }
+
+    /// The stream has ended.
+    pub(in crate::node_api) fn close(&self, id: u64) {
+        self.lock().streams.remove(&id);
+    }
+
+    /// The next part of a snapshot, about `bytes` long; `parts` is empty afterwards when it was the last.
+    pub(in crate::node_api) fn next_part(
+        &self,
+        node: &str,
+        parts: &mut Option<SnapshotParts>,
+        bytes: usize,
+    ) -> Option<ReadyBatch> {
+        let state = self.lock();
+        let pending = parts.as_mut()?;
+        let mut fields = Vec::new();
+        let mut size = 0;
+        while size < bytes
+            && let Some(key) = pending.keys.pop()
+        {
+            if let Some(entry) = state.functions.get(&key)
+                && entry.placement.includes(node)
+            {
+                size += entry.whole.len();
+                fields.push(entry.whole.clone());
+            }
+        }
+        let last = pending.keys.is_empty();
+        let phase = match (pending.begun, last) {
+            (false, true) => SnapshotPhase::Whole,
+            (false, false) => SnapshotPhase::Begin,
+            (true, false) => SnapshotPhase::Continue,
+            (true, true) => SnapshotPhase::End,
+        };
+        pending.begun = true;
+        let version = pending.version;
+        if last {
+            *parts = None;
+        }
+        drop(state);
+        let message = batch(version, phase, &fields);
+        Some(ReadyBatch { message, version })
+    }
+
+    /// What waits in `queue`, about `bytes` of it. While more waits, the version stays at `sent`. None
+    /// when nothing waits, unless `version_alone` and the version has moved.
+    pub(in crate::node_api) fn next_batch(
+        &self,
+        queue: &StreamQueue,
+        sent: u64,
+        bytes: usize,
+        version_alone: bool,
+    ) -> Option<ReadyBatch> {
+        let state = self.lock();
+        let mut fields = Vec::new();
+        let mut size = 0;
+        while size < bytes
+            && let Some((key, change)) = queue.pop()
+        {
+            let field = state.field(&key, change, queue.node());
+            size += field.len();
+            fields.push(field);
+        }
+        // taken under the lock that every change is pushed under: an empty queue is all there is
+        let version = if queue.is_empty() {
+            state.version.max(sent)
+        } else {
+            sent
+        };
+        drop(state);
+        if fields.is_empty() && !(version_alone && version > sent) {
+            return None;
+        }
+        let message = batch(version, SnapshotPhase::None, &fields);
+        Some(ReadyBatch { message, version })
+    }
+}
+
+impl State {
+    fn placed_on(&self, node: &str) -> Vec<FunctionKey> {
+        let placed = self
+            .functions
+            .iter()
+            .filter(|(_, entry)| entry.placement.includes(node));
+        placed.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The newest content decides, whatever was queued: a function that left the node meanwhile goes
+    /// out as a removal, one that came back as a record.
+    fn field(&self, key: &FunctionKey, change: Change, node: &str) -> Bytes {
+        match self.functions.get(key) {
+            Some(entry) if entry.placement.includes(node) => match change {
+                Change::Share => entry.share.clone(),
+                Change::Whole | Change::Removal => entry.whole.clone(),
+            },
+            Some(entry) => removal(key, entry.record.version),
+            None => removal(key, self.version),
+        }
+    }
+}

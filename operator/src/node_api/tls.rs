@@ -1,0 +1,262 @@
+//! Certificates of the node API: made once, kept in one Secret, reloaded without a restart.
+//!
+//! How they rotate. The nodes trust every certificate in `ca.crt`, so a change of CA is two steps with
+//! time between them: first the new CA is put in front of the old one in `ca.crt` (its key replaces
+//! `ca.key`) while the serving certificate stays; a day later, when every node has read the file again,
+//! the serving certificate is issued anew. The old CA leaves `ca.crt` when it has expired. Deleting the
+//! Secret is the crude form: the leader makes another, and nodes reconnect once they have read it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
+
+/// The name that nodes require in the serving certificate.
+pub const SERVER_NAME: &str = "selvage-node-api";
+
+const CA_YEARS: i64 = 10;
+const SERVING_YEARS: i64 = 2;
+
+/// The content of the Secret `selvage-node-api`.
+#[derive(Clone)]
+pub struct Material {
+    /// `ca.crt`: PEM, one or two certificates; the first one's key is `ca_key`.
+    pub ca_crt: String,
+    /// `ca.key`: PEM.
+    pub ca_key: Zeroizing<String>,
+    /// `tls.crt`: PEM, the serving certificate.
+    pub tls_crt: String,
+    /// `tls.key`: PEM.
+    pub tls_key: Zeroizing<String>,
+    /// `hash.key`: 32 bytes; keys the hashes of Secret values that are part of a revision's name.
+    pub hash_key: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material")
+            .field("ca_crt", &self.ca_crt)
+            .field("tls_crt", &self.tls_crt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with certificates or keys.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// They could not be made.
+    #[error("cannot make certificates: {0}")]
+    Make(#[from] rcgen::Error),
+    /// The system gave no random bytes.
+    #[error("no randomness")]
+    NoRandomness,
+    /// They cannot be used.
+    #[error("cannot use the certificates: {0}")]
+    Unusable(String),
+}
+
+/// Makes a CA, a serving certificate for [`SERVER_NAME`] and a hash key.
+///
+/// # Errors
+/// The random source failed, or `now` is outside what certificates can express.
+pub fn make(now: Timestamp) -> Result<Material, TlsError> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(Vec::new())?;
+    ca.distinguished_name.remove(DnType::CommonName);
+    ca.distinguished_name
+        .push(DnType::CommonName, "selvage node API CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut ca, now, CA_YEARS);
+    let ca_crt = ca.self_signed(&ca_key)?.pem();
+
+    let tls_key = KeyPair::generate()?;
+    let mut serving = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
+    serving.distinguished_name.remove(DnType::CommonName);
+    serving
+        .distinguished_name
+        .push(DnType::CommonName, SERVER_NAME);
+    serving.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    serving.use_authority_key_identifier_extension = true;
+    set_validity(&mut serving, now, SERVING_YEARS);
+    let tls_crt = serving
+        .signed_by(&tls_key, &Issuer::from_params(&ca, &ca_key))?
+        .pem();
+
+    let mut hash_key = Zeroizing::new(vec![0; 32]);
+    ring::default_provider()
+        .secure_random
+        .fill(&mut hash_key)
+        .map_err(|_| TlsError::NoRandomness)?;
+    Ok(Material {
+        ca_crt,
+        ca_key: Zeroizing::new(ca_key.serialize_pem()),
+        tls_crt,
+        tls_key: Zeroizing::new(tls_key.serialize_pem()),
+        hash_key,
+    })
+}
+
+/// From two days ago, because clocks differ, for `years`.
+fn set_validity(params: &mut CertificateParams, now: Timestamp, years: i64) {
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let from = today.saturating_sub(2.days());
+    let until = today.saturating_add(years.years());
+    let day = |date: jiff::civil::Date| {
+        let month = u8::try_from(date.month()).unwrap_or(1);
+        let day = u8::try_from(date.day()).unwrap_or(1);
+        rcgen::date_time_ymd(i32::from(date.year()), month, day)
+    };
+    params.not_before = day(from);
+    params.not_after = day(until);
+}
+
+struct Loaded {
+    serving: Arc<CertifiedKey>,
+    ca_pem: String,
+}
+
+/// The certificates in use; clones share them. Empty until the first [`Store::replace`]: handshakes
+/// fail and nodes come again.
+#[derive(Clone, Default)]
+pub struct Store(Arc<ArcSwapOption<Loaded>>);
+
+impl Store {
+    /// Uses `material` from the next handshake on; connections that are open stay.
+    ///
+    /// # Errors
+    /// Something in it cannot be parsed or does not fit together; then nothing changes.
+    pub fn replace(&self, material: &Material) -> Result<(), TlsError> {
+        let unusable =
+            |what: &str, error: &dyn fmt::Display| TlsError::Unusable(format!("{what}: {error}"));
+        let chain = CertificateDer::pem_slice_iter(material.tls_crt.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unusable("tls.crt", &error))?;
+        let key = PrivateKeyDer::from_pem_slice(material.tls_key.as_bytes())
+            .map_err(|error| unusable("tls.key", &error))?;
+        let serving = CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .map_err(|error| unusable("tls.crt with tls.key", &error))?;
+        let authorities = CertificateDer::pem_slice_iter(material.ca_crt.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unusable("ca.crt", &error))?;
+        if authorities.is_empty() {
+            return Err(unusable("ca.crt", &"no certificate in it"));
+        }
+        self.0.store(Some(Arc::new(Loaded {
+            serving: Arc::new(serving),
+            ca_pem: material.ca_crt.clone(),
+        })));
+        Ok(())
+    }
+
+    /// Whether there is anything to serve with.
+    pub fn is_loaded(&self) -> bool {
+        self.0.load().is_some()
+    }
+
+    /// `ca.crt` as last loaded, for dialling the leader.
+    pub(super) fn ca_pem(&self) -> Option<String> {
+        self.0.load().as_ref().map(|loaded| loaded.ca_pem.clone())
+    }
+
+    /// TLS 1.3 with HTTP/2, always with the newest certificate.
+    pub(super) fn server_config(&self) -> Result<rustls::ServerConfig, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| TlsError::Unusable(error.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store {{ loaded: {} }}", self.is_loaded())
+    }
+}
+
+impl ResolvesServerCert for Store {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0
+            .load()
+            .as_ref()
+            .map(|loaded| Arc::clone(&loaded.serving))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::{ServerName, UnixTime};
+
+    use super::*;
+
+    fn verify(ca_crt: &str, tls_crt: &str, name: &str) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        for ca in CertificateDer::pem_slice_iter(ca_crt.as_bytes()) {
+            roots.add(ca.unwrap()).unwrap();
+        }
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap();
+        let leaf = CertificateDer::from_pem_slice(tls_crt.as_bytes()).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        verifier
+            .verify_server_cert(&leaf, &[], &name, &[], UnixTime::now())
+            .is_ok()
+    }
+
+    #[test]
+    fn the_serving_certificate_is_trusted_for_its_name_and_no_other() {
+        let made = make(Timestamp::now()).unwrap();
+        assert!(verify(&made.ca_crt, &made.tls_crt, SERVER_NAME));
+        assert!(!verify(&made.ca_crt, &made.tls_crt, "selvage-operator"));
+        let other = make(Timestamp::now()).unwrap();
+        assert!(!verify(&other.ca_crt, &made.tls_crt, SERVER_NAME));
+        assert_ne!(made.hash_key, other.hash_key);
+        assert_eq!(made.hash_key.len(), 32);
+    }
+
+    #[test]
+    fn during_a_change_both_authorities_are_accepted() {
+        let old = make(Timestamp::now()).unwrap();
+        let new = make(Timestamp::now()).unwrap();
+        let both = format!("{}{}", new.ca_crt, old.ca_crt);
+        assert!(verify(&both, &old.tls_crt, SERVER_NAME));
+        assert!(verify(&both, &new.tls_crt, SERVER_NAME));
+    }
+
+    #[test]
+    fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
+        let store = Store::default();
+        let made = make(Timestamp::now()).unwrap();
+        store.replace(&made).unwrap();
+        let mut wrong = make(Timestamp::now()).unwrap();
+        wrong.tls_key = make(Timestamp::now()).unwrap().tls_key;
+        assert!(matches!(store.replace(&wrong), Err(TlsError::Unusable(_))));
+        assert_eq!(store.ca_pem().unwrap(), made.ca_crt);
+    }
+
+    #[test]
+    fn keys_are_not_in_debug_output() {
+        let made = make(Timestamp::now()).unwrap();
+        assert!(!format!("{made:?}").contains("PRIVATE"));
+    }
+}
