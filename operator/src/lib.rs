@@ -4,7 +4,9 @@
 //! what Kubernetes stores and what the core understands.
 
 pub mod cli;
+pub mod lease;
 pub mod measure;
 pub mod node_api;
 pub mod replay;
+pub mod resolve;
 pub mod run;

@@ -1,0 +1,211 @@
+//! What a component is and wants, read from its outermost level. Nothing is validated or compiled here: that
+//! is done on the nodes, in a process that may die of it.
+
+use std::collections::BTreeSet;
+
+use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
+
+use super::{Failure, ResolveError};
+
+const MAX_DEPTH: usize = 64;
+const MAX_NAMES: usize = 1000;
+const MAX_NAME: usize = 256;
+
+/// The interfaces that a component names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// What it wants from its host, e.g. `wasi:io/streams@0.2.6`.
+    pub imports: BTreeSet<String>,
+    /// What it offers.
+    pub exports: BTreeSet<String>,
+}
+
+/// The world that every node offers today.
+pub const PROXY_WORLD: &str = "wasi:http/proxy@0.2";
+
+const OFFERED: [(&str, &[&str]); 5] = [
+    ("wasi:http", &["types", "outgoing-handler"]),
+    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    ("wasi:io", &["error", "poll", "streams"]),
+    (
+        "wasi:cli",
+        &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+];
+
+// === impl Inspection ===
+
+impl Inspection {
+    /// The world it can run in; `None` when it exports no handler that a node can call.
+    #[must_use]
+    pub fn world(&self) -> Option<&'static str> {
+        let handler = |name: &String| is_interface(name, "wasi:http", "incoming-handler");
+        self.exports.iter().any(handler).then_some(PROXY_WORLD)
+    }
+
+    /// The imports that no node offers.
+    #[must_use]
+    pub fn not_offered(&self) -> Vec<&str> {
+        self.imports
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !is_offered(name))
+            .collect()
+    }
+}
+
+fn is_offered(name: &str) -> bool {
+    // Its version is a draft everywhere and names one interface.
+    name.starts_with("wasi:config/store@0.2.0-")
+        || OFFERED.iter().any(|(package, interfaces)| {
+            interfaces
+                .iter()
+                .any(|interface| is_interface(name, package, interface))
+        })
+}
+
+/// Whether `name` is `package/interface@0.2.x`: hosts link any patch version of 0.2.
+fn is_interface(name: &str, package: &str, interface: &str) -> bool {
+    name.strip_prefix(package)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .and_then(|rest| rest.strip_prefix(interface))
+        .and_then(|rest| rest.strip_prefix("@0.2."))
+        .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Reads the imports and exports of a component.
+///
+/// # Errors
+/// The bytes are something else, or damaged.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, ResolveError> {
+    let refuse = |message: String| ResolveError::new(Failure::NotAComponent, message);
+    if !bytes.starts_with(b"\0asm") {
+        return Err(refuse(describe(bytes).to_owned()));
+    }
+    let damaged =
+        |error: wasmparser::BinaryReaderError| refuse(format!("the component is damaged: {error}"));
+    let mut found = Inspection::default();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(damaged)? {
+            Payload::Version {
+                encoding: Encoding::Module,
+                ..
+            } if depth == 0 => {
+                return Err(refuse(
+                    "the file is a core module, not a component".to_owned(),
+                ));
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    found
+                        .imports
+                        .insert(bounded(&import.map_err(damaged)?.name.full_name()));
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    let export = export.map_err(damaged)?;
+                    if export.kind == ComponentExternalKind::Instance {
+                        found.exports.insert(bounded(&export.name.full_name()));
+                    }
+                }
+            }
+            _ => {}
+        }
+        if depth > MAX_DEPTH || found.imports.len() > MAX_NAMES || found.exports.len() > MAX_NAMES {
+            return Err(refuse(
+                "the component is nested too deeply or names too many interfaces".to_owned(),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Names end in status and messages: no control characters, no novels.
+fn bounded(name: &str) -> String {
+    name.chars()
+        .take(MAX_NAME)
+        .flat_map(|letter| {
+            if letter.is_control() {
+                '\u{fffd}'
+            } else {
+                letter
+            }
+            .to_lowercase()
+        })
+        .collect()
+}
+
+fn describe(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [] => "the file is empty",
+        [0x7f, b'E', b'L', b'F', ..] => "the file is an ELF object: native code is never accepted",
+        _ => "the file is not WebAssembly",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hg_10_everything_but_a_component_is_refused_by_name() {
+        for (bytes, word) in [
+            (b"".as_slice(), "empty"),
+            (b"\x7fELF\x02\x01", "ELF"),
+            (b"hello", "not WebAssembly"),
+            (b"\0asm\x01\0\0\0", "core module"),
+            (b"\0asm\x0d\0\x01\0\x07\xff", "damaged"),
+        ] {
+            let error = inspect(bytes).unwrap_err();
+            assert_eq!(error.failure, Failure::NotAComponent);
+            assert!(error.message.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_component_has_no_world() {
+        let found = inspect(b"\0asm\x0d\0\x01\0").unwrap();
+        assert_eq!(found, Inspection::default());
+        assert_eq!(found.world(), None);
+    }
+
+    #[test]
+    fn imports_are_judged_by_package_interface_and_track() {
+        for name in [
+            "wasi:http/types@0.2.0",
+            "wasi:io/streams@0.2.12",
+            "wasi:cli/stdout@0.2.3",
+            "wasi:config/store@0.2.0-rc.1",
+        ] {
+            assert!(is_offered(name), "{name}");
+        }
+        for name in [
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:filesystem/types@0.2.0",
+            "wasi:http/types@0.3.0",
+            "wasi:http/types@0.2.",
+            "wasi:http/types",
+            "wasi:http/typesx@0.2.0",
+            "evil:http/types@0.2.0",
+            "run",
+        ] {
+            assert!(!is_offered(name), "{name}");
+        }
+    }
+}
