@@ -2,6 +2,7 @@
 //! meant, which function owns them, which revision answers, what an ending counts as. Everything
 //! that varies (time, dice, peers) is an argument.
 
+pub mod address;
 pub mod desired;
 pub mod host;
 pub mod outcome;
