@@ -2,5 +2,8 @@
 //!
 //! Nothing here knows Kubernetes, a network or a clock.
 
+pub mod analysis;
 pub mod function;
 pub mod rollout;
+pub mod samples;
+pub mod stats;

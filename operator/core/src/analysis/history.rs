@@ -1,0 +1,153 @@
+//! What stable did before the candidate got its first request.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::samples::{Histogram, LATENCY_BOUNDS, Snapshot, Tally, Tracker};
+use crate::stats;
+
+/// Below this many seconds, or [`MIN_REQUESTS`], history is treated as unknown.
+const MIN_SECONDS: f64 = 60.0;
+const MIN_REQUESTS: u64 = 100;
+/// Guess of a rate that nothing is known of.
+pub(super) const UNKNOWN_RATE: f64 = 0.01;
+/// Stable's quantiles whose tails are compared.
+const QUANTILES: [f64; 4] = [0.9, 0.95, 0.99, 0.999];
+
+/// Stable's counts per node and look, over the last minutes before the rollout.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// Seconds covered.
+    pub seconds: f64,
+    /// One row of looks per node, all rows equally long.
+    pub nodes: Vec<Vec<Tally>>,
+}
+
+impl History {
+    /// From raw snapshots of stable in any order. Each process' first snapshot only sets its baseline.
+    #[must_use]
+    pub fn from_snapshots(snapshots: &[Snapshot], stable: &str, look_period: Duration) -> Self {
+        let mut ordered: Vec<&Snapshot> = snapshots.iter().collect();
+        ordered.sort_by_key(|s| s.at);
+        let (Some(first), Some(last)) = (ordered.first(), ordered.last()) else {
+            return Self::default();
+        };
+        let start = first.at;
+        let period = i64::try_from(look_period.as_millis())
+            .unwrap_or(i64::MAX)
+            .max(1);
+        let look_of = |at: Timestamp| -> usize {
+            let passed = at.as_millisecond() - start.as_millisecond();
+            usize::try_from(passed / period).unwrap_or(0)
+        };
+        let length = look_of(last.at) + 1;
+        let mut tracker = Tracker::resume([]);
+        let mut rows: BTreeMap<String, Vec<Tally>> = BTreeMap::new();
+        for snapshot in &ordered {
+            let row = rows
+                .entry(snapshot.process.clone())
+                .or_insert_with(|| vec![Tally::default(); length]);
+            for increment in tracker.advance(snapshot.at, [*snapshot], "", stable) {
+                if let Some(cell) = row.get_mut(look_of(snapshot.at)) {
+                    cell.add(&increment.arms.stable);
+                }
+            }
+        }
+        let covered = last.at.as_millisecond() - start.as_millisecond();
+        Self {
+            seconds: covered as f64 / 1000.0,
+            nodes: rows.into_values().collect(),
+        }
+    }
+
+    /// Everything counted.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        let mut sum = Tally::default();
+        for cell in self.nodes.iter().flatten() {
+            sum.add(cell);
+        }
+        sum
+    }
+
+    /// Whether there is enough of it to derive anything.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.seconds >= MIN_SECONDS && self.total().requests >= MIN_REQUESTS
+    }
+
+    /// Stable's requests per second; `None` if unknown.
+    #[must_use]
+    pub fn requests_per_second(&self) -> Option<f64> {
+        self.is_known()
+            .then(|| self.total().requests as f64 / self.seconds)
+    }
+
+    /// First guess of a rate and the dispersion of its events.
+    pub(super) fn rate_and_dispersion(&self, event: impl Fn(&Tally) -> (u64, u64)) -> (f64, f64) {
+        if !self.is_known() {
+            return (UNKNOWN_RATE, stats::UNKNOWN);
+        }
+        let (requests, events) = event(&self.total());
+        let nodes: Vec<Vec<stats::Cell>> = self
+            .nodes
+            .iter()
+            .map(|row| {
+                row.iter()
+                    .map(|cell| {
+                        let (n, x) = event(cell);
+                        (n as f64, x as f64)
+                    })
+                    .collect()
+            })
+            .collect();
+        (smoothed(requests, events), stats::dispersion(&nodes))
+    }
+}
+
+/// A rate that is never quite 0: no event among n requests does not prove that there are none.
+pub(super) fn smoothed(requests: u64, events: u64) -> f64 {
+    (events as f64 + 0.5) / (requests as f64 + 1.0)
+}
+
+/// Buckets at whose upper bound the tails of both arms are compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TailBounds {
+    /// Nearest above stable's p90, p95, p99, p99.9; each once, ascending.
+    pub judged: Vec<usize>,
+    /// Those of p95 and p99: a step is left when these pass.
+    pub passing: Vec<usize>,
+}
+
+impl TailBounds {
+    /// `None` if nothing was counted. A quantile above the last bound has no bucket and is left out.
+    #[must_use]
+    pub fn from_histogram(histogram: &Histogram) -> Option<Self> {
+        let count = histogram.count();
+        if count == 0 {
+            return None;
+        }
+        let above = |quantile: f64| -> Option<usize> {
+            (0..LATENCY_BOUNDS.len()).find(|bucket| {
+                let at_or_below = count - histogram.slower_than(*bucket);
+                at_or_below as f64 >= quantile * count as f64
+            })
+        };
+        let mut bounds = Self::default();
+        for quantile in QUANTILES {
+            let Some(bucket) = above(quantile) else {
+                continue;
+            };
+            if !bounds.judged.contains(&bucket) {
+                bounds.judged.push(bucket);
+            }
+            let passes = (0.95..0.999).contains(&quantile);
+            if passes && !bounds.passing.contains(&bucket) {
+                bounds.passing.push(bucket);
+            }
+        }
+        Some(bounds)
+    }
+}

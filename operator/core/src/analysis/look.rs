@@ -1,0 +1,386 @@
+//! One look: what came since the last one enters every test, once.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::samples::{NodeIncrement, Snapshot, Tally, limit_shares, merge};
+use crate::stats::Increment;
+
+use super::figures::{ArmSums, Decisive, Metric, Missing, Verdict};
+use super::history::TailBounds;
+use super::suite::{self, Event};
+use super::{Analysis, STEP_LOOKS, WHOLE};
+
+/// Stable's requests from which latency bounds are chosen when there is no history.
+const REQUESTS_FOR_BOUNDS: u64 = 500;
+/// Share of stable's requests that fresh nodes must have for a raise.
+const COVERAGE_MIN: f64 = 0.8;
+/// How long stable must keep a promise until a shared failure is over.
+const SHARED_OVER: SignedDuration = SignedDuration::from_mins(5);
+/// Deviation of the split from the share, in standard deviations and relative, that only a bug of ours explains.
+const SHARE_SIGMAS: f64 = 6.0;
+const SHARE_OFF: f64 = 0.2;
+
+/// What a look is given.
+#[derive(Debug, Clone, Copy)]
+pub struct LookInput<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// Name of the revision on trial.
+    pub candidate: &'a str,
+    /// Name of the control.
+    pub stable: &'a str,
+    /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
+    pub exposed: &'a BTreeSet<String>,
+    /// Whether they had acknowledged the present share when the previous look was taken.
+    pub settled: bool,
+    /// Everything read since the last look, by whichever way.
+    pub snapshots: &'a [Snapshot],
+}
+
+/// What a look brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LookResult {
+    /// Whether any exposed node was heard. If not, nothing changed.
+    pub usable: bool,
+    /// Requests and errors of this look, both arms.
+    pub errors: Increment,
+    /// What the tests say now.
+    pub verdict: Verdict,
+    /// Whether the brake crossed: lower the share by one step.
+    pub braked: bool,
+    /// Whether both arms break a promise.
+    pub shared_failure: bool,
+    /// Whether enough of stable's requests are on fresh nodes for a raise.
+    pub covered: bool,
+    /// Whether the split contradicts the share.
+    pub share_mismatch: bool,
+    /// With few nodes: the one that has more than half of the candidate's requests in this step.
+    pub dominant: Option<String>,
+    /// Metrics of which a number was not finite and was left out.
+    pub dropped: Vec<Metric>,
+}
+
+impl Analysis {
+    /// Counts what is new and evaluates it.
+    pub fn look(&mut self, input: &LookInput<'_>) -> LookResult {
+        let merged = merge(input.snapshots.iter().cloned());
+        let news = self
+            .tracker
+            .advance(input.now, &merged, input.candidate, input.stable);
+        let news: Vec<NodeIncrement> = news
+            .into_iter()
+            .filter(|n| {
+                input.exposed.contains(&n.process) || self.memory.exposed.contains(&n.process)
+            })
+            .collect();
+        self.memory.exposed.clone_from(input.exposed);
+        self.remember_nodes(&news);
+        self.memory.coverage = self.coverage_at(input.now, input.exposed);
+        let dominant = self.dominant(input.exposed);
+        let (errors, dropped) = if news.is_empty() {
+            (Increment::default(), Vec::new())
+        } else {
+            self.count(input, &news)
+        };
+        LookResult {
+            usable: !news.is_empty(),
+            errors,
+            verdict: self.verdict(),
+            braked: self.is_braked(),
+            shared_failure: self.shared_since.is_some(),
+            covered: self.memory.coverage >= COVERAGE_MIN,
+            share_mismatch: self.is_share_mismatched(),
+            dominant,
+            dropped,
+        }
+    }
+
+    fn count(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> (Increment, Vec<Metric>) {
+        self.looks = self.looks.saturating_add(1);
+        self.looked_at = Some(input.now);
+        self.usable_at = input.now;
+        let (candidate, stable) = self.add_sums(news, input.settled);
+        self.idle_looks = if candidate.requests == 0 {
+            self.idle_looks.saturating_add(1)
+        } else {
+            0
+        };
+        let factors = limit_shares(
+            &news
+                .iter()
+                .map(|n| (n.arms.candidate.requests, n.arms.stable.requests))
+                .collect::<Vec<_>>(),
+        );
+        let of = |event: Event| increment(news, &factors, event);
+        let mut dropped = Vec::new();
+        for test in &mut self.tests {
+            if !test.look(of(test.event)) {
+                dropped.push(test.event.metric);
+            }
+        }
+        let errors = of(Event::new(Metric::Errors, None));
+        if let Some(brake) = &mut self.brake {
+            brake.look(&[errors.pooled()]);
+        }
+        self.follow_shared_failure(input.now);
+        if self.shared_since.is_none() {
+            for pass in &mut self.pass {
+                pass.process.look(&[of(pass.event)]);
+            }
+        }
+        self.learn_bounds(&stable);
+        self.decide(input.now);
+        (errors, dropped)
+    }
+
+    fn add_sums(&mut self, news: &[NodeIncrement], settled: bool) -> (Tally, Tally) {
+        let (mut candidate, mut stable) = (Tally::default(), Tally::default());
+        for node in news {
+            candidate.add(&node.arms.candidate);
+            stable.add(&node.arms.stable);
+        }
+        add(&mut self.candidate, &candidate);
+        add(&mut self.stable, &stable);
+        add(&mut self.step.candidate, &candidate);
+        add(&mut self.step.stable, &stable);
+        if settled {
+            // the first of them still holds requests from before the share was in force everywhere
+            if self.step.looks > 0 {
+                self.step.split.0 += candidate.requests;
+                self.step.split.1 += stable.requests;
+            }
+            self.step.looks = self.step.looks.saturating_add(1);
+        }
+        (candidate, stable)
+    }
+
+    /// Chooses the latency bounds from stable's first requests. The looks that chose them judge nothing at them.
+    fn learn_bounds(&mut self, stable: &Tally) {
+        if self.plan.latency.is_none() || self.bounds.is_some() {
+            return;
+        }
+        for (slot, more) in self.early.0.iter_mut().zip(stable.latency.0) {
+            *slot += more;
+        }
+        if self.early.count() < REQUESTS_FOR_BOUNDS {
+            return;
+        }
+        self.bounds = TailBounds::from_histogram(&self.early);
+        let Some(bounds) = &self.bounds else {
+            return;
+        };
+        let unknown = super::History::default();
+        self.tests.extend(suite::latency_tests(
+            &self.plan,
+            bounds,
+            &self.early,
+            &unknown,
+        ));
+        let Some(next) = self.step.next else {
+            return;
+        };
+        let share = f64::from(next.max(1)) / f64::from(WHOLE);
+        for event in suite::pass_events(&self.plan, Some(bounds)) {
+            if self.pass.iter().all(|p| p.event != event) {
+                let settings = suite::pass_settings(
+                    &self.plan,
+                    event.metric,
+                    share,
+                    self.dispersion_of(event),
+                );
+                let process = crate::stats::Process::new(settings, &[self.guess_of(event)]);
+                self.pass.push(suite::Pass { event, process });
+            }
+        }
+    }
+
+    fn follow_shared_failure(&mut self, now: Timestamp) {
+        let alpha = self.plan.false_rollbacks;
+        if self.shared_since.is_none() {
+            if self.tests.iter().any(|t| t.is_shared_failure(alpha)) {
+                self.shared_since = Some(now);
+                self.memory.shared.clear();
+            }
+            return;
+        }
+        let broken = self
+            .tests
+            .iter_mut()
+            .find(|t| t.promise.as_ref().is_some_and(|p| p.stable.reached(alpha)));
+        let Some(test) = broken else {
+            self.shared_since = None;
+            return;
+        };
+        let window = &mut self.memory.shared;
+        window.push_back((now, test.recent[0].stable_alone()));
+        let covered = window
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) >= SHARED_OVER);
+        while window
+            .get(1)
+            .is_some_and(|(at, _)| now.duration_since(*at) >= SHARED_OVER)
+        {
+            window.pop_front();
+        }
+        let mut sum = Increment::default();
+        window.iter().for_each(|(_, one)| sum.add(one));
+        let promised = test.process.settings().tolerance.delta;
+        let kept = sum.candidate_events <= promised * sum.candidate_requests;
+        if covered && kept {
+            if let Some(promise) = &mut test.promise {
+                promise.stable.restart(*promise.stable.settings());
+            }
+            self.shared_since = None;
+        }
+    }
+
+    fn decide(&mut self, now: Timestamp) {
+        let alpha = self.plan.false_rollbacks;
+        let ln_evidence = suite::combined(&self.tests);
+        if self.decisive.is_some() || ln_evidence < -alpha.ln() {
+            return;
+        }
+        let named: Vec<&suite::Test> = suite::named(&self.tests, alpha)
+            .into_iter()
+            .filter_map(|index| self.tests.get(index))
+            .collect();
+        let Some(first) = named.first() else {
+            return;
+        };
+        let mut counts = first.recent[0];
+        counts.add(&first.recent[1]);
+        self.decisive = Some(Decisive {
+            metric: first.event.metric,
+            bound: first.event.bound(),
+            named: named
+                .iter()
+                .map(|t| (t.event.metric, t.event.bound()))
+                .collect(),
+            look: self.looks,
+            at: now,
+            ln_evidence,
+            counts,
+            total: first.total,
+        });
+    }
+
+    /// What the tests say at the last look.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if let Some(decisive) = &self.decisive {
+            return Verdict::Bad(decisive.clone());
+        }
+        if self.shared_since.is_some() {
+            return Verdict::NotEnough(Missing::SharedFailure);
+        }
+        if self.step.looks < STEP_LOOKS {
+            return Verdict::NotEnough(Missing::Looks);
+        }
+        if self.step.next.is_some() && self.plan.latency.is_some() && self.bounds.is_none() {
+            return Verdict::NotEnough(Missing::Bounds);
+        }
+        let beta = self.plan.false_promotions;
+        if self.pass.iter().all(|p| p.process.reached(beta)) {
+            Verdict::Good
+        } else {
+            Verdict::NotEnough(Missing::Evidence)
+        }
+    }
+
+    fn is_braked(&self) -> bool {
+        self.brake
+            .as_ref()
+            .is_some_and(|b| b.reached(self.plan.false_rollbacks))
+    }
+
+    fn is_share_mismatched(&self) -> bool {
+        let share = f64::from(self.step.weight) / f64::from(WHOLE);
+        let (candidate, stable) = self.step.split;
+        let requests = (candidate + stable) as f64;
+        let expected = requests * share;
+        let spread = (expected * (1.0 - share)).sqrt();
+        if spread <= 0.0 {
+            return false;
+        }
+        let off = candidate as f64 - expected;
+        (off / spread).abs() > SHARE_SIGMAS && (off / expected).abs() > SHARE_OFF
+    }
+
+    fn remember_nodes(&mut self, news: &[NodeIncrement]) {
+        for node in news {
+            let known = self.memory.nodes.entry(node.process.clone()).or_default();
+            known.0 = node.arms.stable.requests;
+            known.1 += node.arms.candidate.requests;
+        }
+    }
+
+    /// Share of stable's requests that is on exposed nodes with fresh counters. A node never heard weighs as much as
+    /// the average of the others.
+    fn coverage_at(&self, now: Timestamp, exposed: &BTreeSet<String>) -> f64 {
+        let period = self.plan.look_period.max(self.plan.scrape_interval);
+        let stale_after =
+            SignedDuration::try_from(period.mul_f64(2.5)).unwrap_or(SignedDuration::MAX);
+        let known: Vec<u64> = exposed
+            .iter()
+            .filter_map(|node| self.memory.nodes.get(node).map(|n| n.0))
+            .collect();
+        let total: u64 = known.iter().sum();
+        let average = if total == 0 {
+            1.0
+        } else {
+            total as f64 / known.len() as f64
+        };
+        let (mut fresh, mut all) = (0.0, 0.0);
+        for node in exposed {
+            let weight = match self.memory.nodes.get(node) {
+                Some(n) if total > 0 => n.0 as f64,
+                _ => average,
+            };
+            all += weight;
+            let heard = self.tracker.last_seen(node);
+            if heard.is_some_and(|at| now.duration_since(at) <= stale_after) {
+                fresh += weight;
+            }
+        }
+        if all > 0.0 { fresh / all } else { 0.0 }
+    }
+
+    fn dominant(&self, exposed: &BTreeSet<String>) -> Option<String> {
+        if exposed.len() < 2 || exposed.len() >= crate::samples::LIMITED_FROM {
+            return None;
+        }
+        let nodes = || {
+            exposed
+                .iter()
+                .filter_map(|n| self.memory.nodes.get_key_value(n))
+        };
+        let total: u64 = nodes().map(|(_, n)| n.1).sum();
+        nodes()
+            .find(|(_, n)| n.1 * 2 > total)
+            .map(|(name, _)| name.clone())
+    }
+}
+
+fn add(sums: &mut ArmSums, tally: &Tally) {
+    sums.requests += tally.requests;
+    sums.errors += tally.errors;
+    sums.client_errors += tally.client_errors;
+}
+
+/// Sum over the nodes, each scaled by its factor.
+fn increment(news: &[NodeIncrement], factors: &[f64], event: Event) -> Increment {
+    let mut sum = Increment::default();
+    for (node, factor) in news.iter().zip(factors) {
+        let (candidate_requests, candidate_events) = event.count(&node.arms.candidate);
+        let (stable_requests, stable_events) = event.count(&node.arms.stable);
+        sum.add(&Increment::new(
+            candidate_requests as f64 * factor,
+            candidate_events as f64 * factor,
+            stable_requests as f64 * factor,
+            stable_events as f64 * factor,
+        ));
+    }
+    sum
+}

@@ -1,0 +1,204 @@
+//! From samples to a verdict: one value per rollout, [`Analysis`], that owns every sequential test of it.
+//!
+//! What it bounds: the share of harmless candidates that are rolled back (α, spent once per rollout), and the share of
+//! harmful ones that pass a step (β). What may wait: everything. A look that brings nothing changes nothing, a missing
+//! one makes the next one longer. What ends it: a Bad, which stays, or the end of the rollout.
+//!
+//! Use: [`Analysis::start`] when the candidate is about to get its first share, [`Analysis::begin_step`] whenever the share
+//! changes, [`Analysis::look`] whenever there are samples, then [`Analysis::verdict`]. [`Analysis::encode`] and
+//! [`Analysis::decode`] carry it over a restart. Baselines are carried for as many nodes as fit; of the others the first snapshot
+//! after a restart only sets the baseline. So a restart may lose a look, and never counts one twice.
+
+mod codec;
+mod figures;
+mod history;
+mod look;
+mod plan;
+mod read;
+mod state;
+mod suite;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+
+use crate::samples::{Histogram, Tracker};
+use crate::stats::{Increment, Process};
+
+pub use figures::{
+    ArmSums, Decisive, Figures, Metric, MetricFigures, Missing, PassProgress, Power, Reason,
+    Verdict,
+};
+pub use history::{History, TailBounds};
+pub use look::{LookInput, LookResult};
+pub use plan::{AnalysisPlan, LatencyLimits, LatencySlo, Limits, Measure, Slo};
+pub use state::{STATE_MAX, StateError};
+
+use suite::{Pass, Test};
+
+/// Looks at its own share that a step needs.
+pub const STEP_LOOKS: u32 = 2;
+/// 100 % of a share.
+pub const WHOLE: u16 = 10_000;
+
+/// All tests of one rollout, and what they have seen. See the [module](self).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    plan: AnalysisPlan,
+    tracker: Tracker,
+    bounds: Option<TailBounds>,
+    /// Stable's latency, while the bounds are not known.
+    early: Histogram,
+    tests: Vec<Test>,
+    pass: Vec<Pass>,
+    brake: Option<Process>,
+    looks: u32,
+    looked_at: Option<Timestamp>,
+    usable_at: Timestamp,
+    /// Looks in a row without a candidate request.
+    idle_looks: u32,
+    candidate: ArmSums,
+    stable: ArmSums,
+    step: Step,
+    decisive: Option<Decisive>,
+    shared_since: Option<Timestamp>,
+    memory: Memory,
+}
+
+/// The step that is running.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Step {
+    weight: u16,
+    next: Option<u16>,
+    started_at: Timestamp,
+    looks: u32,
+    candidate: ArmSums,
+    stable: ArmSums,
+    /// Requests after the first look at this share, for the comparison with the share itself.
+    split: (u64, u64),
+}
+
+/// What a restart may forget.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Memory {
+    /// Nodes of the previous look: what they counted until they left still counts.
+    exposed: BTreeSet<String>,
+    /// Per node: stable's requests in the last look it was heard in, and the candidate's in this step.
+    nodes: BTreeMap<String, (u64, u64)>,
+    /// Stable's recent counts of the promise both arms break.
+    shared: VecDeque<(Timestamp, Increment)>,
+    coverage: f64,
+}
+
+impl Step {
+    const fn new(weight: u16, next: Option<u16>, started_at: Timestamp) -> Self {
+        const NOTHING: ArmSums = ArmSums {
+            requests: 0,
+            errors: 0,
+            client_errors: 0,
+        };
+        Self {
+            weight,
+            next,
+            started_at,
+            looks: 0,
+            candidate: NOTHING,
+            stable: NOTHING,
+            split: (0, 0),
+        }
+    }
+}
+
+impl Analysis {
+    /// Fresh evidence. Everything counted after `now` counts; call [`Self::begin_step`] next.
+    #[must_use]
+    pub fn start(now: Timestamp, plan: &AnalysisPlan, history: &History) -> Self {
+        let mut tests = suite::first_tests(plan, history);
+        let mut bounds = None;
+        if plan.latency.is_some() && history.is_known() {
+            let seen = history.total().latency;
+            bounds = TailBounds::from_histogram(&seen);
+            if let Some(bounds) = &bounds {
+                tests.extend(suite::latency_tests(plan, bounds, &seen, history));
+            }
+        }
+        let brake = tests
+            .iter()
+            .find(|t| t.event.metric == Metric::Errors)
+            .and_then(|errors| {
+                let rate = errors.process.guesses().first()?.rate();
+                suite::brake(plan, rate, errors.process.settings().dispersion)
+            });
+        Self {
+            plan: plan.clone(),
+            tracker: Tracker::new(now),
+            bounds,
+            early: Histogram::default(),
+            tests,
+            pass: Vec::new(),
+            brake,
+            looks: 0,
+            looked_at: None,
+            usable_at: now,
+            idle_looks: 0,
+            candidate: ArmSums::default(),
+            stable: ArmSums::default(),
+            step: Step::new(0, None, now),
+            decisive: None,
+            shared_since: None,
+            memory: Memory::default(),
+        }
+    }
+
+    /// A share of `weight` begins and `next` would follow it (both in 1/10,000; `None` when nothing follows, as in the
+    /// bake). The pass side and the brake start afresh; the rollback side goes on: α is spent once.
+    pub fn begin_step(&mut self, now: Timestamp, weight: u16, next: Option<u16>) {
+        self.step = Step::new(weight, next, now);
+        self.memory.nodes.values_mut().for_each(|node| node.1 = 0);
+        self.idle_looks = 0;
+        self.restart_brake();
+        let Some(next) = next else {
+            self.pass.clear();
+            return;
+        };
+        let share = f64::from(next.max(1)) / f64::from(WHOLE);
+        for event in suite::pass_events(&self.plan, self.bounds.as_ref()) {
+            let settings =
+                suite::pass_settings(&self.plan, event.metric, share, self.dispersion_of(event));
+            match self.pass.iter_mut().find(|p| p.event == event) {
+                Some(known) => known.process.restart(settings),
+                None => self.pass.push(Pass {
+                    event,
+                    process: Process::new(settings, &[self.guess_of(event)]),
+                }),
+            }
+        }
+    }
+
+    /// A new watch over all traffic: after the brake fired and the share could not be lowered.
+    pub fn restart_brake(&mut self) {
+        if let Some(brake) = &mut self.brake {
+            brake.restart(*brake.settings());
+        }
+    }
+
+    /// φ of the rollback test of the same event, or of the same metric.
+    fn dispersion_of(&self, event: suite::Event) -> f64 {
+        self.sibling(event)
+            .map_or(crate::stats::UNKNOWN, |t| t.process.settings().dispersion)
+    }
+
+    /// What the rollback test of the same event knows of stable's rate.
+    fn guess_of(&self, event: suite::Event) -> f64 {
+        self.sibling(event)
+            .and_then(|t| t.process.guesses().first())
+            .map_or(history::UNKNOWN_RATE, crate::stats::Guess::rate)
+    }
+
+    fn sibling(&self, event: suite::Event) -> Option<&Test> {
+        self.tests
+            .iter()
+            .find(|t| t.event == event)
+            .or_else(|| self.tests.iter().find(|t| t.event.metric == event.metric))
+    }
+}

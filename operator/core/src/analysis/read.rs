@@ -1,0 +1,219 @@
+//! What can be read off an [`Analysis`] without changing it.
+
+use jiff::Timestamp;
+
+use crate::stats;
+
+use super::figures::{Figures, Metric, MetricFigures, PassProgress, Power};
+use super::suite::{self, Pass};
+use super::{Analysis, AnalysisPlan, TailBounds, WHOLE};
+
+/// Increases of the error rate that the planning figure is given for.
+const INCREASES: [f64; 3] = [0.01, 0.05, 1.0];
+/// What the test needs beyond the bound that no test beats: in the middle, and in 95 of 100 rollouts.
+const COST_EXPECTED: f64 = 1.5;
+const COST_95: f64 = 3.5;
+
+impl Analysis {
+    /// The frozen plan.
+    #[must_use]
+    pub const fn plan(&self) -> &AnalysisPlan {
+        &self.plan
+    }
+
+    /// When samples of an exposed node were last usable; the start of the analysis before the first.
+    #[must_use]
+    pub const fn usable_at(&self) -> Timestamp {
+        self.usable_at
+    }
+
+    /// The last look that counted anything.
+    #[must_use]
+    pub const fn looked_at(&self) -> Option<Timestamp> {
+        self.looked_at
+    }
+
+    /// Looks so far.
+    #[must_use]
+    pub const fn looks(&self) -> u32 {
+        self.looks
+    }
+
+    /// Looks at the present share, after it was acknowledged.
+    #[must_use]
+    pub const fn step_looks(&self) -> u32 {
+        self.step.looks
+    }
+
+    /// Candidate requests in the present step.
+    #[must_use]
+    pub const fn step_requests(&self) -> u64 {
+        self.step.candidate.requests
+    }
+
+    /// Looks in a row in which the candidate had no request.
+    #[must_use]
+    pub const fn idle_looks(&self) -> u32 {
+        self.idle_looks
+    }
+
+    /// Since when both arms break a promise.
+    #[must_use]
+    pub const fn shared_failure_since(&self) -> Option<Timestamp> {
+        self.shared_since
+    }
+
+    /// Share (0..1) of stable's requests on exposed nodes whose counters were fresh at the last look.
+    #[must_use]
+    pub const fn coverage(&self) -> f64 {
+        self.memory.coverage
+    }
+
+    /// ln of the combined evidence against the candidate.
+    #[must_use]
+    pub fn ln_evidence(&self) -> f64 {
+        suite::combined(&self.tests)
+    }
+
+    /// The latency bounds in use.
+    #[must_use]
+    pub const fn bounds(&self) -> Option<&TailBounds> {
+        self.bounds.as_ref()
+    }
+
+    /// How far the step is; `None` when no step follows.
+    #[must_use]
+    pub fn pass_progress(&self) -> Option<PassProgress> {
+        self.step.next?;
+        let goal = -self.plan.false_promotions.ln();
+        let limiting = self
+            .pass
+            .iter()
+            .min_by(|a, b| a.process.ln_evidence().total_cmp(&b.process.ln_evidence()));
+        let Some(limiting) = limiting else {
+            return Some(PassProgress::default());
+        };
+        let waits_for_bounds = self.plan.latency.is_some() && self.bounds.is_none();
+        let progress = if waits_for_bounds {
+            0.0
+        } else {
+            (limiting.process.ln_evidence() / goal).clamp(0.0, 1.0)
+        };
+        let need = self
+            .pass
+            .iter()
+            .filter_map(|p| self.requests_to_pass(p, goal))
+            .reduce(f64::max);
+        Some(PassProgress {
+            progress,
+            limiting: Some((limiting.event.metric, limiting.event.bound())),
+            need_requests: need.map(ceil),
+            eta_seconds: need.and_then(|need| self.seconds_for(need)),
+        })
+    }
+
+    /// Requests until a candidate that is as good as stable passes: what is missing, at the information per request.
+    fn requests_to_pass(&self, pass: &Pass, goal: f64) -> Option<f64> {
+        let missing = goal - pass.process.ln_evidence();
+        if missing <= 0.0 {
+            return Some(0.0);
+        }
+        let stats::Tolerance { ratio, delta } = pass.process.settings().tolerance;
+        let rate = pass.process.guesses().first()?.rate();
+        let per_request = stats::information(rate, rate, ratio, delta, self.share()?);
+        (per_request > 0.0 && per_request.is_finite())
+            .then(|| missing * pass.process.settings().dispersion / per_request)
+    }
+
+    fn seconds_for(&self, requests: f64) -> Option<u64> {
+        let passed = self
+            .looked_at?
+            .duration_since(self.step.started_at)
+            .as_secs_f64();
+        let counted = self.step.candidate.requests as f64;
+        (passed > 0.0 && counted > 0.0).then(|| ceil(requests * passed / counted))
+    }
+
+    fn share(&self) -> Option<f64> {
+        let share = f64::from(self.step.weight) / f64::from(WHOLE);
+        (share > 0.0).then(|| share.min(0.9999))
+    }
+
+    /// How many requests find an increase of the error rate now; empty while the candidate has no share.
+    #[must_use]
+    pub fn power(&self) -> Vec<Power> {
+        let errors = self.tests.iter().find(|t| t.event.metric == Metric::Errors);
+        let (Some(errors), Some(share)) = (errors, self.share()) else {
+            return Vec::new();
+        };
+        let Some(base) = errors.process.guesses().first().map(stats::Guess::rate) else {
+            return Vec::new();
+        };
+        let stats::Tolerance { ratio, delta } = errors.process.settings().tolerance;
+        let goal = -self.plan.false_rollbacks.ln() * errors.process.settings().dispersion;
+        INCREASES
+            .iter()
+            .map(|increase| {
+                let candidate = (base + increase).min(1.0);
+                let bound = if candidate <= ratio * base + delta {
+                    f64::INFINITY
+                } else {
+                    goal / stats::information(candidate, base, ratio, delta, share)
+                };
+                Power {
+                    increase: *increase,
+                    requests_expected: COST_EXPECTED * bound,
+                    requests_95: COST_95 * bound,
+                }
+            })
+            .collect()
+    }
+
+    /// Everything there is to show.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let rate = |events: f64, requests: f64| (requests > 0.0).then(|| events / requests);
+        let metrics = self
+            .tests
+            .iter()
+            .map(|test| {
+                let settings = test.process.settings();
+                MetricFigures {
+                    metric: test.event.metric,
+                    bound: test.event.bound(),
+                    ln_evidence: test.ln_evidence(),
+                    p: test.process.p(),
+                    ratio: settings.tolerance.ratio,
+                    delta: settings.tolerance.delta,
+                    candidate: rate(test.total.candidate_events, test.total.candidate_requests),
+                    stable: rate(test.total.stable_events, test.total.stable_requests),
+                    dispersion: settings.dispersion,
+                    part: test.part,
+                }
+            })
+            .collect();
+        Figures {
+            looks: self.looks,
+            looked_at: self.looked_at,
+            ln_evidence: self.ln_evidence(),
+            coverage: self.memory.coverage,
+            candidate: self.candidate,
+            stable: self.stable,
+            step_candidate: self.step.candidate,
+            step_stable: self.step.stable,
+            metrics,
+            pass: self.pass_progress(),
+            power: self.power(),
+            decisive: self.decisive.clone(),
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "not negative; beyond 2^64 saturates"
+)]
+fn ceil(value: f64) -> u64 {
+    value.ceil() as u64
+}

@@ -1,0 +1,48 @@
+//! Several snapshots of one process, by several ways: one of them is used.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::counters::Counters;
+
+/// What one process counted since it started, read at one moment.
+///
+/// All revisions come from the same moment, so that trouble that both share hits both in the same look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The node's name: the same by whichever way the counters came.
+    pub process: String,
+    /// Start of the process in Unix milliseconds; `None` if unknown.
+    pub boot: Option<u64>,
+    /// When it was read.
+    pub at: Timestamp,
+    /// By revision. A revision that is missing was not loaded yet, so it counts as all zero.
+    pub revisions: BTreeMap<String, Counters>,
+}
+
+impl Snapshot {
+    fn total(&self) -> u64 {
+        self.revisions.values().map(Counters::total).sum()
+    }
+}
+
+/// At most one snapshot per process and boot: the one that counted most, of equal ones the newest.
+///
+/// Nothing is ever added across snapshots: two scrapers of one process, or Prometheus and the in-band counters,
+/// tell the same story up to different moments. The choice is per process and not per revision, because both
+/// revisions of a node must come from one moment.
+#[must_use]
+pub fn merge(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<Snapshot> {
+    let mut best: BTreeMap<(String, Option<u64>), Snapshot> = BTreeMap::new();
+    for snapshot in snapshots {
+        let key = (snapshot.process.clone(), snapshot.boot);
+        let better = best
+            .get(&key)
+            .is_none_or(|held| (snapshot.total(), snapshot.at) > (held.total(), held.at));
+        if better {
+            best.insert(key, snapshot);
+        }
+    }
+    best.into_values().collect()
+}

@@ -1,0 +1,216 @@
+//! Baselines: the last snapshot of each process, and what came since.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::counters::Tally;
+use super::merge::Snapshot;
+
+/// A node runs one process at a time, two while it is upgraded.
+const BOOTS_KEPT: usize = 2;
+
+/// Both arms of one process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arms {
+    /// The revision on trial.
+    pub candidate: Tally,
+    /// The control.
+    pub stable: Tally,
+}
+
+impl Arms {
+    /// Picks the two revisions out of a snapshot.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, candidate: &str, stable: &str) -> Self {
+        let tally = |revision: &str| {
+            snapshot
+                .revisions
+                .get(revision)
+                .map(super::Counters::tally)
+                .unwrap_or_default()
+        };
+        Self {
+            candidate: tally(candidate),
+            stable: tally(stable),
+        }
+    }
+
+    fn since(&self, older: &Self) -> Option<Self> {
+        Some(Self {
+            candidate: self.candidate.since(&older.candidate)?,
+            stable: self.stable.since(&older.stable)?,
+        })
+    }
+
+    fn is_zero(&self) -> bool {
+        self.candidate.is_zero() && self.stable.is_zero()
+    }
+}
+
+/// The last snapshot of one boot of one process that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Baseline {
+    /// Start of the process in Unix milliseconds; `None` if unknown.
+    pub boot: Option<u64>,
+    /// When the snapshot was read.
+    pub at: Timestamp,
+    /// Its counters.
+    pub arms: Arms,
+}
+
+/// What one process counted since its baseline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIncrement {
+    /// The node.
+    pub process: String,
+    /// Growth of both arms.
+    pub arms: Arms,
+    /// Seconds of counting behind it, where known.
+    pub seconds: Option<i64>,
+}
+
+/// The baselines of all processes of one rollout.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tracker {
+    baselines: BTreeMap<String, Vec<Baseline>>,
+    /// When the previous look was taken. A process that started later counted nothing that we have seen.
+    previous_look: Option<Timestamp>,
+}
+
+impl Tracker {
+    /// Nothing seen yet; `since` is the moment from which on everything counts.
+    #[must_use]
+    pub const fn new(since: Timestamp) -> Self {
+        Self {
+            baselines: BTreeMap::new(),
+            previous_look: Some(since),
+        }
+    }
+
+    /// As persisted. Of a process whose baseline was not kept, the first snapshot only sets it, even if
+    /// the process looks young: its clock may differ from ours, and counting twice is worse than counting late.
+    #[must_use]
+    pub fn resume(kept: impl IntoIterator<Item = (String, Baseline)>) -> Self {
+        let mut baselines: BTreeMap<String, Vec<Baseline>> = BTreeMap::new();
+        for (process, baseline) in kept {
+            baselines.entry(process).or_default().push(baseline);
+        }
+        Self {
+            baselines,
+            previous_look: None,
+        }
+    }
+
+    /// All baselines, by process.
+    pub fn baselines(&self) -> impl Iterator<Item = (&String, &Baseline)> {
+        self.baselines
+            .iter()
+            .flat_map(|(process, boots)| boots.iter().map(move |b| (process, b)))
+    }
+
+    /// When the newest used snapshot of the process was read.
+    #[must_use]
+    pub fn last_seen(&self, process: &str) -> Option<Timestamp> {
+        self.baselines
+            .get(process)?
+            .iter()
+            .map(|baseline| baseline.at)
+            .max()
+    }
+
+    /// Takes merged snapshots of one look and returns what is new, in the order of process names. An increment of zero
+    /// is reported too: it says that the process was heard.
+    pub fn advance<'a>(
+        &mut self,
+        now: Timestamp,
+        snapshots: impl IntoIterator<Item = &'a Snapshot>,
+        candidate: &str,
+        stable: &str,
+    ) -> Vec<NodeIncrement> {
+        let mut increments: BTreeMap<String, NodeIncrement> = BTreeMap::new();
+        for snapshot in snapshots {
+            let arms = Arms::of(snapshot, candidate, stable);
+            let new = Baseline {
+                boot: snapshot.boot,
+                at: snapshot.at,
+                arms,
+            };
+            let boots = self.baselines.entry(snapshot.process.clone()).or_default();
+            let Some((arms, seconds)) = take(boots, new, self.previous_look) else {
+                continue;
+            };
+            let sum = increments
+                .entry(snapshot.process.clone())
+                .or_insert_with(|| NodeIncrement {
+                    process: snapshot.process.clone(),
+                    arms: Arms::default(),
+                    seconds: None,
+                });
+            sum.arms.candidate.add(&arms.candidate);
+            sum.arms.stable.add(&arms.stable);
+            sum.seconds = sum.seconds.max(seconds);
+        }
+        self.previous_look = Some(now);
+        increments.into_values().collect()
+    }
+}
+
+/// The growth since the matching baseline, which is moved; `None` if the snapshot says nothing new.
+fn take(
+    boots: &mut Vec<Baseline>,
+    new: Baseline,
+    previous_look: Option<Timestamp>,
+) -> Option<(Arms, Option<i64>)> {
+    if let Some(known) = matching(boots, new.boot) {
+        let seconds = Some(new.at.duration_since(known.at).as_secs());
+        if let Some(growth) = new.arms.since(&known.arms) {
+            if growth.is_zero() && new.at <= known.at {
+                return None;
+            }
+            known.at = known.at.max(new.at);
+            known.boot = known.boot.or(new.boot);
+            known.arms = new.arms;
+            return Some((growth, seconds));
+        }
+        if known.boot.is_some() {
+            // same boot, smaller counters: an older snapshot
+            return None;
+        }
+        // nobody knows the boot, and counters never fall: it started again
+        *known = new;
+        return Some((new.arms, None));
+    }
+    let followed = boots.iter().any(|b| b.boot < new.boot);
+    let young = boots.is_empty() && started_after(new, previous_look);
+    boots.push(new);
+    boots.sort_by_key(|b| b.boot);
+    if boots.len() > BOOTS_KEPT {
+        boots.remove(0);
+    }
+    (followed || young).then_some((new.arms, None))
+}
+
+/// The baseline that a snapshot of this boot continues. Without a boot it continues the newest one, and a
+/// baseline without a boot is continued by whatever comes, so that a process never has two.
+fn matching(boots: &mut [Baseline], boot: Option<u64>) -> Option<&mut Baseline> {
+    match boot {
+        None => boots.last_mut(),
+        Some(_) => boots
+            .iter_mut()
+            .rev()
+            .find(|known| known.boot == boot || known.boot.is_none()),
+    }
+}
+
+/// Whether everything in a first snapshot was counted after the previous look.
+fn started_after(new: Baseline, previous_look: Option<Timestamp>) -> bool {
+    let Some(previous) = previous_look else {
+        return false;
+    };
+    let booted_later = new
+        .boot
+        .and_then(|ms| i64::try_from(ms).ok())
+        .is_some_and(|ms| ms > previous.as_millisecond());
+    booted_later || new.arms.is_zero()
+}

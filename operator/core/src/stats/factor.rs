@@ -1,0 +1,179 @@
+//! One look, one bet: the factor by which a stake grows or shrinks.
+
+/// What was counted between two looks, both arms, one stratum.
+///
+/// Whole numbers as counted; a node whose word is limited contributes fractions.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Increment {
+    /// Requests of the candidate.
+    pub candidate_requests: f64,
+    /// Events among them.
+    pub candidate_events: f64,
+    /// Requests of stable.
+    pub stable_requests: f64,
+    /// Events among them.
+    pub stable_events: f64,
+}
+
+impl Increment {
+    /// From plain counts.
+    #[must_use]
+    pub const fn new(
+        candidate_requests: f64,
+        candidate_events: f64,
+        stable_requests: f64,
+        stable_events: f64,
+    ) -> Self {
+        Self {
+            candidate_requests,
+            candidate_events,
+            stable_requests,
+            stable_events,
+        }
+    }
+
+    /// Adds another node's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.candidate_requests += other.candidate_requests;
+        self.candidate_events += other.candidate_events;
+        self.stable_requests += other.stable_requests;
+        self.stable_events += other.stable_events;
+    }
+
+    /// Both arms as if they were one: what the absolute tests of all traffic read.
+    #[must_use]
+    pub fn pooled(&self) -> Self {
+        Self::new(
+            self.candidate_requests + self.stable_requests,
+            self.candidate_events + self.stable_events,
+            0.0,
+            0.0,
+        )
+    }
+
+    /// Stable alone, in the place of the candidate: for absolute tests of stable.
+    #[must_use]
+    pub const fn stable_alone(&self) -> Self {
+        Self::new(self.stable_requests, self.stable_events, 0.0, 0.0)
+    }
+}
+
+/// The line between harmless and harmful: the candidate's rate is compared with `ratio * stable + delta`.
+/// A ratio of 0 makes the test absolute: stable is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// R, 0 or a factor of stable's rate.
+    pub ratio: f64,
+    /// δ, a share of requests.
+    pub delta: f64,
+}
+
+impl Tolerance {
+    /// The rate the candidate may have when stable has `stable_rate`.
+    #[must_use]
+    pub fn limit(&self, stable_rate: f64) -> f64 {
+        if self.ratio > 0.0 {
+            self.ratio * stable_rate + self.delta
+        } else {
+            self.delta
+        }
+    }
+
+    /// ln of the factor that a bet on "the candidate fails at `alternative`" earns in this look,
+    /// when stable was guessed at `guess` before the look.
+    ///
+    /// The bet compares the Poisson likelihood of the alternative with that of the *nearest* pair of rates on
+    /// the line; that nearest point depends on the request counts of the look (`q` below), which is why any
+    /// split of traffic is allowed. An arm without requests says nothing: 0.
+    #[must_use]
+    pub fn ln_factor(&self, increment: &Increment, guess: f64, alternative: f64) -> f64 {
+        let Increment {
+            candidate_requests,
+            candidate_events,
+            stable_requests,
+            stable_events,
+        } = *increment;
+        if candidate_requests <= 0.0 || (self.ratio > 0.0 && stable_requests <= 0.0) {
+            return 0.0;
+        }
+        let (candidate, stable) = if self.ratio > 0.0 {
+            self.multipliers(candidate_requests / stable_requests, guess, alternative)
+        } else {
+            (alternative / self.delta, 1.0)
+        };
+        let mut ln_factor = -candidate_requests * self.delta * (candidate - 1.0);
+        if candidate_events > 0.0 {
+            ln_factor += candidate_events * candidate.ln();
+        }
+        if self.ratio > 0.0 && stable_events > 0.0 {
+            ln_factor += stable_events * stable.ln();
+        }
+        ln_factor
+    }
+
+    /// What one event of the candidate, and one of stable, multiplies the stake by. `split` is nC/nS.
+    /// Both come from the positive root `q` of a quadratic: stable's rate at the nearest point of the line,
+    /// written so that no difference of nearly equal numbers is taken.
+    fn multipliers(&self, split: f64, guess: f64, alternative: f64) -> (f64, f64) {
+        let Self { ratio, delta } = *self;
+        let quadratic = ratio * (ratio * split + 1.0);
+        let linear = ratio * split * (delta - alternative) + delta - ratio * guess;
+        let constant = -delta * guess;
+        let root = (linear * linear - 4.0 * quadratic * constant).sqrt();
+        let nearest = if linear > 0.0 {
+            -2.0 * constant / (linear + root)
+        } else {
+            (root - linear) / (2.0 * quadratic)
+        };
+        (alternative / (ratio * nearest + delta), guess / nearest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKED: Increment = Increment::new(50.0, 3.0, 950.0, 10.0);
+    const TOLERANCE: Tolerance = Tolerance {
+        ratio: 1.0,
+        delta: 0.005,
+    };
+
+    /// The hand-computed look: effect size, candidate's and stable's multiplier, ln of the factor.
+    #[test]
+    fn agrees_with_the_worked_example() {
+        let limit = TOLERANCE.limit(0.01);
+        let rows = [
+            (0.95, 16.410_680_8, 0.188_911_536, -12.123_637_4),
+            (0.0625, 4.447_079_50, 0.818_574_763, 1.613_067_44),
+            (1.0 / 256.0, 1.245_634_01, 0.987_071_894, 0.467_401_427),
+        ];
+        for (size, candidate, stable, ln_factor) in rows {
+            let alternative = limit + (1.0 - limit) * size;
+            let (a, b) = TOLERANCE.multipliers(50.0 / 950.0, 0.01, alternative);
+            assert!((a - candidate).abs() < 1e-7, "a at {size}: {a}");
+            assert!((b - stable).abs() < 1e-8, "b at {size}: {b}");
+            let got = TOLERANCE.ln_factor(&WORKED, 0.01, alternative);
+            assert!((got - ln_factor).abs() < 1e-6, "ln f at {size}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_margin_of_zero_needs_no_special_case() {
+        let no_margin = Tolerance {
+            ratio: 1.0,
+            delta: 0.0,
+        };
+        assert!(no_margin.ln_factor(&WORKED, 0.01, 0.05).is_finite());
+    }
+
+    #[test]
+    fn an_arm_without_requests_says_nothing() {
+        for increment in [
+            Increment::new(0.0, 0.0, 500.0, 5.0),
+            Increment::new(50.0, 1.0, 0.0, 0.0),
+        ] {
+            assert_eq!(TOLERANCE.ln_factor(&increment, 0.01, 0.5), 0.0);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A stake that is bet look by look: one sequential test.
+
+use super::factor::{Increment, Tolerance};
+
+/// Share of the stake that is redistributed over all bets in a look with plenty of traffic (H).
+pub const REDISTRIBUTION: f64 = 0.005;
+/// Candidate requests in a look from which on the whole [`REDISTRIBUTION`] happens.
+pub const FULL_LOOK: f64 = 100.0;
+/// How many requests the first guess of stable's rate weighs.
+pub const PRIOR_REQUESTS: f64 = 100.0;
+/// The guess forgets what lies further back than about this many stable requests.
+pub const MEMORY_REQUESTS: f64 = 20_000.0;
+const GUESS_MIN: f64 = 1e-6;
+const GUESS_MAX: f64 = 0.999;
+
+/// Effect sizes the rollback side bets on: how far between the limit and "every request fails".
+const EFFECTS: [f64; 10] = [
+    0.95,
+    0.5,
+    0.25,
+    0.125,
+    0.0625,
+    0.031_25,
+    0.015_625,
+    0.007_812_5,
+    0.003_906_25,
+    0.001_953_125,
+];
+/// Initial shares of the stake on the rollback side: cash, then one per effect size.
+const ROLLBACK_SHARES: [f64; 11] = [
+    0.100, 0.009, 0.018, 0.036, 0.072, 0.108, 0.144, 0.162, 0.153, 0.117, 0.081,
+];
+/// Fractions of the limit that the pass side bets on, beside "as good as stable is guessed to be".
+const FRACTIONS: [f64; 5] = [1.0 / 64.0, 1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 4.0];
+/// Initial shares of the stake on the pass side: cash, as good as stable, then one per fraction.
+const PASS_SHARES: [f64; 7] = [0.10, 0.40, 0.10, 0.10, 0.10, 0.10, 0.10];
+
+/// What a process tries to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// That the candidate is worse than the tolerance. The null: its rate is at most the limit.
+    Rollback,
+    /// That it is not. The null: its rate is at least the limit.
+    Pass,
+}
+
+impl Side {
+    const fn shares(self) -> &'static [f64] {
+        match self {
+            Self::Rollback => &ROLLBACK_SHARES,
+            Self::Pass => &PASS_SHARES,
+        }
+    }
+
+    /// The rates bet on, given the guess of stable's rate and the limit it implies (below 1).
+    fn alternatives(self, tolerance: Tolerance, guess: f64, limit: f64) -> Vec<f64> {
+        match self {
+            Self::Rollback => EFFECTS
+                .iter()
+                .map(|size| limit + (1.0 - limit) * size)
+                .collect(),
+            Self::Pass => {
+                let as_good = if tolerance.ratio > 0.0 {
+                    guess.min(0.95 * limit)
+                } else {
+                    limit / 2.0
+                };
+                std::iter::once(as_good)
+                    .chain(FRACTIONS.iter().map(|fraction| fraction * limit))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// What distinguishes one process from another; fixed for its life.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// What it tries to show.
+    pub side: Side,
+    /// The line it tests against.
+    pub tolerance: Tolerance,
+    /// φ ≥ 1: how much more than chance the nodes differ; every look counts for 1/φ.
+    pub dispersion: f64,
+    /// ln of the largest factor one look may multiply a bet by; infinite = no cap.
+    pub ln_cap: f64,
+    /// H; [`REDISTRIBUTION`] but in experiments.
+    pub redistribution: f64,
+}
+
+impl Settings {
+    /// A test at error rate `rate` that owns the share `part` of it, with the cap that makes a verdict rest on
+    /// at least two looks.
+    #[must_use]
+    pub fn new(side: Side, tolerance: Tolerance, dispersion: f64, rate: f64, part: f64) -> Self {
+        Self {
+            side,
+            tolerance,
+            dispersion,
+            ln_cap: (2.0 / (rate * part).sqrt()).ln(),
+            redistribution: REDISTRIBUTION,
+        }
+    }
+}
+
+/// What is known of stable's rate in one stratum: events and requests with a fading memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guess {
+    /// Events, decayed.
+    pub events: f64,
+    /// Requests, decayed.
+    pub requests: f64,
+}
+
+impl Guess {
+    /// A guess that weighs as much as [`PRIOR_REQUESTS`] requests.
+    #[must_use]
+    pub fn at(rate: f64) -> Self {
+        Self {
+            events: PRIOR_REQUESTS * rate,
+            requests: PRIOR_REQUESTS,
+        }
+    }
+
+    /// The rate, away from 0 and 1.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        (self.events / self.requests).clamp(GUESS_MIN, GUESS_MAX)
+    }
+
+    fn learn(&mut self, increment: &Increment) {
+        self.events += increment.stable_events;
+        self.requests += increment.stable_requests;
+        if self.requests > MEMORY_REQUESTS {
+            self.events *= MEMORY_REQUESTS / self.requests;
+            self.requests = MEMORY_REQUESTS;
+        }
+    }
+}
+
+/// What a look did to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Both arms had requests: the stake moved.
+    Bet,
+    /// No stratum had what a bet needs: only the guess of stable learned.
+    Idle,
+    /// A term was not finite: the process is as it was before.
+    Dropped,
+}
+
+/// One sequential test. See the [module](super) for what it is and why it may be read at any time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    settings: Settings,
+    /// ln of the part of the stake on each bet; the first is cash.
+    ln_parts: Vec<f64>,
+    guesses: Vec<Guess>,
+    ln_evidence: f64,
+    ln_evidence_max: f64,
+}
+
+impl Process {
+    /// A fresh stake of 1 in one stratum per first guess of stable's rate.
+    #[must_use]
+    pub fn new(settings: Settings, first_guesses: &[f64]) -> Self {
+        Self {
+            settings,
+            ln_parts: settings.side.shares().iter().map(|s| s.ln()).collect(),
+            guesses: first_guesses.iter().map(|rate| Guess::at(*rate)).collect(),
+            ln_evidence: 0.0,
+            ln_evidence_max: 0.0,
+        }
+    }
+
+    /// A process as it was: parts and guesses come from [`Self::ln_parts`], [`Self::guesses`].
+    /// `None` if the number of parts is not the side's, or one of the numbers is not finite.
+    #[must_use]
+    pub fn resume(
+        settings: Settings,
+        ln_parts: Vec<f64>,
+        guesses: Vec<Guess>,
+        ln_evidence_max: f64,
+    ) -> Option<Self> {
+        let finite = ln_parts.iter().all(|p| p.is_finite())
+            && guesses
+                .iter()
+                .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
+            && ln_evidence_max.is_finite();
+        (finite && ln_parts.len() == settings.side.shares().len()).then(|| Self {
+            settings,
+            ln_evidence: ln_sum_exp(&ln_parts),
+            ln_parts,
+            guesses,
+            ln_evidence_max,
+        })
+    }
+
+    /// A new stake of 1; what was learned about stable stays.
+    pub fn restart(&mut self, settings: Settings) {
+        let shares = settings.side.shares();
+        self.settings = settings;
+        self.ln_parts = shares.iter().map(|s| s.ln()).collect();
+        self.ln_evidence = 0.0;
+        self.ln_evidence_max = 0.0;
+    }
+
+    /// ln E now.
+    #[must_use]
+    pub const fn ln_evidence(&self) -> f64 {
+        self.ln_evidence
+    }
+
+    /// The p-value that holds at any time: 1 / the largest evidence so far.
+    #[must_use]
+    pub fn p(&self) -> f64 {
+        (-self.ln_evidence_max).exp().min(1.0)
+    }
+
+    /// The largest ln E so far, at least 0.
+    #[must_use]
+    pub const fn ln_evidence_max(&self) -> f64 {
+        self.ln_evidence_max
+    }
+
+    /// Whether E has reached 1/`rate`.
+    #[must_use]
+    pub fn reached(&self, rate: f64) -> bool {
+        self.ln_evidence >= -rate.ln()
+    }
+
+    /// What fixes this process.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// ln of the stake on each bet.
+    #[must_use]
+    pub fn ln_parts(&self) -> &[f64] {
+        &self.ln_parts
+    }
+
+    /// What is known of stable, per stratum.
+    #[must_use]
+    pub fn guesses(&self) -> &[Guess] {
+        &self.guesses
+    }
+
+    /// Evaluates one look; `increments` has one entry per stratum, in the order of the first guesses.
+    pub fn look(&mut self, increments: &[Increment]) -> Look {
+        let (requests, ln_factors) = self.bets(increments);
+        if ln_factors.iter().any(|f| !f.is_finite()) {
+            return Look::Dropped;
+        }
+        let outcome = if requests > 0.0 {
+            self.settle(requests, &ln_factors);
+            Look::Bet
+        } else {
+            Look::Idle
+        };
+        for (guess, increment) in self.guesses.iter_mut().zip(increments) {
+            guess.learn(increment);
+        }
+        outcome
+    }
+
+    /// Candidate requests that count, and ln of each bet's factor; cash is not among them. The guesses are read
+    /// as they were before the look: a guess that had seen the data it judges would void the guarantee.
+    fn bets(&self, increments: &[Increment]) -> (f64, Vec<f64>) {
+        let Settings {
+            side, tolerance, ..
+        } = self.settings;
+        let mut requests = 0.0;
+        let mut ln_factors = vec![0.0; side.shares().len() - 1];
+        for (guess, increment) in self.guesses.iter().zip(increments) {
+            let rate = guess.rate();
+            let limit = tolerance.limit(rate);
+            let blind = increment.candidate_requests <= 0.0
+                || (tolerance.ratio > 0.0 && increment.stable_requests <= 0.0);
+            if blind || limit >= 1.0 {
+                continue;
+            }
+            requests += increment.candidate_requests;
+            let alternatives = side.alternatives(tolerance, rate, limit);
+            for (sum, alternative) in ln_factors.iter_mut().zip(alternatives) {
+                *sum += tolerance.ln_factor(increment, rate, alternative);
+            }
+        }
+        (requests, ln_factors)
+    }
+
+    fn settle(&mut self, requests: f64, ln_factors: &[f64]) {
+        let Settings {
+            dispersion,
+            ln_cap,
+            redistribution,
+            side,
+            ..
+        } = self.settings;
+        for (part, ln_factor) in self.ln_parts.iter_mut().skip(1).zip(ln_factors) {
+            *part += (ln_factor / dispersion).min(ln_cap);
+        }
+        self.ln_evidence = ln_sum_exp(&self.ln_parts);
+        self.ln_evidence_max = self.ln_evidence_max.max(self.ln_evidence);
+        let moved = redistribution * (requests / FULL_LOOK).min(1.0);
+        for (part, share) in self.ln_parts.iter_mut().zip(side.shares()) {
+            let kept = (1.0 - moved) * (*part - self.ln_evidence).exp();
+            *part = self.ln_evidence + (kept + moved * share).ln();
+        }
+    }
+}
+
+/// ln Σ exp(x), by the maximum, so that nothing overflows.
+#[must_use]
+pub fn ln_sum_exp(values: &[f64]) -> f64 {
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if !max.is_finite() {
+        return max;
+    }
+    max + values.iter().map(|v| (v - max).exp()).sum::<f64>().ln()
+}
