@@ -1,0 +1,51 @@
+#!/bin/sh
+# First process of a node: it has its own mount, process, host name and IPC namespaces, and the network namespace of
+# its node. Gives the node the folders that Kubernetes programs have by default, then runs them.
+# The harness sets NODE (its name), NODE_DIR (its folder), TOOLS (folder of the programs) and PAUSE_IMAGE.
+set -eu
+PATH=$TOOLS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+hostname "$NODE"
+
+own() { # own FOLDER PATH: PATH of this node is FOLDER of its own
+  mkdir -p "$NODE_DIR/$1" "$2"
+  mount --bind "$NODE_DIR/$1" "$2"
+}
+own kubelet /var/lib/kubelet
+# volumes that kubelet mounts must be seen by containers that are started later
+mount --make-rshared /var/lib/kubelet
+own containerd /var/lib/containerd
+own pods /var/log/pods
+own containers /var/log/containers
+own cni /etc/cni/net.d
+mount -t tmpfs tmpfs /run
+mkdir -p /run/containerd /run/netns /run/lock
+
+echo 1 > /proc/sys/net/ipv4/ip_forward
+# absent when the kernel has no bridge filter: then there is nothing to switch on
+[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
+
+# kubelet sets these for the whole machine unless they already read as it wants: let them read so here
+mkdir -p /run/sysctl
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1; do
+  name=${setting%=*}
+  echo "${setting#*=}" > "/run/sysctl/${name#*/}"
+  mount --bind "/run/sysctl/${name#*/}" "/proc/sys/$name"
+done
+
+containerd -c "$NODE_DIR/containerd.toml" > "$NODE_DIR/containerd.log" 2>&1 &
+tries=0
+until ctr version > /dev/null 2>&1; do
+  tries=$((tries + 1))
+  if [ $tries -gt 300 ]; then
+    echo "containerd did not answer within 30 s" >&2
+    exit 1
+  fi
+  sleep 0.1
+done
+ctr -n k8s.io images import "$PAUSE_IMAGE" > /dev/null
+
+kubelet --config="$NODE_DIR/kubelet.yaml" --kubeconfig="$NODE_DIR/kubelet.kubeconfig" --hostname-override="$NODE" \
+  --node-ip="$NODE_IP" --root-dir=/var/lib/kubelet --v=2 > "$NODE_DIR/kubelet.log" 2>&1 &
+kube-proxy --config="$NODE_DIR/kube-proxy.yaml" > "$NODE_DIR/kube-proxy.log" 2>&1 &
+wait

@@ -1,0 +1,250 @@
+//! A node: kubelet, kube-proxy and containerd in namespaces of their own.
+
+use super::{
+    cache::run as run_command,
+    cgroup::{self, Layout},
+    control_plane::Pki,
+    net::{Slot, node_namespace},
+    node_config,
+    process::Process,
+    run::Run,
+    tools::Tools,
+};
+use crate::cluster::certs::Holder;
+use anyhow::{Context, Result};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+const INIT: &str = include_str!("node-init.sh");
+
+/// A node of the cluster. Killing its process is pulling its plug.
+#[derive(Debug)]
+pub struct Node {
+    number: u8,
+    name: String,
+    dir: PathBuf,
+    run_id: String,
+    slot: Slot,
+    layout: Layout,
+    process: Process,
+}
+
+impl Node {
+    /// Starts node `number` (from 1); it registers itself some seconds later.
+    pub(super) fn start(
+        run: &Run,
+        tools: &Tools,
+        pki: &Pki,
+        layout: Layout,
+        number: u8,
+    ) -> Result<Self> {
+        let name = format!("node{number}");
+        let dir = run.dir().join(&name);
+        fs::create_dir_all(&dir)?;
+        let slot = run.slot();
+        let group = layout.create(run.id(), number)?;
+        certificates(pki, slot, &name, number)?;
+        fs::copy(
+            pki.dir.join(format!("{name}.kubeconfig")),
+            dir.join("kubelet.kubeconfig"),
+        )?;
+        let settings = node_config::Settings {
+            name: &name,
+            address: slot.node(number),
+            pods: slot.pods(number),
+            all_pods: slot.all_pods(),
+            group: &group,
+            pki: &pki.dir,
+        };
+        settings.write(&dir)?;
+        let namespace = node_namespace(run.id(), number);
+        let mut line: Vec<String> = vec![format!("--net=/run/netns/{namespace}"), "unshare".into()];
+        // not `ip netns exec`, which mounts /sys anew and with it loses the control groups
+        for flag in [
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ] {
+            line.push(flag.into());
+        }
+        line.extend(["--propagation", "private", "sh", "-c", INIT, "node-init.sh"].map(Into::into));
+        let env = vec![
+            ("NODE".into(), name.clone()),
+            ("NODE_DIR".into(), dir.display().to_string()),
+            ("NODE_IP".into(), slot.node(number).to_string()),
+            ("TOOLS".into(), tools.dir().display().to_string()),
+            (
+                "PAUSE_IMAGE".into(),
+                tools.pause_image().display().to_string(),
+            ),
+        ];
+        let process =
+            Process::start_with(run.dir(), &name, Path::new("/usr/bin/nsenter"), line, env)?;
+        let run_id = run.id().to_owned();
+        Ok(Self {
+            number,
+            name,
+            dir,
+            run_id,
+            slot,
+            layout,
+            process,
+        })
+    }
+
+    /// Its name in Kubernetes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address, which the host reaches.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.slot.node(self.number)
+    }
+
+    /// The logs of its programs.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let mut logs: Vec<PathBuf> = ["containerd.log", "kubelet.log", "kube-proxy.log"]
+            .map(|name| self.dir.join(name))
+            .into();
+        logs.push(self.process.log());
+        logs
+    }
+
+    /// Kills everything on it at once, pods included.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after [`Self::kill`]: what its disk holds is there, nothing else.
+    ///
+    /// # Errors
+    /// Processes of its former life do not go away, or it cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        cgroup::clear(&self.run_id, self.number)?;
+        self.layout.create(&self.run_id, self.number)?;
+        self.process.restart()
+    }
+
+    /// A command that runs in all namespaces of the node, as root.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
+        let init = self.init()?.to_string();
+        let mut command = Command::new("nsenter");
+        command
+            .args([
+                "-t", &init, "--mount", "--uts", "--ipc", "--net", "--pid", "--",
+            ])
+            .arg(program);
+        Ok(command)
+    }
+
+    /// The node's first process, as the host sees it: the only child of the process that made its namespaces.
+    fn init(&self) -> Result<u32> {
+        let parent = self
+            .process
+            .pid()
+            .with_context(|| format!("{} does not run", self.name))?;
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+            .with_context(|| format!("find the first process of {}", self.name))?;
+        children
+            .split_whitespace()
+            .next()
+            .and_then(|pid| pid.parse().ok())
+            .with_context(|| format!("{} has no first process", self.name))
+    }
+
+    /// Puts an image archive into the node's containerd, so that pods find it without a registry.
+    ///
+    /// # Errors
+    /// The node does not run or the archive is not an image.
+    pub fn import_image(&self, archive: &Path) -> Result<()> {
+        // through standard input: the node need not see the file
+        let file = File::open(archive).with_context(|| format!("open {}", archive.display()))?;
+        let output = self
+            .command("ctr")?
+            .args(["-n", "k8s.io", "images", "import", "-"])
+            .stdin(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .context("start ctr")?;
+        output.status.success().then_some(()).with_context(|| {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            format!("import {} into {}: {said}", archive.display(), self.name)
+        })
+    }
+
+    pub(super) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    pub(super) fn into_process(self) -> Process {
+        self.process
+    }
+
+    /// Says so when the node has ended by itself.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+}
+
+fn certificates(pki: &Pki, slot: Slot, name: &str, number: u8) -> Result<()> {
+    let user = format!("system:node:{name}");
+    pki.ca.kubeconfig(
+        &Holder {
+            file: name,
+            name: &user,
+            group: Some("system:nodes"),
+        },
+        &pki.server,
+    )?;
+    let file = format!("{name}-serving");
+    let holder = Holder {
+        file: &file,
+        name,
+        group: None,
+    };
+    pki.ca
+        .server(&holder, &[name], &[IpAddr::V4(slot.node(number))])
+}
+
+/// The reason why nodes cannot run on this machine, or the layout of its control groups.
+///
+/// # Errors
+/// One sentence with what is missing.
+pub fn probe() -> Result<Layout> {
+    if !rustix::process::geteuid().is_root() {
+        anyhow::bail!("nodes need root");
+    }
+    super::net::probe()?;
+    run_command(Command::new("unshare").args([
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "true",
+    ]))
+    .context("namespaces of mounts and processes cannot be made")?;
+    cgroup::probe().context("control groups cannot be made")
+}

@@ -1,0 +1,176 @@
+//! The configuration files of a node's programs.
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::{fs, net::Ipv4Addr, path::Path, process::Command};
+
+use super::{cache::run, tools::PAUSE_IMAGE};
+
+/// Linux numbers the right to lower another process's OOM score 24.
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
+/// What differs between nodes.
+pub(super) struct Settings<'a> {
+    pub(super) name: &'a str,
+    pub(super) address: Ipv4Addr,
+    /// The node's own pod range.
+    pub(super) pods: String,
+    /// The pod range of all nodes.
+    pub(super) all_pods: String,
+    /// Its control group.
+    pub(super) group: &'a str,
+    pub(super) pki: &'a Path,
+}
+
+impl Settings<'_> {
+    /// Writes `containerd.toml`, `kubelet.yaml`, `kube-proxy.yaml` and the network of pods into the node's folder.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let version = run(Command::new("containerd").arg("--version"))
+            .context("ask containerd for its version")?;
+        let restrict = !has_capability(&fs::read_to_string("/proc/self/status")?, CAP_SYS_RESOURCE);
+        fs::write(
+            dir.join("containerd.toml"),
+            containerd(major(&version), restrict),
+        )?;
+        fs::write(dir.join("kubelet.yaml"), self.kubelet().to_string())?;
+        fs::write(dir.join("kube-proxy.yaml"), self.kube_proxy().to_string())?;
+        fs::create_dir_all(dir.join("cni"))?;
+        fs::write(dir.join("cni/10-bridge.conflist"), self.cni().to_string())?;
+        Ok(())
+    }
+
+    fn cni(&self) -> serde_json::Value {
+        json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": [
+            { "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+              "ipam": { "type": "host-local", "ranges": [[{ "subnet": self.pods }]],
+                        // given out addresses are forgotten when the node dies, as its pods are
+                        "dataDir": "/run/cni-ipam", "routes": [{ "dst": "0.0.0.0/0" }] } },
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ]})
+    }
+
+    fn kubelet(&self) -> serde_json::Value {
+        let pki = |name: String| self.pki.join(name).display().to_string();
+        json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+            "address": self.address, "healthzBindAddress": "127.0.0.1",
+            "authentication": {
+                "anonymous": { "enabled": false }, "webhook": { "enabled": true },
+                "x509": { "clientCAFile": pki("ca.crt".into()) },
+            },
+            "authorization": { "mode": "Webhook" },
+            "tlsCertFile": pki(format!("{}-serving.crt", self.name)),
+            "tlsPrivateKeyFile": pki(format!("{}-serving.key", self.name)),
+            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+            "cgroupDriver": "cgroupfs", "cgroupRoot": self.group, "cgroupsPerQOS": true,
+            "enforceNodeAllocatable": [], "failSwapOn": false, "failCgroupV1": false,
+            "resolvConf": "", "clusterDomain": "cluster.local",
+            // imported images cannot be fetched again
+            "imageGCHighThresholdPercent": 100, "imageMinimumGCAge": "24h",
+            "evictionHard": {
+                "memory.available": "50Mi", "nodefs.available": "1%",
+                "nodefs.inodesFree": "1%", "imagefs.available": "1%",
+            },
+            "nodeStatusUpdateFrequency": "4s", "fileCheckFrequency": "5s", "syncFrequency": "10s",
+            "shutdownGracePeriod": "0s",
+        })
+    }
+
+    fn kube_proxy(&self) -> serde_json::Value {
+        json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "mode": "nftables", "clusterCIDR": self.all_pods, "hostnameOverride": self.name,
+            "clientConnection": { "kubeconfig": self.pki.join("kube-proxy.kubeconfig") },
+            // the limits of connection tracking are the machine's: leave them
+            "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
+            "nodePortAddresses": ["primary"],
+            "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
+        })
+    }
+}
+
+/// `restrict` keeps containerd from lowering OOM scores, which fails every sandbox where the machine forbids it.
+fn containerd(major: u32, restrict: bool) -> String {
+    let pause = PAUSE_IMAGE;
+    if major >= 2 {
+        return format!(
+            r#"version = 3
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = {restrict}
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+  conf_dir = "/etc/cni/net.d"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  SystemdCgroup = false
+"#
+        );
+    }
+    let cni = ["/usr/lib/cni", "/opt/cni/bin"]
+        .into_iter()
+        .find(|dir| Path::new(dir).join("bridge").is_file())
+        .unwrap_or("/usr/lib/cni");
+    format!(
+        r#"version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = {restrict}
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{cni}"
+  conf_dir = "/etc/cni/net.d"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = false
+"#
+    )
+}
+
+/// The major version in `containerd github.com/... v2.1.4 <commit>` or `... 1.6.20~ds1 ...`.
+fn major(version: &str) -> u32 {
+    version
+        .split_whitespace()
+        .filter_map(|word| word.trim_start_matches('v').split_once('.'))
+        .find_map(|(major, _)| major.parse().ok())
+        .unwrap_or(1)
+}
+
+fn has_capability(status: &str, capability: u64) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & capability != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_containerd() {
+        assert_eq!(
+            major("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3"),
+            1
+        );
+        assert_eq!(
+            major("containerd github.com/containerd/containerd/v2 v2.4.2 abcdef0"),
+            2
+        );
+    }
+
+    #[test]
+    fn capabilities_are_read_from_the_effective_mask() {
+        assert!(!has_capability(
+            "CapPrm:\t000001ffffffffff\nCapEff:\t000001fffeffffff\n",
+            CAP_SYS_RESOURCE
+        ));
+        assert!(has_capability(
+            "CapEff:\t000001ffffffffff\n",
+            CAP_SYS_RESOURCE
+        ));
+    }
+}

@@ -1,0 +1,195 @@
+//! A real Prometheus on the host, told by files which pods to scrape.
+
+use super::{process::Process, run::Run, wait};
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, api::ListParams};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+
+/// A running Prometheus.
+#[derive(Debug)]
+pub struct Prometheus {
+    process: Process,
+    targets: PathBuf,
+    url: String,
+    followers: Vec<JoinHandle<()>>,
+}
+
+/// Where something is scraped and the labels its series get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Host and port; the path is `/metrics`.
+    pub address: String,
+    /// Labels beside `job` and `instance`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Prometheus {
+    /// Starts it without targets.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start(run: &Run, scrape_interval: Duration) -> Result<Self> {
+        let dir = run.dir().join("prometheus");
+        let targets = dir.join("targets");
+        fs::create_dir_all(&targets)?;
+        let address = format!("{}:{}", run.slot().host(), run.slot().port(9090)?);
+        let interval = format!("{}ms", scrape_interval.as_millis());
+        let config = json!({
+            "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },
+            "scrape_configs": [{
+                // every file names its job itself
+                "job_name": "selvage",
+                "file_sd_configs": [{ "files": [targets.join("*.json")], "refresh_interval": "1s" }],
+            }],
+        });
+        let file = dir.join("prometheus.yml");
+        fs::write(&file, serde_yaml::to_string(&config)?)?;
+        let process = Process::start(
+            run.dir(),
+            "prometheus",
+            Path::new("/usr/bin/prometheus"),
+            [
+                format!("--config.file={}", file.display()),
+                format!("--storage.tsdb.path={}", dir.join("data").display()),
+                format!("--web.listen-address={address}"),
+                "--storage.tsdb.retention.time=1d".into(),
+                "--log.level=warn".into(),
+            ],
+        )?;
+        let url = format!("http://{address}");
+        let mut prometheus = Self {
+            process,
+            targets,
+            url,
+            followers: Vec::new(),
+        };
+        prometheus.ready().await?;
+        Ok(prometheus)
+    }
+
+    /// The base of its API, as pods and host reach it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its process. After a restart it has the same port and the same data.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Waits until it answers queries.
+    ///
+    /// # Errors
+    /// It ended, or did not answer for 60 s.
+    pub async fn ready(&mut self) -> Result<()> {
+        let url = format!("{}/-/ready", self.url);
+        wait::until(
+            Duration::from_secs(60),
+            Duration::from_millis(50),
+            async || {
+                self.process.check()?;
+                let ready = reqwest::get(&url)
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success());
+                Ok(ready.then_some(()))
+            },
+        )
+        .await
+        .context("wait for Prometheus")
+    }
+
+    /// Replaces the targets of a job.
+    ///
+    /// # Errors
+    /// The file of targets cannot be written.
+    pub fn set_targets(&self, job: &str, targets: &[Target]) -> Result<()> {
+        write_targets(&self.targets, job, targets)
+    }
+
+    /// Keeps the targets of `job` equal to the running pods that a label selector finds; `node_name` says where.
+    pub fn follow_pods(
+        &mut self,
+        client: Client,
+        namespace: &str,
+        selector: &str,
+        job: &str,
+        port: u16,
+    ) {
+        let pods: Api<Pod> = Api::namespaced(client, namespace);
+        let list = ListParams::default().labels(selector);
+        let (dir, job) = (self.targets.clone(), job.to_owned());
+        self.followers.push(tokio::spawn(async move {
+            let mut written = None;
+            loop {
+                // an API server that is away changes no pods
+                if let Ok(found) = pods.list(&list).await {
+                    let targets: Vec<Target> = found
+                        .items
+                        .iter()
+                        .filter_map(|pod| target(pod, port))
+                        .collect();
+                    if written.as_ref() != Some(&targets)
+                        && write_targets(&dir, &job, &targets).is_ok()
+                    {
+                        written = Some(targets);
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }));
+    }
+
+    /// The result of an instant query, `data.result` of the answer.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the query.
+    pub async fn query(&self, expression: &str) -> Result<Value> {
+        let mut url = reqwest::Url::parse(&format!("{}/api/v1/query", self.url))?;
+        url.query_pairs_mut().append_pair("query", expression);
+        let mut answer: Value = reqwest::get(url).await?.error_for_status()?.json().await?;
+        Ok(answer["data"]["result"].take())
+    }
+
+    pub(super) fn into_process(mut self) -> Process {
+        for follower in self.followers.drain(..) {
+            follower.abort();
+        }
+        self.process
+    }
+}
+
+fn write_targets(dir: &Path, job: &str, targets: &[Target]) -> Result<()> {
+    let groups: Vec<Value> = targets
+        .iter()
+        .map(|target| {
+            let mut labels = target.labels.clone();
+            labels.insert("job".into(), job.into());
+            json!({ "targets": [target.address], "labels": labels })
+        })
+        .collect();
+    // a reader never sees half a file
+    let part = dir.join(format!("{job}.part"));
+    fs::write(&part, serde_json::to_vec(&groups)?)?;
+    fs::rename(&part, dir.join(format!("{job}.json"))).context("replace the targets")
+}
+
+fn target(pod: &Pod, port: u16) -> Option<Target> {
+    let status = pod.status.as_ref()?;
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let address = status.pod_ip.as_deref().filter(|_| !ended)?;
+    let name = pod.metadata.name.clone()?;
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    Some(Target {
+        address: format!("{address}:{port}"),
+        labels: BTreeMap::from([("pod".into(), name), ("node_name".into(), node)]),
+    })
+}

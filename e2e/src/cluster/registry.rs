@@ -1,0 +1,105 @@
+//! A real OCI registry (plain HTTP) that the host, nodes and pods reach at the same address.
+
+use super::{process::Process, run::Run, wait};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::{fs, path::Path, time::Duration};
+
+/// Who may use a [`Registry::start_private`].
+pub const USER: &str = "selvage";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "open-sesame";
+/// `USER:bcrypt(PASSWORD)`, the only form the registry reads.
+const HTPASSWD: &str = "selvage:$2a$05$QN.li5ttKu8UiZS5/Oy/AuU.oFFq5AKgX6N8YKMCaUSJGoaru0GVm\n";
+
+/// A running registry.
+#[derive(Debug)]
+pub struct Registry {
+    process: Process,
+    address: String,
+}
+
+impl Registry {
+    /// Starts a registry that anybody may read and write.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start(run: &Run) -> Result<Self> {
+        Self::launch(run, "registry", 5000, false).await
+    }
+
+    /// Starts a registry that asks for [`USER`] and [`PASSWORD`] (basic authentication).
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_private(run: &Run) -> Result<Self> {
+        Self::launch(run, "registry-private", 5001, true).await
+    }
+
+    async fn launch(run: &Run, name: &str, port: u16, private: bool) -> Result<Self> {
+        let dir = run.dir().join(name);
+        fs::create_dir_all(&dir)?;
+        let address = format!("{}:{}", run.slot().host(), run.slot().port(port)?);
+        let mut config = json!({
+            "version": 0.1,
+            "log": { "level": "info", "fields": { "service": name } },
+            "storage": {
+                "filesystem": { "rootdirectory": dir.join("data") },
+                "delete": { "enabled": true }, "cache": { "blobdescriptor": "inmemory" },
+            },
+            // replicas would share it; there is one, and nobody uploads across a restart
+            "http": { "addr": address, "secret": "one replica" },
+        });
+        if private {
+            fs::write(dir.join("htpasswd"), HTPASSWD)?;
+            config["auth"] =
+                json!({ "htpasswd": { "realm": "selvage", "path": dir.join("htpasswd") } });
+        }
+        let file = dir.join("config.yml");
+        fs::write(&file, serde_yaml::to_string(&config)?)?;
+        let arguments = ["serve".into(), file.into_os_string()];
+        let process = Process::start(
+            run.dir(),
+            name,
+            Path::new("/usr/bin/docker-registry"),
+            arguments,
+        )?;
+        let mut registry = Self { process, address };
+        registry.ready().await?;
+        Ok(registry)
+    }
+
+    /// Host and port, the first part of an image reference.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process, to be killed, frozen and restarted.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Waits until it answers, for instance after a restart.
+    ///
+    /// # Errors
+    /// It ended, or did not answer for 20 s.
+    pub async fn ready(&mut self) -> Result<()> {
+        let url = format!("http://{}/v2/", self.address);
+        wait::until(
+            Duration::from_secs(20),
+            Duration::from_millis(50),
+            async || {
+                self.process.check()?;
+                // 401 is an answer, too
+                Ok(reqwest::get(&url).await.is_ok().then_some(()))
+            },
+        )
+        .await
+        .context("wait for the registry")
+    }
+
+    pub(super) fn into_process(self) -> Process {
+        self.process
+    }
+}

@@ -1,0 +1,344 @@
+//! One run of a cluster: its folder, its id and its slot of addresses, and the promise that nothing of it stays.
+//!
+//! Three things keep the promise: the owner tears down at its end; a watchdog, which sees a pipe close, does it when
+//! the owner was killed; and whoever starts next does it when both were.
+
+use super::cache;
+use super::net::Slot;
+use anyhow::{Context, Result, ensure};
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+const TEARDOWN: &str = include_str!("teardown.sh");
+/// Marks every process of a run.
+pub(super) const MARK: &str = "SELVAGE_RUN";
+
+/// The owner's claim on a run.
+#[derive(Debug)]
+pub struct Run {
+    dir: PathBuf,
+    slot: Slot,
+    watchdog: Option<Child>,
+}
+
+impl Run {
+    /// Removes what dead runs left, then takes a free slot.
+    ///
+    /// # Errors
+    /// The folder of runs cannot be written, or all slots are taken.
+    pub fn begin(nodes: bool) -> Result<Self> {
+        let root = root()?;
+        let _lock = lock(&root)?;
+        sweep_locked(&root)?;
+        let runs: Vec<PathBuf> = list(&root)?;
+        let taken: Vec<u8> = runs.iter().filter_map(|dir| read_slot(dir)).collect();
+        let slot = Slot::free(&taken, nodes)?;
+        let id = new_id()?;
+        let dir = root.join(&id);
+        fs::DirBuilder::new().mode(0o755).create(&dir)?;
+        fs::write(dir.join("slot"), slot.index().to_string())?;
+        fs::write(dir.join("owner"), Owner::current()?.to_string())?;
+        fs::write(dir.join("teardown.sh"), TEARDOWN)?;
+        fs::create_dir(dir.join("log"))?;
+        let watchdog = watch(&dir)?;
+        Ok(Self {
+            dir,
+            slot,
+            watchdog: Some(watchdog),
+        })
+    }
+
+    /// The run's folder, removed with it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Eight hex digits that every trace of the run carries in its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+    }
+
+    /// The addresses of the run.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Leaves everything running after the owner's end, until [`end`] is called with the folder.
+    ///
+    /// # Errors
+    /// The run's folder cannot be written.
+    pub fn keep(mut self) -> Result<PathBuf> {
+        fs::write(self.dir.join("kept"), "")?;
+        self.dismiss();
+        Ok(self.dir.clone())
+    }
+
+    fn dismiss(&mut self) {
+        if let Some(mut watchdog) = self.watchdog.take() {
+            if let Some(mut pipe) = watchdog.stdin.take() {
+                let _ = pipe.write_all(b"done\n");
+            }
+            let _ = watchdog.wait();
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.watchdog.is_some() {
+            let _ = end(&self.dir);
+            self.dismiss();
+        }
+    }
+}
+
+/// Ends the run in `dir`, whoever owns it.
+///
+/// # Errors
+/// The teardown could not be run or left something behind.
+pub fn end(dir: &Path) -> Result<()> {
+    // the text we know, not the one in the folder: that one may be half written
+    cache::run(
+        Command::new("sh")
+            .args(["-c", TEARDOWN, "teardown.sh"])
+            .arg(dir),
+    )?;
+    ensure!(!dir.exists(), "{} could not be removed", dir.display());
+    Ok(())
+}
+
+/// Removes what dead runs left; live ones are not touched. Returns the ids of the removed.
+///
+/// # Errors
+/// The folder of runs cannot be read, or a teardown failed.
+pub fn sweep() -> Result<Vec<String>> {
+    let root = root()?;
+    let _lock = lock(&root)?;
+    sweep_locked(&root)
+}
+
+fn sweep_locked(root: &Path) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for dir in list(root)? {
+        if !alive(&dir) {
+            end(&dir)?;
+            removed.extend(dir.file_name().map(|id| id.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(removed)
+}
+
+/// The folders of runs that live.
+///
+/// # Errors
+/// The folder of runs cannot be read.
+pub fn live() -> Result<Vec<PathBuf>> {
+    Ok(list(&root()?)?
+        .into_iter()
+        .filter(|dir| alive(dir))
+        .collect())
+}
+
+/// A kept run lives as long as one of its processes; any other as long as its owner.
+fn alive(dir: &Path) -> bool {
+    if dir.join("kept").exists() {
+        return !processes(dir).is_empty();
+    }
+    fs::read_to_string(dir.join("owner"))
+        .ok()
+        .and_then(|text| Owner::parse(&text))
+        .is_some_and(|owner| owner.lives())
+}
+
+/// The processes marked with the run's id.
+pub(super) fn processes(dir: &Path) -> Vec<u32> {
+    let Some(id) = dir.file_name() else {
+        return Vec::new();
+    };
+    let mark = [MARK.as_bytes(), b"=", id.as_encoded_bytes()].concat();
+    let Ok(all) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    all.filter_map(|found| found.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|text| text.split(|byte| *byte == 0).any(|var| var == mark))
+        })
+        .collect()
+}
+
+/// Who made a run. A process id alone is soon somebody else's; with its start and the boot it is unique.
+#[derive(Debug, PartialEq, Eq)]
+struct Owner {
+    pid: u32,
+    start: u64,
+    boot: String,
+}
+
+impl Owner {
+    fn current() -> Result<Self> {
+        let pid = std::process::id();
+        let start = start_of(pid).context("read /proc/self/stat")?;
+        Ok(Self {
+            pid,
+            start,
+            boot: boot_id()?,
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        Some(Self {
+            pid: words.next()?.parse().ok()?,
+            start: words.next()?.parse().ok()?,
+            boot: words.next()?.to_owned(),
+        })
+    }
+
+    fn lives(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot) && start_of(self.pid) == Some(self.start)
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.pid, self.start, self.boot)
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(text.trim().to_owned())
+}
+
+/// When a process started, in clock ticks since boot; `None` when it is gone or only waits to be collected.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the second field is the name in parentheses and may hold anything
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Where runs live: one place per machine and user, because bridges and addresses are the machine's.
+fn root() -> Result<PathBuf> {
+    let uid = rustix::process::geteuid();
+    let dir = if uid.is_root() {
+        PathBuf::from("/var/lib/selvage-e2e")
+    } else {
+        PathBuf::from(format!("/tmp/selvage-e2e-{}", uid.as_raw()))
+    };
+    if !dir.is_dir() {
+        let made = fs::DirBuilder::new().mode(0o755).create(&dir);
+        ensure!(
+            made.is_ok() || dir.is_dir(),
+            "{} cannot be made",
+            dir.display()
+        );
+    }
+    // in /tmp another user may have been first
+    let owner = rustix::fs::stat(&dir)?.st_uid;
+    ensure!(
+        owner == uid.as_raw(),
+        "{} belongs to user {owner}",
+        dir.display()
+    );
+    Ok(dir)
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let file = File::create(root.join(".lock")).context("open the lock of runs")?;
+    file.lock().context("wait for the lock of runs")?;
+    Ok(file)
+}
+
+fn list(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut runs = Vec::new();
+    for found in fs::read_dir(root)? {
+        let found = found?;
+        if found.file_type()?.is_dir() {
+            runs.push(found.path());
+        }
+    }
+    runs.sort();
+    Ok(runs)
+}
+
+fn read_slot(dir: &Path) -> Option<u8> {
+    fs::read_to_string(dir.join("slot"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn new_id() -> Result<String> {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("read a random id")?;
+    Ok(uuid
+        .get(..8)
+        .context("a random id has 36 characters")?
+        .to_owned())
+}
+
+/// A shell that waits for a line or the end of its input: a line says all is well, the end that the owner died.
+fn watch(dir: &Path) -> Result<Child> {
+    Command::new("sh")
+        .args([
+            "-c",
+            "trap '' INT TERM HUP; read -r line || exec sh -c \"$TEARDOWN\" teardown.sh \"$1\"",
+            "watchdog",
+        ])
+        .arg(dir)
+        .env("TEARDOWN", TEARDOWN)
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("start the watchdog")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_reads_back_and_lives() {
+        let owner = Owner::current().unwrap();
+        let read = Owner::parse(&owner.to_string()).unwrap();
+        assert_eq!(owner, read);
+        assert!(read.lives());
+    }
+
+    #[test]
+    fn a_reused_process_id_or_another_boot_is_not_the_owner() {
+        let now = Owner::current().unwrap();
+        let reused = Owner {
+            start: now.start + 1,
+            boot: now.boot.clone(),
+            ..now
+        };
+        assert!(!reused.lives());
+        let rebooted = Owner {
+            boot: "elsewhere".into(),
+            ..Owner::current().unwrap()
+        };
+        assert!(!rebooted.lives());
+    }
+}

