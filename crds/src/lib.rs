@@ -1,1 +1,38 @@
+//! What users write and read: the kinds of `selvage.dev/v1alpha1`, their definitions, and the texts in them.
+//!
+//! Reading is tolerant, so that an object written for a newer version is still an object: fields that this version
+//! does not know are ignored, words that it does not know are read as `Unknown`.
 
+#![allow(
+    unreachable_pub,
+    reason = "the schema derive repeats each struct inside a function, where nothing public can be reached"
+)]
+
+mod claim;
+pub mod conditions;
+mod definitions;
+mod enumeration;
+pub mod function;
+mod names;
+mod node;
+mod revision;
+pub mod rollout;
+mod schema;
+mod text;
+
+pub use claim::{HostClaim, HostClaimSpec, HostClaimStatus};
+pub use definitions::{all, files, to_yaml};
+pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
+pub use names::{
+    API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, GROUP, LABEL_FUNCTION, LABEL_MANAGED_BY,
+    LABEL_REVISION, MANAGED_BY_VALUE, VERSION, VerbName, host_claim_name,
+};
+pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
+pub use revision::{
+    EdgeRevision, EdgeRevisionSpec, EdgeRevisionStatus, ReferenceHash, ReferenceKind, RevisionNodes,
+};
+pub use rollout::{RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus};
+pub use text::{
+    AutoOr, Duration, DurationError, Number, NumberError, Quantity, QuantityError, Share,
+    ShareError,
+};

@@ -1,0 +1,107 @@
+//! The CustomResourceDefinitions, as they are installed.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
+use kube::CustomResourceExt;
+
+use crate::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
+
+/// Every kind, in the order of this list.
+#[must_use]
+pub fn all() -> Vec<CustomResourceDefinition> {
+    let mut all = vec![
+        EdgeFunction::crd(),
+        EdgeRevision::crd(),
+        RolloutPolicy::crd(),
+        EdgeNode::crd(),
+        HostClaim::crd(),
+    ];
+    for crd in &mut all {
+        for version in &mut crd.spec.versions {
+            let root = version
+                .schema
+                .as_mut()
+                .and_then(|s| s.open_api_v3_schema.as_mut());
+            if let Some(root) = root {
+                finish(root);
+                let status = root.properties.as_mut().and_then(|p| p.get_mut("status"));
+                if let Some(status) = status {
+                    without_rules(status);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// All kinds as one YAML stream, as `kubectl apply -f -` reads it.
+///
+/// # Errors
+/// When a definition cannot be written as YAML.
+pub fn to_yaml() -> Result<String, serde_yaml::Error> {
+    let mut out = String::new();
+    for crd in all() {
+        out.push_str("---\n");
+        out.push_str(&serde_yaml::to_string(&crd)?);
+    }
+    Ok(out)
+}
+
+/// One file per kind, as they are committed: name and content.
+///
+/// # Errors
+/// When a definition cannot be written as YAML.
+pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
+    all()
+        .iter()
+        .map(|crd| {
+            Ok((
+                format!("{}.yaml", crd.spec.names.plural),
+                serde_yaml::to_string(crd)?,
+            ))
+        })
+        .collect()
+}
+
+/// What the generator writes and the API server does not want: `null` as a value of its own (it prunes nulls where
+/// none are allowed, which is what everybody means), and number formats it does not know.
+fn finish(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    match schema.format.as_deref() {
+        Some("uint32" | "uint16" | "uint8") => schema.format = Some("int32".to_owned()),
+        Some("uint64" | "uint") => schema.format = Some("int64".to_owned()),
+        _ => {}
+    }
+    if schema.format.as_deref() == Some("int32")
+        && schema.maximum.is_some_and(|m| m > f64::from(i32::MAX))
+    {
+        schema.format = Some("int64".to_owned());
+    }
+    each_child(schema, finish);
+}
+
+/// The status is written by the operator alone: bounds stay, rules for people go.
+fn without_rules(schema: &mut JSONSchemaProps) {
+    schema.x_kubernetes_validations = None;
+    each_child(schema, without_rules);
+}
+
+fn each_child(schema: &mut JSONSchemaProps, visit: fn(&mut JSONSchemaProps)) {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    };
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|p| p.values_mut())
+        .for_each(visit);
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => visit(item),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(visit),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
+        visit(value);
+    }
+}

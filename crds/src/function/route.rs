@@ -1,0 +1,219 @@
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use kube::KubeSchema;
+
+use crate::enumeration::words;
+use crate::schema::{list, rule, rule_saying, text};
+
+/// Requests that a function answers: those with one of the hosts, one of the paths, one of the methods and all of
+/// the headers.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Host names, 1 to 16: exact (shop.example), or with one wildcard as the whole first label (*.shop.example:
+    /// one or more labels). `*` means every host and must be allowed by the platform. The first function that
+    /// names a host claims it for its namespace.
+    #[schemars(schema_with = "hosts")]
+    pub hosts: Vec<String>,
+
+    /// Paths, at most 16. Default: PathPrefix /.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub paths: Vec<PathMatch>,
+
+    /// Methods in upper case: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH. Default: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "methods")]
+    pub methods: Vec<String>,
+
+    /// Header conditions, all of which must hold, at most 16. Names match in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub headers: Vec<HeaderMatch>,
+
+    /// Changes the path before the component sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+}
+
+words! {
+    /// How a path is compared.
+    PathMatchType {
+        /// The whole path.
+        Exact = "Exact",
+        /// Leading segments: /a matches /a and /a/b, never /ab.
+        PathPrefix = "PathPrefix",
+    }
+}
+
+/// A condition on the path.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathMatch {
+    /// Exact: the whole path. PathPrefix (default): leading segments, so that /a matches /a and /a/b, never /ab.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<PathMatchType>,
+
+    /// The path, with a leading /, at most 1024 bytes, without query.
+    #[schemars(schema_with = "path")]
+    pub value: String,
+}
+
+words! {
+    /// How a header is compared.
+    HeaderMatchType {
+        /// The whole value.
+        Exact = "Exact",
+        /// It is there.
+        Present = "Present",
+        /// The whole value matches an expression.
+        RegularExpression = "RegularExpression",
+    }
+}
+
+/// A condition on one header.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("(has(self.type) && self.type == 'Present') != has(self.value)")
+    .message("write value, but for type Present, which has none"))]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderMatch {
+    /// Name of the header, at most 256 bytes.
+    #[schemars(schema_with = "header_name")]
+    pub name: String,
+
+    /// Exact (default): the whole value. Present: any value. RegularExpression: the whole value matches (RE2
+    /// syntax).
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<HeaderMatchType>,
+
+    /// The value or the expression, at most 1024 bytes; not with Present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub value: Option<String>,
+}
+
+/// How the path changes before the component sees it.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rewrite {
+    /// Takes the place of the prefix that matched, such as / for /checkout.
+    #[schemars(schema_with = "path")]
+    pub prefix: String,
+}
+
+const HOST: &str =
+    r"^(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+
+/// A host name, or one with a wildcard.
+pub(crate) fn host(_: &mut SchemaGenerator) -> Schema {
+    let says = [
+        (
+            "self.contains('/')",
+            "a host has no scheme and no path: write shop.example",
+        ),
+        (
+            "self.contains('[')",
+            "an IP address is no host: write a name",
+        ),
+        (
+            "self.contains(':')",
+            "a host has no port: write shop.example; requests to any port match",
+        ),
+        ("self != self.lowerAscii()", "write a host in lower case"),
+        ("self.contains('_')", "a host has no underscore"),
+        ("self.endsWith('.')", "a host does not end with a dot"),
+        (
+            "self.contains('*')",
+            "a host has one wildcard at most, as its whole first label: *.shop.example",
+        ),
+        (
+            r"self.matches(r'(^|\.)(0x[0-9a-f]*|[0-9]+)$')",
+            "the last label of a host is no number: an IP address is no host, write a name",
+        ),
+    ];
+    let otherwise = "a host has labels of letters, digits and '-' with dots between them, each label at most 63 characters";
+    let mut chain = String::new();
+    for (case, message) in says {
+        chain.push_str(&format!("{case} ? \"{message}\" : "));
+    }
+    chain.push_str(&format!("\"{otherwise}\""));
+    text(
+        1,
+        253,
+        &[rule_saying(
+            format!(
+                r"self == '*' || (self.matches(r'{HOST}') && !self.matches(r'(^|\.)(0x[0-9a-f]*|[0-9]+)$'))"
+            ),
+            chain,
+            otherwise,
+        )],
+    )
+}
+
+fn hosts(generator: &mut SchemaGenerator) -> Schema {
+    list("set", 1, 16, &host(generator))
+}
+
+/// The path of a match or a rewrite.
+pub(crate) fn path(_: &mut SchemaGenerator) -> Schema {
+    let says = [
+        ("!self.startsWith('/')", "a path begins with /"),
+        (
+            "self.contains('?')",
+            "a path has no query: write the part before ?",
+        ),
+        (
+            "self.contains('#')",
+            "a path has no fragment: write the part before #",
+        ),
+        (
+            "self.contains('//')",
+            "a path has no empty segment: write / once",
+        ),
+        (
+            r"self.matches(r'/\.\.?(/|$)')",
+            "a path has no segment . or ..",
+        ),
+        (
+            "self.matches(r'%(2[fF]|5[cC]|00)')",
+            "a path has no encoded slash, backslash or zero byte",
+        ),
+    ];
+    let otherwise =
+        "a path has letters, digits and -._~!$&'()*+,;=:@%/ only: encode everything else";
+    let mut chain = String::new();
+    let mut all = String::new();
+    for (case, message) in says {
+        chain.push_str(&format!("{case} ? \"{message}\" : "));
+        all.push_str(&format!("!({case}) && "));
+    }
+    chain.push_str(&format!("\"{otherwise}\""));
+    all.push_str(r#"self.matches(r"^/[-A-Za-z0-9._~!$&'()*+,;=:@%/]*$")"#);
+    text(1, 1024, &[rule_saying(all, chain, otherwise)])
+}
+
+/// The name of a header.
+pub(crate) fn header_name(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        256,
+        &[rule(
+            r##"self.matches(r"^[-A-Za-z0-9!#$%&'*+.^_`|~]+$")"##,
+            "a header name has letters, digits and !#$%&'*+-.^_`|~ only",
+        )],
+    )
+}
+
+/// Methods that a node serves.
+pub(crate) fn methods(_: &mut SchemaGenerator) -> Schema {
+    list(
+        "set",
+        0,
+        7,
+        &schemars::json_schema!({
+            "type": "string",
+            "enum": ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+        }),
+    )
+}

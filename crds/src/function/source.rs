@@ -1,0 +1,78 @@
+use k8s_openapi::ByteString;
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{rule, text};
+
+/// Where a component comes from.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.image) != has(self.inline)")
+    .message("write exactly one of image and inline"))]
+#[x_kube(validation = Rule::new("has(self.image) || !has(self.imagePullSecrets)")
+    .message("imagePullSecrets belong to image: remove them or write image"))]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// OCI artifact that holds the component, such as registry.example/shop/checkout:1.4.0 or …@sha256:…; at most
+    /// 512 bytes. A tag is resolved to its digest once, when this text changes: a tag that moves changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "image")]
+    pub image: Option<String>,
+
+    /// Secrets of this namespace with registry credentials (type kubernetes.io/dockerconfigjson), at most 8, tried
+    /// in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub image_pull_secrets: Vec<LocalReference>,
+
+    /// The component itself, base64, at most 512 KiB of bytes: a first try without a registry. Above 180 KiB use
+    /// `kubectl apply --server-side`, because annotations hold no more than 256 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "inline")]
+    pub inline: Option<ByteString>,
+}
+
+/// Another object of the same namespace.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalReference {
+    /// Its name.
+    #[schemars(schema_with = "crate::schema::object_name")]
+    pub name: String,
+}
+
+/// Registry with optional port, path, then tag, digest or both.
+const IMAGE: &str = concat!(
+    r"^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?)",
+    r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+",
+    r"(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[0-9a-f]{64})?$"
+);
+
+fn image(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        512,
+        &[
+            rule(
+                "!self.contains('://')",
+                "write the image without a scheme: registry.example/shop/checkout:1.4.0",
+            ),
+            rule(
+                format!("self.contains('://') || self.matches(r'{IMAGE}')"),
+                "write the image as registry/name:tag or registry/name@sha256:<64 hex digits>; the registry is always written",
+            ),
+            rule(
+                format!(
+                    "!self.matches(r'{IMAGE}') || self.contains('@') || self.substring(self.lastIndexOf('/')).contains(':')"
+                ),
+                "write a tag or a digest: there is no default tag",
+            ),
+        ],
+    )
+}
+
+pub(crate) fn inline(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = text(4, 699_052, &[]);
+    schema.insert("format".to_owned(), "byte".into());
+    schema
+}

@@ -1,0 +1,177 @@
+//! How a new revision takes over: what users write, and what the operator records.
+
+mod analysis;
+mod canary;
+mod evidence;
+mod gates;
+mod policy;
+mod schedule;
+mod status;
+mod strategies;
+
+pub use analysis::{
+    Analysis, AnalysisSource, Check, CheckFailures, CheckWindow, Latency, LatencyMeasure,
+    LatencySlo, OnUnknown, PrometheusQuery, QueryArgument, Reduce, Slo, Tolerance,
+};
+pub use canary::{Advance, Bake, Canary, Ladder, OnDeadline, Step};
+pub use evidence::{
+    ArmCounts, CheckEvidence, Decisive, Evidence, EvidenceSource, Measurement, MetricEvidence,
+    Observed, PassProgress, PassedBy, Power, StepEvidence, Verdict,
+};
+pub use gates::{
+    Approval, Gate, GatePoint, JobGate, LoadTest, LoadTestRequest, Notification, NotifyOn,
+    NotifyWebhook, WebhookGate,
+};
+pub use policy::{RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus};
+pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
+pub use status::{
+    ApprovedGate, Hold, Paused, PlanKind, PlanStatus, PlanStep, Previous, Rejected, RolloutStatus,
+    State, VerbRecord, VerbResult, WaitingFor, WaveWeight,
+};
+pub use strategies::{
+    AbMatch, AbTest, Affinity, AffinityType, BlueGreen, NamedMatch, Shadow, Then,
+};
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::enumeration::words;
+use crate::function::LocalReference;
+
+words! {
+    /// How the share of a candidate grows.
+    Strategy {
+        /// Step by step, on evidence.
+        Canary = "Canary",
+        /// One switch, after a preview.
+        BlueGreen = "BlueGreen",
+        /// A chosen part of the requests, for a chosen time.
+        AbTest = "ABTest",
+        /// Copies of requests, whose answers are dropped.
+        Shadow = "Shadow",
+        /// Everything at once, then a bake.
+        AllAtOnce = "AllAtOnce",
+    }
+}
+
+/// `spec.rollout` of an EdgeFunction: the name of a RolloutPolicy, or the same fields inline.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.policyRef) || !(has(self.strategy) || has(self.canary) || has(self.bake) || has(self.blueGreen) || has(self.abTest) || has(self.shadow) || has(self.affinity) || has(self.waves) || has(self.freeze) || has(self.priority) || has(self.nodes) || has(self.revert) || has(self.analysis) || has(self.gates) || has(self.loadTest) || has(self.notify))")
+    .message("write policyRef or the fields themselves, not both: remove policyRef, or everything beside it"))]
+#[serde(rename_all = "camelCase")]
+pub struct FunctionRollout {
+    /// RolloutPolicy of this namespace whose spec applies. Then nothing else is written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_ref: Option<LocalReference>,
+
+    /// The fields themselves.
+    #[serde(flatten)]
+    pub body: RolloutBody,
+}
+
+/// How a new revision takes over. Everything has a default; an empty body is a Canary judged on errors, latency
+/// and client errors.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[schemars(extend("x-kubernetes-validations" = body_rules()))]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutBody {
+    /// Canary (default): step by step, on evidence. AllAtOnce: everything, then the bake. BlueGreen: a preview,
+    /// one switch, then the bake. ABTest: a chosen part of the requests for a chosen time. Shadow: copies of
+    /// requests whose answers are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+
+    /// Steps of strategy Canary. Default: Auto, 5%, 10%, 25%, 50%, each on evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+
+    /// The watch after the last step, before the candidate becomes stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Bake>,
+
+    /// Settings of strategy BlueGreen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blue_green: Option<BlueGreen>,
+
+    /// Settings of strategy ABTest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ab_test: Option<AbTest>,
+
+    /// Settings of strategy Shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+
+    /// Keeps a client on one revision. Absent: every request is decided by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+
+    /// Groups of nodes that take the steps one after the other, at most 8; nodes that match none come last. A node
+    /// belongs to the first wave that matches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub waves: Vec<Wave>,
+
+    /// Times in which nothing starts and no share rises, at most 32. Rollbacks go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub freeze: Vec<FreezeWindow>,
+
+    /// Place in the queue when too many rollouts run: higher first, between equals the older. Default 0, -1000 to
+    /// 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<i32>,
+
+    /// How many nodes must have loaded the candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeRequirement>,
+
+    /// The short way back to a revision that was stable a moment ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert: Option<Revert>,
+
+    /// How a candidate is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+
+    /// What is asked before the share rises, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gates: Vec<Gate>,
+
+    /// Synthetic requests during a rollout, for functions with little traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_test: Option<LoadTest>,
+
+    /// Who is told, at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub notify: Vec<Notification>,
+}
+
+/// Rules between the fields of a body. A function, so that both kinds that hold a body get the same list.
+fn body_rules() -> Vec<serde_json::Value> {
+    use crate::schema::rule;
+    let belongs = |field: &str, strategy: &str| {
+        rule(
+            format!("!has(self.{field}) || (has(self.strategy) && self.strategy == '{strategy}')"),
+            format!(
+                "{field} belongs to strategy {strategy}: set strategy: {strategy} or remove {field}"
+            ),
+        )
+    };
+    vec![
+        rule(
+            "!has(self.canary) || !has(self.strategy) || self.strategy == 'Canary'",
+            "canary belongs to strategy Canary: set strategy: Canary or remove canary",
+        ),
+        belongs("blueGreen", "BlueGreen"),
+        belongs("abTest", "ABTest"),
+        belongs("shadow", "Shadow"),
+        rule(
+            "!has(self.canary) || !has(self.canary.steps) || self.canary.steps.all(s, !has(s.gates) || s.gates.all(n, has(self.gates) && self.gates.exists(g, g.name == n && g.at == 'Step')))",
+            "a step names a gate that is not there: add it to gates with at: Step",
+        ),
+    ]
+}

@@ -1,0 +1,232 @@
+//! Schemas of the texts that many fields share, with rules whose messages name the fix.
+//!
+//! The rules are CEL instead of `pattern`, because the API server answers a broken pattern with the pattern.
+
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Value, json};
+
+pub(crate) mod form {
+    /// A length of time.
+    pub(crate) const DURATION: &str = "^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?([0-9]{1,5}ms)?$";
+    /// A number of bytes.
+    pub(crate) const QUANTITY: &str = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
+    /// A percentage.
+    pub(crate) const SHARE: &str = r"^[0-9]{1,3}(\.[0-9]{1,2})?%$";
+    /// A decimal.
+    pub(crate) const NUMBER: &str = r"^[0-9]{1,6}(\.[0-9]{1,6})?$";
+    /// One label of DNS.
+    pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+    /// Labels of DNS with dots.
+    pub(crate) const SUBDOMAIN: &str =
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+}
+
+/// A rule and the sentence that says how to keep it.
+pub(crate) fn rule(rule: impl Into<String>, message: impl Into<String>) -> Value {
+    json!({ "rule": rule.into(), "message": message.into() })
+}
+
+/// A rule whose sentence depends on what was written.
+pub(crate) fn rule_saying(
+    rule: impl Into<String>,
+    expression: impl Into<String>,
+    otherwise: &str,
+) -> Value {
+    json!({ "rule": rule.into(), "messageExpression": expression.into(), "message": otherwise })
+}
+
+/// A text of `min` to `max` bytes that keeps `rules`.
+pub(crate) fn text(min: u32, max: u32, rules: &[Value]) -> Schema {
+    let mut schema = json!({ "type": "string", "maxLength": max });
+    if min > 0 {
+        schema["minLength"] = json!(min);
+    }
+    if !rules.is_empty() {
+        schema["x-kubernetes-validations"] = json!(rules);
+    }
+    into_schema(schema)
+}
+
+/// A list whose items are `item`; `kind` is `atomic` or `set`.
+pub(crate) fn list(kind: &str, min: u32, max: u32, item: &Schema) -> Schema {
+    let mut schema =
+        json!({ "type": "array", "maxItems": max, "items": item, "x-kubernetes-list-type": kind });
+    if min > 0 {
+        schema["minItems"] = json!(min);
+    }
+    into_schema(schema)
+}
+
+/// A map from texts to `value`.
+pub(crate) fn map(max: u32, value: &Schema, rules: &[Value]) -> Schema {
+    let mut schema =
+        json!({ "type": "object", "maxProperties": max, "additionalProperties": value });
+    if !rules.is_empty() {
+        schema["x-kubernetes-validations"] = json!(rules);
+    }
+    into_schema(schema)
+}
+
+fn into_schema(value: Value) -> Schema {
+    Schema::try_from(value).unwrap_or_default()
+}
+
+/// `5s`, between `MIN` and `MAX` milliseconds.
+pub(crate) fn duration<const MIN: u64, const MAX: u64>(_: &mut SchemaGenerator) -> Schema {
+    let form = format!("(self != '' && self.matches(r'{}'))", form::DURATION);
+    let word = |millis| crate::Duration::from_millis(millis).to_string();
+    let (least, most) = (word(MIN), word(MAX));
+    let bounds = format!(
+        "!{form} || (duration(self) >= duration('{least}') && duration(self) <= duration('{most}'))"
+    );
+    text(
+        0,
+        24,
+        &[
+            rule(form, "write a duration such as 250ms, 5s, 1m30s or 2h"),
+            rule(bounds, format!("write a duration from {least} to {most}")),
+        ],
+    )
+}
+
+/// `64Mi`, between `MIN` and `MAX` bytes.
+pub(crate) fn quantity<const MIN: u64, const MAX: u64>(_: &mut SchemaGenerator) -> Schema {
+    let form = format!("self.matches(r'{}')", form::QUANTITY);
+    let word = |bytes| crate::Quantity::from_bytes(bytes).to_string();
+    let (least, most) = (word(MIN), word(MAX));
+    let bounds = format!(
+        "!{form} || (quantity(self).compareTo(quantity('{least}')) >= 0 && quantity(self).compareTo(quantity('{most}')) <= 0)"
+    );
+    text(
+        0,
+        24,
+        &[
+            rule(form, "write a size such as 64Mi, 1.5Gi or 500k"),
+            rule(bounds, format!("write a size from {least} to {most}")),
+        ],
+    )
+}
+
+/// `5%`, between `MIN` and `MAX` of 10,000.
+pub(crate) fn share<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
+    text(0, 7, &share_rules(MIN, MAX, ""))
+}
+
+/// As [`share`], or `Auto`.
+pub(crate) fn auto_or_share<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
+    text(0, 7, &share_rules(MIN, MAX, "self == 'Auto' || "))
+}
+
+fn share_rules(min: u32, max: u32, or: &str) -> [Value; 2] {
+    let form = format!("{or}self.matches(r'{}')", form::SHARE);
+    let (least, most) = (f64::from(min) / 100.0, f64::from(max) / 100.0);
+    let bounds = format!(
+        "{or}!self.matches(r'{}') || (double(self.replace('%', '')) >= {least:?} && double(self.replace('%', '')) <= {most:?})",
+        form::SHARE
+    );
+    let auto = if or.is_empty() { "" } else { ", or Auto" };
+    [
+        rule(
+            form,
+            format!("write a percentage with at most two decimals, such as 5% or 0.25%{auto}"),
+        ),
+        rule(
+            bounds,
+            format!("write a percentage from {least}% to {most}%"),
+        ),
+    ]
+}
+
+/// A decimal from `MIN` to `MAX`, in quotes.
+pub(crate) fn number<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
+    text(0, 13, &number_rules(MIN, MAX, ""))
+}
+
+/// As [`number`], or `Auto`.
+pub(crate) fn auto_or_number<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
+    text(0, 13, &number_rules(MIN, MAX, "self == 'Auto' || "))
+}
+
+fn number_rules(min: u32, max: u32, or: &str) -> [Value; 1] {
+    let auto = if or.is_empty() { "" } else { ", or Auto" };
+    [rule(
+        format!(
+            "{or}(self.matches(r'{}') && double(self) >= {min}.0 && double(self) <= {max}.0)",
+            form::NUMBER
+        ),
+        format!("write a number from {min} to {max} in quotes, such as \"1.5\"{auto}"),
+    )]
+}
+
+/// A name that can be a label of DNS, at most 63 characters.
+pub(crate) fn label(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        63,
+        &[rule(
+            format!("self.matches(r'{}')", form::LABEL),
+            "use lower case letters, digits and '-', first and last a letter or digit",
+        )],
+    )
+}
+
+/// Name of another object.
+pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        253,
+        &[rule(
+            format!("self.matches(r'{}')", form::SUBDOMAIN),
+            "a name of an object has lower case letters, digits, '-' and '.', first and last a letter or digit",
+        )],
+    )
+}
+
+/// Key in a ConfigMap or Secret.
+pub(crate) fn data_key(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1,
+        253,
+        &[rule(
+            r"self.matches(r'^[-._a-zA-Z0-9]+$')",
+            "a key has letters, digits, '-', '_' and '.'",
+        )],
+    )
+}
+
+/// Labels that a node must have.
+pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    map(
+        16,
+        &text(0, 63, &[]),
+        &[rule(
+            r"self.all(k, k.size() <= 317 && k.matches(r'^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+            "keys are label names, such as topology.kubernetes.io/zone",
+        )],
+    )
+}
+
+/// A condition list, as everywhere in Kubernetes.
+pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    into_schema(json!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": { "type": "string", "maxLength": 316, "description": "CamelCase." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "True, False or Unknown." },
+                "observedGeneration": {
+                    "type": "integer", "format": "int64", "minimum": 0,
+                    "description": "Generation of the spec this condition speaks about; older than metadata.generation: not up to date."
+                },
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When status last changed." },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 1024, "description": "One CamelCase word that programs may compare." },
+                "message": { "type": "string", "maxLength": 32768, "description": "A sentence for people; may be empty." }
+            }
+        }
+    }))
+}

@@ -1,0 +1,11 @@
+//! Values that the API writes as text, parsed without any surprise: durations, sizes, shares.
+
+mod duration;
+mod number;
+mod quantity;
+mod share;
+
+pub use duration::{Duration, DurationError};
+pub use number::{Number, NumberError};
+pub use quantity::{Quantity, QuantityError};
+pub use share::{AutoOr, Share, ShareError};

@@ -1,0 +1,151 @@
+use std::fmt;
+use std::str::FromStr;
+
+/// A part of a whole in 1/10,000, written as a percentage with at most two decimals: `5%`, `0.25%`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share {
+    parts: u32,
+}
+
+/// Why a text is no share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShareError {
+    /// Not a percentage.
+    Form,
+    /// Over 100 %.
+    TooLarge,
+}
+
+/// `Auto`, or a value that the user wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoOr<T> {
+    /// The operator chooses.
+    Auto,
+    /// As written.
+    Value(T),
+}
+
+impl Share {
+    /// The whole.
+    pub const WHOLE: Self = Self { parts: 10_000 };
+    /// Nothing.
+    pub const NONE: Self = Self { parts: 0 };
+
+    /// From 1/10,000; `None` above 10,000.
+    #[must_use]
+    pub const fn from_parts(parts: u32) -> Option<Self> {
+        if parts > 10_000 {
+            None
+        } else {
+            Some(Self { parts })
+        }
+    }
+
+    /// In 1/10,000.
+    #[must_use]
+    pub const fn as_parts(self) -> u32 {
+        self.parts
+    }
+
+    /// Between 0 and 1.
+    #[must_use]
+    pub fn as_fraction(self) -> f64 {
+        f64::from(self.parts) / 10_000.0
+    }
+}
+
+impl FromStr for Share {
+    type Err = ShareError;
+
+    fn from_str(text: &str) -> Result<Self, ShareError> {
+        let number = text.strip_suffix('%').ok_or(ShareError::Form)?;
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |part: &str, most: usize| {
+            (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+        };
+        if !digits(whole, 3) || !digits(decimals, 2) {
+            return Err(ShareError::Form);
+        }
+        let whole: u32 = whole.parse().map_err(|_| ShareError::Form)?;
+        let scale = if decimals.len() == 1 { 10 } else { 1 };
+        let hundredths = decimals.parse::<u32>().map_err(|_| ShareError::Form)? * scale;
+        Self::from_parts(whole * 100 + hundredths).ok_or(ShareError::TooLarge)
+    }
+}
+
+impl<T: FromStr> FromStr for AutoOr<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "Auto" {
+            Ok(Self::Auto)
+        } else {
+            text.parse().map(Self::Value)
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, hundredths) = (self.parts / 100, self.parts % 100);
+        if hundredths == 0 {
+            write!(f, "{whole}%")
+        } else if hundredths % 10 == 0 {
+            write!(f, "{whole}.{}%", hundredths / 10)
+        } else {
+            write!(f, "{whole}.{hundredths:02}%")
+        }
+    }
+}
+
+impl fmt::Display for ShareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Form => "a share is a percentage with at most two decimals, such as 5% or 0.25%",
+            Self::TooLarge => "a share is at most 100%",
+        })
+    }
+}
+
+impl std::error::Error for ShareError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_two_decimals() {
+        for (text, parts) in [
+            ("5%", 500),
+            ("0.25%", 25),
+            ("0.5%", 50),
+            ("100%", 10_000),
+            ("0%", 0),
+            ("12.34%", 1_234),
+        ] {
+            assert_eq!(
+                text.parse::<Share>().map(Share::as_parts),
+                Ok(parts),
+                "{text}"
+            );
+            assert_eq!(text.parse::<Share>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for text in [
+            "", "%", "5", "-5%", "5 %", "0.125%", ".5%", "5.%", "1e1%", "Auto",
+        ] {
+            assert_eq!(text.parse::<Share>(), Err(ShareError::Form), "{text}");
+        }
+        assert_eq!("100.01%".parse::<Share>(), Err(ShareError::TooLarge));
+    }
+
+    #[test]
+    fn auto_is_a_word() {
+        assert_eq!("Auto".parse::<AutoOr<Share>>(), Ok(AutoOr::Auto));
+        assert_eq!("100%".parse(), Ok(AutoOr::Value(Share::WHOLE)));
+        assert_eq!("auto".parse::<AutoOr<Share>>(), Err(ShareError::Form));
+    }
+}
