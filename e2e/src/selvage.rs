@@ -1,0 +1,295 @@
+//! Selvage on a cluster, as a user has it: images on the nodes, the chart installed by Helm, functions applied,
+//! requests sent through a node's port. Knows nothing of the programs' insides.
+
+use crate::cluster::Cluster;
+use anyhow::{Context, Result, ensure};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::GroupVersionKind,
+    runtime::wait::await_condition,
+};
+use serde_json::Value;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where the chart is installed.
+pub const NAMESPACE: &str = "selvage-system";
+/// The release's name.
+pub const RELEASE: &str = "selvage";
+/// The port of every node that leads to the functions.
+pub const EDGE_PORT: u16 = 30080;
+
+/// The kinds a user writes or reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `EdgeFunction`
+    Function,
+    /// `EdgeRevision`
+    Revision,
+    /// `RolloutPolicy`
+    Policy,
+    /// `EdgeNode`
+    Node,
+    /// `HostClaim`
+    Claim,
+}
+
+impl Kind {
+    fn resource(self) -> ApiResource {
+        let (kind, plural) = match self {
+            Self::Function => ("EdgeFunction", "edgefunctions"),
+            Self::Revision => ("EdgeRevision", "edgerevisions"),
+            Self::Policy => ("RolloutPolicy", "rolloutpolicies"),
+            Self::Node => ("EdgeNode", "edgenodes"),
+            Self::Claim => ("HostClaim", "hostclaims"),
+        };
+        let gvk = GroupVersionKind::gvk("selvage.dev", "v1alpha1", kind);
+        ApiResource::from_gvk_with_plural(&gvk, plural)
+    }
+}
+
+/// Where this checkout keeps what `make dist` wrote: programs, images, example components.
+#[must_use]
+pub fn dist() -> PathBuf {
+    std::env::var_os("SELVAGE_DIST").map_or_else(|| root().join("target/dist"), PathBuf::from)
+}
+
+/// The checkout.
+#[must_use]
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// Puts the images on the nodes and installs the chart with the cluster's registry and Prometheus; `settings`
+/// are further `--set` values. Waits until everything runs, and lets Prometheus follow the pods.
+///
+/// # Errors
+/// `make dist` has not run, or Helm fails.
+pub fn install(cluster: &mut Cluster, settings: &[&str]) -> Result<()> {
+    for name in ["operator", "node-shim"] {
+        let archive = dist().join(format!("{name}.tar"));
+        ensure!(
+            archive.exists(),
+            "{} is missing: run `make dist`",
+            archive.display()
+        );
+        cluster.import_image(&archive)?;
+    }
+    helm_upgrade(cluster, settings)?;
+    let client = cluster.client();
+    if let Some(prometheus) = &mut cluster.prometheus {
+        for (job, component) in [("node-shim", "node-shim"), ("operator", "operator")] {
+            let selector = format!("app.kubernetes.io/component={component}");
+            prometheus.follow_pods(client.clone(), NAMESPACE, &selector, job, 9180);
+        }
+    }
+    Ok(())
+}
+
+/// `helm upgrade --install … --wait` with the values of a local cluster and `settings`.
+///
+/// # Errors
+/// Helm's own words.
+pub fn helm_upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
+    let mut helm = cluster.helm()?;
+    helm.args(["upgrade", "--install", RELEASE, "--namespace", NAMESPACE])
+        .args(["--create-namespace", "--wait", "--timeout", "120s"])
+        .arg(root().join("charts/selvage"))
+        .args([
+            "--set",
+            "images.operator.reference=selvage.local/operator:dev",
+        ])
+        .args([
+            "--set",
+            "images.nodeShim.reference=selvage.local/node-shim:dev",
+        ])
+        .args(["--set", "images.pullPolicy=Never"])
+        .args(["--set", "edge.service.type=NodePort"])
+        .args(["--set", &format!("edge.service.nodePort={EDGE_PORT}")]);
+    if let Some(registry) = &cluster.registry {
+        helm.args([
+            "--set",
+            &format!("registries.insecure={{{}}}", registry.address()),
+        ]);
+    }
+    if let Some(prometheus) = &cluster.prometheus {
+        helm.args(["--set", &format!("prometheus.url={}", prometheus.url())])
+            .args(["--set", "prometheus.scrapeInterval=2s"]);
+    }
+    for setting in settings {
+        helm.args(["--set", setting]);
+    }
+    let output = helm.output().context("start helm")?;
+    ensure!(
+        output.status.success(),
+        "helm upgrade: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Access to the objects, with all rights.
+#[derive(Clone)]
+pub struct Objects {
+    client: Client,
+}
+
+impl Objects {
+    /// Objects of the cluster behind `client`.
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The API of a kind in a namespace; cluster-scoped kinds ignore it.
+    #[must_use]
+    pub fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+        match kind {
+            Kind::Node | Kind::Claim => Api::all_with(self.client.clone(), &kind.resource()),
+            _ => Api::namespaced_with(self.client.clone(), namespace, &kind.resource()),
+        }
+    }
+
+    /// Applies an object on the server's side, as `kubectl apply --server-side` does.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn apply(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        body: Value,
+    ) -> Result<DynamicObject> {
+        let resource = kind.resource();
+        let mut object = body;
+        object["apiVersion"] = resource.api_version.into();
+        object["kind"] = resource.kind.into();
+        object["metadata"]["name"] = name.into();
+        let manager = PatchParams::apply("e2e").force();
+        Ok(self
+            .api(kind, namespace)
+            .patch(name, &manager, &Patch::Apply(&object))
+            .await?)
+    }
+
+    /// Writes a verb's annotation, as `kubectl annotate --overwrite` does.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn annotate(
+        &self,
+        namespace: &str,
+        name: &str,
+        verb: &str,
+        value: &str,
+    ) -> Result<()> {
+        let key = format!("selvage.dev/{verb}");
+        let patch = serde_json::json!({ "metadata": { "annotations": { key: value } } });
+        let api = self.api(Kind::Function, namespace);
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until `holds` is true of the object, as told by a watch.
+    ///
+    /// # Errors
+    /// Not within `limit`; the error shows the object's status.
+    pub async fn wait(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        limit: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let api = self.api(kind, namespace);
+        let condition = |object: Option<&DynamicObject>| object.is_some_and(|o| holds(&o.data));
+        match tokio::time::timeout(limit, await_condition(api.clone(), name, condition)).await {
+            Ok(found) => Ok(found?.map_or(Value::Null, |object| object.data)),
+            Err(_) => {
+                let status = api
+                    .get_opt(name)
+                    .await?
+                    .map(|object| object.data["status"].clone());
+                anyhow::bail!(
+                    "{namespace}/{name} is not as awaited after {} s; status: {}",
+                    limit.as_secs(),
+                    serde_json::to_string_pretty(&status)?
+                )
+            }
+        }
+    }
+}
+
+/// The status of a condition (`True`, `False`, `Unknown`) and its reason; empty when it is absent.
+#[must_use]
+pub fn condition<'a>(object: &'a Value, kind: &str) -> (&'a str, &'a str) {
+    let conditions = object["status"]["conditions"].as_array();
+    let found = conditions.and_then(|all| all.iter().find(|c| c["type"] == kind));
+    let text = |key: &str| found.and_then(|c| c[key].as_str()).unwrap_or_default();
+    (text("status"), text("reason"))
+}
+
+/// Sends requests to functions through nodes.
+#[derive(Clone)]
+pub struct Edge {
+    http: reqwest::Client,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `x-version`, which the example component sets.
+    pub version: String,
+    /// `selvage-error`, when Selvage itself answered.
+    pub error: String,
+    /// The body as text.
+    pub body: String,
+}
+
+impl Edge {
+    /// A client that opens its own connections.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn new() -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .no_proxy();
+        Ok(Self {
+            http: http.build()?,
+        })
+    }
+
+    /// `GET path` of `host` through a node.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn get(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
+        let address = SocketAddr::from((node, EDGE_PORT));
+        let request = self
+            .http
+            .get(format!("http://{address}{path}"))
+            .header("host", host);
+        let response = request.send().await?;
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|v| v.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        Ok(Answer {
+            status: response.status().as_u16(),
+            version: header("x-version"),
+            error: header("selvage-error"),
+            body: response.text().await?,
+        })
+    }
+}
