@@ -7,6 +7,7 @@ use crate::rollout::Policy;
 
 /// One immutable version of code and configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Revision {
     /// Name of the `EdgeRevision`; it contains a hash over code and configuration, so equal names mean equal behaviour.
     pub name: String,
@@ -47,6 +48,7 @@ pub struct Annotation {
 
 /// What a person can ask of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verb {
     /// Leave the present step now.
     Promote,

@@ -62,6 +62,7 @@ pub struct RevisionOnNodes {
 
 /// Why a node has not loaded a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeProblem {
     /// Which node.
     pub node: String,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 /// What the tests saw in one rollout so far.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Figures {
     /// How often.
     pub looks: u64,
@@ -31,6 +32,7 @@ pub struct Figures {
 
 /// What one arm did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ArmSums {
     /// All that count.
     pub requests: u64,
@@ -42,6 +44,7 @@ pub struct ArmSums {
 
 /// One metric.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MetricFigures {
     /// `errors`, `latency/250ms`, `clientErrors`, `slo`.
     pub name: String,
@@ -63,6 +66,7 @@ pub struct MetricFigures {
 
 /// How far the step is.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PassFigures {
     /// 0 to 1 and above.
     pub progress: f64,
@@ -76,6 +80,7 @@ pub struct PassFigures {
 
 /// What traffic it takes to see an increase.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Power {
     /// Share of one.
     pub increase: f64,
@@ -87,6 +92,7 @@ pub struct Power {
 
 /// The counts that decided.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Decisive {
     /// Which metric.
     pub metric: String,

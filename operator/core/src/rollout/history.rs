@@ -10,6 +10,7 @@ pub const HISTORY_LIMIT: usize = 10;
 
 /// The end of one rollout.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct HistoryEntry {
     /// Which revision.
     pub revision: Revision,
@@ -35,6 +36,7 @@ pub struct HistoryEntry {
 
 /// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome {
     /// The candidate is stable.
     Promoted,

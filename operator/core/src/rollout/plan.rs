@@ -12,6 +12,7 @@ use super::{
 
 /// Strategy, steps and analysis of one rollout.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Plan {
     /// Which of the three ways this rollout takes.
     pub kind: PlanKind,
@@ -32,6 +33,7 @@ pub struct Plan {
 
 /// Which way a rollout takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PlanKind {
     /// There is no stable: nodes serve the candidate as soon as they have it, Start gates apply, nothing is analysed.
     First,

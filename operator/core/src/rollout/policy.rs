@@ -6,6 +6,7 @@ use super::Weight;
 
 /// How a new revision takes over.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// Canary, or everything at once.
     pub strategy: Strategy,
@@ -27,6 +28,7 @@ pub struct Policy {
 
 /// The strategies that run today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Strategy {
     /// Rising shares, each on evidence or on time.
     Canary,
@@ -36,6 +38,7 @@ pub enum Strategy {
 
 /// A step as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Step {
     /// Share of requests.
     pub weight: StepWeight,
@@ -55,6 +58,7 @@ pub struct Step {
 
 /// The share of a step before the traffic is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StepWeight {
     /// About 100 requests a minute; first step only.
     Auto,
@@ -64,6 +68,7 @@ pub enum StepWeight {
 
 /// What lets a step end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Advance {
     /// All pass processes reached.
     Evidence,
@@ -73,6 +78,7 @@ pub enum Advance {
 
 /// What happens when something takes too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Fallback {
     /// Stay and say so.
     Hold,
@@ -82,6 +88,7 @@ pub enum Fallback {
 
 /// The watch after the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BakePolicy {
     /// Active time.
     pub duration: Duration,
@@ -91,6 +98,7 @@ pub struct BakePolicy {
 
 /// What stable keeps during the bake, so that a control exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Holdback {
     /// About 100 requests a minute, 1 % to 10 %.
     Auto,
@@ -100,6 +108,7 @@ pub enum Holdback {
 
 /// What must have loaded before anything rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodesPolicy {
     /// Share of the live nodes.
     pub min_loaded: Weight,
@@ -111,6 +120,7 @@ pub struct NodesPolicy {
 
 /// The short way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RevertPolicy {
     /// How long the stable before this one stays loaded and may return by the short plan.
     pub window: Duration,
@@ -120,6 +130,7 @@ pub struct RevertPolicy {
 
 /// Something that is asked before a raise.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Gate {
     /// Unique in the policy.
     pub name: String,
@@ -131,6 +142,7 @@ pub struct Gate {
 
 /// When a gate is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GateAt {
     /// Before any share.
     Start,
@@ -144,6 +156,7 @@ pub enum GateAt {
 
 /// Who answers a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GateKind {
     /// A person, by `approve`.
     Approval,
@@ -153,6 +166,7 @@ pub enum GateKind {
 
 /// How candidates are judged; shares of one.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AnalysisPolicy {
     /// Where counters come from.
     pub source: Source,
@@ -186,6 +200,7 @@ pub struct AnalysisPolicy {
 
 /// Where counters come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Source {
     /// Whichever of both knows more, per process.
     Auto,
@@ -197,6 +212,7 @@ pub enum Source {
 
 /// How much worse a candidate may be: `candidate <= max_ratio * stable + max_increase`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tolerance {
     /// δ.
     pub max_increase: f64,
@@ -208,6 +224,7 @@ pub struct Tolerance {
 
 /// Which latency histogram is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum LatencyMeasure {
     /// Until the response head.
     Head,
@@ -217,6 +234,7 @@ pub enum LatencyMeasure {
 
 /// An absolute latency objective.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LatencySlo {
     /// Bound.
     pub within: Duration,

@@ -12,6 +12,7 @@ use crate::function::{Revision, Verb};
 
 /// Where a function's rollout stands.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RolloutState {
     /// The state of the machine.
     pub state: State,
@@ -49,6 +50,7 @@ pub struct RolloutState {
 
 /// How far the nodes are, with the candidate if there is one, else with stable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodesCount {
     /// Nodes that placement picks.
     pub desired: u32,
@@ -66,6 +68,7 @@ pub struct NodesCount {
 
 /// The state of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum State {
     /// No candidate.
     #[default]
@@ -133,6 +136,7 @@ impl State {
 
 /// Orders instructions to nodes: a node ignores anything smaller than what it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pair {
     /// Rises with each leader.
     pub epoch: u64,
@@ -142,6 +146,7 @@ pub struct Pair {
 
 /// A revision and since when it has its role.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Placed {
     /// Which.
     pub revision: Revision,
@@ -151,6 +156,7 @@ pub struct Placed {
 
 /// The stable before this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Previous {
     /// Which.
     pub revision: Revision,
@@ -160,6 +166,7 @@ pub struct Previous {
 
 /// One try to turn a candidate into stable.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rollout {
     /// The revision on trial.
     pub candidate: Placed,
@@ -201,6 +208,7 @@ pub struct Rollout {
 
 /// Test state and what it includes: always written together, so that a replayed look never counts twice.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AnalysisState {
     /// Opaque, versioned, at most 4 KiB.
     pub state: String,
@@ -212,6 +220,7 @@ pub struct AnalysisState {
 
 /// Flags beside the state: they stop raises and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Flags {
     /// Held by a person, or after state was lost.
     pub paused: Option<Paused>,
@@ -233,6 +242,7 @@ pub struct Flags {
 
 /// A pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Paused {
     /// Since when.
     pub since: Timestamp,
@@ -244,6 +254,7 @@ pub struct Paused {
 
 /// A hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Hold {
     /// Why.
     pub reason: HoldReason,
@@ -255,6 +266,7 @@ pub struct Hold {
 
 /// Why a share stays. In order of precedence when several apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum HoldReason {
     /// `spec.suspend`.
     Suspended,
@@ -325,6 +337,7 @@ impl HoldReason {
 
 /// What a step still waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum WaitingFor {
     /// Nodes that load, or acknowledge the share.
     Nodes,
@@ -389,6 +402,7 @@ impl WaitingFor {
 
 /// Samples are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Unmeasured {
     /// Since when.
     pub since: Timestamp,
@@ -400,6 +414,7 @@ pub struct Unmeasured {
 
 /// How samples are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum UnmeasuredKind {
     /// No answer at all.
     NoAnswer,
@@ -409,6 +424,7 @@ pub enum UnmeasuredKind {
 
 /// Both arms miss the objective.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Shared {
     /// Since when.
     pub since: Timestamp,
@@ -420,6 +436,7 @@ pub struct Shared {
 
 /// After a brake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BrakeHold {
     /// Since when.
     pub since: Timestamp,
@@ -429,6 +446,7 @@ pub struct BrakeHold {
 
 /// A revision that is not tried again by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rejected {
     /// Which.
     pub revision: Revision,
@@ -444,6 +462,7 @@ pub struct Rejected {
 
 /// What became of a verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct VerbRecord {
     /// Key.
     pub verb: Verb,
@@ -461,6 +480,7 @@ pub struct VerbRecord {
 
 /// What became of a verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum VerbResult {
     /// It had its effect.
     Done,
@@ -470,6 +490,7 @@ pub enum VerbResult {
 
 /// One step of the present or last rollout.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StepRecord {
     /// From 0.
     pub step: usize,
@@ -487,6 +508,7 @@ pub struct StepRecord {
 
 /// What let a step end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PassedBy {
     /// The tests.
     Evidence,
@@ -521,6 +543,7 @@ impl PassedBy {
 
 /// A transition as persisted.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EventRecord {
     /// Counts up over the function's life: names the Event, so that a second report of it is no second Event.
     pub number: u64,

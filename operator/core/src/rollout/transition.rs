@@ -2,6 +2,7 @@
 
 /// A transition of the machine that leaves a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TransitionKind {
     /// 1: the first revision of a function loads.
     FirstStarted,

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// A share of requests in 1/10,000, never above the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Weight(u32);
 
 impl Weight {
