@@ -17,6 +17,8 @@ mod plan;
 mod read;
 mod state;
 mod suite;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -241,6 +241,7 @@ fn write_process(out: &mut Writer, process: &Process) {
         out.exact(guess.events);
         out.exact(guess.requests);
     }
+    out.exact(process.ln_evidence());
     out.exact(process.ln_evidence_max());
 }
 
@@ -252,8 +253,8 @@ fn read_process(input: &mut Reader<'_>, settings: Settings) -> Result<Process, S
             requests: r.exact()?,
         })
     })?;
-    let max = input.exact()?;
-    Process::resume(settings, parts, guesses, max).ok_or(StateError::Damaged)
+    let (now, max) = (input.exact()?, input.exact()?);
+    Process::resume(settings, parts, guesses, now, max).ok_or(StateError::Damaged)
 }
 
 fn write_test(out: &mut Writer, test: &Test) {

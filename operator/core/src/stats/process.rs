@@ -173,25 +173,26 @@ impl Process {
         }
     }
 
-    /// A process as it was: parts and guesses come from [`Self::ln_parts`], [`Self::guesses`].
-    /// `None` if the number of parts is not the side's, or one of the numbers is not finite.
+    /// A process as it was: everything comes from the methods of the same names. `None` if the number of parts is not the side's, or one of the numbers is not finite.
     #[must_use]
     pub fn resume(
         settings: Settings,
         ln_parts: Vec<f64>,
         guesses: Vec<Guess>,
+        ln_evidence: f64,
         ln_evidence_max: f64,
     ) -> Option<Self> {
         let finite = ln_parts.iter().all(|p| p.is_finite())
             && guesses
                 .iter()
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
+            && ln_evidence.is_finite()
             && ln_evidence_max.is_finite();
         (finite && ln_parts.len() == settings.side.shares().len()).then(|| Self {
             settings,
-            ln_evidence: ln_sum_exp(&ln_parts),
             ln_parts,
             guesses,
+            ln_evidence,
             ln_evidence_max,
         })
     }

@@ -1,0 +1,400 @@
+//! The whole chain from snapshots to a verdict, and the vectors that need several tests at once.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::suite::{Event, Test, combined, named};
+use super::*;
+use crate::samples::{Code, Counters, Outcome, Snapshot};
+
+const CANDIDATE: &str = "new";
+const STABLE: &str = "old";
+
+fn close(got: f64, expected: f64) {
+    let slack = 1e-6 * expected.abs().max(1.0);
+    assert!((got - expected).abs() <= slack, "{got} not {expected}");
+}
+
+fn errors_only() -> AnalysisPlan {
+    AnalysisPlan {
+        latency: None,
+        client_errors: None,
+        dispersion: Some(1.0),
+        ..AnalysisPlan::default()
+    }
+}
+
+fn second(s: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + s).unwrap()
+}
+
+/// One or more nodes that count upwards, looked at every five seconds.
+struct Bench {
+    analysis: Analysis,
+    looks: i64,
+    nodes: Vec<(String, Counters, Counters)>,
+}
+
+impl Bench {
+    fn new(plan: &AnalysisPlan, nodes: usize) -> Self {
+        let mut bench = Self {
+            analysis: Analysis::start(second(0), plan, &History::default()),
+            looks: 0,
+            nodes: (0..nodes)
+                .map(|n| {
+                    (
+                        format!("node-{n:02}"),
+                        Counters::default(),
+                        Counters::default(),
+                    )
+                })
+                .collect(),
+        };
+        // all counters are zero, so this look counts nothing and sets the baselines
+        bench.read();
+        bench.analysis.begin_step(second(0), 500, Some(1000));
+        bench
+    }
+
+    fn now(&self) -> Timestamp {
+        second(self.looks * 5)
+    }
+
+    fn exposed(&self) -> BTreeSet<String> {
+        self.nodes.iter().map(|n| n.0.clone()).collect()
+    }
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.nodes
+            .iter()
+            .map(|(name, candidate, stable)| Snapshot {
+                process: name.clone(),
+                boot: Some(1),
+                at: self.now(),
+                revisions: [
+                    (CANDIDATE.to_owned(), *candidate),
+                    (STABLE.to_owned(), *stable),
+                ]
+                .into(),
+            })
+            .collect()
+    }
+
+    fn count(&mut self, node: usize, [nc, xc, ns, xs]: [u64; 4]) {
+        for (counters, requests, errors) in [(1, nc, xc), (2, ns, xs)] {
+            let node = &mut self.nodes[node];
+            let counters = if counters == 1 {
+                &mut node.1
+            } else {
+                &mut node.2
+            };
+            counters.add(Outcome::Ok, Code::Other, requests - errors);
+            counters.add(Outcome::Ok, Code::ServerError, errors);
+        }
+    }
+
+    fn read(&mut self) -> LookResult {
+        let exposed = self.exposed();
+        self.analysis.look(&LookInput {
+            now: self.now(),
+            candidate: CANDIDATE,
+            stable: STABLE,
+            exposed: &exposed,
+            settled: true,
+            snapshots: &self.snapshots(),
+        })
+    }
+
+    fn look(&mut self, counts: [u64; 4]) -> LookResult {
+        self.looks += 1;
+        self.count(0, counts);
+        self.read()
+    }
+}
+
+/// J: errors, one tail bound and 4xx, averaged; the tail alone is named.
+#[test]
+fn evidence_of_three_metrics_is_averaged() {
+    let plan = AnalysisPlan::default();
+    let test =
+        |metric, bucket, part, rate| Test::new(&plan, Event::new(metric, bucket), part, rate, 1.0);
+    let mut tests = vec![
+        test(Metric::Errors, None, 0.5, 0.01),
+        test(Metric::Latency, Some(20), 0.25, 0.012),
+        test(Metric::ClientErrors, None, 0.25, 0.03),
+    ];
+    let requests = [
+        (220, 1980),
+        (210, 2010),
+        (231, 1950),
+        (215, 2005),
+        (226, 1990),
+        (219, 1970),
+    ];
+    let errors = [(3, 18), (5, 22), (6, 17), (4, 21), (7, 20), (5, 19)];
+    let slow = [(8, 19), (11, 25), (9, 22), (14, 18), (10, 24), (12, 21)];
+    let refused = [(6, 61), (7, 58), (8, 63), (5, 55), (9, 60), (6, 62)];
+    let expected = [-0.070_543_98, 1.993_656_35, 3.303_745_56, 6.914_612_06];
+    for (look, expected) in expected.into_iter().enumerate() {
+        for (test, events) in tests.iter_mut().zip([errors, slow, refused]) {
+            let ((nc, ns), (xc, xs)) = (requests[look], events[look]);
+            assert!(test.look(Increment::new(nc.into(), xc.into(), ns.into(), xs.into())));
+        }
+        let got = combined(&tests);
+        close(got, expected);
+        assert_eq!(got >= 100.0_f64.ln(), look == 3, "look {look}");
+    }
+    for (test, expected) in tests
+        .iter()
+        .zip([-0.123_597_86, 8.300_430_12, -1.894_593_66])
+    {
+        close(test.ln_evidence(), expected);
+    }
+    assert_eq!(named(&tests, 0.01), [1]);
+}
+
+/// L: 5, 10, 50, then 100 %; the rollback process goes on, the pass process starts afresh at each step.
+#[test]
+fn a_walk_up_the_steps() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    let steps = [(500, 1000), (1000, 5000), (5000, 10_000)];
+    let looks = [
+        ([100, 1, 1900, 18], -0.702_165_57, 1.977_705_15),
+        ([98, 0, 1905, 21], -1.213_664_77, 4.132_192_89),
+        ([205, 2, 1790, 17], -1.442_372_89, 0.280_230_32),
+        ([198, 3, 1812, 20], -1.526_746_46, 0.200_444_20),
+        ([201, 1, 1800, 16], -1.727_580_03, 1.239_705_71),
+        ([203, 2, 1795, 19], -1.838_844_77, 1.857_515_90),
+        ([990, 9, 1010, 11], -2.071_618_87, 3.999_689_73),
+        ([1005, 10, 995, 9], -2.157_422_27, 1.424_527_72),
+        ([1001, 8, 1003, 10], -2.238_757_95, 3.569_220_41),
+    ];
+    let mut step = 0;
+    let mut passed = Vec::new();
+    for (number, (counts, rollback, pass)) in looks.into_iter().enumerate() {
+        let result = bench.look(counts);
+        close(bench.analysis.tests[0].process.ln_evidence(), rollback);
+        close(bench.analysis.pass[0].process.ln_evidence(), pass);
+        if result.verdict == Verdict::Good {
+            passed.push(number);
+            step += 1;
+            if let Some((weight, next)) = steps.get(step) {
+                let now = bench.now();
+                bench.analysis.begin_step(now, *weight, Some(*next));
+            }
+        }
+    }
+    assert_eq!((passed, step), (vec![1, 6, 8], 3));
+}
+
+#[test]
+fn a_dead_candidate_is_bad_after_two_looks_and_stays_so() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    assert_eq!(
+        bench.look([5, 5, 45, 0]).verdict,
+        Verdict::NotEnough(Missing::Looks)
+    );
+    let Verdict::Bad(decisive) = bench.look([6, 6, 52, 1]).verdict else {
+        panic!("not decided");
+    };
+    assert_eq!(decisive.metric.reason(), Reason::ErrorsWorse);
+    assert_eq!(decisive.counts, Increment::new(11.0, 11.0, 97.0, 1.0));
+    for _ in 0..50 {
+        let verdict = bench.look([100, 0, 1000, 0]).verdict;
+        assert_eq!(verdict, Verdict::Bad(decisive.clone()));
+    }
+}
+
+#[test]
+fn a_look_without_news_changes_nothing() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    bench.look([50, 3, 950, 10]);
+    let before = bench.analysis.encode();
+    for _ in 0..3 {
+        assert!(!bench.read().usable);
+    }
+    assert_eq!(bench.analysis.encode(), before);
+}
+
+#[test]
+fn only_exposed_nodes_count_and_one_that_left_counts_once_more() {
+    let mut bench = Bench::new(&errors_only(), 2);
+    let left = bench.nodes[1].0.clone();
+    bench.look([10, 0, 90, 0]);
+    let exposed: BTreeSet<String> = [bench.nodes[0].0.clone()].into();
+    let mut counted = Vec::new();
+    for _ in 0..2 {
+        bench.looks += 1;
+        bench.count(1, [7, 7, 0, 0]);
+        let snapshots = bench.snapshots();
+        let now = bench.now();
+        let result = bench.analysis.look(&LookInput {
+            now,
+            candidate: CANDIDATE,
+            stable: STABLE,
+            exposed: &exposed,
+            settled: true,
+            snapshots: &snapshots,
+        });
+        counted.push(result.errors.candidate_events);
+    }
+    assert_eq!(counted, [7.0, 0.0], "{left} left");
+}
+
+/// A default rollout on three nodes, so that every kind of test and the baselines are in the text.
+fn promised() -> AnalysisPlan {
+    AnalysisPlan {
+        slo: Slo {
+            errors: Some(0.02),
+            latency: Some(LatencySlo {
+                within: std::time::Duration::from_millis(300),
+                slower: 0.01,
+            }),
+        },
+        ..AnalysisPlan::default()
+    }
+}
+
+#[test]
+fn the_text_continues_where_it_was_written() {
+    let plan = promised();
+    let mut bench = Bench::new(&plan, 3);
+    for look in 0..200 {
+        for node in 0..3 {
+            bench.nodes[node].1.latency.0[18] += 5;
+            bench.nodes[node].2.latency.0[18] += 50;
+            bench.nodes[node].2.latency.0[21] += 1 + look % 3;
+            bench.count(node, [6, u64::from(look % 7 == 0), 60, look % 2]);
+        }
+        bench.look([0; 4]);
+        let text = bench.analysis.encode();
+        assert!(text.len() <= STATE_MAX, "{}", text.len());
+        let resumed = Analysis::decode(&plan, &text).unwrap();
+        assert_eq!(resumed.encode(), text);
+        bench.analysis = resumed;
+    }
+    let undisturbed = {
+        let mut bench = Bench::new(&plan, 3);
+        for look in 0..200 {
+            for node in 0..3 {
+                bench.nodes[node].1.latency.0[18] += 5;
+                bench.nodes[node].2.latency.0[18] += 50;
+                bench.nodes[node].2.latency.0[21] += 1 + look % 3;
+                bench.count(node, [6, u64::from(look % 7 == 0), 60, look % 2]);
+            }
+            bench.look([0; 4]);
+        }
+        bench.analysis
+    };
+    assert_eq!(bench.analysis.ln_evidence(), undisturbed.ln_evidence());
+    assert_eq!(bench.analysis.pass, undisturbed.pass);
+    assert!(undisturbed.bounds.is_some());
+}
+
+#[test]
+fn of_many_nodes_the_text_keeps_some_and_the_rest_count_later_never_twice() {
+    let plan = promised();
+    let mut bench = Bench::new(&plan, 200);
+    for node in 0..200 {
+        bench.count(node, [10, 5, 90, 1]);
+    }
+    bench.look([0; 4]);
+    let text = bench.analysis.encode();
+    assert!(text.len() <= STATE_MAX, "{}", text.len());
+    let evidence = bench.analysis.ln_evidence();
+    bench.analysis = Analysis::decode(&plan, &text).unwrap();
+    bench.look([0; 4]);
+    assert_eq!(bench.analysis.ln_evidence(), evidence);
+    assert_eq!(bench.analysis.figures().candidate.requests, 2000);
+}
+
+#[test]
+fn damaged_text_is_refused() {
+    let plan = promised();
+    let mut bench = Bench::new(&plan, 3);
+    bench.look([10, 1, 90, 1]);
+    let text = bench.analysis.encode();
+    for end in 0..text.len() {
+        assert!(
+            Analysis::decode(&plan, &text[..end]).is_err(),
+            "cut at {end}"
+        );
+    }
+    assert_eq!(Analysis::decode(&plan, "Ag"), Err(StateError::Version(2)));
+}
+
+#[test]
+fn stale_nodes_hold_the_raise() {
+    let mut bench = Bench::new(&errors_only(), 2);
+    bench.count(1, [5, 0, 95, 0]);
+    assert!(bench.look([5, 0, 95, 0]).covered);
+    let silent = bench.nodes.pop().unwrap();
+    let exposed: BTreeSet<String> = [bench.nodes[0].0.clone(), silent.0].into();
+    let mut covered = Vec::new();
+    for _ in 0..10 {
+        bench.looks += 1;
+        bench.count(0, [5, 0, 95, 0]);
+        let snapshots = bench.snapshots();
+        let now = bench.now();
+        let input = LookInput {
+            now,
+            candidate: CANDIDATE,
+            stable: STABLE,
+            exposed: &exposed,
+            settled: true,
+            snapshots: &snapshots,
+        };
+        covered.push(bench.analysis.look(&input).covered);
+    }
+    // scraped every 15 s, so 37.5 s is stale: the eighth look is the first one later than that
+    assert_eq!(covered, [vec![true; 7], vec![false; 3]].concat());
+}
+
+#[test]
+fn a_split_unlike_the_share_is_our_bug() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    bench.look([500, 0, 500, 0]);
+    assert!(!bench.look([50, 0, 950, 0]).share_mismatch);
+    assert!(bench.look([500, 0, 500, 0]).share_mismatch);
+}
+
+#[test]
+fn the_brake_reads_both_arms() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    bench.analysis.begin_step(second(0), 9900, None);
+    let mut looks = 0;
+    while !bench.look([99, 30, 1, 0]).braked {
+        looks += 1;
+        assert!(looks < 10);
+    }
+    assert!(looks >= 1, "one look decides nothing");
+    bench.analysis.restart_brake();
+    assert!(!bench.look([99, 1, 1, 0]).braked);
+}
+
+#[test]
+fn a_promise_both_break_is_a_shared_failure_until_stable_keeps_it_again() {
+    let plan = AnalysisPlan {
+        slo: Slo {
+            errors: Some(0.01),
+            latency: None,
+        },
+        ..errors_only()
+    };
+    let mut bench = Bench::new(&plan, 1);
+    for _ in 0..20 {
+        bench.look([100, 10, 1900, 190]);
+    }
+    let frozen = bench.analysis.pass.clone();
+    let result = bench.look([100, 10, 1900, 190]);
+    assert!(result.shared_failure);
+    assert_eq!(result.verdict, Verdict::NotEnough(Missing::SharedFailure));
+    assert_eq!(bench.analysis.pass, frozen);
+    let mut looks = 0;
+    while bench.look([100, 0, 1900, 10]).shared_failure {
+        looks += 1;
+        assert!(looks < 200);
+    }
+    assert!((50..=70).contains(&looks), "{looks} looks of 5 s");
+}
