@@ -129,9 +129,9 @@ words! {
 pub struct Notification {
     /// Where.
     pub webhook: NotifyWebhook,
-    /// What: RolledBack, Held, Promoted, ApprovalNeeded.
+    /// Of what: RolledBack, Held, Promoted, ApprovalNeeded. (Not named `on`, which YAML reads as true.)
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
-    pub on: Vec<NotifyOn>,
+    pub events: Vec<NotifyOn>,
 }
 
 /// Where a notification goes.
