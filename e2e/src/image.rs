@@ -56,9 +56,12 @@ pub fn write_image(reference: &str, binary: &Path, name: &str, out: &Path) -> Re
     let manifest = blob(&mut blobs, serde_json::to_vec(&manifest)?);
     let tag = reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
     let mut listed = manifest.describe("application/vnd.oci.image.manifest.v1+json");
-    listed["annotations"] = json!({
-        "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag,
-    });
+    if let Some(listed) = listed.as_object_mut() {
+        let names = json!({
+            "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag,
+        });
+        listed.insert("annotations".into(), names);
+    }
     let index = json!({ "schemaVersion": 2, "manifests": [listed] });
 
     let mut files = vec![

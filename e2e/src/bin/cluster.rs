@@ -27,6 +27,9 @@ enum Verb {
         /// No nodes: etcd, API server and controller manager on loopback, without root
         #[arg(long)]
         control_plane: bool,
+        /// End it with this program instead of leaving it running
+        #[arg(long)]
+        wait: bool,
     },
     /// End one kept cluster, or all of them, and remove what dead runs left
     Down {
@@ -52,13 +55,14 @@ async fn act(verb: Verb) -> Result<()> {
         Verb::Up {
             nodes,
             control_plane,
-        } => up(if control_plane { 0 } else { nodes }).await,
+            wait,
+        } => up(if control_plane { 0 } else { nodes }, wait).await,
         Verb::Down { id } => down(id.as_deref()),
         Verb::Status => status(),
     }
 }
 
-async fn up(nodes: u8) -> Result<()> {
+async fn up(nodes: u8, wait: bool) -> Result<()> {
     let options = Options {
         nodes,
         ..Options::default()
@@ -72,19 +76,20 @@ async fn up(nodes: u8) -> Result<()> {
         // dropping the unfinished start removes what there is
         interrupt = tokio::signal::ctrl_c() => return interrupt.context("interrupted"),
     };
-    let kubeconfig = cluster.kubeconfig().display().to_string();
-    let kubectl = cluster.tools().program("kubectl").display().to_string();
-    let dir = cluster.keep()?;
-    let id = dir
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    write!(
+    writeln!(
         stdout(),
-        "export KUBECONFIG={kubeconfig}\nkubectl: {kubectl}\nlogs: {}\nto end it: cluster down {id}\n",
-        dir.join("log").display()
+        "export KUBECONFIG={}\nkubectl: {}\nlogs: {}",
+        cluster.kubeconfig().display(),
+        cluster.tools().program("kubectl").display(),
+        cluster.run().dir().join("log").display()
     )?;
+    if wait {
+        writeln!(stdout(), "to end it: Ctrl-C")?;
+        return tokio::signal::ctrl_c().await.context("wait for Ctrl-C");
+    }
+    let dir = cluster.keep()?;
+    let id = dir.file_name().unwrap_or_default().to_string_lossy();
+    writeln!(stdout(), "to end it: cluster down {id}")?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ mod process;
 mod prometheus;
 mod registry;
 pub mod run;
+pub mod shared;
 mod tools;
 pub mod wait;
 
@@ -38,8 +39,11 @@ pub use run::Run;
 pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Node as KubeNode;
-use kube::{Api, Client, api::ListParams};
+use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -180,10 +184,33 @@ impl Cluster {
         .context("wait for the nodes")
     }
 
-    /// A client with all rights.
+    /// A client with all rights that lives as long as the runtime the cluster was started on.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// A new client with all rights, for a test with a runtime of its own.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be read.
+    pub async fn connect(&self) -> Result<Client> {
+        control_plane::client(self.kubeconfig()).await
+    }
+
+    /// Makes a namespace with a name that begins with `prefix` and is used nowhere else.
+    ///
+    /// # Errors
+    /// The API server refused.
+    pub async fn namespace(&self, prefix: &str) -> Result<String> {
+        let api: Api<Namespace> = Api::all(self.connect().await?);
+        let mut namespace = Namespace::default();
+        namespace.metadata.generate_name = Some(format!("{prefix}-"));
+        let made = api
+            .create(&PostParams::default(), &namespace)
+            .await
+            .context("make a namespace")?;
+        made.metadata.name.context("a namespace has a name")
     }
 
     /// The file that makes other programs talk to this cluster, with all rights.

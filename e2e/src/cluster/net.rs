@@ -92,6 +92,11 @@ impl Slot {
         Ipv4Addr::new(10, 225 + self.index, 0, 1)
     }
 
+    /// The address kept for a DNS server, of which there is none.
+    pub(super) fn dns(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 225 + self.index, 0, 10)
+    }
+
     /// A port at [`Self::host`] where nothing listens, `preferred` if that is so there.
     ///
     /// # Errors

@@ -58,6 +58,7 @@ impl Node {
             address: slot.node(number),
             pods: slot.pods(number),
             all_pods: slot.all_pods(),
+            dns: slot.dns(),
             group: &group,
             pki: &pki.dir,
         };

@@ -17,6 +17,8 @@ pub(super) struct Settings<'a> {
     pub(super) pods: String,
     /// The pod range of all nodes.
     pub(super) all_pods: String,
+    /// Where DNS would be.
+    pub(super) dns: Ipv4Addr,
     /// Its control group.
     pub(super) group: &'a str,
     pub(super) pki: &'a Path,
@@ -65,6 +67,8 @@ impl Settings<'_> {
             "cgroupDriver": "cgroupfs", "cgroupRoot": self.group, "cgroupsPerQOS": true,
             "enforceNodeAllocatable": [], "failSwapOn": false, "failCgroupV1": false,
             "resolvConf": "", "clusterDomain": "cluster.local",
+            // nobody answers there: without an address every pod gets a warning
+            "clusterDNS": [self.dns],
             // imported images cannot be fetched again
             "imageGCHighThresholdPercent": 100, "imageMinimumGCAge": "24h",
             "evictionHard": {

@@ -156,7 +156,10 @@ impl Prometheus {
         let mut url = reqwest::Url::parse(&format!("{}/api/v1/query", self.url))?;
         url.query_pairs_mut().append_pair("query", expression);
         let mut answer: Value = reqwest::get(url).await?.error_for_status()?.json().await?;
-        Ok(answer["data"]["result"].take())
+        answer
+            .pointer_mut("/data/result")
+            .map(Value::take)
+            .context("an answer without a result")
     }
 
     pub(super) fn into_process(mut self) -> Process {

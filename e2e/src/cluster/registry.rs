@@ -52,8 +52,11 @@ impl Registry {
         });
         if private {
             fs::write(dir.join("htpasswd"), HTPASSWD)?;
-            config["auth"] =
-                json!({ "htpasswd": { "realm": "selvage", "path": dir.join("htpasswd") } });
+            if let Some(config) = config.as_object_mut() {
+                let auth =
+                    json!({ "htpasswd": { "realm": "selvage", "path": dir.join("htpasswd") } });
+                config.insert("auth".into(), auth);
+            }
         }
         let file = dir.join("config.yml");
         fs::write(&file, serde_yaml::to_string(&config)?)?;

@@ -1,0 +1,53 @@
+//! Clusters that all tests of one process share. The watchdog removes them when the process ends, however it ends.
+
+use super::{Cluster, Options};
+use anyhow::{Context, Result, anyhow};
+use std::sync::OnceLock;
+use tokio::runtime::Runtime;
+
+/// The control plane alone: every test takes a namespace of its own, see [`Cluster::namespace`].
+///
+/// # Errors
+/// It could not be started, now or at the first call.
+pub fn control_plane() -> Result<&'static Cluster> {
+    static SHARED: OnceLock<Result<Cluster>> = OnceLock::new();
+    let options = Options {
+        registry: false,
+        prometheus: None,
+        ..Options::default()
+    };
+    get(&SHARED, options)
+}
+
+/// Three nodes, a registry and Prometheus, for tests that need pods.
+///
+/// # Errors
+/// It could not be started, now or at the first call.
+pub fn with_nodes() -> Result<&'static Cluster> {
+    static SHARED: OnceLock<Result<Cluster>> = OnceLock::new();
+    get(
+        &SHARED,
+        Options {
+            nodes: 3,
+            ..Options::default()
+        },
+    )
+}
+
+fn get(shared: &'static OnceLock<Result<Cluster>>, options: Options) -> Result<&'static Cluster> {
+    shared
+        .get_or_init(|| {
+            // each test has a runtime that ends with it: the cluster needs one that stays, on a thread that has none yet
+            std::thread::spawn(move || {
+                static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+                let made = Runtime::new().context("make a runtime")?;
+                RUNTIME
+                    .get_or_init(|| made)
+                    .block_on(Cluster::start(&options, &|_, _| {}))
+            })
+            .join()
+            .map_err(|_| anyhow!("starting the cluster panicked"))?
+        })
+        .as_ref()
+        .map_err(|error| anyhow!("{error:#}"))
+}
