@@ -1,0 +1,153 @@
+//! What the scenarios share: the cluster, Selvage on it, the example component in the registry.
+
+use anyhow::{Context, Result};
+use e2e::{
+    cluster::{Cluster, Options},
+    push::push_component,
+    selvage::{self, Edge, Kind, Objects},
+};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, api::PostParams};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+/// Generous: a loaded machine is slow, and nothing here is a measurement.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// For whole rollouts.
+pub(crate) const LATER: Duration = Duration::from_secs(240);
+
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) objects: Objects,
+    pub(crate) edge: Edge,
+    /// Image reference by version, `v1` to `v4`.
+    pub(crate) images: BTreeMap<&'static str, String>,
+    /// Manifest digest by version.
+    pub(crate) digests: BTreeMap<&'static str, String>,
+}
+
+impl World {
+    pub(crate) async fn start() -> Result<Self> {
+        let options = Options {
+            nodes: 3,
+            ..Options::default()
+        };
+        let mut cluster = Cluster::start(&options, &|part, after| {
+            println!("    {:5.1} s  {part}", after.as_secs_f64());
+        })
+        .await?;
+        let (mut images, mut digests) = (BTreeMap::new(), BTreeMap::new());
+        let registry = cluster
+            .registry
+            .as_ref()
+            .context("no registry")?
+            .address()
+            .to_owned();
+        for version in ["v1", "v2", "v3", "v4"] {
+            let image = format!("{registry}/hello:{version}");
+            let file = selvage::dist().join(format!("examples/hello-{version}.wasm"));
+            digests.insert(version, push_component(&image, &file, None).await?);
+            images.insert(version, image);
+        }
+        selvage::install(&mut cluster, &[])?;
+        let objects = Objects::new(cluster.client());
+        Ok(Self {
+            cluster,
+            objects,
+            edge: Edge::new()?,
+            images,
+            digests,
+        })
+    }
+
+    /// A namespace for one scenario.
+    pub(crate) async fn namespace(&self, name: &str) -> Result<String> {
+        let api: Api<Namespace> = Api::all(self.cluster.client());
+        let body = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+        api.create(&PostParams::default(), &body).await?;
+        Ok(name.into())
+    }
+
+    /// The spec of a function that answers `host` with `version`, under the short plan of the tests.
+    pub(crate) fn spec(&self, version: &str, host: &str) -> Value {
+        json!({
+            "source": { "image": self.images[version] },
+            "routes": [{ "hosts": [host] }],
+            "rollout": short_rollout(),
+        })
+    }
+
+    pub(crate) async fn apply(&self, namespace: &str, name: &str, spec: Value) -> Result<()> {
+        self.objects
+            .apply(Kind::Function, namespace, name, json!({ "spec": spec }))
+            .await?;
+        Ok(())
+    }
+
+    /// Applies, and waits until the newest wish is served by all nodes.
+    pub(crate) async fn serve(&self, namespace: &str, name: &str, spec: Value) -> Result<Value> {
+        self.apply(namespace, name, spec).await?;
+        self.ready(namespace, name).await
+    }
+
+    pub(crate) async fn ready(&self, namespace: &str, name: &str) -> Result<Value> {
+        self.function(namespace, name, SOON, |f| {
+            f["metadata"]["generation"] == f["status"]["observedGeneration"]
+                && selvage::condition(f, "Ready").0 == "True"
+        })
+        .await
+    }
+
+    pub(crate) async fn function(
+        &self,
+        namespace: &str,
+        name: &str,
+        limit: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        self.objects
+            .wait(Kind::Function, namespace, name, limit, holds)
+            .await
+    }
+
+    /// Asks again until `ask` says yes.
+    pub(crate) async fn until(&self, ask: impl AsyncFn(&Self) -> Result<bool>) -> Result<()> {
+        let pause = Duration::from_millis(100);
+        e2e::cluster::wait::until(SOON, pause, async || Ok(ask(self).await?.then_some(()))).await
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<Ipv4Addr> {
+        self.cluster
+            .nodes()
+            .iter()
+            .map(e2e::cluster::Node::address)
+            .collect()
+    }
+
+    /// Objects, events and logs for a person; returns where.
+    pub(crate) fn dump(&self, name: &str) -> String {
+        let dir = selvage::dist().join("failures").join(name);
+        match self.cluster.dump(&dir) {
+            Ok(summary) => format!("{summary}\neverything else is in {}", dir.display()),
+            Err(error) => format!("the dump failed: {error:#}"),
+        }
+    }
+
+    /// After a failure: is the cluster good enough for the next scenario?
+    pub(crate) async fn mend(&mut self) -> bool {
+        self.cluster.check().is_ok() && self.cluster.nodes_ready(SOON).await.is_ok()
+    }
+}
+
+/// Three steps of a few looks each and a short bake; everything else as a user has it by default.
+pub(crate) fn short_rollout() -> Value {
+    json!({
+        "strategy": "Canary",
+        "canary": { "steps": [
+            { "weight": "10%", "minDuration": "5s" },
+            { "weight": "25%", "minDuration": "5s" },
+            { "weight": "50%", "minDuration": "5s" },
+        ] },
+        "bake": { "duration": "15s" },
+    })
+}
