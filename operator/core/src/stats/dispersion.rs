@@ -8,8 +8,24 @@
 /// What one node counted in one look: requests, events.
 pub type Cell = (f64, f64);
 
-/// Pseudo-counts that keep the ratio near 1 while little was counted.
-const PRIOR_WEIGHT: f64 = 20.0;
+/// Pseudo-counts that keep the ratio near where it usually is while little was counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prior {
+    /// How many events they weigh.
+    pub weight: f64,
+    /// The ratio they stand for.
+    pub ratio: f64,
+}
+
+impl Default for Prior {
+    fn default() -> Self {
+        Self {
+            weight: 20.0,
+            ratio: 1.0,
+        }
+    }
+}
+
 /// Lengths of the batches, in looks.
 pub const BATCHES: [usize; 3] = [1, 6, 12];
 /// Used when there is nothing to measure from: one node, or no history.
@@ -17,9 +33,9 @@ pub const UNKNOWN: f64 = 2.0;
 
 /// The ratio for batches of `length` looks. `nodes` holds one row of looks per node.
 #[must_use]
-pub fn ratio(nodes: &[Vec<Cell>], length: usize) -> f64 {
+pub fn ratio(nodes: &[Vec<Cell>], length: usize, prior: Prior) -> f64 {
     let looks = nodes.iter().map(Vec::len).max().unwrap_or(0);
-    let (mut observed, mut expected) = (PRIOR_WEIGHT, PRIOR_WEIGHT);
+    let (mut observed, mut expected) = (prior.weight * prior.ratio, prior.weight);
     let mut start = 0;
     while length > 0 && start < looks {
         let batch: Vec<Cell> = nodes
@@ -40,7 +56,7 @@ pub fn ratio(nodes: &[Vec<Cell>], length: usize) -> f64 {
                 expected += events * share * (1.0 - share);
             }
         }
-        start += length;
+        start = start.saturating_add(length);
     }
     observed / expected
 }
@@ -53,7 +69,7 @@ pub fn dispersion(nodes: &[Vec<Cell>]) -> f64 {
     }
     BATCHES
         .iter()
-        .map(|length| ratio(nodes, *length))
+        .map(|length| ratio(nodes, *length, Prior::default()))
         .fold(1.0, f64::max)
 }
 
@@ -79,7 +95,7 @@ mod tests {
         ];
         let expected = [1.818_553_65, 0.927_599_677, 1.009_650_40];
         for (length, expected) in BATCHES.iter().zip(expected) {
-            let got = ratio(&nodes, *length);
+            let got = ratio(&nodes, *length, Prior::default());
             assert!((got - expected).abs() < 1e-8, "batches of {length}: {got}");
         }
         assert!((dispersion(&nodes) - 1.818_553_65).abs() < 1e-8);

@@ -31,7 +31,7 @@ mod factor;
 mod plan;
 mod process;
 
-pub use dispersion::{BATCHES, Cell, UNKNOWN, dispersion, ratio as dispersion_ratio};
+pub use dispersion::{BATCHES, Cell, Prior, UNKNOWN, dispersion, ratio as dispersion_ratio};
 pub use factor::{Increment, Tolerance};
 pub use plan::{divergence, information};
 pub use process::{
