@@ -2,6 +2,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let set = protox::compile(["selvage/node/v1/node.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(set)?;
+    // a secret's value must not appear in logs; the crate writes this Debug by hand
+    let mut config = tonic_prost_build::Config::new();
+    config.skip_debug(["selvage.node.v1.SecretValue"]);
+    tonic_prost_build::configure().compile_fds_with_config(set, config)?;
     Ok(())
 }

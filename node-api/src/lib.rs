@@ -12,6 +12,14 @@ pub mod v1 {
     tonic::include_proto!("selvage.node.v1");
 }
 
+impl std::fmt::Debug for v1::SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretValue")
+            .field("reference", &self.reference)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The newest protocol version this build speaks; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
 

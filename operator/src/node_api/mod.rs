@@ -12,24 +12,35 @@
 //! * [`Server`] joins them over TLS. Who waits: nobody. A stream that does not drain is cut, a report
 //!   above its budget is dropped and counted, a hint goes ahead of every queue.
 
+mod authenticate;
 mod blobs;
+mod budget;
+mod calls;
 mod change_log;
 mod fleet;
+mod hand_over;
 mod identity;
 mod key;
+mod listen;
 mod meter;
 mod placement;
+mod relay;
+mod relayed;
 mod server;
 mod settings;
+mod sync;
 mod tables;
 pub mod tls;
+mod wire;
 
 pub use blobs::{BlobError, BlobWanted, Blobs};
-pub use fleet::{Changed, Changes, Fleet, FunctionOnNode, NodeView, RevisionOnNode};
+pub use fleet::{
+    Changed, Changes, Fleet, FunctionOnNode, Latency, NodeView, Reading, RevisionOnNode,
+};
 pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
 pub use key::FunctionKey;
 pub use meter::Meter;
 pub use placement::Placement;
-pub use server::{Leader, Server, ServerError};
+pub use server::{Bound, Leader, Server, ServerError};
 pub use settings::Settings;
 pub use tables::{HintRefused, RecordRefused, Tables};

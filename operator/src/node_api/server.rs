@@ -1,18 +1,39 @@
 //! The server: accepts, authenticates, and joins tables and fleet over streams.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use super::authenticate::Authenticator;
 use super::blobs::Blobs;
+use super::budget::Budget;
+use super::calls::{Calls, Shares};
 use super::fleet::Fleet;
 use super::identity::Reviewer;
+use super::listen;
 use super::meter::Meter;
+use super::relay::Follower;
 use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;
+use super::wire::NodeApiService;
+
+/// Connections beside those with a stream: relays, blobs, nodes that are just reconnecting.
+const SPARE_CONNECTIONS: usize = 512;
+const STREAMS_PER_CONNECTION: u32 = 16;
+const BLOBS_PER_NODE: usize = 2;
+/// Bytes of a stream that may arrive before they are read.
+const WINDOW: u32 = 256 * 1024;
+const MAX_HEADERS: u32 = 32 * 1024;
+const SWEEP: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Who decides at present, as the Lease says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +84,134 @@ pub struct Server {
 }
 
 impl Server {
+    /// Listens; nothing is accepted before [`Bound::serve`].
+    ///
+    /// # Errors
+    /// The address is taken or TLS is unusable.
+    pub async fn bind(self) -> Result<Bound, ServerError> {
+        let address = self.settings.listen;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| ServerError::Listen { address, error })?;
+        let acceptor = TlsAcceptor::from(Arc::new(self.tls.server_config()?));
+        Ok(Bound {
+            server: self,
+            listener,
+            acceptor,
+        })
+    }
+
     /// Serves until `stop`; a follower also relays to the leader.
     ///
     /// # Errors
     /// The address is taken or TLS is unusable.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServerError> {
-        stop.cancelled().await;
-        Ok(())
+        self.bind().await?.serve(stop).await
+    }
+}
+
+/// A server that listens.
+pub struct Bound {
+    server: Server,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Bound {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`: streams end with a Goodbye, and what is open after five seconds is cut.
+    ///
+    /// # Errors
+    /// The transport failed.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), ServerError> {
+        let Self {
+            server,
+            listener,
+            acceptor,
+        } = self;
+        let settings = server.settings.clone();
+        let sweeper = tokio::spawn(sweep(server.fleet.clone(), stop.clone()));
+        let relay = server
+            .follower()
+            .map(|follower| tokio::spawn(follower.run(stop.clone())));
+        let connections = settings.max_streams.saturating_add(SPARE_CONNECTIONS);
+        let handshakes = settings.handshakes;
+        let incoming = listen::accept(listener, acceptor, connections, handshakes, stop.clone());
+        let calls = Arc::new(server.into_calls(stop.clone()));
+        let transport = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(settings.keepalive))
+            .http2_keepalive_timeout(Some(settings.keepalive))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(2 * WINDOW)
+            .http2_max_header_list_size(MAX_HEADERS)
+            .add_service(NodeApiService::new(calls, settings.frame_bytes))
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(incoming),
+                stop.clone().cancelled_owned(),
+            );
+        let ended = tokio::select! {
+            ended = transport => ended.map_err(|error| ServerError::Transport(error.to_string())),
+            () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+        };
+        sweeper.abort();
+        if let Some(relay) = relay {
+            relay.abort();
+        }
+        ended
+    }
+}
+
+impl Server {
+    fn follower(&self) -> Option<Follower> {
+        Some(Follower {
+            token: self.settings.operator_token.clone()?,
+            settings: self.settings.clone(),
+            tables: self.tables.clone(),
+            fleet: self.fleet.clone(),
+            tls: self.tls.clone(),
+            leader: self.leader.clone(),
+            meter: self.meter.clone(),
+        })
+    }
+
+    fn into_calls(self, stop: CancellationToken) -> Calls {
+        let settings = self.settings;
+        let per_second = settings.new_streams_per_second;
+        Calls {
+            authenticator: Authenticator::new(self.reviewer, &settings, self.meter.clone()),
+            new_streams: Mutex::new(Budget::new(per_second, 1, Instant::now())),
+            streams: Shares::new(settings.streams_per_identity, settings.max_streams),
+            blob_calls: Shares::new(BLOBS_PER_NODE, settings.blobs),
+            tables: self.tables,
+            fleet: self.fleet,
+            blobs: self.blobs,
+            leader: self.leader,
+            meter: self.meter,
+            settings,
+            stop,
+        }
+    }
+}
+
+/// Notices nodes that fell silent.
+async fn sweep(fleet: Fleet, stop: CancellationToken) {
+    let mut last = Instant::now();
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            now = ticks.tick() => {
+                fleet.sweep(last, now);
+                last = now;
+            }
+        }
     }
 }

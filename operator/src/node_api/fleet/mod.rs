@@ -6,6 +6,10 @@
 //! the silence limit. Nodes that left are remembered for ten minutes: what they counted still counts.
 
 mod changes;
+mod counters;
+mod hints;
+mod intake;
+mod outbox;
 mod session;
 mod view;
 
@@ -13,14 +17,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use node_api::v1;
+use operator_core::samples::Snapshot;
 use tokio::time::Instant;
 
 use super::key::FunctionKey;
 use super::tables::{HintRefused, Tables};
 use changes::Subscribers;
 pub use changes::{Changed, Changes};
+pub(super) use counters::FrameResult;
+pub use counters::{Latency, Reading};
+use hints::Relays;
+pub(super) use intake::SessionId;
+use outbox::Outbox;
 use session::Session;
 pub use view::{FunctionOnNode, NodeView, RevisionOnNode};
 
@@ -30,6 +38,8 @@ const REMEMBER: Duration = Duration::from_secs(600);
 const MAX_NODES: usize = 20_000;
 /// Epochs above this are not believed: one lying node must not use up the numbers.
 const MAX_EPOCH: u64 = 1 << 48;
+/// Exceptions kept per node.
+const MAX_EXCEPTIONS: usize = 64;
 
 /// The nodes as this replica knows them; clones share it.
 #[derive(Clone)]
@@ -40,6 +50,8 @@ struct Inner {
     silence: Duration,
     state: Mutex<State>,
     subscribers: Subscribers,
+    outbox: Outbox,
+    relays: Relays,
 }
 
 #[derive(Default)]
@@ -71,6 +83,8 @@ impl Fleet {
             silence,
             state: Mutex::default(),
             subscribers: Subscribers::default(),
+            outbox: Outbox::default(),
+            relays: Relays::default(),
         }))
     }
 
@@ -99,14 +113,17 @@ impl Fleet {
         self.0.subscribers.subscribe()
     }
 
-    /// The rollback's fast lane: tells every node, here and by the other replicas, that a candidate's
-    /// weight is lower, while the status write is still under way. The pair is burned by this even
-    /// when that write fails.
-    ///
-    /// # Errors
-    /// The hint would not lower the weight, or its pair is not newer; nothing was sent.
-    pub fn hint(&self, hint: &v1::ShareUpdate) -> Result<(), HintRefused> {
-        self.0.tables.hint(hint)
+    /// What every node that reported in the last ten minutes counted for one function since it
+    /// started: the same numbers a scrape of it gives. At most one snapshot per node.
+    pub fn counters(&self, key: &FunctionKey, reading: Reading<'_>) -> Vec<Snapshot> {
+        let state = self.lock();
+        let nodes = state.nodes.iter();
+        nodes
+            .filter_map(|(name, node)| {
+                let session = view::speaker(node)?;
+                session.counters.snapshot(name, key, reading)
+            })
+            .collect()
     }
 
     /// The highest epoch any node acts on. A leader goes above it: after a restored backup the nodes

@@ -1,12 +1,18 @@
 //! One stream's word about its node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use node_api::v1;
 use tokio::time::Instant;
 
+use super::counters::{Book, FrameResult};
 use super::{FunctionKey, Source};
+
+/// Revisions one node may report; a node that is placed more says so in its exceptions.
+const MAX_REVISIONS: usize = 200_000;
+/// Longest text taken from a node, bytes: names are DNS names, messages are bounded by the contract.
+const MAX_TEXT: usize = 256;
 
 /// See the module's text.
 pub(super) struct Session {
@@ -19,10 +25,215 @@ pub(super) struct Session {
     pub(super) last_contact_at: Timestamp,
     pub(super) applied_version: u64,
     pub(super) revisions: BTreeMap<FunctionKey, BTreeMap<String, v1::RevisionState>>,
+    revision_count: usize,
     pub(super) exceptions: Vec<v1::NodeException>,
     pub(super) exceptions_dropped: u32,
     pub(super) functions_desired: u32,
     pub(super) functions_loaded: u32,
     pub(super) functions_failed: u32,
     pub(super) ready: bool,
+    pub(super) counters: Book,
+}
+
+/// What one report changed.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    pub(super) functions: BTreeSet<FunctionKey>,
+    /// A revision is no longer there.
+    pub(super) removed: bool,
+    /// Something that shows in the node's own view.
+    pub(super) node: bool,
+    pub(super) max_epoch: u64,
+    pub(super) frame: Option<FrameResult>,
+    /// Exceptions or revisions above their limit.
+    pub(super) dropped: bool,
+}
+
+impl Session {
+    pub(super) fn new(source: Source, hello: v1::Hello, now: Instant, at: Timestamp) -> Self {
+        Self {
+            source,
+            counters: Book::new(hello.boot_id),
+            hello,
+            ended: false,
+            complete: false,
+            last_contact: now,
+            last_contact_at: at,
+            applied_version: 0,
+            revisions: BTreeMap::new(),
+            revision_count: 0,
+            exceptions: Vec::new(),
+            exceptions_dropped: 0,
+            functions_desired: 0,
+            functions_loaded: 0,
+            functions_failed: 0,
+            ready: false,
+        }
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        report: v1::Report,
+        max_exceptions: usize,
+        now: Instant,
+        at: Timestamp,
+    ) -> Applied {
+        let mut applied = Applied {
+            node: !self.complete && report.revisions_complete,
+            ..Applied::default()
+        };
+        self.last_contact = now;
+        self.last_contact_at = at;
+        self.applied_version = self.applied_version.max(report.applied_version);
+        if report.revisions_complete {
+            let former = std::mem::take(&mut self.revisions);
+            self.revision_count = 0;
+            self.take_revisions(report.revisions, &mut applied);
+            applied.functions = differing(&former, &self.revisions);
+            self.complete = true;
+            applied.removed = true;
+        } else {
+            self.take_revisions(report.revisions, &mut applied);
+        }
+        self.take_exceptions(
+            report.exceptions,
+            report.exceptions_dropped,
+            max_exceptions,
+            &mut applied,
+        );
+        let figures = (
+            report.functions_desired,
+            report.functions_loaded,
+            report.functions_failed,
+            report.ready,
+        );
+        let held = (
+            self.functions_desired,
+            self.functions_loaded,
+            self.functions_failed,
+            self.ready,
+        );
+        applied.node |= figures != held;
+        (
+            self.functions_desired,
+            self.functions_loaded,
+            self.functions_failed,
+            self.ready,
+        ) = figures;
+        applied.frame = report.counters.map(|frame| self.counters.take(frame, at));
+        applied
+    }
+
+    /// What is held, as a report to another replica: of all functions, or of `functions` alone.
+    pub(super) fn to_report(&self, all: bool, functions: &BTreeSet<FunctionKey>) -> v1::Report {
+        let told = self
+            .revisions
+            .iter()
+            .filter(|(key, _)| all || functions.contains(*key));
+        let told = told.flat_map(|(key, revisions)| {
+            revisions.values().map(|state| v1::RevisionState {
+                function: Some(key.to_wire()),
+                ..state.clone()
+            })
+        });
+        v1::Report {
+            applied_version: self.applied_version,
+            revisions: told.collect(),
+            revisions_complete: all,
+            exceptions: self.exceptions.clone(),
+            exceptions_dropped: self.exceptions_dropped,
+            counters: self.counters.to_frame(),
+            functions_desired: self.functions_desired,
+            functions_loaded: self.functions_loaded,
+            functions_failed: self.functions_failed,
+            ready: self.ready,
+        }
+    }
+
+    fn take_revisions(&mut self, revisions: Vec<v1::RevisionState>, applied: &mut Applied) {
+        for mut state in revisions {
+            let Some(wire) = state.function.take() else {
+                continue;
+            };
+            let name_fits = state.revision.len() <= MAX_TEXT && wire.name.len() <= MAX_TEXT;
+            if !name_fits || wire.namespace.len() > MAX_TEXT || state.revision.is_empty() {
+                applied.dropped = true;
+                continue;
+            }
+            if let Some(pair) = state.applied {
+                applied.max_epoch = applied.max_epoch.max(pair.epoch);
+            }
+            let key = FunctionKey::from(&wire);
+            // a node ends a revision by reporting it without a state
+            if state.state() == v1::LoadState::Unspecified {
+                if let Some(held) = self.revisions.get_mut(&key)
+                    && held.remove(&state.revision).is_some()
+                {
+                    self.revision_count -= 1;
+                    applied.removed = true;
+                    applied.functions.insert(key);
+                }
+                continue;
+            }
+            let held = self.revisions.entry(key.clone()).or_default();
+            let former = held.get(&state.revision);
+            if former == Some(&state) {
+                continue;
+            }
+            if former.is_none() {
+                if self.revision_count >= MAX_REVISIONS {
+                    applied.dropped = true;
+                    continue;
+                }
+                self.revision_count += 1;
+            }
+            held.insert(state.revision.clone(), state);
+            applied.functions.insert(key);
+        }
+    }
+
+    fn take_exceptions(
+        &mut self,
+        mut exceptions: Vec<v1::NodeException>,
+        dropped: u32,
+        limit: usize,
+        applied: &mut Applied,
+    ) {
+        let beyond = exceptions.len().saturating_sub(limit);
+        applied.dropped |= beyond > 0;
+        exceptions.truncate(limit);
+        for exception in &mut exceptions {
+            shorten(&mut exception.message);
+            shorten(&mut exception.reason);
+            shorten(&mut exception.revision);
+        }
+        let dropped = dropped.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        if exceptions == self.exceptions && dropped == self.exceptions_dropped {
+            return;
+        }
+        let both = self.exceptions.iter().chain(&exceptions);
+        let about = both.filter_map(|one| one.function.as_ref());
+        applied.functions.extend(about.map(FunctionKey::from));
+        applied.node = true;
+        self.exceptions = exceptions;
+        self.exceptions_dropped = dropped;
+    }
+}
+
+type Revisions = BTreeMap<FunctionKey, BTreeMap<String, v1::RevisionState>>;
+
+fn differing(former: &Revisions, present: &Revisions) -> BTreeSet<FunctionKey> {
+    let both = former.keys().chain(present.keys());
+    both.filter(|key| former.get(*key) != present.get(*key))
+        .cloned()
+        .collect()
+}
+
+/// Cuts at a character border and takes out what could move a terminal's cursor.
+fn shorten(text: &mut String) {
+    let end = text.floor_char_boundary(MAX_TEXT);
+    text.truncate(end);
+    if text.chars().any(char::is_control) {
+        *text = text.replace(char::is_control, " ");
+    }
 }

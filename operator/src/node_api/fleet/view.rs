@@ -70,7 +70,11 @@ pub struct NodeView {
 
 /// The session that speaks for a node.
 pub(super) fn speaker(node: &Node) -> Option<&Session> {
-    let sessions = node.sessions.values();
+    loudest(node.sessions.values())
+}
+
+/// Of several sessions the one to believe: open, complete, heard last.
+pub(super) fn loudest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
     sessions.max_by_key(|session| (!session.ended, session.complete, session.last_contact))
 }
 

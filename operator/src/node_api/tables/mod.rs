@@ -20,8 +20,9 @@ use super::change_log::ChangeLog;
 use super::key::FunctionKey;
 use super::placement::Placement;
 pub use hint::HintRefused;
-pub(super) use queue::{Change, StreamQueue};
-pub(super) use snapshot::Opening;
+use queue::Change;
+pub(super) use queue::StreamQueue;
+pub(super) use snapshot::{Opening, ReadyBatch, SnapshotParts};
 
 /// A record larger than this cannot travel beside others, bytes.
 const RECORD_BYTES: usize = 2 * 1024 * 1024;
@@ -171,6 +172,7 @@ impl State {
         let pair = pair_of(&record).ok_or(RecordRefused::Incomplete("share with a pair"))?;
         let old = self.functions.get(&key);
         if let Some(old) = old
+            && old.record.uid == record.uid
             && pair_of(&old.record).is_some_and(|held| held > pair)
         {
             record.share.clone_from(&old.record.share);

@@ -10,7 +10,7 @@ use super::FunctionKey;
 
 /// The greatest wins when two meet, but a removal and a record replace each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node_api) enum Change {
+pub(super) enum Change {
     Share,
     Whole,
     Removal,

@@ -1,0 +1,256 @@
+//! Tokens to identities: reviewed by the API server, judged here, remembered for a while.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use super::identity::{Review, Reviewer};
+use super::meter::Meter;
+use super::settings::Settings;
+
+const NODE_CLAIM: &str = "authentication.kubernetes.io/node-name";
+const POD_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
+/// Reviews at a time: a storm of unknown tokens must not become a storm on the API server.
+const REVIEWS: usize = 16;
+/// Tokens remembered; above it the oldest knowledge is dropped.
+const REMEMBERED: usize = 16_384;
+/// A refused token is not asked about again for this long.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// Longest token looked at, bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// Who may call what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A node shim: Sync and Blob.
+    Node,
+    /// Another replica: Relay.
+    Replica,
+}
+
+/// Somebody who was reviewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    role: Role,
+    /// The node that the token is bound to; empty for a replica without one.
+    pub(super) node: String,
+    /// To be asked for again by then.
+    pub(super) until: Instant,
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("no bearer token")]
+    NoToken,
+    #[error("the token is not valid")]
+    NotAuthenticated,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token's service account may not call this")]
+    ServiceAccount,
+    #[error("the token is not bound to a node")]
+    NoNode,
+    #[error("the token is not bound to a pod")]
+    NoPod,
+}
+
+impl Refused {
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::Audience => "audience",
+            Self::ServiceAccount => "service_account",
+            Self::NoNode => "no_node_claim",
+            Self::NoPod => "no_pod_claim",
+        }
+    }
+}
+
+struct Remembered {
+    verdict: Result<Identity, Refused>,
+    until: Instant,
+}
+
+/// See the module's text.
+pub(super) struct Authenticator {
+    reviewer: Arc<dyn Reviewer>,
+    audience: String,
+    shim_user: String,
+    operator_user: String,
+    reauthenticate: Duration,
+    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    reviews: Semaphore,
+    meter: Meter,
+}
+
+impl Authenticator {
+    pub(super) fn new(reviewer: Arc<dyn Reviewer>, settings: &Settings, meter: Meter) -> Self {
+        Self {
+            reviewer,
+            audience: settings.audience.clone(),
+            shim_user: settings.shim_user.clone(),
+            operator_user: settings.operator_user.clone(),
+            reauthenticate: settings.reauthenticate,
+            remembered: Mutex::default(),
+            reviews: Semaphore::new(REVIEWS),
+            meter,
+        }
+    }
+
+    /// The caller in `role`, or the status to answer with.
+    pub(super) async fn caller(
+        &self,
+        metadata: &MetadataMap,
+        role: Role,
+    ) -> Result<Identity, Status> {
+        let verdict = match bearer(metadata) {
+            Some(token) => self.verdict(token).await?,
+            None => Err(Refused::NoToken),
+        };
+        let verdict = verdict.and_then(|identity| {
+            let same = identity.role == role;
+            same.then_some(identity).ok_or(Refused::ServiceAccount)
+        });
+        let label = verdict
+            .as_ref()
+            .map_or_else(|refused| refused.label(), |_| "ok");
+        Meter::count(&self.meter.reviews, label);
+        verdict.map_err(|refused| match refused {
+            Refused::NoToken | Refused::NotAuthenticated | Refused::Audience => {
+                Status::unauthenticated(refused.to_string())
+            }
+            _ => Status::permission_denied(refused.to_string()),
+        })
+    }
+
+    async fn verdict(&self, token: &str) -> Result<Result<Identity, Refused>, Status> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let now = Instant::now();
+        if let Some(known) = self.known(&digest, now) {
+            return Ok(known);
+        }
+        let Ok(_permit) = self.reviews.acquire().await else {
+            return Err(Status::unavailable("shutting down"));
+        };
+        // many streams of one node may have waited for the first one's review
+        if let Some(known) = self.known(&digest, now) {
+            return Ok(known);
+        }
+        let review = self.reviewer.review(token, &self.audience).await;
+        let review = review.map_err(|error| {
+            Meter::count(&self.meter.reviews, "unavailable");
+            tracing::warn!(%error, "tokens cannot be reviewed");
+            Status::unavailable("tokens cannot be reviewed at present")
+        })?;
+        let now = Instant::now();
+        let until = self.valid_until(token, now);
+        let verdict = self.judge(&review, until);
+        if let Err(refused) = verdict {
+            let node = claim(&review, NODE_CLAIM).unwrap_or_default();
+            tracing::warn!(user = %review.username, %node, %refused, "a caller is refused");
+        }
+        let until = if verdict.is_ok() {
+            until
+        } else {
+            now + REFUSED_FOR
+        };
+        self.remember(digest, verdict.clone(), until, now);
+        Ok(verdict)
+    }
+
+    /// What a review must say.
+    fn judge(&self, review: &Review, until: Instant) -> Result<Identity, Refused> {
+        if !review.authenticated {
+            return Err(Refused::NotAuthenticated);
+        }
+        // an API server that knows no audiences answers with none: then the token proves nothing to us
+        if !review.audiences.contains(&self.audience) {
+            return Err(Refused::Audience);
+        }
+        let role = if review.username == self.shim_user {
+            Role::Node
+        } else if review.username == self.operator_user {
+            Role::Replica
+        } else {
+            return Err(Refused::ServiceAccount);
+        };
+        let node = claim(review, NODE_CLAIM).unwrap_or_default();
+        if role == Role::Node && node.is_empty() {
+            return Err(Refused::NoNode);
+        }
+        claim(review, POD_CLAIM).ok_or(Refused::NoPod)?;
+        Ok(Identity { role, node, until })
+    }
+
+    fn known(&self, digest: &[u8; 32], now: Instant) -> Option<Result<Identity, Refused>> {
+        let remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = remembered.get(digest)?;
+        (known.until > now).then(|| known.verdict.clone())
+    }
+
+    fn remember(
+        &self,
+        digest: [u8; 32],
+        verdict: Result<Identity, Refused>,
+        until: Instant,
+        now: Instant,
+    ) {
+        let mut remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED {
+            remembered.retain(|_, known| known.until > now);
+        }
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(digest, Remembered { verdict, until });
+    }
+
+    /// At most `reauthenticate` from now, spread so that a replica's nodes do not come back at once,
+    /// and not beyond the token's own end.
+    fn valid_until(&self, token: &str, now: Instant) -> Instant {
+        let spread = self.reauthenticate.mul_f64(0.8 + 0.2 * fastrand::f64());
+        let left = expires_in(token, Timestamp::now());
+        now + left.map_or(spread, |left| spread.min(left))
+    }
+}
+
+fn bearer(metadata: &MetadataMap) -> Option<&str> {
+    let value = metadata.get("authorization")?.to_str().ok()?;
+    let token = value.strip_prefix("Bearer ")?;
+    (!token.is_empty() && token.len() <= MAX_TOKEN).then_some(token)
+}
+
+fn claim(review: &Review, name: &str) -> Option<String> {
+    let value = review.extra.get(name)?.first()?;
+    (!value.is_empty()).then(|| value.clone())
+}
+
+/// How long the token says that it lives. Only ever shortens what the review allowed, so it need not
+/// be verified; clocks differ, so half a minute is always given.
+fn expires_in(token: &str, now: Timestamp) -> Option<Duration> {
+    let payload = token.split('.').nth(1)?;
+    let json = URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    let left = claims.get("exp")?.as_i64()? - now.as_second();
+    Some(Duration::from_secs(u64::try_from(left.max(30)).ok()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! What every call shares, and the calls beside Sync.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::stream::BoxStream;
+use node_api::v1;
+use node_api::v1::node_api_server::NodeApi;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::authenticate::{Authenticator, Role};
+use super::blobs::Blobs;
+use super::budget::Budget;
+use super::fleet::Fleet;
+use super::meter::Meter;
+use super::server::Leader;
+use super::settings::Settings;
+use super::tables::Tables;
+use super::{hand_over, relayed};
+
+/// See the module's text.
+pub(super) struct Calls {
+    pub(super) settings: Settings,
+    pub(super) tables: Tables,
+    pub(super) fleet: Fleet,
+    pub(super) authenticator: Authenticator,
+    pub(super) blobs: Arc<dyn Blobs>,
+    pub(super) leader: watch::Receiver<Option<Leader>>,
+    pub(super) meter: Meter,
+    pub(super) stop: CancellationToken,
+    pub(super) new_streams: Mutex<Budget>,
+    pub(super) streams: Shares,
+    pub(super) blob_calls: Shares,
+}
+
+impl Calls {
+    pub(super) fn may_open(&self) -> bool {
+        let mut budget = self
+            .new_streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        budget.take(1, Instant::now())
+    }
+}
+
+#[tonic::async_trait]
+impl NodeApi for Calls {
+    type SyncStream = BoxStream<'static, Result<v1::OperatorMessage, Status>>;
+    type BlobStream = BoxStream<'static, Result<v1::BlobChunk, Status>>;
+    type RelayStream = BoxStream<'static, Result<v1::RelayDown, Status>>;
+
+    /// Served by its own codec before it gets here.
+    async fn sync(
+        &self,
+        _: Request<Streaming<v1::NodeMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        Err(Status::internal("not routed"))
+    }
+
+    async fn blob(
+        &self,
+        request: Request<v1::BlobRequest>,
+    ) -> Result<Response<Self::BlobStream>, Status> {
+        let caller = self.authenticator.caller(request.metadata(), Role::Node);
+        let caller = caller.await?;
+        hand_over::blob(self, &caller, request.into_inner()).await
+    }
+
+    async fn relay(
+        &self,
+        request: Request<Streaming<v1::RelayUp>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        let caller = self.authenticator.caller(request.metadata(), Role::Replica);
+        let caller = caller.await?;
+        relayed::serve(self, &caller, request.into_inner())
+    }
+}
+
+/// Counts what identities have open, and no more of it than allowed.
+#[derive(Clone)]
+pub(super) struct Shares {
+    open: Arc<Mutex<HashMap<String, usize>>>,
+    each: usize,
+    all: usize,
+}
+
+/// One of an identity's; gives itself back.
+pub(super) struct Held {
+    shares: Shares,
+    name: String,
+}
+
+/// Why there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The identity has as many as it may.
+    Each,
+    /// All together have.
+    All,
+}
+
+impl Shares {
+    pub(super) fn new(each: usize, all: usize) -> Self {
+        let open = Arc::default();
+        Self { open, each, all }
+    }
+
+    pub(super) fn take(&self, name: &str) -> Result<Held, Full> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(name).copied().unwrap_or(0) >= self.each {
+            return Err(Full::Each);
+        }
+        if open.values().sum::<usize>() >= self.all {
+            return Err(Full::All);
+        }
+        *open.entry(name.to_owned()).or_default() += 1;
+        let (shares, name) = (self.clone(), name.to_owned());
+        Ok(Held { shares, name })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut open = self
+            .shares
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_share_and_gives_it_back() {
+        let shares = Shares::new(2, 3);
+        let first = shares.take("a").ok();
+        let second = shares.take("a").ok();
+        assert!(first.is_some() && second.is_some());
+        assert_eq!(shares.take("a").err(), Some(Full::Each));
+        let third = shares.take("b").ok();
+        assert_eq!(shares.take("c").err(), Some(Full::All));
+        drop((first, third));
+        assert!(shares.take("a").is_ok() && shares.take("c").is_ok());
+    }
+}

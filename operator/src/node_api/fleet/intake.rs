@@ -1,0 +1,160 @@
+//! What arrives: connects, reports, ends; and what is noticed because nothing arrives.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use node_api::v1;
+use tokio::time::Instant;
+
+use super::counters::FrameResult;
+use super::session::Session;
+use super::{Changed, Fleet, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, REMEMBER, Source, State, view};
+
+/// A session of the fleet; passed back with everything it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node_api) struct SessionId {
+    pub(super) node: String,
+    pub(super) number: u64,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node_api) struct Received {
+    pub(in crate::node_api) frame: Option<FrameResult>,
+    /// Something in it was above its limit and left out.
+    pub(in crate::node_api) dropped: bool,
+}
+
+impl Fleet {
+    /// A node has opened a stream; None when there are too many nodes.
+    pub(in crate::node_api) fn connect(
+        &self,
+        source: Source,
+        hello: v1::Hello,
+    ) -> Option<SessionId> {
+        let name = hello.node.clone();
+        let mut state = self.lock();
+        if state.nodes.len() >= MAX_NODES && !state.nodes.contains_key(&name) {
+            return None;
+        }
+        let number = state.next_session;
+        state.next_session += 1;
+        let session = Session::new(source, hello.clone(), Instant::now(), Timestamp::now());
+        let node = state.nodes.entry(name.clone()).or_default();
+        node.sessions.insert(number, session);
+        drop(state);
+        if source == Source::Direct {
+            self.0.outbox.connected(&name);
+        }
+        self.tell_node(&name);
+        let node = name;
+        Some(SessionId { node, number })
+    }
+
+    /// A node has reported.
+    pub(in crate::node_api) fn report(&self, id: &SessionId, report: v1::Report) -> Received {
+        let mut state = self.lock();
+        let session = state
+            .nodes
+            .get_mut(&id.node)
+            .and_then(|node| node.sessions.get_mut(&id.number));
+        let Some(session) = session else {
+            let (frame, dropped) = (None, false);
+            return Received { frame, dropped };
+        };
+        let source = session.source;
+        let now = Instant::now();
+        let was_live = view::is_live(session, now, self.0.silence);
+        let mut applied = session.apply(report, MAX_EXCEPTIONS, now, Timestamp::now());
+        applied.node |= !was_live && session.complete;
+        if applied.max_epoch <= MAX_EPOCH {
+            state.max_epoch = state.max_epoch.max(applied.max_epoch);
+        }
+        drop(state);
+        if source == Source::Direct {
+            let (functions, removed) = (&applied.functions, applied.removed);
+            self.0.outbox.reported(&id.node, functions, removed);
+        }
+        let mut changed = Changed {
+            functions: applied.functions,
+            nodes: BTreeSet::new(),
+        };
+        if applied.node {
+            changed.nodes.insert(id.node.clone());
+        }
+        self.0.subscribers.tell(&changed);
+        Received {
+            frame: applied.frame,
+            dropped: applied.dropped,
+        }
+    }
+
+    /// A stream has ended. The node's last word is kept if there is no other.
+    pub(in crate::node_api) fn gone(&self, id: &SessionId) {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(&id.node) else {
+            return;
+        };
+        let Some(session) = node.sessions.get_mut(&id.number) else {
+            return;
+        };
+        session.ended = true;
+        let source = session.source;
+        if node.sessions.len() > 1 && node.sessions.values().any(|one| !one.ended) {
+            node.sessions.remove(&id.number);
+        }
+        let direct_left = node
+            .sessions
+            .values()
+            .any(|one| !one.ended && one.source == Source::Direct);
+        drop(state);
+        if source == Source::Direct && !direct_left {
+            self.0.outbox.gone(&id.node);
+        }
+        self.tell_node(&id.node);
+    }
+
+    /// Tells of nodes that fell silent since `last`, forgets those that left long ago. To be called
+    /// about once a second.
+    pub(in crate::node_api) fn sweep(&self, last: Instant, now: Instant) {
+        let silence = self.0.silence;
+        let mut state = self.lock();
+        let nodes = forget(&mut state, now);
+        let fell_silent = state.nodes.iter().filter(|(_, node)| {
+            let spoke = view::speaker(node);
+            spoke.is_some_and(|session| {
+                view::is_live(session, last, silence) && !view::is_live(session, now, silence)
+            })
+        });
+        let silent: BTreeSet<String> = fell_silent.map(|(name, _)| name.clone()).collect();
+        drop(state);
+        let nodes = nodes.into_iter().chain(silent).collect();
+        self.0.subscribers.tell(&Changed {
+            nodes,
+            ..Changed::default()
+        });
+    }
+
+    fn tell_node(&self, name: &str) {
+        self.0.subscribers.tell(&Changed {
+            nodes: BTreeSet::from([name.to_owned()]),
+            ..Changed::default()
+        });
+    }
+}
+
+fn forget(state: &mut State, now: Instant) -> Vec<String> {
+    let old = |session: &Session| session.ended && session.last_contact + REMEMBER < now;
+    let mut forgotten = Vec::new();
+    state.nodes.retain(|name, node| {
+        // an ended session matters only as the last word
+        let open = node.sessions.values().any(|session| !session.ended);
+        node.sessions
+            .retain(|_, session| !(old(session) || open && session.ended));
+        if node.sessions.is_empty() {
+            forgotten.push(name.clone());
+        }
+        !node.sessions.is_empty()
+    });
+    forgotten
+}

@@ -1,0 +1,62 @@
+//! Components that a node cannot pull itself: their bytes by digest, only of what is placed there.
+
+use futures::{StreamExt, stream};
+use node_api::v1;
+use tonic::{Response, Status};
+
+use super::authenticate::Identity;
+use super::blobs::{BlobError, BlobWanted};
+use super::calls::{Calls, Full};
+use super::meter::Meter;
+
+use futures::stream::BoxStream;
+
+/// The contract's largest chunk, bytes.
+const CHUNK: usize = 256 * 1024;
+
+pub(super) async fn blob(
+    calls: &Calls,
+    caller: &Identity,
+    request: v1::BlobRequest,
+) -> Result<Response<BoxStream<'static, Result<v1::BlobChunk, Status>>>, Status> {
+    let counter = &calls.meter.blobs;
+    if request.node != caller.node {
+        Meter::count(counter, "wrong_node");
+        return Err(Status::permission_denied(
+            "the token is bound to another node",
+        ));
+    }
+    let functions = calls.tables.referring(&caller.node, &request.digest);
+    // the same words for what exists elsewhere and for what does not exist
+    if functions.is_empty() {
+        Meter::count(counter, "not_placed");
+        return Err(Status::permission_denied(
+            "nothing on this node refers to that digest",
+        ));
+    }
+    let held = calls.blob_calls.take(&caller.node).map_err(|full| {
+        Meter::count(counter, "busy");
+        match full {
+            Full::Each => Status::resource_exhausted("two at a time"),
+            Full::All => Status::unavailable("too many at present; try again"),
+        }
+    })?;
+    let digest = request.digest;
+    let bytes = calls.blobs.fetch(BlobWanted { digest, functions }).await;
+    let bytes = bytes.map_err(|error| match error {
+        BlobError::Missing { .. } => {
+            Meter::count(counter, "missing");
+            Status::not_found(error.to_string())
+        }
+        BlobError::Unavailable(_) => {
+            Meter::count(counter, "unavailable");
+            Status::unavailable(error.to_string())
+        }
+    })?;
+    Meter::count(counter, "ok");
+    let chunks = stream::unfold((bytes, held), |(mut rest, held)| async move {
+        let data = rest.split_to(CHUNK.min(rest.len())).to_vec();
+        (!data.is_empty()).then(|| (Ok(v1::BlobChunk { data }), (rest, held)))
+    });
+    Ok(Response::new(chunks.boxed()))
+}

@@ -1,0 +1,157 @@
+//! Connections: accepted for ever, TLS in a task of its own, bounded, and cut when somebody says so.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+/// A handshake that takes longer is given up.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// After a failed accept (no descriptors left, usually) nothing is accepted for this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a call knows of its connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Ends the connection at once, whatever waits in it.
+    pub(super) cut: CancellationToken,
+}
+
+/// An accepted connection.
+pub(super) struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Accepts until `stop`; `connections` at a time, of them `handshakes` in their handshake.
+pub(super) fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    connections: usize,
+    handshakes: usize,
+    stop: CancellationToken,
+) -> mpsc::Receiver<io::Result<Connection>> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let connections = Arc::new(Semaphore::new(connections));
+        let handshakes = Arc::new(Semaphore::new(handshakes));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = accept_one(&listener, &connections, &handshakes) => accepted,
+            };
+            let Some((socket, address, permit, handshake)) = accepted else {
+                continue;
+            };
+            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            tokio::spawn(async move {
+                // both sides have nothing better to say; the node retries with back-off
+                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await
+                else {
+                    tracing::debug!(%address, "no TLS handshake");
+                    return;
+                };
+                drop(handshake);
+                let cut = CancellationToken::new();
+                let connection = Connection {
+                    stream,
+                    cut: Box::pin(cut.clone().cancelled_owned()),
+                    peer: Peer { cut },
+                    _permit: permit,
+                };
+                let _ = sender.send(Ok(connection)).await;
+            });
+        }
+    });
+    receiver
+}
+
+type Accepted = (
+    TcpStream,
+    SocketAddr,
+    OwnedSemaphorePermit,
+    OwnedSemaphorePermit,
+);
+
+/// Waits for permits before it accepts, so that what cannot be served stays in the kernel's queue.
+async fn accept_one(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+    handshakes: &Arc<Semaphore>,
+) -> Option<Accepted> {
+    let permit = Arc::clone(connections).acquire_owned().await.ok()?;
+    let handshake = Arc::clone(handshakes).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((socket, address)) => {
+            let _ = socket.set_nodelay(true);
+            Some((socket, address, permit, handshake))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "node API: accept failed");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl Connection {
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.poll_unpin(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.stream).poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,181 @@
+//! A follower's end of a relay: dials the leader and tells it what this replica's nodes say.
+//!
+//! Nothing depends on it but the leader's view: without a relay nodes are served all the same, and the
+//! leader counts them as absent.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node_api::v1;
+use node_api::v1::node_api_client::NodeApiClient;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+
+use super::fleet::Fleet;
+use super::meter::Meter;
+use super::server::Leader;
+use super::settings::Settings;
+use super::tables::Tables;
+use super::tls;
+
+const DIAL: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// See the module's text.
+pub(super) struct Follower {
+    pub(super) settings: Settings,
+    pub(super) token: PathBuf,
+    pub(super) tables: Tables,
+    pub(super) fleet: Fleet,
+    pub(super) tls: tls::Store,
+    pub(super) leader: watch::Receiver<Option<Leader>>,
+    pub(super) meter: Meter,
+}
+
+impl Follower {
+    /// Relays whenever somebody else leads, until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let other = |leader: &Option<Leader>| leader.as_ref().is_some_and(|one| !one.is_self);
+            let leader = tokio::select! {
+                () = stop.cancelled() => return,
+                found = self.leader.wait_for(other) => match found {
+                    Ok(leader) => leader.clone(),
+                    Err(_) => return,
+                },
+            };
+            let Some(leader) = leader else { continue };
+            let started = tokio::time::Instant::now();
+            let mut changes = self.leader.clone();
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = changes.wait_for(|now| now.as_ref() != Some(&leader)) => continue,
+                ended = self.relay(&leader) => ended,
+            };
+            tracing::info!(leader = %leader.address, reason = %ended, "relay to the leader ended");
+            if started.elapsed() > LAST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(jittered) => pause = (pause * 2).min(LAST_PAUSE),
+            }
+        }
+    }
+
+    /// One relay from dial to end; the answer says why it ended.
+    async fn relay(&self, leader: &Leader) -> String {
+        let (sender, receiver) = mpsc::channel::<v1::RelayUp>(64);
+        let answer = match self.dial(leader, receiver).await {
+            Ok(answer) => answer,
+            Err(reason) => return reason,
+        };
+        let open = OpenRelay::new(&self.fleet);
+        tokio::select! {
+            reason = self.take_hints(answer) => reason,
+            () = open.send_all(sender) => "the leader takes nothing".to_owned(),
+        }
+    }
+
+    async fn dial(
+        &self,
+        leader: &Leader,
+        outbound: mpsc::Receiver<v1::RelayUp>,
+    ) -> Result<tonic::Streaming<v1::RelayDown>, String> {
+        let ca = self.tls.ca_pem().ok_or("no CA yet")?;
+        let token = read_token(&self.token).await?;
+        let mut request = Request::new(ReceiverStream::new(outbound));
+        let bearer = format!("Bearer {token}").parse();
+        let bearer = bearer.map_err(|_| "the token file holds no token".to_owned())?;
+        request.metadata_mut().insert("authorization", bearer);
+        let trust = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(ca))
+            .domain_name(&self.settings.server_name);
+        let channel = Endpoint::from_shared(format!("https://{}", leader.address))
+            .and_then(|endpoint| endpoint.tls_config(trust))
+            .map_err(|error| error.to_string())?
+            .connect_timeout(DIAL)
+            .http2_keep_alive_interval(self.settings.keepalive)
+            .keep_alive_timeout(self.settings.keepalive)
+            .connect()
+            .await
+            .map_err(|error| describe(&error))?;
+        let answer = NodeApiClient::new(channel)
+            .max_decoding_message_size(self.settings.frame_bytes)
+            .max_encoding_message_size(self.settings.frame_bytes)
+            .relay(request)
+            .await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| status.message().to_owned())
+    }
+
+    async fn take_hints(&self, mut down: tonic::Streaming<v1::RelayDown>) -> String {
+        loop {
+            let message = match down.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return "the leader closed it".to_owned(),
+                Err(status) => return status.message().to_owned(),
+            };
+            let hint = message.hint.and_then(|hint| hint.share);
+            if let Some(hint) = hint {
+                let result = self.tables.hint(&hint);
+                let label = result
+                    .as_ref()
+                    .map_or_else(|_| "relayed_refused", |()| "relayed");
+                Meter::count(&self.meter.hints, label);
+                if let Err(refused) = result {
+                    tracing::warn!(%refused, "a hint of the leader is not passed on");
+                }
+            }
+        }
+    }
+}
+
+struct OpenRelay<'a>(&'a Fleet);
+
+impl<'a> OpenRelay<'a> {
+    fn new(fleet: &'a Fleet) -> Self {
+        fleet.open_relay();
+        Self(fleet)
+    }
+
+    async fn send_all(&self, sender: mpsc::Sender<v1::RelayUp>) {
+        loop {
+            for message in self.0.next_relayed().await {
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for OpenRelay<'_> {
+    fn drop(&mut self) {
+        self.0.close_relay();
+    }
+}
+
+async fn read_token(path: &Path) -> Result<String, String> {
+    let read = tokio::fs::read_to_string(path).await;
+    let token = read.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(token.trim().to_owned())
+}
+
+/// The whole chain: a transport error's own words say nothing.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,282 @@
+//! One node's stream, from Hello to Goodbye.
+//!
+//! ```text
+//! caps ─► token ─► Hello ─► node claim ─► two per node ─► register ─┬─► reader: reports ─► fleet
+//!                                                                    └─► writer: welcome, table, hints
+//! ```
+//! Whatever ends first ends the stream: the node leaves, a rule is broken, the writer cannot drain, the
+//! token has to be shown again, the replica stops. Every end by us says why.
+
+mod reader;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use node_api::v1;
+use node_api::v1::node_message::Kind;
+use prost::Message;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::authenticate::{Identity, Role};
+use super::calls::{Calls, Full, Held};
+use super::fleet::{SessionId, Source};
+use super::listen::Peer;
+use super::meter::Meter;
+use super::tables::Opening;
+use super::wire::Sized;
+use reader::Reader;
+use writer::Writer;
+
+/// Encoded messages to the node.
+pub(super) type Outbound = ReceiverStream<Result<Bytes, Status>>;
+
+/// A node that said nothing for this long after it opened a stream is not waited for.
+const HELLO: Duration = Duration::from_secs(10);
+/// A connection that did not take its Goodbye within this time is cut.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why we end a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The node ended it.
+    Left,
+    /// It did not take what waited for it.
+    Slow,
+    /// It acknowledged what it was never sent.
+    AckOfTheFuture,
+    /// It goes on with increments although it was asked for absolute counters.
+    CountersGap,
+    /// A message was not understood or too long.
+    Malformed,
+    /// The token is to be shown again.
+    Reauthenticate,
+    /// This replica stops.
+    Stopping,
+    /// The caches are not complete yet.
+    Starting,
+    /// New streams come too fast.
+    Busy,
+    /// The node has as many streams as it may.
+    TooMany,
+}
+
+impl End {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Slow => "slow",
+            Self::AckOfTheFuture => "ack_of_the_future",
+            Self::CountersGap => "counters_gap",
+            Self::Malformed => "malformed",
+            Self::Reauthenticate => "reauthenticate",
+            Self::Stopping => "stopping",
+            Self::Starting => "starting",
+            Self::Busy => "busy",
+            Self::TooMany => "too_many_streams",
+        }
+    }
+
+    /// When to come back, ms; 0 = at once.
+    fn retry_after(self) -> u64 {
+        match self {
+            Self::Left | Self::Reauthenticate | Self::Stopping | Self::CountersGap => 0,
+            Self::Starting => 1_000,
+            // spread: whoever is turned away together should not return together
+            Self::Busy => 1_000 + fastrand::u64(..4_000),
+            Self::Slow | Self::AckOfTheFuture | Self::Malformed | Self::TooMany => 5_000,
+        }
+    }
+
+    fn goodbye(self) -> Bytes {
+        encode(v1::operator_message::Kind::Goodbye(v1::Goodbye {
+            reason: self.label().to_owned(),
+            retry_after: self.retry_after(),
+        }))
+    }
+}
+
+pub(super) fn encode(kind: v1::operator_message::Kind) -> Bytes {
+    let message = v1::OperatorMessage { kind: Some(kind) };
+    message.encode_to_vec().into()
+}
+
+/// What reader and writer share.
+struct Progress {
+    /// The highest table version that the node has been sent, or said that it has.
+    sent: AtomicU64,
+    counters_wanted: Notify,
+}
+
+/// Opens a stream: answers with it, or with a stream that says Goodbye, or with a status.
+pub(super) async fn open(
+    calls: Arc<Calls>,
+    mut request: Request<Streaming<Sized>>,
+) -> Result<Response<Outbound>, Status> {
+    if !calls.may_open() {
+        return Ok(turned_away(&calls, End::Busy));
+    }
+    let peer = request.extensions().get::<Peer>().cloned();
+    let caller = calls.authenticator.caller(request.metadata(), Role::Node);
+    let caller = caller.await?;
+    let hello = first_message(request.get_mut()).await?;
+    check_hello(&calls, &caller, &hello)?;
+    let held = match calls.streams.take(&caller.node) {
+        Ok(held) => held,
+        Err(Full::Each) => return Ok(turned_away(&calls, End::TooMany)),
+        Err(Full::All) => return Ok(turned_away(&calls, End::Busy)),
+    };
+    let Some(opening) = calls.tables.open(&caller.node, hello.have) else {
+        return Ok(turned_away(&calls, End::Starting));
+    };
+    let Some(session) = calls.fleet.connect(Source::Direct, hello.clone()) else {
+        calls.tables.close(opening.id);
+        return Ok(turned_away(&calls, End::Busy));
+    };
+    tracing::info!(node = %caller.node, have = hello.have, snapshot = opening.snapshot.is_some(), "node connected");
+    let (sender, receiver) = mpsc::channel(1);
+    let registered = Registered {
+        stream: opening.id,
+        session,
+        calls,
+        _held: held,
+    };
+    let node = Node {
+        caller,
+        have: hello.have,
+        peer,
+        registered,
+    };
+    tokio::spawn(node.serve(opening, request.into_inner(), sender));
+    Ok(Response::new(ReceiverStream::new(receiver)))
+}
+
+fn turned_away(calls: &Calls, end: End) -> Response<Outbound> {
+    Meter::count(&calls.meter.closed, end.label());
+    let (sender, receiver) = mpsc::channel(1);
+    let _ = sender.try_send(Ok(end.goodbye()));
+    Response::new(ReceiverStream::new(receiver))
+}
+
+async fn first_message(inbound: &mut Streaming<Sized>) -> Result<v1::Hello, Status> {
+    let first = tokio::time::timeout(HELLO, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))?;
+    match first?.and_then(|sized| sized.message.kind) {
+        Some(Kind::Hello(hello)) => Ok(hello),
+        _ => Err(Status::invalid_argument("the first message must be Hello")),
+    }
+}
+
+fn check_hello(calls: &Calls, caller: &Identity, hello: &v1::Hello) -> Result<(), Status> {
+    if hello.node != caller.node {
+        Meter::count(&calls.meter.closed, "wrong_node");
+        tracing::warn!(claimed = %hello.node.escape_debug(), token = %caller.node, "a node claims to be another");
+        return Err(Status::permission_denied(
+            "the token is bound to another node",
+        ));
+    }
+    if !hello
+        .protocol_versions
+        .contains(&node_api::PROTOCOL_VERSION)
+    {
+        Meter::count(&calls.meter.closed, "protocol");
+        let ours = node_api::PROTOCOL_VERSION;
+        return Err(Status::failed_precondition(format!(
+            "this operator speaks version {ours}"
+        )));
+    }
+    let lists = hello.addresses.len() <= 32 && hello.capabilities.len() <= 128;
+    let texts = hello.addresses.iter().chain(&hello.capabilities);
+    let short = texts
+        .chain([&hello.shim_version, &hello.wasmtime_version])
+        .all(|text| text.len() <= 256);
+    if !lists || !short {
+        Meter::count(&calls.meter.closed, End::Malformed.label());
+        return Err(Status::invalid_argument("Hello is too long"));
+    }
+    Ok(())
+}
+
+/// Everything that must be undone when the stream ends, however it ends.
+struct Registered {
+    calls: Arc<Calls>,
+    stream: u64,
+    session: SessionId,
+    _held: Held,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.calls.tables.close(self.stream);
+        self.calls.fleet.gone(&self.session);
+        self.calls.meter.streams.dec();
+    }
+}
+
+struct Node {
+    caller: Identity,
+    have: u64,
+    peer: Option<Peer>,
+    registered: Registered,
+}
+
+impl Node {
+    async fn serve(
+        self,
+        opening: Opening,
+        inbound: Streaming<Sized>,
+        sender: mpsc::Sender<Result<Bytes, Status>>,
+    ) {
+        let calls = &self.registered.calls;
+        calls.meter.streams.inc();
+        let resumed = opening.snapshot.is_none();
+        let progress = Progress {
+            sent: AtomicU64::new(self.have),
+            counters_wanted: Notify::new(),
+        };
+        let mut reader = Reader::new(calls, &self.registered.session, &progress);
+        let mut writer = Writer {
+            calls,
+            node: &self.caller.node,
+            queue: &opening.queue,
+            sender: &sender,
+            progress: &progress,
+            version: if resumed { self.have } else { 0 },
+        };
+        let end = tokio::select! {
+            end = reader.run(inbound) => end,
+            end = writer.run(opening.snapshot) => end,
+            () = sender.closed() => End::Left,
+            () = tokio::time::sleep_until(self.caller.until) => End::Reauthenticate,
+            () = calls.stop.cancelled() => End::Stopping,
+        };
+        tracing::info!(node = %self.caller.node, reason = end.label(), "node stream ended");
+        Meter::count(&calls.meter.closed, end.label());
+        let peer = self.peer;
+        // the next stream of this node must not find itself counted as one too many
+        drop(self.registered);
+        if end != End::Left {
+            let farewell = sender.send(Ok(end.goodbye()));
+            let taken = tokio::time::timeout(FAREWELL, farewell).await;
+            // what waits in the connection's own buffers would keep it and its memory for long
+            if (taken.is_err() || end == End::Slow)
+                && let Some(peer) = peer
+            {
+                peer.cut.cancel();
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Reports of one node.
+
+use std::sync::Arc;
+
+use node_api::v1;
+use node_api::v1::node_message::Kind;
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use super::super::budget::Budget;
+use super::super::calls::Calls;
+use super::super::fleet::{FrameResult, SessionId};
+use super::super::meter::Meter;
+use super::super::wire::Sized;
+use super::{End, Progress};
+
+/// A node that was asked for absolute counters has this many frames' time to send them.
+const GAPS: u32 = 4;
+
+pub(super) struct Reader<'a> {
+    calls: &'a Arc<Calls>,
+    session: &'a SessionId,
+    progress: &'a Progress,
+    budget: Budget,
+    gaps: u32,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        calls: &'a Arc<Calls>,
+        session: &'a SessionId,
+        progress: &'a Progress,
+    ) -> Self {
+        let budget = Budget::new(calls.settings.report_bytes_per_second, 10, Instant::now());
+        Self {
+            calls,
+            session,
+            progress,
+            budget,
+            gaps: 0,
+        }
+    }
+
+    pub(super) async fn run(&mut self, mut inbound: Streaming<Sized>) -> End {
+        loop {
+            let sized = match inbound.message().await {
+                Ok(Some(sized)) => sized,
+                Ok(None) => return End::Left,
+                Err(status) => return ended_by(&status),
+            };
+            let Some(Kind::Report(report)) = sized.message.kind else {
+                // a second Hello, or a kind of a newer node
+                Meter::count(&self.calls.meter.reports, "ignored");
+                continue;
+            };
+            if report.applied_version > self.progress.sent() {
+                return End::AckOfTheFuture;
+            }
+            let report = self.within_budget(report, sized.bytes);
+            let received = self.calls.fleet.report(self.session, report);
+            Meter::count(&self.calls.meter.reports, "taken");
+            if received.dropped {
+                Meter::count(&self.calls.meter.reports, "truncated");
+            }
+            if let Some(result) = received.frame
+                && let Some(end) = self.judge(result)
+            {
+                return end;
+            }
+        }
+    }
+
+    /// Above the budget a report loses its bulk. What it says about revisions is kept: it is told once.
+    fn within_budget(&mut self, mut report: v1::Report, bytes: usize) -> v1::Report {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if !self.budget.take(bytes, Instant::now()) {
+            Meter::count(&self.calls.meter.reports, "over_budget");
+            report.counters = None;
+            report.exceptions_dropped = report
+                .exceptions_dropped
+                .saturating_add(u32::try_from(report.exceptions.len()).unwrap_or(u32::MAX));
+            report.exceptions.clear();
+        }
+        report
+    }
+
+    fn judge(&mut self, result: FrameResult) -> Option<End> {
+        Meter::count(&self.calls.meter.reports, result.label());
+        match result {
+            FrameResult::Applied => self.gaps = 0,
+            FrameResult::Duplicate => {}
+            FrameResult::Gap | FrameResult::Malformed => {
+                self.gaps += 1;
+                if self.gaps == 1 {
+                    self.progress.counters_wanted.notify_one();
+                }
+            }
+        }
+        (self.gaps > GAPS).then_some(End::CountersGap)
+    }
+}
+
+/// A message that is too long or not understood, or a connection that is gone.
+fn ended_by(status: &tonic::Status) -> End {
+    match status.code() {
+        tonic::Code::OutOfRange | tonic::Code::InvalidArgument | tonic::Code::Internal => {
+            End::Malformed
+        }
+        _ => End::Left,
+    }
+}
