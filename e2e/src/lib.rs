@@ -6,5 +6,6 @@
 
 pub mod cluster;
 pub mod image;
+pub mod load;
 pub mod push;
 pub mod selvage;
