@@ -1,6 +1,6 @@
 //! Conditions and phase: what other tools read, derived from the persisted state.
 
-use super::{RolloutState, State};
+use super::{HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor};
 use crate::function::Function;
 
 /// `status.phase`: a summary, never logic.
@@ -120,6 +120,151 @@ pub fn conditions(
     blocked: Option<&Blocked>,
     sentence: &str,
 ) -> Vec<Condition> {
-    let _ = (function, blocked, sentence, state);
-    Vec::new()
+    let (running, reason) = progressing(state);
+    let (ready, why) = ready(function, state, blocked, reason);
+    let stalled = !ready && is_stalled(state, blocked);
+    let text = blocked.map_or(sentence, |b| b.message.as_str());
+    let n = &state.nodes;
+    let spread = n.applied >= n.desired;
+    let (healthy, health) = match &state.unhealthy {
+        None => (true, "stable is not failing hard".to_owned()),
+        Some(what) => (false, what.clone()),
+    };
+    let of = |kind, status, reason: &str, message: &str| Condition {
+        kind,
+        status,
+        reason: reason.into(),
+        message: message.into(),
+    };
+    let quiet = if ready { "Ready" } else { why };
+    vec![
+        of(ConditionType::Ready, ready, why, text),
+        of(ConditionType::Reconciling, !ready && !stalled, quiet, text),
+        of(ConditionType::Stalled, stalled, quiet, text),
+        of(ConditionType::Progressing, running, reason, sentence),
+        of(
+            ConditionType::Distributed,
+            spread,
+            if spread { "Distributed" } else { "NodesBehind" },
+            &distribution(state),
+        ),
+        of(
+            ConditionType::Healthy,
+            healthy,
+            if healthy {
+                "StableServes"
+            } else {
+                "StableFailing"
+            },
+            &health,
+        ),
+    ]
+}
+
+fn distribution(state: &RolloutState) -> String {
+    let n = &state.nodes;
+    let first = n
+        .problem
+        .as_ref()
+        .map(|p| format!(", first {} ({})", p.node, p.reason))
+        .unwrap_or_default();
+    format!(
+        "{} of {} nodes serve the present share{first}",
+        n.applied, n.desired
+    )
+}
+
+/// `Progressing`, by the table of transitions: the row that describes where the rollout is now.
+fn progressing(state: &RolloutState) -> (bool, &'static str) {
+    let fallback = (false, "Idle");
+    present(state)
+        .and_then(|kind| kind.telling().progressing)
+        .unwrap_or(fallback)
+}
+
+fn present(state: &RolloutState) -> Option<TransitionKind> {
+    if let Some(x) = &state.rejected {
+        return Some(match x.reason.as_str() {
+            _ if state.state == State::Failed && x.reason != "Aborted" => {
+                TransitionKind::FirstFailed
+            }
+            "Aborted" => TransitionKind::Aborted,
+            "GateFailed" => TransitionKind::GateBad,
+            "LoadFailed" | "LoadDeadlineExceeded" => TransitionKind::LoadFailed,
+            _ => TransitionKind::CheckBad,
+        });
+    }
+    let Some(r) = &state.rollout else {
+        return state.history.first().map(|h| match h.outcome {
+            Outcome::Promoted => TransitionKind::Promoted,
+            _ => TransitionKind::Withdrawn,
+        });
+    };
+    let waits = |w: &WaitingFor| r.flags.waiting_for.contains(w);
+    if let Some(p) = &r.flags.paused {
+        return Some(if p.reason == "StateLost" {
+            TransitionKind::StateLost
+        } else {
+            TransitionKind::Paused
+        });
+    }
+    if let Some(h) = &r.flags.hold {
+        return Some(TransitionKind::of_hold(h.reason));
+    }
+    if waits(&WaitingFor::Approval) {
+        return Some(TransitionKind::ApprovalNeeded);
+    }
+    let evidence = [
+        WaitingFor::Requests,
+        WaitingFor::Traffic,
+        WaitingFor::Evidence,
+        WaitingFor::Coverage,
+    ];
+    Some(match state.state {
+        State::Loading if r.plan.kind == PlanKind::Revert => TransitionKind::RevertStarted,
+        State::Loading => TransitionKind::Started,
+        State::Queued => TransitionKind::Loaded,
+        State::Baking => TransitionKind::BakeStarted,
+        _ if evidence.iter().any(waits) => TransitionKind::AwaitingEvidence,
+        _ => TransitionKind::NextStep,
+    })
+}
+
+fn ready<'t>(
+    function: &Function,
+    state: &RolloutState,
+    blocked: Option<&'t Blocked>,
+    progressing: &'t str,
+) -> (bool, &'t str) {
+    if let Some(b) = blocked {
+        return (false, &b.reason);
+    }
+    if state.state != State::Idle {
+        return (false, progressing);
+    }
+    let n = &state.nodes;
+    match &state.stable {
+        None => (false, "Pending"),
+        Some(_) if function.suspend => (false, "Suspended"),
+        Some(_) if n.live == 0 => (false, "NoNodes"),
+        Some(_) if !function.policy.nodes.min_loaded.reached(n.loaded, n.live) => {
+            (false, "NodesNotReady")
+        }
+        Some(_) => (true, progressing),
+    }
+}
+
+/// Nothing will change by itself.
+fn is_stalled(state: &RolloutState, blocked: Option<&Blocked>) -> bool {
+    if let Some(b) = blocked {
+        return b.permanent;
+    }
+    let late = |r: &HoldReason| {
+        matches!(
+            r,
+            HoldReason::LoadDeadlineExceeded | HoldReason::DeadlineExceeded
+        )
+    };
+    let hold = state.rollout.as_ref().and_then(|r| r.flags.hold.as_ref());
+    state.rejected.is_some() || hold.map(|h| h.reason).as_ref().is_some_and(late)
 }

@@ -50,7 +50,9 @@ pub fn due(now: Timestamp, function: &Function, state: &RolloutState) -> Due {
             .as_ref()
             .is_some_and(|h| h.reason.stops_clock());
     Due {
-        look: state.state.is_exposed() && !stopped && now >= next_look(now, state).unwrap_or(now),
+        look: state.state.is_exposed()
+            && !stopped
+            && next_look(now, state).is_some_and(|t| t <= now),
         traffic: matches!(state.state, State::Loading | State::Queued)
             && state.stable.is_some()
             && rollout.plan.needs_traffic(),
@@ -72,7 +74,12 @@ pub(super) fn next_look(now: Timestamp, state: &RolloutState) -> Option<Timestam
         .analysis
         .as_ref()
         .map_or(rollout.step_started_at, |a| a.looked_at);
-    Some(later(last.min(now), rollout.plan.analysis.look_period))
+    let tried = rollout
+        .flags
+        .unmeasured
+        .as_ref()
+        .map_or(last, |u| u.tried_at.max(last));
+    Some(later(tried.min(now), rollout.plan.analysis.look_period))
 }
 
 /// `at + by`, at most the end of time.

@@ -39,7 +39,7 @@ pub struct NodesView {
     pub revisions: Vec<RevisionOnNodes>,
     /// Pair that `applied` is about.
     pub pair: Pair,
-    /// Live nodes that have loaded the candidate and acknowledged `pair` or a greater one.
+    /// Live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater one.
     pub applied: u32,
     /// Largest pair of this function that any node ever acknowledged.
     pub highest_pair: Option<Pair>,
@@ -107,6 +107,8 @@ pub enum Measured {
 /// One evaluation of the increments since the last one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Look {
+    /// The candidate it is about.
+    pub revision: String,
     /// Looks of this rollout including this one; a look whose number is not the next one is not counted.
     pub number: u64,
     /// When.

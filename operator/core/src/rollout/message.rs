@@ -2,12 +2,337 @@
 
 use jiff::Timestamp;
 
-use super::RolloutState;
-use crate::function::Function;
+use super::decision::since;
+use super::{
+    Figures, HoldReason, PlanKind, Rejected, Rollout, RolloutState, State, WaitingFor, Weight,
+    words,
+};
+use crate::function::{Function, Verb};
 
-/// `status.message`: where the rollout stands and why, in one or two sentences.
+/// `status.message`: where the rollout stands and why, in one to three sentences.
 #[must_use]
 pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> String {
-    let _ = (now, function);
-    state.state.as_str().to_owned()
+    if let Some(rejected) = &state.rejected {
+        return rejection(now, function, state, rejected);
+    }
+    let Some(r) = &state.rollout else {
+        return rest(function, state);
+    };
+    let mut parts = Vec::new();
+    if let Some(p) = &r.flags.paused {
+        parts.push(paused(function, state, &p.reason, &p.by));
+    }
+    if let Some(h) = &r.flags.hold {
+        parts.push(format!("held: {}.", h.message));
+    }
+    // under a hold that explains everything, figures would only distract
+    let told = r
+        .flags
+        .hold
+        .as_ref()
+        .is_some_and(|h| h.reason != HoldReason::DeadlineExceeded);
+    if !told || state.state == State::Stepping {
+        parts.push(progress(now, function, state, r));
+    }
+    if state.superseded > 1 {
+        parts.push(format!(
+            "Superseded {} times in a row, so nothing was promoted.",
+            state.superseded
+        ));
+    }
+    if r.plan.is_outdated(&function.policy) {
+        parts.push(
+            "The policy was edited since; the edit applies to the next rollout or `retry`.".into(),
+        );
+    }
+    parts.join(" ")
+}
+
+fn rest(function: &Function, state: &RolloutState) -> String {
+    let suspended = if function.suspend {
+        " Suspended: every request gets 503."
+    } else {
+        ""
+    };
+    match &state.stable {
+        Some(s) => format!(
+            "{} is stable and serves all requests.{suspended}",
+            s.revision.name
+        ),
+        None => format!("nothing is served yet.{suspended}"),
+    }
+}
+
+fn rejection(
+    now: Timestamp,
+    function: &Function,
+    state: &RolloutState,
+    rejected: &Rejected,
+) -> String {
+    let again = verb_line(function, state, Verb::Retry);
+    let age = since(rejected.at, now);
+    if age.as_secs() < 120 {
+        return format!("{} Again: {again}", rejected.message);
+    }
+    let what = if rejected.reason == "Aborted" {
+        "aborted"
+    } else {
+        "rolled back"
+    };
+    format!(
+        "not tried again: {} was {what} {} ago ({}). Change it, or {again}",
+        rejected.revision.name,
+        words::span(age),
+        rejected.reason
+    )
+}
+
+fn paused(function: &Function, state: &RolloutState, reason: &str, by: &str) -> String {
+    let resume = verb_line(function, state, Verb::Resume);
+    if reason == "StateLost" {
+        return format!("paused: status was lost, so nothing rises by itself. Go on: {resume}");
+    }
+    let who = if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {by}")
+    };
+    format!("paused{who}; evidence and rollback go on. Go on: {resume}.")
+}
+
+fn progress(now: Timestamp, function: &Function, state: &RolloutState, r: &Rollout) -> String {
+    match state.state {
+        State::Loading if r.plan.kind == PlanKind::First && asked(r) => {
+            waiting(now, function, state, r)
+        }
+        State::Loading => format!("loading: {}.", nodes_behind(state)),
+        State::Queued => waiting(now, function, state, r),
+        State::Stepping | State::Baking => {
+            let figures = state
+                .figures
+                .as_ref()
+                .map(|f| format!("{} ", observed(f)))
+                .unwrap_or_default();
+            let bake = if state.state == State::Baking {
+                "baking at"
+            } else {
+                "at"
+            };
+            format!(
+                "{bake} {}: {figures}{}",
+                r.weight,
+                waiting(now, function, state, r)
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+fn asked(r: &Rollout) -> bool {
+    r.flags.waiting_for.contains(&WaitingFor::Approval)
+}
+
+/// `812 requests, errors 0.12 % against 0.11 % on stable (tolerance +0.5 pp).`
+fn observed(f: &Figures) -> String {
+    let rate = |arm: &super::ArmSums| words::rate(arm.errors, arm.requests);
+    let tolerance = f
+        .metrics
+        .iter()
+        .find(|m| m.name == "errors")
+        .map(|m| format!(" (tolerance {})", words::points(m.tolerance)))
+        .unwrap_or_default();
+    let requests = words::requests(f.candidate.requests);
+    format!(
+        "{requests}, errors {} against {} on stable{tolerance}.",
+        rate(&f.candidate),
+        rate(&f.stable)
+    )
+}
+
+/// What the next raise still waits for.
+fn waiting(now: Timestamp, function: &Function, state: &RolloutState, r: &Rollout) -> String {
+    let next = if state.state == State::Baking {
+        "the end of the bake"
+    } else {
+        "the next step"
+    };
+    if asked(r) {
+        let verb = verb_line(function, state, Verb::Approve);
+        return format!("Waiting for approval: {verb}");
+    }
+    let parts: Vec<String> = r
+        .flags
+        .waiting_for
+        .iter()
+        .filter_map(|w| wait(*w, state, r, next))
+        .collect();
+    let _ = now;
+    if parts.is_empty() {
+        format!("Ready for {next}.")
+    } else {
+        parts.join(" ")
+    }
+}
+
+fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Option<String> {
+    Some(match what {
+        WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
+        WaitingFor::Slot => "Waiting for a place among the concurrent rollouts.".into(),
+        WaitingFor::Window => "Waiting for the end of a freeze.".into(),
+        WaitingFor::Gate => "Waiting for a gate's answer.".into(),
+        WaitingFor::Approval => return None,
+        WaitingFor::Time => {
+            let least = match state.state {
+                State::Baking => r.plan.bake.duration,
+                _ => r
+                    .plan
+                    .steps
+                    .get(r.step)
+                    .map(|s| s.min_duration)
+                    .unwrap_or_default(),
+            };
+            let left = least.saturating_sub(r.active);
+            if left.is_zero() {
+                format!("Two looks are needed before {next}.")
+            } else {
+                format!("At least {} more to {next}.", words::span(left))
+            }
+        }
+        WaitingFor::Requests => {
+            let least = r.plan.steps.get(r.step).map_or(0, |s| s.min_requests);
+            format!(
+                "{} more to {next}.",
+                words::requests(least.saturating_sub(r.step_requests))
+            )
+        }
+        WaitingFor::Traffic => {
+            "The candidate gets no requests; `advance: Time` would go on without.".into()
+        }
+        WaitingFor::Evidence => evidence(state, next)?,
+        WaitingFor::Coverage => {
+            "Waiting for fresh samples from the nodes with most requests.".into()
+        }
+    })
+}
+
+/// `About 150 more requests to the next step, 62 % of the way.`
+fn evidence(state: &RolloutState, next: &str) -> Option<String> {
+    let pass = &state.figures.as_ref()?.pass;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 0..=99 before the cast"
+    )]
+    let way = (pass.progress * 100.0).clamp(0.0, 99.0) as u32;
+    Some(match pass.need_requests {
+        Some(n) if n > 0 => format!("About {n} more requests to {next}, {way} % of the way."),
+        _ => format!("Evidence is {way} % of the way to {next}."),
+    })
+}
+
+/// `11 of 11 failed, 1 of 97 on stable. Evidence 236 to 1, limit 100 to 1`
+pub(super) fn decisive(state: &RolloutState) -> Option<String> {
+    let d = state.figures.as_ref()?.decisive.as_ref()?;
+    Some(format!(
+        "{} of {} {}, {} of {} on stable. Evidence {}, limit {}",
+        d.candidate.1,
+        d.candidate.0,
+        words::event(&d.metric),
+        d.stable.1,
+        d.stable.0,
+        words::odds(d.ln_e),
+        words::odds(d.ln_limit)
+    ))
+}
+
+/// `3 of 40 nodes have not loaded checkout-7d4c9e21ab, first node-17 (Unauthorized)`
+pub(super) fn nodes_behind(state: &RolloutState) -> String {
+    let n = &state.nodes;
+    let name = state
+        .rollout
+        .as_ref()
+        .map_or("it", |r| r.candidate.revision.name.as_str());
+    let first = n
+        .problem
+        .as_ref()
+        .map(|p| format!(", first {} ({})", p.node, p.reason))
+        .unwrap_or_default();
+    match n.live.saturating_sub(n.loaded) {
+        _ if n.live == 0 => format!("none of {} nodes can be reached", n.desired),
+        0 => {
+            let late = n.live.saturating_sub(n.applied);
+            format!(
+                "{late} of {} nodes have not acknowledged the share{first}",
+                n.live
+            )
+        }
+        late => format!("{late} of {} nodes have not loaded {name}{first}", n.live),
+    }
+}
+
+/// The sentence of a raise.
+pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
+    let who = by
+        .filter(|b| !b.is_empty())
+        .map(|b| format!(", by {b}"))
+        .unwrap_or_default();
+    let name = &r.candidate.revision.name;
+    if state == State::Baking {
+        let control = if r.weight == Weight::FULL {
+            "stable keeps nothing".into()
+        } else {
+            format!("stable keeps {}", r.weight.rest())
+        };
+        return format!(
+            "{name} bakes at {} for {}, {control}{who}",
+            r.weight,
+            words::span(r.plan.bake.duration)
+        );
+    }
+    format!(
+        "{name} is at {} (step {} of {}){who}",
+        r.weight,
+        r.step + 1,
+        r.plan.steps.len()
+    )
+}
+
+/// The sentence with which a person is asked.
+pub(super) fn approval(function: &Function, state: &RolloutState, gates: &[String]) -> String {
+    let line = verb_line(function, state, Verb::Approve);
+    format!("approval is needed ({}): {line}", gates.join(", "))
+}
+
+/// A line that gives a verb, with a value that has not been used yet.
+pub(super) fn verb_line(function: &Function, state: &RolloutState, verb: Verb) -> String {
+    let rejected = state
+        .rejected
+        .as_ref()
+        .map(|r| (r.revision.name.as_str(), r.attempt));
+    let running = state
+        .rollout
+        .as_ref()
+        .map(|r| (r.candidate.revision.name.as_str(), r.attempt));
+    let (revision, attempt) = running.or(rejected).unwrap_or_default();
+    let record = state.verbs.iter().find(|v| v.verb == verb);
+    let step = state.rollout.as_ref().map_or(0, |r| r.step);
+    let pinned = matches!(verb, Verb::Approve | Verb::Promote) && state.state == State::Stepping;
+    let first = if pinned {
+        format!("{revision}/step-{step}")
+    } else {
+        revision.to_owned()
+    };
+    let used =
+        |value: &str| record.is_some_and(|r| r.value == value || (r.bare && !value.contains('/')));
+    let tokens = (attempt + 1..).map(|n| format!("{revision}/{n}"));
+    let value = std::iter::once(first.clone())
+        .chain(tokens)
+        .find(|v| !used(v))
+        .unwrap_or(first);
+    format!(
+        "kubectl -n {} annotate ef {} selvage.dev/{}={value} --overwrite",
+        function.namespace,
+        function.name,
+        verb.as_str()
+    )
 }

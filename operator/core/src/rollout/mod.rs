@@ -22,6 +22,7 @@ mod shares;
 mod state;
 mod transition;
 mod weight;
+mod words;
 
 pub use conditions::{Blocked, Condition, ConditionType, Phase, conditions, phase};
 pub use decide::decide;

@@ -3,8 +3,6 @@
 //! Tolerances chosen after seeing data would void the guarantee, and an edited list of steps must not make a
 //! running rollout jump; so an edit applies to the next rollout.
 
-use std::time::Duration;
-
 use super::{
     AnalysisPolicy, BakePolicy, Gate, GateAt, Holdback, NodesPolicy, Policy, Step, StepWeight,
     Strategy, Weight,
@@ -97,23 +95,23 @@ impl Plan {
 
     /// Replaces `Auto` by figures and drops listed steps that would hardly be a step after the first.
     #[must_use]
-    pub fn sized(mut self, traffic: Traffic) -> Self {
+    pub fn sized(self, traffic: Traffic) -> Self {
+        self.placed(auto(traffic, 0.50), auto(traffic, 0.10))
+    }
+
+    fn placed(mut self, first: Weight, holdback: Weight) -> Self {
         if self.bake.holdback == Holdback::Auto {
-            self.bake.holdback = Holdback::Fixed(auto(traffic, 0.10));
+            self.bake.holdback = Holdback::Fixed(holdback);
         }
         if self
             .steps
             .first()
             .is_some_and(|s| s.weight == StepWeight::Auto)
         {
-            let first = auto(traffic, 0.50);
             // compared as whole numbers, so that 1.5 × 1 % drops 1.5 % exactly
             let close = |w: Weight| w.parts() * 2 <= first.parts() * 3;
-            let mut index = 0;
-            self.steps.retain(|s| {
-                index += 1;
-                index == 1 || !matches!(s.weight, StepWeight::Fixed(w) if close(w))
-            });
+            self.steps
+                .retain(|s| !matches!(s.weight, StepWeight::Fixed(w) if close(w)));
             if let Some(step) = self.steps.first_mut() {
                 step.weight = StepWeight::Fixed(first);
             }
@@ -123,6 +121,16 @@ impl Plan {
         self.steps
             .retain(|s| !matches!(s.weight, StepWeight::Fixed(w) if w > top));
         self
+    }
+
+    /// Whether this is no longer what the policy says.
+    #[must_use]
+    pub fn is_outdated(&self, policy: &Policy) -> bool {
+        let mut fresh = Self::freeze(policy, self.kind);
+        if !self.needs_traffic() {
+            fresh = fresh.placed(self.weight(0), self.final_weight().rest());
+        }
+        fresh != *self
     }
 
     /// The candidate's share during the bake.
@@ -148,12 +156,6 @@ impl Plan {
     #[must_use]
     pub fn is_last(&self, step: usize) -> bool {
         step + 1 >= self.steps.len()
-    }
-
-    /// How long the bake takes in active time.
-    #[must_use]
-    pub fn bake_duration(&self) -> Duration {
-        self.bake.duration
     }
 }
 

@@ -410,6 +410,8 @@ pub struct Unmeasured {
     pub kind: UnmeasuredKind,
     /// What the source said, at most a line.
     pub message: String,
+    /// When it was last asked.
+    pub tried_at: Timestamp,
 }
 
 /// How samples are missing.
@@ -472,8 +474,8 @@ pub struct VerbRecord {
     pub at: Timestamp,
     /// Field manager.
     pub by: String,
-    /// The attempt it was seen in: a bare revision fires once per attempt.
-    pub attempt: u32,
+    /// A bare revision was already acted on in the present attempt, and so is not again.
+    pub bare: bool,
     /// Acted on, or why not.
     pub result: VerbResult,
 }

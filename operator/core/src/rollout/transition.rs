@@ -1,5 +1,7 @@
 //! The one table from transition to Event, condition and metric. Everything that tells people reads it.
 
+use super::HoldReason;
+
 /// A transition of the machine that leaves a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -40,6 +42,8 @@ pub enum TransitionKind {
     Braked,
     /// 16: no control exists to lower towards, so everybody goes back.
     BrakedOff,
+    /// 17: nothing happened; some check has not enough yet.
+    AwaitingEvidence,
     /// 18: the step takes too long.
     Deadline,
     /// 18: the same, and the user wants everybody back then.
@@ -166,6 +170,11 @@ impl TransitionKind {
             Self::GateBad => warning(14, "RolledBack", false, "GateFailed"),
             Self::Braked => warning(16, "Braked", true, "Held"),
             Self::BrakedOff => warning(16, "RolledBack", false, "RolledBack"),
+            Self::AwaitingEvidence => Telling {
+                row: 17,
+                event: None,
+                progressing: Some((true, "AwaitingEvidence")),
+            },
             Self::Deadline => warning(18, "Held", true, "DeadlineExceeded"),
             Self::DeadlineRollback => warning(18, "RolledBack", false, "RolledBack"),
             Self::NoAnswer => warning(19, "Held", true, "PrometheusUnavailable"),
@@ -236,6 +245,7 @@ impl TransitionKind {
             Self::GateBad => "GateBad",
             Self::Braked => "Braked",
             Self::BrakedOff => "BrakedOff",
+            Self::AwaitingEvidence => "AwaitingEvidence",
             Self::Deadline => "Deadline",
             Self::DeadlineRollback => "DeadlineRollback",
             Self::NoAnswer => "NoAnswer",
@@ -264,6 +274,23 @@ impl TransitionKind {
         }
     }
 
+    /// What a hold of this reason is told as.
+    #[must_use]
+    pub const fn of_hold(reason: HoldReason) -> Self {
+        match reason {
+            HoldReason::Suspended => Self::Suspended,
+            HoldReason::NoNodes => Self::NoNodes,
+            HoldReason::Brake => Self::Braked,
+            HoldReason::PrometheusUnavailable => Self::NoAnswer,
+            HoldReason::SamplesMissing => Self::NothingUsable,
+            HoldReason::SharedFailure => Self::SharedFailure,
+            HoldReason::NodesNotReady => Self::NodesNotReady,
+            HoldReason::ShareMismatch => Self::ShareMismatch,
+            HoldReason::LoadDeadlineExceeded => Self::LoadDeadline,
+            HoldReason::DeadlineExceeded => Self::Deadline,
+        }
+    }
+
     /// The inverse of [`TransitionKind::as_str`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -271,7 +298,7 @@ impl TransitionKind {
     }
 
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::FirstStarted,
         Self::FirstPromoted,
         Self::FirstFailed,
@@ -290,6 +317,7 @@ impl TransitionKind {
         Self::GateBad,
         Self::Braked,
         Self::BrakedOff,
+        Self::AwaitingEvidence,
         Self::Deadline,
         Self::DeadlineRollback,
         Self::NoAnswer,

@@ -1,11 +1,31 @@
-//! The decision. Transitions land one by one; so far a state stays as it is.
+//! The decision: one call goes as far as the evidence reaches.
+//!
+//! A call takes the facts in once ([`intake`]), then lets the first rule that fires change the state, again and again
+//! until none does ([`precedence`]), so that deciding twice at one instant changes nothing more. Every change of what nodes
+//! are told gets a new pair; a raise needs an acknowledgement and looks after it, so at most one happens per call.
+
+mod baking;
+mod gates;
+mod holds;
+mod intake;
+mod loading;
+mod lowering;
+mod precedence;
+mod stepping;
+mod turn;
+mod verbs;
+mod wish;
 
 use jiff::Timestamp;
 
+use self::turn::Turn;
 use super::{Decision, Evidence, RolloutState};
 use crate::function::Function;
 
-/// What comes next.
+/// More changes than any chain of rules makes in one call.
+const MOST_CHANGES: usize = 16;
+
+/// What comes next. Never fails: whatever the evidence lacks, holds.
 #[must_use]
 pub fn decide(
     now: Timestamp,
@@ -13,12 +33,12 @@ pub fn decide(
     state: &RolloutState,
     evidence: &Evidence,
 ) -> Decision {
-    let _ = (now, function, evidence);
-    Decision {
-        state: state.clone(),
-        wake_at: None,
-        transitions: Vec::new(),
-        persist: false,
-        hint: None,
+    let mut turn = Turn::new(now, function, state, evidence);
+    intake::facts(&mut turn);
+    for _ in 0..MOST_CHANGES {
+        if !precedence::first_that_fires(&mut turn) {
+            break;
+        }
     }
+    turn.finish()
 }

@@ -1,0 +1,113 @@
+//! Gates: who is asked before a raise, and what they said.
+
+use super::turn::Turn;
+use crate::rollout::{Gate, GateAt, GateKind, GateVerdict, State, TransitionKind, WaitingFor};
+
+/// Gates that stand before the next raise from where the rollout is.
+fn ahead<'t>(turn: &'t Turn<'_>) -> impl Iterator<Item = (&'t Gate, String)> {
+    let state = turn.state.state;
+    turn.state.rollout.iter().flat_map(move |r| {
+        let named = r
+            .plan
+            .steps
+            .get(r.step)
+            .map(|s| s.gates.as_slice())
+            .unwrap_or_default();
+        let last = r.plan.is_last(r.step);
+        r.plan.gates.iter().filter_map(move |g| {
+            let applies = match (state, g.at) {
+                (State::Loading | State::Queued, GateAt::Start) => true,
+                (State::Queued, GateAt::Promotion) => r.plan.steps.is_empty(),
+                (State::Stepping, GateAt::Step) => named.contains(&g.name),
+                (State::Stepping, GateAt::Promotion) => last,
+                (State::Baking, GateAt::Bake) => true,
+                _ => false,
+            };
+            let key = if g.at == GateAt::Step {
+                format!("{}/step-{}", g.name, r.step)
+            } else {
+                g.name.clone()
+            };
+            applies.then_some((g, key))
+        })
+    })
+}
+
+fn verdict(turn: &Turn<'_>, gate: &Gate) -> GateVerdict {
+    let answer = turn.evidence.gates.iter().find(|a| a.gate == gate.name);
+    answer.map_or(GateVerdict::Wait, |a| a.verdict.clone())
+}
+
+/// A program that was asked here said no.
+pub(super) fn bad(turn: &Turn<'_>) -> Option<(String, String)> {
+    ahead(turn)
+        .filter(|(g, _)| g.kind == GateKind::External)
+        .find_map(|(g, _)| match verdict(turn, g) {
+            GateVerdict::Bad(message) => Some((g.name.clone(), message)),
+            GateVerdict::Good | GateVerdict::Wait => None,
+        })
+}
+
+/// Approvals that are missing here.
+pub(super) fn unapproved(turn: &Turn<'_>) -> Vec<String> {
+    let approved = turn
+        .state
+        .rollout
+        .as_ref()
+        .map(|r| r.approved.as_slice())
+        .unwrap_or_default();
+    ahead(turn)
+        .filter(|(g, key)| g.kind == GateKind::Approval && !approved.contains(key))
+        .map(|(_, key)| key)
+        .collect()
+}
+
+/// What of the gates ahead is still open. A person is asked when `reached`, once, and stays asked until they answer.
+pub(super) fn open(turn: &mut Turn<'_>, reached: bool) -> Vec<WaitingFor> {
+    let approved = |turn: &Turn<'_>| {
+        turn.state
+            .rollout
+            .as_ref()
+            .map(|r| r.approved.clone())
+            .unwrap_or_default()
+    };
+    let done = approved(turn);
+    let program = ahead(turn).any(|(g, key)| {
+        g.kind == GateKind::External
+            && verdict(turn, g) != GateVerdict::Good
+            && !done.contains(&key)
+    });
+    let people = unapproved(turn);
+    let asked = turn
+        .state
+        .rollout
+        .as_ref()
+        .is_some_and(|r| r.flags.waiting_for.contains(&WaitingFor::Approval));
+    let mut open = Vec::new();
+    if program {
+        open.push(WaitingFor::Gate);
+    }
+    if !people.is_empty() && (asked || reached) {
+        open.push(WaitingFor::Approval);
+        if !asked {
+            if let Some(r) = &mut turn.state.rollout {
+                r.flags.waiting_for.push(WaitingFor::Approval);
+            }
+            let text = crate::rollout::message::approval(turn.function, &turn.state, &people);
+            turn.tell(TransitionKind::ApprovalNeeded, text);
+        }
+    }
+    open
+}
+
+/// Opens everything that stands ahead, programs included: a person said so.
+pub(super) fn skip(turn: &mut Turn<'_>) {
+    let keys: Vec<String> = ahead(turn).map(|(_, key)| key).collect();
+    if let Some(r) = &mut turn.state.rollout {
+        for key in keys {
+            if !r.approved.contains(&key) {
+                r.approved.push(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Holds: the share stays for a named reason other than evidence. Each begins and ends with one event.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::lowering::unmeasured;
+use super::turn::Turn;
+use crate::rollout::decision::{later, since};
+use crate::rollout::{
+    Fallback, Flags, Hold, HoldReason, Look, Rollout, Shared, State, TransitionKind,
+    UnmeasuredKind, WaitingFor, words,
+};
+
+/// Without usable samples for this long a rollout is held.
+const UNMEASURED: Duration = Duration::from_secs(60);
+/// Nodes get this long to acknowledge a share, or to be heard of again, before they hold a rollout.
+const NODES_GRACE: Duration = Duration::from_secs(30);
+/// After a brake.
+pub(super) const BRAKE: Duration = Duration::from_secs(300);
+/// Stable must meet its objective for this long before a shared failure is over.
+const SHARED_OVER: Duration = Duration::from_secs(300);
+
+/// Rows 8, 18–22, 35: sets, changes or clears the hold.
+pub(super) fn refresh(turn: &mut Turn<'_>) -> bool {
+    let now = turn.now;
+    nodes_short(turn);
+    let Some(r) = &mut turn.state.rollout else {
+        return false;
+    };
+    r.flags
+        .brake
+        .take_if(|b| !b.until_verb && since(b.since, now) >= BRAKE);
+    let held = r.flags.hold.as_ref().map(|h| h.reason);
+    match (cause(turn), held) {
+        (None, None) => false,
+        (None, Some(reason)) => {
+            if let Some(r) = &mut turn.state.rollout {
+                let hold = r.flags.hold.take();
+                let time = hold.map_or(Duration::ZERO, |h| since(h.since, now));
+                let text = format!(
+                    "the hold is over ({}, {})",
+                    reason.as_str(),
+                    words::span(time)
+                );
+                turn.tell(TransitionKind::Resumed, text);
+            }
+            true
+        }
+        (Some((reason, message)), _) => {
+            let new = held != Some(reason);
+            set(turn, reason, message.clone());
+            // a brake was told when it happened, also if another reason came between
+            if new && reason != HoldReason::Brake {
+                turn.tell(TransitionKind::of_hold(reason), format!("held: {message}"));
+            }
+            new
+        }
+    }
+}
+
+/// Sets the hold, keeping its begin if the reason is the same.
+pub(super) fn set(turn: &mut Turn<'_>, reason: HoldReason, message: String) {
+    let now = turn.now;
+    if let Some(r) = &mut turn.state.rollout {
+        let since = r
+            .flags
+            .hold
+            .as_ref()
+            .filter(|h| h.reason == reason)
+            .map_or(now, |h| h.since);
+        r.flags.hold = Some(Hold {
+            reason,
+            since,
+            message,
+        });
+    }
+}
+
+fn nodes_short(turn: &mut Turn<'_>) {
+    let now = turn.now;
+    let followed = follows(turn);
+    let watched = matches!(
+        turn.state.state,
+        State::Queued | State::Stepping | State::Baking
+    );
+    if let Some(r) = &mut turn.state.rollout {
+        match (watched, followed) {
+            (true, false) => r.flags.short_since = r.flags.short_since.or(Some(now)),
+            _ => r.flags.short_since = None,
+        }
+    }
+}
+
+/// Enough of the live nodes have loaded the candidate and acknowledged its present share.
+pub(super) fn follows(turn: &Turn<'_>) -> bool {
+    let nodes = &turn.evidence.nodes;
+    let Some(r) = &turn.state.rollout else {
+        return false;
+    };
+    nodes.live > 0
+        && nodes.pair == turn.state.pair
+        && r.plan.nodes.min_loaded.reached(nodes.applied, nodes.live)
+}
+
+/// The first of the reasons that apply.
+fn cause(turn: &Turn<'_>) -> Option<(HoldReason, String)> {
+    let r = turn.state.rollout.as_ref()?;
+    HoldReason::ALL
+        .into_iter()
+        .find_map(|reason| text(turn, r, reason).map(|t| (reason, t)))
+}
+
+fn text(turn: &Turn<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
+    let (now, flags, exposed) = (turn.now, &r.flags, turn.state.state.is_exposed());
+    match reason {
+        HoldReason::Suspended => turn
+            .function
+            .suspend
+            .then(|| "the function is suspended".into()),
+        HoldReason::NoNodes => no_nodes(turn, flags),
+        HoldReason::Brake => flags.brake.map(|_| braked_text(turn)),
+        HoldReason::PrometheusUnavailable => unmeasured_text(turn, r, UnmeasuredKind::NoAnswer),
+        HoldReason::SamplesMissing => unmeasured_text(turn, r, UnmeasuredKind::NothingUsable),
+        HoldReason::SharedFailure => flags
+            .shared
+            .as_ref()
+            .map(|s| format!("{}, so the cause is shared", s.message)),
+        HoldReason::NodesNotReady => {
+            let short = flags
+                .short_since
+                .is_some_and(|t| since(t, now) >= NODES_GRACE);
+            short.then(|| crate::rollout::message::nodes_behind(&turn.state))
+        }
+        HoldReason::ShareMismatch => match turn.look {
+            Some(look) => look.share_mismatch.clone(),
+            None => flags
+                .hold
+                .as_ref()
+                .filter(|h| exposed && h.reason == reason)
+                .map(|h| h.message.clone()),
+        },
+        HoldReason::LoadDeadlineExceeded => load_deadline(turn, r),
+        HoldReason::DeadlineExceeded => {
+            let step = r
+                .plan
+                .steps
+                .get(r.step)
+                .filter(|_| turn.state.state == State::Stepping)?;
+            let over = r.active >= step.deadline && step.on_deadline == Fallback::Hold;
+            over.then(|| {
+                format!(
+                    "the step has taken longer than {}; evidence goes on",
+                    words::span(step.deadline)
+                )
+            })
+        }
+    }
+}
+
+fn no_nodes(turn: &Turn<'_>, flags: &Flags) -> Option<String> {
+    let nodes = &turn.evidence.nodes;
+    if nodes.desired == 0 {
+        return Some("no node matches the placement".into());
+    }
+    let unreached = nodes.live == 0
+        && flags
+            .unreached_since
+            .is_some_and(|t| since(t, turn.now) >= NODES_GRACE);
+    unreached.then(|| format!("none of {} nodes can be reached", nodes.desired))
+}
+
+fn load_deadline(turn: &Turn<'_>, r: &Rollout) -> Option<String> {
+    let nodes = &r.plan.nodes;
+    let over = turn.state.state == State::Loading
+        && r.active >= nodes.load_deadline
+        && nodes.on_load_deadline == Fallback::Hold
+        && !super::loading::loaded(turn);
+    over.then(|| {
+        let behind = crate::rollout::message::nodes_behind(&turn.state);
+        format!(
+            "{behind} within {}; they go on trying",
+            words::span(nodes.load_deadline)
+        )
+    })
+}
+
+fn unmeasured_text(turn: &Turn<'_>, r: &Rollout, kind: UnmeasuredKind) -> Option<String> {
+    let u = r
+        .flags
+        .unmeasured
+        .as_ref()
+        .filter(|u| u.kind == kind && turn.state.state.is_exposed())?;
+    let time = since(u.since, turn.now);
+    let share = r.weight;
+    (time >= UNMEASURED).then(|| {
+        let what = unmeasured(kind);
+        format!(
+            "{what} for {} ({}). The share stays at {share}; nothing is rolled back for this",
+            words::span(time),
+            u.message
+        )
+    })
+}
+
+/// What a brake hold says.
+pub(super) fn braked_text(turn: &Turn<'_>) -> String {
+    let until_verb = turn
+        .state
+        .rollout
+        .as_ref()
+        .and_then(|r| r.flags.brake)
+        .is_some_and(|b| b.until_verb);
+    let end = if until_verb {
+        crate::rollout::message::verb_line(
+            turn.function,
+            &turn.state,
+            crate::function::Verb::Resume,
+        )
+    } else {
+        format!("it may rise again after {}", words::span(BRAKE))
+    };
+    format!("too many requests fail, on whichever revision; {end}")
+}
+
+/// Takes in what a look says about both arms and the objective.
+pub(super) fn shared(flags: &mut Flags, look: &Look, now: Timestamp) {
+    if let Some(message) = &look.shared_failure {
+        let since = flags.shared.as_ref().map_or(now, |s| s.since);
+        flags.shared = Some(Shared {
+            since,
+            stable_ok_since: None,
+            message: message.clone(),
+        });
+    } else if let Some(s) = &mut flags.shared {
+        s.stable_ok_since = if look.stable_meets_slo {
+            s.stable_ok_since.or(Some(now))
+        } else {
+            None
+        };
+        if s.stable_ok_since
+            .is_some_and(|t| since(t, now) >= SHARED_OVER)
+        {
+            flags.shared = None;
+        }
+    }
+}
+
+/// Whether a hold stops raises; a deadline alone does not.
+pub(super) fn blocks(flags: &Flags) -> bool {
+    flags.paused.is_some()
+        || flags
+            .hold
+            .as_ref()
+            .is_some_and(|h| h.reason != HoldReason::DeadlineExceeded)
+}
+
+/// When a hold might begin or end.
+pub(super) fn limits(r: &Rollout) -> Vec<Timestamp> {
+    let f = &r.flags;
+    let mut times = Vec::new();
+    if let Some(u) = &f.unmeasured {
+        times.push(later(u.since, UNMEASURED));
+        times.push(later(u.since, r.plan.analysis.max_unknown));
+    }
+    times.extend(
+        [f.short_since, f.unreached_since]
+            .into_iter()
+            .flatten()
+            .map(|t| later(t, NODES_GRACE)),
+    );
+    times.extend(
+        f.brake
+            .filter(|b| !b.until_verb)
+            .map(|b| later(b.since, BRAKE)),
+    );
+    times
+}
+
+/// Sets what is still waited for, in a fixed order.
+pub(super) fn wait(turn: &mut Turn<'_>, mut waiting: Vec<WaitingFor>) {
+    waiting.sort_unstable();
+    waiting.dedup();
+    if let Some(r) = &mut turn.state.rollout {
+        r.flags.waiting_for = waiting;
+    }
+}

@@ -1,0 +1,240 @@
+//! What a person asks for, by annotation. Each value acts at most once; what has no meaning here is recorded with the reason.
+
+use super::lowering::reject;
+use super::turn::Turn;
+use super::{baking, gates, loading, stepping, wish};
+use crate::function::{Annotation, Verb};
+use crate::rollout::{
+    PassedBy, Paused, PlanKind, State, TransitionKind, VerbRecord, VerbResult, WaitingFor,
+};
+
+/// Longer values are nonsense; only so much of them is compared and kept.
+const MOST_VALUE: usize = 128;
+
+/// Acts on the first fresh annotation among `which`, in their order.
+pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
+    let function = turn.function;
+    let fresh = which.iter().find_map(|verb| {
+        function
+            .verbs
+            .iter()
+            .find(|a| a.verb == *verb && is_fresh(turn, a))
+            .cloned()
+    });
+    let Some(annotation) = fresh else {
+        return false;
+    };
+    let value = kept(&annotation.value);
+    if annotation.verb == Verb::Pause {
+        turn.pause_seen = true;
+    }
+    let result = act(turn, &annotation, &value);
+    record(turn, &annotation, value, result);
+    true
+}
+
+fn kept(value: &str) -> String {
+    value.trim().chars().take(MOST_VALUE).collect()
+}
+
+fn is_fresh(turn: &Turn<'_>, annotation: &Annotation) -> bool {
+    let value = kept(&annotation.value);
+    if value.is_empty() {
+        return false;
+    }
+    let bare = !value.contains('/');
+    match turn.state.verbs.iter().find(|r| r.verb == annotation.verb) {
+        None => true,
+        Some(record) => record.value != value && !(bare && record.bare),
+    }
+}
+
+fn record(turn: &mut Turn<'_>, annotation: &Annotation, value: String, result: Result<(), String>) {
+    let done = result.is_ok();
+    if let Err(why) = &result {
+        let text = format!("{}={value} is ignored: {why}", annotation.verb.as_str());
+        turn.tell(TransitionKind::VerbIgnored, text);
+    }
+    let verbs = &mut turn.state.verbs;
+    let before = verbs
+        .iter()
+        .position(|r| r.verb == annotation.verb)
+        .map(|i| verbs.remove(i));
+    let bare = before.is_some_and(|r| r.bare) || (done && !value.contains('/'));
+    verbs.push(VerbRecord {
+        verb: annotation.verb,
+        // retry begins another attempt, in which nothing has fired yet
+        bare: bare && annotation.verb != Verb::Retry,
+        value,
+        at: turn.now,
+        by: annotation.by.clone(),
+        result: result.map_or_else(VerbResult::Ignored, |()| VerbResult::Done),
+    });
+    verbs.sort_by_key(|r| r.verb);
+    turn.write();
+}
+
+/// Does what the verb says, or says why not.
+fn act(turn: &mut Turn<'_>, annotation: &Annotation, value: &str) -> Result<(), String> {
+    let (name, token) = value
+        .split_once('/')
+        .map_or((value, None), |(n, t)| (n, Some(t)));
+    if annotation.verb == Verb::Retry {
+        return retry(turn, name);
+    }
+    let Some(r) = &turn.state.rollout else {
+        return Err(match &turn.state.rejected {
+            Some(x) if x.revision.name == name => {
+                "it was rolled back; `retry` tries it again".into()
+            }
+            _ => "no rollout is running".into(),
+        });
+    };
+    if r.candidate.revision.name != name {
+        return Err(format!("the candidate is {}", r.candidate.revision.name));
+    }
+    if let Some(n) = token.and_then(|t| t.strip_prefix("step-"))
+        && (turn.state.state != State::Stepping || n.parse() != Ok(r.step))
+    {
+        return Err(format!("step {n} is not the present one"));
+    }
+    let by = annotation.by.as_str();
+    match annotation.verb {
+        Verb::Abort => {
+            reject(
+                turn,
+                TransitionKind::Aborted,
+                "Aborted",
+                Some(String::new()),
+                Some(by.into()),
+            );
+            Ok(())
+        }
+        Verb::Pause => pause(turn, by),
+        Verb::Resume => resume(turn, by),
+        Verb::Approve => approve(turn),
+        Verb::Promote => promote(turn, by),
+        Verb::PromoteFull => promote_full(turn, by),
+        Verb::Retry => retry(turn, name),
+    }
+}
+
+fn by_whom(by: &str) -> String {
+    if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {by}")
+    }
+}
+
+fn pause(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+    let now = turn.now;
+    let Some(r) = &mut turn.state.rollout else {
+        return Ok(());
+    };
+    if r.flags.paused.is_some() {
+        return Err("it is paused already".into());
+    }
+    r.flags.paused = Some(Paused {
+        since: now,
+        by: by.into(),
+        reason: "Paused".into(),
+    });
+    let text = format!(
+        "paused{} at {}; evidence and rollback go on",
+        by_whom(by),
+        r.weight
+    );
+    turn.tell(TransitionKind::Paused, text);
+    Ok(())
+}
+
+fn resume(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+    if turn.pause_seen {
+        return Err("a `pause` came with it".into());
+    }
+    let Some(r) = &mut turn.state.rollout else {
+        return Ok(());
+    };
+    let (paused, braked) = (r.flags.paused.take(), r.flags.brake.take());
+    if paused.is_none() && braked.is_none() {
+        return Err("it is not paused".into());
+    }
+    r.flags
+        .hold
+        .take_if(|h| h.reason == crate::rollout::HoldReason::Brake);
+    turn.tell(TransitionKind::Unpaused, format!("resumed{}", by_whom(by)));
+    Ok(())
+}
+
+fn approve(turn: &mut Turn<'_>) -> Result<(), String> {
+    let awaited = turn
+        .state
+        .rollout
+        .as_ref()
+        .is_some_and(|r| r.flags.waiting_for.contains(&WaitingFor::Approval));
+    let keys = gates::unapproved(turn);
+    if !awaited || keys.is_empty() {
+        return Err("no approval is awaited".into());
+    }
+    if let Some(r) = &mut turn.state.rollout {
+        r.approved.extend(keys);
+        r.flags.waiting_for.retain(|w| *w != WaitingFor::Approval);
+    }
+    Ok(())
+}
+
+fn promote(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+    if let Some(r) = &turn.state.rollout {
+        loading::raisable(r)?;
+    }
+    match turn.state.state {
+        State::Queued => {
+            gates::skip(turn);
+            loading::first_share(turn, Some(by));
+        }
+        State::Stepping => stepping::next(turn, PassedBy::Verb, Some(by)),
+        State::Baking => baking::promote(turn, Some(by)),
+        _ => return Err("nodes are still loading it".into()),
+    }
+    Ok(())
+}
+
+fn promote_full(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+    if let Some(r) = &turn.state.rollout {
+        loading::raisable(r)?;
+        if r.plan.kind == PlanKind::First {
+            return Err("the first revision is served as soon as nodes have it".into());
+        }
+    }
+    match turn.state.state {
+        State::Loading if !loading::loaded(turn) => return Err("nodes are still loading it".into()),
+        State::Loading | State::Queued => loading::size(turn),
+        State::Stepping => (),
+        _ => return Err("it is in the bake already; `promote` ends that".into()),
+    }
+    stepping::to_bake(turn, by);
+    Ok(())
+}
+
+fn retry(turn: &mut Turn<'_>, name: &str) -> Result<(), String> {
+    let Some(rejected) = turn.state.rejected.clone() else {
+        return Err("nothing was rolled back".into());
+    };
+    if rejected.revision.name != name {
+        return Err(format!(
+            "what was rolled back is {}",
+            rejected.revision.name
+        ));
+    }
+    let kind = if turn.state.stable.is_some() {
+        PlanKind::Full
+    } else {
+        PlanKind::First
+    };
+    let attempt = rejected.attempt + 1;
+    wish::start(turn, rejected.revision, kind, attempt);
+    let text = format!("{name} is tried again, attempt {attempt}; nodes load it");
+    turn.tell(TransitionKind::Retried, text);
+    Ok(())
+}

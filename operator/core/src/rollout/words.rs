@@ -1,0 +1,95 @@
+//! How figures read in sentences.
+
+use std::time::Duration;
+
+/// `94 s`, `12 min`, `3 h`, `2 days`: one unit, rounded down. Under a second: `0 s`.
+pub(super) fn span(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7_199 => format!("{} min", s / 60),
+        s @ 7_200..=172_799 => format!("{} h", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// A share of one as percent with at most two decimals: `0.12 %`, `3 %`.
+pub(super) fn percent(share: f64) -> String {
+    let text = format!("{:.2}", share * 100.0);
+    format!("{} %", trimmed(&text))
+}
+
+/// Percentage points, signed: `+0.5 pp`.
+pub(super) fn points(share: f64) -> String {
+    let text = format!("{:+.2}", share * 100.0);
+    format!("{} pp", trimmed(&text))
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_end_matches('0').trim_end_matches('.')
+}
+
+/// Events of requests as a percentage; `no requests` when there were none.
+pub(super) fn rate(events: u64, requests: u64) -> String {
+    if requests == 0 {
+        return "no requests".into();
+    }
+    #[allow(clippy::cast_precision_loss, reason = "shown with two decimals")]
+    percent(events as f64 / requests as f64)
+}
+
+/// `1 request`, `12 requests`.
+pub(super) fn requests(count: u64) -> String {
+    if count == 1 {
+        "1 request".into()
+    } else {
+        format!("{count} requests")
+    }
+}
+
+/// Evidence as odds: `236 to 1`; beyond a million as a power of ten.
+pub(super) fn odds(ln: f64) -> String {
+    if !ln.is_finite() {
+        return "unknown".into();
+    }
+    if ln > 1_000_000_f64.ln() {
+        return format!("over 10^{:.0} to 1", (ln / std::f64::consts::LN_10).floor());
+    }
+    let odds = ln.exp();
+    if odds < 10.0 {
+        format!("{odds:.1} to 1")
+    } else {
+        format!("{odds:.0} to 1")
+    }
+}
+
+/// What counts as an event of a metric, as a verb: `11 of 11 failed`.
+pub(super) fn event(metric: &str) -> String {
+    match metric.split_once('/') {
+        None if metric == "errors" => "failed".into(),
+        None if metric == "clientErrors" => "were 4xx".into(),
+        Some((_, bound)) if metric.starts_with("latency") => format!("took longer than {bound}"),
+        _ => format!("missed {metric}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_like_a_person_says_it() {
+        assert_eq!(span(Duration::from_millis(900)), "0 s");
+        assert_eq!(span(Duration::from_secs(94)), "94 s");
+        assert_eq!(span(Duration::from_secs(600)), "10 min");
+        assert_eq!(span(Duration::from_secs(3 * 3600 + 5)), "3 h");
+        assert_eq!(span(Duration::from_secs(3 * 86_400)), "3 days");
+        assert_eq!(rate(1, 812), "0.12 %");
+        assert_eq!(rate(0, 812), "0 %");
+        assert_eq!(rate(0, 0), "no requests");
+        assert_eq!(percent(1.0), "100 %");
+        assert_eq!(points(0.005), "+0.5 pp");
+        assert_eq!(odds(236_f64.ln()), "236 to 1");
+        assert_eq!(odds(80.0), "over 10^34 to 1");
+        assert_eq!(event("latency/250ms"), "took longer than 250ms");
+    }
+}

@@ -1,0 +1,514 @@
+//! A small world around `decide`: nodes that load and acknowledge, looks that say what the test wants, a log to read.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use operator_core::function::{Annotation, Function, Revision, Verb};
+use operator_core::rollout::*;
+
+pub const START: i64 = 1_800_000_000;
+
+pub fn revision(name: &str) -> Revision {
+    Revision {
+        name: format!("checkout-{name}"),
+        digest: format!("sha256:{name}"),
+    }
+}
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(START + seconds).unwrap()
+}
+
+/// What the next looks say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Say {
+    Good,
+    NotEnough,
+    Bad(&'static str),
+    Brake,
+    Shared,
+    NoTraffic,
+    Mismatch,
+    Outage,
+    Empty,
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: Timestamp,
+    pub function: Function,
+    /// What the leader holds in memory.
+    pub state: RolloutState,
+    /// What is written.
+    pub persisted: RolloutState,
+    pub epoch: u64,
+    pub desired: u32,
+    pub live: u32,
+    /// Live nodes that load whatever they are told to.
+    pub able: u32,
+    /// Live nodes that never will.
+    pub failing: u32,
+    pub returned: u32,
+    pub highest: Option<Pair>,
+    pub slot: bool,
+    pub rps: Option<f64>,
+    pub promoted: Option<Revision>,
+    pub gates: Vec<GateAnswer>,
+    pub say: Say,
+    pub acking: bool,
+    pub covered: bool,
+    pub requests: u64,
+    pub log: String,
+    pub told: Vec<EventRecord>,
+    pub writes: u32,
+    pub last: Option<Decision>,
+}
+
+pub fn policy() -> Policy {
+    let step = |percent| Step {
+        weight: StepWeight::Fixed(Weight::percent(percent)),
+        ..Step::default()
+    };
+    Policy {
+        steps: vec![step(5), step(50)],
+        bake: BakePolicy {
+            duration: Duration::from_secs(60),
+            holdback: Holdback::Fixed(Weight::percent(10)),
+        },
+        ..Policy::default()
+    }
+}
+
+impl World {
+    pub fn new(policy: Policy) -> Self {
+        let function = Function {
+            namespace: "shop".into(),
+            name: "checkout".into(),
+            generation: 1,
+            wish: Some(revision("a")),
+            policy,
+            suspend: false,
+            verbs: Vec::new(),
+        };
+        Self {
+            now: at(0),
+            function,
+            state: RolloutState::default(),
+            persisted: RolloutState::default(),
+            epoch: 1,
+            desired: 4,
+            live: 4,
+            able: 4,
+            failing: 0,
+            returned: 0,
+            highest: None,
+            slot: true,
+            rps: None,
+            promoted: None,
+            gates: Vec::new(),
+            say: Say::NotEnough,
+            acking: true,
+            covered: true,
+            requests: 100,
+            log: String::new(),
+            told: Vec::new(),
+            writes: 0,
+            last: None,
+        }
+    }
+
+    /// At rest with revision `a`, a minute after it became stable.
+    pub fn resting(policy: Policy) -> Self {
+        let mut world = Self::new(policy);
+        world.tick();
+        world.tick();
+        assert_eq!(world.state.state, State::Idle);
+        assert!(world.state.stable.is_some());
+        world.now = at(60);
+        world.log.clear();
+        world.told.clear();
+        world.state.history.clear();
+        world.persisted = world.state.clone();
+        world
+    }
+
+    /// `b` is wished, loaded and queued, but has no slot yet.
+    pub fn queued(policy: Policy) -> Self {
+        let mut world = Self::resting(policy);
+        world.slot = false;
+        world.wish("b");
+        world.tick();
+        assert_eq!(world.state.state, State::Queued);
+        world
+    }
+
+    /// `b` is in step 0, acknowledged, with nothing said yet.
+    pub fn stepping(policy: Policy) -> Self {
+        let mut world = Self::resting(policy);
+        world.wish("b");
+        world.tick();
+        assert_eq!(world.state.state, State::Stepping, "{}", world.log);
+        world.tick();
+        assert!(world.rollout().acked_at.is_some());
+        world.log.clear();
+        world.told.clear();
+        world
+    }
+
+    /// `b` bakes, acknowledged.
+    pub fn baking(policy: Policy) -> Self {
+        let mut world = Self::stepping(policy);
+        world.verb(Verb::PromoteFull, "checkout-b");
+        world.tick();
+        assert_eq!(world.state.state, State::Baking, "{}", world.log);
+        world.tick();
+        world.log.clear();
+        world.told.clear();
+        world
+    }
+
+    pub fn rolled_back(policy: Policy) -> Self {
+        let mut world = Self::stepping(policy);
+        world.say = Say::Bad("ErrorsWorse");
+        world.after(5);
+        assert_eq!(world.state.state, State::RolledBack, "{}", world.log);
+        world.say = Say::NotEnough;
+        world.log.clear();
+        world.told.clear();
+        world
+    }
+
+    pub fn rollout(&self) -> &Rollout {
+        self.state.rollout.as_ref().expect("a rollout runs")
+    }
+
+    pub fn weight(&self) -> u32 {
+        shares(&self.state).weight.parts()
+    }
+
+    pub fn wish(&mut self, name: &str) {
+        self.function.wish = Some(revision(name));
+        self.function.generation += 1;
+    }
+
+    pub fn verb(&mut self, verb: Verb, value: &str) {
+        self.function.verbs.retain(|a| a.verb != verb);
+        self.function.verbs.push(Annotation {
+            verb,
+            value: value.into(),
+            by: "ada".into(),
+        });
+    }
+
+    pub fn evidence(&self) -> Evidence {
+        let due = due(self.now, &self.function, &self.state);
+        let share = shares(&self.state);
+        let names = [&share.stable, &share.candidate, &share.previous];
+        let on = |name: &String| RevisionOnNodes {
+            revision: name.clone(),
+            loaded: if Some(name) == share.candidate.as_ref() {
+                self.able.min(self.live)
+            } else {
+                self.live
+            },
+            failed: if Some(name) == share.candidate.as_ref() {
+                self.failing
+            } else {
+                0
+            },
+            problem: (self.able < self.live).then(|| NodeProblem {
+                node: "node-17".into(),
+                reason: "Unauthorized".into(),
+                message: "registry said 401".into(),
+            }),
+        };
+        let wished = self.function.wish.iter().map(|w| &w.name);
+        let mut revisions: Vec<_> = names.into_iter().flatten().map(on).collect();
+        for name in wished {
+            if !revisions.iter().any(|r| r.revision == *name) {
+                let loaded = self.able.min(self.live);
+                revisions.push(RevisionOnNodes {
+                    loaded,
+                    failed: self.failing,
+                    ..on(name)
+                });
+            }
+        }
+        Evidence {
+            epoch: self.epoch,
+            nodes: NodesView {
+                desired: self.desired,
+                live: self.live,
+                revisions,
+                pair: share.pair,
+                applied: if self.acking {
+                    self.able.min(self.live)
+                } else {
+                    0
+                },
+                highest_pair: self.highest,
+                returned: self.returned,
+            },
+            measured: if due.look {
+                self.measure()
+            } else {
+                Measured::NotDue
+            },
+            gates: self.gates.clone(),
+            slot: self.slot,
+            traffic: due.traffic.then_some(Traffic {
+                requests_per_second: self.rps,
+            }),
+            promoted: self.promoted.clone(),
+            unsupervised_ttl: Duration::from_secs(600),
+        }
+    }
+
+    fn measure(&self) -> Measured {
+        match self.say {
+            Say::Outage => {
+                return Measured::Unavailable {
+                    kind: UnmeasuredKind::NoAnswer,
+                    message: "connection refused".into(),
+                };
+            }
+            Say::Empty => {
+                return Measured::Unavailable {
+                    kind: UnmeasuredKind::NothingUsable,
+                    message: "no series".into(),
+                };
+            }
+            _ => (),
+        }
+        Measured::Look(Box::new(self.look()))
+    }
+
+    pub fn look(&self) -> Look {
+        let r = self.rollout();
+        let number = r.analysis.as_ref().map_or(0, |a| a.looks) + 1;
+        let before = self.state.figures.clone().unwrap_or_default();
+        let requests = if self.say == Say::NoTraffic {
+            0
+        } else {
+            self.requests
+        };
+        let bad = matches!(self.say, Say::Bad(_));
+        let candidate = ArmSums {
+            requests: before.candidate.requests + requests,
+            errors: before.candidate.errors + if bad { requests } else { 0 },
+            client_errors: 0,
+        };
+        let stable = ArmSums {
+            requests: before.stable.requests + 900,
+            errors: before.stable.errors + 1,
+            client_errors: 0,
+        };
+        let decisive = bad.then(|| Decisive {
+            metric: "errors".into(),
+            look: number,
+            at: self.now,
+            ln_e: 236_f64.ln(),
+            ln_limit: 100_f64.ln(),
+            candidate: (11, 11),
+            stable: (97, 1),
+        });
+        let shared = self.say == Say::Shared;
+        Look {
+            revision: r.candidate.revision.name.clone(),
+            number,
+            at: self.now,
+            analysis: format!("v1 looks={number}"),
+            verdict: match self.say {
+                Say::Good => Verdict::Good,
+                Say::Bad(reason) => Verdict::Bad {
+                    reason: reason.into(),
+                },
+                _ => Verdict::NotEnough,
+            },
+            brake: self.say == Say::Brake,
+            shared_failure: shared
+                .then(|| "both revisions miss the SLO (3.1 % and 3 %, limit 1 %)".into()),
+            stable_meets_slo: !shared,
+            covered: self.covered,
+            share_mismatch: (self.say == Say::Mismatch)
+                .then(|| "the candidate has 30 % of requests at a share of 5 %".into()),
+            stable_unhealthy: None,
+            candidate_requests: requests,
+            figures: Figures {
+                looks: number,
+                looked_at: Some(self.now),
+                source: "Prometheus".into(),
+                coverage: Some(1.0),
+                candidate,
+                stable,
+                metrics: Vec::new(),
+                pass: PassFigures {
+                    progress: 0.62,
+                    limiting: None,
+                    need_requests: Some(150),
+                    eta: None,
+                },
+                power: Vec::new(),
+                decisive,
+            },
+        }
+    }
+
+    /// Decides now and checks what must hold for every decision.
+    pub fn tick(&mut self) -> Decision {
+        let evidence = self.evidence();
+        let decision = decide(self.now, &self.function, &self.state, &evidence);
+        self.check(&evidence, &decision);
+        for t in &decision.transitions {
+            self.log_line(&decision, t);
+        }
+        self.told.extend(decision.transitions.clone());
+        self.state = decision.state.clone();
+        if decision.persist {
+            self.persisted = decision.state.clone();
+            self.writes += 1;
+        }
+        self.last = Some(decision.clone());
+        decision
+    }
+
+    fn check(&self, evidence: &Evidence, decision: &Decision) {
+        let (old, new) = (shares(&self.state), shares(&decision.state));
+        if !old.same_effect(&new) {
+            assert!(
+                new.pair > old.pair,
+                "a new share needs a new pair: {old:?} {new:?}"
+            );
+            assert!(decision.persist, "a new share is written first");
+        }
+        if let Some(wake) = decision.wake_at {
+            assert!(wake > self.now, "woken in the past");
+        }
+        assert_eq!(
+            decision.state.state.is_live(),
+            decision.state.rollout.is_some()
+        );
+        let rejected = matches!(decision.state.state, State::RolledBack | State::Failed);
+        assert_eq!(rejected, decision.state.rejected.is_some());
+        if decision.state.state.is_live() {
+            assert!(
+                decision.wake_at.is_some(),
+                "a live rollout is looked at again"
+            );
+        } else {
+            assert_eq!(
+                decision.wake_at.is_some(),
+                decision.state.previous.is_some(),
+                "rest is rest"
+            );
+        }
+        let again = decide(self.now, &self.function, &decision.state, evidence);
+        assert!(
+            again.state == decision.state,
+            "deciding twice changes more:\n{}",
+            difference(&decision.state, &again.state)
+        );
+        assert!(
+            again.transitions.is_empty() && !again.persist,
+            "{:?}",
+            again.transitions
+        );
+        if let Some(hint) = &decision.hint {
+            assert!(hint.weight < old.weight && hint.pair > old.pair && hint.pair < new.pair);
+            assert_eq!(
+                (&hint.stable, &hint.candidate),
+                (&old.stable, &old.candidate)
+            );
+        }
+        let sum: u32 = traffic(&decision.state)
+            .iter()
+            .map(|(_, w)| w.parts())
+            .sum();
+        assert!(sum == 10_000 || sum == 0 && decision.state.stable.is_none());
+    }
+
+    fn log_line(&mut self, decision: &Decision, t: &EventRecord) {
+        let telling = t.kind.telling();
+        let event = telling.event.map_or("-".into(), |(kind, reason)| {
+            format!(
+                "{reason}{}",
+                if kind == EventType::Warning {
+                    " (W)"
+                } else {
+                    ""
+                }
+            )
+        });
+        let seconds = self.now.as_second() - START;
+        let weight = shares(&decision.state).weight;
+        let state = decision.state.state.as_str();
+        let row = telling.row;
+        writeln!(
+            self.log,
+            "{seconds:>5} s  {state:<10} {weight:>6}  #{row:<2} {event}: {}",
+            t.message
+        )
+        .unwrap();
+    }
+
+    pub fn after(&mut self, seconds: i64) -> Decision {
+        self.now = Timestamp::from_second(self.now.as_second() + seconds).unwrap();
+        self.tick()
+    }
+
+    /// Follows `wake_at` for so long, as a controller would.
+    pub fn run(&mut self, seconds: i64) {
+        let end = Timestamp::from_second(self.now.as_second() + seconds).unwrap();
+        let mut turns = 0;
+        if self.last.is_none() {
+            self.tick();
+        }
+        while self.now < end {
+            let wake = self.last.as_ref().and_then(|d| d.wake_at).unwrap_or(end);
+            self.now = wake
+                .max(Timestamp::from_nanosecond(self.now.as_nanosecond() + 1).unwrap())
+                .min(end);
+            self.tick();
+            turns += 1;
+            assert!(turns < 20 + seconds * 2, "spins: {:?}", self.last);
+        }
+    }
+
+    /// The leader is gone and another one takes over after a while, with what was written.
+    pub fn restart(&mut self, seconds: i64) {
+        self.state = self.persisted.clone();
+        self.epoch += 1;
+        self.after(seconds);
+    }
+
+    pub fn kinds(&self) -> Vec<TransitionKind> {
+        self.told.iter().map(|t| t.kind).collect()
+    }
+
+    pub fn message(&self) -> String {
+        message(self.now, &self.function, &self.state)
+    }
+
+    pub fn condition(&self, kind: ConditionType) -> (bool, String) {
+        let all = conditions(&self.function, &self.state, None, &self.message());
+        let c = all.into_iter().find(|c| c.kind == kind).unwrap();
+        (c.status, c.reason)
+    }
+
+    /// A line with state and message, for timelines.
+    pub fn note(&mut self) {
+        let seconds = self.now.as_second() - START;
+        let text = self.message();
+        writeln!(self.log, "{seconds:>5} s  ..  {text}").unwrap();
+    }
+}
+
+fn difference(a: &RolloutState, b: &RolloutState) -> String {
+    let (a, b) = (format!("{a:#?}"), format!("{b:#?}"));
+    let differ = a.lines().zip(b.lines()).filter(|(x, y)| x != y).take(8);
+    differ.fold(String::new(), |mut text, (x, y)| {
+        writeln!(text, "- {x}\n+ {y}").unwrap();
+        text
+    })
+}
