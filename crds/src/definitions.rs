@@ -65,9 +65,16 @@ pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
 }
 
 /// What the generator writes and the API server does not want: `null` as a value of its own (it prunes nulls where
-/// none are allowed, which is what everybody means), and number formats it does not know.
+/// none are allowed, which is what everybody means), number formats it does not know, and the line breaks of the
+/// source, which `kubectl explain` would break a second time.
 fn finish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(description) = &mut schema.description {
+        *description = description
+            .replace("\n\n", "\u{0}")
+            .replace('\n', " ")
+            .replace('\u{0}', "\n\n");
+    }
     match schema.format.as_deref() {
         Some("uint32" | "uint16" | "uint8") => schema.format = Some("int32".to_owned()),
         Some("uint64" | "uint") => schema.format = Some("int64".to_owned()),

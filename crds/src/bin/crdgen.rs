@@ -1,16 +1,21 @@
-//! Writes the definitions: to the folder given as the only argument, one file per kind, or to standard output.
+//! Writes the definitions, one file per kind: to `crds/yaml` and the chart's copy, or to the folders given.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        std::io::stdout().write_all(crds::to_yaml()?.as_bytes())?;
-        return Ok(());
-    };
-    std::fs::create_dir_all(&folder)?;
-    for (name, text) in crds::files()? {
-        std::fs::write(folder.join(name), text)?;
+    let mut folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if folders.is_empty() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        folders = vec![
+            root.join("crds/yaml"),
+            root.join("charts/selvage/files/crds"),
+        ];
+    }
+    for folder in folders {
+        std::fs::create_dir_all(&folder)?;
+        for (name, text) in crds::files()? {
+            std::fs::write(folder.join(name), text)?;
+        }
     }
     Ok(())
 }

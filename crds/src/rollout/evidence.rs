@@ -123,7 +123,7 @@ pub struct StepEvidence {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricEvidence {
-    /// errors, clientErrors, latency-p95, slo-errors …
+    /// Its name, such as errors, clientErrors, latency-p95 or slo-errors.
     #[schemars(length(max = 64))]
     pub name: String,
     /// What a stake of 1 against "within the tolerance" has grown to.

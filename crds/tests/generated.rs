@@ -1,0 +1,272 @@
+//! The committed definitions are those of the types, and they have the shape that every kind must have.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+fn committed(folder: &str) -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(folder);
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn committed_definitions_are_those_of_the_types() {
+    let generated: BTreeMap<_, _> = crds::files().unwrap().into_iter().collect();
+    for folder in ["crds/yaml", "charts/selvage/files/crds"] {
+        let committed = committed(folder);
+        assert_eq!(
+            committed.keys().collect::<Vec<_>>(),
+            generated.keys().collect::<Vec<_>>(),
+            "{folder}: run `make crds`"
+        );
+        for (name, text) in &generated {
+            assert!(
+                committed[name] == *text,
+                "{folder}/{name} is not what the types say: run `make crds`"
+            );
+        }
+    }
+}
+
+/// Calls `visit` with the path of every schema.
+fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), child, visit);
+    }
+    if schema["items"].is_object() {
+        walk(&format!("{path}[]"), &schema["items"], visit);
+    }
+    if schema["additionalProperties"].is_object() {
+        walk(
+            &format!("{path}{{}}"),
+            &schema["additionalProperties"],
+            visit,
+        );
+    }
+}
+
+/// Complaints about all schemas below `spec` and `status`, for which `complain` gives any.
+fn complaints(complain: impl Fn(&str, &Value) -> Option<&'static str>) -> Vec<String> {
+    let mut found = Vec::new();
+    for crd in crds::all() {
+        let crd = serde_json::to_value(&crd).unwrap();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap().to_owned();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        for part in ["spec", "status"] {
+            walk(
+                &format!("{kind}.{part}"),
+                &schema["properties"][part],
+                &mut |path, schema| {
+                    if let Some(complaint) = complain(path, schema) {
+                        found.push(format!("{path}: {complaint}"));
+                    }
+                },
+            );
+        }
+    }
+    found
+}
+
+fn none(found: Vec<String>) {
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn everything_is_bounded() {
+    none(complaints(|_, schema| match schema["type"].as_str()? {
+        "string" => (schema["maxLength"].is_null()
+            && schema["enum"].is_null()
+            && schema["format"] != "date-time")
+            .then_some("a text without maxLength"),
+        "array" => schema["maxItems"]
+            .is_null()
+            .then_some("a list without maxItems"),
+        "object" => (schema["additionalProperties"].is_object()
+            && schema["maxProperties"].is_null())
+        .then_some("a map without maxProperties"),
+        "integer" => {
+            let generation = schema["description"]
+                .as_str()
+                .is_some_and(|d| d.contains("eneration"));
+            if schema["minimum"].is_null() {
+                Some("a number without minimum")
+            } else {
+                (schema["maximum"].is_null() && !generation).then_some("a number without maximum")
+            }
+        }
+        "boolean" => None,
+        _ => Some("a type that no field should have"),
+    }));
+}
+
+#[test]
+fn every_list_says_how_it_merges() {
+    none(complaints(|_, schema| {
+        if schema["type"] != "array" {
+            return None;
+        }
+        match schema["x-kubernetes-list-type"].as_str() {
+            Some("map") => schema["x-kubernetes-list-map-keys"]
+                .is_null()
+                .then_some("a map list without keys"),
+            Some("atomic" | "set") => None,
+            _ => Some("a list without type"),
+        }
+    }));
+}
+
+#[test]
+fn every_field_is_described() {
+    none(complaints(|path, schema| {
+        if path.ends_with("[]") || path.ends_with("{}") {
+            return None;
+        }
+        let described = schema["description"]
+            .as_str()
+            .is_some_and(|d| d.len() > 3 && d.ends_with(['.', ')']));
+        (!described).then_some("no description that ends in a dot")
+    }));
+}
+
+#[test]
+fn nothing_is_defaulted_by_the_api_server() {
+    // a default that the server writes looks like drift to GitOps, and could never change
+    none(complaints(|_, schema| {
+        (!schema["default"].is_null()).then_some("a default")
+    }));
+}
+
+#[test]
+fn every_rule_names_the_fix() {
+    none(complaints(|_, schema| {
+        let rules = schema["x-kubernetes-validations"].as_array()?;
+        rules
+            .iter()
+            .any(|rule| rule["message"].as_str().is_none_or(str::is_empty))
+            .then_some("a rule without message")
+    }));
+}
+
+#[test]
+fn kinds_have_names_and_subresources() {
+    let found: Vec<_> = crds::all()
+        .iter()
+        .map(|crd| {
+            let crd = serde_json::to_value(crd).unwrap();
+            let names = &crd["spec"]["names"];
+            let version = &crd["spec"]["versions"][0];
+            assert_eq!(
+                version["subresources"]["status"],
+                serde_json::json!({}),
+                "{names}"
+            );
+            format!(
+                "{} {} {} {}",
+                names["kind"].as_str().unwrap(),
+                crd["spec"]["scope"].as_str().unwrap(),
+                names["shortNames"][0].as_str().unwrap(),
+                names["categories"],
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            r#"EdgeFunction Namespaced ef ["selvage","all"]"#,
+            r#"EdgeRevision Namespaced erev ["selvage"]"#,
+            r#"RolloutPolicy Namespaced rp ["selvage"]"#,
+            r#"EdgeNode Cluster en ["selvage"]"#,
+            r#"HostClaim Cluster hc ["selvage"]"#,
+        ]
+    );
+}
+
+#[test]
+fn columns_are_those_of_the_manual() {
+    let columns = |kind: &str| {
+        let crd = crds::all()
+            .into_iter()
+            .find(|c| c.spec.names.kind == kind)
+            .unwrap();
+        let columns = crd.spec.versions[0]
+            .additional_printer_columns
+            .clone()
+            .unwrap();
+        columns
+            .iter()
+            .map(|c| {
+                if c.priority == Some(1) {
+                    format!("({})", c.name)
+                } else {
+                    c.name.clone()
+                }
+            })
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        columns("EdgeFunction"),
+        "Ready Phase Stable Candidate Weight Nodes Age (URL) (Digest) (Message)"
+    );
+    assert_eq!(columns("EdgeRevision"), "Function Number Digest Loaded Age");
+    assert_eq!(
+        columns("EdgeNode"),
+        "Ready Shim Functions Region Contact Age"
+    );
+    assert_eq!(columns("HostClaim"), "Host Namespace Age");
+}
+
+#[test]
+fn unknown_fields_and_words_are_tolerated() {
+    let function: crds::EdgeFunction = serde_json::from_value(serde_json::json!({
+        "apiVersion": "selvage.dev/v1alpha1",
+        "kind": "EdgeFunction",
+        "metadata": { "name": "f", "namespace": "d" },
+        "spec": {
+            "source": { "image": "r.example/f:1", "mirror": "later" },
+            "routes": [{ "hosts": ["f.example"], "weight": 1 }],
+            "rollout": { "strategy": "Quantum", "canary": { "steps": [{ "weight": "5%" }] } }
+        },
+        "status": { "phase": "Dreaming", "rollout": { "state": "Warping" } }
+    }))
+    .unwrap();
+    let rollout = function.spec.rollout.clone().unwrap();
+    assert_eq!(
+        rollout.body.strategy,
+        Some(crds::rollout::Strategy::Unknown)
+    );
+    assert_eq!(
+        rollout.body.canary.unwrap().steps[0].weight.as_deref(),
+        Some("5%")
+    );
+    assert_eq!(
+        function.status.unwrap().rollout.unwrap().state,
+        Some(crds::rollout::State::Unknown)
+    );
+}
+
+#[test]
+fn what_is_absent_is_not_written() {
+    let spec = crds::EdgeFunctionSpec {
+        rollout: Some(crds::rollout::FunctionRollout::default()),
+        ..Default::default()
+    };
+    let function = crds::EdgeFunction::new("f", spec);
+    let text = serde_json::to_string(&function.spec).unwrap();
+    assert_eq!(text, r#"{"source":{},"routes":[],"rollout":{}}"#);
+    assert_eq!(
+        serde_json::to_string(&crds::EdgeFunctionStatus::default()).unwrap(),
+        "{}"
+    );
+}
