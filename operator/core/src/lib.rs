@@ -4,6 +4,7 @@
 
 pub mod analysis;
 pub mod function;
+pub mod judge;
 pub mod rollout;
 pub mod samples;
 pub mod stats;

@@ -214,3 +214,16 @@ pub struct Figures {
     /// The look that decided.
     pub decisive: Option<Decisive>,
 }
+
+/// A promise that both arms break.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BrokenPromise {
+    /// The candidate's rate.
+    pub candidate: f64,
+    /// Stable's rate.
+    pub stable: f64,
+    /// The promised one.
+    pub limit: f64,
+    /// Whether stable is within it again, in the mean over the last minutes.
+    pub stable_keeps_it: bool,
+}

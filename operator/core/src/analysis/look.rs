@@ -33,7 +33,7 @@ pub struct LookInput<'a> {
     pub stable: &'a str,
     /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
     pub exposed: &'a BTreeSet<String>,
-    /// Whether they had acknowledged the present share when the previous look was taken.
+    /// Whether they have acknowledged the present share before this look.
     pub settled: bool,
     /// Everything read since the last look, by whichever way.
     pub snapshots: &'a [Snapshot],
@@ -76,6 +76,7 @@ impl Analysis {
             })
             .collect();
         self.memory.exposed.clone_from(input.exposed);
+        self.memory.last_requests = news.iter().map(|n| n.arms.candidate.requests).sum();
         self.remember_nodes(&news);
         self.memory.coverage = self.coverage_at(input.now, input.exposed);
         let dominant = self.dominant(input.exposed);
@@ -214,7 +215,7 @@ impl Analysis {
             return;
         };
         let window = &mut self.memory.shared;
-        window.push_back((now, test.recent[0].stable_alone()));
+        window.push_back((now, test.recent[0]));
         let covered = window
             .front()
             .is_some_and(|(at, _)| now.duration_since(*at) >= SHARED_OVER);
@@ -227,7 +228,7 @@ impl Analysis {
         let mut sum = Increment::default();
         window.iter().for_each(|(_, one)| sum.add(one));
         let promised = test.process.settings().tolerance.delta;
-        let kept = sum.candidate_events <= promised * sum.candidate_requests;
+        let kept = sum.stable_events <= promised * sum.stable_requests;
         if covered && kept {
             if let Some(promise) = &mut test.promise {
                 promise.stable.restart(*promise.stable.settings());
@@ -316,12 +317,17 @@ impl Analysis {
         }
     }
 
+    /// Counters older than this are stale.
+    #[must_use]
+    pub fn stale_after(&self) -> SignedDuration {
+        let period = self.plan.look_period.max(self.plan.scrape_interval);
+        SignedDuration::try_from(period.mul_f64(2.5)).unwrap_or(SignedDuration::MAX)
+    }
+
     /// Share of stable's requests that is on exposed nodes with fresh counters. A node never heard weighs as much as
     /// the average of the others.
     fn coverage_at(&self, now: Timestamp, exposed: &BTreeSet<String>) -> f64 {
-        let period = self.plan.look_period.max(self.plan.scrape_interval);
-        let stale_after =
-            SignedDuration::try_from(period.mul_f64(2.5)).unwrap_or(SignedDuration::MAX);
+        let stale_after = self.stale_after();
         let known: Vec<u64> = exposed
             .iter()
             .filter_map(|node| self.memory.nodes.get(node).map(|n| n.0))

@@ -24,12 +24,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
-use crate::samples::{Histogram, Tracker};
+use crate::samples::{Histogram, Snapshot, Tracker};
 use crate::stats::{Increment, Process};
 
 pub use figures::{
-    ArmSums, Decisive, Figures, Metric, MetricFigures, Missing, PassProgress, Power, Reason,
-    Verdict,
+    ArmSums, BrokenPromise, Decisive, Figures, Metric, MetricFigures, Missing, PassProgress, Power,
+    Reason, Verdict,
 };
 pub use history::{History, TailBounds};
 pub use look::{LookInput, LookResult};
@@ -57,6 +57,7 @@ pub struct Analysis {
     looks: u32,
     looked_at: Option<Timestamp>,
     usable_at: Timestamp,
+    started_at: Timestamp,
     /// Looks in a row without a candidate request.
     idle_looks: u32,
     candidate: ArmSums,
@@ -90,6 +91,8 @@ struct Memory {
     /// Stable's recent counts of the promise both arms break.
     shared: VecDeque<(Timestamp, Increment)>,
     coverage: f64,
+    /// Candidate requests of the last look.
+    last_requests: u64,
 }
 
 impl Step {
@@ -142,6 +145,7 @@ impl Analysis {
             looks: 0,
             looked_at: None,
             usable_at: now,
+            started_at: now,
             idle_looks: 0,
             candidate: ArmSums::default(),
             stable: ArmSums::default(),
@@ -149,6 +153,23 @@ impl Analysis {
             decisive: None,
             shared_since: None,
             memory: Memory::default(),
+        }
+    }
+
+    /// Takes the newest of `snapshots` up to `at` of each process as the point from which counting starts. Without it
+    /// the first snapshot of each process is that point, and what was counted before it is lost.
+    pub fn baseline(
+        &mut self,
+        at: Timestamp,
+        snapshots: &[Snapshot],
+        candidate: &str,
+        stable: &str,
+    ) {
+        let mut earlier: Vec<&Snapshot> = snapshots.iter().filter(|s| s.at <= at).collect();
+        earlier.sort_by_key(|s| s.at);
+        self.usable_at = at;
+        for snapshot in earlier {
+            self.tracker.advance(at, [snapshot], candidate, stable);
         }
     }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::stats;
 
-use super::figures::{Figures, Metric, MetricFigures, PassProgress, Power};
+use super::figures::{BrokenPromise, Figures, Metric, MetricFigures, PassProgress, Power};
 use super::suite::{self, Pass};
 use super::{Analysis, AnalysisPlan, TailBounds, WHOLE};
 
@@ -19,6 +19,54 @@ impl Analysis {
     #[must_use]
     pub const fn plan(&self) -> &AnalysisPlan {
         &self.plan
+    }
+
+    /// Whether this is the analysis that began then.
+    #[must_use]
+    pub fn is_of(&self, started_at: Timestamp) -> bool {
+        self.started_at == started_at
+    }
+
+    /// The present share and the one that would follow, in 1/10,000.
+    #[must_use]
+    pub const fn step_shares(&self) -> (u16, Option<u16>) {
+        (self.step.weight, self.step.next)
+    }
+
+    /// Requests of candidate and stable that are compared with the share.
+    #[must_use]
+    pub const fn split(&self) -> (u64, u64) {
+        self.step.split
+    }
+
+    /// Candidate requests of the last look.
+    #[must_use]
+    pub const fn last_candidate_requests(&self) -> u64 {
+        self.memory.last_requests
+    }
+
+    /// The promise that both arms break, with rates since that was noticed.
+    #[must_use]
+    pub fn broken_promise(&self) -> Option<BrokenPromise> {
+        self.shared_since?;
+        let alpha = self.plan.false_rollbacks;
+        let test = self
+            .tests
+            .iter()
+            .find(|t| t.promise.as_ref().is_some_and(|p| p.stable.reached(alpha)))?;
+        let mut seen = stats::Increment::default();
+        self.memory.shared.iter().for_each(|(_, one)| seen.add(one));
+        if seen.stable_requests <= 0.0 || seen.candidate_requests <= 0.0 {
+            seen = test.total;
+        }
+        let limit = test.process.settings().tolerance.delta;
+        let stable = seen.stable_events / seen.stable_requests.max(1.0);
+        Some(BrokenPromise {
+            candidate: seen.candidate_events / seen.candidate_requests.max(1.0),
+            stable,
+            limit,
+            stable_keeps_it: stable <= limit,
+        })
     }
 
     /// When samples of an exposed node were last usable; the start of the analysis before the first.

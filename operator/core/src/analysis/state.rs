@@ -43,6 +43,7 @@ impl Analysis {
         out.whole(u64::from(self.looks));
         out.option(self.looked_at, Writer::time);
         out.time(self.usable_at);
+        out.time(self.started_at);
         out.whole(u64::from(self.idle_looks));
         out.sums(self.candidate);
         out.sums(self.stable);
@@ -108,6 +109,7 @@ impl Analysis {
         let looks = input.small()?;
         let looked_at = input.option(Reader::time)?;
         let usable_at = input.time()?;
+        let started_at = input.time()?;
         let idle_looks = input.small()?;
         let candidate = input.sums()?;
         let stable = input.sums()?;
@@ -133,6 +135,7 @@ impl Analysis {
             looks,
             looked_at,
             usable_at,
+            started_at,
             idle_looks,
             candidate,
             stable,

@@ -1,0 +1,323 @@
+//! Joins counting and deciding: from the samples of one moment to the look that a rollout decides by.
+//!
+//! [`Judge::measure`] is called whenever a look is due. Between looks the judge lives in memory; what it needs after a
+//! restart travels in the rollout's state. Memory is trusted only while it is exactly what the state says. If a look was
+//! dropped (a failed write, another leader), the state's own text is continued from, so no look counts twice.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::analysis::{
+    self, Analysis, AnalysisPlan, History, LatencyLimits, Limits, LookInput, LookResult, Measure,
+    Metric, Slo,
+};
+use crate::rollout::{
+    AnalysisPolicy, ArmSums, Decisive, Figures, LatencyMeasure, Look, Measured, MetricFigures,
+    PassFigures, Power, Rollout, RolloutState, State, Tolerance, UnmeasuredKind, Verdict,
+};
+use crate::samples::Snapshot;
+
+/// What a look is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampled<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
+    pub exposed: &'a BTreeSet<String>,
+    /// Everything read now, by whichever way.
+    pub snapshots: &'a [Snapshot],
+    /// The minutes before the candidate's first share, as raw as they came. Read at the rollout's first look only:
+    /// what stable's rates, tails and nodes are like, and from where counting starts.
+    pub before: &'a [Snapshot],
+    /// `Prometheus` or `InBand`, for people.
+    pub source: &'a str,
+    /// How often Prometheus scrapes.
+    pub scrape_interval: Duration,
+}
+
+/// The analysis of one rollout, between looks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judge {
+    analysis: Analysis,
+    /// Its text, as it was handed out with the last look.
+    text: String,
+}
+
+impl Judge {
+    /// Takes a look. `memory` is what the last call for the same function left there; it may be lost at any time.
+    pub fn measure(
+        memory: &mut Option<Self>,
+        state: &RolloutState,
+        sampled: &Sampled<'_>,
+    ) -> Measured {
+        let (Some(rollout), Some(stable)) = (&state.rollout, &state.stable) else {
+            *memory = None;
+            return Measured::NotDue;
+        };
+        let stable = stable.revision.name.as_str();
+        let mut judge = Self::continued(memory.take(), rollout, stable, sampled);
+        judge.enter_step(state.state, rollout, sampled.now);
+        let result = judge.analysis.look(&LookInput {
+            now: sampled.now,
+            candidate: &rollout.candidate.revision.name,
+            stable,
+            exposed: sampled.exposed,
+            settled: rollout.acked_at.is_some_and(|acked| sampled.now > acked),
+            snapshots: sampled.snapshots,
+        });
+        let measured = if result.usable {
+            Measured::Look(Box::new(judge.told(rollout, sampled, &result)))
+        } else {
+            judge.silent(sampled)
+        };
+        *memory = Some(judge);
+        measured
+    }
+
+    fn continued(
+        memory: Option<Self>,
+        rollout: &Rollout,
+        stable: &str,
+        sampled: &Sampled<'_>,
+    ) -> Self {
+        let plan = plan(&rollout.plan.analysis, sampled.scrape_interval);
+        let Some(persisted) = &rollout.analysis else {
+            // before the first look nothing but baselines can be in memory
+            return memory
+                .filter(|judge| judge.text.is_empty() && judge.analysis.is_of(rollout.started_at))
+                .unwrap_or_else(|| Self::fresh(&plan, rollout, stable, sampled));
+        };
+        if let Some(judge) = memory.filter(|judge| judge.text == persisted.state) {
+            return judge;
+        }
+        match Analysis::decode(&plan, &persisted.state) {
+            Ok(analysis) => Self {
+                analysis,
+                text: persisted.state.clone(),
+            },
+            Err(_) => Self::fresh(&plan, rollout, stable, sampled),
+        }
+    }
+
+    fn fresh(plan: &AnalysisPlan, rollout: &Rollout, stable: &str, sampled: &Sampled<'_>) -> Self {
+        let history = History::from_snapshots(sampled.before, stable, plan.look_period);
+        let mut analysis = Analysis::start(rollout.started_at, plan, &history);
+        let candidate = &rollout.candidate.revision.name;
+        let first_share = rollout.step_started_at.min(sampled.now);
+        analysis.baseline(first_share, sampled.before, candidate, stable);
+        Self {
+            analysis,
+            text: String::new(),
+        }
+    }
+
+    /// The share may have changed since the last look.
+    fn enter_step(&mut self, state: State, rollout: &Rollout, now: Timestamp) {
+        let weight = |parts: u32| u16::try_from(parts).unwrap_or(analysis::WHOLE);
+        let next = (state == State::Stepping)
+            .then(|| weight(rollout.plan.weight(rollout.step + 1).parts()));
+        let present = weight(rollout.weight.parts());
+        if self.analysis.step_shares() != (present, next) {
+            self.analysis
+                .begin_step(rollout.step_started_at.min(now), present, next);
+        }
+    }
+
+    fn told(&mut self, rollout: &Rollout, sampled: &Sampled<'_>, result: &LookResult) -> Look {
+        if result.braked {
+            // it has been heard; where the share cannot be lowered it must not cry at every look
+            self.analysis.restart_brake();
+        }
+        let promise = self.analysis.broken_promise();
+        self.text = self.analysis.encode();
+        Look {
+            revision: rollout.candidate.revision.name.clone(),
+            number: rollout.analysis.as_ref().map_or(0, |a| a.looks) + 1,
+            at: sampled.now,
+            analysis: self.text.clone(),
+            verdict: match &result.verdict {
+                analysis::Verdict::Good => Verdict::Good,
+                analysis::Verdict::Bad(decisive) => Verdict::Bad {
+                    reason: decisive.metric.reason().as_str().to_owned(),
+                },
+                analysis::Verdict::NotEnough(_) => Verdict::NotEnough,
+            },
+            brake: result.braked,
+            shared_failure: promise.as_ref().filter(|p| !p.stable_keeps_it).map(|p| {
+                format!(
+                    "both revisions miss the SLO ({} and {}, limit {}), so the cause is shared",
+                    percent(p.candidate),
+                    percent(p.stable),
+                    percent(p.limit)
+                )
+            }),
+            stable_meets_slo: promise.is_none_or(|p| p.stable_keeps_it),
+            covered: result.covered,
+            share_mismatch: result.share_mismatch.then(|| {
+                let (candidate, stable) = self.analysis.split();
+                format!(
+                    "{candidate} of {} requests went to the candidate at a share of {}",
+                    candidate + stable,
+                    rollout.weight
+                )
+            }),
+            stable_unhealthy: unhealthy(result),
+            candidate_requests: self.analysis.last_candidate_requests(),
+            figures: figures(&self.analysis, sampled.source),
+        }
+    }
+
+    /// Nothing new is normal between two scrapes, and a fault after that.
+    fn silent(&self, sampled: &Sampled<'_>) -> Measured {
+        let silence = sampled.now.duration_since(self.analysis.usable_at());
+        if silence <= self.analysis.stale_after() {
+            return Measured::NotDue;
+        }
+        let message = if sampled.exposed.is_empty() {
+            "no node serves the candidate".to_owned()
+        } else {
+            format!(
+                "nothing new from {} nodes for {} s",
+                sampled.exposed.len(),
+                silence.as_secs()
+            )
+        };
+        Measured::Unavailable {
+            kind: UnmeasuredKind::NothingUsable,
+            message,
+        }
+    }
+}
+
+/// The frozen policy, as the tests read it.
+#[must_use]
+pub fn plan(policy: &AnalysisPolicy, scrape_interval: Duration) -> AnalysisPlan {
+    let limits = |t: &Tolerance| Limits {
+        max_increase: t.max_increase,
+        max_ratio: t.max_ratio,
+        pass_increase: t.pass_increase,
+    };
+    AnalysisPlan {
+        look_period: policy.look_period,
+        scrape_interval,
+        false_rollbacks: policy.false_rollbacks,
+        false_promotions: policy.false_promotions,
+        harm_budget: policy.harm_budget,
+        errors: Some(limits(&policy.errors)),
+        latency: Some(LatencyLimits {
+            limits: limits(&policy.latency),
+            measure: match policy.latency_measure {
+                LatencyMeasure::Head => Measure::Head,
+                LatencyMeasure::Full => Measure::Full,
+            },
+        }),
+        client_errors: Some(policy.client_errors),
+        slo: Slo {
+            errors: policy.slo_errors,
+            latency: policy.slo_latency.map(|slo| analysis::LatencySlo {
+                within: slo.within,
+                slower: slo.slower,
+            }),
+        },
+        dispersion: policy.dispersion,
+    }
+}
+
+/// Stable itself fails at least half of its requests in a look that has some.
+fn unhealthy(result: &LookResult) -> Option<String> {
+    const ENOUGH: f64 = 10.0;
+    let (requests, errors) = (result.errors.stable_requests, result.errors.stable_events);
+    (requests >= ENOUGH && errors * 2.0 >= requests)
+        .then(|| format!("{errors:.0} of {requests:.0} requests to stable failed in one look"))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// `errors`, `latency/400ms`, `clientErrors`, `slo`, `slo/300ms`.
+fn name(metric: Metric, bound: Option<f64>) -> String {
+    let family = match metric {
+        Metric::Errors | Metric::Latency | Metric::ClientErrors => metric.name(),
+        Metric::SloErrors | Metric::SloLatency => "slo",
+    };
+    match bound {
+        Some(seconds) if seconds >= 1.0 => format!("{family}/{seconds}s"),
+        Some(seconds) => format!("{family}/{}ms", (seconds * 1e5).round() / 100.0),
+        None => family.to_owned(),
+    }
+}
+
+fn figures(analysis: &Analysis, source: &str) -> Figures {
+    let seen = analysis.figures();
+    let sums = |arm: analysis::ArmSums| ArmSums {
+        requests: arm.requests,
+        errors: arm.errors,
+        client_errors: arm.client_errors,
+    };
+    let pass = seen.pass.unwrap_or_default();
+    Figures {
+        looks: u64::from(seen.looks),
+        looked_at: seen.looked_at,
+        source: source.to_owned(),
+        coverage: Some(seen.coverage),
+        candidate: sums(seen.candidate),
+        stable: sums(seen.stable),
+        metrics: seen
+            .metrics
+            .iter()
+            .map(|m| MetricFigures {
+                name: name(m.metric, m.bound),
+                ln_e: m.ln_evidence,
+                p: m.p,
+                tolerance: m.delta,
+                observed: m.candidate.zip(m.stable),
+                bound: m.bound.map(Duration::from_secs_f64),
+                dispersion: m.dispersion,
+                share: m.part,
+            })
+            .collect(),
+        pass: PassFigures {
+            progress: pass.progress,
+            limiting: pass.limiting.map(|(metric, bound)| name(metric, bound)),
+            need_requests: pass.need_requests,
+            eta: pass.eta_seconds.map(Duration::from_secs),
+        },
+        power: seen
+            .power
+            .iter()
+            .filter(|p| p.requests_95.is_finite())
+            .map(|p| Power {
+                increase: p.increase,
+                requests_50: count(p.requests_expected.ceil()),
+                requests_95: count(p.requests_95.ceil()),
+            })
+            .collect(),
+        decisive: seen.decisive.map(|d| Decisive {
+            metric: name(d.metric, d.bound),
+            look: u64::from(d.look),
+            at: d.at,
+            ln_e: d.ln_evidence,
+            ln_limit: -analysis.plan().false_rollbacks.ln(),
+            candidate: (
+                count(d.counts.candidate_requests),
+                count(d.counts.candidate_events),
+            ),
+            stable: (
+                count(d.counts.stable_requests),
+                count(d.counts.stable_events),
+            ),
+        }),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts: not negative, and beyond 2^64 they saturate"
+)]
+fn count(value: f64) -> u64 {
+    value.round() as u64
+}
