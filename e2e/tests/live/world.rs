@@ -3,13 +3,14 @@
 use anyhow::{Context, Result};
 use e2e::{
     cluster::{Cluster, Options},
+    load::{Load, Plan, Samples},
     push::push_component,
-    selvage::{self, Edge, Kind, Objects},
+    selvage::{self, EDGE_PORT, Edge, Kind, Objects},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 /// Generous: a loaded machine is slow, and nothing here is a measurement.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -110,6 +111,23 @@ impl World {
             .await
     }
 
+    /// Requests to a host through all nodes, without pause, until `finish`.
+    pub(crate) fn load(&self, host: &str, rate: u32) -> Result<Traffic> {
+        self.load_on(host, rate, self.nodes().len())
+    }
+
+    /// The same through the first `count` nodes only.
+    pub(crate) fn load_on(&self, host: &str, rate: u32, count: usize) -> Result<Traffic> {
+        let nodes = self.nodes().into_iter().take(count);
+        Ok(Traffic(Load::start(Plan {
+            rate,
+            targets: nodes.map(|node| (node, EDGE_PORT).into()).collect(),
+            host: host.into(),
+            path: "/".into(),
+            timeout: Duration::from_secs(10),
+        })?))
+    }
+
     /// Asks again until `ask` says yes.
     pub(crate) async fn until(&self, ask: impl AsyncFn(&Self) -> Result<bool>) -> Result<()> {
         let pause = Duration::from_millis(100);
@@ -150,4 +168,72 @@ pub(crate) fn short_rollout() -> Value {
         ] },
         "bake": { "duration": "15s" },
     })
+}
+
+/// A constant rate of requests that is under way.
+pub(crate) struct Traffic(Load);
+
+impl Traffic {
+    pub(crate) async fn finish(self) -> Result<Seen> {
+        let samples = tokio::task::spawn_blocking(|| self.0.finish()).await?;
+        anyhow::ensure!(samples.beyond() == 0, "not all requests were kept");
+        Ok(Seen::new(samples))
+    }
+}
+
+/// What a client saw.
+pub(crate) struct Seen {
+    pub(crate) total: u64,
+    pub(crate) failed: u64,
+    samples: Arc<Samples>,
+}
+
+impl Seen {
+    fn new(samples: Arc<Samples>) -> Self {
+        let all = samples.all(..);
+        Self {
+            total: all.requests,
+            failed: all.failed,
+            samples,
+        }
+    }
+
+    /// Answers of a version.
+    pub(crate) fn answered(&self, version: &str) -> u64 {
+        self.samples.arm(version, ..).requests
+    }
+
+    /// Those of them that were not 2xx.
+    pub(crate) fn failed_of(&self, version: &str) -> u64 {
+        self.samples.arm(version, ..).failed
+    }
+
+    /// Requests that no version answered: refused, cut, or answered by Selvage itself.
+    pub(crate) fn unattributed(&self) -> u64 {
+        self.samples.arm("", ..).requests
+    }
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} requests, {} failed", self.total, self.failed)?;
+        for version in self.samples.versions() {
+            write!(
+                f,
+                "; {version}: {} of {} failed",
+                self.failed_of(&version),
+                self.answered(&version)
+            )?;
+        }
+        write!(f, "; by nobody: {}", self.unattributed())?;
+        for failure in self.samples.failures(&[], 5) {
+            write!(
+                f,
+                "; at {:.2} s {}",
+                failure.end().as_secs_f64(),
+                failure.outcome()
+            )?;
+        }
+        Ok(())
+    }
 }
