@@ -136,3 +136,31 @@ impl Fleet {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+impl Fleet {
+    /// A node that connects and sends these frames.
+    pub(crate) fn hear_for_test(
+        &self,
+        node: &str,
+        boot_id: u64,
+        frames: impl IntoIterator<Item = node_api::v1::CounterFrame>,
+    ) {
+        let hello = node_api::v1::Hello {
+            node: node.to_owned(),
+            boot_id,
+            ..node_api::v1::Hello::default()
+        };
+        let session = self.connect(Source::Direct, hello);
+        for frame in frames {
+            let report = node_api::v1::Report {
+                counters: Some(frame),
+                revisions_complete: true,
+                ..node_api::v1::Report::default()
+            };
+            if let Some(session) = &session {
+                self.report(session, report);
+            }
+        }
+    }
+}

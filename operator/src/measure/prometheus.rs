@@ -1,0 +1,179 @@
+//! The client: a few selectors for all functions that are due, one query at a time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::answer::{self, Series};
+use super::collect::{self, Moments, Scraped};
+use super::selector::{self, Selector};
+use super::{MeasureError, Sampled, Wanted};
+use crate::node_api::Latency;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// A look back at least this long, so that one missed scrape is not silence.
+const MIN_WINDOW: Duration = Duration::from_secs(60);
+/// Stable's past before a rollout.
+const HISTORY: Duration = Duration::from_secs(15 * 60);
+
+/// One Prometheus.
+pub struct Prometheus {
+    client: reqwest::Client,
+    endpoint: String,
+    window: Duration,
+    /// One query in flight.
+    turn: Mutex<()>,
+}
+
+impl Prometheus {
+    /// A client of the server at `url` (without `/api/v1`), which scrapes every `scrape_interval`.
+    ///
+    /// # Errors
+    /// The URL is not one, or TLS has no provider.
+    pub fn new(url: &str, scrape_interval: Duration) -> Result<Self, MeasureError> {
+        let malformed = |what: &dyn std::fmt::Display| MeasureError::Malformed(what.to_string());
+        let base = reqwest::Url::parse(url).map_err(|error| malformed(&error))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(malformed(&"the URL of Prometheus must be http or https"));
+        }
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent("selvage-operator")
+            .build()
+            .map_err(|error| malformed(&error))?;
+        let endpoint = format!("{}/api/v1/query", url.trim_end_matches('/'));
+        Ok(Self {
+            client,
+            endpoint,
+            window: MIN_WINDOW.max(scrape_interval * 4),
+            turn: Mutex::new(()),
+        })
+    }
+
+    /// The newest snapshot of every process for everything that is due.
+    ///
+    /// # Errors
+    /// One of the queries had no usable answer; then nothing is returned, because half of the counters
+    /// of a process would look like a fall.
+    pub async fn sample(&self, wanted: &[Wanted]) -> Result<Sampled, MeasureError> {
+        self.collect(wanted, self.window, Moments::Newest).await
+    }
+
+    /// Every snapshot of the last fifteen minutes, for what is known of stable before a rollout.
+    ///
+    /// # Errors
+    /// As [`Prometheus::sample`].
+    pub async fn history(&self, wanted: &Wanted) -> Result<Sampled, MeasureError> {
+        let wanted = std::slice::from_ref(wanted);
+        self.collect(wanted, HISTORY, Moments::All).await
+    }
+
+    async fn collect(
+        &self,
+        wanted: &[Wanted],
+        window: Duration,
+        moments: Moments,
+    ) -> Result<Sampled, MeasureError> {
+        if wanted.is_empty() {
+            return Ok(Sampled::default());
+        }
+        let _turn = self.turn.lock().await;
+        let nodes = Selector::new("selvage_node_info").range(window);
+        let nodes = self.query(&nodes).await?;
+        let mut scraped = Scraped::default();
+        for latency in [Latency::Head, Latency::Duration] {
+            let due: Vec<&Wanted> = wanted.iter().filter(|one| one.latency == latency).collect();
+            for group in selector::groups(&due) {
+                let select = |metric| selector::of_functions(metric, &group, window);
+                let requests = self.query(&select("selvage_requests_total")).await?;
+                scraped.requests.extend(requests);
+                let saturated = self.query(&select("selvage_saturated_total")).await?;
+                scraped.saturated.extend(saturated);
+                let buckets = self.query(&select(bucket_metric(latency))).await?;
+                scraped.buckets.extend(buckets);
+            }
+        }
+        // last: whatever scrape the others saw, its start time is in here
+        if let Some(selector) = start_selector(&nodes) {
+            scraped.starts = self.query(&selector.range(window)).await?;
+        }
+        scraped.nodes = nodes;
+        Ok(collect::collect(&scraped, wanted, moments))
+    }
+
+    async fn query(&self, text: &str) -> Result<Vec<Series>, MeasureError> {
+        let form = [("query", text), ("timeout", "5s")];
+        let body = reqwest::Url::parse_with_params("http://form/", &form)
+            .map_err(|error| MeasureError::Malformed(error.to_string()))?;
+        let request = self
+            .client
+            .post(&self.endpoint)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body.query().unwrap_or_default().to_owned());
+        let mut response = request
+            .send()
+            .await
+            .map_err(|error| from_transport(&error))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| from_transport(&error))?
+        {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(MeasureError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if !status.is_success() {
+            return Err(MeasureError::BadStatus {
+                status: status.as_u16(),
+                detail: answer::error_text(&body),
+            });
+        }
+        answer::parse(&body)
+    }
+}
+
+/// Start times of the scraped nodes alone: everything that Prometheus scrapes has one.
+fn start_selector(nodes: &[Series]) -> Option<Selector> {
+    let values = |label: &str| -> BTreeSet<&str> {
+        let found = nodes.iter().filter_map(|series| series.metric.get(label));
+        found.map(String::as_str).collect()
+    };
+    let (jobs, instances) = (values("job"), values("instance"));
+    let selector = Selector::new("process_start_time_seconds");
+    if !jobs.is_empty() {
+        Some(selector.one_of("job", jobs))
+    } else if !instances.is_empty() {
+        Some(selector.one_of("instance", instances))
+    } else {
+        None
+    }
+}
+
+fn bucket_metric(latency: Latency) -> &'static str {
+    match latency {
+        Latency::Head => "selvage_response_head_seconds_bucket",
+        Latency::Duration => "selvage_request_duration_seconds_bucket",
+    }
+}
+
+/// The innermost cause: "connection refused" rather than "error sending request".
+fn from_transport(error: &reqwest::Error) -> MeasureError {
+    if error.is_timeout() {
+        return MeasureError::Timeout;
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let text = cause.to_string();
+    // "Connection refused (os error 111)"
+    let text = text.split(" (os error").next().unwrap_or_default();
+    MeasureError::NoAnswer(text.to_lowercase())
+}

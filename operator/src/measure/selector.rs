@@ -1,0 +1,142 @@
+//! PromQL selectors from names. Nothing a user wrote becomes PromQL: names are matched, escaped.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::Wanted;
+
+/// Revisions in one query.
+const REVISIONS: usize = 50;
+
+/// A vector selector under construction.
+pub(super) struct Selector {
+    text: String,
+    first: bool,
+}
+
+impl Selector {
+    pub(super) fn new(metric: &str) -> Self {
+        Self {
+            text: format!("{metric}{{"),
+            first: true,
+        }
+    }
+
+    /// `label` is one of `values`, each taken literally.
+    pub(super) fn one_of<'a>(
+        mut self,
+        label: &str,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let values: BTreeSet<String> = values.into_iter().map(literal).collect();
+        let pattern = values.into_iter().collect::<Vec<_>>().join("|");
+        let comma = if self.first { "" } else { "," };
+        self.first = false;
+        // a string in double quotes has escapes of its own
+        let quoted = pattern.replace('\\', "\\\\").replace('"', "\\\"");
+        let quoted = quoted.replace('\n', "\\n");
+        let _ = write!(self.text, "{comma}{label}=~\"{quoted}\"");
+        self
+    }
+
+    /// Raw samples of the last `window`.
+    pub(super) fn range(self, window: Duration) -> String {
+        format!("{}}}[{}ms]", self.text, window.as_millis())
+    }
+}
+
+/// The selector of everything that `wanted` needs of one metric.
+pub(super) fn of_functions(metric: &str, wanted: &[&Wanted], window: Duration) -> String {
+    let namespaces = wanted.iter().map(|one| &*one.function.namespace);
+    let names = wanted.iter().map(|one| &*one.function.name);
+    let revisions = wanted.iter().flat_map(|one| &one.revisions);
+    let populations = wanted.iter().map(|one| one.population.as_str());
+    Selector::new(metric)
+        .one_of("function_namespace", namespaces)
+        .one_of("function", names)
+        .one_of("revision", revisions.map(String::as_str))
+        .one_of("population", populations)
+        .range(window)
+}
+
+/// Groups that fit into one query each.
+pub(super) fn groups<'a>(wanted: &[&'a Wanted]) -> Vec<Vec<&'a Wanted>> {
+    let mut groups: Vec<Vec<&Wanted>> = Vec::new();
+    let mut room = 0;
+    for one in wanted {
+        let needs = one.revisions.len();
+        match groups.last_mut() {
+            Some(group) if needs <= room => {
+                group.push(one);
+                room -= needs;
+            }
+            _ => {
+                groups.push(vec![one]);
+                room = REVISIONS.saturating_sub(needs);
+            }
+        }
+    }
+    groups
+}
+
+/// Everything but letters, digits, `-` and `_` escaped for a regular expression (RE2).
+fn literal(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '-' && c != '_' {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node_api::{FunctionKey, Latency};
+
+    fn wanted(function: &str, revisions: usize) -> Wanted {
+        Wanted {
+            function: FunctionKey::new("shop", function),
+            revisions: (0..revisions).map(|n| format!("{function}-{n}")).collect(),
+            latency: Latency::Head,
+            population: "live".to_owned(),
+        }
+    }
+
+    #[test]
+    fn one_selector_covers_several_functions() {
+        let (a, b) = (wanted("cart", 1), wanted("pay.v2", 2));
+        assert_eq!(
+            of_functions("selvage_requests_total", &[&a, &b], Duration::from_secs(60)),
+            "selvage_requests_total{function_namespace=~\"shop\",function=~\"cart|pay\\\\.v2\",\
+             revision=~\"cart-0|pay\\\\.v2-0|pay\\\\.v2-1\",population=~\"live\"}[60000ms]"
+        );
+    }
+
+    #[test]
+    fn a_hostile_name_stays_inside_its_string() {
+        let hostile = "\"} or vector(1) or {\n";
+        let text = Selector::new("m")
+            .one_of("l", [hostile])
+            .range(Duration::from_secs(1));
+        assert_eq!(
+            text,
+            "m{l=~\"\\\\\\\"\\\\}\\\\ or\\\\ vector\\\\(1\\\\)\\\\ or\\\\ \\\\{\\\\\\n\"}[1000ms]"
+        );
+    }
+
+    #[test]
+    fn no_query_names_more_than_fifty_revisions_unless_one_function_has_more() {
+        let all: Vec<Wanted> = (0..60).map(|n| wanted(&format!("f{n}"), 2)).collect();
+        let all: Vec<&Wanted> = all.iter().collect();
+        let groups = groups(&all);
+        assert_eq!(groups.len(), 3);
+        assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 60);
+        for group in groups {
+            assert!(group.iter().map(|one| one.revisions.len()).sum::<usize>() <= 50);
+        }
+    }
+}

@@ -1,0 +1,541 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::post;
+use node_api::v1;
+use operator_core::samples::{Code, LATENCY_BOUNDS, Outcome, Snapshot};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::node_api::{Fleet, Reading, Tables};
+
+const SCRAPE: Duration = Duration::from_secs(2);
+
+type Reply = (StatusCode, String);
+
+/// A server that answers queries by the metric in them; `script` may answer instead.
+struct Stub {
+    series: BTreeMap<&'static str, Vec<Value>>,
+    asked: Mutex<Vec<String>>,
+    script: Option<fn(&str) -> Reply>,
+}
+
+impl Stub {
+    fn new(series: BTreeMap<&'static str, Vec<Value>>) -> Self {
+        Self {
+            series,
+            asked: Mutex::default(),
+            script: None,
+        }
+    }
+
+    fn answering(script: fn(&str) -> Reply) -> Self {
+        Self {
+            script: Some(script),
+            ..Self::new(BTreeMap::new())
+        }
+    }
+
+    fn reply(&self, body: &str) -> Reply {
+        let url = reqwest::Url::parse(&format!("http://form/?{body}")).unwrap();
+        let query = url.query_pairs().find(|(key, _)| key == "query").unwrap().1;
+        self.asked.lock().unwrap().push(query.to_string());
+        if let Some(script) = self.script {
+            return script(&query);
+        }
+        let metric = query.split('{').next().unwrap();
+        let result = self.series.get(metric).cloned().unwrap_or_default();
+        let data = json!({"resultType": "matrix", "result": result});
+        (
+            StatusCode::OK,
+            json!({"status": "success", "data": data}).to_string(),
+        )
+    }
+
+    async fn serve(self) -> (Prometheus, Arc<Self>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let stub = Arc::new(self);
+        let served = Arc::clone(&stub);
+        let handler = move |body: String| async move { served.reply(&body).into_response() };
+        let app = Router::new().route("/api/v1/query", post(handler));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (Prometheus::new(&url, SCRAPE).unwrap(), stub)
+    }
+}
+
+fn key() -> FunctionKey {
+    FunctionKey::new("shop", "checkout")
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        function: key(),
+        revisions: vec!["checkout-1".to_owned(), "checkout-2".to_owned()],
+        latency: Latency::Head,
+        population: "live".to_owned(),
+    }
+}
+
+fn series(metric: &str, labels: Value, values: Value) -> Value {
+    let mut all = json!({"__name__": metric, "job": "shim", "instance": "10.0.0.1:9180"});
+    for (name, value) in labels.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    json!({"metric": all, "values": values})
+}
+
+fn of_revision(revision: &str, more: Value) -> Value {
+    let mut all = json!({
+        "function_namespace": "shop",
+        "function": "checkout",
+        "revision": revision,
+        "population": "live",
+    });
+    for (name, value) in more.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    all
+}
+
+fn requests(revision: &str, outcome: &str, code: &str, values: Value) -> Value {
+    let labels = json!({"outcome": outcome, "code": code, "start": "warm"});
+    series(
+        "selvage_requests_total",
+        of_revision(revision, labels),
+        values,
+    )
+}
+
+/// One node, both revisions, two scrapes.
+fn one_node() -> BTreeMap<&'static str, Vec<Value>> {
+    let info = json!({"node_name": "node-1"});
+    let bucket = |revision, le, values| {
+        let labels = of_revision(revision, json!({ "le": le }));
+        series("selvage_response_head_seconds_bucket", labels, values)
+    };
+    BTreeMap::from([
+        (
+            "selvage_node_info",
+            vec![series("selvage_node_info", info, json!([[1000.5, "1"]]))],
+        ),
+        (
+            "process_start_time_seconds",
+            vec![series(
+                "process_start_time_seconds",
+                json!({}),
+                json!([[1000.5, "900.25"], [1002.5, "900.25"]]),
+            )],
+        ),
+        (
+            "selvage_requests_total",
+            vec![
+                requests(
+                    "checkout-1",
+                    "ok",
+                    "2xx",
+                    json!([[1000.5, "90"], [1002.5, "100"]]),
+                ),
+                requests(
+                    "checkout-1",
+                    "trap",
+                    "none",
+                    json!([[1000.5, "1"], [1002.5, "2"]]),
+                ),
+                requests("checkout-2", "ok", "2xx", json!([[1002.5, "7"]])),
+            ],
+        ),
+        (
+            "selvage_saturated_total",
+            vec![series(
+                "selvage_saturated_total",
+                of_revision("checkout-1", json!({})),
+                json!([[1000.5, "0"], [1002.5, "3"]]),
+            )],
+        ),
+        (
+            "selvage_response_head_seconds_bucket",
+            vec![
+                bucket("checkout-1", "0.1", json!([[1002.5, "60"]])),
+                bucket("checkout-1", "+Inf", json!([[1002.5, "100"]])),
+                bucket("checkout-2", "+Inf", json!([[1002.5, "0"]])),
+            ],
+        ),
+    ])
+}
+
+fn only(sampled: &Sampled) -> &Snapshot {
+    assert_eq!(sampled.rejected, BTreeMap::new());
+    let snapshots = &sampled.snapshots[&key()];
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
+    &snapshots[0]
+}
+
+#[tokio::test]
+async fn the_newest_scrape_becomes_one_snapshot_of_both_revisions() {
+    let (prometheus, stub) = Stub::new(one_node()).serve().await;
+    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    let snapshot = only(&sampled);
+    assert_eq!(snapshot.process, "node-1");
+    assert_eq!(snapshot.boot, Some(900_250));
+    assert_eq!(snapshot.at.as_millisecond(), 1_002_500);
+    let stable = &snapshot.revisions["checkout-1"];
+    assert_eq!(stable.of(Outcome::Ok, Code::Other), 100);
+    assert_eq!(stable.of(Outcome::Trap, Code::Other), 2);
+    assert_eq!(stable.saturated, 3);
+    assert_eq!(
+        (stable.latency.count(), stable.latency.slower_than(17)),
+        (100, 40)
+    );
+    assert_eq!(snapshot.revisions["checkout-2"].total(), 7);
+    let asked = stub.asked.lock().unwrap();
+    assert_eq!(asked.len(), 5, "one query per metric: {asked:?}");
+    assert!(asked.iter().all(|query| query.ends_with("[60000ms]")));
+    for forbidden in ["rate(", "increase(", "sum("] {
+        assert!(asked.iter().all(|query| !query.contains(forbidden)));
+    }
+}
+
+#[tokio::test]
+async fn history_has_every_scrape() {
+    let mut scraped = one_node();
+    let bucket = scraped.get_mut("selvage_requests_total").unwrap();
+    bucket[0]["values"] = json!([[998.5, "80"], [1000.5, "90"], [1002.5, "100"]]);
+    let (prometheus, _) = Stub::new(scraped).serve().await;
+    let sampled = prometheus.history(&wanted()).await.unwrap();
+    let totals: Vec<u64> = sampled.snapshots[&key()]
+        .iter()
+        .map(|snapshot| snapshot.revisions["checkout-1"].of(Outcome::Ok, Code::Other))
+        .collect();
+    assert_eq!(totals, [90, 100], "all but the window's edge");
+}
+
+#[tokio::test]
+async fn of_two_scrapers_the_one_that_saw_more_is_used_and_nothing_is_added() {
+    let mut scraped = one_node();
+    for all in scraped.values_mut() {
+        for mut other in all.clone() {
+            other["metric"]["prometheus_replica"] = json!("b");
+            // an older scrape of the same counters
+            for sample in other["values"].as_array_mut().unwrap() {
+                sample[0] = json!(sample[0].as_f64().unwrap() - 0.75);
+            }
+            if other["metric"]["outcome"] == "ok" {
+                for sample in other["values"].as_array_mut().unwrap() {
+                    sample[1] = json!("5");
+                }
+            }
+            all.push(other);
+        }
+    }
+    let (prometheus, _) = Stub::new(scraped).serve().await;
+    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    let stable = only(&sampled).revisions["checkout-1"];
+    assert_eq!(stable.of(Outcome::Ok, Code::Other), 100);
+}
+
+#[tokio::test]
+async fn a_restart_within_the_window_gives_a_snapshot_of_each_start() {
+    let mut scraped = one_node();
+    let starts = scraped.get_mut("process_start_time_seconds").unwrap();
+    starts[0]["values"] = json!([[1000.5, "900.25"], [1002.5, "1001.0"]]);
+    let (prometheus, _) = Stub::new(scraped).serve().await;
+    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    let boots: Vec<_> = sampled.snapshots[&key()]
+        .iter()
+        .map(|snapshot| (snapshot.boot, snapshot.revisions["checkout-1"].total()))
+        .collect();
+    assert_eq!(boots, [(Some(900_250), 91), (Some(1_001_000), 102)]);
+}
+
+/// FE-2: what is wrong in a sample leaves that snapshot out, by reason, and no other.
+#[tokio::test]
+async fn broken_samples_are_left_out_by_reason() {
+    for (broken, reason) in [
+        ("NaN", "not_finite"),
+        ("+Inf", "not_finite"),
+        ("-Inf", "not_finite"),
+        ("-1", "negative"),
+        ("many", "not_finite"),
+    ] {
+        let mut scraped = one_node();
+        let all = scraped.get_mut("selvage_requests_total").unwrap();
+        all[1]["values"][1][1] = json!(broken);
+        let (prometheus, _) = Stub::new(scraped).serve().await;
+        let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+        assert_eq!(sampled.rejected, BTreeMap::from([(reason, 1)]), "{broken}");
+        let left: Vec<_> = sampled.snapshots[&key()].iter().map(|one| one.at).collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].as_millisecond(), 1_000_500, "the scrape before");
+    }
+    for (le, value, reason) in [
+        ("0.1", "101", "bucket_above_count"),
+        ("0.11", "60", "unknown_bound"),
+        ("x", "60", "unknown_bound"),
+    ] {
+        let mut scraped = one_node();
+        let all = scraped
+            .get_mut("selvage_response_head_seconds_bucket")
+            .unwrap();
+        all[0]["metric"]["le"] = json!(le);
+        all[0]["values"][0][1] = json!(value);
+        let (prometheus, _) = Stub::new(scraped).serve().await;
+        let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+        assert_eq!(sampled.rejected, BTreeMap::from([(reason, 1)]), "{le}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_is_no_known_node_is_left_out() {
+    let mut scraped = one_node();
+    scraped.get_mut("selvage_node_info").unwrap()[0]["metric"]["instance"] = json!("other");
+    let (prometheus, _) = Stub::new(scraped).serve().await;
+    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    assert_eq!(sampled.rejected, BTreeMap::from([("unknown_node", 1)]));
+    assert_eq!(sampled.snapshots, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_no_samples_and_no_error() {
+    let (prometheus, _) = Stub::new(BTreeMap::new()).serve().await;
+    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    assert_eq!(sampled, Sampled::default());
+}
+
+/// FE-1 and the rest of FE-2: an answer that is none has a kind.
+#[tokio::test]
+async fn answers_that_are_none_have_a_kind() {
+    fn ok(body: &str) -> Reply {
+        (StatusCode::OK, body.to_owned())
+    }
+    let table: [(fn(&str) -> Reply, &str, &str); 8] = [
+        (
+            |_| (StatusCode::UNAUTHORIZED, "who are you".to_owned()),
+            "bad_status",
+            "status 401",
+        ),
+        (
+            |_| {
+                let body =
+                    r#"{"status":"error","errorType":"bad_data","error":"parse \u001b error"}"#;
+                (StatusCode::BAD_REQUEST, body.to_owned())
+            },
+            "bad_status",
+            "status 400: parse  error",
+        ),
+        (
+            |_| (StatusCode::FOUND, String::new()),
+            "bad_status",
+            "status 302",
+        ),
+        (|_| ok("<html>"), "malformed", "malformed answer"),
+        (
+            |_| ok(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#),
+            "malformed",
+            "malformed answer (a vector instead of a matrix)",
+        ),
+        (
+            |_| ok(r#"{"status":"success","data":{"resultType":"string","result":[1,"x"]}}"#),
+            "malformed",
+            "malformed answer (a string instead of a matrix)",
+        ),
+        (
+            |_| {
+                ok(
+                    r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,2]]}]}}"#,
+                )
+            },
+            "malformed",
+            "malformed answer",
+        ),
+        (
+            |_| ok(&"x".repeat(17 * 1024 * 1024)),
+            "too_large",
+            "the answer is larger than 16 MiB",
+        ),
+    ];
+    for (script, reason, message) in table {
+        let (prometheus, _) = Stub::answering(script).serve().await;
+        let error = prometheus.sample(&[wanted()]).await.unwrap_err();
+        assert_eq!(error.reason(), reason);
+        assert!(error.to_string().starts_with(message), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_named_as_such() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let prometheus = Prometheus::new(&url, SCRAPE).unwrap();
+    let error = prometheus.sample(&[wanted()]).await.unwrap_err();
+    assert_eq!(
+        error,
+        MeasureError::NoAnswer("connection refused".to_owned())
+    );
+}
+
+#[test]
+fn what_is_no_http_url_is_refused() {
+    for url in ["", "prometheus:9090", "file:///etc/passwd"] {
+        assert!(Prometheus::new(url, SCRAPE).is_err(), "{url}");
+    }
+}
+
+/// What a node could have counted for one revision.
+#[derive(Debug, Clone)]
+struct Counted {
+    outcomes: Vec<(&'static str, &'static str, &'static str, u64)>,
+    saturated: u64,
+    head: Vec<u64>,
+}
+
+fn counted() -> impl Strategy<Value = Counted> {
+    let outcome = prop::sample::select(vec![
+        "ok",
+        "guest_error",
+        "trap",
+        "deadline",
+        "oom",
+        "overloaded",
+        "host_error",
+        "client",
+    ]);
+    let code = prop::sample::select(vec!["2xx", "3xx", "4xx", "5xx", "none"]);
+    let start = prop::sample::select(vec!["warm", "cold"]);
+    let rows = prop::collection::btree_map((outcome, code, start), 0..1_000_000_u64, 1..12);
+    let head = prop::collection::vec(0..10_000_u64, LATENCY_BOUNDS.len() + 1);
+    (rows, 0..1_000_u64, head).prop_map(|(rows, saturated, head)| Counted {
+        outcomes: rows
+            .into_iter()
+            .map(|((a, b, c), n)| (a, b, c, n))
+            .collect(),
+        saturated,
+        head,
+    })
+}
+
+/// As the node exposes it.
+fn scraped(all: &BTreeMap<String, Counted>) -> BTreeMap<&'static str, Vec<Value>> {
+    let mut found = one_node();
+    let at = |value: u64| json!([[1002.5, value.to_string()]]);
+    for metric in [
+        "selvage_requests_total",
+        "selvage_saturated_total",
+        "selvage_response_head_seconds_bucket",
+    ] {
+        let mut rows = Vec::new();
+        for (revision, counted) in all {
+            match metric {
+                "selvage_requests_total" => {
+                    for (outcome, code, start, n) in &counted.outcomes {
+                        let labels = json!({"outcome": outcome, "code": code, "start": start});
+                        rows.push(series(metric, of_revision(revision, labels), at(*n)));
+                    }
+                }
+                "selvage_saturated_total" => {
+                    let labels = of_revision(revision, json!({}));
+                    rows.push(series(metric, labels, at(counted.saturated)));
+                }
+                _ => {
+                    let mut below = 0;
+                    let bounds = LATENCY_BOUNDS.iter().map(ToString::to_string);
+                    let bounds = bounds.chain(["+Inf".to_owned()]);
+                    for (le, n) in bounds.zip(&counted.head) {
+                        below += n;
+                        let labels = of_revision(revision, json!({ "le": le }));
+                        rows.push(series(metric, labels, at(below)));
+                    }
+                }
+            }
+        }
+        found.insert(metric, rows);
+    }
+    found
+}
+
+/// As the node reports it: first a part, absolute, then the rest as increments.
+fn reported(all: &BTreeMap<String, Counted>, split: u64) -> [v1::CounterFrame; 2] {
+    let part = |n: u64, first: bool| if first { n / split } else { n - n / split };
+    [true, false].map(|first| v1::CounterFrame {
+        boot_id: 900_250,
+        sequence: if first { 4 } else { 5 },
+        absolute: first,
+        at: 0,
+        revisions: all
+            .iter()
+            .map(|(revision, counted)| v1::RevisionCounters {
+                function: Some(key().to_wire()),
+                revision: revision.clone(),
+                population: "live".to_owned(),
+                outcomes: counted
+                    .outcomes
+                    .iter()
+                    .map(|(outcome, code, start, n)| v1::OutcomeCount {
+                        outcome: (*outcome).to_owned(),
+                        code: (*code).to_owned(),
+                        start: (*start).to_owned(),
+                        count: part(*n, first),
+                    })
+                    .collect(),
+                saturated: part(counted.saturated, first),
+                head: Some(v1::Histogram {
+                    index: (0..33).collect(),
+                    count: counted.head.iter().map(|n| part(*n, first)).collect(),
+                    sum_seconds: 0.0,
+                }),
+                duration: None,
+            })
+            .collect(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn both_transports_give_the_same_snapshot(
+        stable in counted(),
+        candidate in counted(),
+        split in 1..5_u64,
+    ) {
+        let all = BTreeMap::from([
+            ("checkout-1".to_owned(), stable),
+            ("checkout-2".to_owned(), candidate),
+        ]);
+        let by_scrape: BTreeMap<_, Vec<answer::Series>> = scraped(&all)
+            .into_iter()
+            .map(|(metric, series)| (metric, serde_json::from_value(json!(series)).unwrap()))
+            .collect();
+        let of = |metric| by_scrape.get(metric).cloned().unwrap_or_default();
+        let by_scrape = collect::collect(
+            &collect::Scraped {
+                nodes: of("selvage_node_info"),
+                starts: of("process_start_time_seconds"),
+                requests: of("selvage_requests_total"),
+                saturated: of("selvage_saturated_total"),
+                buckets: of("selvage_response_head_seconds_bucket"),
+            },
+            &[wanted()],
+            collect::Moments::Newest,
+        );
+        let scrape = only(&by_scrape).clone();
+
+        let fleet = Fleet::new(Tables::new(), Duration::from_secs(10));
+        let frames = reported(&all, split);
+        fleet.hear_for_test("node-1", 900_250, frames);
+        let reading = Reading { latency: Latency::Head, population: "live" };
+        let mut in_band = fleet.counters(&key(), reading);
+        prop_assert_eq!(in_band.len(), 1);
+        let mut in_band = in_band.remove(0);
+        in_band.at = scrape.at;
+        prop_assert_eq!(in_band, scrape);
+    }
+}
