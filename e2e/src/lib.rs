@@ -5,6 +5,7 @@
 )]
 
 pub mod cluster;
+pub mod demo;
 pub mod image;
 pub mod load;
 pub mod push;

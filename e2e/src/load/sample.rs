@@ -219,6 +219,21 @@ impl Samples {
         sum(found)
     }
 
+    /// How many answers of a version took at least `bound`, and when the first of them was in.
+    #[must_use]
+    pub fn slower(&self, version: &str, bound: Duration) -> (u64, Option<Duration>) {
+        let state = self.lock();
+        let index = state.versions.iter().position(|known| known == version);
+        let index = index.and_then(|index| u8::try_from(index).ok());
+        let slow = || {
+            state
+                .kept
+                .iter()
+                .filter(|sample| Some(sample.version) == index && sample.latency() >= bound)
+        };
+        (slow().count() as u64, slow().map(Sample::end).min())
+    }
+
     /// The failures of all versions but `except`, oldest first, at most `limit`: when, what, which target.
     #[must_use]
     pub fn failures(&self, except: &[&str], limit: usize) -> Vec<Sample> {
@@ -228,7 +243,7 @@ impl Samples {
                 .versions
                 .get(usize::from(sample.version))
                 .map_or("", String::as_str);
-            sample.is_failure() && !(!name.is_empty() && except.contains(&name))
+            sample.is_failure() && (name.is_empty() || !except.contains(&name))
         };
         state
             .kept

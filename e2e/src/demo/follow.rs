@@ -1,0 +1,191 @@
+//! The function as the API server tells it, followed by a watch.
+
+use crate::selvage::{Kind, Objects};
+use futures::StreamExt;
+use kube::{
+    api::DynamicObject,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::Value;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// What the story needs of an `EdgeFunction`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct View {
+    /// Whether the status speaks about the newest spec.
+    pub(super) current: bool,
+    pub(super) phase: String,
+    pub(super) state: String,
+    pub(super) step: Option<u64>,
+    pub(super) attempt: u64,
+    pub(super) started_at: String,
+    pub(super) stable: String,
+    pub(super) candidate: String,
+    /// The candidate's share in 1/10,000.
+    pub(super) weight: u64,
+    pub(super) message: String,
+    pub(super) ready: bool,
+    pub(super) looks: u64,
+    /// Metric and the evidence against the candidate, as a stake of 1 has grown.
+    pub(super) metrics: Vec<(String, f64)>,
+    /// Part of the step's proof that is there, and the metric that is least far.
+    pub(super) pass: Option<(f64, String)>,
+    /// How each rollout ended, newest first.
+    pub(super) history: Vec<Ending>,
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) revision: String,
+    pub(super) outcome: String,
+    pub(super) reason: String,
+    pub(super) message: String,
+}
+
+impl View {
+    pub(super) fn read(object: &Value, generation: Option<i64>) -> Self {
+        let status = &object["status"];
+        let rollout = &status["rollout"];
+        let evidence = &rollout["evidence"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let candidate = text(&status["candidate"]["revision"]);
+        let weight = list(&status["traffic"])
+            .iter()
+            .find(|entry| entry["revision"] == candidate.as_str())
+            .and_then(|entry| entry["weight"].as_u64());
+        let progress = evidence["pass"]["progress"]
+            .as_str()
+            .and_then(|text| text.parse().ok());
+        let ready = list(&status["conditions"])
+            .iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        Self {
+            current: generation.is_some() && status["observedGeneration"].as_i64() == generation,
+            phase: text(&status["phase"]),
+            state: text(&rollout["state"]),
+            step: rollout["step"].as_u64(),
+            attempt: rollout["attempt"].as_u64().unwrap_or_default(),
+            started_at: text(&rollout["startedAt"]),
+            stable: text(&status["stable"]["revision"]),
+            candidate,
+            weight: weight.unwrap_or_default(),
+            message: text(&status["message"]),
+            ready,
+            looks: evidence["looks"].as_u64().unwrap_or_default(),
+            metrics: list(&evidence["metrics"])
+                .iter()
+                .filter_map(|metric| {
+                    Some((text(&metric["name"]), metric["e"].as_str()?.parse().ok()?))
+                })
+                .collect(),
+            pass: progress.map(|progress| (progress, text(&evidence["pass"]["limiting"]))),
+            history: list(&status["history"])
+                .iter()
+                .map(|entry| Ending {
+                    revision: text(&entry["revision"]),
+                    outcome: text(&entry["outcome"]),
+                    reason: text(&entry["reason"]),
+                    message: text(&entry["message"]),
+                })
+                .collect(),
+        }
+    }
+
+    /// How the rollout of `revision` ended, if it did.
+    pub(super) fn ending(&self, revision: &str) -> Option<&Ending> {
+        self.history
+            .iter()
+            .find(|ending| ending.revision == revision)
+    }
+}
+
+/// Every state that the watch showed, with the moment it did.
+#[derive(Debug)]
+pub(super) struct Follower {
+    latest: watch::Receiver<View>,
+    seen: Arc<Mutex<Vec<(Instant, View)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Follower {
+    pub(super) fn start(objects: &Objects, namespace: &str, name: &str) -> Self {
+        let (sender, latest) = watch::channel(View::default());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = seen.clone();
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut events = watcher(objects.api(Kind::Function, namespace), config)
+            .default_backoff()
+            .touched_objects()
+            .boxed();
+        let task = tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                // the watch mends itself; what it missed it shows afterwards
+                let Ok(object) = event else { continue };
+                let DynamicObject { metadata, data, .. } = object;
+                let view = View::read(&data, metadata.generation);
+                log.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((Instant::now(), view.clone()));
+                if sender.send(view).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { latest, seen, task }
+    }
+
+    /// The newest state.
+    pub(super) fn view(&self) -> View {
+        self.latest.borrow().clone()
+    }
+
+    /// All states since `from`, oldest first.
+    pub(super) fn since(&self, from: Instant) -> Vec<(Instant, View)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|(at, _)| *at >= from).cloned().collect()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_view_is_what_the_status_says() {
+        let view = View::read(
+            &json!({ "status": {
+                "observedGeneration": 3, "phase": "Progressing", "message": "at 10 %",
+                "stable": { "revision": "hello-a" }, "candidate": { "revision": "hello-b" },
+                "traffic": [{ "revision": "hello-a", "weight": 9000 }, { "revision": "hello-b", "weight": 1000 }],
+                "rollout": { "state": "Stepping", "step": 0, "attempt": 1, "evidence": {
+                    "looks": 4, "metrics": [{ "name": "errors", "e": "2.5" }],
+                    "pass": { "progress": "0.62", "limiting": "errors" },
+                }},
+                "history": [{ "revision": "hello-a", "outcome": "Promoted", "attempt": 1 }],
+            }}),
+            Some(3),
+        );
+        assert!(view.current);
+        assert_eq!((view.weight, view.looks, view.step), (1000, 4, Some(0)));
+        assert_eq!(view.metrics, [("errors".to_owned(), 2.5)]);
+        assert_eq!(view.pass, Some((0.62, "errors".to_owned())));
+        assert_eq!(
+            view.ending("hello-a").map(|ending| ending.outcome.as_str()),
+            Some("Promoted")
+        );
+        assert!(!View::read(&json!({}), Some(1)).current);
+    }
+}

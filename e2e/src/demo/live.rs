@@ -1,0 +1,104 @@
+//! The view of a running rollout.
+
+use super::{
+    follow::View,
+    outcome::{percent, time},
+    screen::bar,
+    stage::Stage,
+};
+use crate::load::Arm;
+use std::time::Duration;
+
+/// What the table's recent column covers.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// The names of the two versions on stage.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cast {
+    pub(super) stable: &'static str,
+    pub(super) candidate: &'static str,
+}
+
+/// The block that is drawn again and again.
+pub(super) fn block(stage: &Stage<'_>, cast: Cast, view: &View) -> Vec<String> {
+    let samples = stage.load.samples();
+    let from = samples.now().saturating_sub(RECENT);
+    let weight = if view.candidate.is_empty() {
+        0
+    } else {
+        view.weight
+    };
+    let mut lines = vec![format!(
+        "  {:<12}{:>8}{:>12}{:>10}{:>10}",
+        "", "weight", "requests", "errors", "p95"
+    )];
+    for (name, weight) in [
+        (cast.stable, 10_000 - weight.min(10_000)),
+        (cast.candidate, weight),
+    ] {
+        let total = samples.arm(name, ..).requests;
+        let recent = samples.arm(name, from..);
+        lines.push(row(name, weight, total, &recent));
+    }
+    lines.push(evidence(view));
+    lines.push(format!("  {} · {}", view.state, view.message));
+    lines
+}
+
+fn row(name: &str, weight: u64, total: u64, recent: &Arm) -> String {
+    let weight = format!("{} %", weight as f64 / 100.0);
+    let errors = percent(recent.failed, recent.requests);
+    let p95 = if recent.requests == 0 {
+        "–".into()
+    } else {
+        time(recent.p95)
+    };
+    format!("  {name:<12}{weight:>8}{total:>12}{errors:>10}{p95:>10}")
+}
+
+fn evidence(view: &View) -> String {
+    let against = view
+        .metrics
+        .iter()
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .map_or_else(
+            || "none yet".into(),
+            |(name, e)| format!("{e:.1} to 1 ({name})"),
+        );
+    let pass = view
+        .pass
+        .as_ref()
+        .map_or_else(String::new, |(part, limiting)| {
+            format!(
+                " · for the next step {} {:.0} % ({limiting})",
+                bar(*part),
+                part * 100.0
+            )
+        });
+    format!(
+        "  evidence against {against}, back at 100 to 1{pass} · {} looks",
+        view.looks
+    )
+}
+
+/// One line for output that is not a terminal.
+pub(super) fn line(stage: &Stage<'_>, cast: Cast, view: &View) -> String {
+    let samples = stage.load.samples();
+    let from = samples.now().saturating_sub(RECENT);
+    let arm = |name: &str| {
+        let arm = samples.arm(name, from..);
+        format!(
+            "{name} {} requests, errors {}, p95 {}",
+            arm.requests,
+            percent(arm.failed, arm.requests),
+            time(arm.p95)
+        )
+    };
+    let (weight, state) = (view.weight as f64 / 100.0, &view.state);
+    format!(
+        "{state} at {weight} % | {} | {} |{}",
+        arm(cast.stable),
+        arm(cast.candidate),
+        evidence(view)
+    )
+}

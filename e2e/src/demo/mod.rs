@@ -1,0 +1,11 @@
+//! The main job on real parts, as a story: a function is served, a good version is promoted, bad ones go back.
+
+mod act;
+mod follow;
+mod live;
+mod outcome;
+mod screen;
+mod stage;
+mod story;
+
+pub use story::{Options, play};

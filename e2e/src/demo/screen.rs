@@ -1,0 +1,174 @@
+//! What the person at the terminal sees: lines that stay, and below them a few that are drawn again and again.
+
+use std::{
+    io::{IsTerminal, Write, stdout},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The terminal, or a plain stream of lines.
+#[derive(Debug)]
+pub(super) struct Screen {
+    begin: Instant,
+    live: bool,
+    /// The block below the last line that stays, as drawn.
+    block: Mutex<Vec<String>>,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        Self {
+            begin: Instant::now(),
+            live: stdout().is_terminal() && !dumb,
+            block: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Whether blocks are drawn.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Since the demo began.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    /// A heading.
+    pub(super) fn chapter(&self, title: &str) {
+        self.print(&format!("\n{}", self.bold(title)));
+    }
+
+    /// A line with the time since the beginning.
+    pub(super) fn part(&self, text: &str) {
+        self.print(&format!("{:>6.1} s  {text}", self.elapsed().as_secs_f64()));
+    }
+
+    /// A line as it is.
+    pub(super) fn print(&self, text: &str) {
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        self.erase(&block);
+        write(&format!("{text}\n"));
+        self.draw(&block);
+        if !self.live {
+            block.clear();
+        }
+    }
+
+    /// Replaces the block. Nothing happens where output is plain.
+    pub(super) fn block(&self, lines: Vec<String>) {
+        if !self.live {
+            return;
+        }
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        self.erase(&block);
+        let width = width();
+        *block = lines.into_iter().map(|line| clip(&line, width)).collect();
+        self.draw(&block);
+    }
+
+    /// Removes the block.
+    pub(super) fn clear(&self) {
+        self.block(Vec::new());
+    }
+
+    pub(super) fn bold(&self, text: &str) -> String {
+        self.colour("1", text)
+    }
+
+    pub(super) fn good(&self, text: &str) -> String {
+        self.colour("32", text)
+    }
+
+    pub(super) fn bad(&self, text: &str) -> String {
+        self.colour("31", text)
+    }
+
+    fn colour(&self, code: &str, text: &str) -> String {
+        if self.live {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn erase(&self, block: &[String]) {
+        if self.live && !block.is_empty() {
+            write(&format!("\x1b[{}A\x1b[J", block.len()));
+        }
+    }
+
+    fn draw(&self, block: &[String]) {
+        if self.live {
+            let lines: String = block.iter().map(|line| format!("{line}\n")).collect();
+            write(&lines);
+        }
+    }
+}
+
+/// A terminal that is gone is no reason to stop the story.
+fn write(text: &str) {
+    let mut out = stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+fn width() -> usize {
+    rustix::termios::tcgetwinsize(stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 20)
+        .unwrap_or(100)
+}
+
+/// A line that wraps could not be erased. Colour codes take no room; blocks only use them at whole words.
+fn clip(line: &str, width: usize) -> String {
+    let mut shown = 0;
+    let mut escape = false;
+    let mut out = String::new();
+    for letter in line.chars() {
+        if letter == '\x1b' {
+            escape = true;
+        }
+        if !escape {
+            shown += 1;
+            if shown >= width {
+                out.push('…');
+                break;
+            }
+        }
+        out.push(letter);
+        if escape && letter == 'm' {
+            escape = false;
+        }
+    }
+    if out.contains('\x1b') {
+        out.push_str("\x1b[0m");
+    }
+    out
+}
+
+/// A bar of ten places for a part of 1.
+pub(super) fn bar(part: f64) -> String {
+    let full = (part.clamp(0.0, 1.0) * 10.0).round() as usize;
+    format!("{}{}", "█".repeat(full), "░".repeat(10 - full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_clipped_by_what_is_seen() {
+        assert_eq!(clip("abcdef", 4), "abc…");
+        assert_eq!(clip("abc", 10), "abc");
+        assert_eq!(clip("\x1b[1mabc\x1b[0m", 10), "\x1b[1mabc\x1b[0m\x1b[0m");
+    }
+
+    #[test]
+    fn bars() {
+        assert_eq!(bar(0.62), "██████░░░░");
+        assert_eq!(bar(7.0), "██████████");
+    }
+}

@@ -1,0 +1,118 @@
+//! Where the story plays: the cluster with everything in it, and helpers that speak to it as a user would.
+
+use super::{follow::Follower, screen::Screen};
+use crate::{
+    cluster::Cluster,
+    load::Load,
+    selvage::{EDGE_PORT, NAMESPACE},
+};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::{Api, Client, api::DeleteParams};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    process::{Command, Stdio},
+};
+
+/// The demo's namespace, function and host.
+pub(super) const DEMO: &str = "demo";
+pub(super) const FUNCTION: &str = "hello";
+pub(super) const HOST: &str = "hello.example";
+const MANIFEST: &str = include_str!("function.yaml");
+
+/// Everything that runs.
+pub(super) struct Stage<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) screen: &'a Screen,
+    pub(super) follower: Follower,
+    pub(super) load: Load,
+}
+
+/// The manifest of a version.
+pub(super) fn manifest(cluster: &Cluster, version: &str) -> Result<String> {
+    let registry = cluster
+        .registry
+        .as_ref()
+        .context("the demo has a registry")?
+        .address();
+    Ok(MANIFEST
+        .replace("REGISTRY", registry)
+        .replace("VERSION", version))
+}
+
+/// `kubectl apply -f -`
+pub(super) fn apply(cluster: &Cluster, text: &str) -> Result<()> {
+    let mut kubectl = cluster
+        .kubectl()
+        .args(["apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start kubectl")?;
+    kubectl
+        .stdin
+        .take()
+        .context("kubectl reads")?
+        .write_all(text.as_bytes())?;
+    let output = kubectl.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "kubectl apply: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Where requests go: the port of the edge Service on every node.
+pub(super) fn targets(cluster: &Cluster) -> Vec<SocketAddr> {
+    cluster
+        .nodes()
+        .iter()
+        .map(|node| SocketAddr::from((node.address(), EDGE_PORT)))
+        .collect()
+}
+
+/// Whether the API server lets a service account of the release do something.
+pub(super) fn may(cluster: &Cluster, account: &str, verb: &str, resource: &str) -> Result<bool> {
+    let identity = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+    let output = output(
+        cluster
+            .kubectl()
+            .args(["auth", "can-i", verb, resource, "-A", &identity]),
+    )?;
+    Ok(output.trim() == "yes")
+}
+
+/// Standard output; `can-i` fails when the answer is no.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().context("start kubectl")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The pod that leads, by the Lease.
+pub(super) async fn leader(client: Client) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(client, NAMESPACE);
+    let lease = leases
+        .get("selvage-operator")
+        .await
+        .context("read the Lease")?;
+    let holder = lease
+        .spec
+        .and_then(|spec| spec.holder_identity)
+        .context("nobody leads")?;
+    let pod = holder.split('/').next().unwrap_or_default();
+    ensure!(!pod.is_empty(), "nobody leads");
+    Ok(pod.to_owned())
+}
+
+/// Kills a pod at once, without a chance to say goodbye.
+pub(super) async fn kill_pod(client: Client, name: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client, NAMESPACE);
+    let at_once = DeleteParams::default().grace_period(0);
+    pods.delete(name, &at_once)
+        .await
+        .context("kill the leader")?;
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! The story from the beginning to the closing table.
+
+use super::{
+    act::{self, Trial},
+    follow::Follower,
+    live::Cast,
+    outcome::{NO_FAILURES, Outcomes, PROMISES, time},
+    screen::Screen,
+    stage::{self, DEMO, FUNCTION, HOST, Stage},
+};
+use crate::{
+    cluster::{self, Cluster},
+    load::{Load, Plan},
+    push::push_component,
+    selvage::{self, EDGE_PORT, Edge, NAMESPACE, Objects},
+};
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, api::PostParams};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// How the story is played.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Leave everything running at the end.
+    pub keep: bool,
+    /// Requests per second.
+    pub rate: u32,
+}
+
+const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
+
+/// Plays the story. Returns whether every outcome was observed.
+///
+/// # Errors
+/// A part does not start, or the story cannot go on; the outcomes so far are shown all the same.
+pub async fn play(options: Options) -> Result<bool> {
+    let screen = Screen::new();
+    let mut outcomes = Outcomes::default();
+    let mut cluster = match raise(&screen, &mut outcomes).await {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            outcomes.show(&screen);
+            return Err(error);
+        }
+    };
+    let played = acts(&screen, &mut cluster, options, &mut outcomes).await;
+    screen.clear();
+    outcomes.show(&screen);
+    let passed = played.is_ok() && outcomes.passed();
+    screen.print("");
+    screen.part(if passed {
+        "every outcome was observed"
+    } else {
+        "NOT every outcome was observed"
+    });
+    if !passed {
+        let dir = std::env::temp_dir().join(format!("selvage-demo-{}", cluster.run().id()));
+        match cluster.dump(&dir) {
+            Ok(summary) => screen.print(&summary),
+            Err(error) => screen.print(&format!("no dump: {error:#}")),
+        }
+    }
+    if options.keep {
+        leave(&screen, cluster)?;
+    }
+    played.map(|()| passed)
+}
+
+/// The cluster with registry and Prometheus.
+async fn raise(screen: &Screen, outcomes: &mut Outcomes) -> Result<Cluster> {
+    screen.chapter("A real cluster");
+    let options = cluster::Options {
+        nodes: 3,
+        ..cluster::Options::default()
+    };
+    let cluster = Cluster::start(&options, &|part, _| screen.part(part)).await?;
+    let figures = format!(
+        "{} nodes Ready after {}",
+        cluster.nodes().len(),
+        time(screen.elapsed())
+    );
+    outcomes.add(PROMISES[0], true, figures);
+    Ok(cluster)
+}
+
+async fn acts(
+    screen: &Screen,
+    cluster: &mut Cluster,
+    options: Options,
+    outcomes: &mut Outcomes,
+) -> Result<()> {
+    push(screen, cluster, outcomes).await?;
+    install(screen, cluster, outcomes)?;
+    let client = cluster.client();
+    let cluster = &*cluster;
+    let follower = first(screen, cluster, outcomes).await?;
+
+    let plan = Plan {
+        rate: options.rate,
+        targets: stage::targets(cluster),
+        host: HOST.into(),
+        path: "/".into(),
+        timeout: Duration::from_secs(10),
+    };
+    let load = Load::start(plan)?;
+    screen.part(&format!(
+        "{} requests/s over {} nodes from here to the end",
+        options.rate,
+        cluster.nodes().len()
+    ));
+    let stage = Stage {
+        cluster,
+        screen,
+        follower,
+        load,
+    };
+
+    screen.chapter("Version 2 is good: promoted on evidence, and the leader is killed on the way");
+    let cast = Cast {
+        stable: "v1",
+        candidate: "v2",
+    };
+    let trial = act::trial(&stage, &client, cast, true).await?;
+    promoted(&stage, cast, &trial, outcomes);
+
+    let slow = Duration::from_millis(150);
+    for (title, candidate, reason, promise, slower) in [
+        (
+            "Version 3 fails 5 % of its requests",
+            "v3",
+            "ErrorsWorse",
+            PROMISES[6],
+            None,
+        ),
+        (
+            "Version 4 is 150 ms slow for a tenth of its requests",
+            "v4",
+            "SlowerThanStable",
+            PROMISES[7],
+            Some(slow),
+        ),
+    ] {
+        screen.chapter(title);
+        let cast = Cast {
+            stable: "v2",
+            candidate,
+        };
+        let trial = act::trial(&stage, &client, cast, false).await?;
+        let (outcome, found, _) = trial.ending();
+        let observed = outcome == "RolledBack" && found == reason;
+        let figures = act::report_bad(&stage, cast, &trial, slower).await?;
+        screen.part(&figures);
+        outcomes.add(promise, observed, figures);
+    }
+    closing(stage, outcomes);
+    Ok(())
+}
+
+async fn push(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Result<()> {
+    screen.chapter("Four versions of a component");
+    let registry = cluster
+        .registry
+        .as_ref()
+        .context("the demo has a registry")?
+        .address();
+    for version in VERSIONS {
+        let file = selvage::dist().join(format!("examples/hello-{version}.wasm"));
+        let digest = push_component(&format!("{registry}/hello:{version}"), &file, None).await?;
+        screen.part(&format!("{registry}/hello:{version}  {digest}"));
+    }
+    outcomes.add(PROMISES[1], true, format!("hello:v1 … v4 at {registry}"));
+    Ok(())
+}
+
+fn install(screen: &Screen, cluster: &mut Cluster, outcomes: &mut Outcomes) -> Result<()> {
+    screen.chapter("Selvage, by Helm");
+    let begin = Instant::now();
+    selvage::install(cluster, &[])?;
+    let pods = cluster
+        .kubectl()
+        .args(["-n", NAMESPACE, "get", "pods", "-o", "wide", "--no-headers"])
+        .output()?;
+    for line in String::from_utf8_lossy(&pods.stdout).lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, ready, state, ..] = words.as_slice() else {
+            continue;
+        };
+        screen.part(&format!("{name}  {ready} {state}"));
+    }
+    // what no part of Selvage needs must be refused
+    let operator = stage::may(cluster, "selvage-operator", "*", "*")?
+        || stage::may(cluster, "selvage-operator", "get", "secrets")?;
+    let shim = stage::may(
+        cluster,
+        "selvage-node-shim",
+        "get",
+        "edgefunctions.selvage.dev",
+    )?;
+    let figures = format!(
+        "ready after {}; operator all-powerful or reads all Secrets: {operator}; shim reads anything: {shim}",
+        time(begin.elapsed())
+    );
+    screen.part(&figures);
+    outcomes.add(PROMISES[2], !operator && !shim, figures);
+    Ok(())
+}
+
+/// Applies version 1 and asks it through every node.
+async fn first(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Result<Follower> {
+    screen.chapter("Version 1");
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(DEMO.into());
+    namespaces
+        .create(&PostParams::default(), &namespace)
+        .await?;
+    let follower = Follower::start(&Objects::new(cluster.client()), DEMO, FUNCTION);
+    let begin = Instant::now();
+    stage::apply(cluster, &stage::manifest(cluster, "v1")?)?;
+    let limit = Duration::from_secs(60);
+    cluster::wait::until(limit, Duration::from_millis(50), async || {
+        let view = follower.view();
+        Ok((view.current && view.ready).then_some(()))
+    })
+    .await
+    .with_context(|| format!("v1 is not Ready: {}", follower.view().message))?;
+    let ready = begin.elapsed();
+    screen.part(&format!("Ready {} after kubectl apply", time(ready)));
+    let edge = Edge::new()?;
+    let mut answered = 0;
+    for node in cluster.nodes() {
+        let answer = edge.get(node.address(), HOST, "/").await?;
+        screen.part(&format!(
+            "curl -H 'Host: {HOST}' http://{}:{EDGE_PORT}/  →  {} {}",
+            node.address(),
+            answer.status,
+            answer.body.trim()
+        ));
+        answered += usize::from(answer.status == 200 && answer.version == "v1");
+    }
+    let all = answered == cluster.nodes().len();
+    outcomes.add(
+        PROMISES[3],
+        all,
+        format!(
+            "Ready {} after apply; {answered} nodes answered",
+            time(ready)
+        ),
+    );
+    Ok(follower)
+}
+
+fn promoted(stage: &Stage<'_>, cast: Cast, trial: &Trial, outcomes: &mut Outcomes) {
+    let (outcome, _, message) = trial.ending();
+    stage.screen.print(&format!("          {message}"));
+    let failed = stage.load.samples().failures(&[], usize::MAX).len();
+    let requests = stage.load.samples().arm(cast.candidate, ..).requests;
+    let observed = outcome == "Promoted" && trial.end.stable == trial.revision && failed == 0;
+    let figures = format!(
+        "{outcome} after {}, {} looks, {requests} requests, {failed} failed",
+        time(trial.took()),
+        trial.end.looks
+    );
+    stage.screen.part(&figures);
+    outcomes.add(PROMISES[4], observed, figures);
+    let (went_on, figures) = act::went_on(stage, trial);
+    outcomes.add(PROMISES[5], went_on, figures);
+}
+
+/// Ends the load and counts.
+fn closing(stage: Stage<'_>, outcomes: &mut Outcomes) {
+    let screen = stage.screen;
+    let samples = stage.load.finish();
+    let failures = samples.failures(&["v3"], 5);
+    for failure in &failures {
+        let target = failure.target() + 1;
+        screen.print(&format!(
+            "          failed: {} at {} through node {target}",
+            failure.outcome(),
+            time(failure.due())
+        ));
+    }
+    let all = samples.all(..);
+    let failed = samples.failures(&["v3"], usize::MAX).len();
+    let p95 = time(all.p95);
+    let whole = samples.beyond() == 0;
+    let figures = format!(
+        "{} requests, {failed} failed beside v3's own, p95 of all {p95}",
+        all.requests
+    );
+    outcomes.add(
+        NO_FAILURES,
+        failures.is_empty() && whole && all.requests > 0,
+        figures,
+    );
+}
+
+/// Leaves everything running and says how to look around.
+fn leave(screen: &Screen, cluster: Cluster) -> Result<()> {
+    let kubectl = cluster.tools().program("kubectl").display().to_string();
+    let kubeconfig = cluster.kubeconfig().display().to_string();
+    let prometheus = cluster
+        .prometheus
+        .as_ref()
+        .map(|prometheus| prometheus.url().to_owned())
+        .unwrap_or_default();
+    let nodes: Vec<String> = cluster
+        .nodes()
+        .iter()
+        .map(|node| node.address().to_string())
+        .collect();
+    let dir: PathBuf = cluster.keep()?;
+    screen.chapter("All of it is still running");
+    screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
+    screen.print(&format!("  alias kubectl={kubectl}"));
+    screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");
+    screen.print(&format!("  Prometheus: {prometheus}"));
+    for node in nodes {
+        screen.print(&format!(
+            "  curl -H 'Host: {HOST}' http://{node}:{EDGE_PORT}/"
+        ));
+    }
+    screen.print(&format!("  logs: {}", dir.join("log").display()));
+    screen.print("  make demo-down ends it");
+    Ok(())
+}
