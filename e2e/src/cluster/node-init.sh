@@ -18,6 +18,8 @@ own containerd /var/lib/containerd
 own pods /var/log/pods
 own containers /var/log/containers
 own cni /etc/cni/net.d
+# what the node shims keep on their node
+own selvage /var/lib/selvage
 # where node-shims keep tables and code: nodes of one machine must not share it
 own selvage /var/lib/selvage
 mount -t tmpfs tmpfs /run
