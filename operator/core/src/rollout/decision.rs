@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{EventRecord, HoldReason, RolloutState, Share, State};
+use super::{EventRecord, RolloutState, Share, State};
 use crate::function::Function;
 
 /// A transition is told as it was persisted.
@@ -33,8 +33,6 @@ pub struct Due {
     pub look: bool,
     /// Find out stable's traffic.
     pub traffic: bool,
-    /// Pass processes stand still in this look.
-    pub pass_frozen: bool,
 }
 
 /// What to measure before deciding.
@@ -56,11 +54,6 @@ pub fn due(now: Timestamp, function: &Function, state: &RolloutState) -> Due {
         traffic: matches!(state.state, State::Loading | State::Queued)
             && state.stable.is_some()
             && rollout.plan.needs_traffic(),
-        pass_frozen: rollout
-            .flags
-            .hold
-            .as_ref()
-            .is_some_and(|h| h.reason == HoldReason::SharedFailure),
     }
 }
 

@@ -180,10 +180,11 @@ mod tests {
     fn the_first_step_is_sized_in_requests() {
         assert_eq!(sized(None), [100, 500, 1000, 2500, 5000, 9900]);
         assert_eq!(sized(Some(1000.0)), [100, 500, 1000, 2500, 5000, 9900]);
-        // 100 requests a minute of 300: 33.33 %, and 50 % is within 1.5 times of it
-        assert_eq!(sized(Some(5.0)), [3333, 9000]);
-        // 3.33 % drops 5 %
-        assert_eq!(sized(Some(50.0)), [333, 1000, 2500, 5000, 9667]);
+        // 100 requests a minute of 300 are 33.33 %, of 240 are 41.67 %: 50 % is within 1.5 times of the latter
+        assert_eq!(sized(Some(5.0)), [3333, 5000, 9000]);
+        assert_eq!(sized(Some(4.0)), [4167, 9000]);
+        // 4.17 % drops 5 %
+        assert_eq!(sized(Some(40.0)), [417, 1000, 2500, 5000, 9583]);
         assert_eq!(sized(Some(0.0)), [5000, 9000]);
         assert_eq!(sized(Some(0.1)), [5000, 9000]);
     }

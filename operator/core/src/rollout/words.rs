@@ -68,6 +68,7 @@ pub(super) fn event(metric: &str) -> String {
         None if metric == "errors" => "failed".into(),
         None if metric == "clientErrors" => "were 4xx".into(),
         Some((_, bound)) if metric.starts_with("latency") => format!("took longer than {bound}"),
+        _ if metric.starts_with("slo") => "missed the SLO".into(),
         _ => format!("missed {metric}"),
     }
 }

@@ -327,8 +327,10 @@ impl World {
                 _ => Verdict::NotEnough,
             },
             brake: self.say == Say::Brake,
-            shared_failure: shared
-                .then(|| "both revisions miss the SLO (3.1 % and 3 %, limit 1 %)".into()),
+            shared_failure: shared.then(|| {
+                "both revisions miss the SLO (3.1 % and 3 %, limit 1 %), so the cause is shared"
+                    .into()
+            }),
             stable_meets_slo: !shared,
             covered: self.covered,
             share_mismatch: (self.say == Say::Mismatch)

@@ -122,10 +122,7 @@ fn text(turn: &Turn<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
         HoldReason::Brake => flags.brake.map(|_| braked_text(turn)),
         HoldReason::PrometheusUnavailable => unmeasured_text(turn, r, UnmeasuredKind::NoAnswer),
         HoldReason::SamplesMissing => unmeasured_text(turn, r, UnmeasuredKind::NothingUsable),
-        HoldReason::SharedFailure => flags
-            .shared
-            .as_ref()
-            .map(|s| format!("{}, so the cause is shared", s.message)),
+        HoldReason::SharedFailure => flags.shared.as_ref().map(|s| s.message.clone()),
         HoldReason::NodesNotReady => {
             let short = flags
                 .short_since

@@ -15,6 +15,8 @@ use crate::rollout::{
 pub(super) const CHECKPOINT: Duration = Duration::from_secs(30);
 /// A rule that could fire at once waits this long all the same, so that nothing spins.
 const LEAST_WAKE: Duration = Duration::from_millis(100);
+/// A look that was due and brought nothing new, as between two scrapes, is tried again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Turn<'a> {
     pub(super) now: Timestamp,
@@ -215,14 +217,15 @@ impl<'a> Turn<'a> {
             times.extend(next_look(self.now, &self.state));
         }
         times.extend(super::holds::limits(r));
-        // what has passed has had its effect, except a look that was not taken
-        let due = crate::rollout::due(self.now, self.function, &self.state).look;
-        let next = times.into_iter().filter(|t| *t > self.now).min();
-        if due {
-            Some(earliest)
-        } else {
-            next.map(|t| t.max(earliest))
+        if crate::rollout::due(self.now, self.function, &self.state).look {
+            times.push(later(self.now, LOOK_AGAIN));
         }
+        // what has passed has had its effect
+        times
+            .into_iter()
+            .filter(|t| *t > self.now)
+            .min()
+            .map(|t| t.max(earliest))
     }
 
     fn active_limits(&self, r: &Rollout) -> Vec<Duration> {
