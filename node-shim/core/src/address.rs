@@ -1,63 +1,93 @@
-//! Which addresses a stranger may make this node connect to. An address inside another (v4 in v6,
-//! in its several notations) is unwrapped and judged as what it reaches.
+//! The floor under every permission to call out: addresses that no policy can open, because behind
+//! them are the node itself, its neighbours' metadata or nothing at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What an address is, as far as calling it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Public,
+    /// Private, unique local or carrier-grade: only a matching CIDR or cluster name opens it.
+    Private,
+    /// Never called, with the reason's label.
+    Never(&'static str),
+}
+
+/// Judges an address; one that carries another inside is judged by that one.
+pub fn reach(address: IpAddr) -> Reach {
+    match address {
+        IpAddr::V4(v4) => reach_v4(v4),
+        IpAddr::V6(v6) => match carried(v6) {
+            Some(v4) => reach_v4(v4),
+            None => reach_v6(v6),
+        },
+    }
+}
 
 /// Whether an address is on the public Internet: not this host, not this network, not a metadata
 /// service, not reserved for anything.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
+    reach(address) == Reach::Public
 }
 
-fn is_public_v4(address: Ipv4Addr) -> bool {
+fn reach_v4(address: Ipv4Addr) -> Reach {
     let [a, b, c, _] = address.octets();
-    !(a == 0
-        || a == 10
-        || a == 127
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 169 && b == 254)
-        || (a == 172 && (16..32).contains(&b))
-        || (a == 192 && b == 0 && (c == 0 || c == 2))
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 192 && b == 168)
-        || (a == 198 && (b == 18 || b == 19))
-        || (a == 198 && b == 51 && c == 100)
-        || (a == 203 && b == 0 && c == 113)
-        || a >= 224)
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    if let Some(inner) = embedded_v4(segments) {
-        return is_public_v4(inner);
+    match (a, b, c) {
+        (0, ..) => Reach::Never("unspecified"),
+        (127, ..) => Reach::Never("loopback"),
+        (169, 254, _) => Reach::Never("link_local"),
+        (224..=239, ..) => Reach::Never("multicast"),
+        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Reach::Never("documentation"),
+        (198, 18..=19, _) => Reach::Never("benchmark"),
+        (192, 0, 0) | (192, 88, 99) | (240.., ..) => Reach::Never("reserved"),
+        (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Reach::Private,
+        _ => Reach::Public,
     }
-    let [first, second, third, ..] = segments;
-    // 2000::/3 is all that was ever given out; the rest is local, multicast or reserved
-    let global = first & 0xe000 == 0x2000;
-    let teredo_or_special = first == 0x2001 && second < 0x0200;
-    let documentation =
-        (first == 0x2001 && second == 0x0db8) || (first == 0x3fff && second < 0x1000);
-    let discard = first == 0x0100 && second == 0 && third == 0;
-    global && !teredo_or_special && !documentation && !discard
 }
 
-/// The v4 address that a v6 address stands for: mapped, 6to4, NAT64.
-fn embedded_v4(segments: [u16; 8]) -> Option<Ipv4Addr> {
-    let join = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match segments {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(join(high, low))
+fn reach_v6(address: Ipv6Addr) -> Reach {
+    let [a, b, c, ..] = address.segments();
+    if address.is_unspecified() {
+        return Reach::Never("unspecified");
+    }
+    if address.is_loopback() {
+        return Reach::Never("loopback");
+    }
+    // the metadata service of one cloud lives among unique local addresses
+    if address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) {
+        return Reach::Never("metadata");
+    }
+    match (a, b, c) {
+        (0xfe80..=0xfebf, ..) => Reach::Never("link_local"),
+        (0xfec0..=0xfeff, ..) => Reach::Never("reserved"),
+        (0xff00.., ..) => Reach::Never("multicast"),
+        (0xfc00..=0xfdff, ..) => Reach::Private,
+        (0x2001, 0, _) => Reach::Never("teredo"),
+        (0x2001, 0xdb8, _) | (0x3fff, 0..=0x0fff, _) => Reach::Never("documentation"),
+        (0x2001, 2, 0) => Reach::Never("benchmark"),
+        // what is left of 2001::/23, discard-only, and everything outside global unicast
+        (0x2001, 1..=0x1ff, _) | (0..=0x1fff, ..) | (0x4000..=0xfbff, ..) => {
+            Reach::Never("reserved")
         }
-        // the local-use prefix of NAT64: the last 32 bits, as with its shortest form
-        [0x64, 0xff9b, 1, _, _, _, high, low] => Some(join(high, low)),
-        [0x2002, high, low, ..] => Some(join(high, low)),
+        _ => Reach::Public,
+    }
+}
+
+/// The IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses
+/// are not taken apart: they are reserved as they stand.
+fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let four = |high: u16, low: u16| {
+        let [w, x] = high.to_be_bytes();
+        let [y, z] = low.to_be_bytes();
+        Some(Ipv4Addr::new(w, x, y, z))
+    };
+    match (a, b, c, d, e, f) {
+        (0, 0, 0, 0, 0, 0xffff) | (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, _, _, _) => {
+            four(g, h)
+        }
+        (0x2002, ..) => four(b, c),
         _ => None,
     }
 }
@@ -65,6 +95,45 @@ fn embedded_v4(segments: [u16; 8]) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_floor() {
+        let never = |label| Reach::Never(label);
+        let table = [
+            ("1.1.1.1", Reach::Public),
+            ("8.8.4.4", Reach::Public),
+            ("0.0.0.0", never("unspecified")),
+            ("127.0.0.53", never("loopback")),
+            ("169.254.169.254", never("link_local")),
+            ("239.255.255.250", never("multicast")),
+            ("255.255.255.255", never("reserved")),
+            ("192.0.2.1", never("documentation")),
+            ("198.19.0.1", never("benchmark")),
+            ("10.0.0.1", Reach::Private),
+            ("172.31.255.255", Reach::Private),
+            ("172.32.0.0", Reach::Public),
+            ("100.64.0.1", Reach::Private),
+            ("2606:4700::1111", Reach::Public),
+            ("::", never("unspecified")),
+            ("::1", never("loopback")),
+            ("::7f00:1", never("reserved")),
+            ("fe80::1", never("link_local")),
+            ("ff02::1", never("multicast")),
+            ("fd00:ec2::254", never("metadata")),
+            ("fd12::1", Reach::Private),
+            ("2001:db8::1", never("documentation")),
+            ("2001::1", never("teredo")),
+            ("::ffff:169.254.169.254", never("link_local")),
+            ("::ffff:10.0.0.1", Reach::Private),
+            ("64:ff9b::7f00:1", never("loopback")),
+            ("64:ff9b:1::a9fe:a9fe", never("link_local")),
+            ("2002:7f00:1::", never("loopback")),
+            ("2002:0808:0808::1", Reach::Public),
+        ];
+        for (text, expected) in table {
+            assert_eq!(reach(text.parse().unwrap()), expected, "{text}");
+        }
+    }
 
     /// HE-1, HE-2, HS-4
     #[test]

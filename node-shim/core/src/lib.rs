@@ -4,7 +4,11 @@
 
 pub mod address;
 pub mod desired;
+pub mod gate;
+pub mod headers;
 pub mod host;
 pub mod outcome;
+pub mod path;
 pub mod pick;
+pub mod route;
 pub mod table;

@@ -137,6 +137,41 @@ impl Outcome {
 // === impl Reason ===
 
 impl Reason {
+    pub const ALL: [Self; 27] = [
+        Self::NoResponse,
+        Self::ErrorCode,
+        Self::BadHead,
+        Self::BadLength,
+        Self::Exit,
+        Self::Unfinished,
+        Self::Trap,
+        Self::HostLimit,
+        Self::Cpu,
+        Self::Wall,
+        Self::FirstByte,
+        Self::Idle,
+        Self::Memory,
+        Self::Concurrency,
+        Self::Queue,
+        Self::Pool,
+        Self::MemoryPressure,
+        Self::Compile,
+        Self::Breaker,
+        Self::Suspended,
+        Self::SecretsUnavailable,
+        Self::Unloadable,
+        Self::Panic,
+        Self::Cancelled,
+        Self::BodyTooLarge,
+        Self::BodySlow,
+        Self::ClientGone,
+    ];
+
+    /// Position in `ALL`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Self::NoResponse => "no_response",
@@ -322,6 +357,9 @@ mod tests {
         }
         for (at, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(code.index(), at);
+        }
+        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), at);
         }
         for (at, population) in Population::ALL.into_iter().enumerate() {
             assert_eq!(population.index(), at);

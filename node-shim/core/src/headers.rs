@@ -1,0 +1,360 @@
+//! Which header fields cross this edge, and which of them are ours to write.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::{
+    CONNECTION, EXPECT, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What is known of a request beside its own words.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub peer: IpAddr,
+    /// The peer is a proxy whose word about the client is taken.
+    pub trusted: bool,
+    pub tls: bool,
+    /// As sent, the port included.
+    pub authority: &'a str,
+    /// Used unless a trusted peer brought one.
+    pub fresh_id: u128,
+}
+
+/// What the rewriting decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    pub https: bool,
+    pub request_id: String,
+}
+
+/// Brings a request's fields into the form a guest may see: hop-by-hop fields and what untrusted
+/// peers say about others go first, then our own are set, so that nothing a peer nominates can
+/// remove them.
+pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritten {
+    remove_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    if !context.trusted {
+        let forged: Vec<_> = headers
+            .keys()
+            .filter(|name| speaks_for_others(name))
+            .cloned()
+            .collect();
+        for name in forged {
+            headers.remove(name);
+        }
+    }
+    let proto = headers
+        .get(FORWARDED_PROTO)
+        .and_then(|value| value.to_str().ok());
+    let https = match proto {
+        Some("https") => true,
+        Some("http") => false,
+        _ => context.tls,
+    };
+    let client = match list_of(headers, &FORWARDED_FOR) {
+        Some(before) => format!("{before}, {}", context.peer),
+        None => context.peer.to_string(),
+    };
+    set(headers, FORWARDED_FOR, &client);
+    set(
+        headers,
+        FORWARDED_PROTO,
+        if https { "https" } else { "http" },
+    );
+    if !headers.contains_key(FORWARDED_HOST) {
+        set(headers, FORWARDED_HOST, context.authority);
+    }
+    let brought = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
+    let request_id = match brought.filter(|id| is_id(id)) {
+        Some(id) => id.to_owned(),
+        None => format!("{:032x}", context.fresh_id),
+    };
+    set(headers, REQUEST_ID, &request_id);
+    Rewritten { https, request_id }
+}
+
+/// Takes out of a guest's response what is not the guest's to say. Framing and `date` are ours.
+pub fn rewrite_response(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    let ours: Vec<_> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("selvage-") || *name == http::header::HOST)
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    headers.remove(http::header::DATE);
+}
+
+/// Keeps of a trailer section only what cannot change how the message was read.
+pub fn filter_trailers(trailers: &mut HeaderMap) {
+    let refused: Vec<_> = trailers
+        .keys()
+        .filter(|name| !is_trailer(name.as_str()))
+        .cloned()
+        .collect();
+    for name in refused {
+        trailers.remove(name);
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|text| text.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
+            .collect();
+        // `te` is judged by its own value below
+        for name in named.into_iter().filter(|name| *name != TE) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    for name in [TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    let hop: Vec<_> = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name.as_str()))
+        .cloned()
+        .collect();
+    for name in hop {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    name.starts_with("proxy-") || name == "keep-alive" || name == "http2-settings"
+}
+
+/// Statements about the client, the trace or this edge; also as gateways spell them with `_`.
+fn speaks_for_others(name: &HeaderName) -> bool {
+    let about = |name: &str| {
+        name.starts_with("x-forwarded-")
+            || name.starts_with("x-selvage-")
+            || name.starts_with("selvage-")
+            || matches!(
+                name,
+                "forwarded" | "x-real-ip" | "x-request-id" | "traceparent" | "tracestate"
+            )
+    };
+    let name = name.as_str();
+    about(name) || (name.contains('_') && about(&name.replace('_', "-")))
+}
+
+fn is_trailer(name: &str) -> bool {
+    let client = name.starts_with("x-forwarded-") || name == "x-real-ip";
+    matches!(name, "content-digest" | "repr-digest" | "server-timing")
+        || name.starts_with("grpc-")
+        || (name.starts_with("x-") && !client)
+}
+
+fn list_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values: Vec<_> = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+/// At most 64 bytes of a token.
+fn is_id(id: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    (1..=64).contains(&id.len()) && id.bytes().all(token)
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => {
+            headers.insert(name, value);
+        }
+        Err(_) => {
+            headers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        map
+    }
+
+    fn text(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<_> = headers
+            .iter()
+            .map(|(k, v)| format!("{k}: {}", v.to_str().unwrap()))
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    fn context(trusted: bool) -> Context<'static> {
+        let peer = "192.0.2.7".parse().unwrap();
+        Context {
+            peer,
+            trusted,
+            tls: false,
+            authority: "h.example:80",
+            fresh_id: 0xab,
+        }
+    }
+
+    #[test]
+    fn forged_statements_of_strangers_are_removed() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("X-Forwarded-Proto", "https"),
+            ("x_forwarded_host", "evil"),
+            ("forwarded", "for=1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x-request-id", "mine"),
+            ("traceparent", "00-aa"),
+            ("tracestate", "a=b"),
+            ("selvage-override", "r1"),
+            ("x-selvage-shadow", "1"),
+            ("selvage_hops", "9"),
+            ("x-kept", "yes"),
+        ]);
+        let rewritten = rewrite_request(&mut headers, context(false));
+        assert_eq!(
+            rewritten,
+            Rewritten {
+                https: false,
+                request_id: format!("{:032x}", 0xab)
+            }
+        );
+        assert_eq!(
+            text(&headers),
+            [
+                "x-forwarded-for: 192.0.2.7",
+                "x-forwarded-host: h.example:80",
+                "x-forwarded-proto: http",
+                "x-kept: yes",
+                "x-request-id: 000000000000000000000000000000ab",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_speaks_for_its_client() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "outer.example"),
+            ("x-request-id", "id-1"),
+            ("traceparent", "00-aa"),
+        ]);
+        let rewritten = rewrite_request(&mut headers, context(true));
+        assert_eq!(
+            rewritten,
+            Rewritten {
+                https: true,
+                request_id: "id-1".into()
+            }
+        );
+        assert_eq!(
+            text(&headers),
+            [
+                "traceparent: 00-aa",
+                "x-forwarded-for: 1.1.1.1, 192.0.2.7",
+                "x-forwarded-host: outer.example",
+                "x-forwarded-proto: https",
+                "x-request-id: id-1",
+            ]
+        );
+        for bad in ["", "a b", &"x".repeat(65)] {
+            let mut headers = map(&[("x-request-id", bad)]);
+            assert_eq!(
+                rewrite_request(&mut headers, context(true))
+                    .request_id
+                    .len(),
+                32,
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_nominated_name_cannot_remove_ours() {
+        let mut headers = map(&[
+            ("connection", "close, x-forwarded-for, x-mine"),
+            ("connection", "x-request-id"),
+            ("x-mine", "1"),
+            ("keep-alive", "1"),
+            ("proxy-authorization", "s"),
+            ("proxy-anything", "s"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "s"),
+            ("expect", "100-continue"),
+        ]);
+        rewrite_request(&mut headers, context(false));
+        assert_eq!(
+            text(&headers),
+            [
+                "te: trailers",
+                "x-forwarded-for: 192.0.2.7",
+                "x-forwarded-host: h.example:80",
+                "x-forwarded-proto: http",
+                "x-request-id: 000000000000000000000000000000ab",
+            ]
+        );
+        let mut headers = map(&[("te", "gzip")]);
+        rewrite_request(&mut headers, context(false));
+        assert!(!headers.contains_key(TE));
+    }
+
+    #[test]
+    fn responses_and_trailers() {
+        let mut headers = map(&[
+            ("connection", "x-a"),
+            ("x-a", "1"),
+            ("selvage-error", "x"),
+            ("date", "d"),
+            ("x-b", "2"),
+        ]);
+        rewrite_response(&mut headers);
+        assert_eq!(text(&headers), ["x-b: 2"]);
+        let mut trailers = map(&[
+            ("grpc-status", "0"),
+            ("x-sum", "1"),
+            ("x-forwarded-for", "1"),
+            ("host", "h"),
+            ("content-length", "3"),
+        ]);
+        filter_trailers(&mut trailers);
+        assert_eq!(text(&trailers), ["grpc-status: 0", "x-sum: 1"]);
+    }
+}

@@ -1,0 +1,107 @@
+//! Request targets that mean the same to everybody who reads them.
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("the path does not start with a slash")]
+    Relative,
+    #[error("the target holds a byte that must be percent-encoded")]
+    RawByte,
+    #[error("the target is badly percent-encoded")]
+    Encoding,
+    #[error("the path holds a dot segment")]
+    DotSegment,
+}
+
+/// Checks path and query as they were sent. Nothing is decoded and nothing is collapsed: what
+/// passes goes to the guest byte for byte.
+pub fn check_target(path: &str, query: Option<&str>) -> Result<(), PathError> {
+    if !path.starts_with('/') {
+        return Err(PathError::Relative);
+    }
+    check_bytes(path)?;
+    check_bytes(query.unwrap_or_default())?;
+    if path.split('/').any(is_dots) {
+        Err(PathError::DotSegment)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_bytes(text: &str) -> Result<(), PathError> {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                let digits = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+                let (Some(high), Some(low)) = digits else {
+                    return Err(PathError::Encoding);
+                };
+                if (high, low) == (0, 0) {
+                    return Err(PathError::Encoding);
+                }
+            }
+            b'\\' | b'#' | 0..=b' ' | 0x7f.. => return Err(PathError::RawByte),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn hex(byte: u8) -> Option<u32> {
+    char::from(byte).to_digit(16)
+}
+
+/// `.` or `..`, each dot plain or encoded.
+fn is_dots(segment: &str) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while !rest.is_empty() {
+        let after = rest.strip_prefix('.').or_else(|| {
+            rest.get(..3)
+                .filter(|head| head.eq_ignore_ascii_case("%2e"))
+                .and_then(|_| rest.get(3..))
+        });
+        let Some(after) = after else { return false };
+        dots += 1;
+        rest = after;
+    }
+    dots == 1 || dots == 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let table = [
+            ("/", None, Ok(())),
+            ("/a//b/%20;x=1/~", Some("a=%2F?"), Ok(())),
+            ("/...", None, Ok(())),
+            ("/a.b/.hidden", None, Ok(())),
+            ("/a", Some("../.."), Ok(())),
+            ("*", None, Err(PathError::Relative)),
+            ("", None, Err(PathError::Relative)),
+            ("/a b", None, Err(PathError::RawByte)),
+            ("/a\\b", None, Err(PathError::RawByte)),
+            ("/a#b", None, Err(PathError::RawByte)),
+            ("/a\u{7f}", None, Err(PathError::RawByte)),
+            ("/ü", None, Err(PathError::RawByte)),
+            ("/a", Some("ü"), Err(PathError::RawByte)),
+            ("/%", None, Err(PathError::Encoding)),
+            ("/%2", None, Err(PathError::Encoding)),
+            ("/%zz", None, Err(PathError::Encoding)),
+            ("/%00", None, Err(PathError::Encoding)),
+            ("/a", Some("%0"), Err(PathError::Encoding)),
+            ("/./a", None, Err(PathError::DotSegment)),
+            ("/a/..", None, Err(PathError::DotSegment)),
+            ("/a/%2e%2E/b", None, Err(PathError::DotSegment)),
+            ("/a/.%2e", None, Err(PathError::DotSegment)),
+            ("/%2e", None, Err(PathError::DotSegment)),
+        ];
+        for (path, query, expected) in table {
+            assert_eq!(check_target(path, query), expected, "{path} {query:?}");
+        }
+    }
+}
