@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod desired;
+pub mod cidr;
 pub mod gate;
 pub mod headers;
 pub mod host;

@@ -1,0 +1,261 @@
+//! From the listener to the HTTP library: permits, back-off, protocol, and a good end for every
+//! connection.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::conn::{Conn, ConnIo};
+use crate::exchange;
+use crate::node_counters::Proto;
+use crate::plane::{Phase, Plane};
+
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Runs until the path is over.
+pub(crate) async fn run(plane: Arc<Plane>, listener: std::net::TcpListener) {
+    let mut phases = plane.phases();
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            let over = wait_for(&mut phases, Phase::Finishing);
+            tokio::select! {
+                () = over => {}
+                () = accept(&plane, &listener) => {}
+                () = plane.node.turn() => {}
+            }
+        }
+        Err(error) => tracing::error!(%error, "the listener cannot be used"),
+    }
+    wait_for(&mut phases, Phase::Over).await;
+    plane.connections.close();
+    plane.connections.wait().await;
+    plane.guests.close();
+    plane.guests.wait().await;
+}
+
+async fn wait_for(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+    // the sender lives as long as the plane, which the caller holds
+    let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+/// Never ends: errors of one connection are waited out.
+async fn accept(plane: &Arc<Plane>, listener: &TcpListener) {
+    let permits = Arc::new(Semaphore::new(plane.options.max_connections));
+    let peers = Arc::new(Peers::default());
+    let mut pause = BACKOFF.0;
+    loop {
+        // without a permit nothing is accepted; the queue of the kernel holds what comes
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                plane.node.accept_failed();
+                tracing::warn!(%error, pause = ?pause, "accept failed");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+                continue;
+            }
+        };
+        pause = BACKOFF.0;
+        let peer = canonical(address);
+        let Some(place) = peers.enter(peer, plane) else {
+            continue;
+        };
+        let shared = plane.clone();
+        plane.connections.spawn(async move {
+            serve(shared, stream, peer).await;
+            drop((permit, place));
+        });
+    }
+}
+
+/// A v4 client of a v6 listener is the v4 client.
+fn canonical(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}
+
+/// One connection to its end.
+async fn serve(plane: Arc<Plane>, stream: TcpStream, peer: IpAddr) {
+    // small answers must not wait for acknowledgements; a socket that refuses is as good as any
+    let _ = stream.set_nodelay(true);
+    let conn = Conn::new(peer);
+    let mut io = ConnIo::new(stream, conn.clone(), plane.options.connections);
+    let mut phases = plane.phases();
+    let proto = tokio::select! {
+        () = wait_for(&mut phases, Phase::Finishing) => return,
+        sniffed = io.sniff() => match sniffed {
+            Ok(true) => Proto::Http2,
+            Ok(false) => Proto::Http1,
+            Err(_) => return,
+        },
+    };
+    let _open = plane.node.opened(proto);
+    let service = service_fn(|request| {
+        let answer = exchange::handle(plane.clone(), conn.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    match proto {
+        Proto::Http1 => {
+            let connection = http1().serve_connection(TokioIo::new(io), service);
+            drive(&plane, &conn, proto, connection).await;
+        }
+        Proto::Http2 => {
+            let connection = http2().serve_connection(TokioIo::new(io), service);
+            drive(&plane, &conn, proto, connection).await;
+        }
+    }
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // the socket has its own clocks
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_headers(100)
+        .max_header_size(32 << 10)
+        .max_buf_size(64 << 10);
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .initial_stream_window_size(64 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_frame_size(16 << 10)
+        .max_header_list_size(32 << 10)
+        .max_send_buf_size(64 << 10)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(128)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10));
+    builder
+}
+
+/// Both protocols end in good order by the same call.
+trait Graceful: Future {
+    fn graceful(self: std::pin::Pin<&mut Self>);
+}
+
+impl<S, B> Graceful for http1::Connection<TokioIo<ConnIo>, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful(self: std::pin::Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Graceful for http2::Connection<TokioIo<ConnIo>, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn graceful(self: std::pin::Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Polls a connection until it ends, and decides when it is asked to.
+async fn drive<C: Graceful>(plane: &Plane, conn: &Conn, proto: Proto, connection: C) {
+    let limits = &plane.options.connections;
+    let mut connection = pin!(connection);
+    let mut phases = plane.phases();
+    let mut farewell = plane.phases();
+    let opened = Instant::now();
+    // spread, so that connections opened together do not all come back together
+    let old = opened + limits.age.mul_f64(0.8 + 0.4 * fastrand::f64());
+    // a first GOAWAY tells HTTP/2 clients early; HTTP/1 clients are told by their next answer
+    let goes_at = match proto {
+        Proto::Http1 => Phase::Finishing,
+        Proto::Http2 => Phase::Leaving,
+    };
+    let mut check = opened + limits.idle;
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = wait_for(&mut phases, Phase::Over) => return,
+            () = wait_for(&mut farewell, goes_at), if !leaving => {}
+            () = sleep_until(old.min(check)), if !leaving => {
+                let idle = conn.idle_since();
+                let used_up = conn.begun() >= limits.requests;
+                let idle_end = idle.map(|since| since + limits.idle);
+                let idle_over = proto == Proto::Http2 && idle_end.is_some_and(|end| end <= Instant::now());
+                if Instant::now() < old && !used_up && !idle_over {
+                    let next = Instant::now() + limits.idle.min(Duration::from_secs(15));
+                    check = idle_end.filter(|end| *end > Instant::now()).unwrap_or(next).min(next);
+                    continue;
+                }
+            }
+        }
+        leaving = true;
+        connection.as_mut().graceful();
+    }
+}
+
+/// Connections per address.
+#[derive(Default)]
+struct Peers {
+    open: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// One connection of a peer.
+struct Place {
+    peers: Arc<Peers>,
+    peer: IpAddr,
+}
+
+impl Peers {
+    /// `None` when the peer has enough.
+    fn enter(self: &Arc<Self>, peer: IpAddr, plane: &Plane) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(peer).or_default();
+        if *count >= plane.options.max_per_peer && !plane.options.trusts(peer) {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            peers: self.clone(),
+            peer,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self
+            .peers
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.peer);
+            }
+        }
+    }
+}

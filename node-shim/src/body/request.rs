@@ -1,0 +1,138 @@
+//! A client's body on its way to a guest. One that is cut, too large or too slow is an error to the
+//! guest, never an end of the stream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use node_shim_core::headers::filter_trailers;
+use node_shim_core::outcome::Reason;
+use tokio::time::{Instant, Sleep, sleep_until};
+use wasmtime_wasi_http::Error;
+
+use crate::run::Control;
+
+/// Over this much waiting, a client has to send `SLOWEST` bytes a second.
+const PACE_WINDOW: Duration = Duration::from_secs(30);
+const SLOWEST: u64 = 1 << 10;
+
+pub(crate) struct RequestBody {
+    inner: Incoming,
+    control: Arc<Control>,
+    /// Bytes that may still come.
+    left: u64,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+    got: u64,
+    failed: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(inner: Incoming, control: Arc<Control>, limit: u64, idle: Duration) -> Self {
+        Self {
+            inner,
+            control,
+            left: limit,
+            idle,
+            timer: None,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            got: 0,
+            failed: false,
+        }
+    }
+
+    fn fail(&mut self, reason: Reason, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.failed = true;
+        self.control.client_failed(reason);
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Arms the clock while the guest waits for the client; ready when the client took too long.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        let since = *self.waiting_since.get_or_insert(now);
+        let end = since + self.idle.min(PACE_WINDOW.saturating_sub(self.waited));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        if timer.deadline() != end {
+            timer.as_mut().reset(end);
+        }
+        ready!(timer.as_mut().poll(cx));
+        let waited = self.waited + now.duration_since(since);
+        let idle = now.duration_since(since) >= self.idle;
+        if idle || self.got < SLOWEST * waited.as_secs() {
+            return Poll::Ready(());
+        }
+        self.begin_window(now);
+        self.poll_patience(cx)
+    }
+
+    fn begin_window(&mut self, now: Instant) {
+        self.waited = Duration::ZERO;
+        self.got = 0;
+        self.waiting_since = Some(now);
+    }
+
+    fn received(&mut self, bytes: usize) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+        }
+        self.got += bytes as u64;
+        if self.waited >= PACE_WINDOW && self.got >= SLOWEST * self.waited.as_secs() {
+            self.waited = Duration::ZERO;
+            self.got = 0;
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            ready!(this.poll_patience(cx));
+            return this.fail(Reason::BodySlow, Error::ConnectionReadTimeout);
+        };
+        match frame {
+            None => Poll::Ready(None),
+            Some(Err(_)) => this.fail(Reason::ClientGone, Error::ConnectionTerminated),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    this.received(data.len());
+                    let Some(left) = this.left.checked_sub(data.len() as u64) else {
+                        return this.fail(Reason::BodyTooLarge, Error::HttpRequestBodySize(None));
+                    };
+                    this.left = left;
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    filter_trailers(&mut trailers);
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

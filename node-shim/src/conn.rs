@@ -1,0 +1,305 @@
+//! One connection: what its requests and its socket need to know of each other, and the clocks of
+//! the socket. The HTTP library reads with one clock for idle connections and for slow heads; here
+//! they are told apart by whether a request is under way and whether bytes of the next one came.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+/// What an HTTP/2 client says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Clocks of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnLimits {
+    /// Without a request under way.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// A client that takes nothing of what is written.
+    pub write: Duration,
+    /// Requests on one connection before it is closed in good order.
+    pub requests: u32,
+    /// Age after which it is closed in good order, ± 20 %.
+    pub age: Duration,
+}
+
+impl Default for ConnLimits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            head: Duration::from_secs(10),
+            write: Duration::from_secs(15),
+            requests: 10_000,
+            age: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Shared by the socket, the driver and all requests of one connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) peer: IpAddr,
+    active: AtomicU32,
+    /// Requests begun so far.
+    begun: AtomicU32,
+    /// When the last request ended, ms after `opened`.
+    ended: AtomicU64,
+    opened: Instant,
+    /// Close by reset, so that a body that ends with the connection does not look complete.
+    pub(crate) reset: Arc<AtomicBool>,
+}
+
+/// One request is under way for as long as this lives.
+pub(crate) struct InExchange(Arc<Conn>);
+
+impl Conn {
+    pub(crate) fn new(peer: IpAddr) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            active: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
+            ended: AtomicU64::new(0),
+            opened: Instant::now(),
+            reset: Arc::default(),
+        })
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> InExchange {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.active.fetch_add(1, Ordering::Relaxed);
+        InExchange(self.clone())
+    }
+
+    pub(crate) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Since when no request is under way; `None` while one is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let ended = Duration::from_millis(self.ended.load(Ordering::Relaxed));
+        (self.active.load(Ordering::Relaxed) == 0).then(|| self.opened + ended)
+    }
+}
+
+impl InExchange {
+    /// For work that outlives the answer.
+    pub(crate) fn again(&self) -> Self {
+        self.0.active.fetch_add(1, Ordering::Relaxed);
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for InExchange {
+    fn drop(&mut self) {
+        let ended = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.ended.store(ended, Ordering::Relaxed);
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The socket with its clocks.
+pub(crate) struct ConnIo {
+    stream: TcpStream,
+    conn: Arc<Conn>,
+    limits: ConnLimits,
+    /// Read while looking for the preface.
+    sniffed: BytesMut,
+    /// HTTP/2 connections are kept in good order by their driver.
+    clocked: bool,
+    /// First byte of the present head, and how many requests had begun by then.
+    head: Option<(Instant, u32)>,
+    read_timer: Option<Pin<Box<Sleep>>>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+    stalled: bool,
+}
+
+impl ConnIo {
+    pub(crate) fn new(stream: TcpStream, conn: Arc<Conn>, limits: ConnLimits) -> Self {
+        Self {
+            stream,
+            conn,
+            limits,
+            sniffed: BytesMut::new(),
+            clocked: true,
+            head: None,
+            read_timer: None,
+            write_timer: None,
+            stalled: false,
+        }
+    }
+
+    /// Reads until it is known whether the client speaks HTTP/2.
+    ///
+    /// # Errors
+    /// The peer left, or said too little in time.
+    pub(crate) async fn sniff(&mut self) -> io::Result<bool> {
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        let mut wait = self.limits.idle;
+        loop {
+            let read = self.stream.read_buf(&mut self.sniffed);
+            if timeout(wait, read).await.map_err(|_| late())?? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.head.get_or_insert((Instant::now(), 0));
+            wait = self.limits.head;
+            let common = self
+                .sniffed
+                .iter()
+                .zip(PREFACE)
+                .take_while(|(a, b)| a == b)
+                .count();
+            if common == PREFACE.len() {
+                self.clocked = false;
+                return Ok(true);
+            }
+            if common < self.sniffed.len() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Ready when what the client owes us is overdue.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.clocked {
+            return Poll::Pending;
+        }
+        let Some(idle_since) = self.conn.idle_since() else {
+            return Poll::Pending;
+        };
+        let begun = self.conn.begun();
+        self.head = self.head.filter(|(_, at)| *at == begun);
+        let end = match self.head {
+            Some((first_byte, _)) => first_byte + self.limits.head,
+            None => idle_since + self.limits.idle,
+        };
+        poll_at(&mut self.read_timer, end, cx)
+    }
+}
+
+/// Waits for `end` with a timer that may still be set to an earlier time: it is moved when it fires.
+fn poll_at(timer: &mut Option<Pin<Box<Sleep>>>, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+    if timer.deadline() > end {
+        timer.as_mut().reset(end);
+    }
+    while timer.as_mut().poll(cx).is_ready() {
+        if Instant::now() >= end {
+            return Poll::Ready(());
+        }
+        timer.as_mut().reset(end);
+    }
+    Poll::Pending
+}
+
+impl AsyncRead for ConnIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.sniffed.has_remaining() {
+            let some = this.sniffed.len().min(buf.remaining());
+            buf.put_slice(&this.sniffed.split_to(some));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if buf.filled().len() > before && this.conn.idle_since().is_some() {
+                    let begun = this.conn.begun();
+                    this.head = this
+                        .head
+                        .filter(|(_, at)| *at == begun)
+                        .or(Some((Instant::now(), begun)));
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => match this.poll_overdue(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl ConnIo {
+    /// Whatever a write came to: one that cannot go on starts the clock, any progress stops it.
+    fn watch_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = false;
+            return polled;
+        }
+        if !self.stalled {
+            self.stalled = true;
+            let end = Instant::now() + self.limits.write;
+            match &mut self.write_timer {
+                Some(timer) => timer.as_mut().reset(end),
+                None => self.write_timer = Some(Box::pin(sleep_until(end))),
+            }
+        }
+        let timer = self.write_timer.as_mut();
+        match timer.map(|timer| timer.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for ConnIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.watch_write(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.watch_write(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.conn.reset.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for ConnIo {
+    fn drop(&mut self) {
+        if self.conn.reset.load(Ordering::Acquire) {
+            // when it fails the peer is gone already
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What every request leaves behind: one set of counters per revision, read by the metrics page and
+//! by the frames to the operator. Written without locks, never reset while the process lives.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use node_api::LATENCY_BOUNDS;
+use node_shim_core::outcome::{Code, Outcome, Population, Reason, Start};
+use node_shim_core::table::{FunctionKey, RevisionName};
+
+/// Buckets of a latency histogram, the one without an upper bound included.
+pub const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
+
+/// Outcomes × codes × starts.
+const CELLS: usize = Outcome::ALL.len() * Code::ALL.len() * Start::ALL.len();
+
+/// All counters of this process by function and revision.
+#[derive(Default)]
+pub struct Counters {
+    revisions: Mutex<BTreeMap<(FunctionKey, RevisionName), Arc<RevisionCounters>>>,
+}
+
+/// Counters of one revision. They outlive its code: a revision that comes back goes on counting.
+pub struct RevisionCounters {
+    pub function: FunctionKey,
+    pub revision: RevisionName,
+    populations: [OnceLock<Box<Cells>>; 5],
+    failures: [AtomicU64; Reason::ALL.len()],
+    pub(crate) log_dropped: AtomicU64,
+    pub(crate) egress_denied: AtomicU64,
+    pub(crate) cpu_micros: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) queued: AtomicU64,
+    pub(crate) instances: AtomicU64,
+    memory_peak: [AtomicU64; MEMORY_BUCKETS],
+    memory_peak_sum: AtomicU64,
+    shown: AtomicBool,
+}
+
+/// Upper bounds of `selvage_guest_memory_peak_bytes`, MiB; one more bucket has none.
+pub(crate) const MEMORY_BOUNDS_MIB: [u64; 7] = [1, 4, 16, 64, 256, 1024, 4096];
+pub(crate) const MEMORY_BUCKETS: usize = MEMORY_BOUNDS_MIB.len() + 1;
+
+/// One population of one revision.
+struct Cells {
+    requests: [AtomicU64; CELLS],
+    saturated: AtomicU64,
+    head: Histogram,
+    duration: Histogram,
+}
+
+struct Histogram {
+    counts: [AtomicU64; BUCKETS],
+    sum_micros: AtomicU64,
+}
+
+/// One request, when it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    pub population: Population,
+    pub outcome: Outcome,
+    /// Of anything but a plain `Ok`.
+    pub reason: Option<Reason>,
+    pub code: Code,
+    pub start: Start,
+    /// From the route to the head, when one was sent.
+    pub head: Option<Duration>,
+    /// From the route to the last byte.
+    pub duration: Duration,
+}
+
+/// The counters of one revision at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RevisionSnapshot {
+    pub function: FunctionKey,
+    pub revision: RevisionName,
+    pub populations: Vec<PopulationSnapshot>,
+}
+
+/// The counters of one population; `live` is always there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PopulationSnapshot {
+    pub population: Population,
+    /// Only those above 0.
+    pub requests: Vec<RequestCount>,
+    pub saturated: u64,
+    pub head: HistogramSnapshot,
+    pub duration: HistogramSnapshot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestCount {
+    pub outcome: Outcome,
+    pub code: Code,
+    pub start: Start,
+    pub count: u64,
+}
+
+/// Counts per bucket (not cumulative), by position in `LATENCY_BOUNDS`; the last has no bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramSnapshot {
+    pub counts: [u64; BUCKETS],
+    pub sum_seconds: f64,
+}
+
+// === impl Counters ===
+
+impl Counters {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The counters of a revision, made at 0 at the first call.
+    pub fn revision(
+        &self,
+        function: &FunctionKey,
+        revision: &RevisionName,
+    ) -> Arc<RevisionCounters> {
+        let key = (function.clone(), revision.clone());
+        let counters = self
+            .lock()
+            .entry(key)
+            .or_insert_with(|| Arc::new(RevisionCounters::new(function, revision)))
+            .clone();
+        counters.shown.store(true, Ordering::Relaxed);
+        counters
+    }
+
+    /// Takes a revision off the metrics page; its numbers are kept, so that they never fall if it
+    /// is loaded again.
+    pub fn hide(&self, function: &FunctionKey, revision: &RevisionName) {
+        if let Some(counters) = self.lock().get(&(function.clone(), revision.clone())) {
+            counters.shown.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a function that was deleted.
+    pub fn forget(&self, function: &FunctionKey) {
+        self.lock().retain(|(key, _), _| key != function);
+    }
+
+    /// Every revision that is not hidden, in order.
+    pub fn shown(&self) -> Vec<Arc<RevisionCounters>> {
+        self.lock()
+            .values()
+            .filter(|c| c.shown.load(Ordering::Relaxed))
+            .cloned()
+            .collect()
+    }
+
+    /// Snapshots of all revisions of the functions that `wanted` names.
+    pub fn snapshot(&self, wanted: impl Fn(&FunctionKey) -> bool) -> Vec<RevisionSnapshot> {
+        let found: Vec<_> = self
+            .lock()
+            .values()
+            .filter(|c| wanted(&c.function))
+            .cloned()
+            .collect();
+        found.iter().map(|counters| counters.snapshot()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(FunctionKey, RevisionName), Arc<RevisionCounters>>> {
+        self.revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl RevisionCounters ===
+
+impl RevisionCounters {
+    fn new(function: &FunctionKey, revision: &RevisionName) -> Self {
+        let counters = Self {
+            function: function.clone(),
+            revision: revision.clone(),
+            populations: [const { OnceLock::new() }; 5],
+            failures: zeros(),
+            log_dropped: AtomicU64::new(0),
+            egress_denied: AtomicU64::new(0),
+            cpu_micros: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            instances: AtomicU64::new(0),
+            memory_peak: zeros(),
+            memory_peak_sum: AtomicU64::new(0),
+            shown: AtomicBool::new(true),
+        };
+        counters.cells(Population::Live);
+        counters
+    }
+
+    /// Records one request.
+    pub fn record(&self, finished: &Finished) {
+        let Some(cells) = self.cells(finished.population) else {
+            return;
+        };
+        let at = cell(finished.outcome, finished.code, finished.start);
+        if let Some(count) = cells.requests.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(reason) = finished.reason {
+            if let Some(count) = self.failures.get(reason.index()) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            if reason.saturated() {
+                cells.saturated.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // what the node refused has no latency of the function, and a cold start is never judged
+        if finished.start == Start::Warm && finished.outcome != Outcome::Overloaded {
+            cells.duration.observe(finished.duration);
+            cells
+                .head
+                .observe(finished.head.unwrap_or(finished.duration));
+        }
+    }
+
+    /// Counts the memory of an instance that ended.
+    pub fn memory_peak(&self, bytes: u64) {
+        let at = MEMORY_BOUNDS_MIB.iter().position(|mib| bytes <= mib << 20);
+        if let Some(count) = self.memory_peak.get(at.unwrap_or(MEMORY_BOUNDS_MIB.len())) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.memory_peak_sum.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts per bucket and their sum in bytes.
+    pub(crate) fn memory_peaks(&self) -> ([u64; MEMORY_BUCKETS], u64) {
+        (
+            read(&self.memory_peak),
+            self.memory_peak_sum.load(Ordering::Relaxed),
+        )
+    }
+
+    /// How often each reason ended a request.
+    pub fn failures(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        let count = |(reason, count): (Reason, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
+        Reason::ALL.into_iter().zip(&self.failures).map(count)
+    }
+
+    pub fn snapshot(&self) -> RevisionSnapshot {
+        let populations = Population::ALL
+            .into_iter()
+            .filter_map(|p| Some((p, self.populations.get(p.index())?.get()?)))
+            .map(|(population, cells)| cells.snapshot(population))
+            .collect();
+        RevisionSnapshot {
+            function: self.function.clone(),
+            revision: self.revision.clone(),
+            populations,
+        }
+    }
+
+    fn cells(&self, population: Population) -> Option<&Cells> {
+        let slot = self.populations.get(population.index())?;
+        Some(slot.get_or_init(|| Box::new(Cells::new())))
+    }
+}
+
+// === impl Cells, Histogram ===
+
+impl Cells {
+    fn new() -> Self {
+        Self {
+            requests: zeros(),
+            saturated: AtomicU64::new(0),
+            head: Histogram::new(),
+            duration: Histogram::new(),
+        }
+    }
+
+    fn snapshot(&self, population: Population) -> PopulationSnapshot {
+        let mut requests = Vec::new();
+        for outcome in Outcome::ALL {
+            for code in Code::ALL {
+                for start in Start::ALL {
+                    let count = self
+                        .requests
+                        .get(cell(outcome, code, start))
+                        .map_or(0, |count| count.load(Ordering::Relaxed));
+                    if count > 0 {
+                        requests.push(RequestCount {
+                            outcome,
+                            code,
+                            start,
+                            count,
+                        });
+                    }
+                }
+            }
+        }
+        PopulationSnapshot {
+            population,
+            requests,
+            saturated: self.saturated.load(Ordering::Relaxed),
+            head: self.head.snapshot(),
+            duration: self.duration.snapshot(),
+        }
+    }
+}
+
+impl Histogram {
+    fn new() -> Self {
+        Self {
+            counts: zeros(),
+            sum_micros: AtomicU64::new(0),
+        }
+    }
+
+    fn observe(&self, value: Duration) {
+        let seconds = value.as_secs_f64();
+        let at = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
+        if let Some(count) = self.counts.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        self.sum_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> HistogramSnapshot {
+        let sum = Duration::from_micros(self.sum_micros.load(Ordering::Relaxed));
+        HistogramSnapshot {
+            counts: read(&self.counts),
+            sum_seconds: sum.as_secs_f64(),
+        }
+    }
+}
+
+fn cell(outcome: Outcome, code: Code, start: Start) -> usize {
+    (outcome.index() * Code::ALL.len() + code.index()) * Start::ALL.len() + start.index()
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+fn read<const N: usize>(counts: &[AtomicU64; N]) -> [u64; N] {
+    counts.each_ref().map(|count| count.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> (FunctionKey, RevisionName) {
+        (
+            FunctionKey::new("ns", "f"),
+            RevisionName::new("r1").unwrap(),
+        )
+    }
+
+    fn finished(outcome: Outcome, reason: Option<Reason>) -> Finished {
+        Finished {
+            population: Population::Live,
+            outcome,
+            reason,
+            code: Code::C5xx,
+            start: Start::Warm,
+            head: None,
+            duration: Duration::from_millis(2),
+        }
+    }
+
+    #[test]
+    fn a_request_is_counted_once_in_its_cell() {
+        let (function, revision) = names();
+        let counters = Counters::new();
+        let one = counters.revision(&function, &revision);
+        one.record(&finished(Outcome::Trap, Some(Reason::Trap)));
+        one.record(&finished(Outcome::Overloaded, Some(Reason::Queue)));
+
+        let all = counters.snapshot(|_| true);
+        let live = &all[0].populations[0];
+        assert_eq!(live.requests.iter().map(|r| r.count).sum::<u64>(), 2);
+        assert_eq!(live.saturated, 1);
+        // 2 ms is a bound, and a bound belongs to its own bucket
+        assert_eq!(live.duration.counts[5], 1);
+        assert_eq!(live.duration.counts.iter().sum::<u64>(), 1);
+        assert!(
+            one.failures()
+                .all(|(reason, n)| n == u64::from(matches!(reason, Reason::Trap | Reason::Queue)))
+        );
+    }
+
+    #[test]
+    fn a_revision_that_comes_back_goes_on_counting() {
+        let (function, revision) = names();
+        let counters = Counters::new();
+        counters
+            .revision(&function, &revision)
+            .record(&finished(Outcome::Ok, None));
+        counters.hide(&function, &revision);
+        assert!(counters.shown().is_empty());
+        let again = counters.revision(&function, &revision);
+        assert_eq!(again.snapshot().populations[0].requests[0].count, 1);
+        assert_eq!(counters.shown().len(), 1);
+        counters.forget(&function);
+        assert!(counters.snapshot(|_| true).is_empty());
+    }
+}

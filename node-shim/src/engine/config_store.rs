@@ -1,0 +1,53 @@
+//! `wasi:config/store`: read-only text by name, from the revision's definition.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentType, Lift, Linker, Lower};
+
+use crate::run::GuestState;
+
+/// Drafts of the interface that differ in name only.
+pub(super) const NAMES: [&str; 2] = [
+    "wasi:config/store@0.2.0-draft",
+    "wasi:config/store@0.2.0-rc.1",
+];
+
+/// The interface's error; ours never fails, but the type is part of its shape.
+#[derive(ComponentType, Lift, Lower)]
+#[component(variant)]
+enum ConfigError {
+    #[component(name = "upstream")]
+    Upstream(String),
+    #[component(name = "io")]
+    Io(String),
+}
+
+type Get = Result<Option<String>, ConfigError>;
+type GetAll = Result<Vec<(String, String)>, ConfigError>;
+
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    for name in NAMES {
+        let mut instance = linker.instance(name)?;
+        instance.func_wrap(
+            "get",
+            |store: StoreContextMut<'_, GuestState>, (key,): (String,)| {
+                let found: Get = Ok(lookup(store.data().config(), &key));
+                Ok((found,))
+            },
+        )?;
+        instance.func_wrap(
+            "get-all",
+            |store: StoreContextMut<'_, GuestState>, (): ()| {
+                let all: GetAll = Ok(store.data().config().to_vec());
+                Ok((all,))
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn lookup(config: &[(String, String)], key: &str) -> Option<String> {
+    config
+        .iter()
+        .find(|(name, _)| name == key)
+        .map(|(_, value)| value.clone())
+}

@@ -1,0 +1,67 @@
+//! The OS thread that advances the epoch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use wasmtime::EngineWeak;
+
+/// Ends and joins its thread when dropped.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    started: Instant,
+    /// Microseconds after `started`.
+    last: AtomicU64,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: EngineWeak, tick: Duration) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+        });
+        let thread = std::thread::Builder::new().name("epoch".into()).spawn({
+            let shared = shared.clone();
+            move || run(&shared, &engine, tick)
+        })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        let last = Duration::from_micros(self.shared.last.load(Ordering::Relaxed));
+        self.shared.started.elapsed().saturating_sub(last)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // a panic of the ticker is already on stderr and changes nothing here
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
+    while !shared.stop.load(Ordering::Relaxed) {
+        std::thread::park_timeout(tick);
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        engine.increment_epoch();
+        let now = u64::try_from(shared.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        shared.last.store(now, Ordering::Relaxed);
+    }
+}

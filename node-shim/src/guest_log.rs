@@ -1,0 +1,152 @@
+//! What guests print, as JSON lines on stdout: bounded per line, per revision and in all. A guest
+//! never waits for its log and never learns that some of it was dropped.
+
+mod bucket;
+mod stream;
+mod writer;
+
+use std::sync::Arc;
+
+use node_shim_core::outcome::Reason;
+use serde::Serialize;
+
+use crate::revision::Revision;
+
+pub(crate) use bucket::Bucket;
+pub use writer::{GuestLog, Output};
+
+/// Longest line, bytes.
+const MAX_LINE: usize = 8 << 10;
+
+/// The log of one request. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: GuestLog,
+    revision: Arc<Revision>,
+    request_id: String,
+    cold: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    ts: String,
+    level: &'a str,
+    stream: &'a str,
+    function_namespace: &'a str,
+    function: &'a str,
+    revision: &'a str,
+    request_id: &'a str,
+    node: &'a str,
+    cold: bool,
+    msg: &'a str,
+}
+
+impl Sink {
+    pub(crate) fn new(
+        log: GuestLog,
+        revision: Arc<Revision>,
+        request_id: String,
+        cold: bool,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                log,
+                revision,
+                request_id,
+                cold,
+            }),
+        }
+    }
+
+    /// One of the guest's output streams.
+    pub(crate) fn stream(&self, name: &'static str) -> stream::GuestStream {
+        stream::GuestStream::new(self.clone(), name)
+    }
+
+    /// Why the guest ended early, for those who own it; never for clients.
+    pub(crate) fn failure(&self, reason: Reason, error: &wasmtime::Error) {
+        self.line(
+            "error",
+            "shim",
+            format!("{}: {error:?}", reason.label()).as_bytes(),
+        );
+    }
+
+    fn line(&self, level: &str, stream: &str, text: &[u8]) {
+        let revision = &self.shared.revision;
+        let text = text.get(..MAX_LINE).unwrap_or(text);
+        let dropped = match revision.log.take(text.len() + 1, std::time::Instant::now()) {
+            bucket::Verdict::Drop => {
+                revision
+                    .counters
+                    .log_dropped
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                return;
+            }
+            bucket::Verdict::Pass { dropped } => dropped,
+        };
+        if dropped > 0 {
+            self.write("warn", "shim", &format!("{dropped} lines dropped"));
+        }
+        self.write(level, stream, &readable(text));
+    }
+
+    fn write(&self, level: &str, stream: &str, msg: &str) {
+        let shared = &self.shared;
+        let line = Line {
+            ts: jiff::Timestamp::now().to_string(),
+            level,
+            stream,
+            function_namespace: &shared.revision.spec.function.namespace,
+            function: &shared.revision.spec.function.name,
+            revision: shared.revision.spec.name.as_str(),
+            request_id: &shared.request_id,
+            node: shared.log.node(),
+            cold: shared.cold,
+            msg,
+        };
+        // a struct of texts cannot fail to become JSON
+        if let Ok(mut json) = serde_json::to_vec(&line) {
+            json.push(b'\n');
+            shared.log.send(json);
+        }
+    }
+}
+
+/// Text as it is, bytes that are none as `\xNN`; control characters are escaped by JSON, except the
+/// ones that JSON lets through.
+fn readable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if matches!(c, '\u{7f}'..='\u{9f}') {
+                text.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            } else {
+                text.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_escaped() {
+        assert_eq!(readable("grün\t".as_bytes()), "grün\t");
+        assert_eq!(readable(b"a\xffb\xc3"), "a\\xffb\\xc3");
+        assert_eq!(
+            readable("x\u{9b}31m\u{7f}".as_bytes()),
+            "x\\u{9b}31m\\u{7f}"
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! A rate of bytes with some room for bursts.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+const RATE: f64 = 64.0 * 1024.0;
+const BURST: f64 = 256.0 * 1024.0;
+
+#[derive(Debug, Default)]
+pub(crate) struct Bucket {
+    state: Mutex<Option<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    tokens: f64,
+    at: Instant,
+    dropped: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Drop,
+    /// Goes out, after so many that did not.
+    Pass {
+        dropped: u64,
+    },
+}
+
+impl Bucket {
+    pub(super) fn take(&self, bytes: usize, now: Instant) -> Verdict {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.get_or_insert(State {
+            tokens: BURST,
+            at: now,
+            dropped: 0,
+        });
+        let passed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.tokens = (state.tokens + passed * RATE).min(BURST);
+        state.at = now;
+        let cost = bytes as f64;
+        if state.tokens < cost {
+            state.dropped += 1;
+            return Verdict::Drop;
+        }
+        state.tokens -= cost;
+        Verdict::Pass {
+            dropped: std::mem::take(&mut state.dropped),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_rate_and_the_dropped_are_told_once() {
+        let bucket = Bucket::default();
+        let now = Instant::now();
+        for _ in 0..256 {
+            assert_eq!(bucket.take(1024, now), Verdict::Pass { dropped: 0 });
+        }
+        assert_eq!(bucket.take(1024, now), Verdict::Drop);
+        assert_eq!(bucket.take(1024, now), Verdict::Drop);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(bucket.take(64 * 1024, later), Verdict::Pass { dropped: 2 });
+        assert_eq!(bucket.take(1, later), Verdict::Drop);
+    }
+}

@@ -1,0 +1,74 @@
+//! The one thread that writes guests' lines, so that nobody who serves ever waits for stdout.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+/// Lines that may wait for the thread.
+const QUEUE: usize = 4_096;
+
+/// Where lines go. Cheap to clone; the thread ends with the last clone.
+#[derive(Clone)]
+pub struct GuestLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lines: SyncSender<Vec<u8>>,
+    node: String,
+    dropped: AtomicU64,
+}
+
+/// What the thread writes to.
+pub type Output = Box<dyn Write + Send>;
+
+impl GuestLog {
+    /// Starts the thread. `node` is named in every line.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(node: &str, output: Output) -> std::io::Result<Self> {
+        let (lines, received) = sync_channel(QUEUE);
+        std::thread::Builder::new()
+            .name("guest-log".into())
+            .spawn(move || run(&received, output))?;
+        let shared = Shared {
+            lines,
+            node: node.to_owned(),
+            dropped: AtomicU64::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.shared.node
+    }
+
+    pub(super) fn send(&self, line: Vec<u8>) {
+        match self.shared.lines.try_send(line) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Lines lost because nobody read what was written.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+fn run(lines: &Receiver<Vec<u8>>, mut output: Output) {
+    while let Ok(line) = lines.recv() {
+        // a reader that went away must not end the shim; the lines are lost
+        let _ = output.write_all(&line);
+        while let Ok(line) = lines.try_recv() {
+            let _ = output.write_all(&line);
+        }
+        let _ = output.flush();
+    }
+}

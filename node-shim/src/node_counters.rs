@@ -1,0 +1,109 @@
+//! What a node counts without regard to functions.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use node_shim_core::gate::Rejection;
+use tokio::sync::Notify;
+
+/// Shared by the data path and the metrics page.
+#[derive(Debug, Default)]
+pub struct NodeCounters {
+    rejections: [AtomicU64; Rejection::ALL.len()],
+    accept_errors: AtomicU64,
+    fallbacks: AtomicU64,
+    connections_h1: AtomicU64,
+    connections_h2: AtomicU64,
+    slots: AtomicU64,
+    asked: Notify,
+    turned: Notify,
+}
+
+/// Protocol of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proto {
+    Http1,
+    Http2,
+}
+
+impl NodeCounters {
+    pub(crate) fn rejected(&self, rejection: Rejection) {
+        if let Some(count) = self.rejections.get(rejection.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// By reason; the two refusals of a method are one reason.
+    pub fn rejections(&self) -> impl Iterator<Item = (Rejection, u64)> + '_ {
+        let read =
+            |(reason, count): (Rejection, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
+        Rejection::ALL.into_iter().zip(&self.rejections).map(read)
+    }
+
+    pub(crate) fn accept_failed(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn fell_back(&self) {
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn opened(&self, proto: Proto) -> OpenConnection<'_> {
+        let count = self.open(proto);
+        count.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(count)
+    }
+
+    /// Open connections by protocol label.
+    pub fn connections(&self) -> [(&'static str, u64); 2] {
+        let read = |proto| self.open(proto).load(Ordering::Relaxed);
+        [("http1", read(Proto::Http1)), ("http2", read(Proto::Http2))]
+    }
+
+    fn open(&self, proto: Proto) -> &AtomicU64 {
+        match proto {
+            Proto::Http1 => &self.connections_h1,
+            Proto::Http2 => &self.connections_h2,
+        }
+    }
+
+    pub(crate) fn set_slots(&self, slots: u64) {
+        self.slots.store(slots, Ordering::Relaxed);
+    }
+
+    /// Requests that can run at once.
+    pub fn slots(&self) -> u64 {
+        self.slots.load(Ordering::Relaxed)
+    }
+
+    /// Asks the data path's loop for a sign of life and waits for it.
+    pub(crate) async fn ask_turn(&self) {
+        let turned = self.turned.notified();
+        self.asked.notify_one();
+        turned.await;
+    }
+
+    /// The loop's side of `ask_turn`.
+    pub(crate) async fn turn(&self) {
+        loop {
+            self.asked.notified().await;
+            self.turned.notify_waiters();
+        }
+    }
+}
+
+/// Counted as open while it lives.
+pub(crate) struct OpenConnection<'a>(&'a AtomicU64);
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,75 @@
+//! A revision that can run: native code, limits, configuration, permits, counters.
+
+use std::sync::Arc;
+
+use node_shim_core::table::{FunctionKey, Limits, RevisionName};
+
+use crate::admit::Permits;
+use crate::counters::{Counters, RevisionCounters};
+use crate::engine::Loaded;
+use crate::guest_log::Bucket;
+
+/// Everything of a definition that shows while a request runs.
+#[derive(Clone)]
+pub struct RevisionSpec {
+    pub function: FunctionKey,
+    pub name: RevisionName,
+    pub limits: Limits,
+    /// Environment, secret values included: never printed.
+    pub env: Vec<(String, String)>,
+    /// `wasi:config/store`.
+    pub config: Vec<(String, String)>,
+}
+
+/// Shared by every table that names it and by every request that runs it.
+pub struct Revision {
+    pub(crate) spec: RevisionSpec,
+    pub(crate) loaded: Loaded,
+    pub(crate) permits: Arc<Permits>,
+    pub(crate) counters: Arc<RevisionCounters>,
+    pub(crate) log: Bucket,
+}
+
+/// Why a component cannot run under its limits, told before there is any traffic.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevisionError {
+    #[error("the component starts with {needs} bytes of memory, limits.memory is {limit}")]
+    Memory { needs: u64, limit: u64 },
+}
+
+impl Revision {
+    /// Its series exist at 0 from here on.
+    pub fn new(
+        spec: RevisionSpec,
+        loaded: Loaded,
+        counters: &Counters,
+    ) -> Result<Arc<Self>, RevisionError> {
+        let limit = spec.limits.memory;
+        if let Some(needs) = loaded.initial_memory.filter(|needs| *needs > limit) {
+            return Err(RevisionError::Memory { needs, limit });
+        }
+        let counters = counters.revision(&spec.function, &spec.name);
+        let permits = Permits::new(spec.limits.concurrency, counters.clone());
+        Ok(Arc::new(Self {
+            spec,
+            loaded,
+            permits,
+            counters,
+            log: Bucket::default(),
+        }))
+    }
+
+    pub fn function(&self) -> &FunctionKey {
+        &self.spec.function
+    }
+
+    pub fn name(&self) -> &RevisionName {
+        &self.spec.name
+    }
+}
+
+impl std::fmt::Debug for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Revision({} {})", self.spec.function, self.spec.name)
+    }
+}

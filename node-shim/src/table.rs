@@ -1,0 +1,115 @@
+//! The routing table of the data path: which function a request belongs to and what can run for it.
+//! Built beside the data path, swapped in whole; a request keeps its table to the end.
+
+use std::sync::Arc;
+
+use node_shim_core::outcome::Reason;
+use node_shim_core::pick::candidate_permits;
+use node_shim_core::route::Index;
+use node_shim_core::table::FunctionEntry;
+
+use crate::revision::Revision;
+
+/// A function and what its share's revisions are on this node at this moment.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub entry: Arc<FunctionEntry>,
+    pub stable: Slot,
+    pub candidate: Slot,
+}
+
+/// What there is of a revision.
+#[derive(Clone, Debug, Default)]
+pub enum Slot {
+    /// The share names none.
+    #[default]
+    Absent,
+    /// On its way: requests wait for the next table, no longer than the function's queue allows.
+    Loading,
+    /// Cannot run here, and why.
+    Failed(Reason),
+    Ready(Arc<Revision>),
+}
+
+/// Cheap to share; made anew for every change.
+#[derive(Debug, Default)]
+pub struct RoutingTable {
+    /// Of the operator's table it was made from; shown, never compared.
+    pub version: u64,
+    index: Arc<Index>,
+    functions: Vec<Served>,
+}
+
+impl RoutingTable {
+    /// Indexes the routes of all functions.
+    pub fn new(version: u64, functions: Vec<Served>) -> Self {
+        let index = Arc::new(Index::build(functions.iter().map(|served| &*served.entry)));
+        let table = Self {
+            version,
+            index,
+            functions,
+        };
+        table.deal_permits();
+        table
+    }
+
+    /// The same functions with the same routes in the same order, only shares or revisions changed:
+    /// the index is kept. Falls back to `new` when a route differs.
+    pub fn with_functions(&self, version: u64, functions: Vec<Served>) -> Self {
+        let same = functions.len() == self.functions.len()
+            && functions.iter().zip(&self.functions).all(|(new, old)| {
+                Arc::ptr_eq(&new.entry, &old.entry)
+                    || (new.entry.key == old.entry.key
+                        && new.entry.created == old.entry.created
+                        && new.entry.routes == old.entry.routes)
+            });
+        if !same {
+            return Self::new(version, functions);
+        }
+        let table = Self {
+            version,
+            index: self.index.clone(),
+            functions,
+        };
+        table.deal_permits();
+        table
+    }
+
+    pub fn functions(&self) -> &[Served] {
+        &self.functions
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn function(&self, at: usize) -> Option<&Served> {
+        self.functions.get(at)
+    }
+
+    /// Stable keeps all of its permits, the candidate has its own.
+    fn deal_permits(&self) {
+        for served in &self.functions {
+            if let Slot::Ready(stable) = &served.stable {
+                stable.permits.resize(stable.spec.limits.concurrency);
+            }
+            if let Slot::Ready(candidate) = &served.candidate {
+                let all = candidate.spec.limits.concurrency;
+                let permits = match served.entry.share.stable {
+                    Some(_) => candidate_permits(all, served.entry.share.weight),
+                    None => all,
+                };
+                candidate.permits.resize(permits);
+            }
+        }
+    }
+}
+
+impl Slot {
+    pub fn ready(&self) -> Option<&Arc<Revision>> {
+        match self {
+            Self::Ready(revision) => Some(revision),
+            _ => None,
+        }
+    }
+}
