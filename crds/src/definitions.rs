@@ -69,6 +69,9 @@ pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
 /// source, which `kubectl explain` would break a second time.
 fn finish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(words) = &mut schema.enum_ {
+        words.retain(|word| !word.0.is_null());
+    }
     if let Some(description) = &mut schema.description {
         *description = description
             .replace("\n\n", "\u{0}")

@@ -6,14 +6,12 @@ macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $word:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
         )]
         pub enum $name {
             $($(#[$doc])* #[serde(rename = $text)] $word,)+
             /// A word of a newer version; never written.
             #[serde(other)]
-            #[schemars(skip)]
             Unknown,
         }
 
@@ -28,6 +26,21 @@ macro_rules! words {
                     $(Self::$word => $text,)+
                     Self::Unknown => "Unknown",
                 }
+            }
+        }
+
+        // by hand, because a derived schema has a description, which would take the place of the field's
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "enum": [$($text),+] })
             }
         }
 

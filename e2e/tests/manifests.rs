@@ -1,0 +1,347 @@
+//! What users may write, judged by a real API server: good manifests pass, bad ones are refused with a message that
+//! names the fix, and what must never change does not.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::{Cluster, Options};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective},
+    core::GroupVersionKind,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// One line of the table of bad manifests.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    case: String,
+    /// Which good object it is a change of.
+    #[serde(default = "function")]
+    of: String,
+    /// A JSON merge patch.
+    #[serde(default)]
+    change: Value,
+    /// Puts a text of a length at a JSON pointer.
+    long: Option<Long>,
+    /// Puts a list of equal items at a JSON pointer.
+    many: Option<Many>,
+    /// Part of the refusal.
+    says: String,
+}
+
+#[derive(Deserialize)]
+struct Long {
+    at: String,
+    length: usize,
+}
+
+#[derive(Deserialize)]
+struct Many {
+    at: String,
+    count: usize,
+    item: Value,
+}
+
+fn function() -> String {
+    "function".to_owned()
+}
+
+fn good_objects() -> BTreeMap<&'static str, Value> {
+    BTreeMap::from([
+        (
+            "function",
+            json!({
+                "apiVersion": "selvage.dev/v1alpha1", "kind": "EdgeFunction", "metadata": { "name": "f" },
+                "spec": { "source": { "image": "registry.example/shop/checkout:1.4.0" }, "routes": [{ "hosts": ["a.example"] }] }
+            }),
+        ),
+        (
+            "policy",
+            json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": "RolloutPolicy", "metadata": { "name": "p" }, "spec": {} }),
+        ),
+        (
+            "claim",
+            json!({
+                "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim", "metadata": { "name": "shop.example" },
+                "spec": { "host": "shop.example", "namespace": "default" }
+            }),
+        ),
+    ])
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Some(target) = target.as_object_mut() else {
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge(target.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// Puts `value` at a path such as `/spec/canary/steps`, making the objects on the way.
+fn put(target: &mut Value, at: &str, value: Value) {
+    let patch = at
+        .rsplit('/')
+        .filter(|k| !k.is_empty())
+        .fold(value, |inner, key| json!({ key: inner }));
+    merge(target, &patch);
+}
+
+fn manifests() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests"))
+}
+
+fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
+    let kind = object["kind"].as_str().unwrap();
+    let gvk = GroupVersionKind::gvk("selvage.dev", "v1alpha1", kind);
+    match kind {
+        "EdgeFunction" => {
+            Api::default_namespaced_with(client.clone(), &ApiResource::from_gvk(&gvk))
+        }
+        "RolloutPolicy" => Api::default_namespaced_with(
+            client.clone(),
+            &ApiResource::from_gvk_with_plural(&gvk, "rolloutpolicies"),
+        ),
+        "EdgeRevision" => {
+            Api::default_namespaced_with(client.clone(), &ApiResource::from_gvk(&gvk))
+        }
+        _ => Api::all_with(client.clone(), &ApiResource::from_gvk(&gvk)),
+    }
+}
+
+/// As `kubectl apply --dry-run=server` does for a new object: strict, so unknown fields are errors.
+async fn try_to_create(client: &Client, object: &Value) -> Result<(), String> {
+    let url = format!(
+        "{}?dryRun=All&fieldValidation=Strict&fieldManager=test",
+        api(client, object).resource_url()
+    );
+    let request = http::Request::post(url)
+        .header("content-type", "application/json")
+        .body(object.to_string().into_bytes())
+        .unwrap();
+    match client.request::<Value>(request).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// As `kubectl apply --server-side --dry-run=server` does.
+async fn try_to_apply(client: &Client, object: &Value) -> Result<(), String> {
+    let params = PatchParams {
+        dry_run: true,
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply("test")
+    };
+    let name = object["metadata"]["name"].as_str().unwrap();
+    match api(client, object)
+        .patch(name, &params, &Patch::Apply(object))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A control plane with the definitions that are committed.
+async fn start() -> Result<Cluster> {
+    let options = Options {
+        nodes: 0,
+        registry: false,
+        prometheus: None,
+    };
+    let cluster = Cluster::start(&options, &|_, _| {}).await?;
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client());
+    let folder = manifests().join("../../../crds/yaml");
+    for entry in fs::read_dir(folder)? {
+        let text = fs::read_to_string(entry?.path())?;
+        let crd: CustomResourceDefinition = serde_yaml::from_str(&text)?;
+        let created = crds.create(&PostParams::default(), &crd).await?;
+        let name = created.metadata.name.context("a definition has a name")?;
+        let established = kube::runtime::conditions::is_crd_established();
+        kube::runtime::wait::await_condition(crds.clone(), &name, established).await?;
+        let crd = crds.get(&name).await?;
+        let complaint = crd
+            .status
+            .into_iter()
+            .flat_map(|s| s.conditions.unwrap_or_default());
+        let complaint: Vec<_> = complaint
+            .filter(|c| c.type_ == "NonStructuralSchema")
+            .collect();
+        ensure!(complaint.is_empty(), "{name}: {complaint:?}");
+    }
+    Ok(cluster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_judges_manifests() -> Result<()> {
+    let cluster = start().await?;
+    let client = cluster.client();
+    let mut wrong = Vec::new();
+
+    for entry in fs::read_dir(manifests().join("good"))? {
+        let path = entry?.path();
+        let object: Value = serde_yaml::from_str(&fs::read_to_string(&path)?)?;
+        let applied = try_to_apply(&client, &object).await;
+        if let Err(refusal) = try_to_create(&client, &object).await.and(applied) {
+            wrong.push(format!("{} is refused: {refusal}", path.display()));
+        }
+    }
+
+    let cases: Vec<Case> =
+        serde_yaml::from_str(&fs::read_to_string(manifests().join("bad.yaml"))?)?;
+    assert!(cases.len() >= 40, "only {} bad manifests", cases.len());
+    let good = good_objects();
+    for (name, object) in &good {
+        try_to_apply(&client, object)
+            .await
+            .map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    }
+    for case in &cases {
+        let mut object = good[case.of.as_str()].clone();
+        if !case.change.is_null() {
+            merge(&mut object, &case.change);
+        }
+        if let Some(long) = &case.long {
+            put(&mut object, &long.at, json!("a".repeat(long.length)));
+        }
+        if let Some(many) = &case.many {
+            put(
+                &mut object,
+                &many.at,
+                json!(vec![many.item.clone(); many.count]),
+            );
+        }
+        if try_to_apply(&client, &object).await.is_ok() {
+            wrong.push(format!("{}: accepted by server-side apply", case.case));
+        }
+        match try_to_create(&client, &object).await {
+            Ok(()) => wrong.push(format!("{}: accepted", case.case)),
+            Err(refusal) if !refusal.contains(&case.says) => {
+                wrong.push(format!(
+                    "{}: expected {:?} in {refusal}",
+                    case.case, case.says
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+
+    immutable_specs_never_change(&client).await?;
+    scale_changes_replicas(&cluster).await?;
+    explain_reads_like_a_manual(&cluster).await
+}
+
+/// A revision and a claim are written once.
+async fn immutable_specs_never_change(client: &Client) -> Result<()> {
+    let revision = json!({
+        "apiVersion": "selvage.dev/v1alpha1", "kind": "EdgeRevision", "metadata": { "name": "f-51ab90c3de" },
+        "spec": { "function": "f", "number": 1, "digest": "sha256:00" }
+    });
+    for (object, change, says) in [
+        (
+            revision,
+            json!({ "spec": { "digest": "sha256:01" } }),
+            "a revision never changes",
+        ),
+        (
+            good_objects()["claim"].clone(),
+            json!({ "spec": { "namespace": "thief" } }),
+            "a claim never changes",
+        ),
+    ] {
+        let api = api(client, &object);
+        api.create(
+            &PostParams::default(),
+            &serde_json::from_value(object.clone())?,
+        )
+        .await?;
+        let name = object["metadata"]["name"].as_str().context("a name")?;
+        let refused = api
+            .patch(name, &PatchParams::default(), &Patch::Merge(&change))
+            .await;
+        let message = refused.err().map(|e| e.to_string()).unwrap_or_default();
+        ensure!(message.contains(says), "expected {says:?} in {message:?}");
+        let same = api.get(name).await?.data["spec"] == object["spec"];
+        ensure!(same, "{name} was changed");
+    }
+    Ok(())
+}
+
+/// `kubectl scale` finds the number of replicas, also where none was written.
+async fn scale_changes_replicas(cluster: &Cluster) -> Result<()> {
+    let object = good_objects()["function"].clone();
+    let functions = api(&cluster.client(), &object);
+    functions
+        .create(&PostParams::default(), &serde_json::from_value(object)?)
+        .await?;
+    kubectl(cluster, &["scale", "edgefunction", "f", "--replicas=3"])?;
+    let scaled = functions.get("f").await?.data["spec"].clone();
+    ensure!(scaled["placement"] == json!({ "replicas": 3 }), "{scaled}");
+    Ok(())
+}
+
+/// Every field is found by its short name, with its unit and default.
+async fn explain_reads_like_a_manual(cluster: &Cluster) -> Result<()> {
+    for (field, parts) in [
+        (
+            "ef.spec.limits",
+            ["Default 64Mi, 64Ki to 4Gi", "Default 100, 1 to 100000"],
+        ),
+        (
+            "ef.spec.rollout",
+            ["Canary (default)", "RolloutPolicy of this namespace"],
+        ),
+        ("rp.spec.canary.steps", ["Hold (default)", "Default 2h"]),
+        (
+            "erev.spec",
+            ["Digest of the component's bytes", "Counts up"],
+        ),
+        ("en.status", ["Version of the shim", "ten minutes"]),
+        (
+            "hc.spec",
+            [
+                "The host as functions write it",
+                "The namespace that owns it",
+            ],
+        ),
+    ] {
+        let text = kubectl(cluster, &["explain", field])?;
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in parts {
+            ensure!(
+                flat.contains(part),
+                "kubectl explain {field} does not say {part:?}:\n{text}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+    let output = cluster.kubectl().args(arguments).output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "kubectl {arguments:?}: {stderr}");
+    Ok(String::from_utf8(output.stdout)?)
+}
