@@ -3,13 +3,17 @@
 use clap::Parser;
 use e2e::{
     cluster::run,
-    demo::{Options, play},
+    demo::{INTERRUPTED, Options, play},
 };
 use std::{
     io::{Write, stderr},
     process::ExitCode,
+    sync::atomic::Ordering,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 #[derive(Parser)]
 #[command(
@@ -25,6 +29,9 @@ struct Arguments {
     /// Requests per second
     #[arg(long, default_value_t = 300)]
     rate: u32,
+    /// Run operator and shims as processes, as is done where nodes cannot run
+    #[arg(long)]
+    processes: bool,
 }
 
 #[tokio::main]
@@ -47,21 +54,31 @@ async fn main() -> ExitCode {
 
 async fn story(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    // beside the story, which may wait for a program that ends by the same Ctrl-C
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        INTERRUPTED.store(true, Ordering::Relaxed);
+        let _ = stop.send(());
+    });
     let options = Options {
         keep: arguments.keep,
         rate: arguments.rate,
+        processes: arguments.processes,
     };
     // a story that is dropped takes its cluster with it
-    tokio::select! {
+    let played = tokio::select! {
         played = play(options) => played,
-        _ = tokio::signal::ctrl_c() => stopped(),
-        _ = terminate.recv() => stopped(),
+        _ = stopped => Ok(false),
+    };
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        writeln!(stderr(), "\nstopped; nothing is left behind")?;
+        return Ok(false);
     }
-}
-
-fn stopped() -> anyhow::Result<bool> {
-    writeln!(stderr(), "\nstopped; nothing is left behind")?;
-    Ok(false)
+    played
 }
 
 fn down() -> anyhow::Result<bool> {

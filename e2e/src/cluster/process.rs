@@ -78,14 +78,14 @@ impl Process {
         let id = self.run.file_name().unwrap_or_default();
         let child = Command::new(program)
             .args(arguments)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .env(MARK, id)
             // these would send a program of ours to the user's own cluster or proxy
             .env_remove("KUBECONFIG")
             .env_remove("HTTP_PROXY")
             .env_remove("HTTPS_PROXY")
             .env_remove("http_proxy")
             .env_remove("https_proxy")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .env(MARK, id)
             .current_dir(&self.run)
             .process_group(0)
             .stdin(Stdio::null())
@@ -164,7 +164,7 @@ impl Process {
     }
 
     /// Lets it run beyond its owner.
-    pub(super) fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.child = None;
     }
 }

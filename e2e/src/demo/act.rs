@@ -7,7 +7,6 @@ use super::{
     stage::{self, Stage},
 };
 use anyhow::{Context, Result, bail};
-use kube::Client;
 use std::time::{Duration, Instant};
 
 /// How long one rollout may take before the story goes on without its outcome.
@@ -56,12 +55,7 @@ impl Trial {
 }
 
 /// Applies the candidate and follows it to its end; with `kill`, the leader dies in the second step.
-pub(super) async fn trial(
-    stage: &Stage<'_>,
-    client: &Client,
-    cast: Cast,
-    kill: bool,
-) -> Result<Trial> {
+pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Result<Trial> {
     let before = stage.follower.view().stable;
     let applied = Instant::now();
     stage::apply(
@@ -85,10 +79,10 @@ pub(super) async fn trial(
             tell(stage, &view);
         }
         if kill && handover.is_none() && view.state == "Stepping" && view.step >= Some(1) {
-            handover = Some(kill_leader(stage, client, &view).await?);
+            handover = Some(kill_leader(stage, &view).await?);
         }
         if let Some(handover) = &mut handover {
-            look_for_successor(stage, client, handover).await;
+            look_for_successor(stage, handover).await;
         }
         stage.screen.block(live::block(stage, cast, &view));
         if !stage.screen.is_live() && plain.elapsed() >= PLAIN {
@@ -131,9 +125,9 @@ fn tell(stage: &Stage<'_>, view: &View) {
         .part(&format!("{} {weight} %: {}", view.state, view.message));
 }
 
-async fn kill_leader(stage: &Stage<'_>, client: &Client, view: &View) -> Result<Handover> {
-    let from = stage::leader(client.clone()).await?;
-    stage::kill_pod(client.clone(), &from).await?;
+async fn kill_leader(stage: &mut Stage<'_>, view: &View) -> Result<Handover> {
+    let from = stage::leader(stage.cluster).await?;
+    stage.ground.kill(stage.cluster, &from).await?;
     stage.screen.part(&format!(
         "the leader {from} is killed at {} %",
         view.weight as f64 / 100.0
@@ -147,11 +141,11 @@ async fn kill_leader(stage: &Stage<'_>, client: &Client, view: &View) -> Result<
     })
 }
 
-async fn look_for_successor(stage: &Stage<'_>, client: &Client, handover: &mut Handover) {
+async fn look_for_successor(stage: &mut Stage<'_>, handover: &mut Handover) {
     if handover.to.is_some() {
         return;
     }
-    if let Ok(leader) = stage::leader(client.clone()).await
+    if let Ok(leader) = stage::leader(stage.cluster).await
         && leader != handover.from
     {
         let took = handover.killed.elapsed();

@@ -2,10 +2,12 @@
 
 mod act;
 mod follow;
+mod ground;
 mod live;
 mod outcome;
+mod processes;
 mod screen;
 mod stage;
 mod story;
 
-pub use story::{Options, play};
+pub use story::{INTERRUPTED, Options, play};

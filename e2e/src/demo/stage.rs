@@ -1,17 +1,12 @@
 //! Where the story plays: the cluster with everything in it, and helpers that speak to it as a user would.
 
-use super::{follow::Follower, screen::Screen};
-use crate::{
-    cluster::Cluster,
-    load::Load,
-    selvage::{EDGE_PORT, NAMESPACE},
-};
+use super::{follow::Follower, ground::Ground, screen::Screen};
+use crate::{cluster::Cluster, load::Load, selvage::NAMESPACE};
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
-use kube::{Api, Client, api::DeleteParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use std::{
     io::Write,
-    net::SocketAddr,
     process::{Command, Stdio},
 };
 
@@ -24,6 +19,7 @@ const MANIFEST: &str = include_str!("function.yaml");
 /// Everything that runs.
 pub(super) struct Stage<'a> {
     pub(super) cluster: &'a Cluster,
+    pub(super) ground: &'a mut Ground,
     pub(super) screen: &'a Screen,
     pub(super) follower: Follower,
     pub(super) load: Load,
@@ -65,15 +61,6 @@ pub(super) fn apply(cluster: &Cluster, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where requests go: the port of the edge Service on every node.
-pub(super) fn targets(cluster: &Cluster) -> Vec<SocketAddr> {
-    cluster
-        .nodes()
-        .iter()
-        .map(|node| SocketAddr::from((node.address(), EDGE_PORT)))
-        .collect()
-}
-
 /// Whether the API server lets a service account of the release do something.
 pub(super) fn may(cluster: &Cluster, account: &str, verb: &str, resource: &str) -> Result<bool> {
     let identity = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
@@ -92,8 +79,8 @@ fn output(command: &mut Command) -> Result<String> {
 }
 
 /// The pod that leads, by the Lease.
-pub(super) async fn leader(client: Client) -> Result<String> {
-    let leases: Api<Lease> = Api::namespaced(client, NAMESPACE);
+pub(super) async fn leader(cluster: &Cluster) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
     let lease = leases
         .get("selvage-operator")
         .await
@@ -105,14 +92,4 @@ pub(super) async fn leader(client: Client) -> Result<String> {
     let pod = holder.split('/').next().unwrap_or_default();
     ensure!(!pod.is_empty(), "nobody leads");
     Ok(pod.to_owned())
-}
-
-/// Kills a pod at once, without a chance to say goodbye.
-pub(super) async fn kill_pod(client: Client, name: &str) -> Result<()> {
-    let pods: Api<Pod> = Api::namespaced(client, NAMESPACE);
-    let at_once = DeleteParams::default().grace_period(0);
-    pods.delete(name, &at_once)
-        .await
-        .context("kill the leader")?;
-    Ok(())
 }

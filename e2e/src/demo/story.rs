@@ -3,22 +3,25 @@
 use super::{
     act::{self, Trial},
     follow::Follower,
+    ground::Ground,
     live::Cast,
     outcome::{NO_FAILURES, Outcomes, PROMISES, time},
     screen::Screen,
     stage::{self, DEMO, FUNCTION, HOST, Stage},
 };
 use crate::{
-    cluster::{self, Cluster},
+    cluster::{Cluster, wait},
     load::{Load, Plan},
     push::push_component,
-    selvage::{self, EDGE_PORT, Edge, NAMESPACE, Objects},
+    selvage::{self, Objects},
 };
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::PostParams};
 use std::{
+    net::SocketAddr,
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -29,7 +32,12 @@ pub struct Options {
     pub keep: bool,
     /// Requests per second.
     pub rate: u32,
+    /// Processes instead of pods, also where nodes could run.
+    pub processes: bool,
 }
+
+/// Set when somebody wants the story to stop: what fails from then on is not worth a report.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 
@@ -40,14 +48,20 @@ const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 pub async fn play(options: Options) -> Result<bool> {
     let screen = Screen::new();
     let mut outcomes = Outcomes::default();
-    let mut cluster = match raise(&screen, &mut outcomes).await {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            outcomes.show(&screen);
-            return Err(error);
-        }
-    };
-    let played = acts(&screen, &mut cluster, options, &mut outcomes).await;
+    screen.chapter("A real cluster");
+    let mut ground = Ground::choose(&screen, options.processes);
+    let mut cluster = Cluster::start(&ground.options(), &|part, _| screen.part(part)).await?;
+    let figures = format!(
+        "{} nodes Ready after {}",
+        cluster.nodes().len(),
+        time(screen.elapsed())
+    );
+    outcomes.add(PROMISES[0], true, figures);
+
+    let played = acts(&screen, &mut cluster, &mut ground, options, &mut outcomes).await;
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
     screen.clear();
     outcomes.show(&screen);
     let passed = played.is_ok() && outcomes.passed();
@@ -65,43 +79,30 @@ pub async fn play(options: Options) -> Result<bool> {
         }
     }
     if options.keep {
-        leave(&screen, cluster)?;
+        let targets = ground.targets(&cluster);
+        ground.release();
+        leave(&screen, cluster, &targets)?;
     }
     played.map(|()| passed)
-}
-
-/// The cluster with registry and Prometheus.
-async fn raise(screen: &Screen, outcomes: &mut Outcomes) -> Result<Cluster> {
-    screen.chapter("A real cluster");
-    let options = cluster::Options {
-        nodes: 3,
-        ..cluster::Options::default()
-    };
-    let cluster = Cluster::start(&options, &|part, _| screen.part(part)).await?;
-    let figures = format!(
-        "{} nodes Ready after {}",
-        cluster.nodes().len(),
-        time(screen.elapsed())
-    );
-    outcomes.add(PROMISES[0], true, figures);
-    Ok(cluster)
 }
 
 async fn acts(
     screen: &Screen,
     cluster: &mut Cluster,
+    ground: &mut Ground,
     options: Options,
     outcomes: &mut Outcomes,
 ) -> Result<()> {
     push(screen, cluster, outcomes).await?;
-    install(screen, cluster, outcomes)?;
-    let client = cluster.client();
+    install(screen, cluster, ground, outcomes).await?;
     let cluster = &*cluster;
-    let follower = first(screen, cluster, outcomes).await?;
+    let targets = ground.targets(cluster);
+    let follower = first(screen, cluster, &targets, outcomes).await?;
+    let nodes = targets.len();
 
     let plan = Plan {
         rate: options.rate,
-        targets: stage::targets(cluster),
+        targets,
         host: HOST.into(),
         path: "/".into(),
         timeout: Duration::from_secs(10),
@@ -109,11 +110,11 @@ async fn acts(
     let load = Load::start(plan)?;
     screen.part(&format!(
         "{} requests/s over {} nodes from here to the end",
-        options.rate,
-        cluster.nodes().len()
+        options.rate, nodes
     ));
-    let stage = Stage {
+    let mut stage = Stage {
         cluster,
+        ground,
         screen,
         follower,
         load,
@@ -124,7 +125,7 @@ async fn acts(
         stable: "v1",
         candidate: "v2",
     };
-    let trial = act::trial(&stage, &client, cast, true).await?;
+    let trial = act::trial(&mut stage, cast, true).await?;
     promoted(&stage, cast, &trial, outcomes);
 
     let slow = Duration::from_millis(150);
@@ -149,7 +150,7 @@ async fn acts(
             stable: "v2",
             candidate,
         };
-        let trial = act::trial(&stage, &client, cast, false).await?;
+        let trial = act::trial(&mut stage, cast, false).await?;
         let (outcome, found, _) = trial.ending();
         let observed = outcome == "RolledBack" && found == reason;
         let figures = act::report_bad(&stage, cast, &trial, slower).await?;
@@ -176,20 +177,16 @@ async fn push(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Re
     Ok(())
 }
 
-fn install(screen: &Screen, cluster: &mut Cluster, outcomes: &mut Outcomes) -> Result<()> {
+async fn install(
+    screen: &Screen,
+    cluster: &mut Cluster,
+    ground: &mut Ground,
+    outcomes: &mut Outcomes,
+) -> Result<()> {
     screen.chapter("Selvage, by Helm");
     let begin = Instant::now();
-    selvage::install(cluster, &[])?;
-    let pods = cluster
-        .kubectl()
-        .args(["-n", NAMESPACE, "get", "pods", "-o", "wide", "--no-headers"])
-        .output()?;
-    for line in String::from_utf8_lossy(&pods.stdout).lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [name, ready, state, ..] = words.as_slice() else {
-            continue;
-        };
-        screen.part(&format!("{name}  {ready} {state}"));
+    for line in ground.install(cluster).await? {
+        screen.part(&line);
     }
     // what no part of Selvage needs must be refused
     let operator = stage::may(cluster, "selvage-operator", "*", "*")?
@@ -210,7 +207,12 @@ fn install(screen: &Screen, cluster: &mut Cluster, outcomes: &mut Outcomes) -> R
 }
 
 /// Applies version 1 and asks it through every node.
-async fn first(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Result<Follower> {
+async fn first(
+    screen: &Screen,
+    cluster: &Cluster,
+    targets: &[SocketAddr],
+    outcomes: &mut Outcomes,
+) -> Result<Follower> {
     screen.chapter("Version 1");
     let namespaces: Api<Namespace> = Api::all(cluster.client());
     let mut namespace = Namespace::default();
@@ -222,7 +224,7 @@ async fn first(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> R
     let begin = Instant::now();
     stage::apply(cluster, &stage::manifest(cluster, "v1")?)?;
     let limit = Duration::from_secs(60);
-    cluster::wait::until(limit, Duration::from_millis(50), async || {
+    wait::until(limit, Duration::from_millis(50), async || {
         let view = follower.view();
         Ok((view.current && view.ready).then_some(()))
     })
@@ -230,19 +232,30 @@ async fn first(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> R
     .with_context(|| format!("v1 is not Ready: {}", follower.view().message))?;
     let ready = begin.elapsed();
     screen.part(&format!("Ready {} after kubectl apply", time(ready)));
-    let edge = Edge::new()?;
     let mut answered = 0;
-    for node in cluster.nodes() {
-        let answer = edge.get(node.address(), HOST, "/").await?;
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(10))
+        .build()?;
+    for target in targets {
+        let answer = http
+            .get(format!("http://{target}/"))
+            .header("host", HOST)
+            .send()
+            .await?;
+        let status = answer.status().as_u16();
+        let version = answer
+            .headers()
+            .get("x-version")
+            .is_some_and(|version| version == "v1");
+        let body = answer.text().await?;
         screen.part(&format!(
-            "curl -H 'Host: {HOST}' http://{}:{EDGE_PORT}/  →  {} {}",
-            node.address(),
-            answer.status,
-            answer.body.trim()
+            "curl -H 'Host: {HOST}' http://{target}/  →  {status} {}",
+            body.trim()
         ));
-        answered += usize::from(answer.status == 200 && answer.version == "v1");
+        answered += usize::from(status == 200 && version);
     }
-    let all = answered == cluster.nodes().len();
+    let all = answered == targets.len();
     outcomes.add(
         PROMISES[3],
         all,
@@ -300,7 +313,7 @@ fn closing(stage: Stage<'_>, outcomes: &mut Outcomes) {
 }
 
 /// Leaves everything running and says how to look around.
-fn leave(screen: &Screen, cluster: Cluster) -> Result<()> {
+fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr]) -> Result<()> {
     let kubectl = cluster.tools().program("kubectl").display().to_string();
     let kubeconfig = cluster.kubeconfig().display().to_string();
     let prometheus = cluster
@@ -308,21 +321,14 @@ fn leave(screen: &Screen, cluster: Cluster) -> Result<()> {
         .as_ref()
         .map(|prometheus| prometheus.url().to_owned())
         .unwrap_or_default();
-    let nodes: Vec<String> = cluster
-        .nodes()
-        .iter()
-        .map(|node| node.address().to_string())
-        .collect();
     let dir: PathBuf = cluster.keep()?;
     screen.chapter("All of it is still running");
     screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
     screen.print(&format!("  alias kubectl={kubectl}"));
     screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");
     screen.print(&format!("  Prometheus: {prometheus}"));
-    for node in nodes {
-        screen.print(&format!(
-            "  curl -H 'Host: {HOST}' http://{node}:{EDGE_PORT}/"
-        ));
+    for target in targets {
+        screen.print(&format!("  curl -H 'Host: {HOST}' http://{target}/"));
     }
     screen.print(&format!("  logs: {}", dir.join("log").display()));
     screen.print("  make demo-down ends it");

@@ -1,0 +1,124 @@
+//! What the story plays on: pods on real nodes, or processes where nodes cannot run.
+
+use super::{processes::Processes, screen::Screen};
+use crate::{
+    cluster::{Cluster, Options, probe},
+    selvage::{self, EDGE_PORT, NAMESPACE},
+};
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::DeleteParams};
+use std::net::SocketAddr;
+
+/// How many nodes, or processes in their place.
+pub(super) const NODES: u8 = 3;
+
+/// Pods or processes.
+pub(super) enum Ground {
+    /// Pods on nodes of ours.
+    Nodes,
+    /// Processes beside a control plane.
+    Processes(Option<Processes>),
+}
+
+impl Ground {
+    /// Nodes where this machine can run them and nobody asked otherwise; else says why not.
+    pub(super) fn choose(screen: &Screen, processes: bool) -> Self {
+        let reason = if processes {
+            "asked for".into()
+        } else {
+            probe().err().map_or(String::new(), |e| format!("{e:#}"))
+        };
+        if reason.is_empty() {
+            return Self::Nodes;
+        }
+        screen.part(&format!(
+            "no nodes ({reason}): operator and shims run as processes under the identities of the chart"
+        ));
+        Self::Processes(None)
+    }
+
+    pub(super) fn options(&self) -> Options {
+        let nodes = if matches!(self, Self::Nodes) {
+            NODES
+        } else {
+            0
+        };
+        Options {
+            nodes,
+            ..Options::default()
+        }
+    }
+
+    /// Installs Selvage by Helm; returns a line for each part that runs.
+    pub(super) async fn install(&mut self, cluster: &mut Cluster) -> Result<Vec<String>> {
+        match self {
+            Self::Nodes => {
+                selvage::install(cluster, &[])?;
+                pods(cluster)
+            }
+            Self::Processes(processes) => {
+                let started = Processes::start(cluster).await?;
+                let names = started.names();
+                *processes = Some(started);
+                Ok(names)
+            }
+        }
+    }
+
+    /// Where requests go: one address per node.
+    pub(super) fn targets(&self, cluster: &Cluster) -> Vec<SocketAddr> {
+        match self {
+            Self::Nodes => cluster
+                .nodes()
+                .iter()
+                .map(|node| SocketAddr::from((node.address(), EDGE_PORT)))
+                .collect(),
+            Self::Processes(_) => Processes::targets(cluster),
+        }
+    }
+
+    /// Kills an operator at once, without a chance to say goodbye.
+    pub(super) async fn kill(&mut self, cluster: &Cluster, name: &str) -> Result<()> {
+        match self {
+            Self::Nodes => {
+                let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+                let at_once = DeleteParams::default().grace_period(0);
+                pods.delete(name, &at_once)
+                    .await
+                    .context("kill the leader")?;
+                Ok(())
+            }
+            Self::Processes(processes) => processes
+                .as_mut()
+                .context("nothing is installed")?
+                .kill(cluster, name),
+        }
+    }
+
+    /// Lets everything run beyond the end of the demo.
+    pub(super) fn release(self) {
+        if let Self::Processes(Some(processes)) = self {
+            processes.release();
+        }
+    }
+}
+
+fn pods(cluster: &Cluster) -> Result<Vec<String>> {
+    let output = cluster
+        .kubectl()
+        .args(["-n", NAMESPACE, "get", "pods", "--no-headers", "-o", "wide"])
+        .output()
+        .context("start kubectl")?;
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, ready, state, _, _, _, node, ..] = words.as_slice() else {
+            return line.to_owned();
+        };
+        format!("{name}  {ready} {state} on {node}")
+    };
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(line)
+        .collect())
+}
