@@ -3,10 +3,7 @@
 use jiff::Timestamp;
 
 use super::decision::since;
-use super::{
-    Figures, HoldReason, PlanKind, Rejected, Rollout, RolloutState, State, WaitingFor, Weight,
-    words,
-};
+use super::{Figures, PlanKind, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words};
 use crate::function::{Function, Verb};
 
 /// `status.message`: where the rollout stands and why, in one to three sentences.
@@ -25,13 +22,13 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
     if let Some(h) = &r.flags.hold {
         parts.push(format!("held: {}.", h.message));
     }
-    // under a hold that explains everything, figures would only distract
-    let told = r
+    // what stops the clocks explains everything
+    if !r
         .flags
         .hold
         .as_ref()
-        .is_some_and(|h| h.reason != HoldReason::DeadlineExceeded);
-    if !told || state.state == State::Stepping {
+        .is_some_and(|h| h.reason.stops_clock())
+    {
         parts.push(progress(now, function, state, r));
     }
     if state.superseded > 1 {

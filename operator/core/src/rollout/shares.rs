@@ -11,7 +11,7 @@ pub struct Share {
     pub stable: Option<String>,
     /// Revision on trial; to be loaded even at weight 0.
     pub candidate: Option<String>,
-    /// The candidate's part. Without a stable it is everything: nodes serve it as soon as they have it.
+    /// The candidate's part. Without a stable it is everything (nodes serve it as soon as they have it), or nothing before a Start gate.
     pub weight: Weight,
     /// Kept loaded, gets nothing.
     pub previous: Option<String>,
@@ -38,7 +38,7 @@ pub fn shares(state: &RolloutState) -> Share {
     let stable = state.stable.as_ref().map(|s| s.revision.name.clone());
     let weight = match (rollout, &stable) {
         (None, _) => Weight::ZERO,
-        (Some(_), None) => Weight::FULL,
+        (Some(r), None) => r.weight,
         (Some(r), Some(_)) if state.state.is_exposed() => r.weight,
         (Some(_), Some(_)) => Weight::ZERO,
     };

@@ -366,7 +366,8 @@ impl World {
             self.log_line(&decision, t);
         }
         self.told.extend(decision.transitions.clone());
-        self.state = decision.state.clone();
+        self.state = through_text(&decision.state);
+        assert!(self.state == decision.state, "text loses something");
         if decision.persist {
             self.persisted = decision.state.clone();
             self.writes += 1;
@@ -463,9 +464,7 @@ impl World {
     pub fn run(&mut self, seconds: i64) {
         let end = Timestamp::from_second(self.now.as_second() + seconds).unwrap();
         let mut turns = 0;
-        if self.last.is_none() {
-            self.tick();
-        }
+        self.tick();
         while self.now < end {
             let wake = self.last.as_ref().and_then(|d| d.wake_at).unwrap_or(end);
             self.now = wake
@@ -513,4 +512,9 @@ fn difference(a: &RolloutState, b: &RolloutState) -> String {
         writeln!(text, "- {x}\n+ {y}").unwrap();
         text
     })
+}
+
+/// The state as it comes back from where it is persisted.
+pub fn through_text(state: &RolloutState) -> RolloutState {
+    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
 }

@@ -16,9 +16,9 @@ const MOST_GAP: Duration = Duration::from_secs(90);
 
 /// Clocks, nodes and leadership, once per decision.
 pub(super) fn facts(turn: &mut Turn<'_>) {
-    count_nodes(turn);
     let gap = clock(turn);
     leadership(turn, gap);
+    count_nodes(turn);
     acknowledgement(turn);
     if let (Measured::Unavailable { kind, message }, true) =
         (&turn.evidence.measured, turn.state.state.is_exposed())
@@ -123,6 +123,9 @@ fn leadership(turn: &mut Turn<'_>, gap: Duration) {
         if let Some(r) = &mut turn.state.rollout {
             r.acked_at = None;
             r.step_looks = r.step_looks.min(1);
+            // what the old leader saw of the nodes says nothing about now
+            r.flags.short_since = None;
+            r.flags.unreached_since = None;
         }
         turn.tell(
             TransitionKind::NewLeader,
@@ -134,7 +137,8 @@ fn leadership(turn: &mut Turn<'_>, gap: Duration) {
 fn acknowledgement(turn: &mut Turn<'_>) {
     let (now, pair) = (turn.now, turn.state.pair);
     let nodes = &turn.evidence.nodes;
-    let Some(r) = &mut turn.state.rollout else {
+    let exposed = turn.state.state.is_exposed();
+    let Some(r) = turn.state.rollout.as_mut().filter(|_| exposed) else {
         return;
     };
     let enough = nodes.pair == pair

@@ -200,6 +200,7 @@ pub(super) fn end(
         },
     );
     let exposed = turn.state.state.is_exposed();
+    turn.look = None;
     let r = turn.state.rollout.take()?;
     let entry = HistoryEntry {
         revision: r.candidate.revision,
