@@ -25,7 +25,11 @@ mod listen;
 mod meter;
 mod placement;
 mod relay;
+#[cfg(test)]
+mod relay_tests;
 mod relayed;
+#[cfg(test)]
+mod rig;
 mod server;
 mod settings;
 mod sync;

@@ -164,3 +164,6 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,7 @@ impl Writer<'_> {
             self.send_hints().await?;
         }
         loop {
+            self.drained().await?;
             match self.due().await {
                 Due::Hints => self.send_hints().await?,
                 Due::Version => self.send_changes(true).await?,
@@ -89,6 +90,17 @@ impl Writer<'_> {
                     self.send(encode(wanted)).await?;
                 }
             }
+        }
+    }
+
+    /// What was sent last has been taken. Until then nothing new is put together: it would be old by
+    /// the time it leaves.
+    async fn drained(&self) -> Result<(), End> {
+        let drain = self.calls.settings.drain;
+        match tokio::time::timeout(drain, self.sender.reserve()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(End::Left),
+            Err(_) => Err(End::Slow),
         }
     }
 

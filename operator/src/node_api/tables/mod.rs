@@ -284,6 +284,3 @@ fn pair_of(record: &v1::FunctionRecord) -> Option<(u64, u64)> {
     let pair = record.share.as_ref()?.pair?;
     Some((pair.epoch, pair.serial))
 }
-
-#[cfg(test)]
-mod tests;

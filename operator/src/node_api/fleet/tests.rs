@@ -1,0 +1,168 @@
+use super::*;
+use node_api::v1;
+
+const SILENCE: Duration = Duration::from_secs(10);
+
+fn fleet() -> Fleet {
+    Fleet::new(Tables::new(), SILENCE)
+}
+
+fn hello(node: &str) -> v1::Hello {
+    v1::Hello {
+        node: node.to_owned(),
+        boot_id: 7,
+        ..v1::Hello::default()
+    }
+}
+
+fn complete(revisions: Vec<v1::RevisionState>) -> v1::Report {
+    v1::Report {
+        revisions,
+        revisions_complete: true,
+        ..v1::Report::default()
+    }
+}
+
+fn state(function: &str, revision: &str, state: v1::LoadState, epoch: u64) -> v1::RevisionState {
+    v1::RevisionState {
+        function: Some(FunctionKey::new("shop", function).to_wire()),
+        revision: revision.to_owned(),
+        state: state.into(),
+        permanent: false,
+        applied: Some(v1::Pair { epoch, serial: 1 }),
+    }
+}
+
+fn live(fleet: &Fleet) -> Vec<(String, bool)> {
+    let nodes = fleet.nodes();
+    nodes
+        .into_iter()
+        .map(|node| (node.name, node.live))
+        .collect()
+}
+
+fn revisions(fleet: &Fleet, function: &str) -> Vec<String> {
+    let nodes = fleet.function_nodes(&FunctionKey::new("shop", function));
+    nodes
+        .into_iter()
+        .flat_map(|node| node.revisions)
+        .map(|revision| revision.revision)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
+    let fleet = fleet();
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    assert_eq!(live(&fleet), [("n".to_owned(), false)], "not in sync yet");
+    fleet.report(&id, v1::Report::default());
+    assert_eq!(live(&fleet), [("n".to_owned(), false)]);
+    fleet.report(&id, complete(Vec::new()));
+    assert_eq!(live(&fleet), [("n".to_owned(), true)]);
+    let spoke = Instant::now();
+    tokio::time::advance(SILENCE).await;
+    assert_eq!(live(&fleet), [("n".to_owned(), true)]);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(live(&fleet), [("n".to_owned(), false)]);
+
+    let mut changes = fleet.subscribe();
+    fleet.sweep(spoke, Instant::now());
+    assert!(
+        changes.next().await.nodes.contains("n"),
+        "its silence is told"
+    );
+    fleet.report(&id, v1::Report::default());
+    assert_eq!(live(&fleet), [("n".to_owned(), true)]);
+    assert!(changes.next().await.nodes.contains("n"), "its return too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_left_is_remembered_for_ten_minutes() {
+    let fleet = fleet();
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(
+        &id,
+        complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
+    );
+    fleet.gone(&id);
+    assert_eq!(live(&fleet), [("n".to_owned(), false)]);
+    assert_eq!(revisions(&fleet, "a"), ["a-1"]);
+    tokio::time::advance(REMEMBER + Duration::from_secs(1)).await;
+    fleet.sweep(Instant::now(), Instant::now());
+    assert_eq!(live(&fleet), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_moved_is_what_its_new_stream_says() {
+    let fleet = fleet();
+    let old = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(
+        &old,
+        complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
+    );
+    let new = fleet.connect(Source::Relayed, hello("n")).unwrap();
+    assert_eq!(
+        live(&fleet),
+        [("n".to_owned(), true)],
+        "the old word still counts"
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    fleet.report(
+        &new,
+        complete(vec![state("a", "a-2", v1::LoadState::Loaded, 1)]),
+    );
+    assert_eq!(revisions(&fleet, "a"), ["a-2"]);
+    fleet.gone(&old);
+    assert_eq!(live(&fleet), [("n".to_owned(), true)]);
+    assert!(fleet.nodes()[0].relayed);
+    fleet.report(&old, complete(Vec::new()));
+    assert_eq!(
+        revisions(&fleet, "a"),
+        ["a-2"],
+        "a session that is gone says nothing"
+    );
+}
+
+#[tokio::test]
+async fn listeners_hear_of_what_changed_and_of_nothing_else() {
+    let fleet = fleet();
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
+    fleet.report(&id, complete(vec![loaded.clone()]));
+    let mut changes = fleet.subscribe();
+    fleet.report(&id, complete(vec![loaded.clone()]));
+    fleet.report(
+        &id,
+        v1::Report {
+            revisions: vec![loaded, state("b", "b-1", v1::LoadState::Loading, 1)],
+            ..v1::Report::default()
+        },
+    );
+    let told = changes.next().await;
+    let names: Vec<_> = told.functions.iter().map(|key| &*key.name).collect();
+    assert_eq!((names, told.nodes.len()), (vec!["b"], 0));
+    // a complete report without b, and one that ends a-1
+    fleet.report(
+        &id,
+        complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
+    );
+    fleet.report(
+        &id,
+        v1::Report {
+            revisions: vec![state("a", "a-1", v1::LoadState::Unspecified, 1)],
+            ..v1::Report::default()
+        },
+    );
+    assert_eq!(changes.next().await.functions.len(), 2);
+    assert!(revisions(&fleet, "a").is_empty() && revisions(&fleet, "b").is_empty());
+}
+
+#[tokio::test]
+async fn an_absurd_epoch_is_not_believed() {
+    let fleet = fleet();
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let told = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
+    fleet.report(&id, told(41));
+    fleet.report(&id, told(u64::MAX));
+    assert_eq!(fleet.max_epoch_seen(), 41);
+}
