@@ -19,6 +19,7 @@ pub mod plane;
 mod reply;
 pub mod revision;
 mod run;
+pub mod serve;
 pub mod table;
 
 pub use conn::ConnLimits;

@@ -1,0 +1,203 @@
+//! `node-shim serve FILE`: one component, the limits of production, no cluster.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::counters::Counters;
+use crate::engine::{Engine, EngineOptions};
+use crate::guest_log::GuestLog;
+use crate::node_counters::NodeCounters;
+use crate::plane::{DataOptions, DataPlane};
+use crate::revision::{Revision, RevisionSpec};
+use crate::table::{RoutingTable, Served, Slot};
+
+/// Options of `serve`. Defaults are those of a function that says nothing.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Component to serve, in binary form
+    pub file: PathBuf,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub addr: String,
+    /// Environment of the guest
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    /// What the guest reads by wasi:config/store
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub config: Vec<(String, String)>,
+    /// Memory of one instance, MiB
+    #[arg(long, default_value_t = 64)]
+    pub memory: u64,
+    /// CPU time of one request, ms
+    #[arg(long, default_value_t = 50)]
+    pub cpu: u64,
+    /// Wall time of one request, ms
+    #[arg(long, default_value_t = 30_000)]
+    pub timeout: u64,
+    /// Wall time until the response head, ms
+    #[arg(long, default_value_t = 10_000)]
+    pub first_byte: u64,
+    /// Wall time between two chunks of a body, ms
+    #[arg(long, default_value_t = 15_000)]
+    pub idle: u64,
+    /// Requests at once
+    #[arg(long, default_value_t = 100)]
+    pub concurrency: u32,
+    /// Requests that may wait
+    #[arg(long, default_value_t = 100)]
+    pub queue_length: u32,
+    /// How long one may wait, ms
+    #[arg(long, default_value_t = 1_000)]
+    pub queue_timeout: u64,
+    /// Request body, KiB
+    #[arg(long, default_value_t = 10 << 10)]
+    pub request_body: u64,
+    /// How long requests may take to finish after SIGINT or SIGTERM, ms
+    #[arg(long, default_value_t = 45_000)]
+    pub drain_timeout: u64,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl ServeArgs {
+    fn limits(&self) -> Limits {
+        Limits {
+            memory: self.memory << 20,
+            cpu: Duration::from_millis(self.cpu),
+            timeout: Duration::from_millis(self.timeout),
+            first_byte: Duration::from_millis(self.first_byte),
+            idle: Duration::from_millis(self.idle),
+            concurrency: self.concurrency,
+            queue_length: self.queue_length,
+            queue_timeout: Duration::from_millis(self.queue_timeout),
+            request_body: self.request_body << 10,
+        }
+    }
+}
+
+/// Serves until SIGINT or SIGTERM, then drains.
+///
+/// # Errors
+/// The file is no component that can be served, or the address cannot be listened on.
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let file = args.file.display();
+    let wasm = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    ensure!(
+        is_component(&wasm),
+        "{file} is not a WebAssembly component in binary form"
+    );
+    let engine = Engine::new(&EngineOptions::default())?;
+    let loaded = engine
+        .compile_here(&wasm)
+        .with_context(|| format!("cannot serve {file}"))?;
+    let counters = Counters::new();
+    let spec = RevisionSpec {
+        function: FunctionKey::new("local", "serve"),
+        name: RevisionName::new("file").context("a revision needs a name")?,
+        limits: args.limits(),
+        env: args.env.clone(),
+        config: args.config.clone(),
+    };
+    let revision = Revision::new(spec, loaded, &counters)?;
+    let listener =
+        TcpListener::bind(&args.addr).with_context(|| format!("cannot listen on {}", args.addr))?;
+    let log = GuestLog::start("local", Box::new(std::io::stdout()))?;
+    let options = DataOptions {
+        max_per_peer: u32::MAX,
+        ..DataOptions::default()
+    };
+    let plane = DataPlane::start(
+        listener,
+        engine,
+        options,
+        counters,
+        Arc::new(NodeCounters::default()),
+        log,
+    )?;
+    plane.publish(Arc::new(RoutingTable::new(1, vec![only(revision)])));
+    plane.set_ready(true);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(until_told(
+        &plane,
+        Duration::from_millis(args.drain_timeout),
+    ))
+}
+
+async fn until_told(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // whoever started this program waits for the line, so it comes after the signal handlers
+    writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
+    either(&mut interrupt, &mut terminate).await;
+    tokio::select! {
+        () = plane.drain(Duration::ZERO, drain) => {}
+        () = either(&mut interrupt, &mut terminate) => {}
+    }
+    Ok(())
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// A function that answers every host and path.
+fn only(revision: Arc<Revision>) -> Served {
+    let entry = FunctionEntry {
+        key: revision.function().clone(),
+        created: 0,
+        routes: vec![Route {
+            hosts: vec!["*".to_owned()],
+            ..Route::default()
+        }],
+        suspended: false,
+        share: Share {
+            stable: Some(revision.name().clone()),
+            ..Share::default()
+        },
+    };
+    Served {
+        entry: Arc::new(entry),
+        stable: Slot::Ready(revision),
+        candidate: Slot::Absent,
+    }
+}
+
+/// By magic and layer: a core module is not one, and neither is text or native code.
+fn is_component(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0, b'a', b's', b'm', 0x0d, 0, 1, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_components_are_served() {
+        assert!(is_component(b"\0asm\x0d\0\x01\0rest"));
+        for other in [&b"\0asm\x01\0\0\0"[..], b"(component)", b"\x7fELF", b""] {
+            assert!(!is_component(other));
+        }
+    }
+
+    #[test]
+    fn pairs() {
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(pair("a").is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! One guest per behaviour. Each takes milliseconds to build and is built where it is used.
+
+use std::sync::LazyLock;
+
+use crate::support::component::guest;
+
+pub(crate) type Guest = LazyLock<Vec<u8>>;
+
+/// 200 `hello`.
+pub(crate) static ANSWER: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "hello\n")"#,
+        "(call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 6))",
+    )
+});
+
+/// 204 without a body.
+pub(crate) static NO_CONTENT: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "ignored")"#,
+        "(call $answer (local.get $out) (i32.const 204) (i32.const 4096) (i32.const 7))",
+    )
+});
+
+/// Sends the request body back as it comes; a body that breaks is answered with 500 when nothing
+/// was sent yet, else by dropping the answer unfinished.
+pub(crate) static ECHO: Guest = LazyLock::new(|| {
+    guest(
+        "(import \"wasi:http/types@0.2.12\" \"[resource-drop]outgoing-body\" (func $body-drop (param i32)))",
+        "
+        (call $consume (local.get $req) (i32.const 16))
+        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
+        (local.set $i (i32.load (i32.const 20)))
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (block $end
+          (loop $more
+            (global.set $heap (i32.const 65536))
+            (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
+            (if (i32.load8_u (i32.const 16)) (then
+              ;; 1 = closed, 0 = failed
+              (br_if $end (i32.load8_u (i32.const 20)))
+              (call $stream-drop (local.get $s))
+              (call $body-drop (local.get $b))
+              (return)))
+            (if (i32.load (i32.const 24)) (then
+              (drop (call $write (local.get $s) (i32.load (i32.const 20)) (i32.load (i32.const 24))))))
+            (br $more)))
+        (call $stream-drop (local.get $s))
+        (drop (call $finish (local.get $b)))",
+    )
+});
+
+/// Reads the whole body, then answers 200 `done`; 500 `cut` when reading failed.
+pub(crate) static SINK: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "done") (data (i32.const 4112) "cut")"#,
+        "
+        (call $consume (local.get $req) (i32.const 16))
+        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
+        (local.set $i (i32.load (i32.const 20)))
+        (loop $more
+          (global.set $heap (i32.const 65536))
+          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
+          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
+        (if (i32.load8_u (i32.const 20))
+          (then (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4)))
+          (else (call $answer (local.get $out) (i32.const 500) (i32.const 4112) (i32.const 3))))",
+    )
+});
+
+/// Computes for ever.
+pub(crate) static SPIN: Guest = LazyLock::new(|| guest("", "(loop $on (br $on))"));
+
+/// Waits for a timer that is days away.
+pub(crate) static SLEEP: Guest =
+    LazyLock::new(|| guest("", "(call $sleep (i64.const 1000000000000000))"));
+
+/// Sends a head and one chunk, then waits.
+pub(crate) static SLEEP_IN_BODY: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "part")"#,
+        &format!("{SEND_PART} (call $sleep (i64.const 1000000000000000))"),
+    )
+});
+
+pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
+
+/// Sets an answer, sends a chunk and sees it leave, then traps.
+pub(crate) static TRAP_IN_BODY: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "part")"#,
+        &format!("{SEND_PART} (call $sleep (i64.const 20000000)) unreachable"),
+    )
+});
+
+/// Opens an answer, sends `part`, leaves the body open.
+const SEND_PART: &str = "
+    (local.set $r (call $make (i32.const 200)))
+    (local.set $b (call $body (local.get $r)))
+    (call $set (local.get $out) (local.get $r))
+    (local.set $s (call $open (local.get $b)))
+    (drop (call $write (local.get $s) (i32.const 4096) (i32.const 4)))";
+
+/// Sets an answer and traps at once, before anybody could look.
+pub(crate) static TRAP_AFTER_SET: Guest = LazyLock::new(|| {
+    guest(
+        "",
+        "(local.set $r (call $make (i32.const 200))) (call $set (local.get $out) (local.get $r)) unreachable",
+    )
+});
+
+/// Grows memory until refused, then answers.
+pub(crate) static GROW: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "refused")"#,
+        "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+         (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 7))",
+    )
+});
+
+/// Grows memory until refused, then traps.
+pub(crate) static OOM: Guest = LazyLock::new(|| {
+    guest(
+        "",
+        "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
+    )
+});
+
+pub(crate) static RECURSE: Guest =
+    LazyLock::new(|| guest("(func $down (call $down) (call $down))", "(call $down)"));
+
+/// Returns without an answer.
+pub(crate) static SILENT: Guest = LazyLock::new(|| guest("", ""));
+
+/// Drops the place for the answer.
+pub(crate) static DROP_OUT: Guest =
+    LazyLock::new(|| guest("", "(call $outparam-drop (local.get $out))"));
+
+/// Sets the answer twice.
+pub(crate) static TWICE: Guest = LazyLock::new(|| {
+    guest(
+        "",
+        "(local.set $r (call $make (i32.const 200))) (call $set (local.get $out) (local.get $r))
+         (local.set $r (call $make (i32.const 200))) (call $set (local.get $out) (local.get $r))",
+    )
+});
+
+/// Returns while its body is still open.
+pub(crate) static UNFINISHED: Guest =
+    LazyLock::new(|| guest(r#"(data (i32.const 4096) "part")"#, SEND_PART));
+
+/// Answers with a declared `content-length` of `declared` and `sent` bytes of body.
+pub(crate) fn length(declared: u32, sent: u32) -> Vec<u8> {
+    let text = declared.to_string();
+    guest(
+        &format!(r#"(data (i32.const 4096) "content-length") (data (i32.const 4128) "{text}")"#),
+        &format!(
+            "
+        (local.set $i (call $fields))
+        (drop (call $header (local.get $i) (i32.const 4096) (i32.const 14) (i32.const 4128) (i32.const {})))
+        (local.set $r (call $response (local.get $i)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (if (i32.const {sent}) (then (drop (call $write (local.get $s) (i32.const 8192) (i32.const {sent})))))
+        (call $stream-drop (local.get $s))
+        (drop (call $finish (local.get $b)))",
+            text.len()
+        ),
+    )
+}
+
+/// Appends header `name: value`; answers 200 when the host took it, 418 when it refused.
+pub(crate) fn header(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        text.bytes()
+            .map(|b| format!("\\{b:02x}"))
+            .collect::<String>()
+    };
+    guest(
+        &format!(
+            r#"(data (i32.const 4096) "{}") (data (i32.const 5120) "{}")"#,
+            text(name),
+            text(value)
+        ),
+        &format!(
+            "
+        (local.set $i (call $fields))
+        (local.set $n (call $header (local.get $i) (i32.const 4096) (i32.const {}) (i32.const 5120) (i32.const {})))
+        (local.set $r (call $response (local.get $i)))
+        (if (local.get $n) (then (drop (call $set-status (local.get $r) (i32.const 418)))))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (drop (call $finish (local.get $b)))",
+            name.len(),
+            value.len()
+        ),
+    )
+}
+
+/// Writes 64 KiB chunks of body for ever.
+pub(crate) static ENDLESS: Guest = LazyLock::new(|| {
+    guest(
+        "",
+        "
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (loop $on (br_if $on (i32.eqz (call $write (local.get $s) (i32.const 8192) (i32.const 4096)))))",
+    )
+});
+
+/// Writes empty chunks for ever.
+pub(crate) static EMPTY_CHUNKS: Guest = LazyLock::new(|| {
+    guest(
+        "",
+        "
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (loop $on (br_if $on (i32.eqz (call $write (local.get $s) (i32.const 8192) (i32.const 0)))))",
+    )
+});
+
+/// Answers with its request: target, authority, then one line per header field.
+pub(crate) static MIRROR: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "\n: ")
+        (func $line (param $s i32) (param $at i32) (param $n i32)
+          (if (local.get $n) (then (drop (call $write (local.get $s) (local.get $at) (local.get $n)))))
+          (drop (call $write (local.get $s) (i32.const 4096) (i32.const 1))))"#,
+        "
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (call $request-path (local.get $req) (i32.const 64))
+        (call $line (local.get $s) (i32.load (i32.const 68)) (i32.load (i32.const 72)))
+        (call $request-authority (local.get $req) (i32.const 64))
+        (call $line (local.get $s) (i32.load (i32.const 68)) (i32.load (i32.const 72)))
+        (call $fields-entries (call $request-headers (local.get $req)) (i32.const 64))
+        (local.set $i (i32.load (i32.const 64)))
+        (local.set $n (i32.load (i32.const 68)))
+        (block $end
+          (loop $more
+            (br_if $end (i32.eqz (local.get $n)))
+            (drop (call $write (local.get $s) (i32.load (local.get $i)) (i32.load offset=4 (local.get $i))))
+            (drop (call $write (local.get $s) (i32.const 4097) (i32.const 2)))
+            (call $line (local.get $s) (i32.load offset=8 (local.get $i)) (i32.load offset=12 (local.get $i)))
+            (local.set $i (i32.add (local.get $i) (i32.const 16)))
+            (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+            (br $more)))
+        (call $stream-drop (local.get $s))
+        (drop (call $finish (local.get $b)))",
+    )
+});

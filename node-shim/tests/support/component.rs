@@ -1,0 +1,145 @@
+//! Components from WebAssembly text, so that no test needs a tool or a binary.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{Resolve, WorldId};
+
+const WORLD: &str = "
+package selvage:guests;
+world guest {
+    import wasi:http/types@0.2.12;
+    import wasi:http/outgoing-handler@0.2.12;
+    import wasi:cli/environment@0.2.12;
+    import wasi:cli/stdin@0.2.12;
+    import wasi:cli/stdout@0.2.12;
+    import wasi:cli/stderr@0.2.12;
+    import wasi:clocks/monotonic-clock@0.2.12;
+    import wasi:random/random@0.2.12;
+    import wasi:sockets/instance-network@0.2.12;
+    export wasi:http/incoming-handler@0.2.12;
+}";
+
+static WIT: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
+    let mut resolve = Resolve::default();
+    resolve.push_dir(wit_dir()).unwrap();
+    let package = resolve.push_str("guest.wit", WORLD).unwrap();
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    (resolve, world)
+});
+
+/// Where the interface files of the host's own dependency are.
+fn wit_dir() -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let package = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|package| package["name"] == "wasmtime-wasi-http")
+        .unwrap();
+    let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap());
+    manifest.parent().unwrap().join("wit")
+}
+
+/// Wraps a core module that speaks the canonical ABI.
+pub(crate) fn from_module(wat: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+    let (resolve, world) = &*WIT;
+    embed_component_metadata(&mut module, resolve, *world, StringEncoding::UTF8, false).unwrap();
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .unwrap()
+        .encode()
+        .unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// A guest whose handler is `body`, WAT instructions over the locals `$req` and `$out` and the
+/// helpers of `PRELUDE`; `items` are more items of its module.
+pub(crate) fn guest(items: &str, body: &str) -> Vec<u8> {
+    from_module(&format!(
+        "(module {IMPORTS} {PRELUDE} {items}
+           (func (export \"wasi:http/incoming-handler@0.2.12#handle\") (param $req i32) (param $out i32)
+             (local $r i32) (local $b i32) (local $s i32) (local $i i32) (local $n i32)
+             {body}))"
+    ))
+}
+
+const IMPORTS: &str = r#"
+(import "wasi:http/types@0.2.12" "[constructor]fields" (func $fields (result i32)))
+(import "wasi:http/types@0.2.12" "[method]fields.append" (func $fields-append (param i32 i32 i32 i32 i32 i32)))
+(import "wasi:http/types@0.2.12" "[constructor]outgoing-response" (func $response (param i32) (result i32)))
+(import "wasi:http/types@0.2.12" "[method]outgoing-response.set-status-code" (func $set-status (param i32 i32) (result i32)))
+(import "wasi:http/types@0.2.12" "[method]outgoing-response.body" (func $response-body (param i32 i32)))
+(import "wasi:http/types@0.2.12" "[method]outgoing-body.write" (func $body-write (param i32 i32)))
+(import "wasi:http/types@0.2.12" "[static]outgoing-body.finish" (func $body-finish (param i32 i32 i32 i32)))
+(import "wasi:http/types@0.2.12" "[static]response-outparam.set" (func $outparam-set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
+(import "wasi:http/types@0.2.12" "[resource-drop]response-outparam" (func $outparam-drop (param i32)))
+(import "wasi:http/types@0.2.12" "[method]incoming-request.consume" (func $consume (param i32 i32)))
+(import "wasi:http/types@0.2.12" "[method]incoming-request.headers" (func $request-headers (param i32) (result i32)))
+(import "wasi:http/types@0.2.12" "[method]incoming-request.path-with-query" (func $request-path (param i32 i32)))
+(import "wasi:http/types@0.2.12" "[method]incoming-request.authority" (func $request-authority (param i32 i32)))
+(import "wasi:http/types@0.2.12" "[method]fields.entries" (func $fields-entries (param i32 i32)))
+(import "wasi:http/types@0.2.12" "[method]incoming-body.stream" (func $incoming-stream (param i32 i32)))
+(import "wasi:io/streams@0.2.12" "[method]output-stream.blocking-write-and-flush" (func $write-flush (param i32 i32 i32 i32)))
+(import "wasi:io/streams@0.2.12" "[method]output-stream.check-write" (func $check-write (param i32 i32)))
+(import "wasi:io/streams@0.2.12" "[method]output-stream.write" (func $stream-write (param i32 i32 i32 i32)))
+(import "wasi:io/streams@0.2.12" "[method]input-stream.blocking-read" (func $blocking-read (param i32 i64 i32)))
+(import "wasi:io/streams@0.2.12" "[resource-drop]output-stream" (func $stream-drop (param i32)))
+(import "wasi:io/poll@0.2.12" "[method]pollable.block" (func $block (param i32)))
+(import "wasi:clocks/monotonic-clock@0.2.12" "subscribe-duration" (func $after (param i64) (result i32)))
+"#;
+
+/// Memory: 0–1023 results of host calls, 1024–4095 free, constants from 4096, heap from 65536.
+const PRELUDE: &str = r#"
+(memory (export "memory") 4)
+(global $heap (mut i32) (i32.const 65536))
+(func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $new i32) (result i32)
+  (local $at i32)
+  (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
+  (global.set $heap (i32.add (local.get $at) (local.get $new)))
+  (block $fits
+    (br_if $fits (i32.le_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536))))
+    (drop (memory.grow (i32.const 4))))
+  (local.get $at))
+(func $make (param $status i32) (result i32)
+  (local $r i32)
+  (local.set $r (call $response (call $fields)))
+  (drop (call $set-status (local.get $r) (local.get $status)))
+  (local.get $r))
+(func $body (param $r i32) (result i32)
+  (call $response-body (local.get $r) (i32.const 16))
+  (i32.load (i32.const 20)))
+(func $open (param $b i32) (result i32)
+  (call $body-write (local.get $b) (i32.const 16))
+  (i32.load (i32.const 20)))
+(func $set (param $out i32) (param $r i32)
+  (call $outparam-set (local.get $out) (i32.const 0) (local.get $r) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+(func $write (param $s i32) (param $at i32) (param $n i32) (result i32)
+  (call $write-flush (local.get $s) (local.get $at) (local.get $n) (i32.const 16))
+  (i32.load8_u (i32.const 16)))
+(func $finish (param $b i32) (result i32)
+  (call $body-finish (local.get $b) (i32.const 0) (i32.const 0) (i32.const 32))
+  (i32.load8_u (i32.const 32)))
+(func $header (param $f i32) (param $name i32) (param $nlen i32) (param $value i32) (param $vlen i32) (result i32)
+  (call $fields-append (local.get $f) (local.get $name) (local.get $nlen) (local.get $value) (local.get $vlen) (i32.const 16))
+  (i32.load8_u (i32.const 16)))
+;; answers $status with $n bytes at $at, whole
+(func $answer (param $out i32) (param $status i32) (param $at i32) (param $n i32)
+  (local $r i32) (local $b i32) (local $s i32)
+  (local.set $r (call $make (local.get $status)))
+  (local.set $b (call $body (local.get $r)))
+  (call $set (local.get $out) (local.get $r))
+  (local.set $s (call $open (local.get $b)))
+  (drop (call $write (local.get $s) (local.get $at) (local.get $n)))
+  (call $stream-drop (local.get $s))
+  (drop (call $finish (local.get $b))))
+(func $sleep (param $ns i64) (call $block (call $after (local.get $ns))))
+"#;

@@ -1,0 +1,217 @@
+//! A data path with one function that answers everything.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use node_shim::ConnLimits;
+use node_shim::counters::Counters;
+use node_shim::engine::{Engine, EngineOptions};
+use node_shim::guest_log::GuestLog;
+use node_shim::node_counters::NodeCounters;
+use node_shim::plane::{DataOptions, DataPlane};
+use node_shim::revision::{Revision, RevisionSpec};
+use node_shim::table::{RoutingTable, Served, Slot};
+use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+
+/// One pool for the whole test program, as a process has one.
+pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    Engine::new(&EngineOptions {
+        max_slots: 64,
+        ..EngineOptions::small()
+    })
+    .unwrap()
+});
+
+/// Nobody waits longer than this for anything that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Node {
+    pub(crate) plane: DataPlane,
+    log: Arc<Mutex<Vec<u8>>>,
+}
+
+/// What a test says about its node beside the guest.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    pub(crate) options: DataOptions,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) routes: Vec<Route>,
+}
+
+impl Default for Setup {
+    /// Unoptimised hosts are slow, so only tests of the CPU limit have a short one.
+    fn default() -> Self {
+        let limits = Limits {
+            cpu: Duration::from_secs(5),
+            ..Limits::default()
+        };
+        let routes = vec![Route {
+            hosts: vec!["*".into()],
+            ..Route::default()
+        }];
+        Self {
+            limits,
+            options: DataOptions::default(),
+            env: Vec::new(),
+            routes,
+        }
+    }
+}
+
+impl Setup {
+    pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Self {
+        let mut setup = Self::default();
+        change(&mut setup.limits);
+        setup
+    }
+
+    pub(crate) fn connections(change: impl FnOnce(&mut ConnLimits)) -> Self {
+        let mut setup = Self::default();
+        change(&mut setup.options.connections);
+        setup
+    }
+
+    pub(crate) fn start(self, wasm: &[u8]) -> Node {
+        let counters = Counters::new();
+        let revision = self.revision("r1", wasm, &counters);
+        let node = self.start_empty(counters);
+        node.publish(vec![served(&revision, self.routes)]);
+        node
+    }
+
+    pub(crate) fn revision(&self, name: &str, wasm: &[u8], counters: &Counters) -> Arc<Revision> {
+        let spec = RevisionSpec {
+            function: FunctionKey::new("ns", "f"),
+            name: RevisionName::new(name).unwrap(),
+            limits: self.limits.clone(),
+            env: self.env.clone(),
+            config: Vec::new(),
+        };
+        let loaded = ENGINE
+            .compile_here(wasm)
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        Revision::new(spec, loaded, counters).unwrap()
+    }
+
+    /// A data path without any function.
+    pub(crate) fn start_empty(&self, counters: Arc<Counters>) -> Node {
+        let log: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let written = GuestLog::start("node-1", Box::new(Shared(log.clone()))).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let plane = DataPlane::start(
+            listener,
+            ENGINE.clone(),
+            self.options.clone(),
+            counters,
+            Arc::new(NodeCounters::default()),
+            written,
+        );
+        Node {
+            plane: plane.unwrap(),
+            log,
+        }
+    }
+}
+
+pub(crate) fn served(revision: &Arc<Revision>, routes: Vec<Route>) -> Served {
+    let entry = FunctionEntry {
+        key: revision.function().clone(),
+        created: 0,
+        routes,
+        suspended: false,
+        share: Share {
+            stable: Some(revision.name().clone()),
+            ..Share::default()
+        },
+    };
+    Served {
+        entry: Arc::new(entry),
+        stable: Slot::Ready(revision.clone()),
+        candidate: Slot::Absent,
+    }
+}
+
+impl Node {
+    pub(crate) fn serve(wasm: &[u8]) -> Self {
+        Setup::default().start(wasm)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.plane.address()
+    }
+
+    pub(crate) fn publish(&self, functions: Vec<Served>) {
+        self.plane
+            .publish(Arc::new(RoutingTable::new(1, functions)));
+        self.plane.set_ready(true);
+    }
+
+    /// `outcome code count` of every counted kind of request, once `total` were counted.
+    pub(crate) fn outcomes(&self, total: u64) -> Vec<String> {
+        let counted = || {
+            let all = self.plane.counters().snapshot(|_| true);
+            let requests = all
+                .iter()
+                .flat_map(|r| &r.populations)
+                .flat_map(|p| &p.requests);
+            requests.copied().collect::<Vec<_>>()
+        };
+        eventually("requests are counted", || {
+            counted().iter().map(|r| r.count).sum::<u64>() >= total
+        });
+        counted()
+            .iter()
+            .map(|r| format!("{} {} {}", r.outcome.label(), r.code.label(), r.count))
+            .collect()
+    }
+
+    /// Reasons of failures, by label.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let shown = self.plane.counters().shown();
+        let reasons = shown.iter().flat_map(|c| c.failures().collect::<Vec<_>>());
+        reasons
+            .filter(|(_, n)| *n > 0)
+            .map(|(reason, n)| format!("{} {n}", reason.label()))
+            .collect()
+    }
+
+    /// Everything a request holds is given back.
+    pub(crate) fn is_quiet(&self) {
+        let all = self.plane.node_counters().slots() as usize;
+        eventually("slots come back", || self.plane.free_slots() == all);
+    }
+
+    /// Lines of the guests' log written so far.
+    pub(crate) fn log(&self) -> Vec<serde_json::Value> {
+        let bytes = self.log.lock().unwrap().clone();
+        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+}
+
+/// For what has no event to wait for.
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! HTTP/1.1 by hand: what is sent is what the test says, and what comes back is told exactly.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::node::PATIENCE;
+
+pub(crate) struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// The body ended as its framing promised.
+    pub(crate) whole: bool,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Status and `selvage-error`.
+    pub(crate) fn told(&self) -> (u16, &str) {
+        (self.status, self.header("selvage-error").unwrap_or(""))
+    }
+}
+
+impl Wire {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        // a peer that has closed already shows in what is read
+        let _ = self.stream.write_all(bytes.as_ref());
+        self
+    }
+
+    pub(crate) fn shutdown_write(&mut self) -> &mut Self {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+        self
+    }
+
+    /// The next answer; `None` when the connection ends before one begins.
+    pub(crate) fn read(&mut self) -> Option<Reply> {
+        self.read_answer(false)
+    }
+
+    /// The next answer when the request was a HEAD.
+    pub(crate) fn read_head_only(&mut self) -> Option<Reply> {
+        self.read_answer(true)
+    }
+
+    fn read_answer(&mut self, head_only: bool) -> Option<Reply> {
+        let end = loop {
+            if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at;
+            }
+            if !self.fill() {
+                assert!(self.buffer.is_empty(), "cut in the head: {:?}", self.buffer);
+                return None;
+            }
+        };
+        let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        if status == 100 {
+            return self.read_answer(head_only);
+        }
+        let field = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        };
+        let mut reply = Reply {
+            status,
+            headers: lines.map(field).collect(),
+            body: Vec::new(),
+            whole: true,
+        };
+        if !head_only && status != 204 && status != 304 {
+            self.read_body(&mut reply);
+        }
+        Some(reply)
+    }
+
+    fn read_body(&mut self, reply: &mut Reply) {
+        if reply.header("transfer-encoding") == Some("chunked") {
+            reply.whole = self.read_chunks(&mut reply.body);
+        } else if let Some(length) = reply.header("content-length").map(|l| l.parse().unwrap()) {
+            reply.whole = self.take(length, &mut reply.body);
+        } else {
+            reply.whole = self.read_to_end();
+            reply.body.append(&mut self.buffer);
+        }
+    }
+
+    fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
+        loop {
+            let Some(size) = self.line() else {
+                return false;
+            };
+            let size = usize::from_str_radix(&size, 16).unwrap();
+            if size == 0 {
+                // trailers are not looked at
+                while self.line().is_some_and(|line| !line.is_empty()) {}
+                return true;
+            }
+            if !self.take(size, body) || self.line().is_none() {
+                return false;
+            }
+        }
+    }
+
+    fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = self.buffer.windows(2).position(|w| w == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..at + 2).collect();
+                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize, into: &mut Vec<u8>) -> bool {
+        while self.buffer.len() < length {
+            if !self.fill() {
+                into.append(&mut self.buffer);
+                return false;
+            }
+        }
+        into.extend(self.buffer.drain(..length));
+        true
+    }
+
+    /// Whether the peer closed in good order, not by reset.
+    pub(crate) fn read_to_end(&mut self) -> bool {
+        loop {
+            let mut chunk = [0; 16 << 10];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+                Err(error) => {
+                    assert_ne!(
+                        error.kind(),
+                        ErrorKind::WouldBlock,
+                        "the connection stays open"
+                    );
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Whether the connection is closed after what was read.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.buffer.is_empty() && !self.fill()
+    }
+
+    fn fill(&mut self) -> bool {
+        let mut chunk = [0; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.buffer.extend_from_slice(&chunk[..n]);
+                true
+            }
+            Err(error) => {
+                assert_ne!(error.kind(), ErrorKind::WouldBlock, "nothing came in time");
+                false
+            }
+        }
+    }
+}
+
+/// One request on its own connection.
+pub(crate) fn once(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
+    Wire::connect(address)
+        .send(bytes)
+        .read()
+        .expect("an answer")
+}
+
+/// A plain GET.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
+    once(
+        address,
+        format!("GET {path} HTTP/1.1\r\nhost: h.example\r\n\r\n"),
+    )
+}
