@@ -2,7 +2,8 @@
 
 mod serve;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use bench::monte_carlo::{self, Effort, Property};
 use clap::{Parser, Subcommand};
 use std::io::Write;
 
@@ -14,6 +15,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Simulated rollouts on the shipping code against the bars of the sequential test
+    MonteCarlo {
+        /// Only these: M1, M2, M3, M8, M12, M13, M17
+        #[arg(long, value_delimiter = ',')]
+        cells: Vec<String>,
+        /// Divide the number of runs by this
+        #[arg(long, default_value_t = 1)]
+        divisor: u32,
+        /// Seed of all dice
+        #[arg(long, default_value_t = 20_261_121)]
+        seed: u64,
+    },
     /// `node-shim serve` against a bare hyper server with the same response
     Serve(serve::Args),
     /// The bare hyper server (started by `serve`)
@@ -21,8 +34,40 @@ enum Command {
     Bare,
 }
 
+fn simulate(cells: &[String], divisor: u32, seed: u64) -> Result<()> {
+    let chosen = if cells.is_empty() {
+        Property::ALL.to_vec()
+    } else {
+        cells
+            .iter()
+            .map(|name| {
+                Property::parse(name).with_context(|| format!("no property is called {name}"))
+            })
+            .collect::<Result<_>>()?
+    };
+    let effort = Effort {
+        divisor,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        seed,
+    };
+    let mut rows = Vec::new();
+    for property in chosen {
+        let started = std::time::Instant::now();
+        rows.extend(monte_carlo::measure(property, effort));
+        writeln!(std::io::stderr(), "{property:?}: {:.0?}", started.elapsed())?;
+    }
+    writeln!(std::io::stdout(), "{}", monte_carlo::markdown(&rows))?;
+    anyhow::ensure!(rows.iter().all(|row| row.ok), "a bar is missed");
+    Ok(())
+}
+
 fn main() -> Result<()> {
     match Cli::parse().command {
+        Command::MonteCarlo {
+            cells,
+            divisor,
+            seed,
+        } => simulate(&cells, divisor, seed),
         Command::Serve(args) => serve::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),

@@ -1,0 +1,3 @@
+//! Measurements that are too long for the tests.
+
+pub mod monte_carlo;

@@ -1,0 +1,418 @@
+//! Whole rollouts: every default, the judge and the state machine, one node whose counters are read every five seconds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use operator_core::function::{Function, Revision};
+use operator_core::judge::{Judge, Sampled};
+use operator_core::rollout::{
+    Evidence, Measured, NodesView, Placed, Policy, RevisionOnNodes, RolloutState, State, Traffic,
+    decide, due, shares,
+};
+use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+
+use super::report::{Row, percent};
+use super::traffic::Latency;
+use super::{Dice, Effort, is_quantile_within, mean, quantile, repeat};
+
+const STABLE: &str = "shop-old";
+const CANDIDATE: &str = "shop-new";
+const NODE: &str = "node-1";
+const CLIENT_ERRORS: f64 = 0.01;
+const HISTORY_SECONDS: i64 = 15 * 60;
+const TRAFFIC: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy)]
+struct Scenario {
+    per_second: f64,
+    stable_errors: f64,
+    candidate_errors: f64,
+    dispersion: f64,
+    look_seconds: i64,
+    horizon_seconds: i64,
+}
+
+impl Scenario {
+    const fn usual(per_second: f64, stable_errors: f64, candidate_errors: f64) -> Self {
+        Self {
+            per_second,
+            stable_errors,
+            candidate_errors,
+            dispersion: 1.0,
+            look_seconds: 5,
+            horizon_seconds: 4 * 3600,
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    /// The last step was left.
+    Promoted,
+    RolledBack,
+    Undecided,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    end: End,
+    seconds: f64,
+    /// Failed requests of the candidate.
+    failed: f64,
+}
+
+/// Everything outside of the operator.
+struct World {
+    scenario: Scenario,
+    latency: Latency,
+    function: Function,
+    state: RolloutState,
+    counters: [Counters; 2],
+    now: Timestamp,
+    memory: Option<Judge>,
+    before: Vec<Snapshot>,
+}
+
+impl World {
+    fn new(dice: &mut Dice, scenario: Scenario) -> Self {
+        let mut policy = Policy::default();
+        policy.analysis.dispersion = Some(scenario.dispersion);
+        policy.analysis.look_period = seconds(scenario.look_seconds);
+        let start = Timestamp::UNIX_EPOCH + seconds(1_800_000_000);
+        let stable = Placed {
+            revision: revision(STABLE),
+            since: start,
+        };
+        let mut world = Self {
+            scenario,
+            latency: Latency::new(),
+            function: Function {
+                namespace: "shop".to_owned(),
+                name: "shop".to_owned(),
+                generation: 1,
+                wish: Some(revision(CANDIDATE)),
+                policy,
+                suspend: false,
+                verbs: Vec::new(),
+            },
+            state: RolloutState {
+                stable: Some(stable),
+                ..RolloutState::default()
+            },
+            counters: [Counters::default(); 2],
+            now: start,
+            memory: None,
+            before: Vec::new(),
+        };
+        world.before.push(world.snapshot());
+        for _ in 0..HISTORY_SECONDS / scenario.look_seconds {
+            world.pass_time(dice, 0.0);
+            world.before.push(world.snapshot());
+        }
+        world.function.generation = 2;
+        world
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let [candidate, stable] = self.counters;
+        Snapshot {
+            process: NODE.to_owned(),
+            boot: Some(1),
+            at: self.now,
+            revisions: [
+                (CANDIDATE.to_owned(), candidate),
+                (STABLE.to_owned(), stable),
+            ]
+            .into(),
+        }
+    }
+
+    /// Requests of one look arrive and end; returns the candidate's failures.
+    fn pass_time(&mut self, dice: &mut Dice, weight: f64) -> u64 {
+        let scenario = self.scenario;
+        self.now += seconds(scenario.look_seconds);
+        let all = dice.arrivals(scenario.per_second * scenario.look_seconds as f64);
+        let to_candidate = dice.of(all, weight);
+        let arms = [
+            (to_candidate, scenario.candidate_errors),
+            (all - to_candidate, scenario.stable_errors),
+        ];
+        let mut failures = [0; 2];
+        for ((counters, (requests, rate)), failures) in
+            self.counters.iter_mut().zip(arms).zip(&mut failures)
+        {
+            let failed = dice.of(requests, rate);
+            let refused = dice.of(requests - failed, CLIENT_ERRORS);
+            counters.add(Outcome::Ok, Code::ServerError, failed);
+            counters.add(Outcome::Ok, Code::ClientError, refused);
+            counters.add(Outcome::Ok, Code::Other, requests - failed - refused);
+            self.latency.draw(dice, requests, &mut counters.latency.0);
+            *failures = failed;
+        }
+        failures[0]
+    }
+
+    /// Decides until nothing changes any more; the node loads and acknowledges at once.
+    fn settle(&mut self, mut measured: Measured) {
+        loop {
+            let before = self.state.pair;
+            let evidence = self.evidence(std::mem::take(&mut measured));
+            let decision = decide(self.now, &self.function, &self.state, &evidence);
+            let moved = !decision.transitions.is_empty() || decision.state.pair != before;
+            self.state = decision.state;
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn evidence(&self, measured: Measured) -> Evidence {
+        let due = due(self.now, &self.function, &self.state);
+        let revisions = [STABLE, CANDIDATE]
+            .map(|name| RevisionOnNodes {
+                revision: name.to_owned(),
+                loaded: 1,
+                failed: 0,
+                problem: None,
+            })
+            .to_vec();
+        Evidence {
+            epoch: 1,
+            nodes: NodesView {
+                desired: 1,
+                live: 1,
+                revisions,
+                pair: shares(&self.state).pair,
+                applied: 1,
+                highest_pair: Some(self.state.pair),
+                returned: 0,
+            },
+            measured,
+            gates: Vec::new(),
+            slot: true,
+            traffic: due.traffic.then_some(Traffic {
+                requests_per_second: Some(self.scenario.per_second),
+            }),
+            promoted: None,
+            unsupervised_ttl: Duration::from_secs(600),
+        }
+    }
+
+    fn look(&mut self) -> Measured {
+        if !due(self.now, &self.function, &self.state).look {
+            return Measured::NotDue;
+        }
+        let exposed = BTreeSet::from([NODE.to_owned()]);
+        let snapshot = self.snapshot();
+        Judge::measure(
+            &mut self.memory,
+            &self.state,
+            &Sampled {
+                now: self.now,
+                exposed: &exposed,
+                snapshots: &[snapshot],
+                before: &self.before,
+                source: "InBand",
+                scrape_interval: seconds(self.scenario.look_seconds),
+            },
+        )
+    }
+
+    fn weight(&self) -> f64 {
+        self.state
+            .rollout
+            .as_ref()
+            .map_or(0.0, |rollout| rollout.weight.share())
+    }
+}
+
+fn run(dice: &mut Dice, scenario: Scenario) -> Run {
+    let mut world = World::new(dice, scenario);
+    world.settle(Measured::NotDue);
+    let (mut passed, mut failed) = (0, 0);
+    let end = loop {
+        match world.state.state {
+            State::Baking => break End::Promoted,
+            State::RolledBack => break End::RolledBack,
+            _ if passed >= scenario.horizon_seconds => break End::Undecided,
+            _ => {}
+        }
+        let weight = world.weight();
+        failed += world.pass_time(dice, weight);
+        passed += scenario.look_seconds;
+        let measured = world.look();
+        world.settle(measured);
+    };
+    Run {
+        end,
+        seconds: passed as f64,
+        failed: failed as f64,
+    }
+}
+
+const fn seconds(s: i64) -> Duration {
+    Duration::from_secs(s.unsigned_abs())
+}
+
+fn revision(name: &str) -> Revision {
+    Revision {
+        name: name.to_owned(),
+        digest: format!("sha256:{name}"),
+    }
+}
+
+fn ended(runs: &[Run], end: End) -> u32 {
+    u32::try_from(runs.iter().filter(|run| run.end == end).count()).unwrap_or(u32::MAX)
+}
+
+fn total(runs: &[Run]) -> u32 {
+    u32::try_from(runs.len()).unwrap_or(u32::MAX)
+}
+
+pub(super) fn at_tolerance(effort: Effort) -> Vec<Row> {
+    TRAFFIC
+        .into_iter()
+        .zip(["0.20 %", "0.05 %", "0.15 %", "0.10 %"])
+        .enumerate()
+        .map(|(index, (per_second, reference))| {
+            let scenario = Scenario::usual(per_second, 0.01, 0.015);
+            let runs = repeat(effort, 3100 + index as u64, 2000, |dice| {
+                run(dice, scenario)
+            });
+            Row::rate(
+                "M3",
+                format!("whole rollout, 1.5 % against 1 %, {per_second} requests/s"),
+                (ended(&runs, End::RolledBack), total(&runs)),
+                reference,
+                0.01,
+            )
+        })
+        .collect()
+}
+
+pub(super) fn good(effort: Effort) -> Vec<Row> {
+    let families = [
+        ("1 % base", 0.01, 1.0, [4040.0, 1140.0, 245.0, 150.0]),
+        ("0.2 % base", 0.002, 1.0, [2575.0, 730.0, 200.0, 150.0]),
+        ("1 % base, φ = 2", 0.01, 2.0, [7565.0, 2205.0, 425.0, 150.0]),
+    ];
+    let mut rows = Vec::new();
+    for (family, (name, base, dispersion, medians)) in families.into_iter().enumerate() {
+        for (column, (per_second, reference)) in TRAFFIC.into_iter().zip(medians).enumerate() {
+            let scenario = Scenario {
+                dispersion,
+                ..Scenario::usual(per_second, base, base)
+            };
+            let cell = 12_000 + 10 * family as u64 + column as u64;
+            let runs = repeat(effort, cell, 2000, |dice| run(dice, scenario));
+            let rolled_back = ended(&runs, End::RolledBack);
+            // one that is undecided took longer than all that were decided
+            let mut times: Vec<f64> = runs
+                .iter()
+                .filter(|run| run.end != End::RolledBack)
+                .map(|run| match run.end {
+                    End::Promoted => run.seconds,
+                    End::RolledBack | End::Undecided => f64::INFINITY,
+                })
+                .collect();
+            let median = quantile(&mut times, 0.5);
+            let promoted = f64::from(ended(&runs, End::Promoted)) / runs.len() as f64;
+            let mut row = Row::rate(
+                "M12",
+                format!("good, {name}, {per_second} requests/s"),
+                (rolled_back, total(&runs)),
+                &format!("median {reference} s"),
+                0.01,
+            );
+            row.measured = format!(
+                "median {median} s, promoted {}, rolled back {rolled_back}",
+                percent(promoted)
+            );
+            row.bar = format!("rolled back ≤ 1 %, median ≤ {:.0} s", 1.2 * reference);
+            row.ok &= is_quantile_within(&times, 0.5, 1.2 * reference);
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+pub(super) fn dead(effort: Effort) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (family, look_seconds) in [5, 15].into_iter().enumerate() {
+        let references = if look_seconds == 5 {
+            [(30.0, 15.0), (10.0, 17.0), (10.0, 17.0), (10.0, 100.0)]
+        } else {
+            [(30.0, 0.0); 4]
+        };
+        for (column, (per_second, (time, failed))) in
+            TRAFFIC.into_iter().zip(references).enumerate()
+        {
+            let scenario = Scenario {
+                look_seconds,
+                ..Scenario::usual(per_second, 0.01, 1.0)
+            };
+            let cell = 13_000 + 10 * family as u64 + column as u64;
+            let runs = repeat(effort, cell, 2000, |dice| run(dice, scenario));
+            let mut times: Vec<f64> = runs
+                .iter()
+                .map(|run| match run.end {
+                    End::RolledBack => run.seconds,
+                    End::Promoted | End::Undecided => f64::INFINITY,
+                })
+                .collect();
+            let failures: Vec<f64> = runs.iter().map(|run| run.failed).collect();
+            let p95 = quantile(&mut times, 0.95);
+            let most = match (look_seconds, per_second < 10.0) {
+                (5, true) => 60.0,
+                (5, false) => 15.0,
+                _ => f64::INFINITY,
+            };
+            rows.push(Row {
+                property: "M13",
+                cell: format!("dead, looks of {look_seconds} s, {per_second} requests/s"),
+                runs: total(&runs),
+                measured: format!(
+                    "median {} s, p95 {p95} s, mean {:.0} failed",
+                    quantile(&mut times, 0.5),
+                    mean(&failures)
+                ),
+                reference: if look_seconds == 5 {
+                    format!("median {time} s, mean {failed} failed")
+                } else {
+                    format!("median {time} s")
+                },
+                bar: if look_seconds == 5 {
+                    format!("p95 ≤ {most} s")
+                } else {
+                    String::new()
+                },
+                bounds: None,
+                ok: is_quantile_within(&times, 0.95, most),
+            });
+        }
+    }
+    rows
+}
+
+pub(super) fn one_a_minute(effort: Effort) -> Vec<Row> {
+    let scenario = Scenario {
+        dispersion: 2.0,
+        horizon_seconds: 24 * 3600,
+        ..Scenario::usual(1.0 / 60.0, 0.01, 0.01)
+    };
+    let runs = repeat(effort, 17_000, 500, |dice| run(dice, scenario));
+    let (rolled_back, promoted) = (ended(&runs, End::RolledBack), ended(&runs, End::Promoted));
+    vec![Row {
+        property: "M17",
+        cell: "healthy, one request a minute, 24 h, φ = 2".to_owned(),
+        runs: total(&runs),
+        measured: format!("rolled back {rolled_back}, promoted {promoted}"),
+        reference: "0, 0".to_owned(),
+        bar: "0, 0".to_owned(),
+        bounds: None,
+        ok: rolled_back == 0 && promoted == 0,
+    }]
+}
