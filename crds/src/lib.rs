@@ -7,6 +7,10 @@
     unreachable_pub,
     reason = "the schema derive repeats each struct inside a function, where nothing public can be reached"
 )]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "two columns of a kind may well have the same type"
+)]
 
 mod claim;
 pub mod conditions;

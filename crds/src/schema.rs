@@ -2,7 +2,7 @@
 //!
 //! The rules are CEL instead of `pattern`, because the API server answers a broken pattern with the pattern.
 
-use schemars::{Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 pub(crate) mod form {
@@ -37,38 +37,37 @@ pub(crate) fn rule_saying(
 
 /// A text of `min` to `max` bytes that keeps `rules`.
 pub(crate) fn text(min: u32, max: u32, rules: &[Value]) -> Schema {
-    let mut schema = json!({ "type": "string", "maxLength": max });
+    let mut schema = json_schema!({ "type": "string", "maxLength": max });
     if min > 0 {
-        schema["minLength"] = json!(min);
+        schema.insert("minLength".to_owned(), json!(min));
     }
-    if !rules.is_empty() {
-        schema["x-kubernetes-validations"] = json!(rules);
-    }
-    into_schema(schema)
+    with_rules(schema, rules)
 }
 
 /// A list whose items are `item`; `kind` is `atomic` or `set`.
 pub(crate) fn list(kind: &str, min: u32, max: u32, item: &Schema) -> Schema {
-    let mut schema =
-        json!({ "type": "array", "maxItems": max, "items": item, "x-kubernetes-list-type": kind });
+    let mut schema = json_schema!({
+        "type": "array", "maxItems": max, "items": item, "x-kubernetes-list-type": kind
+    });
     if min > 0 {
-        schema["minItems"] = json!(min);
+        schema.insert("minItems".to_owned(), json!(min));
     }
-    into_schema(schema)
+    schema
 }
 
 /// A map from texts to `value`.
 pub(crate) fn map(max: u32, value: &Schema, rules: &[Value]) -> Schema {
-    let mut schema =
-        json!({ "type": "object", "maxProperties": max, "additionalProperties": value });
-    if !rules.is_empty() {
-        schema["x-kubernetes-validations"] = json!(rules);
-    }
-    into_schema(schema)
+    with_rules(
+        json_schema!({ "type": "object", "maxProperties": max, "additionalProperties": value }),
+        rules,
+    )
 }
 
-fn into_schema(value: Value) -> Schema {
-    Schema::try_from(value).unwrap_or_default()
+fn with_rules(mut schema: Schema, rules: &[Value]) -> Schema {
+    if !rules.is_empty() {
+        schema.insert("x-kubernetes-validations".to_owned(), json!(rules));
+    }
+    schema
 }
 
 /// `5s`, between `MIN` and `MAX` milliseconds.
@@ -208,7 +207,7 @@ pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
 
 /// A condition list, as everywhere in Kubernetes.
 pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
-    into_schema(json!({
+    json_schema!({
         "type": "array",
         "maxItems": 16,
         "x-kubernetes-list-type": "map",
@@ -228,5 +227,5 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "message": { "type": "string", "maxLength": 32768, "description": "A sentence for people; may be empty." }
             }
         }
-    }))
+    })
 }

@@ -1,5 +1,12 @@
 //! The committed definitions are those of the types, and they have the shape that every kind must have.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test ends at the first surprise"
+)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -78,7 +78,7 @@ impl fmt::Display for Quantity {
             .iter()
             .take(4)
             .rev()
-            .find(|(_, factor)| self.bytes != 0 && self.bytes % factor == 0);
+            .find(|(_, factor)| self.bytes != 0 && self.bytes.is_multiple_of(*factor));
         match unit {
             Some((unit, factor)) => write!(f, "{}{unit}", self.bytes / factor),
             None => write!(f, "{}", self.bytes),

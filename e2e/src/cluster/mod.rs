@@ -271,6 +271,7 @@ impl Cluster {
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.tools.program("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig());
+        command.env("KUBECACHEDIR", self.discovery_cache());
         command
     }
 
@@ -288,7 +289,13 @@ impl Cluster {
         ] {
             command.env(variable, self.run.dir().join("helm").join(folder));
         }
+        command.env("KUBECACHEDIR", self.discovery_cache());
         Ok(command)
+    }
+
+    // by default the cache is shared by all clusters that ever had this address
+    fn discovery_cache(&self) -> PathBuf {
+        self.run.dir().join("discovery")
     }
 
     /// Puts an image archive on every node.
