@@ -72,7 +72,11 @@ pub(super) fn next_look(now: Timestamp, state: &RolloutState) -> Option<Timestam
         .unmeasured
         .as_ref()
         .map_or(last, |u| u.tried_at.max(last));
-    Some(later(tried.min(now), rollout.plan.analysis.look_period))
+    Some(if tried > now {
+        now
+    } else {
+        later(tried, rollout.plan.analysis.look_period)
+    })
 }
 
 /// `at + by`, at most the end of time.

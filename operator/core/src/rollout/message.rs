@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 
 use super::decision::since;
-use super::{Figures, PlanKind, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words};
+use super::{
+    Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
+};
 use crate::function::{Function, Verb};
 
 /// `status.message`: where the rollout stands and why, in one to three sentences.
@@ -22,15 +24,7 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
     if let Some(h) = &r.flags.hold {
         parts.push(format!("held: {}.", h.message));
     }
-    // what stops the clocks explains everything
-    if !r
-        .flags
-        .hold
-        .as_ref()
-        .is_some_and(|h| h.reason.stops_clock())
-    {
-        parts.push(progress(now, function, state, r));
-    }
+    parts.extend(progress(function, state, r));
     if state.superseded > 1 {
         parts.push(format!(
             "Superseded {} times in a row, so nothing was promoted.",
@@ -71,13 +65,12 @@ fn rejection(
     if age.as_secs() < 120 {
         return format!("{} Again: {again}", rejected.message);
     }
-    let what = if rejected.reason == "Aborted" {
-        "aborted"
-    } else {
-        "rolled back"
-    };
+    if rejected.reason == "Aborted" {
+        let (name, age) = (&rejected.revision.name, words::span(age));
+        return format!("not tried again: {name} was aborted {age} ago. Change it, or {again}");
+    }
     format!(
-        "not tried again: {} was {what} {} ago ({}). Change it, or {again}",
+        "not tried again: {} was rolled back {} ago ({}). Change it, or {again}",
         rejected.revision.name,
         words::span(age),
         rejected.reason
@@ -97,32 +90,31 @@ fn paused(function: &Function, state: &RolloutState, reason: &str, by: &str) -> 
     format!("paused{who}; evidence and rollback go on. Go on: {resume}.")
 }
 
-fn progress(now: Timestamp, function: &Function, state: &RolloutState, r: &Rollout) -> String {
-    match state.state {
-        State::Loading if r.plan.kind == PlanKind::First && asked(r) => {
-            waiting(now, function, state, r)
-        }
-        State::Loading => format!("loading: {}.", nodes_behind(state)),
-        State::Queued => waiting(now, function, state, r),
+/// Under a hold that explains everything only figures are added, and not even those when clocks stand.
+fn progress(function: &Function, state: &RolloutState, r: &Rollout) -> Option<String> {
+    let hold = r.flags.hold.as_ref().map(|h| h.reason);
+    let explained = hold.is_some_and(|h| h != HoldReason::DeadlineExceeded);
+    if hold.is_some_and(HoldReason::stops_clock) || (explained && !state.state.is_exposed()) {
+        return None;
+    }
+    Some(match state.state {
+        State::Loading if !asked(r) => format!("loading: {}.", nodes_behind(state)),
         State::Stepping | State::Baking => {
-            let figures = state
-                .figures
-                .as_ref()
-                .map(|f| format!("{} ", observed(f)))
-                .unwrap_or_default();
             let bake = if state.state == State::Baking {
                 "baking at"
             } else {
                 "at"
             };
-            format!(
-                "{bake} {}: {figures}{}",
-                r.weight,
-                waiting(now, function, state, r)
-            )
+            let figures = state.figures.as_ref().map(observed);
+            let wait = (!explained).then(|| waiting(function, state, r));
+            let said: Vec<String> = figures.into_iter().chain(wait).collect();
+            if said.is_empty() {
+                return None;
+            }
+            format!("{bake} {}: {}", r.weight, said.join(" "))
         }
-        _ => String::new(),
-    }
+        _ => waiting(function, state, r),
+    })
 }
 
 fn asked(r: &Rollout) -> bool {
@@ -147,7 +139,7 @@ fn observed(f: &Figures) -> String {
 }
 
 /// What the next raise still waits for.
-fn waiting(now: Timestamp, function: &Function, state: &RolloutState, r: &Rollout) -> String {
+fn waiting(function: &Function, state: &RolloutState, r: &Rollout) -> String {
     let next = if state.state == State::Baking {
         "the end of the bake"
     } else {
@@ -163,7 +155,6 @@ fn waiting(now: Timestamp, function: &Function, state: &RolloutState, r: &Rollou
         .iter()
         .filter_map(|w| wait(*w, state, r, next))
         .collect();
-    let _ = now;
     if parts.is_empty() {
         format!("Ready for {next}.")
     } else {

@@ -305,7 +305,12 @@ impl World {
             client_errors: 0,
         };
         let decisive = bad.then(|| Decisive {
-            metric: "errors".into(),
+            metric: if self.say == Say::Bad("SlowerThanStable") {
+                "latency/250ms"
+            } else {
+                "errors"
+            }
+            .into(),
             look: number,
             at: self.now,
             ln_e: 236_f64.ln(),

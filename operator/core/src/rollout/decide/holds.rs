@@ -176,7 +176,7 @@ fn load_deadline(turn: &Turn<'_>, r: &Rollout) -> Option<String> {
     over.then(|| {
         let behind = crate::rollout::message::nodes_behind(&turn.state);
         format!(
-            "{behind} within {}; they go on trying",
+            "{behind}, after {}; they go on trying",
             words::span(nodes.load_deadline)
         )
     })

@@ -79,6 +79,10 @@ fn clock(turn: &mut Turn<'_>) -> Duration {
     r.clock_at = now;
     // times that lie in the future since the clock was set back would otherwise stop everything until then
     r.acked_at = r.acked_at.map(|t| t.min(now));
+    r.step_started_at = r.step_started_at.min(now);
+    if let Some(a) = &mut r.analysis {
+        a.looked_at = a.looked_at.min(now);
+    }
     clamp(&mut r.flags, now);
     elapsed
 }

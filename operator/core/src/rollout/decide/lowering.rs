@@ -123,7 +123,12 @@ pub(super) fn reject(
     } else {
         format!(": {why}")
     };
-    let told = format!("{verb}{who}{from} ({reason}){colon}.");
+    let reasoned = if by.is_some() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
+    let told = format!("{verb}{who}{from}{reasoned}{colon}.");
     let outcome = if by.is_some() {
         Outcome::Aborted
     } else {

@@ -93,7 +93,7 @@ fn act(turn: &mut Turn<'_>, annotation: &Annotation, value: &str) -> Result<(), 
     if r.candidate.revision.name != name {
         return Err(format!("the candidate is {}", r.candidate.revision.name));
     }
-    if let Some(n) = token.and_then(|t| t.strip_prefix("step-"))
+    if let Some(n) = token.and_then(|t| t.strip_prefix("step-")?.split('/').next())
         && (turn.state.state != State::Stepping || n.parse() != Ok(r.step))
     {
         return Err(format!("step {n} is not the present one"));
