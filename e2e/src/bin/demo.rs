@@ -69,16 +69,10 @@ async fn story(arguments: &Arguments) -> anyhow::Result<bool> {
         rate: arguments.rate,
         processes: arguments.processes,
     };
-    // a story that is dropped takes its cluster with it
-    let played = tokio::select! {
-        played = play(options) => played,
-        _ = stopped => Ok(false),
-    };
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        writeln!(stderr(), "\nstopped; nothing is left behind")?;
-        return Ok(false);
-    }
-    played
+    play(options, async {
+        let _ = stopped.await;
+    })
+    .await
 }
 
 fn down() -> anyhow::Result<bool> {

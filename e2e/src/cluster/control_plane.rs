@@ -144,6 +144,19 @@ impl ControlPlane {
         })
     }
 
+    /// The control plane of somebody else.
+    pub(super) fn absent(run: &Run, kubeconfig: PathBuf, server: String) -> Self {
+        let part = |name| Process::absent(run.dir(), name);
+        Self {
+            etcd: part("etcd"),
+            api_server: part("apiserver"),
+            controller_manager: part("controller-manager"),
+            scheduler: None,
+            kubeconfig,
+            server,
+        }
+    }
+
     pub(super) fn processes(&mut self) -> Vec<&mut Process> {
         let mut all = vec![
             &mut self.etcd,

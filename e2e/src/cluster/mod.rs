@@ -17,6 +17,7 @@ mod certs;
 mod cgroup;
 mod control_plane;
 mod dump;
+mod existing;
 mod net;
 mod node;
 mod node_config;
@@ -30,6 +31,7 @@ pub mod wait;
 
 pub use cgroup::Layout;
 pub use control_plane::ControlPlane;
+pub use existing::is_named;
 pub use net::Slot;
 pub use node::{Node, probe};
 pub use process::Process;
@@ -39,6 +41,7 @@ pub use run::Run;
 pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
 
 use anyhow::{Context, Result, bail, ensure};
+use existing::Existing;
 use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode};
 use kube::{
     Api, Client,
@@ -86,6 +89,7 @@ pub struct Cluster {
     pub registry: Option<Registry>,
     /// Prometheus, where asked for.
     pub prometheus: Option<Prometheus>,
+    existing: Option<Existing>,
     // last: its end removes what the others use
     run: Run,
 }
@@ -144,6 +148,7 @@ impl Cluster {
             nodes,
             registry,
             prometheus,
+            existing: None,
             run,
         };
         if let Some(layout) = layout {
@@ -151,6 +156,66 @@ impl Cluster {
             done(&format!("{} nodes Ready ({layout})", options.nodes));
         }
         Ok(cluster)
+    }
+
+    /// Uses the cluster that `KUBECONFIG` names; starts only a registry and a Prometheus, on this machine.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or one of the two does not start.
+    pub async fn existing(options: &Options, report: &Report<'_>) -> Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let begin = Instant::now();
+        let done = |part: &str| report(part, begin.elapsed());
+        tools::packages(false)?;
+        let tools = Tools::obtain()?;
+        let mut run = Run::begin(false)?;
+        let existing = Existing::find(&run, &tools).await?;
+        run.set_host(existing.host);
+        done(&format!(
+            "the cluster of KUBECONFIG at {}, {} nodes",
+            existing.server,
+            existing.nodes.len()
+        ));
+        let registry = if options.registry {
+            Some(Registry::start(&run).await?)
+        } else {
+            None
+        };
+        let mut prometheus = match options.prometheus {
+            Some(interval) => Some(Prometheus::start(&run, interval).await?),
+            None => None,
+        };
+        if let Some(prometheus) = &mut prometheus {
+            prometheus.set_proxy(existing.proxy_address.clone());
+        }
+        done(&format!("registry and Prometheus at {}", existing.host));
+        let control_plane =
+            ControlPlane::absent(&run, existing.kubeconfig.clone(), existing.server.clone());
+        Ok(Self {
+            client: control_plane::client(&existing.kubeconfig).await?,
+            tools,
+            control_plane,
+            nodes: Vec::new(),
+            registry,
+            prometheus,
+            existing: Some(existing),
+            run,
+        })
+    }
+
+    /// Whether somebody else runs the cluster.
+    #[must_use]
+    pub fn is_existing(&self) -> bool {
+        self.existing.is_some()
+    }
+
+    /// The addresses of all nodes, whoever runs them.
+    #[must_use]
+    pub fn node_addresses(&self) -> Vec<std::net::Ipv4Addr> {
+        match &self.existing {
+            Some(existing) => existing.nodes.clone(),
+            None => self.nodes.iter().map(Node::address).collect(),
+        }
     }
 
     /// Waits until every node is Ready in Kubernetes.
@@ -246,7 +311,7 @@ impl Cluster {
     /// The address at which host, nodes and pods reach what runs on the host.
     #[must_use]
     pub fn host(&self) -> std::net::Ipv4Addr {
-        self.run.slot().host()
+        self.run.host()
     }
 
     /// Its nodes, in the order of their numbers.
@@ -303,6 +368,9 @@ impl Cluster {
     /// # Errors
     /// A node refused it.
     pub fn import_image(&self, archive: &Path) -> Result<()> {
+        if let Some(existing) = &self.existing {
+            return existing.import_image(archive);
+        }
         std::thread::scope(|scope| {
             let imports: Vec<_> = self
                 .nodes
@@ -336,6 +404,7 @@ impl Cluster {
         processes.extend(self.registry.map(Registry::into_process));
         processes.extend(self.prometheus.map(Prometheus::into_process));
         processes.extend(self.nodes.into_iter().map(Node::into_process));
+        processes.extend(self.existing.map(|existing| existing.proxy));
         let dir = self.run.keep()?;
         processes.into_iter().for_each(Process::release);
         Ok(dir)

@@ -63,6 +63,17 @@ impl Process {
         Ok(process)
     }
 
+    /// A program that somebody else runs: nothing can be done to it.
+    pub(super) fn absent(run: &Path, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            run: run.to_owned(),
+            line: Vec::new(),
+            env: Vec::new(),
+            child: None,
+        }
+    }
+
     /// Starts the program again as it was; kills it first if it still runs.
     ///
     /// # Errors

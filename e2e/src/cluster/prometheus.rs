@@ -19,6 +19,7 @@ pub struct Prometheus {
     process: Process,
     targets: PathBuf,
     url: String,
+    proxy: Option<String>,
     followers: Vec<JoinHandle<()>>,
 }
 
@@ -40,7 +41,7 @@ impl Prometheus {
         let dir = run.dir().join("prometheus");
         let targets = dir.join("targets");
         fs::create_dir_all(&targets)?;
-        let address = format!("{}:{}", run.slot().host(), run.slot().port(9090)?);
+        let address = run.listen(9090)?;
         let interval = format!("{}ms", scrape_interval.as_millis());
         let config = json!({
             "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },
@@ -69,6 +70,7 @@ impl Prometheus {
             process,
             targets,
             url,
+            proxy: None,
             followers: Vec::new(),
         };
         prometheus.ready().await?;
@@ -115,6 +117,11 @@ impl Prometheus {
         write_targets(&self.targets, job, targets)
     }
 
+    /// From now on pods are reached through `kubectl proxy` at this host and port.
+    pub(super) fn set_proxy(&mut self, address: String) {
+        self.proxy = Some(address);
+    }
+
     /// Keeps the targets of `job` equal to the running pods that a label selector finds; `node_name` says where.
     pub fn follow_pods(
         &mut self,
@@ -126,7 +133,7 @@ impl Prometheus {
     ) {
         let pods: Api<Pod> = Api::namespaced(client, namespace);
         let list = ListParams::default().labels(selector);
-        let (dir, job) = (self.targets.clone(), job.to_owned());
+        let (dir, job, proxy) = (self.targets.clone(), job.to_owned(), self.proxy.clone());
         self.followers.push(tokio::spawn(async move {
             let mut written = None;
             loop {
@@ -135,7 +142,7 @@ impl Prometheus {
                     let targets: Vec<Target> = found
                         .items
                         .iter()
-                        .filter_map(|pod| target(pod, port))
+                        .filter_map(|pod| target(pod, port, proxy.as_deref()))
                         .collect();
                     if written.as_ref() != Some(&targets)
                         && write_targets(&dir, &job, &targets).is_ok()
@@ -185,14 +192,22 @@ fn write_targets(dir: &Path, job: &str, targets: &[Target]) -> Result<()> {
     fs::rename(&part, dir.join(format!("{job}.json"))).context("replace the targets")
 }
 
-fn target(pod: &Pod, port: u16) -> Option<Target> {
+fn target(pod: &Pod, port: u16, proxy: Option<&str>) -> Option<Target> {
     let status = pod.status.as_ref()?;
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let address = status.pod_ip.as_deref().filter(|_| !ended)?;
+    let address = format!("{}:{port}", status.pod_ip.as_deref().filter(|_| !ended)?);
     let name = pod.metadata.name.clone()?;
     let node = pod.spec.as_ref()?.node_name.clone()?;
+    let mut labels = BTreeMap::from([("pod".into(), name.clone()), ("node_name".into(), node)]);
+    let Some(proxy) = proxy else {
+        return Some(Target { address, labels });
+    };
+    let namespace = pod.metadata.namespace.as_deref()?;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
+    labels.insert("__metrics_path__".into(), path);
+    labels.insert("instance".into(), address);
     Some(Target {
-        address: format!("{address}:{port}"),
-        labels: BTreeMap::from([("pod".into(), name), ("node_name".into(), node)]),
+        address: proxy.to_owned(),
+        labels,
     })
 }

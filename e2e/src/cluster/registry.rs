@@ -39,7 +39,7 @@ impl Registry {
     async fn launch(run: &Run, name: &str, port: u16, private: bool) -> Result<Self> {
         let dir = run.dir().join(name);
         fs::create_dir_all(&dir)?;
-        let address = format!("{}:{}", run.slot().host(), run.slot().port(port)?);
+        let address = run.listen(port)?;
         let mut config = json!({
             "version": 0.1,
             "log": { "level": "info", "fields": { "service": name } },

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use std::{
     fs::{self, File},
     io::Write,
+    net::Ipv4Addr,
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -23,6 +24,7 @@ pub(super) const MARK: &str = "SELVAGE_RUN";
 pub struct Run {
     dir: PathBuf,
     slot: Slot,
+    host: Option<Ipv4Addr>,
     watchdog: Option<Child>,
 }
 
@@ -49,6 +51,7 @@ impl Run {
         Ok(Self {
             dir,
             slot,
+            host: None,
             watchdog: Some(watchdog),
         })
     }
@@ -66,6 +69,23 @@ impl Run {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default()
+    }
+
+    /// Where a server for hosts, nodes and pods listens.
+    #[must_use]
+    pub fn host(&self) -> Ipv4Addr {
+        self.host.unwrap_or_else(|| self.slot.host())
+    }
+
+    /// Has servers listen elsewhere than at the slot's own address.
+    pub(super) fn set_host(&mut self, host: Ipv4Addr) {
+        self.host = Some(host);
+    }
+
+    /// Host and port for a server, at [`Self::host`]; the port is `preferred` if that is free.
+    pub(super) fn listen(&self, preferred: u16) -> Result<String> {
+        let port = self.slot.port_at(self.host(), preferred)?;
+        Ok(format!("{}:{port}", self.host()))
     }
 
     /// The addresses of the run.

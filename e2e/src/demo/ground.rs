@@ -1,11 +1,11 @@
 //! What the story plays on: pods on real nodes, or processes where nodes cannot run.
 
-use super::{processes::Processes, screen::Screen};
+use super::{processes::Processes, screen::Screen, stage::DEMO};
 use crate::{
-    cluster::{Cluster, Options, probe},
-    selvage::{self, EDGE_PORT, NAMESPACE},
+    cluster::{Cluster, Options, is_named, probe},
+    selvage::{self, EDGE_PORT, NAMESPACE, RELEASE},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::DeleteParams};
 use std::net::SocketAddr;
@@ -13,10 +13,20 @@ use std::net::SocketAddr;
 /// How many nodes, or processes in their place.
 pub(super) const NODES: u8 = 3;
 
+const KINDS: [&str; 5] = [
+    "edgefunctions.selvage.dev",
+    "edgerevisions.selvage.dev",
+    "rolloutpolicies.selvage.dev",
+    "edgenodes.selvage.dev",
+    "hostclaims.selvage.dev",
+];
+
 /// Pods or processes.
 pub(super) enum Ground {
     /// Pods on nodes of ours.
     Nodes,
+    /// Pods on the nodes of the cluster that `KUBECONFIG` names.
+    Existing,
     /// Processes beside a control plane.
     Processes(Option<Processes>),
 }
@@ -24,6 +34,9 @@ pub(super) enum Ground {
 impl Ground {
     /// Nodes where this machine can run them and nobody asked otherwise; else says why not.
     pub(super) fn choose(screen: &Screen, processes: bool) -> Self {
+        if is_named() && !processes {
+            return Self::Existing;
+        }
         let reason = if processes {
             "asked for".into()
         } else {
@@ -38,22 +51,71 @@ impl Ground {
         Self::Processes(None)
     }
 
-    pub(super) fn options(&self) -> Options {
+    /// Starts what there is to start.
+    pub(super) async fn raise(&self, screen: &Screen) -> Result<Cluster> {
         let nodes = if matches!(self, Self::Nodes) {
             NODES
         } else {
             0
         };
-        Options {
+        let options = Options {
             nodes,
             ..Options::default()
+        };
+        let report = |part: &str, _| screen.part(part);
+        match self {
+            Self::Existing => {
+                let cluster = Cluster::existing(&options, &report).await?;
+                // at the end the demo takes out what it brought: it must not be somebody's
+                let found = cluster
+                    .kubectl()
+                    .args(["get", "customresourcedefinitions"])
+                    .args(KINDS)
+                    .output()?;
+                ensure!(
+                    found.stdout.is_empty(),
+                    "Selvage is already installed in the cluster of KUBECONFIG"
+                );
+                Ok(cluster)
+            }
+            Self::Nodes | Self::Processes(_) => Cluster::start(&options, &report).await,
         }
+    }
+
+    /// Takes out of somebody else's cluster what the demo brought.
+    pub(super) fn leave_no_trace(&self, cluster: &Cluster) -> Result<()> {
+        if !matches!(self, Self::Existing) {
+            return Ok(());
+        }
+        cluster
+            .kubectl()
+            .args(["delete", "namespace", DEMO, "--ignore-not-found"])
+            .output()?;
+        let release = [
+            "uninstall",
+            RELEASE,
+            "--namespace",
+            NAMESPACE,
+            "--wait",
+            "--ignore-not-found",
+        ];
+        cluster.helm()?.args(release).output()?;
+        cluster
+            .kubectl()
+            .args(["delete", "namespace", NAMESPACE, "--ignore-not-found"])
+            .output()?;
+        cluster
+            .kubectl()
+            .args(["delete", "--ignore-not-found", "customresourcedefinitions"])
+            .args(KINDS)
+            .output()?;
+        Ok(())
     }
 
     /// Installs Selvage by Helm; returns a line for each part that runs.
     pub(super) async fn install(&mut self, cluster: &mut Cluster) -> Result<Vec<String>> {
         match self {
-            Self::Nodes => {
+            Self::Nodes | Self::Existing => {
                 selvage::install(cluster, &[])?;
                 pods(cluster)
             }
@@ -69,10 +131,10 @@ impl Ground {
     /// Where requests go: one address per node.
     pub(super) fn targets(&self, cluster: &Cluster) -> Vec<SocketAddr> {
         match self {
-            Self::Nodes => cluster
-                .nodes()
-                .iter()
-                .map(|node| SocketAddr::from((node.address(), EDGE_PORT)))
+            Self::Nodes | Self::Existing => cluster
+                .node_addresses()
+                .into_iter()
+                .map(|node| SocketAddr::from((node, EDGE_PORT)))
                 .collect(),
             Self::Processes(_) => Processes::targets(cluster),
         }
@@ -81,7 +143,7 @@ impl Ground {
     /// Kills an operator at once, without a chance to say goodbye.
     pub(super) async fn kill(&mut self, cluster: &Cluster, name: &str) -> Result<()> {
         match self {
-            Self::Nodes => {
+            Self::Nodes | Self::Existing => {
                 let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
                 let at_once = DeleteParams::default().grace_period(0);
                 pods.delete(name, &at_once)

@@ -21,6 +21,7 @@ use kube::{Api, api::PostParams};
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -36,32 +37,50 @@ pub struct Options {
     pub processes: bool,
 }
 
-/// Set when somebody wants the story to stop: what fails from then on is not worth a report.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 
-/// Plays the story. Returns whether every outcome was observed.
+/// Set when somebody wants the story to stop.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+fn stopped(screen: &Screen) -> bool {
+    screen.clear();
+    screen.part("stopped; nothing is left behind");
+    false
+}
+
+/// Plays the story until its end or until `stop`. Returns whether every outcome was observed.
 ///
 /// # Errors
 /// A part does not start, or the story cannot go on; the outcomes so far are shown all the same.
-pub async fn play(options: Options) -> Result<bool> {
+pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bool> {
+    let mut stop = pin!(stop);
     let screen = Screen::new();
     let mut outcomes = Outcomes::default();
     screen.chapter("A real cluster");
     let mut ground = Ground::choose(&screen, options.processes);
-    let mut cluster = Cluster::start(&ground.options(), &|part, _| screen.part(part)).await?;
+    // a start that is dropped takes with it what there is
+    let mut cluster = tokio::select! {
+        raised = ground.raise(&screen) => raised?,
+        () = &mut stop => return Ok(stopped(&screen)),
+    };
     let figures = format!(
         "{} nodes Ready after {}",
-        cluster.nodes().len(),
+        cluster.node_addresses().len(),
         time(screen.elapsed())
     );
     outcomes.add(PROMISES[0], true, figures);
 
-    let played = acts(&screen, &mut cluster, &mut ground, options, &mut outcomes).await;
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        return Ok(false);
-    }
+    let played = tokio::select! {
+        biased;
+        () = &mut stop => None,
+        played = acts(&screen, &mut cluster, &mut ground, options, &mut outcomes) => Some(played),
+    };
+    // what failed because a program got the same Ctrl-C is not worth a report
+    let Some(played) = played.filter(|_| !INTERRUPTED.load(Ordering::Relaxed)) else {
+        ground.leave_no_trace(&cluster)?;
+        drop(cluster);
+        return Ok(stopped(&screen));
+    };
     screen.clear();
     outcomes.show(&screen);
     let passed = played.is_ok() && outcomes.passed();
@@ -82,6 +101,8 @@ pub async fn play(options: Options) -> Result<bool> {
         let targets = ground.targets(&cluster);
         ground.release();
         leave(&screen, cluster, &targets)?;
+    } else {
+        ground.leave_no_trace(&cluster)?;
     }
     played.map(|()| passed)
 }
