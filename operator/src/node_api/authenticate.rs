@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use super::budget::Budget;
 use super::identity::{Review, Reviewer};
 use super::meter::Meter;
 use super::settings::Settings;
@@ -21,6 +22,8 @@ const NODE_CLAIM: &str = "authentication.kubernetes.io/node-name";
 const POD_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
 /// Reviews at a time: a storm of unknown tokens must not become a storm on the API server.
 const REVIEWS: usize = 16;
+/// And per second: all nodes of the largest cluster come back within half a minute.
+const REVIEWS_PER_SECOND: u32 = 200;
 /// Tokens remembered; above it the oldest knowledge is dropped.
 const REMEMBERED: usize = 16_384;
 /// A refused token is not asked about again for this long.
@@ -91,6 +94,7 @@ pub(super) struct Authenticator {
     reauthenticate: Duration,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
     reviews: Semaphore,
+    rate: Mutex<Budget>,
     meter: Meter,
 }
 
@@ -104,6 +108,7 @@ impl Authenticator {
             reauthenticate: settings.reauthenticate,
             remembered: Mutex::default(),
             reviews: Semaphore::new(REVIEWS),
+            rate: Mutex::new(Budget::new(REVIEWS_PER_SECOND, 2, Instant::now())),
             meter,
         }
     }
@@ -147,6 +152,10 @@ impl Authenticator {
         if let Some(known) = self.known(&digest, now) {
             return Ok(known);
         }
+        if !self.may_review() {
+            Meter::count(&self.meter.reviews, "busy");
+            return Err(Status::unavailable("too many tokens to review; try again"));
+        }
         let review = self.reviewer.review(token, &self.audience).await;
         let review = review.map_err(|error| {
             Meter::count(&self.meter.reviews, "unavailable");
@@ -167,6 +176,11 @@ impl Authenticator {
         };
         self.remember(digest, verdict.clone(), until, now);
         Ok(verdict)
+    }
+
+    fn may_review(&self) -> bool {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.take(1, Instant::now())
     }
 
     /// What a review must say.

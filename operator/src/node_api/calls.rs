@@ -31,19 +31,9 @@ pub(super) struct Calls {
     pub(super) leader: watch::Receiver<Option<Leader>>,
     pub(super) meter: Meter,
     pub(super) stop: CancellationToken,
-    pub(super) new_streams: Mutex<Budget>,
+    pub(super) openings: Openings,
     pub(super) streams: Shares,
     pub(super) blob_calls: Shares,
-}
-
-impl Calls {
-    pub(super) fn may_open(&self) -> bool {
-        let mut budget = self
-            .new_streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        budget.take(1, Instant::now())
-    }
 }
 
 #[tonic::async_trait]
@@ -66,7 +56,7 @@ impl NodeApi for Calls {
     ) -> Result<Response<Self::BlobStream>, Status> {
         let caller = self.authenticator.caller(request.metadata(), Role::Node);
         let caller = caller.await?;
-        hand_over::blob(self, &caller, request.into_inner()).await
+        hand_over::blob(self, &caller, request).await
     }
 
     async fn relay(
@@ -76,6 +66,40 @@ impl NodeApi for Calls {
         let caller = self.authenticator.caller(request.metadata(), Role::Replica);
         let caller = caller.await?;
         relayed::serve(self, &caller, request.into_inner())
+    }
+}
+
+/// How fast streams may be opened: by all nodes, and by each, so that one that loops does not use up
+/// what the others need to come back.
+pub(super) struct Openings(Mutex<Rates>);
+
+struct Rates {
+    all: Budget,
+    each: HashMap<String, Budget>,
+}
+
+/// Streams a node may open per second, and how many seconds' worth at once.
+const OPENINGS_EACH: (u32, u32) = (1, 10);
+/// Nodes whose rate is remembered; beyond it those forgotten start afresh.
+const RATES: usize = 20_000;
+
+impl Openings {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        Self(Mutex::new(Rates {
+            all: Budget::new(per_second, 1, now),
+            each: HashMap::new(),
+        }))
+    }
+
+    pub(super) fn take(&self, node: &str, now: Instant) -> bool {
+        let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.each.len() >= RATES && !rates.each.contains_key(node) {
+            rates.each.clear();
+        }
+        let (per_second, seconds) = OPENINGS_EACH;
+        let own = rates.each.entry(node.to_owned());
+        let own = own.or_insert_with(|| Budget::new(per_second, seconds, now));
+        own.take(1, now) && rates.all.take(1, now)
     }
 }
 
@@ -141,6 +165,16 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_loops_does_not_use_up_what_others_need() {
+        let now = Instant::now();
+        let openings = Openings::new(15, now);
+        let opened = (0..1_000).filter(|_| openings.take("looping", now)).count();
+        assert_eq!(opened, 10);
+        let others = (0..10).filter(|n| openings.take(&format!("node-{n}"), now));
+        assert_eq!(others.count(), 5, "what all together may, less the ten");
+    }
 
     #[test]
     fn each_has_its_share_and_gives_it_back() {

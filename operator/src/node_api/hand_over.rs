@@ -1,25 +1,42 @@
 //! Components that a node cannot pull itself: their bytes by digest, only of what is placed there.
 
+use std::time::Duration;
+
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use node_api::v1;
-use tonic::{Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
 
 use super::authenticate::Identity;
 use super::blobs::{BlobError, BlobWanted};
 use super::calls::{Calls, Full};
+use super::listen::Peer;
 use super::meter::Meter;
-
-use futures::stream::BoxStream;
 
 /// The contract's largest chunk, bytes.
 const CHUNK: usize = 256 * 1024;
 
+/// A node that does not take a component within this time would keep its place for ever.
+const TAKEN_WITHIN: Duration = Duration::from_secs(300);
+
+async fn watch(done: CancellationToken, peer: Peer) {
+    if tokio::time::timeout(TAKEN_WITHIN, done.cancelled())
+        .await
+        .is_err()
+    {
+        peer.cut.cancel();
+    }
+}
+
 pub(super) async fn blob(
     calls: &Calls,
     caller: &Identity,
-    request: v1::BlobRequest,
+    request: Request<v1::BlobRequest>,
 ) -> Result<Response<BoxStream<'static, Result<v1::BlobChunk, Status>>>, Status> {
     let counter = &calls.meter.blobs;
+    let peer = request.extensions().get::<Peer>().cloned();
+    let request = request.into_inner();
     if request.node != caller.node {
         Meter::count(counter, "wrong_node");
         return Err(Status::permission_denied(
@@ -54,9 +71,14 @@ pub(super) async fn blob(
         }
     })?;
     Meter::count(counter, "ok");
-    let chunks = stream::unfold((bytes, held), |(mut rest, held)| async move {
+    let done = CancellationToken::new();
+    if let Some(peer) = peer {
+        tokio::spawn(watch(done.clone(), peer));
+    }
+    let kept = (held, done.drop_guard());
+    let chunks = stream::unfold((bytes, kept), |(mut rest, kept)| async move {
         let data = rest.split_to(CHUNK.min(rest.len())).to_vec();
-        (!data.is_empty()).then(|| (Ok(v1::BlobChunk { data }), (rest, held)))
+        (!data.is_empty()).then(|| (Ok(v1::BlobChunk { data }), (rest, kept)))
     });
     Ok(Response::new(chunks.boxed()))
 }

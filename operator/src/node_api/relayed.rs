@@ -1,6 +1,7 @@
 //! The leader's end of a relay: another replica tells what its nodes say, and takes hints back.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -16,6 +17,8 @@ use super::authenticate::Identity;
 use super::calls::Calls;
 use super::fleet::{Fleet, SessionId, Source};
 use super::server::Leader;
+
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 type Down = BoxStream<'static, Result<v1::RelayDown, Status>>;
 
@@ -74,7 +77,9 @@ impl Relay {
                 hint = hints.recv() => {
                     let Some(hint) = hint else { return };
                     let message = v1::RelayDown { hint: Some(v1::Hint { share: Some(hint) }) };
-                    if down.send(Ok(message)).await.is_err() {
+                    // a follower that takes nothing must not keep this from hearing it
+                    let sent = tokio::time::timeout(TAKEN_WITHIN, down.send(Ok(message))).await;
+                    if !matches!(sent, Ok(Ok(()))) {
                         return;
                     }
                 }

@@ -1,7 +1,7 @@
 //! The server: accepts, authenticates, and joins tables and fleet over streams.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authenticator;
 use super::blobs::Blobs;
-use super::budget::Budget;
-use super::calls::{Calls, Shares};
+use super::calls::{Calls, Openings, Shares};
 use super::fleet::Fleet;
 use super::identity::Reviewer;
 use super::listen;
@@ -186,7 +185,7 @@ impl Server {
         let per_second = settings.new_streams_per_second;
         Calls {
             authenticator: Authenticator::new(self.reviewer, &settings, self.meter.clone()),
-            new_streams: Mutex::new(Budget::new(per_second, 1, Instant::now())),
+            openings: Openings::new(per_second, Instant::now()),
             streams: Shares::new(settings.streams_per_identity, settings.max_streams),
             blob_calls: Shares::new(BLOBS_PER_NODE, settings.blobs),
             tables: self.tables,

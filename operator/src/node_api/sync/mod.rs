@@ -1,7 +1,7 @@
 //! One node's stream, from Hello to Goodbye.
 //!
 //! ```text
-//! caps ─► token ─► Hello ─► node claim ─► two per node ─► register ─┬─► reader: reports ─► fleet
+//! token ─► rates ─► Hello ─► node claim ─► two per node ─► register ─┬─► reader: reports ─► fleet
 //!                                                                    └─► writer: welcome, table, hints
 //! ```
 //! Whatever ends first ends the stream: the node leaves, a rule is broken, the writer cannot drain, the
@@ -19,6 +19,7 @@ use node_api::v1;
 use node_api::v1::node_message::Kind;
 use prost::Message;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -117,12 +118,12 @@ pub(super) async fn open(
     calls: Arc<Calls>,
     mut request: Request<Streaming<Sized>>,
 ) -> Result<Response<Outbound>, Status> {
-    if !calls.may_open() {
-        return Ok(turned_away(&calls, End::Busy));
-    }
     let peer = request.extensions().get::<Peer>().cloned();
     let caller = calls.authenticator.caller(request.metadata(), Role::Node);
     let caller = caller.await?;
+    if !calls.openings.take(&caller.node, Instant::now()) {
+        return Ok(turned_away(&calls, End::Busy));
+    }
     let hello = first_message(request.get_mut()).await?;
     check_hello(&calls, &caller, &hello)?;
     let held = match calls.streams.take(&caller.node) {

@@ -4,7 +4,7 @@ use node_api::v1;
 use tokio::time::Instant;
 
 use super::super::placement::Placement;
-use super::{Entry, FunctionKey, State, Tables, pair_of};
+use super::{Change, Entry, FunctionKey, State, Tables, pair_of};
 
 /// Why a hint was not sent.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -58,6 +58,8 @@ impl State {
         for stream in self.streams.values() {
             if entry.placement.includes(stream.node()) {
                 stream.push_hint(&key, hint.clone());
+                // a node in the middle of a snapshot may not have the function yet when the hint comes
+                stream.push(&key, Change::Share);
             }
         }
         let version = self.version;
