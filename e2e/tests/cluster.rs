@@ -208,6 +208,7 @@ async fn a_killed_owner_leaves_nothing() {
 #[tokio::test]
 async fn the_next_start_removes_what_a_killed_owner_and_its_watchdog_left() {
     let (mut owner, id) = owner();
+    assert!(!traces(&id).is_empty());
     let watchdogs = Command::new("pgrep")
         .args(["-f", &format!("watchdog .*{id}")])
         .output()
@@ -223,7 +224,6 @@ async fn the_next_start_removes_what_a_killed_owner_and_its_watchdog_left() {
     }
     owner.kill().unwrap();
     owner.wait().unwrap();
-    assert!(!traces(&id).is_empty());
     // another test's start may do it first
     run::sweep().unwrap();
     gone(&id).await;

@@ -1,7 +1,8 @@
 #!/bin/sh
 # First process of a node: it has its own mount, process, host name and IPC namespaces, and the network namespace of
 # its node. Gives the node the folders that Kubernetes programs have by default, then runs them.
-# The harness sets NODE (its name), NODE_DIR (its folder), TOOLS (folder of the programs) and PAUSE_IMAGE.
+# The harness sets NODE (its name), NODE_IP, NODE_DIR (its folder), TOOLS (folder of the programs), PAUSE_IMAGE and
+# SNAPSHOTTER (how containerd stores layers).
 set -eu
 PATH=$TOOLS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
@@ -47,7 +48,7 @@ until ctr version > /dev/null 2>&1; do
   fi
   sleep 0.1
 done
-ctr -n k8s.io images import "$PAUSE_IMAGE" > /dev/null
+ctr -n k8s.io images import --snapshotter "$SNAPSHOTTER" "$PAUSE_IMAGE" > /dev/null
 
 kubelet --config="$NODE_DIR/kubelet.yaml" --kubeconfig="$NODE_DIR/kubelet.kubeconfig" --hostname-override="$NODE" \
   --node-ip="$NODE_IP" --root-dir=/var/lib/kubelet --v=2 > "$NODE_DIR/kubelet.log" 2>&1 &

@@ -31,6 +31,7 @@ pub struct Node {
     run_id: String,
     slot: Slot,
     layout: Layout,
+    snapshotter: &'static str,
     process: Process,
 }
 
@@ -63,6 +64,7 @@ impl Node {
             pki: &pki.dir,
         };
         settings.write(&dir)?;
+        let snapshotter = node_config::snapshotter(&dir)?;
         let namespace = node_namespace(run.id(), number);
         let mut line: Vec<String> = vec![format!("--net=/run/netns/{namespace}"), "unshare".into()];
         // not `ip netns exec`, which mounts /sys anew and with it loses the control groups
@@ -80,6 +82,7 @@ impl Node {
         line.extend(["--propagation", "private", "sh", "-c", INIT, "node-init.sh"].map(Into::into));
         let env = vec![
             ("NODE".into(), name.clone()),
+            ("SNAPSHOTTER".into(), snapshotter.into()),
             ("NODE_DIR".into(), dir.display().to_string()),
             ("NODE_IP".into(), slot.node(number).to_string()),
             ("TOOLS".into(), tools.dir().display().to_string()),
@@ -98,6 +101,7 @@ impl Node {
             run_id,
             slot,
             layout,
+            snapshotter,
             process,
         })
     }
@@ -179,7 +183,15 @@ impl Node {
         let file = File::open(archive).with_context(|| format!("open {}", archive.display()))?;
         let output = self
             .command("ctr")?
-            .args(["-n", "k8s.io", "images", "import", "-"])
+            .args([
+                "-n",
+                "k8s.io",
+                "images",
+                "import",
+                "--snapshotter",
+                self.snapshotter,
+                "-",
+            ])
             .stdin(file)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -30,10 +30,8 @@ impl Settings<'_> {
         let version = run(Command::new("containerd").arg("--version"))
             .context("ask containerd for its version")?;
         let restrict = !has_capability(&fs::read_to_string("/proc/self/status")?, CAP_SYS_RESOURCE);
-        fs::write(
-            dir.join("containerd.toml"),
-            containerd(major(&version), restrict),
-        )?;
+        let text = containerd(major(&version), restrict, snapshotter(dir)?);
+        fs::write(dir.join("containerd.toml"), text)?;
         fs::write(dir.join("kubelet.yaml"), self.kubelet().to_string())?;
         fs::write(dir.join("kube-proxy.yaml"), self.kube_proxy().to_string())?;
         fs::create_dir_all(dir.join("cni"))?;
@@ -94,13 +92,15 @@ impl Settings<'_> {
 }
 
 /// `restrict` keeps containerd from lowering OOM scores, which fails every sandbox where the machine forbids it.
-fn containerd(major: u32, restrict: bool) -> String {
+fn containerd(major: u32, restrict: bool, snapshotter: &str) -> String {
     let pause = PAUSE_IMAGE;
     if major >= 2 {
         return format!(
             r#"version = 3
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "{snapshotter}"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {restrict}
 [plugins."io.containerd.cri.v1.runtime".cni]
@@ -122,6 +122,8 @@ fn containerd(major: u32, restrict: bool) -> String {
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
   restrict_oom_score_adj = {restrict}
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "{snapshotter}"
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{cni}"
   conf_dir = "/etc/cni/net.d"
@@ -131,6 +133,19 @@ fn containerd(major: u32, restrict: bool) -> String {
   SystemdCgroup = false
 "#
     )
+}
+
+/// Overlays cannot be stacked: on the overlay that is a container's root, layers are copied instead.
+pub(super) fn snapshotter(dir: &Path) -> Result<&'static str> {
+    const OVERLAY: i64 = 0x794c_7630;
+    let kind = rustix::fs::statfs(dir)
+        .context("ask for the file system")?
+        .f_type;
+    Ok(if kind == OVERLAY {
+        "native"
+    } else {
+        "overlayfs"
+    })
 }
 
 /// The major version in `containerd github.com/... v2.1.4 <commit>` or `... 1.6.20~ds1 ...`.
