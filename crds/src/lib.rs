@@ -2,6 +2,28 @@
 //!
 //! Reading is tolerant, so that an object written for a newer version is still an object: fields that this version
 //! does not know are ignored, words that it does not know are read as `Unknown`.
+//!
+//! # Fields of later versions
+//! They are in the schema, so that they never change their form, and the operator refuses their use
+//! (`Accepted=False`, reason `NotYetSupported`) instead of ignoring it. Paths below `spec.rollout` are the same below
+//! `spec` of a RolloutPolicy.
+//!
+//! | Field | Used when | What is missing |
+//! |---|---|---|
+//! | `spec.keyValue` | not empty | key-value stores |
+//! | `spec.egress.allow` | not empty | outgoing requests |
+//! | `spec.instances.reuse.maxRequests` | above 1 | reuse of instances |
+//! | `spec.rollout.strategy` | `BlueGreen`, `ABTest`, `Shadow` | these strategies |
+//! | `spec.rollout.{blueGreen,abTest,shadow}` | there | the same |
+//! | `spec.rollout.canary.steps[].shadow` | there | shadow steps |
+//! | `spec.rollout.affinity` | there | sticky clients |
+//! | `spec.rollout.waves` | not empty | waves |
+//! | `spec.rollout.freeze` | not empty | freeze windows |
+//! | `spec.rollout.loadTest` | there | synthetic requests |
+//! | `spec.rollout.gates[].{webhook,job}` | there | gates other than approval |
+//! | `spec.rollout.notify` | not empty | notifications |
+//! | `spec.rollout.analysis.checks` | not empty | own queries |
+//! | `spec.rollout.revert.revisions` | above 1 | reverts by more than one revision |
 
 #![allow(
     unreachable_pub,
