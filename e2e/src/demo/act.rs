@@ -93,11 +93,12 @@ pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Resu
             !revision.is_empty() && view.ending(&revision).is_some() && view.state != "Baking";
         if decided {
             stage.screen.clear();
+            let ended = first_seen(stage, applied, &revision);
             return Ok(Trial {
                 end: view,
                 revision,
                 applied,
-                ended: Instant::now(),
+                ended,
                 handover,
             });
         }
@@ -113,6 +114,14 @@ pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Resu
         shown = view;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// When the watch first told the end of a rollout: the loop above looks only now and then.
+fn first_seen(stage: &Stage<'_>, from: Instant, revision: &str) -> Instant {
+    let seen = stage.follower.since(from);
+    seen.iter()
+        .find(|(_, view)| view.ending(revision).is_some())
+        .map_or_else(Instant::now, |(at, _)| *at)
 }
 
 fn tell(stage: &Stage<'_>, view: &View) {
