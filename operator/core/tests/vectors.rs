@@ -1,5 +1,12 @@
 //! The worked looks: increments `nC,xC,nS,xS` per look and ln E after it, computed with 60 digits.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
 use operator_core::samples::{Code, Counters, Outcome, Snapshot, Tracker};
 use operator_core::stats::{Increment, Look, Process, Settings, Side, Tolerance};
 

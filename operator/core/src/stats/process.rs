@@ -188,7 +188,7 @@ impl Process {
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
             && ln_evidence.is_finite()
             && ln_evidence_max.is_finite();
-        (finite && ln_parts.len() == settings.side.shares().len()).then(|| Self {
+        (finite && ln_parts.len() == settings.side.shares().len()).then_some(Self {
             settings,
             ln_parts,
             guesses,

@@ -1,0 +1,276 @@
+//! Laws of the evidence, over random counts, nodes, restarts and transports.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use operator_core::analysis::{Analysis, AnalysisPlan, History, LookInput};
+use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+use operator_core::stats::{Increment, Process, Settings, Side, Tolerance};
+use proptest::prelude::*;
+
+const CANDIDATE: &str = "new";
+const STABLE: &str = "old";
+
+fn second(s: usize) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + i64::try_from(s).unwrap()).unwrap()
+}
+
+fn plan() -> AnalysisPlan {
+    AnalysisPlan {
+        dispersion: Some(1.0),
+        ..AnalysisPlan::default()
+    }
+}
+
+/// `[candidate requests, errors, stable requests, errors]` of one node in one look; errors are among the requests.
+fn counts() -> impl Strategy<Value = [u64; 4]> {
+    (0..300_u64, 0..=100_u64, 0..3000_u64, 0..=100_u64)
+        .prop_map(|(nc, xc, ns, xs)| [nc, nc * xc / 100, ns, ns * xs / 100])
+}
+
+fn tolerance() -> impl Strategy<Value = Tolerance> {
+    (
+        prop_oneof![Just(0.0), 0.3..3.0_f64],
+        prop_oneof![0.0005..0.3_f64],
+    )
+        .prop_map(|(ratio, delta)| Tolerance { ratio, delta })
+}
+
+/// Counters of all nodes as they really are.
+#[derive(Clone, Default)]
+struct Truth(BTreeMap<String, (u64, [Counters; 2])>);
+
+impl Truth {
+    fn new(nodes: usize) -> Self {
+        Self(
+            (0..nodes)
+                .map(|n| (format!("node-{n:02}"), (1, [Counters::default(); 2])))
+                .collect(),
+        )
+    }
+
+    fn count(&mut self, node: usize, [nc, xc, ns, xs]: [u64; 4]) {
+        let Some((_, arms)) = self.0.values_mut().nth(node) else {
+            return;
+        };
+        for (arm, (requests, errors)) in arms.iter_mut().zip([(nc, xc), (ns, xs)]) {
+            arm.add(Outcome::Ok, Code::Other, requests - errors);
+            arm.add(Outcome::Trap, Code::ServerError, errors);
+            arm.latency.0[18] += requests - errors;
+            arm.latency.0[22] += errors;
+        }
+    }
+
+    fn snapshots(&self, at: Timestamp) -> Vec<Snapshot> {
+        self.0
+            .iter()
+            .map(|(node, (boot, [candidate, stable]))| Snapshot {
+                process: node.clone(),
+                boot: Some(*boot),
+                at,
+                revisions: [
+                    (CANDIDATE.to_owned(), *candidate),
+                    (STABLE.to_owned(), *stable),
+                ]
+                .into(),
+            })
+            .collect()
+    }
+
+    fn nodes(&self) -> BTreeSet<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+fn started() -> Analysis {
+    let mut analysis = Analysis::start(second(0), &plan(), &History::default());
+    analysis.begin_step(second(0), 1000, Some(5000));
+    analysis
+}
+
+fn look(analysis: &mut Analysis, truth: &Truth, now: Timestamp, snapshots: &[Snapshot]) {
+    let exposed = truth.nodes();
+    analysis.look(&LookInput {
+        now,
+        candidate: CANDIDATE,
+        stable: STABLE,
+        exposed: &exposed,
+        settled: true,
+        snapshots,
+    });
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_nodes_is_irrelevant(
+        looks in prop::collection::vec(prop::collection::vec(counts(), 4), 1..20),
+        turn in 0..4_usize,
+    ) {
+        let mut truth = Truth::new(4);
+        let (mut one, mut other) = (started(), started());
+        look(&mut one, &truth, second(0), &truth.snapshots(second(0)));
+        look(&mut other, &truth, second(0), &truth.snapshots(second(0)));
+        for (index, nodes) in looks.into_iter().enumerate() {
+            nodes.into_iter().enumerate().for_each(|(n, c)| truth.count(n, c));
+            let now = second(5 * (index + 1));
+            let mut snapshots = truth.snapshots(now);
+            look(&mut one, &truth, now, &snapshots);
+            snapshots.rotate_left(turn);
+            look(&mut other, &truth, now, &snapshots);
+        }
+        prop_assert_eq!(one.encode(), other.encode());
+    }
+
+    /// A frozen guess (no stable request reaches it), no redistribution and no cap: one look of the sum.
+    #[test]
+    fn splitting_a_look_changes_nothing(
+        parts in prop::collection::vec((0..20_u64, 0..20_u64), 2..6),
+        requests in (1..500_u64, 1..500_u64),
+    ) {
+        // the guess moves with every look, so each part is bet by itself from the same guess
+        let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
+        let (guess, alternative) = (0.01, 0.1);
+        let bet = |increment: &Increment| tolerance.ln_factor(increment, guess, alternative);
+        let mut sum = Increment::default();
+        let mut split = 0.0;
+        for (xc, xs) in parts {
+            let part = Increment::new(requests.0 as f64, xc as f64, requests.1 as f64, xs as f64);
+            split += bet(&part);
+            sum.add(&part);
+        }
+        let whole = bet(&sum);
+        prop_assert!((whole - split).abs() <= 1e-9 * whole.abs().max(1.0), "{} {}", whole, split);
+    }
+
+    #[test]
+    fn an_outage_of_both_arms_never_speaks_against_the_candidate(
+        before in prop::collection::vec(counts(), 0..20),
+        outage in (1..5000_u64, 1..5000_u64),
+        ratio in 1.0..3.0_f64,
+        delta in 0.0005..0.3_f64,
+    ) {
+        let settings = Settings::new(Side::Rollback, Tolerance { ratio, delta }, 1.0, 0.01, 1.0);
+        let mut process = Process::new(settings, &[0.01]);
+        for [nc, xc, ns, xs] in before.into_iter().map(|c| c.map(|n| n as f64)) {
+            process.look(&[Increment::new(nc, xc, ns, xs)]);
+        }
+        let evidence = process.ln_evidence();
+        let (nc, ns) = (outage.0 as f64, outage.1 as f64);
+        process.look(&[Increment::new(nc, nc, ns, ns)]);
+        prop_assert!(process.ln_evidence() <= evidence + 1e-9);
+    }
+
+    #[test]
+    fn evidence_is_always_a_number(
+        tolerance in tolerance(),
+        pass in any::<bool>(),
+        looks in prop::collection::vec((0..1_u64 << 40, 0..1_u64 << 40, 0..1_u64 << 40, 0..1_u64 << 40), 1..50),
+        dispersion in 1.0..100.0_f64,
+    ) {
+        let side = if pass { Side::Pass } else { Side::Rollback };
+        let settings = Settings::new(side, tolerance, dispersion, 0.01, 0.1);
+        let mut process = Process::new(settings, &[0.01]);
+        for (nc, xc, ns, xs) in looks {
+            process.look(&[Increment::new(nc as f64, xc as f64, ns as f64, xs as f64)]);
+            prop_assert!(process.ln_evidence().is_finite());
+            prop_assert!(process.ln_parts().iter().all(|p| p.is_finite()));
+            prop_assert!((0.0..=1.0).contains(&process.p()));
+        }
+    }
+
+    /// Restarts at any look, snapshots that come late, twice, or by the slower transport, processes that start again:
+    /// nothing is counted that did not happen, and nothing twice.
+    #[test]
+    fn nothing_counts_twice(
+        looks in prop::collection::vec(
+            (prop::collection::vec(counts(), 3), 0..8_u8, 0..3_usize, 0..4_usize), 1..40),
+    ) {
+        let mut truth = Truth::new(3);
+        let mut analysis = started();
+        let mut past: Vec<Vec<Snapshot>> = vec![truth.snapshots(second(0))];
+        look(&mut analysis, &truth, second(0), &past[0]);
+        let mut happened = [0_u64; 4];
+        for (index, (nodes, event, node, back)) in looks.into_iter().enumerate() {
+            let now = second(5 * (index + 1));
+            if event == 0 {
+                let text = analysis.encode();
+                analysis = Analysis::decode(&plan(), &text).unwrap();
+            }
+            if event == 1 && let Some(process) = truth.0.values_mut().nth(node) {
+                // boots in the order of time, after all looks so far
+                *process = (now.as_millisecond().unsigned_abs(), [Counters::default(); 2]);
+            }
+            for (n, c) in nodes.into_iter().enumerate() {
+                truth.count(n, c);
+                for (slot, more) in happened.iter_mut().zip(c) {
+                    *slot += more;
+                }
+            }
+            let fresh = truth.snapshots(now);
+            let late = past[past.len().saturating_sub(back + 1)].clone();
+            past.push(fresh.clone());
+            let snapshots = match event {
+                2 => late,
+                3 => [late, fresh].concat(),
+                4 => [fresh.clone(), fresh].concat(),
+                _ => fresh,
+            };
+            look(&mut analysis, &truth, now, &snapshots);
+            let seen = analysis.figures();
+            let counted = [seen.candidate.requests, seen.candidate.errors, seen.stable.requests, seen.stable.errors];
+            for (counted, happened) in counted.into_iter().zip(happened) {
+                prop_assert!(counted <= happened, "{counted} counted, {happened} happened");
+            }
+        }
+    }
+
+    /// However the samples are cut into looks and whichever transport brings them, all that happened is counted in the end.
+    #[test]
+    fn a_missed_look_is_made_up_for(
+        looks in prop::collection::vec((prop::collection::vec(counts(), 3), any::<bool>()), 1..30),
+    ) {
+        let mut truth = Truth::new(3);
+        let mut analysis = started();
+        look(&mut analysis, &truth, second(0), &truth.snapshots(second(0)));
+        let mut happened = [0_u64; 2];
+        let last = looks.len();
+        for (index, (nodes, missed)) in looks.into_iter().enumerate() {
+            for (n, c) in nodes.into_iter().enumerate() {
+                truth.count(n, c);
+                happened[0] += c[0];
+                happened[1] += c[2];
+            }
+            if !missed || index + 1 == last {
+                let now = second(5 * (index + 1));
+                look(&mut analysis, &truth, now, &truth.snapshots(now));
+            }
+        }
+        let seen = analysis.figures();
+        prop_assert_eq!([seen.candidate.requests, seen.stable.requests], happened);
+    }
+
+    #[test]
+    fn a_state_that_was_tampered_with_never_panics(
+        text in "[A-Za-z0-9+/]{0,200}",
+        cut in 0..3000_usize,
+        byte in any::<u8>(),
+    ) {
+        let _ = Analysis::decode(&plan(), &text);
+        let mut good = started().encode().into_bytes();
+        let at = cut % good.len();
+        good[at] = byte;
+        if let Ok(text) = String::from_utf8(good)
+            && let Ok(mut analysis) = Analysis::decode(&plan(), &text)
+        {
+            let truth = Truth::new(2);
+            look(&mut analysis, &truth, second(5), &truth.snapshots(second(5)));
+            let _ = (analysis.figures(), analysis.encode());
+        }
+    }
+}

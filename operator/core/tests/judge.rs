@@ -1,0 +1,267 @@
+//! The judge between the state machine and the samples: memory, restarts, dropped looks, steps.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use operator_core::function::{Function, Revision};
+use operator_core::judge::{Judge, Sampled};
+use operator_core::rollout::{
+    Evidence, Look, Measured, NodesView, Placed, Policy, RevisionOnNodes, RolloutState, State,
+    Traffic, UnmeasuredKind, Verdict, decide, due, shares,
+};
+use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+
+const STABLE: &str = "shop-old";
+const CANDIDATE: &str = "shop-new";
+const NODE: &str = "node-1";
+
+struct World {
+    function: Function,
+    state: RolloutState,
+    counters: [Counters; 2],
+    now: Timestamp,
+    memory: Option<Judge>,
+    before: Vec<Snapshot>,
+}
+
+impl World {
+    /// In its first step, of 1 % at 100 requests a second, with a history of stable.
+    fn stepping() -> Self {
+        let revision = |name: &str| Revision {
+            name: name.to_owned(),
+            digest: format!("sha256:{name}"),
+        };
+        let start = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut world = Self {
+            function: Function {
+                namespace: "shop".into(),
+                name: "shop".into(),
+                generation: 2,
+                wish: Some(revision(CANDIDATE)),
+                policy: Policy::default(),
+                suspend: false,
+                verbs: Vec::new(),
+            },
+            state: RolloutState {
+                stable: Some(Placed {
+                    revision: revision(STABLE),
+                    since: start,
+                }),
+                ..RolloutState::default()
+            },
+            counters: [Counters::default(); 2],
+            now: start,
+            memory: None,
+            before: Vec::new(),
+        };
+        for _ in 0..60 {
+            world.count([0, 0, 500, 5]);
+            world.before.push(world.snapshot());
+        }
+        world.settle(Measured::NotDue);
+        assert_eq!(world.state.state, State::Stepping);
+        world
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            process: NODE.into(),
+            boot: Some(1),
+            at: self.now,
+            revisions: [
+                (CANDIDATE.to_owned(), self.counters[0]),
+                (STABLE.to_owned(), self.counters[1]),
+            ]
+            .into(),
+        }
+    }
+
+    /// Five seconds pass.
+    fn count(&mut self, [nc, xc, ns, xs]: [u64; 4]) {
+        self.now += Duration::from_secs(5);
+        for (arm, (requests, errors)) in self.counters.iter_mut().zip([(nc, xc), (ns, xs)]) {
+            arm.add(Outcome::Ok, Code::Other, requests - errors);
+            arm.add(Outcome::Trap, Code::ServerError, errors);
+            // one in fifty is slow; of a handful none is
+            arm.latency.0[18] += requests - requests / 50;
+            arm.latency.0[22] += requests / 50;
+        }
+    }
+
+    fn measure(&mut self) -> Measured {
+        let exposed = BTreeSet::from([NODE.to_owned()]);
+        let snapshots = [self.snapshot()];
+        let sampled = Sampled {
+            now: self.now,
+            exposed: &exposed,
+            snapshots: &snapshots,
+            before: &self.before,
+            source: "InBand",
+            scrape_interval: Duration::from_secs(5),
+        };
+        Judge::measure(&mut self.memory, &self.state, &sampled)
+    }
+
+    fn look(&mut self, counts: [u64; 4]) -> Look {
+        self.count(counts);
+        match self.measure() {
+            Measured::Look(look) => *look,
+            other => panic!("{other:?} in {}", self.state.state.as_str()),
+        }
+    }
+
+    /// 500 requests, split as the share says, without a failure.
+    fn healthy(&self) -> [u64; 4] {
+        let parts = self.state.rollout.as_ref().unwrap().weight.parts();
+        let candidate = u64::from(parts) * 500 / 10_000;
+        [candidate, 0, 500 - candidate, 0]
+    }
+
+    fn settle(&mut self, mut measured: Measured) {
+        for _ in 0..10 {
+            let revisions = [STABLE, CANDIDATE].map(|name| RevisionOnNodes {
+                revision: name.into(),
+                loaded: 1,
+                failed: 0,
+                problem: None,
+            });
+            let evidence = Evidence {
+                epoch: 1,
+                nodes: NodesView {
+                    desired: 1,
+                    live: 1,
+                    revisions: revisions.to_vec(),
+                    pair: shares(&self.state).pair,
+                    applied: 1,
+                    highest_pair: Some(self.state.pair),
+                    returned: 0,
+                },
+                measured: std::mem::take(&mut measured),
+                gates: Vec::new(),
+                slot: true,
+                traffic: due(self.now, &self.function, &self.state)
+                    .traffic
+                    .then_some(Traffic {
+                        requests_per_second: Some(100.0),
+                    }),
+                promoted: None,
+                unsupervised_ttl: Duration::from_secs(600),
+            };
+            self.state = decide(self.now, &self.function, &self.state, &evidence).state;
+        }
+    }
+
+    fn take(&mut self, look: Look) {
+        self.settle(Measured::Look(Box::new(look)));
+    }
+}
+
+#[test]
+fn counting_starts_where_the_history_ends() {
+    let mut world = World::stepping();
+    let look = world.look([8, 8, 492, 5]);
+    assert_eq!(look.figures.candidate.requests, 8);
+    world.take(look);
+    let look = world.look([8, 8, 492, 5]);
+    assert_eq!(
+        look.verdict,
+        Verdict::Bad {
+            reason: "ErrorsWorse".into()
+        }
+    );
+    let decisive = look.figures.decisive.clone().unwrap();
+    assert_eq!(decisive.candidate, (16, 16));
+    world.take(look);
+    assert_eq!(world.state.state, State::RolledBack);
+}
+
+#[test]
+fn without_memory_it_goes_on_from_the_state() {
+    let (mut kept, mut lost) = (World::stepping(), World::stepping());
+    for _ in 0..40 {
+        let (a, b) = (kept.look(kept.healthy()), lost.look(lost.healthy()));
+        assert_eq!(a.analysis, b.analysis);
+        kept.take(a);
+        lost.take(b);
+        lost.memory = None;
+    }
+    assert!(kept.state.rollout.as_ref().unwrap().step > 0, "it rose");
+}
+
+#[test]
+fn a_look_that_was_not_persisted_is_taken_again_and_not_twice() {
+    let (mut undisturbed, mut dropped) = (World::stepping(), World::stepping());
+    for index in 0..20 {
+        let a = undisturbed.look([8, 0, 492, 5]);
+        undisturbed.take(a);
+        let b = dropped.look([8, 0, 492, 5]);
+        if index % 3 != 0 {
+            dropped.take(b);
+        }
+    }
+    let (a, b) = (
+        undisturbed.look([8, 0, 492, 5]),
+        dropped.look([8, 0, 492, 5]),
+    );
+    assert_eq!(b.figures.candidate, a.figures.candidate);
+    assert!(b.figures.looks < a.figures.looks);
+}
+
+#[test]
+fn silence_is_normal_between_two_scrapes_and_then_a_fault() {
+    let mut world = World::stepping();
+    let look = world.look([8, 0, 492, 5]);
+    world.take(look);
+    let mut answers = Vec::new();
+    let last = world.snapshot();
+    for _ in 0..4 {
+        world.now += Duration::from_secs(5);
+        let exposed = BTreeSet::from([NODE.to_owned()]);
+        let snapshots = [last.clone()];
+        let sampled = Sampled {
+            now: world.now,
+            exposed: &exposed,
+            snapshots: &snapshots,
+            before: &[],
+            source: "Prometheus",
+            scrape_interval: Duration::from_secs(5),
+        };
+        answers.push(Judge::measure(&mut world.memory, &world.state, &sampled));
+    }
+    assert_eq!(answers[..2], [Measured::NotDue, Measured::NotDue]);
+    assert!(matches!(
+        answers[2],
+        Measured::Unavailable {
+            kind: UnmeasuredKind::NothingUsable,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn figures_have_names_a_person_can_read() {
+    let mut world = World::stepping();
+    let look = world.look([8, 0, 492, 5]);
+    let names: Vec<&str> = look
+        .figures
+        .metrics
+        .iter()
+        .map(|m| m.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["errors", "clientErrors", "latency/150ms", "latency/500ms"]
+    );
+    let shares: f64 = look.figures.metrics.iter().map(|m| m.share).sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    assert_eq!(look.figures.power.len(), 3);
+    assert!(look.figures.pass.limiting.is_some());
+}
