@@ -130,7 +130,10 @@ impl Args {
 }
 
 fn print_crds() -> anyhow::Result<()> {
-    anyhow::bail!("the definitions are not generated yet")
+    use std::io::Write;
+    let yaml = crds::to_yaml()?;
+    std::io::stdout().write_all(yaml.as_bytes())?;
+    Ok(())
 }
 
 /// Reads `1h30m`, `15s`, `250ms` and the like.

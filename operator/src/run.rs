@@ -1,6 +1,38 @@
 //! `operator run`: wires caches, lease, node API and reconcile together and waits for the end of one.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwapOption;
+use crds::EdgeFunction;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::Components;
 use crate::cli::{LogFormat, RunArgs};
+use crate::dispatch::Dispatch;
+use crate::lease::{Election, Leadership, LeaseConfig, LeaseHandle};
+use crate::metrics::Metrics;
+use crate::node_api::{
+    Fleet, KubeReviewer, Leader, Meter, Server, Settings as NodeApiSettings, Tables, tls,
+};
+use crate::own_secret::{self, OwnSecret};
+use crate::queue::Queue;
+use crate::reconcile::{Projector, Reconciler, Reporter, SampleSource, Settings};
+use crate::resolve::Resolver;
+use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
+use crate::{admin, edge_nodes};
+
+/// Secrets that were asked for at start are waited for at most this long.
+const SECRETS: Duration = Duration::from_secs(5);
+/// A new leader lets nodes come back before it decides anything about them.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs until a signal or until a part that everything depends on has ended.
 ///
@@ -8,7 +40,408 @@ use crate::cli::{LogFormat, RunArgs};
 /// The API server cannot be configured, a port is taken, or the lease was lost.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     start_logging(args.log_format)?;
-    anyhow::bail!("run is not built yet")
+    let client = Client::try_default()
+        .await
+        .context("no way to reach the API server")?;
+    let stop = CancellationToken::new();
+    let metrics = Metrics::new().context("metrics")?;
+    let meter = Meter::new(metrics.registry()).context("metrics of the node API")?;
+    let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+
+    let caches = Caches::default();
+    let (changed, changes) = mpsc::unbounded_channel();
+    for watch in caches.watch(&client, &changed) {
+        parts.spawn(async move {
+            watch.await;
+            ("a watch", Ok(()))
+        });
+    }
+    let (secret_changed, secret_changes) = mpsc::unbounded_channel();
+    let secrets = Secrets::new(client.clone(), secret_changed);
+    let own = OwnSecret {
+        tls: tls::Store::default(),
+        hash_key: Arc::new(ArcSwapOption::empty()),
+    };
+    let tables = Tables::new();
+    let settings = node_api_settings(&args);
+    let fleet = Fleet::new(tables.clone(), settings.silence);
+    let projector = Projector::new(
+        caches.clone(),
+        secrets.clone(),
+        tables.clone(),
+        Arc::clone(&own.hash_key),
+    );
+    let dispatch = Dispatch {
+        caches: caches.clone(),
+        projector: projector.clone(),
+        queue: Queue::default(),
+    };
+
+    let identity = format!(
+        "{}/{}",
+        args.pod_name,
+        SocketAddr::new(
+            args.pod_ip.parse().context("--pod-ip")?,
+            args.node_api_addr.port()
+        )
+    );
+    let (election, lease) = Election::new(client.clone(), lease_config(&args, &identity));
+    let resolver = Arc::new(
+        Resolver::new(args.insecure_registries.clone()).context("TLS client for registries")?,
+    );
+    let (reporter, events) = Reporter::new(client.clone(), metrics.clone(), &args.pod_name);
+    let reconciler = Arc::new(Reconciler {
+        client: client.clone(),
+        caches: caches.clone(),
+        secrets: secrets.clone(),
+        resolver: Arc::clone(&resolver),
+        fleet: fleet.clone(),
+        projector: projector.clone(),
+        source: SampleSource::default(),
+        metrics: metrics.clone(),
+        queue: dispatch.queue.clone(),
+        reporter,
+        hash_key: Arc::clone(&own.hash_key),
+        settings: reconcile_settings(&args),
+        memories: Default::default(),
+        slots: Default::default(),
+    });
+
+    let serving = Arc::new(AtomicBool::new(false));
+    let server = Server {
+        settings,
+        tables: tables.clone(),
+        fleet: fleet.clone(),
+        tls: own.tls.clone(),
+        reviewer: Arc::new(KubeReviewer::new(client.clone())),
+        blobs: Arc::new(Components::new(caches.clone(), secrets.clone(), resolver)),
+        leader: leader_addresses(lease.leadership(), identity, &mut parts),
+        meter,
+    };
+
+    let ready = readiness(caches.clone(), own.clone(), Arc::clone(&serving));
+    let token = stop.clone();
+    parts.spawn(async move {
+        (
+            "the admin endpoint",
+            admin::run(args.admin_addr, metrics, ready, token)
+                .await
+                .map_err(Into::into),
+        )
+    });
+    let token = stop.clone();
+    parts.spawn(async move { ("the lease", election.run(token).await.map_err(Into::into)) });
+    let token = stop.clone();
+    parts.spawn(async move { ("the node API", server.run(token).await.map_err(Into::into)) });
+    parts.spawn(async move {
+        events.await;
+        ("the Events", Ok(()))
+    });
+    let (follower, fleet_changes) = (dispatch.clone(), fleet.subscribe());
+    parts.spawn(async move {
+        follower.follow_fleet(fleet_changes).await;
+        ("the fleet", Ok(()))
+    });
+    let start = Start {
+        client,
+        args_namespace: args.namespace.clone(),
+        caches,
+        secrets,
+        own,
+        tables,
+        fleet,
+        dispatch,
+        lease,
+        reconciler,
+        serving,
+    };
+    parts.spawn(async move { ("the reconciler", start.run(changes, secret_changes).await) });
+
+    let outcome = tokio::select! {
+        signal = signalled() => signal,
+        Some(ended) = parts.join_next() => match ended {
+            Ok((_, Err(error))) => Err(error),
+            Ok((part, Ok(()))) => Err(anyhow::anyhow!("{part} ended")),
+            Err(error) => Err(anyhow::anyhow!("a part failed: {error}")),
+        },
+    };
+    stop.cancel();
+    // Gives the lease back and lets streams say goodbye; whoever needs longer is cut.
+    let _ = tokio::time::timeout(Duration::from_secs(3), async {
+        while parts.join_next().await.is_some() {}
+    })
+    .await;
+    outcome
+}
+
+/// What happens in order: fill, project, serve, lead.
+struct Start {
+    client: Client,
+    args_namespace: String,
+    caches: Caches,
+    secrets: Secrets,
+    own: OwnSecret,
+    tables: Tables,
+    fleet: Fleet,
+    dispatch: Dispatch,
+    lease: LeaseHandle,
+    reconciler: Arc<Reconciler>,
+    serving: Arc<AtomicBool>,
+}
+
+impl Start {
+    async fn run(
+        self,
+        changes: mpsc::UnboundedReceiver<crate::watch::Changed>,
+        secret_changes: mpsc::UnboundedReceiver<ObjectKey>,
+    ) -> anyhow::Result<()> {
+        let own_key = ObjectKey::new(&self.args_namespace, own_secret::NAME);
+        let (own, secrets, watched) = (self.own.clone(), self.secrets.clone(), own_key.clone());
+        let (loaded, is_loaded) = watch::channel(false);
+        let everybody = self.dispatch.clone();
+        let load = move |changed: &ObjectKey| {
+            if *changed != watched {
+                return;
+            }
+            let SecretState::Present(secret) = secrets.get(&watched) else {
+                return;
+            };
+            match own.load(&secret) {
+                Ok(()) => {
+                    loaded.send_replace(true);
+                    everybody.projector.refresh_all();
+                    everybody.everything();
+                }
+                Err(error) => tracing::error!(%error, "the operator's own Secret cannot be used"),
+            }
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.dispatch.clone().follow_secrets(secret_changes, load));
+        let _ = self.secrets.get(&own_key);
+        self.caches.filled().await;
+        tracing::info!(
+            functions = self.caches.functions.len(),
+            nodes = self.caches.nodes.len(),
+            "caches are filled"
+        );
+        tasks.spawn(self.dispatch.clone().follow_caches(changes));
+        tokio::select! {
+            () = self.own_secret(&own_key, is_loaded.clone()) => {}
+            Some(ended) = tasks.join_next() => anyhow::bail!("a follower ended: {ended:?}"),
+        }
+        self.serve().await?;
+        tasks.spawn(lead(self));
+        match tasks.join_next().await {
+            Some(Err(error)) => Err(error.into()),
+            _ => anyhow::bail!("a follower ended"),
+        }
+    }
+
+    /// Waits for the operator's own Secret; the leader makes it.
+    async fn own_secret(&self, key: &ObjectKey, mut loaded: watch::Receiver<bool>) {
+        loop {
+            if *loaded.borrow_and_update() {
+                return;
+            }
+            let leads = self.lease.leadership().borrow().epoch.is_some();
+            if leads
+                && matches!(self.secrets.get(key), SecretState::Missing)
+                && let Err(error) = own_secret::create(&self.client, &key.namespace).await
+            {
+                tracing::error!(%error, "the operator's own Secret could not be made");
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(500), loaded.changed()).await;
+        }
+    }
+
+    /// Projects everything once, then opens the tables to the nodes.
+    async fn serve(&self) -> anyhow::Result<()> {
+        self.dispatch.projector.label_nodes(&mut Default::default());
+        self.dispatch.projector.refresh_all();
+        let known = async {
+            while !self.dispatch.projector.secrets_known() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(SECRETS, known).await.is_err() {
+            tracing::warn!(
+                "some Secrets are not known yet; their functions answer 503 until they are"
+            );
+        }
+        let functions: Api<EdgeFunction> = Api::all(self.client.clone());
+        let version = loop {
+            // Later than everything in the caches: deletions before it are not known here.
+            match crate::reconcile::api::call(functions.list(&ListParams::default().limit(1))).await
+            {
+                Ok(list) => {
+                    break list
+                        .metadata
+                        .resource_version
+                        .and_then(|version| version.parse().ok())
+                        .unwrap_or(0);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the API server gave no version; trying again")
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        self.tables.synced(version);
+        self.serving.store(true, Ordering::Release);
+        tracing::info!(version, functions = self.tables.len(), "serving nodes");
+        Ok(())
+    }
+}
+
+/// Whenever this replica leads: raise the epoch above everything that was used, then decide.
+async fn lead(start: Start) {
+    let mut leadership = start.lease.leadership();
+    loop {
+        let epoch = leadership.borrow_and_update().epoch;
+        start.reconciler.metrics.set_leading(epoch.is_some());
+        if epoch.is_some() {
+            tokio::time::sleep(SETTLE).await;
+            if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
+                tracing::info!(epoch, "deciding");
+                start.dispatch.everything();
+                let reconciler = &start.reconciler;
+                tokio::select! {
+                    () = Arc::clone(reconciler).work(epoch) => {}
+                    () = Arc::clone(reconciler).sweep_claims() => {}
+                    () = edge_nodes::keep(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
+                    () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
+                }
+            }
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Start {
+    /// The highest epoch that anything persisted or any node acts on.
+    fn highest_epoch(&self) -> u64 {
+        let persisted = self
+            .caches
+            .functions
+            .all()
+            .into_values()
+            .filter_map(|function| {
+                let status = function.status.as_ref()?;
+                let share = status
+                    .rollout
+                    .as_ref()
+                    .and_then(|rollout| rollout.pair.as_ref())
+                    .map_or(0, |pair| pair.epoch);
+                let accepted = status
+                    .accepted
+                    .as_ref()
+                    .and_then(|accepted| accepted.pair.as_ref())
+                    .map_or(0, |pair| pair.epoch);
+                Some(share.max(accepted))
+            });
+        persisted
+            .max()
+            .unwrap_or(0)
+            .max(self.fleet.max_epoch_seen())
+    }
+}
+
+async fn lost(mut leadership: watch::Receiver<Leadership>, epoch: u64) {
+    let _ = leadership
+        .wait_for(|current| current.epoch.is_none_or(|now| now < epoch))
+        .await;
+}
+
+/// The leader's address, as the node API's relay wants it.
+fn leader_addresses(
+    mut leadership: watch::Receiver<Leadership>,
+    identity: String,
+    parts: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
+) -> watch::Receiver<Option<Leader>> {
+    let (send, receive) = watch::channel(None);
+    parts.spawn(async move {
+        loop {
+            let leader = leadership
+                .borrow_and_update()
+                .holder
+                .as_ref()
+                .and_then(|holder| {
+                    let address = holder.rsplit_once('/')?.1.parse().ok()?;
+                    Some(Leader {
+                        address,
+                        is_self: *holder == identity,
+                    })
+                });
+            send.send_if_modified(|current| {
+                let changed = *current != leader;
+                *current = leader;
+                changed
+            });
+            if leadership.changed().await.is_err() {
+                return ("the lease's news", Ok(()));
+            }
+        }
+    });
+    receive
+}
+
+fn readiness(caches: Caches, own: OwnSecret, serving: Arc<AtomicBool>) -> admin::Readiness {
+    Arc::new(move || {
+        if !caches.are_filled() {
+            Some("the caches")
+        } else if !own.tls.is_loaded() {
+            Some("the Secret selvage-node-api")
+        } else if !serving.load(Ordering::Acquire) {
+            Some("the node tables")
+        } else {
+            None
+        }
+    })
+}
+
+fn node_api_settings(args: &RunArgs) -> NodeApiSettings {
+    let user = |account: &str| format!("system:serviceaccount:{}:{account}", args.namespace);
+    NodeApiSettings {
+        audience: args.token_audience.clone(),
+        shim_user: user(&args.shim_service_account),
+        operator_user: user(&args.operator_service_account),
+        operator_token: args.operator_token_file.clone(),
+        unsupervised_ttl: args.unsupervised_ttl,
+        ..NodeApiSettings::new(args.node_api_addr, &args.namespace)
+    }
+}
+
+fn reconcile_settings(args: &RunArgs) -> Settings {
+    Settings {
+        service_account: format!("{}:{}", args.namespace, args.operator_service_account),
+        unsupervised_ttl: args.unsupervised_ttl,
+        max_rollouts: args.max_rollouts,
+        scrape_interval: args.scrape_interval,
+    }
+}
+
+fn lease_config(args: &RunArgs, identity: &str) -> LeaseConfig {
+    LeaseConfig {
+        namespace: args.namespace.clone(),
+        name: args.lease_name.clone(),
+        identity: identity.to_owned(),
+        duration: args.lease_duration,
+        renew_deadline: args.renew_deadline,
+        retry_period: args.retry_period,
+    }
+}
+
+async fn signalled() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => result?,
+    }
+    tracing::info!("stopping");
+    Ok(())
 }
 
 fn start_logging(format: LogFormat) -> anyhow::Result<()> {

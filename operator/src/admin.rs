@@ -1,0 +1,64 @@
+//! The admin endpoints: is the process alive, has it seen the cluster, what has it counted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, serve};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Says what is not ready yet; nothing when all is.
+pub type Readiness = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
+#[derive(Clone)]
+struct Shared {
+    metrics: Metrics,
+    ready: Readiness,
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// The address cannot be bound, or accepting failed for good.
+pub async fn run(
+    address: SocketAddr,
+    metrics: Metrics,
+    ready: Readiness,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    let router = Router::new()
+        // Answering at all is the proof: the event loop turns. The world outside is no reason for a restart.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(Shared { metrics, ready });
+    serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    match (shared.ready)() {
+        None => "ok\n".into_response(),
+        Some(missing) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("waiting for {missing}\n"),
+        )
+            .into_response(),
+    }
+}
+
+async fn render(State(shared): State<Shared>) -> Response {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        shared.metrics.render(),
+    )
+        .into_response()
+}

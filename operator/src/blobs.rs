@@ -1,0 +1,132 @@
+//! The bytes of components that nodes cannot pull themselves: inline ones, and those behind a pull secret.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use crds::EdgeRevision;
+use futures::future::BoxFuture;
+
+use crate::node_api::{BlobError, BlobWanted, Blobs};
+use crate::resolve::{Credentials, Resolver, digest_of, parse_pull_secret};
+use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
+
+/// Bytes kept in memory, all components together.
+const KEPT: usize = 128 * 1024 * 1024;
+
+/// Finds components by their revisions.
+#[derive(Debug)]
+pub struct Components {
+    caches: Caches,
+    secrets: Secrets,
+    resolver: Arc<Resolver>,
+    kept: Mutex<VecDeque<(String, Bytes)>>,
+}
+
+impl Components {
+    /// Nothing is kept yet.
+    #[must_use]
+    pub fn new(caches: Caches, secrets: Secrets, resolver: Arc<Resolver>) -> Self {
+        Self {
+            caches,
+            secrets,
+            resolver,
+            kept: Mutex::default(),
+        }
+    }
+
+    async fn find(&self, wanted: BlobWanted) -> Result<Bytes, BlobError> {
+        if let Some(bytes) = self.kept(&wanted.digest) {
+            return Ok(bytes);
+        }
+        let mut last = None;
+        for function in &wanted.functions {
+            let revisions = self
+                .caches
+                .revisions
+                .in_namespace(&function.namespace, |revision| {
+                    revision.spec.function == *function.name
+                        && revision.spec.component_digest.as_deref() == Some(&wanted.digest)
+                });
+            for revision in revisions {
+                match self.of(&function.namespace, &revision).await {
+                    Ok(bytes) if digest_of(&bytes) == wanted.digest => {
+                        self.keep(&wanted.digest, &bytes);
+                        return Ok(bytes);
+                    }
+                    Ok(_) => last = Some("the registry gave other bytes".to_owned()),
+                    Err(why) => last = Some(why),
+                }
+            }
+        }
+        Err(last.map_or_else(
+            || BlobError::Missing {
+                digest: wanted.digest,
+                reason: "no revision refers to it".to_owned(),
+            },
+            BlobError::Unavailable,
+        ))
+    }
+
+    async fn of(&self, namespace: &str, revision: &EdgeRevision) -> Result<Bytes, String> {
+        if let Some(inline) = &revision.spec.inline {
+            return Ok(Bytes::copy_from_slice(&inline.0));
+        }
+        let repository = revision
+            .spec
+            .repository
+            .as_deref()
+            .ok_or("the revision names no repository")?;
+        let mut credentials = Credentials::default();
+        for secret in &revision.spec.image_pull_secrets {
+            let SecretState::Present(found) =
+                self.secrets.get(&ObjectKey::new(namespace, &secret.name))
+            else {
+                return Err(format!("the pull secret {:?} is not readable", secret.name));
+            };
+            let data = found
+                .data
+                .iter()
+                .flatten()
+                .map(|(name, value)| (name.clone(), value.0.clone()))
+                .collect();
+            credentials.merge(parse_pull_secret(
+                found.type_.as_deref().unwrap_or_default(),
+                &data,
+            )?);
+        }
+        let image = format!("{repository}@{}", revision.spec.digest);
+        self.resolver
+            .resolve(&image, &credentials)
+            .await
+            .map(|artifact| artifact.bytes)
+            .map_err(|error| error.to_string())
+    }
+
+    fn kept(&self, digest: &str) -> Option<Bytes> {
+        let mut kept = self.lock();
+        let at = kept.iter().position(|(known, _)| known == digest)?;
+        let entry = kept.remove(at)?;
+        let bytes = entry.1.clone();
+        kept.push_back(entry);
+        Some(bytes)
+    }
+
+    fn keep(&self, digest: &str, bytes: &Bytes) {
+        let mut kept = self.lock();
+        kept.push_back((digest.to_owned(), bytes.clone()));
+        while kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > KEPT && kept.len() > 1 {
+            kept.pop_front();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(String, Bytes)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Blobs for Components {
+    fn fetch(&self, wanted: BlobWanted) -> BoxFuture<'_, Result<Bytes, BlobError>> {
+        Box::pin(self.find(wanted))
+    }
+}

@@ -1,0 +1,218 @@
+//! One `EdgeNode` per node with a shim: written by the leader on change, and every ten minutes as a sign of life.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::conditions::{reasons, types};
+use crds::{
+    EdgeNode, EdgeNodeSpec, EdgeNodeStatus, FIELD_MANAGER, LABEL_MANAGED_BY, MANAGED_BY_VALUE,
+    NodeException, NodeFunctions,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+
+use crate::node_api::{Fleet, NodeView};
+use crate::reconcile::CallError;
+use crate::reconcile::api::call;
+use crate::watch::{Caches, ObjectKey};
+
+const PERIOD: Duration = Duration::from_secs(2);
+const CONTACT: i64 = 600;
+/// Writes in one period: 8 a second at five thousand nodes.
+const AT_ONCE: usize = 16;
+
+/// Keeps the objects in step with the fleet, for ever; run it on the leader.
+pub async fn keep(client: Client, caches: Caches, fleet: Fleet) {
+    let api: Api<EdgeNode> = Api::all(client);
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        if let Err(error) = pass(&api, &caches, &fleet).await {
+            tracing::warn!(%error, "node reports are late");
+        }
+    }
+}
+
+async fn pass(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Result<(), CallError> {
+    let now = Timestamp::now();
+    let mut writes = 0;
+    for node in fleet.nodes() {
+        let key = ObjectKey::new("", &node.name);
+        let Some(kube_node) = caches.nodes.get(&key) else {
+            continue;
+        };
+        let known = caches.edge_nodes.get(&key);
+        let old = known
+            .as_ref()
+            .and_then(|known| known.status.clone())
+            .unwrap_or_default();
+        let labels = kube_node.metadata.labels.clone().unwrap_or_default();
+        let new = status(&old, &node, &labels, now);
+        if known.is_some() && new == old {
+            continue;
+        }
+        writes += 1;
+        if writes > AT_ONCE {
+            return Ok(());
+        }
+        if known.is_none() {
+            create(api, &node.name).await?;
+        }
+        let patch = serde_json::json!({ "status": new });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match call(api.patch_status(&node.name, &params, &Patch::Merge(&patch))).await {
+            Ok(_) => {}
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for (key, _) in caches.edge_nodes.all() {
+        if caches.nodes.get(&key).is_none() && caches.nodes.is_filled() {
+            match call(api.delete(&key.name, &DeleteParams::default())).await {
+                Ok(_) => {}
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn create(api: &Api<EdgeNode>, name: &str) -> Result<(), CallError> {
+    let object = EdgeNode {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        spec: EdgeNodeSpec::default(),
+        status: None,
+    };
+    match call(api.create(&PostParams::default(), &object)).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_already_there() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn status(
+    old: &EdgeNodeStatus,
+    node: &NodeView,
+    labels: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> EdgeNodeStatus {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    // A live node's contact is rounded, so that it is written at most every ten minutes.
+    let contact =
+        Timestamp::from_second(node.last_contact.as_second().div_euclid(CONTACT) * CONTACT).ok();
+    let exceptions = node
+        .exceptions
+        .iter()
+        .take(8)
+        .map(|exception| NodeException {
+            namespace: exception
+                .function
+                .as_ref()
+                .map(|key| key.namespace.clone())
+                .unwrap_or_default(),
+            function: exception
+                .function
+                .as_ref()
+                .map(|key| key.name.clone())
+                .unwrap_or_default(),
+            revision: exception.revision.clone(),
+            reason: exception.reason.clone(),
+            message: some(&exception.message.chars().take(256).collect::<String>()),
+            since: i64::try_from(exception.since)
+                .ok()
+                .and_then(|since| Timestamp::from_millisecond(since).ok())
+                .map(whole_seconds),
+        });
+    let converged = node.functions_loaded + node.functions_failed >= node.functions_desired
+        && node.functions_failed == 0;
+    let conditions = vec![
+        condition(
+            old,
+            types::CONVERGED,
+            converged,
+            if converged {
+                "Converged"
+            } else {
+                reasons::LOADING
+            },
+            &format!(
+                "{} of {} functions are loaded, {} cannot be",
+                node.functions_loaded, node.functions_desired, node.functions_failed
+            ),
+            now,
+        ),
+        condition(
+            old,
+            types::READY,
+            node.live && node.ready,
+            match (node.live, node.ready) {
+                (true, true) => "Serving",
+                (true, false) => "NotReady",
+                (false, _) => "NoContact",
+            },
+            if node.live {
+                "the shim is connected"
+            } else {
+                "nothing was heard of the shim for more than 10 s"
+            },
+            now,
+        ),
+    ];
+    EdgeNodeStatus {
+        shim_version: some(&node.hello.shim_version),
+        wasmtime_version: some(&node.hello.wasmtime_version),
+        addresses: node.hello.addresses.iter().take(8).cloned().collect(),
+        region: labels.get("topology.kubernetes.io/region").cloned(),
+        zone: labels.get("topology.kubernetes.io/zone").cloned(),
+        capabilities: node.hello.capabilities.iter().take(64).cloned().collect(),
+        functions: Some(NodeFunctions {
+            desired: node.functions_desired,
+            loaded: node.functions_loaded,
+            failed: node.functions_failed,
+        }),
+        // It rises with every change anywhere in the cluster and would be a write for each.
+        table_version: None,
+        last_contact: contact.map(crate::persist::time),
+        exceptions: exceptions.collect(),
+        conditions,
+    }
+}
+
+fn whole_seconds(at: Timestamp) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
+    crate::persist::time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+fn condition(
+    old: &EdgeNodeStatus,
+    kind: &str,
+    good: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> Condition {
+    let status = if good { "True" } else { "False" };
+    let before = old
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind);
+    let since = before
+        .filter(|before| before.status == status)
+        .map(|before| before.last_transition_time.clone());
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: None,
+        last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
+    }
+}

@@ -1,0 +1,465 @@
+//! What the operator counts. One file knows the library; everybody else calls methods.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{
+    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::watch::ObjectKey;
+
+const SECONDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+const ROLLOUT_SECONDS: &[f64] = &[
+    10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0, 7200.0, 14_400.0, 86_400.0,
+];
+
+/// All of the operator's series. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    families: Arc<Families>,
+    per_function: Arc<Mutex<HashMap<ObjectKey, Vec<(usize, Vec<String>)>>>>,
+}
+
+struct Families {
+    functions: Vec<GaugeVec>,
+    rollouts: GaugeVec,
+    rollouts_total: IntCounterVec,
+    rollout_duration: HistogramVec,
+    rollback_seconds: HistogramVec,
+    looks: IntCounterVec,
+    verbs: IntCounterVec,
+    events_dropped: IntCounterVec,
+    reconcile_seconds: HistogramVec,
+    reconcile_failures: IntCounterVec,
+    status_writes: IntCounterVec,
+    resolves: IntCounterVec,
+    leading: IntGauge,
+    queue: IntGauge,
+    wait: CounterVec,
+}
+
+/// A gauge of one function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FunctionGauge {
+    /// 1 for the present state. Label `state`.
+    State,
+    /// 1. Labels `candidate`, `stable`, `strategy`.
+    Info,
+    /// 1/10,000. Label `wave`.
+    Weight,
+    /// From 0.
+    Step,
+    /// ln E. Labels `metric`, `side`.
+    LogE,
+    /// 0 to 1.
+    PassProgress,
+    /// Requests over the rollout. Label `arm`.
+    Requests,
+    /// Events over the rollout. Labels `arm`, `metric`.
+    Events,
+    /// φ. Label `metric`.
+    Dispersion,
+    /// 1, 0, −1. Label `check`.
+    CheckVerdict,
+    /// 1 while held. Label `reason`.
+    Hold,
+}
+
+const GAUGES: [(&str, &str, &[&str]); 11] = [
+    (
+        "selvage_rollout_state",
+        "1 for the state that the function's rollout is in.",
+        &["state"],
+    ),
+    (
+        "selvage_rollout_info",
+        "Who is on trial against whom.",
+        &["candidate", "stable", "strategy"],
+    ),
+    (
+        "selvage_rollout_weight",
+        "The candidate's share in 1/10,000.",
+        &["wave"],
+    ),
+    ("selvage_rollout_step", "Step of the plan, from 0.", &[]),
+    (
+        "selvage_rollout_log_e",
+        "Logarithm of the evidence of a sequential test.",
+        &["metric", "side"],
+    ),
+    (
+        "selvage_rollout_pass_progress",
+        "How far the step is, 0 to 1.",
+        &[],
+    ),
+    (
+        "selvage_rollout_requests",
+        "Requests that the rollout's tests counted.",
+        &["arm"],
+    ),
+    (
+        "selvage_rollout_events",
+        "Events among them.",
+        &["arm", "metric"],
+    ),
+    (
+        "selvage_rollout_dispersion",
+        "How much more than chance nodes differ.",
+        &["metric"],
+    ),
+    (
+        "selvage_rollout_check_verdict",
+        "1 good, 0 not enough, -1 bad.",
+        &["check"],
+    ),
+    (
+        "selvage_rollout_hold",
+        "1 while the share stays for this reason.",
+        &["reason"],
+    ),
+];
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers every family.
+    ///
+    /// # Errors
+    /// A family is declared wrongly, which the tests find.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        Ok(Self {
+            registry,
+            families: Arc::new(families),
+            per_function: Arc::default(),
+        })
+    }
+
+    /// For parts that count by themselves.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Everything in the text format.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        text
+    }
+
+    /// Replaces all gauges of one function: what is not in `values` any more goes.
+    pub fn set_function(&self, key: &ObjectKey, values: &[(FunctionGauge, Vec<&str>, f64)]) {
+        let mut kept = Vec::with_capacity(values.len());
+        for (gauge, labels, value) in values {
+            let all: Vec<&str> = [&*key.namespace, &*key.name]
+                .into_iter()
+                .chain(labels.iter().copied())
+                .collect();
+            let index = *gauge as usize;
+            let Some(family) = self.families.functions.get(index) else {
+                continue;
+            };
+            if let Ok(series) = family.get_metric_with_label_values(&all) {
+                series.set(*value);
+                kept.push((
+                    index,
+                    all.into_iter().map(ToOwned::to_owned).collect::<Vec<_>>(),
+                ));
+            }
+        }
+        let before = if kept.is_empty() {
+            self.lock().remove(key)
+        } else {
+            self.lock().insert(key.clone(), kept.clone())
+        };
+        for (index, labels) in before.unwrap_or_default() {
+            if !kept.contains(&(index, labels.clone()))
+                && let Some(family) = self.families.functions.get(index)
+            {
+                let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                // Gone already is as good.
+                let _ = family.remove_label_values(&labels);
+            }
+        }
+    }
+
+    /// How many rollouts are in a state.
+    pub fn set_rollouts(&self, state: &str, count: usize) {
+        self.families
+            .rollouts
+            .with_label_values(&[state])
+            .set(count as f64);
+    }
+
+    /// A rollout ended.
+    pub fn rollout_ended(&self, strategy: &str, outcome: &str, reason: &str, seconds: f64) {
+        self.families
+            .rollouts_total
+            .with_label_values(&[strategy, outcome, reason])
+            .inc();
+        self.families
+            .rollout_duration
+            .with_label_values(&[outcome])
+            .observe(seconds);
+    }
+
+    /// A rollback got to a stage: `decided`, `persisted`, `first_node`, `last_node`.
+    pub fn rollback_stage(&self, stage: &str, seconds: f64) {
+        self.families
+            .rollback_seconds
+            .with_label_values(&[stage])
+            .observe(seconds);
+    }
+
+    /// A look was taken.
+    pub fn looked(&self, result: &str, reason: &str) {
+        self.families
+            .looks
+            .with_label_values(&[result, reason])
+            .inc();
+    }
+
+    /// A verb was acted on or ignored.
+    pub fn verb(&self, verb: &str, result: &str) {
+        self.families.verbs.with_label_values(&[verb, result]).inc();
+    }
+
+    /// An Event was dropped because its queue was full or the API server refused it.
+    pub fn event_dropped(&self, reason: &str) {
+        self.families
+            .events_dropped
+            .with_label_values(&[reason])
+            .inc();
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, result: &str, seconds: f64) {
+        self.families
+            .reconcile_seconds
+            .with_label_values(&[result])
+            .observe(seconds);
+    }
+
+    /// A step of a reconcile failed.
+    pub fn reconcile_failed(&self, step: &str) {
+        self.families
+            .reconcile_failures
+            .with_label_values(&[step])
+            .inc();
+    }
+
+    /// A status was written, or the write was refused.
+    pub fn status_written(&self, result: &str) {
+        self.families
+            .status_writes
+            .with_label_values(&[result])
+            .inc();
+    }
+
+    /// An image was asked for.
+    pub fn resolved(&self, result: &str) {
+        self.families.resolves.with_label_values(&[result]).inc();
+    }
+
+    /// Whether this replica decides.
+    pub fn set_leading(&self, leading: bool) {
+        self.families.leading.set(i64::from(leading));
+    }
+
+    /// Functions that wait for their reconcile, and how long one waited.
+    pub fn waited(&self, waiting: usize, class: &str, seconds: f64) {
+        self.families
+            .queue
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.families
+            .wait
+            .with_label_values(&[class])
+            .inc_by(seconds.max(0.0));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Vec<(usize, Vec<String>)>>> {
+        self.per_function
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Families {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let mut functions = Vec::with_capacity(GAUGES.len());
+        for (name, help, labels) in GAUGES {
+            let labels: Vec<&str> = ["function_namespace", "function"]
+                .into_iter()
+                .chain(labels.iter().copied())
+                .collect();
+            let family = GaugeVec::new(Opts::new(name, help), &labels)?;
+            registry.register(Box::new(family.clone()))?;
+            functions.push(family);
+        }
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone())).map(|()| family)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], bounds: &[f64]| {
+            let family = HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(bounds.to_vec()),
+                labels,
+            )?;
+            registry.register(Box::new(family.clone())).map(|()| family)
+        };
+        let gauge = |name: &str, help: &str| {
+            let family = IntGauge::new(name, help)?;
+            registry.register(Box::new(family.clone())).map(|()| family)
+        };
+        let rollouts = GaugeVec::new(
+            Opts::new("selvage_rollouts", "Rollouts by state."),
+            &["state"],
+        )?;
+        registry.register(Box::new(rollouts.clone()))?;
+        let wait = CounterVec::new(
+            Opts::new(
+                "selvage_queue_wait_seconds_total",
+                "Time that functions waited for their reconcile.",
+            ),
+            &["class"],
+        )?;
+        registry.register(Box::new(wait.clone()))?;
+        Ok(Self {
+            functions,
+            rollouts,
+            wait,
+            rollouts_total: counter(
+                "selvage_rollouts_total",
+                "Rollouts that ended.",
+                &["strategy", "outcome", "reason"],
+            )?,
+            rollout_duration: histogram(
+                "selvage_rollout_duration_seconds",
+                "From start to end.",
+                &["outcome"],
+                ROLLOUT_SECONDS,
+            )?,
+            rollback_seconds: histogram(
+                "selvage_rollback_seconds",
+                "From the look that decided.",
+                &["stage"],
+                SECONDS,
+            )?,
+            looks: counter(
+                "selvage_looks_total",
+                "Looks of the sequential tests.",
+                &["result", "reason"],
+            )?,
+            verbs: counter(
+                "selvage_verbs_total",
+                "Verbs that people wrote.",
+                &["verb", "result"],
+            )?,
+            events_dropped: counter(
+                "selvage_events_dropped_total",
+                "Events that were not recorded.",
+                &["reason"],
+            )?,
+            reconcile_seconds: histogram(
+                "selvage_reconcile_seconds",
+                "Time of one reconcile.",
+                &["result"],
+                SECONDS,
+            )?,
+            reconcile_failures: counter(
+                "selvage_reconcile_failures_total",
+                "Reconciles that a step ended.",
+                &["step"],
+            )?,
+            status_writes: counter(
+                "selvage_status_writes_total",
+                "Writes of function status.",
+                &["result"],
+            )?,
+            resolves: counter(
+                "selvage_resolves_total",
+                "Images that a registry was asked for.",
+                &["result"],
+            )?,
+            leading: gauge("selvage_leading", "1 while this replica decides.")?,
+            queue: gauge(
+                "selvage_queue_length",
+                "Functions that wait for their reconcile.",
+            )?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render()).unwrap()
+    }
+
+    #[test]
+    fn series_of_a_function_go_with_what_they_say() {
+        let metrics = Metrics::new().unwrap();
+        let key = ObjectKey::new("shop", "checkout");
+        metrics.set_function(
+            &key,
+            &[
+                (FunctionGauge::State, vec!["Loading"], 1.0),
+                (FunctionGauge::Weight, vec![""], 0.0),
+            ],
+        );
+        metrics.set_function(
+            &key,
+            &[
+                (FunctionGauge::State, vec!["Stepping"], 1.0),
+                (FunctionGauge::Step, vec![], 2.0),
+            ],
+        );
+        let now = text(&metrics);
+        assert!(now.contains(r#"selvage_rollout_state{function="checkout",function_namespace="shop",state="Stepping"} 1"#));
+        assert!(
+            !now.contains("Loading") && !now.contains("selvage_rollout_weight{"),
+            "{now}"
+        );
+        metrics.set_function(&key, &[]);
+        assert!(!text(&metrics).contains("checkout"));
+    }
+
+    #[test]
+    fn every_gauge_takes_its_own_labels() {
+        let metrics = Metrics::new().unwrap();
+        let key = ObjectKey::new("a", "b");
+        let all = [
+            (FunctionGauge::State, vec!["Idle"], 1.0),
+            (FunctionGauge::Info, vec!["c", "s", "Canary"], 1.0),
+            (FunctionGauge::Weight, vec![""], 1.0),
+            (FunctionGauge::Step, vec![], 1.0),
+            (FunctionGauge::LogE, vec!["errors", "rollback"], 1.0),
+            (FunctionGauge::PassProgress, vec![], 1.0),
+            (FunctionGauge::Requests, vec!["stable"], 1.0),
+            (FunctionGauge::Events, vec!["stable", "errors"], 1.0),
+            (FunctionGauge::Dispersion, vec!["errors"], 1.0),
+            (FunctionGauge::CheckVerdict, vec!["errors"], 1.0),
+            (FunctionGauge::Hold, vec!["Brake"], 1.0),
+        ];
+        metrics.set_function(&key, &all);
+        assert_eq!(text(&metrics).matches(r#"function="b""#).count(), all.len());
+    }
+}

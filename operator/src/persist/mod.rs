@@ -1,0 +1,131 @@
+//! The rollout state in `status`: once for people, field by field, and once as the record that is read back.
+//!
+//! Only the record is read. What a person changes in the other fields is overwritten and moves nothing. A
+//! record that is missing or cannot be read means that the state was lost, and the core recovers from that:
+//! stable from the newest promoted revision, nothing on trial, held.
+
+mod readable;
+
+use crds::rollout::RolloutStatus;
+use crds::{EdgeFunctionStatus, EdgeRevision};
+use operator_core::function::Revision;
+use operator_core::rollout::{Figures, RolloutState};
+use serde::{Deserialize, Serialize};
+
+pub use readable::{history, micro, rollout, time};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Record<S> {
+    v: u32,
+    state: S,
+}
+
+/// Why a record could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// There is none.
+    #[error("status holds no record of the rollout")]
+    Absent,
+    /// It was written by another version.
+    #[error("the record has version {0}")]
+    Version(u32),
+    /// It is not what was written.
+    #[error("the record cannot be read: {0}")]
+    Damaged(String),
+}
+
+/// The record as text.
+///
+/// # Errors
+/// The state holds something that has no text form.
+pub fn encode(state: &RolloutState) -> Result<String, serde_json::Error> {
+    let mut state = state.clone();
+    if let Some(figures) = &mut state.figures {
+        finite(figures);
+    }
+    serde_json::to_string(&Record { v: VERSION, state })
+}
+
+/// The state of a status.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> {
+    let record = status
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.record.as_deref())
+        .ok_or(RecordError::Absent)?;
+    let damaged = |error: serde_json::Error| RecordError::Damaged(error.to_string());
+    let Record { v, .. } =
+        serde_json::from_str::<Record<serde::de::IgnoredAny>>(record).map_err(damaged)?;
+    if v != VERSION {
+        return Err(RecordError::Version(v));
+    }
+    serde_json::from_str::<Record<RolloutState>>(record)
+        .map(|record| record.state)
+        .map_err(damaged)
+}
+
+/// Whether a status was ever written by an operator for this function.
+#[must_use]
+pub fn is_blank(status: Option<&EdgeFunctionStatus>) -> bool {
+    status.is_none_or(|status| {
+        status
+            .rollout
+            .as_ref()
+            .is_none_or(|rollout| *rollout == RolloutStatus::default())
+            && status.stable.is_none()
+    })
+}
+
+/// Of a function's revisions the one that was promoted last.
+#[must_use]
+pub fn last_promoted<'a>(revisions: impl Iterator<Item = &'a EdgeRevision>) -> Option<Revision> {
+    revisions
+        .filter_map(|revision| {
+            let at = revision.status.as_ref()?.promoted_at.as_ref()?.0;
+            Some((at, revision.spec.number, revision))
+        })
+        .max_by_key(|(at, number, _)| (*at, *number))
+        .map(|(_, _, revision)| Revision {
+            name: revision.metadata.name.clone().unwrap_or_default(),
+            digest: revision.spec.digest.clone(),
+        })
+}
+
+/// JSON has no infinities; figures for people do not need them.
+fn finite(figures: &mut Figures) {
+    let fix = |value: &mut f64| {
+        if !value.is_finite() {
+            *value = if *value > 0.0 {
+                f64::MAX
+            } else if *value < 0.0 {
+                f64::MIN
+            } else {
+                0.0
+            };
+        }
+    };
+    for metric in &mut figures.metrics {
+        fix(&mut metric.ln_e);
+        fix(&mut metric.p);
+        fix(&mut metric.tolerance);
+        fix(&mut metric.dispersion);
+        fix(&mut metric.share);
+        if let Some((candidate, stable)) = &mut metric.observed {
+            fix(candidate);
+            fix(stable);
+        }
+    }
+    fix(&mut figures.pass.progress);
+    if let Some(coverage) = &mut figures.coverage {
+        fix(coverage);
+    }
+    if let Some(decisive) = &mut figures.decisive {
+        fix(&mut decisive.ln_e);
+        fix(&mut decisive.ln_limit);
+    }
+}

@@ -1,0 +1,345 @@
+//! The rollout state field by field, for people. Nothing reads these fields back.
+
+use crds::function::{HistoryEntry, Outcome, Pair};
+use crds::rollout::{self as api, Evidence, RolloutStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use operator_core::rollout::{
+    self as core, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan, PlanKind,
+    Rollout, RolloutState, StepRecord, StepWeight, Strategy, VerbResult, Weight,
+};
+
+const MESSAGE: usize = 1000;
+
+/// A moment with the resolution of a second, as Kubernetes prints most.
+#[must_use]
+pub fn time(at: Timestamp) -> Time {
+    Time(at)
+}
+
+/// A moment with microseconds.
+#[must_use]
+pub fn micro(at: Timestamp) -> MicroTime {
+    MicroTime(at)
+}
+
+/// `status.rollout`, without the record.
+#[must_use]
+pub fn rollout(state: &RolloutState) -> RolloutStatus {
+    let running = state.rollout.as_ref();
+    let flags = running.map(|rollout| &rollout.flags);
+    RolloutStatus {
+        state: word(api::State::ALL, state.state.as_str(), api::State::as_str),
+        paused: flags
+            .and_then(|flags| flags.paused.as_ref())
+            .map(|paused| api::Paused {
+                since: micro(paused.since),
+                by: some(&paused.by),
+                reason: some(&paused.reason),
+            }),
+        hold: flags
+            .and_then(|flags| flags.hold.as_ref())
+            .map(|hold| api::Hold {
+                reason: hold.reason.as_str().to_owned(),
+                since: micro(hold.since),
+                until: None,
+                message: some(&hold.message),
+            }),
+        waiting_for: flags
+            .map(|flags| flags.waiting_for.as_slice())
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|waiting| {
+                word(
+                    api::WaitingFor::ALL,
+                    waiting.as_str(),
+                    api::WaitingFor::as_str,
+                )
+            })
+            .collect(),
+        previous: state.previous.as_ref().map(|previous| api::Previous {
+            revision: previous.revision.name.clone(),
+            until: micro(previous.until),
+        }),
+        pair: Some(Pair {
+            epoch: state.pair.epoch,
+            serial: state.pair.serial,
+        }),
+        attempt: running.map(|rollout| rollout.attempt),
+        plan: running.map(|rollout| plan(&rollout.plan)),
+        step: running.map(|rollout| u32::try_from(rollout.step).unwrap_or(u32::MAX)),
+        wave: None,
+        weight: running.map(|rollout| percent(exposed(state, rollout))),
+        weights: Vec::new(),
+        started_at: running.map(|rollout| micro(rollout.started_at)),
+        step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
+        stopped_for: None,
+        stopped_since: None,
+        approved: running.map(approved).unwrap_or_default(),
+        rejected: state.rejected.as_ref().map(|rejected| api::Rejected {
+            revision: rejected.revision.name.clone(),
+            reason: rejected.reason.clone(),
+            at: micro(rejected.at),
+        }),
+        verbs: state.verbs.iter().map(verb).collect(),
+        brakes: running
+            .map(|rollout| rollout.brakes)
+            .filter(|brakes| *brakes > 0),
+        superseded: Some(state.superseded).filter(|count| *count > 0),
+        evidence: state
+            .figures
+            .as_ref()
+            .map(|figures| evidence(figures, &state.steps)),
+        record: None,
+    }
+}
+
+/// `status.history`.
+#[must_use]
+pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
+    let entry = |entry: &core::HistoryEntry| HistoryEntry {
+        revision: entry.revision.name.clone(),
+        digest: some(&entry.revision.digest),
+        attempt: entry.attempt,
+        outcome: word(Outcome::ALL, entry.outcome.as_str(), Outcome::as_str)
+            .unwrap_or(Outcome::Withdrawn),
+        reason: some(&entry.reason),
+        started_at: Some(micro(entry.started_at)),
+        finished_at: Some(micro(entry.finished_at)),
+        final_weight: Some(entry.final_weight.parts()),
+        by: entry.by.as_deref().and_then(some),
+        message: some(&entry.message),
+    };
+    state.history.iter().take(10).map(entry).collect()
+}
+
+/// The share that nodes give the candidate now.
+fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
+    if state.stable.is_none() {
+        Weight::FULL
+    } else if state.state.is_exposed() {
+        rollout.weight
+    } else {
+        Weight::ZERO
+    }
+}
+
+fn plan(plan: &Plan) -> api::PlanStatus {
+    let steps = plan
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(index, step)| api::PlanStep {
+            weight: match step.weight {
+                StepWeight::Fixed(weight) => weight.parts(),
+                StepWeight::Auto => plan.weight(index).parts(),
+            },
+            advance: Some(match step.advance {
+                Advance::Evidence => api::Advance::Evidence,
+                Advance::Time => api::Advance::Time,
+            }),
+            min_duration: Some(span(step.min_duration)),
+            min_requests: u32::try_from(step.min_requests)
+                .ok()
+                .filter(|least| *least > 0),
+            deadline: Some(span(step.deadline)),
+            on_deadline: Some(match step.on_deadline {
+                Fallback::Hold => api::OnDeadline::Hold,
+                Fallback::Rollback => api::OnDeadline::Rollback,
+            }),
+            gates: step.gates.clone(),
+        });
+    api::PlanStatus {
+        kind: Some(match plan.kind {
+            PlanKind::First => api::PlanKind::First,
+            PlanKind::Full => api::PlanKind::Rollout,
+            PlanKind::Revert => api::PlanKind::Revert,
+        }),
+        strategy: Some(match plan.strategy {
+            Strategy::Canary => api::Strategy::Canary,
+            Strategy::AllAtOnce => api::Strategy::AllAtOnce,
+        }),
+        policy: None,
+        steps: steps.collect(),
+        bake: Some(span(plan.bake.duration)),
+        holdback: match plan.bake.holdback {
+            Holdback::Fixed(weight) => Some(weight.parts()),
+            Holdback::Auto => None,
+        },
+        frozen: None,
+    }
+}
+
+fn approved(rollout: &Rollout) -> Vec<api::ApprovedGate> {
+    let gate = |name: &String| {
+        let (gate, step) = name
+            .split_once("/step-")
+            .map_or((name.as_str(), None), |(gate, step)| {
+                (gate, step.parse().ok())
+            });
+        api::ApprovedGate {
+            gate: gate.to_owned(),
+            step,
+            at: None,
+            by: None,
+        }
+    };
+    rollout.approved.iter().map(gate).collect()
+}
+
+fn verb(record: &core::VerbRecord) -> api::VerbRecord {
+    let (result, message) = match &record.result {
+        VerbResult::Done => (api::VerbResult::Done, None),
+        VerbResult::Ignored(why) => (api::VerbResult::Ignored, some(why)),
+    };
+    api::VerbRecord {
+        verb: record.verb.as_str().to_owned(),
+        value: record.value.clone(),
+        attempt: None,
+        at: micro(record.at),
+        by: some(&record.by),
+        result,
+        message,
+    }
+}
+
+fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
+    let sources = [
+        api::EvidenceSource::Prometheus,
+        api::EvidenceSource::InBand,
+        api::EvidenceSource::Both,
+    ];
+    Evidence {
+        looks: Some(figures.looks),
+        looked_at: figures.looked_at.map(micro),
+        source: sources
+            .into_iter()
+            .find(|source| source.as_str() == figures.source),
+        coverage: figures.coverage.map(decimal),
+        candidate: Some(arm(figures.candidate)),
+        stable: Some(arm(figures.stable)),
+        steps: steps.iter().map(step).collect(),
+        metrics: figures
+            .metrics
+            .iter()
+            .map(|metric| api::MetricEvidence {
+                name: metric.name.clone(),
+                e: Some(decimal(metric.ln_e.min(690.0).exp())),
+                p: Some(decimal(metric.p)),
+                tolerance: Some(decimal(metric.tolerance)),
+                observed: metric.observed.map(|(candidate, stable)| api::Observed {
+                    candidate: Some(decimal(candidate)),
+                    stable: Some(decimal(stable)),
+                }),
+                bound: metric.bound.map(span),
+                dispersion: Some(decimal(metric.dispersion)),
+                share: Some(decimal(metric.share)),
+            })
+            .collect(),
+        pass: Some(api::PassProgress {
+            progress: Some(decimal(figures.pass.progress)),
+            limiting: figures.pass.limiting.clone(),
+            need_requests: figures.pass.need_requests,
+            eta_seconds: figures.pass.eta.map(|eta| eta.as_secs()),
+        }),
+        power: figures
+            .power
+            .iter()
+            .map(|power| api::Power {
+                increase: decimal(power.increase),
+                requests50: Some(power.requests_50),
+                requests95: Some(power.requests_95),
+            })
+            .collect(),
+        decisive: figures.decisive.as_ref().map(decisive),
+        checks: Vec::new(),
+        state: None,
+    }
+}
+
+fn step(step: &StepRecord) -> api::StepEvidence {
+    let requests = |requests| {
+        Some(api::ArmCounts {
+            requests,
+            ..api::ArmCounts::default()
+        })
+    };
+    api::StepEvidence {
+        weight: step.weight.parts(),
+        started_at: Some(micro(step.started_at)),
+        finished_at: step.ended_at.map(micro),
+        candidate: requests(step.requests.0),
+        stable: requests(step.requests.1),
+        passed_by: step.passed_by.and_then(|by| match by {
+            PassedBy::Evidence => Some(api::PassedBy::Evidence),
+            PassedBy::Time => Some(api::PassedBy::Time),
+            PassedBy::Verb => Some(api::PassedBy::Verb),
+            PassedBy::Lowered => None,
+        }),
+    }
+}
+
+fn decisive(decisive: &Decisive) -> api::Decisive {
+    let of = |(requests, events): (u64, u64)| Some(format!("{events} of {requests}"));
+    api::Decisive {
+        metric: decisive.metric.clone(),
+        look: Some(decisive.look),
+        at: Some(micro(decisive.at)),
+        e: Some(decimal(decisive.ln_e.min(690.0).exp())),
+        candidate: of(decisive.candidate),
+        stable: of(decisive.stable),
+    }
+}
+
+fn arm(sums: core::ArmSums) -> api::ArmCounts {
+    api::ArmCounts {
+        requests: sums.requests,
+        errors: sums.errors,
+        client_errors: sums.client_errors,
+    }
+}
+
+fn word<T: Copy>(all: &[T], text: &str, as_str: impl Fn(T) -> &'static str) -> Option<T> {
+    all.iter().copied().find(|word| as_str(*word) == text)
+}
+
+/// At most four significant decimals, never an exponent where a person would not expect one.
+fn decimal(value: f64) -> String {
+    if !value.is_finite() {
+        return "0".to_owned();
+    }
+    let size = value.abs();
+    if size != 0.0 && !(1e-4..1e6).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn percent(weight: Weight) -> String {
+    weight.to_string().replace(' ', "")
+}
+
+fn span(duration: std::time::Duration) -> String {
+    crds::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.chars().take(MESSAGE).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_those_a_person_writes() {
+        let texts = [0.0, 1.0, 0.5, 0.0012, 0.00001, 236.04, 1e9, f64::INFINITY].map(decimal);
+        assert_eq!(
+            texts,
+            [
+                "0", "1", "0.5", "0.0012", "1.00e-5", "236.04", "1.00e9", "0"
+            ]
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! Which function is reconciled next: those with a candidate in traffic first, the rest fair by namespace, each
+//! at most once at a time, and all timers in one place.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::watch::ObjectKey;
+
+/// How soon a function must be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Its candidate gets requests: a rollback may be due.
+    Urgent,
+    /// Everything else.
+    Normal,
+}
+
+/// The queue; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Queue(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    work: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    urgent: VecDeque<ObjectKey>,
+    normal: BTreeMap<Arc<str>, VecDeque<ObjectKey>>,
+    /// Namespace that was served last.
+    turn: Option<Arc<str>>,
+    timers: BTreeSet<(Instant, ObjectKey)>,
+    known: HashMap<ObjectKey, Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    urgent: bool,
+    queued: Option<Instant>,
+    running: bool,
+    /// Something changed while it ran.
+    again: bool,
+    timer: Option<Instant>,
+}
+
+/// A function whose turn it is. Give it back with [`Queue::done`].
+#[derive(Debug)]
+pub struct Turn {
+    /// Which.
+    pub key: ObjectKey,
+    /// How long it waited, seconds.
+    pub waited: f64,
+    /// Others that still wait.
+    pub waiting: usize,
+    /// Its class.
+    pub class: Class,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Something about the function changed: look at it as soon as possible.
+    pub fn push(&self, key: &ObjectKey) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        if inner.enqueue(key, now) {
+            drop(inner);
+            self.0.work.notify_one();
+        }
+    }
+
+    /// Waits for the next function. With `urgent_only`, for one with a candidate in traffic.
+    pub async fn take(&self, urgent_only: bool) -> Turn {
+        loop {
+            let notified = self.0.work.notified();
+            let (turn, next_timer) = {
+                let mut inner = self.lock();
+                let now = Instant::now();
+                inner.ripen(now);
+                let turn = inner.pop(urgent_only, now);
+                let more = !inner.urgent.is_empty() || !inner.normal.is_empty();
+                if turn.is_some() && more {
+                    // One notification may have stood for several functions.
+                    self.0.work.notify_one();
+                }
+                (turn, inner.timers.first().map(|(at, _)| *at))
+            };
+            if let Some(turn) = turn {
+                return turn;
+            }
+            match next_timer {
+                Some(at) => tokio::select! {
+                    () = notified => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => notified.await,
+            }
+            if urgent_only {
+                // The news may be for the others.
+                self.0.work.notify_one();
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The function's reconcile ended; look again at `wake` at the latest.
+    pub fn done(&self, key: &ObjectKey, class: Class, wake: Option<Instant>) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        inner.set_timer(key, wake);
+        let slot = inner.known.entry(key.clone()).or_default();
+        slot.running = false;
+        slot.urgent = class == Class::Urgent;
+        let again = std::mem::take(&mut slot.again);
+        if again {
+            inner.enqueue(key, now);
+        } else if wake.is_none() {
+            inner.known.remove(key);
+        }
+        drop(inner);
+        self.0.work.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Whether it was not waiting yet.
+    fn enqueue(&mut self, key: &ObjectKey, now: Instant) -> bool {
+        let slot = self.known.entry(key.clone()).or_default();
+        if slot.running {
+            slot.again = true;
+            return false;
+        }
+        if slot.queued.is_some() {
+            return false;
+        }
+        slot.queued = Some(now);
+        if slot.urgent {
+            self.urgent.push_back(key.clone());
+        } else {
+            self.normal
+                .entry(Arc::clone(&key.namespace))
+                .or_default()
+                .push_back(key.clone());
+        }
+        true
+    }
+
+    fn ripen(&mut self, now: Instant) {
+        while let Some((at, key)) = self.timers.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.set_timer(&key, None);
+            self.enqueue(&key, now);
+        }
+    }
+
+    fn set_timer(&mut self, key: &ObjectKey, at: Option<Instant>) {
+        let slot = self.known.entry(key.clone()).or_default();
+        if let Some(old) = std::mem::replace(&mut slot.timer, at) {
+            self.timers.remove(&(old, key.clone()));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, key.clone()));
+        }
+    }
+
+    fn pop(&mut self, urgent_only: bool, now: Instant) -> Option<Turn> {
+        let (key, class) = match self.urgent.pop_front() {
+            Some(key) => (key, Class::Urgent),
+            None if urgent_only => return None,
+            None => (self.pop_normal()?, Class::Normal),
+        };
+        let waiting = self.urgent.len() + self.normal.values().map(VecDeque::len).sum::<usize>();
+        let slot = self.known.entry(key.clone()).or_default();
+        slot.running = true;
+        let since = slot.queued.take().unwrap_or(now);
+        Some(Turn {
+            key,
+            class,
+            waiting,
+            waited: now.duration_since(since).as_secs_f64(),
+        })
+    }
+
+    /// The next namespace after the one that was served last.
+    fn pop_normal(&mut self) -> Option<ObjectKey> {
+        let after = self.turn.take();
+        let next = after
+            .and_then(|turn| {
+                let range = (std::ops::Bound::Excluded(turn), std::ops::Bound::Unbounded);
+                self.normal
+                    .range::<Arc<str>, _>(range)
+                    .next()
+                    .map(|(name, _)| Arc::clone(name))
+            })
+            .or_else(|| self.normal.keys().next().cloned())?;
+        let waiting = self.normal.get_mut(&next)?;
+        let key = waiting.pop_front();
+        if waiting.is_empty() {
+            self.normal.remove(&next);
+        }
+        self.turn = Some(next);
+        key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn key(namespace: &str, name: &str) -> ObjectKey {
+        ObjectKey::new(namespace, name)
+    }
+
+    async fn names(queue: &Queue, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        for _ in 0..count {
+            names.push(queue.take(false).await.key.to_string());
+        }
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_take_turns_and_traffic_goes_first() {
+        let queue = Queue::default();
+        for n in 0..3 {
+            queue.push(&key("loud", &n.to_string()));
+        }
+        queue.push(&key("quiet", "a"));
+        queue.push(&key("hot", "x"));
+        queue.take(false).await;
+        queue.done(
+            &key("hot", "x"),
+            Class::Urgent,
+            Some(Instant::now() + Duration::from_secs(9)),
+        );
+        queue.push(&key("hot", "x"));
+        assert_eq!(
+            names(&queue, 4).await,
+            ["hot/x", "loud/0", "quiet/a", "loud/1"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_at_a_time_and_news_during_a_turn_is_another_turn() {
+        let queue = Queue::default();
+        queue.push(&key("a", "f"));
+        queue.push(&key("a", "f"));
+        let turn = queue.take(false).await;
+        queue.push(&key("a", "f"));
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), queue.take(false))
+                .await
+                .is_err()
+        );
+        queue.done(&turn.key, Class::Normal, None);
+        assert_eq!(queue.take(false).await.key, turn.key);
+        queue.done(&turn.key, Class::Normal, None);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), queue.take(false))
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_fires_once_and_the_newest_counts() {
+        let queue = Queue::default();
+        let start = Instant::now();
+        queue.push(&key("a", "f"));
+        let turn = queue.take(false).await;
+        queue.done(
+            &turn.key,
+            Class::Normal,
+            Some(start + Duration::from_secs(60)),
+        );
+        queue.push(&key("a", "f"));
+        let turn = queue.take(false).await;
+        queue.done(
+            &turn.key,
+            Class::Normal,
+            Some(start + Duration::from_secs(5)),
+        );
+        queue.take(false).await;
+        assert_eq!(Instant::now() - start, Duration::from_secs(5));
+    }
+}

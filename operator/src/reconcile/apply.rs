@@ -1,0 +1,242 @@
+//! Step 6 of a reconcile: owned objects follow the persisted state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crds::conditions::types;
+use crds::{EdgeRevision, EdgeRevisionStatus, FIELD_MANAGER, RevisionNodes};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use operator_core::rollout::{NodesView, RolloutState};
+
+use super::Reconciler;
+use super::api::{self, CallError};
+use crate::watch::ObjectKey;
+
+impl Reconciler {
+    /// Creates a revision; one that exists is as good, its name is its content.
+    pub(super) async fn create_revision(
+        &self,
+        key: &ObjectKey,
+        revision: &EdgeRevision,
+    ) -> Result<bool, CallError> {
+        let api: Api<EdgeRevision> = Api::namespaced(self.client.clone(), &key.namespace);
+        match api::call(api.create(&PostParams::default(), revision)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_already_there() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings revisions in line with what was persisted: who was promoted when, how far nodes are, which are
+    /// old enough to go. Failures are told and made up for by the next transition.
+    pub(super) async fn apply(
+        &self,
+        key: &ObjectKey,
+        state: &RolloutState,
+        view: &NodesView,
+        revisions: &[Arc<EdgeRevision>],
+        keep: usize,
+        now: Timestamp,
+    ) -> Result<(), CallError> {
+        let api: Api<EdgeRevision> = Api::namespaced(self.client.clone(), &key.namespace);
+        let stable = state.stable.as_ref();
+        let candidate = state
+            .rollout
+            .as_ref()
+            .map(|rollout| &rollout.candidate.revision.name);
+        for revision in revisions {
+            let name = revision.metadata.name.as_deref().unwrap_or_default();
+            let promoted = stable
+                .filter(|stable| stable.revision.name == name)
+                .map(|stable| stable.since);
+            if promoted.is_none() && candidate.is_none_or(|candidate| candidate != name) {
+                continue;
+            }
+            let old = revision.status.clone().unwrap_or_default();
+            let new = status(&old, promoted, view, name, now);
+            let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
+            let (Ok(old), Ok(new)) = (old, new) else {
+                continue;
+            };
+            let Some(change) = super::status::merge_patch(&old, &new) else {
+                continue;
+            };
+            let patch = serde_json::json!({ "status": change });
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            match api::call(api.patch_status(name, &params, &Patch::Merge(&patch))).await {
+                Ok(_) => {}
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for old in garbage(state, revisions, keep) {
+            let name = old.metadata.name.as_deref().unwrap_or_default();
+            let preconditions = Some(Preconditions {
+                uid: old.metadata.uid.clone(),
+                resource_version: None,
+            });
+            let params = DeleteParams {
+                preconditions,
+                ..DeleteParams::default()
+            };
+            match api::call(api.delete(name, &params)).await {
+                Ok(_) => {
+                    tracing::info!(function = %key, revision = name, "removed an old revision")
+                }
+                Err(error) if error.is_gone() || error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The revision's status; a moment of promotion is never taken back.
+fn status(
+    old: &EdgeRevisionStatus,
+    promoted: Option<Timestamp>,
+    view: &NodesView,
+    name: &str,
+    now: Timestamp,
+) -> EdgeRevisionStatus {
+    let seen = view.of(name);
+    let loaded = view.live > 0 && seen.loaded >= view.live;
+    let status = if loaded { "True" } else { "False" };
+    let before = old
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == types::LOADED);
+    let since = before
+        .filter(|before| before.status == status)
+        .map(|before| before.last_transition_time.clone());
+    let condition = Condition {
+        type_: types::LOADED.to_owned(),
+        status: status.to_owned(),
+        reason: if loaded { "Loaded" } else { "Loading" }.to_owned(),
+        message: format!(
+            "{} of {} live nodes have it loaded, {} cannot",
+            seen.loaded, view.live, seen.failed
+        ),
+        observed_generation: None,
+        last_transition_time: since.unwrap_or_else(|| crate::persist::time(now)),
+    };
+    let at = promoted.map(crate::persist::time).filter(|at| {
+        old.promoted_at
+            .as_ref()
+            .is_none_or(|old| old.0.as_second() < at.0.as_second())
+    });
+    EdgeRevisionStatus {
+        promoted_at: at.or_else(|| old.promoted_at.clone()),
+        nodes: Some(RevisionNodes {
+            loaded: seen.loaded,
+            failed: seen.failed,
+        }),
+        conditions: vec![condition],
+    }
+}
+
+/// Revisions beyond the limit, oldest first; never one that a state may still name.
+fn garbage<'a>(
+    state: &RolloutState,
+    revisions: &'a [Arc<EdgeRevision>],
+    keep: usize,
+) -> Vec<&'a Arc<EdgeRevision>> {
+    let named: BTreeSet<&str> = [
+        state
+            .stable
+            .as_ref()
+            .map(|stable| stable.revision.name.as_str()),
+        state
+            .rollout
+            .as_ref()
+            .map(|rollout| rollout.candidate.revision.name.as_str()),
+        state
+            .previous
+            .as_ref()
+            .map(|previous| previous.revision.name.as_str()),
+        state
+            .rejected
+            .as_ref()
+            .map(|rejected| rejected.revision.name.as_str()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut others: Vec<_> = revisions
+        .iter()
+        .filter(|revision| {
+            revision
+                .metadata
+                .name
+                .as_deref()
+                .is_some_and(|name| !named.contains(name))
+        })
+        .collect();
+    others.sort_by_key(|revision| std::cmp::Reverse(revision.spec.number));
+    others.into_iter().skip(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use operator_core::function::Revision;
+    use operator_core::rollout::Placed;
+
+    use super::*;
+
+    fn revision(number: i64) -> Arc<EdgeRevision> {
+        let mut revision = EdgeRevision::new(
+            &format!("f-{number}"),
+            crds::EdgeRevisionSpec {
+                number,
+                ..Default::default()
+            },
+        );
+        revision.metadata.uid = Some(number.to_string());
+        Arc::new(revision)
+    }
+
+    #[test]
+    fn i6_what_a_state_names_is_never_garbage() {
+        let revisions: Vec<_> = (1..=6).map(revision).collect();
+        let stable = Placed {
+            revision: Revision {
+                name: "f-1".into(),
+                digest: String::new(),
+            },
+            since: Timestamp::UNIX_EPOCH,
+        };
+        let state = RolloutState {
+            stable: Some(stable),
+            ..RolloutState::default()
+        };
+        let names: Vec<_> = garbage(&state, &revisions, 2)
+            .iter()
+            .map(|old| old.spec.number)
+            .collect();
+        assert_eq!(names, [4, 3, 2]);
+        assert!(garbage(&state, &revisions, 10).is_empty());
+    }
+
+    #[test]
+    fn a_promotion_is_written_once() {
+        let view = NodesView {
+            live: 1,
+            ..NodesView::default()
+        };
+        let at = Timestamp::from_millisecond(1_700_000_000_500).unwrap();
+        let first = status(&EdgeRevisionStatus::default(), Some(at), &view, "r", at);
+        assert_eq!(first.promoted_at.as_ref().unwrap().0, at);
+        let mut stored = first.clone();
+        // The API server keeps whole seconds.
+        stored.promoted_at = Timestamp::from_second(1_700_000_000)
+            .ok()
+            .map(crate::persist::time);
+        assert_eq!(status(&stored, Some(at), &view, "r", at), stored);
+    }
+}

@@ -1,0 +1,66 @@
+//! What a leader remembers of a function between two reconciles. All of it may be lost at any time: it is
+//! either derived from what is persisted or asked for again.
+
+use std::sync::Arc;
+
+use crds::EdgeFunction;
+use operator_core::judge::Judge;
+use operator_core::rollout::RolloutState;
+use tokio::time::Instant;
+
+use crate::resolve::ResolveError;
+use crate::revision::Code;
+
+/// One function's memory.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// The object as the last write returned it; newer than the cache until the watch catches up.
+    pub(super) written: Option<Arc<EdgeFunction>>,
+    /// The state between two checkpoints, and the record that it continues.
+    pub(super) present: Option<Present>,
+    /// The image.
+    pub(super) resolution: Resolution,
+    /// The tests.
+    pub(super) judge: Option<Judge>,
+    /// Failed reconciles in a row.
+    pub(super) failures: u32,
+    /// The transitions of the last write were reported since this process leads.
+    pub(super) reported: bool,
+    /// Since when a resting function's status differs from its nodes.
+    pub(super) drift: Option<Instant>,
+    runs: u64,
+}
+
+/// A state that need not be written yet.
+#[derive(Debug, Clone)]
+pub(super) struct Present {
+    pub(super) state: RolloutState,
+    pub(super) record: Option<String>,
+}
+
+/// What is known of an image string.
+#[derive(Debug, Default)]
+pub(super) enum Resolution {
+    /// It was not asked for.
+    #[default]
+    None,
+    /// Somebody is asking.
+    Running { image: String, run: u64 },
+    /// It is this.
+    Done { image: String, code: Box<Code> },
+    /// It failed and is tried again at `retry_at`.
+    Failed {
+        image: String,
+        error: ResolveError,
+        attempt: u32,
+        retry_at: Instant,
+    },
+}
+
+impl Memory {
+    /// A number for the next resolve, so that a late answer of an earlier one is recognised.
+    pub(super) fn next_run(&mut self) -> u64 {
+        self.runs += 1;
+        self.runs
+    }
+}

@@ -1,0 +1,533 @@
+//! A reconcile is a sentence: observe, wish, measure, decide, persist, apply, report.
+//!
+//! ```text
+//! 1 observe   IO    caches; tag → digest once per change of the image string        wish.rs
+//! 2 validate  pure  EdgeFunction → Function, or what is wrong with it               wish.rs, ../validate
+//! 3 measure   IO    exactly what the core says is due                               measure.rs
+//! 4 decide    pure  operator_core::rollout::decide
+//! 5 persist   IO    status patch with a resourceVersion; 409: read again, decide again   persist.rs
+//! 6 apply     IO    owned objects and node tables are a function of what was persisted   apply.rs, project.rs
+//! 7 report    IO    Events and metrics for what was persisted                       report.rs, gauges.rs
+//! ```
+//!
+//! Nothing that only lives in memory is ever needed to go on; see `memory.rs`.
+
+pub mod api;
+mod apply;
+mod claims;
+mod gauges;
+mod measure;
+mod memory;
+mod nodes;
+mod persist;
+pub mod placement;
+pub mod project;
+mod projector;
+mod report;
+mod status;
+mod sweep;
+mod wish;
+mod work;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use crds::{EdgeFunction, EdgeRevision};
+use jiff::Timestamp;
+use kube::Client;
+use operator_core::function::{Annotation, Function, Verb};
+use operator_core::rollout::{self as core, Decision, Evidence, Policy, RolloutState};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+pub use api::CallError;
+pub use projector::Projector;
+pub use report::Reporter;
+
+use crate::metrics::Metrics;
+use crate::node_api::{Fleet, FunctionKey};
+use crate::persist::{self as record, last_promoted};
+use crate::queue::{Class, Queue};
+use crate::resolve::Resolver;
+use crate::watch::{Caches, ObjectKey, Secrets};
+use memory::{Memory, Present, Resolution};
+use nodes::Seen;
+use wish::Wish;
+
+/// How often a decision is made again after somebody else wrote in between.
+const CONFLICTS: u32 = 5;
+
+/// What a reconcile needs to know of the installation.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `namespace:name` of the operator's service account, for the line that grants Secrets.
+    pub service_account: String,
+    /// Nodes return to stable after this long without contact.
+    pub unsupervised_ttl: Duration,
+    /// Rollouts that may carry traffic at one time.
+    pub max_rollouts: usize,
+    /// How often Prometheus scrapes.
+    pub scrape_interval: Duration,
+}
+
+/// Everything a reconcile works with.
+pub struct Reconciler {
+    /// The API server.
+    pub client: Client,
+    /// What it has.
+    pub caches: Caches,
+    /// Secrets, where granted.
+    pub secrets: Secrets,
+    /// Registries.
+    pub resolver: Arc<Resolver>,
+    /// What nodes say.
+    pub fleet: Fleet,
+    /// What nodes are told.
+    pub projector: Projector,
+    /// Where counters come from.
+    pub source: crate::reconcile::measure::SampleSource,
+    /// Series.
+    pub metrics: Metrics,
+    /// Who is next.
+    pub queue: Queue,
+    /// Events.
+    pub reporter: Reporter,
+    /// Keys the hashes of referenced content; none until the own Secret was read.
+    pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    /// The installation.
+    pub settings: Settings,
+    /// Per function.
+    pub memories: Memories,
+    /// Rollouts that hold one of the places.
+    pub slots: Mutex<BTreeSet<ObjectKey>>,
+}
+
+pub use measure::SampleSource;
+
+/// What is remembered between reconciles, per function.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<ObjectKey, Arc<AsyncMutex<Memory>>>>);
+
+/// When to look again, and how urgent that is.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Class for the queue.
+    pub class: Class,
+    /// At the latest.
+    pub wake: Option<Instant>,
+}
+
+/// Why a reconcile ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The state has no text form, which is a fault of ours.
+    #[error("the state cannot be written: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// Somebody else kept writing.
+    #[error("the status was written by somebody else {CONFLICTS} times in a row")]
+    Contended,
+}
+
+impl Memories {
+    fn of(&self, key: &ObjectKey) -> Arc<AsyncMutex<Memory>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(key.clone()).or_default())
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+}
+
+impl Reconciler {
+    /// Brings one function forward.
+    ///
+    /// # Errors
+    /// The API server failed in a way that another try may not.
+    pub async fn reconcile(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        epoch: u64,
+    ) -> Result<Outcome, ReconcileError> {
+        let memory = self.memories.of(key);
+        let mut memory = memory.lock().await;
+        let Some(mut object) = self.observe(key, &mut memory) else {
+            self.forget(key);
+            return Ok(Outcome {
+                class: Class::Normal,
+                wake: None,
+            });
+        };
+        for _ in 0..CONFLICTS {
+            match self.once(key, &object, epoch, &mut memory).await? {
+                Some(outcome) => return Ok(outcome),
+                // Written by somebody else since: what was remembered is as stale as the object.
+                None => {
+                    memory.present = None;
+                    memory.judge = None;
+                    let Some(fresh) = self.read(key).await? else {
+                        self.forget(key);
+                        return Ok(Outcome {
+                            class: Class::Normal,
+                            wake: None,
+                        });
+                    };
+                    object = Arc::new(fresh);
+                    memory.written = Some(Arc::clone(&object));
+                }
+            }
+        }
+        Err(ReconcileError::Contended)
+    }
+
+    /// The newest version of the object that is known.
+    fn observe(&self, key: &ObjectKey, memory: &mut Memory) -> Option<Arc<EdgeFunction>> {
+        let cached = self.caches.functions.get(key)?;
+        if memory
+            .written
+            .as_ref()
+            .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
+        {
+            *memory = Memory::default();
+        }
+        let version = |object: &EdgeFunction| crate::watch::version(object);
+        match memory.written.take() {
+            Some(written) if version(&written) > version(&cached) => {
+                memory.written = Some(Arc::clone(&written));
+                Some(written)
+            }
+            _ => Some(cached),
+        }
+    }
+
+    /// One pass of the sentence; `None` when the object was written by somebody else meanwhile.
+    async fn once(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        object: &Arc<EdgeFunction>,
+        epoch: u64,
+        memory: &mut Memory,
+    ) -> Result<Option<Outcome>, ReconcileError> {
+        let now = Timestamp::now();
+        // 1 observe, 2 validate
+        let revisions = self.revisions(key);
+        let wish = self.wish(key, object, &revisions, memory, now).await?;
+        if let Some(revision) = &wish.create
+            && self.create_revision(key, revision).await?
+        {
+            self.tell_created(object, revision, now);
+        }
+        let state = present(key, object, memory);
+        let function = function(object, &wish, &state);
+        // 3 measure
+        let due = core::due(now, &function, &state);
+        let seen_nodes = self
+            .fleet
+            .function_nodes(&FunctionKey::new(&key.namespace, &key.name));
+        let placed = self.projector.placed(key, object);
+        let seen = Seen::new(&seen_nodes, &placed);
+        let exposed = seen.following(&state);
+        let (measured, traffic) = self
+            .measure(key, &state, &due, &exposed, &mut memory.judge, now)
+            .await;
+        // 4 decide
+        let evidence = Evidence {
+            epoch,
+            nodes: seen.view(&state, &named(&state, &function)),
+            measured,
+            gates: Vec::new(),
+            slot: self.may_take_slot(key),
+            traffic,
+            promoted: last_promoted(revisions.iter().map(AsRef::as_ref)),
+            unsupervised_ttl: self.settings.unsupervised_ttl,
+        };
+        let decided = Timestamp::now();
+        let decision = core::decide(decided, &function, &state, &evidence);
+        // Ahead of the write, because it can only lower a share.
+        if let Some(share) = &decision.hint {
+            self.hint(key, object, share, decided);
+        }
+        // 5 persist
+        let parts = status::Parts {
+            object,
+            function: &function,
+            wish: &wish,
+            state: &decision.state,
+            exceptions: seen.exceptions(),
+            epoch,
+            now: decided,
+        };
+        let written = match self.persist(key, &parts, decision.persist, memory).await? {
+            persist::Persisted::Conflict => return Ok(None),
+            persist::Persisted::Unchanged => None,
+            persist::Persisted::Written(written) => Some(written),
+        };
+        // 6 apply
+        if let Some(written) = &written {
+            self.projector.project(key, written);
+        }
+        let first = !std::mem::replace(&mut memory.reported, true);
+        if first || (written.is_some() && !decision.transitions.is_empty()) {
+            let keep = wish
+                .spec
+                .as_ref()
+                .map_or(usize::MAX, |spec| spec.history_limit);
+            let view = seen.view(&decision.state, &named(&decision.state, &function));
+            self.apply(key, &decision.state, &view, &revisions, keep, decided)
+                .await?;
+        }
+        // 7 report
+        self.report(
+            key,
+            object,
+            written.as_deref(),
+            &state,
+            &decision,
+            first,
+            decided,
+        );
+        Ok(Some(self.outcome(&wish, &decision, memory)))
+    }
+
+    /// Everything that was persisted is told once; after a start what the last leader persisted is told again,
+    /// which is the same Events by name.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call; a struct would be read once"
+    )]
+    fn report(
+        &self,
+        key: &ObjectKey,
+        object: &EdgeFunction,
+        written: Option<&EdgeFunction>,
+        before: &RolloutState,
+        decision: &Decision,
+        first: bool,
+        decided: Timestamp,
+    ) {
+        if first {
+            for transition in &before.events {
+                self.reporter.transition(object, transition);
+            }
+        }
+        if let Some(written) = written {
+            for transition in &decision.transitions {
+                self.reporter.transition(written, transition);
+                tracing::info!(function = %key, transition = transition.kind.as_str(), "{}", transition.message);
+            }
+            self.tell_conditions(object, written, decided);
+            self.count_transitions(before, &decision.state, decided);
+        }
+        self.gauge(key, &decision.state);
+        self.keep_slot(key, &decision.state);
+    }
+
+    fn outcome(&self, wish: &Wish, decision: &Decision, memory: &Memory) -> Outcome {
+        let exposed = decision.state.state.is_exposed();
+        let instant = Instant::now();
+        let wall = Timestamp::now();
+        let until = |at: Timestamp| {
+            instant + Duration::try_from(at.duration_since(wall)).unwrap_or_default()
+        };
+        let drift = memory.drift.map(|since| since + persist::DRIFT);
+        let wake = [
+            decision.wake_at.map(until),
+            wish.retry.map(|wait| instant + wait),
+            drift,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        Outcome {
+            class: if exposed {
+                Class::Urgent
+            } else {
+                Class::Normal
+            },
+            wake,
+        }
+    }
+
+    fn revisions(&self, key: &ObjectKey) -> Vec<Arc<EdgeRevision>> {
+        self.caches
+            .revisions
+            .in_namespace(&key.namespace, |revision| {
+                revision.spec.function == *key.name
+            })
+    }
+
+    /// A resolve ended: remember what came of it, unless something else was asked for meanwhile.
+    async fn finish_resolve(&self, key: &ObjectKey, run: u64, resolution: Resolution) {
+        let memory = self.memories.of(key);
+        let mut memory = memory.lock().await;
+        if matches!(&memory.resolution, Resolution::Running { run: current, .. } if *current == run)
+        {
+            memory.resolution = resolution;
+            self.queue.push(key);
+        }
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.memories.forget(key);
+        self.metrics.set_function(key, &[]);
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+
+    fn may_take_slot(&self, key: &ObjectKey) -> bool {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken at once, so that two decisions at a time cannot take the last one twice.
+        slots.contains(key)
+            || (slots.len() < self.settings.max_rollouts && slots.insert(key.clone()))
+    }
+
+    fn keep_slot(&self, key: &ObjectKey, state: &RolloutState) {
+        if !core::holds_slot(state) {
+            self.slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(key);
+        }
+    }
+}
+
+/// The state that decisions continue from: what is in memory while it continues the persisted record.
+fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut Memory) -> RolloutState {
+    let status = object.status.clone().unwrap_or_default();
+    let written = status
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.record.clone());
+    if let Some(Present { state, record }) = &memory.present
+        && *record == written
+    {
+        return state.clone();
+    }
+    memory.judge = None;
+    match record::decode(&status) {
+        Ok(state) => state,
+        Err(record::RecordError::Absent) => RolloutState::default(),
+        Err(error) => {
+            tracing::error!(function = %key, %error, "the persisted rollout cannot be read; stable is recovered from its revisions");
+            RolloutState::default()
+        }
+    }
+}
+
+/// What the core is told of the object.
+fn function(object: &EdgeFunction, wish: &Wish, state: &RolloutState) -> Function {
+    let accepted = object
+        .status
+        .as_ref()
+        .and_then(|status| status.accepted.as_ref());
+    let suspend = wish.spec.as_ref().map_or_else(
+        || accepted.is_some_and(|accepted| accepted.suspend),
+        |spec| spec.suspend,
+    );
+    let generation = if wish.unsettled {
+        state.observed_generation
+    } else {
+        object.metadata.generation.unwrap_or(0)
+    };
+    Function {
+        namespace: object.metadata.namespace.clone().unwrap_or_default(),
+        name: object.metadata.name.clone().unwrap_or_default(),
+        generation,
+        wish: wish.revision.clone(),
+        policy: wish
+            .spec
+            .as_ref()
+            .map_or_else(Policy::default, |spec| spec.policy.clone()),
+        suspend,
+        verbs: verbs(object),
+    }
+}
+
+/// Verb annotations with the field manager that owns them.
+fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
+    let annotations = object.metadata.annotations.iter().flatten();
+    annotations
+        .filter_map(|(name, value)| {
+            let verb = Verb::parse(name.strip_prefix("selvage.dev/")?)?;
+            Some(Annotation {
+                verb,
+                value: value.clone(),
+                by: writer(object, name),
+            })
+        })
+        .collect()
+}
+
+/// The field manager that wrote an annotation; empty if unknown.
+fn writer(object: &EdgeFunction, annotation: &str) -> String {
+    let pointer = format!(
+        "/f:metadata/f:annotations/f:{}",
+        annotation.replace('~', "~0").replace('/', "~1")
+    );
+    let managers = object.metadata.managed_fields.iter().flatten();
+    managers
+        .filter(|entry| {
+            entry
+                .fields_v1
+                .as_ref()
+                .is_some_and(|fields| fields.0.pointer(&pointer).is_some())
+        })
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+        .and_then(|entry| entry.manager.clone())
+        .unwrap_or_default()
+}
+
+/// Every revision that a decision may ask the nodes about.
+fn named(state: &RolloutState, function: &Function) -> BTreeSet<String> {
+    [
+        state.stable.as_ref().map(|stable| &stable.revision),
+        state
+            .rollout
+            .as_ref()
+            .map(|rollout| &rollout.candidate.revision),
+        state.previous.as_ref().map(|previous| &previous.revision),
+        function.wish.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|revision| revision.name.clone())
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_is_known_by_the_manager_that_wrote_it() {
+        let yaml = r#"
+apiVersion: selvage.dev/v1alpha1
+kind: EdgeFunction
+metadata:
+  name: f
+  annotations: { selvage.dev/promote: f-1/step-2, selvage.dev/unknown: x, other: y }
+  managedFields:
+    - { manager: argocd, operation: Apply, apiVersion: v1, fieldsType: FieldsV1, fieldsV1: { "f:metadata": { "f:annotations": { "f:other": {} } } } }
+    - { manager: kubectl-annotate, operation: Update, apiVersion: v1, fieldsType: FieldsV1, fieldsV1: { "f:metadata": { "f:annotations": { "f:selvage.dev/promote": {} } } } }
+spec: { source: { image: "r.example/a:1" }, routes: [] }
+"#;
+        let object: EdgeFunction = serde_yaml::from_str(yaml).unwrap();
+        let found = verbs(&object);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].verb, found[0].value.as_str(), found[0].by.as_str()),
+            (Verb::Promote, "f-1/step-2", "kubectl-annotate")
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! What the nodes of one function say, as the core wants it. Pure.
+
+use std::collections::BTreeSet;
+
+use crds::function::FunctionException;
+use node_api::v1::LoadState;
+use operator_core::rollout::{NodeProblem, NodesView, Pair, RevisionOnNodes, RolloutState};
+
+use crate::node_api::FunctionOnNode;
+
+/// Nodes of one function, and which of them count.
+pub(super) struct Seen<'a> {
+    /// Placed there and heard lately.
+    nodes: Vec<&'a FunctionOnNode>,
+    everybody: &'a [FunctionOnNode],
+}
+
+impl<'a> Seen<'a> {
+    /// Of everything that was heard, the nodes that placement picks.
+    pub(super) fn new(everybody: &'a [FunctionOnNode], placed: &BTreeSet<String>) -> Self {
+        Self {
+            nodes: everybody
+                .iter()
+                .filter(|node| placed.contains(&node.node))
+                .collect(),
+            everybody,
+        }
+    }
+
+    /// What the core asks about nodes.
+    pub(super) fn view(&self, state: &RolloutState, revisions: &BTreeSet<String>) -> NodesView {
+        let live: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|node| node.live)
+            .copied()
+            .collect();
+        let highest = self
+            .everybody
+            .iter()
+            .flat_map(|node| &node.revisions)
+            .filter_map(|revision| revision.applied)
+            .map(|(epoch, serial)| Pair { epoch, serial })
+            .max();
+        NodesView {
+            desired: count(self.nodes.len()),
+            live: count(live.len()),
+            revisions: revisions
+                .iter()
+                .map(|revision| on_nodes(&live, revision))
+                .collect(),
+            pair: state.pair,
+            applied: count(self.following(state).len()),
+            highest_pair: highest,
+            returned: 0,
+        }
+    }
+
+    /// Live nodes that have loaded the candidate (at rest: stable) and act on the present share.
+    pub(super) fn following(&self, state: &RolloutState) -> BTreeSet<String> {
+        let candidate = state
+            .rollout
+            .as_ref()
+            .map(|rollout| &rollout.candidate.revision.name);
+        let Some(wanted) =
+            candidate.or_else(|| state.stable.as_ref().map(|stable| &stable.revision.name))
+        else {
+            return BTreeSet::new();
+        };
+        let follows = |node: &&&FunctionOnNode| {
+            node.live
+                && node.revisions.iter().any(|revision| {
+                    revision.revision == *wanted
+                        && revision.state == LoadState::Loaded
+                        && revision
+                            .applied
+                            .is_some_and(|(epoch, serial)| Pair { epoch, serial } >= state.pair)
+                })
+        };
+        self.nodes
+            .iter()
+            .filter(follows)
+            .map(|node| node.node.clone())
+            .collect()
+    }
+
+    /// The first complaints.
+    pub(super) fn exceptions(&self) -> Vec<FunctionException> {
+        let complaints = self.nodes.iter().filter(|node| node.live).flat_map(|node| {
+            node.exceptions.iter().map(|exception| FunctionException {
+                node: node.node.clone(),
+                revision: exception.revision.clone(),
+                reason: exception.reason.clone(),
+                message: Some(exception.message.chars().take(256).collect::<String>())
+                    .filter(|message| !message.is_empty()),
+                since: i64::try_from(exception.since)
+                    .ok()
+                    .and_then(|since| jiff::Timestamp::from_millisecond(since).ok())
+                    .map(crate::persist::time),
+            })
+        });
+        complaints.take(8).collect()
+    }
+}
+
+fn on_nodes(live: &[&FunctionOnNode], name: &str) -> RevisionOnNodes {
+    let mut found = RevisionOnNodes {
+        revision: name.to_owned(),
+        ..RevisionOnNodes::default()
+    };
+    for node in live {
+        let revision = node
+            .revisions
+            .iter()
+            .find(|revision| revision.revision == name);
+        match revision.map(|revision| revision.state) {
+            Some(LoadState::Loaded) => found.loaded += 1,
+            Some(LoadState::Failed) if revision.is_some_and(|revision| revision.permanent) => {
+                found.failed += 1
+            }
+            _ => {}
+        }
+        if found.problem.is_none()
+            && let Some(exception) = node
+                .exceptions
+                .iter()
+                .find(|exception| exception.revision == name)
+        {
+            found.problem = Some(NodeProblem {
+                node: node.node.clone(),
+                reason: exception.reason.clone(),
+                message: exception.message.chars().take(256).collect(),
+            });
+        }
+    }
+    found
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use operator_core::function::Revision;
+    use operator_core::rollout::Placed;
+
+    use super::*;
+    use crate::node_api::RevisionOnNode;
+
+    fn node(
+        name: &str,
+        live: bool,
+        state: LoadState,
+        applied: Option<(u64, u64)>,
+    ) -> FunctionOnNode {
+        let revision = RevisionOnNode {
+            revision: "r".into(),
+            state,
+            permanent: true,
+            applied,
+        };
+        FunctionOnNode {
+            node: name.into(),
+            live,
+            last_contact: Timestamp::UNIX_EPOCH,
+            revisions: vec![revision],
+            exceptions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_live_placed_nodes_that_acknowledged_follow() {
+        let all = [
+            node("a", true, LoadState::Loaded, Some((1, 5))),
+            node("b", true, LoadState::Loaded, Some((1, 4))),
+            node("c", false, LoadState::Loaded, Some((1, 5))),
+            node("d", true, LoadState::Failed, Some((1, 5))),
+            node("elsewhere", true, LoadState::Loaded, Some((2, 1))),
+        ];
+        let placed = ["a", "b", "c", "d"].map(String::from).into();
+        let revision = Revision {
+            name: "r".into(),
+            digest: String::new(),
+        };
+        let state = RolloutState {
+            stable: Some(Placed {
+                revision,
+                since: Timestamp::UNIX_EPOCH,
+            }),
+            pair: Pair {
+                epoch: 1,
+                serial: 5,
+            },
+            ..RolloutState::default()
+        };
+        let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
+        assert_eq!((view.desired, view.live, view.applied), (4, 3, 1));
+        assert_eq!((view.revisions[0].loaded, view.revisions[0].failed), (2, 1));
+        assert_eq!(
+            view.highest_pair,
+            Some(Pair {
+                epoch: 2,
+                serial: 1
+            }),
+            "also of a node that is no longer asked"
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! Step 5 of a reconcile: one status patch, with the version it was decided on as its precondition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{EdgeFunction, FIELD_MANAGER};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use tokio::time::Instant;
+
+use super::memory::{Memory, Present};
+use super::status::{self, Difference, Parts};
+use super::{ReconcileError, Reconciler, api};
+use crate::watch::ObjectKey;
+
+/// What nodes do to a function at rest is written when it lasts this long: a node that restarts is no news.
+pub(super) const DRIFT: Duration = Duration::from_secs(10);
+
+/// What became of a decision.
+pub(super) enum Persisted {
+    /// Nothing had to be written.
+    Unchanged,
+    /// It is the truth now.
+    Written(Arc<EdgeFunction>),
+    /// Somebody else wrote first.
+    Conflict,
+}
+
+impl Reconciler {
+    /// Writes the status if it says something new that is worth a write.
+    pub(super) async fn persist(
+        &self,
+        key: &ObjectKey,
+        parts: &Parts<'_>,
+        asked: bool,
+        memory: &mut Memory,
+    ) -> Result<Persisted, ReconcileError> {
+        let old = parts.object.status.clone().unwrap_or_default();
+        let new = status::build(parts)?;
+        let difference = status::difference(&old, &new);
+        let drifted = match (difference, memory.drift) {
+            (Difference::Nodes, Some(since)) => since.elapsed() >= DRIFT,
+            (Difference::Nodes, None) => {
+                memory.drift = Some(Instant::now());
+                false
+            }
+            (Difference::None | Difference::Plain, _) => {
+                memory.drift = None;
+                false
+            }
+        };
+        let keep = |record: Option<String>| {
+            Some(Present {
+                state: parts.state.clone(),
+                record,
+            })
+        };
+        if !asked && !drifted && difference != Difference::Plain {
+            memory.present = keep(old.rollout.and_then(|rollout| rollout.record));
+            return Ok(Persisted::Unchanged);
+        }
+        memory.drift = None;
+        let record = new
+            .rollout
+            .as_ref()
+            .and_then(|rollout| rollout.record.clone());
+        let Some(change) =
+            status::merge_patch(&serde_json::to_value(&old)?, &serde_json::to_value(&new)?)
+        else {
+            memory.present = keep(record);
+            return Ok(Persisted::Unchanged);
+        };
+        let patch = serde_json::json!({
+            "metadata": { "resourceVersion": parts.object.metadata.resource_version, "uid": parts.object.metadata.uid },
+            "status": change,
+        });
+        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let answer =
+            api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await;
+        // Whatever came of it, what was remembered no longer continues what is persisted.
+        memory.present = None;
+        match answer {
+            Ok(written) => {
+                self.metrics.status_written("written");
+                let written = Arc::new(written);
+                memory.written = Some(Arc::clone(&written));
+                memory.present = keep(record);
+                Ok(Persisted::Written(written))
+            }
+            Err(error) if error.is_conflict() || error.is_gone() => {
+                self.metrics.status_written("conflict");
+                Ok(Persisted::Conflict)
+            }
+            Err(error) => {
+                self.metrics.status_written("failed");
+                memory.judge = None;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The object as the API server has it now.
+    pub(super) async fn read(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<Option<EdgeFunction>, api::CallError> {
+        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
+        api::call(functions.get_opt(&key.name)).await
+    }
+}

@@ -1,0 +1,323 @@
+//! From persisted status to what nodes are told. Pure, and the same on every replica.
+
+use std::collections::BTreeSet;
+
+use crds::function::{HeaderMatchType, PathMatchType, Placement as PlacementSpec};
+use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision};
+use node_api::v1;
+use operator_core::rollout::{Share, shares};
+
+use crate::persist;
+use crate::validate::Limits;
+
+/// Gives the content of one key of a Secret in the function's namespace, if it is the content with that keyed hash.
+pub trait SecretValues {
+    /// The bytes; `None` when they are not known (any more).
+    fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>>;
+}
+
+/// The record of one function; `None` while nothing of it was ever accepted.
+#[must_use]
+pub fn record(
+    function: &EdgeFunction,
+    revisions: &[&EdgeRevision],
+    secrets: &impl SecretValues,
+) -> Option<v1::FunctionRecord> {
+    let status = function.status.as_ref()?;
+    let accepted = status.accepted.as_ref()?;
+    let share = share(status);
+    let named: BTreeSet<&str> = [&share.stable, &share.candidate, &share.previous]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    let revisions: Vec<&EdgeRevision> = revisions
+        .iter()
+        .copied()
+        .filter(|revision| {
+            revision
+                .metadata
+                .name
+                .as_deref()
+                .is_some_and(|name| named.contains(name))
+        })
+        .collect();
+    let version = revisions
+        .iter()
+        .map(|revision| version(&revision.metadata))
+        .max()
+        .unwrap_or(0)
+        .max(version(&function.metadata));
+    let pair = accepted.pair.clone().unwrap_or_default();
+    Some(v1::FunctionRecord {
+        key: Some(key(function)),
+        uid: function.metadata.uid.clone().unwrap_or_default(),
+        version,
+        created: function
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |at| millis(at.0)),
+        accepted: Some(v1::Pair {
+            epoch: pair.epoch,
+            serial: pair.serial,
+        }),
+        routes: accepted.routes.iter().map(route).collect(),
+        suspended: accepted.suspend,
+        definitions: revisions
+            .iter()
+            .map(|revision| definition(revision, secrets))
+            .collect(),
+        share: Some(wire_share(&share, 0)),
+    })
+}
+
+/// The function's key as nodes know it.
+#[must_use]
+pub fn key(function: &EdgeFunction) -> v1::FunctionKey {
+    v1::FunctionKey {
+        namespace: function.metadata.namespace.clone().unwrap_or_default(),
+        name: function.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+/// The share that a status stands for. A record that cannot be read leaves stable serving and nothing on trial.
+#[must_use]
+pub fn share(status: &EdgeFunctionStatus) -> Share {
+    persist::decode(status).map_or_else(
+        |_| {
+            let pair = status
+                .rollout
+                .as_ref()
+                .and_then(|rollout| rollout.pair.clone())
+                .unwrap_or_default();
+            Share {
+                pair: operator_core::rollout::Pair {
+                    epoch: pair.epoch,
+                    serial: pair.serial,
+                },
+                stable: status.stable.as_ref().map(|stable| stable.revision.clone()),
+                ..Share::default()
+            }
+        },
+        |state| shares(&state),
+    )
+}
+
+/// A share on the wire; `decided_at` in ms since the epoch, 0 = not told.
+#[must_use]
+pub fn wire_share(share: &Share, decided_at: u64) -> v1::Share {
+    v1::Share {
+        pair: Some(v1::Pair {
+            epoch: share.pair.epoch,
+            serial: share.pair.serial,
+        }),
+        stable: share.stable.clone().unwrap_or_default(),
+        candidate: share.candidate.clone().unwrap_or_default(),
+        weight: share.weight.parts(),
+        previous: share.previous.clone().unwrap_or_default(),
+        in_rollout: share.in_rollout,
+        decided_at,
+        ..v1::Share::default()
+    }
+}
+
+/// Names of Secrets whose values travel with the function's definitions.
+#[must_use]
+pub fn secrets_of(revision: &EdgeRevision) -> BTreeSet<String> {
+    let references = revision
+        .spec
+        .env
+        .iter()
+        .filter_map(|entry| entry.value_from.as_ref()?.secret_key_ref.as_ref());
+    references.map(|reference| reference.name.clone()).collect()
+}
+
+/// The accepted placement; everywhere while nothing was accepted.
+#[must_use]
+pub fn placement(function: &EdgeFunction) -> PlacementSpec {
+    let accepted = function
+        .status
+        .as_ref()
+        .and_then(|status| status.accepted.as_ref());
+    accepted
+        .and_then(|accepted| accepted.placement.clone())
+        .unwrap_or_default()
+}
+
+fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Definition {
+    let spec = &revision.spec;
+    let via_operator =
+        spec.inline.is_some() || !spec.image_pull_secrets.is_empty() || spec.repository.is_none();
+    let mut nobody_reads_these = Vec::new();
+    let limits = crate::validate::limits(spec.limits.as_ref(), &mut nobody_reads_these);
+    let reuse = spec
+        .instances
+        .as_ref()
+        .and_then(|instances| instances.reuse.as_ref());
+    v1::Definition {
+        revision: revision.metadata.name.clone().unwrap_or_default(),
+        digest: spec
+            .component_digest
+            .clone()
+            .unwrap_or_else(|| spec.digest.clone()),
+        size: spec.size.unwrap_or(0),
+        world: spec.world.clone().unwrap_or_default(),
+        source: Some(v1::Source {
+            repository: spec
+                .repository
+                .clone()
+                .filter(|_| !via_operator)
+                .unwrap_or_default(),
+            manifest_digest: if via_operator {
+                String::new()
+            } else {
+                spec.digest.clone()
+            },
+            via_operator,
+        }),
+        limits: Some(wire_limits(&limits)),
+        env: spec
+            .env
+            .iter()
+            .map(|entry| env(entry, revision, secrets))
+            .collect(),
+        config: config(revision),
+        egress: spec
+            .egress
+            .as_ref()
+            .map(|egress| egress.allow.clone())
+            .unwrap_or_default(),
+        reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
+        reuse_idle_timeout: 1000,
+    }
+}
+
+fn env(
+    entry: &crds::function::EnvEntry,
+    revision: &EdgeRevision,
+    secrets: &impl SecretValues,
+) -> v1::EnvVar {
+    let secret = entry
+        .value_from
+        .as_ref()
+        .and_then(|source| source.secret_key_ref.as_ref());
+    let kind = secret.map_or_else(
+        || v1::env_var::Kind::Value(entry.value.clone().unwrap_or_default()),
+        |reference| {
+            let hash = revision
+                .spec
+                .references
+                .iter()
+                .find(|known| {
+                    known.name == reference.name && known.key.as_deref() == Some(&reference.key)
+                })
+                .map(|known| known.hash.as_str())
+                .unwrap_or_default();
+            v1::env_var::Kind::Secret(v1::SecretValue {
+                reference: format!("{}/{}", reference.name, reference.key),
+                value: secrets
+                    .value(&reference.name, &reference.key, hash)
+                    .unwrap_or_default()
+                    .into(),
+            })
+        },
+    );
+    v1::EnvVar {
+        name: entry.name.clone(),
+        kind: Some(kind),
+    }
+}
+
+/// Later entries win.
+fn config(revision: &EdgeRevision) -> Vec<v1::EnvVar> {
+    let mut merged = std::collections::BTreeMap::new();
+    for values in revision
+        .spec
+        .config
+        .iter()
+        .filter_map(|entry| entry.values.as_ref())
+    {
+        merged.extend(values.iter());
+    }
+    let pair = |(name, value): (&String, &String)| v1::EnvVar {
+        name: name.clone(),
+        kind: Some(v1::env_var::Kind::Value(value.clone())),
+    };
+    merged.into_iter().map(pair).collect()
+}
+
+fn wire_limits(limits: &Limits) -> v1::Limits {
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    v1::Limits {
+        memory_bytes: limits.memory,
+        cpu: millis(limits.cpu),
+        timeout: millis(limits.timeout),
+        first_byte: millis(limits.first_byte),
+        idle: millis(limits.idle),
+        concurrency: limits.concurrency,
+        queue_length: limits.queue_length,
+        queue_timeout: millis(limits.queue_timeout),
+        request_body_bytes: limits.request_body,
+    }
+}
+
+fn route(route: &crds::function::Route) -> v1::Route {
+    v1::Route {
+        hosts: route.hosts.clone(),
+        paths: route
+            .paths
+            .iter()
+            .map(|path| v1::PathMatch {
+                r#type: match path.match_type {
+                    Some(PathMatchType::Exact) => v1::path_match::Type::Exact,
+                    _ => v1::path_match::Type::Prefix,
+                } as i32,
+                value: path.value.clone(),
+            })
+            .collect(),
+        methods: route.methods.clone(),
+        headers: route
+            .headers
+            .iter()
+            .map(|header| v1::HeaderMatch {
+                r#type: match header.match_type {
+                    Some(HeaderMatchType::Present) => v1::header_match::Type::Present,
+                    Some(HeaderMatchType::RegularExpression) => v1::header_match::Type::Regex,
+                    _ => v1::header_match::Type::Exact,
+                } as i32,
+                name: header.name.clone(),
+                value: header.value.clone().unwrap_or_default(),
+            })
+            .collect(),
+        rewrite_prefix: route.rewrite.as_ref().map(|rewrite| rewrite.prefix.clone()),
+    }
+}
+
+fn version(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> u64 {
+    meta.resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
+}
+
+fn millis(at: jiff::Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or(0)
+}
+
+/// A revision that the record's share names and that it does not define.
+#[must_use]
+pub fn lacking(record: &v1::FunctionRecord) -> Option<&str> {
+    let share = record.share.as_ref()?;
+    [&share.stable, &share.candidate]
+        .into_iter()
+        .filter(|name| !name.is_empty())
+        .find(|name| {
+            !record
+                .definitions
+                .iter()
+                .any(|definition| definition.revision == **name)
+        })
+        .map(String::as_str)
+}

@@ -1,0 +1,177 @@
+//! Keeps the node tables in step with the caches, on every replica, leader or not.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use crds::EdgeFunction;
+use zeroize::Zeroizing;
+
+use super::{placement, project};
+use crate::node_api::{FunctionKey, Placement, Tables};
+use crate::revision::hash;
+use crate::watch::{Caches, ObjectKey, Secrets};
+
+/// Values kept in memory for revisions whose Secret has changed since.
+const REMEMBERED: usize = 20_000;
+
+/// Projects functions into tables; clones share everything.
+#[derive(Clone)]
+pub struct Projector {
+    caches: Caches,
+    secrets: Secrets,
+    tables: Tables,
+    hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    values: Arc<Mutex<HashMap<String, Zeroizing<Vec<u8>>>>>,
+}
+
+struct Values<'a> {
+    projector: &'a Projector,
+    namespace: &'a str,
+}
+
+impl fmt::Debug for Projector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Projector")
+            .field("functions", &self.tables.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Projector {
+    /// Projects from these caches into these tables.
+    #[must_use]
+    pub fn new(
+        caches: Caches,
+        secrets: Secrets,
+        tables: Tables,
+        hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    ) -> Self {
+        Self {
+            caches,
+            secrets,
+            tables,
+            hash_key,
+            values: Arc::default(),
+        }
+    }
+
+    /// Projects a function as it is in the cache.
+    pub fn refresh(&self, key: &ObjectKey) {
+        if let Some(object) = self.caches.functions.get(key) {
+            self.project(key, &object);
+        }
+    }
+
+    /// Projects every function: nodes came, went or changed their labels.
+    pub fn refresh_all(&self) {
+        for (key, object) in self.caches.functions.all() {
+            self.project(&key, &object);
+        }
+    }
+
+    /// Projects one version of a function; an older one than the tables have changes nothing on the nodes.
+    pub fn project(&self, key: &ObjectKey, object: &EdgeFunction) {
+        let revisions = self
+            .caches
+            .revisions
+            .in_namespace(&key.namespace, |revision| {
+                revision.spec.function == *key.name
+            });
+        let revisions: Vec<_> = revisions.iter().map(AsRef::as_ref).collect();
+        let values = Values {
+            projector: self,
+            namespace: &key.namespace,
+        };
+        let Some(record) = project::record(object, &revisions, &values) else {
+            return;
+        };
+        if let Some(missing) = project::lacking(&record) {
+            // The revision will come by the watch; a share that names it must not reach a node before it.
+            tracing::debug!(function = %key, revision = missing, "not projected yet: the revision is not in the cache");
+            return;
+        }
+        let placed = self.placed(key, object);
+        if let Err(error) = self.tables.upsert(record, Placement::nodes(placed)) {
+            tracing::error!(function = %key, %error, "the function keeps its former record");
+        }
+    }
+
+    /// Takes a deleted function from the tables.
+    pub fn remove(&self, key: &ObjectKey, version: u64) {
+        self.tables
+            .remove(&FunctionKey::new(&key.namespace, &key.name), version);
+    }
+
+    /// Tells the tables about the labels of all nodes, and which nodes are gone.
+    pub fn label_nodes(&self, known: &mut BTreeSet<String>) {
+        let nodes = self.caches.nodes.all();
+        let present: BTreeSet<String> = nodes.keys().map(|key| key.name.to_string()).collect();
+        for gone in known.difference(&present) {
+            self.tables.remove_node(gone);
+        }
+        for (key, node) in nodes {
+            self.tables
+                .set_node(&key.name, node.metadata.labels.clone().unwrap_or_default());
+        }
+        *known = present;
+    }
+
+    /// The nodes that the accepted placement picks.
+    #[must_use]
+    pub fn placed(&self, key: &ObjectKey, object: &EdgeFunction) -> BTreeSet<String> {
+        let spec = project::placement(object);
+        let nodes = self.caches.nodes.all();
+        let none = BTreeMap::new();
+        let has_shim = |name: &str| {
+            self.caches
+                .edge_nodes
+                .get(&ObjectKey::new("", name))
+                .is_some()
+        };
+        placement::pick(key, &spec, &placement::candidates(&nodes, &none, has_shim))
+    }
+
+    /// Whether every Secret that a revision refers to was asked for and answered.
+    #[must_use]
+    pub fn secrets_known(&self) -> bool {
+        let revisions = self.caches.revisions.all();
+        revisions.iter().all(|(key, revision)| {
+            project::secrets_of(revision).iter().all(|name| {
+                !matches!(
+                    self.secrets.get(&ObjectKey::new(&key.namespace, name)),
+                    crate::watch::SecretState::Unknown
+                )
+            })
+        })
+    }
+
+    fn values(&self) -> std::sync::MutexGuard<'_, HashMap<String, Zeroizing<Vec<u8>>>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl project::SecretValues for Values<'_> {
+    fn value(&self, name: &str, key: &str, wanted: &str) -> Option<Vec<u8>> {
+        let hash_key = self.projector.hash_key.load_full()?;
+        let state = self
+            .projector
+            .secrets
+            .get(&ObjectKey::new(self.namespace, name));
+        let present = state
+            .value(key)
+            .filter(|value| hash(&hash_key, value) == wanted)
+            .map(<[u8]>::to_vec);
+        // A hash is over the value alone; the namespace keeps equal values of strangers apart.
+        let mark = format!("{}\n{wanted}", self.namespace);
+        let mut values = self.projector.values();
+        if let Some(value) = present {
+            if values.len() < REMEMBERED {
+                values.insert(mark, Zeroizing::new(value.clone()));
+            }
+            return Some(value);
+        }
+        values.get(&mark).map(|value| value.to_vec())
+    }
+}

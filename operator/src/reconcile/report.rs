@@ -1,0 +1,129 @@
+//! Step 7 of a reconcile: Events for what was persisted, once each, never in the way of a decision.
+
+use std::sync::Arc;
+
+use crds::{EVENT_CONTROLLER, EdgeFunction};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use operator_core::rollout::{EventType, Transition};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::api;
+use crate::metrics::Metrics;
+
+const QUEUE: usize = 1024;
+const NOTE: usize = 1000;
+
+/// Takes Events and writes them when there is time; clones share the queue.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    queue: mpsc::Sender<Box<Event>>,
+    metrics: Metrics,
+    instance: Arc<str>,
+}
+
+/// One thing to tell beside the transitions of a rollout.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remark<'a> {
+    pub(super) kind: EventType,
+    pub(super) reason: &'a str,
+    pub(super) note: &'a str,
+    /// Two remarks with the same mark are one Event.
+    pub(super) mark: &'a str,
+}
+
+impl Reporter {
+    /// A reporter and the task that writes; the task ends with the last reporter.
+    pub fn new(
+        client: Client,
+        metrics: Metrics,
+        instance: &str,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
+        let (queue, mut events) = mpsc::channel::<Box<Event>>(QUEUE);
+        let counted = metrics.clone();
+        let write = async move {
+            while let Some(event) = events.recv().await {
+                let namespace = event.metadata.namespace.clone().unwrap_or_default();
+                let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
+                match api::call(events.create(&PostParams::default(), &event)).await {
+                    Ok(_) => {}
+                    Err(error) if error.is_already_there() => {}
+                    Err(error) => {
+                        counted.event_dropped("refused");
+                        tracing::warn!(%error, "an Event was not recorded");
+                    }
+                }
+            }
+        };
+        (
+            Self {
+                queue,
+                metrics,
+                instance: instance.into(),
+            },
+            write,
+        )
+    }
+
+    /// Tells of a persisted transition. Its number is part of the Event's name, so telling twice is telling once.
+    pub(super) fn transition(&self, function: &EdgeFunction, transition: &Transition) {
+        let Some((kind, reason)) = transition.kind.telling().event else {
+            return;
+        };
+        let mark = transition.number.to_string();
+        self.write(
+            function,
+            transition.at,
+            Remark {
+                kind,
+                reason,
+                note: &transition.message,
+                mark: &mark,
+            },
+        );
+    }
+
+    /// Tells of something else.
+    pub(super) fn remark(&self, function: &EdgeFunction, now: Timestamp, remark: Remark<'_>) {
+        self.write(function, now, remark);
+    }
+
+    fn write(&self, function: &EdgeFunction, at: Timestamp, remark: Remark<'_>) {
+        let name = function.metadata.name.clone().unwrap_or_default();
+        let uid = function.metadata.uid.clone().unwrap_or_default();
+        let digest = Sha256::digest(format!("{uid}\n{}\n{}", remark.reason, remark.mark));
+        let suffix: String = hex::encode(digest).chars().take(16).collect();
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{suffix}")),
+                namespace: function.metadata.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(at)),
+            type_: Some(remark.kind.as_str().to_owned()),
+            reason: Some(remark.reason.to_owned()),
+            action: Some("Reconcile".to_owned()),
+            note: Some(remark.note.chars().take(NOTE).collect()),
+            reporting_controller: Some(EVENT_CONTROLLER.to_owned()),
+            reporting_instance: Some(self.instance.to_string()),
+            regarding: Some(ObjectReference {
+                api_version: Some(crds::API_VERSION.to_owned()),
+                kind: Some("EdgeFunction".to_owned()),
+                name: Some(name),
+                namespace: function.metadata.namespace.clone(),
+                uid: Some(uid),
+                resource_version: function.metadata.resource_version.clone(),
+                field_path: None,
+            }),
+            ..Event::default()
+        };
+        if self.queue.try_send(Box::new(event)).is_err() {
+            self.metrics.event_dropped("queue");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The status that follows from a decision, and whether it is worth a write. Pure.
+
+use std::collections::BTreeSet;
+
+use crds::conditions::types;
+use crds::function::{
+    AcceptedStatus, FunctionException, FunctionNodes, Pair, Phase, RevisionStatus, TrafficEntry,
+};
+use crds::{EdgeFunction, EdgeFunctionStatus, LABEL_FUNCTION};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use operator_core::function::Function;
+use operator_core::rollout::{self as core, Placed, RolloutState};
+use serde_json::Value;
+
+use super::wish::{Finding, Wish};
+use crate::persist;
+
+/// Everything a status is made of.
+pub(super) struct Parts<'a> {
+    pub(super) object: &'a EdgeFunction,
+    pub(super) function: &'a Function,
+    pub(super) wish: &'a Wish,
+    pub(super) state: &'a RolloutState,
+    pub(super) exceptions: Vec<FunctionException>,
+    pub(super) epoch: u64,
+    pub(super) now: Timestamp,
+}
+
+const EXCEPTIONS: usize = 8;
+const URLS: usize = 16;
+
+/// The whole status.
+pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json::Error> {
+    let Parts {
+        object,
+        function,
+        wish,
+        state,
+        now,
+        ..
+    } = parts;
+    let old = object.status.clone().unwrap_or_default();
+    let sentence = core::message(*now, function, state);
+    let message = wish
+        .blocked
+        .as_ref()
+        .map_or_else(|| sentence.clone(), |blocked| blocked.message.clone());
+    let mut rollout = persist::rollout(state);
+    rollout.record = Some(persist::encode(state)?);
+    let accepted = accepted(parts, &old);
+    let routes = accepted
+        .as_ref()
+        .map(|accepted| accepted.routes.as_slice())
+        .unwrap_or_default();
+    let observed = if wish.unsettled {
+        old.observed_generation
+    } else {
+        object.metadata.generation
+    };
+    let phase = core::phase(function, state);
+    Ok(EdgeFunctionStatus {
+        observed_generation: observed,
+        phase: Phase::ALL
+            .iter()
+            .copied()
+            .find(|known| known.as_str() == phase.as_str()),
+        message: Some(message.chars().take(4000).collect()),
+        urls: urls(routes),
+        resolved: wish.digest.clone().or(old.resolved.clone()),
+        stable: state.stable.as_ref().map(role),
+        candidate: state
+            .rollout
+            .as_ref()
+            .map(|rollout| role(&rollout.candidate)),
+        traffic: core::traffic(state)
+            .into_iter()
+            .map(|(revision, weight)| TrafficEntry {
+                revision,
+                weight: weight.parts(),
+            })
+            .collect(),
+        nodes: Some(nodes(state, parts.exceptions.clone())),
+        history: persist::history(state),
+        replicas: Some(state.nodes.desired),
+        selector: Some(format!("{LABEL_FUNCTION}={}", function.name)),
+        conditions: conditions(parts, &old, &sentence, observed),
+        rollout: Some(rollout),
+        accepted,
+    })
+}
+
+/// What takes effect without a rollout: the newest accepted spec, else what was accepted before.
+fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatus> {
+    let Some(spec) = parts.wish.spec.as_ref() else {
+        return old.accepted.clone();
+    };
+    let generation = parts.object.metadata.generation.unwrap_or(0);
+    let mut next = AcceptedStatus {
+        generation,
+        pair: None,
+        routes: spec.routes.clone(),
+        placement: Some(spec.placement.clone())
+            .filter(|placement| *placement != Default::default()),
+        suspend: spec.suspend,
+    };
+    let before = old.accepted.as_ref();
+    next.pair = match before {
+        Some(before) if same_effect(before, &next) => before.pair.clone(),
+        _ => {
+            let serial = before
+                .and_then(|before| before.pair.as_ref())
+                .map_or(0, |pair| pair.serial)
+                + 1;
+            Some(Pair {
+                epoch: parts.epoch,
+                serial,
+            })
+        }
+    };
+    Some(next)
+}
+
+fn same_effect(left: &AcceptedStatus, right: &AcceptedStatus) -> bool {
+    left.pair.is_some()
+        && left.routes == right.routes
+        && left.placement == right.placement
+        && left.suspend == right.suspend
+}
+
+fn conditions(
+    parts: &Parts<'_>,
+    old: &EdgeFunctionStatus,
+    sentence: &str,
+    observed: Option<i64>,
+) -> Vec<Condition> {
+    let Parts {
+        function,
+        wish,
+        state,
+        now,
+        ..
+    } = parts;
+    let mut found: Vec<(&str, Finding)> =
+        core::conditions(function, state, wish.blocked.as_ref(), sentence)
+            .into_iter()
+            .map(|condition| {
+                let status = if condition.status { "True" } else { "False" };
+                (
+                    condition.kind.as_str(),
+                    Finding {
+                        status,
+                        reason: condition.reason,
+                        message: condition.message,
+                    },
+                )
+            })
+            .collect();
+    for (kind, finding) in [
+        (types::ACCEPTED, &wish.accepted),
+        (types::RESOLVED, &wish.resolved),
+        (types::COMPATIBLE, &wish.compatible),
+    ] {
+        found.extend(finding.clone().map(|finding| (kind, finding)));
+    }
+    let mut merged: Vec<Condition> = old
+        .conditions
+        .iter()
+        .filter(|condition| !found.iter().any(|(kind, _)| *kind == condition.type_))
+        .cloned()
+        .collect();
+    for (kind, finding) in found {
+        let before = old
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind);
+        let since = before
+            .filter(|before| before.status == finding.status)
+            .map(|before| before.last_transition_time.clone());
+        merged.push(Condition {
+            type_: kind.to_owned(),
+            status: finding.status.to_owned(),
+            reason: finding.reason,
+            message: finding.message.chars().take(4000).collect(),
+            observed_generation: observed,
+            last_transition_time: since.unwrap_or_else(|| persist::time(*now)),
+        });
+    }
+    merged.sort_by(|left, right| left.type_.cmp(&right.type_));
+    merged
+}
+
+fn nodes(state: &RolloutState, mut exceptions: Vec<FunctionException>) -> FunctionNodes {
+    exceptions.truncate(EXCEPTIONS);
+    let count = &state.nodes;
+    FunctionNodes {
+        desired: count.desired,
+        loaded: count.loaded,
+        applied: count.applied,
+        failed: count.failed,
+        summary: Some(format!("{}/{}", count.applied, count.desired)),
+        exceptions,
+    }
+}
+
+fn role(placed: &Placed) -> RevisionStatus {
+    RevisionStatus {
+        revision: placed.revision.name.clone(),
+        digest: Some(placed.revision.digest.clone()),
+        since: Some(persist::time(placed.since)),
+    }
+}
+
+fn urls(routes: &[crds::function::Route]) -> Vec<String> {
+    let mut urls = BTreeSet::new();
+    for route in routes {
+        for host in &route.hosts {
+            let paths: Vec<&str> = if route.paths.is_empty() {
+                vec!["/"]
+            } else {
+                route.paths.iter().map(|path| path.value.as_str()).collect()
+            };
+            urls.extend(paths.into_iter().map(|path| format!("http://{host}{path}")));
+        }
+    }
+    urls.into_iter().take(URLS).collect()
+}
+
+/// How much two statuses differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Difference {
+    /// Not at all, or in figures that travel with the next checkpoint.
+    None,
+    /// In what nodes do to a function at rest: worth a write when it lasts.
+    Nodes,
+    /// In what a person or a controller waits for.
+    Plain,
+}
+
+/// Compares what is persisted with what would be.
+pub(super) fn difference(old: &EdgeFunctionStatus, new: &EdgeFunctionStatus) -> Difference {
+    let spec = |status: &EdgeFunctionStatus| {
+        let found: Vec<_> = [types::ACCEPTED, types::RESOLVED, types::COMPATIBLE]
+            .into_iter()
+            .filter_map(|kind| {
+                status
+                    .conditions
+                    .iter()
+                    .find(|condition| condition.type_ == kind)
+            })
+            .map(|condition| {
+                (
+                    condition.type_.clone(),
+                    condition.status.clone(),
+                    condition.reason.clone(),
+                    condition.message.clone(),
+                )
+            })
+            .collect();
+        (
+            found,
+            status.observed_generation,
+            status.resolved.clone(),
+            status.accepted.clone(),
+        )
+    };
+    if spec(old) != spec(new) {
+        return Difference::Plain;
+    }
+    if new.candidate.is_some() {
+        return Difference::None;
+    }
+    let rest = |status: &EdgeFunctionStatus| {
+        let found: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|condition| {
+                (
+                    condition.type_.clone(),
+                    condition.status.clone(),
+                    condition.reason.clone(),
+                )
+            })
+            .collect();
+        let nodes = status
+            .nodes
+            .as_ref()
+            .map(|nodes| (nodes.desired, nodes.applied, nodes.loaded, nodes.failed));
+        (found, nodes, status.phase)
+    };
+    if rest(old) == rest(new) {
+        Difference::None
+    } else {
+        Difference::Nodes
+    }
+}
+
+/// A JSON merge patch that turns `old` into `new`; `None` when they are equal.
+pub(super) fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
+    match (old, new) {
+        _ if old == new => None,
+        (Value::Object(old), Value::Object(new)) => {
+            let mut patch = serde_json::Map::new();
+            for (key, value) in new {
+                match old.get(key) {
+                    Some(before) => {
+                        patch.extend(merge_patch(before, value).map(|change| (key.clone(), change)))
+                    }
+                    None => drop(patch.insert(key.clone(), value.clone())),
+                }
+            }
+            for key in old.keys().filter(|key| !new.contains_key(*key)) {
+                patch.insert(key.clone(), Value::Null);
+            }
+            Some(Value::Object(patch))
+        }
+        _ => Some(new.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_names_only_what_changed() {
+        let old = json!({"a": 1, "b": {"c": 2, "d": [1, 2]}, "e": 5});
+        let new = json!({"a": 1, "b": {"c": 3, "d": [1]}, "f": null});
+        let patch = merge_patch(&old, &new).unwrap();
+        assert_eq!(
+            patch,
+            json!({"b": {"c": 3, "d": [1]}, "e": null, "f": null})
+        );
+        assert_eq!(merge_patch(&new, &new), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! Gives back claims on hosts that no function of their namespace names any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Reconciler, claims};
+use crate::watch::ObjectKey;
+
+/// A host that was given up for a moment is not lost at once.
+const GRACE: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_secs(5);
+
+impl Reconciler {
+    /// Sweeps for ever; run it on the leader.
+    pub async fn sweep_claims(self: Arc<Self>) {
+        let mut unnamed: BTreeMap<ObjectKey, Instant> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let named = self.named_hosts();
+            let now = Instant::now();
+            let claims = self.caches.claims.all();
+            unnamed.retain(|key, _| claims.contains_key(key));
+            for (key, claim) in claims {
+                if named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone())) {
+                    unnamed.remove(&key);
+                    continue;
+                }
+                let since = *unnamed.entry(key.clone()).or_insert(now);
+                if now.duration_since(since) < GRACE {
+                    continue;
+                }
+                match claims::release(&self.client, &claim).await {
+                    Ok(()) => tracing::info!(
+                        host = claim.spec.host,
+                        namespace = claim.spec.namespace,
+                        "gave a host back"
+                    ),
+                    Err(error) => {
+                        tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
+                    }
+                }
+            }
+        }
+    }
+
+    /// (namespace, host) of everything that is wished or still served.
+    fn named_hosts(&self) -> BTreeSet<(String, String)> {
+        let mut named = BTreeSet::new();
+        for (key, function) in self.caches.functions.all() {
+            let accepted = function
+                .status
+                .as_ref()
+                .and_then(|status| status.accepted.as_ref());
+            let served = accepted
+                .map(|accepted| accepted.routes.as_slice())
+                .unwrap_or_default();
+            for host in function
+                .spec
+                .routes
+                .iter()
+                .chain(served)
+                .flat_map(|route| &route.hosts)
+            {
+                named.insert((key.namespace.to_string(), host.clone()));
+            }
+        }
+        named
+    }
+}

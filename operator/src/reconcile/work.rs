@@ -1,0 +1,167 @@
+//! The workers: take the next function, reconcile it in a task of its own, give it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::conditions::types;
+use crds::{EdgeFunction, FIELD_MANAGER};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use tokio::time::Instant;
+
+use super::{Outcome, ReconcileError, Reconciler, api};
+use crate::queue::{Class, Turn};
+use crate::watch::ObjectKey;
+
+const WORKERS: usize = 8;
+/// Workers that take nothing but functions with a candidate in traffic: whatever the others wait for, a
+/// rollback does not.
+const RESERVED: usize = 2;
+
+impl Reconciler {
+    /// Decides under `epoch` until the future is dropped.
+    pub async fn work(self: Arc<Self>, epoch: u64) {
+        let workers = (0..WORKERS).map(|index| Arc::clone(&self).worker(epoch, index < RESERVED));
+        futures::future::join_all(workers).await;
+    }
+
+    async fn worker(self: Arc<Self>, epoch: u64, urgent_only: bool) {
+        loop {
+            let turn = self.queue.take(urgent_only).await;
+            let class = if turn.class == Class::Urgent {
+                "urgent"
+            } else {
+                "normal"
+            };
+            self.metrics.waited(turn.waiting, class, turn.waited);
+            let outcome = Arc::clone(&self).isolated(&turn, epoch).await;
+            self.queue.done(&turn.key, outcome.class, outcome.wake);
+        }
+    }
+
+    /// A panic ends this reconcile and no other.
+    async fn isolated(self: Arc<Self>, turn: &Turn, epoch: u64) -> Outcome {
+        let started = Instant::now();
+        let (reconciler, key) = (Arc::clone(&self), turn.key.clone());
+        let task = Ended(tokio::spawn(async move {
+            reconciler.reconcile(&key, epoch).await
+        }));
+        let result = task.join().await;
+        let label = match &result {
+            Ok(Ok(_)) => "ok",
+            Ok(Err(_)) => "error",
+            Err(_) => "panic",
+        };
+        self.metrics
+            .reconciled(label, started.elapsed().as_secs_f64());
+        match result {
+            Ok(Ok(outcome)) => {
+                self.settle(&turn.key).await;
+                outcome
+            }
+            Ok(Err(error)) => {
+                let wait = self.fail(&turn.key, &error).await;
+                Outcome {
+                    class: turn.class,
+                    wake: Some(Instant::now() + wait),
+                }
+            }
+            Err(_) => {
+                tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
+                self.metrics.reconcile_failed("panic");
+                self.memories.forget(&turn.key);
+                self.stall(&turn.key).await;
+                let wait = backoff(self.count_failure(&turn.key).await);
+                Outcome {
+                    class: Class::Normal,
+                    wake: Some(Instant::now() + wait),
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, key: &ObjectKey) {
+        self.memories.of(key).lock().await.failures = 0;
+    }
+
+    async fn fail(&self, key: &ObjectKey, error: &ReconcileError) -> Duration {
+        self.metrics.reconcile_failed("call");
+        let failures = self.count_failure(key).await;
+        tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
+        let asked = match error {
+            ReconcileError::Call(error) => error.retry_after(),
+            ReconcileError::Encode(_) | ReconcileError::Contended => None,
+        };
+        backoff(failures).max(asked.unwrap_or_default())
+    }
+
+    async fn count_failure(&self, key: &ObjectKey) -> u32 {
+        let memory = self.memories.of(key);
+        let mut memory = memory.lock().await;
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    }
+
+    /// Says on the object that its reconcile fails for a reason of ours.
+    async fn stall(&self, key: &ObjectKey) {
+        let Some(object) = self.caches.functions.get(key) else {
+            return;
+        };
+        let now = crate::persist::time(jiff::Timestamp::now());
+        let mut conditions = object
+            .status
+            .as_ref()
+            .map(|status| status.conditions.clone())
+            .unwrap_or_default();
+        if conditions.iter().any(|condition| {
+            condition.type_ == types::STALLED && condition.reason == "InternalError"
+        }) {
+            return;
+        }
+        conditions.retain(|condition| condition.type_ != types::STALLED);
+        conditions.push(k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+            type_: types::STALLED.to_owned(),
+            status: "True".to_owned(),
+            reason: "InternalError".to_owned(),
+            message: "the operator failed on this object; it is tried again, and the operator's log has the details".to_owned(),
+            observed_generation: object.metadata.generation,
+            last_transition_time: now,
+        });
+        let patch = serde_json::json!({
+            "metadata": { "resourceVersion": object.metadata.resource_version },
+            "status": { "conditions": conditions },
+        });
+        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        if let Err(error) =
+            api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await
+        {
+            tracing::warn!(function = %key, %error, "the failure could not be said on the object");
+        }
+    }
+}
+
+/// 1 s doubling to 5 min, with jitter.
+fn backoff(failures: u32) -> Duration {
+    let ceiling =
+        Duration::from_secs(1 << failures.saturating_sub(1).min(8)).min(Duration::from_secs(300));
+    ceiling.mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+/// A task that ends with whoever waits for it: a worker that is dropped must not leave a decision running.
+struct Ended<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Ended<T> {
+    async fn join(mut self) -> Result<T, tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl<T> Drop for Ended<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

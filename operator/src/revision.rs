@@ -1,0 +1,414 @@
+//! What a revision is: its name, its object, and what a node needs of it. Pure.
+//!
+//! The name contains a hash over everything that decides how the code behaves, so the same wish gives the same
+//! name and a return to a known revision is recognised. ConfigMap content is written into the revision (it
+//! must stay servable when the ConfigMap changes); Secret content never is, only a keyed hash of it.
+
+use std::collections::BTreeMap;
+
+use crds::function::{ConfigEntry, EnvEntry, EnvSource};
+use crds::{
+    EdgeFunction, EdgeRevision, EdgeRevisionSpec, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
+    MANAGED_BY_VALUE, ReferenceHash, ReferenceKind,
+};
+use hmac::{Hmac, Mac};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use sha2::{Digest, Sha256};
+
+use crate::validate::Runtime;
+
+const NAME_LIMIT: usize = 63;
+
+/// The code of a revision, as the registry or the spec gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Code {
+    /// `registry/name`; empty for an inline source.
+    pub repository: String,
+    /// `sha256:…` of the manifest, or of the bytes when inline.
+    pub digest: String,
+    /// `sha256:…` of the component's bytes.
+    pub component_digest: String,
+    /// Bytes.
+    pub size: u64,
+    /// Of the layer.
+    pub media_type: String,
+    /// WIT interfaces that it wants.
+    pub imports: Vec<String>,
+    /// The world it runs in; empty when it exports no handler.
+    pub world: String,
+    /// The bytes, if that was the source.
+    pub inline: Option<Vec<u8>>,
+    /// Names of pull secrets; with any, nodes get the bytes from the operator.
+    pub pull_secrets: Vec<String>,
+}
+
+/// Configuration with every reference replaced by what it stood for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Settled {
+    /// ConfigMap keys by value, Secret keys by reference.
+    pub env: Vec<EnvEntry>,
+    /// ConfigMaps by value.
+    pub config: Vec<ConfigEntry>,
+    /// Keyed hashes of all content that was referred to.
+    pub references: Vec<ReferenceHash>,
+}
+
+/// Something that is referred to and is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Path of the field.
+    pub field: String,
+    /// One clause.
+    pub message: String,
+}
+
+/// Looks up content in the function's namespace.
+pub trait Content {
+    /// All keys of a ConfigMap.
+    fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>>;
+    /// One key of a Secret.
+    fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>>;
+}
+
+/// Replaces references by content.
+///
+/// # Errors
+/// Everything that is referred to and does not exist.
+pub fn settle(
+    runtime: &Runtime,
+    content: &impl Content,
+    hash_key: &[u8],
+) -> Result<Settled, Vec<Missing>> {
+    let mut settled = Settled::default();
+    let mut missing = Vec::new();
+    for entry in &runtime.env {
+        let field = format!("spec.env[{}].valueFrom", entry.name);
+        match entry.value_from.as_ref() {
+            Some(EnvSource {
+                config_map_key_ref: Some(reference),
+                ..
+            }) => {
+                let found = content
+                    .config_map(&reference.name)
+                    .and_then(|mut data| data.remove(&reference.key));
+                let Some(value) = found else {
+                    missing.push(Missing::key(
+                        field,
+                        "ConfigMap",
+                        &reference.name,
+                        &reference.key,
+                    ));
+                    continue;
+                };
+                settled.refer(
+                    ReferenceKind::ConfigMap,
+                    &reference.name,
+                    Some(&reference.key),
+                    hash(hash_key, value.as_bytes()),
+                );
+                settled.env.push(EnvEntry {
+                    name: entry.name.clone(),
+                    value: Some(value),
+                    value_from: None,
+                });
+            }
+            Some(EnvSource {
+                secret_key_ref: Some(reference),
+                ..
+            }) => {
+                let Some(value) = content.secret(&reference.name, &reference.key) else {
+                    missing.push(Missing::key(
+                        field,
+                        "Secret",
+                        &reference.name,
+                        &reference.key,
+                    ));
+                    continue;
+                };
+                settled.refer(
+                    ReferenceKind::Secret,
+                    &reference.name,
+                    Some(&reference.key),
+                    hash(hash_key, &value),
+                );
+                settled.env.push(entry.clone());
+            }
+            _ => settled.env.push(entry.clone()),
+        }
+    }
+    for (index, entry) in runtime.config.iter().enumerate() {
+        let Some(reference) = &entry.config_map_ref else {
+            settled.config.push(entry.clone());
+            continue;
+        };
+        let Some(data) = content.config_map(&reference.name) else {
+            let message = format!(
+                "the ConfigMap {:?} does not exist in this namespace",
+                reference.name
+            );
+            missing.push(Missing {
+                field: format!("spec.config[{index}].configMapRef.name"),
+                message,
+            });
+            continue;
+        };
+        let whole = serde_json::to_vec(&data).unwrap_or_default();
+        settled.refer(
+            ReferenceKind::ConfigMap,
+            &reference.name,
+            None,
+            hash(hash_key, &whole),
+        );
+        settled.config.push(ConfigEntry {
+            values: Some(data),
+            config_map_ref: None,
+        });
+    }
+    settled.references.sort();
+    settled.references.dedup();
+    if missing.is_empty() {
+        Ok(settled)
+    } else {
+        Err(missing)
+    }
+}
+
+/// The revision's name: the function's, cut so that the hash always fits.
+#[must_use]
+pub fn name(function: &str, code: &Code, runtime: &Runtime, settled: &Settled) -> String {
+    let canonical = serde_json::json!({
+        "digest": code.digest,
+        "env": settled.env,
+        "config": settled.config,
+        "limits": runtime.limits.canonical(),
+        "reuse": [u64::from(runtime.reuse_max_requests), u64::try_from(runtime.reuse_idle_timeout.as_millis()).unwrap_or(u64::MAX)],
+        "references": settled.references,
+    });
+    let mut hasher = Sha256::new();
+    hasher.update(function.as_bytes());
+    hasher.update(b"\n");
+    // Maps of this value are sorted by key.
+    hasher.update(canonical.to_string().as_bytes());
+    let full = hex::encode(hasher.finalize());
+    let short: String = full.chars().take(10).collect();
+    let room = NAME_LIMIT - short.len() - 1;
+    let stem: String = function.chars().take(room).collect();
+    format!("{}-{short}", stem.trim_end_matches('-'))
+}
+
+/// The object.
+#[must_use]
+pub fn object(
+    function: &EdgeFunction,
+    name: &str,
+    number: i64,
+    code: &Code,
+    settled: Settled,
+) -> EdgeRevision {
+    let owner = function.metadata.name.clone().unwrap_or_default();
+    let labels = BTreeMap::from([
+        (LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned()),
+        (LABEL_FUNCTION.to_owned(), owner.clone()),
+        (LABEL_REVISION.to_owned(), name.to_owned()),
+    ]);
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: function.metadata.namespace.clone(),
+        labels: Some(labels),
+        owner_references: Some(vec![OwnerReference {
+            api_version: crds::API_VERSION.to_owned(),
+            kind: "EdgeFunction".to_owned(),
+            name: owner.clone(),
+            uid: function.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            // Deleting a function must not wait for its revisions.
+            block_owner_deletion: None,
+        }]),
+        ..ObjectMeta::default()
+    };
+    let spec = EdgeRevisionSpec {
+        function: owner,
+        number,
+        digest: code.digest.clone(),
+        component_digest: Some(code.component_digest.clone()),
+        repository: Some(code.repository.clone()).filter(|repository| !repository.is_empty()),
+        image_pull_secrets: code
+            .pull_secrets
+            .iter()
+            .map(|name| crds::function::LocalReference { name: name.clone() })
+            .collect(),
+        inline: code.inline.clone().map(k8s_openapi::ByteString),
+        media_type: Some(code.media_type.clone()).filter(|kind| !kind.is_empty()),
+        size: Some(code.size),
+        imports: code.imports.clone(),
+        world: Some(code.world.clone()).filter(|world| !world.is_empty()),
+        env: settled.env,
+        config: settled.config,
+        limits: function.spec.limits.clone(),
+        instances: function.spec.instances.clone(),
+        key_value: Vec::new(),
+        egress: function.spec.egress.clone(),
+        references: settled.references,
+    };
+    EdgeRevision {
+        metadata,
+        spec,
+        status: None,
+    }
+}
+
+/// The code of an existing revision, for one that differs in configuration only.
+#[must_use]
+pub fn code_of(revision: &EdgeRevision) -> Option<Code> {
+    let spec = &revision.spec;
+    Some(Code {
+        repository: spec.repository.clone().unwrap_or_default(),
+        digest: spec.digest.clone(),
+        component_digest: spec.component_digest.clone()?,
+        size: spec.size?,
+        media_type: spec.media_type.clone().unwrap_or_default(),
+        imports: spec.imports.clone(),
+        world: spec.world.clone().unwrap_or_default(),
+        inline: spec.inline.as_ref().map(|bytes| bytes.0.clone()),
+        pull_secrets: spec
+            .image_pull_secrets
+            .iter()
+            .map(|secret| secret.name.clone())
+            .collect(),
+    })
+}
+
+/// Keyed hash of content, for names and comparisons; tells nothing about the content without the key.
+#[must_use]
+pub fn hash(key: &[u8], content: &[u8]) -> String {
+    // A key of any length is allowed.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+        return String::new();
+    };
+    mac.update(content);
+    hex::encode(mac.finalize().into_bytes())
+        .chars()
+        .take(32)
+        .collect()
+}
+
+impl Settled {
+    fn refer(&mut self, kind: ReferenceKind, name: &str, key: Option<&str>, hash: String) {
+        let reference = ReferenceHash {
+            kind,
+            name: name.to_owned(),
+            key: key.map(ToOwned::to_owned),
+            hash,
+        };
+        self.references.push(reference);
+    }
+}
+
+impl Missing {
+    fn key(field: String, kind: &str, name: &str, key: &str) -> Self {
+        Self {
+            field,
+            message: format!(
+                "the {kind} {name:?} or its key {key:?} does not exist in this namespace"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::function::KeySelector;
+
+    use super::*;
+
+    struct Fixed;
+
+    impl Content for Fixed {
+        fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+            (name == "c").then(|| BTreeMap::from([("k".to_owned(), "v".to_owned())]))
+        }
+        fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>> {
+            (name == "s" && key == "k").then(|| b"hush".to_vec())
+        }
+    }
+
+    fn runtime(source: EnvSource) -> Runtime {
+        let env = vec![EnvEntry {
+            name: "A".into(),
+            value: None,
+            value_from: Some(source),
+        }];
+        Runtime {
+            env,
+            ..Runtime::default()
+        }
+    }
+
+    fn select(name: &str) -> Option<KeySelector> {
+        Some(KeySelector {
+            name: name.into(),
+            key: "k".into(),
+        })
+    }
+
+    #[test]
+    fn secret_content_is_in_the_hash_and_nowhere_else() {
+        let source = EnvSource {
+            secret_key_ref: select("s"),
+            ..EnvSource::default()
+        };
+        let settled = settle(&runtime(source.clone()), &Fixed, b"key").unwrap();
+        let other = settle(&runtime(source), &Fixed, b"other key").unwrap();
+        assert_ne!(settled.references, other.references);
+        let object = object(
+            &EdgeFunction::default(),
+            "f-1",
+            1,
+            &Code::default(),
+            settled,
+        );
+        let text = serde_json::to_string(&object).unwrap();
+        assert!(
+            !text.contains("hush") && !text.contains(&hex::encode("hush")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn config_map_content_is_kept_and_missing_content_is_named() {
+        let there = EnvSource {
+            config_map_key_ref: select("c"),
+            ..EnvSource::default()
+        };
+        let settled = settle(&runtime(there), &Fixed, b"key").unwrap();
+        assert_eq!(settled.env[0].value.as_deref(), Some("v"));
+        let gone = EnvSource {
+            config_map_key_ref: select("x"),
+            ..EnvSource::default()
+        };
+        assert_eq!(
+            settle(&runtime(gone), &Fixed, b"key").unwrap_err()[0].field,
+            "spec.env[A].valueFrom"
+        );
+    }
+
+    #[test]
+    fn names_are_short_and_stable_and_differ_by_behaviour() {
+        let code = Code {
+            digest: "sha256:1".into(),
+            ..Code::default()
+        };
+        let settled = Settled::default();
+        let long = "a".repeat(63);
+        let first = name(&long, &code, &Runtime::default(), &settled);
+        assert_eq!(first.len(), 63);
+        assert_eq!(first, name(&long, &code, &Runtime::default(), &settled));
+        let mut runtime = Runtime::default();
+        runtime.limits.memory += 1;
+        assert_ne!(first, name(&long, &code, &runtime, &settled));
+        assert_ne!(
+            name("f", &code, &Runtime::default(), &settled),
+            name("g", &code, &Runtime::default(), &settled)
+        );
+    }
+}

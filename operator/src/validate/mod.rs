@@ -1,0 +1,221 @@
+//! From an `EdgeFunction` to what the rest of a reconcile may rely on, or to everything that is wrong with it.
+//!
+//! The schema refuses most nonsense before it is stored; what is checked here is what a schema cannot say,
+//! what an older or edited schema let through, and fields of later versions: those are named, never ignored.
+
+mod rollout;
+mod routes;
+mod runtime;
+mod unsupported;
+
+use std::collections::BTreeSet;
+
+use crds::conditions::reasons;
+use crds::function::{Placement, Route};
+use crds::{EdgeFunction, RolloutPolicy};
+use operator_core::rollout::Policy;
+
+pub use routes::conflict;
+pub use runtime::{Limits, Runtime, limits};
+
+/// How many old revisions are kept when the user does not say.
+const HISTORY: u32 = 10;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Reason of the `Accepted` condition.
+    pub reason: &'static str,
+    /// Path of the field.
+    pub field: String,
+    /// One clause: the value and why it cannot be.
+    pub message: String,
+}
+
+/// A spec that the next steps cannot fail on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The requests it answers.
+    pub routes: Vec<Route>,
+    /// Where it runs.
+    pub placement: Placement,
+    /// Answers 503 everywhere.
+    pub suspend: bool,
+    /// How a new revision takes over.
+    pub policy: Policy,
+    /// Name of the `RolloutPolicy`, if it comes from one.
+    pub policy_name: Option<String>,
+    /// What belongs to the revision beside its code.
+    pub runtime: Runtime,
+    /// Old revisions to keep.
+    pub history_limit: usize,
+}
+
+/// What a function refers to in its namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Names of ConfigMaps.
+    pub config_maps: BTreeSet<String>,
+    /// Names of Secrets with values.
+    pub secrets: BTreeSet<String>,
+    /// Names of pull secrets, in the order of the spec.
+    pub pull_secrets: Vec<String>,
+    /// Name of a `RolloutPolicy`.
+    pub policy: Option<String>,
+}
+
+impl Violation {
+    pub(crate) fn new(
+        reason: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            reason,
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    fn invalid(field: impl Into<String>, value: &str, why: impl std::fmt::Display) -> Self {
+        Self::new(reasons::INVALID_SPEC, field, format!("{value:?}: {why}"))
+    }
+
+    fn later(field: impl Into<String>, value: impl std::fmt::Display) -> Self {
+        let field = field.into();
+        Self::new(
+            reasons::NOT_YET_SUPPORTED,
+            field,
+            format!("{value} is not yet supported by this version"),
+        )
+    }
+}
+
+/// All violations in one sentence, the reason of the first; at most eight are named.
+#[must_use]
+pub fn summary(violations: &[Violation]) -> (&'static str, String) {
+    let reason = violations
+        .first()
+        .map_or(reasons::INVALID_SPEC, |first| first.reason);
+    let mut sentence = violations
+        .iter()
+        .take(8)
+        .map(|violation| format!("{}: {}", violation.field, violation.message))
+        .collect::<Vec<_>>()
+        .join("; ");
+    if violations.len() > 8 {
+        sentence.push_str(&format!("; and {} more", violations.len() - 8));
+    }
+    (reason, sentence)
+}
+
+/// What the function refers to; works on any spec, valid or not.
+#[must_use]
+pub fn references(function: &EdgeFunction) -> References {
+    let mut found = References::default();
+    for source in function
+        .spec
+        .env
+        .iter()
+        .filter_map(|entry| entry.value_from.as_ref())
+    {
+        found.config_maps.extend(
+            source
+                .config_map_key_ref
+                .iter()
+                .map(|reference| reference.name.clone()),
+        );
+        found.secrets.extend(
+            source
+                .secret_key_ref
+                .iter()
+                .map(|reference| reference.name.clone()),
+        );
+    }
+    let maps = function
+        .spec
+        .config
+        .iter()
+        .filter_map(|entry| entry.config_map_ref.as_ref());
+    found
+        .config_maps
+        .extend(maps.map(|reference| reference.name.clone()));
+    found.pull_secrets = function
+        .spec
+        .source
+        .image_pull_secrets
+        .iter()
+        .map(|secret| secret.name.clone())
+        .collect();
+    found.policy = function
+        .spec
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.policy_ref.as_ref())
+        .map(|policy| policy.name.clone());
+    found
+}
+
+/// Checks a function. `policy` is the `RolloutPolicy` that it names, if that exists.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the spec.
+pub fn validate(
+    function: &EdgeFunction,
+    policy: Option<&RolloutPolicy>,
+) -> Result<Accepted, Vec<Violation>> {
+    let spec = &function.spec;
+    let mut violations = Vec::new();
+    routes::check(&spec.routes, &mut violations);
+    unsupported::check(spec, &mut violations);
+    let runtime = runtime::read(spec, &mut violations);
+    let policy_name = spec
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.policy_ref.as_ref())
+        .map(|policy| policy.name.clone());
+    let policy = match (&policy_name, policy) {
+        (Some(name), None) => {
+            let message = format!("the RolloutPolicy {name:?} does not exist in this namespace");
+            violations.push(Violation::new(
+                reasons::MISSING_REFERENCE,
+                "spec.rollout.policyRef.name",
+                message,
+            ));
+            Policy::default()
+        }
+        (Some(name), Some(policy)) => rollout::read(
+            &policy.spec.body,
+            &format!("RolloutPolicy {name}: spec"),
+            &mut violations,
+        ),
+        (None, _) => spec
+            .rollout
+            .as_ref()
+            .map_or_else(Policy::default, |rollout| {
+                rollout::read(&rollout.body, "spec.rollout", &mut violations)
+            }),
+    };
+    if spec.source.image.is_some() == spec.source.inline.is_some() {
+        violations.push(Violation::new(
+            reasons::INVALID_SPEC,
+            "spec.source",
+            "write exactly one of image and inline",
+        ));
+    }
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    Ok(Accepted {
+        routes: spec.routes.clone(),
+        placement: spec.placement.clone().unwrap_or_default(),
+        suspend: spec.suspend.unwrap_or_default(),
+        policy,
+        policy_name,
+        runtime,
+        history_limit: spec.revision_history_limit.unwrap_or(HISTORY) as usize,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Routes: what one function may not say, and what two functions of a namespace may not both say.
+
+use std::collections::BTreeSet;
+
+use crds::conditions::reasons;
+use crds::function::{HeaderMatchType, PathMatchType, Route};
+
+use super::Violation;
+
+/// Checks the routes of one function by themselves.
+pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
+    if routes.is_empty() {
+        violations.push(Violation::new(
+            reasons::INVALID_ROUTE,
+            "spec.routes",
+            "at least one route is needed",
+        ));
+    }
+    for (index, route) in routes.iter().enumerate() {
+        let at = format!("spec.routes[{index}]");
+        if route.hosts.iter().any(|host| host == "*") {
+            let message = "\"*\": the host of all hosts needs a cluster admin's policy, which this version does not have";
+            violations.push(Violation::new(
+                reasons::POLICY_VIOLATION,
+                format!("{at}.hosts"),
+                message,
+            ));
+        }
+        for header in &route.headers {
+            if header.match_type == Some(HeaderMatchType::Unknown) {
+                let message = format!("{:?}: its type is not known to this version", header.name);
+                violations.push(Violation::new(
+                    reasons::NOT_YET_SUPPORTED,
+                    format!("{at}.headers"),
+                    message,
+                ));
+            }
+        }
+        let odd = route
+            .paths
+            .iter()
+            .find(|path| path.match_type == Some(PathMatchType::Unknown));
+        if let Some(path) = odd {
+            let message = format!("{:?}: its type is not known to this version", path.value);
+            violations.push(Violation::new(
+                reasons::NOT_YET_SUPPORTED,
+                format!("{at}.paths"),
+                message,
+            ));
+        }
+        let exact = route
+            .paths
+            .iter()
+            .any(|path| path.match_type == Some(PathMatchType::Exact));
+        if exact && route.rewrite.is_some() {
+            let message = "a rewrite replaces a prefix and an exact path has none";
+            violations.push(Violation::new(
+                reasons::INVALID_ROUTE,
+                format!("{at}.rewrite"),
+                message,
+            ));
+        }
+    }
+}
+
+/// One combination of host, path, methods and headers that a request can match.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Match<'a> {
+    host: &'a str,
+    exact: bool,
+    path: &'a str,
+    methods: BTreeSet<&'a str>,
+    headers: BTreeSet<(String, u8, &'a str)>,
+}
+
+fn matches(routes: &[Route]) -> BTreeSet<Match<'_>> {
+    let mut all = BTreeSet::new();
+    for route in routes {
+        let headers: BTreeSet<_> = route
+            .headers
+            .iter()
+            .map(|header| {
+                let kind = header.match_type.unwrap_or(HeaderMatchType::Exact) as u8;
+                (
+                    header.name.to_ascii_lowercase(),
+                    kind,
+                    header.value.as_deref().unwrap_or_default(),
+                )
+            })
+            .collect();
+        let methods: BTreeSet<&str> = route.methods.iter().map(String::as_str).collect();
+        let paths: Vec<(bool, &str)> = if route.paths.is_empty() {
+            vec![(false, "/")]
+        } else {
+            route
+                .paths
+                .iter()
+                .map(|path| {
+                    (
+                        path.match_type == Some(PathMatchType::Exact),
+                        path.value.as_str(),
+                    )
+                })
+                .collect()
+        };
+        for host in &route.hosts {
+            for (exact, path) in &paths {
+                // On segment borders `/a` and `/a/` are the same prefix.
+                let path = if *exact {
+                    path
+                } else {
+                    path.trim_end_matches('/')
+                };
+                all.insert(Match {
+                    host,
+                    exact: *exact,
+                    path,
+                    methods: methods.clone(),
+                    headers: headers.clone(),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Whether two functions of one namespace claim the same match; the match in words.
+#[must_use]
+pub fn conflict(mine: &[Route], other: &[Route]) -> Option<String> {
+    let other = matches(other);
+    matches(mine)
+        .into_iter()
+        .find(|candidate| other.contains(candidate))
+        .map(|same| {
+            let path = if same.path.is_empty() { "/" } else { same.path };
+            format!("{}{path}", same.host)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::function::{HeaderMatch, PathMatch};
+
+    use super::*;
+
+    fn route(host: &str, path: &str) -> Route {
+        let paths = vec![PathMatch {
+            match_type: None,
+            value: path.into(),
+        }];
+        Route {
+            hosts: vec![host.into()],
+            paths,
+            ..Route::default()
+        }
+    }
+
+    #[test]
+    fn only_the_very_same_match_is_a_conflict() {
+        let mine = [route("a.example", "/x")];
+        assert_eq!(
+            conflict(&mine, &[route("a.example", "/x/")]).as_deref(),
+            Some("a.example/x")
+        );
+        assert_eq!(conflict(&mine, &[route("a.example", "/x/y")]), None);
+        assert_eq!(conflict(&mine, &[route("b.example", "/x")]), None);
+        let mut get = route("a.example", "/x");
+        get.methods = vec!["GET".into()];
+        assert_eq!(conflict(&mine, &[get]), None);
+        let header = |name: &str| HeaderMatch {
+            name: name.into(),
+            value: Some("v".into()),
+            ..HeaderMatch::default()
+        };
+        let (mut upper, mut lower) = (route("a.example", "/"), route("a.example", "/"));
+        upper.headers = vec![header("X-Tenant")];
+        lower.headers = vec![header("x-tenant")];
+        assert!(conflict(&[upper], &[lower]).is_some());
+    }
+
+    #[test]
+    fn no_path_is_the_root() {
+        let bare = Route {
+            hosts: vec!["a.example".into()],
+            ..Route::default()
+        };
+        assert_eq!(
+            conflict(&[bare], &[route("a.example", "/")]).as_deref(),
+            Some("a.example/")
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! Limits, environment and configuration with every default filled in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::EdgeFunctionSpec;
+use crds::function::{ConfigEntry, EnvEntry};
+
+use super::Violation;
+
+/// What belongs to a revision beside its code.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Runtime {
+    /// As written.
+    pub env: Vec<EnvEntry>,
+    /// As written; later entries win.
+    pub config: Vec<ConfigEntry>,
+    /// With defaults.
+    pub limits: Limits,
+    /// Requests per instance; 1 = a fresh one each time.
+    pub reuse_max_requests: u32,
+    /// How long an idle instance is kept.
+    pub reuse_idle_timeout: Duration,
+}
+
+/// Limits of one request or one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory and tables of one instance, bytes.
+    pub memory: u64,
+    /// Guest CPU time of one request.
+    pub cpu: Duration,
+    /// Wall clock of one request.
+    pub timeout: Duration,
+    /// Until the response head.
+    pub first_byte: Duration,
+    /// Between two chunks of a body.
+    pub idle: Duration,
+    /// Requests in flight per node.
+    pub concurrency: u32,
+    /// Requests that wait for a permit.
+    pub queue_length: u32,
+    /// How long they wait.
+    pub queue_timeout: Duration,
+    /// Bytes.
+    pub request_body: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const SECOND: Duration = Duration::from_secs(1);
+        Self {
+            memory: 64 << 20,
+            cpu: Duration::from_millis(50),
+            timeout: 30 * SECOND,
+            first_byte: 10 * SECOND,
+            idle: 15 * SECOND,
+            concurrency: 100,
+            queue_length: 100,
+            queue_timeout: SECOND,
+            request_body: 10 << 20,
+        }
+    }
+}
+
+/// Reads what the schema has let through; anything that still cannot be read is a violation.
+pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Runtime {
+    let reuse = spec
+        .instances
+        .as_ref()
+        .and_then(|instances| instances.reuse.as_ref());
+    Runtime {
+        env: spec.env.clone(),
+        config: spec.config.clone(),
+        limits: limits(spec.limits.as_ref(), violations),
+        reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
+        reuse_idle_timeout: duration(
+            reuse.and_then(|reuse| reuse.idle_timeout.as_ref()),
+            "spec.instances.reuse.idleTimeout",
+            Duration::from_secs(1),
+            violations,
+        ),
+    }
+}
+
+/// Limits with their defaults.
+pub fn limits(written: Option<&crds::function::Limits>, violations: &mut Vec<Violation>) -> Limits {
+    let default = Limits::default();
+    let Some(written) = written else {
+        return default;
+    };
+    let queue = written.queue.as_ref();
+    let mut time = |value: Option<&String>, name: &str, default| {
+        duration(value, &format!("spec.limits.{name}"), default, violations)
+    };
+    let mut limits = Limits {
+        cpu: time(written.cpu.as_ref(), "cpu", default.cpu),
+        timeout: time(written.timeout.as_ref(), "timeout", default.timeout),
+        first_byte: time(written.first_byte.as_ref(), "firstByte", default.first_byte),
+        idle: time(written.idle.as_ref(), "idle", default.idle),
+        queue_timeout: time(
+            queue.and_then(|queue| queue.timeout.as_ref()),
+            "queue.timeout",
+            default.queue_timeout,
+        ),
+        concurrency: written.concurrency.unwrap_or(default.concurrency),
+        queue_length: queue
+            .and_then(|queue| queue.length)
+            .unwrap_or(default.queue_length),
+        ..default
+    };
+    let mut bytes = |value: Option<&String>, name: &str, default| {
+        quantity(value, &format!("spec.limits.{name}"), default, violations)
+    };
+    limits.memory = bytes(written.memory.as_ref(), "memory", default.memory);
+    limits.request_body = bytes(
+        written.request_body.as_ref(),
+        "requestBody",
+        default.request_body,
+    );
+    limits
+}
+
+/// A duration that may be absent.
+pub(super) fn duration(
+    value: Option<&String>,
+    field: &str,
+    default: Duration,
+    violations: &mut Vec<Violation>,
+) -> Duration {
+    let Some(text) = value else { return default };
+    match text.parse::<crds::Duration>() {
+        Ok(duration) => duration.to_std(),
+        Err(error) => {
+            violations.push(Violation::invalid(field, text, error));
+            default
+        }
+    }
+}
+
+fn quantity(
+    value: Option<&String>,
+    field: &str,
+    default: u64,
+    violations: &mut Vec<Violation>,
+) -> u64 {
+    let Some(text) = value else { return default };
+    match text.parse::<crds::Quantity>() {
+        Ok(quantity) => quantity.as_bytes(),
+        Err(error) => {
+            violations.push(Violation::invalid(field, text, error));
+            default
+        }
+    }
+}
+
+impl Limits {
+    /// By name, in canonical units (bytes, milliseconds): equal limits are written equally however the user did.
+    #[must_use]
+    pub fn canonical(&self) -> BTreeMap<&'static str, u64> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        BTreeMap::from([
+            ("memory", self.memory),
+            ("cpu", millis(self.cpu)),
+            ("timeout", millis(self.timeout)),
+            ("firstByte", millis(self.first_byte)),
+            ("idle", millis(self.idle)),
+            ("concurrency", u64::from(self.concurrency)),
+            ("queueLength", u64::from(self.queue_length)),
+            ("queueTimeout", millis(self.queue_timeout)),
+            ("requestBody", self.request_body),
+        ])
+    }
+}

@@ -1,0 +1,192 @@
+use super::*;
+
+fn function(spec: &str) -> EdgeFunction {
+    let yaml = format!(
+        "apiVersion: selvage.dev/v1alpha1\nkind: EdgeFunction\nmetadata: {{ name: f, namespace: shop }}\nspec:\n{spec}"
+    );
+    serde_yaml::from_str(&yaml).unwrap()
+}
+
+const MINIMAL: &str = "  source: { image: r.example/a:1 }\n  routes: [{ hosts: [a.example] }]\n";
+
+fn violations(more: &str) -> Vec<(&'static str, String)> {
+    match validate(&function(&format!("{MINIMAL}{more}")), None) {
+        Ok(_) => Vec::new(),
+        Err(all) => all
+            .into_iter()
+            .map(|violation| (violation.reason, violation.field))
+            .collect(),
+    }
+}
+
+#[test]
+fn a_minimal_function_gets_every_default() {
+    let accepted = validate(&function(MINIMAL), None).unwrap();
+    assert_eq!(accepted.policy, Policy::default());
+    assert_eq!(accepted.runtime.limits, Limits::default());
+    assert_eq!(accepted.history_limit, 10);
+    assert!(!accepted.suspend);
+}
+
+#[test]
+fn every_field_of_a_later_version_is_named() {
+    let cases = [
+        (
+            "  keyValue: [{ label: default, store: memory }]",
+            "spec.keyValue",
+        ),
+        (
+            "  egress: { allow: ['https://a.example'] }",
+            "spec.egress.allow",
+        ),
+        (
+            "  instances: { reuse: { maxRequests: 2 } }",
+            "spec.instances.reuse.maxRequests",
+        ),
+        (
+            "  rollout: { strategy: BlueGreen }",
+            "spec.rollout.strategy",
+        ),
+        ("  rollout: { strategy: ABTest }", "spec.rollout.strategy"),
+        ("  rollout: { strategy: Shadow }", "spec.rollout.strategy"),
+        ("  rollout: { strategy: Teleport }", "spec.rollout.strategy"),
+        ("  rollout: { blueGreen: {} }", "spec.rollout.blueGreen"),
+        (
+            "  rollout: { abTest: { match: [{ cookies: [{ name: a }] }] } }",
+            "spec.rollout.abTest",
+        ),
+        ("  rollout: { shadow: {} }", "spec.rollout.shadow"),
+        (
+            "  rollout: { affinity: { type: ClientIP } }",
+            "spec.rollout.affinity",
+        ),
+        (
+            "  rollout: { waves: [{ name: a, nodeSelector: { a: b } }] }",
+            "spec.rollout.waves",
+        ),
+        (
+            "  rollout: { freeze: [{ days: [Fri], from: '16:00', to: '24:00' }] }",
+            "spec.rollout.freeze",
+        ),
+        (
+            "  rollout: { loadTest: { rate: 1, requests: [{ method: GET, path: / }] } }",
+            "spec.rollout.loadTest",
+        ),
+        (
+            "  rollout: { notify: [{ webhook: { secretRef: { name: a } }, on: [Held] }] }",
+            "spec.rollout.notify",
+        ),
+        (
+            "  rollout: { gates: [{ name: g, at: Start, webhook: { url: 'https://a' } }] }",
+            "spec.rollout.gates[g].webhook",
+        ),
+        (
+            "  rollout: { gates: [{ name: g, at: Start, job: { fromCronJob: a } }] }",
+            "spec.rollout.gates[g].job",
+        ),
+        (
+            "  rollout: { canary: { steps: [{ shadow: 1% }] } }",
+            "spec.rollout.canary.steps[0].shadow",
+        ),
+        (
+            "  rollout: { analysis: { checks: [{ name: c, prometheus: { query: up }, goodWhen: 'true' }] } }",
+            "spec.rollout.analysis.checks",
+        ),
+        (
+            "  rollout: { revert: { revisions: 2 } }",
+            "spec.rollout.revert.revisions",
+        ),
+    ];
+    for (yaml, field) in cases {
+        assert_eq!(
+            violations(yaml),
+            [(reasons::NOT_YET_SUPPORTED, field.to_owned())],
+            "{yaml}"
+        );
+    }
+}
+
+#[test]
+fn what_a_stricter_schema_would_have_refused_is_named_and_not_fatal() {
+    assert_eq!(
+        violations("  limits: { memory: lots, cpu: -1s }"),
+        [
+            (reasons::INVALID_SPEC, "spec.limits.cpu".to_owned()),
+            (reasons::INVALID_SPEC, "spec.limits.memory".to_owned()),
+        ]
+    );
+    assert_eq!(
+        violations("  rollout: { bake: { duration: soon, holdback: 200% } }").len(),
+        2
+    );
+    let all = function("  source: { image: r.example/a:1 }\n  routes: [{ hosts: ['*'] }]\n");
+    assert_eq!(
+        validate(&all, None).unwrap_err()[0].reason,
+        reasons::POLICY_VIOLATION
+    );
+}
+
+#[test]
+fn the_whole_rollout_body_is_read() {
+    let yaml = r#"  rollout:
+    canary: { steps: [{ weight: Auto }, { weight: 12.5%, advance: Time, minDuration: 1m, minRequests: 7, deadline: 1h, onDeadline: Rollback, gates: [g] }] }
+    bake: { duration: 20s, holdback: 3% }
+    nodes: { minLoaded: 50%, loadDeadline: 2m, onLoadDeadline: Rollback }
+    revert: { window: 2h, revisions: 0 }
+    priority: 7
+    gates: [{ name: g, at: Step, approval: {} }]
+    analysis: { source: InBand, lookPeriod: 2s, falseRollbacks: 2%, falsePromotions: 3%, harmBudget: 4%, errors: { maxIncrease: 1%, maxRatio: "2", passIncrease: 5% },
+      latency: { measure: Full }, clientErrors: { maxIncrease: 6% }, slo: { errors: 1%, latency: { within: 300ms, slower: 2% } }, dispersion: "3.5", maxUnknown: 1m, onUnknown: Rollback }
+"#;
+    let policy = validate(&function(&format!("{MINIMAL}{yaml}")), None)
+        .unwrap()
+        .policy;
+    insta::assert_debug_snapshot!(policy);
+}
+
+#[test]
+fn a_missing_policy_and_a_bad_one_are_told_apart() {
+    let named = function(&format!(
+        "{MINIMAL}  rollout: {{ policyRef: {{ name: p }} }}\n"
+    ));
+    assert_eq!(references(&named).policy.as_deref(), Some("p"));
+    assert_eq!(
+        validate(&named, None).unwrap_err()[0].reason,
+        reasons::MISSING_REFERENCE
+    );
+    let mut policy = RolloutPolicy::default();
+    policy.spec.body.priority = Some(3);
+    assert_eq!(validate(&named, Some(&policy)).unwrap().policy.priority, 3);
+    policy.spec.body.strategy = Some(crds::rollout::Strategy::Shadow);
+    let bad = validate(&named, Some(&policy)).unwrap_err();
+    assert_eq!(bad[0].field, "RolloutPolicy p: spec.strategy");
+}
+
+#[test]
+fn references_are_found() {
+    let spec = "  source: { image: r.example/a:1, imagePullSecrets: [{ name: pull }] }
+  routes: [{ hosts: [a.example] }]
+  env: [{ name: A, valueFrom: { secretKeyRef: { name: s, key: k } } }, { name: B, valueFrom: { configMapKeyRef: { name: c, key: k } } }]
+  config: [{ configMapRef: { name: d } }, { values: { a: b } }]
+";
+    let found = references(&function(spec));
+    assert_eq!(
+        found.config_maps,
+        BTreeSet::from(["c".to_owned(), "d".to_owned()])
+    );
+    assert_eq!(found.secrets, BTreeSet::from(["s".to_owned()]));
+    assert_eq!(found.pull_secrets, ["pull"]);
+}
+
+#[test]
+fn the_summary_names_eight_and_counts_the_rest() {
+    let many: Vec<Violation> = (0..10)
+        .map(|n| Violation::later(format!("f{n}"), "x"))
+        .collect();
+    let (reason, sentence) = summary(&many);
+    assert_eq!(reason, reasons::NOT_YET_SUPPORTED);
+    assert!(
+        sentence.contains("f7") && !sentence.contains("f8") && sentence.ends_with("and 2 more"),
+        "{sentence}"
+    );
+}

@@ -1,0 +1,103 @@
+//! Fields of later versions. Using one is a violation that names it.
+
+use crds::EdgeFunctionSpec;
+use crds::rollout::{RolloutBody, Strategy};
+
+use super::Violation;
+
+/// Checks what is beside the rollout.
+pub(super) fn check(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) {
+    if !spec.key_value.is_empty() {
+        violations.push(Violation::later("spec.keyValue", "a key-value store"));
+    }
+    if let Some(target) = spec.egress.as_ref().and_then(|egress| egress.allow.first()) {
+        violations.push(Violation::later(
+            "spec.egress.allow",
+            format!("outgoing traffic ({target:?})"),
+        ));
+    }
+    let reuse = spec
+        .instances
+        .as_ref()
+        .and_then(|instances| instances.reuse.as_ref());
+    if let Some(requests) = reuse
+        .and_then(|reuse| reuse.max_requests)
+        .filter(|requests| *requests > 1)
+    {
+        violations.push(Violation::later(
+            "spec.instances.reuse.maxRequests",
+            format!("reuse of an instance ({requests})"),
+        ));
+    }
+}
+
+/// Checks a rollout body; `path` names where it is written.
+pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) {
+    let mut later = |used: bool, field: &str, what: &str| {
+        if used {
+            violations.push(Violation::later(format!("{path}.{field}"), what));
+        }
+    };
+    let strategy = body.strategy.unwrap_or(Strategy::Canary);
+    later(
+        !matches!(strategy, Strategy::Canary | Strategy::AllAtOnce),
+        "strategy",
+        &format!("strategy {strategy}"),
+    );
+    later(body.blue_green.is_some(), "blueGreen", "blue/green");
+    later(body.ab_test.is_some(), "abTest", "an A/B test");
+    later(body.shadow.is_some(), "shadow", "shadow traffic");
+    later(body.affinity.is_some(), "affinity", "affinity");
+    later(!body.waves.is_empty(), "waves", "a rollout in waves");
+    later(!body.freeze.is_empty(), "freeze", "a freeze");
+    later(body.load_test.is_some(), "loadTest", "a load test");
+    later(!body.notify.is_empty(), "notify", "a notification");
+    for gate in &body.gates {
+        later(
+            gate.webhook.is_some(),
+            &format!("gates[{}].webhook", gate.name),
+            "a webhook gate",
+        );
+        later(
+            gate.job.is_some(),
+            &format!("gates[{}].job", gate.name),
+            "a job gate",
+        );
+    }
+    let steps = body
+        .canary
+        .as_ref()
+        .map(|canary| canary.steps.as_slice())
+        .unwrap_or_default();
+    for (index, step) in steps.iter().enumerate() {
+        later(
+            step.shadow.is_some(),
+            &format!("canary.steps[{index}].shadow"),
+            "a shadow step",
+        );
+    }
+    if let Some(analysis) = &body.analysis {
+        later(
+            !analysis.checks.is_empty(),
+            "analysis.checks",
+            "a query of your own",
+        );
+        let client = analysis.client_errors.as_ref();
+        later(
+            client.is_some_and(|limits| limits.max_ratio.is_some()),
+            "analysis.clientErrors.maxRatio",
+            "a ratio of client errors",
+        );
+        later(
+            client.is_some_and(|limits| limits.pass_increase.is_some()),
+            "analysis.clientErrors.passIncrease",
+            "passing by client errors",
+        );
+    }
+    let revisions = body.revert.as_ref().and_then(|revert| revert.revisions);
+    later(
+        revisions.is_some_and(|revisions| revisions > 1),
+        "revert.revisions",
+        "returning by more than one revision",
+    );
+}

@@ -1,0 +1,455 @@
+//! One kind of object, held in memory as the API server last said.
+//!
+//! A list is compared with what is held, so a re-list tells only differences. Objects that cannot be decoded
+//! are skipped one by one: the last good version stays, and the watch goes on. When more than a fifth of the
+//! objects (at least ten) would vanish within a minute or in one list, that is more likely a broken API server or a deleted
+//! definition than a wish: they are kept until the list says so again after [`CONFIRMATION`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long vanished objects are kept before their absence is believed.
+pub(super) const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
+const WINDOW: Duration = Duration::from_secs(60);
+const LEAST: usize = 10;
+
+/// Namespace (empty for cluster scope) and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Namespace, empty for cluster scope.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone)]
+pub enum Change<K> {
+    /// It is new or different.
+    Applied(Arc<K>),
+    /// It is gone; its last state.
+    Deleted(Arc<K>),
+}
+
+/// Whether a mass deletion is believed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brake {
+    /// No: what serves traffic stays for [`CONFIRMATION`].
+    Held,
+    /// Yes.
+    Free,
+}
+
+/// The objects of one kind. Cheap to clone; clones share.
+pub struct Cache<K> {
+    objects: Arc<RwLock<BTreeMap<ObjectKey, Arc<K>>>>,
+    filled: Arc<watch::Sender<bool>>,
+}
+
+/// Deletions that are not believed yet.
+struct Pending<K> {
+    brake: Brake,
+    recent: Vec<Instant>,
+    held: HashMap<ObjectKey, (Arc<K>, Instant)>,
+}
+
+// === impl ObjectKey ===
+
+impl ObjectKey {
+    /// From parts.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// Of an object.
+    #[must_use]
+    pub fn of<K: Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Self::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+// === impl Change ===
+
+impl<K> Change<K> {
+    /// The object, whatever happened to it.
+    #[must_use]
+    pub fn into_object(self) -> Arc<K> {
+        match self {
+            Self::Applied(object) | Self::Deleted(object) => object,
+        }
+    }
+}
+
+// === impl Cache ===
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self {
+            objects: Arc::clone(&self.objects),
+            filled: Arc::clone(&self.filled),
+        }
+    }
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Self {
+        Self {
+            objects: Arc::default(),
+            filled: Arc::new(watch::Sender::new(false)),
+        }
+    }
+}
+
+impl<K> fmt::Debug for Cache<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("objects", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K> Cache<K> {
+    /// The object, if there is one.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.read(|objects| objects.get(key).cloned())
+    }
+
+    /// All objects, in order of their keys.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<ObjectKey, Arc<K>> {
+        self.read(Clone::clone)
+    }
+
+    /// Those for which `wanted` holds, in no order.
+    #[must_use]
+    pub fn filter(&self, wanted: impl Fn(&ObjectKey, &K) -> bool) -> Vec<Arc<K>> {
+        self.read(|objects| {
+            objects
+                .iter()
+                .filter(|(key, object)| wanted(key, object))
+                .map(|(_, object)| Arc::clone(object))
+                .collect()
+        })
+    }
+
+    /// Those of a namespace for which `wanted` holds, in order of their names.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let from = ObjectKey::new(namespace, "");
+        self.read(|objects| {
+            objects
+                .range(from..)
+                .take_while(|(key, _)| &*key.namespace == namespace)
+                .filter(|(_, object)| wanted(object))
+                .map(|(_, object)| Arc::clone(object))
+                .collect()
+        })
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read(BTreeMap::len)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a complete list has been seen.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        *self.filled.borrow()
+    }
+
+    /// Waits for the first complete list.
+    pub async fn filled(&self) {
+        // The sender lives as long as this cache.
+        let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<ObjectKey, Arc<K>>) -> T) -> T {
+        look(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut BTreeMap<ObjectKey, Arc<K>>) -> T) -> T {
+        change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static,
+{
+    /// Keeps the cache in step with the API server, for ever; `told` hears of every difference.
+    pub fn watch(
+        &self,
+        api: Api<K>,
+        brake: Brake,
+        slim: impl Fn(&mut K) + Send + 'static,
+        told: impl Fn(Change<K>) + Send + 'static,
+    ) -> BoxFuture<'static, ()>
+    where
+        DeserializeGuard<K>: Resource<DynamicType = ()>,
+    {
+        Box::pin(self.clone().follow(api, brake, slim, |_, _| true, told))
+    }
+
+    /// Like [`Cache::watch`], but tells of a change only if `differs(old, new)`.
+    pub fn watch_if(
+        &self,
+        api: Api<K>,
+        slim: impl Fn(&mut K) + Send + 'static,
+        differs: impl Fn(&K, &K) -> bool + Send + 'static,
+        told: impl Fn(Change<K>) + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.clone().follow(api, Brake::Free, slim, differs, told))
+    }
+
+    async fn follow(
+        self,
+        api: Api<K>,
+        brake: Brake,
+        slim: impl Fn(&mut K) + Send,
+        differs: impl Fn(&K, &K) -> bool + Send,
+        told: impl Fn(Change<K>) + Send,
+    ) {
+        let guarded: Api<DeserializeGuard<K>> = Api::all(api.into_client());
+        let mut events = watcher(guarded, watcher::Config::default())
+            .default_backoff()
+            .boxed();
+        let mut pending = Pending {
+            brake,
+            recent: Vec::new(),
+            held: HashMap::new(),
+        };
+        let mut listed: Option<HashMap<ObjectKey, ()>> = None;
+        let mut confirm = tokio::time::interval(WINDOW);
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = confirm.tick() => {
+                    for object in pending.believed(Instant::now()) {
+                        self.forget(object, &told);
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Some(Ok(watcher::Event::Init)) => listed = Some(HashMap::new()),
+                Some(Ok(watcher::Event::InitApply(guard) | watcher::Event::Apply(guard))) => {
+                    let key = ObjectKey::of(&guard);
+                    if let Some(listed) = listed.as_mut() {
+                        listed.insert(key.clone(), ());
+                    }
+                    pending.held.remove(&key);
+                    self.accept(key, guard, &slim, &differs, &told);
+                }
+                Some(Ok(watcher::Event::Delete(guard))) => {
+                    self.lose(vec![ObjectKey::of(&guard)], &mut pending, &told)
+                }
+                Some(Ok(watcher::Event::InitDone)) => {
+                    let listed = listed.take().unwrap_or_default();
+                    let gone = self.read(|objects| {
+                        objects
+                            .keys()
+                            .filter(|key| !listed.contains_key(key))
+                            .cloned()
+                            .collect()
+                    });
+                    self.lose(gone, &mut pending, &told);
+                    self.filled.send_replace(true);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; what is known stays in use");
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn accept(
+        &self,
+        key: ObjectKey,
+        guard: DeserializeGuard<K>,
+        slim: &impl Fn(&mut K),
+        differs: &impl Fn(&K, &K) -> bool,
+        told: &impl Fn(Change<K>),
+    ) {
+        let mut object = match guard.0 {
+            Ok(object) => object,
+            Err(invalid) => {
+                tracing::error!(kind = %K::kind(&()), object = %key, error = %invalid.error, "cannot be read and is skipped");
+                return;
+            }
+        };
+        slim(&mut object);
+        let object = Arc::new(object);
+        let news = self.write(|objects| match objects.insert(key, Arc::clone(&object)) {
+            Some(old) => {
+                old.resource_version() != object.resource_version() && differs(&old, &object)
+            }
+            None => true,
+        });
+        if news {
+            told(Change::Applied(object));
+        }
+    }
+
+    fn lose(&self, keys: Vec<ObjectKey>, pending: &mut Pending<K>, told: &impl Fn(Change<K>)) {
+        let now = Instant::now();
+        let total = self.len();
+        let gone: Vec<Arc<K>> = keys.iter().filter_map(|key| self.get(key)).collect();
+        for object in pending.sort(gone, total, now) {
+            self.forget(object, told);
+        }
+    }
+
+    fn forget(&self, object: Arc<K>, told: &impl Fn(Change<K>)) {
+        self.write(|objects| objects.remove(&ObjectKey::of(&*object)));
+        told(Change::Deleted(object));
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Pending<K> {
+    /// Of the objects that are gone, those whose absence is believed now; the others are held.
+    fn sort(&mut self, gone: Vec<Arc<K>>, total: usize, now: Instant) -> Vec<Arc<K>> {
+        self.recent.retain(|at| now.duration_since(*at) < WINDOW);
+        self.recent.extend(std::iter::repeat_n(now, gone.len()));
+        let lost = self.recent.len();
+        // `total` still counts what is about to go, but no longer what went earlier in the window.
+        let before = total + lost.saturating_sub(gone.len());
+        if self.brake == Brake::Free || lost < LEAST || lost * 5 <= before {
+            return gone;
+        }
+        if !gone.is_empty() {
+            tracing::error!(kind = %K::kind(&()), lost, of = before, "many objects vanished at once: keeping them until that is confirmed");
+        }
+        for object in gone {
+            self.held
+                .entry(ObjectKey::of(&*object))
+                .or_insert((object, now));
+        }
+        Vec::new()
+    }
+
+    fn believed(&mut self, now: Instant) -> Vec<Arc<K>> {
+        let ripe = |since: Instant| now.duration_since(since) >= CONFIRMATION;
+        let keys: Vec<ObjectKey> = self
+            .held
+            .iter()
+            .filter(|(_, (_, since))| ripe(*since))
+            .map(|(key, _)| key.clone())
+            .collect();
+        keys.iter()
+            .filter_map(|key| self.held.remove(key))
+            .map(|(object, _)| object)
+            .collect()
+    }
+}
+
+/// The object's `resourceVersion` as a number; 0 when it has none.
+pub(crate) fn version<K: Resource>(object: &K) -> u64 {
+    object
+        .meta()
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn object(name: usize) -> Arc<ConfigMap> {
+        let mut object = ConfigMap::default();
+        object.metadata.name = Some(name.to_string());
+        Arc::new(object)
+    }
+
+    fn pending(brake: Brake) -> Pending<ConfigMap> {
+        Pending {
+            brake,
+            recent: Vec::new(),
+            held: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
+        let now = Instant::now();
+        let mut pending = pending(Brake::Held);
+        assert!(
+            pending
+                .sort((0..50).map(object).collect(), 100, now)
+                .is_empty()
+        );
+        assert!(pending.believed(now + Duration::from_secs(60)).is_empty());
+        assert_eq!(pending.believed(now + CONFIRMATION).len(), 50);
+        assert!(pending.held.is_empty());
+    }
+
+    #[test]
+    fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
+        let now = Instant::now();
+        let mut pending = pending(Brake::Held);
+        let believed = (0..40)
+            .filter(|n| !pending.sort(vec![object(*n)], 100 - n, now).is_empty())
+            .count();
+        assert_eq!(believed, 20, "a fifth of a hundred");
+        let later = now + WINDOW;
+        assert_eq!(pending.sort(vec![object(99)], 60, later).len(), 1);
+    }
+
+    #[test]
+    fn few_objects_and_free_kinds_are_never_held() {
+        let now = Instant::now();
+        assert_eq!(
+            pending(Brake::Held)
+                .sort((0..9).map(object).collect(), 9, now)
+                .len(),
+            9
+        );
+        assert_eq!(
+            pending(Brake::Free)
+                .sort((0..90).map(object).collect(), 90, now)
+                .len(),
+            90
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! Secrets, one by name, only where a namespace has granted them.
+//!
+//! A grant cannot be watched, so a refused name is tried again every [`RETRY`]. Values that were seen stay in
+//! memory by their keyed hash for as long as a revision refers to them: a Secret that is changed or deleted
+//! does not take the value away from the revision that was made with it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::ObjectKey;
+
+/// Between two tries of a name that was refused.
+pub const RETRY: Duration = Duration::from_secs(30);
+
+/// What is known of one Secret.
+#[derive(Clone, Default)]
+pub enum SecretState {
+    /// Not asked yet.
+    #[default]
+    Unknown,
+    /// The namespace has not granted its Secrets to the operator.
+    NotGranted,
+    /// It does not exist.
+    Missing,
+    /// Its content.
+    Present(Arc<Secret>),
+}
+
+/// Secrets by name. Cheap to clone; clones share.
+#[derive(Clone)]
+pub struct Secrets {
+    client: Client,
+    known: Arc<Mutex<HashMap<ObjectKey, Entry>>>,
+    changed: mpsc::UnboundedSender<ObjectKey>,
+}
+
+struct Entry {
+    state: SecretState,
+    watch: AbortHandle,
+}
+
+impl fmt::Debug for SecretState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "Unknown",
+            Self::NotGranted => "NotGranted",
+            Self::Missing => "Missing",
+            Self::Present(_) => "Present",
+        })
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets")
+            .field("known", &self.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SecretState {
+    /// The bytes of one key.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<&[u8]> {
+        match self {
+            Self::Present(secret) => secret
+                .data
+                .as_ref()?
+                .get(key)
+                .map(|bytes| bytes.0.as_slice()),
+            _ => None,
+        }
+    }
+}
+
+impl Secrets {
+    /// Knows nothing yet; `changed` hears of every Secret whose state became another one.
+    #[must_use]
+    pub fn new(client: Client, changed: mpsc::UnboundedSender<ObjectKey>) -> Self {
+        Self {
+            client,
+            known: Arc::default(),
+            changed,
+        }
+    }
+
+    /// What is known of a Secret; begins to watch it when that is nothing.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> SecretState {
+        let mut known = self.lock();
+        if let Some(entry) = known.get(key) {
+            return entry.state.clone();
+        }
+        let watch = tokio::spawn(self.clone().follow(key.clone())).abort_handle();
+        known.insert(
+            key.clone(),
+            Entry {
+                state: SecretState::Unknown,
+                watch,
+            },
+        );
+        SecretState::Unknown
+    }
+
+    /// Forgets every Secret that nothing refers to any more.
+    pub fn retain(&self, referred: &HashSet<ObjectKey>) {
+        self.lock().retain(|key, entry| {
+            let keep = referred.contains(key);
+            if !keep {
+                entry.watch.abort();
+            }
+            keep
+        });
+    }
+
+    async fn follow(self, key: ObjectKey) {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
+        loop {
+            let mut states = watcher::watch_object(api.clone(), &key.name)
+                .default_backoff()
+                .boxed();
+            loop {
+                match states.try_next().await {
+                    Ok(Some(found)) => {
+                        let state = found.map_or(SecretState::Missing, |mut secret| {
+                            secret.metadata.managed_fields = None;
+                            SecretState::Present(Arc::new(secret))
+                        });
+                        self.learn(&key, state);
+                    }
+                    Ok(None) => break,
+                    Err(error) if is_forbidden(&error) => {
+                        self.learn(&key, SecretState::NotGranted);
+                        break;
+                    }
+                    // The error shows no content; the stream tries again by itself.
+                    Err(error) => {
+                        tracing::debug!(secret = %key, %error, "a Secret could not be watched")
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn learn(&self, key: &ObjectKey, state: SecretState) {
+        let news = {
+            let mut known = self.lock();
+            let Some(entry) = known.get_mut(key) else {
+                return;
+            };
+            let news = !same(&entry.state, &state);
+            entry.state = state;
+            news
+        };
+        if news {
+            // The receiver ends with the process.
+            let _ = self.changed.send(key.clone());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Entry>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn same(old: &SecretState, new: &SecretState) -> bool {
+    match (old, new) {
+        (SecretState::Present(old), SecretState::Present(new)) => {
+            old.data == new.data && old.type_ == new.type_
+        }
+        _ => std::mem::discriminant(old) == std::mem::discriminant(new),
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 403,
+        watcher::Error::WatchError(status) => status.code == 403,
+        _ => false,
+    }
+}
