@@ -4,22 +4,40 @@
 //! and `conn` (sockets), `exchange` (the sentence from gate to run), `run` (the guest and its
 //! clocks), `body` (what streams), `observer` and `counters` (what is left of it). `plane` is the
 //! handle of all that; `table` is what it is fed with.
+//!
+//! What it is fed with comes by way of `supervisor`: `node_api` hears operators, `pull`, `verify`,
+//! `compile`, `cache` and `load` bring a component to where it can run, `disk` keeps all that over
+//! restarts, `admin` and `drain` are for whoever runs the node, `cli` starts a role.
 
 mod accept;
+pub mod admin;
 mod admit;
 mod body;
+pub mod cache;
+pub mod cli;
+pub mod compile;
 mod conn;
 pub mod counters;
+pub mod disk;
+pub mod drain;
 pub mod engine;
 mod exchange;
 pub mod guest_log;
+pub mod load;
+pub mod node_api;
 pub mod node_counters;
 mod observer;
 pub mod plane;
+pub mod pull;
 mod reply;
 pub mod revision;
 mod run;
 pub mod serve;
+pub mod supervisor;
 pub mod table;
+pub mod verify;
 
 pub use conn::ConnLimits;
+
+/// The engine's version, for the operator and for people.
+pub const WASMTIME_VERSION: &str = "48.0.8";

@@ -1,23 +1,9 @@
-//! `node-shim`: see `node-shim --help`.
+//! One program, several roles; `node-shim --help` lists them.
 
-use clap::{Parser, Subcommand};
-use node_shim::serve::{self, ServeArgs};
+use std::process::ExitCode;
 
-#[derive(Parser)]
-#[command(version, about = "Serves WebAssembly components on one node")]
-struct Cli {
-    #[command(subcommand)]
-    role: Role,
-}
+use clap::Parser;
 
-#[derive(Subcommand)]
-enum Role {
-    /// Serve one component without a cluster
-    Serve(ServeArgs),
-}
-
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().role {
-        Role::Serve(args) => serve::run(&args),
-    }
+fn main() -> ExitCode {
+    node_shim::cli::Cli::parse().run()
 }

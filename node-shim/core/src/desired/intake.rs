@@ -4,14 +4,7 @@
 //! objects. A pair counts only within one life of a function: created again under the same name, it
 //! starts from its own numbers, and then the newer object wins.
 
-/// Orders decisions about one function; never reused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pair {
-    /// Term of the leader that decided.
-    pub epoch: u64,
-    /// Number of the decision within the function's life.
-    pub serial: u64,
-}
+use crate::table::Pair;
 
 /// What decides between two records of one function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod order;
 mod retry;
 mod supervision;
 
-pub use intake::{HintView, Intake, Pair, Standing, hint, intake, removes, survives_snapshot};
+pub use intake::{HintView, Intake, Standing, hint, intake, removes, survives_snapshot};
 pub use loads::{Failure, Load, Loads};
 pub use order::{Role, Want, order};
 pub use retry::{RETRY_BASE, RETRY_CAP, reconnect_delay, retry_delay};

@@ -1,0 +1,107 @@
+//! The compile role: component on stdin, native code on stdout, then the end.
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+
+use super::{Complaint, REFUSED, Reason, UNWRITABLE, inspect};
+use crate::engine::Compiler;
+
+const MAX_COMPONENT: u64 = 50 << 20;
+const ADDRESS_SPACE: u64 = 2 << 30;
+const PROCESSOR_SECONDS: u64 = 60;
+const MAX_NATIVE: u64 = 1 << 30;
+/// Below everything that serves.
+const NICENESS: i32 = 10;
+
+/// Runs the role to its end.
+#[must_use]
+pub fn run() -> ExitCode {
+    match confine()
+        .map_err(|error| (Reason::CompileFailed, error.to_string()))
+        .and_then(|()| compile())
+    {
+        Ok(code) => match write(&code) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(UNWRITABLE),
+        },
+        Err((reason, message)) => {
+            let complaint = Complaint {
+                reason,
+                message: first_lines(&message),
+            };
+            let line = serde_json::to_string(&complaint).unwrap_or_default();
+            let _ = io::stderr().write_all(line.as_bytes());
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// Bounds this process for good.
+fn confine() -> io::Result<()> {
+    let limits = [
+        (Resource::As, ADDRESS_SPACE),
+        (Resource::Cpu, PROCESSOR_SECONDS),
+        (Resource::Fsize, MAX_NATIVE),
+        (Resource::Core, 0),
+    ];
+    for (resource, most) in limits {
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            },
+        )?;
+    }
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // being polite is not worth failing for
+    let _ = rustix::process::nice(NICENESS);
+    Ok(())
+}
+
+fn compile() -> Result<Vec<u8>, (Reason, String)> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .take(MAX_COMPONENT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| (Reason::CompileFailed, error.to_string()))?;
+    if bytes.len() as u64 > MAX_COMPONENT {
+        return Err((Reason::CompileLimit, format!("over {MAX_COMPONENT} bytes")));
+    }
+    inspect::magic(&bytes)?;
+    inspect::counts(&bytes)?;
+    let compiler = Compiler::new().map_err(|error| (Reason::CompileFailed, error.to_string()))?;
+    compiler.precompile(&bytes).map_err(|error| {
+        let refused_by_validation = error
+            .downcast_ref::<wasmparser::BinaryReaderError>()
+            .is_some();
+        let reason = if refused_by_validation && inspect::valid_with_everything(&bytes) {
+            Reason::UnsupportedFeature
+        } else {
+            Reason::CompileFailed
+        };
+        (reason, format!("{error:#}"))
+    })
+}
+
+fn write(code: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(code)?;
+    stdout.flush()
+}
+
+fn first_lines(message: &str) -> String {
+    let flat = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    flat.collect::<Vec<_>>()
+        .join("; ")
+        .chars()
+        .take(1024)
+        .collect()
+}

@@ -1,0 +1,197 @@
+//! A file on its way to its final name. It moves to memory when the disk refuses it, so a full disk
+//! costs a restart its cache and a request nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{DRAFT_PREFIX, Health, is_disk_trouble, sync_folder};
+
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that become a file by [`Draft::keep`] or vanish when dropped.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    /// `None`: in memory.
+    path: Option<PathBuf>,
+    health: Arc<Health>,
+}
+
+impl Draft {
+    /// An empty draft in `folder`, or in memory when the disk refuses.
+    ///
+    /// # Errors
+    /// Neither disk nor memory gives a file.
+    pub fn create(folder: &Path, health: &Arc<Health>) -> io::Result<Self> {
+        let name = format!(
+            "{DRAFT_PREFIX}{}-{}",
+            std::process::id(),
+            SEQUENCE.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = folder.join(name);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match opened {
+            Ok(file) => Ok(Self {
+                file,
+                path: Some(path),
+                health: Arc::clone(health),
+            }),
+            Err(error) => {
+                health.failed(&error);
+                Self::in_memory(health)
+            }
+        }
+    }
+
+    /// An empty draft that never touches the disk.
+    ///
+    /// # Errors
+    /// The kernel gives no anonymous file.
+    pub fn in_memory(health: &Arc<Health>) -> io::Result<Self> {
+        let file = rustix::fs::memfd_create("selvage-draft", rustix::fs::MemfdFlags::CLOEXEC)?;
+        Ok(Self {
+            file: file.into(),
+            path: None,
+            health: Arc::clone(health),
+        })
+    }
+
+    /// Whether the bytes are in memory only.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.path.is_none()
+    }
+
+    /// A second handle on the same bytes and position, for a child to write to.
+    ///
+    /// # Errors
+    /// Descriptors are exhausted.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Gives the bytes their name, durably, replacing what had it. The returned file is positioned
+    /// at its start. In memory there is no name to give.
+    ///
+    /// # Errors
+    /// The bytes cannot be read back; a disk that refuses the name is not one.
+    pub fn keep(mut self, name: &Path) -> io::Result<File> {
+        self.file.seek(SeekFrom::Start(0))?;
+        if let Some(path) = self.path.take() {
+            if let Err(error) = self.file.sync_all().and_then(|()| fs::rename(&path, name)) {
+                // the open file still has all its bytes
+                self.health.failed(&error);
+                let _ = fs::remove_file(&path);
+            } else {
+                if let Some(folder) = name.parent() {
+                    sync_folder(folder);
+                }
+                self.health.succeeded();
+            }
+        }
+        self.file.try_clone()
+    }
+
+    fn move_to_memory(&mut self) -> io::Result<()> {
+        let Some(path) = self.path.take() else {
+            return Ok(());
+        };
+        let written = self.file.stream_position()?;
+        let mut memory = Self::in_memory(&self.health)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        io::copy(
+            &mut Read::by_ref(&mut self.file).take(written),
+            &mut memory.file,
+        )?;
+        let _ = fs::remove_file(path);
+        self.file = memory.file.try_clone()?;
+        Ok(())
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write(bytes) {
+            Err(error) if self.path.is_some() && is_disk_trouble(&error) => {
+                self.health.failed(&error);
+                self.move_to_memory()?;
+                self.file.write(bytes)
+            }
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mut file: File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_kept_draft_has_its_name_and_a_dropped_one_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let health = Arc::new(Health::default());
+        let mut draft = Draft::create(folder.path(), &health).unwrap();
+        draft.write_all(b"abc").unwrap();
+        let name = folder.path().join("final");
+        assert_eq!(read(draft.keep(&name).unwrap()), b"abc");
+        assert_eq!(fs::read(&name).unwrap(), b"abc");
+        let mut dropped = Draft::create(folder.path(), &health).unwrap();
+        dropped.write_all(b"x").unwrap();
+        drop(dropped);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn without_a_folder_it_lives_in_memory_and_says_so() {
+        let health = Arc::new(Health::default());
+        let missing = Path::new("/nonexistent/selvage");
+        let mut draft = Draft::create(missing, &health).unwrap();
+        assert!(draft.is_in_memory());
+        draft.write_all(b"abc").unwrap();
+        assert_eq!(read(draft.keep(&missing.join("x")).unwrap()), b"abc");
+        assert!(health.trouble().is_some());
+    }
+
+    #[test]
+    fn moving_to_memory_in_the_middle_keeps_every_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let health = Arc::new(Health::default());
+        let mut draft = Draft::create(folder.path(), &health).unwrap();
+        draft.write_all(b"first ").unwrap();
+        draft.move_to_memory().unwrap();
+        draft.write_all(b"second").unwrap();
+        assert_eq!(
+            read(draft.keep(&folder.path().join("x")).unwrap()),
+            b"first second"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,163 @@
+//! Keeps the folder inside its budget: what was used longest ago goes first, what the table refers
+//! to never goes. Only the holder of the lock deletes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{DRAFT_PREFIX, StateDir, StateLock};
+
+/// A draft this old belongs to a process that is gone.
+const DRAFT_AGE: Duration = Duration::from_secs(3600);
+
+/// How much components and native code may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes, both kinds together.
+    pub bytes: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: 4 << 30 }
+    }
+}
+
+#[derive(Debug)]
+struct Stored {
+    path: PathBuf,
+    size: u64,
+    used: SystemTime,
+    needed: bool,
+}
+
+/// Deletes until the budget holds; returns what the two kinds take afterwards, in bytes: components,
+/// native code. `needed` are the digests (hex) that the table refers to, `engine` the end of
+/// the names of native files that this process can use.
+pub fn collect(
+    dir: &StateDir,
+    _lock: &StateLock,
+    budget: Budget,
+    needed: &BTreeSet<String>,
+    engine: &str,
+) -> (u64, u64) {
+    let mut stored = list(&dir.blobs(), |name| needed.contains(name));
+    stored.extend(list(&dir.native(), |name| {
+        let code = name.strip_suffix(".mac").unwrap_or(name);
+        code.strip_suffix(engine)
+            .and_then(|rest| rest.strip_suffix('-'))
+            .is_some_and(|digest| needed.contains(digest))
+    }));
+    stored.sort_by_key(|file| file.used);
+    let mut total: u64 = stored.iter().map(|file| file.size).sum();
+    stored.retain(|file| {
+        let goes = total > budget.bytes && !file.needed && fs::remove_file(&file.path).is_ok();
+        if goes {
+            total = total.saturating_sub(file.size);
+        }
+        !goes
+    });
+    let native = dir.native();
+    let (code, blobs): (Vec<_>, Vec<_>) = stored
+        .iter()
+        .partition(|file| file.path.starts_with(&native));
+    (
+        blobs.iter().map(|file| file.size).sum(),
+        code.iter().map(|file| file.size).sum(),
+    )
+}
+
+/// Removes drafts that an earlier process left behind.
+pub fn sweep_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
+    for folder in [dir.blobs(), dir.native(), dir.state()] {
+        for file in entries(&folder).filter(|(name, _)| name.starts_with(DRAFT_PREFIX)) {
+            let old = fs::metadata(&file.1)
+                .and_then(|found| found.modified())
+                .is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age > DRAFT_AGE));
+            if old {
+                let _ = fs::remove_file(file.1);
+            }
+        }
+    }
+}
+
+fn list(folder: &Path, needed: impl Fn(&str) -> bool) -> Vec<Stored> {
+    entries(folder)
+        .filter(|(name, _)| !name.starts_with(DRAFT_PREFIX))
+        .filter_map(|(name, path)| {
+            let found = fs::symlink_metadata(&path).ok()?;
+            let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            Some(Stored {
+                needed: needed(&name),
+                path,
+                size: found.len(),
+                used,
+            })
+        })
+        .collect()
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(path: &Path, size: usize, age: u64) {
+        fs::write(path, vec![0; size]).unwrap();
+        let used = SystemTime::now() - Duration::from_secs(age);
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(used)
+            .unwrap();
+    }
+
+    #[test]
+    fn the_longest_unused_goes_first_and_the_needed_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(folder.path());
+        dir.create().unwrap();
+        let lock = StateLock::try_take(&dir).unwrap().unwrap();
+        put(&dir.blobs().join("aa"), 100, 900);
+        put(&dir.blobs().join("bb"), 100, 800);
+        put(&dir.blobs().join("cc"), 100, 10);
+        put(&dir.native().join("aa-e1-c1"), 100, 700);
+        put(&dir.native().join("aa-e0-c1"), 100, 600);
+        let needed = BTreeSet::from(["aa".to_string()]);
+        let kept = collect(&dir, &lock, Budget { bytes: 300 }, &needed, "e1-c1");
+        assert_eq!(kept, (200, 100));
+        assert!(dir.blobs().join("aa").exists() && dir.native().join("aa-e1-c1").exists());
+        assert!(!dir.blobs().join("bb").exists(), "oldest of the unneeded");
+        assert!(
+            !dir.native().join("aa-e0-c1").exists(),
+            "another engine's code is not needed"
+        );
+        collect(&dir, &lock, Budget { bytes: 0 }, &needed, "e1-c1");
+        assert!(!dir.blobs().join("cc").exists());
+        assert!(
+            dir.blobs().join("aa").exists(),
+            "over budget rather than without code"
+        );
+    }
+
+    #[test]
+    fn drafts_of_dead_processes_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(folder.path());
+        dir.create().unwrap();
+        let lock = StateLock::try_take(&dir).unwrap().unwrap();
+        put(&dir.blobs().join(".draft-1-1"), 1, 3700);
+        put(&dir.blobs().join(".draft-1-2"), 1, 60);
+        sweep_drafts(&dir, &lock, SystemTime::now());
+        assert_eq!(entries(&dir.blobs()).count(), 1);
+    }
+}

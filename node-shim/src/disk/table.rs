@@ -1,0 +1,365 @@
+//! The last table on disk.
+//!
+//! ```text
+//! "SELVAGE\0"  format u32  api u32  version u64  epoch u64  serial u64
+//! contact u64 (ms since the epoch)  ttl u64 (ms)  length u64  body  SHA-256 of all before
+//! ```
+//!
+//! Numbers are little-endian; the body is a whole `Batch` of the node API without secret values.
+//! A file that is damaged, or newer than this program, is set aside for people to look at; then the
+//! previous one counts; then the stream.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use node_api::v1::env_var::Kind;
+use node_api::v1::{Batch, FunctionRecord, SnapshotPhase};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::{DRAFT_PREFIX, StateDir, StateLock, sync_folder};
+
+const MAGIC: &[u8; 8] = b"SELVAGE\0";
+const FORMAT: u32 = 1;
+const HEADER: usize = 64;
+const HASH: usize = 32;
+/// No node's table is larger; more is damage.
+const MAX_FILE: u64 = 256 << 20;
+const SET_ASIDE_KEPT: usize = 3;
+
+/// What is known about a table besides its functions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Version of the table.
+    pub version: u64,
+    /// Highest epoch in any pair.
+    pub epoch: u64,
+    /// Highest serial in any pair.
+    pub serial: u64,
+    /// Last contact with an operator, ms since the Unix epoch; 0 = never.
+    pub contact: u64,
+    /// How long a candidate's share outlives contact, ms.
+    pub ttl: u64,
+}
+
+/// A table as read back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// About the table.
+    pub header: Header,
+    /// Its functions, secrets as references only.
+    pub functions: Vec<FunctionRecord>,
+}
+
+/// The file and its predecessor.
+#[derive(Clone, Debug)]
+pub struct TableFile {
+    folder: PathBuf,
+}
+
+impl TableFile {
+    /// The table below `dir`.
+    #[must_use]
+    pub fn new(dir: &StateDir) -> Self {
+        Self {
+            folder: dir.state(),
+        }
+    }
+
+    /// Writes a table durably. The one before it becomes the previous one.
+    ///
+    /// # Errors
+    /// The file system's; what was there before is still there.
+    pub fn save(&self, _lock: &StateLock, kept: &Kept) -> io::Result<()> {
+        let draft = self.folder.join(format!("{DRAFT_PREFIX}table"));
+        let written = self.write(&draft, &encode(kept));
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written
+    }
+
+    fn write(&self, draft: &PathBuf, bytes: &[u8]) -> io::Result<()> {
+        let (table, previous) = (
+            self.folder.join("table"),
+            self.folder.join("table.previous"),
+        );
+        let mut file = File::create(draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // a second name first: at no moment is there no table
+        let link = self.folder.join(format!("{DRAFT_PREFIX}previous"));
+        let _ = fs::remove_file(&link);
+        match fs::hard_link(&table, &link) {
+            Ok(()) => fs::rename(&link, &previous)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        fs::rename(draft, &table)?;
+        sync_folder(&self.folder);
+        Ok(())
+    }
+
+    /// The newest readable table, and how many unreadable ones were passed over. They are set aside
+    /// when the caller may change the folder, else left for who may.
+    #[must_use]
+    pub fn load(&self, lock: Option<&StateLock>) -> (Option<Kept>, u64) {
+        let mut damaged = 0;
+        for name in ["table", "table.previous"] {
+            let path = self.folder.join(name);
+            match read(&path) {
+                Ok(Some(kept)) => return (Some(kept), damaged),
+                Ok(None) => {}
+                Err(error) => {
+                    damaged += 1;
+                    tracing::error!(path = %path.display(), %error, "unreadable table");
+                    if lock.is_some() {
+                        self.set_aside(name);
+                    }
+                }
+            }
+        }
+        (None, damaged)
+    }
+
+    fn set_aside(&self, name: &str) {
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        let _ = fs::rename(
+            self.folder.join(name),
+            self.folder.join(format!("damaged.{at}.{name}")),
+        );
+        let mut aside: Vec<PathBuf> = fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("damaged."))
+            .map(|entry| entry.path())
+            .collect();
+        aside.sort();
+        let surplus = aside.len().saturating_sub(SET_ASIDE_KEPT);
+        for path in aside.into_iter().take(surplus) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes the values of secrets out of a record; what is left says where they come from.
+pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
+    for definition in &mut record.definitions {
+        for variable in definition.env.iter_mut().chain(&mut definition.config) {
+            if let Some(Kind::Secret(secret)) = &mut variable.kind {
+                secret.value.clear();
+            }
+        }
+    }
+    record
+}
+
+fn encode(kept: &Kept) -> Vec<u8> {
+    let batch = Batch {
+        version: kept.header.version,
+        snapshot: SnapshotPhase::Whole.into(),
+        functions: kept
+            .functions
+            .iter()
+            .cloned()
+            .map(without_secrets)
+            .collect(),
+        shares: Vec::new(),
+        removals: Vec::new(),
+    };
+    let body = batch.encode_to_vec();
+    let mut bytes = Vec::with_capacity(HEADER + body.len() + HASH);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&node_api::PROTOCOL_VERSION.to_le_bytes());
+    let Header {
+        version,
+        epoch,
+        serial,
+        contact,
+        ttl,
+    } = kept.header;
+    for number in [version, epoch, serial, contact, ttl, body.len() as u64] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&body);
+    let hash = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&hash);
+    bytes
+}
+
+fn read(path: &PathBuf) -> io::Result<Option<Kept>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    decode(&bytes)
+        .map(Some)
+        .map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
+    let content = bytes.len().checked_sub(HASH).ok_or("too short")?;
+    let (signed, hash) = bytes.split_at_checked(content).ok_or("too short")?;
+    let (header, body) = signed.split_at_checked(HEADER).ok_or("too short")?;
+    let (magic, header) = header.split_at_checked(MAGIC.len()).ok_or("too short")?;
+    if magic != MAGIC {
+        return Err("not a table");
+    }
+    if Sha256::digest(signed).as_slice() != hash {
+        return Err("checksum mismatch");
+    }
+    let (formats, numbers) = header.split_at_checked(8).ok_or("too short")?;
+    let mut formats = formats
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|chunk| u32::from_le_bytes(*chunk));
+    if formats.next() != Some(FORMAT) || formats.next() != Some(node_api::PROTOCOL_VERSION) {
+        return Err("written by another version of this program");
+    }
+    let mut numbers = numbers
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|chunk| u64::from_le_bytes(*chunk));
+    let mut number = || numbers.next().unwrap_or_default();
+    let header = Header {
+        version: number(),
+        epoch: number(),
+        serial: number(),
+        contact: number(),
+        ttl: number(),
+    };
+    if number() != body.len() as u64 {
+        return Err("length mismatch");
+    }
+    let batch = Batch::decode(body).map_err(|_| "body does not parse")?;
+    Ok(Kept {
+        header,
+        functions: batch.functions,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use node_api::v1::{Definition, EnvVar, FunctionKey, SecretValue};
+
+    use super::*;
+
+    fn kept(version: u64) -> Kept {
+        let secret = SecretValue {
+            reference: "db/password".into(),
+            value: b"hunter2hunter2".to_vec(),
+        };
+        let variable = EnvVar {
+            name: "P".into(),
+            kind: Some(Kind::Secret(secret)),
+        };
+        let definition = Definition {
+            revision: "r1".into(),
+            env: vec![variable.clone()],
+            config: vec![variable],
+            ..Definition::default()
+        };
+        Kept {
+            header: Header {
+                version,
+                epoch: 3,
+                serial: 9,
+                contact: 1_000,
+                ttl: 600_000,
+            },
+            functions: vec![FunctionRecord {
+                key: Some(FunctionKey {
+                    namespace: "a".into(),
+                    name: "f".into(),
+                }),
+                definitions: vec![definition],
+                ..FunctionRecord::default()
+            }],
+        }
+    }
+
+    fn folder() -> (tempfile::TempDir, StateDir, StateLock) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(folder.path());
+        dir.create().unwrap();
+        let lock = StateLock::try_take(&dir).unwrap().unwrap();
+        (folder, dir, lock)
+    }
+
+    #[test]
+    fn comes_back_as_it_was_without_secret_values() {
+        let (_folder, dir, lock) = folder();
+        let file = TableFile::new(&dir);
+        file.save(&lock, &kept(7)).unwrap();
+        let raw = fs::read(dir.state().join("table")).unwrap();
+        assert!(!raw.windows(14).any(|window| window == b"hunter2hunter2"));
+        let (loaded, damaged) = file.load(Some(&lock));
+        let mut expected = kept(7);
+        expected.functions = expected
+            .functions
+            .into_iter()
+            .map(without_secrets)
+            .collect();
+        assert_eq!((loaded, damaged), (Some(expected), 0));
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_noticed_and_the_previous_one_counts() {
+        let (_folder, dir, lock) = folder();
+        let file = TableFile::new(&dir);
+        file.save(&lock, &kept(7)).unwrap();
+        file.save(&lock, &kept(8)).unwrap();
+        let good = fs::read(dir.state().join("table")).unwrap();
+        for position in 0..good.len() {
+            let mut bad = good.clone();
+            bad[position] ^= 0x40;
+            assert!(decode(&bad).is_err(), "flip at {position}");
+            assert!(decode(&good[..position]).is_err(), "cut at {position}");
+        }
+        let mut bad = good;
+        bad[70] ^= 1;
+        fs::write(dir.state().join("table"), bad).unwrap();
+        let (loaded, damaged) = file.load(Some(&lock));
+        assert_eq!((loaded.unwrap().header.version, damaged), (7, 1));
+        let names: Vec<String> = fs::read_dir(dir.state())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(
+            names.iter().any(|name| name.starts_with("damaged.")),
+            "{names:?}"
+        );
+        assert!(!names.iter().any(|name| name == "table"), "{names:?}");
+    }
+
+    #[test]
+    fn a_newer_format_is_not_guessed_at() {
+        let mut bytes = encode(&kept(1));
+        bytes.truncate(bytes.len() - HASH);
+        bytes[8] = 2;
+        let hash = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&hash);
+        assert_eq!(
+            decode(&bytes),
+            Err("written by another version of this program")
+        );
+    }
+
+    #[test]
+    fn nothing_there_is_nothing_damaged() {
+        let (_folder, dir, lock) = folder();
+        assert_eq!(TableFile::new(&dir).load(Some(&lock)), (None, 0));
+    }
+}

@@ -1,0 +1,206 @@
+//! One component from its digest to code that can run: native cache, else local component, else
+//! pull; verify, compile, cache, load. Every stage is bounded and fails with a reason of the closed
+//! list. What failed for good is remembered over restarts, so a component that eats a compiler does
+//! it once.
+
+mod refused;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use node_shim_core::desired::Failure;
+use tokio::sync::Semaphore;
+
+use crate::cache::{Lookup, NativeCache};
+use crate::compile::{Compile, Compiled};
+use crate::disk::Blobs;
+use crate::engine::{Engine, LoadError, Loaded};
+use crate::pull::{Puller, Wanted, blocking, failure, sha256_hex};
+use crate::verify::verify;
+
+pub use refused::Refused;
+
+/// Components fetched at once.
+const PULLS: usize = 4;
+
+/// A stage that takes time a person may ask about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// From a registry or the operator.
+    Pull,
+    /// In the child.
+    Compile,
+    /// Mapping and linking.
+    Load,
+}
+
+impl Stage {
+    /// Value of the metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Compile => "compile",
+            Self::Load => "load",
+        }
+    }
+}
+
+/// Is told how long each stage took.
+pub type StageObserver = Arc<dyn Fn(Stage, Duration) + Send + Sync>;
+
+/// The stages and what they share.
+#[derive(Clone)]
+pub struct Pipeline {
+    /// Components on this node.
+    pub blobs: Blobs,
+    /// Native code on this node.
+    pub cache: Arc<NativeCache>,
+    /// Fetches what is not here.
+    pub puller: Puller,
+    /// Starts compile children.
+    pub compile: Compile,
+    /// Runs what is loaded.
+    pub engine: Engine,
+    /// What no attempt will make loadable.
+    pub refused: Arc<Refused>,
+    /// Is told how long things took.
+    pub observe: StageObserver,
+    pulls: Arc<Semaphore>,
+}
+
+impl Pipeline {
+    /// Puts the stages together.
+    #[must_use]
+    pub fn new(
+        (blobs, cache): (Blobs, Arc<NativeCache>),
+        puller: Puller,
+        compile: Compile,
+        engine: Engine,
+        refused: Arc<Refused>,
+        observe: StageObserver,
+    ) -> Self {
+        let pulls = Arc::new(Semaphore::new(PULLS));
+        Self {
+            blobs,
+            cache,
+            puller,
+            compile,
+            engine,
+            refused,
+            observe,
+            pulls,
+        }
+    }
+
+    /// Brings one component to where it can run.
+    ///
+    /// # Errors
+    /// With the reason of the stage that failed.
+    pub async fn run(&self, wanted: &Wanted) -> Result<Loaded, Failure> {
+        let hex = sha256_hex(&wanted.digest)
+            .ok_or_else(|| failure("DigestMismatch", true, "not a sha256 digest".into()))?;
+        if let Some(code) = self.cached(hex).await? {
+            match self.load(code).await {
+                Ok(loaded) => return Ok(loaded),
+                Err(failed) if failed.permanent => return Err(failed),
+                // authentic and yet useless: make it again
+                Err(_) => self.cache.discard(hex),
+            }
+        }
+        if let Some(known) = self.refused.get(hex, self.cache.engine()) {
+            return Err(known);
+        }
+        let outcome = self.build(wanted, hex).await;
+        if let Err(failed) = &outcome
+            && failed.permanent
+        {
+            self.refused.remember(hex, self.cache.engine(), failed);
+        }
+        outcome
+    }
+
+    async fn build(&self, wanted: &Wanted, hex: &str) -> Result<Loaded, Failure> {
+        let component = self.component(wanted, hex).await?;
+        let started = Instant::now();
+        let code = self.compile(component, hex).await?;
+        (self.observe)(Stage::Compile, started.elapsed());
+        self.load(code).await
+    }
+
+    async fn cached(&self, hex: &str) -> Result<Option<File>, Failure> {
+        let (cache, hex) = (Arc::clone(&self.cache), hex.to_string());
+        blocking(move || match cache.get(&hex) {
+            Lookup::Hit(file) => Ok(Some(file)),
+            Lookup::Miss | Lookup::Refused(_) => Ok(None),
+        })
+        .await
+    }
+
+    async fn component(&self, wanted: &Wanted, hex: &str) -> Result<File, Failure> {
+        if let Some(file) = self.blobs.open(hex) {
+            match self.verified(file, wanted).await {
+                Ok(file) => return Ok(file),
+                Err(failed) => {
+                    tracing::warn!(digest = %wanted.digest, reason = failed.message, "stored component dropped");
+                    self.blobs.discard(hex);
+                }
+            }
+        }
+        let _permit = self
+            .pulls
+            .acquire()
+            .await
+            .map_err(|error| failure("PullFailed", false, error.to_string()))?;
+        let started = Instant::now();
+        let file = self.puller.fetch(wanted).await?;
+        (self.observe)(Stage::Pull, started.elapsed());
+        self.verified(file, wanted).await
+    }
+
+    async fn verified(&self, mut file: File, wanted: &Wanted) -> Result<File, Failure> {
+        let (digest, size) = (wanted.digest.clone(), wanted.size);
+        blocking(move || verify(&mut file, &digest, size).map(|()| file)).await
+    }
+
+    async fn compile(&self, component: File, hex: &str) -> Result<File, Failure> {
+        let io = |error: std::io::Error| failure("DiskFull", false, error.to_string());
+        let again = component.try_clone().map_err(io)?;
+        let draft = self.cache.draft().map_err(io)?;
+        let draft = match self.compile.run(component, draft).await? {
+            Compiled::Code(draft) => draft,
+            Compiled::DiskFull => {
+                let mut component = again;
+                std::io::Seek::rewind(&mut component).map_err(io)?;
+                let memory = self.cache.draft_in_memory().map_err(io)?;
+                match self.compile.run(component, memory).await? {
+                    Compiled::Code(draft) => draft,
+                    Compiled::DiskFull => {
+                        return Err(failure("DiskFull", false, "no room for native code".into()));
+                    }
+                }
+            }
+        };
+        let (cache, hex) = (Arc::clone(&self.cache), hex.to_string());
+        blocking(move || cache.keep(draft, &hex).map_err(io)).await
+    }
+
+    async fn load(&self, code: File) -> Result<Loaded, Failure> {
+        let engine = self.engine.clone();
+        let started = Instant::now();
+        let loaded = blocking(move || {
+            // by descriptor: what was authenticated is what is mapped
+            let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
+            engine.load(&path).map_err(|error| match &error {
+                LoadError::WorldMismatch(_) => failure("WorldMismatch", true, error.to_string()),
+                LoadError::Native(_) => failure("LoadFailed", false, error.to_string()),
+            })
+        })
+        .await?;
+        (self.observe)(Stage::Load, started.elapsed());
+        Ok(loaded)
+    }
+}

@@ -1,0 +1,76 @@
+//! Components that only the operator can read, over the connection of the stream.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use node_api::v1::BlobRequest;
+use node_api::v1::node_api_client::NodeApiClient;
+use node_shim_core::desired::Failure;
+use tokio::sync::watch;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::client::{Bearer, with_token};
+use crate::pull::{OperatorBlobs, failure};
+
+/// The connection in use, if there is one.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) channel: Channel,
+    pub(super) token: Bearer,
+}
+
+/// Asks whichever replica the stream is connected to.
+#[derive(Clone)]
+pub struct BlobClient {
+    pub(super) node: String,
+    pub(super) link: watch::Receiver<Option<Link>>,
+}
+
+impl OperatorBlobs for BlobClient {
+    fn blob(
+        &self,
+        digest: &str,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Failure>>, Failure>> {
+        let request = BlobRequest {
+            digest: digest.to_string(),
+            node: self.node.clone(),
+        };
+        let link = self.link.borrow().clone();
+        async move {
+            let Some(link) = link else {
+                return Err(failure(
+                    "PullFailed",
+                    false,
+                    "no operator is connected".into(),
+                ));
+            };
+            let request = with_token(request, &link.token);
+            let answer = NodeApiClient::new(link.channel).blob(request).await;
+            let stream = answer.map_err(|status| refused(&status))?.into_inner();
+            Ok(stream
+                .map_ok(|chunk| Bytes::from(chunk.data))
+                .map_err(|status| refused(&status))
+                .boxed())
+        }
+        .boxed()
+    }
+}
+
+fn refused(status: &tonic::Status) -> Failure {
+    let reason = match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => "Unauthorized",
+        _ => "PullFailed",
+    };
+    // the replica may not know yet that the function is placed here, so every refusal may pass
+    failure(
+        reason,
+        false,
+        format!(
+            "the operator answered {}: {}",
+            status.code(),
+            status.message()
+        ),
+    )
+}

@@ -1,0 +1,323 @@
+//! Keeps one stream to an operator replica. Every attempt reads token and CA certificates anew; a
+//! stream that ends is followed by the next replica after a random wait that grows with failures.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use node_api::v1::node_api_client::NodeApiClient;
+use node_api::v1::node_message::Kind as Up;
+use node_api::v1::operator_message::Kind as Down;
+use node_api::v1::{Hello, NodeMessage, OperatorMessage, Welcome};
+use node_shim_core::desired::reconnect_delay;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Streaming};
+
+use super::blobs::{BlobClient, Link};
+use super::report::{MIN_GAP, Reporter};
+use super::{CounterSource, Event, Outlook, Settings};
+
+const CONNECT: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// From a connection to the operator's first message.
+const WELCOME: Duration = Duration::from_secs(10);
+/// A report that finds no room for this long has nobody to read it.
+const STUCK: Duration = Duration::from_secs(10);
+/// Frames are at most 4 MiB; a little more for what surrounds them.
+const MAX_MESSAGE: usize = (4 << 20) + (64 << 10);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+
+pub(super) type Bearer = MetadataValue<Ascii>;
+
+/// The stream, its place in the process, and the dice.
+pub struct Client {
+    settings: Settings,
+    events: mpsc::Sender<Event>,
+    outlook: watch::Receiver<Arc<Outlook>>,
+    counters: Arc<dyn CounterSource>,
+    link: watch::Sender<Option<Link>>,
+    dice: Box<dyn FnMut() -> f64 + Send + Sync>,
+    sequence: u64,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}: {1}")]
+    File(String, std::io::Error),
+    #[error("the token is not text")]
+    Token,
+    #[error("connection: {0:#}")]
+    Transport(#[from] tonic::transport::Error),
+    #[error("{} ({:?})", .0.message(), .0.code())]
+    Status(Box<tonic::Status>),
+    #[error("the operator said nothing within {} s", WELCOME.as_secs())]
+    NoWelcome,
+    #[error("the operator speaks protocol {0}, this node {version}", version = node_api::PROTOCOL_VERSION)]
+    Protocol(u32),
+    #[error("the operator ended the stream: {reason}")]
+    Goodbye {
+        reason: String,
+        retry_after: Duration,
+    },
+    #[error("the stream ended")]
+    Closed,
+    #[error("reports are not read")]
+    Stuck,
+    #[error("the supervisor is gone")]
+    Abandoned,
+}
+
+impl From<tonic::Status> for Ended {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl Client {
+    /// `events` is where what the operator says goes, `outlook` what is told about this node. `dice`
+    /// gives numbers in [0, 1).
+    pub fn new(
+        settings: Settings,
+        events: mpsc::Sender<Event>,
+        outlook: watch::Receiver<Arc<Outlook>>,
+        counters: Arc<dyn CounterSource>,
+        dice: Box<dyn FnMut() -> f64 + Send + Sync>,
+    ) -> (Self, BlobClient) {
+        let (link, receiver) = watch::channel(None);
+        let blobs = BlobClient {
+            node: settings.node.clone(),
+            link: receiver,
+        };
+        (
+            Self {
+                settings,
+                events,
+                outlook,
+                counters,
+                link,
+                dice,
+                sequence: 0,
+            },
+            blobs,
+        )
+    }
+
+    /// Runs until the supervisor is gone.
+    pub async fn run(mut self) {
+        if self.settings.endpoints.is_empty() {
+            tracing::warn!("no operator is configured; serving what is on disk");
+            pending::<()>().await;
+        }
+        let mut failures = 0;
+        let mut turn = 0;
+        loop {
+            let endpoint = self
+                .settings
+                .endpoints
+                .get(turn % self.settings.endpoints.len());
+            let endpoint = endpoint.cloned().unwrap_or_default();
+            let connected = Instant::now();
+            let mut welcomed = false;
+            let ended = match self.session(&endpoint, &mut welcomed).await {
+                Err(ended) => ended,
+                Ok(()) => Ended::Closed,
+            };
+            self.link.send_replace(None);
+            if welcomed && self.events.send(Event::Disconnected).await.is_err()
+                || matches!(ended, Ended::Abandoned)
+            {
+                return;
+            }
+            // a stream that stood for a while was a success
+            let lasted = connected.elapsed() > KEEPALIVE;
+            failures = if welcomed && lasted { 1 } else { failures + 1 };
+            let asked = match &ended {
+                Ended::Goodbye { retry_after, .. } => Some(*retry_after),
+                _ => None,
+            };
+            let wait = reconnect_delay(failures, (self.dice)(), asked);
+            tracing::warn!(%endpoint, reason = %ended, wait_ms = wait.as_millis() as u64, "no operator");
+            turn += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn session(&mut self, endpoint: &str, welcomed: &mut bool) -> Result<(), Ended> {
+        let token = self.token().await?;
+        let channel = self.connect(endpoint).await?;
+        let (up, outgoing) = mpsc::channel(16);
+        let have = self.outlook.borrow().have;
+        // the channel is new and has room
+        let _ = up.try_send(NodeMessage {
+            kind: Some(Up::Hello(self.hello(have))),
+        });
+        let mut client = NodeApiClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = with_token(ReceiverStream::new(outgoing), &token);
+        let opened = tokio::time::timeout(WELCOME, async {
+            let mut down = client.sync(request).await?.into_inner();
+            let welcome = first(&mut down).await?;
+            Ok::<_, Ended>((down, welcome))
+        });
+        let (mut down, welcome) = opened.await.map_err(|_| Ended::NoWelcome)??;
+        let interval = match welcome.report_interval {
+            0 => DEFAULT_INTERVAL,
+            ms => Duration::from_millis(ms),
+        };
+        let resumed_at = if welcome.resumed { have } else { 0 };
+        let mut reporter =
+            Reporter::new(self.settings.boot_id, interval, resumed_at, Instant::now());
+        tracing::info!(
+            endpoint,
+            resumed = welcome.resumed,
+            have,
+            "connected to an operator"
+        );
+        self.link.send_replace(Some(Link { channel, token }));
+        *welcomed = true;
+        self.emit(Event::Connected(welcome)).await?;
+        let mut tick = tokio::time::interval(MIN_GAP / 2);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = down.message() => {
+                    let message = message?.ok_or(Ended::Closed)?;
+                    self.receive(message, &mut reporter).await?;
+                }
+                _ = tick.tick() => self.report(&mut reporter, &up).await?,
+                changed = self.outlook.changed() => {
+                    changed.map_err(|_| Ended::Abandoned)?;
+                    self.report(&mut reporter, &up).await?;
+                }
+            }
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        message: OperatorMessage,
+        reporter: &mut Reporter,
+    ) -> Result<(), Ended> {
+        match message.kind {
+            Some(Down::Batch(batch)) => {
+                reporter.offered(batch.version);
+                self.emit(Event::Batch(batch)).await
+            }
+            Some(Down::Hint(hint)) => match hint.share {
+                Some(share) => self.emit(Event::Hint(share)).await,
+                None => Ok(()),
+            },
+            Some(Down::Goodbye(goodbye)) => Err(Ended::Goodbye {
+                reason: goodbye.reason,
+                retry_after: Duration::from_millis(goodbye.retry_after),
+            }),
+            Some(Down::CountersWanted(_)) => {
+                reporter.start_over();
+                Ok(())
+            }
+            // a second welcome, or a message of a newer protocol
+            Some(Down::Welcome(_)) | None => Ok(()),
+        }
+    }
+
+    async fn report(
+        &mut self,
+        reporter: &mut Reporter,
+        up: &mpsc::Sender<NodeMessage>,
+    ) -> Result<(), Ended> {
+        let outlook = Arc::clone(&self.outlook.borrow_and_update());
+        let counters = self.counters.read(&outlook.in_rollout);
+        let now = (Instant::now(), unix_ms());
+        let Some(report) = reporter.next(&outlook, counters, &mut self.sequence, now) else {
+            return Ok(());
+        };
+        let message = NodeMessage {
+            kind: Some(Up::Report(report)),
+        };
+        tokio::time::timeout(STUCK, up.send(message))
+            .await
+            .map_err(|_| Ended::Stuck)?
+            .map_err(|_| Ended::Closed)
+    }
+
+    async fn emit(&self, event: Event) -> Result<(), Ended> {
+        self.events.send(event).await.map_err(|_| Ended::Abandoned)
+    }
+
+    async fn token(&self) -> Result<Bearer, Ended> {
+        let path = &self.settings.token_file;
+        let token = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|error| Ended::File(path.display().to_string(), error))?;
+        let mut bearer: Bearer = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| Ended::Token)?;
+        bearer.set_sensitive(true);
+        Ok(bearer)
+    }
+
+    async fn connect(&self, endpoint: &str) -> Result<Channel, Ended> {
+        let path = &self.settings.ca_file;
+        let ca = tokio::fs::read(path)
+            .await
+            .map_err(|error| Ended::File(path.display().to_string(), error))?;
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(ca))
+            .domain_name(&self.settings.server_name);
+        let endpoint = Endpoint::from_shared(endpoint.to_string())?
+            .tls_config(tls)?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true);
+        Ok(endpoint.connect().await?)
+    }
+
+    fn hello(&self, have: u64) -> Hello {
+        Hello {
+            node: self.settings.node.clone(),
+            boot_id: self.settings.boot_id,
+            protocol_versions: vec![node_api::PROTOCOL_VERSION],
+            shim_version: env!("CARGO_PKG_VERSION").into(),
+            wasmtime_version: crate::WASMTIME_VERSION.into(),
+            addresses: self.settings.addresses.clone(),
+            capabilities: vec!["wasi:http/proxy@0.2".into(), "wasi:config/store".into()],
+            have,
+            interest: Vec::new(),
+        }
+    }
+}
+
+async fn first(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, Ended> {
+    let message = down.message().await?.ok_or(Ended::Closed)?;
+    match message.kind {
+        Some(Down::Welcome(welcome)) if welcome.protocol_version == node_api::PROTOCOL_VERSION => {
+            Ok(welcome)
+        }
+        Some(Down::Welcome(welcome)) => Err(Ended::Protocol(welcome.protocol_version)),
+        Some(Down::Goodbye(goodbye)) => Err(Ended::Goodbye {
+            reason: goodbye.reason,
+            retry_after: Duration::from_millis(goodbye.retry_after),
+        }),
+        _ => Err(Ended::NoWelcome),
+    }
+}
+
+pub(super) fn with_token<T>(message: T, token: &Bearer) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert("authorization", token.clone());
+    request
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

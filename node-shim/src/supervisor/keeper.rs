@@ -1,0 +1,241 @@
+//! The thread that owns the disk's state: waits for the lock, writes the newest table at most once a
+//! second, deletes what is over budget. A disk that hangs hangs this thread and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::disk::{Budget, Health, Kept, StateDir, StateLock, TableFile, collect, sweep_drafts};
+
+const POLL: Duration = Duration::from_millis(250);
+const WRITE_GAP: Duration = Duration::from_secs(1);
+const COLLECT_GAP: Duration = Duration::from_secs(60);
+
+/// What to write, and what must not be deleted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) kept: Kept,
+    /// Digests (hex) the table refers to.
+    pub(crate) needed: BTreeSet<String>,
+    /// Functions with traffic, as text.
+    pub(crate) hot: String,
+}
+
+/// Bytes on disk, written by the thread, read by the metrics page.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) blobs: AtomicU64,
+    pub(crate) native: AtomicU64,
+    /// Tables that could not be written.
+    pub(crate) persist_errors: AtomicU64,
+    /// Tables that could not be read.
+    pub(crate) damaged: AtomicU64,
+}
+
+enum Order {
+    Save(Box<Snapshot>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Handle on the thread.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    orders: Sender<Order>,
+}
+
+struct Thread {
+    dir: StateDir,
+    table: TableFile,
+    lock: Option<StateLock>,
+    engine: String,
+    health: Arc<Health>,
+    usage: Arc<Usage>,
+    found: mpsc::Sender<Kept>,
+    pending: Option<Box<Snapshot>>,
+    needed: Option<BTreeSet<String>>,
+    written: Option<Instant>,
+    collected: Option<Instant>,
+}
+
+impl Keeper {
+    /// Starts the thread. `lock` is what the caller already has; `found` receives the table that a
+    /// process left which had the lock before. `engine` is the end of the names of native code.
+    pub(crate) fn start(
+        dir: &StateDir,
+        lock: Option<StateLock>,
+        engine: &str,
+        (health, usage): (Arc<Health>, Arc<Usage>),
+        found: mpsc::Sender<Kept>,
+    ) -> io::Result<Self> {
+        let (orders, receiver) = channel();
+        let thread = Thread {
+            dir: dir.clone(),
+            table: TableFile::new(dir),
+            lock,
+            engine: engine.to_string(),
+            health,
+            usage,
+            found,
+            pending: None,
+            needed: None,
+            written: None,
+            collected: None,
+        };
+        std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || thread.run(&receiver))?;
+        Ok(Self { orders })
+    }
+
+    /// Hands over the newest state.
+    pub(crate) fn save(&self, snapshot: Snapshot) {
+        let _ = self.orders.send(Order::Save(Box::new(snapshot)));
+    }
+
+    /// Writes what is pending and gives the lock up, within `patience`.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        let (done, finished) = oneshot::channel();
+        if self.orders.send(Order::Stop(done)).is_ok() {
+            let _ = tokio::time::timeout(patience, finished).await;
+        }
+    }
+}
+
+impl Thread {
+    fn run(mut self, orders: &Receiver<Order>) {
+        if let Some(lock) = &self.lock {
+            sweep_drafts(&self.dir, lock, SystemTime::now());
+        }
+        loop {
+            match orders.recv_timeout(POLL) {
+                Ok(Order::Save(snapshot)) => self.take(snapshot),
+                Ok(Order::Stop(done)) => {
+                    self.write();
+                    self.lock = None;
+                    let _ = done.send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.wait_for_lock();
+            let due = |at: Option<Instant>, gap| at.is_none_or(|at| at.elapsed() >= gap);
+            if self.pending.is_some() && due(self.written, WRITE_GAP) {
+                self.write();
+            }
+            if due(self.collected, COLLECT_GAP) {
+                self.collect();
+            }
+        }
+    }
+
+    fn take(&mut self, snapshot: Box<Snapshot>) {
+        self.needed = Some(snapshot.needed.clone());
+        self.pending = Some(snapshot);
+    }
+
+    /// The process that had the lock is gone or done: what it wrote last may be newer than ours.
+    fn wait_for_lock(&mut self) {
+        if self.lock.is_some() {
+            return;
+        }
+        if let Ok(Some(lock)) = StateLock::try_take(&self.dir) {
+            sweep_drafts(&self.dir, &lock, SystemTime::now());
+            let (kept, damaged) = self.table.load(Some(&lock));
+            self.usage.damaged.fetch_add(damaged, Ordering::Relaxed);
+            self.lock = Some(lock);
+            tracing::info!("this process keeps the node's state from here on");
+            if let Some(kept) = kept {
+                let _ = self.found.blocking_send(kept);
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        let (Some(snapshot), Some(lock)) = (&self.pending, &self.lock) else {
+            return;
+        };
+        self.written = Some(Instant::now());
+        let hot = self.dir.state().join("hot");
+        let written = self.table.save(lock, &snapshot.kept).and_then(|()| {
+            let draft = hot.with_extension("draft");
+            fs::write(&draft, &snapshot.hot).and_then(|()| fs::rename(draft, &hot))
+        });
+        match written {
+            Ok(()) => {
+                self.health.succeeded();
+                self.pending = None;
+            }
+            Err(error) => {
+                self.usage.persist_errors.fetch_add(1, Ordering::Relaxed);
+                self.health.failed(&error);
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        let (Some(needed), Some(lock)) = (&self.needed, &self.lock) else {
+            return;
+        };
+        self.collected = Some(Instant::now());
+        let (blobs, native) = collect(&self.dir, lock, Budget::default(), needed, &self.engine);
+        self.usage.blobs.store(blobs, Ordering::Relaxed);
+        self.usage.native.store(native, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Header;
+
+    fn snapshot(version: u64) -> Snapshot {
+        let header = Header {
+            version,
+            ..Header::default()
+        };
+        Snapshot {
+            kept: Kept {
+                header,
+                functions: Vec::new(),
+            },
+            ..Snapshot::default()
+        }
+    }
+
+    fn keeper(dir: &StateDir, lock: Option<StateLock>) -> (Keeper, mpsc::Receiver<Kept>) {
+        let (found, receiver) = mpsc::channel(1);
+        (
+            Keeper::start(dir, lock, "e-c", (Arc::default(), Arc::default()), found).unwrap(),
+            receiver,
+        )
+    }
+
+    /// A new process beside an old one waits for the lock, then takes the last table of the old one.
+    #[tokio::test]
+    async fn the_lock_and_the_last_table_pass_from_the_old_process_to_the_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(folder.path());
+        dir.create().unwrap();
+        let (old, _) = keeper(&dir, StateLock::try_take(&dir).unwrap());
+        assert!(StateLock::try_take(&dir).unwrap().is_none());
+        let (new, mut found) = keeper(&dir, None);
+        new.save(snapshot(1));
+        old.save(snapshot(5));
+        old.stop(Duration::from_secs(10)).await;
+        assert_eq!(found.recv().await.unwrap().header.version, 5);
+        new.stop(Duration::from_secs(10)).await;
+        let (kept, _) = TableFile::new(&dir).load(None);
+        assert_eq!(
+            kept.unwrap().header.version,
+            1,
+            "written once the lock was there"
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The supervisor's part of the metrics page: table, operator, disk, cold starts. Text of the
+//! Prometheus exposition format, written where the numbers are.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use super::keeper::Usage;
+use super::status::{STAGE_BOUNDS, Status};
+use crate::disk::Health;
+use crate::load::Stage;
+
+/// Appends to a page.
+pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &Health) {
+    let contact = status.last_contact() as f64 / 1000.0;
+    gauge(
+        page,
+        "selvage_table_version",
+        "Version of the table in force.",
+        status.version() as f64,
+    );
+    let connected = f64::from(u8::from(status.is_connected()));
+    gauge(
+        page,
+        "selvage_node_api_connected",
+        "1 while an operator is connected.",
+        connected,
+    );
+    let help = "Unix time of the last contact with an operator; 0 = never.";
+    gauge(page, "selvage_node_api_last_contact_seconds", help, contact);
+    let unsupervised = f64::from(u8::from(status.is_unsupervised()));
+    let help = "1 while candidates get nothing because no operator watches them.";
+    gauge(page, "selvage_node_unsupervised", help, unsupervised);
+    let errors = usage.persist_errors.load(Ordering::Relaxed);
+    counter(
+        page,
+        "selvage_table_persist_errors_total",
+        "Tables that could not be written.",
+        errors,
+    );
+    let damaged = usage.damaged.load(Ordering::Relaxed);
+    counter(
+        page,
+        "selvage_table_damaged_total",
+        "Tables that could not be read.",
+        damaged,
+    );
+    head(page, "selvage_cache_bytes", "gauge", "Bytes on disk.");
+    let kinds = [("blobs", &usage.blobs), ("native", &usage.native)];
+    for (kind, bytes) in kinds {
+        line(
+            page,
+            "selvage_cache_bytes",
+            &format!("kind=\"{kind}\""),
+            bytes.load(Ordering::Relaxed),
+        );
+    }
+    head(
+        page,
+        "selvage_exceptions",
+        "gauge",
+        "Revisions that cannot run here, and the disk.",
+    );
+    let mut exceptions = status.exceptions();
+    if health.trouble().is_some() {
+        *exceptions.entry("DiskFull").or_insert(0) += 1;
+    }
+    for (reason, number) in exceptions {
+        line(
+            page,
+            "selvage_exceptions",
+            &format!("reason=\"{reason}\""),
+            number,
+        );
+    }
+    stages(page, status);
+}
+
+fn stages(page: &mut String, status: &Status) {
+    let name = "selvage_cold_start_seconds";
+    head(
+        page,
+        name,
+        "histogram",
+        "Stages from a digest to code that can run.",
+    );
+    let labels = [Stage::Pull, Stage::Compile, Stage::Load].map(Stage::label);
+    for (stage, (counts, sum)) in labels.into_iter().zip(status.stages()) {
+        let mut total = 0;
+        let bounds = STAGE_BOUNDS
+            .iter()
+            .map(ToString::to_string)
+            .chain(["+Inf".to_string()]);
+        for (bound, count) in bounds.zip(counts) {
+            total += count;
+            let labels = format!("stage=\"{stage}\",le=\"{bound}\"");
+            line(page, "selvage_cold_start_seconds_bucket", &labels, total);
+        }
+        let stage = format!("stage=\"{stage}\"");
+        let _ = writeln!(page, "{name}_sum{{{stage}}} {sum}");
+        line(page, "selvage_cold_start_seconds_count", &stage, total);
+    }
+}
+
+fn gauge(page: &mut String, name: &str, help: &str, value: f64) {
+    head(page, name, "gauge", help);
+    let _ = writeln!(page, "{name} {value}");
+}
+
+fn counter(page: &mut String, name: &str, help: &str, value: u64) {
+    head(page, name, "counter", help);
+    let _ = writeln!(page, "{name} {value}");
+}
+
+fn head(page: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(page: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(page, "{name}{{{labels}}} {value}");
+}

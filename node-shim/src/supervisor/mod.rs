@@ -1,0 +1,328 @@
+//! The supervisor: everything of a node but the request path. It hears operators, keeps the table,
+//! brings code to where it can run, and feeds the data path, which today is a thread of the same
+//! process and later processes of its own behind the same seam ([`task::Serve`]).
+//!
+//! ```text
+//! node_api ──events──▶ task ──tables──▶ data path
+//!     ▲                 │ ▲──loads────▶ pipeline (pull, verify, compile, cache, load)
+//!     └───outlook───────┘ └──snapshots▶ keeper (disk)
+//! ```
+
+mod hot;
+mod keeper;
+mod metrics;
+mod node;
+mod outlook;
+mod project;
+mod records;
+mod shared;
+mod status;
+mod task;
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use node_api::v1::RevisionCounters;
+use node_shim_core::desired::Failure;
+use node_shim_core::table::FunctionKey;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::admin::{self, SocketFile};
+use crate::cache::NativeCache;
+use crate::compile::Compile;
+use crate::counters::Counters;
+use crate::disk::{Blobs, Health, Kept, StateDir, StateLock, TableFile};
+use crate::engine::{Engine, EngineOptions, Loaded};
+use crate::guest_log::GuestLog;
+use crate::load::{Pipeline, Refused};
+use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
+use crate::node_counters::NodeCounters;
+use crate::plane::{DataOptions, DataPlane};
+use crate::pull::{Puller, Wanted};
+use crate::table::RoutingTable;
+
+use hot::Hot;
+use keeper::{Keeper, Usage};
+use node::{Node, Now};
+use shared::Shared;
+use status::Status;
+use task::{Inputs, Loader, Serve, Wiring};
+
+/// Used until an operator says otherwise.
+const DEFAULT_TTL: Duration = Duration::from_secs(600);
+/// How long the end of the process waits for the disk.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// How a node runs; each field is a flag of `node-shim run`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How operators are reached.
+    pub api: api::Settings,
+    /// The node's folder.
+    pub state_dir: PathBuf,
+    /// Data port.
+    pub data_addr: SocketAddr,
+    /// Admin port.
+    pub admin_addr: SocketAddr,
+    /// Unix socket of the debug pages.
+    pub debug_socket: Option<PathBuf>,
+    /// Registries (`host:port`) spoken to in plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// How long a node that drains goes on accepting.
+    pub drain_propagation: Duration,
+    /// How long requests may then take to finish.
+    pub drain_timeout: Duration,
+    /// Connections.
+    pub data: DataOptions,
+    /// Guests.
+    pub engine: EngineOptions,
+    /// This program, for the compile child.
+    pub program: PathBuf,
+}
+
+/// A node that runs.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    keeper: Option<Keeper>,
+    admin: SocketAddr,
+    stop: oneshot::Sender<oneshot::Sender<()>>,
+    drain: (Duration, Duration),
+    _debug: Option<SocketFile>,
+}
+
+/// What is on disk, and the right to change it.
+struct Disk {
+    dir: StateDir,
+    lock: Option<StateLock>,
+    health: Arc<Health>,
+    usage: Arc<Usage>,
+    kept: Option<Kept>,
+    hot: Hot,
+}
+
+impl Supervisor {
+    /// Brings a node up: first what is on disk, then operators.
+    ///
+    /// # Errors
+    /// What no node can do without: an engine, the two ports, threads.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let disk = open_disk(&options.state_dir);
+        let engine = Engine::new(&options.engine).context("engine")?;
+        let counters = Counters::new();
+        let node_counters = Arc::new(NodeCounters::default());
+        let log =
+            GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
+        let listener = TcpListener::bind(options.data_addr)
+            .with_context(|| format!("data port {}", options.data_addr))?;
+        let plane = DataPlane::start(
+            listener,
+            engine.clone(),
+            options.data.clone(),
+            Arc::clone(&counters),
+            node_counters,
+            log,
+        );
+        let plane = Arc::new(plane.context("data path")?);
+        let status = Arc::new(Status::default());
+        let (events, from_api) = mpsc::channel(64);
+        let (outlook, outlook_seen) = watch::channel(Arc::new(Outlook::default()));
+        let source = Arc::new(CountersOf(Arc::clone(&counters)));
+        let dice = || Box::new(fastrand::f64);
+        let (client, blobs) =
+            Client::new(options.api.clone(), events, outlook_seen, source, dice());
+        let pipeline = pipeline(&options, &disk, &engine, &status, blobs)?;
+        let (found, from_keeper) = mpsc::channel(1);
+        let Disk {
+            dir,
+            lock,
+            health,
+            usage,
+            kept,
+            hot,
+        } = disk;
+        let shared = Arc::new(Shared {
+            options: options.clone(),
+            engine,
+            plane: Arc::clone(&plane),
+            status: Arc::clone(&status),
+            usage: Arc::clone(&usage),
+            health: Arc::clone(&health),
+            outlook: outlook.subscribe(),
+        });
+        let reports = (Arc::clone(&health), usage);
+        let keeper = Keeper::start(&dir, lock, pipeline.cache.engine(), reports, found).ok();
+        let (stop, stopped) = oneshot::channel();
+        let wiring = Wiring {
+            loader: Arc::new(pipeline),
+            serve: plane,
+            keeper: keeper.clone(),
+            health,
+            counters: Arc::clone(&counters),
+            outlook,
+            status,
+            dice: dice(),
+        };
+        let now = Now {
+            at: tokio::time::Instant::now().into_std(),
+            wall: unix_ms(),
+        };
+        let node = Node::new(kept, hot, (counters, DEFAULT_TTL), now);
+        let inputs = Inputs {
+            api: from_api,
+            found: from_keeper,
+            stop: stopped,
+        };
+        tokio::spawn(task::run(node, wiring, inputs));
+        let admin = admin::serve(options.admin_addr, shared.clone())
+            .await
+            .with_context(|| format!("admin port {}", options.admin_addr))?;
+        let debug = options.debug_socket.as_ref().and_then(|path| {
+            admin::serve_debug(path, shared.clone())
+                .inspect_err(|error| tracing::warn!(%error, "no debug socket"))
+                .ok()
+        });
+        tokio::spawn(client.run());
+        let drain = (options.drain_propagation, options.drain_timeout);
+        tracing::info!(data = %shared.plane.address(), %admin, "serving");
+        Ok(Self {
+            shared,
+            keeper,
+            admin,
+            stop,
+            drain,
+            _debug: debug,
+        })
+    }
+
+    /// Where the data port listens.
+    #[must_use]
+    pub fn data_address(&self) -> SocketAddr {
+        self.shared.plane.address()
+    }
+
+    /// Where the admin port listens.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Why load balancers should look elsewhere, if they should.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn readiness(&self) -> Result<(), String> {
+        self.shared.status.readiness()
+    }
+
+    /// Ends the node in good order: says so, goes on accepting while that gets around, lets requests
+    /// finish, writes its state and gives up the lock on it.
+    pub async fn drain(self) {
+        self.shared.status.drain();
+        let (propagation, timeout) = self.drain;
+        tracing::info!(?propagation, ?timeout, "draining");
+        self.shared.plane.drain(propagation, timeout).await;
+        self.flush().await;
+    }
+
+    /// Writes the last state and gives up the lock, without a look at requests.
+    pub async fn flush(self) {
+        let (done, handed_over) = oneshot::channel();
+        if self.stop.send(done).is_ok() {
+            let _ = tokio::time::timeout(FLUSH, handed_over).await;
+        }
+        if let Some(keeper) = self.keeper {
+            keeper.stop(FLUSH).await;
+        }
+    }
+}
+
+fn open_disk(path: &std::path::Path) -> Disk {
+    let dir = StateDir::new(path);
+    let health = Arc::new(Health::default());
+    let usage = Arc::new(Usage::default());
+    let lock = dir
+        .create()
+        .and_then(|()| StateLock::try_take(&dir))
+        .unwrap_or_else(|error| {
+            health.failed(&error);
+            None
+        });
+    let (kept, damaged) = TableFile::new(&dir).load(lock.as_ref());
+    usage.damaged.store(damaged, Ordering::Relaxed);
+    let hot = std::fs::read_to_string(dir.state().join("hot")).unwrap_or_default();
+    let hot = Hot::read(&hot, unix_ms());
+    match &kept {
+        Some(kept) => tracing::info!(
+            version = kept.header.version,
+            functions = kept.functions.len(),
+            "table read from disk"
+        ),
+        None => tracing::info!("no table on disk"),
+    }
+    Disk {
+        dir,
+        lock,
+        health,
+        usage,
+        kept,
+        hot,
+    }
+}
+
+fn pipeline(
+    options: &Options,
+    disk: &Disk,
+    engine: &Engine,
+    status: &Arc<Status>,
+    operator: BlobClient,
+) -> anyhow::Result<Pipeline> {
+    let blobs = Blobs::new(&disk.dir, Arc::clone(&disk.health));
+    let hash = format!("{:016x}", engine.compatibility());
+    let cache = NativeCache::open(&disk.dir, &hash, Arc::clone(&disk.health)).context("cache")?;
+    let insecure: BTreeSet<String> = options.insecure_registries.iter().cloned().collect();
+    let puller = Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?;
+    let observed = Arc::clone(status);
+    Ok(Pipeline::new(
+        (blobs, Arc::new(cache)),
+        puller,
+        Compile::new(options.program.clone()),
+        engine.clone(),
+        Arc::new(Refused::open(&disk.dir, Arc::clone(&disk.health))),
+        Arc::new(move |stage, took| observed.observe(stage, took)),
+    ))
+}
+
+struct CountersOf(Arc<Counters>);
+
+impl CounterSource for CountersOf {
+    fn read(&self, functions: &BTreeSet<FunctionKey>) -> Vec<RevisionCounters> {
+        if functions.is_empty() {
+            return Vec::new();
+        }
+        frame_of(&self.0.snapshot(|key| functions.contains(key)))
+    }
+}
+
+impl Loader for Pipeline {
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>> {
+        let pipeline = self.clone();
+        async move { pipeline.run(&wanted).await }.boxed()
+    }
+}
+
+impl Serve for DataPlane {
+    fn publish(&self, table: Arc<RoutingTable>) {
+        Self::publish(self, table);
+    }
+
+    fn set_ready(&self, ready: bool) {
+        Self::set_ready(self, ready);
+    }
+}

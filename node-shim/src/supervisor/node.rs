@@ -1,0 +1,540 @@
+//! The node's state and what follows from it: which code to load, what the data path serves, what
+//! operators are told, what goes to disk. One task owns it; every step ends in [`Node::settle`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use node_api::v1::{SnapshotPhase, Welcome};
+use node_shim_core::desired::{Failure, Load, Loads, Role, Supervision, Want, order};
+use node_shim_core::outcome::Reason;
+use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Share};
+
+use super::hot::Hot;
+use super::keeper::Snapshot;
+use super::project::Definition;
+use super::records::{Record, Records};
+use crate::counters::Counters;
+use crate::disk::{Header, Kept, without_secrets};
+use crate::engine::Loaded;
+use crate::node_api::Event;
+use crate::pull::{Wanted, failure, sha256_hex};
+use crate::revision::Revision;
+use crate::table::{RoutingTable, Served, Slot};
+
+/// Components on their way at once, over all stages.
+const SLOTS: usize = 8;
+/// How long a connected operator that resumed may have more to say before its silence is consent.
+const CONFIRM: Duration = Duration::from_secs(5);
+/// Counters of a revision that left stay on the metrics page for the scrapes that judge it.
+const SHOWN_AFTER: Duration = Duration::from_secs(600);
+/// Readiness waits at most this long for code.
+const READY_AT_LAST: Duration = Duration::from_secs(30);
+
+pub(crate) type RevisionKey = (FunctionKey, RevisionName);
+
+/// Why a revision cannot run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) permanent: bool,
+    /// ms since the Unix epoch.
+    pub(crate) since: u64,
+}
+
+/// A moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) at: Instant,
+    /// ms since the Unix epoch.
+    pub(crate) wall: u64,
+}
+
+/// What is to be done after a step.
+#[derive(Default)]
+pub(crate) struct Actions {
+    /// Components to bring to where they can run.
+    pub(crate) load: Vec<Wanted>,
+    /// A table for the data path.
+    pub(crate) publish: Option<Arc<RoutingTable>>,
+}
+
+struct Live {
+    definition: Arc<Definition>,
+    revision: Arc<Revision>,
+}
+
+/// Everything one node knows.
+pub(crate) struct Node {
+    pub(crate) records: Records,
+    pub(crate) loads: Loads,
+    pub(crate) problems: BTreeMap<RevisionKey, Problem>,
+    pub(crate) hot: Hot,
+    pub(crate) connected: bool,
+    pub(crate) last_contact: u64,
+    supervision: Supervision,
+    loaded: BTreeMap<String, Loaded>,
+    live: BTreeMap<RevisionKey, Live>,
+    leaving: BTreeMap<RevisionKey, Instant>,
+    ordered: Vec<String>,
+    counters: Arc<Counters>,
+    table: Arc<RoutingTable>,
+    started: Instant,
+    resumed: bool,
+    confirm_at: Option<Instant>,
+    dirty: Dirty,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Dirty {
+    /// The set of wanted components may have changed.
+    wants: bool,
+    /// The data path's table may have changed.
+    table: bool,
+    /// The disk's table may have changed.
+    disk: bool,
+}
+
+impl Node {
+    /// A node that starts with what its disk had.
+    pub(crate) fn new(
+        kept: Option<Kept>,
+        hot: Hot,
+        (counters, default_ttl): (Arc<Counters>, Duration),
+        now: Now,
+    ) -> Self {
+        let header = kept.as_ref().map(|kept| kept.header).unwrap_or_default();
+        let ttl = match header.ttl {
+            0 => default_ttl,
+            ms => Duration::from_millis(ms),
+        };
+        let before = Duration::from_millis(now.wall.saturating_sub(header.contact));
+        let mut records = Records::default();
+        if let Some(kept) = kept {
+            records.restore(kept.header.version, kept.functions, now.wall);
+        }
+        Self {
+            records,
+            loads: Loads::default(),
+            problems: BTreeMap::new(),
+            hot,
+            connected: false,
+            last_contact: header.contact,
+            supervision: Supervision::new(ttl, before, now.at),
+            loaded: BTreeMap::new(),
+            live: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            ordered: Vec::new(),
+            counters,
+            table: Arc::default(),
+            started: now.at,
+            resumed: false,
+            confirm_at: None,
+            dirty: Dirty {
+                wants: true,
+                table: true,
+                disk: false,
+            },
+        }
+    }
+
+    /// Takes what an operator said.
+    pub(crate) fn hear(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Connected(welcome) => self.connected(&welcome, now),
+            Event::Batch(batch) => {
+                self.last_contact = now.wall;
+                let phase = batch.snapshot();
+                let whole = matches!(phase, SnapshotPhase::End | SnapshotPhase::Whole);
+                let delta = phase == SnapshotPhase::None;
+                if self.records.batch(batch, now.wall) {
+                    self.dirty = Dirty {
+                        wants: true,
+                        table: true,
+                        disk: true,
+                    };
+                }
+                if whole || (delta && self.resumed) {
+                    self.confirm();
+                }
+            }
+            Event::Hint(share) => {
+                self.last_contact = now.wall;
+                if self.records.hint(&share) {
+                    self.dirty.table = true;
+                    self.dirty.disk = true;
+                }
+            }
+            Event::Disconnected => {
+                self.connected = false;
+                self.last_contact = now.wall;
+                self.confirm_at = None;
+                self.supervision.disconnected(now.at);
+                self.dirty.disk = true;
+            }
+        }
+    }
+
+    fn connected(&mut self, welcome: &Welcome, now: Now) {
+        let ttl = match welcome.unsupervised_ttl {
+            0 => self.supervision.ttl(),
+            ms => Duration::from_millis(ms),
+        };
+        self.connected = true;
+        self.last_contact = now.wall;
+        self.supervision.connected(ttl);
+        self.resumed = welcome.resumed;
+        self.confirm_at = welcome.resumed.then(|| now.at + CONFIRM);
+        self.dirty.disk = true;
+    }
+
+    fn confirm(&mut self) {
+        self.confirm_at = None;
+        if self.supervision.expired() {
+            self.supervision.confirmed();
+            self.dirty.table = true;
+        }
+    }
+
+    /// Takes the table that a process left which kept the disk before this one.
+    pub(crate) fn found(&mut self, kept: Kept, now: Now) {
+        self.records
+            .restore(kept.header.version, kept.functions, now.wall);
+        self.last_contact = self.last_contact.max(kept.header.contact);
+        self.dirty = Dirty {
+            wants: true,
+            table: true,
+            disk: true,
+        };
+    }
+
+    /// Takes the end of a load.
+    pub(crate) fn loaded(
+        &mut self,
+        digest: &str,
+        outcome: Result<Loaded, Failure>,
+        now: Now,
+        dice: f64,
+    ) {
+        self.dirty.table = true;
+        match outcome {
+            Ok(code) => {
+                if self.loads.loaded(digest) {
+                    self.loaded.insert(digest.to_string(), code);
+                }
+            }
+            Err(failed) => {
+                tracing::warn!(
+                    digest,
+                    reason = failed.reason,
+                    message = failed.message,
+                    permanent = failed.permanent,
+                    "component not loaded"
+                );
+                self.loads.failed(digest, failed, now.at, dice);
+            }
+        }
+    }
+
+    /// Looks at the time.
+    pub(crate) fn tick(&mut self, now: Now) {
+        if self.connected {
+            self.last_contact = now.wall;
+        }
+        if self.supervision.expire(now.at) {
+            tracing::warn!("no operator for too long: candidates get no more traffic");
+            self.dirty.table = true;
+        }
+        if self.confirm_at.is_some_and(|at| at <= now.at) {
+            self.confirm();
+        }
+        let counters = &self.counters;
+        self.leaving.retain(|(function, revision), since| {
+            let stays = now.at.duration_since(*since) < SHOWN_AFTER;
+            if !stays {
+                counters.hide(function, revision);
+            }
+            stays
+        });
+    }
+
+    /// Takes the number of requests of each function so far.
+    pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<FunctionKey, u64>, now: Now) {
+        self.hot.observe(totals, now.wall);
+        self.dirty.wants = true;
+        // what a restart reads should not be much older than the contact it speaks of
+        self.dirty.disk |= self.records.applied();
+    }
+
+    /// Draws the conclusions of the steps before.
+    pub(crate) fn settle(&mut self, now: Now) -> Actions {
+        let mut actions = Actions::default();
+        if std::mem::take(&mut self.dirty.wants) {
+            self.want();
+        }
+        for digest in self.loads.start(&self.ordered, SLOTS, now.at) {
+            if let Some(wanted) = self.wanted(&digest) {
+                actions.load.push(wanted);
+            }
+        }
+        if std::mem::take(&mut self.dirty.table) {
+            actions.publish = Some(self.build_table(now));
+        }
+        actions
+    }
+
+    fn want(&mut self) {
+        let mut wants = Vec::new();
+        let mut digests = BTreeSet::new();
+        for (key, record) in self.records.iter() {
+            let share = &record.parsed.entry.share;
+            let hot = self.hot.contains(key);
+            for (name, definition) in &record.parsed.definitions {
+                digests.insert(definition.wanted.digest.clone());
+                wants.push(Want {
+                    namespace: key.namespace.to_string(),
+                    digest: definition.wanted.digest.clone(),
+                    role: role(share, name),
+                    hot,
+                });
+            }
+        }
+        self.ordered = order(wants);
+        for gone in self.loads.want(&digests) {
+            self.loaded.remove(&gone);
+        }
+    }
+
+    fn wanted(&self, digest: &str) -> Option<Wanted> {
+        self.records
+            .iter()
+            .flat_map(|(_, record)| record.parsed.definitions.values())
+            .find(|definition| definition.wanted.digest == digest)
+            .map(|definition| definition.wanted.clone())
+    }
+
+    fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
+        let before = std::mem::take(&mut self.problems);
+        let mut live = BTreeMap::new();
+        let mut problems = BTreeMap::new();
+        let mut functions = Vec::new();
+        for (key, record) in self.records.iter() {
+            let mut slots = BTreeMap::new();
+            for (name, definition) in &record.parsed.definitions {
+                let id = (key.clone(), name.clone());
+                let slot = match self.slot(&id, definition, record) {
+                    Ok(Some(revision)) => {
+                        let definition = Arc::clone(definition);
+                        live.insert(
+                            id,
+                            Live {
+                                definition,
+                                revision: Arc::clone(&revision),
+                            },
+                        );
+                        Slot::Ready(revision)
+                    }
+                    Ok(None) => Slot::Loading,
+                    Err((reason, failed)) => {
+                        let since = before
+                            .get(&id)
+                            .filter(|known| known.reason == failed.reason);
+                        let since = since.map_or(now.wall, |known| known.since);
+                        let Failure {
+                            reason: word,
+                            message,
+                            permanent,
+                            ..
+                        } = failed;
+                        problems.insert(
+                            id,
+                            Problem {
+                                reason: word,
+                                message,
+                                permanent,
+                                since,
+                            },
+                        );
+                        Slot::Failed(reason)
+                    }
+                };
+                slots.insert(name.clone(), slot);
+            }
+            functions.push(served(
+                &record.parsed.entry,
+                &slots,
+                self.supervision.expired(),
+            ));
+        }
+        self.problems = problems;
+        for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
+            self.leaving.insert(id.clone(), now.at);
+        }
+        self.leaving.retain(|id, _| !live.contains_key(id));
+        self.live = live;
+        self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
+        Arc::clone(&self.table)
+    }
+
+    /// The revision if it can run, `None` while its code is on the way.
+    fn slot(
+        &self,
+        id: &RevisionKey,
+        definition: &Arc<Definition>,
+        record: &Record,
+    ) -> Result<Option<Arc<Revision>>, (Reason, Failure)> {
+        if definition.has_secrets && record.without_secrets {
+            let message = "values of secrets come from an operator, and none has answered yet";
+            let failed = failure("SecretsUnavailable", false, message.into());
+            return Err((Reason::SecretsUnavailable, failed));
+        }
+        let digest = &definition.wanted.digest;
+        match self.loads.get(digest) {
+            Some(Load::Failed { failure, .. }) => Err((Reason::Unloadable, failure.clone())),
+            Some(Load::Loaded) => {
+                let Some(code) = self.loaded.get(digest) else {
+                    return Ok(None);
+                };
+                if let Some(live) = self
+                    .live
+                    .get(id)
+                    .filter(|live| same(&live.definition, definition))
+                {
+                    return Ok(Some(Arc::clone(&live.revision)));
+                }
+                Revision::new(definition.spec.clone(), code.clone(), &self.counters)
+                    .map(Some)
+                    .map_err(|error| {
+                        (
+                            Reason::Unloadable,
+                            failure("LoadFailed", true, error.to_string()),
+                        )
+                    })
+            }
+            Some(Load::Waiting | Load::Running) | None => Ok(None),
+        }
+    }
+
+    /// What to write to disk, if it changed.
+    pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
+        if !std::mem::take(&mut self.dirty.disk) || !self.records.applied() {
+            return None;
+        }
+        // cleared here as well as by the writer: nothing on its way to a disk holds a secret
+        let functions: Vec<_> = self
+            .records
+            .iter()
+            .map(|(_, record)| without_secrets(record.wire.clone()))
+            .collect();
+        let pairs = self.records.iter().flat_map(|(_, record)| {
+            let standing = super::project::standing(&record.wire);
+            [standing.accepted, standing.share]
+        });
+        let highest = pairs.max().unwrap_or_default();
+        Some(Snapshot {
+            kept: Kept {
+                header: Header {
+                    version: self.records.version(),
+                    epoch: highest.epoch,
+                    serial: highest.serial,
+                    contact: self.last_contact,
+                    ttl: u64::try_from(self.supervision.ttl().as_millis()).unwrap_or(u64::MAX),
+                },
+                functions,
+            },
+            needed: self
+                .loads
+                .iter()
+                .filter_map(|(digest, _)| sha256_hex(digest).map(ToString::to_string))
+                .collect(),
+            hot: self.hot.write(),
+        })
+    }
+
+    /// Whether load balancers may send traffic: a table is applied, and what had traffic here is
+    /// loaded or failed with a reason, or it took too long.
+    pub(crate) fn ready(&self, now: Now) -> bool {
+        let settled = || {
+            let keys = self.records.iter().map(|(key, _)| key);
+            self.hot
+                .awaited(keys)
+                .iter()
+                .all(|key| self.is_settled(key))
+        };
+        let patient = now.at.duration_since(self.started) < READY_AT_LAST;
+        self.records.applied() && (!patient || settled())
+    }
+
+    fn is_settled(&self, key: &FunctionKey) -> bool {
+        let Some((_, record)) = self.records.iter().find(|(one, _)| *one == key) else {
+            return true;
+        };
+        record.parsed.definitions.values().all(|definition| {
+            matches!(
+                self.loads.get(&definition.wanted.digest),
+                Some(Load::Loaded | Load::Failed { .. })
+            )
+        })
+    }
+
+    pub(crate) fn is_live(&self, id: &RevisionKey) -> bool {
+        self.live.contains_key(id)
+    }
+
+    pub(crate) fn is_unsupervised(&self) -> bool {
+        self.supervision.expired()
+    }
+}
+
+fn role(share: &Share, name: &RevisionName) -> Role {
+    if share.stable.as_ref() == Some(name) {
+        Role::Stable
+    } else if share.candidate.as_ref() == Some(name) {
+        Role::Candidate
+    } else {
+        Role::Previous
+    }
+}
+
+/// What the data path needs of a function. Without supervision a candidate beside a stable gets
+/// nothing; without a stable there is nothing to go back to.
+fn served(
+    entry: &Arc<FunctionEntry>,
+    slots: &BTreeMap<RevisionName, Slot>,
+    unsupervised: bool,
+) -> Served {
+    let slot = |name: &Option<RevisionName>| {
+        name.as_ref().map_or(Slot::Absent, |name| {
+            slots.get(name).cloned().unwrap_or_default()
+        })
+    };
+    let share = &entry.share;
+    let (stable, candidate) = (slot(&share.stable), slot(&share.candidate));
+    let end = unsupervised && share.stable.is_some() && share.weight > 0;
+    let entry = if end {
+        let share = Share {
+            weight: 0,
+            ..share.clone()
+        };
+        Arc::new(FunctionEntry {
+            share,
+            ..(**entry).clone()
+        })
+    } else {
+        Arc::clone(entry)
+    };
+    Served {
+        entry,
+        stable,
+        candidate,
+    }
+}
+
+fn same(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
+    Arc::ptr_eq(a, b)
+        || (a.wanted.digest == b.wanted.digest
+            && a.spec.limits == b.spec.limits
+            && a.spec.env == b.spec.env
+            && a.spec.config == b.spec.config)
+}

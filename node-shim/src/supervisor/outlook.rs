@@ -1,0 +1,120 @@
+//! What the node says about itself: to operators, to load balancers, to people. Pure.
+
+use std::collections::BTreeSet;
+
+use node_api::v1::{self as wire, LoadState, NodeException, RevisionState};
+use node_shim_core::table::{FunctionKey, RevisionName, Share};
+
+use super::node::Node;
+use super::records::Record;
+use crate::node_api::{Outlook, bounded};
+
+/// Describes the node; `trouble` is what is wrong with its disk and since when.
+pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) -> Outlook {
+    let mut revisions = Vec::new();
+    let mut in_rollout = BTreeSet::new();
+    let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
+    for (key, record) in node.records.iter() {
+        let share = &record.parsed.entry.share;
+        if share.in_rollout {
+            in_rollout.insert(key.clone());
+        }
+        let states = states(node, key, record);
+        desired += 1;
+        failed += u32::from(
+            states
+                .iter()
+                .any(|state| state.state() == LoadState::Failed),
+        );
+        loaded += u32::from(states.iter().any(|state| {
+            state.state() == LoadState::Loaded
+                && main_revision(share).is_some_and(|main| main.as_str() == state.revision)
+        }));
+        revisions.extend(states);
+    }
+    let (exceptions, exceptions_dropped) = bounded(exceptions(node, trouble));
+    Outlook {
+        applied: node.records.version(),
+        have: node.records.have(),
+        revisions,
+        exceptions,
+        exceptions_dropped,
+        functions_desired: desired,
+        functions_loaded: loaded,
+        functions_failed: failed,
+        ready,
+        in_rollout,
+    }
+}
+
+fn main_revision(share: &Share) -> Option<&RevisionName> {
+    share.stable.as_ref().or(share.candidate.as_ref())
+}
+
+fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState> {
+    let pair = record.parsed.entry.share.pair;
+    record
+        .parsed
+        .definitions
+        .keys()
+        .map(|name| {
+            let id = (key.clone(), name.clone());
+            let problem = node.problems.get(&id);
+            let state = match problem {
+                Some(_) => LoadState::Failed,
+                None if node.is_live(&id) => LoadState::Loaded,
+                None => LoadState::Loading,
+            };
+            RevisionState {
+                function: Some(wire_key(key)),
+                revision: name.to_string(),
+                state: state.into(),
+                permanent: problem.is_some_and(|problem| problem.permanent),
+                applied: Some(wire::Pair {
+                    epoch: pair.epoch,
+                    serial: pair.serial,
+                }),
+            }
+        })
+        .collect()
+}
+
+fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
+    let mut all: Vec<NodeException> = node
+        .problems
+        .iter()
+        .map(|((key, revision), problem)| NodeException {
+            function: Some(wire_key(key)),
+            revision: revision.to_string(),
+            reason: problem.reason.into(),
+            message: problem.message.clone(),
+            since: problem.since,
+        })
+        .collect();
+    all.extend(
+        node.records
+            .quarantined()
+            .map(|(key, quarantine)| NodeException {
+                function: Some(wire_key(key)),
+                revision: String::new(),
+                reason: "RecordRefused".into(),
+                message: quarantine.message.clone(),
+                since: quarantine.since,
+            }),
+    );
+    all.extend(trouble.map(|(message, since)| NodeException {
+        function: None,
+        revision: String::new(),
+        reason: "DiskFull".into(),
+        message: message.into(),
+        since,
+    }));
+    all
+}
+
+fn wire_key(key: &FunctionKey) -> wire::FunctionKey {
+    wire::FunctionKey {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    }
+}

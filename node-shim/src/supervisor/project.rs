@@ -1,0 +1,356 @@
+//! From a record of the node API to what the data path and the pipeline work with. Checks shapes and
+//! sizes; a record that does not pass replaces nothing. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_api::v1::env_var::Kind;
+use node_api::v1::{self as wire, FunctionRecord};
+use node_shim_core::desired::Standing;
+use node_shim_core::host::normalise_host;
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, HeaderMatch, Limits, Pair, PathMatch, RevisionName, Route, Share,
+};
+use prost::Message;
+
+use crate::pull::{Wanted, sha256_hex};
+use crate::revision::RevisionSpec;
+
+const MAX_RECORD: usize = 2 << 20;
+const MAX_LIST: usize = 256;
+const MAX_VARIABLES: usize = 1024;
+const MAX_WEIGHT: u32 = 10_000;
+
+/// A checked record.
+#[derive(Clone)]
+pub(crate) struct Parsed {
+    pub(crate) entry: Arc<FunctionEntry>,
+    pub(crate) definitions: BTreeMap<RevisionName, Arc<Definition>>,
+}
+
+/// A checked definition.
+#[derive(Clone)]
+pub(crate) struct Definition {
+    pub(crate) spec: RevisionSpec,
+    pub(crate) wanted: Wanted,
+    /// Refers to a secret.
+    pub(crate) has_secrets: bool,
+}
+
+/// What decides between this record and another of the same function.
+pub(crate) fn standing(record: &FunctionRecord) -> Standing {
+    Standing {
+        uid: record.uid.clone(),
+        version: record.version,
+        accepted: pair(record.accepted.as_ref()),
+        share: pair(record.share.as_ref().and_then(|share| share.pair.as_ref())),
+    }
+}
+
+/// The function a message is about.
+pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, String> {
+    let key = key.ok_or("no function named")?;
+    let named = |text: &str| !text.is_empty() && text.len() <= 253;
+    if named(&key.namespace) && named(&key.name) {
+        Ok(FunctionKey::new(key.namespace.as_str(), key.name.as_str()))
+    } else {
+        Err("a function without namespace or name".into())
+    }
+}
+
+/// Checks a record.
+pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
+    if record.encoded_len() > MAX_RECORD {
+        return Err(format!("over {MAX_RECORD} bytes"));
+    }
+    let key = key(record.key.as_ref())?;
+    let share = share(record.share.as_ref())?;
+    let routes = bounded(&record.routes, "routes")?
+        .iter()
+        .map(route)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut definitions = BTreeMap::new();
+    for definition in bounded(&record.definitions, "definitions")? {
+        let parsed = self::definition(&key, definition)?;
+        definitions.insert(parsed.spec.name.clone(), Arc::new(parsed));
+    }
+    for named in [&share.stable, &share.candidate].into_iter().flatten() {
+        if !definitions.contains_key(named) {
+            return Err(format!("the share names {named}, which is not defined"));
+        }
+    }
+    let entry = FunctionEntry {
+        key,
+        created: record.created,
+        routes,
+        suspended: record.suspended,
+        share,
+    };
+    Ok(Parsed {
+        entry: Arc::new(entry),
+        definitions,
+    })
+}
+
+/// Checks a share.
+pub(crate) fn share(share: Option<&wire::Share>) -> Result<Share, String> {
+    let Some(share) = share else {
+        return Ok(Share::default());
+    };
+    if share.weight > MAX_WEIGHT {
+        return Err(format!("a weight of {}", share.weight));
+    }
+    Ok(Share {
+        pair: pair(share.pair.as_ref()),
+        stable: RevisionName::new(&share.stable),
+        candidate: RevisionName::new(&share.candidate),
+        weight: share.weight,
+        in_rollout: share.in_rollout,
+        previous: RevisionName::new(&share.previous),
+    })
+}
+
+fn pair(pair: Option<&wire::Pair>) -> Pair {
+    pair.map_or_else(Pair::default, |pair| Pair {
+        epoch: pair.epoch,
+        serial: pair.serial,
+    })
+}
+
+fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {
+    if list.len() > MAX_LIST {
+        Err(format!("{} {what}", list.len()))
+    } else {
+        Ok(list)
+    }
+}
+
+fn route(route: &wire::Route) -> Result<Route, String> {
+    let hosts = bounded(&route.hosts, "hosts")?;
+    if let Some(bad) = hosts.iter().find(|host| !is_host_pattern(host)) {
+        return Err(format!("{bad:?} is no host"));
+    }
+    Ok(Route {
+        hosts: hosts.to_vec(),
+        paths: bounded(&route.paths, "paths")?
+            .iter()
+            .map(path)
+            .collect::<Result<_, _>>()?,
+        methods: bounded(&route.methods, "methods")?.to_vec(),
+        headers: bounded(&route.headers, "headers")?
+            .iter()
+            .map(header)
+            .collect::<Result<_, _>>()?,
+        rewrite_prefix: route.rewrite_prefix.clone(),
+    })
+}
+
+fn is_host_pattern(pattern: &str) -> bool {
+    let name = pattern.strip_prefix("*.").unwrap_or(pattern);
+    pattern == "*" || normalise_host(name).is_ok_and(|host| host.as_str() == name)
+}
+
+fn path(path: &wire::PathMatch) -> Result<PathMatch, String> {
+    if !path.value.starts_with('/') {
+        return Err(format!("{:?} is no path", path.value));
+    }
+    match path.r#type() {
+        wire::path_match::Type::Exact => Ok(PathMatch::Exact(path.value.clone())),
+        wire::path_match::Type::Prefix => Ok(PathMatch::Prefix(path.value.clone())),
+        wire::path_match::Type::Unspecified => {
+            Err("a kind of path match of a newer version".into())
+        }
+    }
+}
+
+fn header(header: &wire::HeaderMatch) -> Result<HeaderMatch, String> {
+    let name = header.name.clone();
+    match header.r#type() {
+        wire::header_match::Type::Exact => Ok(HeaderMatch::Exact {
+            name,
+            value: header.value.clone(),
+        }),
+        wire::header_match::Type::Present => Ok(HeaderMatch::Present { name }),
+        wire::header_match::Type::Regex => Ok(HeaderMatch::Regex {
+            name,
+            pattern: header.value.clone(),
+        }),
+        wire::header_match::Type::Unspecified => {
+            Err("a kind of header match of a newer version".into())
+        }
+    }
+}
+
+fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<Definition, String> {
+    let name = RevisionName::new(&definition.revision).ok_or("a revision without a name")?;
+    sha256_hex(&definition.digest).ok_or_else(|| format!("{name}: no sha256 digest"))?;
+    let env = variables(&definition.env)?;
+    let config = variables(&definition.config)?;
+    Ok(Definition {
+        has_secrets: definition
+            .env
+            .iter()
+            .chain(&definition.config)
+            .any(|variable| matches!(variable.kind, Some(Kind::Secret(_)))),
+        wanted: Wanted {
+            digest: definition.digest.clone(),
+            size: definition.size,
+            source: definition.source.clone().unwrap_or_default(),
+        },
+        spec: RevisionSpec {
+            function: function.clone(),
+            name,
+            limits: limits(definition.limits.as_ref()),
+            env,
+            config,
+        },
+    })
+}
+
+fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, String)>, String> {
+    if list.len() > MAX_VARIABLES {
+        return Err(format!("{} variables", list.len()));
+    }
+    list.iter()
+        .map(|variable| {
+            let value = match &variable.kind {
+                Some(Kind::Value(value)) => value.clone(),
+                Some(Kind::Secret(secret)) => String::from_utf8(secret.value.clone())
+                    .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?,
+                None => String::new(),
+            };
+            Ok((variable.name.clone(), value))
+        })
+        .collect()
+}
+
+/// What the operator left out has the default of the API.
+fn limits(limits: Option<&wire::Limits>) -> Limits {
+    let default = Limits::default();
+    let Some(limits) = limits else { return default };
+    let number = |value: u64, otherwise: u64| if value == 0 { otherwise } else { value };
+    let count = |value: u32, otherwise: u32| if value == 0 { otherwise } else { value };
+    let time = |ms: u64, otherwise: Duration| {
+        if ms == 0 {
+            otherwise
+        } else {
+            Duration::from_millis(ms)
+        }
+    };
+    Limits {
+        memory: number(limits.memory_bytes, default.memory),
+        cpu: time(limits.cpu, default.cpu),
+        timeout: time(limits.timeout, default.timeout),
+        first_byte: time(limits.first_byte, default.first_byte),
+        idle: time(limits.idle, default.idle),
+        concurrency: count(limits.concurrency, default.concurrency),
+        // no queue is a choice
+        queue_length: limits.queue_length,
+        queue_timeout: time(limits.queue_timeout, default.queue_timeout),
+        request_body: number(limits.request_body_bytes, default.request_body),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn digest(digit: char) -> String {
+        format!(
+            "sha256:{}",
+            std::iter::repeat_n(digit, 64).collect::<String>()
+        )
+    }
+
+    pub(crate) fn record(name: &str, serial: u64) -> FunctionRecord {
+        let at = wire::Pair { epoch: 1, serial };
+        let definition = |revision: &str, digit| wire::Definition {
+            revision: revision.into(),
+            digest: digest(digit),
+            size: 10,
+            ..wire::Definition::default()
+        };
+        FunctionRecord {
+            key: Some(wire::FunctionKey {
+                namespace: "ns".into(),
+                name: name.into(),
+            }),
+            uid: "uid".into(),
+            version: 10 + serial,
+            accepted: Some(at),
+            routes: vec![wire::Route {
+                hosts: vec![format!("{name}.example")],
+                ..wire::Route::default()
+            }],
+            definitions: vec![definition("r1", 'a'), definition("r2", 'b')],
+            share: Some(wire::Share {
+                pair: Some(at),
+                stable: "r1".into(),
+                candidate: "r2".into(),
+                weight: 1000,
+                in_rollout: true,
+                ..wire::Share::default()
+            }),
+            ..FunctionRecord::default()
+        }
+    }
+
+    #[test]
+    fn a_good_record_passes() {
+        let parsed = parse(&record("f", 1)).unwrap();
+        assert_eq!(parsed.entry.share.weight, 1000);
+        assert_eq!(parsed.definitions.len(), 2);
+    }
+
+    /// FD-5: shapes that must not replace anything.
+    #[test]
+    fn bad_shapes_are_named() {
+        type Harm = fn(&mut FunctionRecord);
+        let harms: [(&str, Harm); 9] = [
+            ("no key", |record| record.key = None),
+            ("weight", |record| {
+                record.share.as_mut().unwrap().weight = 10_001
+            }),
+            ("undefined", |record| {
+                record.share.as_mut().unwrap().stable = "r9".into()
+            }),
+            ("digest", |record| {
+                record.definitions[0].digest = "md5:0".into()
+            }),
+            ("revision", |record| record.definitions[0].revision.clear()),
+            ("host", |record| record.routes[0].hosts = vec!["A b".into()]),
+            ("routes", |record| {
+                record.routes = vec![wire::Route::default(); 257]
+            }),
+            ("newer", |record| {
+                record.routes[0].paths = vec![wire::PathMatch {
+                    r#type: 99,
+                    value: "/".into(),
+                }];
+            }),
+            ("size", |record| record.uid = "x".repeat(3 << 20)),
+        ];
+        for (what, harm) in harms {
+            let mut bad = record("f", 1);
+            harm(&mut bad);
+            assert!(parse(&bad).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn limits_that_are_not_told_have_their_defaults() {
+        assert_eq!(limits(None), Limits::default());
+        let told = wire::Limits {
+            timeout: 1500,
+            queue_length: 0,
+            ..wire::Limits::default()
+        };
+        let expected = Limits {
+            timeout: Duration::from_millis(1500),
+            queue_length: 0,
+            ..Limits::default()
+        };
+        assert_eq!(limits(Some(&told)), expected);
+    }
+}

@@ -1,0 +1,489 @@
+//! The table in force: what of the operator's messages was taken, by the rules of
+//! [`node_shim_core::desired`]. A bad record quarantines its function (the previous record stays) and
+//! nothing else.
+
+use std::collections::BTreeMap;
+
+use node_api::v1::{Batch, FunctionRecord, ShareUpdate, SnapshotPhase};
+use node_shim_core::desired::{
+    HintView, Intake, Standing, hint, intake, removes, survives_snapshot,
+};
+use node_shim_core::table::{FunctionKey, RevisionName, Share};
+
+use super::project::{Parsed, key, parse, share, standing};
+
+/// More functions than this are not collected for one snapshot.
+const MAX_FUNCTIONS: usize = 200_000;
+const MAX_QUARANTINED: usize = 1_000;
+
+/// One function in force.
+#[derive(Clone)]
+pub(crate) struct Record {
+    pub(crate) wire: FunctionRecord,
+    pub(crate) parsed: Parsed,
+    /// Read from disk, where secrets have no values.
+    pub(crate) without_secrets: bool,
+}
+
+/// A function whose newest record was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Quarantine {
+    pub(crate) message: String,
+    /// ms since the Unix epoch.
+    pub(crate) since: u64,
+}
+
+/// The table.
+#[derive(Default)]
+pub(crate) struct Records {
+    functions: BTreeMap<FunctionKey, Record>,
+    quarantined: BTreeMap<FunctionKey, Quarantine>,
+    version: u64,
+    collecting: Option<Vec<FunctionRecord>>,
+    applied: bool,
+}
+
+impl Records {
+    /// Takes a table from disk beside what is in force: by the same rules, without removing.
+    pub(crate) fn restore(&mut self, version: u64, functions: Vec<FunctionRecord>, now: u64) {
+        for record in functions {
+            self.offer(record, true, now);
+        }
+        self.version = self.version.max(version);
+        self.applied = true;
+    }
+
+    /// Takes a batch. True when something may have changed.
+    pub(crate) fn batch(&mut self, batch: Batch, now: u64) -> bool {
+        match batch.snapshot() {
+            SnapshotPhase::None => self.delta(batch, now),
+            SnapshotPhase::Begin => {
+                self.collecting = Some(Vec::new());
+                self.collect(batch.functions);
+                false
+            }
+            SnapshotPhase::Continue => {
+                self.collect(batch.functions);
+                false
+            }
+            SnapshotPhase::End => {
+                self.collect(batch.functions);
+                match self.collecting.take() {
+                    Some(functions) => self.replace(functions, batch.version, now),
+                    // an end without a beginning is half a table
+                    None => false,
+                }
+            }
+            SnapshotPhase::Whole => {
+                self.collecting = None;
+                self.replace(batch.functions, batch.version, now)
+            }
+        }
+    }
+
+    /// Takes a hint. True when it lowered a share.
+    pub(crate) fn hint(&mut self, update: &ShareUpdate) -> bool {
+        let (Ok(key), Ok(offered)) = (key(update.key.as_ref()), share(update.share.as_ref()))
+        else {
+            return false;
+        };
+        let Some(record) = self.functions.get_mut(&key) else {
+            return false;
+        };
+        let lowered = hint(view(&record.parsed.entry.share), view(&offered));
+        let Some(weight) = lowered else { return false };
+        if let (Some(wire), Some(told)) = (&mut record.wire.share, &update.share) {
+            wire.weight = weight;
+            wire.pair = told.pair;
+            wire.decided_at = told.decided_at;
+        }
+        reparse(record)
+    }
+
+    fn collect(&mut self, functions: Vec<FunctionRecord>) {
+        if let Some(collecting) = &mut self.collecting {
+            collecting.extend(functions);
+            collecting.truncate(MAX_FUNCTIONS);
+        }
+    }
+
+    fn delta(&mut self, batch: Batch, now: u64) -> bool {
+        let mut changed = false;
+        for record in batch.functions {
+            changed |= self.offer(record, false, now);
+        }
+        for update in batch.shares {
+            changed |= self.share(update, now);
+        }
+        for removal in batch.removals {
+            if let Ok(key) = key(removal.key.as_ref())
+                && self
+                    .functions
+                    .get(&key)
+                    .is_some_and(|have| removes(&standing(&have.wire), removal.version))
+            {
+                self.functions.remove(&key);
+                self.quarantined.remove(&key);
+                changed = true;
+            }
+        }
+        self.version = self.version.max(batch.version);
+        changed
+    }
+
+    fn replace(&mut self, functions: Vec<FunctionRecord>, version: u64, now: u64) -> bool {
+        let named: std::collections::BTreeSet<FunctionKey> = functions
+            .iter()
+            .filter_map(|record| key(record.key.as_ref()).ok())
+            .collect();
+        for record in functions {
+            self.offer(record, false, now);
+        }
+        let stays = |key: &FunctionKey, have: &Standing| {
+            named.contains(key) || survives_snapshot(have, version)
+        };
+        self.functions
+            .retain(|key, record| stays(key, &standing(&record.wire)));
+        self.quarantined.retain(|key, _| named.contains(key));
+        self.version = self.version.max(version);
+        self.applied = true;
+        true
+    }
+
+    fn share(&mut self, update: ShareUpdate, now: u64) -> bool {
+        let Ok(key) = key(update.key.as_ref()) else {
+            return false;
+        };
+        // a share without its function: the record is on its way or was removed
+        let Some(have) = self.functions.get(&key) else {
+            return false;
+        };
+        let mut record = have.wire.clone();
+        record.version = record.version.max(update.version);
+        record.share = update.share;
+        let restored = have.without_secrets;
+        self.offer(record, restored, now)
+    }
+
+    fn offer(&mut self, record: FunctionRecord, without_secrets: bool, now: u64) -> bool {
+        let Ok(key) = key(record.key.as_ref()) else {
+            tracing::error!("a record without a function");
+            return false;
+        };
+        let have = self.functions.get(&key);
+        let verdict = intake(
+            have.map(|have| standing(&have.wire)).as_ref(),
+            &standing(&record),
+        );
+        let Intake::Take { routes, share } = verdict else {
+            return false;
+        };
+        // the same uid, or it would have been taken whole
+        let merged = merge(have, record, routes, share);
+        match parse(&merged) {
+            Ok(parsed) => {
+                self.quarantined.remove(&key);
+                self.functions.insert(
+                    key,
+                    Record {
+                        wire: merged,
+                        parsed,
+                        without_secrets,
+                    },
+                );
+                true
+            }
+            Err(message) => {
+                tracing::error!(function = %key, message, "a record that cannot be taken");
+                if self.quarantined.len() < MAX_QUARANTINED {
+                    let since = self.quarantined.get(&key).map_or(now, |known| known.since);
+                    self.quarantined.insert(key, Quarantine { message, since });
+                }
+                true
+            }
+        }
+    }
+
+    /// All functions in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&FunctionKey, &Record)> {
+        self.functions.iter()
+    }
+
+    /// Functions whose newest record was not taken.
+    pub(crate) fn quarantined(&self) -> impl Iterator<Item = (&FunctionKey, &Quarantine)> {
+        self.quarantined.iter()
+    }
+
+    /// Version of the table in force.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Some table was applied, from disk or stream.
+    pub(crate) fn applied(&self) -> bool {
+        self.applied
+    }
+
+    /// What to resume from. Values of secrets come with a snapshot only, so a table that lacks some
+    /// asks for one, and so does one with a record that could not be taken.
+    pub(crate) fn have(&self) -> u64 {
+        let lacking = self.functions.values().any(|record| {
+            record.without_secrets
+                && record
+                    .parsed
+                    .definitions
+                    .values()
+                    .any(|definition| definition.has_secrets)
+        });
+        if lacking || !self.applied || !self.quarantined.is_empty() {
+            0
+        } else {
+            self.version
+        }
+    }
+}
+
+fn merge(
+    have: Option<&Record>,
+    mut offered: FunctionRecord,
+    routes: bool,
+    share: bool,
+) -> FunctionRecord {
+    let Some(have) = have
+        .map(|have| &have.wire)
+        .filter(|have| have.uid == offered.uid)
+    else {
+        return offered;
+    };
+    if !routes {
+        offered.accepted = have.accepted;
+        offered.routes.clone_from(&have.routes);
+        offered.suspended = have.suspended;
+    }
+    if !share {
+        offered.share.clone_from(&have.share);
+    }
+    offered.version = offered.version.max(have.version);
+    let named = offered.share.clone().unwrap_or_default();
+    for definition in &have.definitions {
+        let needed = [&named.stable, &named.candidate, &named.previous]
+            .into_iter()
+            .any(|revision| *revision == definition.revision);
+        let there = offered
+            .definitions
+            .iter()
+            .any(|one| one.revision == definition.revision);
+        if needed && !there {
+            offered.definitions.push(definition.clone());
+        }
+    }
+    offered
+}
+
+fn view(share: &Share) -> HintView<'_> {
+    HintView {
+        pair: share.pair,
+        stable: share.stable.as_ref().map_or("", RevisionName::as_str),
+        candidate: share.candidate.as_ref().map_or("", RevisionName::as_str),
+        weight: share.weight,
+    }
+}
+
+fn reparse(record: &mut Record) -> bool {
+    match parse(&record.wire) {
+        Ok(parsed) => {
+            record.parsed = parsed;
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_api::v1::{FunctionKey as WireKey, Pair, PathMatch, Removal};
+
+    use super::super::project::tests::record;
+    use super::*;
+
+    fn whole(version: u64, functions: Vec<FunctionRecord>) -> Batch {
+        Batch {
+            version,
+            snapshot: SnapshotPhase::Whole.into(),
+            functions,
+            ..Batch::default()
+        }
+    }
+
+    fn delta(version: u64, functions: Vec<FunctionRecord>) -> Batch {
+        Batch {
+            version,
+            functions,
+            ..Batch::default()
+        }
+    }
+
+    fn weight_of(records: &Records, name: &str) -> Option<u32> {
+        let key = FunctionKey::new("ns", name);
+        records
+            .functions
+            .get(&key)
+            .map(|record| record.parsed.entry.share.weight)
+    }
+
+    fn wire_key(name: &str) -> Option<WireKey> {
+        Some(WireKey {
+            namespace: "ns".into(),
+            name: name.into(),
+        })
+    }
+
+    fn update(name: &str, serial: u64, weight: u32) -> ShareUpdate {
+        let share = record(name, serial)
+            .share
+            .map(|share| node_api::v1::Share { weight, ..share });
+        ShareUpdate {
+            key: wire_key(name),
+            version: 50,
+            share,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_in_parts_replaces_at_its_end_and_not_before() {
+        let mut records = Records::default();
+        records.batch(whole(10, vec![record("old", 1)]), 0);
+        let part = |phase: SnapshotPhase, name: &str| Batch {
+            version: 30,
+            snapshot: phase.into(),
+            functions: vec![record(name, 1)],
+            ..Batch::default()
+        };
+        assert!(!records.batch(part(SnapshotPhase::Begin, "a"), 0));
+        assert!(!records.batch(part(SnapshotPhase::Continue, "b"), 0));
+        assert!(weight_of(&records, "old").is_some() && weight_of(&records, "a").is_none());
+        assert!(records.batch(part(SnapshotPhase::End, "c"), 0));
+        let names: Vec<&str> = records.iter().map(|(key, _)| &*key.name).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(records.version(), 30);
+    }
+
+    #[test]
+    fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
+        let mut records = Records::default();
+        records.batch(whole(10, vec![record("f", 5)]), 0);
+        let mut late = record("f", 4);
+        late.share.as_mut().unwrap().weight = 9;
+        records.batch(delta(11, vec![late.clone()]), 0);
+        assert_eq!(weight_of(&records, "f"), Some(1000));
+        records.batch(whole(12, vec![late]), 0);
+        assert_eq!(
+            weight_of(&records, "f"),
+            Some(1000),
+            "a snapshot is no exception"
+        );
+        records.batch(
+            Batch {
+                shares: vec![update("f", 4, 9)],
+                ..delta(13, vec![])
+            },
+            0,
+        );
+        assert_eq!(weight_of(&records, "f"), Some(1000));
+        records.batch(
+            Batch {
+                shares: vec![update("f", 6, 9)],
+                ..delta(14, vec![])
+            },
+            0,
+        );
+        assert_eq!(weight_of(&records, "f"), Some(9));
+    }
+
+    #[test]
+    fn a_hint_lowers_and_its_pair_is_burned() {
+        let mut records = Records::default();
+        records.batch(whole(10, vec![record("f", 5)]), 0);
+        assert!(!records.hint(&update("f", 6, 2000)));
+        assert!(records.hint(&update("f", 7, 0)));
+        assert_eq!(weight_of(&records, "f"), Some(0));
+        records.batch(delta(11, vec![record("f", 6)]), 0);
+        assert_eq!(weight_of(&records, "f"), Some(0), "older than the hint");
+    }
+
+    #[test]
+    fn removals_of_older_objects_are_ignored() {
+        let mut records = Records::default();
+        records.batch(whole(10, vec![record("f", 5)]), 0);
+        let removal = |version| Removal {
+            key: wire_key("f"),
+            version,
+        };
+        records.batch(
+            Batch {
+                removals: vec![removal(14)],
+                ..delta(14, vec![])
+            },
+            0,
+        );
+        assert!(weight_of(&records, "f").is_some());
+        records.batch(
+            Batch {
+                removals: vec![removal(15)],
+                ..delta(15, vec![])
+            },
+            0,
+        );
+        assert!(weight_of(&records, "f").is_none());
+    }
+
+    /// FD-5
+    #[test]
+    fn a_poison_record_keeps_its_function_and_spares_the_rest() {
+        let mut records = Records::default();
+        records.batch(whole(10, vec![record("f", 5), record("g", 5)]), 0);
+        let mut poison = record("f", 6);
+        poison.routes[0].paths = vec![PathMatch {
+            r#type: 77,
+            value: "/".into(),
+        }];
+        let mut fine = record("g", 6);
+        fine.share.as_mut().unwrap().weight = 1;
+        records.batch(delta(11, vec![poison, fine]), 42);
+        assert_eq!(
+            (weight_of(&records, "f"), weight_of(&records, "g")),
+            (Some(1000), Some(1))
+        );
+        assert_eq!(records.quarantined().next().unwrap().1.since, 42);
+        assert_eq!(records.have(), 0, "ask for everything when coming back");
+        records.batch(delta(12, vec![record("f", 7)]), 0);
+        assert_eq!(records.quarantined().count(), 0);
+    }
+
+    #[test]
+    fn a_share_keeps_the_definitions_it_names() {
+        let mut records = Records::default();
+        records.batch(whole(10, vec![record("f", 5)]), 0);
+        let mut newer_routes = record("f", 6);
+        newer_routes.definitions.clear();
+        newer_routes.share.as_mut().unwrap().pair = Some(Pair {
+            epoch: 1,
+            serial: 1,
+        });
+        records.batch(delta(11, vec![newer_routes]), 0);
+        assert_eq!(records.quarantined().count(), 0);
+        assert_eq!(weight_of(&records, "f"), Some(1000));
+    }
+
+    #[test]
+    fn what_a_disk_knows_does_not_undo_the_stream() {
+        let mut records = Records::default();
+        records.batch(whole(20, vec![record("f", 5)]), 0);
+        records.restore(10, vec![record("f", 4), record("g", 1)], 0);
+        assert_eq!(
+            (weight_of(&records, "f"), weight_of(&records, "g")),
+            (Some(1000), Some(1000))
+        );
+        assert_eq!(records.version(), 20);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the admin port reads.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::keeper::Usage;
+use super::status::Status;
+use super::{Options, metrics};
+use crate::admin::{DebugPage, HEALTHY_WITHIN, Inspect};
+use crate::disk::Health;
+use crate::engine::Engine;
+use crate::node_api::Outlook;
+use crate::plane::DataPlane;
+use crate::table::{Served, Slot};
+
+/// Handles on everything worth looking at.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) engine: Engine,
+    pub(super) plane: Arc<DataPlane>,
+    pub(super) status: Arc<Status>,
+    pub(super) usage: Arc<Usage>,
+    pub(super) health: Arc<Health>,
+    pub(super) outlook: watch::Receiver<Arc<Outlook>>,
+}
+
+impl Inspect for Shared {
+    fn health(&self) -> BoxFuture<'_, Result<(), String>> {
+        async {
+            let age = self.engine.since_tick();
+            if age > HEALTHY_WITHIN {
+                return Err(format!(
+                    "the epoch thread last moved {} ms ago",
+                    age.as_millis()
+                ));
+            }
+            if !self.plane.answers_within(HEALTHY_WITHIN).await {
+                return Err("the data path's event loop does not answer".into());
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.status.readiness()
+    }
+
+    fn metrics(&self) -> String {
+        let mut page = String::new();
+        metrics::write(&mut page, &self.status, &self.usage, &self.health);
+        page
+    }
+
+    fn debug(&self, page: DebugPage) -> Value {
+        match page {
+            DebugPage::Table => {
+                let table = self.plane.table();
+                let functions: Vec<Value> = table.functions().iter().map(function).collect();
+                json!({ "version": table.version, "functions": functions })
+            }
+            DebugPage::Functions => self.functions(),
+            DebugPage::Connections => json!({
+                "open": self.plane.connections(),
+                "freeSlots": self.plane.free_slots(),
+                "slots": self.engine.slots(),
+            }),
+            DebugPage::Cache => {
+                let load = std::sync::atomic::Ordering::Relaxed;
+                json!({
+                    "blobBytes": self.usage.blobs.load(load),
+                    "nativeBytes": self.usage.native.load(load),
+                    "trouble": self.health.trouble(),
+                    "failedWrites": self.health.errors(),
+                })
+            }
+            DebugPage::Config => json!({
+                "node": self.options.api.node,
+                "operators": self.options.api.endpoints,
+                "stateDir": self.options.state_dir,
+                "insecureRegistries": self.options.insecure_registries,
+                "drainPropagationMs": self.options.drain_propagation.as_millis() as u64,
+                "drainTimeoutMs": self.options.drain_timeout.as_millis() as u64,
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn functions(&self) -> Value {
+        let outlook = self.outlook.borrow().clone();
+        let name = |key: &Option<node_api::v1::FunctionKey>| {
+            key.as_ref()
+                .map(|key| format!("{}/{}", key.namespace, key.name))
+        };
+        let revisions: Vec<Value> = outlook
+            .revisions
+            .iter()
+            .map(|state| {
+                json!({
+                    "function": name(&state.function),
+                    "revision": state.revision,
+                    "state": state.state().as_str_name(),
+                    "permanent": state.permanent,
+                })
+            })
+            .collect();
+        let exceptions: Vec<Value> = outlook
+            .exceptions
+            .iter()
+            .map(|exception| {
+                json!({
+                    "function": name(&exception.function),
+                    "revision": exception.revision,
+                    "reason": exception.reason,
+                    "message": exception.message,
+                    "since": exception.since,
+                })
+            })
+            .collect();
+        json!({ "revisions": revisions, "exceptions": exceptions })
+    }
+}
+
+/// Routes and shares; environment and configuration are left out, so no secret can slip in.
+fn function(served: &Served) -> Value {
+    let entry = &served.entry;
+    let share = &entry.share;
+    let hosts: Vec<&String> = entry.routes.iter().flat_map(|route| &route.hosts).collect();
+    let slot = |slot: &Slot| match slot {
+        Slot::Absent => "absent".to_string(),
+        Slot::Loading => "loading".to_string(),
+        Slot::Failed(reason) => format!("failed: {}", reason.label()),
+        Slot::Ready(_) => "ready".to_string(),
+    };
+    json!({
+        "function": entry.key.to_string(),
+        "hosts": hosts,
+        "suspended": entry.suspended,
+        "pair": [share.pair.epoch, share.pair.serial],
+        "stable": share.stable.as_ref().map(ToString::to_string),
+        "stableState": slot(&served.stable),
+        "candidate": share.candidate.as_ref().map(ToString::to_string),
+        "candidateState": slot(&served.candidate),
+        "weight": share.weight,
+    })
+}

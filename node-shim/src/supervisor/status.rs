@@ -1,0 +1,115 @@
+//! What the admin port shows of the node's state: written by its task, read by anybody.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::node::{Node, Now};
+use crate::load::Stage;
+
+/// Upper bounds of the cold start stages, seconds.
+pub(crate) const STAGE_BOUNDS: [f64; 12] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
+
+/// Counts per bucket, the last one without a bound, and the sum in seconds.
+pub(crate) type StageCounts = ([u64; STAGE_BOUNDS.len() + 1], f64);
+
+/// Shared by the task and the admin port.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    ready: AtomicBool,
+    draining: AtomicBool,
+    connected: AtomicBool,
+    unsupervised: AtomicBool,
+    version: AtomicU64,
+    last_contact: AtomicU64,
+    exceptions: Mutex<BTreeMap<&'static str, u64>>,
+    stages: Mutex<[StageCounts; 3]>,
+}
+
+impl Status {
+    pub(crate) fn update(&self, node: &Node, ready: bool, _now: Now) {
+        self.ready.store(ready, Ordering::Relaxed);
+        self.connected.store(node.connected, Ordering::Relaxed);
+        self.unsupervised
+            .store(node.is_unsupervised(), Ordering::Relaxed);
+        self.version
+            .store(node.records.version(), Ordering::Relaxed);
+        self.last_contact
+            .store(node.last_contact, Ordering::Relaxed);
+        let mut exceptions = BTreeMap::new();
+        for problem in node.problems.values() {
+            *exceptions.entry(problem.reason).or_insert(0) += 1;
+        }
+        let quarantined = node.records.quarantined().count() as u64;
+        if quarantined > 0 {
+            exceptions.insert("RecordRefused", quarantined);
+        }
+        *self
+            .exceptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = exceptions;
+    }
+
+    /// From here on this process says that it is not ready.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if self.is_draining() {
+            Err("draining".into())
+        } else if self.ready.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("no table yet, or code is still being loaded".into())
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_unsupervised(&self) -> bool {
+        self.unsupervised.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// ms since the Unix epoch; 0 = never.
+    pub(crate) fn last_contact(&self) -> u64 {
+        self.last_contact.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn exceptions(&self) -> BTreeMap<&'static str, u64> {
+        self.exceptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn observe(&self, stage: Stage, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let at = STAGE_BOUNDS.partition_point(|bound| *bound < seconds);
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((counts, sum)) = stages.get_mut(stage as usize) {
+            if let Some(count) = counts.get_mut(at) {
+                *count += 1;
+            }
+            *sum += seconds;
+        }
+    }
+
+    /// In the order of [`Stage`].
+    pub(crate) fn stages(&self) -> [StageCounts; 3] {
+        *self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,204 @@
+//! The one task that owns the node's state: takes what comes, settles, and carries out what follows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use node_shim_core::desired::Failure;
+use node_shim_core::table::FunctionKey;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::keeper::Keeper;
+use super::node::{Node, Now};
+use super::outlook::outlook;
+use super::status::Status;
+use crate::counters::Counters;
+use crate::disk::{Health, Kept};
+use crate::engine::Loaded;
+use crate::node_api::{Event, Outlook, unix_ms};
+use crate::pull::Wanted;
+use crate::table::RoutingTable;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Messages taken before the conclusions are drawn.
+const BURST: usize = 64;
+/// Ticks between two looks at who had traffic.
+const TRAFFIC_TICKS: u32 = 30;
+const WRITE_GAP: Duration = Duration::from_secs(1);
+
+/// Brings components to where they can run.
+pub(crate) trait Loader: Send + Sync {
+    /// One attempt.
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>>;
+}
+
+/// Takes tables.
+pub(crate) trait Serve: Send + Sync {
+    /// Replaces the table in force.
+    fn publish(&self, table: Arc<RoutingTable>);
+    /// What load balancers are told on the data port.
+    fn set_ready(&self, ready: bool);
+}
+
+/// What the task is connected to.
+pub(crate) struct Wiring {
+    pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) serve: Arc<dyn Serve>,
+    /// `None` without a disk.
+    pub(crate) keeper: Option<Keeper>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) outlook: watch::Sender<Arc<Outlook>>,
+    pub(crate) status: Arc<Status>,
+    /// Numbers in [0, 1).
+    pub(crate) dice: Box<dyn FnMut() -> f64 + Send + Sync>,
+}
+
+/// What comes in.
+pub(crate) struct Inputs {
+    pub(crate) api: mpsc::Receiver<Event>,
+    /// Tables that another process left.
+    pub(crate) found: mpsc::Receiver<Kept>,
+    /// Asks for the last state to be handed to the keeper; answered when it is.
+    pub(crate) stop: oneshot::Receiver<oneshot::Sender<()>>,
+}
+
+struct Task {
+    node: Node,
+    wiring: Wiring,
+    finished: mpsc::Sender<(String, Result<Loaded, Failure>)>,
+    handed_over: Option<Instant>,
+    trouble_since: Option<u64>,
+    ticks: u32,
+}
+
+/// Runs until it is asked to stop.
+pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
+    let (finished, mut results) = mpsc::channel(BURST);
+    let mut task = Task {
+        node,
+        wiring,
+        finished,
+        handed_over: None,
+        trouble_since: None,
+        ticks: 0,
+    };
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    task.settle();
+    loop {
+        tokio::select! {
+            // without operators the branch rests and what is on disk is served
+            Some(event) = inputs.api.recv() => {
+                task.node.hear(event, now());
+                for _ in 0..BURST {
+                    let Ok(event) = inputs.api.try_recv() else { break };
+                    task.node.hear(event, now());
+                }
+            }
+            Some(kept) = inputs.found.recv() => task.node.found(kept, now()),
+            Some((digest, outcome)) = results.recv() => {
+                let dice = (task.wiring.dice)();
+                task.node.loaded(&digest, outcome, now(), dice);
+            }
+            _ = tick.tick() => task.tick(),
+            Ok(done) = &mut inputs.stop => {
+                task.hand_over();
+                let _ = done.send(());
+                return;
+            }
+        }
+        task.settle();
+    }
+}
+
+impl Task {
+    fn tick(&mut self) {
+        self.node.tick(now());
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TRAFFIC_TICKS) {
+            self.node
+                .observe_traffic(totals(&self.wiring.counters), now());
+        }
+    }
+
+    fn settle(&mut self) {
+        let at = now();
+        let actions = self.node.settle(at);
+        if let Some(table) = actions.publish {
+            self.wiring.serve.publish(table);
+        }
+        for wanted in actions.load {
+            let (loader, finished) = (Arc::clone(&self.wiring.loader), self.finished.clone());
+            tokio::spawn(async move {
+                let digest = wanted.digest.clone();
+                let outcome = loader.load(wanted).await;
+                let _ = finished.send((digest, outcome)).await;
+            });
+        }
+        self.tell(at);
+        let early = self
+            .handed_over
+            .is_some_and(|last| last.elapsed() < WRITE_GAP);
+        if !early {
+            self.hand_over();
+        }
+    }
+
+    fn tell(&mut self, at: Now) {
+        let trouble = self.wiring.health.trouble();
+        self.trouble_since = trouble
+            .as_ref()
+            .map(|_| self.trouble_since.unwrap_or(at.wall));
+        let shown = trouble.as_deref().zip(self.trouble_since);
+        let ready = self.node.ready(at);
+        let told = outlook(
+            &self.node,
+            shown,
+            ready && !self.wiring.status.is_draining(),
+        );
+        self.wiring.serve.set_ready(ready);
+        self.wiring.status.update(&self.node, ready, at);
+        self.wiring.outlook.send_if_modified(|current| {
+            let changed = **current != told;
+            if changed {
+                *current = Arc::new(told);
+            }
+            changed
+        });
+    }
+
+    fn hand_over(&mut self) {
+        let Some(keeper) = &self.wiring.keeper else {
+            return;
+        };
+        if let Some(snapshot) = self.node.snapshot() {
+            keeper.save(snapshot);
+            self.handed_over = Some(Instant::now());
+        }
+    }
+}
+
+fn now() -> Now {
+    Now {
+        at: Instant::now().into_std(),
+        wall: unix_ms(),
+    }
+}
+
+/// Requests of each function since the start of the process.
+fn totals(counters: &Counters) -> BTreeMap<FunctionKey, u64> {
+    let mut totals = BTreeMap::new();
+    for snapshot in counters.snapshot(|_| true) {
+        let requests: u64 = snapshot
+            .populations
+            .iter()
+            .flat_map(|population| &population.requests)
+            .map(|one| one.count)
+            .sum();
+        *totals.entry(snapshot.function).or_insert(0) += requests;
+    }
+    totals
+}

@@ -1,0 +1,65 @@
+//! The last look at a component before it is compiled: what lies on the disk may have changed since
+//! it was pulled.
+
+use std::fs::File;
+
+use node_shim_core::desired::Failure;
+
+use crate::pull::{failure, hash, sha256_hex};
+
+/// Checks digest and size (0 = not told) of a component; the file stands at its start afterwards.
+///
+/// # Errors
+/// `DigestMismatch`, or `LoadFailed` when the file cannot be read.
+pub fn verify(file: &mut File, digest: &str, size: u64) -> Result<(), Failure> {
+    let unreadable = |error: std::io::Error| failure("LoadFailed", false, error.to_string());
+    let found = file.metadata().map_err(unreadable)?.len();
+    if size != 0 && found != size {
+        return Err(failure(
+            "DigestMismatch",
+            false,
+            format!("{found} bytes instead of {size}"),
+        ));
+    }
+    let hash = hash(file).map_err(unreadable)?;
+    if sha256_hex(digest) == Some(hex::encode(hash).as_str()) {
+        Ok(())
+    } else {
+        Err(failure(
+            "DigestMismatch",
+            false,
+            "the stored component has another digest".into(),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn size_and_digest_must_both_fit() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"abc").unwrap();
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(b"abc")));
+        assert_eq!(verify(&mut file, &digest, 3), Ok(()));
+        assert_eq!(verify(&mut file, &digest, 0), Ok(()));
+        assert_eq!(
+            verify(&mut file, &digest, 4).unwrap_err().reason,
+            "DigestMismatch"
+        );
+        let other = format!("sha256:{}", hex::encode(Sha256::digest(b"abd")));
+        assert_eq!(
+            verify(&mut file, &other, 3).unwrap_err().reason,
+            "DigestMismatch"
+        );
+        assert_eq!(
+            verify(&mut file, "sha256:abc", 3).unwrap_err().reason,
+            "DigestMismatch"
+        );
+    }
+}
