@@ -4,6 +4,7 @@
 pub mod v1 {
     #![allow(
         clippy::all,
+        clippy::allow_attributes_without_reason,
         clippy::unwrap_used,
         clippy::use_self,
         unreachable_pub,

@@ -172,7 +172,7 @@ pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) ->
         if moments == Moments::Newest {
             *snapshots = merge(std::mem::take(snapshots));
         }
-        snapshots.sort_by(|a, b| a.at.cmp(&b.at));
+        snapshots.sort_by_key(|snapshot| snapshot.at);
         !snapshots.is_empty()
     });
     sampled

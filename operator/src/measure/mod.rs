@@ -79,3 +79,5 @@ impl MeasureError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transports_tests;

@@ -6,23 +6,21 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use node_api::v1;
-use operator_core::samples::{Code, LATENCY_BOUNDS, Outcome, Snapshot};
-use proptest::prelude::*;
+use operator_core::samples::{Code, Outcome, Snapshot};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::node_api::{Fleet, Reading, Tables};
 
 const SCRAPE: Duration = Duration::from_secs(2);
 
 type Reply = (StatusCode, String);
+type Script = fn(&str) -> Reply;
 
 /// A server that answers queries by the metric in them; `script` may answer instead.
 struct Stub {
     series: BTreeMap<&'static str, Vec<Value>>,
     asked: Mutex<Vec<String>>,
-    script: Option<fn(&str) -> Reply>,
+    script: Option<Script>,
 }
 
 impl Stub {
@@ -34,7 +32,7 @@ impl Stub {
         }
     }
 
-    fn answering(script: fn(&str) -> Reply) -> Self {
+    fn answering(script: Script) -> Self {
         Self {
             script: Some(script),
             ..Self::new(BTreeMap::new())
@@ -70,11 +68,11 @@ impl Stub {
     }
 }
 
-fn key() -> FunctionKey {
+pub(super) fn key() -> FunctionKey {
     FunctionKey::new("shop", "checkout")
 }
 
-fn wanted() -> Wanted {
+pub(super) fn wanted() -> Wanted {
     Wanted {
         function: key(),
         revisions: vec!["checkout-1".to_owned(), "checkout-2".to_owned()],
@@ -83,7 +81,7 @@ fn wanted() -> Wanted {
     }
 }
 
-fn series(metric: &str, labels: Value, values: Value) -> Value {
+pub(super) fn series(metric: &str, labels: Value, values: Value) -> Value {
     let mut all = json!({"__name__": metric, "job": "shim", "instance": "10.0.0.1:9180"});
     for (name, value) in labels.as_object().unwrap() {
         all[name] = value.clone();
@@ -91,7 +89,7 @@ fn series(metric: &str, labels: Value, values: Value) -> Value {
     json!({"metric": all, "values": values})
 }
 
-fn of_revision(revision: &str, more: Value) -> Value {
+pub(super) fn of_revision(revision: &str, more: Value) -> Value {
     let mut all = json!({
         "function_namespace": "shop",
         "function": "checkout",
@@ -114,7 +112,7 @@ fn requests(revision: &str, outcome: &str, code: &str, values: Value) -> Value {
 }
 
 /// One node, both revisions, two scrapes.
-fn one_node() -> BTreeMap<&'static str, Vec<Value>> {
+pub(super) fn one_node() -> BTreeMap<&'static str, Vec<Value>> {
     let info = json!({"node_name": "node-1"});
     let bucket = |revision, le, values| {
         let labels = of_revision(revision, json!({ "le": le }));
@@ -170,7 +168,7 @@ fn one_node() -> BTreeMap<&'static str, Vec<Value>> {
     ])
 }
 
-fn only(sampled: &Sampled) -> &Snapshot {
+pub(super) fn only(sampled: &Sampled) -> &Snapshot {
     assert_eq!(sampled.rejected, BTreeMap::new());
     let snapshots = &sampled.snapshots[&key()];
     assert_eq!(snapshots.len(), 1, "{snapshots:?}");
@@ -314,7 +312,7 @@ async fn answers_that_are_none_have_a_kind() {
     fn ok(body: &str) -> Reply {
         (StatusCode::OK, body.to_owned())
     }
-    let table: [(fn(&str) -> Reply, &str, &str); 8] = [
+    let table: [(Script, &str, &str); 8] = [
         (
             |_| (StatusCode::UNAUTHORIZED, "who are you".to_owned()),
             "bad_status",
@@ -386,156 +384,5 @@ async fn a_server_that_is_gone_is_named_as_such() {
 fn what_is_no_http_url_is_refused() {
     for url in ["", "prometheus:9090", "file:///etc/passwd"] {
         assert!(Prometheus::new(url, SCRAPE).is_err(), "{url}");
-    }
-}
-
-/// What a node could have counted for one revision.
-#[derive(Debug, Clone)]
-struct Counted {
-    outcomes: Vec<(&'static str, &'static str, &'static str, u64)>,
-    saturated: u64,
-    head: Vec<u64>,
-}
-
-fn counted() -> impl Strategy<Value = Counted> {
-    let outcome = prop::sample::select(vec![
-        "ok",
-        "guest_error",
-        "trap",
-        "deadline",
-        "oom",
-        "overloaded",
-        "host_error",
-        "client",
-    ]);
-    let code = prop::sample::select(vec!["2xx", "3xx", "4xx", "5xx", "none"]);
-    let start = prop::sample::select(vec!["warm", "cold"]);
-    let rows = prop::collection::btree_map((outcome, code, start), 0..1_000_000_u64, 1..12);
-    let head = prop::collection::vec(0..10_000_u64, LATENCY_BOUNDS.len() + 1);
-    (rows, 0..1_000_u64, head).prop_map(|(rows, saturated, head)| Counted {
-        outcomes: rows
-            .into_iter()
-            .map(|((a, b, c), n)| (a, b, c, n))
-            .collect(),
-        saturated,
-        head,
-    })
-}
-
-/// As the node exposes it.
-fn scraped(all: &BTreeMap<String, Counted>) -> BTreeMap<&'static str, Vec<Value>> {
-    let mut found = one_node();
-    let at = |value: u64| json!([[1002.5, value.to_string()]]);
-    for metric in [
-        "selvage_requests_total",
-        "selvage_saturated_total",
-        "selvage_response_head_seconds_bucket",
-    ] {
-        let mut rows = Vec::new();
-        for (revision, counted) in all {
-            match metric {
-                "selvage_requests_total" => {
-                    for (outcome, code, start, n) in &counted.outcomes {
-                        let labels = json!({"outcome": outcome, "code": code, "start": start});
-                        rows.push(series(metric, of_revision(revision, labels), at(*n)));
-                    }
-                }
-                "selvage_saturated_total" => {
-                    let labels = of_revision(revision, json!({}));
-                    rows.push(series(metric, labels, at(counted.saturated)));
-                }
-                _ => {
-                    let mut below = 0;
-                    let bounds = LATENCY_BOUNDS.iter().map(ToString::to_string);
-                    let bounds = bounds.chain(["+Inf".to_owned()]);
-                    for (le, n) in bounds.zip(&counted.head) {
-                        below += n;
-                        let labels = of_revision(revision, json!({ "le": le }));
-                        rows.push(series(metric, labels, at(below)));
-                    }
-                }
-            }
-        }
-        found.insert(metric, rows);
-    }
-    found
-}
-
-/// As the node reports it: first a part, absolute, then the rest as increments.
-fn reported(all: &BTreeMap<String, Counted>, split: u64) -> [v1::CounterFrame; 2] {
-    let part = |n: u64, first: bool| if first { n / split } else { n - n / split };
-    [true, false].map(|first| v1::CounterFrame {
-        boot_id: 900_250,
-        sequence: if first { 4 } else { 5 },
-        absolute: first,
-        at: 0,
-        revisions: all
-            .iter()
-            .map(|(revision, counted)| v1::RevisionCounters {
-                function: Some(key().to_wire()),
-                revision: revision.clone(),
-                population: "live".to_owned(),
-                outcomes: counted
-                    .outcomes
-                    .iter()
-                    .map(|(outcome, code, start, n)| v1::OutcomeCount {
-                        outcome: (*outcome).to_owned(),
-                        code: (*code).to_owned(),
-                        start: (*start).to_owned(),
-                        count: part(*n, first),
-                    })
-                    .collect(),
-                saturated: part(counted.saturated, first),
-                head: Some(v1::Histogram {
-                    index: (0..33).collect(),
-                    count: counted.head.iter().map(|n| part(*n, first)).collect(),
-                    sum_seconds: 0.0,
-                }),
-                duration: None,
-            })
-            .collect(),
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn both_transports_give_the_same_snapshot(
-        stable in counted(),
-        candidate in counted(),
-        split in 1..5_u64,
-    ) {
-        let all = BTreeMap::from([
-            ("checkout-1".to_owned(), stable),
-            ("checkout-2".to_owned(), candidate),
-        ]);
-        let by_scrape: BTreeMap<_, Vec<answer::Series>> = scraped(&all)
-            .into_iter()
-            .map(|(metric, series)| (metric, serde_json::from_value(json!(series)).unwrap()))
-            .collect();
-        let of = |metric| by_scrape.get(metric).cloned().unwrap_or_default();
-        let by_scrape = collect::collect(
-            &collect::Scraped {
-                nodes: of("selvage_node_info"),
-                starts: of("process_start_time_seconds"),
-                requests: of("selvage_requests_total"),
-                saturated: of("selvage_saturated_total"),
-                buckets: of("selvage_response_head_seconds_bucket"),
-            },
-            &[wanted()],
-            collect::Moments::Newest,
-        );
-        let scrape = only(&by_scrape).clone();
-
-        let fleet = Fleet::new(Tables::new(), Duration::from_secs(10));
-        let frames = reported(&all, split);
-        fleet.hear_for_test("node-1", 900_250, frames);
-        let reading = Reading { latency: Latency::Head, population: "live" };
-        let mut in_band = fleet.counters(&key(), reading);
-        prop_assert_eq!(in_band.len(), 1);
-        let mut in_band = in_band.remove(0);
-        in_band.at = scrape.at;
-        prop_assert_eq!(in_band, scrape);
     }
 }

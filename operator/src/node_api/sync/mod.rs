@@ -280,4 +280,6 @@ impl Progress {
 }
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod tests;

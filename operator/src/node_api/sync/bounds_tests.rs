@@ -1,0 +1,305 @@
+//! Who may open a stream, what ends it, and what is too much; each against a server on the loopback.
+
+use node_api::v1;
+use node_api::v1::operator_message::Kind as Down;
+use tonic::Code;
+
+use super::super::FunctionKey;
+use super::super::rig::{Rig, hello, names, record, shim_review};
+
+#[tokio::test]
+async fn a_token_opens_only_its_own_nodes_stream() {
+    let rig = Rig::start().await;
+    let with = |change: fn(&mut super::super::Review)| {
+        let mut review = shim_review("node-1");
+        change(&mut review);
+        review
+    };
+    rig.knows("of-node-2", shim_review("node-2"));
+    rig.knows(
+        "other-audience",
+        with(|review| review.audiences = vec!["api".to_owned()]),
+    );
+    rig.knows("no-audience", with(|review| review.audiences.clear()));
+    rig.knows("expired", with(|review| review.authenticated = false));
+    rig.knows(
+        "other-account",
+        with(|review| review.username = "system:serviceaccount:a:b".to_owned()),
+    );
+    rig.knows(
+        "replica",
+        with(|review| review.username = "system:serviceaccount:sys:selvage-operator".to_owned()),
+    );
+    rig.knows(
+        "no-node",
+        with(|review| {
+            review
+                .extra
+                .remove("authentication.kubernetes.io/node-name");
+        }),
+    );
+    rig.knows(
+        "no-pod",
+        with(|review| {
+            review.extra.remove("authentication.kubernetes.io/pod-uid");
+        }),
+    );
+    for (token, code, result) in [
+        ("of-node-2", Code::PermissionDenied, "ok"),
+        ("other-audience", Code::Unauthenticated, "audience"),
+        ("no-audience", Code::Unauthenticated, "audience"),
+        ("expired", Code::Unauthenticated, "not_authenticated"),
+        ("never-seen", Code::Unauthenticated, "not_authenticated"),
+        ("", Code::Unauthenticated, "no_token"),
+        ("other-account", Code::PermissionDenied, "service_account"),
+        ("replica", Code::PermissionDenied, "service_account"),
+        ("no-node", Code::PermissionDenied, "no_node_claim"),
+        ("no-pod", Code::PermissionDenied, "no_pod_claim"),
+        ("unreviewable", Code::Unavailable, "unavailable"),
+    ] {
+        let before = rig.meter.reviews.with_label_values(&[result]).get();
+        let refused = rig.stream(token, hello("node-1", 0)).await;
+        let status = refused.map(|_| ()).unwrap_err();
+        assert_eq!(status.code(), code, "{token}: {status}");
+        let after = rig.meter.reviews.with_label_values(&[result]).get();
+        assert_eq!(after, before + 1, "{token} counts as {result}");
+    }
+    assert_eq!(rig.closed("wrong_node"), 1);
+    assert_eq!(rig.fleet.nodes(), []);
+}
+
+#[tokio::test]
+async fn a_hello_that_we_cannot_speak_with_is_refused() {
+    let rig = Rig::start().await;
+    let newer = v1::Hello {
+        protocol_versions: vec![3, 2],
+        ..hello("node-1", 0)
+    };
+    let talkative = v1::Hello {
+        addresses: vec!["10.0.0.1".to_owned(); 33],
+        ..hello("node-1", 0)
+    };
+    for (hello, code) in [
+        (newer, Code::FailedPrecondition),
+        (talkative, Code::InvalidArgument),
+    ] {
+        let refused = rig.stream("token-of-node-1", hello).await;
+        assert_eq!(refused.map(|_| ()).unwrap_err().code(), code);
+    }
+}
+
+#[tokio::test]
+async fn acknowledging_what_was_never_sent_ends_the_stream() {
+    let rig = Rig::start().await;
+    rig.place(record("a", 11, 1));
+    let mut node = rig.node("node-1", 0).await;
+    node.welcome().await;
+    node.batch().await;
+    let ack = |applied_version| v1::Report {
+        applied_version,
+        revisions_complete: true,
+        ..v1::Report::default()
+    };
+    node.report(ack(11)).await;
+    rig.fleet_shows(|fleet| {
+        fleet
+            .nodes()
+            .iter()
+            .any(|node| node.live && node.applied_version == 11)
+    })
+    .await;
+    node.report(ack(12)).await;
+    assert_eq!(node.goodbye().await.reason, "ack_of_the_future");
+}
+
+#[tokio::test]
+async fn no_more_than_64_exceptions_are_kept_and_the_rest_is_counted() {
+    let rig = Rig::start().await;
+    let node = rig.node("node-1", 0).await;
+    let exception = |n: usize| v1::NodeException {
+        function: Some(FunctionKey::new("shop", "a").to_wire()),
+        revision: format!("a-{n}"),
+        reason: "DigestMismatch".to_owned(),
+        message: format!("\u{1b}[31m{}", "ö".repeat(300)),
+        since: 1,
+    };
+    node.report(v1::Report {
+        exceptions: (0..100).map(exception).collect(),
+        exceptions_dropped: 5,
+        revisions_complete: true,
+        ..v1::Report::default()
+    })
+    .await;
+    rig.fleet_shows(|fleet| fleet.nodes().iter().any(|node| node.live))
+        .await;
+    let seen = rig.fleet.nodes().remove(0);
+    assert_eq!((seen.exceptions.len(), seen.exceptions_dropped), (64, 41));
+    let message = &seen.exceptions[0].message;
+    assert!(message.len() <= 256 && !message.chars().any(char::is_control));
+    let on_function = rig.fleet.function_nodes(&FunctionKey::new("shop", "a"));
+    assert_eq!(on_function[0].exceptions.len(), 64);
+}
+
+#[tokio::test]
+async fn a_node_has_two_streams_and_no_third() {
+    let rig = Rig::start().await;
+    let mut first = rig.node("node-1", 0).await;
+    let mut second = rig.node("node-1", 0).await;
+    first.welcome().await;
+    second.welcome().await;
+    let mut third = rig.node("node-1", 0).await;
+    assert_eq!(third.goodbye().await.reason, "too_many_streams");
+    rig.node("node-2", 0).await.welcome().await;
+    drop(first);
+    loop {
+        let mut again = rig.node("node-1", 0).await;
+        match again.next().await {
+            Some(Down::Welcome(_)) => break,
+            Some(Down::Goodbye(_)) => tokio::task::yield_now().await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_served_before_the_caches_are_complete() {
+    let rig = Rig::with(|_| {}).await;
+    let mut early = rig.node("node-1", 0).await;
+    let goodbye = early.goodbye().await;
+    assert_eq!(goodbye.reason, "starting");
+    assert!(goodbye.retry_after > 0);
+    rig.tables.synced(10);
+    rig.node("node-1", 0).await.welcome().await;
+}
+
+#[tokio::test]
+async fn too_many_new_streams_are_sent_away_for_a_while() {
+    let rig = Rig::with(|settings| settings.new_streams_per_second = 1).await;
+    rig.tables.synced(10);
+    rig.node("node-1", 0).await.welcome().await;
+    let goodbye = rig.node("node-2", 0).await.goodbye().await;
+    assert_eq!(goodbye.reason, "busy");
+    assert!(goodbye.retry_after >= 1_000);
+}
+
+fn increments(sequence: u64, absolute: bool) -> v1::Report {
+    v1::Report {
+        revisions_complete: true,
+        counters: Some(v1::CounterFrame {
+            boot_id: 7,
+            sequence,
+            absolute,
+            ..v1::CounterFrame::default()
+        }),
+        ..v1::Report::default()
+    }
+}
+
+#[tokio::test]
+async fn after_a_gap_absolute_counters_are_asked_for_and_insisted_on() {
+    let rig = Rig::start().await;
+    let mut node = rig.node("node-1", 0).await;
+    node.welcome().await;
+    node.batch().await;
+    node.report(increments(1, true)).await;
+    node.report(increments(3, false)).await;
+    let asked = node.next().await;
+    assert!(matches!(asked, Some(Down::CountersWanted(_))), "{asked:?}");
+    node.report(increments(4, true)).await;
+    node.report(increments(5, false)).await;
+    for sequence in 7..=11 {
+        node.report(increments(sequence, false)).await;
+    }
+    assert_eq!(node.goodbye().await.reason, "counters_gap");
+    let count = |result| rig.meter.reports.with_label_values(&[result]).get();
+    assert_eq!((count("frame_applied"), count("frame_gap")), (3, 6));
+}
+
+#[tokio::test]
+async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
+    let rig = Rig::with(|settings| settings.report_bytes_per_second = 1).await;
+    rig.tables.synced(10);
+    let node = rig.node("node-1", 0).await;
+    let mut report = increments(1, true);
+    report.revisions = vec![v1::RevisionState {
+        function: Some(FunctionKey::new("shop", "a").to_wire()),
+        revision: "a-1".to_owned(),
+        state: v1::LoadState::Loaded.into(),
+        permanent: false,
+        applied: Some(v1::Pair {
+            epoch: 4,
+            serial: 9,
+        }),
+    }];
+    node.report(report).await;
+    rig.fleet_shows(|fleet| fleet.nodes().iter().any(|node| node.live))
+        .await;
+    let over = rig.meter.reports.with_label_values(&["over_budget"]).get();
+    assert_eq!(over, 1);
+    let seen = rig.fleet.function_nodes(&FunctionKey::new("shop", "a"));
+    assert_eq!(seen[0].revisions[0].applied, Some((4, 9)));
+    assert_eq!(rig.fleet.max_epoch_seen(), 4);
+}
+
+#[tokio::test]
+async fn a_message_above_the_limit_ends_the_stream() {
+    let rig = Rig::with(|settings| settings.frame_bytes = 10_000).await;
+    rig.tables.synced(10);
+    let mut node = rig.node("node-1", 0).await;
+    node.welcome().await;
+    let mut report = v1::Report::default();
+    report.exceptions.push(v1::NodeException {
+        message: "x".repeat(20_000),
+        ..v1::NodeException::default()
+    });
+    node.report(report).await;
+    assert_eq!(node.goodbye().await.reason, "malformed");
+}
+
+#[tokio::test]
+async fn a_stream_is_authenticated_again_in_time_and_a_review_is_remembered_until_then() {
+    let rig =
+        Rig::with(|settings| settings.reauthenticate = std::time::Duration::from_millis(500)).await;
+    rig.tables.synced(10);
+    let mut first = rig.node("node-1", 0).await;
+    let mut second = rig.node("node-1", 0).await;
+    let asked = || rig.reviewer.asked.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(asked(), 1);
+    let goodbye = first.goodbye().await;
+    assert_eq!(
+        (goodbye.reason.as_str(), goodbye.retry_after),
+        ("reauthenticate", 0)
+    );
+    assert_eq!(second.goodbye().await.reason, "reauthenticate");
+    rig.node("node-1", 0).await.welcome().await;
+    assert_eq!(asked(), 2);
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_sends_its_nodes_elsewhere() {
+    let rig = Rig::start().await;
+    let mut node = rig.node("node-1", 0).await;
+    node.welcome().await;
+    rig.stop.cancel();
+    let goodbye = node.goodbye().await;
+    assert_eq!(
+        (goodbye.reason.as_str(), goodbye.retry_after),
+        ("stopping", 0)
+    );
+}
+
+/// FD-7: a new CA and certificate are used from the next handshake on; open streams stay.
+#[tokio::test]
+async fn certificates_are_replaced_under_open_streams() {
+    let rig = Rig::start().await;
+    let mut before = rig.node("node-1", 0).await;
+    before.welcome().await;
+    before.batch().await;
+    let newer = super::super::tls::make(jiff::Timestamp::now()).unwrap();
+    rig.tls.replace(&newer).unwrap();
+    assert!(rig.client_trusting(&rig.material.ca_crt).await.is_err());
+    let both = format!("{}{}", rig.material.ca_crt, newer.ca_crt);
+    assert!(rig.client_trusting(&both).await.is_ok());
+    rig.place(record("a", 11, 1));
+    assert_eq!(names(&before.batch().await), ["a"]);
+}
