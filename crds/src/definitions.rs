@@ -18,6 +18,9 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         HostClaim::crd(),
     ];
     for crd in &mut all {
+        // by which they are found when everything is to go
+        let labels = crd.metadata.labels.get_or_insert_default();
+        labels.insert("app.kubernetes.io/part-of".to_owned(), "selvage".to_owned());
         for version in &mut crd.spec.versions {
             let root = version
                 .schema

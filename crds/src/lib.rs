@@ -41,6 +41,7 @@ mod enumeration;
 pub mod function;
 mod names;
 mod node;
+mod reference;
 mod revision;
 pub mod rollout;
 mod schema;
@@ -54,6 +55,7 @@ pub use names::{
     LABEL_REVISION, MANAGED_BY_VALUE, VERSION, VerbName, host_claim_name,
 };
 pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
+pub use reference::reference;
 pub use revision::{
     EdgeRevision, EdgeRevisionSpec, EdgeRevisionStatus, ReferenceHash, ReferenceKind, RevisionNodes,
 };

@@ -45,6 +45,16 @@ fn committed_definitions_are_those_of_the_types() {
     }
 }
 
+#[test]
+fn the_page_of_fields_is_that_of_the_types() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fields.md");
+    let committed = std::fs::read_to_string(page).unwrap();
+    assert!(
+        committed == crds::reference().unwrap(),
+        "docs/fields.md: run `make crds`"
+    );
+}
+
 /// Calls `visit` with the path of every schema.
 fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     visit(path, schema);

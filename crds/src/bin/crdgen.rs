@@ -1,4 +1,5 @@
-//! Writes the definitions, one file per kind: to `crds/yaml` and the chart's copy, or to the folders given.
+//! Writes the definitions, one file per kind: to `crds/yaml` and the chart's copy, or to the folders given; and
+//! `docs/fields.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     if folders.is_empty() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        std::fs::write(root.join("docs/fields.md"), crds::reference()?)?;
         folders = vec![
             root.join("crds/yaml"),
             root.join("charts/selvage/files/crds"),

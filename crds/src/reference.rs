@@ -1,0 +1,162 @@
+//! The page of all fields, written from the definitions, so that it says what `kubectl explain` says.
+
+use std::fmt::Write;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+
+/// The fields of every kind as Markdown, spec before status.
+///
+/// # Errors
+/// Never in practice: writing to a text does not fail.
+pub fn reference() -> Result<String, std::fmt::Error> {
+    let mut page = String::from(
+        "# Fields\n\nWritten from the types by `make crds`; the same text as `kubectl explain`. Optional fields say their default. \
+         How they belong together is in [api.md](api.md), rollouts are in [rollouts.md](rollouts.md).\n",
+    );
+    for crd in crate::all() {
+        kind(&mut page, &crd)?;
+    }
+    Ok(page)
+}
+
+fn kind(page: &mut String, crd: &CustomResourceDefinition) -> std::fmt::Result {
+    let names = &crd.spec.names;
+    let short = names
+        .short_names
+        .iter()
+        .flatten()
+        .next()
+        .map(String::as_str)
+        .unwrap_or_default();
+    let root = crd
+        .spec
+        .versions
+        .iter()
+        .find_map(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
+    let Some(root) = root else { return Ok(()) };
+    let text = root.description.as_deref().unwrap_or_default();
+    writeln!(
+        page,
+        "\n## {} (`{short}`, {})\n\n{text}",
+        names.kind, crd.spec.scope
+    )?;
+    for rule in root.x_kubernetes_validations.iter().flatten() {
+        writeln!(
+            page,
+            "\nRule: {}.",
+            rule.message.as_deref().unwrap_or_default()
+        )?;
+    }
+    for part in ["spec", "status"] {
+        let Some(schema) = root
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.get(part))
+        else {
+            continue;
+        };
+        if schema
+            .properties
+            .as_ref()
+            .is_none_or(std::collections::BTreeMap::is_empty)
+        {
+            continue;
+        }
+        if part == "spec" && names.kind == "EdgeFunction" {
+            writeln!(
+                page,
+                "\nThe fields of `spec.rollout` beside `policyRef` are those of a RolloutPolicy's `spec`."
+            )?;
+        }
+        writeln!(
+            page,
+            "\n| Field of `{part}` | Type | Meaning |\n|---|---|---|"
+        )?;
+        let skip = (part == "spec" && names.kind == "EdgeFunction").then_some("rollout");
+        fields(page, skip, "", schema)?;
+    }
+    Ok(())
+}
+
+/// Rows for everything below `schema`, depth first; of the field `skip` only what names another object.
+fn fields(
+    page: &mut String,
+    skip: Option<&str>,
+    path: &str,
+    schema: &JSONSchemaProps,
+) -> std::fmt::Result {
+    let required = schema.required.clone().unwrap_or_default();
+    for (name, field) in schema.properties.iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        if skip.is_some_and(|skip| path == format!("{skip}.{name}")) && name != "policyRef" {
+            continue;
+        }
+        let star = if required.contains(name) {
+            " (required)"
+        } else {
+            ""
+        };
+        writeln!(
+            page,
+            "| `{path}`{star} | {} | {} |",
+            type_of(field),
+            meaning(field)
+        )?;
+        match nested(field) {
+            Some((suffix, inner)) => fields(page, skip, &format!("{path}{suffix}"), inner)?,
+            None => fields(page, skip, &path, field)?,
+        }
+    }
+    Ok(())
+}
+
+/// The schema of items or values, and how the path shows them.
+fn nested(schema: &JSONSchemaProps) -> Option<(&'static str, &JSONSchemaProps)> {
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
+        return Some(("[]", item));
+    }
+    match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(value)) => Some(("{}", value)),
+        _ => None,
+    }
+}
+
+fn type_of(schema: &JSONSchemaProps) -> String {
+    let own = schema.type_.clone().unwrap_or_default();
+    match nested(schema) {
+        Some(("[]", item)) => format!("list of {}", type_of(item)),
+        Some((_, value)) => format!("map of {}", type_of(value)),
+        None if schema.enum_.is_some() => "word".to_owned(),
+        None if own == "string" => "text".to_owned(),
+        None => own,
+    }
+}
+
+/// The description, then the sentences of the rules.
+fn meaning(schema: &JSONSchemaProps) -> String {
+    let mut text = schema
+        .description
+        .clone()
+        .unwrap_or_default()
+        .replace("*.", "\\*.");
+    let item = nested(schema).map(|(_, inner)| inner);
+    let rules =
+        |schema: &JSONSchemaProps| schema.x_kubernetes_validations.clone().unwrap_or_default();
+    for rule in rules(schema)
+        .into_iter()
+        .chain(item.map(rules).unwrap_or_default())
+    {
+        let message = rule.message.unwrap_or_default();
+        // forms and bounds are in the description already
+        if !message.starts_with("write a ") && !text.contains(&message) {
+            text = format!("{text} *Rule: {message}.*");
+        }
+    }
+    text.replace('|', "\\|").replace('\n', " ")
+}
