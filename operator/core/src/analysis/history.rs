@@ -151,3 +151,69 @@ impl TailBounds {
         Some(bounds)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{Code, Counters, Outcome};
+
+    /// Two nodes, `requests` a look each, of which every hundredth fails on the first node only.
+    fn snapshots(looks: i64, requests: u64) -> Vec<Snapshot> {
+        let mut all = Vec::new();
+        for look in 0..=looks {
+            for (node, failing) in [("a", true), ("b", false)] {
+                let mut counters = Counters::default();
+                let sum = requests * look.unsigned_abs();
+                let failed = if failing { sum / 100 } else { 0 };
+                counters.add(Outcome::Ok, Code::Other, sum - failed);
+                counters.add(Outcome::Trap, Code::ServerError, failed);
+                counters.latency.0[10] = sum - sum / 20;
+                counters.latency.0[15] = sum / 20;
+                all.push(Snapshot {
+                    process: node.into(),
+                    boot: Some(1),
+                    at: Timestamp::from_second(1_000 + 5 * look).unwrap(),
+                    revisions: [("old".into(), counters)].into(),
+                });
+            }
+        }
+        all
+    }
+
+    fn history(looks: i64, requests: u64) -> History {
+        History::from_snapshots(&snapshots(looks, requests), "old", Duration::from_secs(5))
+    }
+
+    #[test]
+    fn what_stable_did() {
+        let history = history(180, 50);
+        assert_eq!(history.seconds, 900.0);
+        assert_eq!(history.requests_per_second(), Some(20.0));
+        let (rate, dispersion) = history.rate_and_dispersion(|t| (t.requests, t.errors));
+        assert!((rate - 0.005).abs() < 1e-4, "{rate}");
+        assert!(
+            dispersion > 1.0,
+            "one node has all the errors: {dispersion}"
+        );
+        let bounds = TailBounds::from_histogram(&history.total().latency).unwrap();
+        assert_eq!(bounds.judged, [10, 15], "each bound once");
+        assert_eq!(bounds.passing, [10, 15]);
+    }
+
+    #[test]
+    fn too_little_is_unknown() {
+        for short in [history(11, 50), history(180, 0), History::default()] {
+            assert_eq!(short.requests_per_second(), None);
+            let unknown = short.rate_and_dispersion(|t| (t.requests, t.errors));
+            assert_eq!(unknown, (UNKNOWN_RATE, stats::UNKNOWN));
+        }
+    }
+
+    #[test]
+    fn the_order_of_snapshots_is_irrelevant() {
+        let mut shuffled = snapshots(20, 50);
+        shuffled.reverse();
+        let shuffled = History::from_snapshots(&shuffled, "old", Duration::from_secs(5));
+        assert_eq!(shuffled, history(20, 50));
+    }
+}

@@ -214,3 +214,146 @@ fn started_after(new: Baseline, previous_look: Option<Timestamp>) -> bool {
         .is_some_and(|ms| ms > previous.as_millisecond());
     booted_later || new.arms.is_zero()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{Code, Counters, Outcome};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000 + second).unwrap()
+    }
+
+    fn snapshot(boot: Option<u64>, second: i64, [nc, ns]: [u64; 2]) -> Snapshot {
+        let counters = |requests| {
+            let mut counters = Counters::default();
+            counters.add(Outcome::Ok, Code::Other, requests);
+            counters
+        };
+        Snapshot {
+            process: "node".into(),
+            boot,
+            at: at(second),
+            revisions: [("new".into(), counters(nc)), ("old".into(), counters(ns))].into(),
+        }
+    }
+
+    /// Requests of candidate and stable that are new, or `None` if the snapshot was not used.
+    fn new(tracker: &mut Tracker, snapshot: &Snapshot) -> Option<[u64; 2]> {
+        tracker
+            .advance(snapshot.at, [snapshot], "new", "old")
+            .first()
+            .map(|n| [n.arms.candidate.requests, n.arms.stable.requests])
+    }
+
+    /// A process that has counted 10 and 100, read at second 10; it started before the analysis did.
+    fn seen(boot: Option<u64>) -> Tracker {
+        let mut tracker = Tracker::new(at(0));
+        assert_eq!(new(&mut tracker, &snapshot(boot, 10, [10, 100])), None);
+        tracker
+    }
+
+    const OLD: Option<u64> = Some(900_000);
+    const YOUNG: Option<u64> = Some(1_012_000);
+
+    #[test]
+    fn the_same_boot_counts_on() {
+        let mut tracker = seen(OLD);
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 15, [13, 150])),
+            Some([3, 50])
+        );
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 20, [13, 151])),
+            Some([0, 1])
+        );
+    }
+
+    #[test]
+    fn an_older_snapshot_of_the_same_boot_says_nothing_and_changes_nothing() {
+        let mut tracker = seen(OLD);
+        assert_eq!(new(&mut tracker, &snapshot(OLD, 15, [11, 99])), None);
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 20, [12, 110])),
+            Some([2, 10])
+        );
+    }
+
+    #[test]
+    fn a_later_boot_counts_from_zero_and_the_old_one_goes_on_until_it_is_gone() {
+        let mut tracker = seen(OLD);
+        assert_eq!(
+            new(&mut tracker, &snapshot(YOUNG, 15, [4, 40])),
+            Some([4, 40])
+        );
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 16, [11, 100])),
+            Some([1, 0])
+        );
+        assert_eq!(
+            new(&mut tracker, &snapshot(YOUNG, 20, [5, 44])),
+            Some([1, 4])
+        );
+    }
+
+    #[test]
+    fn an_unknown_boot_that_falls_counts_from_zero() {
+        let mut tracker = seen(None);
+        assert_eq!(
+            new(&mut tracker, &snapshot(None, 15, [12, 3])),
+            Some([12, 3])
+        );
+        assert_eq!(
+            new(&mut tracker, &snapshot(None, 20, [12, 5])),
+            Some([0, 2])
+        );
+    }
+
+    #[test]
+    fn a_first_snapshot_counts_if_all_of_it_is_new() {
+        let fresh = || Tracker::new(at(0));
+        assert_eq!(
+            new(&mut fresh(), &snapshot(YOUNG, 15, [4, 40])),
+            Some([4, 40])
+        );
+        assert_eq!(new(&mut fresh(), &snapshot(OLD, 15, [0, 0])), Some([0, 0]));
+        assert_eq!(new(&mut fresh(), &snapshot(OLD, 15, [0, 1])), None);
+        assert_eq!(new(&mut fresh(), &snapshot(None, 15, [4, 40])), None);
+    }
+
+    #[test]
+    fn after_a_restart_even_a_young_process_only_sets_its_baseline() {
+        let mut tracker = Tracker::resume([]);
+        assert_eq!(new(&mut tracker, &snapshot(YOUNG, 15, [4, 40])), None);
+        assert_eq!(
+            new(&mut tracker, &snapshot(YOUNG, 20, [5, 44])),
+            Some([1, 4])
+        );
+    }
+
+    #[test]
+    fn a_process_never_has_two_baselines_because_its_boot_is_sometimes_unknown() {
+        let mut tracker = seen(OLD);
+        assert_eq!(
+            new(&mut tracker, &snapshot(None, 15, [12, 105])),
+            Some([2, 5])
+        );
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 20, [12, 106])),
+            Some([0, 1])
+        );
+        assert_eq!(new(&mut tracker, &snapshot(None, 25, [1, 2])), None);
+    }
+
+    #[test]
+    fn a_revision_that_appears_has_counted_from_zero() {
+        let mut tracker = Tracker::new(at(0));
+        let mut first = snapshot(OLD, 10, [0, 100]);
+        first.revisions.remove("new");
+        assert_eq!(new(&mut tracker, &first), None);
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 15, [7, 100])),
+            Some([7, 0])
+        );
+    }
+}
