@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+mod nature;
 mod properties;
 mod rows;
 mod timelines;

@@ -1,0 +1,117 @@
+//! What is kept of what happened: rejections, verbs, steps, transitions.
+
+use jiff::Timestamp;
+
+use super::{TransitionKind, Weight};
+use crate::function::{Revision, Verb};
+
+/// A revision that is not tried again by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Rejected {
+    /// Which.
+    pub revision: Revision,
+    /// CamelCase: `ErrorsWorse`, `SlowerThanStable`, `Aborted`, `LoadFailed`, …
+    pub reason: String,
+    /// The whole sentence, with the decisive figures.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// The attempt that was rejected.
+    pub attempt: u32,
+}
+
+/// What became of a verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct VerbRecord {
+    /// Key.
+    pub verb: Verb,
+    /// The annotation's value that was last acted on or ignored.
+    pub value: String,
+    /// When.
+    pub at: Timestamp,
+    /// Field manager.
+    pub by: String,
+    /// A bare revision was already acted on in the present attempt, and so is not again.
+    pub bare: bool,
+    /// Acted on, or why not.
+    pub result: VerbResult,
+}
+
+/// What became of a verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum VerbResult {
+    /// It had its effect.
+    Done,
+    /// It had none, because.
+    Ignored(String),
+}
+
+/// One step of the present or last rollout.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct StepRecord {
+    /// From 0.
+    pub step: usize,
+    /// Share.
+    pub weight: Weight,
+    /// Begin.
+    pub started_at: Timestamp,
+    /// End; `None` while it runs.
+    pub ended_at: Option<Timestamp>,
+    /// Requests of both arms when it ended: candidate, stable.
+    pub requests: (u64, u64),
+    /// What let it end.
+    pub passed_by: Option<PassedBy>,
+}
+
+/// What let a step end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum PassedBy {
+    /// The tests.
+    Evidence,
+    /// Time alone.
+    Time,
+    /// A person.
+    Verb,
+    /// It was left downwards: brake, rollback, another wish.
+    Lowered,
+}
+
+impl PassedBy {
+    /// As in status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evidence => "Evidence",
+            Self::Time => "Time",
+            Self::Verb => "Verb",
+            Self::Lowered => "Lowered",
+        }
+    }
+
+    /// The inverse of [`PassedBy::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Evidence, Self::Time, Self::Verb, Self::Lowered]
+            .into_iter()
+            .find(|p| p.as_str() == text)
+    }
+}
+
+/// A transition as persisted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct EventRecord {
+    /// Counts up over the function's life: names the Event, so that a second report of it is no second Event.
+    pub number: u64,
+    /// Which row of the table.
+    pub kind: TransitionKind,
+    /// The sentence.
+    pub message: String,
+    /// When it was decided.
+    pub at: Timestamp,
+}

@@ -1,0 +1,170 @@
+//! What the small world answers when it is asked: nodes, samples, gates.
+
+use std::time::Duration;
+
+use operator_core::rollout::*;
+
+use crate::world::{Say, World};
+
+impl World {
+    pub fn evidence(&self) -> Evidence {
+        let due = due(self.now, &self.function, &self.state);
+        let share = shares(&self.state);
+        let names = [&share.stable, &share.candidate, &share.previous];
+        let on = |name: &String| RevisionOnNodes {
+            revision: name.clone(),
+            loaded: if Some(name) == share.candidate.as_ref() {
+                self.able.min(self.live)
+            } else {
+                self.live
+            },
+            failed: if Some(name) == share.candidate.as_ref() {
+                self.failing
+            } else {
+                0
+            },
+            problem: (self.able < self.live).then(|| NodeProblem {
+                node: "node-17".into(),
+                reason: "Unauthorized".into(),
+                message: "registry said 401".into(),
+            }),
+        };
+        let wished = self.function.wish.iter().map(|w| &w.name);
+        let mut revisions: Vec<_> = names.into_iter().flatten().map(on).collect();
+        for name in wished {
+            if !revisions.iter().any(|r| r.revision == *name) {
+                let loaded = self.able.min(self.live);
+                revisions.push(RevisionOnNodes {
+                    loaded,
+                    failed: self.failing,
+                    ..on(name)
+                });
+            }
+        }
+        Evidence {
+            epoch: self.epoch,
+            nodes: NodesView {
+                desired: self.desired,
+                live: self.live,
+                revisions,
+                pair: share.pair,
+                applied: if self.acking {
+                    self.able.min(self.live)
+                } else {
+                    0
+                },
+                highest_pair: self.highest,
+                returned: self.returned,
+            },
+            measured: if due.look {
+                self.measure()
+            } else {
+                Measured::NotDue
+            },
+            gates: self.gates.clone(),
+            slot: self.slot,
+            traffic: due.traffic.then_some(Traffic {
+                requests_per_second: self.rps,
+            }),
+            promoted: self.promoted.clone(),
+            unsupervised_ttl: Duration::from_secs(600),
+        }
+    }
+
+    fn measure(&self) -> Measured {
+        match self.say {
+            Say::Outage => {
+                return Measured::Unavailable {
+                    kind: UnmeasuredKind::NoAnswer,
+                    message: "connection refused".into(),
+                };
+            }
+            Say::Empty => {
+                return Measured::Unavailable {
+                    kind: UnmeasuredKind::NothingUsable,
+                    message: "no series".into(),
+                };
+            }
+            _ => (),
+        }
+        Measured::Look(Box::new(self.look()))
+    }
+
+    pub fn look(&self) -> Look {
+        let r = self.rollout();
+        let number = r.analysis.as_ref().map_or(0, |a| a.looks) + 1;
+        let before = self.state.figures.clone().unwrap_or_default();
+        let requests = if self.say == Say::NoTraffic {
+            0
+        } else {
+            self.requests
+        };
+        let bad = matches!(self.say, Say::Bad(_));
+        let candidate = ArmSums {
+            requests: before.candidate.requests + requests,
+            errors: before.candidate.errors + if bad { requests } else { 0 },
+            client_errors: 0,
+        };
+        let stable = ArmSums {
+            requests: before.stable.requests + 900,
+            errors: before.stable.errors + 1,
+            client_errors: 0,
+        };
+        let decisive = bad.then(|| Decisive {
+            metric: if self.say == Say::Bad("SlowerThanStable") {
+                "latency/250ms"
+            } else {
+                "errors"
+            }
+            .into(),
+            look: number,
+            at: self.now,
+            ln_e: 236_f64.ln(),
+            ln_limit: 100_f64.ln(),
+            candidate: (11, 11),
+            stable: (97, 1),
+        });
+        let shared = self.say == Say::Shared;
+        Look {
+            revision: r.candidate.revision.name.clone(),
+            number,
+            at: self.now,
+            analysis: format!("v1 looks={number}"),
+            verdict: match self.say {
+                Say::Good => Verdict::Good,
+                Say::Bad(reason) => Verdict::Bad {
+                    reason: reason.into(),
+                },
+                _ => Verdict::NotEnough,
+            },
+            brake: self.say == Say::Brake,
+            shared_failure: shared.then(|| {
+                "both revisions miss the SLO (3.1 % and 3 %, limit 1 %), so the cause is shared"
+                    .into()
+            }),
+            stable_meets_slo: !shared,
+            covered: self.covered,
+            share_mismatch: (self.say == Say::Mismatch)
+                .then(|| "the candidate has 30 % of requests at a share of 5 %".into()),
+            stable_unhealthy: None,
+            candidate_requests: requests,
+            figures: Figures {
+                looks: number,
+                looked_at: Some(self.now),
+                source: "Prometheus".into(),
+                coverage: Some(1.0),
+                candidate,
+                stable,
+                metrics: Vec::new(),
+                pass: PassFigures {
+                    progress: 0.62,
+                    limiting: None,
+                    need_requests: Some(150),
+                    eta: None,
+                },
+                power: Vec::new(),
+                decisive,
+            },
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Rows 17 to 23, 34 and 35: waiting and holding.
+
+use std::time::Duration;
+
+use super::*;
+use operator_core::rollout::TransitionKind as Kind;
+
+#[test]
+fn row_17_missing_evidence_is_waited_for_and_traffic_is_asked_for() {
+    let mut w = World::stepping(policy());
+    w.run(40);
+    assert_eq!(waiting(&w), [WaitingFor::Evidence]);
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (true, "AwaitingEvidence".into())
+    );
+    assert!(
+        w.message()
+            .ends_with("About 150 more requests to the next step, 62 % of the way."),
+        "{}",
+        w.message()
+    );
+    w.say = Say::NoTraffic;
+    w.run(60);
+    assert_eq!(waiting(&w), [WaitingFor::Traffic, WaitingFor::Evidence]);
+    assert!(w.message().contains("gets no requests"), "{}", w.message());
+    assert_eq!(w.kinds(), []);
+}
+
+#[test]
+fn row_18_the_deadline_holds_but_does_not_stop_a_good_look() {
+    let mut p = policy();
+    p.steps[0].deadline = Duration::from_secs(60);
+    let mut w = World::stepping(p);
+    w.run(70);
+    assert_eq!(
+        (hold(&w), w.kinds()),
+        (Some(HoldReason::DeadlineExceeded), vec![Kind::Deadline])
+    );
+    assert_eq!(
+        w.condition(ConditionType::Stalled),
+        (true, "DeadlineExceeded".into())
+    );
+    w.say = Say::Good;
+    w.run(6);
+    assert_eq!((w.weight(), hold(&w)), (5000, None));
+}
+
+#[test]
+fn row_18_the_deadline_sends_back_if_the_user_wants_that_unless_the_look_is_good() {
+    let mut p = policy();
+    p.steps[0].deadline = Duration::from_secs(60);
+    p.steps[0].on_deadline = Fallback::Rollback;
+    let mut w = World::stepping(p.clone());
+    w.run(70);
+    assert_eq!(
+        (w.kinds(), outcome(&w).1.as_str()),
+        (vec![Kind::DeadlineRollback], "DeadlineExceeded")
+    );
+    p.steps[0].min_duration = Duration::from_secs(60);
+    let mut w = World::stepping(p);
+    w.say = Say::Good;
+    w.after(57);
+    w.after(5);
+    assert_eq!(w.weight(), 5000);
+}
+
+#[test]
+fn row_19_an_outage_of_a_minute_holds_and_ends() {
+    for (say, reason, kind) in [
+        (
+            Say::Outage,
+            HoldReason::PrometheusUnavailable,
+            Kind::NoAnswer,
+        ),
+        (Say::Empty, HoldReason::SamplesMissing, Kind::NothingUsable),
+    ] {
+        let mut w = World::stepping(policy());
+        w.say = say;
+        w.run(55);
+        assert_eq!(hold(&w), None);
+        w.run(15);
+        assert_eq!((hold(&w), w.kinds()), (Some(reason), vec![kind]));
+        w.run(3600);
+        assert_eq!(
+            (w.weight(), w.state.state),
+            (500, State::Stepping),
+            "nothing is rolled back for it"
+        );
+        w.say = Say::NotEnough;
+        w.run(6);
+        assert_eq!((hold(&w), w.kinds()), (None, vec![kind, Kind::Resumed]));
+    }
+}
+
+#[test]
+fn row_19_an_outage_sends_back_only_if_the_user_wants_that() {
+    let mut p = policy();
+    p.analysis.on_unknown = Fallback::Rollback;
+    for mut w in [World::stepping(p.clone()), World::baking(p)] {
+        w.say = Say::Outage;
+        w.run(590);
+        assert_ne!(w.state.state, State::RolledBack);
+        w.run(20);
+        assert_eq!(
+            (w.state.state, outcome(&w).1.as_str()),
+            (State::RolledBack, "MetricsUnavailable")
+        );
+    }
+}
+
+#[test]
+fn row_20_a_failure_of_both_arms_holds() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Shared;
+    w.run(300);
+    assert_eq!(
+        (hold(&w), w.weight()),
+        (Some(HoldReason::SharedFailure), 500)
+    );
+    assert!(
+        w.message().contains("so the cause is shared"),
+        "{}",
+        w.message()
+    );
+    w.say = Say::Good;
+    w.run(310);
+    assert_eq!(
+        w.kinds(),
+        [Kind::SharedFailure, Kind::Resumed, Kind::NextStep]
+    );
+}
+
+#[test]
+fn row_21_nodes_that_do_not_follow_hold_after_a_while() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.able = 3;
+    w.run(28);
+    assert_eq!(hold(&w), None);
+    w.run(60);
+    assert_eq!(
+        (hold(&w), w.weight()),
+        (Some(HoldReason::NodesNotReady), 500)
+    );
+    // silent nodes are not counted
+    w.live = 3;
+    w.run(6);
+    assert_eq!(
+        w.kinds(),
+        [Kind::NodesNotReady, Kind::Resumed, Kind::NextStep]
+    );
+}
+
+#[test]
+fn row_22_one_hold_ends_once_and_another_takes_over_without_a_gap() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Outage;
+    w.run(70);
+    w.function.suspend = true;
+    w.after(1);
+    w.function.suspend = false;
+    w.after(1);
+    w.say = Say::NotEnough;
+    w.run(10);
+    assert_eq!(
+        w.kinds(),
+        [
+            Kind::NoAnswer,
+            Kind::Suspended,
+            Kind::NoAnswer,
+            Kind::Resumed
+        ]
+    );
+}
+
+#[test]
+fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
+    let mut w = World::stepping(gated(GateAt::Step, GateKind::Approval));
+    w.say = Say::Good;
+    w.run(40);
+    assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::ApprovalNeeded]));
+    assert_eq!(waiting(&w), [WaitingFor::Approval]);
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (true, "AwaitingApproval".into())
+    );
+    assert!(!holds_slot(&w.state), "its place is given back");
+    assert!(
+        w.message()
+            .contains("selvage.dev/approve=checkout-b/step-0 --overwrite"),
+        "{}",
+        w.message()
+    );
+    w.say = Say::NotEnough;
+    w.run(300);
+    assert_eq!(w.kinds(), [Kind::ApprovalNeeded], "asked once");
+    w.slot = false;
+    w.say = Say::Good;
+    w.verb(Verb::Approve, "checkout-b/step-0");
+    w.run(6);
+    assert_eq!(
+        (w.weight(), waiting(&w)),
+        (500, &[WaitingFor::Slot][..]),
+        "and taken again before the raise"
+    );
+    w.slot = true;
+    w.run(6);
+    assert_eq!(w.weight(), 5000);
+}
+
+#[test]
+fn row_23_promotion_and_bake_gates_stand_where_they_say() {
+    let mut w = World::stepping(gated(GateAt::Promotion, GateKind::Approval));
+    w.say = Say::Good;
+    w.run(80);
+    assert_eq!(
+        (w.weight(), w.kinds()),
+        (5000, vec![Kind::NextStep, Kind::ApprovalNeeded])
+    );
+    let mut w = World::baking(gated(GateAt::Bake, GateKind::Approval));
+    w.run(80);
+    assert_eq!(
+        (w.state.state, w.kinds()),
+        (State::Baking, vec![Kind::ApprovalNeeded])
+    );
+    w.verb(Verb::Approve, "checkout-b");
+    w.run(1);
+    assert_eq!(stable(&w), "checkout-b");
+}
+
+#[test]
+fn row_34_nodes_that_had_returned_to_stable_get_the_share_again_and_the_clock_restarts() {
+    let mut w = World::stepping(policy());
+    w.run(25);
+    let looks = w.rollout().analysis.clone();
+    w.live = 0;
+    w.run(700);
+    assert_eq!(hold(&w), Some(HoldReason::NoNodes));
+    w.live = 4;
+    let pair = w.state.pair;
+    w.after(1);
+    assert!(w.state.pair > pair);
+    assert_eq!(
+        w.kinds(),
+        [Kind::NoNodes, Kind::Resumed, Kind::Resupervised]
+    );
+    assert_eq!(
+        (w.rollout().active, w.rollout().step_looks),
+        (Duration::ZERO, 0)
+    );
+    let n = |a: &Option<AnalysisState>| a.as_ref().map_or(0, |a| a.looks);
+    assert!(n(&w.rollout().analysis) >= n(&looks), "evidence is kept");
+    // the operator itself was away
+    let mut w = World::stepping(policy());
+    w.restart(700);
+    assert_eq!(w.kinds(), [Kind::Resupervised]);
+    // or only the nodes noticed
+    let mut w = World::stepping(policy());
+    w.returned = 4;
+    w.after(1);
+    w.returned = 4;
+    w.acking = false;
+    w.after(1);
+    assert_eq!(w.kinds(), [Kind::Resupervised]);
+}
+
+#[test]
+fn row_35_suspend_and_no_nodes_hold_and_lose_nothing() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.function.suspend = true;
+    w.after(1);
+    let active = w.rollout().active;
+    w.run(600);
+    assert_eq!((w.weight(), hold(&w)), (500, Some(HoldReason::Suspended)));
+    assert_eq!(phase(&w.function, &w.state), Phase::Suspended);
+    assert!(w.rollout().active <= active, "the clock stands");
+    assert_eq!(
+        w.condition(ConditionType::Reconciling),
+        (true, "Suspended".into())
+    );
+    w.function.suspend = false;
+    w.run(60);
+    assert_eq!(w.kinds(), [Kind::Suspended, Kind::Resumed, Kind::NextStep]);
+    let mut w = World::stepping(policy());
+    w.desired = 0;
+    w.live = 0;
+    w.after(1);
+    assert_eq!(hold(&w), Some(HoldReason::NoNodes));
+    assert_eq!(w.message(), "held: no node matches the placement.");
+}

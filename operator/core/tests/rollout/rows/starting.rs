@@ -1,0 +1,289 @@
+//! Rows 1 to 10: from a wish to the first share.
+
+use super::*;
+use operator_core::rollout::TransitionKind as Kind;
+
+#[test]
+fn row_01_the_first_wish_loads_and_is_served_by_each_node_that_has_it() {
+    let mut w = World::new(policy());
+    w.able = 1;
+    w.tick();
+    assert_eq!(w.kinds(), [Kind::FirstStarted]);
+    assert_eq!(w.state.state, State::Loading);
+    let share = shares(&w.state);
+    assert_eq!(
+        (share.stable, share.candidate.as_deref()),
+        (None, Some("checkout-a"))
+    );
+    assert_eq!(share.weight, Weight::FULL);
+    assert_eq!(phase(&w.function, &w.state), Phase::Pending);
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (true, "Loading".into())
+    );
+}
+
+#[test]
+fn row_01_a_start_gate_comes_before_the_first_share() {
+    let mut w = World::new(gated(GateAt::Start, GateKind::Approval));
+    w.tick();
+    assert_eq!(shares(&w.state).weight, Weight::ZERO);
+    assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::ApprovalNeeded]);
+    w.verb(Verb::Approve, "checkout-a");
+    w.after(1);
+    assert_eq!(stable(&w), "checkout-a");
+}
+
+#[test]
+fn row_02_the_first_revision_is_stable_once_enough_nodes_have_it() {
+    let mut w = World::new(policy());
+    w.able = 3;
+    w.tick();
+    assert_eq!(w.state.state, State::Loading);
+    w.able = 4;
+    w.after(1);
+    assert_eq!(w.state.state, State::Idle);
+    assert_eq!(stable(&w), "checkout-a");
+    assert_eq!(outcome(&w), (Outcome::Promoted, "FirstRevision".into()));
+    assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::FirstPromoted]);
+    w.after(1);
+    assert_eq!(w.condition(ConditionType::Ready), (true, "Promoted".into()));
+}
+
+#[test]
+fn row_03_a_first_revision_that_never_loads_fails_until_another_wish() {
+    let mut w = World::new(policy());
+    (w.able, w.failing) = (0, 1);
+    w.tick();
+    assert_eq!(w.state.state, State::Failed);
+    assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::FirstFailed]);
+    assert_eq!(
+        w.condition(ConditionType::Stalled),
+        (true, "LoadFailed".into())
+    );
+    assert!(
+        w.message().contains("first node-17 (Unauthorized)"),
+        "{}",
+        w.message()
+    );
+    assert!(!w.after(60).persist);
+    (w.able, w.failing) = (4, 0);
+    w.wish("b");
+    w.after(1);
+    assert_eq!(stable(&w), "checkout-b");
+}
+
+#[test]
+fn row_04_another_wish_starts_at_weight_zero_with_a_frozen_plan() {
+    let mut w = World::resting(policy());
+    w.able = 0;
+    w.wish("b");
+    w.tick();
+    assert_eq!(w.kinds(), [Kind::Started]);
+    assert_eq!((w.state.state, w.weight()), (State::Loading, 0));
+    assert_eq!(
+        (w.rollout().attempt, w.rollout().plan.kind),
+        (1, PlanKind::Full)
+    );
+    // an edit of the policy does not touch the running rollout, and the message says so
+    w.function.policy.steps.clear();
+    w.after(1);
+    assert_eq!(w.rollout().plan.steps.len(), 2);
+    assert!(
+        w.message().contains("applies to the next rollout"),
+        "{}",
+        w.message()
+    );
+}
+
+#[test]
+fn row_05_back_to_the_last_stable_goes_by_the_short_plan() {
+    let mut w = promoted_b();
+    w.slot = false;
+    w.wish("a");
+    w.after(60);
+    assert_eq!(
+        w.kinds(),
+        [Kind::RevertStarted, Kind::Loaded, Kind::OnlyShare]
+    );
+    assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
+    w.run(120);
+    assert_eq!(stable(&w), "checkout-a");
+    assert_eq!(outcome(&w), (Outcome::Promoted, "Reverted".into()));
+}
+
+#[test]
+fn row_05_after_the_window_or_with_no_revisions_it_is_a_rollout_like_any_other() {
+    let mut w = promoted_b();
+    w.wish("a");
+    w.after(3601);
+    assert!(w.kinds().contains(&Kind::Started), "{:?}", w.kinds());
+    let mut w = promoted_b();
+    w.function.policy.revert.revisions = 0;
+    w.wish("a");
+    w.after(1);
+    assert_eq!(w.rollout().plan.kind, PlanKind::Full);
+}
+
+#[test]
+fn row_05_a_previous_that_was_rejected_since_proves_itself_again() {
+    let mut w = promoted_b();
+    w.wish("a");
+    w.after(1);
+    w.verb(Verb::Abort, "checkout-a");
+    w.after(1);
+    assert_eq!(w.state.state, State::RolledBack);
+    w.wish("b");
+    w.after(1);
+    w.wish("a");
+    w.after(1);
+    assert_eq!(w.rollout().plan.kind, PlanKind::Full);
+}
+
+#[test]
+fn row_06_enough_loaded_nodes_queue_it() {
+    let mut w = World::resting(policy());
+    (w.slot, w.able) = (false, 3);
+    w.wish("b");
+    w.tick();
+    assert_eq!(w.state.state, State::Loading);
+    assert_eq!(
+        w.message(),
+        "loading: 1 of 4 nodes have not loaded checkout-b, first node-17 (Unauthorized)."
+    );
+    w.able = 4;
+    w.after(1);
+    assert_eq!(w.state.state, State::Queued);
+    assert_eq!(waiting(&w), [WaitingFor::Slot]);
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (true, "Queued".into())
+    );
+}
+
+#[test]
+fn row_07_a_candidate_that_never_loads_is_rejected_unserved() {
+    let mut w = World::resting(policy());
+    (w.able, w.failing) = (3, 1);
+    w.wish("b");
+    w.tick();
+    assert_eq!(w.state.state, State::RolledBack);
+    assert_eq!(w.kinds(), [Kind::Started, Kind::LoadFailed]);
+    assert_eq!(outcome(&w), (Outcome::RolledBack, "LoadFailed".into()));
+    assert_eq!(stable(&w), "checkout-a");
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (false, "LoadFailed".into())
+    );
+}
+
+#[test]
+fn row_07_as_many_failures_as_min_loaded_allows_are_no_reason() {
+    let mut w = World::resting(policy());
+    (w.desired, w.live, w.able, w.failing) = (20, 20, 18, 1);
+    w.wish("b");
+    w.tick();
+    assert_eq!(w.state.state, State::Loading);
+    w.failing = 2;
+    w.after(1);
+    assert_eq!(w.state.state, State::RolledBack);
+}
+
+#[test]
+fn row_08_the_load_deadline_holds_and_is_over_when_nodes_have_it() {
+    let mut w = World::resting(policy());
+    w.able = 1;
+    w.wish("b");
+    w.run(599);
+    assert_eq!(hold(&w), None);
+    w.run(2);
+    assert_eq!(hold(&w), Some(HoldReason::LoadDeadlineExceeded));
+    assert_eq!(
+        w.condition(ConditionType::Stalled),
+        (true, "LoadDeadlineExceeded".into())
+    );
+    w.able = 4;
+    w.after(1);
+    assert_eq!(w.state.state, State::Stepping);
+    assert_eq!(
+        w.kinds(),
+        [
+            Kind::Started,
+            Kind::LoadDeadline,
+            Kind::Resumed,
+            Kind::Loaded,
+            Kind::FirstShare
+        ]
+    );
+}
+
+#[test]
+fn row_08_the_load_deadline_rejects_if_the_user_wants_that() {
+    let mut p = policy();
+    p.nodes.on_load_deadline = Fallback::Rollback;
+    let mut w = World::resting(p);
+    w.able = 1;
+    w.wish("b");
+    w.run(605);
+    assert_eq!(w.state.state, State::RolledBack);
+    assert_eq!(outcome(&w).1, "LoadDeadlineExceeded");
+}
+
+#[test]
+fn row_09_a_slot_lets_it_start() {
+    let mut w = World::queued(policy());
+    assert_eq!(w.weight(), 0);
+    w.slot = true;
+    w.after(1);
+    assert_eq!((w.state.state, w.weight()), (State::Stepping, 500));
+    assert_eq!(w.kinds().last(), Some(&Kind::FirstShare));
+    assert!(holds_slot(&w.state));
+}
+
+#[test]
+fn row_09_all_at_once_goes_straight_to_the_bake() {
+    let p = Policy {
+        strategy: Strategy::AllAtOnce,
+        ..policy()
+    };
+    let mut w = World::resting(p);
+    w.wish("b");
+    w.tick();
+    assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
+    assert_eq!(w.kinds(), [Kind::Started, Kind::Loaded, Kind::OnlyShare]);
+    w.run(70);
+    assert_eq!(stable(&w), "checkout-b");
+}
+
+#[test]
+fn row_09_auto_weights_wait_for_what_is_known_of_the_traffic() {
+    let mut p = policy();
+    p.steps[0].weight = StepWeight::Auto;
+    p.bake.holdback = Holdback::Auto;
+    let mut w = World::resting(p);
+    w.rps = Some(40.0);
+    w.wish("b");
+    w.tick();
+    // the rollout began in this decision, so nothing had asked for the traffic yet
+    assert_eq!(w.state.state, State::Queued);
+    w.tick();
+    assert_eq!((w.state.state, w.weight()), (State::Stepping, 417));
+    assert_eq!(w.rollout().plan.final_weight(), Weight::new(9583));
+}
+
+#[test]
+fn row_10_a_start_gate_that_says_no_rejects() {
+    let mut w = World::resting(policy());
+    w.function.policy = gated(GateAt::Start, GateKind::External);
+    w.wish("b");
+    w.tick();
+    assert_eq!(waiting(&w), [WaitingFor::Gate]);
+    w.gates = vec![GateAnswer {
+        gate: "manager".into(),
+        verdict: GateVerdict::Bad("smoke test failed".into()),
+    }];
+    w.after(1);
+    assert_eq!(w.kinds().last(), Some(&Kind::StartGateBad));
+    assert_eq!(outcome(&w), (Outcome::RolledBack, "GateFailed".into()));
+    assert!(w.message().contains("smoke test failed"), "{}", w.message());
+}

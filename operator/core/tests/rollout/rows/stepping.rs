@@ -1,0 +1,140 @@
+//! Rows 11 to 13: up, and to the end.
+
+use std::time::Duration;
+
+use super::*;
+use operator_core::rollout::TransitionKind as Kind;
+
+#[test]
+fn row_11_a_good_look_after_the_least_time_takes_the_next_step() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.run(24);
+    assert_eq!(w.weight(), 500, "29 s are not 30 s");
+    w.run(10);
+    assert_eq!((w.weight(), w.kinds()), (5000, vec![Kind::NextStep]));
+    assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Evidence));
+    assert_eq!(
+        (
+            w.rollout().step_looks <= 1,
+            w.rollout().active < Duration::from_secs(10)
+        ),
+        (true, true)
+    );
+}
+
+#[test]
+fn row_11_two_looks_after_the_acknowledgement_are_needed() {
+    let mut p = policy();
+    p.steps[0].min_duration = Duration::ZERO;
+    let mut w = World::resting(p);
+    (w.say, w.acking) = (Say::Good, false);
+    w.wish("b");
+    w.run(25);
+    assert_eq!(
+        (w.weight(), w.rollout().step_looks),
+        (500, 0),
+        "looks before the acknowledgement do not count"
+    );
+    w.acking = true;
+    w.after(5);
+    assert_eq!(
+        w.rollout().step_looks,
+        0,
+        "the look that came with it does not either"
+    );
+    w.after(5);
+    assert_eq!((w.weight(), w.rollout().step_looks), (500, 1));
+    w.after(5);
+    assert_eq!(w.weight(), 5000);
+}
+
+#[test]
+fn row_11_min_requests_and_coverage_are_waited_for() {
+    let mut p = policy();
+    p.steps[0].min_requests = 1000;
+    let mut w = World::stepping(p);
+    (w.say, w.covered) = (Say::Good, false);
+    w.run(35);
+    assert_eq!(waiting(&w), [WaitingFor::Requests, WaitingFor::Coverage]);
+    w.run(20);
+    assert_eq!(waiting(&w), [WaitingFor::Coverage]);
+    w.covered = true;
+    w.run(6);
+    assert_eq!(w.weight(), 5000);
+}
+
+#[test]
+fn row_11_a_look_that_was_good_once_passes_nothing_later() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.after(5);
+    w.say = Say::NotEnough;
+    w.run(120);
+    assert_eq!(w.weight(), 500);
+}
+
+#[test]
+fn row_11_time_alone_is_enough_if_the_user_says_so_but_not_without_metrics() {
+    let mut p = policy();
+    p.steps[0].advance = Advance::Time;
+    let mut w = World::stepping(p.clone());
+    w.run(40);
+    assert_eq!(w.weight(), 5000);
+    assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Time));
+    let mut w = World::stepping(p);
+    w.say = Say::Outage;
+    w.run(300);
+    assert_eq!(
+        (w.weight(), hold(&w)),
+        (500, Some(HoldReason::PrometheusUnavailable))
+    );
+}
+
+#[test]
+fn row_12_the_last_step_leads_into_the_bake() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.run(75);
+    assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
+    assert_eq!(w.kinds(), [Kind::NextStep, Kind::BakeStarted]);
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (true, "Baking".into())
+    );
+}
+
+#[test]
+fn row_13_after_the_bake_the_candidate_is_stable_and_the_old_one_stays_loaded() {
+    let mut w = World::baking(policy());
+    w.run(50);
+    assert_eq!(w.state.state, State::Baking);
+    w.run(15);
+    assert_eq!((w.state.state, stable(&w)), (State::Idle, "checkout-b"));
+    let share = shares(&w.state);
+    assert_eq!(
+        (share.candidate, share.previous.as_deref()),
+        (None, Some("checkout-a"))
+    );
+    assert_eq!(w.kinds(), [Kind::Promoted]);
+    assert_eq!(
+        w.last.as_ref().and_then(|d| d.wake_at),
+        w.state.previous.as_ref().map(|p| p.until)
+    );
+    w.after(1);
+    assert_eq!(w.condition(ConditionType::Ready), (true, "Promoted".into()));
+}
+
+#[test]
+fn row_13_a_hold_stretches_the_bake() {
+    let mut w = World::baking(policy());
+    w.say = Say::Outage;
+    w.run(200);
+    assert_eq!(
+        (w.state.state, hold(&w)),
+        (State::Baking, Some(HoldReason::PrometheusUnavailable))
+    );
+    w.say = Say::NotEnough;
+    w.run(12);
+    assert_eq!(stable(&w), "checkout-b");
+}

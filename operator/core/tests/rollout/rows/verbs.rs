@@ -1,0 +1,217 @@
+//! Rows 29 to 32 and 39: what people ask for.
+
+use super::*;
+use operator_core::rollout::TransitionKind as Kind;
+
+#[test]
+fn row_29_abort_rejects_from_any_live_state() {
+    let mut loading = World::resting(policy());
+    loading.able = 0;
+    loading.wish("b");
+    loading.tick();
+    for mut w in [
+        loading,
+        World::queued(policy()),
+        World::stepping(policy()),
+        World::baking(policy()),
+    ] {
+        w.told.clear();
+        w.verb(Verb::Abort, "checkout-b");
+        w.after(1);
+        assert_eq!((w.state.state, w.weight()), (State::RolledBack, 0));
+        assert_eq!(
+            (w.kinds(), outcome(&w)),
+            (vec![Kind::Aborted], (Outcome::Aborted, "Aborted".into()))
+        );
+        assert_eq!(w.state.history[0].by.as_deref(), Some("ada"));
+        assert_eq!(
+            w.condition(ConditionType::Progressing),
+            (false, "Aborted".into())
+        );
+    }
+}
+
+#[test]
+fn row_30_pause_stops_raises_and_clocks_and_resume_goes_on() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.verb(Verb::Pause, "checkout-b");
+    w.after(1);
+    let active = w.rollout().active;
+    w.run(3600);
+    assert_eq!((w.weight(), w.rollout().active), (500, active));
+    assert!(
+        w.rollout().analysis.as_ref().is_some_and(|a| a.looks > 700),
+        "evidence goes on"
+    );
+    assert_eq!(phase(&w.function, &w.state), Phase::Paused);
+    assert_eq!(
+        w.condition(ConditionType::Progressing),
+        (true, "Paused".into())
+    );
+    assert!(!holds_slot(&w.state));
+    w.verb(Verb::Resume, "checkout-b");
+    w.run(40);
+    assert_eq!(
+        (w.weight(), w.kinds()),
+        (5000, vec![Kind::Paused, Kind::Unpaused, Kind::NextStep])
+    );
+    // the annotation is still there and does not fire again
+    assert!(w.rollout().flags.paused.is_none());
+}
+
+#[test]
+fn row_30_both_seen_together_is_a_pause() {
+    let mut w = World::stepping(policy());
+    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Verb::Pause, "checkout-b");
+    w.after(1);
+    assert!(w.rollout().flags.paused.is_some());
+    w.run(60);
+    assert!(w.rollout().flags.paused.is_some());
+}
+
+#[test]
+fn row_31_promote_takes_exactly_one_step_however_often_it_is_seen() {
+    let mut w = World::stepping(policy());
+    w.verb(Verb::Promote, "checkout-b/step-0");
+    w.after(1);
+    assert_eq!((w.weight(), w.kinds()), (5000, vec![Kind::PromotedByVerb]));
+    assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Verb));
+    // a second person raced with the same line
+    w.run(60);
+    assert_eq!(w.weight(), 5000);
+    // and a third with another token for the same step
+    w.verb(Verb::Promote, "checkout-b");
+    w.after(1);
+    assert_eq!(w.state.state, State::Baking);
+    w.verb(Verb::Promote, "checkout-b/step-0");
+    w.after(1);
+    assert_eq!(
+        (w.state.state, w.kinds().last()),
+        (State::Baking, Some(&Kind::VerbIgnored))
+    );
+}
+
+#[test]
+fn row_31_a_bare_revision_fires_once_per_attempt() {
+    let mut w = World::stepping(policy());
+    for value in ["checkout-b", "checkout-x", "checkout-b"] {
+        w.verb(Verb::Promote, value);
+        w.after(1);
+    }
+    assert_eq!(w.weight(), 5000, "{:?}", w.kinds());
+}
+
+#[test]
+fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
+    let mut w = World::stepping(gated(GateAt::Step, GateKind::Approval));
+    w.say = Say::Outage;
+    w.run(90);
+    w.verb(Verb::Promote, "checkout-b");
+    w.after(1);
+    assert_eq!(w.weight(), 5000);
+    let mut w = World::stepping(policy());
+    w.say = Say::Bad("ErrorsWorse");
+    w.verb(Verb::Promote, "checkout-b");
+    w.after(5);
+    assert_eq!(w.state.state, State::RolledBack);
+    let mut w = World::stepping(policy());
+    w.verb(Verb::Pause, "checkout-b");
+    w.verb(Verb::Promote, "checkout-b");
+    w.after(5);
+    assert_eq!(
+        (w.weight(), w.kinds()),
+        (500, vec![Kind::Paused, Kind::VerbIgnored])
+    );
+    let mut w = World::resting(policy());
+    w.function.policy = gated(GateAt::Start, GateKind::Approval);
+    w.slot = false;
+    w.wish("b");
+    w.tick();
+    assert_eq!(waiting(&w), [WaitingFor::Approval]);
+    w.verb(Verb::Promote, "checkout-b");
+    w.after(1);
+    assert_eq!(w.weight(), 500);
+    let mut w = World::baking(policy());
+    w.verb(Verb::Promote, "checkout-b/now");
+    w.after(1);
+    assert_eq!(
+        (stable(&w), outcome(&w).0),
+        ("checkout-b", Outcome::Promoted)
+    );
+    assert_eq!(w.state.history[0].by.as_deref(), Some("ada"));
+}
+
+#[test]
+fn row_32_promote_full_skips_steps_but_not_the_bake() {
+    let mut loaded = World::queued(policy());
+    loaded.told.clear();
+    for mut w in [loaded, World::stepping(policy())] {
+        w.verb(Verb::PromoteFull, "checkout-b");
+        w.after(1);
+        assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
+        assert_eq!(w.kinds(), [Kind::PromotedFullByVerb]);
+    }
+    let mut w = World::resting(policy());
+    w.able = 0;
+    w.wish("b");
+    w.verb(Verb::PromoteFull, "checkout-b");
+    w.tick();
+    assert_eq!(
+        (w.state.state, w.kinds().last()),
+        (State::Loading, Some(&Kind::VerbIgnored))
+    );
+}
+
+#[test]
+fn row_39_verbs_without_meaning_are_recorded_with_the_reason() {
+    let cases: [(Verb, &str, &str); 7] = [
+        (Verb::Promote, "checkout-x", "the candidate is checkout-b"),
+        (
+            Verb::Promote,
+            "checkout-b/step-1",
+            "step 1 is not the present one",
+        ),
+        (Verb::Approve, "checkout-b", "no approval is awaited"),
+        (Verb::Resume, "checkout-b", "it is not paused"),
+        (Verb::Retry, "checkout-b", "nothing was rolled back"),
+        (Verb::Abort, "checkout-x", "the candidate is checkout-b"),
+        (Verb::PromoteFull, "", ""),
+    ];
+    for (verb, value, why) in cases {
+        let mut w = World::stepping(policy());
+        w.verb(verb, value);
+        w.after(1);
+        w.run(10);
+        let record = w.state.verbs.iter().find(|r| r.verb == verb);
+        if why.is_empty() {
+            assert_eq!(record, None, "an empty value says nothing");
+            continue;
+        }
+        assert_eq!(w.kinds(), [Kind::VerbIgnored], "{verb:?}");
+        assert_eq!(
+            record.map(|r| &r.result),
+            Some(&VerbResult::Ignored(why.into()))
+        );
+        assert_eq!(w.weight(), 500);
+    }
+    let mut w = World::resting(policy());
+    w.verb(Verb::Abort, "checkout-a");
+    assert!(w.tick().persist);
+    assert!(!w.after(1).persist);
+    assert_eq!(
+        (w.state.state, w.kinds()),
+        (State::Idle, vec![Kind::VerbIgnored])
+    );
+}
+
+#[test]
+fn row_39_an_absurdly_long_value_is_cut() {
+    let mut w = World::stepping(policy());
+    w.verb(Verb::Abort, &"x".repeat(250_000));
+    w.after(1);
+    assert!(w.state.verbs[0].value.len() <= 128);
+    w.run(10);
+    assert_eq!(w.kinds().len(), 1);
+}
