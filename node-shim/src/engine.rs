@@ -143,6 +143,11 @@ impl Engine {
         self.inner.ticker.age()
     }
 
+    /// Epochs that came over a second late.
+    pub fn epoch_stalls(&self) -> u64 {
+        self.inner.ticker.stalls()
+    }
+
     /// Changes whenever native code of one engine cannot run in another.
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.inner.engine)

@@ -25,6 +25,7 @@ mod exchange;
 pub mod guest_log;
 pub mod load;
 pub mod node_api;
+pub mod metrics;
 pub mod node_counters;
 mod observer;
 pub mod plane;

@@ -181,6 +181,10 @@ impl DataPlane {
         self.plane.ready.store(ready, Ordering::Relaxed);
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.plane.engine
+    }
+
     pub fn counters(&self) -> &Arc<Counters> {
         &self.plane.counters
     }

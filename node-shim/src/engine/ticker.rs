@@ -18,7 +18,11 @@ struct Shared {
     started: Instant,
     /// Microseconds after `started`.
     last: AtomicU64,
+    stalls: AtomicU64,
 }
+
+/// An epoch this late is a stall.
+const STALL: Duration = Duration::from_secs(1);
 
 impl Ticker {
     pub(super) fn start(engine: EngineWeak, tick: Duration) -> std::io::Result<Self> {
@@ -26,6 +30,7 @@ impl Ticker {
             stop: AtomicBool::new(false),
             started: Instant::now(),
             last: AtomicU64::new(0),
+            stalls: AtomicU64::new(0),
         });
         let thread = std::thread::Builder::new().name("epoch".into()).spawn({
             let shared = shared.clone();
@@ -40,6 +45,12 @@ impl Ticker {
     pub(super) fn age(&self) -> Duration {
         let last = Duration::from_micros(self.shared.last.load(Ordering::Relaxed));
         self.shared.started.elapsed().saturating_sub(last)
+    }
+}
+
+impl Ticker {
+    pub(super) fn stalls(&self) -> u64 {
+        self.shared.stalls.load(Ordering::Relaxed)
     }
 }
 
@@ -62,6 +73,9 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
         };
         engine.increment_epoch();
         let now = u64::try_from(shared.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        shared.last.store(now, Ordering::Relaxed);
+        let before = shared.last.swap(now, Ordering::Relaxed);
+        if Duration::from_micros(now.saturating_sub(before)) > STALL {
+            shared.stalls.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
