@@ -104,13 +104,15 @@ const SEND_PART: &str = "
     (local.set $s (call $open (local.get $b)))
     (drop (call $write (local.get $s) (i32.const 4096) (i32.const 4)))";
 
-/// Sets an answer and traps at once, before anybody could look.
-pub(crate) static TRAP_AFTER_SET: Guest = LazyLock::new(|| {
-    guest(
-        "",
-        "(local.set $r (call $make (i32.const 200))) (call $set (local.get $out) (local.get $r)) unreachable",
-    )
-});
+/// Sets an answer, leaves its body open and traps at once.
+pub(crate) static TRAP_AFTER_SET: Guest =
+    LazyLock::new(|| guest("", &format!("{OPEN_ANSWER} unreachable")));
+
+/// Sets an answer whose body is still to come.
+const OPEN_ANSWER: &str = "
+    (local.set $r (call $make (i32.const 200)))
+    (local.set $b (call $body (local.get $r)))
+    (call $set (local.get $out) (local.get $r))";
 
 /// Grows memory until refused, then answers.
 pub(crate) static GROW: Guest = LazyLock::new(|| {
@@ -140,13 +142,8 @@ pub(crate) static DROP_OUT: Guest =
     LazyLock::new(|| guest("", "(call $outparam-drop (local.get $out))"));
 
 /// Sets the answer twice.
-pub(crate) static TWICE: Guest = LazyLock::new(|| {
-    guest(
-        "",
-        "(local.set $r (call $make (i32.const 200))) (call $set (local.get $out) (local.get $r))
-         (local.set $r (call $make (i32.const 200))) (call $set (local.get $out) (local.get $r))",
-    )
-});
+pub(crate) static TWICE: Guest =
+    LazyLock::new(|| guest("", &format!("{OPEN_ANSWER} {OPEN_ANSWER}")));
 
 /// Returns while its body is still open.
 pub(crate) static UNFINISHED: Guest =

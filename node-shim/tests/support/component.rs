@@ -62,10 +62,10 @@ pub(crate) fn from_module(wat: &str) -> Vec<u8> {
 }
 
 /// A guest whose handler is `body`, WAT instructions over the locals `$req` and `$out` and the
-/// helpers of `PRELUDE`; `items` are more items of its module.
+/// helpers of `PRELUDE`; `items` are more items of its module, imports first.
 pub(crate) fn guest(items: &str, body: &str) -> Vec<u8> {
     from_module(&format!(
-        "(module {IMPORTS} {PRELUDE} {items}
+        "(module {IMPORTS} {items} {PRELUDE}
            (func (export \"wasi:http/incoming-handler@0.2.12#handle\") (param $req i32) (param $out i32)
              (local $r i32) (local $b i32) (local $s i32) (local $i i32) (local $n i32)
              {body}))"

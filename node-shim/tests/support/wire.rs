@@ -215,3 +215,16 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
         format!("GET {path} HTTP/1.1\r\nhost: h.example\r\n\r\n"),
     )
 }
+
+impl Wire {
+    /// A second handle of the same connection, to write while the first one reads.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            stream: self.stream.try_clone().unwrap(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Ends a chain of sends.
+    pub(crate) fn is_sent(&mut self) {}
+}
