@@ -1,1 +1,411 @@
-//! soon
+//! What comes in: every row of the gate, limits of connections and bodies, forged fields.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use node_shim_core::table::Route;
+
+use crate::guests;
+use crate::support::h2;
+use crate::support::node::{Node, Setup};
+use crate::support::wire::{Reply, Wire, get, once};
+
+fn told(node: &Node, request: &str) -> (u16, String, bool) {
+    let mut wire = Wire::connect(node.address());
+    let reply = wire.send(request).read().expect("an answer");
+    let closes = reply.header("connection") == Some("close");
+    (
+        reply.status,
+        reply.header("selvage-error").unwrap_or("").to_owned(),
+        closes,
+    )
+}
+
+#[test]
+fn hh_1_every_row_of_the_gate() {
+    let node = Node::serve(&guests::ANSWER);
+    let long = "a".repeat(9 << 10);
+    let rows: &[(&str, (u16, &str, bool))] = &[
+        ("GET / HTTP/1.1\r\n\r\n", (400, "bad_host", true)),
+        ("GET / HTTP/1.1\r\nhost:\r\n\r\n", (400, "bad_host", true)),
+        (
+            "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: u@a\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: a,b\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: a/b\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: a:65536\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: \u{fc}\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "GET a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_host", true),
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            (400, "bad_framing", true),
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            (400, "bad_framing", true),
+        ),
+        (
+            "TRACE / HTTP/1.1\r\nhost: a\r\n\r\n",
+            (405, "method", false),
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
+            (405, "method", false),
+        ),
+        ("BREW / HTTP/1.1\r\nhost: a\r\n\r\n", (501, "method", false)),
+        (
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            (501, "upgrade", false),
+        ),
+        (
+            &format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"),
+            (414, "target_too_long", false),
+        ),
+        (
+            "GET /a/../b HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_path", false),
+        ),
+        (
+            "GET /%2e/b HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_path", false),
+        ),
+        (
+            "GET /%zz HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_path", false),
+        ),
+        (
+            "GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_path", false),
+        ),
+        (
+            "GET /\u{fc} HTTP/1.1\r\nhost: a\r\n\r\n",
+            (400, "bad_path", false),
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n",
+            (417, "expect", true),
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n",
+            (413, "body_too_large", true),
+        ),
+    ];
+    for (request, (status, error, closes)) in rows {
+        let got = told(&node, request);
+        assert_eq!(got, (*status, (*error).to_owned(), *closes), "{request:?}");
+    }
+    // all of them but the length were refused before there was a function
+    assert_eq!(node.outcomes(1), ["client 4xx 1"]);
+}
+
+#[test]
+fn hh_1_what_the_parser_refuses_ends_the_connection() {
+    let node = Node::serve(&guests::ANSWER);
+    let many = "x: y\r\n".repeat(101);
+    let large = format!("x: {}\r\n", "y".repeat(40 << 10));
+    let rows: &[(&str, u16)] = &[
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +1\r\n\r\nx",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1, 1\r\n\r\nx",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
+            400,
+        ),
+        (
+            "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n",
+            400,
+        ),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\n folded\r\n\r\n", 400),
+        (&format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431),
+        (&format!("GET / HTTP/1.1\r\nhost: a\r\n{large}\r\n"), 431),
+    ];
+    for (request, status) in rows {
+        let mut wire = Wire::connect(node.address());
+        let reply = wire.send(request).read().expect("an answer");
+        assert_eq!(reply.status, *status, "{request:?}");
+        assert!(wire.is_closed(), "{request:?}");
+    }
+}
+
+#[test]
+fn hh_1_a_length_beside_chunks_is_dropped_and_the_connection_closed() {
+    let node = Node::serve(&guests::ECHO);
+    let mut wire = Wire::connect(node.address());
+    let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    wire.send(format!(
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n{smuggled}"
+    ));
+    let reply = wire.read().unwrap();
+    assert_eq!((reply.status, reply.text().as_str()), (200, "abc"));
+    assert!(wire.is_closed());
+    assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
+}
+
+#[test]
+fn hh_1_malformed_chunks_never_become_a_whole_body() {
+    let chunks = [
+        "zz\r\nabc\r\n",
+        "-1\r\nabc\r\n",
+        "ffffffffffffffffff\r\n",
+        "3\r\nabcdef\r\n0\r\n\r\n",
+    ];
+    for chunk in chunks {
+        let node = Node::serve(&guests::SINK);
+        let request =
+            format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+        let reply = Wire::connect(node.address()).send(request).read();
+        assert!(reply.is_none_or(|r| r.status != 200), "{chunk:?}");
+        assert!(node.outcomes(1)[0].starts_with("client "), "{chunk:?}");
+        node.is_quiet();
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let node = Node::serve(&guests::MIRROR);
+    let mut wire = Wire::connect(node.address());
+    for path in ["/1", "/2", "/3"] {
+        wire.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
+    }
+    for path in ["/1", "/2", "/3"] {
+        assert!(wire.read().unwrap().text().starts_with(path));
+    }
+}
+
+#[test]
+fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
+    let route = Route {
+        hosts: vec!["h.example".into()],
+        paths: vec![node_shim_core::table::PathMatch::Prefix("/only".into())],
+        ..Route::default()
+    };
+    let node = Setup {
+        routes: vec![route],
+        ..Setup::default()
+    }
+    .start(&guests::ANSWER);
+    let strip = |reply: Reply| {
+        let headers: Vec<_> = reply
+            .headers
+            .into_iter()
+            .filter(|(name, _)| name != "date")
+            .collect();
+        (reply.status, headers, reply.body)
+    };
+    let unknown_host = strip(once(
+        node.address(),
+        "GET /only HTTP/1.1\r\nhost: other.example\r\n\r\n",
+    ));
+    let unmatched_path = strip(get(node.address(), "/else"));
+    let address = strip(once(
+        node.address(),
+        "GET /only HTTP/1.1\r\nhost: 10.0.0.1\r\n\r\n",
+    ));
+    assert_eq!(get(node.address(), "/only").status, 200);
+    node.publish(Vec::new());
+    let deleted = strip(get(node.address(), "/only"));
+    assert_eq!(deleted.0, 404);
+    assert!(
+        deleted
+            .1
+            .contains(&("selvage-error".into(), "no_route".into()))
+    );
+    for other in [unknown_host, unmatched_path, address] {
+        assert_eq!(other, deleted);
+    }
+}
+
+#[test]
+fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
+    let node = Setup::connections(|c| {
+        c.head = Duration::from_millis(200);
+        c.idle = Duration::from_millis(600);
+    })
+    .start(&guests::ANSWER);
+    let mut slow = Wire::connect(node.address());
+    slow.send("GET / HTT");
+    assert!(slow.is_closed());
+    let mut silent = Wire::connect(node.address());
+    assert!(silent.is_closed());
+    let mut idle = Wire::connect(node.address());
+    idle.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(idle.read().unwrap().status, 200);
+    assert!(idle.is_closed());
+    let mut second = Wire::connect(node.address());
+    second.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(second.read().unwrap().status, 200);
+    second.send("GET / HTT");
+    assert!(second.is_closed());
+}
+
+#[test]
+fn hh_4_a_slow_body_is_the_clients_fault() {
+    let node = Setup::limits(|l| l.idle = Duration::from_millis(200)).start(&guests::SINK);
+    let mut wire = Wire::connect(node.address());
+    wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc");
+    assert_eq!(wire.read().unwrap().told(), (408, "body_slow"));
+    assert!(wire.is_closed());
+    assert_eq!(node.outcomes(1), ["client 4xx 1"]);
+    assert_eq!(node.failures(), ["body_slow 1"]);
+    node.is_quiet();
+}
+
+#[test]
+fn hh_4_a_slow_reader_is_closed() {
+    let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
+    setup.limits.cpu = Duration::from_secs(60);
+    let node = setup.start(&guests::ENDLESS);
+    let mut wire = Wire::connect(node.address());
+    wire.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    // nothing is read until the request has been counted
+    assert_eq!(node.outcomes(1), ["client 2xx 1"]);
+    assert!(!wire.read().unwrap().whole);
+    node.is_quiet();
+}
+
+#[test]
+fn hh_6_upgrades_and_tunnels_are_not_carried() {
+    let node = Node::serve(&guests::MIRROR);
+    let connect = told(&node, "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n");
+    assert_eq!((connect.0, connect.1.as_str()), (405, "method"));
+    let upgrade = once(
+        node.address(),
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n",
+    );
+    assert_eq!(upgrade.status, 200);
+    assert!(!upgrade.text().contains("upgrade") && !upgrade.text().contains("http2-settings"));
+    let named = Route {
+        hosts: vec!["*".into()],
+        methods: vec!["BREW".into()],
+        ..Route::default()
+    };
+    let node = Setup {
+        routes: vec![named],
+        ..Setup::default()
+    }
+    .start(&guests::ANSWER);
+    assert_eq!(told(&node, "BREW / HTTP/1.1\r\nhost: a\r\n\r\n").0, 200);
+}
+
+#[test]
+fn hh_8_forged_fields_are_removed_unless_a_trusted_peer_sent_them() {
+    let request = "GET /a?b=c HTTP/1.1\r\nhost: h.example:81\r\nx-forwarded-for: 9.9.9.9\r\nx_forwarded_proto: https\r\nforwarded: for=1\r\ntraceparent: 00-1\r\nselvage-override: r9\r\nx-selvage-shadow: 1\r\nx-kept: yes\r\n\r\n";
+    let node = Node::serve(&guests::MIRROR);
+    let text = once(node.address(), request).text();
+    let mut lines: Vec<_> = text.lines().collect();
+    assert_eq!(&lines[..2], ["/a?b=c", "h.example:81"]);
+    lines.drain(..2);
+    lines.retain(|line| !line.starts_with("x-request-id: "));
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "x-forwarded-for: 127.0.0.1",
+            "x-forwarded-host: h.example:81",
+            "x-forwarded-proto: http",
+            "x-kept: yes"
+        ]
+    );
+    let mut setup = Setup::default();
+    setup.options.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let node = setup.start(&guests::MIRROR);
+    let text = once(node.address(), request).text();
+    assert!(
+        text.contains("x-forwarded-for: 9.9.9.9, 127.0.0.1\n"),
+        "{text}"
+    );
+    assert!(text.contains("traceparent: 00-1\n"), "{text}");
+}
+
+#[test]
+fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
+    let setup = Setup::limits(|l| l.request_body = 10_000);
+    let node = setup.clone().start(&guests::SINK);
+    let mut wire = Wire::connect(node.address());
+    wire.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(4096));
+    for _ in 0..4 {
+        wire.send(&chunk);
+    }
+    assert_eq!(wire.read().unwrap().told(), (413, "body_too_large"));
+    assert!(wire.is_closed());
+    assert_eq!(node.outcomes(1), ["client 4xx 1"]);
+    assert_eq!(node.failures(), ["body_too_large 1"]);
+
+    let node = setup.start(&guests::SINK);
+    let mut wire = Wire::connect(node.address());
+    wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nonly this")
+        .shutdown_write();
+    assert!(wire.read().is_none_or(|reply| reply.status != 200));
+    assert!(node.outcomes(1)[0].starts_with("client "));
+    node.is_quiet();
+}
+
+#[tokio::test]
+async fn hh_9_a_body_over_the_limit_is_refused_on_http_2() {
+    let node = Setup::limits(|l| l.request_body = 10).start(&guests::SINK);
+    let body = Full::new(Bytes::from(vec![b'x'; 100]));
+    let request = Request::post("http://h.example/").body(body).unwrap();
+    let response = h2::connect(node.address())
+        .await
+        .send_request(request)
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 413);
+    assert_eq!(node.outcomes(1), ["client 4xx 1"]);
+}
+
+#[test]
+fn the_body_is_asked_for_when_the_guest_reads_it() {
+    let expecting =
+        "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+    let node = Node::serve(&guests::SINK);
+    let mut wire = Wire::connect(node.address());
+    wire.send(expecting);
+    assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 100 Continue"));
+    wire.send("abc");
+    wire.line();
+    assert_eq!(wire.read().unwrap().status, 200);
+
+    // a guest that answers without reading is heard alone, and the body is not waited for
+    let node = Node::serve(&guests::ANSWER);
+    let mut wire = Wire::connect(node.address());
+    wire.send(expecting);
+    assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 200 OK"));
+}

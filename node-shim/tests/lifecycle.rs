@@ -1,1 +1,231 @@
-//! soon
+//! Permits, revisions, clients that leave, and the end of a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_shim::counters::Counters;
+use node_shim::table::Slot;
+use node_shim_core::outcome::Reason;
+use node_shim_core::table::{FunctionEntry, RevisionName, Share};
+
+use crate::guests;
+use crate::support::node::{Node, Setup, eventually, served};
+use crate::support::wire::{Wire, get};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[test]
+fn hg_19_clients_that_leave_cancel_their_guests() {
+    let node = Node::serve(&guests::SLEEP);
+    for _ in 0..50 {
+        let mut wire = Wire::connect(node.address());
+        wire.send(GET);
+        drop(wire);
+    }
+    // half of them with a body that never comes
+    for _ in 0..50 {
+        let mut wire = Wire::connect(node.address());
+        wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nabcde");
+        eventually("the guest runs", || node.plane.free_slots() < node.slots());
+        drop(wire);
+        node.is_quiet();
+    }
+    node.is_quiet();
+    let outcomes = node.outcomes(50);
+    assert!(
+        outcomes.iter().all(|o| o.starts_with("client none ")),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn hg_19_a_client_that_leaves_in_the_body_cancels_its_guest() {
+    let node = Node::serve(&guests::SLEEP_IN_BODY);
+    let mut wire = Wire::connect(node.address());
+    wire.send(GET);
+    assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 200 OK"));
+    drop(wire);
+    assert_eq!(node.outcomes(1), ["client 2xx 1"]);
+    node.is_quiet();
+}
+
+#[test]
+fn a_full_function_queues_then_refuses() {
+    let node = Setup::limits(|l| {
+        l.concurrency = 1;
+        l.queue_length = 1;
+        l.queue_timeout = Duration::from_millis(300);
+        l.timeout = Duration::from_secs(20);
+    })
+    .start(&guests::SLEEP);
+    let mut running = Wire::connect(node.address());
+    running.send(GET);
+    eventually("the first runs", || node.plane.free_slots() < node.slots());
+    let mut waiting = Wire::connect(node.address());
+    waiting.send(GET);
+    let shown = node.plane.counters().shown();
+    let mut refused = get(node.address(), "/");
+    if refused.header("retry-after").is_none() {
+        refused = get(node.address(), "/");
+    }
+    assert_eq!(refused.told(), (503, "overloaded"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(waiting.read().unwrap().told(), (503, "overloaded"));
+    drop(running);
+    node.outcomes(3);
+    let saturated: u64 = shown
+        .iter()
+        .map(|c| c.snapshot().populations[0].saturated)
+        .sum();
+    assert_eq!(saturated, 2);
+    node.is_quiet();
+}
+
+fn share(stable: &str, candidate: &str, weight: u32) -> Share {
+    Share {
+        stable: RevisionName::new(stable),
+        candidate: RevisionName::new(candidate),
+        weight,
+        ..Share::default()
+    }
+}
+
+#[test]
+fn shares_decide_who_answers_and_an_unloadable_candidate_falls_back() {
+    let setup = Setup::default();
+    let counters = Counters::new();
+    let good = setup.revision("good", &guests::ANSWER, &counters);
+    let bad = setup.revision("bad", &guests::TRAP, &counters);
+    let node = setup.start_empty(counters);
+    let publish = |share: Share, candidate: Slot| {
+        let mut entry = served(&good, setup.routes.clone());
+        entry.entry = Arc::new(FunctionEntry {
+            share,
+            ..(*entry.entry).clone()
+        });
+        entry.candidate = candidate;
+        node.publish(vec![entry]);
+    };
+    let all = |status: u16| (0..20).all(|_| get(node.address(), "/").status == status);
+    publish(share("good", "bad", 0), Slot::Ready(bad.clone()));
+    assert!(all(200));
+    publish(share("good", "bad", 10_000), Slot::Ready(bad.clone()));
+    assert!(all(500));
+    publish(
+        share("good", "bad", 10_000),
+        Slot::Failed(Reason::Unloadable),
+    );
+    assert!(all(200));
+    assert_eq!(node.plane.node_counters().fallbacks(), 20);
+    publish(share("good", "bad", 5_000), Slot::Ready(bad));
+    let traps = (0..200)
+        .filter(|_| get(node.address(), "/").status == 500)
+        .count();
+    // binomial of 200 and one half: outside with a probability under 1e-9
+    assert!((56..=144).contains(&traps), "{traps}");
+}
+
+#[test]
+fn a_request_waits_for_code_on_its_way_and_counts_as_cold() {
+    let setup = Setup::default();
+    let counters = Counters::new();
+    let revision = setup.revision("r1", &guests::ANSWER, &counters);
+    let node = setup.start_empty(counters);
+    let mut loading = served(&revision, setup.routes.clone());
+    loading.stable = Slot::Loading;
+    node.publish(vec![loading]);
+    let mut wire = Wire::connect(node.address());
+    wire.send(GET);
+    eventually("it waits", || node.plane.connections() == 1);
+    node.publish(vec![served(&revision, setup.routes.clone())]);
+    assert_eq!(wire.read().unwrap().status, 200);
+    node.outcomes(1);
+    let mut failed = served(&revision, setup.routes.clone());
+    failed.stable = Slot::Failed(Reason::SecretsUnavailable);
+    node.publish(vec![failed]);
+    assert_eq!(
+        get(node.address(), "/").told(),
+        (503, "secrets_unavailable")
+    );
+}
+
+#[test]
+fn a_suspended_function_says_so() {
+    let setup = Setup::default();
+    let counters = Counters::new();
+    let revision = setup.revision("r1", &guests::ANSWER, &counters);
+    let node = setup.start_empty(counters);
+    let mut entry = served(&revision, setup.routes.clone());
+    entry.entry = Arc::new(FunctionEntry {
+        suspended: true,
+        ..(*entry.entry).clone()
+    });
+    node.publish(vec![entry]);
+    assert_eq!(get(node.address(), "/").told(), (503, "suspended"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_finishes_what_runs_and_then_ends() {
+    let node = Arc::new(Node::serve(&guests::SLEEP_IN_BODY));
+    let mut idle = Wire::connect(node.address());
+    idle.send("GET /.well-known/selvage/ready HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(idle.read().unwrap().status, 200);
+    let mut running = Wire::connect(node.address());
+    running.send(GET);
+    assert_eq!(running.line().as_deref(), Some("HTTP/1.1 200 OK"));
+    let draining = node.clone();
+    let drain = tokio::spawn(async move {
+        let short = Duration::from_millis(300);
+        draining.plane.drain(short, short).await;
+    });
+    // still accepting, no longer ready, and connections are told to close
+    let told = tokio::task::spawn_blocking(move || {
+        let ready = idle
+            .send("GET /.well-known/selvage/ready HTTP/1.1\r\nhost: a\r\n\r\n")
+            .read()
+            .unwrap();
+        (
+            ready.status,
+            ready.header("connection").map(str::to_owned),
+            idle.is_closed(),
+        )
+    });
+    let (status, connection, closed) = told.await.unwrap();
+    assert!(status == 503 || status == 200);
+    assert!(connection.as_deref() == Some("close") || status == 200);
+    assert!(closed);
+    drain.await.unwrap();
+    assert!(
+        !tokio::task::spawn_blocking(move || running.read_to_end())
+            .await
+            .is_err()
+    );
+    assert!(std::net::TcpStream::connect(node.address()).is_err());
+}
+
+#[test]
+fn series_of_a_loaded_revision_exist_at_zero() {
+    let node = Node::serve(&guests::ANSWER);
+    let mut page = String::new();
+    let identity = node_shim::metrics::Identity {
+        node_name: "n1".into(),
+        started_ms: 1_234,
+    };
+    node_shim::metrics::write(&mut page, &identity, &node.plane);
+    let labels = "function_namespace=\"ns\",function=\"f\",revision=\"r1\"";
+    for line in [
+        format!(
+            "selvage_requests_total{{{labels},outcome=\"trap\",code=\"5xx\",start=\"warm\",population=\"live\"}} 0"
+        ),
+        format!("selvage_saturated_total{{{labels},population=\"live\"}} 0"),
+        format!(
+            "selvage_response_head_seconds_bucket{{{labels},population=\"live\",le=\"0.0015\"}} 0"
+        ),
+        format!("selvage_request_duration_seconds_count{{{labels},population=\"live\"}} 0"),
+        "process_start_time_seconds 1.234".to_owned(),
+        "selvage_node_info{node_name=\"n1\"} 1".to_owned(),
+        "selvage_gate_rejections_total{reason=\"method\"} 0".to_owned(),
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line}\nin\n{page}");
+    }
+}

@@ -178,9 +178,13 @@ impl Node {
             .collect()
     }
 
+    pub(crate) fn slots(&self) -> usize {
+        self.plane.node_counters().slots() as usize
+    }
+
     /// Everything a request holds is given back.
     pub(crate) fn is_quiet(&self) {
-        let all = self.plane.node_counters().slots() as usize;
+        let all = self.slots();
         eventually("slots come back", || self.plane.free_slots() == all);
     }
 
