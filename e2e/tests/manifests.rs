@@ -257,6 +257,7 @@ async fn the_api_server_judges_manifests() -> Result<()> {
 
     immutable_specs_never_change(&client).await?;
     scale_changes_replicas(&cluster).await?;
+    a_whole_status_comes_back(&cluster).await?;
     explain_reads_like_a_manual(&cluster).await
 }
 
@@ -306,6 +307,67 @@ async fn scale_changes_replicas(cluster: &Cluster) -> Result<()> {
     kubectl(cluster, &["scale", "edgefunction", "f", "--replicas=3"])?;
     let scaled = functions.get("f").await?.data["spec"].clone();
     ensure!(scaled["placement"] == json!({ "replicas": 3 }), "{scaled}");
+    Ok(())
+}
+
+/// The API server keeps every field that the types can write, and the columns show the middle of a rollout.
+async fn a_whole_status_comes_back(cluster: &Cluster) -> Result<()> {
+    let text = fs::read_to_string(manifests().join("status.yaml"))?;
+    let written: crds::EdgeFunctionStatus = serde_yaml::from_str(&text)?;
+    let object: Value = serde_yaml::from_str(&text)?;
+    ensure!(
+        serde_json::to_value(&written)? == object,
+        "the types lose a field of status.yaml"
+    );
+
+    let functions: Api<crds::EdgeFunction> = Api::default_namespaced(cluster.client());
+    let patch = json!({ "status": written });
+    functions
+        .patch_status("f", &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    let read = functions.get("f").await?.status.context("a status")?;
+    ensure!(
+        read == written,
+        "the API server lost a field: {}",
+        serde_json::to_string(&read)?
+    );
+
+    let table = kubectl(cluster, &["get", "ef", "f", "-o", "wide"])?;
+    let words: Vec<_> = table
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>())
+        .collect();
+    ensure!(
+        words[0]
+            == [
+                "NAME",
+                "READY",
+                "PHASE",
+                "STABLE",
+                "CANDIDATE",
+                "WEIGHT",
+                "NODES",
+                "AGE",
+                "URL",
+                "DIGEST",
+                "MESSAGE"
+            ],
+        "{table}"
+    );
+    let row = [
+        "f",
+        "False",
+        "Progressing",
+        "checkout-51ab90c3de",
+        "checkout-7d4c9e21ab",
+        "5%",
+        "2/3",
+    ];
+    ensure!(words[1][..7] == row, "{table}");
+    ensure!(
+        table.contains("http://shop.example/checkout") && table.contains("812 requests"),
+        "{table}"
+    );
     Ok(())
 }
 
