@@ -14,8 +14,9 @@ use crate::analysis::{
     Metric, Slo,
 };
 use crate::rollout::{
-    AnalysisPolicy, ArmSums, Decisive, Figures, LatencyMeasure, Look, Measured, MetricFigures,
-    PassFigures, Power, Rollout, RolloutState, State, Tolerance, UnmeasuredKind, Verdict,
+    AnalysisPolicy, ArmSums, Decisive, Figures, HoldReason, LatencyMeasure, Look, Measured,
+    MetricFigures, PassFigures, Power, Rollout, RolloutState, State, Tolerance, UnmeasuredKind,
+    Verdict,
 };
 use crate::samples::Snapshot;
 
@@ -65,6 +66,11 @@ impl Judge {
             stable,
             exposed: sampled.exposed,
             settled: rollout.acked_at.is_some_and(|acked| sampled.now > acked),
+            pass_frozen: rollout
+                .flags
+                .hold
+                .as_ref()
+                .is_some_and(|hold| hold.reason == HoldReason::SharedFailure),
             snapshots: sampled.snapshots,
         });
         let measured = if result.usable {

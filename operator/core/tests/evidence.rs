@@ -102,6 +102,7 @@ fn look(analysis: &mut Analysis, truth: &Truth, now: Timestamp, snapshots: &[Sna
         stable: STABLE,
         exposed: &exposed,
         settled: true,
+        pass_frozen: false,
         snapshots,
     });
 }

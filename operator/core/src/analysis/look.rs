@@ -16,8 +16,9 @@ use super::{Analysis, STEP_LOOKS, WHOLE};
 const REQUESTS_FOR_BOUNDS: u64 = 500;
 /// Share of stable's requests that fresh nodes must have for a raise.
 const COVERAGE_MIN: f64 = 0.8;
-/// How long stable must keep a promise until a shared failure is over.
-const SHARED_OVER: SignedDuration = SignedDuration::from_mins(5);
+/// Stable keeps a promise again when it does in the mean over this long. How long it must go on doing so before
+/// anything rises again is not decided here.
+const SHARED_OVER: SignedDuration = SignedDuration::from_mins(1);
 /// Deviation of the split from the share, in standard deviations and relative, that only a bug of ours explains.
 const SHARE_SIGMAS: f64 = 6.0;
 const SHARE_OFF: f64 = 0.2;
@@ -35,6 +36,8 @@ pub struct LookInput<'a> {
     pub exposed: &'a BTreeSet<String>,
     /// Whether they have acknowledged the present share before this look.
     pub settled: bool,
+    /// Whether the pass side stands still, beyond a shared failure that this analysis sees itself.
+    pub pass_frozen: bool,
     /// Everything read since the last look, by whichever way.
     pub snapshots: &'a [Snapshot],
 }
@@ -126,7 +129,7 @@ impl Analysis {
             brake.look(&[errors.pooled()]);
         }
         self.follow_shared_failure(input.now);
-        if self.shared_since.is_none() {
+        if self.shared_since.is_none() && !input.pass_frozen {
             for pass in &mut self.pass {
                 pass.process.look(&[of(pass.event)]);
             }
