@@ -93,7 +93,12 @@ impl Reporter {
             .sent
             .as_ref()
             .is_some_and(|sent| sent.outlook == *outlook);
-        if frame.is_none() && unchanged {
+        // a node that says nothing for 10 s counts as absent, however healthy its stream
+        let silent = self
+            .sent
+            .as_ref()
+            .is_some_and(|sent| now.duration_since(sent.at) >= self.interval);
+        if frame.is_none() && unchanged && !silent {
             return None;
         }
         let (revisions, complete) = self.revisions(outlook);
@@ -369,6 +374,23 @@ mod tests {
             "a revision that went needs the whole list"
         );
         assert_eq!(third.revisions.len(), 1);
+    }
+
+    #[test]
+    fn a_node_with_nothing_to_say_says_so_every_interval() {
+        let mut stream = Stream::new();
+        let outlook = Outlook::default();
+        let report = |stream: &mut Stream, seconds| {
+            let now = (stream.start + Duration::from_secs(seconds), 0);
+            let sequence = &mut stream.sequence;
+            stream.reporter.next(&outlook, Vec::new(), sequence, now)
+        };
+        assert!(report(&mut stream, 0).is_some());
+        assert_eq!(report(&mut stream, 4), None);
+        let idle = report(&mut stream, 5).unwrap();
+        assert!(idle.counters.is_none() && !idle.revisions_complete);
+        assert_eq!(report(&mut stream, 9), None);
+        assert!(report(&mut stream, 10).is_some());
     }
 
     #[test]
