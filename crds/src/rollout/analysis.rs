@@ -65,9 +65,9 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
 
-    /// Answers 4xx.
+    /// Answers 4xx. They can roll a candidate back; no step waits for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_errors: Option<Tolerance>,
+    pub client_errors: Option<ClientErrors>,
 
     /// Absolute targets. Off unless written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,7 @@ pub struct Analysis {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tolerance {
-    /// Share of all requests. Default 0.5% for errors, 5% for clientErrors. 0% to 100%.
+    /// Share of all requests. Default 0.5%, 0% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<0, 10_000>")]
     pub max_increase: Option<String>,
@@ -110,6 +110,16 @@ pub struct Tolerance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
+}
+
+/// The candidate's rate of answers 4xx may be up to stable's plus maxIncrease.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientErrors {
+    /// Share of all requests. Default 5%, 0% to 100%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::share::<0, 10_000>")]
+    pub max_increase: Option<String>,
 }
 
 words! {

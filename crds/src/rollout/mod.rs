@@ -10,8 +10,8 @@ mod status;
 mod strategies;
 
 pub use analysis::{
-    Analysis, AnalysisSource, Check, CheckFailures, CheckWindow, Latency, LatencyMeasure,
-    LatencySlo, OnUnknown, PrometheusQuery, QueryArgument, Reduce, Slo, Tolerance,
+    Analysis, AnalysisSource, Check, CheckFailures, CheckWindow, ClientErrors, Latency,
+    LatencyMeasure, LatencySlo, OnUnknown, PrometheusQuery, QueryArgument, Reduce, Slo, Tolerance,
 };
 pub use canary::{Advance, Bake, Canary, Ladder, OnDeadline, Step};
 pub use evidence::{

@@ -82,17 +82,6 @@ pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec
             "analysis.checks",
             "a query of your own",
         );
-        let client = analysis.client_errors.as_ref();
-        later(
-            client.is_some_and(|limits| limits.max_ratio.is_some()),
-            "analysis.clientErrors.maxRatio",
-            "a ratio of client errors",
-        );
-        later(
-            client.is_some_and(|limits| limits.pass_increase.is_some()),
-            "analysis.clientErrors.passIncrease",
-            "passing by client errors",
-        );
     }
     let revisions = body.revert.as_ref().and_then(|revert| revert.revisions);
     later(
