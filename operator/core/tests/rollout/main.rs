@@ -1,6 +1,13 @@
 //! The rollout machine from outside: one test per row of the table, whole timelines as text, random histories.
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod nature;
 mod properties;

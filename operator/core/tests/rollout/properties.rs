@@ -286,6 +286,11 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             "raised where nobody listens"
         );
         assert!(before.state.is_live(), "a raise follows written state");
+        let hold = r.flags.hold.as_ref().map(|h| h.reason);
+        let held = hold.is_some_and(|h| h != HoldReason::DeadlineExceeded);
+        let over =
+            kinds.contains(&TransitionKind::Resumed) || kinds.contains(&TransitionKind::Unpaused);
+        assert!(!held || over || by_verb, "raised under {hold:?}: {kinds:?}");
         if !first && !by_verb {
             assert!(
                 r.acked_at.is_some() && r.step_looks + u32::from(measured) >= 2,

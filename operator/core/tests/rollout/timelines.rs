@@ -224,14 +224,14 @@ fn a_brake_in_the_bake() {
 }
 
 /// What happened, without the leader changes in between and without times.
-fn outcome(
-    w: &World,
-) -> (
+type Ending = (
     Vec<TransitionKind>,
     State,
     Option<Placed>,
     Vec<(Outcome, String)>,
-) {
+);
+
+fn outcome(w: &World) -> Ending {
     let told = w
         .told
         .iter()
