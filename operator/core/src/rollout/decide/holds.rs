@@ -156,15 +156,15 @@ fn text(turn: &Turn<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
 }
 
 fn no_nodes(turn: &Turn<'_>, flags: &Flags) -> Option<String> {
-    let nodes = &turn.evidence.nodes;
-    if nodes.desired == 0 {
-        return Some("no node matches the placement".into());
-    }
-    let unreached = nodes.live == 0
-        && flags
-            .unreached_since
-            .is_some_and(|t| since(t, turn.now) >= NODES_GRACE);
-    unreached.then(|| format!("none of {} nodes can be reached", nodes.desired))
+    let desired = turn.evidence.nodes.desired;
+    // a leader that has just started has not heard of any node yet
+    let since_when = flags
+        .unreached_since
+        .filter(|_| turn.evidence.nodes.live == 0)?;
+    (since(since_when, turn.now) >= NODES_GRACE).then(|| match desired {
+        0 => "no node matches the placement".into(),
+        _ => format!("none of {desired} nodes can be reached"),
+    })
 }
 
 fn load_deadline(turn: &Turn<'_>, r: &Rollout) -> Option<String> {

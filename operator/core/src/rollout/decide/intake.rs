@@ -202,10 +202,8 @@ pub(super) fn contact(turn: &mut Turn<'_>) -> bool {
     let Some(r) = &mut turn.state.rollout else {
         return false;
     };
-    if nodes.desired == 0 || nodes.live == 0 {
-        if nodes.desired > 0 && r.flags.unreached_since.is_none() {
-            r.flags.unreached_since = Some(now);
-        }
+    if nodes.live == 0 {
+        r.flags.unreached_since = r.flags.unreached_since.or(Some(now));
         return false;
     }
     let away = r

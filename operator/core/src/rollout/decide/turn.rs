@@ -217,7 +217,12 @@ impl<'a> Turn<'a> {
             times.extend(next_look(self.now, &self.state));
         }
         times.extend(super::holds::limits(r));
-        if crate::rollout::due(self.now, self.function, &self.state).look {
+        let due = crate::rollout::due(self.now, self.function, &self.state);
+        if due.traffic && self.state.state == State::Queued && self.evidence.traffic.is_none() {
+            // nobody had asked before this very decision
+            times.push(earliest);
+        }
+        if due.look {
             times.push(later(self.now, LOOK_AGAIN));
         }
         // what has passed has had its effect

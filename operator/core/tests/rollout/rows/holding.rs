@@ -286,7 +286,13 @@ fn row_35_suspend_and_no_nodes_hold_and_lose_nothing() {
     let mut w = World::stepping(policy());
     w.desired = 0;
     w.live = 0;
-    w.after(1);
+    w.run(20);
+    assert_eq!(
+        hold(&w),
+        None,
+        "a leader that has just started has not heard of any node"
+    );
+    w.run(15);
     assert_eq!(hold(&w), Some(HoldReason::NoNodes));
     assert_eq!(w.message(), "held: no node matches the placement.");
 }

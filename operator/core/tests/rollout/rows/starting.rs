@@ -266,7 +266,7 @@ fn row_09_auto_weights_wait_for_what_is_known_of_the_traffic() {
     w.tick();
     // the rollout began in this decision, so nothing had asked for the traffic yet
     assert_eq!(w.state.state, State::Queued);
-    w.tick();
+    w.run(1);
     assert_eq!((w.state.state, w.weight()), (State::Stepping, 417));
     assert_eq!(w.rollout().plan.final_weight(), Weight::new(9583));
 }
