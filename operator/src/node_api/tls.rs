@@ -1,10 +1,8 @@
 //! Certificates of the node API: made once, kept in one Secret, reloaded without a restart.
 //!
-//! How they rotate. The nodes trust every certificate in `ca.crt`, so a change of CA is two steps with
-//! time between them: first the new CA is put in front of the old one in `ca.crt` (its key replaces
-//! `ca.key`) while the serving certificate stays; a day later, when every node has read the file again,
-//! the serving certificate is issued anew. The old CA leaves `ca.crt` when it has expired. Deleting the
-//! Secret is the crude form: the leader makes another, and nodes reconnect once they have read it.
+//! How they rotate is told in [`renew`].
+
+mod renew;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +19,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
+
+pub use renew::renew;
 
 /// The name that nodes require in the serving certificate.
 pub const SERVER_NAME: &str = "selvage-node-api";
@@ -71,7 +71,27 @@ pub enum TlsError {
 /// # Errors
 /// The random source failed, or `now` is outside what certificates can express.
 pub fn make(now: Timestamp) -> Result<Material, TlsError> {
-    let ca_key = KeyPair::generate()?;
+    let (ca_crt, ca_key) = make_ca(now)?;
+    let (tls_crt, tls_key) = make_serving(&ca_crt, &ca_key, now)?;
+    let mut hash_key = Zeroizing::new(vec![0; 32]);
+    ring::default_provider()
+        .secure_random
+        .fill(&mut hash_key)
+        .map_err(|_| TlsError::NoRandomness)?;
+    Ok(Material {
+        ca_crt,
+        ca_key,
+        tls_crt,
+        tls_key,
+        hash_key,
+    })
+}
+
+/// A certificate and its key, both PEM.
+type Issued = (String, Zeroizing<String>);
+
+fn make_ca(now: Timestamp) -> Result<Issued, TlsError> {
+    let key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.distinguished_name.remove(DnType::CommonName);
     ca.distinguished_name
@@ -79,9 +99,14 @@ pub fn make(now: Timestamp) -> Result<Material, TlsError> {
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut ca, now, CA_YEARS);
-    let ca_crt = ca.self_signed(&ca_key)?.pem();
+    let certificate = ca.self_signed(&key)?.pem();
+    Ok((certificate, Zeroizing::new(key.serialize_pem())))
+}
 
-    let tls_key = KeyPair::generate()?;
+/// A serving certificate of the first CA in `ca_crt`, whose key is `ca_key`.
+fn make_serving(ca_crt: &str, ca_key: &str, now: Timestamp) -> Result<Issued, TlsError> {
+    let issuer = Issuer::from_ca_cert_pem(ca_crt, KeyPair::from_pem(ca_key)?)?;
+    let key = KeyPair::generate()?;
     let mut serving = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
     serving.distinguished_name.remove(DnType::CommonName);
     serving
@@ -91,28 +116,17 @@ pub fn make(now: Timestamp) -> Result<Material, TlsError> {
     serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     serving.use_authority_key_identifier_extension = true;
     set_validity(&mut serving, now, SERVING_YEARS);
-    let tls_crt = serving
-        .signed_by(&tls_key, &Issuer::from_params(&ca, &ca_key))?
-        .pem();
-
-    let mut hash_key = Zeroizing::new(vec![0; 32]);
-    ring::default_provider()
-        .secure_random
-        .fill(&mut hash_key)
-        .map_err(|_| TlsError::NoRandomness)?;
-    Ok(Material {
-        ca_crt,
-        ca_key: Zeroizing::new(ca_key.serialize_pem()),
-        tls_crt,
-        tls_key: Zeroizing::new(tls_key.serialize_pem()),
-        hash_key,
-    })
+    let certificate = serving.signed_by(&key, &issuer)?.pem();
+    Ok((certificate, Zeroizing::new(key.serialize_pem())))
 }
 
-/// From two days ago, because clocks differ, for `years`.
+/// Whole days that a certificate is valid before it was made, because clocks differ.
+const BACKDATED: i64 = 2;
+
+/// From two days ago for `years`.
 fn set_validity(params: &mut CertificateParams, now: Timestamp, years: i64) {
     let today = now.to_zoned(TimeZone::UTC).date();
-    let from = today.saturating_sub(2.days());
+    let from = today.saturating_sub(BACKDATED.days());
     let until = today.saturating_add(years.years());
     let day = |date: jiff::civil::Date| {
         let month = u8::try_from(date.month()).unwrap_or(1);
@@ -208,6 +222,10 @@ mod tests {
     use super::*;
 
     fn verify(ca_crt: &str, tls_crt: &str, name: &str) -> bool {
+        verify_at(ca_crt, tls_crt, name, Timestamp::now())
+    }
+
+    pub(super) fn verify_at(ca_crt: &str, tls_crt: &str, name: &str, at: Timestamp) -> bool {
         let mut roots = rustls::RootCertStore::empty();
         for ca in CertificateDer::pem_slice_iter(ca_crt.as_bytes()) {
             roots.add(ca.unwrap()).unwrap();
@@ -218,8 +236,10 @@ mod tests {
             .unwrap();
         let leaf = CertificateDer::from_pem_slice(tls_crt.as_bytes()).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
+        let since = std::time::Duration::from_secs(at.as_second().try_into().unwrap());
+        let at = UnixTime::since_unix_epoch(since);
         verifier
-            .verify_server_cert(&leaf, &[], &name, &[], UnixTime::now())
+            .verify_server_cert(&leaf, &[], &name, &[], at)
             .is_ok()
     }
 
