@@ -87,7 +87,7 @@ struct RunArgs {
         env = "SELVAGE_DEBUG_SOCKET",
         default_value = "/tmp/selvage-debug.sock"
     )]
-    debug_socket: PathBuf,
+    debug_socket: String,
     /// Registry (host:port) spoken to in plain HTTP; repeatable
     #[arg(long, env = "SELVAGE_INSECURE_REGISTRY", value_delimiter = ',')]
     insecure_registry: Vec<String>,
@@ -196,7 +196,7 @@ fn options(args: RunArgs) -> Options {
         state_dir,
         data_addr,
         admin_addr,
-        debug_socket: Some(debug_socket).filter(|path| !path.as_os_str().is_empty()),
+        debug_socket: (!debug_socket.is_empty()).then(|| PathBuf::from(debug_socket)),
         insecure_registries: insecure_registry,
         drain_propagation,
         drain_timeout,

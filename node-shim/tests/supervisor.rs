@@ -1,0 +1,19 @@
+//! A whole node against an operator and a registry that do as they are told: real wasmtime, real
+//! compile children, real files, loopback sockets. Tests carry the ids of the faults they play.
+
+#[path = "support/component.rs"]
+mod component;
+#[path = "supervisor/faults.rs"]
+mod faults;
+#[path = "supervisor/node.rs"]
+mod node;
+#[path = "supervisor/operator.rs"]
+mod operator;
+#[path = "supervisor/process.rs"]
+mod process;
+#[path = "supervisor/registry.rs"]
+mod registry;
+#[path = "supervisor/restarts.rs"]
+mod restarts;
+#[path = "supervisor/table.rs"]
+mod table;

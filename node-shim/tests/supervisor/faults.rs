@@ -1,0 +1,403 @@
+//! Registries, components and disks that are wrong.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use node_api::v1::{LoadState, Report, Source};
+
+use crate::node::{Node, ONE, Surroundings, TWO, files};
+use crate::operator::{Operator, definition, digest, function, via_operator};
+use crate::registry::{Answer, Registry, blob_path};
+
+fn failed<'a>(report: &'a Report, name: &str) -> Option<(&'a str, bool)> {
+    let of =
+        |key: &Option<node_api::v1::FunctionKey>| key.as_ref().is_some_and(|key| key.name == name);
+    let exception = report.exceptions.iter().find(|one| of(&one.function))?;
+    let state = report.revisions.iter().find(|one| of(&one.function));
+    let permanent =
+        state.is_some_and(|state| state.state() == LoadState::Failed && state.permanent);
+    Some((exception.reason.as_str(), permanent))
+}
+
+/// Starts a node with `g`, which is fine, and `f`, which is wrong; waits until both are settled.
+async fn with_bad(f: node_api::v1::Definition, registry: &Registry) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    let operator = Operator::start().await;
+    let g = definition("r1", &TWO, registry.push("good", &TWO));
+    operator
+        .snapshot(
+            7,
+            vec![function("f", 1, vec![f], 0), function("g", 1, vec![g], 0)],
+        )
+        .await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: Some(registry),
+    };
+    let node = Node::start(folder.path(), surroundings).await;
+    node.answers("g", 200, "two").await;
+    // the whole list is in the first report and whenever it shrinks; exceptions are in every one
+    let report = operator
+        .report("the failure", |report| failed(report, "f").is_some())
+        .await;
+    assert_eq!(node.get("f").await.0, 503);
+    assert_eq!(node.get("g").await, (200, "two".into()));
+    node.drain().await;
+    assert!(
+        files(folder.path(), ".draft-").is_empty(),
+        "drafts are gone"
+    );
+    report
+}
+
+/// HS-2
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_truncated_longer_and_endless_bytes_are_refused_while_they_come() {
+    type Harm = fn(&[u8]) -> Answer;
+    let harms: [(&str, Harm, &str); 5] = [
+        ("wrong", |_| Answer::Bytes(TWO.clone()), "DigestMismatch"),
+        (
+            "short",
+            |bytes| Answer::Bytes(bytes[..bytes.len() - 1].to_vec()),
+            "DigestMismatch",
+        ),
+        (
+            "cut",
+            |bytes| Answer::Cut(bytes.to_vec(), 100),
+            "PullFailed",
+        ),
+        (
+            "longer",
+            |bytes| Answer::Bytes([bytes, b"x"].concat()),
+            "DigestMismatch",
+        ),
+        (
+            "endless",
+            |bytes| Answer::Endless(bytes.to_vec()),
+            "DigestMismatch",
+        ),
+    ];
+    for (what, harm, reason) in harms {
+        let registry = Registry::start().await;
+        let source = registry.push("app", &ONE);
+        registry.set(&blob_path("app", &ONE), harm(&ONE));
+        let report = with_bad(definition("r1", &ONE, source), &registry).await;
+        assert_eq!(failed(&report, "f").unwrap().0, reason, "{what}");
+    }
+}
+
+/// HS-3
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_that_are_none_are_refused() {
+    let registry = Registry::start().await;
+    let descriptor = |bytes: &[u8]| {
+        format!(
+            r#"{{"mediaType":"application/wasm","digest":"{}","size":{}}}"#,
+            digest(bytes),
+            bytes.len()
+        )
+    };
+    let huge = format!(r#"{{"layers":[],"x":"{}"}}"#, "y".repeat(2 << 20));
+    let two = format!(
+        r#"{{"layers":[{},{}]}}"#,
+        descriptor(&ONE),
+        descriptor(&TWO)
+    );
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    for (what, manifest, reason) in [
+        ("huge", huge, "PullFailed"),
+        ("two layers", two, "NotAComponent"),
+        ("deep", deep, "NotAComponent"),
+    ] {
+        let source = registry.push_manifest("app", manifest.as_bytes());
+        let report = with_bad(definition("r1", &ONE, source), &registry).await;
+        assert_eq!(failed(&report, "f"), Some((reason, true)), "{what}");
+    }
+}
+
+/// HS-4: a redirect to an address of this network is not followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_into_the_network_are_denied() {
+    let (registry, inner) = (Registry::start().await, Registry::start().await);
+    let source = registry.push("app", &ONE);
+    inner.push("app", &ONE);
+    for target in [
+        format!("http://{}", inner.host()),
+        "https://127.0.0.1:1".into(),
+    ] {
+        let location = format!("{target}{}", blob_path("app", &ONE));
+        let moved = Answer::Status(307, vec![("location", location)]);
+        registry.set(&blob_path("app", &ONE), moved);
+        let report = with_bad(definition("r1", &ONE, source.clone()), &registry).await;
+        let exception = report
+            .exceptions
+            .iter()
+            .find(|one| one.function.as_ref().is_some_and(|key| key.name == "f"))
+            .unwrap();
+        assert!(
+            exception.message.contains("denied"),
+            "{}",
+            exception.message
+        );
+    }
+    assert!(inner.asked().is_empty());
+}
+
+/// HS-9
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (operator, registry) = (Operator::start().await, Registry::start().await);
+    let source = registry.push("app", &ONE);
+    let busy = |status| Box::new(Answer::Status(status, vec![("retry-after", "1".into())]));
+    let good = Box::new(Answer::Bytes(ONE.clone()));
+    let answers = Answer::Then(busy(429), Box::new(Answer::Then(busy(503), good)));
+    registry.set(&blob_path("app", &ONE), answers);
+    operator
+        .snapshot(
+            7,
+            vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
+        )
+        .await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: Some(&registry),
+    };
+    let node = Node::start(folder.path(), surroundings).await;
+    let report = operator
+        .report("busy", |report| failed(report, "f").is_some())
+        .await;
+    assert_eq!(failed(&report, "f"), Some(("PullFailed", false)));
+    node.answers("f", 200, "one").await;
+    let blobs = registry
+        .asked()
+        .iter()
+        .filter(|(path, _)| path.contains("/blobs/"))
+        .count();
+    assert_eq!(blobs, 3);
+    node.drain().await;
+}
+
+/// A registry that wants a login gets none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_registry_is_unauthorized() {
+    let registry = Registry::start().await;
+    let source = registry.push("app", &ONE);
+    let login = Answer::Status(401, vec![("www-authenticate", "Basic realm=\"x\"".into())]);
+    registry.set(&blob_path("app", &ONE), login);
+    let report = with_bad(definition("r1", &ONE, source), &registry).await;
+    assert_eq!(failed(&report, "f"), Some(("Unauthorized", false)));
+}
+
+/// HG-8, HG-10: what is no component, or eats compilers, is refused and remembered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_compiled_is_refused_once_for_all() {
+    let module = wat::parse_str("(module)").unwrap();
+    let bomb = wat::parse_str(format!(
+        "(component (core module {}))",
+        "(func)".repeat(100_000)
+    ));
+    let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
+    let nothing = wat::parse_str("(component)").unwrap();
+    let samples: [(&str, Vec<u8>, &str); 6] = [
+        ("core module", module, "NotAComponent"),
+        (
+            "native code",
+            b"\x7fELF\x02\x01\x01native".to_vec(),
+            "NotAComponent",
+        ),
+        ("text", b"(component)".to_vec(), "NotAComponent"),
+        ("bomb", bomb.unwrap(), "CompileLimit"),
+        ("threads", threads, "UnsupportedFeature"),
+        ("no handler", nothing, "WorldMismatch"),
+    ];
+    for (what, bytes, reason) in samples {
+        let registry = Registry::start().await;
+        let source = registry.push("app", &bytes);
+        let report = with_bad(definition("r1", &bytes, source), &registry).await;
+        assert_eq!(
+            failed(&report, "f"),
+            Some((reason, true)),
+            "{what}: {:?}",
+            report.exceptions
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_outlives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (operator, registry) = (Operator::start().await, Registry::start().await);
+    let module = wat::parse_str("(module)").unwrap();
+    let source = registry.push("app", &module);
+    operator
+        .snapshot(
+            7,
+            vec![function("f", 1, vec![definition("r1", &module, source)], 0)],
+        )
+        .await;
+    for _ in 0..2 {
+        let surroundings = Surroundings {
+            operator: Some(&operator),
+            registry: Some(&registry),
+        };
+        let node = Node::start(folder.path(), surroundings).await;
+        let report = operator
+            .report("refused", |report| failed(report, "f").is_some())
+            .await;
+        assert_eq!(failed(&report, "f"), Some(("NotAComponent", true)));
+        node.drain().await;
+    }
+    let blobs = registry
+        .asked()
+        .iter()
+        .filter(|(path, _)| path.contains("/blobs/"))
+        .count();
+    assert_eq!(blobs, 1);
+}
+
+/// An image layer with the component as its only file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packed_component_is_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (operator, registry) = (Operator::start().await, Registry::start().await);
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::fast(),
+    ));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(ONE.len() as u64);
+    archive
+        .append_data(&mut header, "app.wasm", ONE.as_slice())
+        .unwrap();
+    let packed = archive.into_inner().unwrap().finish().unwrap();
+    let kind = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let source = registry.push_as("app", &packed, kind, packed.len());
+    operator
+        .snapshot(
+            7,
+            vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
+        )
+        .await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: Some(&registry),
+    };
+    let node = Node::start(folder.path(), surroundings).await;
+    node.answers("f", 200, "one").await;
+    node.drain().await;
+}
+
+/// The operator may not know the node's placement yet: its refusal passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_the_operator_refuses_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let operator = Operator::start().await;
+    let f = definition("r1", &ONE, via_operator());
+    operator
+        .snapshot(7, vec![function("f", 1, vec![f], 0)])
+        .await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(folder.path(), surroundings).await;
+    let report = operator
+        .report("refused", |report| failed(report, "f").is_some())
+        .await;
+    assert_eq!(failed(&report, "f"), Some(("Unauthorized", false)));
+    operator.blob(&ONE);
+    node.answers("f", 200, "one").await;
+    node.drain().await;
+}
+
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    /// 16 MiB, of which next to nothing is left; `None` where mounting is not allowed.
+    fn mount(at: &'a Path) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+            .arg(at)
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then_some(Self(at))
+    }
+
+    fn fill(&self) {
+        let mut full = std::fs::File::create(self.0.join("filler")).unwrap();
+        while std::io::Write::write_all(&mut full, &[0; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+/// FN-5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_reported_and_everything_is_served_from_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(folder.path()) else {
+        println!("skipped: this test mounts a small disk and may not");
+        return;
+    };
+    disk.fill();
+    let (operator, registry) = (Operator::start().await, Registry::start().await);
+    let record =
+        |name: &str, source: Source| function(name, 1, vec![definition("r1", &ONE, source)], 0);
+    let source = registry.push("app", &ONE);
+    operator.snapshot(7, vec![record("f", source)]).await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: Some(&registry),
+    };
+    let node = Node::start(folder.path(), surroundings).await;
+    node.answers("f", 200, "one").await;
+    operator
+        .report("the disk", |report| {
+            report
+                .exceptions
+                .iter()
+                .any(|one| one.reason == "DiskFull" && one.function.is_none())
+        })
+        .await;
+    assert!(
+        node.metrics()
+            .await
+            .contains("selvage_exceptions{reason=\"DiskFull\"} 1")
+    );
+    disk.free();
+    operator
+        .report("no more trouble", |report| report.exceptions.is_empty())
+        .await;
+    node.drain().await;
+    assert!(folder.path().join("state/table").exists());
+}
+
+/// FN-5: a folder that cannot even be made.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_disk_the_node_serves() {
+    let operator = Operator::start().await;
+    operator.blob(&ONE);
+    let f = definition("r1", &ONE, via_operator());
+    operator
+        .snapshot(7, vec![function("f", 1, vec![f], 0)])
+        .await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(Path::new("/proc/selvage"), surroundings).await;
+    node.answers("f", 200, "one").await;
+    tokio::time::timeout(Duration::from_secs(30), node.drain())
+        .await
+        .unwrap();
+}

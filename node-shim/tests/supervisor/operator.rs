@@ -1,0 +1,365 @@
+//! An operator that says what a test wants and remembers what it heard.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use node_api::v1::node_api_server::{NodeApi, NodeApiServer};
+use node_api::v1::node_message::Kind as Up;
+use node_api::v1::operator_message::Kind as Down;
+use node_api::v1::{
+    Batch, BlobChunk, BlobRequest, Definition, FunctionKey, FunctionRecord, Hello, Hint,
+    NodeMessage, OperatorMessage, Pair, RelayDown, RelayUp, Report, Route, Share, ShareUpdate,
+    SnapshotPhase, Source, Welcome,
+};
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::node::PATIENCE;
+
+pub(crate) const TOKEN: &str = "a-token-of-this-node";
+pub(crate) const SERVER_NAME: &str = "selvage-node-api";
+
+type Stream = mpsc::Sender<Result<OperatorMessage, Status>>;
+
+#[derive(Default)]
+struct State {
+    /// Sent first on every stream that does not resume.
+    snapshot: Mutex<Option<Batch>>,
+    /// Says that it goes on from where the node is.
+    resume: Mutex<bool>,
+    unsupervised_ttl: Mutex<Duration>,
+    streams: Mutex<Vec<Stream>>,
+    hellos: Mutex<Vec<Hello>>,
+    reports: Mutex<VecDeque<Report>>,
+    heard: Notify,
+    blobs: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+/// Runs until dropped.
+pub(crate) struct Operator {
+    state: Arc<State>,
+    address: SocketAddr,
+    folder: tempfile::TempDir,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.server.abort();
+        self.state.streams.lock().unwrap().clear();
+    }
+}
+
+impl Operator {
+    pub(crate) async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let certificate = rcgen::generate_simple_self_signed([SERVER_NAME.to_string()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.crt"), certificate.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
+        let identity = Identity::from_pem(
+            certificate.cert.pem(),
+            certificate.signing_key.serialize_pem(),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let service = NodeApiServer::new(Service(Arc::clone(&state)));
+        let server = tokio::spawn(async move {
+            Server::builder()
+                .tls_config(ServerTlsConfig::new().identity(identity))
+                .unwrap()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .unwrap();
+        });
+        Self {
+            state,
+            address,
+            folder,
+            server,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.folder.path().join("token")
+    }
+
+    /// What nodes that connect get, and those that are connected.
+    pub(crate) async fn snapshot(&self, version: u64, functions: Vec<FunctionRecord>) {
+        let batch = Batch {
+            version,
+            snapshot: SnapshotPhase::Whole.into(),
+            functions,
+            ..Batch::default()
+        };
+        *self.state.snapshot.lock().unwrap() = Some(batch.clone());
+        self.say(Down::Batch(batch)).await;
+    }
+
+    pub(crate) fn resume(&self) {
+        *self.state.resume.lock().unwrap() = true;
+    }
+
+    pub(crate) async fn share(&self, version: u64, share: ShareUpdate) {
+        let batch = Batch {
+            version,
+            shares: vec![share],
+            ..Batch::default()
+        };
+        self.say(Down::Batch(batch)).await;
+    }
+
+    pub(crate) async fn delta(&self, version: u64, functions: Vec<FunctionRecord>) {
+        self.say(Down::Batch(Batch {
+            version,
+            functions,
+            ..Batch::default()
+        }))
+        .await;
+    }
+
+    pub(crate) async fn hint(&self, share: ShareUpdate) {
+        self.say(Down::Hint(Hint { share: Some(share) })).await;
+    }
+
+    pub(crate) fn blob(&self, bytes: &[u8]) {
+        self.state
+            .blobs
+            .lock()
+            .unwrap()
+            .insert(digest(bytes), bytes.to_vec());
+    }
+
+    async fn say(&self, kind: Down) {
+        let streams = self.state.streams.lock().unwrap().clone();
+        for stream in streams {
+            let _ = stream
+                .send(Ok(OperatorMessage {
+                    kind: Some(kind.clone()),
+                }))
+                .await;
+        }
+    }
+
+    pub(crate) fn hellos(&self) -> Vec<Hello> {
+        self.state.hellos.lock().unwrap().clone()
+    }
+
+    /// The first report, from now or before, that the test was waiting for; those before it are gone.
+    pub(crate) async fn report(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&Report) -> bool,
+    ) -> Report {
+        let mut last = None;
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let heard = self.state.heard.notified();
+                while let Some(report) = {
+                    let next = self.state.reports.lock().unwrap().pop_front();
+                    next
+                } {
+                    if wanted(&report) {
+                        return report;
+                    }
+                    last = Some(report);
+                }
+                heard.await;
+            }
+        })
+        .await;
+        found.unwrap_or_else(|_| panic!("never reported: {what}; last: {last:#?}"))
+    }
+}
+
+struct Service(Arc<State>);
+
+#[tonic::async_trait]
+impl NodeApi for Service {
+    type SyncStream = ReceiverStream<Result<OperatorMessage, Status>>;
+    type BlobStream = ReceiverStream<Result<BlobChunk, Status>>;
+    type RelayStream = ReceiverStream<Result<RelayDown, Status>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<NodeMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        authorised(request.metadata())?;
+        let mut up = request.into_inner();
+        let Some(Up::Hello(hello)) = up.message().await?.and_then(|message| message.kind) else {
+            return Err(Status::invalid_argument("no hello"));
+        };
+        let state = Arc::clone(&self.0);
+        let (down, stream) = mpsc::channel(64);
+        let resumed = *state.resume.lock().unwrap() && hello.have > 0;
+        let welcome = Welcome {
+            protocol_version: 1,
+            unsupervised_ttl: state.unsupervised_ttl.lock().unwrap().as_millis() as u64,
+            report_interval: 1000,
+            resumed,
+            ..Welcome::default()
+        };
+        let _ = down
+            .send(Ok(OperatorMessage {
+                kind: Some(Down::Welcome(welcome)),
+            }))
+            .await;
+        let first = state.snapshot.lock().unwrap().clone().filter(|_| !resumed);
+        if let Some(batch) = first {
+            let _ = down
+                .send(Ok(OperatorMessage {
+                    kind: Some(Down::Batch(batch)),
+                }))
+                .await;
+        }
+        state.hellos.lock().unwrap().push(hello);
+        state.streams.lock().unwrap().push(down);
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = up.message().await {
+                if let Some(Up::Report(report)) = message.kind {
+                    state.reports.lock().unwrap().push_back(report);
+                    state.heard.notify_waiters();
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn blob(
+        &self,
+        request: Request<BlobRequest>,
+    ) -> Result<Response<Self::BlobStream>, Status> {
+        authorised(request.metadata())?;
+        let digest = request.into_inner().digest;
+        let blob = self.0.blobs.lock().unwrap().get(&digest).cloned();
+        let blob = blob.ok_or_else(|| Status::permission_denied("not placed here"))?;
+        let (chunks, stream) = mpsc::channel(4);
+        tokio::spawn(async move {
+            for chunk in blob.chunks(256 << 10) {
+                let _ = chunks
+                    .send(Ok(BlobChunk {
+                        data: chunk.to_vec(),
+                    }))
+                    .await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn relay(
+        &self,
+        _: Request<Streaming<RelayUp>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        Err(Status::unimplemented("only replicas relay"))
+    }
+}
+
+fn authorised(metadata: &tonic::metadata::MetadataMap) -> Result<(), Status> {
+    let expected = format!("Bearer {TOKEN}");
+    let given = metadata
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    if given == Some(expected.as_str()) {
+        Ok(())
+    } else {
+        Err(Status::unauthenticated("token"))
+    }
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// A revision of a component.
+pub(crate) fn definition(revision: &str, wasm: &[u8], source: Source) -> Definition {
+    Definition {
+        revision: revision.into(),
+        digest: digest(wasm),
+        size: wasm.len() as u64,
+        source: Some(source),
+        // unoptimised hosts are slow
+        limits: Some(node_api::v1::Limits {
+            cpu: 5000,
+            ..node_api::v1::Limits::default()
+        }),
+        ..Definition::default()
+    }
+}
+
+/// A function on host `<name>.test`, whose first definition is stable and whose second is under
+/// trial with `weight`.
+pub(crate) fn function(
+    name: &str,
+    serial: u64,
+    definitions: Vec<Definition>,
+    weight: u32,
+) -> FunctionRecord {
+    let at = Pair { epoch: 1, serial };
+    let revision = |at: usize| {
+        definitions
+            .get(at)
+            .map(|definition| definition.revision.clone())
+            .unwrap_or_default()
+    };
+    FunctionRecord {
+        key: Some(FunctionKey {
+            namespace: "ns".into(),
+            name: name.into(),
+        }),
+        uid: format!("uid-{name}"),
+        version: 100 + serial,
+        accepted: Some(at),
+        routes: vec![Route {
+            hosts: vec![format!("{name}.test")],
+            ..Route::default()
+        }],
+        share: Some(Share {
+            pair: Some(at),
+            stable: revision(0),
+            candidate: revision(1),
+            weight,
+            in_rollout: definitions.len() > 1,
+            ..Share::default()
+        }),
+        definitions,
+        ..FunctionRecord::default()
+    }
+}
+
+/// Only the share of [`function`], with another serial and weight.
+pub(crate) fn share_of(record: &FunctionRecord, serial: u64, weight: u32) -> ShareUpdate {
+    let share = record.share.clone().unwrap();
+    ShareUpdate {
+        key: record.key.clone(),
+        version: 100 + serial,
+        share: Some(Share {
+            pair: Some(Pair { epoch: 1, serial }),
+            weight,
+            ..share
+        }),
+    }
+}
+
+/// Asks the operator for the bytes.
+pub(crate) fn via_operator() -> Source {
+    Source {
+        via_operator: true,
+        ..Source::default()
+    }
+}

@@ -1,0 +1,219 @@
+//! The real program under signals.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::node::{Node, ONE, PATIENCE, Surroundings, get};
+use crate::operator::{Operator, SERVER_NAME, definition, function, via_operator};
+
+struct Program {
+    child: Child,
+    data: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Program {
+    /// Starts the program on a folder and reads from its log where it listens.
+    fn start(folder: &Path, more: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+            .args([
+                "run",
+                "--node-name=node-1",
+                "--data-addr=127.0.0.1:0",
+                "--admin-addr=127.0.0.1:0",
+            ])
+            .args(["--log-format=json", "--debug-socket=", "--max-instances=32"])
+            .arg(format!("--state-dir={}", folder.display()))
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let serving = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains("\"serving\""))
+            .expect("it says where it serves");
+        // whoever writes to a closed pipe fails, so the rest is read to its end
+        std::thread::spawn(move || lines.for_each(drop));
+        let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
+        let address = |name: &str| serving[name].as_str().unwrap().parse().unwrap();
+        Self {
+            child,
+            data: address("data"),
+            admin: address("admin"),
+        }
+    }
+
+    fn terminate(&self) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "the program does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    async fn is_ready(&self) {
+        let started = Instant::now();
+        while get(self.admin, "admin", "/readyz").await.0 != 200 {
+            assert!(started.elapsed() < PATIENCE, "never ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn seeded() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let operator = Operator::start().await;
+    operator.blob(&ONE);
+    let f = definition("r1", &ONE, via_operator());
+    operator
+        .snapshot(7, vec![function("f", 1, vec![f], 0)])
+        .await;
+    let surroundings = Surroundings {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(folder.path(), surroundings).await;
+    node.answers("f", 200, "one").await;
+    node.drain().await;
+    folder
+}
+
+/// Clients that learn late: they go on until the port is closed. No request they sent is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_loses_no_request() {
+    let folder = seeded().await;
+    let mut program = Program::start(
+        folder.path(),
+        &["--drain-propagation=1s", "--drain-timeout=10s"],
+    );
+    program.is_ready().await;
+    let (answered, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let told = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (answered, lost, told) =
+                (Arc::clone(&answered), Arc::clone(&lost), Arc::clone(&told));
+            let address = program.data;
+            tokio::spawn(async move {
+                // a balancer stops to send when it has seen the failing probe
+                while !told.load(Ordering::Relaxed) {
+                    match get(address, "f.test", "/").await {
+                        (200, body) if body == "one" => answered.fetch_add(1, Ordering::Relaxed),
+                        _ => lost.fetch_add(1, Ordering::Relaxed),
+                    };
+                }
+            })
+        })
+        .collect();
+    while answered.load(Ordering::Relaxed) < 50 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    program.terminate();
+    // the probe fails while the port still answers
+    while get(program.admin, "admin", "/readyz").await.0 == 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let at_signal = answered.load(Ordering::Relaxed);
+    while answered.load(Ordering::Relaxed) < at_signal + 8 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    told.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_eq!(
+        lost.load(Ordering::Relaxed),
+        0,
+        "of {}",
+        answered.load(Ordering::Relaxed)
+    );
+    assert!(program.wait().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_ends_it_quickly() {
+    let folder = seeded().await;
+    let mut program = Program::start(folder.path(), &["--drain-propagation=1h"]);
+    program.is_ready().await;
+    program.terminate();
+    while get(program.admin, "admin", "/readyz").await.0 == 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    program.terminate();
+    assert_eq!(program.wait().code(), Some(1));
+}
+
+/// FN-2: killed without a word, with everything else away.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigkill_and_a_start_with_everything_away() {
+    let folder = seeded().await;
+    let mut program = Program::start(folder.path(), &[]);
+    program.is_ready().await;
+    program.child.kill().unwrap();
+    program.wait();
+    let again = Program::start(folder.path(), &[]);
+    again.is_ready().await;
+    assert_eq!(get(again.data, "f.test", "/").await, (200, "one".into()));
+    assert_eq!(get(again.admin, "admin", "/healthz").await.0, 200);
+}
+
+/// The real program with an operator: what its flags say is what it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flags_reach_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let operator = Operator::start().await;
+    operator.blob(&ONE);
+    let f = definition("r1", &ONE, via_operator());
+    operator
+        .snapshot(7, vec![function("f", 1, vec![f], 0)])
+        .await;
+    let flags = [
+        format!("--node-api={}", operator.endpoint()),
+        format!("--node-api-server-name={SERVER_NAME}"),
+        format!("--node-api-ca={}", operator.ca_file().display()),
+        format!("--token-file={}", operator.token_file().display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let program = Program::start(folder.path(), &flags);
+    operator.report("ready", |report| report.ready).await;
+    assert_eq!(get(program.data, "f.test", "/").await, (200, "one".into()));
+}
+
+#[test]
+fn the_compile_role_refuses_what_is_no_component() {
+    let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+        .arg("compile")
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(65));
+    assert!(output.stdout.is_empty());
+    let complaint: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(complaint["reason"], "NotAComponent");
+}
