@@ -18,6 +18,7 @@ use crate::blobs::Components;
 use crate::cli::{LogFormat, RunArgs};
 use crate::dispatch::Dispatch;
 use crate::lease::{Election, Leadership, LeaseConfig, LeaseHandle};
+use crate::measure::Prometheus;
 use crate::metrics::Metrics;
 use crate::node_api::{
     Fleet, KubeReviewer, Leader, Meter, Server, Settings as NodeApiSettings, Tables, tls,
@@ -97,7 +98,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         resolver: Arc::clone(&resolver),
         fleet: fleet.clone(),
         projector: projector.clone(),
-        source: SampleSource::default(),
+        source: sample_source(&args)?,
         metrics: metrics.clone(),
         queue: dispatch.queue.clone(),
         reporter,
@@ -431,6 +432,16 @@ fn lease_config(args: &RunArgs, identity: &str) -> LeaseConfig {
         renew_deadline: args.renew_deadline,
         retry_period: args.retry_period,
     }
+}
+
+fn sample_source(args: &RunArgs) -> anyhow::Result<SampleSource> {
+    if args.prometheus_url.is_empty() {
+        tracing::info!("no Prometheus: rollouts are judged by the nodes' own counters");
+        return Ok(SampleSource::default());
+    }
+    let prometheus =
+        Prometheus::new(&args.prometheus_url, args.scrape_interval).context("--prometheus-url")?;
+    Ok(SampleSource::new(prometheus))
 }
 
 async fn signalled() -> anyhow::Result<()> {

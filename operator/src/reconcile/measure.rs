@@ -1,41 +1,280 @@
 //! Step 3 of a reconcile: the samples that a decision is due, and nothing else.
+//!
+//! Everything that is due within a moment is asked of Prometheus in one query per metric. A look does not wait
+//! for a slow Prometheus when the nodes' own counters are there: those alone are as true.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_core::judge::Judge;
-use operator_core::rollout::{Due, Measured, RolloutState, Traffic, UnmeasuredKind};
+use operator_core::analysis::History;
+use operator_core::judge::{Judge, Sampled};
+use operator_core::rollout::{
+    Due, LatencyMeasure, Measured, RolloutState, Source, Traffic, UnmeasuredKind,
+};
+use operator_core::samples::{Snapshot, merge};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Reconciler;
+use super::memory::Before;
+use crate::measure::{MeasureError, Prometheus, Wanted};
+use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::watch::ObjectKey;
 
-/// Where counters come from.
-#[derive(Debug, Default)]
-pub struct SampleSource {}
+/// Functions in one query.
+const AT_ONCE: usize = 50;
+/// Others that become due within this long share the query.
+const GATHER: Duration = Duration::from_millis(50);
+/// With counters of the nodes at hand, a look waits for Prometheus this long.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What is known of stable's past is asked for this often at most.
+const PAST: Duration = Duration::from_secs(10);
+/// In-band snapshots kept of the time before a candidate's first share.
+const KEPT: usize = 20_000;
+
+type Answer = Result<Vec<Snapshot>, MeasureError>;
+
+/// Where counters come from; clones share it.
+#[derive(Clone, Default)]
+pub struct SampleSource(Option<Asker>);
+
+#[derive(Clone)]
+struct Asker {
+    prometheus: Arc<Prometheus>,
+    ask: mpsc::Sender<(Wanted, oneshot::Sender<Answer>)>,
+}
+
+impl std::fmt::Debug for SampleSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SampleSource")
+            .field("prometheus", &self.0.is_some())
+            .finish()
+    }
+}
+
+// === impl SampleSource ===
+
+impl SampleSource {
+    /// Asks `prometheus`, one query at a time; must be called within the runtime.
+    #[must_use]
+    pub fn new(prometheus: Prometheus) -> Self {
+        let prometheus = Arc::new(prometheus);
+        let (ask, asked) = mpsc::channel(1024);
+        tokio::spawn(answer(Arc::clone(&prometheus), asked));
+        Self(Some(Asker { prometheus, ask }))
+    }
+
+    /// The newest snapshots of one function.
+    async fn newest(&self, wanted: Wanted) -> Option<Answer> {
+        let asker = self.0.as_ref()?;
+        let (reply, answer) = oneshot::channel();
+        let gone = || Err(MeasureError::NoAnswer("too many questions".to_owned()));
+        if asker.ask.try_send((wanted, reply)).is_err() {
+            return Some(gone());
+        }
+        Some(answer.await.unwrap_or_else(|_| gone()))
+    }
+
+    /// The last minutes of one function; empty when they are not known.
+    async fn past(&self, wanted: &Wanted) -> Vec<Snapshot> {
+        let Some(asker) = &self.0 else {
+            return Vec::new();
+        };
+        match asker.prometheus.history(wanted).await {
+            Ok(mut found) => found.snapshots.remove(&wanted.function).unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!(function = %wanted.function, %error, "stable's past is not known");
+                Vec::new()
+            }
+        }
+    }
+}
+
+async fn answer(
+    prometheus: Arc<Prometheus>,
+    mut asked: mpsc::Receiver<(Wanted, oneshot::Sender<Answer>)>,
+) {
+    while let Some(first) = asked.recv().await {
+        tokio::time::sleep(GATHER).await;
+        let mut batch = vec![first];
+        while batch.len() < AT_ONCE
+            && let Ok(next) = asked.try_recv()
+        {
+            batch.push(next);
+        }
+        let wanted: Vec<Wanted> = batch.iter().map(|(wanted, _)| wanted.clone()).collect();
+        let mut answer = prometheus.sample(&wanted).await;
+        for (wanted, reply) in batch {
+            let part = match &mut answer {
+                Ok(found) => Ok(found.snapshots.remove(&wanted.function).unwrap_or_default()),
+                Err(error) => Err(error.clone()),
+            };
+            // Whoever asked may have had no more patience.
+            let _ = reply.send(part);
+        }
+    }
+}
 
 impl Reconciler {
     /// Takes a look and finds out stable's traffic, each only if it is due.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call; a struct would be read once"
+    )]
     pub(super) async fn measure(
         &self,
-        _key: &ObjectKey,
-        _state: &RolloutState,
+        key: &ObjectKey,
+        state: &RolloutState,
         due: &Due,
-        _exposed: &BTreeSet<String>,
-        _judge: &mut Option<Judge>,
-        _now: Timestamp,
+        exposed: &BTreeSet<String>,
+        judge: &mut Option<Judge>,
+        before: &mut Before,
+        now: Timestamp,
     ) -> (Measured, Option<Traffic>) {
-        let traffic = due.traffic.then_some(Traffic {
-            requests_per_second: None,
-        });
+        let Some(rollout) = &state.rollout else {
+            *before = Before::default();
+            return (Measured::NotDue, None);
+        };
+        if before.started_at != Some(rollout.started_at) {
+            *before = Before {
+                started_at: Some(rollout.started_at),
+                ..Before::default()
+            };
+        }
+        let stable = state
+            .stable
+            .as_ref()
+            .map(|stable| stable.revision.name.clone());
+        let latency = match rollout.plan.analysis.latency_measure {
+            LatencyMeasure::Head => Latency::Head,
+            LatencyMeasure::Full => Latency::Duration,
+        };
+        let wanted = Wanted {
+            function: FunctionKey::new(&key.namespace, &key.name),
+            revisions: stable
+                .iter()
+                .cloned()
+                .chain([rollout.candidate.revision.name.clone()])
+                .collect(),
+            latency,
+            population: "live".to_owned(),
+        };
+        let traffic = if due.traffic {
+            self.remember(&wanted, rollout.plan.analysis.source, before)
+                .await;
+            let past = History::from_snapshots(
+                before.snapshots(),
+                stable.as_deref().unwrap_or_default(),
+                rollout.plan.analysis.look_period,
+            );
+            Some(Traffic {
+                requests_per_second: past.requests_per_second(),
+            })
+        } else {
+            None
+        };
         if !due.look {
             return (Measured::NotDue, traffic);
         }
-        (
-            Measured::Unavailable {
-                kind: UnmeasuredKind::NoAnswer,
-                message: "no source of samples".to_owned(),
-            },
-            traffic,
-        )
+        if rollout.analysis.is_none() && judge.is_none() {
+            self.remember(&wanted, rollout.plan.analysis.source, before)
+                .await;
+        }
+        let measured = match self.samples(&wanted, rollout.plan.analysis.source).await {
+            Err(error) => {
+                self.metrics.looked("unavailable", error.reason());
+                Measured::Unavailable {
+                    kind: UnmeasuredKind::NoAnswer,
+                    message: error.to_string(),
+                }
+            }
+            Ok((snapshots, source)) => {
+                let sampled = Sampled {
+                    now,
+                    exposed,
+                    snapshots: &snapshots,
+                    before: before.snapshots(),
+                    source,
+                    scrape_interval: self.settings.scrape_interval,
+                };
+                let measured = Judge::measure(judge, state, &sampled);
+                self.metrics.looked(word(&measured), "");
+                measured
+            }
+        };
+        (measured, traffic)
+    }
+
+    /// The newest snapshots by every way that the plan allows, one per process.
+    async fn samples(
+        &self,
+        wanted: &Wanted,
+        allowed: Source,
+    ) -> Result<(Vec<Snapshot>, &'static str), MeasureError> {
+        let reading = Reading {
+            latency: wanted.latency,
+            population: &wanted.population,
+        };
+        let in_band = if allowed == Source::Prometheus {
+            Vec::new()
+        } else {
+            self.fleet.counters(&wanted.function, reading)
+        };
+        if allowed == Source::InBand {
+            return Ok((in_band, "InBand"));
+        }
+        let scraped = if in_band.is_empty() {
+            self.source.newest(wanted.clone()).await
+        } else {
+            let patient = tokio::time::timeout(PATIENCE, self.source.newest(wanted.clone()));
+            patient.await.unwrap_or(Some(Err(MeasureError::Timeout)))
+        };
+        match scraped {
+            Some(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
+            Some(Ok(scraped)) if scraped.is_empty() => Ok((in_band, "InBand")),
+            Some(Ok(scraped)) => Ok((merge(scraped.into_iter().chain(in_band)), "Both")),
+            None if allowed == Source::Prometheus => Err(MeasureError::NoAnswer(
+                "the plan wants Prometheus and none is configured".to_owned(),
+            )),
+            Some(Err(error)) if in_band.is_empty() => Err(error),
+            Some(Err(_)) | None => Ok((in_band, "InBand")),
+        }
+    }
+
+    /// Keeps what nodes count before the candidate gets anything, and what Prometheus knows of it.
+    async fn remember(&self, wanted: &Wanted, allowed: Source, before: &mut Before) {
+        if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
+            return;
+        }
+        before.asked = Some(Instant::now());
+        if allowed != Source::InBand {
+            let scraped = self.source.past(wanted).await;
+            if !scraped.is_empty() {
+                before.scraped = scraped;
+            }
+        }
+        if allowed != Source::Prometheus && before.in_band.len() < KEPT {
+            let reading = Reading {
+                latency: wanted.latency,
+                population: &wanted.population,
+            };
+            before
+                .in_band
+                .extend(self.fleet.counters(&wanted.function, reading));
+        }
+    }
+}
+
+fn word(measured: &Measured) -> &'static str {
+    match measured {
+        Measured::NotDue => "nothing_new",
+        Measured::Unavailable { .. } => "missing",
+        Measured::Look(look) => match look.verdict {
+            operator_core::rollout::Verdict::Good => "good",
+            operator_core::rollout::Verdict::Bad { .. } => "bad",
+            operator_core::rollout::Verdict::NotEnough => "not_enough",
+        },
     }
 }

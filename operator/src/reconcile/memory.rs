@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use crds::EdgeFunction;
+use jiff::Timestamp;
 use operator_core::judge::Judge;
 use operator_core::rollout::RolloutState;
+use operator_core::samples::Snapshot;
 use tokio::time::Instant;
 
 use crate::resolve::ResolveError;
@@ -22,6 +24,8 @@ pub(super) struct Memory {
     pub(super) resolution: Resolution,
     /// The tests.
     pub(super) judge: Option<Judge>,
+    /// The time before the candidate's first share.
+    pub(super) before: Before,
     /// Failed reconciles in a row.
     pub(super) failures: u32,
     /// The transitions of the last write were reported since this process leads.
@@ -29,6 +33,30 @@ pub(super) struct Memory {
     /// Since when a resting function's status differs from its nodes.
     pub(super) drift: Option<Instant>,
     runs: u64,
+}
+
+/// What was counted before a candidate's first share.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Start of the rollout it belongs to.
+    pub(super) started_at: Option<Timestamp>,
+    /// When it was last asked for.
+    pub(super) asked: Option<Instant>,
+    /// From Prometheus.
+    pub(super) scraped: Vec<Snapshot>,
+    /// From the nodes.
+    pub(super) in_band: Vec<Snapshot>,
+}
+
+impl Before {
+    /// By the better way: Prometheus remembers from before the rollout, nodes report since it began.
+    pub(super) fn snapshots(&self) -> &[Snapshot] {
+        if self.scraped.is_empty() {
+            &self.in_band
+        } else {
+            &self.scraped
+        }
+    }
 }
 
 /// A state that need not be written yet.

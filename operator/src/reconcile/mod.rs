@@ -88,7 +88,7 @@ pub struct Reconciler {
     /// What nodes are told.
     pub projector: Projector,
     /// Where counters come from.
-    pub source: crate::reconcile::measure::SampleSource,
+    pub source: SampleSource,
     /// Series.
     pub metrics: Metrics,
     /// Who is next.
@@ -237,7 +237,15 @@ impl Reconciler {
         let seen = Seen::new(&seen_nodes, &placed);
         let exposed = seen.following(&state);
         let (measured, traffic) = self
-            .measure(key, &state, &due, &exposed, &mut memory.judge, now)
+            .measure(
+                key,
+                &state,
+                &due,
+                &exposed,
+                &mut memory.judge,
+                &mut memory.before,
+                now,
+            )
             .await;
         // 4 decide
         let evidence = Evidence {
