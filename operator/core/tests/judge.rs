@@ -212,7 +212,11 @@ fn a_look_that_was_not_persisted_is_taken_again_and_not_twice() {
         dropped.look([8, 0, 492, 5]),
     );
     assert_eq!(b.figures.candidate, a.figures.candidate);
-    assert!(b.figures.looks < a.figures.looks);
+    assert_eq!(
+        (a.figures.looks, b.figures.looks),
+        (21, 14),
+        "seven were dropped"
+    );
 }
 
 #[test]
@@ -264,4 +268,26 @@ fn figures_have_names_a_person_can_read() {
     assert!((shares - 1.0).abs() < 1e-9);
     assert_eq!(look.figures.power.len(), 3);
     assert!(look.figures.pass.limiting.is_some());
+}
+
+/// Where the share cannot be lowered any further, the brake is heard once and not at every look.
+#[test]
+fn a_brake_that_was_heard_starts_afresh() {
+    let mut world = World::stepping();
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        let look = world.look([8, 2, 492, 120]);
+        heard.push(look.brake);
+        let state = world.state.clone();
+        world.take(look.clone());
+        // the state machine would hold or step back; here the share stays
+        let analysis = world
+            .state
+            .rollout
+            .as_ref()
+            .and_then(|r| r.analysis.clone());
+        world.state = state;
+        world.state.rollout.as_mut().unwrap().analysis = analysis;
+    }
+    assert_eq!(heard, [false, true, false, true]);
 }

@@ -208,6 +208,27 @@ fn a_dead_candidate_is_bad_after_two_looks_and_stays_so() {
 }
 
 #[test]
+fn the_first_decisive_look_is_the_one_that_is_told() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    for _ in 0..5 {
+        bench.look([5, 5, 45, 0]);
+    }
+    let Verdict::Bad(decisive) = bench.analysis.verdict() else {
+        panic!("not decided");
+    };
+    assert_eq!(decisive.look, 3, "the first look set the baselines");
+}
+
+/// What waits for its bounds keeps its part of the stake as cash.
+#[test]
+fn the_stakes_of_all_metrics_are_one_in_the_beginning() {
+    for plan in [AnalysisPlan::default(), promised(), errors_only()] {
+        let analysis = Bench::new(&plan, 1).analysis;
+        assert!(analysis.ln_evidence().abs() < 1e-12, "{plan:?}");
+    }
+}
+
+#[test]
 fn a_look_without_news_changes_nothing() {
     let mut bench = Bench::new(&errors_only(), 1);
     bench.look([50, 3, 950, 10]);

@@ -46,3 +46,41 @@ pub fn merge(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<Snapshot> {
     }
     best.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{Code, Outcome};
+
+    fn snapshot(process: &str, boot: u64, second: i64, requests: u64) -> Snapshot {
+        let mut counters = Counters::default();
+        counters.add(Outcome::Ok, Code::Other, requests);
+        Snapshot {
+            process: process.into(),
+            boot: Some(boot),
+            at: Timestamp::from_second(second).unwrap(),
+            revisions: [("new".into(), counters)].into(),
+        }
+    }
+
+    #[test]
+    fn the_one_that_counted_most_is_used_whichever_way_and_order_they_come() {
+        let most = snapshot("a", 1, 10, 7);
+        let others = [snapshot("a", 1, 20, 6), snapshot("a", 1, 9, 7)];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let all = [most.clone(), others[0].clone(), others[1].clone()];
+            let merged = merge(order.map(|i: usize| all[i].clone()));
+            assert_eq!(merged, [most.clone()]);
+        }
+    }
+
+    #[test]
+    fn boots_and_processes_are_not_mixed() {
+        let all = [
+            snapshot("a", 1, 10, 7),
+            snapshot("a", 2, 10, 1),
+            snapshot("b", 1, 10, 1),
+        ];
+        assert_eq!(merge(all.clone()), all);
+    }
+}
