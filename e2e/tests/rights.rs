@@ -294,7 +294,7 @@ async fn objects_by_name(client: &Client, operator: &Identity) -> Result<()> {
             "",
             "secrets",
             "selvage-node-api",
-            ["get", "list", "watch"].as_slice(),
+            ["get", "list", "watch", "update"].as_slice(),
         ),
         (
             "coordination.k8s.io",

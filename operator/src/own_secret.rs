@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use crds::{LABEL_MANAGED_BY, MANAGED_BY_VALUE};
@@ -17,6 +18,10 @@ use zeroize::Zeroizing;
 use crate::node_api::tls::{self, Material};
 use crate::reconcile::CallError;
 use crate::reconcile::api::call;
+use crate::watch::{ObjectKey, SecretState, Secrets};
+
+/// Certificates are looked at this often; what comes to its end does so in months.
+const RENEWAL: Duration = Duration::from_secs(3600);
 
 /// Its name.
 pub const NAME: &str = "selvage-node-api";
@@ -70,7 +75,56 @@ impl OwnSecret {
 /// It could not be made or written.
 pub async fn create(client: &Client, namespace: &str) -> Result<(), OwnSecretError> {
     let material = tls::make(Timestamp::now())?;
-    let data = BTreeMap::from([
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some(content(&material)),
+        ..Secret::default()
+    };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    match call(secrets.create(&PostParams::default(), &secret)).await {
+        Ok(_) => {
+            tracing::info!(secret = NAME, "made the certificates of the node API");
+            Ok(())
+        }
+        Err(error) if error.is_already_there() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Renews what comes to its end, for as long as this replica leads.
+pub async fn keep(client: Client, namespace: String, secrets: Secrets) {
+    let key = ObjectKey::new(&namespace, NAME);
+    let api: Api<Secret> = Api::namespaced(client, &namespace);
+    loop {
+        if let SecretState::Present(secret) = secrets.get(&key)
+            && let Err(error) = renew(&api, &secret).await
+        {
+            tracing::error!(%error, "the certificates of the node API could not be renewed");
+        }
+        tokio::time::sleep(RENEWAL).await;
+    }
+}
+
+/// The object's own version is the precondition: a Secret that changed meanwhile is looked at next time.
+async fn renew(api: &Api<Secret>, secret: &Secret) -> Result<(), OwnSecretError> {
+    let Some(material) = tls::renew(&parse(secret)?, Timestamp::now())? else {
+        return Ok(());
+    };
+    let renewed = Secret {
+        data: Some(content(&material)),
+        ..secret.clone()
+    };
+    call(api.replace(NAME, &PostParams::default(), &renewed)).await?;
+    tracing::info!(secret = NAME, "renewed the certificates of the node API");
+    Ok(())
+}
+
+fn content(material: &Material) -> BTreeMap<String, ByteString> {
+    BTreeMap::from([
         (
             CA_CERTIFICATE.to_owned(),
             ByteString(material.ca_crt.clone().into_bytes()),
@@ -88,25 +142,7 @@ pub async fn create(client: &Client, namespace: &str) -> Result<(), OwnSecretErr
             ByteString(material.tls_key.as_bytes().to_vec()),
         ),
         (HASH_KEY.to_owned(), ByteString(material.hash_key.to_vec())),
-    ]);
-    let secret = Secret {
-        metadata: ObjectMeta {
-            name: Some(NAME.to_owned()),
-            labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        data: Some(data),
-        ..Secret::default()
-    };
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match call(secrets.create(&PostParams::default(), &secret)).await {
-        Ok(_) => {
-            tracing::info!(secret = NAME, "made the certificates of the node API");
-            Ok(())
-        }
-        Err(error) if error.is_already_there() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    ])
 }
 
 fn parse(secret: &Secret) -> Result<Material, OwnSecretError> {
@@ -131,6 +167,22 @@ fn parse(secret: &Secret) -> Result<Material, OwnSecretError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_and_can_be_used() {
+        let made = tls::make(Timestamp::now()).unwrap();
+        let secret = Secret {
+            data: Some(content(&made)),
+            ..Secret::default()
+        };
+        let own = OwnSecret {
+            tls: tls::Store::default(),
+            hash_key: Arc::default(),
+        };
+        own.load(&secret).unwrap();
+        assert!(own.tls.is_loaded());
+        assert_eq!(own.hash_key.load_full().as_deref(), Some(&made.hash_key));
+    }
 
     #[test]
     fn a_secret_without_a_key_is_named_and_changes_nothing() {

@@ -191,7 +191,7 @@ mod tests {
                 assert!(verify_at(&renewed.ca_crt, &served, SERVER_NAME, at), "{at}");
                 material = renewed;
             }
-                // a node that reads before each change
+            // a node that reads before each change
             assert!(
                 verify_at(&seen_by_nodes, &material.tls_crt, SERVER_NAME, at),
                 "{at}"
