@@ -61,7 +61,7 @@ pub struct StepRecord {
     pub started_at: Timestamp,
     /// End; `None` while it runs.
     pub ended_at: Option<Timestamp>,
-    /// Requests of both arms when it ended: candidate, stable.
+    /// Requests of both arms in the step, once it ended: candidate, stable.
     pub requests: (u64, u64),
     /// What let it end.
     pub passed_by: Option<PassedBy>,

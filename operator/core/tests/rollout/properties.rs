@@ -115,6 +115,8 @@ type Told = BTreeMap<Pair, Share>;
 struct Checked {
     world: World,
     told: Told,
+    /// The last pair that enough nodes had acknowledged.
+    acked: Option<Pair>,
 }
 
 impl Checked {
@@ -123,6 +125,21 @@ impl Checked {
         let evidence = self.world.evidence();
         let decision = self.world.tick();
         check(&self.world, &before, &evidence, &decision);
+        let looks = |s: &RolloutState| s.rollout.as_ref().map_or(0, |r| r.step_looks);
+        if looks(&decision.state) > looks(&before) {
+            assert_eq!(
+                self.acked,
+                Some(before.pair),
+                "counted before this share was acknowledged"
+            );
+        }
+        let nodes = &evidence.nodes;
+        if nodes.pair == decision.state.pair
+            && nodes.live > 0
+            && nodes.applied * 100 >= nodes.live * 95
+        {
+            self.acked = Some(nodes.pair);
+        }
         for share in [Some(shares(&decision.state)), decision.hint]
             .into_iter()
             .flatten()
@@ -377,7 +394,11 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         assert_eq!(new.previous.as_ref(), Some(&previous.revision.name));
     }
     // P8: transitions are numbered without gaps, and each has its line in the table
-    let first = before.transitions + 1;
+    let lost = kinds.contains(&TransitionKind::StateLost);
+    let first = decision.transitions.first().map_or(0, |t| t.number);
+    assert!(
+        first == before.transitions + 1 || lost && first > before.transitions || kinds.is_empty()
+    );
     let numbers: Vec<u64> = decision.transitions.iter().map(|t| t.number).collect();
     assert_eq!(
         numbers,
@@ -450,7 +471,7 @@ proptest! {
 
     #[test]
     fn any_history_keeps_the_promises(start in 0_u8..6, promoted in any::<bool>(), ops in ops()) {
-        let mut c = Checked { world: World::new(policies(start)), told: Told::new() };
+        let mut c = Checked { world: World::new(policies(start)), told: Told::new(), acked: None };
         c.tick();
         if promoted {
             // from here a wish for `a` is a way back

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::turn::Turn;
 use crate::rollout::decision::since;
 use crate::rollout::{
-    AnalysisState, Flags, Measured, NodesCount, Pair, Paused, PlanKind, RolloutState, State,
-    TransitionKind, Unmeasured,
+    AnalysisState, Flags, HoldReason, Measured, NodesCount, Pair, Paused, PlanKind, RolloutState,
+    State, TransitionKind, Unmeasured, WaitingFor,
 };
 
 /// Nobody led, or the clock was set forward, when so much time passed between two decisions: it is not active time.
@@ -68,11 +68,11 @@ fn clock(turn: &mut Turn<'_>) -> Duration {
         return Duration::ZERO;
     };
     let elapsed = since(r.clock_at, now);
+    let hold = r.flags.hold.as_ref().map(|h| h.reason);
+    // a person who is asked may take their time, like one who paused
     let stopped = r.flags.paused.is_some()
-        || r.flags
-            .hold
-            .as_ref()
-            .is_some_and(|h| h.reason.stops_clock());
+        || r.flags.waiting_for.contains(&WaitingFor::Approval)
+        || hold.is_some_and(HoldReason::stops_clock);
     if same_leader && !stopped && elapsed <= MOST_GAP {
         r.active += elapsed;
     }
@@ -268,7 +268,9 @@ pub(super) fn lost_state(turn: &mut Turn<'_>) -> bool {
     }
     let placed = turn.state.stable.as_ref().map(|s| s.revision.clone());
     let stable = evidence.promoted.clone().or(placed);
-    let transitions = turn.state.transitions;
+    // numbers name Events: those of a forgotten life must not come again
+    let seconds = u64::try_from(turn.now.as_second()).unwrap_or(0);
+    let transitions = turn.state.transitions.max(if blank { seconds } else { 0 });
     turn.state = RolloutState {
         pair: Pair {
             epoch: evidence.epoch.max(highest.epoch).max(ours.epoch),

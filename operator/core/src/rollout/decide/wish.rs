@@ -225,10 +225,15 @@ pub(super) fn close_step(turn: &mut Turn<'_>, by: PassedBy) {
         .figures
         .as_ref()
         .map_or((0, 0), |f| (f.candidate.requests, f.stable.requests));
+    let earlier = turn.state.steps.iter().map(|s| s.requests);
+    let before = earlier.fold((0, 0), |a: (u64, u64), b| (a.0 + b.0, a.1 + b.1));
     if let Some(step) = turn.state.steps.last_mut().filter(|s| s.ended_at.is_none()) {
         step.ended_at = Some(turn.now);
         step.passed_by = Some(by);
-        step.requests = sums;
+        step.requests = (
+            sums.0.saturating_sub(before.0),
+            sums.1.saturating_sub(before.1),
+        );
     }
 }
 

@@ -193,8 +193,12 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
         w.message()
     );
     w.say = Say::NotEnough;
-    w.run(300);
-    assert_eq!(w.kinds(), [Kind::ApprovalNeeded], "asked once");
+    w.run(3 * 3600);
+    assert_eq!(
+        w.kinds(),
+        [Kind::ApprovalNeeded],
+        "no deadline runs meanwhile"
+    );
     w.slot = false;
     w.say = Say::Good;
     w.verb(Verb::Approve, "checkout-b/step-0");

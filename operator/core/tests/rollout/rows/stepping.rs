@@ -47,6 +47,15 @@ fn row_11_two_looks_after_the_acknowledgement_are_needed() {
     assert_eq!((w.weight(), w.rollout().step_looks), (500, 1));
     w.after(5);
     assert_eq!(w.weight(), 5000);
+    w.acking = false;
+    for _ in 0..4 {
+        w.after(5);
+    }
+    assert_eq!(
+        w.rollout().step_looks,
+        0,
+        "the old share's acknowledgement is none of the new one"
+    );
 }
 
 #[test]
