@@ -20,18 +20,22 @@ use crate::exchange;
 use crate::node_counters::Proto;
 use crate::plane::{Phase, Plane};
 
+/// What guests without a client get when the path is over.
+const LAST_GUESTS: Duration = Duration::from_secs(1);
+
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// Runs until the path is over.
 pub(crate) async fn run(plane: Arc<Plane>, listener: std::net::TcpListener) {
     let mut phases = plane.phases();
+    let alive = plane.node.clone();
+    let turning = tokio::spawn(async move { alive.turn().await });
     match TcpListener::from_std(listener) {
         Ok(listener) => {
             let over = wait_for(&mut phases, Phase::Finishing);
             tokio::select! {
                 () = over => {}
                 () = accept(&plane, &listener) => {}
-                () = plane.node.turn() => {}
             }
         }
         Err(error) => tracing::error!(%error, "the listener cannot be used"),
@@ -40,7 +44,9 @@ pub(crate) async fn run(plane: Arc<Plane>, listener: std::net::TcpListener) {
     plane.connections.close();
     plane.connections.wait().await;
     plane.guests.close();
-    plane.guests.wait().await;
+    // guests that write for nobody have nobody who could tell them to end
+    let _ = tokio::time::timeout(LAST_GUESTS, plane.guests.wait()).await;
+    turning.abort();
 }
 
 async fn wait_for(phases: &mut watch::Receiver<Phase>, phase: Phase) {
@@ -198,6 +204,7 @@ async fn drive<C: Graceful>(plane: &Plane, conn: &Conn, proto: Proto, connection
         tokio::select! {
             _ = connection.as_mut() => return,
             () = wait_for(&mut phases, Phase::Over) => return,
+            () = conn.cut() => return,
             () = wait_for(&mut farewell, goes_at), if !leaving => {}
             () = sleep_until(old.min(check)), if !leaving => {
                 let idle = conn.idle_since();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// What an HTTP/2 client says first.
@@ -57,6 +58,9 @@ pub(crate) struct Conn {
     opened: Instant,
     /// Close by reset, so that a body that ends with the connection does not look complete.
     pub(crate) reset: Arc<AtomicBool>,
+    /// The request line being read holds a `#`, which the HTTP library drops without a word.
+    fragment: AtomicBool,
+    cut: Notify,
 }
 
 /// One request is under way for as long as this lives.
@@ -71,6 +75,8 @@ impl Conn {
             ended: AtomicU64::new(0),
             opened: Instant::now(),
             reset: Arc::default(),
+            fragment: AtomicBool::new(false),
+            cut: Notify::new(),
         })
     }
 
@@ -82,6 +88,21 @@ impl Conn {
 
     pub(crate) fn begun(&self) -> u32 {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether the target of the request that just began was cut at a `#`; asked once per request.
+    pub(crate) fn take_fragment(&self) -> bool {
+        self.fragment.load(Ordering::Relaxed) && self.fragment.swap(false, Ordering::Relaxed)
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn cut_now(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Resolves when the connection is to end at once.
+    pub(crate) async fn cut(&self) {
+        self.cut.notified().await;
     }
 
     /// Since when no request is under way; `None` while one is.
@@ -121,6 +142,8 @@ pub(crate) struct ConnIo {
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     stalled: bool,
+    /// The end of a request line has not been read yet.
+    in_line: bool,
 }
 
 impl ConnIo {
@@ -135,6 +158,7 @@ impl ConnIo {
             read_timer: None,
             write_timer: None,
             stalled: false,
+            in_line: true,
         }
     }
 
@@ -165,6 +189,24 @@ impl ConnIo {
             if common < self.sniffed.len() {
                 return Ok(false);
             }
+        }
+    }
+
+    /// Looks through a request line for what the parser would hide. Requests that come in one piece
+    /// with their predecessor are not seen here; their fragment is dropped like everybody does it.
+    fn scan(&mut self, bytes: &[u8]) {
+        if !self.in_line || !self.clocked {
+            return;
+        }
+        let line = match bytes.iter().position(|b| *b == b'\n') {
+            Some(end) => {
+                self.in_line = false;
+                bytes.get(..end).unwrap_or(bytes)
+            }
+            None => bytes,
+        };
+        if line.contains(&b'#') {
+            self.conn.fragment.store(true, Ordering::Relaxed);
         }
     }
 
@@ -210,18 +252,23 @@ impl AsyncRead for ConnIo {
         let this = &mut *self;
         if this.sniffed.has_remaining() {
             let some = this.sniffed.len().min(buf.remaining());
-            buf.put_slice(&this.sniffed.split_to(some));
+            let bytes = this.sniffed.split_to(some);
+            this.scan(&bytes);
+            buf.put_slice(&bytes);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                if buf.filled().len() > before && this.conn.idle_since().is_some() {
+                let came = buf.filled().get(before..).unwrap_or_default();
+                if !came.is_empty() && this.conn.idle_since().is_some() {
                     let begun = this.conn.begun();
-                    this.head = this
-                        .head
-                        .filter(|(_, at)| *at == begun)
-                        .or(Some((Instant::now(), begun)));
+                    this.head = this.head.filter(|(_, at)| *at == begun);
+                    if this.head.is_none() {
+                        this.head = Some((Instant::now(), begun));
+                        this.in_line = true;
+                    }
+                    this.scan(came);
                 }
                 Poll::Ready(result)
             }

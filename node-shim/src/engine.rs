@@ -24,6 +24,9 @@ use ticker::Ticker;
 
 pub use settings::EngineOptions;
 
+/// Pages of linear memory have one size, because custom ones are off; bytes.
+const WASM_PAGE: u64 = 64 << 10;
+
 /// Length of one epoch.
 pub const TICK: Duration = Duration::from_millis(5);
 
@@ -115,9 +118,11 @@ impl Engine {
             .instantiate_pre(component)
             .and_then(ProxyPre::new)
             .map_err(|error| LoadError::WorldMismatch(vec![format!("{error:#}")]))?;
-        let initial_memory = component
-            .resources_required()
-            .map(|need| need.max_initial_memory_size.unwrap_or(0));
+        let initial_memory = component.resources_required().map(|need| {
+            need.max_initial_memory_size
+                .unwrap_or(0)
+                .saturating_mul(WASM_PAGE)
+        });
         Ok(Loaded {
             pre,
             initial_memory,

@@ -21,7 +21,7 @@ use node_shim_core::route;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use crate::body::{Framing, GuestBody, RequestBody, ResponseBody};
+use crate::body::{Framing, GuestBody, Pace, PaceState, RequestBody, ResponseBody};
 use crate::conn::{Conn, InExchange};
 use crate::guest_log::Sink;
 use crate::observer::Observer;
@@ -48,7 +48,12 @@ pub(crate) async fn handle(
     let exchange = conn.begin();
     let version = request.version();
     let (parts, body) = request.into_parts();
-    let mut answer = match admit(&plane, &parts, began).await {
+    let admitted = if conn.take_fragment() {
+        Err(Refused::Gate(Rejection::BadPath))
+    } else {
+        admit(&plane, &parts, began).await
+    };
+    let mut answer = match admitted {
         Ok(admitted) => serve(&plane, &conn, admitted, parts, body, exchange).await,
         Err(Refused::Gate(rejection)) => {
             plane.node.rejected(rejection);
@@ -334,7 +339,30 @@ async fn serve(
         reset,
         idle,
     };
-    send(plane, answer, &asked, control, observer, framing, exchange)
+    let sent = send(plane, answer, &asked, control, observer, framing, exchange);
+    if let (ResponseBody::Guest(body), Version::HTTP_2) = (sent.body(), asked.version) {
+        plane.guests.spawn(watch_reader(
+            body.pace(),
+            conn.clone(),
+            plane.options.connections.write,
+        ));
+    }
+    sent
+}
+
+/// Cuts a connection whose client leaves a stream standing: its window is closed, so neither the
+/// socket nor the guest, which may have ended long ago, can notice.
+async fn watch_reader(pace: Arc<Pace>, conn: Arc<Conn>, patience: Duration) {
+    loop {
+        let before = pace.handed();
+        tokio::time::sleep(patience).await;
+        match pace.state() {
+            PaceState::Over => return,
+            PaceState::Asking => {}
+            PaceState::Handed if pace.handed() == before => return conn.cut_now(),
+            PaceState::Handed => {}
+        }
+    }
 }
 
 /// What of the request decides how the answer is framed.

@@ -24,6 +24,19 @@ use crate::table::RoutingTable;
 /// Requests that wait for code at once.
 const COLD: usize = 1_000;
 
+/// Connections the kernel holds while none is accepted.
+const BACKLOG: i32 = 4_096;
+/// Descriptors for everything that is no connection: code, node API, admin, state.
+const RESERVED: u64 = 1_024;
+
+/// Connections that the process has descriptors for.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // at least half of a small limit is for connections
+    let left = limit.map_or(u64::MAX, |all| all.saturating_sub(RESERVED).max(all / 2));
+    usize::try_from(left).unwrap_or(usize::MAX)
+}
+
 /// How the data path treats connections.
 #[derive(Clone, Debug)]
 pub struct DataOptions {
@@ -126,6 +139,9 @@ impl DataPlane {
         log: GuestLog,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        let mut options = options;
+        options.max_connections = options.max_connections.min(descriptors());
         let address = listener.local_addr()?;
         let slots = (engine.slots() as usize * 9 / 10).max(1);
         node.set_slots(slots as u64);

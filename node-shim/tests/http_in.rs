@@ -409,3 +409,24 @@ fn the_body_is_asked_for_when_the_guest_reads_it() {
     wire.send(expecting);
     assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 200 OK"));
 }
+
+#[tokio::test]
+async fn hh_7_a_stream_that_is_left_standing_is_cut() {
+    let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
+    setup.limits.cpu = Duration::from_secs(60);
+    let node = setup.start(&guests::ENDLESS);
+    let response = h2::get(node.address(), "/").await;
+    assert_eq!(response.status(), 200);
+    // nothing is read: the window of the stream closes, the connection itself stays alive
+    let (node, outcomes) = tokio::task::spawn_blocking(move || {
+        let outcomes = node.outcomes(1);
+        (node, outcomes)
+    })
+    .await
+    .unwrap();
+    assert_eq!(outcomes, ["client 2xx 1"]);
+    assert!(h2::body(response).await.is_err());
+    tokio::task::spawn_blocking(move || node.is_quiet())
+        .await
+        .unwrap();
+}

@@ -80,3 +80,82 @@ fn hg_13_a_guest_that_always_traps_fails_each_request_alone() {
     assert_eq!(node.failures(), ["trap 20"]);
     node.is_quiet();
 }
+
+#[test]
+fn hg_4_hg_12_what_cannot_be_served_is_refused_before_traffic() {
+    use node_shim::counters::Counters;
+    use node_shim::engine::{Compiler, LoadError};
+    use node_shim::revision::RevisionError;
+
+    use crate::support::component;
+    use crate::support::node::ENGINE;
+
+    let refused = |wasm: &[u8]| ENGINE.compile_here(wasm).err().unwrap();
+    let sockets = component::guest(
+        r#"(import "wasi:sockets/instance-network@0.2.12" "instance-network" (func $net (result i32)))"#,
+        "(drop (call $net))",
+    );
+    let error = refused(&sockets);
+    let Some(LoadError::WorldMismatch(list)) = error.downcast_ref() else {
+        panic!("{error:#}")
+    };
+    assert!(list[0].contains("wasi:sockets/"), "{list:?}");
+    assert_eq!(
+        Compiler::new().unwrap().missing_imports(&sockets).unwrap(),
+        *list
+    );
+
+    let no_handler = wat::parse_str("(component)").unwrap();
+    let error = refused(&no_handler);
+    let Some(LoadError::WorldMismatch(list)) = error.downcast_ref() else {
+        panic!("{error:#}")
+    };
+    assert!(list[0].contains("incoming-handler"), "{list:?}");
+
+    let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
+    assert!(format!("{:#}", refused(&threads)).contains("threads"));
+    assert!(
+        ENGINE
+            .compile_here(&wat::parse_str("(module)").unwrap())
+            .is_err()
+    );
+
+    let setup = Setup::limits(|l| l.memory = 128 << 10);
+    let spec = node_shim::revision::RevisionSpec {
+        function: node_shim_core::table::FunctionKey::new("ns", "f"),
+        name: node_shim_core::table::RevisionName::new("r").unwrap(),
+        limits: setup.limits,
+        env: Vec::new(),
+        config: Vec::new(),
+    };
+    let loaded = ENGINE.compile_here(&guests::ANSWER).unwrap();
+    let error = node_shim::revision::Revision::new(spec, loaded, &Counters::new()).unwrap_err();
+    assert_eq!(
+        error,
+        RevisionError::Memory {
+            needs: 256 << 10,
+            limit: 128 << 10
+        }
+    );
+}
+
+#[test]
+fn hg_6_hg_7_handles_and_host_calls_are_bounded() {
+    use crate::support::component::guest;
+
+    let hoarder = guest("", "(loop $on (drop (call $fields)) (br $on))");
+    let node = Node::serve(&hoarder);
+    assert_eq!(get(node.address(), "/").told(), (500, "trap"));
+    assert_eq!(node.outcomes(1), ["trap 5xx 1"]);
+    assert_eq!(node.failures(), ["host_limit 1"]);
+    node.is_quiet();
+
+    let greedy = guest(
+        r#"(import "wasi:random/random@0.2.12" "get-random-bytes" (func $random (param i64 i32)))"#,
+        "(call $random (i64.const 1073741824) (i32.const 16))",
+    );
+    let node = Node::serve(&greedy);
+    assert_eq!(get(node.address(), "/").told(), (500, "trap"));
+    assert_eq!(node.failures(), ["host_limit 1"]);
+    node.is_quiet();
+}

@@ -218,6 +218,8 @@ mod tests {
 
     use super::*;
 
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Rejection);
+
     fn judge(
         version: Version,
         method: &str,
@@ -243,7 +245,7 @@ mod tests {
         let long_path = format!("/{}", "a".repeat(MAX_TARGET));
         let long_value = "a".repeat(MAX_HEADER_BYTES);
         let host = ("host", "h.example");
-        let h1: &[(&str, &str, &[(&str, &str)], Rejection)] = &[
+        let h1: &[Row<'_>] = &[
             ("GET", "/", &[], BadHost),
             ("GET", "/", &[("host", "")], BadHost),
             ("GET", "/", &[host, host], BadHost),

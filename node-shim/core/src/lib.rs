@@ -3,8 +3,8 @@
 //! that varies (time, dice, peers) is an argument.
 
 pub mod address;
-pub mod desired;
 pub mod cidr;
+pub mod desired;
 pub mod gate;
 pub mod headers;
 pub mod host;

@@ -16,6 +16,7 @@ use node_shim_core::outcome::Reason;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use super::pace::{Pace, PaceState};
 use crate::conn::InExchange;
 use crate::observer::Observer;
 use crate::run::Control;
@@ -62,6 +63,7 @@ pub(crate) struct GuestBody {
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
     stage: Stage,
+    pace: Arc<Pace>,
     _exchange: InExchange,
 }
 
@@ -100,8 +102,13 @@ impl GuestBody {
             timer: None,
             waiting_since: None,
             stage: Stage::Open,
+            pace: Arc::default(),
             _exchange: exchange,
         }
+    }
+
+    pub(crate) fn pace(&self) -> Arc<Pace> {
+        self.pace.clone()
     }
 
     /// Reads the guest's body to its end for a client that gets none: the guest does not notice.
@@ -266,7 +273,14 @@ impl Body for GuestBody {
                 }
                 Poll::Ready(Some(Err(Aborted(reason))))
             }
-            (_, polled) => polled.map(|frame| frame.map(Ok)),
+            (_, polled) => {
+                this.pace.set(if polled.is_ready() {
+                    PaceState::Handed
+                } else {
+                    PaceState::Asking
+                });
+                polled.map(|frame| frame.map(Ok))
+            }
         }
     }
 
@@ -284,6 +298,7 @@ impl Body for GuestBody {
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
+        self.pace.set(PaceState::Over);
         if self.stage == Stage::Over {
             return;
         }

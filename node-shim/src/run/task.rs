@@ -33,6 +33,7 @@ pub(crate) async fn run(call: Call) {
         permit,
         slot,
     } = call;
+    let _ends = EndsAnyway(control.clone());
     let limits = revision.spec.limits.clone();
     let counters = revision.counters.clone();
     let _instance = Instance::new(&counters);
@@ -110,6 +111,16 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+/// Whoever waits for this guest's end hears of one, even if this task dies: only the first ending is
+/// kept, so it changes nothing otherwise.
+struct EndsAnyway(Arc<Control>);
+
+impl Drop for EndsAnyway {
+    fn drop(&mut self) {
+        self.0.end(Ending::failed(Reason::Panic));
+    }
 }
 
 /// Counts a live instance.
