@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::counters::FrameResult;
 use super::session::Session;
-use super::{Changed, Fleet, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, REMEMBER, Source, State, view};
+use super::{
+    Changed, Fleet, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node, REMEMBER, Source, State, view,
+};
 
 /// A session of the fleet; passed back with everything it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +67,13 @@ impl Fleet {
         let source = session.source;
         let now = Instant::now();
         let was_live = view::is_live(session, now, self.0.silence);
+        let was_complete = session.complete;
         let mut applied = session.apply(report, MAX_EXCEPTIONS, now, Timestamp::now());
         applied.node |= !was_live && session.complete;
+        let completed = session.complete && !was_complete;
+        if completed && let Some(node) = state.nodes.get_mut(&id.node) {
+            drop_replaced(node);
+        }
         if applied.max_epoch <= MAX_EPOCH {
             state.max_epoch = state.max_epoch.max(applied.max_epoch);
         }
@@ -89,7 +96,7 @@ impl Fleet {
         }
     }
 
-    /// A stream has ended. The node's last word is kept if there is no other.
+    /// A stream has ended. What it said holds until another stream has said everything.
     pub(in crate::node_api) fn gone(&self, id: &SessionId) {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&id.node) else {
@@ -100,9 +107,7 @@ impl Fleet {
         };
         session.ended = true;
         let source = session.source;
-        if node.sessions.len() > 1 && node.sessions.values().any(|one| !one.ended) {
-            node.sessions.remove(&id.number);
-        }
+        drop_replaced(node);
         let direct_left = node
             .sessions
             .values()
@@ -143,14 +148,20 @@ impl Fleet {
     }
 }
 
+/// An ended session matters only as the last word.
+fn drop_replaced(node: &mut Node) {
+    let mut sessions = node.sessions.values();
+    let replaced = sessions.any(|session| !session.ended && session.complete);
+    let last = view::speaker(node).map(|session| session.last_contact);
+    node.sessions
+        .retain(|_, session| !session.ended || !replaced && Some(session.last_contact) == last);
+}
+
 fn forget(state: &mut State, now: Instant) -> Vec<String> {
     let old = |session: &Session| session.ended && session.last_contact + REMEMBER < now;
     let mut forgotten = Vec::new();
     state.nodes.retain(|name, node| {
-        // an ended session matters only as the last word
-        let open = node.sessions.values().any(|session| !session.ended);
-        node.sessions
-            .retain(|_, session| !(old(session) || open && session.ended));
+        node.sessions.retain(|_, session| !old(session));
         if node.sessions.is_empty() {
             forgotten.push(name.clone());
         }

@@ -2,8 +2,8 @@
 //!
 //! A node may be heard over two streams for a moment (it moved to another replica, the old stream is
 //! half open). Each stream is a session with its own state; the node is what the session says that was
-//! heard last. A node counts as live when that session has told all its revisions and was heard within
-//! the silence limit. Nodes that left are remembered for ten minutes: what they counted still counts.
+//! heard last of those that told all their revisions. A node counts as live while that was within the
+//! silence limit, also between two streams: tokens make a stream end every ten minutes. Nodes that left are remembered for ten minutes: what they counted still counts.
 
 mod changes;
 mod counters;

@@ -85,6 +85,13 @@ async fn a_node_that_left_is_remembered_for_ten_minutes() {
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
     );
     fleet.gone(&id);
+    assert_eq!(
+        live(&fleet),
+        [("n".to_owned(), true)],
+        "perhaps it is between two streams"
+    );
+    assert!(!fleet.nodes()[0].connected);
+    tokio::time::advance(SILENCE + Duration::from_millis(1)).await;
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
     assert_eq!(revisions(&fleet, "a"), ["a-1"]);
     tokio::time::advance(REMEMBER + Duration::from_secs(1)).await;
@@ -121,6 +128,31 @@ async fn a_node_that_moved_is_what_its_new_stream_says() {
         ["a-2"],
         "a session that is gone says nothing"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
+    let fleet = fleet();
+    let shown = |fleet: &Fleet| (live(fleet)[0].1, revisions(fleet, "a"));
+    let loaded = || complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]);
+    for _ in 0..3 {
+        let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+        fleet.report(&id, loaded());
+        tokio::time::advance(Duration::from_secs(4)).await;
+        fleet.gone(&id);
+        assert_eq!(shown(&fleet), (true, vec!["a-1".to_owned()]));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let next = fleet.connect(Source::Direct, hello("n")).unwrap();
+        fleet.report(&next, v1::Report::default());
+        assert_eq!(
+            shown(&fleet),
+            (true, vec!["a-1".to_owned()]),
+            "before it told all"
+        );
+        fleet.gone(&next);
+    }
+    // streams that end before they told anything leave nothing behind
+    assert!(fleet.lock().nodes["n"].sessions.len() <= 1);
 }
 
 #[tokio::test]

@@ -73,13 +73,14 @@ pub(super) fn speaker(node: &Node) -> Option<&Session> {
     loudest(node.sessions.values())
 }
 
-/// Of several sessions the one to believe: open, complete, heard last.
+/// Of several sessions the one to believe: complete, heard last. That its stream has ended does not
+/// matter: a node between two streams is what it said a moment ago.
 pub(super) fn loudest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
-    sessions.max_by_key(|session| (!session.ended, session.complete, session.last_contact))
+    sessions.max_by_key(|session| (session.complete, session.last_contact))
 }
 
 pub(super) fn is_live(session: &Session, now: Instant, silence: Duration) -> bool {
-    !session.ended && session.complete && session.last_contact + silence >= now
+    session.complete && session.last_contact + silence >= now
 }
 
 pub(super) fn function_on_node(
@@ -120,7 +121,7 @@ pub(super) fn node_view(
     Some(NodeView {
         name: name.to_owned(),
         live: is_live(session, now, silence),
-        connected: !session.ended,
+        connected: node.sessions.values().any(|session| !session.ended),
         relayed: session.source == Source::Relayed,
         last_contact: session.last_contact_at,
         hello: session.hello.clone(),
