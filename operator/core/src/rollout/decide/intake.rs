@@ -20,18 +20,30 @@ pub(super) fn facts(turn: &mut Turn<'_>) {
     leadership(turn, gap);
     count_nodes(turn);
     acknowledgement(turn);
-    if let (Measured::Unavailable { kind, message }, true) =
-        (&turn.evidence.measured, turn.state.state.is_exposed())
-        && let Some(r) = &mut turn.state.rollout
-    {
-        let since = r.flags.unmeasured.as_ref().map_or(turn.now, |u| u.since);
-        r.flags.unmeasured = Some(Unmeasured {
-            since,
-            kind: *kind,
-            message: message.clone(),
-            tried_at: turn.now,
-        });
-    }
+    unmeasured(turn, gap);
+}
+
+/// Samples are missing since the last usable look, as far as that was this leader's.
+fn unmeasured(turn: &mut Turn<'_>, gap: Duration) {
+    let Measured::Unavailable { kind, message } = &turn.evidence.measured else {
+        return;
+    };
+    let (now, exposed) = (turn.now, turn.state.state.is_exposed());
+    let same_leader = turn.before.pair.epoch == turn.state.pair.epoch && gap <= MOST_GAP;
+    let Some(r) = turn.state.rollout.as_mut().filter(|_| exposed) else {
+        return;
+    };
+    let last = r
+        .analysis
+        .as_ref()
+        .map_or(r.step_started_at, |a| a.looked_at.max(r.step_started_at));
+    let began = if same_leader { last.min(now) } else { now };
+    r.flags.unmeasured = Some(Unmeasured {
+        since: r.flags.unmeasured.as_ref().map_or(began, |u| u.since),
+        kind: *kind,
+        message: message.clone(),
+        tried_at: now,
+    });
 }
 
 /// How far nodes are with whatever is being rolled out, else with stable.

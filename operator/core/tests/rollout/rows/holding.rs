@@ -150,6 +150,14 @@ fn row_21_nodes_that_do_not_follow_hold_after_a_while() {
         w.kinds(),
         [Kind::NodesNotReady, Kind::Resumed, Kind::NextStep]
     );
+    // before it is a hold it already stops a raise
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.run(15);
+    w.able = 3;
+    w.run(25);
+    assert_eq!((hold(&w), w.weight()), (None, 500));
+    assert_eq!(waiting(&w), [WaitingFor::Nodes]);
 }
 
 #[test]
