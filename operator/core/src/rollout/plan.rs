@@ -126,6 +126,10 @@ impl Plan {
     /// Whether this is no longer what the policy says.
     #[must_use]
     pub fn is_outdated(&self, policy: &Policy) -> bool {
+        if self.kind == PlanKind::First {
+            // without steps and analysis there is nothing that an edit could be about
+            return false;
+        }
         let mut fresh = Self::freeze(policy, self.kind);
         if !self.needs_traffic() {
             fresh = fresh.placed(self.weight(0), self.final_weight().rest());
