@@ -1,6 +1,15 @@
 //! A whole node against an operator and a registry that do as they are told: real wasmtime, real
 //! compile children, real files, loopback sockets. Tests carry the ids of the faults they play.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that fails says so"
+)]
+
 #[path = "support/component.rs"]
 mod component;
 #[path = "supervisor/faults.rs"]

@@ -96,14 +96,14 @@ impl Puller {
             };
             self.receive(stream, limit, hex).await?
         } else {
-            self.from_registry(wanted, hex).await?
+            self.pull_image(wanted, hex).await?
         };
         let blobs = self.blobs.clone();
         let hex = hex.to_string();
         blocking(move || blobs.keep(draft, &hex).map_err(|error| disk(&error))).await
     }
 
-    async fn from_registry(&self, wanted: &Wanted, hex: &str) -> Result<Draft, Failure> {
+    async fn pull_image(&self, wanted: &Wanted, hex: &str) -> Result<Draft, Failure> {
         let repository = &wanted.source.repository;
         match self
             .find(repository, &wanted.source.manifest_digest)

@@ -15,9 +15,12 @@ mod node;
 mod outlook;
 mod project;
 mod records;
+mod serving;
 mod shared;
 mod status;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};

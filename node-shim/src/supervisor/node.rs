@@ -7,20 +7,18 @@ use std::time::{Duration, Instant};
 
 use node_api::v1::{SnapshotPhase, Welcome};
 use node_shim_core::desired::{Failure, Load, Loads, Role, Supervision, Want, order};
-use node_shim_core::outcome::Reason;
-use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Share};
+use node_shim_core::table::{FunctionKey, RevisionName, Share};
 
 use super::hot::Hot;
 use super::keeper::Snapshot;
-use super::project::Definition;
-use super::records::{Record, Records};
+use super::records::Records;
+use super::serving::Live;
 use crate::counters::Counters;
 use crate::disk::{Header, Kept, without_secrets};
 use crate::engine::Loaded;
 use crate::node_api::Event;
-use crate::pull::{Wanted, failure, sha256_hex};
-use crate::revision::Revision;
-use crate::table::{RoutingTable, Served, Slot};
+use crate::pull::{Wanted, sha256_hex};
+use crate::table::RoutingTable;
 
 /// Components on their way at once, over all stages.
 const SLOTS: usize = 8;
@@ -60,11 +58,6 @@ pub(crate) struct Actions {
     pub(crate) publish: Option<Arc<RoutingTable>>,
 }
 
-struct Live {
-    definition: Arc<Definition>,
-    revision: Arc<Revision>,
-}
-
 /// Everything one node knows.
 pub(crate) struct Node {
     pub(crate) records: Records,
@@ -73,13 +66,13 @@ pub(crate) struct Node {
     pub(crate) hot: Hot,
     pub(crate) connected: bool,
     pub(crate) last_contact: u64,
-    supervision: Supervision,
-    loaded: BTreeMap<String, Loaded>,
-    live: BTreeMap<RevisionKey, Live>,
-    leaving: BTreeMap<RevisionKey, Instant>,
+    pub(super) supervision: Supervision,
+    pub(super) loaded: BTreeMap<String, Loaded>,
+    pub(super) live: BTreeMap<RevisionKey, Live>,
+    pub(super) leaving: BTreeMap<RevisionKey, Instant>,
     ordered: Vec<String>,
-    counters: Arc<Counters>,
-    table: Arc<RoutingTable>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) table: Arc<RoutingTable>,
     started: Instant,
     resumed: bool,
     confirm_at: Option<Instant>,
@@ -314,108 +307,6 @@ impl Node {
             .map(|definition| definition.wanted.clone())
     }
 
-    fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
-        let before = std::mem::take(&mut self.problems);
-        let mut live = BTreeMap::new();
-        let mut problems = BTreeMap::new();
-        let mut functions = Vec::new();
-        for (key, record) in self.records.iter() {
-            let mut slots = BTreeMap::new();
-            for (name, definition) in &record.parsed.definitions {
-                let id = (key.clone(), name.clone());
-                let slot = match self.slot(&id, definition, record) {
-                    Ok(Some(revision)) => {
-                        let definition = Arc::clone(definition);
-                        live.insert(
-                            id,
-                            Live {
-                                definition,
-                                revision: Arc::clone(&revision),
-                            },
-                        );
-                        Slot::Ready(revision)
-                    }
-                    Ok(None) => Slot::Loading,
-                    Err((reason, failed)) => {
-                        let since = before
-                            .get(&id)
-                            .filter(|known| known.reason == failed.reason);
-                        let since = since.map_or(now.wall, |known| known.since);
-                        let Failure {
-                            reason: word,
-                            message,
-                            permanent,
-                            ..
-                        } = failed;
-                        problems.insert(
-                            id,
-                            Problem {
-                                reason: word,
-                                message,
-                                permanent,
-                                since,
-                            },
-                        );
-                        Slot::Failed(reason)
-                    }
-                };
-                slots.insert(name.clone(), slot);
-            }
-            functions.push(served(
-                &record.parsed.entry,
-                &slots,
-                self.supervision.expired(),
-            ));
-        }
-        self.problems = problems;
-        for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
-            self.leaving.insert(id.clone(), now.at);
-        }
-        self.leaving.retain(|id, _| !live.contains_key(id));
-        self.live = live;
-        self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
-        Arc::clone(&self.table)
-    }
-
-    /// The revision if it can run, `None` while its code is on the way.
-    fn slot(
-        &self,
-        id: &RevisionKey,
-        definition: &Arc<Definition>,
-        record: &Record,
-    ) -> Result<Option<Arc<Revision>>, (Reason, Failure)> {
-        if definition.has_secrets && record.without_secrets {
-            let message = "values of secrets come from an operator, and none has answered yet";
-            let failed = failure("SecretsUnavailable", false, message.into());
-            return Err((Reason::SecretsUnavailable, failed));
-        }
-        let digest = &definition.wanted.digest;
-        match self.loads.get(digest) {
-            Some(Load::Failed { failure, .. }) => Err((Reason::Unloadable, failure.clone())),
-            Some(Load::Loaded) => {
-                let Some(code) = self.loaded.get(digest) else {
-                    return Ok(None);
-                };
-                if let Some(live) = self
-                    .live
-                    .get(id)
-                    .filter(|live| same(&live.definition, definition))
-                {
-                    return Ok(Some(Arc::clone(&live.revision)));
-                }
-                Revision::new(definition.spec.clone(), code.clone(), &self.counters)
-                    .map(Some)
-                    .map_err(|error| {
-                        (
-                            Reason::Unloadable,
-                            failure("LoadFailed", true, error.to_string()),
-                        )
-                    })
-            }
-            Some(Load::Waiting | Load::Running) | None => Ok(None),
-        }
-    }
-
     /// What to write to disk, if it changed.
     pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
         if !std::mem::take(&mut self.dirty.disk) || !self.records.applied() {
@@ -495,46 +386,4 @@ fn role(share: &Share, name: &RevisionName) -> Role {
     } else {
         Role::Previous
     }
-}
-
-/// What the data path needs of a function. Without supervision a candidate beside a stable gets
-/// nothing; without a stable there is nothing to go back to.
-fn served(
-    entry: &Arc<FunctionEntry>,
-    slots: &BTreeMap<RevisionName, Slot>,
-    unsupervised: bool,
-) -> Served {
-    let slot = |name: &Option<RevisionName>| {
-        name.as_ref().map_or(Slot::Absent, |name| {
-            slots.get(name).cloned().unwrap_or_default()
-        })
-    };
-    let share = &entry.share;
-    let (stable, candidate) = (slot(&share.stable), slot(&share.candidate));
-    let end = unsupervised && share.stable.is_some() && share.weight > 0;
-    let entry = if end {
-        let share = Share {
-            weight: 0,
-            ..share.clone()
-        };
-        Arc::new(FunctionEntry {
-            share,
-            ..(**entry).clone()
-        })
-    } else {
-        Arc::clone(entry)
-    };
-    Served {
-        entry,
-        stable,
-        candidate,
-    }
-}
-
-fn same(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
-    Arc::ptr_eq(a, b)
-        || (a.wanted.digest == b.wanted.digest
-            && a.spec.limits == b.spec.limits
-            && a.spec.env == b.spec.env
-            && a.spec.config == b.spec.config)
 }

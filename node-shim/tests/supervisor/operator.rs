@@ -160,6 +160,10 @@ impl Operator {
         self.state.hellos.lock().unwrap().clone()
     }
 
+    fn next_report(&self) -> Option<Report> {
+        self.state.reports.lock().unwrap().pop_front()
+    }
+
     /// The first report, from now or before, that the test was waiting for; those before it are gone.
     pub(crate) async fn report(
         &self,
@@ -170,10 +174,7 @@ impl Operator {
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
                 let heard = self.state.heard.notified();
-                while let Some(report) = {
-                    let next = self.state.reports.lock().unwrap().pop_front();
-                    next
-                } {
+                while let Some(report) = self.next_report() {
                     if wanted(&report) {
                         return report;
                     }

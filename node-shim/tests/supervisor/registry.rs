@@ -25,7 +25,7 @@ pub(crate) enum Answer {
     Endless(Vec<u8>),
     Status(u16, Vec<(&'static str, String)>),
     /// The first answer once, then the second.
-    Then(Box<Answer>, Box<Answer>),
+    Then(Box<Self>, Box<Self>),
 }
 
 #[derive(Clone, Default)]

@@ -1,0 +1,169 @@
+//! From the node's state to the table of the data path: which revisions can run, and what keeps the
+//! others from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use node_shim_core::desired::{Failure, Load};
+use node_shim_core::outcome::Reason;
+use node_shim_core::table::{FunctionEntry, RevisionName, Share};
+
+use super::node::{Node, Now, Problem, RevisionKey};
+use super::project::Definition;
+use super::records::Record;
+use crate::pull::failure;
+use crate::revision::Revision;
+use crate::table::{RoutingTable, Served, Slot};
+
+/// A revision that serves, and what it was made from.
+pub(super) struct Live {
+    pub(super) definition: Arc<Definition>,
+    pub(super) revision: Arc<Revision>,
+}
+
+impl Node {
+    /// Every function with what there is of its revisions at this moment.
+    pub(super) fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
+        let before = std::mem::take(&mut self.problems);
+        let mut live = BTreeMap::new();
+        let mut problems = BTreeMap::new();
+        let mut functions = Vec::new();
+        for (key, record) in self.records.iter() {
+            let mut slots = BTreeMap::new();
+            for (name, definition) in &record.parsed.definitions {
+                let id = (key.clone(), name.clone());
+                let slot = match self.slot(&id, definition, record) {
+                    Ok(Some(revision)) => {
+                        let definition = Arc::clone(definition);
+                        live.insert(
+                            id,
+                            Live {
+                                definition,
+                                revision: Arc::clone(&revision),
+                            },
+                        );
+                        Slot::Ready(revision)
+                    }
+                    Ok(None) => Slot::Loading,
+                    Err((reason, failed)) => {
+                        let since = before
+                            .get(&id)
+                            .filter(|known| known.reason == failed.reason);
+                        let since = since.map_or(now.wall, |known| known.since);
+                        let Failure {
+                            reason: word,
+                            message,
+                            permanent,
+                            ..
+                        } = failed;
+                        problems.insert(
+                            id,
+                            Problem {
+                                reason: word,
+                                message,
+                                permanent,
+                                since,
+                            },
+                        );
+                        Slot::Failed(reason)
+                    }
+                };
+                slots.insert(name.clone(), slot);
+            }
+            functions.push(served(
+                &record.parsed.entry,
+                &slots,
+                self.supervision.expired(),
+            ));
+        }
+        self.problems = problems;
+        for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
+            self.leaving.insert(id.clone(), now.at);
+        }
+        self.leaving.retain(|id, _| !live.contains_key(id));
+        self.live = live;
+        self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
+        Arc::clone(&self.table)
+    }
+
+    /// The revision if it can run, `None` while its code is on the way.
+    fn slot(
+        &self,
+        id: &RevisionKey,
+        definition: &Arc<Definition>,
+        record: &Record,
+    ) -> Result<Option<Arc<Revision>>, (Reason, Failure)> {
+        if definition.has_secrets && record.without_secrets {
+            let message = "values of secrets come from an operator, and none has answered yet";
+            let failed = failure("SecretsUnavailable", false, message.into());
+            return Err((Reason::SecretsUnavailable, failed));
+        }
+        let digest = &definition.wanted.digest;
+        match self.loads.get(digest) {
+            Some(Load::Failed { failure, .. }) => Err((Reason::Unloadable, failure.clone())),
+            Some(Load::Loaded) => {
+                let Some(code) = self.loaded.get(digest) else {
+                    return Ok(None);
+                };
+                if let Some(live) = self
+                    .live
+                    .get(id)
+                    .filter(|live| same(&live.definition, definition))
+                {
+                    return Ok(Some(Arc::clone(&live.revision)));
+                }
+                Revision::new(definition.spec.clone(), code.clone(), &self.counters)
+                    .map(Some)
+                    .map_err(|error| {
+                        (
+                            Reason::Unloadable,
+                            failure("LoadFailed", true, error.to_string()),
+                        )
+                    })
+            }
+            Some(Load::Waiting | Load::Running) | None => Ok(None),
+        }
+    }
+}
+
+/// What the data path needs of a function. Without supervision a candidate beside a stable gets
+/// nothing; without a stable there is nothing to go back to.
+fn served(
+    entry: &Arc<FunctionEntry>,
+    slots: &BTreeMap<RevisionName, Slot>,
+    unsupervised: bool,
+) -> Served {
+    let slot = |name: &Option<RevisionName>| {
+        name.as_ref().map_or(Slot::Absent, |name| {
+            slots.get(name).cloned().unwrap_or_default()
+        })
+    };
+    let share = &entry.share;
+    let (stable, candidate) = (slot(&share.stable), slot(&share.candidate));
+    let end = unsupervised && share.stable.is_some() && share.weight > 0;
+    let entry = if end {
+        let share = Share {
+            weight: 0,
+            ..share.clone()
+        };
+        Arc::new(FunctionEntry {
+            share,
+            ..(**entry).clone()
+        })
+    } else {
+        Arc::clone(entry)
+    };
+    Served {
+        entry,
+        stable,
+        candidate,
+    }
+}
+
+fn same(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
+    Arc::ptr_eq(a, b)
+        || (a.wanted.digest == b.wanted.digest
+            && a.spec.limits == b.spec.limits
+            && a.spec.env == b.spec.env
+            && a.spec.config == b.spec.config)
+}

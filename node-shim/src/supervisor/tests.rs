@@ -1,0 +1,201 @@
+//! The node's task on a clock that the test moves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use node_api::v1::{Batch, FunctionRecord, SnapshotPhase, Welcome};
+use node_shim_core::desired::Failure;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::hot::Hot;
+use super::node::{Node, Now};
+use super::project::tests::record;
+use super::status::Status;
+use super::task::{self, Inputs, Loader, Serve, Wiring};
+use crate::counters::Counters;
+use crate::disk::{Header, Kept};
+use crate::engine::Loaded;
+use crate::node_api::{Event, Outlook, unix_ms};
+use crate::pull::{Wanted, failure};
+use crate::table::RoutingTable;
+
+const TTL: Duration = Duration::from_secs(600);
+
+/// Never loads anything, and notes when it was asked.
+#[derive(Default)]
+struct Unreachable(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
+
+impl Loader for Unreachable {
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>> {
+        let mut asked = self.0.lock().unwrap();
+        asked
+            .entry(wanted.digest)
+            .or_default()
+            .push(tokio::time::Instant::now());
+        async { Err(failure("PullFailed", false, "away".into())) }.boxed()
+    }
+}
+
+struct Seen(watch::Sender<Arc<RoutingTable>>);
+
+impl Serve for Seen {
+    fn publish(&self, table: Arc<RoutingTable>) {
+        self.0.send_replace(table);
+    }
+
+    fn set_ready(&self, _: bool) {}
+}
+
+struct Rig {
+    events: mpsc::Sender<Event>,
+    tables: watch::Receiver<Arc<RoutingTable>>,
+    loader: Arc<Unreachable>,
+    _found: mpsc::Sender<Kept>,
+    _stop: oneshot::Sender<oneshot::Sender<()>>,
+}
+
+impl Rig {
+    fn start(kept: Option<Kept>) -> Self {
+        let (events, api) = mpsc::channel(16);
+        let (found_sender, found) = mpsc::channel(1);
+        let (stop_sender, stop) = oneshot::channel();
+        let (tables, seen) = watch::channel(Arc::default());
+        let counters = Counters::new();
+        let loader = Arc::new(Unreachable::default());
+        let wiring = Wiring {
+            loader: loader.clone(),
+            serve: Arc::new(Seen(tables)),
+            keeper: None,
+            health: Arc::default(),
+            counters: Arc::clone(&counters),
+            outlook: watch::channel(Arc::new(Outlook::default())).0,
+            status: Arc::new(Status::default()),
+            dice: Box::new(|| 1.0),
+        };
+        let now = Now {
+            at: tokio::time::Instant::now().into_std(),
+            wall: unix_ms(),
+        };
+        let node = Node::new(kept, Hot::default(), (counters, TTL), now);
+        tokio::spawn(task::run(node, wiring, Inputs { api, found, stop }));
+        Self {
+            events,
+            tables: seen,
+            loader,
+            _found: found_sender,
+            _stop: stop_sender,
+        }
+    }
+
+    async fn connect(&self, resumed: bool) {
+        let welcome = Welcome {
+            protocol_version: 1,
+            unsupervised_ttl: TTL.as_millis() as u64,
+            resumed,
+            ..Welcome::default()
+        };
+        self.events.send(Event::Connected(welcome)).await.unwrap();
+    }
+
+    async fn snapshot(&self, functions: Vec<FunctionRecord>) {
+        let batch = Batch {
+            version: 20,
+            snapshot: SnapshotPhase::Whole.into(),
+            functions,
+            ..Batch::default()
+        };
+        self.events.send(Event::Batch(batch)).await.unwrap();
+    }
+
+    /// Waits, on the moved clock, until the candidate of the only function has this weight.
+    async fn weight(&mut self, weight: u32) {
+        let reached = |table: &Arc<RoutingTable>| {
+            table
+                .functions()
+                .first()
+                .is_some_and(|served| served.entry.share.weight == weight)
+        };
+        let waited = tokio::time::timeout(TTL * 3, self.tables.wait_for(reached)).await;
+        assert!(waited.is_ok(), "the weight never was {weight}");
+    }
+}
+
+fn on_disk(alone_for: Duration) -> Kept {
+    let contact = unix_ms() - alone_for.as_millis() as u64;
+    let ttl = TTL.as_millis() as u64;
+    Kept {
+        header: Header {
+            version: 10,
+            contact,
+            ttl,
+            ..Header::default()
+        },
+        functions: vec![record("f", 1)],
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed_table() {
+    let mut rig = Rig::start(None);
+    rig.connect(false).await;
+    rig.snapshot(vec![record("f", 1)]).await;
+    rig.weight(1000).await;
+    tokio::time::sleep(TTL * 2).await;
+    rig.weight(1000).await;
+
+    let cut = tokio::time::Instant::now();
+    rig.events.send(Event::Disconnected).await.unwrap();
+    rig.weight(0).await;
+    let took = cut.elapsed();
+    assert!(
+        took >= TTL && took <= TTL + Duration::from_secs(2),
+        "{took:?}"
+    );
+
+    rig.connect(false).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    rig.weight(0).await;
+    rig.snapshot(vec![record("f", 1)]).await;
+    rig.weight(1000).await;
+}
+
+/// FD-4: what a node that was cut off hears first is the rollback, not its old share.
+#[tokio::test(start_paused = true)]
+async fn a_resumed_stream_brings_a_candidate_back_only_after_it_had_its_say() {
+    let mut rig = Rig::start(Some(on_disk(TTL)));
+    rig.weight(0).await;
+    rig.connect(true).await;
+    let connected = tokio::time::Instant::now();
+    rig.weight(1000).await;
+    assert!(connected.elapsed() >= Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_counts_the_time_before_it() {
+    let started = tokio::time::Instant::now();
+    let mut rig = Rig::start(Some(on_disk(TTL - Duration::from_secs(30))));
+    rig.weight(1000).await;
+    rig.weight(0).await;
+    let took = started.elapsed();
+    assert!(took <= Duration::from_secs(33), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_grow_apart_up_to_five_minutes() {
+    let rig = Rig::start(Some(on_disk(Duration::ZERO)));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = rig.loader.0.lock().unwrap().clone();
+    assert_eq!(asked.len(), 2, "both components");
+    for times in asked.values() {
+        let gaps: Vec<u64> = times
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).as_secs())
+            .collect();
+        assert!(gaps.is_sorted(), "{gaps:?}");
+        assert!(gaps.iter().all(|gap| *gap <= 301), "{gaps:?}");
+        assert!((12..25).contains(&times.len()), "{gaps:?}");
+    }
+}
