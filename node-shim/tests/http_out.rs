@@ -256,9 +256,11 @@ async fn an_event_is_not_held_back() {
 #[test]
 fn hg_23_a_guest_sees_its_own_environment_and_nothing_else() {
     let wasm = component::guest(ENVIRONMENT, ENVIRONMENT_BODY);
-    let mut setup = Setup::default();
-    setup.env = vec![("A".into(), "1".into())];
-    let node = setup.start(&wasm);
+    let node = Setup {
+        env: vec![("A".into(), "1".into())],
+        ..Setup::default()
+    }
+    .start(&wasm);
     // one variable, no argument, stdin at its end
     assert_eq!(get(node.address(), "/").status, 201);
     let node = Node::serve(&wasm);

@@ -1,6 +1,14 @@
 //! The data path against real wasmtime: one guest per behaviour, raw sockets on the other side.
 //! Tests carry the ids of the hostile inputs they play.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
 mod guests;
 mod http_in;
 mod http_out;
