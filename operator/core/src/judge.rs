@@ -65,7 +65,7 @@ impl Judge {
             candidate: &rollout.candidate.revision.name,
             stable,
             exposed: sampled.exposed,
-            settled: rollout.acked_at.is_some_and(|acked| sampled.now > acked),
+            in_force_since: rollout.acked_at,
             pass_frozen: rollout
                 .flags
                 .hold

@@ -101,7 +101,7 @@ fn look(analysis: &mut Analysis, truth: &Truth, now: Timestamp, snapshots: &[Sna
         candidate: CANDIDATE,
         stable: STABLE,
         exposed: &exposed,
-        settled: true,
+        in_force_since: Some(second(0)),
         pass_frozen: false,
         snapshots,
     });

@@ -34,8 +34,8 @@ pub struct LookInput<'a> {
     pub stable: &'a str,
     /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
     pub exposed: &'a BTreeSet<String>,
-    /// Whether they have acknowledged the present share before this look.
-    pub settled: bool,
+    /// Since when they all have acknowledged the present share; `None` while they have not.
+    pub in_force_since: Option<Timestamp>,
     /// Whether the pass side stands still, beyond a shared failure that this analysis sees itself.
     pub pass_frozen: bool,
     /// Everything read since the last look, by whichever way.
@@ -105,7 +105,7 @@ impl Analysis {
         self.looks = self.looks.saturating_add(1);
         self.looked_at = Some(input.now);
         self.usable_at = input.now;
-        let (candidate, stable) = self.add_sums(news, input.settled);
+        let (candidate, stable) = self.add_sums(input, news);
         self.idle_looks = if candidate.requests == 0 {
             self.idle_looks.saturating_add(1)
         } else {
@@ -139,7 +139,7 @@ impl Analysis {
         (errors, dropped)
     }
 
-    fn add_sums(&mut self, news: &[NodeIncrement], settled: bool) -> (Tally, Tally) {
+    fn add_sums(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> (Tally, Tally) {
         let (mut candidate, mut stable) = (Tally::default(), Tally::default());
         for node in news {
             candidate.add(&node.arms.candidate);
@@ -149,13 +149,14 @@ impl Analysis {
         add(&mut self.stable, &stable);
         add(&mut self.step.candidate, &candidate);
         add(&mut self.step.stable, &stable);
-        if settled {
-            // the first of them still holds requests from before the share was in force everywhere
-            if self.step.looks > 0 {
-                self.step.split.0 += candidate.requests;
-                self.step.split.1 += stable.requests;
-            }
-            self.step.looks = self.step.looks.saturating_add(1);
+        let Some(in_force) = input.in_force_since.filter(|since| input.now > *since) else {
+            return (candidate, stable);
+        };
+        self.step.looks = self.step.looks.saturating_add(1);
+        // counters may be older than the share: only what was counted under it can be compared with it
+        for node in news.iter().filter(|n| n.since >= Some(in_force)) {
+            self.step.split.0 += node.arms.candidate.requests;
+            self.step.split.1 += node.arms.stable.requests;
         }
         (candidate, stable)
     }

@@ -77,7 +77,7 @@ struct Step {
     looks: u32,
     candidate: ArmSums,
     stable: ArmSums,
-    /// Requests after the first look at this share, for the comparison with the share itself.
+    /// Requests counted wholly under this share, for the comparison with the share itself.
     split: (u64, u64),
 }
 

@@ -101,7 +101,7 @@ impl Bench {
             candidate: CANDIDATE,
             stable: STABLE,
             exposed: &exposed,
-            settled: true,
+            in_force_since: Some(second(0)),
             pass_frozen: false,
             snapshots: &self.snapshots(),
         })
@@ -256,7 +256,7 @@ fn only_exposed_nodes_count_and_one_that_left_counts_once_more() {
             candidate: CANDIDATE,
             stable: STABLE,
             exposed: &exposed,
-            settled: true,
+            in_force_since: Some(second(0)),
             pass_frozen: false,
             snapshots: &snapshots,
         });
@@ -365,7 +365,7 @@ fn stale_nodes_hold_the_raise() {
             candidate: CANDIDATE,
             stable: STABLE,
             exposed: &exposed,
-            settled: true,
+            in_force_since: Some(second(0)),
             pass_frozen: false,
             snapshots: &snapshots,
         };
@@ -378,9 +378,33 @@ fn stale_nodes_hold_the_raise() {
 #[test]
 fn a_split_unlike_the_share_is_our_bug() {
     let mut bench = Bench::new(&errors_only(), 1);
-    bench.look([500, 0, 500, 0]);
     assert!(!bench.look([50, 0, 950, 0]).share_mismatch);
     assert!(bench.look([500, 0, 500, 0]).share_mismatch);
+}
+
+/// Counters that are older than the share were counted under another one.
+#[test]
+fn a_split_from_before_the_share_was_in_force_is_not_compared_with_it() {
+    let mut bench = Bench::new(&errors_only(), 1);
+    for _ in 0..4 {
+        bench.looks += 1;
+        bench.count(0, [500, 0, 500, 0]);
+        let exposed = bench.exposed();
+        let snapshots = bench.snapshots();
+        let input = LookInput {
+            now: bench.now(),
+            candidate: CANDIDATE,
+            stable: STABLE,
+            exposed: &exposed,
+            in_force_since: Some(second(18)),
+            pass_frozen: false,
+            snapshots: &snapshots,
+        };
+        assert!(!bench.analysis.look(&input).share_mismatch);
+    }
+    assert_eq!(bench.analysis.split(), (0, 0));
+    bench.look([50, 0, 950, 0]);
+    assert_eq!(bench.analysis.split(), (50, 950));
 }
 
 #[test]

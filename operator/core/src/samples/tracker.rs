@@ -66,8 +66,8 @@ pub struct NodeIncrement {
     pub process: String,
     /// Growth of both arms.
     pub arms: Arms,
-    /// Seconds of counting behind it, where known.
-    pub seconds: Option<i64>,
+    /// Since when it was counted, where known.
+    pub since: Option<Timestamp>,
 }
 
 /// The baselines of all processes of one rollout.
@@ -137,7 +137,7 @@ impl Tracker {
                 arms,
             };
             let boots = self.baselines.entry(snapshot.process.clone()).or_default();
-            let Some((arms, seconds)) = take(boots, new, self.previous_look) else {
+            let Some((arms, since)) = take(boots, new, self.previous_look) else {
                 continue;
             };
             let sum = increments
@@ -145,11 +145,12 @@ impl Tracker {
                 .or_insert_with(|| NodeIncrement {
                     process: snapshot.process.clone(),
                     arms: Arms::default(),
-                    seconds: None,
+                    since,
                 });
             sum.arms.candidate.add(&arms.candidate);
             sum.arms.stable.add(&arms.stable);
-            sum.seconds = sum.seconds.max(seconds);
+            // of two boots the earlier; not known if of one it is not
+            sum.since = sum.since.min(since);
         }
         self.previous_look = Some(now);
         increments.into_values().collect()
@@ -161,9 +162,9 @@ fn take(
     boots: &mut Vec<Baseline>,
     new: Baseline,
     previous_look: Option<Timestamp>,
-) -> Option<(Arms, Option<i64>)> {
+) -> Option<(Arms, Option<Timestamp>)> {
     if let Some(known) = matching(boots, new.boot) {
-        let seconds = Some(new.at.duration_since(known.at).as_secs());
+        let since = Some(known.at);
         if let Some(growth) = new.arms.since(&known.arms) {
             if growth.is_zero() && new.at <= known.at {
                 return None;
@@ -171,7 +172,7 @@ fn take(
             known.at = known.at.max(new.at);
             known.boot = known.boot.or(new.boot);
             known.arms = new.arms;
-            return Some((growth, seconds));
+            return Some((growth, since));
         }
         if known.boot.is_some() {
             // same boot, smaller counters: an older snapshot
