@@ -130,16 +130,16 @@ pub struct NodeFunctions {
 #[serde(rename_all = "camelCase")]
 pub struct NodeException {
     /// Namespace of the EdgeFunction.
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 256))]
     pub namespace: String,
     /// Name of the EdgeFunction.
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 256))]
     pub function: String,
     /// Name of the EdgeRevision.
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 256))]
     pub revision: String,
     /// CamelCase.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 256))]
     pub reason: String,
     /// A sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -102,9 +102,9 @@ pub struct EdgeRevisionSpec {
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub size: Option<u64>,
 
-    /// Interfaces that the component imports, at most 256.
+    /// Interfaces that the component imports, at most 1024.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 1024), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub imports: Vec<String>,
 
     /// How the component is called: wasi:http/proxy@0.2 or wasi:http/service@0.3.

@@ -194,7 +194,8 @@ pub struct FunctionNodes {
     pub exceptions: Vec<FunctionException>,
 }
 
-/// Why a node does not serve what it should.
+/// Why a node does not serve what it should. Bounds are those of what a node may say, so that no node can make a
+/// status that the API server refuses.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionException {
@@ -202,10 +203,10 @@ pub struct FunctionException {
     #[schemars(length(max = 253))]
     pub node: String,
     /// Name of the EdgeRevision.
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 256))]
     pub revision: String,
     /// CamelCase.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 256))]
     pub reason: String,
     /// A sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -362,6 +362,6 @@ pub struct VerbRecord {
     pub result: VerbResult,
     /// Why it was ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
