@@ -72,8 +72,13 @@ fn image(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn inline(_: &mut SchemaGenerator) -> Schema {
-    let mut schema = text(4, 699_052, &[]);
     // not format: byte, which the API server reads as the URL-safe alphabet and refuses '+' and '/'
-    schema.insert("pattern".to_owned(), "^[A-Za-z0-9+/]*={0,2}$".into());
-    schema
+    text(
+        4,
+        699_052,
+        &[rule(
+            r"self.matches(r'^[A-Za-z0-9+/]*={0,2}$')",
+            "write the bytes of the component as base64 on one line, with + and / and = (base64 -w0)",
+        )],
+    )
 }

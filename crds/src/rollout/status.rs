@@ -132,7 +132,7 @@ pub struct RolloutStatus {
 
     /// Further record of the operator: opaque, versioned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 65536))]
+    #[schemars(length(max = 262_144))]
     pub record: Option<String>,
 }
 
