@@ -1,7 +1,7 @@
 //! The Monte-Carlo of the sequential test in small: few runs with fixed seeds, so that a broken promise shows in every
 //! test run. `cargo run -p bench --release -- monte-carlo` runs as many as the bars need.
 
-use bench::monte_carlo::{Effort, Property, Row, markdown, measure};
+use bench::monte_carlo::{Effort, Property, Row, lines, measure};
 
 fn small(property: Property, divisor: u32) -> Vec<Row> {
     let effort = Effort {
@@ -14,7 +14,7 @@ fn small(property: Property, divisor: u32) -> Vec<Row> {
 
 fn all_bars_are_met(rows: &[Row]) {
     assert!(!rows.is_empty());
-    assert!(rows.iter().all(|row| row.ok), "\n{}", markdown(rows));
+    assert!(rows.iter().all(|row| row.ok), "\n{}", lines(rows));
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod traffic;
 
 pub use enumerate::largest_mean_factor;
 pub use interval::{lower_bound, upper_bound};
-pub use report::{Row, markdown};
+pub use report::{HEAD, Row, lines};
 pub use traffic::Dice;
 
 /// What is measured. The names are those of the report's first column.

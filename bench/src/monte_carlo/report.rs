@@ -53,12 +53,13 @@ pub(super) fn percent(share: f64) -> String {
     format!("{} %", (share * 10_000.0).round() / 100.0)
 }
 
-/// The rows as a table.
+/// Head of the table.
+pub const HEAD: &str = "| # | Cell | Runs | Measured | Reference | 99.9 % bounds | Bar | |\n|---|---|---|---|---|---|---|---|\n";
+
+/// The rows as lines of a table.
 #[must_use]
-pub fn markdown(rows: &[Row]) -> String {
-    let mut out = String::from(
-        "| # | Cell | Runs | Measured | Reference | 99.9 % bounds | Bar | |\n|---|---|---|---|---|---|---|---|\n",
-    );
+pub fn lines(rows: &[Row]) -> String {
+    let mut out = String::new();
     for row in rows {
         let bounds = row.bounds.map_or_else(String::new, |(low, high)| {
             format!("{} – {}", percent(low), percent(high))
