@@ -18,7 +18,7 @@ use crate::blobs::Components;
 use crate::cli::{LogFormat, RunArgs};
 use crate::dispatch::Dispatch;
 use crate::lease::{Election, Leadership, LeaseConfig, LeaseHandle};
-use crate::measure::Prometheus;
+use crate::measure::{self, Prometheus};
 use crate::metrics::Metrics;
 use crate::node_api::{
     Fleet, KubeReviewer, Leader, Meter, Server, Settings as NodeApiSettings, Tables, tls,
@@ -98,7 +98,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         resolver: Arc::clone(&resolver),
         fleet: fleet.clone(),
         projector: projector.clone(),
-        source: sample_source(&args)?,
+        source: sample_source(&args, &metrics)?,
         metrics: metrics.clone(),
         queue: dispatch.queue.clone(),
         reporter,
@@ -435,13 +435,14 @@ fn lease_config(args: &RunArgs, identity: &str) -> LeaseConfig {
     }
 }
 
-fn sample_source(args: &RunArgs) -> anyhow::Result<SampleSource> {
+fn sample_source(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<SampleSource> {
     if args.prometheus_url.is_empty() {
         tracing::info!("no Prometheus: rollouts are judged by the nodes' own counters");
         return Ok(SampleSource::default());
     }
-    let prometheus =
-        Prometheus::new(&args.prometheus_url, args.scrape_interval).context("--prometheus-url")?;
+    let meter = measure::Meter::new(metrics.registry()).context("metrics of measuring")?;
+    let prometheus = Prometheus::new(&args.prometheus_url, args.scrape_interval, meter)
+        .context("--prometheus-url")?;
     Ok(SampleSource::new(prometheus))
 }
 

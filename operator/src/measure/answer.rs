@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::MeasureError;
 
@@ -15,45 +16,55 @@ pub(super) struct Series {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
+struct Answer<R> {
     status: String,
-    #[serde(default)]
-    data: Option<Data>,
+    #[serde(default = "Option::default")]
+    data: Option<Data<R>>,
     #[serde(default)]
     error: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Data {
+struct Data<R> {
     result_type: String,
-    result: serde_json::Value,
+    result: R,
 }
 
 /// The series of a matrix.
 pub(super) fn parse(body: &[u8]) -> Result<Vec<Series>, MeasureError> {
     let malformed = |what: &dyn std::fmt::Display| MeasureError::Malformed(what.to_string());
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let read = serde_json::from_slice::<Answer<Vec<Series>>>(body);
+    // another type of result has another form: then say so rather than where the form differs
+    let Ok(answer) = read else {
+        let typed = serde_json::from_slice::<Answer<IgnoredAny>>(body);
+        let found = typed.ok().and_then(|answer| answer.data);
+        let other = found.filter(|data| data.result_type != "matrix");
+        return Err(match (other, read) {
+            (Some(data), _) => wrong_type(&data.result_type),
+            (None, Err(error)) => malformed(&error),
+            (None, Ok(_)) => malformed(&"no data"),
+        });
+    };
     if answer.status != "success" {
-        return Err(malformed(&format_args!(
-            "{}: {}",
-            answer.status, answer.error
-        )));
+        let (status, error) = (answer.status, answer.error);
+        return Err(malformed(&format_args!("{status}: {error}")));
     }
     let data = answer.data.ok_or_else(|| malformed(&"no data"))?;
     if data.result_type != "matrix" {
-        return Err(malformed(&format_args!(
-            "a {} instead of a matrix",
-            data.result_type
-        )));
+        return Err(wrong_type(&data.result_type));
     }
-    serde_json::from_value(data.result).map_err(|error| malformed(&error))
+    Ok(data.result)
+}
+
+fn wrong_type(found: &str) -> MeasureError {
+    let found: String = found.chars().take(40).collect();
+    MeasureError::Malformed(format!("a {found} instead of a matrix"))
 }
 
 /// The error of an answer that says it failed, for a person.
 pub(super) fn error_text(body: &[u8]) -> String {
-    let answer = serde_json::from_slice::<Answer>(body);
+    let answer = serde_json::from_slice::<Answer<IgnoredAny>>(body);
     let text = answer.map(|answer| answer.error).unwrap_or_default();
     let short: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
     if short.is_empty() {

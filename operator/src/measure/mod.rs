@@ -7,6 +7,7 @@
 
 mod answer;
 mod collect;
+mod meter;
 mod prometheus;
 mod selector;
 
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use operator_core::samples::Snapshot;
 
 use crate::node_api::{FunctionKey, Latency};
+pub use meter::Meter;
 pub use prometheus::Prometheus;
 
 /// What one function's decision needs.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::answer::{self, Series};
 use super::collect::{self, Moments, Scraped};
 use super::selector::{self, Selector};
-use super::{MeasureError, Sampled, Wanted};
+use super::{MeasureError, Meter, Sampled, Wanted};
 use crate::node_api::Latency;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,7 @@ pub struct Prometheus {
     window: Duration,
     /// One query in flight.
     turn: Mutex<()>,
+    meter: Meter,
 }
 
 impl Prometheus {
@@ -32,7 +34,7 @@ impl Prometheus {
     ///
     /// # Errors
     /// The URL is not one, or TLS has no provider.
-    pub fn new(url: &str, scrape_interval: Duration) -> Result<Self, MeasureError> {
+    pub fn new(url: &str, scrape_interval: Duration, meter: Meter) -> Result<Self, MeasureError> {
         let malformed = |what: &dyn std::fmt::Display| MeasureError::Malformed(what.to_string());
         let base = reqwest::Url::parse(url).map_err(|error| malformed(&error))?;
         if !matches!(base.scheme(), "http" | "https") {
@@ -50,6 +52,7 @@ impl Prometheus {
             endpoint,
             window: MIN_WINDOW.max(scrape_interval * 4),
             turn: Mutex::new(()),
+            meter,
         })
     }
 
@@ -81,6 +84,18 @@ impl Prometheus {
             return Ok(Sampled::default());
         }
         let _turn = self.turn.lock().await;
+        let started = Instant::now();
+        let answer = self.read(wanted, window, moments).await;
+        self.meter.read(started.elapsed(), &answer);
+        answer
+    }
+
+    async fn read(
+        &self,
+        wanted: &[Wanted],
+        window: Duration,
+        moments: Moments,
+    ) -> Result<Sampled, MeasureError> {
         let nodes = Selector::new("selvage_node_info").range(window);
         let nodes = self.query(&nodes).await?;
         let mut scraped = Scraped::default();

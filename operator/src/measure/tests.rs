@@ -13,6 +13,11 @@ use super::*;
 
 const SCRAPE: Duration = Duration::from_secs(2);
 
+fn client(url: &str) -> Result<Prometheus, MeasureError> {
+    let meter = Meter::new(&::prometheus::Registry::new()).unwrap();
+    Prometheus::new(url, SCRAPE, meter)
+}
+
 type Reply = (StatusCode, String);
 type Script = fn(&str) -> Reply;
 
@@ -64,7 +69,7 @@ impl Stub {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (Prometheus::new(&url, SCRAPE).unwrap(), stub)
+        (client(&url).unwrap(), stub)
     }
 }
 
@@ -372,7 +377,7 @@ async fn a_server_that_is_gone_is_named_as_such() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let prometheus = Prometheus::new(&url, SCRAPE).unwrap();
+    let prometheus = client(&url).unwrap();
     let error = prometheus.sample(&[wanted()]).await.unwrap_err();
     assert_eq!(
         error,
@@ -383,6 +388,6 @@ async fn a_server_that_is_gone_is_named_as_such() {
 #[test]
 fn what_is_no_http_url_is_refused() {
     for url in ["", "prometheus:9090", "file:///etc/passwd"] {
-        assert!(Prometheus::new(url, SCRAPE).is_err(), "{url}");
+        assert!(client(url).is_err(), "{url}");
     }
 }

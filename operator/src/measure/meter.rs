@@ -1,0 +1,71 @@
+//! How measuring goes.
+
+use std::time::Duration;
+
+use ::prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use super::{MeasureError, Sampled};
+
+const SOURCE: &str = "prometheus";
+
+/// Series about queries and what was left out of their answers. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    seconds: HistogramVec,
+    failures: IntCounterVec,
+    rejected: IntCounterVec,
+}
+
+impl Meter {
+    /// At zero, registered with `registry`.
+    ///
+    /// # Errors
+    /// A name is registered already.
+    pub fn new(registry: &Registry) -> Result<Self, ::prometheus::Error> {
+        let opts = HistogramOpts::new(
+            "selvage_metrics_query_seconds",
+            "How long it took to read the samples of everything that was due.",
+        );
+        let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        let seconds = HistogramVec::new(opts.buckets(buckets), &["source"])?;
+        let failures = IntCounterVec::new(
+            Opts::new(
+                "selvage_metrics_query_failures_total",
+                "Reads of samples without a usable answer.",
+            ),
+            &["source", "reason"],
+        )?;
+        let rejected = IntCounterVec::new(
+            Opts::new(
+                "selvage_samples_rejected_total",
+                "Snapshots that were left out, because a number in them is none or nobody is known to have counted it.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(failures.clone()))?;
+        registry.register(Box::new(rejected.clone()))?;
+        Ok(Self {
+            seconds,
+            failures,
+            rejected,
+        })
+    }
+
+    pub(super) fn read(&self, took: Duration, answer: &Result<Sampled, MeasureError>) {
+        self.seconds
+            .with_label_values(&[SOURCE])
+            .observe(took.as_secs_f64());
+        match answer {
+            Ok(sampled) => {
+                for (reason, count) in &sampled.rejected {
+                    self.rejected.with_label_values(&[reason]).inc_by(*count);
+                }
+            }
+            Err(error) => self
+                .failures
+                .with_label_values(&[SOURCE, error.reason()])
+                .inc(),
+        }
+    }
+}
