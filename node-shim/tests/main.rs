@@ -14,4 +14,5 @@ mod http_in;
 mod http_out;
 mod lifecycle;
 mod limits;
+mod program;
 mod support;
