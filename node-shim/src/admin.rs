@@ -50,9 +50,10 @@ type Shared = Arc<dyn Inspect>;
 /// Serves the admin port until the process ends; returns where it listens.
 ///
 /// # Errors
-/// The address cannot be bound.
-pub async fn serve(address: SocketAddr, inspect: Shared) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
+/// The listener cannot be used.
+pub fn serve(listener: std::net::TcpListener, inspect: Shared) -> io::Result<SocketAddr> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
     let bound = listener.local_addr()?;
     let router = Router::new()
         .route("/healthz", get(healthz))

@@ -114,11 +114,13 @@ impl NativeCache {
         Draft::create(&self.folder, &self.health)
     }
 
-    /// A draft that stays in memory.
+    /// A draft that stays in memory, because the compile child found the disk full.
     ///
     /// # Errors
     /// See [`Draft::in_memory`].
     pub fn draft_in_memory(&self) -> io::Result<Draft> {
+        self.health
+            .failed(&io::Error::from(io::ErrorKind::StorageFull));
         Draft::in_memory(&self.health)
     }
 

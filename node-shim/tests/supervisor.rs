@@ -10,6 +10,8 @@
     reason = "a test that fails says so"
 )]
 
+#[path = "supervisor/bombs.rs"]
+mod bombs;
 #[path = "support/component.rs"]
 mod component;
 #[path = "supervisor/faults.rs"]

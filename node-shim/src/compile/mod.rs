@@ -87,6 +87,12 @@ impl Compile {
         }
     }
 
+    /// As told, with another limit of the wall time.
+    #[must_use]
+    pub fn within(self, wall: Duration) -> Self {
+        Self { wall, ..self }
+    }
+
     /// Compiles a component into a draft.
     ///
     /// # Errors

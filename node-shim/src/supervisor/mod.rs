@@ -23,7 +23,7 @@ mod task;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -122,8 +122,10 @@ impl Supervisor {
         let node_counters = Arc::new(NodeCounters::default());
         let log =
             GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
-        let listener = TcpListener::bind(options.data_addr)
-            .with_context(|| format!("data port {}", options.data_addr))?;
+        let listener =
+            bind(options.data_addr).with_context(|| format!("data port {}", options.data_addr))?;
+        let admin_listener = bind(options.admin_addr)
+            .with_context(|| format!("admin port {}", options.admin_addr))?;
         let plane = DataPlane::start(
             listener,
             engine.clone(),
@@ -183,9 +185,7 @@ impl Supervisor {
             stop: stopped,
         };
         tokio::spawn(task::run(node, wiring, inputs));
-        let admin = admin::serve(options.admin_addr, shared.clone())
-            .await
-            .with_context(|| format!("admin port {}", options.admin_addr))?;
+        let admin = admin::serve(admin_listener, shared.clone()).context("admin port")?;
         let debug = options.debug_socket.as_ref().and_then(|path| {
             admin::serve_debug(path, shared.clone())
                 .inspect_err(|error| tracing::warn!(%error, "no debug socket"))
@@ -244,6 +244,16 @@ impl Supervisor {
             keeper.stop(FLUSH).await;
         }
     }
+}
+
+/// Listens; on a host without IPv6 "every address" means every IPv4 address.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).or_else(|error| match address {
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, v6.port())).map_err(|_| error)
+        }
+        _ => Err(error),
+    })
 }
 
 fn open_disk(path: &std::path::Path) -> Disk {

@@ -1,0 +1,122 @@
+//! HG-8: components that are small to send and endless to compile, given to the real child.
+
+use std::io::{Seek, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_shim::compile::{Compile, Compiled};
+use node_shim::disk::{Draft, Health};
+
+/// LEB128
+fn number(mut n: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (n & 0x7f) as u8;
+        n >>= 7;
+        bytes.push(if n == 0 { low } else { low | 0x80 });
+        if n == 0 {
+            return bytes;
+        }
+    }
+}
+
+fn sized(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id], number(content.len()).as_slice(), content].concat()
+}
+
+/// A component around one function without parameters.
+fn component(locals: usize, code: &[u8]) -> Vec<u8> {
+    let locals = match locals {
+        0 => vec![0],
+        some => [vec![1], number(some), vec![0x7f]].concat(),
+    };
+    let body = [locals.as_slice(), code, &[0x0b]].concat();
+    let bodies = [vec![1], number(body.len()), body].concat();
+    let module = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        sized(1, b"\x01\x60\0\0"),
+        sized(3, b"\x01\0"),
+        sized(10, &bodies),
+    ]
+    .concat();
+    [b"\0asm\x0d\0\x01\0".to_vec(), sized(1, &module)].concat()
+}
+
+/// Every value of a loop is alive everywhere in it.
+fn entangled(values: usize, operations: usize) -> Vec<u8> {
+    let mut code = vec![0x03, 0x40];
+    for n in 0..operations {
+        code.push(0x20);
+        code.extend(number(n % values));
+        code.push(0x20);
+        code.extend(number(n * 7 % values));
+        code.extend([0x6a, 0x21]);
+        code.extend(number(n * 13 % values));
+    }
+    code.extend([0x41, 1, 0x0d, 0, 0x0b]);
+    component(values, &code)
+}
+
+async fn compile(bytes: &[u8], wall: Duration) -> Result<usize, &'static str> {
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(bytes).unwrap();
+    input.rewind().unwrap();
+    let draft = Draft::in_memory(&Arc::new(Health::default())).unwrap();
+    let compiler = Compile::new(PathBuf::from(env!("CARGO_BIN_EXE_node-shim"))).within(wall);
+    match compiler.run(input, draft).await {
+        Ok(Compiled::Code(draft)) => Ok(draft.handle().unwrap().metadata().unwrap().len() as usize),
+        Ok(Compiled::DiskFull) => Err("DiskFull"),
+        Err(failure) => Err(failure.reason),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_does_not_end_is_ended() {
+    let bomb = entangled(49_000, 400_000);
+    assert_eq!(
+        compile(&bomb, Duration::from_secs(1)).await,
+        Err("CompileLimit")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn big_functions_and_deep_nesting_end_one_way_or_the_other() {
+    let big = component(0, &[0x41, 1, 0x1a].repeat(200_000));
+    let nested = component(0, &[[0x02, 0x40].repeat(5_000), vec![0x0b; 5_000]].concat());
+    let over = component(0, &[0x41, 1, 0x1a].repeat(3_000_000));
+    let mut jumps = [0x02, 0x40].repeat(10);
+    jumps.extend([0x41, 0, 0x0e]);
+    jumps.extend(number(100_000));
+    jumps.extend(vec![0; 100_001]);
+    jumps.extend(vec![0x0b; 10]);
+    let table = component(0, &jumps);
+    let patience = Duration::from_secs(300);
+    assert!(compile(&big, patience).await.is_ok());
+    assert!(compile(&nested, patience).await.is_ok());
+    assert_eq!(compile(&over, patience).await, Err("CompileFailed"));
+    assert_eq!(compile(&table, patience).await, Err("CompileFailed"));
+}
+
+/// HG-9 in small: whatever a component was cut or changed to, the child ends in good order.
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_and_changed_components_are_errors_or_components() {
+    let good = crate::node::ONE.clone();
+    let patience = Duration::from_secs(300);
+    for part in 1..12 {
+        let at = good.len() * part / 12;
+        let mut changed = good.clone();
+        changed[at] ^= 0x2a;
+        for (what, bytes) in [("cut", &good[..at]), ("changed", &changed)] {
+            let ended = compile(bytes, patience).await;
+            // a cut between two sections may leave a whole component
+            assert!(
+                matches!(
+                    ended,
+                    Ok(_) | Err("CompileFailed" | "UnsupportedFeature" | "NotAComponent")
+                ),
+                "{what} at {at}: {ended:?}"
+            );
+        }
+    }
+}
