@@ -210,9 +210,11 @@ impl Objects {
         holds: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
         let api = self.api(kind, namespace);
-        let condition = |object: Option<&DynamicObject>| object.is_some_and(|o| holds(&o.data));
+        let whole = |object: &DynamicObject| serde_json::to_value(object).unwrap_or_default();
+        let condition =
+            |object: Option<&DynamicObject>| object.is_some_and(|object| holds(&whole(object)));
         match tokio::time::timeout(limit, await_condition(api.clone(), name, condition)).await {
-            Ok(found) => Ok(found?.map_or(Value::Null, |object| object.data)),
+            Ok(found) => Ok(found?.as_ref().map_or(Value::Null, whole)),
             Err(_) => {
                 let status = api
                     .get_opt(name)
