@@ -35,7 +35,7 @@ pub use existing::is_named;
 pub use net::Slot;
 pub use node::{Node, probe};
 pub use process::Process;
-pub use prometheus::{Prometheus, Target};
+pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
 pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};

@@ -160,13 +160,7 @@ impl Prometheus {
     /// # Errors
     /// It does not answer, or refuses the query.
     pub async fn query(&self, expression: &str) -> Result<Value> {
-        let mut url = reqwest::Url::parse(&format!("{}/api/v1/query", self.url))?;
-        url.query_pairs_mut().append_pair("query", expression);
-        let mut answer: Value = reqwest::get(url).await?.error_for_status()?.json().await?;
-        answer
-            .pointer_mut("/data/result")
-            .map(Value::take)
-            .context("an answer without a result")
+        query(&self.url, expression).await
     }
 
     pub(super) fn into_process(mut self) -> Process {
@@ -175,6 +169,20 @@ impl Prometheus {
         }
         self.process
     }
+}
+
+/// The result of an instant query of the Prometheus at `url`: `data.result` of the answer.
+///
+/// # Errors
+/// It does not answer, or refuses the query.
+pub async fn query(url: &str, expression: &str) -> Result<Value> {
+    let mut url = reqwest::Url::parse(&format!("{url}/api/v1/query"))?;
+    url.query_pairs_mut().append_pair("query", expression);
+    let mut answer: Value = reqwest::get(url).await?.error_for_status()?.json().await?;
+    answer
+        .pointer_mut("/data/result")
+        .map(Value::take)
+        .context("an answer without a result")
 }
 
 fn write_targets(dir: &Path, job: &str, targets: &[Target]) -> Result<()> {

@@ -30,10 +30,6 @@ pub(super) struct View {
     pub(super) message: String,
     pub(super) ready: bool,
     pub(super) looks: u64,
-    /// Metric and the evidence against the candidate, as a stake of 1 has grown.
-    pub(super) metrics: Vec<(String, f64)>,
-    /// Part of the step's proof that is there, and the metric that is least far.
-    pub(super) pass: Option<(f64, String)>,
     /// How each rollout ended, newest first.
     pub(super) history: Vec<Ending>,
 }
@@ -59,9 +55,6 @@ impl View {
             .iter()
             .find(|entry| entry["revision"] == candidate.as_str())
             .and_then(|entry| entry["weight"].as_u64());
-        let progress = evidence["pass"]["progress"]
-            .as_str()
-            .and_then(|text| text.parse().ok());
         let ready = list(&status["conditions"])
             .iter()
             .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
@@ -78,13 +71,6 @@ impl View {
             message: text(&status["message"]),
             ready,
             looks: evidence["looks"].as_u64().unwrap_or_default(),
-            metrics: list(&evidence["metrics"])
-                .iter()
-                .filter_map(|metric| {
-                    Some((text(&metric["name"]), metric["e"].as_str()?.parse().ok()?))
-                })
-                .collect(),
-            pass: progress.map(|progress| (progress, text(&evidence["pass"]["limiting"]))),
             history: list(&status["history"])
                 .iter()
                 .map(|entry| Ending {
@@ -171,8 +157,7 @@ mod tests {
                 "stable": { "revision": "hello-a" }, "candidate": { "revision": "hello-b" },
                 "traffic": [{ "revision": "hello-a", "weight": 9000 }, { "revision": "hello-b", "weight": 1000 }],
                 "rollout": { "state": "Stepping", "step": 0, "attempt": 1, "evidence": {
-                    "looks": 4, "metrics": [{ "name": "errors", "e": "2.5" }],
-                    "pass": { "progress": "0.62", "limiting": "errors" },
+                    "looks": 4,
                 }},
                 "history": [{ "revision": "hello-a", "outcome": "Promoted", "attempt": 1 }],
             }}),
@@ -180,8 +165,6 @@ mod tests {
         );
         assert!(view.current);
         assert_eq!((view.weight, view.looks, view.step), (1000, 4, Some(0)));
-        assert_eq!(view.metrics, [("errors".to_owned(), 2.5)]);
-        assert_eq!(view.pass, Some((0.62, "errors".to_owned())));
         assert_eq!(
             view.ending("hello-a").map(|ending| ending.outcome.as_str()),
             Some("Promoted")

@@ -2,7 +2,7 @@
 
 use super::{processes::Processes, screen::Screen, stage::DEMO};
 use crate::{
-    cluster::{Cluster, Options, is_named, probe},
+    cluster::{Cluster, Node, Options, is_named, probe},
     selvage::{self, EDGE_PORT, NAMESPACE, RELEASE},
 };
 use anyhow::{Context, Result, ensure};
@@ -145,6 +145,15 @@ impl Ground {
         match self {
             Self::Nodes | Self::Existing => {
                 let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+                let pod = pods.get(name).await.context("find the leader")?;
+                // deleting says goodbye first, however short the grace: on nodes of ours there is none
+                if let Some(node) = cluster
+                    .nodes()
+                    .iter()
+                    .find(|node| Some(node.name()) == on(&pod))
+                {
+                    sigkill(node, &pod)?;
+                }
                 let at_once = DeleteParams::default().grace_period(0);
                 pods.delete(name, &at_once)
                     .await
@@ -183,4 +192,34 @@ fn pods(cluster: &Cluster) -> Result<Vec<String>> {
         .lines()
         .map(line)
         .collect())
+}
+
+/// Where a pod runs.
+fn on(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+/// SIGKILL to the programs of a pod.
+fn sigkill(node: &Node, pod: &Pod) -> Result<()> {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    for id in statuses
+        .into_iter()
+        .flatten()
+        .filter_map(|status| status.container_id.as_deref())
+    {
+        let id = id.trim_start_matches("containerd://");
+        let killed = node
+            .command("ctr")?
+            .args(["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id])
+            .output()?;
+        ensure!(
+            killed.status.success(),
+            "kill: {}",
+            String::from_utf8_lossy(&killed.stderr).trim()
+        );
+    }
+    Ok(())
 }

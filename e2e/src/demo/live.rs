@@ -40,7 +40,7 @@ pub(super) fn block(stage: &Stage<'_>, cast: Cast, view: &View) -> Vec<String> {
         let recent = samples.arm(name, from..);
         lines.push(row(name, weight, total, &recent));
     }
-    lines.push(evidence(view));
+    lines.push(format!("  {}", evidence(stage)));
     lines.push(format!("  {} · {}", view.state, view.message));
     lines
 }
@@ -56,29 +56,16 @@ fn row(name: &str, weight: u64, total: u64, recent: &Arm) -> String {
     format!("  {name:<12}{weight:>8}{total:>12}{errors:>10}{p95:>10}")
 }
 
-fn evidence(view: &View) -> String {
-    let against = view
-        .metrics
-        .iter()
-        .max_by(|a, b| a.1.total_cmp(&b.1))
-        .map_or_else(
-            || "none yet".into(),
-            |(name, e)| format!("{e:.1} to 1 ({name})"),
-        );
-    let pass = view
-        .pass
-        .as_ref()
-        .map_or_else(String::new, |(part, limiting)| {
-            format!(
-                " · for the next step {} {:.0} % ({limiting})",
-                bar(*part),
-                part * 100.0
-            )
-        });
-    format!(
-        "  evidence against {against}, back at 100 to 1{pass} · {} looks",
-        view.looks
-    )
+fn evidence(stage: &Stage<'_>) -> String {
+    let gauges = stage.gauge.read();
+    let against = gauges.against.map_or_else(
+        || "none yet".into(),
+        |(metric, e)| format!("{e:.1} to 1 ({metric})"),
+    );
+    let pass = gauges.pass.map_or_else(String::new, |part| {
+        format!(" · for the next step {} {:.0} %", bar(part), part * 100.0)
+    });
+    format!("evidence against it {against}, back at 100 to 1{pass}")
 }
 
 /// One line for output that is not a terminal.
@@ -96,9 +83,10 @@ pub(super) fn line(stage: &Stage<'_>, cast: Cast, view: &View) -> String {
     };
     let (weight, state) = (view.weight as f64 / 100.0, &view.state);
     format!(
-        "{state} at {weight} % | {} | {} |{}",
+        "{state} at {weight} % | {} | {} | {} | {}",
         arm(cast.stable),
         arm(cast.candidate),
-        evidence(view)
+        evidence(stage),
+        view.message
     )
 }

@@ -2,6 +2,7 @@
 
 mod act;
 mod follow;
+mod gauge;
 mod ground;
 mod live;
 mod outcome;

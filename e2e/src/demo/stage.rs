@@ -1,6 +1,6 @@
 //! Where the story plays: the cluster with everything in it, and helpers that speak to it as a user would.
 
-use super::{follow::Follower, ground::Ground, screen::Screen};
+use super::{follow::Follower, gauge::Gauge, ground::Ground, screen::Screen};
 use crate::{cluster::Cluster, load::Load, selvage::NAMESPACE};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -22,6 +22,7 @@ pub(super) struct Stage<'a> {
     pub(super) ground: &'a mut Ground,
     pub(super) screen: &'a Screen,
     pub(super) follower: Follower,
+    pub(super) gauge: Gauge,
     pub(super) load: Load,
 }
 

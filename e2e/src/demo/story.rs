@@ -3,6 +3,7 @@
 use super::{
     act::{self, Trial},
     follow::Follower,
+    gauge::Gauge,
     ground::Ground,
     live::Cast,
     outcome::{NO_FAILURES, Outcomes, PROMISES, time},
@@ -128,6 +129,11 @@ async fn acts(
         path: "/".into(),
         timeout: Duration::from_secs(10),
     };
+    let prometheus = cluster
+        .prometheus
+        .as_ref()
+        .context("the demo has a Prometheus")?;
+    let gauge = Gauge::start(prometheus.url().to_owned(), FUNCTION);
     let load = Load::start(plan)?;
     screen.part(&format!(
         "{} requests/s over {} nodes from here to the end",
@@ -138,6 +144,7 @@ async fn acts(
         ground,
         screen,
         follower,
+        gauge,
         load,
     };
 
