@@ -77,6 +77,12 @@ impl Layout {
     }
 }
 
+/// All pods of a cluster are one group beside every single process of the machine: without a larger share of the
+/// processor a compiler with twenty threads would leave them a twentieth.
+const SHARES_V1: &str = "10240";
+/// The same, of 100 by default.
+const WEIGHT_V2: &str = "1000";
+
 fn create_v1(name: &str) -> Result<()> {
     for hierarchy in hierarchies_v1()? {
         let mut dir = hierarchy.clone();
@@ -84,6 +90,9 @@ fn create_v1(name: &str) -> Result<()> {
             let parent = dir.clone();
             dir.push(part);
             make(&dir)?;
+            if parent == hierarchy && dir.join("cpu.shares").is_file() {
+                write(&dir.join("cpu.shares"), SHARES_V1)?;
+            }
             // a new cpuset is empty, and nothing can run in an empty one
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if let Ok(value) = fs::read_to_string(parent.join(file)) {
@@ -115,6 +124,7 @@ fn create_v2(id: &str, name: &str) -> Result<()> {
     let top = root.join(format!("selvage-{id}"));
     delegate(root)?;
     make(&top)?;
+    write(&top.join("cpu.weight"), WEIGHT_V2)?;
     delegate(&top)?;
     let node = root.join(name);
     make(&node)?;
