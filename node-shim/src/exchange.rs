@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::body::{Framing, RequestBody, ResponseBody};
 use crate::conn::{Conn, InExchange};
-use crate::guest_log::Sink;
+use crate::guest_log::{Sink, Told};
 use crate::plane::{Phase, Plane};
 use crate::reply;
 use crate::run::{self, Call, Control, Ending};
@@ -103,7 +103,11 @@ async fn serve(
     let body = RequestBody::new(body, control.clone(), limit, idle);
     let (head, answered) = oneshot::channel();
     let cold = start == Start::Cold;
-    let log = Sink::new(plane.log.clone(), revision.clone(), told.request_id, cold);
+    let names = Told {
+        request_id: told.request_id,
+        trace_id: trace_of(&parts),
+    };
+    let log = Sink::new(plane.log.clone(), revision.clone(), names, cold);
     let request = Request::from_parts(parts, body);
     let engine = plane.engine.clone();
     let mut client = StopOnDrop {
@@ -173,6 +177,14 @@ fn prepare(
         fresh_id: fastrand::u128(..),
     };
     headers::rewrite_request(&mut parts.headers, context)
+}
+
+/// The trace's id, as W3C trace context writes it; strangers' were removed.
+fn trace_of(parts: &Parts) -> Option<String> {
+    let parent = parts.headers.get("traceparent")?.to_str().ok()?;
+    let id = parent.split('-').nth(1)?;
+    let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| id.to_owned())
 }
 
 fn rewrite_path(uri: &mut Uri, path: &str) {

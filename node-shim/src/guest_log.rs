@@ -24,10 +24,18 @@ pub(crate) struct Sink {
     shared: Arc<Shared>,
 }
 
+/// By which names others know a request.
+pub(crate) struct Told {
+    pub(crate) request_id: String,
+    /// Of a trace that a trusted peer began.
+    pub(crate) trace_id: Option<String>,
+}
+
 struct Shared {
     log: GuestLog,
     revision: Arc<Revision>,
     request_id: String,
+    trace_id: Option<String>,
     cold: bool,
 }
 
@@ -40,23 +48,25 @@ struct Line<'a> {
     function: &'a str,
     revision: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
     node: &'a str,
     cold: bool,
     msg: &'a str,
 }
 
 impl Sink {
-    pub(crate) fn new(
-        log: GuestLog,
-        revision: Arc<Revision>,
-        request_id: String,
-        cold: bool,
-    ) -> Self {
+    pub(crate) fn new(log: GuestLog, revision: Arc<Revision>, told: Told, cold: bool) -> Self {
+        let Told {
+            request_id,
+            trace_id,
+        } = told;
         Self {
             shared: Arc::new(Shared {
                 log,
                 revision,
                 request_id,
+                trace_id,
                 cold,
             }),
         }
@@ -105,6 +115,7 @@ impl Sink {
             function: &shared.revision.spec.function.name,
             revision: shared.revision.spec.name.as_str(),
             request_id: &shared.request_id,
+            trace_id: shared.trace_id.as_deref(),
             node: shared.log.node(),
             cold: shared.cold,
             msg,

@@ -123,6 +123,8 @@ pub struct DataPlane {
     plane: Arc<Plane>,
     address: SocketAddr,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Tables that requests may still use.
+    retired: Mutex<Vec<Arc<RoutingTable>>>,
 }
 
 impl DataPlane {
@@ -173,6 +175,7 @@ impl DataPlane {
             plane,
             address,
             thread: Mutex::new(Some(thread)),
+            retired: Mutex::default(),
         })
     }
 
@@ -183,7 +186,13 @@ impl DataPlane {
 
     /// Replaces the whole table at once. Requests under way keep the one they began with.
     pub fn publish(&self, table: Arc<RoutingTable>) {
-        self.plane.table.store(table);
+        let old = self.plane.table.swap(table);
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.push(old);
+        // freeing a large table takes longer than a request may wait, so it is not left to the last
+        // request that used it
+        retired.retain(|table| Arc::strong_count(table) > 1);
+        drop(retired);
         self.plane.version.send_modify(|version| *version += 1);
     }
 

@@ -160,7 +160,8 @@ impl GuestBody {
 
     /// What can go out now: a chunk after some quiet or a large one at once, small ones together.
     fn gather(&mut self, data: Bytes) -> Option<Bytes> {
-        let quiet = self.emitted.is_none_or(|at| at.elapsed() >= QUIET);
+        // nothing follows the last byte of a promise
+        let quiet = self.left == Some(0) || self.emitted.is_none_or(|at| at.elapsed() >= QUIET);
         if self.gathered.is_empty() && (quiet || data.len() >= GATHER) {
             return Some(data);
         }
