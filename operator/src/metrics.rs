@@ -22,8 +22,11 @@ const ROLLOUT_SECONDS: &[f64] = &[
 pub struct Metrics {
     registry: Registry,
     families: Arc<Families>,
-    per_function: Arc<Mutex<HashMap<ObjectKey, Vec<(usize, Vec<String>)>>>>,
+    per_function: Arc<Mutex<Shown>>,
 }
+
+/// Per function the gauges that exist: family and labels.
+type Shown = HashMap<ObjectKey, Vec<(usize, Vec<String>)>>;
 
 struct Families {
     functions: Vec<GaugeVec>,
@@ -293,7 +296,7 @@ impl Metrics {
             .inc_by(seconds.max(0.0));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Vec<(usize, Vec<String>)>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shown> {
         self.per_function
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -309,6 +309,7 @@ async fn lead(start: Start) {
                 tokio::select! {
                     () = Arc::clone(reconciler).work(epoch) => {}
                     () = Arc::clone(reconciler).sweep_claims() => {}
+                    () = Arc::clone(reconciler).tell_unreadable() => {}
                     () = own_secret::keep(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
                     () = edge_nodes::keep(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),

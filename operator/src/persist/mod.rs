@@ -6,7 +6,6 @@
 
 mod readable;
 
-use crds::rollout::RolloutStatus;
 use crds::{EdgeFunctionStatus, EdgeRevision};
 use operator_core::function::Revision;
 use operator_core::rollout::{Figures, RolloutState};
@@ -69,18 +68,6 @@ pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> 
         .map_err(damaged)
 }
 
-/// Whether a status was ever written by an operator for this function.
-#[must_use]
-pub fn is_blank(status: Option<&EdgeFunctionStatus>) -> bool {
-    status.is_none_or(|status| {
-        status
-            .rollout
-            .as_ref()
-            .is_none_or(|rollout| *rollout == RolloutStatus::default())
-            && status.stable.is_none()
-    })
-}
-
 /// Of a function's revisions the one that was promoted last.
 #[must_use]
 pub fn last_promoted<'a>(revisions: impl Iterator<Item = &'a EdgeRevision>) -> Option<Revision> {
@@ -129,3 +116,6 @@ fn finite(figures: &mut Figures) {
         fix(&mut decisive.ln_limit);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,13 @@ use operator_core::rollout::{
     Rollout, RolloutState, StepRecord, StepWeight, Strategy, VerbResult, Weight,
 };
 
+// The schema's limits, in characters.
 const MESSAGE: usize = 1000;
+const VALUE: usize = 256;
+const BY: usize = 128;
+const WHY: usize = 512;
+/// Whole numbers above this are not exact for every reader of JSON.
+const COUNT: u64 = (1 << 53) - 1;
 
 /// A moment with the resolution of a second, as Kubernetes prints most.
 #[must_use]
@@ -34,7 +40,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             .and_then(|flags| flags.paused.as_ref())
             .map(|paused| api::Paused {
                 since: micro(paused.since),
-                by: some(&paused.by),
+                by: some(&cut(&paused.by, BY)),
                 reason: some(&paused.reason),
             }),
         hold: flags
@@ -107,7 +113,7 @@ pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
         started_at: Some(micro(entry.started_at)),
         finished_at: Some(micro(entry.finished_at)),
         final_weight: Some(entry.final_weight.parts()),
-        by: entry.by.as_deref().and_then(some),
+        by: entry.by.as_deref().map(|by| cut(by, BY)),
         message: some(&entry.message),
     };
     state.history.iter().take(10).map(entry).collect()
@@ -190,14 +196,14 @@ fn approved(rollout: &Rollout) -> Vec<api::ApprovedGate> {
 fn verb(record: &core::VerbRecord) -> api::VerbRecord {
     let (result, message) = match &record.result {
         VerbResult::Done => (api::VerbResult::Done, None),
-        VerbResult::Ignored(why) => (api::VerbResult::Ignored, some(why)),
+        VerbResult::Ignored(why) => (api::VerbResult::Ignored, some(&cut(why, WHY))),
     };
     api::VerbRecord {
         verb: record.verb.as_str().to_owned(),
-        value: record.value.clone(),
+        value: cut(&record.value, VALUE),
         attempt: None,
         at: micro(record.at),
-        by: some(&record.by),
+        by: some(&cut(&record.by, BY)),
         result,
         message,
     }
@@ -218,7 +224,7 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
         coverage: figures.coverage.map(decimal),
         candidate: Some(arm(figures.candidate)),
         stable: Some(arm(figures.stable)),
-        steps: steps.iter().map(step).collect(),
+        steps: steps.iter().take(64).map(step).collect(),
         metrics: figures
             .metrics
             .iter()
@@ -239,16 +245,16 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
         pass: Some(api::PassProgress {
             progress: Some(decimal(figures.pass.progress)),
             limiting: figures.pass.limiting.clone(),
-            need_requests: figures.pass.need_requests,
-            eta_seconds: figures.pass.eta.map(|eta| eta.as_secs()),
+            need_requests: figures.pass.need_requests.map(|count| count.min(COUNT)),
+            eta_seconds: figures.pass.eta.map(|eta| eta.as_secs().min(COUNT)),
         }),
         power: figures
             .power
             .iter()
             .map(|power| api::Power {
                 increase: decimal(power.increase),
-                requests50: Some(power.requests_50),
-                requests95: Some(power.requests_95),
+                requests50: Some(power.requests_50.min(COUNT)),
+                requests95: Some(power.requests_95.min(COUNT)),
             })
             .collect(),
         decisive: figures.decisive.as_ref().map(decisive),
@@ -325,7 +331,11 @@ fn span(duration: std::time::Duration) -> String {
 }
 
 fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.chars().take(MESSAGE).collect())
+    (!text.is_empty()).then(|| cut(text, MESSAGE))
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ impl Reconciler {
     ) -> Result<bool, CallError> {
         let api: Api<EdgeRevision> = Api::namespaced(self.client.clone(), &key.namespace);
         match api::call(api.create(&PostParams::default(), revision)).await {
-            Ok(_) => Ok(true),
+            Ok(created) => {
+                self.caches.revisions.learn(created);
+                Ok(true)
+            }
             Err(error) if error.is_already_there() => Ok(false),
             Err(error) => Err(error),
         }

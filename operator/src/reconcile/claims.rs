@@ -3,13 +3,15 @@
 //! An exact name is atomic by the claim's object name. Wildcards overlap names, so whoever creates a claim
 //! looks once more at everything that overlaps and gives it back when an older one is there.
 
+use std::sync::Arc;
+
 use crds::{HostClaim, HostClaimSpec, LABEL_MANAGED_BY, MANAGED_BY_VALUE, host_claim_name};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, Client};
 
 use super::api::{self, CallError};
-use crate::watch::Caches;
+use crate::watch::{Caches, ObjectKey};
 
 /// What became of a wish for a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +30,7 @@ pub(super) async fn claim(
     namespace: &str,
 ) -> Result<Claimed, CallError> {
     let name = host_claim_name(host);
-    let cached: Vec<_> = caches
-        .claims
-        .filter(|_, claim| overlaps(&claim.spec.host, host));
+    let cached = cached_overlaps(caches, host);
     if let Some(taken) = stranger(cached.iter().map(AsRef::as_ref), namespace, None) {
         return Ok(taken);
     }
@@ -70,10 +70,32 @@ pub(super) async fn claim(
         .iter()
         .filter(|claim| overlaps(&claim.spec.host, host));
     let Some(taken) = stranger(overlapping, namespace, Some(&mine)) else {
+        caches.claims.learn(mine);
         return Ok(Claimed::Owned);
     };
     release(client, &mine).await?;
     Ok(taken)
+}
+
+/// Cached claims that overlap `host`. For a name those are few and known: itself, the wildcards above it, and `*`.
+fn cached_overlaps(caches: &Caches, host: &str) -> Vec<Arc<HostClaim>> {
+    if host.starts_with('*') {
+        return caches
+            .claims
+            .filter(|_, claim| overlaps(&claim.spec.host, host));
+    }
+    let above = host
+        .match_indices('.')
+        .filter_map(|(at, _)| host.get(at + 1..))
+        .map(|parent| format!("*.{parent}"));
+    std::iter::once(host.to_owned())
+        .chain(above)
+        .chain(["*".to_owned()])
+        .filter_map(|owner| {
+            let key = ObjectKey::new("", &host_claim_name(&owner));
+            caches.claims.get(&key)
+        })
+        .collect()
 }
 
 /// Gives a claim back, exactly this one.

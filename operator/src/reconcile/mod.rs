@@ -26,6 +26,7 @@ mod projector;
 mod report;
 mod status;
 mod sweep;
+mod unreadable;
 mod wish;
 mod work;
 
@@ -470,7 +471,8 @@ fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
             let verb = Verb::parse(name.strip_prefix("selvage.dev/")?)?;
             Some(Annotation {
                 verb,
-                value: value.clone(),
+                // Longer is no revision's name: enough is kept to say what was ignored.
+                value: value.chars().take(256).collect(),
                 by: writer(object, name),
             })
         })
@@ -539,3 +541,7 @@ spec: { source: { image: "r.example/a:1" }, routes: [] }
         );
     }
 }
+
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+mod sentence_tests;

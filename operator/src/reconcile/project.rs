@@ -218,8 +218,7 @@ fn env(
                 reference: format!("{}/{}", reference.name, reference.key),
                 value: secrets
                     .value(&reference.name, &reference.key, hash)
-                    .unwrap_or_default()
-                    .into(),
+                    .unwrap_or_default(),
             })
         },
     );

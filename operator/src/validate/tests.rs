@@ -73,7 +73,7 @@ fn every_field_of_a_later_version_is_named() {
             "spec.rollout.loadTest",
         ),
         (
-            "  rollout: { notify: [{ webhook: { secretRef: { name: a } }, on: [Held] }] }",
+            "  rollout: { notify: [{ webhook: { secretRef: { name: a } }, events: [Held] }] }",
             "spec.rollout.notify",
         ),
         (

@@ -38,8 +38,8 @@ pub struct ObjectKey {
 pub enum Change<K> {
     /// It is new or different.
     Applied(Arc<K>),
-    /// It is gone; its last state.
-    Deleted(Arc<K>),
+    /// It is gone: its last state, and the version of its deletion (0 when a list no longer had it).
+    Deleted(Arc<K>, u64),
 }
 
 /// Whether a mass deletion is believed at once.
@@ -54,6 +54,7 @@ pub enum Brake {
 /// The objects of one kind. Cheap to clone; clones share.
 pub struct Cache<K> {
     objects: Arc<RwLock<BTreeMap<ObjectKey, Arc<K>>>>,
+    unreadable: Arc<RwLock<BTreeMap<ObjectKey, String>>>,
     filled: Arc<watch::Sender<bool>>,
 }
 
@@ -61,7 +62,7 @@ pub struct Cache<K> {
 struct Pending<K> {
     brake: Brake,
     recent: Vec<Instant>,
-    held: HashMap<ObjectKey, (Arc<K>, Instant)>,
+    held: HashMap<ObjectKey, (Arc<K>, u64, Instant)>,
 }
 
 // === impl ObjectKey ===
@@ -104,7 +105,7 @@ impl<K> Change<K> {
     #[must_use]
     pub fn into_object(self) -> Arc<K> {
         match self {
-            Self::Applied(object) | Self::Deleted(object) => object,
+            Self::Applied(object) | Self::Deleted(object, _) => object,
         }
     }
 }
@@ -115,6 +116,7 @@ impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Self {
             objects: Arc::clone(&self.objects),
+            unreadable: Arc::clone(&self.unreadable),
             filled: Arc::clone(&self.filled),
         }
     }
@@ -124,6 +126,7 @@ impl<K> Default for Cache<K> {
     fn default() -> Self {
         Self {
             objects: Arc::default(),
+            unreadable: Arc::default(),
             filled: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -174,6 +177,41 @@ impl<K> Cache<K> {
                 .map(|(_, object)| Arc::clone(object))
                 .collect()
         })
+    }
+
+    /// Objects whose newest version cannot be decoded, and why; an older version may still be held.
+    #[must_use]
+    pub fn unreadable(&self) -> BTreeMap<ObjectKey, String> {
+        self.unreadable
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes an object as a write of our own returned it, ahead of the watch.
+    pub fn learn(&self, object: K)
+    where
+        K: Resource,
+    {
+        let key = ObjectKey::of(&object);
+        self.write(|objects| {
+            if objects
+                .get(&key)
+                .is_none_or(|held| version(&**held) < version(&object))
+            {
+                objects.insert(key, Arc::new(object));
+            }
+        });
+    }
+
+    /// Puts an object in as a watch would.
+    #[cfg(test)]
+    pub(crate) fn put(&self, object: K)
+    where
+        K: Resource,
+    {
+        self.write(|objects| objects.insert(ObjectKey::of(&object), Arc::new(object)));
+        self.filled.send_replace(true);
     }
 
     /// How many.
@@ -261,8 +299,8 @@ where
             let event = tokio::select! {
                 event = events.next() => event,
                 _ = confirm.tick() => {
-                    for object in pending.believed(Instant::now()) {
-                        self.forget(object, &told);
+                    for (object, version) in pending.believed(Instant::now()) {
+                        self.forget(object, version, &told);
                     }
                     continue;
                 }
@@ -278,7 +316,9 @@ where
                     self.accept(key, guard, &slim, &differs, &told);
                 }
                 Some(Ok(watcher::Event::Delete(guard))) => {
-                    self.lose(vec![ObjectKey::of(&guard)], &mut pending, &told)
+                    let key = ObjectKey::of(&guard);
+                    self.set_readable(&key);
+                    self.lose(vec![(key, version(&guard))], &mut pending, &told);
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let listed = listed.take().unwrap_or_default();
@@ -286,7 +326,7 @@ where
                         objects
                             .keys()
                             .filter(|key| !listed.contains_key(key))
-                            .cloned()
+                            .map(|key| (key.clone(), 0))
                             .collect()
                     });
                     self.lose(gone, &mut pending, &told);
@@ -312,9 +352,14 @@ where
             Ok(object) => object,
             Err(invalid) => {
                 tracing::error!(kind = %K::kind(&()), object = %key, error = %invalid.error, "cannot be read and is skipped");
+                self.unreadable
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, invalid.error);
                 return;
             }
         };
+        self.set_readable(&key);
         slim(&mut object);
         let object = Arc::new(object);
         let news = self.write(|objects| match objects.insert(key, Arc::clone(&object)) {
@@ -328,24 +373,39 @@ where
         }
     }
 
-    fn lose(&self, keys: Vec<ObjectKey>, pending: &mut Pending<K>, told: &impl Fn(Change<K>)) {
+    fn lose(
+        &self,
+        keys: Vec<(ObjectKey, u64)>,
+        pending: &mut Pending<K>,
+        told: &impl Fn(Change<K>),
+    ) {
         let now = Instant::now();
         let total = self.len();
-        let gone: Vec<Arc<K>> = keys.iter().filter_map(|key| self.get(key)).collect();
-        for object in pending.sort(gone, total, now) {
-            self.forget(object, told);
+        let gone = keys
+            .iter()
+            .filter_map(|(key, version)| Some((self.get(key)?, *version)))
+            .collect();
+        for (object, version) in pending.sort(gone, total, now) {
+            self.forget(object, version, told);
         }
     }
 
-    fn forget(&self, object: Arc<K>, told: &impl Fn(Change<K>)) {
+    fn forget(&self, object: Arc<K>, version: u64, told: &impl Fn(Change<K>)) {
         self.write(|objects| objects.remove(&ObjectKey::of(&*object)));
-        told(Change::Deleted(object));
+        told(Change::Deleted(object, version));
+    }
+
+    fn set_readable(&self, key: &ObjectKey) {
+        self.unreadable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }
 
 impl<K: Resource<DynamicType = ()>> Pending<K> {
     /// Of the objects that are gone, those whose absence is believed now; the others are held.
-    fn sort(&mut self, gone: Vec<Arc<K>>, total: usize, now: Instant) -> Vec<Arc<K>> {
+    fn sort(&mut self, gone: Vec<(Arc<K>, u64)>, total: usize, now: Instant) -> Vec<(Arc<K>, u64)> {
         self.recent.retain(|at| now.duration_since(*at) < WINDOW);
         self.recent.extend(std::iter::repeat_n(now, gone.len()));
         let lost = self.recent.len();
@@ -357,25 +417,25 @@ impl<K: Resource<DynamicType = ()>> Pending<K> {
         if !gone.is_empty() {
             tracing::error!(kind = %K::kind(&()), lost, of = before, "many objects vanished at once: keeping them until that is confirmed");
         }
-        for object in gone {
+        for (object, version) in gone {
             self.held
                 .entry(ObjectKey::of(&*object))
-                .or_insert((object, now));
+                .or_insert((object, version, now));
         }
         Vec::new()
     }
 
-    fn believed(&mut self, now: Instant) -> Vec<Arc<K>> {
+    fn believed(&mut self, now: Instant) -> Vec<(Arc<K>, u64)> {
         let ripe = |since: Instant| now.duration_since(since) >= CONFIRMATION;
         let keys: Vec<ObjectKey> = self
             .held
             .iter()
-            .filter(|(_, (_, since))| ripe(*since))
+            .filter(|(_, (_, _, since))| ripe(*since))
             .map(|(key, _)| key.clone())
             .collect();
         keys.iter()
             .filter_map(|key| self.held.remove(key))
-            .map(|(object, _)| object)
+            .map(|(object, version, _)| (object, version))
             .collect()
     }
 }
@@ -396,6 +456,10 @@ mod tests {
 
     use super::*;
 
+    fn gone(names: impl Iterator<Item = usize>) -> Vec<(Arc<ConfigMap>, u64)> {
+        names.map(|name| (object(name), 0)).collect()
+    }
+
     fn object(name: usize) -> Arc<ConfigMap> {
         let mut object = ConfigMap::default();
         object.metadata.name = Some(name.to_string());
@@ -414,11 +478,7 @@ mod tests {
     fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
         let now = Instant::now();
         let mut pending = pending(Brake::Held);
-        assert!(
-            pending
-                .sort((0..50).map(object).collect(), 100, now)
-                .is_empty()
-        );
+        assert!(pending.sort(gone(0..50), 100, now).is_empty());
         assert!(pending.believed(now + Duration::from_secs(60)).is_empty());
         assert_eq!(pending.believed(now + CONFIRMATION).len(), 50);
         assert!(pending.held.is_empty());
@@ -429,27 +489,17 @@ mod tests {
         let now = Instant::now();
         let mut pending = pending(Brake::Held);
         let believed = (0..40)
-            .filter(|n| !pending.sort(vec![object(*n)], 100 - n, now).is_empty())
+            .filter(|n| !pending.sort(gone(*n..*n + 1), 100 - n, now).is_empty())
             .count();
         assert_eq!(believed, 20, "a fifth of a hundred");
         let later = now + WINDOW;
-        assert_eq!(pending.sort(vec![object(99)], 60, later).len(), 1);
+        assert_eq!(pending.sort(gone(99..100), 60, later).len(), 1);
     }
 
     #[test]
     fn few_objects_and_free_kinds_are_never_held() {
         let now = Instant::now();
-        assert_eq!(
-            pending(Brake::Held)
-                .sort((0..9).map(object).collect(), 9, now)
-                .len(),
-            9
-        );
-        assert_eq!(
-            pending(Brake::Free)
-                .sort((0..90).map(object).collect(), 90, now)
-                .len(),
-            90
-        );
+        assert_eq!(pending(Brake::Held).sort(gone(0..9), 9, now).len(), 9);
+        assert_eq!(pending(Brake::Free).sort(gone(0..90), 90, now).len(), 90);
     }
 }

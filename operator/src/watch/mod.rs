@@ -40,7 +40,7 @@ pub struct Caches {
 pub enum Changed {
     /// A function was written.
     Function(ObjectKey),
-    /// A function was deleted; the version is that of its last state.
+    /// A function was deleted; the version is that of its deletion, 0 when a list no longer had it.
     FunctionGone(ObjectKey, u64),
     /// A revision was written or deleted; the function it belongs to.
     Revision(ObjectKey),
@@ -76,10 +76,9 @@ impl Caches {
             |_| {},
             move |change| match change {
                 Change::Applied(object) => send(Changed::Function(ObjectKey::of(&*object))),
-                Change::Deleted(object) => send(Changed::FunctionGone(
-                    ObjectKey::of(&*object),
-                    cache::version(&*object),
-                )),
+                Change::Deleted(object, version) => {
+                    send(Changed::FunctionGone(ObjectKey::of(&*object), version))
+                }
             },
         );
         let send = tell(changed);
@@ -108,7 +107,8 @@ impl Caches {
         let send = tell(changed);
         let claims = self.claims.watch(
             Api::all(client.clone()),
-            Brake::Held,
+            // A claim that vanishes is taken again by whoever still needs it.
+            Brake::Free,
             strip,
             move |change| {
                 send(Changed::Claim(change.into_object().spec.host.clone()));

@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use operator_core::function::{Function, Revision};
+use operator_core::rollout::{
+    Evidence, Measured, NodesView, Policy, RevisionOnNodes, Traffic, UnmeasuredKind, decide,
+};
+
+use super::*;
+
+fn function(wish: &str) -> Function {
+    Function {
+        namespace: "shop".into(),
+        name: "checkout".into(),
+        generation: 1,
+        wish: Some(Revision {
+            name: wish.into(),
+            digest: format!("sha256:{wish}"),
+        }),
+        policy: Policy::default(),
+        suspend: false,
+        verbs: Vec::new(),
+    }
+}
+
+fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
+    let on = |name: &&str| RevisionOnNodes {
+        revision: (*name).into(),
+        loaded: 3,
+        ..RevisionOnNodes::default()
+    };
+    Evidence {
+        epoch: 1,
+        nodes: NodesView {
+            desired: 3,
+            live: 3,
+            revisions: revisions.iter().map(on).collect(),
+            pair: state.pair,
+            applied: 3,
+            ..NodesView::default()
+        },
+        measured: Measured::Unavailable {
+            kind: UnmeasuredKind::NoAnswer,
+            message: "connection refused".into(),
+        },
+        gates: Vec::new(),
+        slot: true,
+        traffic: Some(Traffic {
+            requests_per_second: None,
+        }),
+        promoted: None,
+        unsupervised_ttl: Duration::from_secs(600),
+    }
+}
+
+/// The status that a state would be written to.
+fn written(state: &RolloutState) -> EdgeFunctionStatus {
+    let mut rollout = rollout(state);
+    rollout.record = Some(encode(state).unwrap());
+    let status = EdgeFunctionStatus {
+        rollout: Some(rollout),
+        history: history(state),
+        ..EdgeFunctionStatus::default()
+    };
+    // Through the text that the API server keeps.
+    serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap()
+}
+
+#[test]
+fn a_state_comes_back_from_its_status_at_every_decision() {
+    let mut now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let (mut kept, mut stored) = (RolloutState::default(), RolloutState::default());
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..400 {
+        let wish = function(if round < 20 { "a" } else { "b" });
+        let loaded: &[&str] = if (20..30).contains(&round) {
+            &["a"]
+        } else {
+            &["a", "b"]
+        };
+        kept = decide(now, &wish, &kept, &evidence(&kept, loaded)).state;
+        stored = decide(now, &wish, &stored, &evidence(&stored, loaded)).state;
+        stored = decode(&written(&stored)).unwrap();
+        assert_eq!(kept, stored, "round {round}");
+        seen.insert(kept.state);
+        now = now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap();
+    }
+    assert!(
+        seen.len() >= 3,
+        "too quiet a history to prove anything: {seen:?}"
+    );
+    assert!(
+        kept.rollout
+            .as_ref()
+            .is_some_and(|rollout| rollout.flags.hold.is_some())
+    );
+}
+
+#[test]
+fn a_record_of_another_version_or_none_is_told_apart() {
+    let mut status = written(&RolloutState::default());
+    assert_eq!(
+        decode(&EdgeFunctionStatus::default()),
+        Err(RecordError::Absent)
+    );
+    let mut with = |record: &str| {
+        status.rollout.as_mut().unwrap().record = Some(record.into());
+        decode(&status).unwrap_err()
+    };
+    assert_eq!(
+        with(r#"{"v":7,"state":{"from":"the future"}}"#),
+        RecordError::Version(7)
+    );
+    assert!(matches!(with("{"), RecordError::Damaged(_)));
+    assert!(matches!(
+        with(r#"{"v":1,"state":5}"#),
+        RecordError::Damaged(_)
+    ));
+}
+
+#[test]
+fn fc_10_stable_is_recovered_from_the_newest_promotion() {
+    let revision = |name: &str, second: Option<i64>| {
+        let mut revision = EdgeRevision::new(name, crds::EdgeRevisionSpec::default());
+        let at = second.map(|second| time(Timestamp::from_second(second).unwrap()));
+        revision.status = Some(crds::EdgeRevisionStatus {
+            promoted_at: at,
+            ..Default::default()
+        });
+        revision
+    };
+    let all = [
+        revision("a", Some(10)),
+        revision("b", Some(20)),
+        revision("c", None),
+    ];
+    assert_eq!(last_promoted(all.iter()).unwrap().name, "b");
+    assert_eq!(last_promoted([].iter()), None);
+}

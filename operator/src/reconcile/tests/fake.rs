@@ -1,0 +1,177 @@
+//! An API server of a few lines: objects by path, versions, merge patches with a precondition, and a list of
+//! every write.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+/// What a call is answered with instead of being served.
+pub(super) type Fault = Box<dyn Fn(&Method, &str) -> Option<u16> + Send + Sync>;
+
+#[derive(Clone, Default)]
+pub(super) struct Fake(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    writes: Vec<String>,
+    fault: Option<Fault>,
+}
+
+impl Fake {
+    pub(super) fn client(&self) -> Client {
+        let fake = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let fake = fake.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap_or_default();
+                let (status, answer) = fake.serve(&parts.method, parts.uri.path(), &body);
+                let response = Response::builder()
+                    .status(status)
+                    .body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// Stores an object as somebody else would write it.
+    pub(super) fn put(&self, path: &str, mut object: Value) {
+        let mut state = self.0.lock().unwrap();
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        state.objects.insert(path.to_owned(), object);
+    }
+
+    pub(super) fn get(&self, path: &str) -> Option<Value> {
+        self.0.lock().unwrap().objects.get(path).cloned()
+    }
+
+    pub(super) fn under(&self, path: &str) -> Vec<Value> {
+        let state = self.0.lock().unwrap();
+        state
+            .objects
+            .iter()
+            .filter(|(at, _)| at.starts_with(path))
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
+    /// `METHOD path` of every write since the last call.
+    pub(super) fn writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().writes)
+    }
+
+    pub(super) fn fail(&self, fault: Fault) {
+        self.0.lock().unwrap().fault = Some(fault);
+    }
+
+    fn serve(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let mut state = self.0.lock().unwrap();
+        if *method != Method::GET {
+            state.writes.push(format!("{method} {path}"));
+        }
+        if let Some(code) = state.fault.as_ref().and_then(|fault| fault(method, path)) {
+            return failure(code, "Faulted");
+        }
+        match *method {
+            Method::GET => match state.objects.get(path) {
+                Some(object) => (StatusCode::OK, object.clone()),
+                None if path
+                    .rsplit('/')
+                    .next()
+                    .is_some_and(|last| last.ends_with('s')) =>
+                {
+                    let prefix = format!("{path}/");
+                    let items: Vec<&Value> = state
+                        .objects
+                        .range(prefix.clone()..)
+                        .take_while(|(at, _)| at.starts_with(&prefix))
+                        .map(|(_, object)| object)
+                        .collect();
+                    let kind = if path.ends_with("hostclaims") {
+                        "HostClaimList"
+                    } else {
+                        "List"
+                    };
+                    (
+                        StatusCode::OK,
+                        json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": kind, "metadata": { "resourceVersion": state.version.to_string() }, "items": items }),
+                    )
+                }
+                None => failure(404, "NotFound"),
+            },
+            Method::POST => state.create(path, body),
+            Method::PATCH => state.patch(path.trim_end_matches("/status"), body),
+            _ => {
+                state.objects.remove(path);
+                (
+                    StatusCode::OK,
+                    json!({ "apiVersion": "v1", "kind": "Status", "status": "Success" }),
+                )
+            }
+        }
+    }
+}
+
+impl State {
+    fn create(&mut self, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let mut object: Value = serde_json::from_slice(body).unwrap();
+        let at = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+        if self.objects.contains_key(&at) {
+            return failure(409, "AlreadyExists");
+        }
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
+        object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        self.objects.insert(at, object.clone());
+        (StatusCode::CREATED, object)
+    }
+
+    fn patch(&mut self, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let patch: Value = serde_json::from_slice(body).unwrap();
+        let version = self.version + 1;
+        let Some(object) = self.objects.get_mut(path) else {
+            return failure(404, "NotFound");
+        };
+        let wanted = &patch["metadata"]["resourceVersion"];
+        if !wanted.is_null() && *wanted != object["metadata"]["resourceVersion"] {
+            return failure(409, "Conflict");
+        }
+        merge(&mut object["status"], &patch["status"]);
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let answer = object.clone();
+        self.version = version;
+        (StatusCode::OK, answer)
+    }
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, change) in changes {
+        if change.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut target[key], change);
+        }
+    }
+}
+
+fn failure(code: u16, reason: &str) -> (StatusCode, Value) {
+    let status = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": reason });
+    (StatusCode::from_u16(code).unwrap(), status)
+}

@@ -1,0 +1,402 @@
+//! The whole sentence against a small API server.
+
+mod fake;
+
+use base64::Engine;
+use fake::Fake;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::node_api::Tables;
+use crate::watch::Secrets;
+
+const FUNCTIONS: &str = "/apis/selvage.dev/v1alpha1/namespaces/shop/edgefunctions";
+const REVISIONS: &str = "/apis/selvage.dev/v1alpha1/namespaces/shop/edgerevisions";
+const CLAIMS: &str = "/apis/selvage.dev/v1alpha1/hostclaims";
+
+struct World {
+    fake: Fake,
+    reconciler: Arc<Reconciler>,
+    secrets: mpsc::UnboundedReceiver<ObjectKey>,
+}
+
+/// A component that exports the handler and imports nothing.
+fn component() -> String {
+    let name = b"wasi:http/incoming-handler@0.2.0";
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    bytes.extend([5, 3, 1, 1, 0]);
+    bytes.extend([
+        11,
+        u8::try_from(name.len()).unwrap() + 6,
+        1,
+        0,
+        u8::try_from(name.len()).unwrap(),
+    ]);
+    bytes.extend(name);
+    bytes.extend([5, 0, 0]);
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+impl World {
+    fn new() -> Self {
+        let fake = Fake::default();
+        let client = fake.client();
+        let (changed, secrets) = mpsc::unbounded_channel();
+        let metrics = Metrics::new().unwrap();
+        let caches = Caches::default();
+        let store = Secrets::new(client.clone(), changed);
+        let tables = Tables::new();
+        let hash_key = Arc::new(ArcSwapOption::from_pointee(Zeroizing::new(vec![7; 32])));
+        let (reporter, write) = Reporter::new(client.clone(), metrics.clone(), "test");
+        tokio::spawn(write);
+        let reconciler = Reconciler {
+            client,
+            fleet: Fleet::new(tables.clone(), Duration::from_secs(10)),
+            projector: Projector::new(caches.clone(), store.clone(), tables, Arc::clone(&hash_key)),
+            caches,
+            secrets: store,
+            resolver: Arc::new(Resolver::new([]).unwrap()),
+            source: SampleSource::default(),
+            metrics,
+            queue: Queue::default(),
+            reporter,
+            hash_key,
+            settings: Settings {
+                service_account: "selvage-system:selvage-operator".into(),
+                unsupervised_ttl: Duration::from_secs(600),
+                max_rollouts: 1,
+                scrape_interval: Duration::from_secs(15),
+            },
+            memories: Memories::default(),
+            slots: Mutex::default(),
+        };
+        Self {
+            fake,
+            reconciler: Arc::new(reconciler),
+            secrets,
+        }
+    }
+
+    /// Applies a function; `more` is merged into its spec.
+    fn apply(&self, name: &str, created: &str, more: &Value) {
+        let mut spec = json!({ "source": { "inline": component() }, "routes": [{ "hosts": [format!("{name}.example")] }] });
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({
+            "apiVersion": "selvage.dev/v1alpha1", "kind": "EdgeFunction",
+            "metadata": { "name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": 1, "creationTimestamp": created },
+            "spec": spec,
+        });
+        self.fake.put(&format!("{FUNCTIONS}/{name}"), object);
+        self.catch_up();
+    }
+
+    /// The caches see what the API server has.
+    fn catch_up(&self) {
+        for object in self.fake.under(FUNCTIONS) {
+            self.reconciler
+                .caches
+                .functions
+                .put(serde_json::from_value(object).unwrap());
+        }
+        for object in self.fake.under(REVISIONS) {
+            self.reconciler
+                .caches
+                .revisions
+                .put(serde_json::from_value(object).unwrap());
+        }
+        for object in self.fake.under(CLAIMS) {
+            self.reconciler
+                .caches
+                .claims
+                .put(serde_json::from_value(object).unwrap());
+        }
+    }
+
+    async fn reconcile(&self, name: &str) -> Outcome {
+        self.reconciler
+            .reconcile(&ObjectKey::new("shop", name), 3)
+            .await
+            .unwrap()
+    }
+
+    fn status(&self, name: &str) -> crds::EdgeFunctionStatus {
+        let object = self.fake.get(&format!("{FUNCTIONS}/{name}")).unwrap();
+        serde_json::from_value(object["status"].clone()).unwrap()
+    }
+
+    fn condition(&self, name: &str, kind: &str) -> (String, String, String) {
+        let status = self.status(name);
+        let found = status
+            .conditions
+            .into_iter()
+            .find(|condition| condition.type_ == kind)
+            .unwrap();
+        (found.status, found.reason, found.message)
+    }
+
+    /// Writes but for Events, which are told after the fact.
+    fn writes(&self) -> Vec<String> {
+        self.fake
+            .writes()
+            .into_iter()
+            .filter(|write| !write.contains("/events"))
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_new_function_gets_claim_revision_and_status_and_then_nothing_is_written() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.reconcile("f").await;
+    let status = world.status("f");
+    assert_eq!(world.condition("f", "Accepted").0, "True");
+    assert_eq!(world.condition("f", "Resolved").0, "True");
+    assert_eq!(status.observed_generation, Some(1));
+    let candidate = status.candidate.unwrap().revision;
+    assert!(
+        world
+            .fake
+            .get(&format!("{REVISIONS}/{candidate}"))
+            .is_some()
+    );
+    assert_eq!(
+        world.fake.get(&format!("{CLAIMS}/f.example")).unwrap()["spec"]["namespace"],
+        "shop"
+    );
+    let accepted = status.accepted.unwrap();
+    assert_eq!(accepted.pair.unwrap().epoch, 3);
+    world.writes();
+    // I11: with the cache behind, in step, and after a restart of the process.
+    world.reconcile("f").await;
+    world.catch_up();
+    world.reconcile("f").await;
+    assert_eq!(world.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn fc_5_a_successor_writes_nothing_new_from_the_same_facts() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.reconcile("f").await;
+    world.catch_up();
+    let before = world.status("f");
+    world.writes();
+    let mut successor = World::new();
+    successor.fake = world.fake.clone();
+    let reconciler = Arc::get_mut(&mut successor.reconciler).unwrap();
+    reconciler.client = world.fake.client();
+    successor.catch_up();
+    successor.reconcile("f").await;
+    let after = successor.status("f");
+    assert_eq!(
+        (before.candidate, before.accepted),
+        (after.candidate, after.accepted)
+    );
+    let revisions = world
+        .writes()
+        .iter()
+        .filter(|write| write.starts_with("POST"))
+        .count();
+    assert_eq!(revisions, 0, "objects are not made twice");
+}
+
+#[tokio::test]
+async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_times() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    // Somebody labels the object after the cache saw it.
+    let mut object = world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
+    object["metadata"]["labels"] = json!({ "a": "b" });
+    world.fake.put(&format!("{FUNCTIONS}/f"), object);
+    world.reconcile("f").await;
+    let patches = world
+        .writes()
+        .iter()
+        .filter(|write| write.starts_with("PATCH") && write.contains("/edgefunctions/"))
+        .count();
+    assert_eq!(patches, 2);
+    assert_eq!(world.condition("f", "Accepted").0, "True");
+    world.apply("g", "2026-01-01T00:00:00Z", &json!({}));
+    world.fake.fail(Box::new(|method, _| {
+        (method == Method::PATCH).then_some(409)
+    }));
+    let error = world
+        .reconciler
+        .reconcile(&ObjectKey::new("shop", "g"), 3)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ReconcileError::Contended));
+    let patches = world
+        .writes()
+        .iter()
+        .filter(|write| write.starts_with("PATCH") && write.contains("/edgefunctions/"))
+        .count();
+    assert_eq!(patches, 5);
+}
+
+#[tokio::test]
+async fn hk_1_a_host_of_another_namespace_is_refused_and_taken_when_it_is_free() {
+    let world = World::new();
+    let claim = json!({
+        "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
+        "metadata": { "name": "example.0", "creationTimestamp": "2025-01-01T00:00:00Z" },
+        "spec": { "host": "*.example", "namespace": "blog" },
+    });
+    world.fake.put(&format!("{CLAIMS}/example.0"), claim);
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    let outcome = world.reconcile("f").await;
+    let (status, reason, message) = world.condition("f", "Accepted");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "HostConflict")
+    );
+    assert!(
+        message.contains("blog") && message.contains("*.example"),
+        "{message}"
+    );
+    assert!(world.status("f").accepted.is_none() && outcome.wake.is_some());
+    assert!(world.fake.under(REVISIONS).is_empty());
+}
+
+#[tokio::test]
+async fn of_two_equal_routes_the_older_function_wins() {
+    let world = World::new();
+    world.apply(
+        "new",
+        "2026-01-02T00:00:00Z",
+        &json!({ "routes": [{ "hosts": ["old.example"] }] }),
+    );
+    world.apply("old", "2026-01-01T00:00:00Z", &json!({}));
+    world.reconcile("old").await;
+    world.catch_up();
+    world.reconcile("new").await;
+    assert_eq!(world.condition("old", "Accepted").0, "True");
+    let (_, reason, message) = world.condition("new", "Accepted");
+    assert_eq!(reason, "RouteConflict");
+    assert!(message.contains("\"old\""), "{message}");
+    assert_eq!(world.condition("new", "Stalled").0, "True");
+}
+
+#[tokio::test]
+async fn a_field_of_a_later_version_is_refused_by_name_and_the_old_spec_goes_on() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.reconcile("f").await;
+    let before = world.status("f");
+    let mut object = world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
+    object["spec"]["rollout"] = json!({ "strategy": "BlueGreen" });
+    object["metadata"]["generation"] = json!(2);
+    world.fake.put(&format!("{FUNCTIONS}/f"), object);
+    world.catch_up();
+    world.reconcile("f").await;
+    let (status, reason, message) = world.condition("f", "Accepted");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "NotYetSupported")
+    );
+    assert!(message.contains("spec.rollout.strategy"), "{message}");
+    let after = world.status("f");
+    assert_eq!(after.observed_generation, Some(2));
+    assert_eq!(
+        (before.accepted, before.candidate),
+        (after.accepted, after.candidate)
+    );
+}
+
+#[tokio::test]
+async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
+    let world = World::new();
+    let env = json!({ "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "c", "key": "k" } } }] });
+    world.apply("f", "2026-01-01T00:00:00Z", &env);
+    world.reconcile("f").await;
+    let (_, reason, message) = world.condition("f", "Accepted");
+    assert_eq!(reason, "MissingReference");
+    assert!(
+        message.contains("spec.env[A]") && message.contains("\"c\""),
+        "{message}"
+    );
+    let mut names = Vec::new();
+    for value in ["one", "two"] {
+        let map =
+            json!({ "metadata": { "name": "c", "namespace": "shop" }, "data": { "k": value } });
+        world
+            .reconciler
+            .caches
+            .config_maps
+            .put(serde_json::from_value(map).unwrap());
+        world.reconcile("f").await;
+        world.catch_up();
+        names.push(world.status("f").candidate.unwrap().revision);
+    }
+    assert_ne!(names[0], names[1], "other content is another revision");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_granted_is_answered_with_the_line_that_grants_it() {
+    let mut world = World::new();
+    world.fake.fail(Box::new(|_, path| {
+        path.ends_with("/secrets").then_some(403)
+    }));
+    let env = json!({ "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }] });
+    world.apply("f", "2026-01-01T00:00:00Z", &env);
+    world.reconcile("f").await;
+    assert_eq!(
+        world.secrets.recv().await.unwrap(),
+        ObjectKey::new("shop", "s")
+    );
+    let outcome = world.reconcile("f").await;
+    let (_, reason, message) = world.condition("f", "Accepted");
+    assert_eq!(reason, "SecretsNotGranted");
+    assert!(
+        message.contains("kubectl create rolebinding selvage-secrets --namespace shop"),
+        "{message}"
+    );
+    assert!(
+        message.contains("--serviceaccount selvage-system:selvage-operator"),
+        "{message}"
+    );
+    assert!(outcome.wake.is_some(), "a grant cannot be watched");
+}
+
+#[tokio::test]
+async fn hg_10_what_is_not_a_component_is_refused_before_anything_is_made() {
+    let world = World::new();
+    world.apply(
+        "f",
+        "2026-01-01T00:00:00Z",
+        &json!({ "source": { "inline": "f0VMRgIB" } }),
+    );
+    world.reconcile("f").await;
+    let (status, reason, message) = world.condition("f", "Resolved");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "NotAComponent")
+    );
+    assert!(message.contains("ELF"), "{message}");
+    assert!(world.fake.under(REVISIONS).is_empty());
+}
+
+#[tokio::test]
+async fn fc_1_a_failed_write_leaves_nothing_behind_that_was_not_written() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.fake.fail(Box::new(|method, _| {
+        (method == Method::PATCH).then_some(500)
+    }));
+    assert!(
+        world
+            .reconciler
+            .reconcile(&ObjectKey::new("shop", "f"), 3)
+            .await
+            .is_err()
+    );
+    world.fake.fail(Box::new(|_, _| None));
+    world.catch_up();
+    world.reconcile("f").await;
+    assert_eq!(world.status("f").rollout.unwrap().attempt, Some(1));
+}

@@ -1,0 +1,105 @@
+//! Functions whose object cannot be decoded: the last version that could goes on serving, and the object says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::conditions::{reasons, types};
+use crds::{EdgeFunction, FIELD_MANAGER};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use super::{CallError, Reconciler, api};
+use crate::watch::ObjectKey;
+
+const PERIOD: Duration = Duration::from_secs(5);
+
+impl Reconciler {
+    /// Tells for ever; run it on the leader.
+    pub async fn tell_unreadable(self: Arc<Self>) {
+        let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let found = self.caches.functions.unreadable();
+            told.retain(|key, _| found.contains_key(key));
+            for (key, why) in found {
+                if told.get(&key) == Some(&why) {
+                    continue;
+                }
+                match self.say_unreadable(&key, &why).await {
+                    Ok(()) => drop(told.insert(key, why)),
+                    Err(error) => {
+                        tracing::warn!(function = %key, %error, "it could not be said on the object that it cannot be read");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn say_unreadable(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
+        let kind = ApiResource::erase::<EdgeFunction>(&());
+        let functions: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &key.namespace, &kind);
+        let Some(object) = api::call(functions.get_opt(&key.name)).await? else {
+            return Ok(());
+        };
+        let old = object
+            .data
+            .pointer("/status/conditions")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let now = crate::persist::time(jiff::Timestamp::now());
+        let message: String =
+            format!("the object cannot be read by this version of the operator: {why}")
+                .chars()
+                .take(1000)
+                .collect();
+        let condition = |kind: &str, status: &str| {
+            json!({
+                "type": kind, "status": status, "reason": reasons::UNREADABLE, "message": message,
+                "lastTransitionTime": now, "observedGeneration": object.metadata.generation,
+            })
+        };
+        let mine = [
+            types::ACCEPTED,
+            types::READY,
+            types::STALLED,
+            types::RECONCILING,
+        ];
+        let mut conditions: Vec<Value> = old
+            .iter()
+            .filter(|old| {
+                !mine
+                    .iter()
+                    .any(|kind| old.get("type").and_then(Value::as_str) == Some(*kind))
+            })
+            .cloned()
+            .collect();
+        if old.iter().any(|old| {
+            old.get("type").and_then(Value::as_str) == Some(types::ACCEPTED)
+                && old.get("message").and_then(Value::as_str) == Some(&message)
+        }) {
+            return Ok(());
+        }
+        conditions.push(condition(types::ACCEPTED, "False"));
+        conditions.push(condition(types::READY, "False"));
+        conditions.push(condition(types::RECONCILING, "False"));
+        conditions.push(condition(types::STALLED, "True"));
+        let patch = json!({
+            "metadata": { "resourceVersion": object.resource_version() },
+            "status": { "conditions": conditions },
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await {
+            Ok(_) => Ok(()),
+            // Written meanwhile: the next round reads it again.
+            Err(error) if error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
