@@ -38,6 +38,9 @@ pub struct Options {
     pub processes: bool,
 }
 
+/// How long version 1 runs alone under load.
+const BASELINE: Duration = Duration::from_secs(8);
+
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 
 /// Set when somebody wants the story to stop.
@@ -147,6 +150,9 @@ async fn acts(
         gauge,
         load,
     };
+
+    // what is normal for version 1 must be known before another one can be compared with it
+    tokio::time::sleep(BASELINE).await;
 
     screen.chapter("Version 2 is good: promoted on evidence, and the leader is killed on the way");
     let cast = Cast {
