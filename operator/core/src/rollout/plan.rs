@@ -130,11 +130,9 @@ impl Plan {
             // without steps and analysis there is nothing that an edit could be about
             return false;
         }
-        let mut fresh = Self::freeze(policy, self.kind);
-        if !self.needs_traffic() {
-            fresh = fresh.placed(self.weight(0), self.final_weight().rest());
-        }
-        fresh != *self
+        let fresh = Self::freeze(policy, self.kind);
+        // before and after `Auto` weights became figures
+        fresh != *self && fresh.placed(self.weight(0), self.final_weight().rest()) != *self
     }
 
     /// The candidate's share during the bake.
@@ -191,6 +189,25 @@ mod tests {
         assert_eq!(sized(Some(40.0)), [417, 1000, 2500, 5000, 9583]);
         assert_eq!(sized(Some(0.0)), [5000, 9000]);
         assert_eq!(sized(Some(0.1)), [5000, 9000]);
+    }
+
+    #[test]
+    fn an_edit_outdates_a_plan_and_sizing_does_not() {
+        let mut policy = Policy {
+            bake: BakePolicy {
+                holdback: Holdback::Fixed(Weight::percent(60)),
+                ..Policy::default().bake
+            },
+            ..Policy::default()
+        };
+        let frozen = Plan::freeze(&policy, PlanKind::Full);
+        let known = Traffic {
+            requests_per_second: Some(40.0),
+        };
+        let sized = frozen.clone().sized(known);
+        assert!(!frozen.is_outdated(&policy) && !sized.is_outdated(&policy));
+        policy.analysis.harm_budget = 0.1;
+        assert!(frozen.is_outdated(&policy) && sized.is_outdated(&policy));
     }
 
     #[test]

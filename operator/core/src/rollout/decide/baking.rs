@@ -5,7 +5,7 @@ use super::turn::Turn;
 use super::{gates, holds, wish};
 use crate::rollout::decision::later;
 use crate::rollout::{
-    Outcome, Placed, PlanKind, Previous, State, TransitionKind, WaitingFor, Weight, words,
+    Outcome, Placed, PlanKind, Previous, State, TransitionKind, WaitingFor, words,
 };
 
 /// Row 13, and 23 before it.
@@ -65,9 +65,6 @@ pub(super) fn promote(turn: &mut Turn<'_>, by: Option<&str>) {
             revision: entry.revision,
             since: turn.now,
         });
-        if let Some(first) = turn.state.history.first_mut() {
-            first.final_weight = Weight::FULL;
-        }
     }
     let revert = turn.function.policy.revert;
     let until = later(turn.now, revert.window);

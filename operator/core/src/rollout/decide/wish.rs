@@ -209,8 +209,12 @@ pub(super) fn end(
         reason: reason.into(),
         started_at: r.started_at,
         finished_at: turn.now,
-        final_weight: if exposed { r.weight } else { Weight::ZERO },
-        by,
+        final_weight: match outcome {
+            Outcome::Promoted => Weight::FULL,
+            _ if exposed => r.weight,
+            _ => Weight::ZERO,
+        },
+        by: by.filter(|b| !b.is_empty()),
         message,
         decisive: turn.state.figures.as_ref().and_then(|f| f.decisive.clone()),
     };
