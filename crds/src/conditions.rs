@@ -26,7 +26,7 @@ pub mod types {
     pub const LOADED: &str = "Loaded";
 }
 
-/// Condition reasons.
+/// Condition reasons that the operator gives before a rollout decides; those of rollouts are in its core.
 pub mod reasons {
     /// Accepted.
     pub const ACCEPTED: &str = "Accepted";
@@ -40,8 +40,6 @@ pub mod reasons {
     pub const HOST_CONFLICT: &str = "HostConflict";
     /// A policy forbids it.
     pub const POLICY_VIOLATION: &str = "PolicyViolation";
-    /// Too many.
-    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// A ConfigMap, Secret or RolloutPolicy, or a key in one, does not exist.
     pub const MISSING_REFERENCE: &str = "MissingReference";
     /// The namespace has not granted its Secrets.
@@ -69,64 +67,6 @@ pub mod reasons {
     /// Something is imported that no assigned node offers.
     pub const UNKNOWN_IMPORT: &str = "UnknownImport";
 
-    /// All desired nodes serve.
-    pub const DISTRIBUTED: &str = "Distributed";
-    /// Some desired nodes do not serve yet.
-    pub const NODES_NOT_READY: &str = "NodesNotReady";
-    /// No node matches the placement.
-    pub const NO_NODES: &str = "NoNodes";
-
-    /// Nothing on trial.
-    pub const IDLE: &str = "Idle";
     /// Nodes pull and compile.
     pub const LOADING: &str = "Loading";
-    /// A recently promoted revision comes back.
-    pub const REVERTING: &str = "Reverting";
-    /// Loaded; waits for its turn.
-    pub const QUEUED: &str = "Queued";
-    /// The share is being raised.
-    pub const STEPPING: &str = "Stepping";
-    /// The last step is under watch.
-    pub const BAKING: &str = "Baking";
-    /// Too few requests to tell.
-    pub const AWAITING_EVIDENCE: &str = "AwaitingEvidence";
-    /// A person has to agree.
-    pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
-    /// The share stays for a named reason.
-    pub const HELD: &str = "Held";
-    /// A person stopped it.
-    pub const PAUSED: &str = "Paused";
-    /// The judge does not answer.
-    pub const PROMETHEUS_UNAVAILABLE: &str = "PrometheusUnavailable";
-    /// The judge answers without anything usable.
-    pub const SAMPLES_MISSING: &str = "SamplesMissing";
-    /// Stable and candidate both miss the SLO.
-    pub const SHARED_FAILURE: &str = "SharedFailure";
-    /// The share was lowered without a verdict.
-    pub const BRAKE: &str = "Brake";
-    /// The deadline of a step is over.
-    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-    /// The deadline of loading is over.
-    pub const LOAD_DEADLINE_EXCEEDED: &str = "LoadDeadlineExceeded";
-    /// The status was lost and rebuilt.
-    pub const STATE_LOST: &str = "StateLost";
-    /// `spec.suspend`.
-    pub const SUSPENDED: &str = "Suspended";
-    /// Candidate became stable.
-    pub const PROMOTED: &str = "Promoted";
-    /// Candidate was judged bad.
-    pub const ROLLED_BACK: &str = "RolledBack";
-    /// Candidate was sent back by a person.
-    pub const ABORTED: &str = "Aborted";
-    /// The wish is stable again.
-    pub const WITHDRAWN: &str = "Withdrawn";
-    /// No node could load it, for good.
-    pub const LOAD_FAILED: &str = "LoadFailed";
-    /// A gate said bad.
-    pub const GATE_FAILED: &str = "GateFailed";
-
-    /// Stable answers as it should.
-    pub const HEALTHY: &str = "Healthy";
-    /// Stable fails hard.
-    pub const STABLE_FAILING: &str = "StableFailing";
 }

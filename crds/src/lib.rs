@@ -51,8 +51,8 @@ pub use claim::{HostClaim, HostClaimSpec, HostClaimStatus};
 pub use definitions::{all, files, to_yaml};
 pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
 pub use names::{
-    API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, GROUP, LABEL_FUNCTION, LABEL_MANAGED_BY,
-    LABEL_REVISION, MANAGED_BY_VALUE, VERSION, VerbName, host_claim_name,
+    API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
+    MANAGED_BY_VALUE, VERB_PREFIX, VERSION, host_claim_name,
 };
 pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
 pub use reference::reference;
@@ -61,6 +61,5 @@ pub use revision::{
 };
 pub use rollout::{RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus};
 pub use text::{
-    AutoOr, Duration, DurationError, Number, NumberError, Quantity, QuantityError, Share,
-    ShareError,
+    Duration, DurationError, Number, NumberError, Quantity, QuantityError, Share, ShareError,
 };

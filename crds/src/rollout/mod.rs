@@ -4,6 +4,7 @@ mod analysis;
 mod canary;
 mod evidence;
 mod gates;
+mod plan;
 mod policy;
 mod schedule;
 mod status;
@@ -22,11 +23,12 @@ pub use gates::{
     Approval, Gate, GatePoint, JobGate, LoadTest, LoadTestRequest, Notification, NotifyOn,
     NotifyWebhook, WebhookGate,
 };
+pub use plan::{PlanKind, PlanStatus, PlanStep};
 pub use policy::{RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
-    ApprovedGate, Hold, Paused, PlanKind, PlanStatus, PlanStep, Previous, Rejected, RolloutStatus,
-    State, VerbRecord, VerbResult, WaitingFor, WaveWeight,
+    ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, VerbRecord, VerbResult,
+    WaitingFor, WaveWeight,
 };
 pub use strategies::{
     AbMatch, AbTest, Affinity, AffinityType, BlueGreen, NamedMatch, Shadow, Then,

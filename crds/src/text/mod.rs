@@ -8,4 +8,4 @@ mod share;
 pub use duration::{Duration, DurationError};
 pub use number::{Number, NumberError};
 pub use quantity::{Quantity, QuantityError};
-pub use share::{AutoOr, Share, ShareError};
+pub use share::{Share, ShareError};

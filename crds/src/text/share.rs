@@ -16,15 +16,6 @@ pub enum ShareError {
     TooLarge,
 }
 
-/// `Auto`, or a value that the user wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AutoOr<T> {
-    /// The operator chooses.
-    Auto,
-    /// As written.
-    Value(T),
-}
-
 impl Share {
     /// The whole.
     pub const WHOLE: Self = Self { parts: 10_000 };
@@ -70,18 +61,6 @@ impl FromStr for Share {
         let scale = if decimals.len() == 1 { 10 } else { 1 };
         let hundredths = decimals.parse::<u32>().map_err(|_| ShareError::Form)? * scale;
         Self::from_parts(whole * 100 + hundredths).ok_or(ShareError::TooLarge)
-    }
-}
-
-impl<T: FromStr> FromStr for AutoOr<T> {
-    type Err = T::Err;
-
-    fn from_str(text: &str) -> Result<Self, T::Err> {
-        if text == "Auto" {
-            Ok(Self::Auto)
-        } else {
-            text.parse().map(Self::Value)
-        }
     }
 }
 
@@ -140,12 +119,5 @@ mod tests {
             assert_eq!(text.parse::<Share>(), Err(ShareError::Form), "{text}");
         }
         assert_eq!("100.01%".parse::<Share>(), Err(ShareError::TooLarge));
-    }
-
-    #[test]
-    fn auto_is_a_word() {
-        assert_eq!("Auto".parse::<AutoOr<Share>>(), Ok(AutoOr::Auto));
-        assert_eq!("100%".parse(), Ok(AutoOr::Value(Share::WHOLE)));
-        assert_eq!("auto".parse::<AutoOr<Share>>(), Err(ShareError::Form));
     }
 }

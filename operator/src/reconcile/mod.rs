@@ -468,7 +468,7 @@ fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
     let annotations = object.metadata.annotations.iter().flatten();
     annotations
         .filter_map(|(name, value)| {
-            let verb = Verb::parse(name.strip_prefix("selvage.dev/")?)?;
+            let verb = Verb::parse(name.strip_prefix(crds::VERB_PREFIX)?)?;
             Some(Annotation {
                 verb,
                 // Longer is no revision's name: enough is kept to say what was ignored.
