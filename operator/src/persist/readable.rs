@@ -237,7 +237,7 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
                     candidate: Some(decimal(candidate)),
                     stable: Some(decimal(stable)),
                 }),
-                bound: metric.bound.map(span),
+                bound: metric.bound.map(bound),
                 dispersion: Some(decimal(metric.dispersion)),
                 share: Some(decimal(metric.share)),
             })
@@ -330,6 +330,12 @@ fn span(duration: std::time::Duration) -> String {
     crds::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
 }
 
+/// A latency bound; the finest are parts of a millisecond.
+fn bound(duration: std::time::Duration) -> String {
+    let millis = duration.as_secs_f64() * 1e3;
+    format!("{}ms", decimal(millis))
+}
+
 fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| cut(text, MESSAGE))
 }
@@ -341,6 +347,13 @@ fn cut(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_below_a_millisecond_are_not_zero() {
+        let texts =
+            [250, 2_000, 1_500_000].map(|micros| bound(std::time::Duration::from_micros(micros)));
+        assert_eq!(texts, ["0.25ms", "2ms", "1500ms"]);
+    }
 
     #[test]
     fn decimals_are_those_a_person_writes() {

@@ -236,6 +236,9 @@ pub fn digest_of(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod registry_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

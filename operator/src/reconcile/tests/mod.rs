@@ -41,6 +41,7 @@ fn component() -> String {
 
 impl World {
     fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let fake = Fake::default();
         let client = fake.client();
         let (changed, secrets) = mpsc::unbounded_channel();
