@@ -14,6 +14,8 @@
 mod bombs;
 #[path = "support/component.rs"]
 mod component;
+#[path = "supervisor/connection.rs"]
+mod connection;
 #[path = "supervisor/faults.rs"]
 mod faults;
 #[path = "supervisor/node.rs"]
@@ -28,3 +30,5 @@ mod registry;
 mod restarts;
 #[path = "supervisor/table.rs"]
 mod table;
+#[path = "supervisor/tokens.rs"]
+mod tokens;

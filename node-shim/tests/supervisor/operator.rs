@@ -10,7 +10,7 @@ use node_api::v1::node_api_server::{NodeApi, NodeApiServer};
 use node_api::v1::node_message::Kind as Up;
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{
-    Batch, BlobChunk, BlobRequest, Definition, FunctionKey, FunctionRecord, Hello, Hint,
+    Batch, BlobChunk, BlobRequest, Definition, FunctionKey, FunctionRecord, Goodbye, Hello, Hint,
     NodeMessage, OperatorMessage, Pair, RelayDown, RelayUp, Report, Route, Share, ShareUpdate,
     SnapshotPhase, Source, Welcome,
 };
@@ -38,6 +38,7 @@ struct State {
     reports: Mutex<VecDeque<Report>>,
     heard: Notify,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
+    token: Mutex<String>,
 }
 
 /// Runs until dropped.
@@ -68,7 +69,10 @@ impl Operator {
         );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            token: Mutex::new(TOKEN.into()),
+            ..State::default()
+        });
         let service = NodeApiServer::new(Service(Arc::clone(&state)));
         let server = tokio::spawn(async move {
             Server::builder()
@@ -137,6 +141,16 @@ impl Operator {
         self.say(Down::Hint(Hint { share: Some(share) })).await;
     }
 
+    pub(crate) fn accept_only(&self, token: &str) {
+        *self.state.token.lock().unwrap() = token.into();
+    }
+
+    /// Sends every node away, to come back at once.
+    pub(crate) async fn goodbye(&self) {
+        self.say(Down::Goodbye(Goodbye::default())).await;
+        self.state.streams.lock().unwrap().clear();
+    }
+
     pub(crate) fn blob(&self, bytes: &[u8]) {
         self.state
             .blobs
@@ -200,7 +214,7 @@ impl NodeApi for Service {
         &self,
         request: Request<Streaming<NodeMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        authorised(request.metadata())?;
+        self.authorised(request.metadata())?;
         let mut up = request.into_inner();
         let Some(Up::Hello(hello)) = up.message().await?.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("no hello"));
@@ -245,7 +259,7 @@ impl NodeApi for Service {
         &self,
         request: Request<BlobRequest>,
     ) -> Result<Response<Self::BlobStream>, Status> {
-        authorised(request.metadata())?;
+        self.authorised(request.metadata())?;
         let digest = request.into_inner().digest;
         let blob = self.0.blobs.lock().unwrap().get(&digest).cloned();
         let blob = blob.ok_or_else(|| Status::permission_denied("not placed here"))?;
@@ -270,15 +284,17 @@ impl NodeApi for Service {
     }
 }
 
-fn authorised(metadata: &tonic::metadata::MetadataMap) -> Result<(), Status> {
-    let expected = format!("Bearer {TOKEN}");
-    let given = metadata
-        .get("authorization")
-        .and_then(|value| value.to_str().ok());
-    if given == Some(expected.as_str()) {
-        Ok(())
-    } else {
-        Err(Status::unauthenticated("token"))
+impl Service {
+    fn authorised(&self, metadata: &tonic::metadata::MetadataMap) -> Result<(), Status> {
+        let expected = format!("Bearer {}", self.0.token.lock().unwrap());
+        let given = metadata
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
+        if given == Some(expected.as_str()) {
+            Ok(())
+        } else {
+            Err(Status::unauthenticated("token"))
+        }
     }
 }
 
