@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use node_api::v1;
 use operator_core::rollout::{EventType, Outcome, RolloutState, Share, Strategy};
 
+use super::memory::Rollback;
+use super::nodes::Seen;
 use super::report::Remark;
 use super::{Reconciler, project};
 use crate::metrics::FunctionGauge;
@@ -122,6 +124,24 @@ impl Reconciler {
                 );
             }
             self.metrics.rollback_stage("persisted", since(decided));
+        }
+    }
+
+    /// Measures how long the last rollback takes to the first and to the last node.
+    pub(super) fn follow_rollback(&self, seen: &Seen<'_>, rollback: &mut Option<Rollback>) {
+        let Some(running) = rollback else { return };
+        let (reached, live) = seen.at(running.pair);
+        let seconds = Timestamp::now()
+            .duration_since(running.decided)
+            .as_secs_f64()
+            .max(0.0);
+        if reached > 0 && !running.begun {
+            running.begun = true;
+            self.metrics.rollback_stage("first_node", seconds);
+        }
+        if reached > 0 && reached >= live {
+            self.metrics.rollback_stage("last_node", seconds);
+            *rollback = None;
         }
     }
 
@@ -254,6 +274,24 @@ impl Reconciler {
                 },
             );
         }
+    }
+}
+
+/// A rollback was persisted: its way to the nodes begins.
+pub(super) fn note_rollback(
+    before: &RolloutState,
+    after: &RolloutState,
+    decided: Timestamp,
+    rollback: &mut Option<Rollback>,
+) {
+    let ended = after.history.first();
+    let back = |outcome| matches!(outcome, Outcome::RolledBack | Outcome::Aborted);
+    if ended != before.history.first() && ended.is_some_and(|ended| back(ended.outcome)) {
+        *rollback = Some(Rollback {
+            decided,
+            pair: after.pair,
+            begun: false,
+        });
     }
 }
 

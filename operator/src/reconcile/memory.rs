@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crds::EdgeFunction;
 use jiff::Timestamp;
 use operator_core::judge::Judge;
-use operator_core::rollout::RolloutState;
+use operator_core::rollout::{Pair, RolloutState};
 use operator_core::samples::Snapshot;
 use tokio::time::Instant;
 
@@ -30,9 +30,22 @@ pub(super) struct Memory {
     pub(super) failures: u32,
     /// The transitions of the last write were reported since this process leads.
     pub(super) reported: bool,
+    /// A rollback whose way to the nodes is measured.
+    pub(super) rollback: Option<Rollback>,
     /// Since when a resting function's status differs from its nodes.
     pub(super) drift: Option<Instant>,
     runs: u64,
+}
+
+/// A rollback on its way to the nodes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rollback {
+    /// When it was decided.
+    pub(super) decided: Timestamp,
+    /// The share that ends the candidate's.
+    pub(super) pair: Pair,
+    /// A first node follows.
+    pub(super) begun: bool,
 }
 
 /// What was counted before a candidate's first share.

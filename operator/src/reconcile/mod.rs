@@ -237,6 +237,7 @@ impl Reconciler {
         let placed = self.projector.placed(key, object);
         let seen = Seen::new(&seen_nodes, &placed);
         let exposed = seen.following(&state);
+        self.follow_rollback(&seen, &mut memory.rollback);
         let (measured, traffic) = self
             .measure(
                 key,
@@ -295,6 +296,9 @@ impl Reconciler {
                 .await?;
         }
         // 7 report
+        if written.is_some() {
+            gauges::note_rollback(&state, &decision.state, decided, &mut memory.rollback);
+        }
         self.report(
             key,
             object,

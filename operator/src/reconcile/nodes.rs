@@ -84,6 +84,18 @@ impl<'a> Seen<'a> {
             .collect()
     }
 
+    /// Live nodes that act on `pair` or something newer, and all live nodes.
+    pub(super) fn at(&self, pair: Pair) -> (usize, usize) {
+        let live = self.nodes.iter().filter(|node| node.live);
+        let reached = live.clone().filter(|node| {
+            node.revisions
+                .iter()
+                .filter_map(|revision| revision.applied)
+                .any(|(epoch, serial)| Pair { epoch, serial } >= pair)
+        });
+        (reached.count(), live.count())
+    }
+
     /// The first complaints.
     pub(super) fn exceptions(&self) -> Vec<FunctionException> {
         let complaints = self.nodes.iter().filter(|node| node.live).flat_map(|node| {

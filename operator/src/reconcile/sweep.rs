@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::rollout::State;
 use tokio::time::Instant;
 
 use super::{Reconciler, claims};
@@ -20,6 +21,7 @@ impl Reconciler {
         loop {
             tokio::time::sleep(PERIOD).await;
             let named = self.named_hosts();
+            self.count_rollouts();
             let now = Instant::now();
             let claims = self.caches.claims.all();
             unnamed.retain(|key, _| claims.contains_key(key));
@@ -43,6 +45,24 @@ impl Reconciler {
                     }
                 }
             }
+        }
+    }
+
+    /// How many functions are in each state, as persisted.
+    fn count_rollouts(&self) {
+        let mut counts: BTreeMap<&str, usize> =
+            State::ALL.iter().map(|state| (state.as_str(), 0)).collect();
+        for function in self.caches.functions.all().into_values() {
+            let status = function.status.as_ref();
+            let state = status
+                .and_then(|status| status.rollout.as_ref())
+                .and_then(|rollout| rollout.state);
+            if let Some(count) = state.and_then(|state| counts.get_mut(state.as_str())) {
+                *count += 1;
+            }
+        }
+        for (state, count) in counts {
+            self.metrics.set_rollouts(state, count);
         }
     }
 
