@@ -335,6 +335,13 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             "promoted from {:?}",
             before.state
         );
+        let nodes = &evidence.nodes;
+        assert!(
+            by_verb
+                || nodes.live > 0 && nodes.applied * 100 >= nodes.live * 95
+                || before.stable.is_none(),
+            "promoted while nodes are behind"
+        );
         assert!(!bad || before.stable.is_none(), "promoted with a bad look");
     }
     // style (7), P3: bad is back at stable now, whatever else is going on

@@ -147,3 +147,15 @@ fn row_13_a_hold_stretches_the_bake() {
     w.run(12);
     assert_eq!(stable(&w), "checkout-b");
 }
+
+#[test]
+fn row_13_nodes_that_are_behind_stop_the_promotion_before_it_is_a_hold() {
+    let mut w = World::baking(policy());
+    w.run(45);
+    w.able = 3;
+    w.run(20);
+    assert_eq!((w.state.state, hold(&w)), (State::Baking, None));
+    w.able = 4;
+    w.run(6);
+    assert_eq!(stable(&w), "checkout-b");
+}
