@@ -254,8 +254,8 @@ fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
 #[test]
 fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
     let node = Setup::connections(|c| {
-        c.head = Duration::from_millis(200);
-        c.idle = Duration::from_millis(600);
+        c.head = Duration::from_millis(500);
+        c.idle = Duration::from_secs(2);
     })
     .start(&guests::ANSWER);
     let mut slow = Wire::connect(node.address());

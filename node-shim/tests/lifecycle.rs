@@ -175,25 +175,32 @@ async fn draining_finishes_what_runs_and_then_ends() {
     assert_eq!(running.line().as_deref(), Some("HTTP/1.1 200 OK"));
     let draining = node.clone();
     let drain = tokio::spawn(async move {
-        let short = Duration::from_millis(300);
-        draining.plane.drain(short, short).await;
+        let propagation = Duration::from_secs(1);
+        draining
+            .plane
+            .drain(propagation, Duration::from_millis(300))
+            .await;
     });
-    // still accepting, no longer ready, and connections are told to close
+    // whoever still asks is told to come back on another connection, which then is closed
     let told = tokio::task::spawn_blocking(move || {
-        let ready = idle
-            .send("GET /.well-known/selvage/ready HTTP/1.1\r\nhost: a\r\n\r\n")
-            .read()
-            .unwrap();
-        (
-            ready.status,
-            ready.header("connection").map(str::to_owned),
-            idle.is_closed(),
-        )
+        let probe = "GET /.well-known/selvage/ready HTTP/1.1\r\nhost: a\r\n\r\n";
+        loop {
+            match idle.send(probe).read() {
+                Some(reply) if reply.status == 200 => {}
+                Some(reply) => {
+                    assert_eq!(
+                        (reply.status, reply.header("connection")),
+                        (503, Some("close"))
+                    );
+                    assert!(idle.is_closed());
+                    return;
+                }
+                // this machine was too busy to ask in time
+                None => return,
+            }
+        }
     });
-    let (status, connection, closed) = told.await.unwrap();
-    assert!(status == 503 || status == 200);
-    assert!(connection.as_deref() == Some("close") || status == 200);
-    assert!(closed);
+    told.await.unwrap();
     drain.await.unwrap();
     // closed in whatever way, but closed
     tokio::task::spawn_blocking(move || running.read_to_end())
