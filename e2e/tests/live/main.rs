@@ -6,6 +6,7 @@
 mod claims;
 mod faults;
 mod functions;
+mod releases;
 mod rollouts;
 mod world;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         functions::all(),
         claims::all(),
         rollouts::all(),
+        releases::all(),
         faults::all(),
     ]
     .into_iter()

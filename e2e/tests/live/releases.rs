@@ -1,0 +1,64 @@
+//! New versions of Selvage itself.
+
+use crate::{
+    scenarios,
+    world::{SOON, World},
+};
+use anyhow::{Result, ensure};
+use e2e::selvage::{NAMESPACE, helm_upgrade};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
+use std::collections::BTreeSet;
+
+scenarios![an_upgrade_of_the_chart_loses_no_request];
+
+const RATE: u32 = 100;
+
+/// Names of Selvage's pods that are not about to end.
+async fn pods(world: &World) -> Result<BTreeSet<String>> {
+    let api: Api<Pod> = Api::namespaced(world.cluster.client(), NAMESPACE);
+    let found = api.list(&ListParams::default()).await?.items;
+    let stay = found
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok(stay.filter_map(|pod| pod.metadata.name).collect())
+}
+
+/// Every pod of operator and shims is replaced while requests come in through every node.
+async fn an_upgrade_of_the_chart_loses_no_request(world: &mut World) -> Result<()> {
+    let ns = world.namespace("t-upgrade").await?;
+    let host = "upgrade.example";
+    let before = world.serve(&ns, "hello", world.spec("v1", host)).await?;
+    let old = pods(world).await?;
+    ensure!(
+        old.len() == 5,
+        "expected two operators and three shims: {old:?}"
+    );
+
+    let load = world.load(host, RATE)?;
+    let settings = [
+        "operator.podAnnotations.release=next",
+        "nodeShim.podAnnotations.release=next",
+    ];
+    // Helm waits for every pod; the requests go on meanwhile
+    tokio::task::block_in_place(|| helm_upgrade(&world.cluster, &settings))?;
+    world
+        .until(async |world| {
+            let now = pods(world).await?;
+            Ok(now.len() == 5 && now.is_disjoint(&old))
+        })
+        .await?;
+    let seen = load.finish().await?;
+    ensure!(seen.failed == 0 && seen.unattributed() == 0, "{seen:?}");
+    ensure!(seen.answered("v1") == seen.total, "{seen:?}");
+
+    // the new programs took over what the old ones knew: nothing was rolled out again
+    let after = world
+        .function(&ns, "hello", SOON, |f| f["status"]["phase"] == "Ready")
+        .await?;
+    for field in ["stable", "history"] {
+        let (was, is) = (&before["status"][field], &after["status"][field]);
+        ensure!(was == is, "{field} was {was}, is {is}");
+    }
+    Ok(())
+}
