@@ -8,12 +8,9 @@ use crate::samples::{NodeIncrement, Snapshot, Tally, limit_shares, merge};
 use crate::stats::Increment;
 
 use super::figures::{ArmSums, Decisive, Metric, Missing, Verdict};
-use super::history::TailBounds;
 use super::suite::{self, Event};
 use super::{Analysis, STEP_LOOKS, WHOLE};
 
-/// Stable's requests from which latency bounds are chosen when there is no history.
-const REQUESTS_FOR_BOUNDS: u64 = 500;
 /// Share of stable's requests that fresh nodes must have for a raise.
 const COVERAGE_MIN: f64 = 0.8;
 /// Stable keeps a promise again when it does in the mean over this long. How long it must go on doing so before
@@ -134,7 +131,7 @@ impl Analysis {
                 pass.process.look(&[of(pass.event)]);
             }
         }
-        self.learn_bounds(&stable);
+        self.learn_bounds(input.now, &stable);
         self.decide(input.now);
         (errors, dropped)
     }
@@ -159,46 +156,6 @@ impl Analysis {
             self.step.split.1 += node.arms.stable.requests;
         }
         (candidate, stable)
-    }
-
-    /// Chooses the latency bounds from stable's first requests. The looks that chose them judge nothing at them.
-    fn learn_bounds(&mut self, stable: &Tally) {
-        if self.plan.latency.is_none() || self.bounds.is_some() {
-            return;
-        }
-        for (slot, more) in self.early.0.iter_mut().zip(stable.latency.0) {
-            *slot += more;
-        }
-        if self.early.count() < REQUESTS_FOR_BOUNDS {
-            return;
-        }
-        self.bounds = TailBounds::from_histogram(&self.early);
-        let Some(bounds) = &self.bounds else {
-            return;
-        };
-        let unknown = super::History::default();
-        self.tests.extend(suite::latency_tests(
-            &self.plan,
-            bounds,
-            &self.early,
-            &unknown,
-        ));
-        let Some(next) = self.step.next else {
-            return;
-        };
-        let share = f64::from(next.max(1)) / f64::from(WHOLE);
-        for event in suite::pass_events(&self.plan, Some(bounds)) {
-            if self.pass.iter().all(|p| p.event != event) {
-                let settings = suite::pass_settings(
-                    &self.plan,
-                    event.metric,
-                    share,
-                    self.dispersion_of(event),
-                );
-                let process = crate::stats::Process::new(settings, &[self.guess_of(event)]);
-                self.pass.push(suite::Pass { event, process });
-            }
-        }
     }
 
     fn follow_shared_failure(&mut self, now: Timestamp) {

@@ -9,6 +9,7 @@
 //! [`Analysis::decode`] carry it over a restart. Baselines are carried for as many nodes as fit; of the others the first snapshot
 //! after a restart only sets the baseline. So a restart may lose a look, and never counts one twice.
 
+mod bounds;
 mod codec;
 mod figures;
 mod history;
@@ -49,8 +50,9 @@ pub struct Analysis {
     plan: AnalysisPlan,
     tracker: Tracker,
     bounds: Option<TailBounds>,
-    /// Stable's latency, while the bounds are not known.
-    early: Histogram,
+    /// Stable's recent latency, and since when.
+    seen: Histogram,
+    seen_since: Timestamp,
     tests: Vec<Test>,
     pass: Vec<Pass>,
     brake: Option<Process>,
@@ -79,6 +81,8 @@ struct Step {
     stable: ArmSums,
     /// Requests counted wholly under this share, for the comparison with the share itself.
     split: (u64, u64),
+    /// The latency bounds were chosen anew in it.
+    rechosen: bool,
 }
 
 /// What a restart may forget.
@@ -110,6 +114,7 @@ impl Step {
             candidate: NOTHING,
             stable: NOTHING,
             split: (0, 0),
+            rechosen: false,
         }
     }
 }
@@ -138,7 +143,8 @@ impl Analysis {
             plan: plan.clone(),
             tracker: Tracker::new(now),
             bounds,
-            early: Histogram::default(),
+            seen: Histogram::default(),
+            seen_since: now,
             tests,
             pass: Vec::new(),
             brake,
@@ -168,6 +174,7 @@ impl Analysis {
         let mut earlier: Vec<&Snapshot> = snapshots.iter().filter(|s| s.at <= at).collect();
         earlier.sort_by_key(|s| s.at);
         self.usable_at = at;
+        self.seen_since = at;
         for snapshot in earlier {
             self.tracker.advance(at, [snapshot], candidate, stable);
         }
@@ -180,21 +187,16 @@ impl Analysis {
         self.memory.nodes.values_mut().for_each(|node| node.1 = 0);
         self.idle_looks = 0;
         self.restart_brake();
+        self.follow_bounds();
         let Some(next) = next else {
-            self.pass.clear();
             return;
         };
         let share = f64::from(next.max(1)) / f64::from(WHOLE);
-        for event in suite::pass_events(&self.plan, self.bounds.as_ref()) {
-            let settings =
-                suite::pass_settings(&self.plan, event.metric, share, self.dispersion_of(event));
-            match self.pass.iter_mut().find(|p| p.event == event) {
-                Some(known) => known.process.restart(settings),
-                None => self.pass.push(Pass {
-                    event,
-                    process: Process::new(settings, &[self.guess_of(event)]),
-                }),
-            }
+        for pass in &mut self.pass {
+            let metric = pass.event.metric;
+            let dispersion = pass.process.settings().dispersion;
+            pass.process
+                .restart(suite::pass_settings(&self.plan, metric, share, dispersion));
         }
     }
 
@@ -203,25 +205,5 @@ impl Analysis {
         if let Some(brake) = &mut self.brake {
             brake.restart(*brake.settings());
         }
-    }
-
-    /// φ of the rollback test of the same event, or of the same metric.
-    fn dispersion_of(&self, event: suite::Event) -> f64 {
-        self.sibling(event)
-            .map_or(crate::stats::UNKNOWN, |t| t.process.settings().dispersion)
-    }
-
-    /// What the rollback test of the same event knows of stable's rate.
-    fn guess_of(&self, event: suite::Event) -> f64 {
-        self.sibling(event)
-            .and_then(|t| t.process.guesses().first())
-            .map_or(history::UNKNOWN_RATE, crate::stats::Guess::rate)
-    }
-
-    fn sibling(&self, event: suite::Event) -> Option<&Test> {
-        self.tests
-            .iter()
-            .find(|t| t.event == event)
-            .or_else(|| self.tests.iter().find(|t| t.event.metric == event.metric))
     }
 }

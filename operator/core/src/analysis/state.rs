@@ -39,7 +39,8 @@ impl Analysis {
             write_buckets(w, &bounds.judged);
             write_buckets(w, &bounds.passing);
         });
-        write_histogram(&mut out, &self.early);
+        write_histogram(&mut out, &self.seen);
+        out.time(self.seen_since);
         out.whole(u64::from(self.looks));
         out.option(self.looked_at, Writer::time);
         out.time(self.usable_at);
@@ -105,7 +106,8 @@ impl Analysis {
                 passing: r.list(Reader::length)?,
             })
         })?;
-        let early = read_histogram(&mut input)?;
+        let seen = read_histogram(&mut input)?;
+        let seen_since = input.time()?;
         let looks = input.small()?;
         let looked_at = input.option(Reader::time)?;
         let usable_at = input.time()?;
@@ -128,7 +130,8 @@ impl Analysis {
             plan: plan.clone(),
             tracker,
             bounds,
-            early,
+            seen,
+            seen_since,
             tests,
             pass,
             brake,
@@ -212,6 +215,7 @@ fn write_step(out: &mut Writer, step: &Step) {
     out.sums(step.stable);
     out.whole(step.split.0);
     out.whole(step.split.1);
+    out.flag(step.rechosen);
 }
 
 fn read_step(input: &mut Reader<'_>) -> Result<Step, StateError> {
@@ -223,6 +227,7 @@ fn read_step(input: &mut Reader<'_>) -> Result<Step, StateError> {
         candidate: input.sums()?,
         stable: input.sums()?,
         split: (input.whole()?, input.whole()?),
+        rechosen: input.flag()?,
         ..Step::new(weight, next, started_at)
     })
 }

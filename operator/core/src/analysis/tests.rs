@@ -207,6 +207,99 @@ fn a_dead_candidate_is_bad_after_two_looks_and_stays_so() {
     }
 }
 
+/// Without history the bounds wait for half a minute of requests; when most of stable gets slower than them, they move,
+/// the stake is kept and the step can be left.
+#[test]
+fn bounds_that_say_nothing_any_more_are_chosen_anew() {
+    let mut bench = Bench::new(&AnalysisPlan::default(), 1);
+    let look = |bench: &mut Bench, bucket: usize| {
+        let node = &mut bench.nodes[0];
+        for (counters, requests) in [(&mut node.1, 50), (&mut node.2, 450)] {
+            counters.latency.0[bucket] += requests - requests / 25;
+            counters.latency.0[bucket + 2] += requests / 25;
+        }
+        bench.look([50, 0, 450, 0])
+    };
+    for _ in 0..5 {
+        assert_eq!(
+            look(&mut bench, 3).verdict,
+            Verdict::NotEnough(if bench.looks < 2 {
+                Missing::Looks
+            } else {
+                Missing::Bounds
+            })
+        );
+    }
+    look(&mut bench, 3);
+    assert_eq!(bench.analysis.bounds().unwrap().judged, [3, 5]);
+    let evidence = bench.analysis.ln_evidence();
+    assert!(evidence <= 0.0);
+    let mut looks = 0;
+    while bench.analysis.bounds().unwrap().judged == [3, 5] {
+        look(&mut bench, 10);
+        looks += 1;
+        assert!(looks < 20);
+    }
+    assert_eq!(bench.analysis.bounds().unwrap().passing, [10, 12]);
+    let parts: f64 = bench
+        .analysis
+        .figures()
+        .metrics
+        .iter()
+        .map(|m| m.part)
+        .sum();
+    assert!((parts - 1.0).abs() < 1e-9);
+    let text = bench.analysis.encode();
+    let resumed = Analysis::decode(&AnalysisPlan::default(), &text).unwrap();
+    assert_eq!(resumed.encode(), text);
+    let mut looks = 0;
+    while look(&mut bench, 10).verdict != Verdict::Good {
+        looks += 1;
+        assert!(looks < 100);
+    }
+}
+
+#[test]
+fn a_stake_that_moves_to_other_bounds_is_neither_more_nor_less() {
+    let plan = AnalysisPlan::default();
+    let mut bench = Bench::new(&plan, 1);
+    for round in 0..14 {
+        let node = &mut bench.nodes[0];
+        let slow = if round < 6 { 3 } else { 10 };
+        node.1.latency.0[slow] += 40;
+        node.1.latency.0[slow + 3] += 10;
+        node.2.latency.0[slow] += 440;
+        node.2.latency.0[slow + 3] += 10;
+        let before = bench.analysis.clone();
+        bench.look([50, 0, 450, 0]);
+        if round > 6 && before.bounds != bench.analysis.bounds {
+            let mut judged = before;
+            // the same look, without the choice
+            judged.step.rechosen = true;
+            bench
+                .analysis
+                .tests
+                .iter()
+                .for_each(|t| assert!(t.process.ln_evidence().is_finite()));
+            let snapshots = bench.snapshots();
+            let exposed = bench.exposed();
+            judged.look(&LookInput {
+                now: bench.now(),
+                candidate: CANDIDATE,
+                stable: STABLE,
+                exposed: &exposed,
+                in_force_since: Some(second(0)),
+                pass_frozen: false,
+                snapshots: &snapshots,
+            });
+            close(bench.analysis.ln_evidence(), judged.ln_evidence());
+            assert!(bench.analysis.ln_evidence().abs() > 1e-3);
+            return;
+        }
+    }
+    panic!("the bounds never moved");
+}
+
 #[test]
 fn the_first_decisive_look_is_the_one_that_is_told() {
     let mut bench = Bench::new(&errors_only(), 1);

@@ -206,6 +206,17 @@ impl Process {
         self.ln_evidence_max = 0.0;
     }
 
+    /// Goes on with a stake that another process of the same bettor has won or lost, divided as a fresh one.
+    pub fn inherit(&mut self, ln_stake: f64, dispersion: f64) {
+        self.restart(Settings {
+            dispersion,
+            ..self.settings
+        });
+        self.ln_parts.iter_mut().for_each(|part| *part += ln_stake);
+        self.ln_evidence = ln_stake;
+        self.ln_evidence_max = ln_stake.max(0.0);
+    }
+
     /// ln E now.
     #[must_use]
     pub const fn ln_evidence(&self) -> f64 {

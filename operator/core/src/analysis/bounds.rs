@@ -1,0 +1,138 @@
+//! Where the latency of both arms is compared: chosen from what stable did, and chosen again when that says nothing any more.
+//!
+//! Without a history the bounds come from stable's first requests. Those may be a quiet moment; a bound that was stable's p95 then
+//! and that most of its requests exceed now would hold the rollout for ever, because "slower than that" no longer tells anything. So
+//! when half of stable's recent requests exceed the p95 bound, all bounds are chosen anew.
+//!
+//! What that costs: on the rollback side nothing. The stake moves on to other bets, and a bettor may choose the next bet by
+//! what was seen before. On the pass side the new bounds start afresh, so such a step has two chances to pass by
+//! luck instead of one; it happens at most once in a step.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::samples::{Histogram, Tally};
+use crate::stats::{self, Process};
+
+use super::figures::Metric;
+use super::history::{History, TailBounds, smoothed};
+use super::suite::{self, Event, Pass, Test};
+use super::{Analysis, WHOLE};
+
+/// Stable's requests, and the time they are spread over, from which bounds are chosen.
+const REQUESTS_FOR_BOUNDS: u64 = 500;
+const TIME_FOR_BOUNDS: SignedDuration = SignedDuration::from_secs(30);
+/// What is older than this does not count as recent.
+const RECENT: SignedDuration = SignedDuration::from_mins(1);
+/// Share of stable's requests above what was its p95 from which on the bounds say nothing.
+const WORN: f64 = 0.5;
+
+impl Analysis {
+    /// Takes in stable's latency of a look, after the look was judged: what chooses bounds judges nothing at them.
+    pub(super) fn learn_bounds(&mut self, now: Timestamp, stable: &Tally) {
+        if self.plan.latency.is_none() {
+            return;
+        }
+        for (slot, more) in self.seen.0.iter_mut().zip(stable.latency.0) {
+            *slot = slot.saturating_add(more);
+        }
+        let spread = now.duration_since(self.seen_since);
+        if self.seen.count() < REQUESTS_FOR_BOUNDS || spread < TIME_FOR_BOUNDS {
+            return;
+        }
+        if self.bounds.is_none() || (self.is_worn() && !self.step.rechosen) {
+            self.choose_bounds();
+        } else if spread < RECENT {
+            return;
+        }
+        self.seen = Histogram::default();
+        self.seen_since = now;
+    }
+
+    fn is_worn(&self) -> bool {
+        let bound = self.bounds.as_ref().and_then(|b| b.passing.first());
+        bound.is_some_and(|bucket| {
+            self.seen.slower_than(*bucket) as f64 > WORN * self.seen.count() as f64
+        })
+    }
+
+    fn choose_bounds(&mut self) {
+        let Some(chosen) = TailBounds::from_histogram(&self.seen) else {
+            return;
+        };
+        if chosen.judged.is_empty() || Some(&chosen) == self.bounds.as_ref() {
+            return;
+        }
+        self.step.rechosen = self.bounds.is_some();
+        let (old, others): (Vec<Test>, Vec<Test>) = std::mem::take(&mut self.tests)
+            .into_iter()
+            .partition(|test| test.event.metric == Metric::Latency);
+        let mut fresh = suite::latency_tests(&self.plan, &chosen, &self.seen, &History::default());
+        if !old.is_empty() {
+            inherit(&mut fresh, &old);
+        }
+        self.tests = others;
+        self.tests.extend(fresh);
+        self.bounds = Some(chosen);
+        self.follow_bounds();
+    }
+
+    /// Brings the pass side to the present bounds; what it has seen at bounds that stay is kept.
+    pub(super) fn follow_bounds(&mut self) {
+        let Some(next) = self.step.next else {
+            self.pass.clear();
+            return;
+        };
+        let share = f64::from(next.max(1)) / f64::from(WHOLE);
+        let events = suite::pass_events(&self.plan, self.bounds.as_ref());
+        self.pass.retain(|pass| events.contains(&pass.event));
+        for event in events {
+            if self.pass.iter().all(|pass| pass.event != event) {
+                let dispersion = self.dispersion_of(event);
+                let settings = suite::pass_settings(&self.plan, event.metric, share, dispersion);
+                let process = Process::new(settings, &[self.guess_of(event)]);
+                self.pass.push(Pass { event, process });
+            }
+        }
+    }
+
+    /// φ of the rollback test of the same event, or of the same metric.
+    pub(super) fn dispersion_of(&self, event: Event) -> f64 {
+        self.sibling(event)
+            .map_or(stats::UNKNOWN, |t| t.process.settings().dispersion)
+    }
+
+    /// What the rollback test of the same event knows of stable's rate; else what was seen since the bounds were chosen.
+    fn guess_of(&self, event: Event) -> f64 {
+        let known = self.tests.iter().find(|t| t.event == event);
+        match (known, event.bucket) {
+            (None, Some(bucket)) if self.seen.count() > 0 => {
+                smoothed(self.seen.count(), self.seen.slower_than(bucket))
+            }
+            _ => self
+                .sibling(event)
+                .and_then(|t| t.process.guesses().first())
+                .map_or(super::history::UNKNOWN_RATE, stats::Guess::rate),
+        }
+    }
+
+    fn sibling(&self, event: Event) -> Option<&Test> {
+        self.tests
+            .iter()
+            .find(|t| t.event == event)
+            .or_else(|| self.tests.iter().find(|t| t.event.metric == event.metric))
+    }
+}
+
+/// Fresh tests go on with the stake of the old ones, spread evenly, and with their largest dispersion.
+fn inherit(fresh: &mut [Test], old: &[Test]) {
+    let terms: Vec<f64> = old.iter().map(|t| t.part.ln() + t.ln_evidence()).collect();
+    let owned: f64 = old.iter().map(|t| t.part).sum();
+    let ln_stake = stats::ln_sum_exp(&terms) - owned.ln();
+    let dispersion = old
+        .iter()
+        .map(|t| t.process.settings().dispersion)
+        .fold(1.0, f64::max);
+    for test in fresh {
+        test.process.inherit(ln_stake, dispersion);
+    }
+}
