@@ -70,7 +70,7 @@ mod tests {
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
             let all = [most.clone(), others[0].clone(), others[1].clone()];
             let merged = merge(order.map(|i: usize| all[i].clone()));
-            assert_eq!(merged, [most.clone()]);
+            assert_eq!(merged, std::slice::from_ref(&most));
         }
     }
 
