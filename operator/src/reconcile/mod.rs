@@ -1,7 +1,7 @@
 //! A reconcile is a sentence: observe, wish, measure, decide, persist, apply, report.
 //!
 //! ```text
-//! 1 observe   IO    caches; tag → digest once per change of the image string        wish.rs
+//! 1 observe   IO    caches; tag → digest once per change of the image string        code.rs
 //! 2 validate  pure  EdgeFunction → Function, or what is wrong with it               wish.rs, ../validate
 //! 3 measure   IO    exactly what the core says is due                               measure.rs
 //! 4 decide    pure  operator_core::rollout::decide
@@ -15,7 +15,9 @@
 pub mod api;
 mod apply;
 mod claims;
+mod code;
 mod gauges;
+mod input;
 mod measure;
 mod memory;
 mod nodes;
@@ -38,8 +40,7 @@ use arc_swap::ArcSwapOption;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use kube::Client;
-use operator_core::function::{Annotation, Function, Verb};
-use operator_core::rollout::{self as core, Decision, Evidence, Policy, RolloutState};
+use operator_core::rollout::{self as core, Decision, Evidence, RolloutState};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -50,11 +51,12 @@ pub use report::Reporter;
 
 use crate::metrics::Metrics;
 use crate::node_api::{Fleet, FunctionKey};
-use crate::persist::{self as record, last_promoted};
+use crate::persist::last_promoted;
 use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, Secrets};
-use memory::{Memory, Present, Resolution};
+use input::{function, named, present};
+use memory::{Memory, Resolution};
 use nodes::Seen;
 use wish::Wish;
 
@@ -412,137 +414,6 @@ impl Reconciler {
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(key);
         }
-    }
-}
-
-/// The state that decisions continue from: what is in memory while it continues the persisted record.
-fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut Memory) -> RolloutState {
-    let status = object.status.clone().unwrap_or_default();
-    let written = status
-        .rollout
-        .as_ref()
-        .and_then(|rollout| rollout.record.clone());
-    if let Some(Present { state, record }) = &memory.present
-        && *record == written
-    {
-        return state.clone();
-    }
-    memory.judge = None;
-    match record::decode(&status) {
-        Ok(state) => state,
-        Err(record::RecordError::Absent) => RolloutState::default(),
-        Err(error) => {
-            tracing::error!(function = %key, %error, "the persisted rollout cannot be read; stable is recovered from its revisions");
-            RolloutState::default()
-        }
-    }
-}
-
-/// What the core is told of the object.
-fn function(object: &EdgeFunction, wish: &Wish, state: &RolloutState) -> Function {
-    let accepted = object
-        .status
-        .as_ref()
-        .and_then(|status| status.accepted.as_ref());
-    let suspend = wish.spec.as_ref().map_or_else(
-        || accepted.is_some_and(|accepted| accepted.suspend),
-        |spec| spec.suspend,
-    );
-    let generation = if wish.unsettled {
-        state.observed_generation
-    } else {
-        object.metadata.generation.unwrap_or(0)
-    };
-    Function {
-        namespace: object.metadata.namespace.clone().unwrap_or_default(),
-        name: object.metadata.name.clone().unwrap_or_default(),
-        generation,
-        wish: wish.revision.clone(),
-        policy: wish
-            .spec
-            .as_ref()
-            .map_or_else(Policy::default, |spec| spec.policy.clone()),
-        suspend,
-        verbs: verbs(object),
-    }
-}
-
-/// Verb annotations with the field manager that owns them.
-fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
-    let annotations = object.metadata.annotations.iter().flatten();
-    annotations
-        .filter_map(|(name, value)| {
-            let verb = Verb::parse(name.strip_prefix(crds::VERB_PREFIX)?)?;
-            Some(Annotation {
-                verb,
-                // Longer is no revision's name: enough is kept to say what was ignored.
-                value: value.chars().take(256).collect(),
-                by: writer(object, name),
-            })
-        })
-        .collect()
-}
-
-/// The field manager that wrote an annotation; empty if unknown.
-fn writer(object: &EdgeFunction, annotation: &str) -> String {
-    let pointer = format!(
-        "/f:metadata/f:annotations/f:{}",
-        annotation.replace('~', "~0").replace('/', "~1")
-    );
-    let managers = object.metadata.managed_fields.iter().flatten();
-    managers
-        .filter(|entry| {
-            entry
-                .fields_v1
-                .as_ref()
-                .is_some_and(|fields| fields.0.pointer(&pointer).is_some())
-        })
-        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
-        .and_then(|entry| entry.manager.clone())
-        .unwrap_or_default()
-}
-
-/// Every revision that a decision may ask the nodes about.
-fn named(state: &RolloutState, function: &Function) -> BTreeSet<String> {
-    [
-        state.stable.as_ref().map(|stable| &stable.revision),
-        state
-            .rollout
-            .as_ref()
-            .map(|rollout| &rollout.candidate.revision),
-        state.previous.as_ref().map(|previous| &previous.revision),
-        function.wish.as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|revision| revision.name.clone())
-    .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_verb_is_known_by_the_manager_that_wrote_it() {
-        let yaml = r#"
-apiVersion: selvage.dev/v1alpha1
-kind: EdgeFunction
-metadata:
-  name: f
-  annotations: { selvage.dev/promote: f-1/step-2, selvage.dev/unknown: x, other: y }
-  managedFields:
-    - { manager: argocd, operation: Apply, apiVersion: v1, fieldsType: FieldsV1, fieldsV1: { "f:metadata": { "f:annotations": { "f:other": {} } } } }
-    - { manager: kubectl-annotate, operation: Update, apiVersion: v1, fieldsType: FieldsV1, fieldsV1: { "f:metadata": { "f:annotations": { "f:selvage.dev/promote": {} } } } }
-spec: { source: { image: "r.example/a:1" }, routes: [] }
-"#;
-        let object: EdgeFunction = serde_yaml::from_str(yaml).unwrap();
-        let found = verbs(&object);
-        assert_eq!(found.len(), 1);
-        assert_eq!(
-            (found[0].verb, found[0].value.as_str(), found[0].by.as_str()),
-            (Verb::Promote, "f-1/step-2", "kubectl-annotate")
-        );
     }
 }
 

@@ -108,10 +108,12 @@ fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatu
     next.pair = match before {
         Some(before) if same_effect(before, &next) => before.pair.clone(),
         _ => {
-            let serial = before
+            // Versions rise over the whole cluster, so a function that is deleted and made again under
+            // its name is above what nodes may still remember of the former one.
+            let last = before
                 .and_then(|before| before.pair.as_ref())
-                .map_or(0, |pair| pair.serial)
-                + 1;
+                .map_or(0, |pair| pair.serial);
+            let serial = (last + 1).max(crate::watch::version(parts.object));
             Some(Pair {
                 epoch: parts.epoch,
                 serial,

@@ -18,10 +18,19 @@ impl Reconciler {
     /// Sweeps for ever; run it on the leader.
     pub async fn sweep_claims(self: Arc<Self>) {
         let mut unnamed: BTreeMap<ObjectKey, Instant> = BTreeMap::new();
+        let mut live = self.live_nodes();
         loop {
             tokio::time::sleep(PERIOD).await;
             let named = self.named_hosts();
             self.count_rollouts();
+            let now_live = self.live_nodes();
+            if now_live != live {
+                // Nothing else tells a function at rest that one of its nodes fell silent.
+                live = now_live;
+                for key in self.caches.functions.all().keys() {
+                    self.queue.push(key);
+                }
+            }
             let now = Instant::now();
             let claims = self.caches.claims.all();
             unnamed.retain(|key, _| claims.contains_key(key));
@@ -46,6 +55,15 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    fn live_nodes(&self) -> BTreeSet<String> {
+        let nodes = self.fleet.nodes();
+        nodes
+            .into_iter()
+            .filter(|node| node.live)
+            .map(|node| node.name)
+            .collect()
     }
 
     /// How many functions are in each state, as persisted.

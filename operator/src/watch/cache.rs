@@ -451,55 +451,5 @@ pub(crate) fn version<K: Resource>(object: &K) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
-
-    use super::*;
-
-    fn gone(names: impl Iterator<Item = usize>) -> Vec<(Arc<ConfigMap>, u64)> {
-        names.map(|name| (object(name), 0)).collect()
-    }
-
-    fn object(name: usize) -> Arc<ConfigMap> {
-        let mut object = ConfigMap::default();
-        object.metadata.name = Some(name.to_string());
-        Arc::new(object)
-    }
-
-    fn pending(brake: Brake) -> Pending<ConfigMap> {
-        Pending {
-            brake,
-            recent: Vec::new(),
-            held: HashMap::new(),
-        }
-    }
-
-    #[test]
-    fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
-        let now = Instant::now();
-        let mut pending = pending(Brake::Held);
-        assert!(pending.sort(gone(0..50), 100, now).is_empty());
-        assert!(pending.believed(now + Duration::from_secs(60)).is_empty());
-        assert_eq!(pending.believed(now + CONFIRMATION).len(), 50);
-        assert!(pending.held.is_empty());
-    }
-
-    #[test]
-    fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
-        let now = Instant::now();
-        let mut pending = pending(Brake::Held);
-        let believed = (0..40)
-            .filter(|n| !pending.sort(gone(*n..*n + 1), 100 - n, now).is_empty())
-            .count();
-        assert_eq!(believed, 20, "a fifth of a hundred");
-        let later = now + WINDOW;
-        assert_eq!(pending.sort(gone(99..100), 60, later).len(), 1);
-    }
-
-    #[test]
-    fn few_objects_and_free_kinds_are_never_held() {
-        let now = Instant::now();
-        assert_eq!(pending(Brake::Held).sort(gone(0..9), 9, now).len(), 9);
-        assert_eq!(pending(Brake::Free).sort(gone(0..90), 90, now).len(), 90);
-    }
-}
+#[path = "cache_tests.rs"]
+mod tests;

@@ -247,6 +247,10 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
         .unwrap_or_default();
     match n.live.saturating_sub(n.loaded) {
         _ if n.live == 0 => format!("none of {} nodes can be reached", n.desired),
+        // written with the share itself, when nobody can have answered yet
+        0 if n.applied == 0 && n.problem.is_none() => {
+            format!("the share is on its way to {} nodes", n.live)
+        }
         0 => {
             let late = n.live.saturating_sub(n.applied);
             format!(
