@@ -112,6 +112,16 @@ impl Ground {
         Ok(())
     }
 
+    /// What the nodes are, for the closing table.
+    pub(super) fn figures(&self, cluster: &Cluster) -> String {
+        let count = self.targets(cluster).len();
+        match self {
+            Self::Nodes => format!("{count} nodes Ready"),
+            Self::Existing => format!("{count} nodes of the cluster of KUBECONFIG"),
+            Self::Processes(_) => format!("{count} processes in the place of nodes"),
+        }
+    }
+
     /// Installs Selvage by Helm; returns a line for each part that runs.
     pub(super) async fn install(&mut self, cluster: &mut Cluster) -> Result<Vec<String>> {
         match self {
@@ -160,10 +170,13 @@ impl Ground {
                     .context("kill the leader")?;
                 Ok(())
             }
-            Self::Processes(processes) => processes
-                .as_mut()
-                .context("nothing is installed")?
-                .kill(cluster, name),
+            Self::Processes(processes) => {
+                processes
+                    .as_mut()
+                    .context("nothing is installed")?
+                    .kill(cluster, name)
+                    .await
+            }
         }
     }
 

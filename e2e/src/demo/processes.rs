@@ -6,7 +6,7 @@ use crate::{
     selvage::{NAMESPACE, RELEASE, dist, root},
 };
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::{Api, api::PostParams};
 use serde_json::json;
 use std::{
@@ -47,7 +47,7 @@ impl Processes {
             started: 0,
         };
         for _ in 0..2 {
-            all.start_operator(cluster)?;
+            all.start_operator(cluster).await?;
         }
         all.authority(cluster).await?;
         for number in 1..=NODES {
@@ -65,7 +65,7 @@ impl Processes {
     }
 
     /// Kills an operator by the name under which it leads, and starts another one, as a Deployment does.
-    pub(super) fn kill(&mut self, cluster: &Cluster, name: &str) -> Result<()> {
+    pub(super) async fn kill(&mut self, cluster: &Cluster, name: &str) -> Result<()> {
         let at = self
             .operators
             .iter()
@@ -73,7 +73,7 @@ impl Processes {
         self.operators
             .swap_remove(at.with_context(|| format!("no operator {name}"))?)
             .kill();
-        self.start_operator(cluster)?;
+        self.start_operator(cluster).await?;
         self.scrape(cluster)
     }
 
@@ -94,10 +94,15 @@ impl Processes {
             .for_each(Process::release);
     }
 
-    fn start_operator(&mut self, cluster: &Cluster) -> Result<()> {
+    async fn start_operator(&mut self, cluster: &Cluster) -> Result<()> {
         let name = format!("selvage-operator-{}", self.started);
         let address = operator_address(cluster, self.started);
         self.started += 1;
+        pod(cluster, &name, "selvage-operator", "node1").await?;
+        fs::write(
+            self.dir.join(format!("{name}.token")),
+            token(cluster, "selvage-operator", &name)?,
+        )?;
         let file = |name: &str| self.dir.join(name).display().to_string();
         let mut flags: Vec<String> = vec![
             "run".into(),
@@ -106,7 +111,7 @@ impl Processes {
             format!("--pod-ip={address}"),
             format!("--node-api-addr={address}:9443"),
             format!("--admin-addr={address}:9180"),
-            format!("--operator-token-file={}", file("operator.token")),
+            format!("--operator-token-file={}", file(&format!("{name}.token"))),
             "--scrape-interval=2s".into(),
         ];
         flags.extend(
@@ -138,8 +143,8 @@ impl Processes {
             .create(&PostParams::default(), &body)
             .await
             .context("make a node")?;
-        let bound = ["--bound-object-kind=Node", "--bound-object-name", &node];
-        let token = token(cluster, "selvage-node-shim", &bound)?;
+        pod(cluster, &format!("shim-{node}"), "selvage-node-shim", &node).await?;
+        let token = token(cluster, "selvage-node-shim", &format!("shim-{node}"))?;
         let file = |name: String| self.dir.join(name).display().to_string();
         fs::write(self.dir.join(format!("{node}.token")), token)?;
         let address = shim_address(cluster, number);
@@ -256,7 +261,7 @@ fn install(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A kubeconfig with the operator's identity, and the token it shows to other replicas.
+/// A kubeconfig with the operator's identity.
 fn identity(cluster: &Cluster, dir: &Path) -> Result<()> {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "selvage",
@@ -269,10 +274,6 @@ fn identity(cluster: &Cluster, dir: &Path) -> Result<()> {
     fs::write(
         dir.join("operator.kubeconfig"),
         serde_yaml::to_string(&config)?,
-    )?;
-    fs::write(
-        dir.join("operator.token"),
-        token(cluster, "selvage-operator", &[])?,
     )?;
     Ok(())
 }
@@ -288,16 +289,35 @@ fn token_for_api(cluster: &Cluster) -> Result<String> {
     ]))
 }
 
-fn token(cluster: &Cluster, account: &str, further: &[&str]) -> Result<String> {
-    let audience = format!("--audience={AUDIENCE}");
-    create_token(
-        cluster
-            .kubectl()
-            .args([
-                "-n", NAMESPACE, "create", "token", account, VALID, &audience,
-            ])
-            .args(further),
-    )
+/// A token of the node API, bound to the pod in whose place a process runs.
+fn token(cluster: &Cluster, account: &str, pod: &str) -> Result<String> {
+    let (audience, bound) = (
+        format!("--audience={AUDIENCE}"),
+        format!("--bound-object-name={pod}"),
+    );
+    let mut kubectl = cluster.kubectl();
+    kubectl.args([
+        "-n", NAMESPACE, "create", "token", account, VALID, &audience, &bound,
+    ]);
+    create_token(kubectl.arg("--bound-object-kind=Pod"))
+}
+
+/// The pod in whose place a process runs: without a kubelet it stays as it is made.
+async fn pod(cluster: &Cluster, name: &str, account: &str, node: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+    let body = serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "spec": {
+            "nodeName": node, "serviceAccountName": account,
+            "containers": [{ "name": "process", "image": "selvage.local/process" }],
+            // the node never says that it is Ready
+            "tolerations": [{ "operator": "Exists" }],
+        },
+    }))?;
+    pods.create(&PostParams::default(), &body)
+        .await
+        .with_context(|| format!("make the pod {name}"))?;
+    Ok(())
 }
 
 fn create_token(command: &mut Command) -> Result<String> {

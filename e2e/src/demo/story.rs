@@ -68,8 +68,8 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
         () = &mut stop => return Ok(stopped(&screen)),
     };
     let figures = format!(
-        "{} nodes Ready after {}",
-        cluster.node_addresses().len(),
+        "{} after {}",
+        ground.figures(&cluster),
         time(screen.elapsed())
     );
     outcomes.add(PROMISES[0], true, figures);
