@@ -320,3 +320,25 @@ pub fn lacking(record: &v1::FunctionRecord) -> Option<&str> {
         })
         .map(String::as_str)
 }
+
+/// Whether the record's share names no revision at all.
+#[must_use]
+pub fn names_nothing(record: &v1::FunctionRecord) -> bool {
+    record
+        .share
+        .as_ref()
+        .is_none_or(|share| share.stable.is_empty() && share.candidate.is_empty())
+}
+
+/// Whether the rollout's record is there and can be read.
+#[must_use]
+pub fn is_settled(function: &EdgeFunction) -> bool {
+    function
+        .status
+        .as_ref()
+        .is_some_and(|status| persist::decode(status).is_ok())
+}
+
+#[cfg(test)]
+#[path = "project_tests.rs"]
+mod tests;

@@ -87,6 +87,14 @@ impl Projector {
         let Some(record) = project::record(object, &revisions, &values) else {
             return;
         };
+        if project::names_nothing(&record) {
+            // Nothing can be served yet, so its routes are nobody's. A status that was lost is no reason to
+            // take anything away: stable is recovered in a moment.
+            if project::is_settled(object) {
+                self.remove(key, record.version);
+            }
+            return;
+        }
         if let Some(missing) = project::lacking(&record) {
             // The revision will come by the watch; a share that names it must not reach a node before it.
             tracing::debug!(function = %key, revision = missing, "not projected yet: the revision is not in the cache");

@@ -1,0 +1,151 @@
+use crds::function::{EnvEntry, EnvSource, KeySelector, RevisionStatus};
+use crds::{EdgeRevisionSpec, ReferenceHash, ReferenceKind};
+use operator_core::function::Revision;
+use operator_core::rollout::{Placed, RolloutState};
+
+use super::*;
+
+struct Known(&'static str);
+
+impl SecretValues for Known {
+    fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>> {
+        (name == "s" && key == "k" && hash == self.0).then(|| b"hush".to_vec())
+    }
+}
+
+fn revision(name: &str, version: u64, change: impl FnOnce(&mut EdgeRevisionSpec)) -> EdgeRevision {
+    let mut spec = EdgeRevisionSpec {
+        digest: "sha256:manifest".into(),
+        component_digest: Some("sha256:component".into()),
+        repository: Some("r.example/shop/app".into()),
+        ..EdgeRevisionSpec::default()
+    };
+    change(&mut spec);
+    let mut revision = EdgeRevision::new(name, spec);
+    revision.metadata.resource_version = Some(version.to_string());
+    revision
+}
+
+/// A function at rest on `stable`, or with a status that says so and a record that cannot be read.
+fn function(stable: Option<&str>, readable: bool) -> EdgeFunction {
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    let state = RolloutState {
+        stable: stable.map(|name| Placed {
+            revision: Revision {
+                name: name.into(),
+                digest: String::new(),
+            },
+            since: at,
+        }),
+        ..RolloutState::default()
+    };
+    let mut rollout = persist::rollout(&state);
+    rollout.record = Some(if readable {
+        persist::encode(&state).unwrap()
+    } else {
+        "{".into()
+    });
+    let status = EdgeFunctionStatus {
+        accepted: Some(crds::function::AcceptedStatus::default()),
+        stable: stable.map(|name| RevisionStatus {
+            revision: name.into(),
+            ..RevisionStatus::default()
+        }),
+        rollout: Some(rollout),
+        ..EdgeFunctionStatus::default()
+    };
+    let mut function = EdgeFunction::new("app", crds::EdgeFunctionSpec::default());
+    function.metadata.resource_version = Some("7".into());
+    function.status = Some(status);
+    function
+}
+
+#[test]
+fn nothing_is_projected_before_something_was_accepted() {
+    let bare = EdgeFunction::new("app", crds::EdgeFunctionSpec::default());
+    assert_eq!(record(&bare, &[], &Known("")), None);
+    let empty = record(&function(None, true), &[], &Known("")).unwrap();
+    assert!(names_nothing(&empty));
+}
+
+#[test]
+fn i6_a_record_that_cannot_be_read_leaves_stable_serving() {
+    let stable = revision("app-1", 9, |_| {});
+    let lost = function(Some("app-1"), false);
+    assert!(!is_settled(&lost));
+    let record = record(&lost, &[&stable], &Known("")).unwrap();
+    let share = record.share.clone().unwrap();
+    assert_eq!(
+        (
+            share.stable.as_str(),
+            share.candidate.as_str(),
+            share.weight
+        ),
+        ("app-1", "", 0)
+    );
+    assert_eq!(lacking(&record), None);
+    assert_eq!(record.version, 9, "the newest of all objects in it");
+}
+
+#[test]
+fn a_share_does_not_travel_before_what_it_names() {
+    let record = record(&function(Some("app-1"), true), &[], &Known("")).unwrap();
+    assert_eq!(lacking(&record), Some("app-1"));
+}
+
+#[test]
+fn what_needs_credentials_comes_from_the_operator_and_the_rest_from_the_registry() {
+    let source = |change: fn(&mut EdgeRevisionSpec)| {
+        let revision = revision("app-1", 1, change);
+        let record = record(&function(Some("app-1"), true), &[&revision], &Known("")).unwrap();
+        record.definitions[0].source.clone().unwrap()
+    };
+    let public = source(|_| {});
+    assert_eq!(
+        (public.via_operator, public.repository.as_str()),
+        (false, "r.example/shop/app")
+    );
+    assert_eq!(public.manifest_digest, "sha256:manifest");
+    let private = source(|spec| {
+        spec.image_pull_secrets = vec![crds::function::LocalReference { name: "p".into() }]
+    });
+    assert_eq!(
+        (private.via_operator, private.repository.as_str()),
+        (true, "")
+    );
+    assert!(source(|spec| spec.inline = Some(k8s_openapi::ByteString(vec![1]))).via_operator);
+}
+
+#[test]
+fn fn_12_a_secret_travels_only_as_the_value_that_the_revision_was_made_with() {
+    let value = |known: &'static str| {
+        let revision = revision("app-1", 1, |spec| {
+            let reference = KeySelector {
+                name: "s".into(),
+                key: "k".into(),
+            };
+            let source = EnvSource {
+                secret_key_ref: Some(reference),
+                ..EnvSource::default()
+            };
+            spec.env = vec![EnvEntry {
+                name: "A".into(),
+                value: None,
+                value_from: Some(source),
+            }];
+            spec.references = vec![ReferenceHash {
+                kind: ReferenceKind::Secret,
+                name: "s".into(),
+                key: Some("k".into()),
+                hash: "then".into(),
+            }];
+        });
+        let record = record(&function(Some("app-1"), true), &[&revision], &Known(known)).unwrap();
+        match record.definitions[0].env[0].kind.clone().unwrap() {
+            v1::env_var::Kind::Secret(secret) => (secret.reference, secret.value),
+            v1::env_var::Kind::Value(value) => panic!("a plain value: {value}"),
+        }
+    };
+    assert_eq!(value("then"), ("s/k".to_owned(), b"hush".to_vec()));
+    assert_eq!(value("now"), ("s/k".to_owned(), Vec::new()));
+}
