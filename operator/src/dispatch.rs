@@ -1,19 +1,21 @@
 //! Who is concerned when something changes: tables are projected at once on every replica, functions are
 //! queued for the leader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use crds::EdgeFunction;
 use crds::conditions::{reasons, types};
 use tokio::sync::mpsc;
 
-use crate::node_api::{Changes, FunctionKey};
+use crate::node_api::Changes;
 use crate::queue::Queue;
 use crate::reconcile::Projector;
 use crate::validate::references;
-use crate::watch::{Caches, Changed, ObjectKey};
+use crate::watch::{Caches, Changed, ObjectKey, Secrets};
 
+/// Between two looks for Secrets that nothing refers to.
+const FORGET: Duration = Duration::from_secs(60);
 /// Changes of nodes are collected for this long: a DaemonSet that starts is many of them.
 const NODES: Duration = Duration::from_millis(300);
 
@@ -111,6 +113,31 @@ impl Dispatch {
         }
     }
 
+    /// Lets go of Secrets that nothing refers to any more, for ever; `own` is always kept.
+    pub async fn forget_secrets(self, secrets: Secrets, own: ObjectKey) {
+        loop {
+            tokio::time::sleep(FORGET).await;
+            let mut referred = HashSet::from([own.clone()]);
+            for (key, function) in self.caches.functions.all() {
+                let found = references(&function);
+                let names = found.secrets.iter().chain(&found.pull_secrets);
+                referred.extend(names.map(|name| ObjectKey::new(&key.namespace, name)));
+            }
+            for (key, revision) in self.caches.revisions.all() {
+                let pull = revision
+                    .spec
+                    .image_pull_secrets
+                    .iter()
+                    .map(|secret| secret.name.clone());
+                let names = crate::reconcile::project::secrets_of(&revision)
+                    .into_iter()
+                    .chain(pull);
+                referred.extend(names.map(|name| ObjectKey::new(&key.namespace, &name)));
+            }
+            secrets.retain(&referred);
+        }
+    }
+
     fn one(&self, change: &Changed) {
         match change {
             Changed::Function(key) => {
@@ -199,13 +226,4 @@ fn is_refused(function: &EdgeFunction, reason: &str) -> bool {
     conditions
         .iter()
         .any(|condition| condition.type_ == types::ACCEPTED && condition.reason == reason)
-}
-
-/// The function's key in the node API.
-#[must_use]
-pub fn node_key(key: &ObjectKey) -> FunctionKey {
-    FunctionKey {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    }
 }

@@ -226,6 +226,8 @@ impl Start {
             "caches are filled"
         );
         tasks.spawn(self.dispatch.clone().follow_caches(changes));
+        let forget = self.dispatch.clone();
+        tasks.spawn(forget.forget_secrets(self.secrets.clone(), own_key.clone()));
         tokio::select! {
             () = self.own_secret(&own_key, is_loaded.clone()) => {}
             Some(ended) = tasks.join_next() => anyhow::bail!("a follower ended: {ended:?}"),
