@@ -54,12 +54,14 @@ async fn main() -> ExitCode {
 
 async fn story(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let (stop, stopped) = oneshot::channel::<()>();
     // beside the story, which may wait for a program that ends by the same Ctrl-C
     tokio::spawn(async move {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
         INTERRUPTED.store(true, Ordering::Relaxed);
         let _ = stop.send(());

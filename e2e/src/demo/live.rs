@@ -32,13 +32,13 @@ pub(super) fn block(stage: &Stage<'_>, cast: Cast, view: &View) -> Vec<String> {
         "  {:<12}{:>8}{:>12}{:>10}{:>10}",
         "", "weight", "requests", "errors", "p95"
     )];
-    for (name, weight) in [
-        (cast.stable, 10_000 - weight.min(10_000)),
-        (cast.candidate, weight),
+    for (name, role, weight) in [
+        (cast.stable, "stable", 10_000 - weight.min(10_000)),
+        (cast.candidate, "on trial", weight),
     ] {
         let total = samples.arm(name, ..).requests;
         let recent = samples.arm(name, from..);
-        lines.push(row(name, weight, total, &recent));
+        lines.push(row(&format!("{name} {role}"), weight, total, &recent));
     }
     lines.push(format!("  {}", evidence(stage)));
     lines.push(format!("  {} · {}", view.state, view.message));

@@ -122,6 +122,27 @@ fn width() -> usize {
         .unwrap_or(100)
 }
 
+/// Breaks a long line between words; what follows is indented like the line.
+fn wrap(line: &str, width: usize) -> Vec<String> {
+    let indent: String = line.chars().take_while(|letter| *letter == ' ').collect();
+    let mut lines = vec![];
+    let mut current = String::new();
+    for word in line.trim_start().split(' ') {
+        if !current.is_empty()
+            && indent.len() + current.chars().count() + 1 + word.chars().count() >= width
+        {
+            lines.push(format!("{indent}{current}"));
+            current.clear();
+        }
+        if !current.is_empty() {
+            current.push(' ');
+        }
+        current.push_str(word);
+    }
+    lines.push(format!("{indent}{current}"));
+    lines
+}
+
 /// A line that wraps could not be erased. Colour codes take no room; blocks only use them at whole words.
 fn clip(line: &str, width: usize) -> String {
     let mut shown = 0;
@@ -164,6 +185,15 @@ mod tests {
         assert_eq!(clip("abcdef", 4), "abc…");
         assert_eq!(clip("abc", 10), "abc");
         assert_eq!(clip("\x1b[1mabc\x1b[0m", 10), "\x1b[1mabc\x1b[0m\x1b[0m");
+    }
+
+    #[test]
+    fn long_lines_break_between_words() {
+        assert_eq!(
+            wrap("  at 25 %: 1156 requests", 16),
+            ["  at 25 %:", "  1156 requests"]
+        );
+        assert_eq!(wrap("  v1    75 %", 80), ["  v1    75 %"]);
     }
 
     #[test]
