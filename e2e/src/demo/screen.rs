@@ -64,7 +64,11 @@ impl Screen {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         self.erase(&block);
         let width = width();
-        *block = lines.into_iter().map(|line| clip(&line, width)).collect();
+        *block = lines
+            .iter()
+            .flat_map(|line| wrap(line, width))
+            .map(|line| clip(&line, width))
+            .collect();
         self.draw(&block);
     }
 
@@ -191,7 +195,7 @@ mod tests {
     fn long_lines_break_between_words() {
         assert_eq!(
             wrap("  at 25 %: 1156 requests", 16),
-            ["  at 25 %:", "  1156 requests"]
+            ["  at 25 %: 1156", "  requests"]
         );
         assert_eq!(wrap("  v1    75 %", 80), ["  v1    75 %"]);
     }
