@@ -319,7 +319,8 @@ async fn lead(start: Start) {
             }
         }
         if leadership.changed().await.is_err() {
-            return;
+            // The election has ended and says why; this is no second reason.
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -385,7 +386,8 @@ fn leader_addresses(
                 changed
             });
             if leadership.changed().await.is_err() {
-                return ("the lease's news", Ok(()));
+                // The election has ended and says why; this is no second reason.
+                std::future::pending::<()>().await;
             }
         }
     });
