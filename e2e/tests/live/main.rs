@@ -2,6 +2,12 @@
 //! namespace and hosts; those that break something mend it before the next one starts.
 //!
 //! `cargo test -p e2e --test live -- errors` runs the scenarios whose name contains `errors`; `--list` names them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a scenario ends at the first surprise, and this runner prints as the usual one does"
+)]
 
 mod claims;
 mod faults;
