@@ -185,6 +185,8 @@ impl Election {
             self.renewed.is_some(),
             started,
         );
+        // The record is younger than this moment, however long looking at it took before.
+        let sent = Instant::now();
         let written = match action {
             Action::Create => {
                 self.api
@@ -203,8 +205,8 @@ impl Election {
             }
         };
         let epoch = transitions(&written);
-        self.observe(Some(written), started);
-        self.renewed = Some(started);
+        self.observe(Some(written), sent);
+        self.renewed = Some(sent);
         if action != Action::Renew {
             tracing::info!(epoch, identity = %self.config.identity, "leading");
         }
