@@ -222,6 +222,23 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
 }
 
 #[test]
+fn row_23_an_approval_is_for_one_step() {
+    let mut w = World::stepping(gated(GateAt::Step, GateKind::Approval));
+    w.say = Say::Good;
+    w.run(40);
+    w.verb(Verb::Approve, "checkout-b");
+    w.run(60);
+    assert_eq!(w.weight(), 5000);
+    assert_eq!(
+        w.kinds(),
+        [Kind::ApprovalNeeded, Kind::NextStep, Kind::ApprovalNeeded]
+    );
+    // the same value does not open the next one
+    w.run(60);
+    assert_eq!(w.weight(), 5000);
+}
+
+#[test]
 fn row_23_promotion_and_bake_gates_stand_where_they_say() {
     let mut w = World::stepping(gated(GateAt::Promotion, GateKind::Approval));
     w.say = Say::Good;
