@@ -179,7 +179,7 @@ pub(super) async fn client(kubeconfig: &Path) -> Result<Client> {
 
 async fn ready(client: &Client, path: &str, parts: &mut [Process]) -> Result<()> {
     wait::until(
-        Duration::from_secs(60),
+        Duration::from_secs(180),
         Duration::from_millis(100),
         async || {
             for part in &mut *parts {

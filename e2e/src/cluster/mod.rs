@@ -152,7 +152,7 @@ impl Cluster {
             run,
         };
         if let Some(layout) = layout {
-            cluster.nodes_ready(Duration::from_secs(120)).await?;
+            cluster.nodes_ready(Duration::from_secs(180)).await?;
             done(&format!("{} nodes Ready ({layout})", options.nodes));
         }
         Ok(cluster)

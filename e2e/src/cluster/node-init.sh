@@ -42,8 +42,8 @@ containerd -c "$NODE_DIR/containerd.toml" > "$NODE_DIR/containerd.log" 2>&1 &
 tries=0
 until ctr version > /dev/null 2>&1; do
   tries=$((tries + 1))
-  if [ $tries -gt 300 ]; then
-    echo "containerd did not answer within 30 s" >&2
+  if [ $tries -gt 900 ]; then
+    echo "containerd did not answer within 90 s" >&2
     exit 1
   fi
   sleep 0.1

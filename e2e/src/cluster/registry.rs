@@ -86,11 +86,11 @@ impl Registry {
     /// Waits until it answers, for instance after a restart.
     ///
     /// # Errors
-    /// It ended, or did not answer for 20 s.
+    /// It ended, or did not answer for 60 s.
     pub async fn ready(&mut self) -> Result<()> {
         let url = format!("http://{}/v2/", self.address);
         wait::until(
-            Duration::from_secs(20),
+            Duration::from_secs(60),
             Duration::from_millis(50),
             async || {
                 self.process.check()?;

@@ -126,7 +126,14 @@ impl Ground {
     pub(super) async fn install(&mut self, cluster: &mut Cluster) -> Result<Vec<String>> {
         match self {
             Self::Nodes | Self::Existing => {
-                selvage::install(cluster, &[])?;
+                // nobody waits for a load balancer when the demo takes its pods away again
+                let quick = ["nodeShim.drain.propagation=1s", "nodeShim.drain.timeout=5s"];
+                let settings = if cluster.is_existing() {
+                    &quick[..]
+                } else {
+                    &[]
+                };
+                selvage::install(cluster, settings)?;
                 pods(cluster)
             }
             Self::Processes(processes) => {
