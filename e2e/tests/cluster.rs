@@ -4,7 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "helpers of tests may fail a test as the tests themselves do"
+    reason = "what tests share may fail a test as the tests themselves do"
 )]
 
 use e2e::cluster::{Cluster, HELLO_IMAGE, Options, probe, rolled_out, run, wait};

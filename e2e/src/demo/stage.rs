@@ -1,4 +1,4 @@
-//! Where the story plays: the cluster with everything in it, and helpers that speak to it as a user would.
+//! Where the story plays: the cluster with everything in it, and the ways to speak to it that a user has.
 
 use super::{follow::Follower, gauge::Gauge, ground::Ground, screen::Screen};
 use crate::{cluster::Cluster, load::Load, selvage::NAMESPACE};
