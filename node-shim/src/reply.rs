@@ -64,6 +64,7 @@ pub(crate) fn build(
     }
     let body = ResponseBody::Whole {
         bytes: None,
+        trailers: None,
         observer,
         _exchange: exchange,
     };

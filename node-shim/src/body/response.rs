@@ -33,6 +33,7 @@ pub(crate) enum ResponseBody {
     /// Ours, or a guest's that was all there when its head was.
     Whole {
         bytes: Option<Bytes>,
+        trailers: Option<HeaderMap>,
         observer: Option<Observer>,
         _exchange: InExchange,
     },
@@ -329,19 +330,27 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match &mut *self {
-            Self::Whole { bytes, .. } => Poll::Ready(
-                bytes
+            Self::Whole {
+                bytes, trailers, ..
+            } => {
+                let data = bytes
                     .take()
-                    .filter(|b| !b.is_empty())
-                    .map(|b| Ok(Frame::data(b))),
-            ),
+                    .filter(|bytes| !bytes.is_empty())
+                    .map(Frame::data);
+                Poll::Ready(
+                    data.or_else(|| trailers.take().map(Frame::trailers))
+                        .map(Ok),
+                )
+            }
             Self::Guest(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole { bytes, .. } => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Whole {
+                bytes, trailers, ..
+            } => trailers.is_none() && bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Guest(body) => body.is_end_stream(),
         }
     }

@@ -9,9 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
-use http_body::Body;
+use http_body::Frame;
+use http_body_util::BodyExt;
 use node_shim_core::headers;
 use node_shim_core::outcome::{Reason, Reply};
+use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::body::{Framing, GuestBody, Pace, PaceState, ResponseBody};
@@ -116,6 +118,7 @@ pub(super) fn send(
         plane.guests.spawn(unread.discard());
         let body = ResponseBody::Whole {
             bytes: None,
+            trailers: None,
             observer: None,
             _exchange: exchange,
         };
@@ -123,10 +126,11 @@ pub(super) fn send(
     }
     if let Some(bytes) = whole(&mut body, &control, &framing) {
         match bytes {
-            Ok(bytes) => {
+            Ok((bytes, trailers)) => {
                 observer.succeed();
                 let body = ResponseBody::Whole {
                     bytes: Some(bytes),
+                    trailers,
                     observer: Some(observer),
                     _exchange: exchange,
                 };
@@ -148,39 +152,43 @@ fn whole(
     body: &mut HyperOutgoingBody,
     control: &Control,
     framing: &Framing,
-) -> Option<Result<Bytes, Reason>> {
+) -> Option<Result<(Bytes, Option<HeaderMap>), Reason>> {
     let ending = control.ending()?;
     if ending.unfinished || ending.failure.is_some() {
         return Some(Err(ending.failure.unwrap_or(Reason::Unfinished)));
     }
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut all: Option<Bytes> = None;
+    let (mut all, mut trailers) = (Bytes::new(), None);
     loop {
-        match Pin::new(&mut *body).poll_frame(&mut cx) {
+        match next_frame(body) {
             // the guest has ended, so whatever comes is here
             Poll::Pending => return Some(Err(Reason::Unfinished)),
             Poll::Ready(Some(Err(_))) => return Some(Err(Reason::BadLength)),
             Poll::Ready(None) => break,
-            Poll::Ready(Some(Ok(frame))) => {
-                let Ok(data) = frame.into_data() else {
-                    continue;
-                };
-                all = Some(match all {
-                    None => data,
-                    Some(before) => {
-                        let mut joined = BytesMut::from(before);
-                        joined.extend_from_slice(&data);
-                        joined.freeze()
-                    }
-                });
-            }
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if all.is_empty() => all = data,
+                Ok(data) => {
+                    let mut joined = BytesMut::from(all);
+                    joined.extend_from_slice(&data);
+                    all = joined.freeze();
+                }
+                Err(frame) => trailers = frame.into_trailers().ok().filter(|_| framing.trailers),
+            },
         }
     }
-    let all = all.unwrap_or_default();
+    if let Some(trailers) = &mut trailers {
+        headers::filter_trailers(trailers);
+    }
     match framing.length {
         Some(length) if length != all.len() as u64 => Some(Err(Reason::BadLength)),
-        _ => Some(Ok(all)),
+        _ => Some(Ok((all, trailers))),
     }
+}
+
+/// What is there now. The runtime makes tasks that did much look as if nothing were there, which
+/// here would be taken for the truth: so its budget is not asked.
+fn next_frame(body: &mut HyperOutgoingBody) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    let mut next = tokio::task::coop::unconstrained(body.frame());
+    Pin::new(&mut next).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Cuts a connection whose client leaves a stream standing: its window is closed, so neither the
