@@ -86,6 +86,13 @@ impl ChangeLog {
         self.by_key.insert(key.clone(), entry);
     }
 
+    /// An object of `version` brought what was noted before.
+    pub(super) fn raise(&mut self, key: &FunctionKey, version: u64) {
+        if let Some(entry) = self.by_key.get_mut(key) {
+            entry.version = entry.version.max(version);
+        }
+    }
+
     /// What a node that has `have` missed, or None when the log does not reach that far back.
     pub(super) fn since(&mut self, have: u64, now: Instant) -> Option<Vec<Missed<'_>>> {
         self.evict(now);

@@ -62,7 +62,7 @@ impl State {
                 stream.push(&key, Change::Share);
             }
         }
-        let version = self.version;
+        let version = self.advance(0);
         self.log
             .note(&key, version, Placement::nowhere(), false, now);
         self.functions.insert(key, entry);

@@ -118,7 +118,7 @@ impl Tables {
         self.lock().labels.remove(node);
     }
 
-    /// The highest resourceVersion seen.
+    /// The highest resourceVersion seen, and a little more for changes without one.
     pub fn version(&self) -> u64 {
         self.lock().version
     }
@@ -186,8 +186,10 @@ impl State {
                 (change_between(old, &record, &placement), left)
             }
         };
-        self.version = self.version.max(version);
         let Some(change) = change else {
+            // the write that a hint ran ahead of: who missed the hint has to hear of it by this version
+            self.log.raise(&key, version);
+            self.version = self.version.max(version);
             return Ok(());
         };
         let placement_changed = old.is_some_and(|old| old.placement != placement);
@@ -205,16 +207,24 @@ impl State {
                 stream.push(&key, Change::Removal);
             }
         }
-        let version = entry.record.version;
+        let version = self.advance(version);
         self.log.note(&key, version, left, placement_changed, now);
         self.functions.insert(key, entry);
         Ok(())
     }
 
+    /// The version of the tables with a change that came by an object of `version`. What has no newer
+    /// object behind it (another placement, a hint, an object that came late) takes a number of its own:
+    /// a node that was away must not look as if it had it.
+    fn advance(&mut self, version: u64) -> u64 {
+        self.version = version.max(self.version.saturating_add(1));
+        self.version
+    }
+
     fn remove(&mut self, key: &FunctionKey, version: u64, now: Instant) {
-        self.version = self.version.max(version);
         self.forget_digests(key);
         let Some(old) = self.functions.remove(key) else {
+            self.version = self.version.max(version);
             return;
         };
         for stream in self.streams.values() {
@@ -222,7 +232,7 @@ impl State {
                 stream.push(key, Change::Removal);
             }
         }
-        let version = version.max(old.record.version);
+        let version = self.advance(version);
         self.log.note(key, version, old.placement, true, now);
     }
 
