@@ -1,31 +1,35 @@
 #!/bin/sh
 # Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm.
-# With rustup's wasm32-wasip2 target that is used; else Debian's rustc with the standard library's
-# source (packages rustc-web, rust-web-src), which needs no download beside the registries.
+# For wasm32-unknown-unknown, whose standard library wants nothing of its host, so that the component imports
+# only what it uses. rustup's target is taken where it is installed; else Debian's rustc builds the standard
+# library from its source (packages rustc-web, rust-web-src): no download beside the registries.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../target/examples}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 export CARGO_TARGET_DIR="${SELVAGE_GUEST_TARGET:-$out/build}"
+target=wasm32-unknown-unknown
 
-if rustup target list --installed 2>/dev/null | grep -qx wasm32-wasip2; then
-  target=wasm32-wasip2
+# the linker that writes components comes with rustup's toolchain
+tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$tools/wasm-component-ld" PATH="$tools:$tools/gcc-ld:$PATH"
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+
+if rustup target list --installed 2>/dev/null | grep -qx "$target"; then
   set --
 else
   if ! { [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/src ]; }; then
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || {
-      echo "examples: neither rustup's target wasm32-wasip2 nor Debian's rustc-web and rust-web-src are here" >&2
+      echo "examples: neither rustup's target $target nor Debian's rustc-web and rust-web-src are here" >&2
       exit 1
     }
+    apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web rust-web-src >/dev/null
   fi
-  # the linker that writes components comes with rustup's toolchain, compiler and source with Debian's
-  tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
-  export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$tools/wasm-component-ld"
-  export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 PATH="$tools:$tools/gcc-ld:$PATH"
-  unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS RUSTUP_TOOLCHAIN
-  target=wasm32-unknown-unknown
+  # compiler and source must be of one version: Debian's, not rustup's
+  unset RUSTUP_TOOLCHAIN
+  export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
   set -- -Zbuild-std=std,panic_abort
 fi
 

@@ -308,7 +308,7 @@ fn start_controller_manager(run: &Run, tools: &Tools, pki: &Pki) -> Result<Proce
         format!("--cluster-cidr={}", slot.all_pods()),
         format!("--service-cluster-ip-range={}", slot.services()),
         "--node-monitor-period=2s".into(),
-        "--node-monitor-grace-period=16s".into(),
+        "--node-monitor-grace-period=40s".into(),
     ];
     Process::start(
         run.dir(),
