@@ -13,7 +13,7 @@ use http::{Request, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use std::{
     net::SocketAddr,
@@ -43,6 +43,10 @@ pub struct Plan {
 
 /// Requests that may be under way at once; more are failures ([`sample::OVERRUN`]) and are not sent.
 const IN_FLIGHT: usize = 2048;
+
+/// A connection unused for so long is given up. Shorter than any server's own limit (ours: 60 s): a client that
+/// keeps connections longer than its server sends requests into connections that are being closed.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// A running generator. Stops when dropped.
 #[derive(Debug)]
@@ -136,7 +140,10 @@ impl Generator {
     async fn send(self) {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let http: Http = Client::builder(TokioExecutor::new()).build(connector);
+        let http: Http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT));
         // every task holds a sender: the channel ends when the last answer is in
         let (under_way, mut answered) = mpsc::channel::<()>(1);
