@@ -19,7 +19,7 @@ pub(super) struct Outcomes {
 
 /// Every promise of the story: without a row for each, the demo has not passed.
 pub(super) const PROMISES: [&str; 8] = [
-    "a cluster of real nodes, a registry, a Prometheus",
+    "a cluster, a registry, a Prometheus",
     "four versions pushed as OCI artifacts",
     "Selvage installed by Helm, least rights",
     "v1 Ready, answers through every node",
