@@ -70,24 +70,22 @@ impl Queue {
         let now = Instant::now();
         if inner.enqueue(key, now) {
             drop(inner);
-            self.0.work.notify_one();
+            self.0.work.notify_waiters();
         }
     }
 
     /// Waits for the next function. With `urgent_only`, for one with a candidate in traffic.
     pub async fn take(&self, urgent_only: bool) -> Turn {
         loop {
+            // Made before the look: what comes in between is not missed. News wakes everybody who waits, because
+            // one who may not take it would have to pass it on, and with all others at work it would go round
+            // between those few for ever.
             let notified = self.0.work.notified();
             let (turn, next_timer) = {
                 let mut inner = self.lock();
                 let now = Instant::now();
                 inner.ripen(now);
                 let turn = inner.pop(urgent_only, now);
-                let more = !inner.urgent.is_empty() || !inner.normal.is_empty();
-                if turn.is_some() && more {
-                    // One notification may have stood for several functions.
-                    self.0.work.notify_one();
-                }
                 (turn, inner.timers.first().map(|(at, _)| *at))
             };
             if let Some(turn) = turn {
@@ -99,11 +97,6 @@ impl Queue {
                     () = tokio::time::sleep_until(at) => {}
                 },
                 None => notified.await,
-            }
-            if urgent_only {
-                // The news may be for the others.
-                self.0.work.notify_one();
-                tokio::task::yield_now().await;
             }
         }
     }
@@ -123,7 +116,8 @@ impl Queue {
             inner.known.remove(key);
         }
         drop(inner);
-        self.0.work.notify_one();
+        // The next timer may be this one.
+        self.0.work.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -216,6 +210,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -273,6 +268,36 @@ mod tests {
                 .await
                 .is_err()
         );
+    }
+
+    /// Counts how often somebody who waits is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_take_nothing_rests_while_others_are_at_work() {
+        let queue = Queue::default();
+        queue.push(&key("a", "f"));
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let mut reserved = Box::pin(queue.take(true));
+        let mut poll = || {
+            let polled = reserved
+                .as_mut()
+                .poll(&mut std::task::Context::from_waker(&waker));
+            (polled.is_ready(), woken.0.swap(0, Ordering::Relaxed))
+        };
+        assert_eq!(poll(), (false, 0));
+        assert_eq!(poll(), (false, 0));
+        queue.push(&key("b", "f"));
+        assert_eq!(poll(), (false, 1), "one wake for one piece of news");
+        assert_eq!(poll(), (false, 0));
     }
 
     #[tokio::test(start_paused = true)]
