@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Connections kept busy
     #[arg(long, default_value_t = 16)]
     connections: usize,
+    /// How the load generator waits
+    #[arg(long, value_enum, default_value = "spinning")]
+    waiting: load::Waiting,
 }
 
 /// One round of one server.
@@ -69,12 +72,18 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
 }
 
 fn round(server: &server::Server, args: &Args) -> Result<Round> {
-    load::drive(server.address, args.connections, Duration::from_secs(1))?;
+    load::drive(
+        server.address,
+        args.connections,
+        Duration::from_secs(1),
+        args.waiting,
+    )?;
     let before = server.cpu()?;
     let done = load::drive(
         server.address,
         args.connections,
         Duration::from_secs(args.seconds),
+        args.waiting,
     )?;
     let cpu = server.cpu()?.saturating_sub(before);
     if done.requests == 0 || done.failed > 0 {
