@@ -48,15 +48,16 @@ async fn two_namespaces_that_want_one_host_have_one_owner(world: &mut World) -> 
 }
 
 async fn inside_a_namespace_the_older_route_wins(world: &mut World) -> Result<()> {
+    // ages are whole seconds; of two in one second the first by name counts as the older
     let ns = world.namespace("t-route").await?;
     world
-        .serve(&ns, "older", world.spec("v1", "shared.example"))
+        .serve(&ns, "elder", world.spec("v1", "shared.example"))
         .await?;
     world
-        .apply(&ns, "newer", world.spec("v2", "shared.example"))
+        .apply(&ns, "younger", world.spec("v2", "shared.example"))
         .await?;
     world
-        .function(&ns, "newer", SOON, |f| {
+        .function(&ns, "younger", SOON, |f| {
             condition(f, "Accepted") == ("False", "RouteConflict")
         })
         .await?;
