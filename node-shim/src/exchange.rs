@@ -2,6 +2,7 @@
 
 mod admission;
 mod answer;
+mod early;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::conn::{Conn, InExchange};
 use crate::guest_log::{Sink, Told};
 use crate::plane::{Phase, Plane};
 use crate::reply;
-use crate::run::{self, Call, Control, Ending};
+use crate::run::{Call, Control, Ending, Running};
 use admission::{Admitted, Refused, admit};
 use answer::{Answer, Asked, content_length, failed, judge_head, send, watch_reader};
 
@@ -57,20 +58,6 @@ pub(crate) async fn handle(
         reply::close(&mut answer);
     }
     answer
-}
-
-/// Stops the guest when the client leaves before the head: the connection drops the future.
-struct StopOnDrop {
-    control: Arc<Control>,
-    armed: bool,
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            self.control.stop(Reason::ClientGone);
-        }
-    }
 }
 
 async fn serve(
@@ -110,32 +97,31 @@ async fn serve(
     let log = Sink::new(plane.log.clone(), revision.clone(), names, cold);
     let request = Request::from_parts(parts, body);
     let engine = plane.engine.clone();
-    let mut client = StopOnDrop {
-        control: control.clone(),
-        armed: true,
-    };
-    plane.guests.spawn(run::run(Call {
-        engine,
-        revision,
-        request,
-        scheme,
-        control: control.clone(),
-        log,
-        head,
-        permit,
-        slot,
-    }));
-    let answer = match answered.await {
+    let mut guest = Running::new(
+        Call {
+            engine,
+            revision,
+            request,
+            scheme,
+            control: control.clone(),
+            log,
+            head,
+            permit,
+            slot,
+        },
+        &plane.guests,
+    );
+    let answer = match guest.until(answered).await {
         Ok(Ok(answer)) => judge_head(&control, answer),
         Ok(Err(_code)) => Err(Reason::ErrorCode),
         Err(_) => Err(ended(&control).await.failure.unwrap_or(Reason::NoResponse)),
     };
-    client.armed = false;
     let answer = match answer {
         Ok(answer) => answer,
         Err(reason) => {
             let reason = control.client_fault().unwrap_or(reason);
             control.stop(reason);
+            guest.detach();
             return failed(reason, Some(observer), exchange);
         }
     };
@@ -147,7 +133,10 @@ async fn serve(
         reset,
         idle,
     };
-    let sent = send(plane, answer, &asked, control, observer, framing, exchange);
+    let sent = send(
+        plane, answer, guest, &asked, control, observer, framing, exchange,
+    )
+    .await;
     if let (ResponseBody::Guest(body), Version::HTTP_2) = (sent.body(), asked.version) {
         plane.guests.spawn(watch_reader(
             body.pace(),

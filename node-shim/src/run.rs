@@ -12,10 +12,11 @@ mod guest;
 mod judge;
 mod limiter;
 mod metered;
+mod running;
 mod state;
 mod task;
 
 pub(crate) use control::{Control, Ending};
 pub(crate) use guest::Call;
+pub(crate) use running::Running;
 pub(crate) use state::GuestState;
-pub(crate) use task::run;

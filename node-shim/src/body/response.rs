@@ -108,6 +108,14 @@ impl GuestBody {
         }
     }
 
+    /// Sends first what was read before the head went out.
+    pub(crate) fn after(mut self, read: Bytes, trailers: Option<HeaderMap>) -> Self {
+        self.left = self.left.map(|left| left.saturating_sub(read.len() as u64));
+        self.gathered = BytesMut::from(read);
+        self.trailers = trailers;
+        self
+    }
+
     pub(crate) fn pace(&self) -> Arc<Pace> {
         self.pace.clone()
     }
@@ -120,6 +128,10 @@ impl GuestBody {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.emitted.is_none() && !self.gathered.is_empty() {
+            let read = self.gathered.split().freeze();
+            return self.emit(read);
+        }
         let mut empty = 0;
         loop {
             match Pin::new(&mut self.inner).poll_frame(cx) {

@@ -1,19 +1,13 @@
 //! From a guest's head, or its failure, to what the client is sent.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
-use http_body::Frame;
-use http_body_util::BodyExt;
 use node_shim_core::headers;
 use node_shim_core::outcome::{Reason, Reply};
-use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::body::{Framing, GuestBody, Pace, PaceState, ResponseBody};
@@ -21,7 +15,9 @@ use crate::conn::{Conn, InExchange};
 use crate::observer::Observer;
 use crate::plane::Plane;
 use crate::reply;
-use crate::run::{Control, Ending};
+use crate::run::{Control, Ending, Running};
+
+use super::early::{self, Early};
 
 pub(super) type Answer = Response<ResponseBody>;
 
@@ -89,9 +85,14 @@ pub(super) fn judge_head(
     Ok(answer)
 }
 
-pub(super) fn send(
+#[allow(
+    clippy::too_many_arguments,
+    reason = "everything that one answer is made of"
+)]
+pub(super) async fn send(
     plane: &Plane,
     answer: Response<HyperOutgoingBody>,
+    mut guest: Running,
     asked: &Asked,
     control: Arc<Control>,
     mut observer: Observer,
@@ -106,6 +107,7 @@ pub(super) fn send(
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
     if bodiless {
+        guest.detach();
         if !asked.head_only {
             head.headers.remove(CONTENT_LENGTH);
         }
@@ -124,71 +126,32 @@ pub(super) fn send(
         };
         return Response::from_parts(head, body);
     }
-    if let Some(bytes) = whole(&mut body, &control, &framing) {
-        match bytes {
-            Ok((bytes, trailers)) => {
-                observer.succeed();
-                let body = ResponseBody::Whole {
-                    bytes: Some(bytes),
-                    trailers,
-                    observer: Some(observer),
-                    _exchange: exchange,
-                };
-                return Response::from_parts(head, body);
-            }
-            Err(reason) => {
-                control.stop(reason);
-                return failed(reason, Some(observer), exchange);
+    let early = early::gather(&mut guest, &mut body, &control, &framing).await;
+    guest.detach();
+    let body = match early {
+        Err(reason) => {
+            control.stop(reason);
+            return failed(reason, Some(observer), exchange);
+        }
+        Ok(Early {
+            data,
+            trailers,
+            whole: true,
+        }) => {
+            observer.succeed();
+            ResponseBody::Whole {
+                bytes: Some(data),
+                trailers,
+                observer: Some(observer),
+                _exchange: exchange,
             }
         }
-    }
-    let body = GuestBody::new(body, control, observer, framing, exchange);
-    Response::from_parts(head, ResponseBody::Guest(Box::new(body)))
-}
-
-/// The whole body, when the guest has ended well and all of it is here already: most answers. It is
-/// then sent with its length. An `Err` is a broken promise, noticed before anything was sent.
-fn whole(
-    body: &mut HyperOutgoingBody,
-    control: &Control,
-    framing: &Framing,
-) -> Option<Result<(Bytes, Option<HeaderMap>), Reason>> {
-    let ending = control.ending()?;
-    if ending.unfinished || ending.failure.is_some() {
-        return Some(Err(ending.failure.unwrap_or(Reason::Unfinished)));
-    }
-    let (mut all, mut trailers) = (Bytes::new(), None);
-    loop {
-        match next_frame(body) {
-            // the guest has ended, so whatever comes is here
-            Poll::Pending => return Some(Err(Reason::Unfinished)),
-            Poll::Ready(Some(Err(_))) => return Some(Err(Reason::BadLength)),
-            Poll::Ready(None) => break,
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if all.is_empty() => all = data,
-                Ok(data) => {
-                    let mut joined = BytesMut::from(all);
-                    joined.extend_from_slice(&data);
-                    all = joined.freeze();
-                }
-                Err(frame) => trailers = frame.into_trailers().ok().filter(|_| framing.trailers),
-            },
+        Ok(part) => {
+            let rest = GuestBody::new(body, control, observer, framing, exchange);
+            ResponseBody::Guest(Box::new(rest.after(part.data, part.trailers)))
         }
-    }
-    if let Some(trailers) = &mut trailers {
-        headers::filter_trailers(trailers);
-    }
-    match framing.length {
-        Some(length) if length != all.len() as u64 => Some(Err(Reason::BadLength)),
-        _ => Some(Ok((all, trailers))),
-    }
-}
-
-/// What is there now. The runtime makes tasks that did much look as if nothing were there, which
-/// here would be taken for the truth: so its budget is not asked.
-fn next_frame(body: &mut HyperOutgoingBody) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    let mut next = tokio::task::coop::unconstrained(body.frame());
-    Pin::new(&mut next).poll(&mut Context::from_waker(Waker::noop()))
+    };
+    Response::from_parts(head, body)
 }
 
 /// Cuts a connection whose client leaves a stream standing: its window is closed, so neither the

@@ -19,9 +19,9 @@ use super::metered::Metered;
 use crate::counters::RevisionCounters;
 use crate::engine::TICK;
 
-/// Runs one call in the current task. The permits are given back when the guest has ended, which
+/// Runs one call. The permits are given back when the guest has ended, which
 /// can be long before or long after its response has.
-pub(crate) async fn run(call: Call) {
+pub(super) async fn run(call: Call) {
     let Call {
         engine,
         revision,
