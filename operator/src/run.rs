@@ -65,7 +65,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     let tables = Tables::new();
     let settings = node_api_settings(&args);
-    let fleet = Fleet::new(tables.clone(), settings.silence);
+    let fleet = Fleet::new(tables.clone(), settings.silence, settings.unsupervised_ttl);
     let projector = Projector::new(
         caches.clone(),
         secrets.clone(),

@@ -54,7 +54,11 @@ impl World {
         tokio::spawn(write);
         let reconciler = Reconciler {
             client,
-            fleet: Fleet::new(tables.clone(), Duration::from_secs(10)),
+            fleet: Fleet::new(
+                tables.clone(),
+                Duration::from_secs(10),
+                Duration::from_secs(600),
+            ),
             projector: Projector::new(caches.clone(), store.clone(), tables, Arc::clone(&hash_key)),
             caches,
             secrets: store,
