@@ -143,6 +143,46 @@ impl World {
         (found.status, found.reason, found.message)
     }
 
+    /// As kstatus reads it: failed, and by this reason.
+    fn is_stalled(&self, name: &str, reason: &str) {
+        for (kind, status) in [
+            ("Ready", "False"),
+            ("Reconciling", "False"),
+            ("Stalled", "True"),
+        ] {
+            let (found, why, _) = self.condition(name, kind);
+            assert_eq!((found.as_str(), why.as_str()), (status, reason), "{kind}");
+        }
+    }
+
+    /// What a node says that acts on the present share with everything loaded.
+    fn follows(&self, node: &str, name: &str) {
+        let status = self.status(name);
+        let pair = status.rollout.unwrap().pair.unwrap();
+        let revision = status.candidate.or(status.stable).unwrap().revision;
+        let report = node_api::v1::Report {
+            revisions: vec![node_api::v1::RevisionState {
+                function: Some(FunctionKey::new("shop", name).to_wire()),
+                revision,
+                state: node_api::v1::LoadState::Loaded.into(),
+                permanent: false,
+                applied: Some(node_api::v1::Pair {
+                    epoch: pair.epoch,
+                    serial: pair.serial,
+                }),
+            }],
+            revisions_complete: true,
+            ..node_api::v1::Report::default()
+        };
+        self.reconciler.fleet.say_for_test(node, report);
+    }
+
+    fn node(&self, name: &str) {
+        let node = json!({ "metadata": { "name": name } });
+        let node = serde_json::from_value(node).unwrap();
+        self.reconciler.caches.nodes.put(node);
+    }
+
     /// Writes but for Events, which are told after the fact.
     fn writes(&self) -> Vec<String> {
         self.fake
@@ -264,6 +304,7 @@ async fn hk_1_a_host_of_another_namespace_is_refused_and_taken_when_it_is_free()
         message.contains("blog") && message.contains("*.example"),
         "{message}"
     );
+    world.is_stalled("f", "HostConflict");
     assert!(world.status("f").accepted.is_none() && outcome.wake.is_some());
     assert!(world.fake.under(REVISIONS).is_empty());
 }
@@ -284,7 +325,7 @@ async fn of_two_equal_routes_the_older_function_wins() {
     let (_, reason, message) = world.condition("new", "Accepted");
     assert_eq!(reason, "RouteConflict");
     assert!(message.contains("\"old\""), "{message}");
-    assert_eq!(world.condition("new", "Stalled").0, "True");
+    world.is_stalled("new", "RouteConflict");
 }
 
 #[tokio::test]
@@ -305,6 +346,7 @@ async fn a_field_of_a_later_version_is_refused_by_name_and_the_old_spec_goes_on(
         ("False", "NotYetSupported")
     );
     assert!(message.contains("spec.rollout.strategy"), "{message}");
+    world.is_stalled("f", "NotYetSupported");
     let after = world.status("f");
     assert_eq!(after.observed_generation, Some(2));
     assert_eq!(
@@ -325,6 +367,7 @@ async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
         message.contains("spec.env[A]") && message.contains("\"c\""),
         "{message}"
     );
+    world.is_stalled("f", "MissingReference");
     let mut names = Vec::new();
     for value in ["one", "two"] {
         let map =
@@ -366,6 +409,7 @@ async fn a_secret_that_is_not_granted_is_answered_with_the_line_that_grants_it()
         "{message}"
     );
     assert!(outcome.wake.is_some(), "a grant cannot be watched");
+    world.is_stalled("f", "SecretsNotGranted");
 }
 
 #[tokio::test]
@@ -383,6 +427,7 @@ async fn hg_10_what_is_not_a_component_is_refused_before_anything_is_made() {
         ("False", "NotAComponent")
     );
     assert!(message.contains("ELF"), "{message}");
+    world.is_stalled("f", "NotAComponent");
     assert!(world.fake.under(REVISIONS).is_empty());
 }
 
