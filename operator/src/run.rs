@@ -1,15 +1,17 @@
 //! `operator run`: wires caches, lease, node API and reconcile together and waits for the end of one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use crds::EdgeFunction;
+use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use operator_core::resting::Allowance;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +108,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         settings: reconcile_settings(&args),
         memories: Default::default(),
         slots: Default::default(),
+        allowance: Mutex::new(Allowance::new(Timestamp::now())),
     });
 
     let serving = Arc::new(AtomicBool::new(false));

@@ -1,6 +1,7 @@
 //! The whole sentence against a small API server.
 
 mod fake;
+mod resting;
 
 use base64::Engine;
 use fake::Fake;
@@ -76,6 +77,7 @@ impl World {
             },
             memories: Memories::default(),
             slots: Mutex::default(),
+            allowance: Mutex::new(Allowance::new(Timestamp::now())),
         };
         Self {
             fake,
