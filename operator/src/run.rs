@@ -276,8 +276,12 @@ impl Start {
         }
         let functions: Api<EdgeFunction> = Api::all(self.client.clone());
         let version = loop {
-            // Later than everything in the caches: deletions before it are not known here.
-            match crate::reconcile::api::call(functions.list(&ListParams::default().limit(1))).await
+            // Later than everything in the caches: deletions before it are not known here. Metadata alone, because an
+            // object that cannot be read must keep nobody from being served.
+            match crate::reconcile::api::call(
+                functions.list_metadata(&ListParams::default().limit(1)),
+            )
+            .await
             {
                 Ok(list) => {
                     break list

@@ -1,6 +1,7 @@
 //! The whole sentence against a small API server.
 
 mod fake;
+mod faults;
 mod resting;
 
 use base64::Engine;
