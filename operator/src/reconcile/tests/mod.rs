@@ -2,6 +2,7 @@
 
 mod fake;
 mod faults;
+mod private;
 mod resting;
 
 use base64::Engine;
@@ -43,6 +44,11 @@ fn component() -> String {
 
 impl World {
     fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    /// Registries that speak plain HTTP.
+    fn with(insecure: Vec<String>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let fake = Fake::default();
         let client = fake.client();
@@ -64,7 +70,7 @@ impl World {
             projector: Projector::new(caches.clone(), store.clone(), tables, Arc::clone(&hash_key)),
             caches,
             secrets: store,
-            resolver: Arc::new(Resolver::new([]).unwrap()),
+            resolver: Arc::new(Resolver::new(insecure).unwrap()),
             source: SampleSource::default(),
             metrics,
             queue: Queue::default(),
