@@ -1,8 +1,6 @@
 //! HostClaim: which namespace owns a host.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who owns a host.
@@ -17,7 +15,6 @@ use serde::{Deserialize, Serialize};
     singular = "hostclaim",
     shortname = "hc",
     category = "selvage",
-    status = "HostClaimStatus",
     derive = "PartialEq",
     derive = "Default",
     doc = "Which namespace owns a host name; named after the host, so that it can be created once only. Written by the operator: taken by the first EdgeFunction that names the host, given back when none of its namespace does.",
@@ -36,14 +33,4 @@ pub struct HostClaimSpec {
     /// The namespace that owns it.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-}
-
-/// What the operator reports.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HostClaimStatus {
-    /// Nothing yet.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "crate::schema::conditions")]
-    pub conditions: Vec<Condition>,
 }

@@ -47,7 +47,7 @@ pub mod rollout;
 mod schema;
 mod text;
 
-pub use claim::{HostClaim, HostClaimSpec, HostClaimStatus};
+pub use claim::{HostClaim, HostClaimSpec};
 pub use definitions::{all, files, to_yaml};
 pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
 pub use names::{
@@ -59,7 +59,7 @@ pub use reference::reference;
 pub use revision::{
     EdgeRevision, EdgeRevisionSpec, EdgeRevisionStatus, ReferenceHash, ReferenceKind, RevisionNodes,
 };
-pub use rollout::{RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus};
+pub use rollout::{RolloutPolicy, RolloutPolicySpec};
 pub use text::{
     Duration, DurationError, Number, NumberError, Quantity, QuantityError, Share, ShareError,
 };

@@ -183,10 +183,12 @@ fn kinds_have_names_and_subresources() {
             let crd = serde_json::to_value(crd).unwrap();
             let names = &crd["spec"]["names"];
             let version = &crd["spec"]["versions"][0];
+            let kind = names["kind"].as_str().unwrap();
+            let reported = ["EdgeFunction", "EdgeRevision", "EdgeNode"].contains(&kind);
             assert_eq!(
-                version["subresources"]["status"],
-                serde_json::json!({}),
-                "{names}"
+                version["subresources"]["status"].is_object(),
+                reported,
+                "{kind}: a status where somebody writes one, and nowhere else"
             );
             format!(
                 "{} {} {} {}",

@@ -46,7 +46,9 @@ pub struct LeaseConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The record could not be renewed in time, or somebody else took it.
-    #[error("the lease was lost: {0}")]
+    #[error(
+        "the lease was lost: {0}. Another replica decides now and nodes go on serving; this one ends and is started again"
+    )]
     Lost(String),
 }
 

@@ -40,6 +40,7 @@ struct Families {
     reconcile_seconds: HistogramVec,
     reconcile_failures: IntCounterVec,
     status_writes: IntCounterVec,
+    unreadable: GaugeVec,
     resolves: IntCounterVec,
     leading: IntGauge,
     queue: IntGauge,
@@ -285,6 +286,15 @@ impl Metrics {
         self.families.leading.set(i64::from(leading));
     }
 
+    /// How many objects of a kind cannot be read.
+    pub fn set_unreadable(&self, kind: &str, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.families
+            .unreadable
+            .with_label_values(&[kind])
+            .set(f64::from(count));
+    }
+
     /// Functions that wait for their reconcile, and how long one waited.
     pub fn waited(&self, waiting: usize, class: &str, seconds: f64) {
         self.families
@@ -335,6 +345,14 @@ impl Families {
             &["state"],
         )?;
         registry.register(Box::new(rollouts.clone()))?;
+        let unreadable = GaugeVec::new(
+            Opts::new(
+                "selvage_unreadable_objects",
+                "Objects whose newest version this operator cannot read; the last version that it could stays in use.",
+            ),
+            &["kind"],
+        )?;
+        registry.register(Box::new(unreadable.clone()))?;
         let wait = CounterVec::new(
             Opts::new(
                 "selvage_queue_wait_seconds_total",
@@ -400,6 +418,7 @@ impl Families {
                 "Images that a registry was asked for.",
                 &["result"],
             )?,
+            unreadable,
             leading: gauge("selvage_leading", "1 while this replica decides.")?,
             queue: gauge(
                 "selvage_queue_length",

@@ -1,19 +1,24 @@
 //! `operator run`: wires caches, lease, node API and reconcile together and waits for the end of one.
 
+mod lead;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use crds::EdgeFunction;
+use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use operator_core::resting::Allowance;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::blobs::Components;
 use crate::cli::{LogFormat, RunArgs};
 use crate::dispatch::Dispatch;
@@ -28,7 +33,6 @@ use crate::queue::Queue;
 use crate::reconcile::{Projector, Reconciler, Reporter, SampleSource, Settings};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
-use crate::{admin, edge_nodes};
 
 /// Secrets that were asked for at start are waited for at most this long.
 const SECRETS: Duration = Duration::from_secs(5);
@@ -65,7 +69,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     let tables = Tables::new();
     let settings = node_api_settings(&args);
-    let fleet = Fleet::new(tables.clone(), settings.silence);
+    let fleet = Fleet::new(tables.clone(), settings.silence, settings.unsupervised_ttl);
     let projector = Projector::new(
         caches.clone(),
         secrets.clone(),
@@ -106,6 +110,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         settings: reconcile_settings(&args),
         memories: Default::default(),
         slots: Default::default(),
+        allowance: Mutex::new(Allowance::new(Timestamp::now())),
     });
 
     let serving = Arc::new(AtomicBool::new(false));
@@ -217,7 +222,11 @@ impl Start {
             }
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.dispatch.clone().follow_secrets(secret_changes, load));
+        let follower = self.dispatch.clone();
+        tasks.spawn(async move {
+            follower.follow_secrets(secret_changes, load).await;
+            "the watch of Secrets"
+        });
         let _ = self.secrets.get(&own_key);
         self.caches.filled().await;
         tracing::info!(
@@ -225,18 +234,28 @@ impl Start {
             nodes = self.caches.nodes.len(),
             "caches are filled"
         );
-        tasks.spawn(self.dispatch.clone().follow_caches(changes));
-        let forget = self.dispatch.clone();
-        tasks.spawn(forget.forget_secrets(self.secrets.clone(), own_key.clone()));
+        let follower = self.dispatch.clone();
+        tasks.spawn(async move {
+            follower.follow_caches(changes).await;
+            "the watch of objects"
+        });
+        let (forget, secrets, own) = (self.dispatch.clone(), self.secrets.clone(), own_key.clone());
+        tasks.spawn(async move {
+            forget.forget_secrets(secrets, own).await;
+            "the care for Secrets"
+        });
         tokio::select! {
             () = self.own_secret(&own_key, is_loaded.clone()) => {}
-            Some(ended) = tasks.join_next() => anyhow::bail!("a follower ended: {ended:?}"),
+            Some(ended) = tasks.join_next() => return Err(ended_early(ended)),
         }
         self.serve().await?;
-        tasks.spawn(lead(self));
+        tasks.spawn(async move {
+            lead::lead(self).await;
+            "the decisions"
+        });
         match tasks.join_next().await {
-            Some(Err(error)) => Err(error.into()),
-            _ => anyhow::bail!("a follower ended"),
+            Some(ended) => Err(ended_early(ended)),
+            None => Ok(()),
         }
     }
 
@@ -273,8 +292,12 @@ impl Start {
         }
         let functions: Api<EdgeFunction> = Api::all(self.client.clone());
         let version = loop {
-            // Later than everything in the caches: deletions before it are not known here.
-            match crate::reconcile::api::call(functions.list(&ListParams::default().limit(1))).await
+            // Later than everything in the caches: deletions before it are not known here. Metadata alone, because an
+            // object that cannot be read must keep nobody from being served.
+            match crate::reconcile::api::call(
+                functions.list_metadata(&ListParams::default().limit(1)),
+            )
+            .await
             {
                 Ok(list) => {
                     break list
@@ -296,68 +319,14 @@ impl Start {
     }
 }
 
-/// Whenever this replica leads: raise the epoch above everything that was used, then decide.
-async fn lead(start: Start) {
-    let mut leadership = start.lease.leadership();
-    loop {
-        let epoch = leadership.borrow_and_update().epoch;
-        start.reconciler.metrics.set_leading(epoch.is_some());
-        if epoch.is_some() {
-            tokio::time::sleep(SETTLE).await;
-            if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
-                tracing::info!(epoch, "deciding");
-                start.dispatch.everything();
-                let reconciler = &start.reconciler;
-                tokio::select! {
-                    () = Arc::clone(reconciler).work(epoch) => {}
-                    () = Arc::clone(reconciler).sweep_claims() => {}
-                    () = Arc::clone(reconciler).tell_unreadable() => {}
-                    () = own_secret::keep(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
-                    () = edge_nodes::keep(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
-                    () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
-                }
-            }
-        }
-        if leadership.changed().await.is_err() {
-            // The election has ended and says why; this is no second reason.
-            std::future::pending::<()>().await;
-        }
+/// None of these ends while the process is well: what happened, and what comes of it.
+fn ended_early(ended: Result<&'static str, tokio::task::JoinError>) -> anyhow::Error {
+    const NEXT: &str =
+        "another replica decides now and nodes go on serving; this one ends and is started again";
+    match ended {
+        Ok(part) => anyhow::anyhow!("{part} ended, which is a fault of the operator; {NEXT}"),
+        Err(error) => anyhow::anyhow!("a part of the operator failed ({error}); {NEXT}"),
     }
-}
-
-impl Start {
-    /// The highest epoch that anything persisted or any node acts on.
-    fn highest_epoch(&self) -> u64 {
-        let persisted = self
-            .caches
-            .functions
-            .all()
-            .into_values()
-            .filter_map(|function| {
-                let status = function.status.as_ref()?;
-                let share = status
-                    .rollout
-                    .as_ref()
-                    .and_then(|rollout| rollout.pair.as_ref())
-                    .map_or(0, |pair| pair.epoch);
-                let accepted = status
-                    .accepted
-                    .as_ref()
-                    .and_then(|accepted| accepted.pair.as_ref())
-                    .map_or(0, |pair| pair.epoch);
-                Some(share.max(accepted))
-            });
-        persisted
-            .max()
-            .unwrap_or(0)
-            .max(self.fleet.max_epoch_seen())
-    }
-}
-
-async fn lost(mut leadership: watch::Receiver<Leadership>, epoch: u64) {
-    let _ = leadership
-        .wait_for(|current| current.epoch.is_none_or(|now| now < epoch))
-        .await;
 }
 
 /// The leader's address, as the node API's relay wants it.

@@ -58,6 +58,10 @@ pub struct Evidence {
     /// What decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisive: Option<Decisive>,
+    /// The node that has more than half of the candidate's requests in this step, with fewer than 20 nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub dominant_node: Option<String>,
     /// The user's own checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

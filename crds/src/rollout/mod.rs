@@ -24,7 +24,7 @@ pub use gates::{
     NotifyWebhook, WebhookGate,
 };
 pub use plan::{PlanKind, PlanStatus, PlanStep};
-pub use policy::{RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus};
+pub use policy::{RolloutPolicy, RolloutPolicySpec};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
     ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, VerbRecord, VerbResult,

@@ -129,7 +129,7 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
 
-    /// Further record of the operator: opaque, versioned.
+    /// What a leader goes on from: opaque, versioned, compressed. Nothing in it is for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
     pub record: Option<String>,

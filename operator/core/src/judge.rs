@@ -171,7 +171,10 @@ impl Judge {
             }),
             stable_unhealthy: unhealthy(result),
             candidate_requests: self.analysis.last_candidate_requests(),
-            figures: figures(&self.analysis, sampled.source),
+            figures: Figures {
+                dominant: result.dominant.clone(),
+                ..figures(&self.analysis, sampled.source)
+            },
         }
     }
 
@@ -316,6 +319,7 @@ fn figures(analysis: &Analysis, source: &str) -> Figures {
                 count(d.counts.stable_events),
             ),
         }),
+        dominant: None,
     }
 }
 

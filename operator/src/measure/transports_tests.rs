@@ -151,7 +151,7 @@ proptest! {
         );
         let scrape = only(&by_scrape).clone();
 
-        let fleet = Fleet::new(Tables::new(), Duration::from_secs(10));
+        let fleet = Fleet::new(Tables::new(), Duration::from_secs(10), Duration::from_secs(600));
         let frames = reported(&all, split);
         fleet.hear_for_test("node-1", 900_250, frames);
         let reading = Reading { latency: Latency::Head, population: "live" };

@@ -124,7 +124,7 @@ impl Rig {
         let store = tls::Store::default();
         store.replace(&material).unwrap();
         let tables = Tables::new();
-        let fleet = Fleet::new(tables.clone(), settings.silence);
+        let fleet = Fleet::new(tables.clone(), settings.silence, settings.unsupervised_ttl);
         let meter = Meter::new(&prometheus::Registry::new()).unwrap();
         let reviewer = Arc::new(Known::default());
         let (leader, leads) = watch::channel(None);

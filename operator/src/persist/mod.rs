@@ -4,19 +4,23 @@
 //! record that is missing or cannot be read means that the state was lost, and the core recovers from that:
 //! stable from the newest promoted revision, nothing on trial, held.
 
+mod packed;
 mod readable;
 
 use crds::{EdgeFunctionStatus, EdgeRevision};
 use operator_core::function::Revision;
 use operator_core::rollout::{Figures, RolloutState};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 pub use readable::{history, micro, rollout, time};
 
-const VERSION: u32 = 1;
+/// How a record begins: its version, and what follows is packed. A record that begins with a brace is of version 1,
+/// plain JSON.
+const PREFIX: &str = "2:";
 
-#[derive(Serialize, Deserialize)]
-struct Record<S> {
+/// A record of version 1.
+#[derive(Deserialize)]
+struct Plain<S> {
     v: u32,
     state: S,
 }
@@ -44,7 +48,8 @@ pub fn encode(state: &RolloutState) -> Result<String, serde_json::Error> {
     if let Some(figures) = &mut state.figures {
         finite(figures);
     }
-    serde_json::to_string(&Record { v: VERSION, state })
+    let text = serde_json::to_vec(&state)?;
+    Ok(format!("{PREFIX}{}", packed::pack(&text)))
 }
 
 /// The state of a status.
@@ -58,12 +63,22 @@ pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> 
         .and_then(|rollout| rollout.record.as_deref())
         .ok_or(RecordError::Absent)?;
     let damaged = |error: serde_json::Error| RecordError::Damaged(error.to_string());
-    let Record { v, .. } =
-        serde_json::from_str::<Record<serde::de::IgnoredAny>>(record).map_err(damaged)?;
-    if v != VERSION {
+    if let Some(packed) = record.strip_prefix(PREFIX) {
+        let text = packed::unpack(packed).map_err(RecordError::Damaged)?;
+        return serde_json::from_slice(&text).map_err(damaged);
+    }
+    if let Some(v) = record
+        .split_once(':')
+        .and_then(|(version, _)| version.parse().ok())
+    {
         return Err(RecordError::Version(v));
     }
-    serde_json::from_str::<Record<RolloutState>>(record)
+    let Plain { v, .. } =
+        serde_json::from_str::<Plain<serde::de::IgnoredAny>>(record).map_err(damaged)?;
+    if v != 1 {
+        return Err(RecordError::Version(v));
+    }
+    serde_json::from_str::<Plain<RolloutState>>(record)
         .map(|record| record.state)
         .map_err(damaged)
 }

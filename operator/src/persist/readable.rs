@@ -13,6 +13,7 @@ use operator_core::rollout::{
 const MESSAGE: usize = 1000;
 const VALUE: usize = 256;
 const BY: usize = 128;
+const NODE: usize = 253;
 const WHY: usize = 512;
 /// Whole numbers above this are not exact for every reader of JSON.
 const COUNT: u64 = (1 << 53) - 1;
@@ -221,7 +222,9 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
         source: sources
             .into_iter()
             .find(|source| source.as_str() == figures.source),
-        coverage: figures.coverage.map(decimal),
+        coverage: figures
+            .coverage
+            .map(|share| format!("{}%", decimal((share * 1e4).round() / 100.0))),
         candidate: Some(arm(figures.candidate)),
         stable: Some(arm(figures.stable)),
         steps: steps.iter().take(64).map(step).collect(),
@@ -232,7 +235,7 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
                 name: metric.name.clone(),
                 e: Some(decimal(metric.ln_e.min(690.0).exp())),
                 p: Some(decimal(metric.p)),
-                tolerance: Some(decimal(metric.tolerance)),
+                tolerance: Some(points(metric.tolerance)),
                 observed: metric.observed.map(|(candidate, stable)| api::Observed {
                     candidate: Some(decimal(candidate)),
                     stable: Some(decimal(stable)),
@@ -252,12 +255,13 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
             .power
             .iter()
             .map(|power| api::Power {
-                increase: decimal(power.increase),
+                increase: points(power.increase),
                 requests50: Some(power.requests_50.min(COUNT)),
                 requests95: Some(power.requests_95.min(COUNT)),
             })
             .collect(),
         decisive: figures.decisive.as_ref().map(decisive),
+        dominant_node: figures.dominant.as_deref().map(|node| cut(node, NODE)),
         checks: Vec::new(),
         state: None,
     }
@@ -322,6 +326,11 @@ fn decimal(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// An increase in percentage points: `+0.5 pp`.
+fn points(share: f64) -> String {
+    format!("+{} pp", decimal(share * 100.0))
+}
+
 fn percent(weight: Weight) -> String {
     weight.to_string().replace(' ', "")
 }
@@ -353,6 +362,14 @@ mod tests {
         let texts =
             [250, 2_000, 1_500_000].map(|micros| bound(std::time::Duration::from_micros(micros)));
         assert_eq!(texts, ["0.25ms", "2ms", "1500ms"]);
+    }
+
+    #[test]
+    fn increases_are_points() {
+        assert_eq!(
+            [0.005, 0.01, 1.0].map(points),
+            ["+0.5 pp", "+1 pp", "+100 pp"]
+        );
     }
 
     #[test]

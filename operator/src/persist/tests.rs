@@ -111,6 +111,9 @@ fn a_record_of_another_version_or_none_is_told_apart() {
         with(r#"{"v":7,"state":{"from":"the future"}}"#),
         RecordError::Version(7)
     );
+    assert_eq!(with("7:what will be"), RecordError::Version(7));
+    assert!(matches!(with("2:%"), RecordError::Damaged(_)));
+    assert!(matches!(with("2:AAAA"), RecordError::Damaged(_)));
     assert!(matches!(with("{"), RecordError::Damaged(_)));
     assert!(matches!(
         with(r#"{"v":1,"state":5}"#),
@@ -136,4 +139,46 @@ fn fc_10_stable_is_recovered_from_the_newest_promotion() {
     ];
     assert_eq!(last_promoted(all.iter()).unwrap().name, "b");
     assert_eq!(last_promoted([].iter()), None);
+}
+
+#[test]
+fn a_record_of_the_first_version_is_still_read_and_new_fields_may_be_missing_or_unknown() {
+    let mut state = serde_json::to_value(in_rollout()).unwrap();
+    let rollout = state["rollout"].as_object_mut().unwrap();
+    assert!(
+        rollout.remove("all_acked_at").is_some(),
+        "younger than version 1"
+    );
+    rollout.insert("of_a_later_operator".into(), serde_json::json!(1));
+    let mut status = EdgeFunctionStatus::default();
+    status.rollout.get_or_insert_default().record =
+        Some(serde_json::json!({ "v": 1, "state": state }).to_string());
+    let mut expected = in_rollout();
+    expected.rollout.as_mut().unwrap().all_acked_at = None;
+    assert_eq!(decode(&status).unwrap(), expected);
+}
+
+#[test]
+fn a_record_is_short_enough_to_scroll_past() {
+    let state = in_rollout();
+    let record = encode(&state).unwrap();
+    let plain = serde_json::to_string(&state).unwrap();
+    assert!(
+        record.len() <= 4096 && record.len() * 3 < plain.len() * 2,
+        "{} of {} bytes",
+        record.len(),
+        plain.len()
+    );
+}
+
+/// On trial, not measured yet.
+fn in_rollout() -> RolloutState {
+    let mut state = RolloutState::default();
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    for wish in ["a", "a", "b", "b"] {
+        let evidence = evidence(&state, &["a", "b"]);
+        state = decide(now, &function(wish), &state, &evidence).state;
+    }
+    assert!(state.rollout.is_some());
+    state
 }

@@ -51,7 +51,6 @@ pub(super) async fn claim(
             host: host.to_owned(),
             namespace: namespace.to_owned(),
         },
-        status: None,
     };
     let mine = match api::call(api.create(&PostParams::default(), &wanted)).await {
         Ok(created) => created,

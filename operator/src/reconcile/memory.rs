@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crds::EdgeFunction;
 use jiff::Timestamp;
 use operator_core::judge::Judge;
+use operator_core::resting::Pace;
 use operator_core::rollout::{Pair, RolloutState};
 use operator_core::samples::Snapshot;
 use tokio::time::Instant;
@@ -32,8 +33,10 @@ pub(super) struct Memory {
     pub(super) reported: bool,
     /// A rollback whose way to the nodes is measured.
     pub(super) rollback: Option<Rollback>,
-    /// Since when a resting function's status differs from its nodes.
-    pub(super) drift: Option<Instant>,
+    /// How often what nodes do to it at rest is written.
+    pub(super) pace: Pace,
+    /// When the next such write may be.
+    pub(super) nodes_due: Option<Timestamp>,
     runs: u64,
 }
 

@@ -40,6 +40,7 @@ use arc_swap::ArcSwapOption;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use kube::Client;
+use operator_core::resting::Allowance;
 use operator_core::rollout::{self as core, Decision, Evidence, RolloutState};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
@@ -106,6 +107,8 @@ pub struct Reconciler {
     pub memories: Memories,
     /// Rollouts that hold one of the places.
     pub slots: Mutex<BTreeSet<ObjectKey>>,
+    /// Status writes for what nodes do to functions at rest.
+    pub allowance: Mutex<Allowance>,
 }
 
 pub use measure::SampleSource;
@@ -353,11 +356,10 @@ impl Reconciler {
         let until = |at: Timestamp| {
             instant + Duration::try_from(at.duration_since(wall)).unwrap_or_default()
         };
-        let drift = memory.drift.map(|since| since + persist::DRIFT);
         let wake = [
             decision.wake_at.map(until),
             wish.retry.map(|wait| instant + wait),
-            drift,
+            memory.nodes_due.map(until),
         ]
         .into_iter()
         .flatten()

@@ -52,7 +52,11 @@ impl<'a> Seen<'a> {
             pair: state.pair,
             applied: count(self.following(state).len()),
             highest_pair: highest,
-            returned: 0,
+            returned: count(
+                live.iter()
+                    .filter(|node| returned(node, state.pair))
+                    .count(),
+            ),
         }
     }
 
@@ -113,6 +117,12 @@ impl<'a> Seen<'a> {
         });
         complaints.take(8).collect()
     }
+}
+
+/// It had the present share before it was away, and nothing newer since.
+fn returned(node: &FunctionOnNode, pair: Pair) -> bool {
+    node.returned
+        .is_some_and(|(epoch, serial)| Pair { epoch, serial } >= pair)
 }
 
 fn on_nodes(live: &[&FunctionOnNode], name: &str) -> RevisionOnNodes {
@@ -179,12 +189,13 @@ mod tests {
             last_contact: Timestamp::UNIX_EPOCH,
             revisions: vec![revision],
             exceptions: Vec::new(),
+            returned: None,
         }
     }
 
     #[test]
     fn only_live_placed_nodes_that_acknowledged_follow() {
-        let all = [
+        let mut all = [
             node("a", true, LoadState::Loaded, Some((1, 5))),
             node("b", true, LoadState::Loaded, Some((1, 4))),
             node("c", false, LoadState::Loaded, Some((1, 5))),
@@ -209,6 +220,15 @@ mod tests {
         };
         let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
         assert_eq!((view.desired, view.live, view.applied), (4, 3, 1));
+        assert_eq!(view.returned, 0);
+        all[0].returned = Some((1, 5));
+        all[1].returned = Some((1, 4));
+        all[2].returned = Some((1, 5));
+        let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
+        assert_eq!(
+            view.returned, 1,
+            "live, and with the present share before it left"
+        );
         assert_eq!((view.revisions[0].loaded, view.revisions[0].failed), (2, 1));
         assert_eq!(
             view.highest_pair,

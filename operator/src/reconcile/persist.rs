@@ -1,20 +1,17 @@
 //! Step 5 of a reconcile: one status patch, with the version it was decided on as its precondition.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
 use crds::{EdgeFunction, FIELD_MANAGER};
+use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use tokio::time::Instant;
+use operator_core::resting::Drift;
 
 use super::memory::{Memory, Present};
 use super::status::{self, Difference, Parts};
 use super::{ReconcileError, Reconciler, api};
 use crate::watch::ObjectKey;
-
-/// What nodes do to a function at rest is written when it lasts this long: a node that restarts is no news.
-pub(super) const DRIFT: Duration = Duration::from_secs(10);
 
 /// What became of a decision.
 pub(super) enum Persisted {
@@ -37,18 +34,8 @@ impl Reconciler {
     ) -> Result<Persisted, ReconcileError> {
         let old = parts.object.status.clone().unwrap_or_default();
         let new = status::build(parts)?;
-        let difference = status::difference(&old, &new);
-        let drifted = match (difference, memory.drift) {
-            (Difference::Nodes, Some(since)) => since.elapsed() >= DRIFT,
-            (Difference::Nodes, None) => {
-                memory.drift = Some(Instant::now());
-                false
-            }
-            (Difference::None | Difference::Plain, _) => {
-                memory.drift = None;
-                false
-            }
-        };
+        let difference = status::difference(&old, &new, &parts.state.nodes);
+        let drifted = self.may_write_nodes(difference, asked, parts.now, memory);
         let keep = |record: Option<String>| {
             Some(Present {
                 state: parts.state.clone(),
@@ -59,7 +46,6 @@ impl Reconciler {
             memory.present = keep(old.rollout.and_then(|rollout| rollout.record));
             return Ok(Persisted::Unchanged);
         }
-        memory.drift = None;
         let record = new
             .rollout
             .as_ref()
@@ -101,6 +87,45 @@ impl Reconciler {
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether what nodes did to a function at rest is written now; else remembers when it may be.
+    fn may_write_nodes(
+        &self,
+        difference: Difference,
+        asked: bool,
+        now: Timestamp,
+        memory: &mut Memory,
+    ) -> bool {
+        memory.nodes_due = None;
+        let drift = match difference {
+            Difference::Nodes(drift) => drift,
+            Difference::None => Drift::None,
+            Difference::Plain => {
+                memory.pace.carried();
+                return false;
+            }
+        };
+        let due = memory.pace.due(drift, now);
+        if asked {
+            memory.pace.carried();
+            return false;
+        }
+        let Some(due) = due else { return false };
+        let allowed = if due > now {
+            Err(due)
+        } else {
+            let mut allowance = self
+                .allowance
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            allowance.take(now)
+        };
+        match allowed {
+            Ok(()) => memory.pace.written(now),
+            Err(at) => memory.nodes_due = Some(at),
+        }
+        allowed.is_ok()
     }
 
     /// The object as the API server has it now.

@@ -10,7 +10,8 @@ use crds::{EdgeFunction, EdgeFunctionStatus, LABEL_FUNCTION};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_core::function::Function;
-use operator_core::rollout::{self as core, Placed, RolloutState};
+use operator_core::resting::{Counts, Drift};
+use operator_core::rollout::{self as core, NodesCount, Placed, RolloutState};
 use serde_json::Value;
 
 use super::wish::{Finding, Wish};
@@ -229,18 +230,22 @@ fn urls(routes: &[crds::function::Route]) -> Vec<String> {
 }
 
 /// How much two statuses differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Difference {
     /// Not at all, or in figures that travel with the next checkpoint.
     None,
-    /// In what nodes do to a function at rest: worth a write when it lasts.
-    Nodes,
+    /// In what nodes do to a function at rest: worth a write at the pace of [`operator_core::resting`].
+    Nodes(Drift),
     /// In what a person or a controller waits for.
     Plain,
 }
 
 /// Compares what is persisted with what would be.
-pub(super) fn difference(old: &EdgeFunctionStatus, new: &EdgeFunctionStatus) -> Difference {
+pub(super) fn difference(
+    old: &EdgeFunctionStatus,
+    new: &EdgeFunctionStatus,
+    counted: &NodesCount,
+) -> Difference {
     let spec = |status: &EdgeFunctionStatus| {
         let found: Vec<_> = [types::ACCEPTED, types::RESOLVED, types::COMPATIBLE]
             .into_iter()
@@ -272,7 +277,7 @@ pub(super) fn difference(old: &EdgeFunctionStatus, new: &EdgeFunctionStatus) -> 
     if new.candidate.is_some() {
         return Difference::None;
     }
-    let rest = |status: &EdgeFunctionStatus| {
+    let other = |status: &EdgeFunctionStatus| {
         let found: Vec<_> = status
             .conditions
             .iter()
@@ -284,17 +289,21 @@ pub(super) fn difference(old: &EdgeFunctionStatus, new: &EdgeFunctionStatus) -> 
                 )
             })
             .collect();
-        let nodes = status
-            .nodes
-            .as_ref()
-            .map(|nodes| (nodes.desired, nodes.applied, nodes.loaded, nodes.failed));
-        (found, nodes, status.phase)
+        let desired = status.nodes.as_ref().map(|nodes| nodes.desired);
+        (found, desired, status.phase)
     };
-    if rest(old) == rest(new) {
-        Difference::None
-    } else {
-        Difference::Nodes
+    let counts = |status: &EdgeFunctionStatus| {
+        status.nodes.as_ref().map(|nodes| Counts {
+            applied: nodes.applied,
+            loaded: nodes.loaded,
+            failed: nodes.failed,
+        })
+    };
+    let (before, differs) = (counts(old), other(old) != other(new));
+    if !differs && before == counts(new) {
+        return Difference::None;
     }
+    Difference::Nodes(Drift::between(before.unwrap_or_default(), counted, differs))
 }
 
 /// A JSON merge patch that turns `old` into `new`; `None` when they are equal.

@@ -25,7 +25,7 @@ impl Reconciler {
             self.count_rollouts();
             let now_live = self.live_nodes();
             if now_live != live {
-                // Nothing else tells a function at rest that one of its nodes fell silent.
+                // Nothing else tells a function that a node fell silent which never spoke of it.
                 live = now_live;
                 for key in self.caches.functions.all().keys() {
                     self.queue.push(key);
@@ -34,8 +34,13 @@ impl Reconciler {
             let now = Instant::now();
             let claims = self.caches.claims.all();
             unnamed.retain(|key, _| claims.contains_key(key));
+            // Nobody knows what a function names that cannot be read.
+            let unread = self.caches.functions.unreadable();
+            let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
             for (key, claim) in claims {
-                if named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone())) {
+                if unread.contains(&*claim.spec.namespace)
+                    || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
+                {
                     unnamed.remove(&key);
                     continue;
                 }

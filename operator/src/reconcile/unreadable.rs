@@ -8,8 +8,10 @@ use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, FIELD_MANAGER};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use operator_core::rollout::EventType;
 use serde_json::{Value, json};
 
+use super::report::Remark;
 use super::{CallError, Reconciler, api};
 use crate::watch::ObjectKey;
 
@@ -22,6 +24,7 @@ impl Reconciler {
         loop {
             tokio::time::sleep(PERIOD).await;
             let found = self.caches.functions.unreadable();
+            self.count_unreadable(found.len());
             told.retain(|key, _| found.contains_key(key));
             for (key, why) in found {
                 if told.get(&key) == Some(&why) {
@@ -34,6 +37,18 @@ impl Reconciler {
                     }
                 }
             }
+        }
+    }
+
+    fn count_unreadable(&self, functions: usize) {
+        let kinds = [
+            ("EdgeFunction", functions),
+            ("EdgeRevision", self.caches.revisions.unreadable().len()),
+            ("RolloutPolicy", self.caches.policies.unreadable().len()),
+            ("HostClaim", self.caches.claims.unreadable().len()),
+        ];
+        for (kind, count) in kinds {
+            self.metrics.set_unreadable(kind, count);
         }
     }
 
@@ -96,7 +111,22 @@ impl Reconciler {
             ..PatchParams::default()
         };
         match api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let function = EdgeFunction {
+                    metadata: object.metadata.clone(),
+                    spec: Default::default(),
+                    status: None,
+                };
+                let remark = Remark {
+                    kind: EventType::Warning,
+                    reason: reasons::UNREADABLE,
+                    note: &message,
+                    mark: &message,
+                };
+                self.reporter
+                    .remark(&function, jiff::Timestamp::now(), remark);
+                Ok(())
+            }
             // Written meanwhile: the next round reads it again.
             Err(error) if error.is_gone() => Ok(()),
             Err(error) => Err(error),

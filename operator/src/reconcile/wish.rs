@@ -71,7 +71,8 @@ impl Wish {
         self.blocked = Some(Blocked {
             reason: reason.to_owned(),
             message,
-            permanent: retry.is_none(),
+            // Stalled whether or not it is tried again: the commit did not ship, and GitOps must see that now.
+            permanent: true,
         });
         self.retry = retry;
     }

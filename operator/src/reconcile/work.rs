@@ -118,15 +118,22 @@ impl Reconciler {
         }) {
             return;
         }
-        conditions.retain(|condition| condition.type_ != types::STALLED);
-        conditions.push(k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
-            type_: types::STALLED.to_owned(),
-            status: "True".to_owned(),
-            reason: "InternalError".to_owned(),
-            message: "the operator failed on this object; it is tried again, and the operator's log has the details".to_owned(),
-            observed_generation: object.metadata.generation,
-            last_transition_time: now,
-        });
+        let said = [
+            (types::READY, "False"),
+            (types::RECONCILING, "False"),
+            (types::STALLED, "True"),
+        ];
+        conditions.retain(|condition| said.iter().all(|(kind, _)| condition.type_ != *kind));
+        conditions.extend(said.map(|(kind, status)| {
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: "InternalError".to_owned(),
+                message: "the operator failed on this object; it is tried again, and the operator's log has the details".to_owned(),
+                observed_generation: object.metadata.generation,
+                last_transition_time: now.clone(),
+            }
+        }));
         let patch = serde_json::json!({
             "metadata": { "resourceVersion": object.metadata.resource_version },
             "status": { "conditions": conditions },

@@ -218,4 +218,6 @@ pub fn validate(
 }
 
 #[cfg(test)]
+mod fields_tests;
+#[cfg(test)]
 mod tests;

@@ -25,7 +25,6 @@ pub(super) fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violatio
         revert: reader.revert(body.revert.as_ref(), default.revert),
         analysis: reader.analysis(body.analysis.as_ref(), default.analysis),
         gates: body.gates.iter().map(gate).collect(),
-        priority: body.priority.unwrap_or(default.priority),
     }
 }
 

@@ -9,7 +9,7 @@ fn function(spec: &str) -> EdgeFunction {
 
 const MINIMAL: &str = "  source: { image: r.example/a:1 }\n  routes: [{ hosts: [a.example] }]\n";
 
-fn violations(more: &str) -> Vec<(&'static str, String)> {
+pub(super) fn violations(more: &str) -> Vec<(&'static str, String)> {
     match validate(&function(&format!("{MINIMAL}{more}")), None) {
         Ok(_) => Vec::new(),
         Err(all) => all
@@ -133,7 +133,7 @@ fn the_whole_rollout_body_is_read() {
     bake: { duration: 20s, holdback: 3% }
     nodes: { minLoaded: 50%, loadDeadline: 2m, onLoadDeadline: Rollback }
     revert: { window: 2h, revisions: 0 }
-    priority: 7
+    priority: 0
     gates: [{ name: g, at: Step, approval: {} }]
     analysis: { source: InBand, lookPeriod: 2s, falseRollbacks: 2%, falsePromotions: 3%, harmBudget: 4%, errors: { maxIncrease: 1%, maxRatio: "2", passIncrease: 5% },
       latency: { measure: Full }, clientErrors: { maxIncrease: 6% }, slo: { errors: 1%, latency: { within: 300ms, slower: 2% } }, dispersion: "3.5", maxUnknown: 1m, onUnknown: Rollback }
@@ -155,8 +155,9 @@ fn a_missing_policy_and_a_bad_one_are_told_apart() {
         reasons::MISSING_REFERENCE
     );
     let mut policy = RolloutPolicy::default();
-    policy.spec.body.priority = Some(3);
-    assert_eq!(validate(&named, Some(&policy)).unwrap().policy.priority, 3);
+    policy.spec.body.strategy = Some(crds::rollout::Strategy::AllAtOnce);
+    let read = validate(&named, Some(&policy)).unwrap().policy;
+    assert_eq!(read.strategy, operator_core::rollout::Strategy::AllAtOnce);
     policy.spec.body.strategy = Some(crds::rollout::Strategy::Shadow);
     let bad = validate(&named, Some(&policy)).unwrap_err();
     assert_eq!(bad[0].field, "RolloutPolicy p: spec.strategy");

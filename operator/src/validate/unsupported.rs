@@ -50,6 +50,11 @@ pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec
     later(body.affinity.is_some(), "affinity", "affinity");
     later(!body.waves.is_empty(), "waves", "a rollout in waves");
     later(!body.freeze.is_empty(), "freeze", "a freeze");
+    later(
+        body.priority.is_some_and(|priority| priority != 0),
+        "priority",
+        "a place in the queue of rollouts",
+    );
     later(body.load_test.is_some(), "loadTest", "a load test");
     later(!body.notify.is_empty(), "notify", "a notification");
     for gate in &body.gates {

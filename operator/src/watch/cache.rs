@@ -214,6 +214,15 @@ impl<K> Cache<K> {
         self.filled.send_replace(true);
     }
 
+    /// Says that the newest version of an object cannot be decoded, as a watch would.
+    #[cfg(test)]
+    pub(crate) fn put_unreadable(&self, key: &ObjectKey, why: &str) {
+        self.unreadable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), why.to_owned());
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -330,6 +339,10 @@ where
                             .collect()
                     });
                     self.lose(gone, &mut pending, &told);
+                    self.unreadable
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .retain(|key, _| listed.contains_key(key));
                     self.filled.send_replace(true);
                 }
                 Some(Err(error)) => {

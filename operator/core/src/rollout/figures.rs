@@ -28,6 +28,9 @@ pub struct Figures {
     pub power: Vec<Power>,
     /// Set at a verdict.
     pub decisive: Option<Decisive>,
+    /// With few nodes: the one that has more than half of the candidate's requests in this step.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub dominant: Option<String>,
 }
 
 /// What one arm did.

@@ -131,8 +131,13 @@ fn observed(f: &Figures) -> String {
         .map(|m| format!(" (tolerance {})", words::points(m.tolerance)))
         .unwrap_or_default();
     let requests = words::requests(f.candidate.requests);
+    let alone = f
+        .dominant
+        .as_ref()
+        .map(|node| format!(" More than half of the candidate's requests are those of {node}."))
+        .unwrap_or_default();
     format!(
-        "{requests}, errors {} against {} on stable{tolerance}.",
+        "{requests}, errors {} against {} on stable{tolerance}.{alone}",
         rate(&f.candidate),
         rate(&f.stable)
     )

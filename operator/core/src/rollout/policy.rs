@@ -22,8 +22,6 @@ pub struct Policy {
     pub analysis: AnalysisPolicy,
     /// What else is asked before a raise.
     pub gates: Vec<Gate>,
-    /// Place in the queue for a slot; larger goes first.
-    pub priority: i32,
 }
 
 /// The strategies that run today.
@@ -285,7 +283,6 @@ impl Default for Policy {
             },
             analysis: AnalysisPolicy::default(),
             gates: Vec::new(),
-            priority: 0,
         }
     }
 }

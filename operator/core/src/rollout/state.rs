@@ -191,6 +191,9 @@ pub struct Rollout {
     pub clock_at: Timestamp,
     /// When enough nodes had acknowledged the present share.
     pub acked_at: Option<Timestamp>,
+    /// When all live nodes had: the record says so at once and not only half a minute later, once per share.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub all_acked_at: Option<Timestamp>,
     /// Usable looks in the present step after the acknowledgement.
     pub step_looks: u32,
     /// Requests to the candidate in the present step.

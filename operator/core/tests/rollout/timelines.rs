@@ -329,3 +329,29 @@ fn a_rollout_writes_at_transitions_and_every_half_minute() {
         w.function.policy.analysis.look_period
     );
 }
+
+#[test]
+fn a_share_that_all_live_nodes_follow_is_written_at_once_and_once() {
+    let mut w = World::resting(policy());
+    w.acking = false;
+    w.wish("b");
+    w.tick();
+    let before = w.writes;
+    w.after(1);
+    assert_eq!(w.writes, before, "nobody has answered");
+    assert!(w.message().contains("on its way"), "{}", w.message());
+    w.acking = true;
+    w.after(1);
+    assert_eq!((w.writes, w.persisted.nodes.applied), (before + 1, 4));
+    assert!(!w.message().contains("on its way"), "{}", w.message());
+    for acking in [false, true, false, true] {
+        w.acking = acking;
+        w.after(1);
+    }
+    assert_eq!(w.writes, before + 1, "a node that flaps is no news");
+    w.say = Say::Good;
+    w.run(40);
+    assert_eq!(w.weight(), 5000);
+    w.run(2);
+    assert_eq!(w.persisted.nodes.applied, 4, "again for the next share");
+}

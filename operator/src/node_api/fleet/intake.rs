@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::counters::FrameResult;
 use super::session::Session;
 use super::{
-    Changed, Fleet, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node, REMEMBER, Source, State, view,
+    Changed, Fleet, FunctionKey, LEFT, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node, REMEMBER,
+    Source, State, view,
 };
 
 /// A session of the fleet; passed back with everything it says.
@@ -41,8 +42,13 @@ impl Fleet {
         }
         let number = state.next_session;
         state.next_session += 1;
-        let session = Session::new(source, hello.clone(), Instant::now(), Timestamp::now());
+        let now = Instant::now();
+        let left = state.left.remove(&name);
+        let session = Session::new(source, hello.clone(), now, Timestamp::now());
         let node = state.nodes.entry(name.clone()).or_default();
+        let heard = node.sessions.values().map(|session| session.last_contact);
+        let last = heard.max().or(left);
+        node.came_back |= last.is_some_and(|last| last + self.0.unsupervised_ttl <= now);
         node.sessions.insert(number, session);
         drop(state);
         if source == Source::Direct {
@@ -69,10 +75,16 @@ impl Fleet {
         let was_live = view::is_live(session, now, self.0.silence);
         let was_complete = session.complete;
         let mut applied = session.apply(report, MAX_EXCEPTIONS, now, Timestamp::now());
-        applied.node |= !was_live && session.complete;
+        if !was_live && session.complete {
+            applied.node = true;
+            applied.functions.extend(session.revisions.keys().cloned());
+        }
         let completed = session.complete && !was_complete;
-        if completed && let Some(node) = state.nodes.get_mut(&id.node) {
-            drop_replaced(node);
+        if let Some(node) = state.nodes.get_mut(&id.node) {
+            note_return(node, id.number, &applied.functions);
+            if completed {
+                drop_replaced(node);
+            }
         }
         if applied.max_epoch <= MAX_EPOCH {
             state.max_epoch = state.max_epoch.max(applied.max_epoch);
@@ -131,13 +143,15 @@ impl Fleet {
                 view::is_live(session, last, silence) && !view::is_live(session, now, silence)
             })
         });
-        let silent: BTreeSet<String> = fell_silent.map(|(name, _)| name.clone()).collect();
+        let (mut silent, mut functions) = (BTreeSet::new(), BTreeSet::new());
+        for (name, node) in fell_silent {
+            silent.insert(name.clone());
+            let known = view::speaker(node).map(|session| session.revisions.keys().cloned());
+            functions.extend(known.into_iter().flatten());
+        }
         drop(state);
         let nodes = nodes.into_iter().chain(silent).collect();
-        self.0.subscribers.tell(&Changed {
-            nodes,
-            ..Changed::default()
-        });
+        self.0.subscribers.tell(&Changed { functions, nodes });
     }
 
     fn tell_node(&self, name: &str) {
@@ -145,6 +159,27 @@ impl Fleet {
             nodes: BTreeSet::from([name.to_owned()]),
             ..Changed::default()
         });
+    }
+}
+
+/// A node that comes back acts on what it had, and only something newer counts as followed again.
+fn note_return(node: &mut Node, session: u64, functions: &BTreeSet<FunctionKey>) {
+    let Some(session) = node.sessions.get(&session) else {
+        return;
+    };
+    if node.came_back && session.complete {
+        node.came_back = false;
+        node.returned = session
+            .revisions
+            .keys()
+            .filter_map(|key| Some((key.clone(), session.acted_on(key)?)))
+            .collect();
+        return;
+    }
+    for key in functions {
+        if node.returned.get(key) != session.acted_on(key).as_ref() {
+            node.returned.remove(key);
+        }
     }
 }
 
@@ -160,10 +195,16 @@ fn drop_replaced(node: &mut Node) {
 fn forget(state: &mut State, now: Instant) -> Vec<String> {
     let old = |session: &Session| session.ended && session.last_contact + REMEMBER < now;
     let mut forgotten = Vec::new();
+    let left = &mut state.left;
+    left.retain(|_, last| *last + LEFT >= now);
     state.nodes.retain(|name, node| {
+        let last = view::speaker(node).map(|session| session.last_contact);
         node.sessions.retain(|_, session| !old(session));
         if node.sessions.is_empty() {
             forgotten.push(name.clone());
+            if let Some(last) = last.filter(|_| left.len() < MAX_NODES) {
+                left.insert(name.clone(), last);
+            }
         }
         !node.sessions.is_empty()
     });

@@ -34,6 +34,8 @@ pub use view::{FunctionOnNode, NodeView, RevisionOnNode};
 
 /// A node that left is forgotten after this long.
 const REMEMBER: Duration = Duration::from_secs(600);
+/// When it was last heard is known for this long.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
 /// Nodes at a time; more are a mistake or an attack.
 const MAX_NODES: usize = 20_000;
 /// Epochs above this are not believed: one lying node must not use up the numbers.
@@ -48,6 +50,7 @@ pub struct Fleet(Arc<Inner>);
 struct Inner {
     tables: Tables,
     silence: Duration,
+    unsupervised_ttl: Duration,
     state: Mutex<State>,
     subscribers: Subscribers,
     outbox: Outbox,
@@ -57,6 +60,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     nodes: BTreeMap<String, Node>,
+    /// Nodes that are forgotten, and when they were last heard: they may come back.
+    left: BTreeMap<String, Instant>,
     next_session: u64,
     max_epoch: u64,
 }
@@ -64,6 +69,10 @@ struct State {
 #[derive(Default)]
 struct Node {
     sessions: BTreeMap<u64, Session>,
+    /// It was away for so long that it had sent candidates' shares back to stable, and has not told everything yet.
+    came_back: bool,
+    /// What it acted on when it came back, per function, until it acts on something newer.
+    returned: BTreeMap<FunctionKey, (u64, u64)>,
 }
 
 /// Where a session's messages come from.
@@ -76,11 +85,13 @@ pub(super) enum Source {
 }
 
 impl Fleet {
-    /// Nobody yet. Hints go through `tables`; without a message for `silence` a node is absent.
-    pub fn new(tables: Tables, silence: Duration) -> Self {
+    /// Nobody yet. Hints go through `tables`; without a message for `silence` a node is absent, and without
+    /// contact for `unsupervised_ttl` it gives candidates nothing any more.
+    pub fn new(tables: Tables, silence: Duration, unsupervised_ttl: Duration) -> Self {
         Self(Arc::new(Inner {
             tables,
             silence,
+            unsupervised_ttl,
             state: Mutex::default(),
             subscribers: Subscribers::default(),
             outbox: Outbox::default(),
@@ -139,6 +150,18 @@ impl Fleet {
 
 #[cfg(test)]
 impl Fleet {
+    /// A node that connects and says this.
+    pub(crate) fn say_for_test(&self, node: &str, report: node_api::v1::Report) {
+        let hello = node_api::v1::Hello {
+            node: node.to_owned(),
+            boot_id: 1,
+            ..node_api::v1::Hello::default()
+        };
+        if let Some(session) = self.connect(Source::Direct, hello) {
+            self.report(&session, report);
+        }
+    }
+
     /// A node that connects and sends these frames.
     pub(crate) fn hear_for_test(
         &self,

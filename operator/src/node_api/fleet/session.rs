@@ -71,6 +71,15 @@ impl Session {
         }
     }
 
+    /// The greatest (epoch, serial) of a function's share that the node acts on.
+    pub(super) fn acted_on(&self, key: &FunctionKey) -> Option<(u64, u64)> {
+        let revisions = self.revisions.get(key)?.values();
+        revisions
+            .filter_map(|revision| revision.applied)
+            .map(|pair| (pair.epoch, pair.serial))
+            .max()
+    }
+
     pub(super) fn apply(
         &mut self,
         report: v1::Report,

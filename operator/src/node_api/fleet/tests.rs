@@ -2,9 +2,10 @@ use super::*;
 use node_api::v1;
 
 const SILENCE: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(600);
 
 fn fleet() -> Fleet {
-    Fleet::new(Tables::new(), SILENCE)
+    Fleet::new(Tables::new(), SILENCE, TTL)
 }
 
 fn hello(node: &str) -> v1::Hello {
@@ -57,7 +58,10 @@ async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
     assert_eq!(live(&fleet), [("n".to_owned(), false)], "not in sync yet");
     fleet.report(&id, v1::Report::default());
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
-    fleet.report(&id, complete(Vec::new()));
+    fleet.report(
+        &id,
+        complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
+    );
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
     let spoke = Instant::now();
     tokio::time::advance(SILENCE).await;
@@ -67,13 +71,17 @@ async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
 
     let mut changes = fleet.subscribe();
     fleet.sweep(spoke, Instant::now());
+    let told = changes.next().await;
+    assert!(told.nodes.contains("n"), "its silence is told");
     assert!(
-        changes.next().await.nodes.contains("n"),
-        "its silence is told"
+        told.functions.contains(&FunctionKey::new("shop", "a")),
+        "to its functions too"
     );
     fleet.report(&id, v1::Report::default());
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
-    assert!(changes.next().await.nodes.contains("n"), "its return too");
+    let told = changes.next().await;
+    assert!(told.nodes.contains("n"), "its return too");
+    assert!(told.functions.contains(&FunctionKey::new("shop", "a")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,4 +205,33 @@ async fn an_absurd_epoch_is_not_believed() {
     fleet.report(&id, told(41));
     fleet.report(&id, told(u64::MAX));
     assert_eq!(fleet.max_epoch_seen(), 41);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_newer() {
+    let fleet = fleet();
+    let loaded = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
+    let returned = |fleet: &Fleet| fleet.function_nodes(&FunctionKey::new("shop", "a"))[0].returned;
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(&id, loaded(1));
+    fleet.gone(&id);
+    tokio::time::advance(TTL - Duration::from_secs(1)).await;
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(&id, loaded(1));
+    assert_eq!(returned(&fleet), None, "it still served the candidate");
+    fleet.gone(&id);
+    tokio::time::advance(TTL + REMEMBER).await;
+    fleet.sweep(Instant::now(), Instant::now());
+    assert_eq!(live(&fleet), [], "forgotten, but for when it was heard");
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(&id, v1::Report::default());
+    fleet.report(&id, loaded(1));
+    assert_eq!(returned(&fleet), Some((1, 1)));
+    // Between two streams nothing is forgotten, and saying the same again changes nothing.
+    fleet.gone(&id);
+    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(&id, loaded(1));
+    assert_eq!(returned(&fleet), Some((1, 1)));
+    fleet.report(&id, loaded(2));
+    assert_eq!(returned(&fleet), None, "it follows again");
 }

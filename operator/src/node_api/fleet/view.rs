@@ -22,6 +22,9 @@ pub struct FunctionOnNode {
     pub revisions: Vec<RevisionOnNode>,
     /// What it complains about.
     pub exceptions: Vec<v1::NodeException>,
+    /// It was away longer than the time to live of an unsupervised candidate, came back acting on this (epoch, serial),
+    /// and has not acted on anything newer since.
+    pub returned: Option<(u64, u64)>,
 }
 
 /// One revision on one node.
@@ -108,6 +111,7 @@ pub(super) fn function_on_node(
         last_contact: session.last_contact_at,
         revisions: revisions.collect(),
         exceptions: session.exceptions.iter().filter(about).cloned().collect(),
+        returned: node.returned.get(key).copied(),
     })
 }
 

@@ -239,7 +239,12 @@ impl Node {
             sent: AtomicU64::new(self.have),
             counters_wanted: Notify::new(),
         };
-        let mut reader = Reader::new(calls, &self.registered.session, &progress);
+        let mut reader = Reader::new(
+            calls,
+            &self.registered.session,
+            &progress,
+            resumed.then_some(&*opening.queue),
+        );
         let mut writer = Writer {
             calls,
             node: &self.caller.node,

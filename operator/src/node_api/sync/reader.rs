@@ -10,7 +10,9 @@ use tonic::Streaming;
 use super::super::budget::Budget;
 use super::super::calls::Calls;
 use super::super::fleet::{FrameResult, SessionId};
+use super::super::key::FunctionKey;
 use super::super::meter::Meter;
+use super::super::tables::StreamQueue;
 use super::super::wire::Sized;
 use super::{End, Progress};
 
@@ -23,6 +25,8 @@ pub(super) struct Reader<'a> {
     progress: &'a Progress,
     budget: Budget,
     gaps: u32,
+    /// Of a node that resumed and has not said yet what it has.
+    unchecked: Option<&'a StreamQueue>,
 }
 
 impl<'a> Reader<'a> {
@@ -30,6 +34,7 @@ impl<'a> Reader<'a> {
         calls: &'a Arc<Calls>,
         session: &'a SessionId,
         progress: &'a Progress,
+        resumed: Option<&'a StreamQueue>,
     ) -> Self {
         let budget = Budget::new(calls.settings.report_bytes_per_second, 10, Instant::now());
         Self {
@@ -38,6 +43,7 @@ impl<'a> Reader<'a> {
             progress,
             budget,
             gaps: 0,
+            unchecked: resumed,
         }
     }
 
@@ -57,6 +63,7 @@ impl<'a> Reader<'a> {
                 return End::AckOfTheFuture;
             }
             let report = self.within_budget(report, sized.bytes);
+            self.check(&report);
             let received = self.calls.fleet.report(self.session, report);
             Meter::count(&self.calls.meter.reports, "taken");
             if received.dropped {
@@ -67,6 +74,29 @@ impl<'a> Reader<'a> {
             {
                 return end;
             }
+        }
+    }
+
+    /// The first complete word of a node that resumed is compared with what it should have.
+    fn check(&mut self, report: &v1::Report) {
+        if !report.revisions_complete {
+            return;
+        }
+        let Some(queue) = self.unchecked.take() else {
+            return;
+        };
+        let has = report.revisions.iter();
+        let has = has
+            .filter_map(|state| state.function.as_ref())
+            .map(FunctionKey::from)
+            .collect();
+        let found = self.calls.tables.compare(queue, &has);
+        if found > 0 {
+            tracing::info!(
+                node = queue.node(),
+                functions = found,
+                "a node had other functions than it should; told again"
+            );
         }
     }
 

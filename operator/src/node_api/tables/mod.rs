@@ -4,6 +4,7 @@
 //! holds only the keys of what changed, so the newest content wins by construction and the queue is
 //! bounded by functions, whatever happens in between.
 
+mod compare;
 mod encode;
 mod hint;
 mod queue;
@@ -294,3 +295,6 @@ fn pair_of(record: &v1::FunctionRecord) -> Option<(u64, u64)> {
     let pair = record.share.as_ref()?.pair?;
     Some((pair.epoch, pair.serial))
 }
+
+#[cfg(test)]
+mod histories;

@@ -148,7 +148,7 @@ impl Tables {
 }
 
 impl State {
-    fn placed_on(&self, node: &str) -> Vec<FunctionKey> {
+    pub(super) fn placed_on(&self, node: &str) -> Vec<FunctionKey> {
         let placed = self
             .functions
             .iter()

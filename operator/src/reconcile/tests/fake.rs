@@ -42,20 +42,27 @@ impl Fake {
         Client::new(service, "default")
     }
 
+    /// A fault that panics leaves everything as it was.
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Stores an object as somebody else would write it.
     pub(super) fn put(&self, path: &str, mut object: Value) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.lock();
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         state.objects.insert(path.to_owned(), object);
     }
 
     pub(super) fn get(&self, path: &str) -> Option<Value> {
-        self.0.lock().unwrap().objects.get(path).cloned()
+        self.lock().objects.get(path).cloned()
     }
 
     pub(super) fn under(&self, path: &str) -> Vec<Value> {
-        let state = self.0.lock().unwrap();
+        let state = self.lock();
         state
             .objects
             .iter()
@@ -66,15 +73,15 @@ impl Fake {
 
     /// `METHOD path` of every write since the last call.
     pub(super) fn writes(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap().writes)
+        std::mem::take(&mut self.lock().writes)
     }
 
     pub(super) fn fail(&self, fault: Fault) {
-        self.0.lock().unwrap().fault = Some(fault);
+        self.lock().fault = Some(fault);
     }
 
     fn serve(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.lock();
         if *method != Method::GET {
             state.writes.push(format!("{method} {path}"));
         }

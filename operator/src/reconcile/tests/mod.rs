@@ -1,6 +1,9 @@
 //! The whole sentence against a small API server.
 
 mod fake;
+mod faults;
+mod private;
+mod resting;
 
 use base64::Engine;
 use fake::Fake;
@@ -41,6 +44,11 @@ fn component() -> String {
 
 impl World {
     fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    /// Registries that speak plain HTTP.
+    fn with(insecure: Vec<String>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let fake = Fake::default();
         let client = fake.client();
@@ -54,11 +62,15 @@ impl World {
         tokio::spawn(write);
         let reconciler = Reconciler {
             client,
-            fleet: Fleet::new(tables.clone(), Duration::from_secs(10)),
+            fleet: Fleet::new(
+                tables.clone(),
+                Duration::from_secs(10),
+                Duration::from_secs(600),
+            ),
             projector: Projector::new(caches.clone(), store.clone(), tables, Arc::clone(&hash_key)),
             caches,
             secrets: store,
-            resolver: Arc::new(Resolver::new([]).unwrap()),
+            resolver: Arc::new(Resolver::new(insecure).unwrap()),
             source: SampleSource::default(),
             metrics,
             queue: Queue::default(),
@@ -72,6 +84,7 @@ impl World {
             },
             memories: Memories::default(),
             slots: Mutex::default(),
+            allowance: Mutex::new(Allowance::new(Timestamp::now())),
         };
         Self {
             fake,
@@ -137,6 +150,46 @@ impl World {
             .find(|condition| condition.type_ == kind)
             .unwrap();
         (found.status, found.reason, found.message)
+    }
+
+    /// As kstatus reads it: failed, and by this reason.
+    fn is_stalled(&self, name: &str, reason: &str) {
+        for (kind, status) in [
+            ("Ready", "False"),
+            ("Reconciling", "False"),
+            ("Stalled", "True"),
+        ] {
+            let (found, why, _) = self.condition(name, kind);
+            assert_eq!((found.as_str(), why.as_str()), (status, reason), "{kind}");
+        }
+    }
+
+    /// What a node says that acts on the present share with everything loaded.
+    fn follows(&self, node: &str, name: &str) {
+        let status = self.status(name);
+        let pair = status.rollout.unwrap().pair.unwrap();
+        let revision = status.candidate.or(status.stable).unwrap().revision;
+        let report = node_api::v1::Report {
+            revisions: vec![node_api::v1::RevisionState {
+                function: Some(FunctionKey::new("shop", name).to_wire()),
+                revision,
+                state: node_api::v1::LoadState::Loaded.into(),
+                permanent: false,
+                applied: Some(node_api::v1::Pair {
+                    epoch: pair.epoch,
+                    serial: pair.serial,
+                }),
+            }],
+            revisions_complete: true,
+            ..node_api::v1::Report::default()
+        };
+        self.reconciler.fleet.say_for_test(node, report);
+    }
+
+    fn node(&self, name: &str) {
+        let node = json!({ "metadata": { "name": name } });
+        let node = serde_json::from_value(node).unwrap();
+        self.reconciler.caches.nodes.put(node);
     }
 
     /// Writes but for Events, which are told after the fact.
@@ -260,6 +313,7 @@ async fn hk_1_a_host_of_another_namespace_is_refused_and_taken_when_it_is_free()
         message.contains("blog") && message.contains("*.example"),
         "{message}"
     );
+    world.is_stalled("f", "HostConflict");
     assert!(world.status("f").accepted.is_none() && outcome.wake.is_some());
     assert!(world.fake.under(REVISIONS).is_empty());
 }
@@ -280,7 +334,7 @@ async fn of_two_equal_routes_the_older_function_wins() {
     let (_, reason, message) = world.condition("new", "Accepted");
     assert_eq!(reason, "RouteConflict");
     assert!(message.contains("\"old\""), "{message}");
-    assert_eq!(world.condition("new", "Stalled").0, "True");
+    world.is_stalled("new", "RouteConflict");
 }
 
 #[tokio::test]
@@ -301,6 +355,7 @@ async fn a_field_of_a_later_version_is_refused_by_name_and_the_old_spec_goes_on(
         ("False", "NotYetSupported")
     );
     assert!(message.contains("spec.rollout.strategy"), "{message}");
+    world.is_stalled("f", "NotYetSupported");
     let after = world.status("f");
     assert_eq!(after.observed_generation, Some(2));
     assert_eq!(
@@ -321,6 +376,7 @@ async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
         message.contains("spec.env[A]") && message.contains("\"c\""),
         "{message}"
     );
+    world.is_stalled("f", "MissingReference");
     let mut names = Vec::new();
     for value in ["one", "two"] {
         let map =
@@ -362,6 +418,7 @@ async fn a_secret_that_is_not_granted_is_answered_with_the_line_that_grants_it()
         "{message}"
     );
     assert!(outcome.wake.is_some(), "a grant cannot be watched");
+    world.is_stalled("f", "SecretsNotGranted");
 }
 
 #[tokio::test]
@@ -379,6 +436,7 @@ async fn hg_10_what_is_not_a_component_is_refused_before_anything_is_made() {
         ("False", "NotAComponent")
     );
     assert!(message.contains("ELF"), "{message}");
+    world.is_stalled("f", "NotAComponent");
     assert!(world.fake.under(REVISIONS).is_empty());
 }
 

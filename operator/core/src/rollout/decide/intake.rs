@@ -138,6 +138,7 @@ fn leadership(turn: &mut Turn<'_>, gap: Duration) {
     } else {
         if let Some(r) = &mut turn.state.rollout {
             r.acked_at = None;
+            r.all_acked_at = None;
             r.step_looks = r.step_looks.min(1);
             // what the old leader saw of the nodes says nothing about now
             r.flags.short_since = None;
@@ -244,6 +245,7 @@ fn resupervise(turn: &mut Turn<'_>, away: Duration) {
         r.step_started_at = now;
         r.active = Duration::ZERO;
         r.acked_at = None;
+        r.all_acked_at = None;
         r.step_looks = 0;
         r.step_requests = 0;
         r.flags.short_since = None;

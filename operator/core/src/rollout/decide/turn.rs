@@ -100,6 +100,7 @@ impl<'a> Turn<'a> {
             r.active = Duration::ZERO;
             r.clock_at = now;
             r.acked_at = None;
+            r.all_acked_at = None;
             r.step_looks = 0;
             r.step_requests = 0;
             r.quiet_looks = 0;
@@ -138,9 +139,11 @@ impl<'a> Turn<'a> {
             self.state.observed_generation.max(self.function.generation);
         let hint = self.hint();
         let checkpoint = self.checkpoint_due();
+        let arrived = self.arrived();
         let persist = self.write
             || !self.told.is_empty()
             || checkpoint
+            || arrived
             || self.state.pair != self.before.pair
             || self.state.observed_generation != self.before.observed_generation;
         if persist && let Some(r) = &mut self.state.rollout {
@@ -169,6 +172,19 @@ impl<'a> Turn<'a> {
                 && r.flags.hold.is_none()
                 && r.flags.paused.is_none());
         clocked && (self.now < r.checkpoint_at || since(r.checkpoint_at, self.now) >= CHECKPOINT)
+    }
+
+    /// All live nodes act on the present share for the first time: without a write of its own the status would go on
+    /// saying for half a minute that the share is on its way.
+    fn arrived(&mut self) -> bool {
+        let nodes = &self.state.nodes;
+        let all = self.state.state.is_exposed() && nodes.live > 0 && nodes.applied >= nodes.live;
+        let Some(r) = self.state.rollout.as_mut().filter(|_| all) else {
+            return false;
+        };
+        let first = r.all_acked_at.is_none();
+        r.all_acked_at = r.all_acked_at.or(Some(self.now));
+        first
     }
 
     fn hint(&self) -> Option<Share> {

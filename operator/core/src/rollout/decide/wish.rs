@@ -124,6 +124,7 @@ pub(super) fn start(turn: &mut Turn<'_>, wish: Revision, kind: PlanKind, attempt
         active: Duration::ZERO,
         clock_at: now,
         acked_at: None,
+        all_acked_at: None,
         step_looks: 0,
         step_requests: 0,
         quiet_looks: 0,

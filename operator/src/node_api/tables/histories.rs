@@ -1,0 +1,411 @@
+//! Random histories: two replicas that lag differently, nodes that come, go and change replicas. In the
+//! end every node has what is placed there, and on the way it heard of nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use node_api::v1::operator_message::Kind;
+use proptest::prelude::*;
+use prost::Message;
+
+use super::super::rig::{record, share};
+use super::*;
+
+const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
+const FUNCTIONS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Write a function: weight, the nodes it is placed on (a bit each; 8 = all, also later ones).
+    Write(usize, u32, u8),
+    /// Only the placement changes; nothing about the object does.
+    Move(usize, u8),
+    Delete(usize),
+    /// A rollback: told to the nodes first, written after.
+    Hint(usize),
+    /// A replica takes so many of the events it has not seen.
+    Deliver(usize, usize),
+    Connect(usize, usize),
+    Disconnect(usize),
+    /// A node takes so many messages.
+    Drain(usize, usize),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let function = 0..FUNCTIONS.len();
+    let node = 0..NODES.len();
+    prop_oneof![
+        4 => (function.clone(), 0..100_u32, 0..=8_u8).prop_map(|(f, w, p)| Step::Write(f, w, p)),
+        2 => (function.clone(), 0..=8_u8).prop_map(|(f, p)| Step::Move(f, p)),
+        1 => function.clone().prop_map(Step::Delete),
+        1 => function.prop_map(Step::Hint),
+        4 => (0..2_usize, 1..6_usize).prop_map(|(r, n)| Step::Deliver(r, n)),
+        3 => (node.clone(), 0..2_usize).prop_map(|(n, r)| Step::Connect(n, r)),
+        2 => node.clone().prop_map(Step::Disconnect),
+        3 => (node, 1..4_usize).prop_map(|(n, m)| Step::Drain(n, m)),
+        1 => (1..700_u64).prop_map(Step::Wait),
+    ]
+}
+
+fn placement(bits: u8) -> Placement {
+    if bits == 8 {
+        return Placement::All;
+    }
+    let chosen = NODES
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| bits & (1 << n) != 0);
+    Placement::nodes(chosen.map(|(_, name)| *name))
+}
+
+#[derive(Clone)]
+enum Event {
+    Upsert(v1::FunctionRecord, Placement),
+    Remove(FunctionKey, u64),
+}
+
+#[derive(Default)]
+struct Replica {
+    tables: Tables,
+    taken: usize,
+}
+
+/// A node by the contract's rules.
+#[derive(Default)]
+struct Model {
+    functions: BTreeMap<String, v1::FunctionRecord>,
+    version: u64,
+    collecting: Vec<v1::FunctionRecord>,
+    stream: Option<(usize, Opening, u64)>,
+    heard_of: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct World {
+    replicas: [Replica; 2],
+    events: Vec<Event>,
+    /// Present objects and where they are placed.
+    truth: BTreeMap<String, (v1::FunctionRecord, Placement)>,
+    ever_placed: BTreeSet<(String, &'static str)>,
+    clock: u64,
+    nodes: [Model; 3],
+}
+
+fn name_of(key: Option<&v1::FunctionKey>) -> String {
+    key.unwrap().name.clone()
+}
+
+fn serial(record: &v1::FunctionRecord) -> u64 {
+    pair_of(record).unwrap().1
+}
+
+impl Model {
+    fn offer(&mut self, record: v1::FunctionRecord) {
+        let name = name_of(record.key.as_ref());
+        self.heard_of.insert(name.clone());
+        let newer = self.functions.get(&name).is_none_or(|have| {
+            if have.uid == record.uid {
+                serial(&record) >= serial(have)
+            } else {
+                record.version >= have.version
+            }
+        });
+        if newer {
+            self.functions.insert(name, record);
+        }
+    }
+
+    fn lower(&mut self, update: v1::ShareUpdate) {
+        let name = name_of(update.key.as_ref());
+        self.heard_of.insert(name.clone());
+        if let Some(have) = self.functions.get_mut(&name) {
+            let offered = update.share.as_ref().and_then(|share| share.pair);
+            let held = have.share.as_ref().and_then(|share| share.pair);
+            if offered.map(|p| (p.epoch, p.serial)) >= held.map(|p| (p.epoch, p.serial)) {
+                have.share = update.share;
+                have.version = have.version.max(update.version);
+            }
+        }
+    }
+
+    fn take(&mut self, batch: v1::Batch) {
+        use v1::SnapshotPhase::{Begin, Continue, End, None, Whole};
+        match batch.snapshot() {
+            None => {
+                for record in batch.functions {
+                    self.offer(record);
+                }
+            }
+            Begin => {
+                self.collecting = batch.functions;
+                return;
+            }
+            Continue => {
+                self.collecting.extend(batch.functions);
+                return;
+            }
+            phase @ (End | Whole) => {
+                let mut all = batch.functions;
+                if phase == End {
+                    all.append(&mut self.collecting);
+                }
+                let named: BTreeSet<String> = all
+                    .iter()
+                    .map(|record| name_of(record.key.as_ref()))
+                    .collect();
+                for record in all {
+                    self.offer(record);
+                }
+                self.functions
+                    .retain(|name, have| named.contains(name) || have.version > batch.version);
+            }
+        }
+        for update in batch.shares {
+            self.lower(update);
+        }
+        for removal in batch.removals {
+            let name = name_of(removal.key.as_ref());
+            self.heard_of.insert(name.clone());
+            if self
+                .functions
+                .get(&name)
+                .is_some_and(|have| removal.version >= have.version)
+            {
+                self.functions.remove(&name);
+            }
+        }
+        self.version = self.version.max(batch.version);
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            clock: 10,
+            ..Self::default()
+        };
+        for replica in &world.replicas {
+            replica.tables.synced(10);
+        }
+        world
+    }
+
+    /// Versions are those of a whole cluster: far apart.
+    fn tick(&mut self) -> u64 {
+        self.clock += 1_000;
+        self.clock
+    }
+
+    fn note_placement(&mut self, name: &str, placement: &Placement) {
+        for node in NODES {
+            if placement.includes(node) {
+                self.ever_placed.insert((name.to_owned(), node));
+            }
+        }
+    }
+
+    fn write(&mut self, name: &str, weight: u32, placement: Placement) {
+        let now = self.tick();
+        let old = self.truth.get(name).map(|(old, _)| old.clone());
+        let uid = old.map_or_else(|| format!("{name}-{now}"), |old| old.uid);
+        let written = v1::FunctionRecord {
+            uid,
+            share: Some(share(name, now, weight)),
+            ..record(name, now, now)
+        };
+        self.put(name, written, placement);
+    }
+
+    fn put(&mut self, name: &str, record: v1::FunctionRecord, placement: Placement) {
+        self.note_placement(name, &placement);
+        self.events
+            .push(Event::Upsert(record.clone(), placement.clone()));
+        self.truth.insert(name.to_owned(), (record, placement));
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Write(function, weight, bits) => {
+                self.write(FUNCTIONS[function], weight, placement(bits));
+            }
+            Step::Move(function, bits) => {
+                let name = FUNCTIONS[function];
+                if let Some((record, _)) = self.truth.get(name).cloned() {
+                    self.put(name, record, placement(bits));
+                }
+            }
+            Step::Delete(function) => {
+                if self.truth.remove(FUNCTIONS[function]).is_some() {
+                    let version = self.tick();
+                    let key = FunctionKey::new("shop", FUNCTIONS[function]);
+                    self.events.push(Event::Remove(key, version));
+                }
+            }
+            Step::Hint(function) => {
+                let name = FUNCTIONS[function];
+                let Some((_, placement)) = self.truth.get(name).cloned() else {
+                    return;
+                };
+                let hint = v1::ShareUpdate {
+                    key: Some(FunctionKey::new("shop", name).to_wire()),
+                    version: 0,
+                    share: Some(share(name, self.clock + 1_000, 0)),
+                };
+                for replica in &self.replicas {
+                    // a replica that lags may refuse it; it gets the write
+                    let _ = replica.tables.hint(&hint);
+                }
+                self.write(name, 0, placement);
+            }
+            Step::Deliver(replica, count) => self.deliver(replica, count),
+            Step::Connect(node, replica) => self.connect(node, replica),
+            Step::Disconnect(node) => self.disconnect(node),
+            Step::Drain(node, messages) => {
+                for _ in 0..messages {
+                    self.drain_one(node);
+                }
+            }
+            // no replica lags for long: watches that say nothing are opened again
+            Step::Wait(_) => {
+                self.deliver(0, usize::MAX);
+                self.deliver(1, usize::MAX);
+            }
+        }
+    }
+
+    fn deliver(&mut self, replica: usize, count: usize) {
+        let replica = &mut self.replicas[replica];
+        for event in self.events.iter().skip(replica.taken).take(count) {
+            match event.clone() {
+                Event::Upsert(record, placement) => {
+                    replica.tables.upsert(record, placement).unwrap();
+                }
+                Event::Remove(key, version) => replica.tables.remove(&key, version),
+            }
+            replica.taken += 1;
+        }
+    }
+
+    fn connect(&mut self, node: usize, replica: usize) {
+        self.disconnect(node);
+        let model = &mut self.nodes[node];
+        model.collecting.clear();
+        let opening = self.replicas[replica]
+            .tables
+            .open(NODES[node], model.version)
+            .unwrap();
+        let sent = if opening.snapshot.is_none() {
+            model.version
+        } else {
+            0
+        };
+        if opening.snapshot.is_none() {
+            // the first report of a node that resumes says what it has
+            let has = model.functions.keys();
+            let has = has.map(|name| FunctionKey::new("shop", name)).collect();
+            self.replicas[replica].tables.compare(&opening.queue, &has);
+        }
+        model.stream = Some((replica, opening, sent));
+    }
+
+    fn disconnect(&mut self, node: usize) {
+        if let Some((replica, opening, _)) = self.nodes[node].stream.take() {
+            self.replicas[replica].tables.close(opening.id);
+        }
+    }
+
+    /// False when nothing was waiting.
+    fn drain_one(&mut self, node: usize) -> bool {
+        let model = &mut self.nodes[node];
+        let Some((replica, opening, sent)) = &mut model.stream else {
+            return false;
+        };
+        let tables = &self.replicas[*replica].tables;
+        let hints = opening.queue.take_hints();
+        // small batches, so that a node often leaves in the middle
+        let batch = match opening.snapshot {
+            Some(_) => tables.next_part(NODES[node], &mut opening.snapshot, 1),
+            None => tables.next_batch(&opening.queue, *sent, 1, false),
+        };
+        if let Some(batch) = &batch {
+            *sent = batch.version;
+        }
+        let some = batch.is_some() || !hints.is_empty();
+        for hint in hints {
+            model.lower(hint);
+        }
+        if let Some(batch) = batch {
+            let message = v1::OperatorMessage::decode(batch.message).unwrap();
+            match message.kind {
+                Some(Kind::Batch(batch)) => model.take(batch),
+                other => panic!("{other:?}"),
+            }
+        }
+        some
+    }
+
+    fn settle(&mut self) {
+        for replica in 0..2 {
+            self.deliver(replica, usize::MAX);
+        }
+        for node in 0..NODES.len() {
+            if self.nodes[node].stream.is_none() {
+                self.connect(node, node % 2);
+            }
+            while self.drain_one(node) {}
+        }
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        for (node, model) in NODES.iter().zip(&self.nodes) {
+            let should: BTreeMap<&str, u64> = self
+                .truth
+                .iter()
+                .filter(|(_, (_, placement))| placement.includes(node))
+                .map(|(name, (record, _))| (name.as_str(), serial(record)))
+                .collect();
+            let has: BTreeMap<&str, u64> = model
+                .functions
+                .iter()
+                .map(|(name, record)| (name.as_str(), serial(record)))
+                .collect();
+            prop_assert_eq!(has, should, "{}", node);
+            for name in &model.heard_of {
+                prop_assert!(
+                    self.ever_placed.contains(&(name.clone(), *node)),
+                    "{} heard of {}",
+                    node,
+                    name
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_node_ends_with_what_is_placed_there(steps in prop::collection::vec(step(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            for step in steps {
+                let wait = match step {
+                    Step::Wait(seconds) => Duration::from_secs(seconds),
+                    _ => Duration::ZERO,
+                };
+                world.run(step);
+                tokio::time::advance(wait).await;
+            }
+            world.settle();
+            world.check()
+        })?;
+    }
+}

@@ -1,0 +1,37 @@
+//! Text that is short in `kubectl describe`: deflated, in base64.
+
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+
+/// A status is far smaller; what grows beyond is not ours.
+const MOST: u64 = 4 * 1024 * 1024;
+
+pub(super) fn pack(text: &[u8]) -> String {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    // A vector takes everything, so neither of these fails.
+    let packed = encoder
+        .write_all(text)
+        .and_then(|()| encoder.finish())
+        .unwrap_or_default();
+    STANDARD_NO_PAD.encode(packed)
+}
+
+pub(super) fn unpack(packed: &str) -> Result<Vec<u8>, String> {
+    let bytes = STANDARD_NO_PAD
+        .decode(packed)
+        .map_err(|error| error.to_string())?;
+    let mut text = Vec::new();
+    let read = DeflateDecoder::new(bytes.as_slice())
+        .take(MOST)
+        .read_to_end(&mut text)
+        .map_err(|error| error.to_string())?;
+    if read as u64 == MOST {
+        return Err("it is too long".to_owned());
+    }
+    Ok(text)
+}

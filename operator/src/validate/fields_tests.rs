@@ -1,0 +1,239 @@
+//! No field of the schema is silently ignored: each is used, and it says where, or its use is refused by name.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::tests::violations;
+use super::*;
+
+/// Every leaf below `spec` that does something, and where.
+const USED: &[(&str, &str)] = &[
+    ("config[].configMapRef.name", "revision.rs settle"),
+    ("config[].values{}", "revision.rs settle"),
+    ("env[].name", "revision.rs settle"),
+    ("env[].value", "revision.rs settle"),
+    ("env[].valueFrom.configMapKeyRef.key", "revision.rs settle"),
+    ("env[].valueFrom.configMapKeyRef.name", "revision.rs settle"),
+    ("env[].valueFrom.secretKeyRef.key", "revision.rs settle"),
+    ("env[].valueFrom.secretKeyRef.name", "revision.rs settle"),
+    (
+        "instances.reuse.idleTimeout",
+        "part of the revision; of no effect while one instance answers one request",
+    ),
+    ("limits.concurrency", "project.rs limits"),
+    ("limits.cpu", "project.rs limits"),
+    ("limits.firstByte", "project.rs limits"),
+    ("limits.idle", "project.rs limits"),
+    ("limits.memory", "project.rs limits"),
+    ("limits.queue.length", "project.rs limits"),
+    ("limits.queue.timeout", "project.rs limits"),
+    ("limits.requestBody", "project.rs limits"),
+    ("limits.timeout", "project.rs limits"),
+    ("placement.nodeSelector{}", "placement.rs"),
+    ("placement.replicas", "placement.rs"),
+    ("placement.spread", "placement.rs"),
+    ("revisionHistoryLimit", "apply.rs"),
+    ("rollout.analysis.clientErrors.maxIncrease", "core judge.rs"),
+    ("rollout.analysis.dispersion", "core judge.rs"),
+    ("rollout.analysis.errors.maxIncrease", "core judge.rs"),
+    ("rollout.analysis.errors.maxRatio", "core judge.rs"),
+    ("rollout.analysis.errors.passIncrease", "core judge.rs"),
+    ("rollout.analysis.falsePromotions", "core judge.rs"),
+    ("rollout.analysis.falseRollbacks", "core judge.rs"),
+    ("rollout.analysis.harmBudget", "core judge.rs"),
+    ("rollout.analysis.latency.maxIncrease", "core judge.rs"),
+    ("rollout.analysis.latency.maxRatio", "core judge.rs"),
+    ("rollout.analysis.latency.measure", "core judge.rs"),
+    ("rollout.analysis.latency.passIncrease", "core judge.rs"),
+    ("rollout.analysis.lookPeriod", "core judge.rs"),
+    ("rollout.analysis.maxUnknown", "core judge.rs"),
+    ("rollout.analysis.onUnknown", "core judge.rs"),
+    ("rollout.analysis.slo.errors", "core judge.rs"),
+    ("rollout.analysis.slo.latency.slower", "core judge.rs"),
+    ("rollout.analysis.slo.latency.within", "core judge.rs"),
+    ("rollout.analysis.source", "core judge.rs"),
+    ("rollout.bake.duration", "core baking.rs"),
+    ("rollout.bake.holdback", "core baking.rs"),
+    ("rollout.canary.ladder.factor", "core stepping.rs"),
+    ("rollout.canary.ladder.first", "core stepping.rs"),
+    ("rollout.canary.ladder.max", "core stepping.rs"),
+    ("rollout.canary.steps[].advance", "core stepping.rs"),
+    ("rollout.canary.steps[].deadline", "core stepping.rs"),
+    ("rollout.canary.steps[].gates[]", "core stepping.rs"),
+    ("rollout.canary.steps[].minDuration", "core stepping.rs"),
+    ("rollout.canary.steps[].minRequests", "core stepping.rs"),
+    ("rollout.canary.steps[].onDeadline", "core stepping.rs"),
+    ("rollout.canary.steps[].weight", "core stepping.rs"),
+    ("rollout.gates[].approval", "core gates.rs"),
+    ("rollout.gates[].at", "core gates.rs"),
+    ("rollout.gates[].name", "core gates.rs"),
+    ("rollout.nodes.loadDeadline", "core loading.rs"),
+    ("rollout.nodes.minLoaded", "core loading.rs"),
+    ("rollout.nodes.onLoadDeadline", "core loading.rs"),
+    ("rollout.policyRef.name", "wish.rs"),
+    ("rollout.revert.revisions", "core wish.rs"),
+    ("rollout.revert.window", "core wish.rs"),
+    ("rollout.strategy", "core plan.rs"),
+    ("routes[].headers[].name", "project.rs route"),
+    ("routes[].headers[].type", "project.rs route"),
+    ("routes[].headers[].value", "project.rs route"),
+    ("routes[].hosts[]", "project.rs route"),
+    ("routes[].methods[]", "project.rs route"),
+    ("routes[].paths[].type", "project.rs route"),
+    ("routes[].paths[].value", "project.rs route"),
+    ("routes[].rewrite.prefix", "project.rs route"),
+    ("source.image", "code.rs"),
+    ("source.imagePullSecrets[].name", "code.rs"),
+    ("source.inline", "code.rs"),
+    ("suspend", "project.rs"),
+];
+
+/// Fields of later versions (with all below them), a manifest that uses one, and what is named.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "egress",
+        "egress: { allow: ['https://a.example'] }",
+        "egress.allow",
+    ),
+    (
+        "instances.reuse.maxRequests",
+        "instances: { reuse: { maxRequests: 2 } }",
+        "instances.reuse.maxRequests",
+    ),
+    (
+        "keyValue",
+        "keyValue: [{ label: default, store: memory }]",
+        "keyValue",
+    ),
+    (
+        "rollout.abTest",
+        "rollout: { abTest: { match: [{ cookies: [{ name: a }] }] } }",
+        "rollout.abTest",
+    ),
+    (
+        "rollout.affinity",
+        "rollout: { affinity: { type: ClientIP } }",
+        "rollout.affinity",
+    ),
+    (
+        "rollout.analysis.checks",
+        "rollout: { analysis: { checks: [{ name: a, prometheus: { query: up }, goodWhen: 'value > 0' }] } }",
+        "rollout.analysis.checks",
+    ),
+    (
+        "rollout.blueGreen",
+        "rollout: { blueGreen: {} }",
+        "rollout.blueGreen",
+    ),
+    (
+        "rollout.canary.steps[].shadow",
+        "rollout: { canary: { steps: [{ shadow: 10% }, { weight: 5% }] } }",
+        "rollout.canary.steps[0].shadow",
+    ),
+    (
+        "rollout.freeze",
+        "rollout: { freeze: [{ days: [Fri], from: '16:00', to: '24:00' }] }",
+        "rollout.freeze",
+    ),
+    (
+        "rollout.gates[].job",
+        "rollout: { gates: [{ name: g, at: Start, job: { fromCronJob: j } }] }",
+        "rollout.gates[g].job",
+    ),
+    (
+        "rollout.gates[].webhook",
+        "rollout: { gates: [{ name: g, at: Start, webhook: { url: 'https://a.example' } }] }",
+        "rollout.gates[g].webhook",
+    ),
+    (
+        "rollout.loadTest",
+        "rollout: { loadTest: { rate: 1, requests: [{ method: GET, path: / }] } }",
+        "rollout.loadTest",
+    ),
+    (
+        "rollout.notify",
+        "rollout: { notify: [{ webhook: { secretRef: { name: s } } }] }",
+        "rollout.notify",
+    ),
+    (
+        "rollout.priority",
+        "rollout: { priority: 7 }",
+        "rollout.priority",
+    ),
+    (
+        "rollout.shadow",
+        "rollout: { shadow: {} }",
+        "rollout.shadow",
+    ),
+    (
+        "rollout.waves",
+        "rollout: { waves: [{ name: pilot }] }",
+        "rollout.waves",
+    ),
+    // Used, but not every value is.
+    (
+        "rollout.revert.revisions",
+        "rollout: { revert: { revisions: 2 } }",
+        "rollout.revert.revisions",
+    ),
+    (
+        "rollout.strategy",
+        "rollout: { strategy: BlueGreen }",
+        "rollout.strategy",
+    ),
+];
+
+fn leaves(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, below) in properties {
+            let dot = if path.is_empty() { "" } else { "." };
+            leaves(below, &format!("{path}{dot}{name}"), found);
+        }
+    } else if schema["items"].is_object() {
+        leaves(&schema["items"], &format!("{path}[]"), found);
+    } else if schema["additionalProperties"].is_object() {
+        leaves(
+            &schema["additionalProperties"],
+            &format!("{path}{{}}"),
+            found,
+        );
+    } else {
+        found.insert(path.to_owned());
+    }
+}
+
+fn below(leaf: &str, root: &str) -> bool {
+    leaf.strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', '{']))
+}
+
+#[test]
+fn every_field_of_the_schema_is_used_or_refused() {
+    let mut found = BTreeSet::new();
+    for (kind, root) in [("EdgeFunction", ""), ("RolloutPolicy", "rollout")] {
+        let all = crds::all();
+        let crd = all.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+        let crd = serde_json::to_value(crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        leaves(&schema["properties"]["spec"], root, &mut found);
+    }
+    let used: BTreeSet<&str> = USED.iter().map(|(leaf, _)| *leaf).collect();
+    let refused = |leaf: &str| REFUSED.iter().any(|(root, ..)| below(leaf, root));
+    let unknown: Vec<&String> = found
+        .iter()
+        .filter(|leaf| !used.contains(leaf.as_str()) && !refused(leaf))
+        .collect();
+    assert!(unknown.is_empty(), "neither used nor refused: {unknown:?}");
+    let gone: Vec<&&str> = used.iter().filter(|leaf| !found.contains(**leaf)).collect();
+    assert!(gone.is_empty(), "no longer in the schema: {gone:?}");
+}
+
+#[test]
+fn what_is_refused_is_named() {
+    for (_, yaml, field) in REFUSED {
+        let found = violations(&format!("  {yaml}"));
+        let named = (reasons::NOT_YET_SUPPORTED, format!("spec.{field}"));
+        assert!(found.contains(&named), "{yaml}: {found:?}");
+    }
+}
