@@ -1,4 +1,7 @@
-//! The wire contract between operator and node-shim. Generated from `proto/`, no logic.
+//! What operator and node-shim agree on: the wire contract, generated from `proto/`, and what a node offers
+//! to a component.
+
+pub mod world;
 
 /// Version 1 of the contract.
 pub mod v1 {

@@ -1,15 +1,10 @@
 //! `wasi:config/store`: read-only text by name, from the revision's definition.
 
+use node_api::world::CONFIG_STORES;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
 use crate::run::GuestState;
-
-/// Drafts of the interface that differ in name only.
-pub(super) const NAMES: [&str; 2] = [
-    "wasi:config/store@0.2.0-draft",
-    "wasi:config/store@0.2.0-rc.1",
-];
 
 /// The interface's error; ours never fails, but the type is part of its shape.
 #[derive(ComponentType, Lift, Lower)]
@@ -25,7 +20,7 @@ type Get = Result<Option<String>, ConfigError>;
 type GetAll = Result<Vec<(String, String)>, ConfigError>;
 
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    for name in NAMES {
+    for name in CONFIG_STORES {
         let mut instance = linker.instance(name)?;
         instance.func_wrap(
             "get",
