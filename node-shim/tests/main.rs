@@ -16,3 +16,4 @@ mod lifecycle;
 mod limits;
 mod program;
 mod support;
+mod trailers;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TE};
+use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Frame;
@@ -29,7 +29,7 @@ pub(super) type Answer = Response<ResponseBody>;
 pub(super) struct Asked {
     pub(super) version: Version,
     head_only: bool,
-    pub(super) trailers: bool,
+    trailers: bool,
 }
 
 impl Asked {
@@ -37,11 +37,18 @@ impl Asked {
         Self {
             version: parts.version,
             head_only: parts.method == Method::HEAD,
-            trailers: parts
-                .headers
-                .get(TE)
-                .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")),
+            trailers: match parts.version {
+                Version::HTTP_2 => true,
+                Version::HTTP_11 => headers::takes_trailers(&parts.headers),
+                _ => false,
+            },
         }
+    }
+
+    /// Whether trailers can reach the client behind a body with this declared length: on HTTP/1.1
+    /// only a chunked one has room for them.
+    pub(super) fn takes_trailers(&self, length: Option<u64>) -> bool {
+        self.trailers && (self.version == Version::HTTP_2 || length.is_none())
     }
 }
 
@@ -99,6 +106,11 @@ pub(super) fn send(
     exchange: InExchange,
 ) -> Answer {
     let (mut head, mut body) = answer.into_parts();
+    // on HTTP/1.1 hyper sends the trailers that the head names
+    let named = framing.trailers && asked.version == Version::HTTP_11;
+    let announced = named
+        .then(|| headers::announced_trailers(&head.headers))
+        .flatten();
     headers::rewrite_response(&mut head.headers);
     let bodiless = asked.head_only
         || matches!(
@@ -128,6 +140,10 @@ pub(super) fn send(
         match bytes {
             Ok((bytes, trailers)) => {
                 observer.succeed();
+                let names = trailers.as_ref().filter(|_| named);
+                if let Some(names) = names.and_then(headers::trailer_names) {
+                    head.headers.insert(TRAILER, names);
+                }
                 let body = ResponseBody::Whole {
                     bytes: Some(bytes),
                     trailers,
@@ -141,6 +157,10 @@ pub(super) fn send(
                 return failed(reason, Some(observer), exchange);
             }
         }
+    }
+    // what a guest will send is not known yet: what it says beforehand is
+    if let Some(names) = announced {
+        head.headers.insert(TRAILER, names);
     }
     let body = GuestBody::new(body, control, observer, framing, exchange);
     Response::from_parts(head, ResponseBody::Guest(Box::new(body)))
@@ -178,6 +198,7 @@ fn whole(
     if let Some(trailers) = &mut trailers {
         headers::filter_trailers(trailers);
     }
+    let trailers = trailers.filter(|trailers| !trailers.is_empty());
     match framing.length {
         Some(length) if length != all.len() as u64 => Some(Err(Reason::BadLength)),
         _ => Some(Ok((all, trailers))),
