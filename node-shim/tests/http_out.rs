@@ -299,7 +299,7 @@ fn calls_out_are_denied_and_counted() {
         node_name: "n".into(),
         started_ms: 1,
     };
-    node_shim::metrics::write(&mut page, &identity, &node.plane);
+    node_shim::metrics::Metrics::new(identity).write(&mut page, &node.plane);
     let denied = page
         .lines()
         .find(|l| l.starts_with("selvage_egress_denied_total{"))

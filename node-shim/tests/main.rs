@@ -14,6 +14,7 @@ mod http_in;
 mod http_out;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod program;
 mod support;
 mod trailers;
