@@ -24,6 +24,13 @@ impl std::fmt::Debug for v1::SecretValue {
     }
 }
 
+/// Every copy of a secret is overwritten at its end, wherever a message went.
+impl Drop for v1::SecretValue {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.value);
+    }
+}
+
 /// The newest protocol version this build speaks; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
 

@@ -16,7 +16,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
 use crate::plane::{DataOptions, DataPlane};
-use crate::revision::{Revision, RevisionSpec};
+use crate::revision::{Revision, RevisionSpec, Value};
 use crate::table::{RoutingTable, Served, Slot};
 
 /// Options of `serve`. Defaults are those of a function that says nothing.
@@ -102,12 +102,16 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .compile_here(&wasm)
         .with_context(|| format!("cannot serve {file}"))?;
     let counters = Counters::new();
+    let values = |list: &[(String, String)]| {
+        let value = |(name, value): &(String, String)| (name.clone(), Value::Plain(value.clone()));
+        list.iter().map(value).collect()
+    };
     let spec = RevisionSpec {
         function: FunctionKey::new("local", "serve"),
         name: RevisionName::new("file").context("a revision needs a name")?,
         limits: args.limits(),
-        env: args.env.clone(),
-        config: args.config.clone(),
+        env: values(&args.env),
+        config: values(&args.config),
     };
     let revision = Revision::new(spec, loaded, &counters)?;
     let listener =

@@ -4,6 +4,7 @@ use node_api::world::CONFIG_STORES;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
+use crate::revision::Value;
 use crate::run::GuestState;
 
 /// The interface's error; ours never fails, but the type is part of its shape.
@@ -32,7 +33,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
         instance.func_wrap(
             "get-all",
             |store: StoreContextMut<'_, GuestState>, (): ()| {
-                let all: GetAll = Ok(store.data().config().to_vec());
+                let plain =
+                    |(name, value): &(String, Value)| (name.clone(), value.as_ref().to_owned());
+                let all: GetAll = Ok(store.data().config().iter().map(plain).collect());
                 Ok((all,))
             },
         )?;
@@ -40,9 +43,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     Ok(())
 }
 
-fn lookup(config: &[(String, String)], key: &str) -> Option<String> {
+fn lookup(config: &[(String, Value)], key: &str) -> Option<String> {
     config
         .iter()
         .find(|(name, _)| name == key)
-        .map(|(_, value)| value.clone())
+        .map(|(_, value)| value.as_ref().to_owned())
 }
