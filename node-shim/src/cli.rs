@@ -215,8 +215,7 @@ fn options(args: RunArgs) -> Options {
             max_slots: max_instances,
             ..EngineOptions::default()
         },
-        // the file may be replaced while this process runs; what runs is still there
-        program: PathBuf::from("/proc/self/exe"),
+        program: PathBuf::from(crate::compile::THIS_PROGRAM),
     }
 }
 

@@ -101,7 +101,7 @@ impl Engine {
         self.link(&component)
     }
 
-    /// Compiles in this process and links; only for `serve` and tests, which trust their input.
+    /// Compiles in this process and links; only for tests, which trust their input.
     pub fn compile_here(&self, wasm: &[u8]) -> anyhow::Result<Loaded> {
         let component = Component::from_binary(&self.inner.engine, wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
