@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod config;
 mod guests;
 mod http_in;
 mod http_out;
