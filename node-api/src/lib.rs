@@ -1,4 +1,7 @@
-//! The wire contract between operator and node-shim. Generated from `proto/`, no logic.
+//! What operator and node-shim agree on: the wire contract, generated from `proto/`, and what a node offers
+//! to a component.
+
+pub mod world;
 
 /// Version 1 of the contract.
 pub mod v1 {
@@ -18,6 +21,13 @@ impl std::fmt::Debug for v1::SecretValue {
         f.debug_struct("SecretValue")
             .field("reference", &self.reference)
             .finish_non_exhaustive()
+    }
+}
+
+/// Every copy of a secret is overwritten at its end, wherever a message went.
+impl Drop for v1::SecretValue {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.value);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use node_shim_core::cidr::Cidr;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::disk::StateDir;
 use crate::engine::EngineOptions;
@@ -153,6 +154,12 @@ impl Cli {
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     start_log(args.log_format);
+    // a dump would hold the values of secrets
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("supervisor")
@@ -208,8 +215,7 @@ fn options(args: RunArgs) -> Options {
             max_slots: max_instances,
             ..EngineOptions::default()
         },
-        // the file may be replaced while this process runs; what runs is still there
-        program: PathBuf::from("/proc/self/exe"),
+        program: PathBuf::from(crate::compile::THIS_PROGRAM),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What every request leaves behind: one set of counters per revision, read by the metrics page and
 //! by the frames to the operator. Written without locks, never reset while the process lives.
 
+mod numbers;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -141,13 +143,16 @@ impl Counters {
         self.lock().retain(|(key, _), _| key != function);
     }
 
+    /// Every revision, the hidden ones included, in order.
+    pub fn all(&self) -> Vec<Arc<RevisionCounters>> {
+        self.lock().values().cloned().collect()
+    }
+
     /// Every revision that is not hidden, in order.
     pub fn shown(&self) -> Vec<Arc<RevisionCounters>> {
-        self.lock()
-            .values()
-            .filter(|c| c.shown.load(Ordering::Relaxed))
-            .cloned()
-            .collect()
+        let mut all = self.all();
+        all.retain(|counters| counters.is_shown());
+        all
     }
 
     /// Snapshots of all revisions of the functions that `wanted` names.
@@ -171,7 +176,7 @@ impl Counters {
 // === impl RevisionCounters ===
 
 impl RevisionCounters {
-    fn new(function: &FunctionKey, revision: &RevisionName) -> Self {
+    pub(crate) fn new(function: &FunctionKey, revision: &RevisionName) -> Self {
         let counters = Self {
             function: function.clone(),
             revision: revision.clone(),
@@ -189,6 +194,11 @@ impl RevisionCounters {
         };
         counters.cells(Population::Live);
         counters
+    }
+
+    /// Whether it is to be on the metrics page.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.shown.load(Ordering::Relaxed)
     }
 
     /// Records one request.

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_api::world::PROXY_WORLD;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -70,7 +71,7 @@ pub enum LoadError {
     #[error("the native code cannot be mapped: {0:#}")]
     Native(wasmtime::Error),
     /// The component wants something this node does not offer, or lacks the handler.
-    #[error("the component does not fit the world wasi:http/proxy@0.2: {}", .0.join("; "))]
+    #[error("the component does not fit the world {}: {}", PROXY_WORLD, .0.join("; "))]
     WorldMismatch(Vec<String>),
 }
 
@@ -100,7 +101,7 @@ impl Engine {
         self.link(&component)
     }
 
-    /// Compiles in this process and links; only for `serve` and tests, which trust their input.
+    /// Compiles in this process and links; only for tests, which trust their input.
     pub fn compile_here(&self, wasm: &[u8]) -> anyhow::Result<Loaded> {
         let component = Component::from_binary(&self.inner.engine, wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;

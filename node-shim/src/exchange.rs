@@ -127,9 +127,10 @@ async fn serve(
     };
     observer.head(answer.status().as_u16());
     let reset = (asked.version == Version::HTTP_10).then(|| conn.reset.clone());
+    let length = content_length(answer.headers());
     let framing = Framing {
-        length: content_length(answer.headers()),
-        trailers: asked.version == Version::HTTP_2 || asked.trailers,
+        length,
+        trailers: asked.takes_trailers(length),
         reset,
         idle,
     };

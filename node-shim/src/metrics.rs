@@ -1,8 +1,14 @@
 //! The data path's part of the metrics page. The numbers are kept where they arise; this file reads
 //! them and is the only one that knows the format's library.
 
+mod places;
+
+use std::sync::Mutex;
+use std::time::Instant;
+
 use node_api::LATENCY_BOUNDS;
 use node_shim_core::outcome::{Outcome, Population, Start};
+use node_shim_core::series::Level;
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -12,6 +18,7 @@ use crate::counters::{
     HistogramSnapshot, MEMORY_BOUNDS_MIB, PopulationSnapshot, RevisionCounters, RevisionSnapshot,
 };
 use crate::plane::DataPlane;
+use places::{Places, Row};
 
 /// Who is speaking.
 #[derive(Clone, Debug)]
@@ -21,20 +28,37 @@ pub struct Identity {
     pub started_ms: u64,
 }
 
-/// Appends to a page in the text format of Prometheus.
-pub fn write(page: &mut String, identity: &Identity, plane: &DataPlane) {
-    let shown = plane.counters().shown();
-    let mut families = per_function(&shown);
-    families.extend(per_node(identity, plane));
-    families.retain(|family| !family.get_metric().is_empty());
-    if let Err(error) = TextEncoder::new().encode_utf8(&families, page) {
-        tracing::error!(%error, "the metrics page could not be written");
+/// The data path's part of the pages of one process.
+pub struct Metrics {
+    identity: Identity,
+    places: Mutex<Places>,
+}
+
+impl Metrics {
+    /// Before the first page.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            places: Places::new(),
+        }
+    }
+
+    /// Appends to a page in the text format of Prometheus.
+    pub fn write(&self, page: &mut String, plane: &DataPlane) {
+        let rows = Places::rows(&self.places, plane, Instant::now());
+        let mut families = per_function(&rows);
+        families.extend(per_node(&self.identity, plane));
+        families.retain(|family| !family.get_metric().is_empty());
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, page) {
+            tracing::error!(%error, "the metrics page could not be written");
+        }
     }
 }
 
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-fn per_function(shown: &[std::sync::Arc<RevisionCounters>]) -> Vec<MetricFamily> {
+fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
     let mut requests = family(
         "selvage_requests_total",
         "Requests that ended.",
@@ -56,7 +80,8 @@ fn per_function(shown: &[std::sync::Arc<RevisionCounters>]) -> Vec<MetricFamily>
         MetricType::COUNTER,
     );
     let mut others = Others::new();
-    for counters in shown {
+    for (counters, level) in rows {
+        let full = *level == Level::Full;
         let snapshot = counters.snapshot();
         let base = base_labels(&snapshot);
         for population in &snapshot.populations {
@@ -64,7 +89,10 @@ fn per_function(shown: &[std::sync::Arc<RevisionCounters>]) -> Vec<MetricFamily>
             let labels = with(&base, &[("population", population.population.label())]);
             add(&mut saturated, &labels, counter(population.saturated));
             add(&mut head, &labels, latency(&population.head));
-            add(&mut duration, &labels, latency(&population.duration));
+            // what a rollout judges unless it says otherwise is the one that everybody has
+            if full {
+                add(&mut duration, &labels, latency(&population.duration));
+            }
         }
         for (reason, count) in counters.failures().filter(|(_, count)| *count > 0) {
             add(
@@ -73,7 +101,7 @@ fn per_function(shown: &[std::sync::Arc<RevisionCounters>]) -> Vec<MetricFamily>
                 counter(count),
             );
         }
-        others.add(counters, &base);
+        others.add(counters, &base, full);
     }
     let mut families = vec![requests, saturated, head, duration, failures];
     families.extend(others.families);
@@ -162,21 +190,27 @@ impl Others {
         }
     }
 
-    fn add(&mut self, counters: &RevisionCounters, base: &[LabelPair]) {
+    fn add(&mut self, counters: &RevisionCounters, base: &[LabelPair], full: bool) {
         let read =
             |value: &std::sync::atomic::AtomicU64| value.load(std::sync::atomic::Ordering::Relaxed);
         let denied = with(base, &[("reason", "not_allowed")]);
         let values = [
-            (base, gauge(read(&counters.in_flight) as f64)),
-            (base, gauge(read(&counters.queued) as f64)),
-            (base, gauge(read(&counters.instances) as f64)),
-            (base, counter_of(read(&counters.cpu_micros) as f64 / 1e6)),
-            (base, counter(read(&counters.log_dropped))),
-            (&denied, counter(read(&counters.egress_denied))),
-            (base, memory(counters)),
+            (full, base, gauge(read(&counters.in_flight) as f64)),
+            (full, base, gauge(read(&counters.queued) as f64)),
+            (full, base, gauge(read(&counters.instances) as f64)),
+            (
+                true,
+                base,
+                counter_of(read(&counters.cpu_micros) as f64 / 1e6),
+            ),
+            (true, base, counter(read(&counters.log_dropped))),
+            (true, &denied, counter(read(&counters.egress_denied))),
+            (full, base, memory(counters)),
         ];
-        for (family, (labels, metric)) in self.families.iter_mut().zip(values) {
-            add(family, labels, metric);
+        for (family, (shown, labels, metric)) in self.families.iter_mut().zip(values) {
+            if shown {
+                add(family, labels, metric);
+            }
         }
     }
 }

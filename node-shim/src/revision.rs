@@ -3,22 +3,32 @@
 use std::sync::Arc;
 
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
+use zeroize::Zeroizing;
 
 use crate::admit::Permits;
 use crate::counters::{Counters, RevisionCounters};
 use crate::engine::Loaded;
 use crate::guest_log::Bucket;
 
+/// The value of a variable.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Written in the definition.
+    Plain(String),
+    /// From a Secret: never printed, and overwritten at its end.
+    Secret(Zeroizing<String>),
+}
+
 /// Everything of a definition that shows while a request runs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RevisionSpec {
     pub function: FunctionKey,
     pub name: RevisionName,
     pub limits: Limits,
-    /// Environment, secret values included: never printed.
-    pub env: Vec<(String, String)>,
+    /// Environment.
+    pub env: Vec<(String, Value)>,
     /// `wasi:config/store`.
-    pub config: Vec<(String, String)>,
+    pub config: Vec<(String, Value)>,
 }
 
 /// Shared by every table that names it and by every request that runs it.
@@ -35,6 +45,30 @@ pub struct Revision {
 pub enum RevisionError {
     #[error("the component starts with {needs} bytes of memory, limits.memory is {limit}")]
     Memory { needs: u64, limit: u64 },
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Plain(text)
+    }
+}
+
+impl AsRef<str> for Value {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Secret(text) => text,
+        }
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(text) => text.fmt(f),
+            Self::Secret(_) => f.write_str("(secret)"),
+        }
+    }
 }
 
 impl Revision {

@@ -1,22 +1,26 @@
 //! `node-shim serve FILE`: one component, the limits of production, no cluster.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::compile::{Compile, Compiled, THIS_PROGRAM};
 use crate::counters::Counters;
-use crate::engine::{Engine, EngineOptions};
+use crate::disk::{Draft, Health};
+use crate::engine::{Engine, EngineOptions, Loaded};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
 use crate::plane::{DataOptions, DataPlane};
-use crate::revision::{Revision, RevisionSpec};
+use crate::revision::{Revision, RevisionSpec, Value};
 use crate::table::{RoutingTable, Served, Slot};
 
 /// Options of `serve`. Defaults are those of a function that says nothing.
@@ -92,22 +96,25 @@ impl ServeArgs {
 /// The file is no component that can be served, or the address cannot be listened on.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.file.display();
-    let wasm = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
-    ensure!(
-        is_component(&wasm),
-        "{file} is not a WebAssembly component in binary form"
-    );
+    let component = open(&args.file)?;
     let engine = Engine::new(&EngineOptions::default())?;
-    let loaded = engine
-        .compile_here(&wasm)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let loaded = runtime
+        .block_on(compile(&engine, component))
         .with_context(|| format!("cannot serve {file}"))?;
     let counters = Counters::new();
+    let values = |list: &[(String, String)]| {
+        let value = |(name, value): &(String, String)| (name.clone(), Value::Plain(value.clone()));
+        list.iter().map(value).collect()
+    };
     let spec = RevisionSpec {
         function: FunctionKey::new("local", "serve"),
         name: RevisionName::new("file").context("a revision needs a name")?,
         limits: args.limits(),
-        env: args.env.clone(),
-        config: args.config.clone(),
+        env: values(&args.env),
+        config: values(&args.config),
     };
     let revision = Revision::new(spec, loaded, &counters)?;
     let listener =
@@ -127,13 +134,42 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     )?;
     plane.publish(Arc::new(RoutingTable::new(1, vec![only(revision)])));
     plane.set_ready(true);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(until_told(
         &plane,
         Duration::from_millis(args.drain_timeout),
     ))
+}
+
+/// Opens what looks like a component; what it is worth is for the compiler to say.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let name = path.display();
+    let cannot_read = || format!("cannot read {name}");
+    let mut file = File::open(path).with_context(cannot_read)?;
+    let mut magic = Vec::new();
+    Read::by_ref(&mut file)
+        .take(8)
+        .read_to_end(&mut magic)
+        .with_context(cannot_read)?;
+    ensure!(
+        is_component(&magic),
+        "{name} is not a WebAssembly component in binary form"
+    );
+    file.rewind().with_context(cannot_read)?;
+    Ok(file)
+}
+
+/// As on a node: bytes of a component are parsed in a child that bounds itself, and only what it
+/// wrote is mapped.
+async fn compile(engine: &Engine, component: File) -> anyhow::Result<Loaded> {
+    let compile = Compile::new(PathBuf::from(THIS_PROGRAM));
+    let draft = Draft::in_memory(&Arc::new(Health::default()))?;
+    let code = match compile.run(component, draft).await {
+        Ok(Compiled::Code(draft)) => draft.handle()?,
+        Ok(Compiled::DiskFull) => bail!("no memory for its native code"),
+        Err(failure) => bail!("{} ({})", failure.message, failure.reason),
+    };
+    let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
+    Ok(engine.load(&path)?)
 }
 
 async fn until_told(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {

@@ -208,30 +208,3 @@ async fn draining_finishes_what_runs_and_then_ends() {
         .unwrap();
     assert!(std::net::TcpStream::connect(node.address()).is_err());
 }
-
-#[test]
-fn series_of_a_loaded_revision_exist_at_zero() {
-    let node = Node::serve(&guests::ANSWER);
-    let mut page = String::new();
-    let identity = node_shim::metrics::Identity {
-        node_name: "n1".into(),
-        started_ms: 1_234,
-    };
-    node_shim::metrics::write(&mut page, &identity, &node.plane);
-    let labels = "function_namespace=\"ns\",function=\"f\",revision=\"r1\"";
-    for line in [
-        format!(
-            "selvage_requests_total{{{labels},outcome=\"trap\",code=\"5xx\",start=\"warm\",population=\"live\"}} 0"
-        ),
-        format!("selvage_saturated_total{{{labels},population=\"live\"}} 0"),
-        format!(
-            "selvage_response_head_seconds_bucket{{{labels},population=\"live\",le=\"0.0015\"}} 0"
-        ),
-        format!("selvage_request_duration_seconds_count{{{labels},population=\"live\"}} 0"),
-        "process_start_time_seconds 1.234".to_owned(),
-        "selvage_node_info{node_name=\"n1\"} 1".to_owned(),
-        "selvage_gate_rejections_total{reason=\"method\"} 0".to_owned(),
-    ] {
-        assert!(page.lines().any(|l| l == line), "{line}\nin\n{page}");
-    }
-}

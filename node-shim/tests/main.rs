@@ -9,10 +9,13 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod config;
 mod guests;
 mod http_in;
 mod http_out;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod program;
 mod support;
+mod trailers;

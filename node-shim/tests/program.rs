@@ -73,3 +73,31 @@ fn serve_says_in_a_sentence_what_it_cannot_serve() {
         "{told}"
     );
 }
+
+#[test]
+fn serve_tells_what_the_compiler_said_in_one_line() {
+    let text = "(component (core module (memory i64 1)))";
+    for (bytes, reason) in [
+        (b"\0asm\x0d\0\x01\0\x07\xff".to_vec(), "(CompileFailed)"),
+        (wat::parse_str(text).unwrap(), "(UnsupportedFeature)"),
+        (
+            wat::parse_str("(component)").unwrap(),
+            "lacks the export wasi:http/incoming-handler@0.2",
+        ),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+            .args(["serve", "--addr", "127.0.0.1:0"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            told.contains("cannot serve") && told.trim_end().ends_with(reason),
+            "{told}"
+        );
+        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    }
+}

@@ -106,6 +106,43 @@ pub fn filter_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// The names that a response's own `trailer` fields announce, as far as they may be sent.
+#[must_use]
+pub fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = headers
+        .get_all(TRAILER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    list(named.filter(|name| is_trailer(name.as_str())))
+}
+
+/// The names of a trailer section as the value of a `trailer` field; `None` when it is empty.
+#[must_use]
+pub fn trailer_names(trailers: &HeaderMap) -> Option<HeaderValue> {
+    list(trailers.keys().cloned())
+}
+
+/// Whether `te` says that the client looks at trailers.
+#[must_use]
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+fn list(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValue> {
+    let names: Vec<HeaderName> = names.collect();
+    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    HeaderValue::from_str(&names.join(", "))
+        .ok()
+        .filter(|value| !value.is_empty())
+}
+
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -356,5 +393,40 @@ mod tests {
         ]);
         filter_trailers(&mut trailers);
         assert_eq!(text(&trailers), ["grpc-status: 0", "x-sum: 1"]);
+    }
+
+    #[test]
+    fn trailers_are_named_before_they_are_sent() {
+        let none: Option<&str> = None;
+        for (lines, announced) in [
+            (
+                vec![("trailer", "x-sum, Grpc-Status")],
+                Some("x-sum, grpc-status"),
+            ),
+            (
+                vec![("trailer", "x-sum"), ("trailer", "server-timing")],
+                Some("x-sum, server-timing"),
+            ),
+            (vec![("trailer", "host, content-length, x-real-ip")], none),
+            (vec![("trailer", ",, a b,")], none),
+            (vec![("x-sum", "1")], none),
+        ] {
+            let value = announced_trailers(&map(&lines));
+            let text = value.as_ref().map(|value| value.to_str().unwrap());
+            assert_eq!(text, announced, "{lines:?}");
+        }
+        let all = map(&[("grpc-status", "0"), ("x-sum", "1"), ("x-sum", "2")]);
+        assert_eq!(trailer_names(&all).unwrap(), "grpc-status, x-sum");
+        assert_eq!(trailer_names(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn te_is_a_list() {
+        for yes in ["trailers", "Trailers", "gzip;q=0.5, trailers"] {
+            assert!(takes_trailers(&map(&[("te", yes)])), "{yes}");
+        }
+        for no in ["", "gzip", "trailersx"] {
+            assert!(!takes_trailers(&map(&[("te", no)])), "{no}");
+        }
     }
 }

@@ -12,4 +12,5 @@ pub mod outcome;
 pub mod path;
 pub mod pick;
 pub mod route;
+pub mod series;
 pub mod table;

@@ -45,6 +45,7 @@ pub(crate) enum ResponseBody {
 pub(crate) struct Framing {
     /// The declared length, bytes.
     pub(crate) length: Option<u64>,
+    /// Trailers can reach the client.
     pub(crate) trailers: bool,
     /// The end of the connection is the end of the body, so only a reset tells that it is cut.
     pub(crate) reset: Option<Arc<AtomicBool>>,
@@ -231,6 +232,8 @@ impl GuestBody {
         }
         if let Some(mut trailers) = self.trailers.take().filter(|_| self.framing.trailers) {
             filter_trailers(&mut trailers);
+            // nothing follows them, and nobody asks for more
+            self.over();
             return Poll::Ready(Some(Frame::trailers(trailers)));
         }
         self.over();
@@ -369,6 +372,10 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            // a length in the head would leave no room for them on HTTP/1.1
+            Self::Whole {
+                trailers: Some(_), ..
+            } => SizeHint::default(),
             Self::Whole { bytes, .. } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

@@ -114,4 +114,46 @@ mod tests {
         broken[last] ^= 0xff;
         assert!(!valid_with_everything(&broken));
     }
+
+    /// Whatever bytes arrive: an answer and no panic. (The compiler itself gets a few of them in
+    /// the tests of the child, which may die of them.)
+    #[test]
+    fn hg_9_mutated_components_are_looked_at_without_a_panic() {
+        let text = "(component
+            (core module $m (type (func (param i32) (result i32))) (memory 1)
+              (func (type 0) (i32.add (local.get 0) (i32.const 1))) (export \"f\" (func 0)))
+            (core instance $i (instantiate $m))
+            (type $r (record (field \"a\" u8) (field \"b\" (list string))))
+            (func (export \"f\") (param \"x\" u32) (result u32) (canon lift (core func $i \"f\"))))";
+        let good = wat::parse_str(text).unwrap();
+        assert_eq!(counts(&good), Ok(()));
+        let mut state = 1_u64;
+        let mut below = |bound: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % bound
+        };
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..10_000 {
+            let mut bytes = good.clone();
+            for _ in 0..=below(4) {
+                let at = below(bytes.len());
+                match below(4) {
+                    0 => bytes[at] = u8::try_from(below(256)).unwrap(),
+                    1 => bytes[at] ^= 1 << below(8),
+                    2 => bytes.truncate(at + 1),
+                    _ => bytes.insert(at, u8::try_from(below(256)).unwrap()),
+                }
+            }
+            let looked = magic(&bytes).and_then(|()| counts(&bytes));
+            valid_with_everything(&bytes);
+            *if looked.is_ok() {
+                &mut taken
+            } else {
+                &mut refused
+            } += 1;
+        }
+        assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused");
+    }
 }

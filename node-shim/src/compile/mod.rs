@@ -22,6 +22,9 @@ use tokio::sync::Semaphore;
 use crate::disk::Draft;
 use crate::pull::failure;
 
+/// What to start as the child. The file may be replaced while this process runs; what runs is still there.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 const WALL: Duration = Duration::from_secs(30);
 /// A child that had less of the processor than this within the wall time was starved, not bombed.
 const STARVED: Duration = Duration::from_secs(10);

@@ -1,15 +1,11 @@
 //! `wasi:config/store`: read-only text by name, from the revision's definition.
 
+use node_api::world::CONFIG_STORES;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
+use crate::revision::Value;
 use crate::run::GuestState;
-
-/// Drafts of the interface that differ in name only.
-pub(super) const NAMES: [&str; 2] = [
-    "wasi:config/store@0.2.0-draft",
-    "wasi:config/store@0.2.0-rc.1",
-];
 
 /// The interface's error; ours never fails, but the type is part of its shape.
 #[derive(ComponentType, Lift, Lower)]
@@ -25,7 +21,7 @@ type Get = Result<Option<String>, ConfigError>;
 type GetAll = Result<Vec<(String, String)>, ConfigError>;
 
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    for name in NAMES {
+    for name in CONFIG_STORES {
         let mut instance = linker.instance(name)?;
         instance.func_wrap(
             "get",
@@ -37,7 +33,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
         instance.func_wrap(
             "get-all",
             |store: StoreContextMut<'_, GuestState>, (): ()| {
-                let all: GetAll = Ok(store.data().config().to_vec());
+                let plain =
+                    |(name, value): &(String, Value)| (name.clone(), value.as_ref().to_owned());
+                let all: GetAll = Ok(store.data().config().iter().map(plain).collect());
                 Ok((all,))
             },
         )?;
@@ -45,9 +43,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     Ok(())
 }
 
-fn lookup(config: &[(String, String)], key: &str) -> Option<String> {
+fn lookup(config: &[(String, Value)], key: &str) -> Option<String> {
     config
         .iter()
         .find(|(name, _)| name == key)
-        .map(|(_, value)| value.clone())
+        .map(|(_, value)| value.as_ref().to_owned())
 }

@@ -1,5 +1,6 @@
 //! What a guest may import, and nothing else.
 
+use node_api::world;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings::{cli, random};
@@ -9,30 +10,6 @@ use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
 
 use super::config_store;
 use crate::run::GuestState;
-
-/// Packages and interfaces on offer. A component that imports another one is refused by name.
-const OFFERED: [(&str, &[&str]); 6] = [
-    ("wasi:http", &["types", "outgoing-handler"]),
-    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
-    ("wasi:random", &["random", "insecure", "insecure-seed"]),
-    ("wasi:io", &["error", "poll", "streams"]),
-    (
-        "wasi:cli",
-        &[
-            "environment",
-            "exit",
-            "stdin",
-            "stdout",
-            "stderr",
-            "terminal-input",
-            "terminal-output",
-            "terminal-stdin",
-            "terminal-stdout",
-            "terminal-stderr",
-        ],
-    ),
-    ("wasi:config", &["store"]),
-];
 
 pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
@@ -60,57 +37,12 @@ pub(super) fn missing(engine: &wasmtime::Engine, component: &Component) -> Vec<S
     let ty = component.component_type();
     let mut missing: Vec<String> = ty
         .imports(engine)
-        .filter(|(name, _)| !offered(name))
+        .filter(|(name, _)| !world::is_offered(name))
         .map(|(name, _)| format!("imports {name}, which is not offered"))
         .collect();
-    let handles = ty.exports(engine).any(|(name, _)| {
-        name.strip_prefix("wasi:http/incoming-handler@0.2.")
-            .is_some_and(|patch| !patch.is_empty())
-    });
+    let handles = ty.exports(engine).any(|(name, _)| world::is_handler(name));
     if !handles {
         missing.push("lacks the export wasi:http/incoming-handler@0.2".to_owned());
     }
     missing
-}
-
-fn offered(import: &str) -> bool {
-    if let Some(rest) = import.strip_prefix("wasi:config/") {
-        return config_store::NAMES.iter().any(|name| name.ends_with(rest));
-    }
-    let Some((path, version)) = import.split_once('@') else {
-        return false;
-    };
-    let Some((package, interface)) = path.split_once('/') else {
-        return false;
-    };
-    version.starts_with("0.2.")
-        && OFFERED
-            .iter()
-            .any(|(name, list)| *name == package && list.contains(&interface))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_named_interfaces_are_offered() {
-        for yes in [
-            "wasi:http/types@0.2.12",
-            "wasi:io/streams@0.2.0",
-            "wasi:config/store@0.2.0-draft",
-        ] {
-            assert!(offered(yes), "{yes}");
-        }
-        for no in [
-            "wasi:sockets/tcp@0.2.0",
-            "wasi:filesystem/types@0.2.0",
-            "wasi:http/types@0.3.0",
-            "wasi:http/types",
-            "wasi:config/store@9.0.0",
-            "mine:own/thing@0.2.0",
-        ] {
-            assert!(!offered(no), "{no}");
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TE};
+use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use node_shim_core::headers;
@@ -25,7 +25,7 @@ pub(super) type Answer = Response<ResponseBody>;
 pub(super) struct Asked {
     pub(super) version: Version,
     head_only: bool,
-    pub(super) trailers: bool,
+    trailers: bool,
 }
 
 impl Asked {
@@ -33,11 +33,18 @@ impl Asked {
         Self {
             version: parts.version,
             head_only: parts.method == Method::HEAD,
-            trailers: parts
-                .headers
-                .get(TE)
-                .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")),
+            trailers: match parts.version {
+                Version::HTTP_2 => true,
+                Version::HTTP_11 => headers::takes_trailers(&parts.headers),
+                _ => false,
+            },
         }
+    }
+
+    /// Whether trailers can reach the client behind a body with this declared length: on HTTP/1.1
+    /// only a chunked one has room for them.
+    pub(super) fn takes_trailers(&self, length: Option<u64>) -> bool {
+        self.trailers && (self.version == Version::HTTP_2 || length.is_none())
     }
 }
 
@@ -100,6 +107,11 @@ pub(super) async fn send(
     exchange: InExchange,
 ) -> Answer {
     let (mut head, mut body) = answer.into_parts();
+    // on HTTP/1.1 hyper sends the trailers that the head names
+    let named = framing.trailers && asked.version == Version::HTTP_11;
+    let announced = named
+        .then(|| headers::announced_trailers(&head.headers))
+        .flatten();
     headers::rewrite_response(&mut head.headers);
     let bodiless = asked.head_only
         || matches!(
@@ -139,6 +151,10 @@ pub(super) async fn send(
             whole: true,
         }) => {
             observer.succeed();
+            let names = trailers.as_ref().filter(|_| named);
+            if let Some(names) = names.and_then(headers::trailer_names) {
+                head.headers.insert(TRAILER, names);
+            }
             ResponseBody::Whole {
                 bytes: Some(data),
                 trailers,
@@ -147,6 +163,10 @@ pub(super) async fn send(
             }
         }
         Ok(part) => {
+            // what a guest will send is not known yet: what it says beforehand is
+            if let Some(names) = announced {
+                head.headers.insert(TRAILER, names);
+            }
             let rest = GuestBody::new(body, control, observer, framing, exchange);
             ResponseBody::Guest(Box::new(rest.after(part.data, part.trailers)))
         }

@@ -79,7 +79,10 @@ impl Early {
         while all || self.data.len() < ENOUGH {
             match next_frame(body) {
                 Poll::Pending => break,
-                Poll::Ready(Some(Err(_))) => return Err(Reason::BadLength),
+                Poll::Ready(Some(Err(_))) if framing.length.is_some() => {
+                    return Err(Reason::BadLength);
+                }
+                Poll::Ready(Some(Err(_))) => return Err(Reason::Unfinished),
                 Poll::Ready(None) => {
                     self.whole = true;
                     break;
@@ -92,10 +95,10 @@ impl Early {
                         self.data = joined.freeze();
                     }
                     Err(frame) => {
-                        self.trailers = frame.into_trailers().ok().filter(|_| framing.trailers);
-                        if let Some(trailers) = &mut self.trailers {
-                            headers::filter_trailers(trailers);
-                        }
+                        let mut trailers = frame.into_trailers().unwrap_or_default();
+                        headers::filter_trailers(&mut trailers);
+                        self.trailers =
+                            (framing.trailers && !trailers.is_empty()).then_some(trailers);
                     }
                 },
             }

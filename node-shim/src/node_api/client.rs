@@ -9,6 +9,7 @@ use node_api::v1::node_api_client::NodeApiClient;
 use node_api::v1::node_message::Kind as Up;
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{Hello, NodeMessage, OperatorMessage, Welcome};
+use node_api::world::PROXY_WORLD;
 use node_shim_core::desired::reconnect_delay;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -285,7 +286,7 @@ impl Client {
             shim_version: env!("CARGO_PKG_VERSION").into(),
             wasmtime_version: crate::WASMTIME_VERSION.into(),
             addresses: self.settings.addresses.clone(),
-            capabilities: vec!["wasi:http/proxy@0.2".into(), "wasi:config/store".into()],
+            capabilities: vec![PROXY_WORLD.into(), "wasi:config/store".into()],
             have,
             interest: Vec::new(),
         }

@@ -14,7 +14,7 @@ use wasmtime_wasi_http::{
 use super::clocks::{CoarseMonotonic, CoarseWall};
 use super::limiter::Limiter;
 use crate::guest_log::Sink;
-use crate::revision::Revision;
+use crate::revision::{Revision, Value};
 
 /// Resources of each kind a guest may hold, and handles in all.
 pub(super) const MAX_HANDLES: usize = 4_000;
@@ -62,7 +62,7 @@ impl GuestState {
         }
     }
 
-    pub(crate) fn config(&self) -> &[(String, String)] {
+    pub(crate) fn config(&self) -> &[(String, Value)] {
         &self.hooks.revision.spec.config
     }
 

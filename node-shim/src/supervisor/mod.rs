@@ -45,6 +45,7 @@ use crate::disk::{Blobs, Health, Kept, StateDir, StateLock, TableFile};
 use crate::engine::{Engine, EngineOptions, Loaded};
 use crate::guest_log::GuestLog;
 use crate::load::{Pipeline, Refused};
+use crate::metrics::{Identity, Metrics};
 use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
 use crate::node_counters::NodeCounters;
 use crate::plane::{DataOptions, DataPlane};
@@ -152,7 +153,12 @@ impl Supervisor {
             kept,
             hot,
         } = disk;
+        let metrics = Metrics::new(Identity {
+            node_name: options.api.node.clone(),
+            started_ms: options.api.boot_id,
+        });
         let shared = Arc::new(Shared {
+            metrics,
             options: options.clone(),
             engine,
             plane: Arc::clone(&plane),

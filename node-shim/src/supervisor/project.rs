@@ -13,9 +13,10 @@ use node_shim_core::table::{
     FunctionEntry, FunctionKey, HeaderMatch, Limits, Pair, PathMatch, RevisionName, Route, Share,
 };
 use prost::Message;
+use zeroize::Zeroizing;
 
 use crate::pull::{Wanted, sha256_hex};
-use crate::revision::RevisionSpec;
+use crate::revision::{RevisionSpec, Value};
 
 const MAX_RECORD: usize = 2 << 20;
 const MAX_LIST: usize = 256;
@@ -208,17 +209,20 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     })
 }
 
-fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, String)>, String> {
+fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, Value)>, String> {
     if list.len() > MAX_VARIABLES {
         return Err(format!("{} variables", list.len()));
     }
     list.iter()
         .map(|variable| {
             let value = match &variable.kind {
-                Some(Kind::Value(value)) => value.clone(),
-                Some(Kind::Secret(secret)) => String::from_utf8(secret.value.clone())
-                    .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?,
-                None => String::new(),
+                Some(Kind::Value(value)) => Value::Plain(value.clone()),
+                Some(Kind::Secret(secret)) => {
+                    let text = std::str::from_utf8(&secret.value)
+                        .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
+                    Value::Secret(Zeroizing::new(text.to_owned()))
+                }
+                None => Value::Plain(String::new()),
             };
             Ok((variable.name.clone(), value))
         })
@@ -352,5 +356,41 @@ pub(crate) mod tests {
             ..Limits::default()
         };
         assert_eq!(limits(Some(&told)), expected);
+    }
+
+    #[test]
+    fn secrets_are_for_the_guest_alone() {
+        let variable = |name: &str, kind| wire::EnvVar {
+            name: name.into(),
+            kind: Some(kind),
+        };
+        let secret = wire::SecretValue {
+            reference: "db/password".into(),
+            value: b"hunter2".to_vec(),
+        };
+        let mut bad = secret.clone();
+        bad.value = vec![0xff, b'x'];
+        let mut told = record("f", 1);
+        told.definitions[0].env = vec![
+            variable("PLAIN", Kind::Value("seen".into())),
+            variable("SECRET", Kind::Secret(secret.clone())),
+        ];
+        told.definitions[0].config = vec![variable("secret", Kind::Secret(secret))];
+        assert!(!format!("{told:?}").contains("hunter2"));
+        let parsed = parse(&told).unwrap();
+        let definition = parsed.definitions.values().next().unwrap();
+        assert!(definition.has_secrets);
+        assert_eq!(definition.spec.env[1].1.as_ref(), "hunter2");
+        assert_eq!(definition.spec.config[0].1.as_ref(), "hunter2");
+        let shown = format!("{:?}", definition.spec);
+        assert!(
+            shown.contains("seen") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+        told.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
+        assert_eq!(
+            parse(&told).err().as_deref(),
+            Some("the secret behind BAD is not UTF-8")
+        );
     }
 }

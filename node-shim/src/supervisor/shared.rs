@@ -13,7 +13,7 @@ use super::{Options, metrics};
 use crate::admin::{DebugPage, HEALTHY_WITHIN, Inspect};
 use crate::disk::Health;
 use crate::engine::Engine;
-use crate::metrics::Identity;
+use crate::metrics::Metrics;
 use crate::node_api::Outlook;
 use crate::plane::DataPlane;
 use crate::table::{Served, Slot};
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     pub(super) status: Arc<Status>,
     pub(super) usage: Arc<Usage>,
     pub(super) health: Arc<Health>,
+    pub(super) metrics: Metrics,
     pub(super) outlook: watch::Receiver<Arc<Outlook>>,
 }
 
@@ -53,11 +54,7 @@ impl Inspect for Shared {
 
     fn metrics(&self) -> String {
         let mut page = String::new();
-        let identity = Identity {
-            node_name: self.options.api.node.clone(),
-            started_ms: self.options.api.boot_id,
-        };
-        crate::metrics::write(&mut page, &identity, &self.plane);
+        self.metrics.write(&mut page, &self.plane);
         metrics::write(&mut page, &self.status, &self.usage, &self.health);
         page
     }

@@ -1,4 +1,4 @@
-//! HG-8: components that are small to send and endless to compile, given to the real child.
+//! Components that are small to send and endless to compile, or damaged, given to the real child.
 
 use std::io::{Seek, Write};
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ async fn compile(bytes: &[u8], wall: Duration) -> Result<usize, &'static str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_does_not_end_is_ended() {
+async fn hg_8_a_child_that_does_not_end_is_ended() {
     let bomb = entangled(49_000, 400_000);
     assert_eq!(
         compile(&bomb, Duration::from_secs(1)).await,
@@ -81,7 +81,7 @@ async fn a_child_that_does_not_end_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn big_functions_and_deep_nesting_end_one_way_or_the_other() {
+async fn hg_8_big_functions_and_deep_nesting_end_one_way_or_the_other() {
     let big = component(0, &[0x41, 1, 0x1a].repeat(200_000));
     let nested = component(0, &[[0x02, 0x40].repeat(5_000), vec![0x0b; 5_000]].concat());
     let over = component(0, &[0x41, 1, 0x1a].repeat(3_000_000));
@@ -98,9 +98,28 @@ async fn big_functions_and_deep_nesting_end_one_way_or_the_other() {
     assert_eq!(compile(&table, patience).await, Err("CompileFailed"));
 }
 
-/// HG-9 in small: whatever a component was cut or changed to, the child ends in good order.
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_and_changed_components_are_errors_or_components() {
+async fn hg_8_many_of_a_kind_end_one_way_or_the_other() {
+    let patience = Duration::from_secs(300);
+    let module =
+        |items: &str| wat::parse_str(format!("(component (core module {items}))")).unwrap();
+    let segments = "(data (i32.const 0) \"x\")".repeat(33_000);
+    let segments = module(&format!("(memory 1) {segments}"));
+    assert!(compile(&segments, patience).await.is_ok());
+    let functions = module(&"(func)".repeat(100_000));
+    assert_eq!(compile(&functions, patience).await, Err("CompileLimit"));
+    // each type is made of the one before
+    let mut chain = "(component (type $t0 (list u8))".to_owned();
+    for at in 1..60_000 {
+        chain += &format!("(type $t{at} (list $t{}))", at - 1);
+    }
+    let chain = wat::parse_str(chain + ")").unwrap();
+    assert_eq!(compile(&chain, patience).await, Err("CompileLimit"));
+}
+
+/// Whatever a component was cut or changed to, the child ends in good order.
+#[tokio::test(flavor = "multi_thread")]
+async fn hg_9_cut_and_changed_components_are_errors_or_components() {
     let good = crate::node::ONE.clone();
     let patience = Duration::from_secs(300);
     for part in 1..12 {

@@ -19,7 +19,23 @@ world guest {
     import wasi:clocks/monotonic-clock@0.2.12;
     import wasi:random/random@0.2.12;
     import wasi:sockets/instance-network@0.2.12;
+    import wasi:config/store@0.2.0-rc.1;
+    import wasi:config/store@0.2.0-draft;
     export wasi:http/incoming-handler@0.2.12;
+}
+package wasi:config@0.2.0-rc.1 {
+    interface store {
+        variant error { upstream(string), io(string) }
+        get: func(key: string) -> result<option<string>, error>;
+        get-all: func() -> result<list<tuple<string, string>>, error>;
+    }
+}
+package wasi:config@0.2.0-draft {
+    interface store {
+        variant error { upstream(string), io(string) }
+        get: func(key: string) -> result<option<string>, error>;
+        get-all: func() -> result<list<tuple<string, string>>, error>;
+    }
 }";
 
 static WIT: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {

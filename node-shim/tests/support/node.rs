@@ -11,7 +11,7 @@ use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
 use node_shim::node_counters::NodeCounters;
 use node_shim::plane::{DataOptions, DataPlane};
-use node_shim::revision::{Revision, RevisionSpec};
+use node_shim::revision::{Revision, RevisionSpec, Value};
 use node_shim::table::{RoutingTable, Served, Slot};
 use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
 
@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) options: DataOptions,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) config: Vec<(String, String)>,
     pub(crate) routes: Vec<Route>,
 }
 
@@ -56,6 +57,7 @@ impl Default for Setup {
             limits,
             options: DataOptions::default(),
             env: Vec::new(),
+            config: Vec::new(),
             routes,
         }
     }
@@ -87,8 +89,8 @@ impl Setup {
             function: FunctionKey::new("ns", "f"),
             name: RevisionName::new(name).unwrap(),
             limits: self.limits.clone(),
-            env: self.env.clone(),
-            config: Vec::new(),
+            env: values(&self.env),
+            config: values(&self.config),
         };
         let loaded = ENGINE
             .compile_here(wasm)
@@ -114,6 +116,12 @@ impl Setup {
             log,
         }
     }
+}
+
+fn values(list: &[(String, String)]) -> Vec<(String, Value)> {
+    list.iter()
+        .map(|(name, value)| (name.clone(), Value::Plain(value.clone())))
+        .collect()
 }
 
 pub(crate) fn served(revision: &Arc<Revision>, routes: Vec<Route>) -> Served {

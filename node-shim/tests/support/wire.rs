@@ -15,6 +15,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<(String, String)>,
     /// The body ended as its framing promised.
     pub(crate) whole: bool,
 }
@@ -93,14 +94,11 @@ impl Wire {
         if status == 100 {
             return self.read_answer(head_only);
         }
-        let field = |line: &str| {
-            let (name, value) = line.split_once(':').unwrap();
-            (name.to_ascii_lowercase(), value.trim().to_owned())
-        };
         let mut reply = Reply {
             status,
             headers: lines.map(field).collect(),
             body: Vec::new(),
+            trailers: Vec::new(),
             whole: true,
         };
         if !head_only && status != 204 && status != 304 {
@@ -111,7 +109,7 @@ impl Wire {
 
     fn read_body(&mut self, reply: &mut Reply) {
         if reply.header("transfer-encoding") == Some("chunked") {
-            reply.whole = self.read_chunks(&mut reply.body);
+            reply.whole = self.read_chunks(reply);
         } else if let Some(length) = reply.header("content-length").map(|l| l.parse().unwrap()) {
             reply.whole = self.take(length, &mut reply.body);
         } else {
@@ -120,18 +118,22 @@ impl Wire {
         }
     }
 
-    fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
+    fn read_chunks(&mut self, reply: &mut Reply) -> bool {
         loop {
             let Some(size) = self.line() else {
                 return false;
             };
             let size = usize::from_str_radix(&size, 16).unwrap();
             if size == 0 {
-                // trailers are not looked at
-                while self.line().is_some_and(|line| !line.is_empty()) {}
-                return true;
+                while let Some(line) = self.line() {
+                    if line.is_empty() {
+                        return true;
+                    }
+                    reply.trailers.push(field(&line));
+                }
+                return false;
             }
-            if !self.take(size, body) || self.line().is_none() {
+            if !self.take(size, &mut reply.body) || self.line().is_none() {
                 return false;
             }
         }
@@ -198,6 +200,11 @@ impl Wire {
             }
         }
     }
+}
+
+fn field(line: &str) -> (String, String) {
+    let (name, value) = line.split_once(':').unwrap();
+    (name.to_ascii_lowercase(), value.trim().to_owned())
 }
 
 /// One request on its own connection.

@@ -142,7 +142,7 @@ fn fn_12_a_secret_travels_only_as_the_value_that_the_revision_was_made_with() {
         });
         let record = record(&function(Some("app-1"), true), &[&revision], &Known(known)).unwrap();
         match record.definitions[0].env[0].kind.clone().unwrap() {
-            v1::env_var::Kind::Secret(secret) => (secret.reference, secret.value),
+            v1::env_var::Kind::Secret(secret) => (secret.reference.clone(), secret.value.clone()),
             v1::env_var::Kind::Value(value) => panic!("a plain value: {value}"),
         }
     };

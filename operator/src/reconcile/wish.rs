@@ -8,13 +8,13 @@ use crds::conditions::reasons;
 use crds::function::ResolvedStatus;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
+use node_api::world::PROXY_WORLD;
 use operator_core::function::Revision;
 use operator_core::rollout::Blocked;
 
 use super::claims::{self, Claimed};
 use super::memory::Memory;
 use super::{CallError, Reconciler};
-use crate::resolve::PROXY_WORLD;
 use crate::revision::{self, Code, Content, Settled};
 use crate::validate::{self, Accepted, Violation, references, summary, validate};
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use node_api::world;
 use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
 
 use super::{Failure, ResolveError};
@@ -20,39 +21,17 @@ pub struct Inspection {
     pub exports: BTreeSet<String>,
 }
 
-/// The world that every node offers today.
-pub const PROXY_WORLD: &str = "wasi:http/proxy@0.2";
-
-const OFFERED: [(&str, &[&str]); 5] = [
-    ("wasi:http", &["types", "outgoing-handler"]),
-    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
-    ("wasi:random", &["random", "insecure", "insecure-seed"]),
-    ("wasi:io", &["error", "poll", "streams"]),
-    (
-        "wasi:cli",
-        &[
-            "environment",
-            "exit",
-            "stdin",
-            "stdout",
-            "stderr",
-            "terminal-input",
-            "terminal-output",
-            "terminal-stdin",
-            "terminal-stdout",
-            "terminal-stderr",
-        ],
-    ),
-];
-
 // === impl Inspection ===
 
 impl Inspection {
     /// The world it can run in; `None` when it exports no handler that a node can call.
     #[must_use]
     pub fn world(&self) -> Option<&'static str> {
-        let handler = |name: &String| is_interface(name, "wasi:http", "incoming-handler");
-        self.exports.iter().any(handler).then_some(PROXY_WORLD)
+        let handler = |name: &String| world::is_handler(name);
+        self.exports
+            .iter()
+            .any(handler)
+            .then_some(world::PROXY_WORLD)
     }
 
     /// The imports that no node offers.
@@ -61,28 +40,9 @@ impl Inspection {
         self.imports
             .iter()
             .map(String::as_str)
-            .filter(|name| !is_offered(name))
+            .filter(|name| !world::is_offered(name))
             .collect()
     }
-}
-
-fn is_offered(name: &str) -> bool {
-    // Its version is a draft everywhere and names one interface.
-    name.starts_with("wasi:config/store@0.2.0-")
-        || OFFERED.iter().any(|(package, interfaces)| {
-            interfaces
-                .iter()
-                .any(|interface| is_interface(name, package, interface))
-        })
-}
-
-/// Whether `name` is `package/interface@0.2.x`: hosts link any patch version of 0.2.
-fn is_interface(name: &str, package: &str, interface: &str) -> bool {
-    name.strip_prefix(package)
-        .and_then(|rest| rest.strip_prefix('/'))
-        .and_then(|rest| rest.strip_prefix(interface))
-        .and_then(|rest| rest.strip_prefix("@0.2."))
-        .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Reads the imports and exports of a component.
@@ -183,29 +143,5 @@ mod tests {
         let found = inspect(b"\0asm\x0d\0\x01\0").unwrap();
         assert_eq!(found, Inspection::default());
         assert_eq!(found.world(), None);
-    }
-
-    #[test]
-    fn imports_are_judged_by_package_interface_and_track() {
-        for name in [
-            "wasi:http/types@0.2.0",
-            "wasi:io/streams@0.2.12",
-            "wasi:cli/stdout@0.2.3",
-            "wasi:config/store@0.2.0-rc.1",
-        ] {
-            assert!(is_offered(name), "{name}");
-        }
-        for name in [
-            "wasi:sockets/tcp@0.2.0",
-            "wasi:filesystem/types@0.2.0",
-            "wasi:http/types@0.3.0",
-            "wasi:http/types@0.2.",
-            "wasi:http/types",
-            "wasi:http/typesx@0.2.0",
-            "evil:http/types@0.2.0",
-            "run",
-        ] {
-            assert!(!is_offered(name), "{name}");
-        }
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-pub use component::{Inspection, PROXY_WORLD, inspect};
+pub use component::{Inspection, inspect};
 pub use credentials::{Credentials, parse_pull_secret};
 
 /// Largest component, packed or not, in bytes.

@@ -1,0 +1,111 @@
+//! What a node offers to a component. The operator judges by this list what an image wants, nodes link by
+//! it: a component that one side takes the other takes too.
+
+/// The world that every node offers.
+pub const PROXY_WORLD: &str = "wasi:http/proxy@0.2";
+
+/// `wasi:config/store` by the names it is linked under: a pre-release has no compatible versions, so each
+/// draft counts for itself.
+pub const CONFIG_STORES: [&str; 2] = [
+    "wasi:config/store@0.2.0-draft",
+    "wasi:config/store@0.2.0-rc.1",
+];
+
+/// Packages and their interfaces of which every release 0.2.x is offered.
+const OFFERED: [(&str, &[&str]); 5] = [
+    ("wasi:http", &["types", "outgoing-handler"]),
+    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    ("wasi:io", &["error", "poll", "streams"]),
+    (
+        "wasi:cli",
+        &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+];
+
+/// Whether a component may import `name`, e.g. `wasi:io/streams@0.2.6`.
+#[must_use]
+pub fn is_offered(name: &str) -> bool {
+    CONFIG_STORES.contains(&name)
+        || OFFERED.iter().any(|(package, interfaces)| {
+            interfaces
+                .iter()
+                .any(|interface| is_interface(name, package, interface))
+        })
+}
+
+/// Whether an export of this name is what nodes call with a request.
+#[must_use]
+pub fn is_handler(name: &str) -> bool {
+    is_interface(name, "wasi:http", "incoming-handler")
+}
+
+/// Whether `name` is `package/interface@0.2.x`: hosts link any patch version of 0.2.
+fn is_interface(name: &str, package: &str, interface: &str) -> bool {
+    name.strip_prefix(package)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .and_then(|rest| rest.strip_prefix(interface))
+        .and_then(|rest| rest.strip_prefix("@0.2."))
+        .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_are_judged_by_package_interface_and_track() {
+        for name in [
+            "wasi:http/types@0.2.0",
+            "wasi:http/types@0.2.12",
+            "wasi:io/streams@0.2.12",
+            "wasi:cli/stdout@0.2.3",
+            "wasi:config/store@0.2.0-draft",
+            "wasi:config/store@0.2.0-rc.1",
+        ] {
+            assert!(is_offered(name), "{name}");
+        }
+        for name in [
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:filesystem/types@0.2.0",
+            "wasi:http/types@0.3.0",
+            "wasi:http/types@0.2.",
+            "wasi:http/types@0.2.0-rc-2023-11-10",
+            "wasi:http/types",
+            "wasi:http/typesx@0.2.0",
+            // handed to the node, never by it
+            "wasi:http/incoming-handler@0.2.0",
+            "wasi:config/store@0.2.0-rc.9",
+            "wasi:config/store@9.0.0",
+            "evil:http/types@0.2.0",
+            "mine:own/thing@0.2.0",
+            "run",
+        ] {
+            assert!(!is_offered(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_handler_of_this_track_is_called() {
+        assert!(is_handler("wasi:http/incoming-handler@0.2.0"));
+        for name in [
+            "wasi:http/incoming-handler@0.2.",
+            "wasi:http/incoming-handler@0.3.0",
+            "wasi:http/incoming-handler",
+            "wasi:http/types@0.2.0",
+        ] {
+            assert!(!is_handler(name), "{name}");
+        }
+    }
+}

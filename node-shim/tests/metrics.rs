@@ -1,0 +1,123 @@
+//! The metrics page of the data path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_shim::counters::{Counters, Finished};
+use node_shim::metrics::{Identity, Metrics};
+use node_shim::table::{Served, Slot};
+use node_shim_core::outcome::{Code, Outcome, Population, Start};
+use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Share};
+
+use crate::guests;
+use crate::support::node::{Node, Setup};
+
+const FINE: Finished = Finished {
+    population: Population::Live,
+    outcome: Outcome::Ok,
+    reason: None,
+    code: Code::C2xx,
+    start: Start::Warm,
+    head: None,
+    duration: Duration::from_millis(2),
+};
+
+#[test]
+fn series_of_a_loaded_revision_exist_at_zero() {
+    let node = Node::serve(&guests::ANSWER);
+    let mut page = String::new();
+    let identity = Identity {
+        node_name: "n1".into(),
+        started_ms: 1_234,
+    };
+    Metrics::new(identity).write(&mut page, &node.plane);
+    let labels = "function_namespace=\"ns\",function=\"f\",revision=\"r1\"";
+    for line in [
+        format!(
+            "selvage_requests_total{{{labels},outcome=\"trap\",code=\"5xx\",start=\"warm\",population=\"live\"}} 0"
+        ),
+        format!("selvage_saturated_total{{{labels},population=\"live\"}} 0"),
+        format!(
+            "selvage_response_head_seconds_bucket{{{labels},population=\"live\",le=\"0.0015\"}} 0"
+        ),
+        format!("selvage_response_head_seconds_count{{{labels},population=\"live\"}} 0"),
+        "process_start_time_seconds 1.234".to_owned(),
+        "selvage_node_info{node_name=\"n1\"} 1".to_owned(),
+        "selvage_gate_rejections_total{reason=\"method\"} 0".to_owned(),
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line}\nin\n{page}");
+    }
+}
+
+/// The page has a budget: what a function beyond it counts is in a sum, and stays there.
+#[test]
+fn functions_beyond_the_budget_are_summed_and_a_rollout_has_everything() {
+    let node = Setup::default().start_empty(Counters::new());
+    let counters: Vec<_> = (0..300)
+        .map(|at| {
+            let function = FunctionKey::new("ns", format!("f{at:03}"));
+            let revision = RevisionName::new("r1").unwrap();
+            let counters = node.plane.counters().revision(&function, &revision);
+            counters.record(&FINE);
+            counters
+        })
+        .collect();
+    let rolling = FunctionEntry {
+        key: FunctionKey::new("ns", "f299"),
+        created: 0,
+        routes: Vec::new(),
+        suspended: false,
+        share: Share {
+            in_rollout: true,
+            ..Share::default()
+        },
+    };
+    node.publish(vec![Served {
+        entry: Arc::new(rolling),
+        stable: Slot::Absent,
+        candidate: Slot::Absent,
+    }]);
+    let metrics = Metrics::new(Identity {
+        node_name: "n1".into(),
+        started_ms: 1,
+    });
+    let mut page = String::new();
+    metrics.write(&mut page, &node.plane);
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series <= 20_000, "{series}");
+    let of = |page: &str, metric: &str, function: &str| {
+        let start = format!("{metric}{{");
+        let name = format!("function=\"{function}\"");
+        let lines = page
+            .lines()
+            .filter(|line| line.starts_with(&start) && line.contains(&name));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let own = (0..300)
+        .filter(|at| !of(&page, "selvage_requests_total", &format!("f{at:03}")).is_empty())
+        .count();
+    let sum = |page: &str| {
+        of(page, "selvage_requests_total", "_other")
+            .iter()
+            .sum::<f64>()
+    };
+    assert_eq!(sum(&page) as usize, 300 - own);
+    let head = "selvage_response_head_seconds_count";
+    let duration = "selvage_request_duration_seconds_count";
+    assert_eq!(of(&page, head, "_other"), [(300 - own) as f64]);
+    assert_eq!(of(&page, duration, "_other"), [0.0; 0]);
+    // one in a rollout, one that has a place, one that has none
+    assert_eq!(of(&page, duration, "f299"), [1.0]);
+    assert_eq!(
+        (of(&page, head, "f000"), of(&page, duration, "f000")),
+        (vec![1.0], vec![])
+    );
+    assert_eq!(of(&page, head, "f298"), [0.0; 0]);
+    let last = &counters[298];
+    last.record(&FINE);
+    let mut page = String::new();
+    metrics.write(&mut page, &node.plane);
+    assert_eq!(sum(&page) as usize, 300 - own + 1);
+}
