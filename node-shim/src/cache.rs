@@ -124,6 +124,12 @@ impl NativeCache {
         Draft::in_memory(&self.health)
     }
 
+    /// Whether there is native code under this name; whether it is good shows when it is loaded.
+    #[must_use]
+    pub fn has(&self, hex: &str) -> bool {
+        self.folder.join(self.name(hex)).is_file()
+    }
+
     /// Names and authenticates what the compile child wrote.
     ///
     /// # Errors

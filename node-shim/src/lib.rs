@@ -24,6 +24,7 @@ pub mod engine;
 mod exchange;
 pub mod guest_log;
 pub mod load;
+mod memory;
 pub mod metrics;
 pub mod node_api;
 pub mod node_counters;

@@ -1,6 +1,7 @@
 //! The data path: one thread with one runtime that accepts, routes and runs. Two threads of one
 //! process are slower than one, because every change of a guest's mappings stops the other.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use node_shim_core::cidr::Cidr;
+use node_shim_core::pressure::Pressure;
+use node_shim_core::table::FunctionKey;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +80,15 @@ pub(crate) enum Phase {
     Over,
 }
 
+/// What is given up for want of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shed {
+    /// How short memory is.
+    pub pressure: Pressure,
+    /// Functions with recent traffic; looked at when others are refused.
+    pub recent: BTreeSet<FunctionKey>,
+}
+
 /// What every connection and every request shares.
 pub(crate) struct Plane {
     pub(crate) engine: Engine,
@@ -93,6 +105,9 @@ pub(crate) struct Plane {
     version: watch::Sender<u64>,
     phase: watch::Sender<Phase>,
     ready: AtomicBool,
+    /// Whether `shed` says anything: all that a request looks at in good times.
+    pressed: AtomicBool,
+    shed: ArcSwap<Shed>,
 }
 
 impl Plane {
@@ -111,6 +126,20 @@ impl Plane {
 
     pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Whether memory is left for a request of this function.
+    pub(crate) fn may_run(&self, function: &FunctionKey) -> bool {
+        if !self.pressed.load(Ordering::Relaxed) {
+            return true;
+        }
+        let shed = self.shed.load();
+        shed.pressure.may_run(shed.recent.contains(function))
+    }
+
+    /// Whether memory is left for candidates.
+    pub(crate) fn may_try(&self) -> bool {
+        !self.pressed.load(Ordering::Relaxed) || self.shed.load().pressure.may_try()
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -161,6 +190,8 @@ impl DataPlane {
             version: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Serving),
             ready: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
+            shed: ArcSwap::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -204,6 +235,13 @@ impl DataPlane {
     /// What load balancers are told on the data port.
     pub fn set_ready(&self, ready: bool) {
         self.plane.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// What to refuse from now on for want of memory.
+    pub fn shed(&self, shed: Shed) {
+        let pressed = shed.pressure != Pressure::None;
+        self.plane.shed.store(Arc::new(shed));
+        self.plane.pressed.store(pressed, Ordering::Relaxed);
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -15,6 +15,7 @@ mod http_in;
 mod http_out;
 mod lifecycle;
 mod limits;
+mod memory;
 mod metrics;
 mod program;
 mod support;

@@ -11,6 +11,7 @@ pub mod host;
 pub mod outcome;
 pub mod path;
 pub mod pick;
+pub mod pressure;
 pub mod route;
 pub mod series;
 pub mod table;

@@ -74,6 +74,9 @@ pub(super) async fn admit(
     }
     let (revision, start) = choose(plane, &table, served, began).await?;
     let mut observer = Observer::new(revision.counters.clone(), start, began);
+    if !plane.may_run(&served.entry.key) {
+        return Err(Refused::Failed(Reason::MemoryPressure, Some(observer)));
+    }
     let limits = &revision.spec.limits;
     if content_length(&parts.headers).is_some_and(|length| length > limits.request_body) {
         observer.fail(Reason::BodyTooLarge);
@@ -132,7 +135,7 @@ fn arm<'a>(plane: &Plane, served: &'a Served, bucket: u32) -> &'a Slot {
     let pick = pick(
         &served.entry.share,
         bucket,
-        served.candidate.ready().is_some(),
+        served.candidate.ready().is_some() && plane.may_try(),
     );
     if pick.fallback {
         plane.node.fell_back();

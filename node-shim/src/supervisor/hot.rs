@@ -50,6 +50,16 @@ impl Hot {
         self.seen.contains_key(key)
     }
 
+    /// Those with traffic within this time.
+    pub(crate) fn within(&self, time: Duration, now: u64) -> BTreeSet<FunctionKey> {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let recent = self
+            .seen
+            .iter()
+            .filter(|(_, at)| now.saturating_sub(**at) <= time);
+        recent.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Of the functions given, those to wait for: all when nothing is known.
     pub(crate) fn awaited<'a>(
         &self,

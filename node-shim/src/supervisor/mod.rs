@@ -24,7 +24,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,8 +48,8 @@ use crate::load::{Pipeline, Refused};
 use crate::metrics::{Identity, Metrics};
 use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
 use crate::node_counters::NodeCounters;
-use crate::plane::{DataOptions, DataPlane};
-use crate::pull::{Puller, Wanted};
+use crate::plane::{DataOptions, DataPlane, Shed};
+use crate::pull::{Puller, Wanted, sha256_hex};
 use crate::table::RoutingTable;
 
 use hot::Hot;
@@ -178,6 +178,7 @@ impl Supervisor {
             counters: Arc::clone(&counters),
             outlook,
             status,
+            memory: Box::new(|| crate::memory::pressure(Path::new("/"))),
             dice: dice(),
         };
         let now = Now {
@@ -262,7 +263,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     })
 }
 
-fn open_disk(path: &std::path::Path) -> Disk {
+fn open_disk(path: &Path) -> Disk {
     let dir = StateDir::new(path);
     let health = Arc::new(Health::default());
     let usage = Arc::new(Usage::default());
@@ -334,6 +335,10 @@ impl Loader for Pipeline {
         let pipeline = self.clone();
         async move { pipeline.run(&wanted).await }.boxed()
     }
+
+    fn is_compiled(&self, digest: &str) -> bool {
+        sha256_hex(digest).is_some_and(|hex| self.cache.has(hex))
+    }
 }
 
 impl Serve for DataPlane {
@@ -343,5 +348,9 @@ impl Serve for DataPlane {
 
     fn set_ready(&self, ready: bool) {
         Self::set_ready(self, ready);
+    }
+
+    fn shed(&self, shed: Shed) {
+        Self::shed(self, shed);
     }
 }

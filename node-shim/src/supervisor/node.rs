@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use node_api::v1::{SnapshotPhase, Welcome};
 use node_shim_core::desired::{Failure, Load, Loads, Role, Supervision, Want, order};
+use node_shim_core::pressure::Pressure;
 use node_shim_core::table::{FunctionKey, RevisionName, Share};
 
 use super::hot::Hot;
@@ -65,12 +66,16 @@ pub(crate) struct Node {
     pub(crate) problems: BTreeMap<RevisionKey, Problem>,
     pub(crate) hot: Hot,
     pub(crate) connected: bool,
+    /// How short memory is.
+    pub(crate) pressure: Pressure,
     pub(crate) last_contact: u64,
     pub(super) supervision: Supervision,
     pub(super) loaded: BTreeMap<String, Loaded>,
     pub(super) live: BTreeMap<RevisionKey, Live>,
     pub(super) leaving: BTreeMap<RevisionKey, Instant>,
     ordered: Vec<String>,
+    /// Digests that only candidates refer to.
+    trials: BTreeSet<String>,
     pub(super) counters: Arc<Counters>,
     pub(super) table: Arc<RoutingTable>,
     started: Instant,
@@ -113,12 +118,14 @@ impl Node {
             problems: BTreeMap::new(),
             hot,
             connected: false,
+            pressure: Pressure::None,
             last_contact: header.contact,
             supervision: Supervision::new(ttl, before, now.at),
             loaded: BTreeMap::new(),
             live: BTreeMap::new(),
             leaving: BTreeMap::new(),
             ordered: Vec::new(),
+            trials: BTreeSet::new(),
             counters,
             table: Arc::default(),
             started: now.at,
@@ -260,13 +267,26 @@ impl Node {
         self.dirty.disk |= self.records.applied();
     }
 
-    /// Draws the conclusions of the steps before.
-    pub(crate) fn settle(&mut self, now: Now) -> Actions {
+    /// Draws the conclusions of the steps before. `compiled` is asked while memory is short.
+    pub(crate) fn settle(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
         let mut actions = Actions::default();
         if std::mem::take(&mut self.dirty.wants) {
             self.want();
         }
-        for digest in self.loads.start(&self.ordered, SLOTS, now.at) {
+        let affordable: Vec<String> = match self.pressure {
+            Pressure::None => Vec::new(),
+            pressure => {
+                let fits = |digest: &&String| {
+                    pressure.may_load(compiled(digest), self.trials.contains(*digest))
+                };
+                self.ordered.iter().filter(fits).cloned().collect()
+            }
+        };
+        let ordered = match self.pressure {
+            Pressure::None => &self.ordered,
+            _ => &affordable,
+        };
+        for digest in self.loads.start(ordered, SLOTS, now.at) {
             if let Some(wanted) = self.wanted(&digest) {
                 actions.load.push(wanted);
             }
@@ -293,6 +313,14 @@ impl Node {
                 });
             }
         }
+        let trial = |want: &&Want| want.role == Role::Candidate;
+        let kept = wants.iter().filter(|want| !trial(want));
+        let kept: BTreeSet<&String> = kept.map(|want| &want.digest).collect();
+        let trials = wants.iter().filter(trial).map(|want| &want.digest);
+        self.trials = trials
+            .filter(|digest| !kept.contains(digest))
+            .cloned()
+            .collect();
         self.ordered = order(wants);
         for gone in self.loads.want(&digests) {
             self.loaded.remove(&gone);

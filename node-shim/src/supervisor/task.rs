@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
+use node_shim_core::outcome::Outcome;
+use node_shim_core::pressure::Pressure;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,6 +20,7 @@ use crate::counters::Counters;
 use crate::disk::{Health, Kept};
 use crate::engine::Loaded;
 use crate::node_api::{Event, Outlook, unix_ms};
+use crate::plane::Shed;
 use crate::pull::Wanted;
 use crate::table::RoutingTable;
 
@@ -26,12 +29,16 @@ const TICK: Duration = Duration::from_secs(1);
 const BURST: usize = 64;
 /// Ticks between two looks at who had traffic.
 const TRAFFIC_TICKS: u32 = 30;
+/// A function that had traffic within this time is served while memory is short.
+const RECENT: Duration = Duration::from_secs(600);
 const WRITE_GAP: Duration = Duration::from_secs(1);
 
 /// Brings components to where they can run.
 pub(crate) trait Loader: Send + Sync {
     /// One attempt.
     fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>>;
+    /// Whether nothing has to be compiled for it.
+    fn is_compiled(&self, digest: &str) -> bool;
 }
 
 /// Takes tables.
@@ -40,6 +47,8 @@ pub(crate) trait Serve: Send + Sync {
     fn publish(&self, table: Arc<RoutingTable>);
     /// What load balancers are told on the data port.
     fn set_ready(&self, ready: bool);
+    /// What is refused for want of memory.
+    fn shed(&self, shed: Shed);
 }
 
 /// What the task is connected to.
@@ -52,6 +61,8 @@ pub(crate) struct Wiring {
     pub(crate) counters: Arc<Counters>,
     pub(crate) outlook: watch::Sender<Arc<Outlook>>,
     pub(crate) status: Arc<Status>,
+    /// How short memory is now.
+    pub(crate) memory: Box<dyn Fn() -> Pressure + Send + Sync>,
     /// Numbers in [0, 1).
     pub(crate) dice: Box<dyn FnMut() -> f64 + Send + Sync>,
 }
@@ -87,6 +98,7 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
     };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    task.look_at_memory();
     task.settle();
     loop {
         tokio::select! {
@@ -117,6 +129,7 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
 impl Task {
     fn tick(&mut self) {
         self.node.tick(now());
+        self.look_at_memory();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TRAFFIC_TICKS) {
             self.node
@@ -124,9 +137,22 @@ impl Task {
         }
     }
 
+    fn look_at_memory(&mut self) {
+        let pressure = (self.wiring.memory)();
+        let before = std::mem::replace(&mut self.node.pressure, pressure);
+        if pressure != before {
+            tracing::warn!(?pressure, ?before, "memory of the node");
+        }
+        if pressure != before || pressure != Pressure::None {
+            let recent = self.node.hot.within(RECENT, now().wall);
+            self.wiring.serve.shed(Shed { pressure, recent });
+        }
+    }
+
     fn settle(&mut self) {
         let at = now();
-        let actions = self.node.settle(at);
+        let loader = Arc::clone(&self.wiring.loader);
+        let actions = self.node.settle(at, |digest| loader.is_compiled(digest));
         if let Some(table) = actions.publish {
             self.wiring.serve.publish(table);
         }
@@ -196,6 +222,8 @@ fn totals(counters: &Counters) -> BTreeMap<FunctionKey, u64> {
             .populations
             .iter()
             .flat_map(|population| &population.requests)
+            // who is only ever refused uses nothing
+            .filter(|one| one.outcome != Outcome::Overloaded)
             .map(|one| one.count)
             .sum();
         *totals.entry(snapshot.function).or_insert(0) += requests;

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_api::v1::{Batch, FunctionRecord, SnapshotPhase, Welcome};
 use node_shim_core::desired::Failure;
+use node_shim_core::pressure::Pressure;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::hot::Hot;
@@ -37,6 +38,10 @@ impl Loader for Unreachable {
             .push(tokio::time::Instant::now());
         async { Err(failure("PullFailed", false, "away".into())) }.boxed()
     }
+
+    fn is_compiled(&self, digest: &str) -> bool {
+        digest == super::project::tests::digest('a')
+    }
 }
 
 struct Seen(watch::Sender<Arc<RoutingTable>>);
@@ -47,6 +52,8 @@ impl Serve for Seen {
     }
 
     fn set_ready(&self, _: bool) {}
+
+    fn shed(&self, _: crate::plane::Shed) {}
 }
 
 struct Rig {
@@ -59,6 +66,10 @@ struct Rig {
 
 impl Rig {
     fn start(kept: Option<Kept>) -> Self {
+        Self::start_under(kept, Pressure::None)
+    }
+
+    fn start_under(kept: Option<Kept>, pressure: Pressure) -> Self {
         let (events, api) = mpsc::channel(16);
         let (found_sender, found) = mpsc::channel(1);
         let (stop_sender, stop) = oneshot::channel();
@@ -73,6 +84,7 @@ impl Rig {
             counters: Arc::clone(&counters),
             outlook: watch::channel(Arc::new(Outlook::default())).0,
             status: Arc::new(Status::default()),
+            memory: Box::new(move || pressure),
             dice: Box::new(|| 1.0),
         };
         let now = Now {
@@ -198,4 +210,13 @@ async fn attempts_grow_apart_up_to_five_minutes() {
         assert!(gaps.iter().all(|gap| *gap <= 301), "{gaps:?}");
         assert!((12..25).contains(&times.len()), "{gaps:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fn_7_nothing_is_compiled_while_memory_is_short() {
+    let rig = Rig::start_under(Some(on_disk(Duration::ZERO)), Pressure::High);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = rig.loader.0.lock().unwrap().clone();
+    let digests: Vec<&String> = asked.keys().collect();
+    assert_eq!(digests, [&super::project::tests::digest('a')]);
 }

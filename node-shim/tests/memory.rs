@@ -1,0 +1,70 @@
+//! What is refused while memory is short, and what goes last.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use node_shim::counters::Counters;
+use node_shim::plane::Shed;
+use node_shim::table::Slot;
+use node_shim_core::pressure::Pressure;
+use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Share};
+
+use crate::guests;
+use crate::support::node::{Node, Setup, served};
+use crate::support::wire::get;
+
+fn press(node: &Node, pressure: Pressure, recent: bool) {
+    let function = FunctionKey::new("ns", "f");
+    let recent = recent
+        .then_some(function)
+        .into_iter()
+        .collect::<BTreeSet<_>>();
+    node.plane.shed(Shed { pressure, recent });
+}
+
+#[test]
+fn fn_7_functions_without_recent_traffic_are_refused_first() {
+    let node = Node::serve(&guests::ANSWER);
+    press(&node, Pressure::High, false);
+    assert_eq!(get(node.address(), "/").status, 200);
+    press(&node, Pressure::Severe, false);
+    let refused = get(node.address(), "/");
+    assert_eq!(refused.told(), (503, "overloaded"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    press(&node, Pressure::Critical, true);
+    assert_eq!(get(node.address(), "/").status, 200);
+    press(&node, Pressure::None, false);
+    assert_eq!(get(node.address(), "/").status, 200);
+    assert_eq!(node.outcomes(4), ["ok 2xx 3", "overloaded 5xx 1"]);
+    assert_eq!(node.failures(), ["memory_pressure 1"]);
+    node.is_quiet();
+}
+
+#[test]
+fn fn_7_stable_answers_for_its_candidate_when_memory_is_nearly_gone() {
+    let setup = Setup::default();
+    let counters = Counters::new();
+    let stable = setup.revision("r1", &guests::ANSWER, &counters);
+    let candidate = setup.revision("r2", &guests::NO_CONTENT, &counters);
+    let node = setup.start_empty(counters);
+    let mut one = served(&stable, setup.routes.clone());
+    one.entry = Arc::new(FunctionEntry {
+        share: Share {
+            candidate: RevisionName::new("r2"),
+            weight: 10_000,
+            ..one.entry.share.clone()
+        },
+        ..(*one.entry).clone()
+    });
+    one.candidate = Slot::Ready(candidate);
+    node.publish(vec![one]);
+    for (pressure, status) in [
+        (Pressure::Severe, 204),
+        (Pressure::Critical, 200),
+        (Pressure::High, 204),
+    ] {
+        press(&node, pressure, true);
+        assert_eq!(get(node.address(), "/").status, status, "{pressure:?}");
+    }
+    assert_eq!(node.plane.node_counters().fallbacks(), 1);
+}
