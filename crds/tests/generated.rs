@@ -81,9 +81,13 @@ fn complaints(complain: impl Fn(&str, &Value) -> Option<&'static str>) -> Vec<St
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap().to_owned();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         for part in ["spec", "status"] {
+            // kinds that nobody reports on have no status
+            let Some(properties) = schema["properties"].get(part) else {
+                continue;
+            };
             walk(
                 &format!("{kind}.{part}"),
-                &schema["properties"][part],
+                properties,
                 &mut |path, schema| {
                     if let Some(complaint) = complain(path, schema) {
                         found.push(format!("{path}: {complaint}"));

@@ -153,7 +153,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     (
         "rollout.notify",
-        "rollout: { notify: [{ webhook: { secretRef: { name: s } } }] }",
+        "rollout: { notify: [{ events: [RolledBack], webhook: { secretRef: { name: s } } }] }",
         "rollout.notify",
     ),
     (
@@ -168,7 +168,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     (
         "rollout.waves",
-        "rollout: { waves: [{ name: pilot }] }",
+        "rollout: { waves: [{ name: pilot, nodeSelector: { zone: a } }] }",
         "rollout.waves",
     ),
     // Used, but not every value is.

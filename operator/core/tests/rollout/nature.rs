@@ -149,6 +149,7 @@ impl World {
             stable_unhealthy: None,
             candidate_requests: requests,
             figures: Figures {
+                dominant: None,
                 looks: number,
                 looked_at: Some(self.now),
                 source: "Prometheus".into(),

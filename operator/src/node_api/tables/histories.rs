@@ -61,7 +61,7 @@ fn placement(bits: u8) -> Placement {
 
 #[derive(Clone)]
 enum Event {
-    Upsert(v1::FunctionRecord, Placement),
+    Upsert(Box<v1::FunctionRecord>, Placement),
     Remove(FunctionKey, u64),
 }
 
@@ -220,7 +220,7 @@ impl World {
     fn put(&mut self, name: &str, record: v1::FunctionRecord, placement: Placement) {
         self.note_placement(name, &placement);
         self.events
-            .push(Event::Upsert(record.clone(), placement.clone()));
+            .push(Event::Upsert(Box::new(record.clone()), placement.clone()));
         self.truth.insert(name.to_owned(), (record, placement));
     }
 
@@ -279,7 +279,7 @@ impl World {
         for event in self.events.iter().skip(replica.taken).take(count) {
             match event.clone() {
                 Event::Upsert(record, placement) => {
-                    replica.tables.upsert(record, placement).unwrap();
+                    replica.tables.upsert(*record, placement).unwrap();
                 }
                 Event::Remove(key, version) => replica.tables.remove(&key, version),
             }
