@@ -69,9 +69,9 @@ cluster-down: ## End it
 	cargo run --quiet -p e2e --bin cluster -- down
 
 .PHONY: bench
-bench: programs ## Monte-Carlo of the sequential test, and serve against a bare hyper server
+bench: dist ## Monte-Carlo of the sequential test, and serve against a bare hyper server
 	cargo run --release --locked -p bench -- monte-carlo
-	cargo run --release --locked -p bench -- serve --node-shim $(DIST)/node-shim
+	cargo run --release --locked -p bench -- serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm
 
 .PHONY: replay
 replay: ## Recompute the published samples of the sequential test

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "target/dist/node-shim")]
     node_shim: PathBuf,
     /// Components to serve, one row each
-    #[arg(long = "guest", default_value = "target/dist/examples/hello-v1.wasm")]
+    #[arg(long = "guest", default_value = "target/dist/examples/hello-bare.wasm")]
     guests: Vec<PathBuf>,
     /// Rounds per server
     #[arg(long, default_value_t = 3)]
