@@ -292,8 +292,15 @@ impl Tally {
         for (slot, (new, old)) in latency.0.iter_mut().zip(pairs) {
             *slot = new.checked_sub(old)?;
         }
+        let requests = self.requests.checked_sub(older.requests)?;
+        // a node shows some histograms only from the beginning of a rollout on: what one held when it appeared is
+        // no growth
+        let appeared = older.requests > 0 && older.latency == Histogram::default();
+        if appeared && latency.0.iter().sum::<u64>() > requests {
+            latency = Histogram::default();
+        }
         Some(Self {
-            requests: self.requests.checked_sub(older.requests)?,
+            requests,
             errors: self.errors.checked_sub(older.errors)?,
             client_errors: self.client_errors.checked_sub(older.client_errors)?,
             latency,
@@ -314,6 +321,26 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_that_appears_late_is_no_growth() {
+        let tally = |requests, requests_in_bucket| {
+            let mut tally = Tally {
+                requests,
+                ..Tally::default()
+            };
+            tally.latency.0[3] = requests_in_bucket;
+            tally
+        };
+        let growth = |old: Tally, new: Tally| {
+            let since = new.since(&old).unwrap();
+            (since.requests, since.latency.0[3])
+        };
+        assert_eq!(growth(tally(1_000, 0), tally(1_010, 1_010)), (10, 0));
+        assert_eq!(growth(tally(1_010, 1_010), tally(1_030, 1_030)), (20, 20));
+        // of a process that had counted nothing, everything is growth
+        assert_eq!(growth(tally(0, 0), tally(7, 7)), (7, 7));
+    }
 
     #[test]
     fn what_counts_against_a_revision() {
