@@ -57,17 +57,22 @@ fn serve_drains_what_runs_before_it_ends() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-#[test]
-fn serve_says_in_a_sentence_what_it_cannot_serve() {
+/// What `serve` says of a file that it cannot serve.
+fn refusal(bytes: &[u8]) -> String {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(b"(component)").unwrap();
+    file.write_all(bytes).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
         .args(["serve", "--addr", "127.0.0.1:0"])
         .arg(file.path())
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let told = String::from_utf8_lossy(&output.stderr);
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn serve_says_in_a_sentence_what_it_cannot_serve() {
+    let told = refusal(b"(component)");
     assert!(
         told.contains("is not a WebAssembly component in binary form"),
         "{told}"
@@ -85,15 +90,7 @@ fn serve_tells_what_the_compiler_said_in_one_line() {
             "lacks the export wasi:http/incoming-handler@0.2",
         ),
     ] {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&bytes).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
-            .args(["serve", "--addr", "127.0.0.1:0"])
-            .arg(file.path())
-            .output()
-            .unwrap();
-        assert!(!output.status.success());
-        let told = String::from_utf8_lossy(&output.stderr);
+        let told = refusal(&bytes);
         assert!(
             told.contains("cannot serve") && told.trim_end().ends_with(reason),
             "{told}"
