@@ -8,13 +8,13 @@ use anyhow::{Result, ensure};
 use e2e::selvage::condition;
 use serde_json::Value;
 
-scenarios![
+scenarios![together: [
     two_namespaces_that_want_one_host_have_one_owner,
     inside_a_namespace_the_older_route_wins
-];
+]];
 
 /// HK-1: the loser says so, and not one request reaches it.
-async fn two_namespaces_that_want_one_host_have_one_owner(world: &mut World) -> Result<()> {
+async fn two_namespaces_that_want_one_host_have_one_owner(world: &World) -> Result<()> {
     let (a, b) = (
         world.namespace("t-claim-a").await?,
         world.namespace("t-claim-b").await?,
@@ -47,7 +47,7 @@ async fn two_namespaces_that_want_one_host_have_one_owner(world: &mut World) -> 
     Ok(())
 }
 
-async fn inside_a_namespace_the_older_route_wins(world: &mut World) -> Result<()> {
+async fn inside_a_namespace_the_older_route_wins(world: &World) -> Result<()> {
     // ages are whole seconds; of two in one second the first by name counts as the older
     let ns = world.namespace("t-route").await?;
     world

@@ -2,7 +2,7 @@
 
 use crate::{
     scenarios,
-    world::{LATER, SOON, World},
+    world::{LATER, SOON, World, brisk},
 };
 use anyhow::{Context, Result, ensure};
 use e2e::selvage::{NAMESPACE, condition};
@@ -14,12 +14,12 @@ use kube::{Api, api::ListParams};
 use serde_json::Value;
 use std::time::Duration;
 
-scenarios![
+scenarios![alone: [
     the_leader_is_killed_in_each_state,
     the_api_server_is_away_for_30_seconds,
     a_shim_starts_again_with_registry_and_operator_away,
     a_dead_node_does_not_stop_a_rollout,
-];
+]];
 
 const RATE: u32 = 300;
 
@@ -82,11 +82,11 @@ async fn told(world: &World, ns: &str, reason: &str) -> Result<usize> {
 async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-leader").await?;
     world
-        .serve(&ns, "hello", world.spec("v1", "leader.example"))
+        .serve(&ns, "hello", brisk(world.spec("v1", "leader.example")))
         .await?;
     let load = world.load("leader.example", RATE)?;
     world
-        .apply(&ns, "hello", world.spec("v2", "leader.example"))
+        .apply(&ns, "hello", brisk(world.spec("v2", "leader.example")))
         .await?;
     for state in ["Stepping", "Baking"] {
         let limit = LATER;
@@ -278,12 +278,12 @@ fn scale_operator(world: &World, replicas: u8) -> Result<()> {
 async fn a_dead_node_does_not_stop_a_rollout(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-node").await?;
     world
-        .serve(&ns, "hello", world.spec("v1", "node.example"))
+        .serve(&ns, "hello", brisk(world.spec("v1", "node.example")))
         .await?;
     let last = world.cluster.nodes().len() - 1;
     let load = world.load_on("node.example", RATE, last)?;
     world
-        .apply(&ns, "hello", world.spec("v2", "node.example"))
+        .apply(&ns, "hello", brisk(world.spec("v2", "node.example")))
         .await?;
     world
         .function(&ns, "hello", SOON, |f| {

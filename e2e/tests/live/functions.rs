@@ -11,7 +11,7 @@ use e2e::{
 };
 use serde_json::json;
 
-scenarios![
+scenarios![together: [
     an_applied_function_answers_on_every_node,
     a_moved_tag_changes_nothing,
     what_is_not_a_component_is_refused,
@@ -19,9 +19,9 @@ scenarios![
     an_image_that_is_not_there_is_named,
     a_suspended_function_answers_503_and_returns,
     a_deleted_function_answers_404,
-];
+]];
 
-async fn an_applied_function_answers_on_every_node(world: &mut World) -> Result<()> {
+async fn an_applied_function_answers_on_every_node(world: &World) -> Result<()> {
     let ns = world.namespace("t-serve").await?;
     let served = world
         .serve(&ns, "hello", world.spec("v1", "serve.example"))
@@ -53,7 +53,7 @@ async fn an_applied_function_answers_on_every_node(world: &mut World) -> Result<
     Ok(())
 }
 
-async fn a_moved_tag_changes_nothing(world: &mut World) -> Result<()> {
+async fn a_moved_tag_changes_nothing(world: &World) -> Result<()> {
     let ns = world.namespace("t-tag").await?;
     let image = world.images["v1"].replace("hello:v1", "moving:latest");
     let dist = selvage::dist();
@@ -81,7 +81,7 @@ async fn a_moved_tag_changes_nothing(world: &mut World) -> Result<()> {
 }
 
 /// HG-10, HS-3: bytes that are no component end in a condition and nowhere else.
-async fn what_is_not_a_component_is_refused(world: &mut World) -> Result<()> {
+async fn what_is_not_a_component_is_refused(world: &World) -> Result<()> {
     let ns = world.namespace("t-bytes").await?;
     let inputs: [(&str, &[u8]); 4] = [
         ("elf", b"\x7fELF\x02\x01\x01 and so on"),
@@ -109,7 +109,7 @@ async fn what_is_not_a_component_is_refused(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn a_later_feature_is_refused_by_name(world: &mut World) -> Result<()> {
+async fn a_later_feature_is_refused_by_name(world: &World) -> Result<()> {
     let ns = world.namespace("t-later").await?;
     let mut spec = world.spec("v1", "later.example");
     spec["egress"] = json!({ "allow": ["https://api.example"] });
@@ -127,7 +127,7 @@ async fn a_later_feature_is_refused_by_name(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn an_image_that_is_not_there_is_named(world: &mut World) -> Result<()> {
+async fn an_image_that_is_not_there_is_named(world: &World) -> Result<()> {
     let ns = world.namespace("t-absent").await?;
     let mut spec = world.spec("v1", "absent.example");
     let image = world.images["v1"].replace("hello:v1", "absent:1");
@@ -149,7 +149,7 @@ async fn an_image_that_is_not_there_is_named(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn a_suspended_function_answers_503_and_returns(world: &mut World) -> Result<()> {
+async fn a_suspended_function_answers_503_and_returns(world: &World) -> Result<()> {
     let ns = world.namespace("t-suspend").await?;
     let mut spec = world.spec("v1", "suspend.example");
     world.serve(&ns, "hello", spec.clone()).await?;
@@ -171,7 +171,7 @@ async fn a_suspended_function_answers_503_and_returns(world: &mut World) -> Resu
         .await
 }
 
-async fn a_deleted_function_answers_404(world: &mut World) -> Result<()> {
+async fn a_deleted_function_answers_404(world: &World) -> Result<()> {
     let ns = world.namespace("t-delete").await?;
     world
         .serve(&ns, "hello", world.spec("v1", "delete.example"))

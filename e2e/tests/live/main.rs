@@ -1,7 +1,8 @@
 //! Scenarios on one cluster of real nodes with a real registry and a real Prometheus. Each has its own
-//! namespace and hosts; those that break something mend it before the next one starts.
+//! namespace and hosts. Those that only use the cluster run side by side; those that break a part of it run
+//! alone and mend it before the next one starts.
 //!
-//! `cargo test -p e2e --test live -- errors` runs the scenarios whose name contains `errors`; `--list` names them.
+//! `cargo test --test live -- errors` runs the scenarios whose name contains `errors`; `--list` names them.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,10 +18,12 @@ mod rollouts;
 mod world;
 
 use anyhow::Result;
-use std::{future::Future, pin::Pin, process::ExitCode, time::Instant};
+use futures::{StreamExt, future::LocalBoxFuture};
+use std::{process::ExitCode, time::Instant};
 use world::World;
 
-type Run = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+/// Side by side at most: two processors also carry the cluster and the requests of each.
+const TOGETHER: usize = 5;
 
 /// A named story that ends in `Ok` only if everything in it was observed.
 pub(crate) struct Scenario {
@@ -28,12 +31,19 @@ pub(crate) struct Scenario {
     run: Run,
 }
 
+enum Run {
+    Together(for<'a> fn(&'a World) -> LocalBoxFuture<'a, Result<()>>),
+    Alone(for<'a> fn(&'a mut World) -> LocalBoxFuture<'a, Result<()>>),
+}
+
 /// Lists async functions of a module as scenarios.
 #[macro_export]
 macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
+    (@one together $name:ident) => { $crate::Run::Together(|world| Box::pin($name(world))) };
+    (@one alone $name:ident) => { $crate::Run::Alone(|world| Box::pin($name(world))) };
+    ($($how:ident: [$($name:ident),* $(,)?]),* $(,)?) => {
         pub(crate) fn all() -> Vec<$crate::Scenario> {
-            vec![$($crate::Scenario { name: stringify!($name), run: |world| Box::pin($name(world)) }),*]
+            vec![$($($crate::Scenario { name: stringify!($name), run: $crate::scenarios!(@one $how $name) }),*),*]
         }
     };
 }
@@ -41,9 +51,9 @@ macro_rules! scenarios {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut chosen: Vec<Scenario> = [
+        rollouts::all(),
         functions::all(),
         claims::all(),
-        rollouts::all(),
         releases::all(),
         faults::all(),
     ]
@@ -77,31 +87,13 @@ async fn play(chosen: Vec<Scenario>, all: usize) -> ExitCode {
     }
     let begin = Instant::now();
     let count = chosen.len();
-    let mut failures = Vec::new();
-    match World::start().await {
-        Err(error) => failures.push(("start", format!("{error:#}"))),
-        Ok(mut world) => {
-            for scenario in chosen {
-                let started = Instant::now();
-                let result = tokio::select! {
-                    result = (scenario.run)(&mut world) => result,
-                    _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-                };
-                let took = started.elapsed().as_secs_f64();
-                match result {
-                    Ok(()) => println!("test {} ... ok ({took:.1} s)", scenario.name),
-                    Err(error) => {
-                        println!("test {} ... FAILED ({took:.1} s)", scenario.name);
-                        let dump = world.dump(scenario.name);
-                        failures.push((scenario.name, format!("{error:#}\n{dump}")));
-                        if !world.mend().await {
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let failures = match World::start().await {
+        Err(error) => vec![("start", format!("{error:#}"))],
+        Ok(mut world) => tokio::select! {
+            failures = play_on(&mut world, chosen) => failures,
+            _ = tokio::signal::ctrl_c() => vec![("interrupted", "what was under way has no result".into())],
+        },
+    };
     for (name, error) in &failures {
         println!("\n---- {name} ----\n{error}");
     }
@@ -116,4 +108,54 @@ async fn play(chosen: Vec<Scenario>, all: usize) -> ExitCode {
         begin.elapsed().as_secs_f64()
     );
     ExitCode::from(u8::from(failed > 0))
+}
+
+type Failure = (&'static str, String);
+
+async fn play_on(world: &mut World, chosen: Vec<Scenario>) -> Vec<Failure> {
+    let (mut together, mut alone) = (Vec::new(), Vec::new());
+    for Scenario { name, run } in chosen {
+        match run {
+            Run::Together(run) => together.push((name, run)),
+            Run::Alone(run) => alone.push((name, run)),
+        }
+    }
+    let shared = &*world;
+    let mut failures: Vec<Failure> = futures::stream::iter(together)
+        .map(async |(name, run)| judge(name, Instant::now(), run(shared).await, shared))
+        .buffer_unordered(TOGETHER)
+        .filter_map(async |failure| failure)
+        .collect()
+        .await;
+    for (name, run) in alone {
+        let started = Instant::now();
+        let result = run(world).await;
+        if let Some(failure) = judge(name, started, result, world) {
+            failures.push(failure);
+            if !world.mend().await {
+                break;
+            }
+        }
+    }
+    failures
+}
+
+/// Prints the line of a scenario that has ended, and writes down what a person needs if it failed.
+fn judge(
+    name: &'static str,
+    started: Instant,
+    result: Result<()>,
+    world: &World,
+) -> Option<Failure> {
+    let took = started.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => {
+            println!("test {name} ... ok ({took:.1} s)");
+            None
+        }
+        Err(error) => {
+            println!("test {name} ... FAILED ({took:.1} s)");
+            Some((name, format!("{error:#}\n{}", world.dump(name))))
+        }
+    }
 }

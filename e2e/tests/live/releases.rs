@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use std::collections::BTreeSet;
 
-scenarios![an_upgrade_of_the_chart_loses_no_request];
+scenarios![alone: [an_upgrade_of_the_chart_loses_no_request]];
 
 const RATE: u32 = 100;
 

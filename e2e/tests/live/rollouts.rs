@@ -2,21 +2,23 @@
 
 use crate::{
     scenarios,
-    world::{LATER, SOON, World, short_rollout},
+    world::{LATER, SOON, World, brisk, short_rollout},
 };
 use anyhow::{Context, Result, ensure};
 use e2e::selvage::condition;
 use serde_json::{Value, json};
 
 scenarios![
-    a_good_version_is_promoted_and_nobody_notices,
-    errors_roll_a_version_back,
-    slowness_rolls_a_version_back,
-    without_prometheus_a_rollout_is_held_and_goes_on_later,
-    the_newest_wish_wins_and_was_analysed,
-    wishing_stable_again_withdraws_the_candidate,
-    people_pause_abort_and_retry,
-    an_approval_gate_waits_for_a_person,
+    together: [
+        a_good_version_is_promoted_and_nobody_notices,
+        the_newest_wish_wins_and_was_analysed,
+        slowness_rolls_a_version_back,
+        people_pause_abort_and_retry,
+        errors_roll_a_version_back,
+        wishing_stable_again_withdraws_the_candidate,
+        an_approval_gate_waits_for_a_person,
+    ],
+    alone: [without_prometheus_a_rollout_is_held_and_goes_on_later],
 ];
 
 /// Enough for the evidence of every step within a few looks.
@@ -36,7 +38,7 @@ fn rolled_back(function: &Value) -> bool {
     function["status"]["phase"] == "RolledBack"
 }
 
-async fn a_good_version_is_promoted_and_nobody_notices(world: &mut World) -> Result<()> {
+async fn a_good_version_is_promoted_and_nobody_notices(world: &World) -> Result<()> {
     let ns = world.namespace("t-good").await?;
     let first = world
         .serve(&ns, "hello", world.spec("v1", "good.example"))
@@ -80,7 +82,7 @@ async fn a_good_version_is_promoted_and_nobody_notices(world: &mut World) -> Res
     Ok(())
 }
 
-async fn errors_roll_a_version_back(world: &mut World) -> Result<()> {
+async fn errors_roll_a_version_back(world: &World) -> Result<()> {
     let ns = world.namespace("t-errors").await?;
     let back = rollback(world, &ns, "errors.example", "v3").await?;
     ensure!(
@@ -91,7 +93,7 @@ async fn errors_roll_a_version_back(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn slowness_rolls_a_version_back(world: &mut World) -> Result<()> {
+async fn slowness_rolls_a_version_back(world: &World) -> Result<()> {
     let ns = world.namespace("t-slow").await?;
     let back = rollback(world, &ns, "slow.example", "v4").await?;
     ensure!(
@@ -147,8 +149,8 @@ async fn rollback(world: &World, ns: &str, host: &str, bad: &str) -> Result<Valu
 async fn without_prometheus_a_rollout_is_held_and_goes_on_later(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-prometheus").await?;
     let spec = |world: &World, version: &str| {
-        let mut spec = world.spec(version, "prometheus.example");
-        spec["rollout"]["analysis"] = json!({ "source": "Prometheus" });
+        let mut spec = brisk(world.spec(version, "prometheus.example"));
+        spec["rollout"]["analysis"]["source"] = "Prometheus".into();
         spec
     };
     world.serve(&ns, "hello", spec(world, "v1")).await?;
@@ -194,19 +196,19 @@ async fn without_prometheus_a_rollout_is_held_and_goes_on_later(world: &mut Worl
     Ok(())
 }
 
-async fn the_newest_wish_wins_and_was_analysed(world: &mut World) -> Result<()> {
+async fn the_newest_wish_wins_and_was_analysed(world: &World) -> Result<()> {
     let ns = world.namespace("t-edit").await?;
     world
-        .serve(&ns, "hello", world.spec("v1", "edit.example"))
+        .serve(&ns, "hello", brisk(world.spec("v1", "edit.example")))
         .await?;
     let load = world.load("edit.example", RATE)?;
     world
-        .apply(&ns, "hello", world.spec("v3", "edit.example"))
+        .apply(&ns, "hello", brisk(world.spec("v3", "edit.example")))
         .await?;
     let first = world.function(&ns, "hello", SOON, stepping).await?;
     let superseded = first["status"]["candidate"]["revision"].clone();
     world
-        .apply(&ns, "hello", world.spec("v2", "edit.example"))
+        .apply(&ns, "hello", brisk(world.spec("v2", "edit.example")))
         .await?;
     let done = world
         .function(&ns, "hello", LATER, |f| {
@@ -241,7 +243,7 @@ async fn the_newest_wish_wins_and_was_analysed(world: &mut World) -> Result<()> 
     Ok(())
 }
 
-async fn wishing_stable_again_withdraws_the_candidate(world: &mut World) -> Result<()> {
+async fn wishing_stable_again_withdraws_the_candidate(world: &World) -> Result<()> {
     let ns = world.namespace("t-withdraw").await?;
     world
         .serve(&ns, "hello", world.spec("v1", "withdraw.example"))
@@ -263,7 +265,7 @@ async fn wishing_stable_again_withdraws_the_candidate(world: &mut World) -> Resu
     Ok(())
 }
 
-async fn people_pause_abort_and_retry(world: &mut World) -> Result<()> {
+async fn people_pause_abort_and_retry(world: &World) -> Result<()> {
     let ns = world.namespace("t-verbs").await?;
     world
         .serve(&ns, "hello", world.spec("v1", "verbs.example"))
@@ -320,7 +322,7 @@ async fn people_pause_abort_and_retry(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn an_approval_gate_waits_for_a_person(world: &mut World) -> Result<()> {
+async fn an_approval_gate_waits_for_a_person(world: &World) -> Result<()> {
     let ns = world.namespace("t-gate").await?;
     let spec = |world: &World, version: &str| {
         let mut spec = world.spec(version, "gate.example");

@@ -170,6 +170,15 @@ pub(crate) fn short_rollout() -> Value {
     })
 }
 
+/// The same for scenarios that are about something else than how much evidence a step needs.
+pub(crate) fn brisk(mut spec: Value) -> Value {
+    spec["rollout"]["analysis"] = json!({
+        "errors": { "passIncrease": "10%" },
+        "latency": { "passIncrease": "10%" },
+    });
+    spec
+}
+
 /// A constant rate of requests that is under way.
 pub(crate) struct Traffic(Load);
 
