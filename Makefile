@@ -11,6 +11,9 @@ HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST   := $(CARGO_TARGET_DIR)/dist
 STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
 export SELVAGE_DIST := $(DIST)
+# Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
+# another selection has other features and builds every dependency once more
+ON_CLUSTERS := --test chart --test cluster --test live --test manifests --test rights
 
 .PHONY: help
 help: ## List the targets
@@ -18,29 +21,28 @@ help: ## List the targets
 
 .PHONY: demo
 demo: dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
-	@cargo run --quiet -p e2e --bin demo -- $(if $(KEEP),--keep)
+	@cargo run --quiet --locked --bin demo -- $(if $(KEEP),--keep)
 
 .PHONY: demo-down
 demo-down: ## End what `make demo KEEP=1` left running
-	@cargo run --quiet -p e2e --bin demo -- --down
+	@cargo run --quiet --locked --bin demo -- --down
 
 .PHONY: test
 test: lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
 
 .PHONY: lint
-lint: ## Formatting, clippy, the rules of ARCHITECTURE.md
+lint: ## Formatting, clippy
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test -p e2e --locked --test house
+	cargo clippy --workspace $(ON_CLUSTERS) --locked -- -D warnings
 
 .PHONY: unit
-unit: ## Tests that need no cluster
-	cargo test --workspace --exclude e2e --locked
-	cargo test -p e2e --locked --lib
+unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
+	cargo test --workspace --locked
 
 .PHONY: e2e
 e2e: dist ## Tests on real control planes, nodes, registry and Prometheus
-	cargo test -p e2e --locked -- --test-threads=1
+	cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
 
 .PHONY: dist
 dist: programs examples ## What runs in a cluster: static programs in images, example components
@@ -50,7 +52,7 @@ programs: ## Static operator and node-shim, and their images
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST) -p operator -p node-shim
 	mkdir -p $(DIST)
 	cp $(STATIC)/operator $(STATIC)/node-shim $(DIST)/
-	cargo run --quiet --locked -p e2e --bin image -- $(DIST)
+	cargo run --quiet --locked --bin image -- $(DIST)
 
 .PHONY: examples
 examples: ## The example component in its four versions
@@ -58,15 +60,15 @@ examples: ## The example component in its four versions
 
 .PHONY: crds
 crds: ## Write crds/yaml and the chart's copy from the types
-	cargo run --quiet --locked -p crds --bin crdgen
+	cargo run --quiet --locked --bin crdgen
 
 .PHONY: cluster-up
 cluster-up: dist ## A local cluster to work in; ends with cluster-down
-	cargo run --quiet -p e2e --bin cluster -- up
+	cargo run --quiet --locked --bin cluster -- up
 
 .PHONY: cluster-down
 cluster-down: ## End it
-	cargo run --quiet -p e2e --bin cluster -- down
+	cargo run --quiet --locked --bin cluster -- down
 
 .PHONY: bench
 bench: dist ## Monte-Carlo of the sequential test, and serve against a bare hyper server
