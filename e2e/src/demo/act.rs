@@ -75,7 +75,9 @@ pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Resu
         if view.current && !view.candidate.is_empty() && view.candidate != before {
             revision.clone_from(&view.candidate);
         }
-        if view.state != shown.state || view.weight != shown.weight {
+        // status is written at transitions and every 30 s: its sentence is news once
+        let said = |view: &View| (view.state.clone(), view.weight, view.message.clone());
+        if said(&view) != said(&shown) {
             tell(stage, &view);
         }
         if kill && handover.is_none() && view.state == "Stepping" && view.step >= Some(1) {
@@ -87,7 +89,7 @@ pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Resu
         stage.screen.block(live::block(stage, cast, &view));
         if !stage.screen.is_live() && plain.elapsed() >= PLAIN {
             plain = Instant::now();
-            stage.screen.part(&live::line(stage, cast, &view));
+            stage.screen.part(&live::line(stage, cast));
         }
         let decided =
             !revision.is_empty() && view.ending(&revision).is_some() && view.state != "Baking";

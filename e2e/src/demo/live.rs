@@ -41,7 +41,6 @@ pub(super) fn block(stage: &Stage<'_>, cast: Cast, view: &View) -> Vec<String> {
         lines.push(row(&format!("{name} {role}"), weight, total, &recent));
     }
     lines.push(format!("  {}", evidence(stage)));
-    lines.push(format!("  {} · {}", view.state, view.message));
     lines
 }
 
@@ -69,7 +68,7 @@ fn evidence(stage: &Stage<'_>) -> String {
 }
 
 /// One line for output that is not a terminal.
-pub(super) fn line(stage: &Stage<'_>, cast: Cast, view: &View) -> String {
+pub(super) fn line(stage: &Stage<'_>, cast: Cast) -> String {
     let samples = stage.load.samples();
     let from = samples.now().saturating_sub(RECENT);
     let arm = |name: &str| {
@@ -81,12 +80,10 @@ pub(super) fn line(stage: &Stage<'_>, cast: Cast, view: &View) -> String {
             time(arm.p95)
         )
     };
-    let (weight, state) = (view.weight as f64 / 100.0, &view.state);
     format!(
-        "{state} at {weight} % | {} | {} | {} | {}",
+        "{} | {} | {}",
         arm(cast.stable),
         arm(cast.candidate),
-        evidence(stage),
-        view.message
+        evidence(stage)
     )
 }
