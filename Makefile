@@ -51,7 +51,7 @@ dist: programs examples ## What runs in a cluster: static programs in images, ex
 programs: ## Static operator and node-shim, and their images
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST) -p operator -p node-shim
 	mkdir -p $(DIST)
-	cp $(STATIC)/operator $(STATIC)/node-shim $(DIST)/
+	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
 	cargo run --quiet --locked --bin image -- $(DIST)
 
 .PHONY: examples
@@ -71,9 +71,10 @@ cluster-down: ## End it
 	cargo run --quiet --locked --bin cluster -- down
 
 .PHONY: bench
-bench: dist ## Monte-Carlo of the sequential test, and serve against a bare hyper server
+bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses
 	cargo run --release --locked -p bench -- monte-carlo
-	cargo run --release --locked -p bench -- serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm
+	cargo run --release --locked -p bench -- serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
+	cargo run --release --locked -p bench -- first --guest $(DIST)/examples/hello-bare.wasm
 
 .PHONY: replay
 replay: ## Recompute the published samples of the sequential test

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm, and
-# hello-bare.wasm for measurements.
+# hello-bare.wasm and hello-still.wasm for measurements.
 # For wasm32-unknown-unknown, whose standard library wants nothing of its host, so that the component imports
 # only what it uses. rustup's target is taken where it is installed; else Debian's rustc builds the standard
 # library from its source (packages rustc-web, rust-web-src): no download beside the registries.
@@ -34,7 +34,7 @@ else
   set -- -Zbuild-std=std,panic_abort
 fi
 
-for version in v1 v2 v3 v4 bare; do
+for version in v1 v2 v3 v4 bare still; do
   (cd "$here/hello" && cargo build --quiet --locked --release --target "$target" --features "$version" "$@")
   cp "$CARGO_TARGET_DIR/$target/release/hello.wasm" "$out/hello-$version.wasm"
 done

@@ -1,5 +1,6 @@
 //! Measurements that are too long for the tests: ratios of two programs in one run.
 
+mod first;
 mod serve;
 
 use anyhow::{Context as _, Result};
@@ -29,6 +30,8 @@ enum Command {
     },
     /// `node-shim serve` against a bare hyper server with the same response
     Serve(serve::Args),
+    /// The first response from the cache of native code against bare load, instantiate and call
+    First(first::Args),
     /// The bare hyper server (started by `serve`)
     #[command(hide = true)]
     Bare,
@@ -74,6 +77,9 @@ fn main() -> Result<()> {
             seed,
         } => simulate(&cells, divisor, seed),
         Command::Serve(args) => serve::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::First(args) => first::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::Bare => tokio::runtime::Builder::new_current_thread()

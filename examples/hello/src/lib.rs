@@ -7,7 +7,11 @@
 //! there a version with a tenth of the requests is slower by half for no fault of its own: its code is less often in the
 //! processor's caches.
 //!
-//! A fifth build, `bare`, does nothing but answer: `make bench` measures what the host costs with it.
+//! Two more builds do nothing but answer: `make bench` measures what the host costs with them. `bare` grows its memory at
+//! the first allocation, as any Rust guest does, and `still` never.
+
+#[cfg(feature = "still")]
+mod arena;
 
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::exports::http::incoming_handler::Guest;

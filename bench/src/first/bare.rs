@@ -1,0 +1,155 @@
+//! wasmtime as its own documentation starts it: one store, one instance, one call.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::runtime::Runtime;
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, Store,
+    component::{Component, Linker, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p2};
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    p2::{
+        add_only_http_to_linker_async,
+        bindings::{ProxyPre, http::types::Scheme},
+    },
+};
+
+pub(super) struct Bare {
+    engine: Engine,
+    linker: Linker<State>,
+    code: PathBuf,
+    runtime: Runtime,
+}
+
+struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: NoCalls,
+    table: ResourceTable,
+}
+
+struct NoCalls;
+
+type Sent = (
+    hyper::Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+);
+
+impl WasiHttpHooks for NoCalls {
+    fn send_request(
+        &mut self,
+        _request: Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
+    }
+}
+
+impl Bare {
+    pub(super) fn new(wasm: &[u8], folder: &Path) -> Result<Self> {
+        let mut config = Config::new();
+        config.allocation_strategy(InstanceAllocationStrategy::pooling());
+        let engine = Engine::new(&config).map_err(said)?;
+        let code = folder.join("bare");
+        std::fs::write(&code, engine.precompile_component(wasm).map_err(said)?)?;
+        let mut linker = Linker::new(&engine);
+        p2::add_to_linker_async(&mut linker).map_err(said)?;
+        add_only_http_to_linker_async(&mut linker).map_err(said)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            engine,
+            linker,
+            code,
+            runtime,
+        })
+    }
+
+    /// From the file of native code to the whole body.
+    pub(super) fn first(&self) -> Result<Duration> {
+        let started = Instant::now();
+        #[allow(unsafe_code, reason = "this program wrote the file")]
+        // SAFETY: written by `new` into a folder of this process, for this very engine
+        let component = unsafe { Component::deserialize_file(&self.engine, &self.code) };
+        let pre = self
+            .linker
+            .instantiate_pre(&component.map_err(said)?)
+            .and_then(ProxyPre::new)
+            .map_err(said)?;
+        self.runtime.block_on(self.call(&pre))?;
+        Ok(started.elapsed())
+    }
+
+    async fn call(&self, pre: &ProxyPre<State>) -> Result<()> {
+        let state = State {
+            wasi: WasiCtx::builder().build(),
+            http: WasiHttpCtx::new(),
+            hooks: NoCalls,
+            table: ResourceTable::new(),
+        };
+        let mut store = Store::new(&self.engine, state);
+        let request = Request::get("http://localhost/").body(Empty::<Bytes>::new())?;
+        let request = store
+            .data_mut()
+            .http()
+            .new_incoming_request(Scheme::Http, request)
+            .map_err(said)?;
+        let (sender, answered) = tokio::sync::oneshot::channel();
+        let out = store
+            .data_mut()
+            .http()
+            .new_response_outparam(sender)
+            .map_err(said)?;
+        let guest = async {
+            let proxy = pre.instantiate_async(&mut store).await?;
+            let handler = proxy.wasi_http_incoming_handler();
+            handler.call_handle(&mut store, request, out).await
+        };
+        let client = async {
+            let answer = answered
+                .await
+                .context("no answer")?
+                .map_err(|code| anyhow::anyhow!("{code:?}"))?;
+            ensure!(answer.status() == 200, "{}", answer.status());
+            let body = answer.into_body().collect().await;
+            body.map_err(|error| anyhow::anyhow!("{error:?}"))
+        };
+        let (called, body) = tokio::join!(guest, client);
+        called.map_err(said)?;
+        ensure!(!body?.to_bytes().is_empty(), "no body");
+        Ok(())
+    }
+}
+
+fn said(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}

@@ -1,0 +1,146 @@
+//! The node's own parts, from the cache of native code to the socket.
+
+use anyhow::{Context, Result, bail, ensure};
+use node_shim::{
+    cache::{Lookup, NativeCache},
+    counters::Counters,
+    disk::{Health, StateDir},
+    engine::{Compiler, Engine, EngineOptions},
+    guest_log::GuestLog,
+    node_counters::NodeCounters,
+    plane::{DataOptions, DataPlane},
+    revision::{Revision, RevisionSpec},
+    table::{RoutingTable, Served, Slot},
+};
+use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Names the component in the cache; what it is made of does not matter here.
+const HEX: &str = "00";
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+pub(super) struct Node {
+    engine: Engine,
+    cache: NativeCache,
+    counters: Arc<Counters>,
+    plane: DataPlane,
+    client: TcpStream,
+    version: u64,
+}
+
+impl Node {
+    pub(super) fn new(wasm: &[u8], folder: &Path) -> Result<Self> {
+        let dir = StateDir::new(folder);
+        dir.create()?;
+        let compiler = Compiler::new()?;
+        let engine = Engine::new(&EngineOptions::default())?;
+        let hash = format!("{:016x}", engine.compatibility());
+        let cache = NativeCache::open(&dir, &hash, Arc::new(Health::default()))?;
+        let code = compiler
+            .precompile(wasm)
+            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let mut draft = cache.draft()?;
+        draft.write_all(&code)?;
+        cache.keep(draft, HEX)?;
+        let counters = Counters::new();
+        let plane = DataPlane::start(
+            TcpListener::bind("127.0.0.1:0")?,
+            engine.clone(),
+            DataOptions::default(),
+            counters.clone(),
+            Arc::new(NodeCounters::default()),
+            GuestLog::start("bench", Box::new(std::io::sink()))?,
+        )?;
+        let client = TcpStream::connect(plane.address())?;
+        client.set_nodelay(true)?;
+        let mut node = Self {
+            engine,
+            cache,
+            counters,
+            plane,
+            client,
+            version: 0,
+        };
+        // accepts the connection
+        ensure!(node.ask()? == 404, "a node without functions has an answer");
+        Ok(node)
+    }
+
+    /// From the cache of native code to the whole response.
+    pub(super) fn first(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        let Lookup::Hit(code) = self.cache.get(HEX) else {
+            bail!("the cache lost the code");
+        };
+        let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
+        let loaded = self.engine.load(&path)?;
+        let spec = RevisionSpec {
+            function: FunctionKey::new("bench", "first"),
+            name: RevisionName::new("only").context("a revision needs a name")?,
+            limits: Limits::default(),
+            env: Vec::new(),
+            config: Vec::new(),
+        };
+        let revision = Revision::new(spec, loaded, &self.counters)?;
+        self.version += 1;
+        let table = RoutingTable::new(self.version, vec![only(revision)]);
+        self.plane.publish(Arc::new(table));
+        let status = self.ask()?;
+        let took = started.elapsed();
+        ensure!(status == 200, "the node answered {status}");
+        Ok(took)
+    }
+
+    /// One request on the open connection; the answers are short and come in one piece.
+    fn ask(&mut self) -> Result<u16> {
+        self.client.write_all(REQUEST)?;
+        let mut head = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let read = self.client.read(&mut chunk)?;
+            ensure!(read > 0, "the node closed the connection");
+            head.extend_from_slice(chunk.get(..read).unwrap_or_default());
+            let text = String::from_utf8_lossy(&head);
+            let Some((lines, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = lines
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())
+                .context("an answer without length")?;
+            if body.len() >= length {
+                let status = lines.split(' ').nth(1).context("no status")?;
+                return Ok(status.parse()?);
+            }
+        }
+    }
+}
+
+/// A function that answers every host and path.
+fn only(revision: Arc<Revision>) -> Served {
+    let entry = FunctionEntry {
+        key: FunctionKey::new("bench", "first"),
+        created: 0,
+        routes: vec![Route {
+            hosts: vec!["*".into()],
+            ..Route::default()
+        }],
+        suspended: false,
+        share: Share {
+            stable: RevisionName::new("only"),
+            ..Share::default()
+        },
+    };
+    Served {
+        entry: Arc::new(entry),
+        stable: Slot::Ready(revision),
+        candidate: Slot::Absent,
+    }
+}
