@@ -320,6 +320,7 @@ fn figures(analysis: &Analysis, source: &str) -> Figures {
             ),
         }),
         dominant: None,
+        latency_changed: seen.latency_changed,
     }
 }
 

@@ -32,9 +32,7 @@ impl Analysis {
         if self.plan.latency.is_none() {
             return;
         }
-        for (slot, more) in self.seen.0.iter_mut().zip(stable.latency.0) {
-            *slot = slot.saturating_add(more);
-        }
+        self.seen.add(&stable.latency);
         let spread = now.duration_since(self.seen_since);
         if self.seen.count() < REQUESTS_FOR_BOUNDS || spread < TIME_FOR_BOUNDS {
             return;

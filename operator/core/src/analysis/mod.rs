@@ -11,6 +11,7 @@
 
 mod bounds;
 mod codec;
+mod distribution;
 mod figures;
 mod history;
 mod look;
@@ -37,6 +38,7 @@ pub use look::{LookInput, LookResult};
 pub use plan::{AnalysisPlan, LatencyLimits, LatencySlo, Limits, Measure, Slo};
 pub use state::{STATE_MAX, StateError};
 
+use distribution::Distribution;
 use suite::{Pass, Test};
 
 /// Looks at its own share that a step needs.
@@ -56,6 +58,7 @@ pub struct Analysis {
     tests: Vec<Test>,
     pass: Vec<Pass>,
     brake: Option<Process>,
+    distribution: Distribution,
     looks: u32,
     looked_at: Option<Timestamp>,
     usable_at: Timestamp,
@@ -148,6 +151,7 @@ impl Analysis {
             tests,
             pass: Vec::new(),
             brake,
+            distribution: Distribution::default(),
             looks: 0,
             looked_at: None,
             usable_at: now,

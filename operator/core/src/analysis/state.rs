@@ -7,6 +7,7 @@ use crate::samples::{Arms, Baseline, Histogram, LATENCY_BUCKETS, Tally, Tracker}
 use crate::stats::{Guess, Process, Settings};
 
 use super::codec::{Reader, Writer};
+use super::distribution::Distribution;
 use super::figures::Decisive;
 use super::suite::{self, Event, Pass, Promise, Test};
 use super::{Analysis, AnalysisPlan, Memory, Step, TailBounds, WHOLE};
@@ -15,7 +16,10 @@ use super::{Analysis, AnalysisPlan, Memory, Step, TailBounds, WHOLE};
 pub const STATE_MAX: usize = 4096;
 /// Bytes before they are written as text.
 const BYTES_MAX: usize = STATE_MAX / 4 * 3;
-const VERSION: u8 = 1;
+/// The present form.
+const VERSION: u8 = 2;
+/// The form before [`Distribution`] was in it; such a rollout compares distributions from its next look on.
+const WITHOUT_DISTRIBUTION: u8 = 1;
 
 /// Why a persisted text cannot be continued from. The rollout starts its evidence afresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +70,9 @@ impl Analysis {
             write_process(w, brake);
         });
         out.option(self.decisive.as_ref(), write_decisive);
+        write_histogram(&mut out, &self.distribution.candidate);
+        write_histogram(&mut out, &self.distribution.stable);
+        out.exact(self.distribution.ln_evidence);
         self.write_baselines(&mut out);
         STANDARD_NO_PAD.encode(out.0)
     }
@@ -97,7 +104,7 @@ impl Analysis {
             .map_err(|_| StateError::Damaged)?;
         let mut input = Reader(&bytes);
         let version = input.byte()?;
-        if version != VERSION {
+        if !(WITHOUT_DISTRIBUTION..=VERSION).contains(&version) {
             return Err(StateError::Version(version));
         }
         let bounds = input.option(|r| {
@@ -122,6 +129,11 @@ impl Analysis {
         let pass = input.list(|r| read_pass(r, plan, next))?;
         let brake = input.option(|r| read_brake(r, plan))?;
         let decisive = input.option(read_decisive)?;
+        let distribution = if version == WITHOUT_DISTRIBUTION {
+            Distribution::default()
+        } else {
+            read_distribution(&mut input)?
+        };
         let tracker = read_baselines(&mut input)?;
         if !input.0.is_empty() {
             return Err(StateError::Damaged);
@@ -135,6 +147,7 @@ impl Analysis {
             tests,
             pass,
             brake,
+            distribution,
             looks,
             looked_at,
             usable_at,
@@ -173,6 +186,19 @@ fn read_histogram(input: &mut Reader<'_>) -> Result<Histogram, StateError> {
         return Err(StateError::Damaged);
     }
     Histogram::from_sparse(used).map_err(|_| StateError::Damaged)
+}
+
+fn read_distribution(input: &mut Reader<'_>) -> Result<Distribution, StateError> {
+    let distribution = Distribution {
+        candidate: read_histogram(input)?,
+        stable: read_histogram(input)?,
+        ln_evidence: input.exact()?,
+    };
+    if distribution.ln_evidence.is_finite() {
+        Ok(distribution)
+    } else {
+        Err(StateError::Damaged)
+    }
 }
 
 fn write_tally(out: &mut Writer, tally: &Tally) {

@@ -182,6 +182,13 @@ impl Histogram {
         Ok(histogram)
     }
 
+    /// Adds another one's requests.
+    pub fn add(&mut self, other: &Self) {
+        for (slot, more) in self.0.iter_mut().zip(other.0) {
+            *slot = slot.saturating_add(more);
+        }
+    }
+
     /// All requests.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -312,9 +319,7 @@ impl Tally {
         self.requests = self.requests.saturating_add(other.requests);
         self.errors = self.errors.saturating_add(other.errors);
         self.client_errors = self.client_errors.saturating_add(other.client_errors);
-        for (slot, more) in self.latency.0.iter_mut().zip(other.latency.0) {
-            *slot = slot.saturating_add(more);
-        }
+        self.latency.add(&other.latency);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use jiff::Timestamp;
 
 use super::suite::{Event, Test, combined, named};
@@ -407,7 +409,8 @@ fn the_text_continues_where_it_was_written() {
     };
     assert_eq!(bench.analysis.ln_evidence(), undisturbed.ln_evidence());
     assert_eq!(bench.analysis.pass, undisturbed.pass);
-    assert!(undisturbed.bounds.is_some());
+    assert_eq!(bench.analysis.distribution, undisturbed.distribution);
+    assert!(undisturbed.bounds.is_some() && undisturbed.distribution.ln_evidence != 0.0);
 }
 
 #[test]
@@ -439,5 +442,45 @@ fn damaged_text_is_refused() {
             "cut at {end}"
         );
     }
-    assert_eq!(Analysis::decode(&plan, "Ag"), Err(StateError::Version(2)));
+    assert_eq!(Analysis::decode(&plan, "Aw"), Err(StateError::Version(3)));
+}
+
+/// A rollout that runs while the operator is upgraded keeps its evidence.
+#[test]
+fn the_form_before_distributions_were_compared_is_continued() {
+    let plan = promised();
+    let mut bench = Bench::new(&plan, 3);
+    bench.look([10, 1, 90, 1]);
+    bench.analysis.tracker = Tracker::resume([]);
+    let new = bench.analysis.encode();
+    let mut bytes = STANDARD_NO_PAD.decode(&new).unwrap();
+    // two empty histograms and a stake of 1 before the end of no baselines
+    let end = bytes.len() - 1;
+    assert_eq!(bytes.drain(end - 10..end).collect::<Vec<_>>(), [0; 10]);
+    bytes[0] = 1;
+    let continued = Analysis::decode(&plan, &STANDARD_NO_PAD.encode(bytes)).unwrap();
+    assert_eq!(continued.encode(), new);
+}
+
+/// A candidate that is only faster: told, and no verdict comes of it.
+#[test]
+fn a_changed_distribution_is_shown_and_decides_nothing() {
+    let mut bench = Bench::new(&AnalysisPlan::default(), 1);
+    let mut shown = Vec::new();
+    for _ in 0..4 {
+        bench.nodes[0].1.latency.0[10] += 50;
+        bench.nodes[0].2.latency.0[14] += 450;
+        let result = bench.look([50, 0, 450, 0]);
+        assert!(!matches!(result.verdict, Verdict::Bad(_)));
+        shown.push(bench.analysis.figures().latency_changed);
+        // the same counters once more are no look
+        assert!(!bench.read().usable);
+        assert_eq!(
+            bench.analysis.figures().latency_changed,
+            *shown.last().unwrap()
+        );
+    }
+    let two_looks = 2.0 * 20_f64.ln();
+    assert_eq!((shown[0], shown[1]), (None, None));
+    close(shown[2].unwrap(), two_looks);
 }
