@@ -1,6 +1,6 @@
 //! One `EdgeNode` per node with a shim: written by the leader on change, and every ten minutes as a sign of life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crds::conditions::{reasons, types};
@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use crate::node_api::{Fleet, NodeView};
 use crate::reconcile::CallError;
 use crate::reconcile::api::call;
-use crate::watch::{Caches, ObjectKey};
+use crate::watch::{Cache, Caches, ObjectKey};
 
 const PERIOD: Duration = Duration::from_secs(2);
 const CONTACT: i64 = 600;
@@ -32,6 +32,21 @@ pub async fn keep(client: Client, caches: Caches, fleet: Fleet) {
             tracing::warn!(%error, "node reports are late");
         }
     }
+}
+
+/// Nodes that the last leader heard.
+pub fn serving(known: &Cache<EdgeNode>) -> BTreeSet<String> {
+    let ready = |node: &EdgeNode| {
+        let conditions = node.status.as_ref().map(|status| &status.conditions);
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == types::READY && condition.status == "True")
+    };
+    let all = known.all().into_iter();
+    all.filter(|(_, node)| ready(node))
+        .map(|(key, _)| key.name.to_string())
+        .collect()
 }
 
 async fn pass(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Result<(), CallError> {

@@ -25,7 +25,7 @@ impl Reconciler {
             self.count_rollouts();
             let now_live = self.live_nodes();
             if now_live != live {
-                // Nothing else tells a function that a node fell silent which never spoke of it.
+                // Nothing else tells a function that a node fell silent, or was awaited in vain, which never spoke of it.
                 live = now_live;
                 for key in self.caches.functions.all().keys() {
                     self.queue.push(key);
@@ -63,11 +63,9 @@ impl Reconciler {
     }
 
     fn live_nodes(&self) -> BTreeSet<String> {
-        let nodes = self.fleet.nodes();
-        nodes
-            .into_iter()
-            .filter(|node| node.live)
-            .map(|node| node.name)
+        let live = self.fleet.nodes().into_iter().filter(|node| node.live);
+        live.map(|node| node.name)
+            .chain(self.fleet.awaited())
             .collect()
     }
 

@@ -15,6 +15,9 @@ pub(super) async fn lead(start: Start) {
         let epoch = leadership.borrow_and_update().epoch;
         start.reconciler.metrics.set_leading(epoch.is_some());
         if epoch.is_some() {
+            start
+                .fleet
+                .expect(edge_nodes::serving(&start.caches.edge_nodes));
             tokio::time::sleep(SETTLE).await;
             if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
                 tracing::info!(epoch, "deciding");

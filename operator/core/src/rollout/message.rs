@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::decide::CHECKPOINT;
 use super::decision::since;
 use super::{
     Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
@@ -184,20 +185,28 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
         WaitingFor::Gate => "Waiting for a gate's answer.".into(),
         WaitingFor::Approval => return None,
         WaitingFor::Time => {
-            let least = match state.state {
-                State::Baking => r.plan.bake.duration,
-                _ => r
-                    .plan
-                    .steps
-                    .get(r.step)
-                    .map(|s| s.min_duration)
-                    .unwrap_or_default(),
+            let (what, least) = match state.state {
+                State::Baking => ("bake", r.plan.bake.duration),
+                _ => (
+                    "step",
+                    r.plan
+                        .steps
+                        .get(r.step)
+                        .map(|s| s.min_duration)
+                        .unwrap_or_default(),
+                ),
             };
-            let left = least.saturating_sub(r.active);
-            if left.is_zero() {
+            // the sentence stands in the status for up to a checkpoint: seconds that are left would be wrong at once
+            if r.active >= least {
                 format!("Two looks are needed before {next}.")
+            } else if r.active < CHECKPOINT {
+                format!("The {what} lasts at least {}.", words::span(least))
             } else {
-                format!("At least {} more to {next}.", words::span(left))
+                format!(
+                    "The {what} lasts at least {}, {} of it are over.",
+                    words::span(least),
+                    words::span(r.active)
+                )
             }
         }
         WaitingFor::Requests => {

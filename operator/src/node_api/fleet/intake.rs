@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use node_api::v1;
 use tokio::time::Instant;
 
+use super::awaited;
 use super::counters::FrameResult;
 use super::session::Session;
 use super::{
@@ -136,6 +137,7 @@ impl Fleet {
     pub(in crate::node_api) fn sweep(&self, last: Instant, now: Instant) {
         let silence = self.0.silence;
         let mut state = self.lock();
+        let given_up = awaited::given_up(&state, last, now);
         let nodes = forget(&mut state, now);
         let fell_silent = state.nodes.iter().filter(|(_, node)| {
             let spoke = view::speaker(node);
@@ -150,7 +152,7 @@ impl Fleet {
             functions.extend(known.into_iter().flatten());
         }
         drop(state);
-        let nodes = nodes.into_iter().chain(silent).collect();
+        let nodes = nodes.into_iter().chain(silent).chain(given_up).collect();
         self.0.subscribers.tell(&Changed { functions, nodes });
     }
 

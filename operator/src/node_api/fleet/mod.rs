@@ -5,6 +5,7 @@
 //! heard last of those that told all their revisions. A node counts as live while that was within the
 //! silence limit, also between two streams: tokens make a stream end every ten minutes. Nodes that left are remembered for ten minutes: what they counted still counts.
 
+mod awaited;
 mod changes;
 mod counters;
 mod hints;
@@ -13,7 +14,7 @@ mod outbox;
 mod session;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use super::key::FunctionKey;
 use super::tables::{HintRefused, Tables};
+use awaited::Awaited;
 use changes::Subscribers;
 pub use changes::{Changed, Changes};
 pub(super) use counters::FrameResult;
@@ -62,6 +64,7 @@ struct State {
     nodes: BTreeMap<String, Node>,
     /// Nodes that are forgotten, and when they were last heard: they may come back.
     left: BTreeMap<String, Instant>,
+    awaited: Awaited,
     next_session: u64,
     max_epoch: u64,
 }
@@ -99,13 +102,16 @@ impl Fleet {
         }))
     }
 
-    /// What every known node says about one function, also nodes that are absent.
+    /// What every known node says about one function, also nodes that are absent, and those that are awaited.
     pub fn function_nodes(&self, key: &FunctionKey) -> Vec<FunctionOnNode> {
         let now = Instant::now();
         let state = self.lock();
+        let awaited: BTreeSet<&str> = awaited::unheard(&state, now).collect();
         let nodes = state.nodes.iter();
         nodes
+            .filter(|(name, _)| !awaited.contains(name.as_str()))
             .filter_map(|(name, node)| view::function_on_node(name, node, key, now, self.0.silence))
+            .chain(awaited.iter().map(|name| awaited::silent(name)))
             .collect()
     }
 

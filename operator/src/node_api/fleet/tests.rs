@@ -85,6 +85,44 @@ async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_long_enough() {
+    let fleet = fleet();
+    let key = FunctionKey::new("shop", "a");
+    let counted = |fleet: &Fleet| -> Vec<(String, bool, usize)> {
+        let nodes = fleet.function_nodes(&key).into_iter();
+        nodes
+            .map(|node| (node.node, node.live, node.revisions.len()))
+            .collect()
+    };
+    fleet.expect(["back", "gone"].map(String::from).into());
+    let began = Instant::now();
+    assert_eq!(
+        counted(&fleet),
+        [("back".into(), true, 0), ("gone".into(), true, 0)]
+    );
+    let id = fleet.connect(Source::Direct, hello("back")).unwrap();
+    assert_eq!(
+        counted(&fleet).len(),
+        2,
+        "connected, but not told everything"
+    );
+    let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
+    fleet.report(&id, complete(vec![loaded]));
+    assert_eq!(
+        counted(&fleet),
+        [("back".into(), true, 1), ("gone".into(), true, 0)]
+    );
+    assert_eq!(fleet.awaited(), ["gone".to_owned()].into());
+
+    tokio::time::advance(SILENCE).await;
+    assert_eq!(counted(&fleet), [("back".into(), true, 1)]);
+    assert!(fleet.awaited().is_empty());
+    let mut changes = fleet.subscribe();
+    fleet.sweep(began, Instant::now());
+    assert!(changes.next().await.nodes.contains("gone"), "it is told");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_left_is_remembered_for_ten_minutes() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();

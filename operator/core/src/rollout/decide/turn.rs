@@ -12,7 +12,7 @@ use crate::rollout::{
 };
 
 /// An unchanged live rollout is written this often, and decided on at least this often.
-pub(super) const CHECKPOINT: Duration = Duration::from_secs(30);
+pub(in crate::rollout) const CHECKPOINT: Duration = Duration::from_secs(30);
 /// A rule that could fire at once waits this long all the same, so that nothing spins.
 const LEAST_WAKE: Duration = Duration::from_millis(100);
 /// A look that was due and brought nothing new, as between two scrapes, is tried again after this long.
