@@ -4,17 +4,23 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// What a call is answered with instead of being served.
 pub(super) type Fault = Box<dyn Fn(&Method, &str) -> Option<u16> + Send + Sync>;
 
 #[derive(Clone, Default)]
-pub(super) struct Fake(Arc<Mutex<State>>);
+pub(super) struct Fake {
+    state: Arc<Mutex<State>>,
+    /// Tells of every write.
+    written: watch::Sender<()>,
+}
 
 #[derive(Default)]
 struct State {
@@ -44,7 +50,7 @@ impl Fake {
 
     /// A fault that panics leaves everything as it was.
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0
+        self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -80,7 +86,26 @@ impl Fake {
         self.lock().fault = Some(fault);
     }
 
+    /// Waits until what was written makes `what` true.
+    pub(super) async fn until(&self, what: impl Fn() -> bool) {
+        let mut written = self.written.subscribe();
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            while !what() {
+                written.changed().await.expect("it lives as long as self");
+            }
+        });
+        waited.await.expect("it happens");
+    }
+
     fn serve(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let answer = self.answer(method, path, body);
+        if *method != Method::GET {
+            self.written.send_replace(());
+        }
+        answer
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
         let mut state = self.lock();
         if *method != Method::GET {
             state.writes.push(format!("{method} {path}"));

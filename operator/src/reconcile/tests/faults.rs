@@ -4,15 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-async fn eventually(what: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
-        while !what() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.expect("it happens");
-}
-
 #[tokio::test]
 async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
     let world = World::new();
@@ -36,16 +27,17 @@ async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
         let object = world.fake.get(&format!("{FUNCTIONS}/{name}")).unwrap();
         object["status"].clone()
     };
-    eventually(|| {
+    let is_said = || {
         status("f")["conditions"]
             .to_string()
             .contains("InternalError")
-    })
-    .await;
+    };
+    world.fake.until(is_said).await;
     world.is_stalled("f", "InternalError");
     broken.store(false, Ordering::SeqCst);
     queue.push(&ObjectKey::new("shop", "g"));
-    eventually(|| status("g")["candidate"].is_object()).await;
+    let is_tried = || status("g")["candidate"].is_object();
+    world.fake.until(is_tried).await;
     worker.abort();
     let text = String::from_utf8(world.reconciler.metrics.render()).unwrap();
     assert!(
