@@ -52,7 +52,7 @@ pub use definitions::{all, files, to_yaml};
 pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
 pub use names::{
     API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
-    MANAGED_BY_VALUE, VERB_PREFIX, VERSION, host_claim_name,
+    MANAGED_BY_VALUE, VERB_PREFIX, VERSION, claimed_host, host_claim_name,
 };
 pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
 pub use reference::reference;

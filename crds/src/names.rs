@@ -34,14 +34,29 @@ pub fn host_claim_name(host: &str) -> String {
     }
 }
 
+/// The host that a `HostClaim` of this name is about: the way back from [`host_claim_name`].
+#[must_use]
+pub fn claimed_host(name: &str) -> String {
+    match name.strip_suffix(".0") {
+        Some(rest) => format!("*.{rest}"),
+        None if name == "0" => "*".to_owned(),
+        None => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn claims_are_named_after_hosts() {
-        assert_eq!(host_claim_name("shop.example"), "shop.example");
-        assert_eq!(host_claim_name("*.shop.example"), "shop.example.0");
-        assert_eq!(host_claim_name("*"), "0");
+        for (host, name) in [
+            ("shop.example", "shop.example"),
+            ("*.shop.example", "shop.example.0"),
+            ("*", "0"),
+        ] {
+            assert_eq!(host_claim_name(host), name);
+            assert_eq!(claimed_host(name), host);
+        }
     }
 }

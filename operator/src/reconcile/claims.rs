@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
-use crds::{HostClaim, HostClaimSpec, LABEL_MANAGED_BY, MANAGED_BY_VALUE, host_claim_name};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use crds::{
+    HostClaim, HostClaimSpec, LABEL_MANAGED_BY, MANAGED_BY_VALUE, claimed_host, host_claim_name,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
-use kube::{Api, Client};
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, ResourceExt};
 
 use super::api::{self, CallError};
 use crate::watch::{Caches, ObjectKey};
@@ -20,6 +23,63 @@ pub(super) enum Claimed {
     Owned,
     /// Another namespace does, by this claim.
     Taken { host: String, owner: String },
+    /// Somebody does, by a claim that cannot be read.
+    Unreadable { host: String },
+}
+
+/// A claim, as far as it can be read: its name alone says which host it is about.
+#[derive(Debug, Clone)]
+struct Holder {
+    host: String,
+    /// `None`: nobody can tell.
+    owner: Option<String>,
+    /// The older of two wins; of equally old ones the first by name.
+    age: (Option<Time>, String),
+}
+
+impl Holder {
+    fn of(claim: &HostClaim) -> Self {
+        Self {
+            host: claim.spec.host.clone(),
+            owner: Some(claim.spec.namespace.clone()),
+            age: (claim.creation_timestamp(), claim.name_any()),
+        }
+    }
+
+    fn unreadable(meta: &ObjectMeta) -> Self {
+        let name = meta.name.clone().unwrap_or_default();
+        Self {
+            host: claimed_host(&name),
+            owner: None,
+            age: (meta.creation_timestamp.clone(), name),
+        }
+    }
+
+    /// As the API server has it. What an earlier version said, of the same object, still holds: a claim never changes.
+    fn found(found: &DeserializeGuard<HostClaim>, caches: &Caches) -> Self {
+        let invalid = match &found.0 {
+            Ok(claim) => return Self::of(claim),
+            Err(invalid) => invalid,
+        };
+        caches
+            .claims
+            .get(&ObjectKey::of(found))
+            .filter(|held| held.metadata.uid == invalid.metadata.uid)
+            .map_or_else(
+                || Self::unreadable(&invalid.metadata),
+                |held| Self::of(&held),
+            )
+    }
+
+    fn into_claimed(self) -> Claimed {
+        match self.owner {
+            Some(owner) => Claimed::Taken {
+                host: self.host,
+                owner,
+            },
+            None => Claimed::Unreadable { host: self.host },
+        }
+    }
 }
 
 /// Takes `host` for `namespace` unless somebody else has it or something that overlaps it.
@@ -31,7 +91,8 @@ pub(super) async fn claim(
 ) -> Result<Claimed, CallError> {
     let name = host_claim_name(host);
     let cached = cached_overlaps(caches, host);
-    if let Some(taken) = stranger(cached.iter().map(AsRef::as_ref), namespace, None) {
+    let holders = cached.iter().map(|claim| Holder::of(claim));
+    if let Some(taken) = stranger(holders, namespace, None) {
         return Ok(taken);
     }
     if cached
@@ -40,7 +101,12 @@ pub(super) async fn claim(
     {
         return Ok(Claimed::Owned);
     }
+    if let Some(held) = cached_unreadable(caches, host) {
+        return Ok(Claimed::Unreadable { host: held });
+    }
     let api: Api<HostClaim> = Api::all(client.clone());
+    // one claim that cannot be read must not make all others unreadable
+    let guarded: Api<DeserializeGuard<HostClaim>> = Api::all(client.clone());
     let wanted = HostClaim {
         metadata: ObjectMeta {
             name: Some(name.clone()),
@@ -54,26 +120,42 @@ pub(super) async fn claim(
     };
     let mine = match api::call(api.create(&PostParams::default(), &wanted)).await {
         Ok(created) => created,
-        Err(error) if error.is_already_there() => api::call(api.get(&name)).await?,
+        Err(error) if error.is_already_there() => {
+            let there = api::call(guarded.get(&name)).await?;
+            let holder = Holder::found(&there, caches);
+            match there.0 {
+                _ if holder.owner.as_deref() != Some(namespace) => {
+                    return Ok(holder.into_claimed());
+                }
+                Ok(mine) => mine,
+                Err(_) => return Ok(Claimed::Owned),
+            }
+        }
         Err(error) => return Err(error),
     };
-    if mine.spec.namespace != namespace {
-        return Ok(Claimed::Taken {
-            host: mine.spec.host,
-            owner: mine.spec.namespace,
-        });
-    }
-    let all = api::call(api.list(&ListParams::default())).await?;
+    let all = api::call(guarded.list(&ListParams::default())).await?;
     let overlapping = all
         .items
         .iter()
-        .filter(|claim| overlaps(&claim.spec.host, host));
-    let Some(taken) = stranger(overlapping, namespace, Some(&mine)) else {
+        .map(|found| Holder::found(found, caches))
+        .filter(|holder| overlaps(&holder.host, host));
+    let Some(taken) = stranger(overlapping, namespace, Some(&Holder::of(&mine))) else {
         caches.claims.learn(mine);
         return Ok(Claimed::Owned);
     };
     release(client, &mine).await?;
     Ok(taken)
+}
+
+/// A host that overlaps, by a claim of which no version could be read.
+fn cached_unreadable(caches: &Caches, host: &str) -> Option<String> {
+    caches
+        .claims
+        .unreadable()
+        .into_keys()
+        .filter(|key| caches.claims.get(key).is_none())
+        .map(|key| claimed_host(&key.name))
+        .find(|held| overlaps(held, host))
 }
 
 /// Cached claims that overlap `host`. For a name those are few and known: itself, the wildcards above it, and `*`.
@@ -116,25 +198,18 @@ pub(super) async fn release(client: &Client, claim: &HostClaim) -> Result<(), Ca
     }
 }
 
-/// A claim of another namespace that wins over `mine`: an older one, or any when there is no `mine` yet.
-fn stranger<'a>(
-    claims: impl Iterator<Item = &'a HostClaim>,
+/// What a claim says that is not of this namespace and wins over `mine`: an older one, or any when there is no `mine` yet.
+fn stranger(
+    mut holders: impl Iterator<Item = Holder>,
     namespace: &str,
-    mine: Option<&HostClaim>,
+    mine: Option<&Holder>,
 ) -> Option<Claimed> {
-    let age = |claim: &HostClaim| {
-        (
-            claim.metadata.creation_timestamp.as_ref().map(|at| at.0),
-            claim.metadata.name.clone(),
-        )
-    };
-    claims
-        .filter(|claim| claim.spec.namespace != namespace)
-        .find(|claim| mine.is_none_or(|mine| age(claim) < age(mine)))
-        .map(|claim| Claimed::Taken {
-            host: claim.spec.host.clone(),
-            owner: claim.spec.namespace.clone(),
+    holders
+        .find(|holder| {
+            holder.owner.as_deref() != Some(namespace)
+                && mine.is_none_or(|mine| holder.age < mine.age)
         })
+        .map(Holder::into_claimed)
 }
 
 /// Whether some name matches both; `*.x` matches one or more labels before `x`.
@@ -177,27 +252,21 @@ mod tests {
 
     #[test]
     fn only_an_older_claim_of_a_stranger_wins() {
-        let claim = |namespace: &str, name: &str, second: i64| {
-            let mut claim = HostClaim::new(
-                name,
-                HostClaimSpec {
-                    host: name.into(),
-                    namespace: namespace.into(),
-                },
-            );
-            claim.metadata.creation_timestamp = jiff::Timestamp::from_second(second)
-                .ok()
-                .map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time);
-            claim
+        let claim = |owner: Option<&str>, name: &str, second: i64| Holder {
+            host: claimed_host(name),
+            owner: owner.map(str::to_owned),
+            age: (
+                jiff::Timestamp::from_second(second).ok().map(Time),
+                name.to_owned(),
+            ),
         };
-        let mine = claim("shop", "x.a", 10);
-        let (older, newer, own) = (
-            claim("blog", "a.0", 9),
-            claim("blog", "a.0", 11),
-            claim("shop", "a.0", 9),
-        );
-        assert!(stranger([&older].into_iter(), "shop", Some(&mine)).is_some());
-        assert!(stranger([&newer, &own].into_iter(), "shop", Some(&mine)).is_none());
-        assert!(stranger([&newer].into_iter(), "shop", None).is_some());
+        let mine = claim(Some("shop"), "x.a", 10);
+        let wins = |other: &Holder, mine| stranger([other.clone()].into_iter(), "shop", mine);
+        for stranger in [Some("blog"), None] {
+            assert!(wins(&claim(stranger, "a.0", 9), Some(&mine)).is_some());
+            assert!(wins(&claim(stranger, "a.0", 11), Some(&mine)).is_none());
+            assert!(wins(&claim(stranger, "a.0", 11), None).is_some());
+        }
+        assert!(wins(&claim(Some("shop"), "a.0", 9), Some(&mine)).is_none());
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use operator_core::rollout::{EventType, Transition};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -89,19 +89,27 @@ impl Reporter {
     }
 
     /// Tells of something else.
-    pub(super) fn remark(&self, function: &EdgeFunction, now: Timestamp, remark: Remark<'_>) {
-        self.write(function, now, remark);
+    pub(super) fn remark(
+        &self,
+        object: &impl Resource<DynamicType = ()>,
+        now: Timestamp,
+        remark: Remark<'_>,
+    ) {
+        self.write(object, now, remark);
     }
 
-    fn write(&self, function: &EdgeFunction, at: Timestamp, remark: Remark<'_>) {
-        let name = function.metadata.name.clone().unwrap_or_default();
-        let uid = function.metadata.uid.clone().unwrap_or_default();
+    fn write<K: Resource<DynamicType = ()>>(&self, object: &K, at: Timestamp, remark: Remark<'_>) {
+        let meta = object.meta();
+        let name = meta.name.clone().unwrap_or_default();
+        let uid = meta.uid.clone().unwrap_or_default();
+        // where Events about objects without a namespace are looked for
+        let namespace = meta.namespace.clone().or(Some("default".to_owned()));
         let digest = Sha256::digest(format!("{uid}\n{}\n{}", remark.reason, remark.mark));
         let suffix: String = hex::encode(digest).chars().take(16).collect();
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(format!("{name}.{suffix}")),
-                namespace: function.metadata.namespace.clone(),
+                namespace,
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(at)),
@@ -113,11 +121,11 @@ impl Reporter {
             reporting_instance: Some(self.instance.to_string()),
             regarding: Some(ObjectReference {
                 api_version: Some(crds::API_VERSION.to_owned()),
-                kind: Some("EdgeFunction".to_owned()),
+                kind: Some(K::kind(&()).into_owned()),
                 name: Some(name),
-                namespace: function.metadata.namespace.clone(),
+                namespace: meta.namespace.clone(),
                 uid: Some(uid),
-                resource_version: function.metadata.resource_version.clone(),
+                resource_version: meta.resource_version.clone(),
                 field_path: None,
             }),
             ..Event::default()

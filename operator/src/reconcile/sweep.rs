@@ -37,8 +37,11 @@ impl Reconciler {
             // Nobody knows what a function names that cannot be read.
             let unread = self.caches.functions.unreadable();
             let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
+            // Nor what a claim says now of which only an older version could be read.
+            let unread_claims = self.caches.claims.unreadable();
             for (key, claim) in claims {
-                if unread.contains(&*claim.spec.namespace)
+                if unread_claims.contains_key(&key)
+                    || unread.contains(&*claim.spec.namespace)
                     || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
                 {
                     unnamed.remove(&key);

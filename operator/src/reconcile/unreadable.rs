@@ -1,11 +1,12 @@
-//! Functions whose object cannot be decoded: the last version that could goes on serving, and the object says so.
+//! Objects that cannot be decoded: the last version that could stays in use, and the object says so. A function says it by its
+//! conditions, a claim, which has none, by an Event alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::conditions::{reasons, types};
-use crds::{EdgeFunction, FIELD_MANAGER};
+use crds::{EdgeFunction, FIELD_MANAGER, HostClaim};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use operator_core::rollout::EventType;
@@ -21,23 +22,36 @@ impl Reconciler {
     /// Tells for ever; run it on the leader.
     pub async fn tell_unreadable(self: Arc<Self>) {
         let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        let mut told_of_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
         loop {
             tokio::time::sleep(PERIOD).await;
             let found = self.caches.functions.unreadable();
             self.count_unreadable(found.len());
-            told.retain(|key, _| found.contains_key(key));
-            for (key, why) in found {
-                if told.get(&key) == Some(&why) {
-                    continue;
-                }
-                match self.say_unreadable(&key, &why).await {
-                    Ok(()) => drop(told.insert(key, why)),
-                    Err(error) => {
-                        tracing::warn!(function = %key, %error, "it could not be said on the object that it cannot be read");
-                    }
-                }
+            for (key, why) in news(&mut told, found) {
+                let said = self.say_unreadable(&key, &why).await;
+                remember(&mut told, key, why, said);
+            }
+            for (key, why) in news(&mut told_of_claims, self.caches.claims.unreadable()) {
+                let said = self.say_unreadable_claim(&key, &why).await;
+                remember(&mut told_of_claims, key, why, said);
             }
         }
+    }
+
+    async fn say_unreadable_claim(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
+        let claims: Api<HostClaim> = Api::all(self.client.clone());
+        let Some(claim) = api::call(claims.get_metadata_opt(&key.name)).await? else {
+            return Ok(());
+        };
+        let message = message(why);
+        let remark = Remark {
+            kind: EventType::Warning,
+            reason: reasons::UNREADABLE,
+            note: &message,
+            mark: &message,
+        };
+        self.reporter.remark(&claim, jiff::Timestamp::now(), remark);
+        Ok(())
     }
 
     fn count_unreadable(&self, functions: usize) {
@@ -66,11 +80,7 @@ impl Reconciler {
             .cloned()
             .unwrap_or_default();
         let now = crate::persist::time(jiff::Timestamp::now());
-        let message: String =
-            format!("the object cannot be read by this version of the operator: {why}")
-                .chars()
-                .take(1000)
-                .collect();
+        let message = message(why);
         let condition = |kind: &str, status: &str| {
             json!({
                 "type": kind, "status": status, "reason": reasons::UNREADABLE, "message": message,
@@ -130,6 +140,39 @@ impl Reconciler {
             // Written meanwhile: the next round reads it again.
             Err(error) if error.is_gone() => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+}
+
+fn message(why: &str) -> String {
+    format!("the object cannot be read by this version of the operator: {why}")
+        .chars()
+        .take(1000)
+        .collect()
+}
+
+/// What has not been told yet; what can be read again, or is gone, is forgotten.
+fn news(
+    told: &mut BTreeMap<ObjectKey, String>,
+    found: BTreeMap<ObjectKey, String>,
+) -> Vec<(ObjectKey, String)> {
+    told.retain(|key, _| found.contains_key(key));
+    found
+        .into_iter()
+        .filter(|(key, why)| told.get(key) != Some(why))
+        .collect()
+}
+
+fn remember(
+    told: &mut BTreeMap<ObjectKey, String>,
+    key: ObjectKey,
+    why: String,
+    said: Result<(), CallError>,
+) {
+    match said {
+        Ok(()) => drop(told.insert(key, why)),
+        Err(error) => {
+            tracing::warn!(object = %key, %error, "it could not be said on the object that it cannot be read");
         }
     }
 }

@@ -133,7 +133,7 @@ impl Reconciler {
             wish.refuse(reason, message, None);
             return Ok(wish);
         }
-        if let Some((message, _)) = self.claim_hosts(key, &spec).await? {
+        if let Some(message) = self.claim_hosts(key, &spec).await? {
             wish.refuse(
                 reasons::HOST_CONFLICT,
                 message,
@@ -232,7 +232,7 @@ impl Reconciler {
         &self,
         key: &ObjectKey,
         spec: &Accepted,
-    ) -> Result<Option<(String, String)>, CallError> {
+    ) -> Result<Option<String>, CallError> {
         let hosts: std::collections::BTreeSet<&str> = spec
             .routes
             .iter()
@@ -240,14 +240,17 @@ impl Reconciler {
             .map(String::as_str)
             .collect();
         for host in hosts {
-            if let Claimed::Taken { host: other, owner } =
-                claims::claim(&self.client, &self.caches, host, &key.namespace).await?
-            {
-                let message = format!(
+            let claimed = claims::claim(&self.client, &self.caches, host, &key.namespace).await?;
+            return Ok(Some(match claimed {
+                Claimed::Owned => continue,
+                Claimed::Taken { host: other, owner } => format!(
                     "spec.routes: the host {host:?} belongs to namespace {owner:?} by its claim on {other:?}"
-                );
-                return Ok(Some((message, owner)));
-            }
+                ),
+                Claimed::Unreadable { host: other } => format!(
+                    "spec.routes: the host {host:?} belongs to the HostClaim {:?}, which this version of the operator cannot read",
+                    crds::host_claim_name(&other)
+                ),
+            }));
         }
         Ok(None)
     }

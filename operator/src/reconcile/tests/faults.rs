@@ -92,3 +92,91 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     assert_eq!(events.len(), 1);
     assert_eq!(events[0]["regarding"]["name"], "f");
 }
+
+fn claim(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
+        "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2025-01-01T00:00:00Z" },
+        "spec": spec,
+    })
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_read_keeps_its_host_and_delays_no_other() {
+    let world = World::new();
+    let wishes = [
+        ("a", "held.example", Some("held.example")),
+        ("b", "b.wild.example", Some("wild.example.0")),
+        ("c", "known.example", Some("known.example")),
+        ("d", "free.example", None),
+        ("e", "e.mine.example", None),
+    ];
+    for (name, host, _) in wishes {
+        let routes = json!({ "routes": [{ "hosts": [host] }] });
+        world.apply(name, "2026-01-01T00:00:00Z", &routes);
+    }
+    let later = json!({ "hosts": ["something new"] });
+    let names = [
+        "held.example",
+        "wild.example.0",
+        "known.example",
+        "mine.example.0",
+    ];
+    for name in names {
+        world
+            .fake
+            .put(&format!("{CLAIMS}/{name}"), claim(name, &later));
+    }
+    let claims = &world.reconciler.caches.claims;
+    // the cache need not have heard of it
+    let known = ObjectKey::new("", "known.example");
+    claims.put_unreadable(&known, "missing field `host`");
+    // an earlier version of it could be read, so its owner is known
+    let mine = json!({ "host": "*.mine.example", "namespace": "shop" });
+    claims.put(serde_json::from_value(claim("mine.example.0", &mine)).unwrap());
+    for (name, host, held_by) in wishes {
+        world.reconcile(name).await;
+        let (_, reason, message) = world.condition(name, "Accepted");
+        let Some(held_by) = held_by else {
+            assert_eq!(reason, "Accepted", "{host}: {message}");
+            continue;
+        };
+        assert_eq!(reason, "HostConflict", "{host}");
+        assert!(message.contains(held_by), "{message}");
+        assert_eq!(world.fake.get(&format!("{CLAIMS}/b.wild.example")), None);
+    }
+    assert_eq!(world.fake.under(CLAIMS).len(), names.len() + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_cannot_be_read_is_counted_told_and_never_given_back() {
+    let world = World::new();
+    let name = "held.example";
+    let claims = &world.reconciler.caches.claims;
+    let earlier = claim(name, &json!({ "host": name, "namespace": "shop" }));
+    claims.put(serde_json::from_value(earlier).unwrap());
+    claims.put_unreadable(&ObjectKey::new("", name), "missing field `host`");
+    world.fake.put(
+        &format!("{CLAIMS}/{name}"),
+        claim(name, &json!({ "hosts": [] })),
+    );
+    let told = tokio::spawn(Arc::clone(&world.reconciler).tell_unreadable());
+    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    told.abort();
+    swept.abort();
+    let text = String::from_utf8(world.reconciler.metrics.render()).unwrap();
+    assert!(
+        text.contains("selvage_unreadable_objects{kind=\"HostClaim\"} 1"),
+        "{text}"
+    );
+    let events = world
+        .fake
+        .under("/apis/events.k8s.io/v1/namespaces/default/events");
+    assert_eq!(events.len(), 1, "said once: {events:?}");
+    assert_eq!(events[0]["reason"], "Unreadable");
+    assert_eq!(events[0]["regarding"]["kind"], "HostClaim");
+    assert_eq!(events[0]["regarding"]["name"], name);
+    assert_eq!(events[0]["regarding"]["uid"], format!("uid-{name}"));
+    assert_eq!(world.fake.under(CLAIMS).len(), 1);
+}
