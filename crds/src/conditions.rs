@@ -28,45 +28,60 @@ pub mod types {
 
 /// Condition reasons that the operator gives before a rollout decides; those of rollouts are in its core.
 pub mod reasons {
-    /// Accepted.
-    pub const ACCEPTED: &str = "Accepted";
-    /// A route that cannot be served.
-    pub const INVALID_ROUTE: &str = "InvalidRoute";
-    /// A field whose value the API server could not judge.
-    pub const INVALID_SPEC: &str = "InvalidSpec";
-    /// The same match as an older function of the namespace.
-    pub const ROUTE_CONFLICT: &str = "RouteConflict";
-    /// The host belongs to another namespace.
-    pub const HOST_CONFLICT: &str = "HostConflict";
-    /// A policy forbids it.
-    pub const POLICY_VIOLATION: &str = "PolicyViolation";
-    /// A ConfigMap, Secret or RolloutPolicy, or a key in one, does not exist.
-    pub const MISSING_REFERENCE: &str = "MissingReference";
-    /// The namespace has not granted its Secrets.
-    pub const SECRETS_NOT_GRANTED: &str = "SecretsNotGranted";
-    /// A field of a later version of Selvage.
-    pub const NOT_YET_SUPPORTED: &str = "NotYetSupported";
-    /// The object could not be read.
-    pub const UNREADABLE: &str = "Unreadable";
+    /// Constants, and the list of all of them, so that neither can lack one.
+    macro_rules! words {
+        ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
+            $($(#[$doc])* pub const $name: &str = $word;)*
+            /// Every one of them.
+            pub const ALL: &[&str] = &[$($name),*];
+        };
+    }
 
-    /// The digest is known.
-    pub const RESOLVED: &str = "Resolved";
-    /// The registry did not answer as it should.
-    pub const PULL_FAILED: &str = "PullFailed";
-    /// The registry has no such image.
-    pub const NOT_FOUND: &str = "NotFound";
-    /// The registry wants other credentials.
-    pub const UNAUTHORIZED: &str = "Unauthorized";
-    /// The image holds no WebAssembly component.
-    pub const NOT_A_COMPONENT: &str = "NotAComponent";
-    /// The bytes are not those the digest names.
-    pub const DIGEST_MISMATCH: &str = "DigestMismatch";
+    words! {
+        /// Accepted.
+        ACCEPTED = "Accepted";
+        /// A route that cannot be served.
+        INVALID_ROUTE = "InvalidRoute";
+        /// A field whose value the API server could not judge.
+        INVALID_SPEC = "InvalidSpec";
+        /// The same match as an older function of the namespace.
+        ROUTE_CONFLICT = "RouteConflict";
+        /// The host belongs to another namespace.
+        HOST_CONFLICT = "HostConflict";
+        /// A policy forbids it.
+        POLICY_VIOLATION = "PolicyViolation";
+        /// A ConfigMap, Secret or RolloutPolicy, or a key in one, does not exist.
+        MISSING_REFERENCE = "MissingReference";
+        /// The namespace has not granted its Secrets.
+        SECRETS_NOT_GRANTED = "SecretsNotGranted";
+        /// A field of a later version of Selvage.
+        NOT_YET_SUPPORTED = "NotYetSupported";
+        /// The object could not be read.
+        UNREADABLE = "Unreadable";
+        /// A fault of the operator's own.
+        INTERNAL_ERROR = "InternalError";
 
-    /// All imports are offered.
-    pub const COMPATIBLE: &str = "Compatible";
-    /// Something is imported that no assigned node offers.
-    pub const UNKNOWN_IMPORT: &str = "UnknownImport";
+        /// The registry is being asked.
+        RESOLVING = "Resolving";
+        /// The digest is known.
+        RESOLVED = "Resolved";
+        /// The registry did not answer as it should.
+        PULL_FAILED = "PullFailed";
+        /// The registry has no such image.
+        NOT_FOUND = "NotFound";
+        /// The registry wants other credentials.
+        UNAUTHORIZED = "Unauthorized";
+        /// The image holds no WebAssembly component.
+        NOT_A_COMPONENT = "NotAComponent";
+        /// The bytes are not those the digest names.
+        DIGEST_MISMATCH = "DigestMismatch";
 
-    /// Nodes pull and compile.
-    pub const LOADING: &str = "Loading";
+        /// All imports are offered.
+        COMPATIBLE = "Compatible";
+        /// Something is imported that no assigned node offers.
+        UNKNOWN_IMPORT = "UnknownImport";
+
+        /// Nodes pull and compile.
+        LOADING = "Loading";
+    }
 }

@@ -261,7 +261,7 @@ fn code_of_artifact(artifact: crate::resolve::Artifact) -> Code {
 fn resolving(image: &str) -> Finding {
     Finding {
         status: "Unknown",
-        reason: "Resolving".to_owned(),
+        reason: reasons::RESOLVING.to_owned(),
         message: format!("asking the registry for {image}"),
     }
 }

@@ -66,7 +66,7 @@ impl Reconciler {
         }
     }
 
-    async fn say_unreadable(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
+    pub(super) async fn say_unreadable(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
         let kind = ApiResource::erase::<EdgeFunction>(&());
         let functions: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &key.namespace, &kind);

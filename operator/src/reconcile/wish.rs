@@ -79,7 +79,7 @@ impl Wish {
 
     pub(super) fn waiting(&mut self, message: &str) {
         self.blocked = Some(Blocked {
-            reason: "Resolving".to_owned(),
+            reason: reasons::RESOLVING.to_owned(),
             message: message.to_owned(),
             permanent: false,
         });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::conditions::types;
+use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, FIELD_MANAGER};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -114,7 +114,7 @@ impl Reconciler {
             .map(|status| status.conditions.clone())
             .unwrap_or_default();
         if conditions.iter().any(|condition| {
-            condition.type_ == types::STALLED && condition.reason == "InternalError"
+            condition.type_ == types::STALLED && condition.reason == reasons::INTERNAL_ERROR
         }) {
             return;
         }
@@ -128,7 +128,7 @@ impl Reconciler {
             k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
                 type_: kind.to_owned(),
                 status: status.to_owned(),
-                reason: "InternalError".to_owned(),
+                reason: reasons::INTERNAL_ERROR.to_owned(),
                 message: "the operator failed on this object; it is tried again, and the operator's log has the details".to_owned(),
                 observed_generation: object.metadata.generation,
                 last_transition_time: now.clone(),

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crds::conditions::reasons;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -88,11 +89,11 @@ impl Failure {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::PullFailed => "PullFailed",
-            Self::NotFound => "NotFound",
-            Self::Unauthorized => "Unauthorized",
-            Self::NotAComponent => "NotAComponent",
-            Self::DigestMismatch => "DigestMismatch",
+            Self::PullFailed => reasons::PULL_FAILED,
+            Self::NotFound => reasons::NOT_FOUND,
+            Self::Unauthorized => reasons::UNAUTHORIZED,
+            Self::NotAComponent => reasons::NOT_A_COMPONENT,
+            Self::DigestMismatch => reasons::DIGEST_MISMATCH,
         }
     }
 }

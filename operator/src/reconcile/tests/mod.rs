@@ -2,6 +2,7 @@
 
 mod fake;
 mod faults;
+mod kstatus;
 mod private;
 mod resting;
 
