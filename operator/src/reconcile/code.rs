@@ -9,7 +9,6 @@ use crds::conditions::reasons;
 use crds::function::ResolvedStatus;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
-use operator_core::rollout::Blocked;
 
 use super::Reconciler;
 use super::memory::{Memory, Resolution};
@@ -227,18 +226,8 @@ fn inline_code(
             })
         }
         Err(error) => {
-            let reason = error.failure.reason();
             let message = format!("spec.source.inline: {error}");
-            wish.resolved = Some(Finding {
-                status: "False",
-                reason: reason.to_owned(),
-                message: message.clone(),
-            });
-            wish.blocked = Some(Blocked {
-                reason: reason.to_owned(),
-                message,
-                permanent: true,
-            });
+            wish.resolved = Some(wish.block(error.failure.reason(), message, true));
             None
         }
     }
@@ -267,19 +256,9 @@ fn resolving(image: &str) -> Finding {
 }
 
 fn failed_resolve(wish: &mut Wish, image: &str, error: &ResolveError, retry: Duration) {
-    let reason = error.failure.reason();
     let message = format!("{image}: {error}; it is tried again");
     wish.unsettled = false;
-    wish.resolved = Some(Finding {
-        status: "False",
-        reason: reason.to_owned(),
-        message: message.clone(),
-    });
-    wish.blocked = Some(Blocked {
-        reason: reason.to_owned(),
-        message,
-        permanent: false,
-    });
+    wish.resolved = Some(wish.block(error.failure.reason(), message, false));
     wish.retry = Some(retry);
 }
 

@@ -63,18 +63,23 @@ impl Finding {
 
 impl Wish {
     pub(super) fn refuse(&mut self, reason: &str, message: String, retry: Option<Duration>) {
-        self.accepted = Some(Finding {
-            status: "False",
-            reason: reason.to_owned(),
-            message: message.clone(),
-        });
+        // Stalled whether or not it is tried again: the commit did not ship, and GitOps must see that now.
+        self.accepted = Some(self.block(reason, message, true));
+        self.retry = retry;
+    }
+
+    /// The spec is not taken; returns what the condition that found it out says.
+    pub(super) fn block(&mut self, reason: &str, message: String, permanent: bool) -> Finding {
         self.blocked = Some(Blocked {
             reason: reason.to_owned(),
-            message,
-            // Stalled whether or not it is tried again: the commit did not ship, and GitOps must see that now.
-            permanent: true,
+            message: message.clone(),
+            permanent,
         });
-        self.retry = retry;
+        Finding {
+            status: "False",
+            reason: reason.to_owned(),
+            message,
+        }
     }
 
     pub(super) fn waiting(&mut self, message: &str) {
@@ -311,17 +316,7 @@ fn conclude(
         ))
     };
     if let Some(message) = trouble {
-        let reason = reasons::UNKNOWN_IMPORT;
-        wish.compatible = Some(Finding {
-            status: "False",
-            reason: reason.to_owned(),
-            message: message.clone(),
-        });
-        wish.blocked = Some(Blocked {
-            reason: reason.to_owned(),
-            message,
-            permanent: true,
-        });
+        wish.compatible = Some(wish.block(reasons::UNKNOWN_IMPORT, message, true));
         return;
     }
     wish.compatible = Some(Finding::good(

@@ -59,13 +59,12 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
         "spec": { "source": 7 },
     });
     world.fake.put(&format!("{FUNCTIONS}/f"), strange);
-    let claim = json!({
-        "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
-        "metadata": { "name": "f.example", "creationTimestamp": "2025-01-01T00:00:00Z" },
-        "spec": { "host": "f.example", "namespace": "shop" },
-    });
-    let claim: crds::HostClaim = serde_json::from_value(claim).unwrap();
-    world.reconciler.caches.claims.put(claim);
+    let claim = claim(
+        "f.example",
+        &json!({ "host": "f.example", "namespace": "shop" }),
+    );
+    let claims = &world.reconciler.caches.claims;
+    claims.put(serde_json::from_value(claim).unwrap());
     let key = ObjectKey::new("shop", "f");
     let functions = &world.reconciler.caches.functions;
     functions.put_unreadable(&key, "invalid type: integer `7`");
@@ -91,14 +90,6 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
         .collect();
     assert_eq!(events.len(), 1);
     assert_eq!(events[0]["regarding"]["name"], "f");
-}
-
-fn claim(name: &str, spec: &Value) -> Value {
-    json!({
-        "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
-        "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2025-01-01T00:00:00Z" },
-        "spec": spec,
-    })
 }
 
 #[tokio::test]

@@ -71,11 +71,8 @@ async fn not_taken(reason: &str) -> World {
         }
         reasons::HOST_CONFLICT => {
             let world = World::new();
-            let claim = json!({
-                "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
-                "metadata": { "name": "f.example", "creationTimestamp": "2025-01-01T00:00:00Z" },
-                "spec": { "host": "f.example", "namespace": "blog" },
-            });
+            let spec = json!({ "host": "f.example", "namespace": "blog" });
+            let claim = claim("f.example", &spec);
             world.fake.put(&format!("{CLAIMS}/f.example"), claim);
             world.apply("f", "2026-01-02T00:00:00Z", &json!({}));
             world.reconcile("f").await;

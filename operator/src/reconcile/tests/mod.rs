@@ -43,6 +43,14 @@ fn component() -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
+fn claim(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
+        "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2025-01-01T00:00:00Z" },
+        "spec": spec,
+    })
+}
+
 impl World {
     fn new() -> Self {
         Self::with(Vec::new())
@@ -297,12 +305,10 @@ async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_time
 #[tokio::test]
 async fn hk_1_a_host_of_another_namespace_is_refused_and_taken_when_it_is_free() {
     let world = World::new();
-    let claim = json!({
-        "apiVersion": "selvage.dev/v1alpha1", "kind": "HostClaim",
-        "metadata": { "name": "example.0", "creationTimestamp": "2025-01-01T00:00:00Z" },
-        "spec": { "host": "*.example", "namespace": "blog" },
-    });
-    world.fake.put(&format!("{CLAIMS}/example.0"), claim);
+    let spec = json!({ "host": "*.example", "namespace": "blog" });
+    world
+        .fake
+        .put(&format!("{CLAIMS}/example.0"), claim("example.0", &spec));
     world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
     let outcome = world.reconcile("f").await;
     let (status, reason, message) = world.condition("f", "Accepted");

@@ -13,18 +13,7 @@ fn stale_nodes_hold_the_raise() {
     for _ in 0..10 {
         bench.looks += 1;
         bench.count(0, [5, 0, 95, 0]);
-        let snapshots = bench.snapshots();
-        let now = bench.now();
-        let input = LookInput {
-            now,
-            candidate: CANDIDATE,
-            stable: STABLE,
-            exposed: &exposed,
-            in_force_since: Some(second(0)),
-            pass_frozen: false,
-            snapshots: &snapshots,
-        };
-        covered.push(bench.analysis.look(&input).covered);
+        covered.push(bench.read_of(&exposed, second(0)).covered);
     }
     // scraped every 15 s, so 37.5 s is stale: the eighth look is the first one later than that
     assert_eq!(covered, [vec![true; 7], vec![false; 3]].concat());
@@ -44,18 +33,8 @@ fn a_split_from_before_the_share_was_in_force_is_not_compared_with_it() {
     for _ in 0..4 {
         bench.looks += 1;
         bench.count(0, [500, 0, 500, 0]);
-        let exposed = bench.exposed();
-        let snapshots = bench.snapshots();
-        let input = LookInput {
-            now: bench.now(),
-            candidate: CANDIDATE,
-            stable: STABLE,
-            exposed: &exposed,
-            in_force_since: Some(second(18)),
-            pass_frozen: false,
-            snapshots: &snapshots,
-        };
-        assert!(!bench.analysis.look(&input).share_mismatch);
+        let result = bench.read_of(&bench.exposed(), second(18));
+        assert!(!result.share_mismatch);
     }
     assert_eq!(bench.analysis.split(), (0, 0));
     bench.look([50, 0, 950, 0]);

@@ -99,13 +99,17 @@ impl Bench {
     }
 
     fn read(&mut self) -> LookResult {
-        let exposed = self.exposed();
+        self.read_of(&self.exposed(), second(0))
+    }
+
+    /// A look at all nodes of which only `exposed` ones count, under a share that is in force since then.
+    fn read_of(&mut self, exposed: &BTreeSet<String>, in_force_since: Timestamp) -> LookResult {
         self.analysis.look(&LookInput {
             now: self.now(),
             candidate: CANDIDATE,
             stable: STABLE,
-            exposed: &exposed,
-            in_force_since: Some(second(0)),
+            exposed,
+            in_force_since: Some(in_force_since),
             pass_frozen: false,
             snapshots: &self.snapshots(),
         })
@@ -285,19 +289,10 @@ fn a_stake_that_moves_to_other_bounds_is_neither_more_nor_less() {
                 .tests
                 .iter()
                 .for_each(|t| assert!(t.process.ln_evidence().is_finite()));
-            let snapshots = bench.snapshots();
-            let exposed = bench.exposed();
-            judged.look(&LookInput {
-                now: bench.now(),
-                candidate: CANDIDATE,
-                stable: STABLE,
-                exposed: &exposed,
-                in_force_since: Some(second(0)),
-                pass_frozen: false,
-                snapshots: &snapshots,
-            });
-            close(bench.analysis.ln_evidence(), judged.ln_evidence());
-            assert!(bench.analysis.ln_evidence().abs() > 1e-3);
+            let moved = std::mem::replace(&mut bench.analysis, judged);
+            bench.read();
+            close(moved.ln_evidence(), bench.analysis.ln_evidence());
+            assert!(moved.ln_evidence().abs() > 1e-3);
             return;
         }
     }
@@ -346,17 +341,7 @@ fn only_exposed_nodes_count_and_one_that_left_counts_once_more() {
     for _ in 0..2 {
         bench.looks += 1;
         bench.count(1, [7, 7, 0, 0]);
-        let snapshots = bench.snapshots();
-        let now = bench.now();
-        let result = bench.analysis.look(&LookInput {
-            now,
-            candidate: CANDIDATE,
-            stable: STABLE,
-            exposed: &exposed,
-            in_force_since: Some(second(0)),
-            pass_frozen: false,
-            snapshots: &snapshots,
-        });
+        let result = bench.read_of(&exposed, second(0));
         counted.push(result.errors.candidate_events);
     }
     assert_eq!(counted, [7.0, 0.0], "{left} left");
@@ -379,22 +364,7 @@ fn promised() -> AnalysisPlan {
 #[test]
 fn the_text_continues_where_it_was_written() {
     let plan = promised();
-    let mut bench = Bench::new(&plan, 3);
-    for look in 0..200 {
-        for node in 0..3 {
-            bench.nodes[node].1.latency.0[18] += 5;
-            bench.nodes[node].2.latency.0[18] += 50;
-            bench.nodes[node].2.latency.0[21] += 1 + look % 3;
-            bench.count(node, [6, u64::from(look % 7 == 0), 60, look % 2]);
-        }
-        bench.look([0; 4]);
-        let text = bench.analysis.encode();
-        assert!(text.len() <= STATE_MAX, "{}", text.len());
-        let resumed = Analysis::decode(&plan, &text).unwrap();
-        assert_eq!(resumed.encode(), text);
-        bench.analysis = resumed;
-    }
-    let undisturbed = {
+    let run = |after_look: fn(&AnalysisPlan, &mut Analysis)| {
         let mut bench = Bench::new(&plan, 3);
         for look in 0..200 {
             for node in 0..3 {
@@ -404,12 +374,20 @@ fn the_text_continues_where_it_was_written() {
                 bench.count(node, [6, u64::from(look % 7 == 0), 60, look % 2]);
             }
             bench.look([0; 4]);
+            after_look(&plan, &mut bench.analysis);
         }
         bench.analysis
     };
-    assert_eq!(bench.analysis.ln_evidence(), undisturbed.ln_evidence());
-    assert_eq!(bench.analysis.pass, undisturbed.pass);
-    assert_eq!(bench.analysis.distribution, undisturbed.distribution);
+    let undisturbed = run(|_, _| {});
+    let resumed = run(|plan, analysis| {
+        let text = analysis.encode();
+        assert!(text.len() <= STATE_MAX, "{}", text.len());
+        *analysis = Analysis::decode(plan, &text).unwrap();
+        assert_eq!(analysis.encode(), text);
+    });
+    assert_eq!(resumed.ln_evidence(), undisturbed.ln_evidence());
+    assert_eq!(resumed.pass, undisturbed.pass);
+    assert_eq!(resumed.distribution, undisturbed.distribution);
     assert!(undisturbed.bounds.is_some() && undisturbed.distribution.ln_evidence != 0.0);
 }
 
