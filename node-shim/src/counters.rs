@@ -2,8 +2,10 @@
 //! by the frames to the operator. Written without locks, never reset while the process lives.
 
 mod numbers;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -138,9 +140,39 @@ impl Counters {
         }
     }
 
-    /// Forgets a function that was deleted.
-    pub fn forget(&self, function: &FunctionKey) {
-        self.lock().retain(|(key, _), _| key != function);
+    /// Takes the functions that `gone` names off the metrics page, as `hide` does.
+    pub fn hide_functions(&self, gone: impl Fn(&FunctionKey) -> bool) {
+        for counters in self.lock().values().filter(|one| gone(&one.function)) {
+            counters.shown.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets functions that were deleted. Who still holds counters of theirs counts for nobody.
+    pub fn forget(&self, functions: &BTreeSet<FunctionKey>) {
+        self.lock().retain(|(key, _), _| !functions.contains(key));
+    }
+
+    /// The counters for a request that began when its function was in the table and may be the last
+    /// to know of it: they are made, or shown again, only while `in_table` says that it still is.
+    /// `None` when there are none and it is not.
+    pub fn account(
+        &self,
+        function: &FunctionKey,
+        revision: &RevisionName,
+        in_table: impl FnOnce() -> bool,
+    ) -> Option<Arc<RevisionCounters>> {
+        // asked under the lock: whoever forgets a function has published the table without it before
+        let mut revisions = self.lock();
+        let key = (function.clone(), revision.clone());
+        let known = revisions.get(&key);
+        if known.is_some_and(|counters| counters.is_shown()) || !in_table() {
+            return known.cloned();
+        }
+        let counters = revisions
+            .entry(key)
+            .or_insert_with(|| Arc::new(RevisionCounters::new(function, revision)));
+        counters.shown.store(true, Ordering::Relaxed);
+        Some(Arc::clone(counters))
     }
 
     /// Every revision, the hidden ones included, in order.
@@ -348,65 +380,4 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
 
 fn read<const N: usize>(counts: &[AtomicU64; N]) -> [u64; N] {
     counts.each_ref().map(|count| count.load(Ordering::Relaxed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names() -> (FunctionKey, RevisionName) {
-        (
-            FunctionKey::new("ns", "f"),
-            RevisionName::new("r1").unwrap(),
-        )
-    }
-
-    fn finished(outcome: Outcome, reason: Option<Reason>) -> Finished {
-        Finished {
-            population: Population::Live,
-            outcome,
-            reason,
-            code: Code::C5xx,
-            start: Start::Warm,
-            head: None,
-            duration: Duration::from_millis(2),
-        }
-    }
-
-    #[test]
-    fn a_request_is_counted_once_in_its_cell() {
-        let (function, revision) = names();
-        let counters = Counters::new();
-        let one = counters.revision(&function, &revision);
-        one.record(&finished(Outcome::Trap, Some(Reason::Trap)));
-        one.record(&finished(Outcome::Overloaded, Some(Reason::Queue)));
-
-        let all = counters.snapshot(|_| true);
-        let live = &all[0].populations[0];
-        assert_eq!(live.requests.iter().map(|r| r.count).sum::<u64>(), 2);
-        assert_eq!(live.saturated, 1);
-        // 2 ms is a bound, and a bound belongs to its own bucket
-        assert_eq!(live.duration.counts[5], 1);
-        assert_eq!(live.duration.counts.iter().sum::<u64>(), 1);
-        assert!(
-            one.failures()
-                .all(|(reason, n)| n == u64::from(matches!(reason, Reason::Trap | Reason::Queue)))
-        );
-    }
-
-    #[test]
-    fn a_revision_that_comes_back_goes_on_counting() {
-        let (function, revision) = names();
-        let counters = Counters::new();
-        counters
-            .revision(&function, &revision)
-            .record(&finished(Outcome::Ok, None));
-        counters.hide(&function, &revision);
-        assert!(counters.shown().is_empty());
-        let again = counters.revision(&function, &revision);
-        assert_eq!(again.snapshot().populations[0].requests[0].count, 1);
-        assert_eq!(counters.shown().len(), 1);
-        counters.forget(&function);
-        assert!(counters.snapshot(|_| true).is_empty());
-    }
 }

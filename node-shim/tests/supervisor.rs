@@ -16,6 +16,8 @@ mod bombs;
 mod component;
 #[path = "supervisor/connection.rs"]
 mod connection;
+#[path = "supervisor/deleted.rs"]
+mod deleted;
 #[path = "supervisor/faults.rs"]
 mod faults;
 #[path = "supervisor/node.rs"]

@@ -187,9 +187,11 @@ async fn wait_for_code(
 fn unloaded(plane: &Plane, served: &Served, began: Instant, start: Start) -> Option<Observer> {
     let share = &served.entry.share;
     let revision = share.stable.as_ref().or(share.candidate.as_ref())?;
-    Some(Observer::new(
-        plane.counters.revision(&served.entry.key, revision),
-        start,
-        began,
-    ))
+    let key = &served.entry.key;
+    let in_table = || {
+        let table = plane.table();
+        table.functions().iter().any(|one| one.entry.key == *key)
+    };
+    let counters = plane.counters.account(key, revision, in_table)?;
+    Some(Observer::new(counters, start, began))
 }

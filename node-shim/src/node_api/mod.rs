@@ -73,8 +73,11 @@ pub struct Outlook {
     pub functions_failed: u32,
     /// What `/readyz` says.
     pub ready: bool,
-    /// Functions whose counters are reported.
+    /// Functions whose counters are reported; deleted ones until their counters are dropped.
     pub in_rollout: BTreeSet<FunctionKey>,
+    /// Changes whenever counters that were reported have been dropped: should they come again, they
+    /// begin at 0.
+    pub forgotten: u64,
 }
 
 /// Where the counters of requests are read.

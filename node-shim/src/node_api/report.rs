@@ -37,6 +37,8 @@ struct Frames {
     /// `None` until the first, absolute frame of this stream.
     base: Option<BTreeMap<CounterId, RevisionCounters>>,
     last: Instant,
+    /// [`Outlook::forgotten`] of the base.
+    forgotten: u64,
 }
 
 impl Reporter {
@@ -50,6 +52,7 @@ impl Reporter {
             frames: Frames {
                 base: None,
                 last: now,
+                forgotten: 0,
             },
         }
     }
@@ -78,6 +81,12 @@ impl Reporter {
             .is_some_and(|sent| now.duration_since(sent.at) < MIN_GAP);
         if too_soon {
             return None;
+        }
+        if self.frames.forgotten != outlook.forgotten {
+            // what was dropped may come again from 0: an absolute frame makes the operator drop it
+            // too, so that nothing it holds ever falls
+            self.frames.forgotten = outlook.forgotten;
+            self.start_over();
         }
         let frame = self.frame(counters, now).map(|(absolute, revisions)| {
             *sequence += 1;
@@ -438,6 +447,38 @@ mod tests {
             (again.sequence, again.revisions[0].outcomes[0].count),
             (4, 91)
         );
+    }
+
+    /// What an operator holds of a function that is deleted, dropped and made again never falls but
+    /// by leaving: it adds increments to what an absolute frame began.
+    #[test]
+    fn counters_that_were_dropped_leave_the_operator_before_they_come_again() {
+        let mut stream = Stream::new();
+        let mut outlook = Outlook::default();
+        let mut held: Option<u64> = None;
+        let mut take = |report: Option<Report>| {
+            let frame = report.and_then(|report| report.counters).unwrap();
+            let row = frame.revisions.first();
+            let count = row.map(|row| row.outcomes.iter().map(|one| one.count).sum::<u64>());
+            held = match (frame.absolute, count) {
+                (true, count) => count,
+                (false, count) => Some(held.unwrap_or(0) + count.unwrap_or(0)),
+            };
+            held
+        };
+        assert_eq!(take(stream.at(0, &outlook, 100)), Some(100));
+        assert_eq!(take(stream.at(5, &outlook, 103)), Some(103));
+        let (sequence, start) = (&mut stream.sequence, stream.start);
+        outlook.forgotten = 1;
+        let at = |seconds| (start + Duration::from_secs(seconds), seconds * 1000);
+        let dropped = stream.reporter.next(&outlook, vec![], sequence, at(6));
+        assert_eq!(take(dropped), None, "the operator drops it too");
+        assert_eq!(
+            take(stream.at(11, &outlook, 7)),
+            Some(7),
+            "all of it is new"
+        );
+        assert_eq!(take(stream.at(16, &outlook, 9)), Some(9));
     }
 
     #[test]

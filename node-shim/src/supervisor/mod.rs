@@ -8,6 +8,7 @@
 //!     └───outlook───────┘ └──snapshots▶ keeper (disk)
 //! ```
 
+mod departed;
 mod hot;
 mod keeper;
 mod metrics;

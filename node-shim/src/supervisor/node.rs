@@ -10,6 +10,7 @@ use node_shim_core::desired::{Failure, Load, Loads, Role, Supervision, Want, ord
 use node_shim_core::pressure::Pressure;
 use node_shim_core::table::{FunctionKey, RevisionName, Share};
 
+use super::departed::Departed;
 use super::hot::Hot;
 use super::keeper::Snapshot;
 use super::records::Records;
@@ -73,6 +74,7 @@ pub(crate) struct Node {
     pub(super) loaded: BTreeMap<String, Loaded>,
     pub(super) live: BTreeMap<RevisionKey, Live>,
     pub(super) leaving: BTreeMap<RevisionKey, Instant>,
+    pub(super) departed: Departed,
     ordered: Vec<String>,
     /// Digests that only candidates refer to.
     trials: BTreeSet<String>,
@@ -124,6 +126,7 @@ impl Node {
             loaded: BTreeMap::new(),
             live: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            departed: Departed::default(),
             ordered: Vec::new(),
             trials: BTreeSet::new(),
             counters,
@@ -257,6 +260,11 @@ impl Node {
             }
             stays
         });
+        let forgotten = self.departed.tick(&self.counters, now.at);
+        if !forgotten.is_empty() {
+            self.leaving
+                .retain(|(function, _), _| !forgotten.contains(function));
+        }
     }
 
     /// Takes the number of requests of each function so far.

@@ -32,6 +32,7 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
         }));
         revisions.extend(states);
     }
+    in_rollout.extend(node.departed.in_rollout().cloned());
     let (exceptions, exceptions_dropped) = bounded(exceptions(node, trouble));
     Outlook {
         applied: node.records.version(),
@@ -44,6 +45,7 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
         functions_failed: failed,
         ready,
         in_rollout,
+        forgotten: node.departed.forgotten(),
     }
 }
 

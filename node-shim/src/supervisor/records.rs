@@ -209,6 +209,11 @@ impl Records {
         self.functions.iter()
     }
 
+    /// Whether the function is in the table.
+    pub(crate) fn contains(&self, key: &FunctionKey) -> bool {
+        self.functions.contains_key(key)
+    }
+
     /// Functions whose newest record was not taken.
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = (&FunctionKey, &Quarantine)> {
         self.quarantined.iter()

@@ -82,6 +82,7 @@ impl Node {
         }
         self.leaving.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        self.departed.compare(&self.table, &self.records, now.at);
         self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
         Arc::clone(&self.table)
     }

@@ -8,15 +8,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_api::v1::{Batch, FunctionRecord, SnapshotPhase, Welcome};
 use node_shim_core::desired::Failure;
+use node_shim_core::outcome::{Code, Outcome, Population, Start};
 use node_shim_core::pressure::Pressure;
+use node_shim_core::table::{FunctionKey, RevisionName};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::departed::KEPT;
 use super::hot::Hot;
 use super::node::{Node, Now};
 use super::project::tests::record;
 use super::status::Status;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
-use crate::counters::Counters;
+use crate::counters::{Counters, Finished, RevisionCounters};
 use crate::disk::{Header, Kept};
 use crate::engine::Loaded;
 use crate::node_api::{Event, Outlook, unix_ms};
@@ -60,6 +63,8 @@ struct Rig {
     events: mpsc::Sender<Event>,
     tables: watch::Receiver<Arc<RoutingTable>>,
     loader: Arc<Unreachable>,
+    counters: Arc<Counters>,
+    outlook: watch::Receiver<Arc<Outlook>>,
     _found: mpsc::Sender<Kept>,
     _stop: oneshot::Sender<oneshot::Sender<()>>,
 }
@@ -75,6 +80,7 @@ impl Rig {
         let (stop_sender, stop) = oneshot::channel();
         let (tables, seen) = watch::channel(Arc::default());
         let counters = Counters::new();
+        let (outlook, told) = watch::channel(Arc::new(Outlook::default()));
         let loader = Arc::new(Unreachable::default());
         let wiring = Wiring {
             loader: loader.clone(),
@@ -82,7 +88,7 @@ impl Rig {
             keeper: None,
             health: Arc::default(),
             counters: Arc::clone(&counters),
-            outlook: watch::channel(Arc::new(Outlook::default())).0,
+            outlook,
             status: Arc::new(Status::default()),
             memory: Box::new(move || pressure),
             dice: Box::new(|| 1.0),
@@ -91,12 +97,14 @@ impl Rig {
             at: tokio::time::Instant::now().into_std(),
             wall: unix_ms(),
         };
-        let node = Node::new(kept, Hot::default(), (counters, TTL), now);
+        let node = Node::new(kept, Hot::default(), (Arc::clone(&counters), TTL), now);
         tokio::spawn(task::run(node, wiring, Inputs { api, found, stop }));
         Self {
             events,
             tables: seen,
             loader,
+            counters,
+            outlook: told,
             _found: found_sender,
             _stop: stop_sender,
         }
@@ -113,8 +121,12 @@ impl Rig {
     }
 
     async fn snapshot(&self, functions: Vec<FunctionRecord>) {
+        self.snapshot_at(20, functions).await;
+    }
+
+    async fn snapshot_at(&self, version: u64, functions: Vec<FunctionRecord>) {
         let batch = Batch {
-            version: 20,
+            version,
             snapshot: SnapshotPhase::Whole.into(),
             functions,
             ..Batch::default()
@@ -133,6 +145,18 @@ impl Rig {
         let waited = tokio::time::timeout(TTL * 3, self.tables.wait_for(reached)).await;
         assert!(waited.is_ok(), "the weight never was {weight}");
     }
+}
+
+/// Numbers of requests of the revisions whose counters exist, and whether each is shown.
+fn counted(counters: &Counters) -> Vec<(u64, bool)> {
+    let all = counters.all();
+    let requests = |one: &RevisionCounters| {
+        let live = &one.snapshot().populations[0];
+        live.requests.iter().map(|r| r.count).sum()
+    };
+    all.iter()
+        .map(|one| (requests(one), one.is_shown()))
+        .collect()
 }
 
 fn on_disk(alone_for: Duration) -> Kept {
@@ -219,4 +243,49 @@ async fn fn_7_nothing_is_compiled_while_memory_is_short() {
     let asked = rig.loader.0.lock().unwrap().clone();
     let digests: Vec<&String> = asked.keys().collect();
     assert_eq!(digests, [&super::project::tests::digest('a')]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
+    let mut rig = Rig::start(None);
+    let key = FunctionKey::new("ns", "f");
+    let counters = Arc::clone(&rig.counters);
+    let count = || {
+        let revision = RevisionName::new("r1").unwrap();
+        counters.revision(&key, &revision).record(&Finished {
+            population: Population::Live,
+            outcome: Outcome::Ok,
+            reason: None,
+            code: Code::C2xx,
+            start: Start::Warm,
+            head: None,
+            duration: Duration::from_millis(1),
+        });
+    };
+    let told = |outlook: &Arc<Outlook>| outlook.in_rollout.contains(&key);
+    rig.connect(false).await;
+    rig.snapshot_at(20, vec![record("f", 1)]).await;
+    rig.weight(1000).await;
+    count();
+    rig.snapshot_at(30, vec![]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(counted(&counters), [(1, false)], "off the page, not lost");
+    assert!(told(&rig.outlook.borrow()), "an operator hears the last");
+
+    // made again while an operator may still remember it: it goes on
+    rig.snapshot_at(40, vec![record("f", 1)]).await;
+    rig.weight(1000).await;
+    count();
+    tokio::time::sleep(KEPT * 2).await;
+    assert_eq!(counted(&counters), [(2, true)]);
+    assert_eq!(rig.outlook.borrow().forgotten, 0);
+
+    rig.snapshot_at(50, vec![]).await;
+    tokio::time::sleep(KEPT - Duration::from_secs(5)).await;
+    assert_eq!(counted(&counters), [(2, false)]);
+    assert!(told(&rig.outlook.borrow()));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(counted(&counters), []);
+    assert!(!told(&rig.outlook.borrow()));
+    assert_eq!(rig.outlook.borrow().forgotten, 1);
 }

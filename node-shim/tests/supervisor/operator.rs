@@ -11,8 +11,8 @@ use node_api::v1::node_message::Kind as Up;
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{
     Batch, BlobChunk, BlobRequest, Definition, FunctionKey, FunctionRecord, Goodbye, Hello, Hint,
-    NodeMessage, OperatorMessage, Pair, RelayDown, RelayUp, Report, Route, Share, ShareUpdate,
-    SnapshotPhase, Source, Welcome,
+    NodeMessage, OperatorMessage, Pair, RelayDown, RelayUp, Removal, Report, Route, Share,
+    ShareUpdate, SnapshotPhase, Source, Welcome,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -132,6 +132,19 @@ impl Operator {
         self.say(Down::Batch(Batch {
             version,
             functions,
+            ..Batch::default()
+        }))
+        .await;
+    }
+
+    pub(crate) async fn remove(&self, version: u64, name: &str) {
+        let key = Some(FunctionKey {
+            namespace: "ns".into(),
+            name: name.into(),
+        });
+        self.say(Down::Batch(Batch {
+            version,
+            removals: vec![Removal { key, version }],
             ..Batch::default()
         }))
         .await;

@@ -1,0 +1,89 @@
+use super::*;
+
+fn names() -> (FunctionKey, RevisionName) {
+    (
+        FunctionKey::new("ns", "f"),
+        RevisionName::new("r1").unwrap(),
+    )
+}
+
+fn finished(outcome: Outcome, reason: Option<Reason>) -> Finished {
+    Finished {
+        population: Population::Live,
+        outcome,
+        reason,
+        code: Code::C5xx,
+        start: Start::Warm,
+        head: None,
+        duration: Duration::from_millis(2),
+    }
+}
+
+#[test]
+fn a_request_is_counted_once_in_its_cell() {
+    let (function, revision) = names();
+    let counters = Counters::new();
+    let one = counters.revision(&function, &revision);
+    one.record(&finished(Outcome::Trap, Some(Reason::Trap)));
+    one.record(&finished(Outcome::Overloaded, Some(Reason::Queue)));
+
+    let all = counters.snapshot(|_| true);
+    let live = &all[0].populations[0];
+    assert_eq!(live.requests.iter().map(|r| r.count).sum::<u64>(), 2);
+    assert_eq!(live.saturated, 1);
+    // 2 ms is a bound, and a bound belongs to its own bucket
+    assert_eq!(live.duration.counts[5], 1);
+    assert_eq!(live.duration.counts.iter().sum::<u64>(), 1);
+    assert!(
+        one.failures()
+            .all(|(reason, n)| n == u64::from(matches!(reason, Reason::Trap | Reason::Queue)))
+    );
+}
+
+#[test]
+fn a_revision_that_comes_back_goes_on_counting() {
+    let (function, revision) = names();
+    let counters = Counters::new();
+    counters
+        .revision(&function, &revision)
+        .record(&finished(Outcome::Ok, None));
+    counters.hide(&function, &revision);
+    assert!(counters.shown().is_empty());
+    let again = counters.revision(&function, &revision);
+    assert_eq!(again.snapshot().populations[0].requests[0].count, 1);
+    assert_eq!(counters.shown().len(), 1);
+}
+
+#[test]
+fn a_deleted_function_leaves_the_page_then_everything_and_no_request_brings_it_back() {
+    let (function, revision) = names();
+    let other = FunctionKey::new("ns", "g");
+    let counters = Counters::new();
+    let account = |there: bool| counters.account(&function, &revision, || there);
+    assert!(account(false).is_none(), "nothing to resurrect");
+    let held = account(true).unwrap();
+    held.record(&finished(Outcome::Ok, None));
+    counters.revision(&other, &revision);
+    let shown = || {
+        let shown = counters.shown();
+        shown.iter().map(|c| c.function.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), [function.clone(), other.clone()]);
+    counters.hide_functions(|key| *key == function);
+    // a late request still counts, where nobody looks
+    account(false).unwrap().record(&finished(Outcome::Ok, None));
+    assert_eq!(shown(), std::slice::from_ref(&other));
+    assert_eq!(
+        held.snapshot().populations[0].requests[0].count,
+        2,
+        "one account"
+    );
+    counters.forget(&BTreeSet::from([function.clone()]));
+    held.record(&finished(Outcome::Ok, None));
+    assert!(account(false).is_none());
+    assert_eq!(counters.all().len(), 1);
+    // made again
+    let again = account(true).unwrap();
+    assert!(again.snapshot().populations[0].requests.is_empty());
+    assert_eq!(shown(), [function.clone(), other.clone()]);
+}
