@@ -11,6 +11,7 @@ HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST   := $(CARGO_TARGET_DIR)/dist
 STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
 export SELVAGE_DIST := $(DIST)
+RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST)
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
 ON_CLUSTERS := --test chart --test cluster --test live --test manifests --test rights
@@ -49,7 +50,7 @@ dist: programs examples ## What runs in a cluster: static programs in images, ex
 
 .PHONY: programs
 programs: ## Static operator and node-shim, and their images
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST) -p operator -p node-shim
+	$(RELEASE) -p operator -p node-shim
 	mkdir -p $(DIST)
 	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
 	cargo run --quiet --locked --bin image -- $(DIST)
@@ -72,9 +73,10 @@ cluster-down: ## End it
 
 .PHONY: bench
 bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses
-	cargo run --release --locked -p bench -- monte-carlo
-	cargo run --release --locked -p bench -- serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
-	cargo run --release --locked -p bench -- first --guest $(DIST)/examples/hello-bare.wasm
+	$(RELEASE) -p bench
+	$(STATIC)/bench monte-carlo
+	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
+	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 
 .PHONY: replay
 replay: ## Recompute the published samples of the sequential test

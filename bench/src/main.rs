@@ -1,6 +1,7 @@
 //! Measurements that are too long for the tests: ratios of two programs in one run.
 
 mod first;
+mod host;
 mod serve;
 
 use anyhow::{Context as _, Result};
@@ -35,6 +36,9 @@ enum Command {
     /// The bare hyper server (started by `serve`)
     #[command(hide = true)]
     Bare,
+    /// The smallest host of a component (started by `serve`)
+    #[command(hide = true)]
+    Reference { file: std::path::PathBuf },
 }
 
 fn simulate(cells: &[String], divisor: u32, seed: u64) -> Result<()> {
@@ -82,11 +86,18 @@ fn main() -> Result<()> {
         Command::First(args) => first::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
-        Command::Bare => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(serve::run_bare(|address| {
-                let _ = writeln!(std::io::stderr(), "Serving on http://{address}");
-            })),
+        Command::Bare => alone()?.block_on(serve::run_bare(say)),
+        Command::Reference { file } => alone()?.block_on(serve::run_reference(&file, say)),
     }
+}
+
+fn alone() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// What whoever started a server waits for.
+fn say(address: std::net::SocketAddr) {
+    let _ = writeln!(std::io::stderr(), "Serving on http://{address}");
 }

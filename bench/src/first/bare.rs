@@ -1,5 +1,6 @@
 //! wasmtime as its own documentation starts it: one store, one instance, one call.
 
+use crate::host::{self, State, said};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -10,16 +11,12 @@ use std::{
 };
 use tokio::runtime::Runtime;
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, Store,
-    component::{Component, Linker, ResourceTable},
+    Config, Engine, InstanceAllocationStrategy,
+    component::{Component, Linker},
 };
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p2};
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-    p2::{
-        add_only_http_to_linker_async,
-        bindings::{ProxyPre, http::types::Scheme},
-    },
+    WasiHttpView,
+    p2::bindings::{ProxyPre, http::types::Scheme},
 };
 
 pub(super) struct Bare {
@@ -29,50 +26,6 @@ pub(super) struct Bare {
     runtime: Runtime,
 }
 
-struct State {
-    wasi: WasiCtx,
-    http: WasiHttpCtx,
-    hooks: NoCalls,
-    table: ResourceTable,
-}
-
-struct NoCalls;
-
-type Sent = (
-    hyper::Response<WasiBody>,
-    Box<dyn Future<Output = Result<(), Error>> + Send>,
-);
-
-impl WasiHttpHooks for NoCalls {
-    fn send_request(
-        &mut self,
-        _request: Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
-    }
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
-impl WasiHttpView for State {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView {
-            ctx: &mut self.http,
-            table: &mut self.table,
-            hooks: &mut self.hooks,
-        }
-    }
-}
-
 impl Bare {
     pub(super) fn new(wasm: &[u8], folder: &Path) -> Result<Self> {
         let mut config = Config::new();
@@ -80,9 +33,7 @@ impl Bare {
         let engine = Engine::new(&config).map_err(said)?;
         let code = folder.join("bare");
         std::fs::write(&code, engine.precompile_component(wasm).map_err(said)?)?;
-        let mut linker = Linker::new(&engine);
-        p2::add_to_linker_async(&mut linker).map_err(said)?;
-        add_only_http_to_linker_async(&mut linker).map_err(said)?;
+        let linker = host::linker(&engine)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -100,23 +51,13 @@ impl Bare {
         #[allow(unsafe_code, reason = "this program wrote the file")]
         // SAFETY: written by `new` into a folder of this process, for this very engine
         let component = unsafe { Component::deserialize_file(&self.engine, &self.code) };
-        let pre = self
-            .linker
-            .instantiate_pre(&component.map_err(said)?)
-            .and_then(ProxyPre::new)
-            .map_err(said)?;
+        let pre = host::link(&self.linker, &component.map_err(said)?)?;
         self.runtime.block_on(self.call(&pre))?;
         Ok(started.elapsed())
     }
 
     async fn call(&self, pre: &ProxyPre<State>) -> Result<()> {
-        let state = State {
-            wasi: WasiCtx::builder().build(),
-            http: WasiHttpCtx::new(),
-            hooks: NoCalls,
-            table: ResourceTable::new(),
-        };
-        let mut store = Store::new(&self.engine, state);
+        let mut store = host::store(&self.engine);
         let request = Request::get("http://localhost/").body(Empty::<Bytes>::new())?;
         let request = store
             .data_mut()
@@ -148,8 +89,4 @@ impl Bare {
         ensure!(!body?.to_bytes().is_empty(), "no body");
         Ok(())
     }
-}
-
-fn said(error: wasmtime::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error:#}")
 }

@@ -76,9 +76,7 @@ fn spin(
 ) -> Result<(Vec<Duration>, u64)> {
     let mut all = Vec::with_capacity(connections);
     for _ in 0..connections {
-        let connection = Connection::open(to)?;
-        connection.stream.set_nonblocking(true)?;
-        all.push(connection);
+        all.push(Connection::open(to, true)?);
     }
     let (mut latencies, mut failed) = (Vec::with_capacity(1 << 20), 0);
     for connection in &mut all {
@@ -103,7 +101,7 @@ fn sleep(
     duration: Duration,
 ) -> Result<(Vec<Duration>, u64)> {
     let one = move || -> Result<(Vec<Duration>, u64)> {
-        let mut connection = Connection::open(to)?;
+        let mut connection = Connection::open(to, false)?;
         let (mut latencies, mut failed) = (Vec::with_capacity(1 << 16), 0);
         while start.elapsed() < duration {
             connection.ask()?;
@@ -128,24 +126,35 @@ fn sleep(
 }
 
 struct Connection {
+    to: SocketAddr,
     stream: TcpStream,
+    nonblocking: bool,
+    /// The server said that the last answer is the connection's last.
+    closing: bool,
     sent: Instant,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    fn open(to: SocketAddr) -> Result<Self> {
+    fn open(to: SocketAddr, nonblocking: bool) -> Result<Self> {
         let stream = TcpStream::connect(to).context("connect")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nonblocking(nonblocking)?;
         Ok(Self {
+            to,
             stream,
+            nonblocking,
+            closing: false,
             sent: Instant::now(),
             buffer: Vec::with_capacity(4096),
         })
     }
 
     fn ask(&mut self) -> Result<()> {
+        if self.closing {
+            *self = Self::open(self.to, self.nonblocking)?;
+        }
         self.buffer.clear();
         self.sent = Instant::now();
         self.stream.write_all(REQUEST).context("write")
@@ -169,7 +178,11 @@ impl Connection {
         anyhow::ensure!(read > 0, "connection closed");
         self.buffer
             .extend_from_slice(chunk.get(..read).unwrap_or_default());
-        Ok(complete(&self.buffer).then(|| self.buffer.starts_with(b"HTTP/1.1 200")))
+        if !complete(&self.buffer) {
+            return Ok(None);
+        }
+        self.closing = position(&self.buffer, b"connection: close\r\n").is_some();
+        Ok(Some(self.buffer.starts_with(b"HTTP/1.1 200")))
     }
 }
 

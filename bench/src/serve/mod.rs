@@ -1,12 +1,16 @@
-//! `node-shim serve` against a bare hyper server that gives the same response, on the same core, in one run.
+//! `node-shim serve` against a bare hyper server that gives the same response, and against the smallest host of the same
+//! component, on the same core, in one run. The second says what hyper, wasmtime and the kernel cost on this machine:
+//! the rest is ours.
 //!
 //! Servers take turns (A B A B …), so that a machine that changes its speed changes it for both. The load
 //! generator runs on another core and keeps a fixed number of connections busy. What counts is the ratio
 //! of requests/s and the CPU time per request of the server; absolute figures say little on shared machines.
 
 mod load;
+mod reference;
 mod server;
 
+pub(crate) use reference::run_reference;
 pub(crate) use server::run_bare;
 
 use anyhow::{Context, Result, bail};
@@ -53,10 +57,12 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     print("|---|---|---|---|---|---|");
     for guest in &args.guests {
         let bare = server::Server::bare()?;
+        let least = server::Server::reference(guest)?;
         let shim = server::Server::shim(&args.node_shim, guest)?;
-        let (mut base, mut ours) = (Vec::new(), Vec::new());
+        let (mut base, mut host, mut ours) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..args.rounds {
             base.push(round(&bare, args)?);
+            host.push(round(&least, args)?);
             ours.push(round(&shim, args)?);
         }
         let name = guest
@@ -64,8 +70,9 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let (base, ours) = (median(&base)?, median(&ours)?);
+        let (base, host, ours) = (median(&base)?, median(&host)?, median(&ours)?);
         print(&row("bare hyper", base, base));
+        print(&row(&format!("smallest host of {name}"), host, base));
         print(&row(&format!("node-shim serve {name}"), ours, base));
     }
     Ok(())

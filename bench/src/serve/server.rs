@@ -36,6 +36,18 @@ impl Server {
         )
     }
 
+    /// This program again, as the smallest host of a component.
+    pub(super) fn reference(guest: &Path) -> Result<Self> {
+        Self::start(
+            Command::new("taskset")
+                .arg("-c")
+                .arg(SERVER_CORE.to_string())
+                .arg(std::env::current_exe()?)
+                .arg("reference")
+                .arg(guest),
+        )
+    }
+
     pub(super) fn shim(program: &Path, guest: &Path) -> Result<Self> {
         Self::start(
             Command::new("taskset")
