@@ -73,7 +73,7 @@ cluster-down: ## End it
 
 .PHONY: bench
 bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses
-	$(RELEASE) -p bench
+	$(RELEASE) -p operator -p node-shim -p bench # together: features as in the programs, so nothing is built again
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
