@@ -211,6 +211,7 @@ impl World {
             &mut self.memory,
             &self.state,
             &Sampled {
+                forgotten: &[],
                 now: self.now,
                 exposed: &exposed,
                 snapshots: &[snapshot],

@@ -2,7 +2,10 @@
 //!
 //! [`Judge::measure`] is called whenever a look is due. Between looks the judge lives in memory; what it needs after a
 //! restart travels in the rollout's state. Memory is trusted only while it is exactly what the state says. If a look was
-//! dropped (a failed write, another leader), the state's own text is continued from, so no look counts twice.
+//! dropped (a failed write, another leader), the state's own text is continued from, so no look counts twice; looks that it
+//! does not have are taken again if the samples of that time are still to be had (`recompute`).
+
+mod recompute;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,9 +17,8 @@ use crate::analysis::{
     Metric, Slo,
 };
 use crate::rollout::{
-    AnalysisPolicy, ArmSums, Decisive, Figures, HoldReason, LatencyMeasure, Look, Measured,
-    MetricFigures, PassFigures, Power, Rollout, RolloutState, State, Tolerance, UnmeasuredKind,
-    Verdict,
+    AnalysisPolicy, ArmSums, Decisive, Figures, LatencyMeasure, Look, Measured, MetricFigures,
+    PassFigures, Power, Rollout, RolloutState, State, Tolerance, UnmeasuredKind, Verdict,
 };
 use crate::samples::Snapshot;
 
@@ -32,6 +34,9 @@ pub struct Sampled<'a> {
     /// The minutes before the candidate's first share, as raw as they came. Read at the rollout's first look only:
     /// what stable's rates, tails and nodes are like, and from where counting starts.
     pub before: &'a [Snapshot],
+    /// The time since the state was written, as raw as it came, if [`Judge::forgotten`] said that looks of it were forgotten; looks
+    /// for which nothing is here stay lost.
+    pub forgotten: &'a [Snapshot],
     /// `Prometheus` or `InBand`, for people.
     pub source: &'a str,
     /// How often Prometheus scrapes.
@@ -58,7 +63,7 @@ impl Judge {
             return Measured::NotDue;
         };
         let stable = stable.revision.name.as_str();
-        let mut judge = Self::continued(memory.take(), rollout, stable, sampled);
+        let mut judge = Self::continued(memory.take(), state.state, rollout, stable, sampled);
         judge.enter_step(state.state, rollout, sampled.now);
         let result = judge.analysis.look(&LookInput {
             now: sampled.now,
@@ -66,11 +71,7 @@ impl Judge {
             stable,
             exposed: sampled.exposed,
             in_force_since: rollout.acked_at,
-            pass_frozen: rollout
-                .flags
-                .hold
-                .as_ref()
-                .is_some_and(|hold| hold.reason == HoldReason::SharedFailure),
+            pass_frozen: recompute::is_frozen(rollout),
             snapshots: sampled.snapshots,
         });
         let measured = if result.usable {
@@ -84,6 +85,7 @@ impl Judge {
 
     fn continued(
         memory: Option<Self>,
+        state: State,
         rollout: &Rollout,
         stable: &str,
         sampled: &Sampled<'_>,
@@ -98,13 +100,16 @@ impl Judge {
         if let Some(judge) = memory.filter(|judge| judge.text == persisted.state) {
             return judge;
         }
-        match Analysis::decode(&plan, &persisted.state) {
-            Ok(analysis) => Self {
-                analysis,
-                text: persisted.state.clone(),
-            },
-            Err(_) => Self::fresh(&plan, rollout, stable, sampled),
-        }
+        let Ok(analysis) = Analysis::decode(&plan, &persisted.state) else {
+            return Self::fresh(&plan, rollout, stable, sampled);
+        };
+        let mut judge = Self {
+            analysis,
+            text: persisted.state.clone(),
+        };
+        judge.enter_step(state, rollout, sampled.now);
+        judge.recompute(rollout, stable, sampled, persisted.looked_at);
+        judge
     }
 
     fn fresh(plan: &AnalysisPlan, rollout: &Rollout, stable: &str, sampled: &Sampled<'_>) -> Self {

@@ -30,6 +30,7 @@ struct World {
     now: Timestamp,
     memory: Option<Judge>,
     before: Vec<Snapshot>,
+    forgotten: Vec<Snapshot>,
 }
 
 impl World {
@@ -61,6 +62,7 @@ impl World {
             now: start,
             memory: None,
             before: Vec::new(),
+            forgotten: Vec::new(),
         };
         for _ in 0..60 {
             world.count([0, 0, 500, 5]);
@@ -104,6 +106,7 @@ impl World {
             exposed: &exposed,
             snapshots: &snapshots,
             before: &self.before,
+            forgotten: &self.forgotten,
             source: "InBand",
             scrape_interval: Duration::from_secs(5),
         };
@@ -196,6 +199,49 @@ fn without_memory_it_goes_on_from_the_state() {
     assert!(kept.state.rollout.as_ref().unwrap().step > 0, "it rose");
 }
 
+/// Six looks after the last write the process dies, and the next one begins with the written state.
+#[test]
+fn forgotten_looks_are_taken_again_from_the_history_of_the_samples() {
+    let mut undisturbed = World::stepping();
+    let (mut history, mut written) = (Vec::new(), None);
+    for index in 0..10 {
+        let look = undisturbed.look([8, u64::from(index % 4 == 0), 492, 5]);
+        history.push(undisturbed.snapshot());
+        undisturbed.take(look);
+        if index == 3 {
+            written = Some(undisturbed.state.clone());
+        }
+    }
+    let written = written.unwrap();
+    assert_eq!(
+        written.rollout.as_ref().map(|r| r.step),
+        undisturbed.state.rollout.as_ref().map(|r| r.step),
+        "nothing but evidence changed"
+    );
+    let (now, counters) = (undisturbed.now, undisturbed.counters);
+    let again = |forgotten: Vec<Snapshot>| {
+        let mut world = World::stepping();
+        (world.now, world.counters) = (now, counters);
+        (world.state, world.memory, world.forgotten) = (written.clone(), None, forgotten);
+        let asked = Judge::forgotten(None, &world.state, now + Duration::from_secs(5));
+        assert_eq!(asked, Some(Duration::from_secs(35)));
+        let look = world.look([8, 1, 492, 5]);
+        world.take(look.clone());
+        assert_eq!(
+            Judge::forgotten(world.memory.as_ref(), &world.state, world.now),
+            None
+        );
+        look
+    };
+    let recomputed = again(history);
+    let lost = again(Vec::new());
+    let expected = undisturbed.look([8, 1, 492, 5]);
+    assert_eq!(recomputed.analysis, expected.analysis);
+    assert_eq!(recomputed.figures, expected.figures);
+    assert_ne!(lost.analysis, expected.analysis);
+    assert_eq!(lost.figures.candidate, expected.figures.candidate);
+}
+
 #[test]
 fn a_look_that_was_not_persisted_is_taken_again_and_not_twice() {
     let (mut undisturbed, mut dropped) = (World::stepping(), World::stepping());
@@ -235,6 +281,7 @@ fn silence_is_normal_between_two_scrapes_and_then_a_fault() {
             exposed: &exposed,
             snapshots: &snapshots,
             before: &[],
+            forgotten: &[],
             source: "Prometheus",
             scrape_interval: Duration::from_secs(5),
         };

@@ -74,6 +74,15 @@ impl Prometheus {
         self.collect(wanted, HISTORY, Moments::All).await
     }
 
+    /// Every snapshot from which the looks of the last `past` could have been taken.
+    ///
+    /// # Errors
+    /// As [`Prometheus::sample`].
+    pub async fn since(&self, wanted: &Wanted, past: Duration) -> Result<Sampled, MeasureError> {
+        let wanted = std::slice::from_ref(wanted);
+        self.collect(wanted, past + self.window, Moments::All).await
+    }
+
     async fn collect(
         &self,
         wanted: &[Wanted],

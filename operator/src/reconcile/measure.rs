@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use operator_core::analysis::History;
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Due, LatencyMeasure, Measured, RolloutState, Source, Traffic, UnmeasuredKind,
+    Due, LatencyMeasure, Measured, Rollout, RolloutState, Source, Traffic, UnmeasuredKind,
 };
 use operator_core::samples::{Snapshot, merge};
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What is known of stable's past is asked for this often at most.
 const PAST: Duration = Duration::from_secs(10);
+/// Once after a start, a look waits this long for the history of those that were forgotten.
+const RECOMPUTE: Duration = Duration::from_secs(10);
 /// In-band snapshots kept of the time before a candidate's first share.
 const KEPT: usize = 20_000;
 
@@ -82,12 +84,31 @@ impl SampleSource {
         let Some(asker) = &self.0 else {
             return Vec::new();
         };
-        match asker.prometheus.history(wanted).await {
-            Ok(mut found) => found.snapshots.remove(&wanted.function).unwrap_or_default(),
-            Err(error) => {
-                tracing::debug!(function = %wanted.function, %error, "stable's past is not known");
-                Vec::new()
-            }
+        let found = asker.prometheus.history(wanted).await;
+        known(wanted, found, "stable's past is not known")
+    }
+
+    /// What looks of the last `past` could have seen; empty when that is not known.
+    async fn since(&self, wanted: &Wanted, past: Duration) -> Vec<Snapshot> {
+        let Some(asker) = &self.0 else {
+            return Vec::new();
+        };
+        let asked = tokio::time::timeout(RECOMPUTE, asker.prometheus.since(wanted, past));
+        let found = asked.await.unwrap_or(Err(MeasureError::Timeout));
+        known(wanted, found, "looks since the last written state are lost")
+    }
+}
+
+fn known(
+    wanted: &Wanted,
+    found: Result<crate::measure::Sampled, MeasureError>,
+    otherwise: &str,
+) -> Vec<Snapshot> {
+    match found {
+        Ok(mut found) => found.snapshots.remove(&wanted.function).unwrap_or_default(),
+        Err(error) => {
+            tracing::debug!(function = %wanted.function, %error, "{otherwise}");
+            Vec::new()
         }
     }
 }
@@ -147,20 +168,7 @@ impl Reconciler {
             .stable
             .as_ref()
             .map(|stable| stable.revision.name.clone());
-        let latency = match rollout.plan.analysis.latency_measure {
-            LatencyMeasure::Head => Latency::Head,
-            LatencyMeasure::Full => Latency::Duration,
-        };
-        let wanted = Wanted {
-            function: FunctionKey::new(&key.namespace, &key.name),
-            revisions: stable
-                .iter()
-                .cloned()
-                .chain([rollout.candidate.revision.name.clone()])
-                .collect(),
-            latency,
-            population: "live".to_owned(),
-        };
+        let wanted = wanted(key, rollout, stable.as_deref());
         let traffic = if due.traffic {
             self.remember(&wanted, rollout.plan.analysis.source, before)
                 .await;
@@ -191,11 +199,18 @@ impl Reconciler {
                 }
             }
             Ok((snapshots, source)) => {
+                let past = Judge::forgotten(judge.as_ref(), state, now)
+                    .filter(|_| rollout.plan.analysis.source != Source::InBand);
+                let forgotten = match past {
+                    Some(past) => self.source.since(&wanted, past).await,
+                    None => Vec::new(),
+                };
                 let sampled = Sampled {
                     now,
                     exposed,
                     snapshots: &snapshots,
                     before: before.snapshots(),
+                    forgotten: &forgotten,
                     source,
                     scrape_interval: self.settings.scrape_interval,
                 };
@@ -264,6 +279,23 @@ impl Reconciler {
                 .in_band
                 .extend(self.fleet.counters(&wanted.function, reading));
         }
+    }
+}
+
+fn wanted(key: &ObjectKey, rollout: &Rollout, stable: Option<&str>) -> Wanted {
+    let candidate = rollout.candidate.revision.name.as_str();
+    Wanted {
+        function: FunctionKey::new(&key.namespace, &key.name),
+        revisions: stable
+            .into_iter()
+            .chain([candidate])
+            .map(str::to_owned)
+            .collect(),
+        latency: match rollout.plan.analysis.latency_measure {
+            LatencyMeasure::Head => Latency::Head,
+            LatencyMeasure::Full => Latency::Duration,
+        },
+        population: "live".to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@ mod fake;
 mod faults;
 mod kstatus;
 mod private;
+mod recompute;
 mod resting;
 
 use base64::Engine;

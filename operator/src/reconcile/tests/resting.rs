@@ -3,7 +3,7 @@
 use super::*;
 
 /// Loaded everywhere and promoted.
-async fn at_rest(world: &World) {
+pub(super) async fn at_rest(world: &World) {
     for node in ["n-1", "n-2"] {
         world.node(node);
     }

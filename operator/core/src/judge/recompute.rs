@@ -1,0 +1,121 @@
+//! Looks that were taken after the last written state and forgotten in a crash: taken again from the samples' own history.
+//!
+//! The state is written at every transition and every half minute. What was seen since then died with its process; the samples did
+//! not. Between two writes nothing changes but the evidence, so the same looks at the same samples bring it back. They
+//! continue from the written state, which holds none of them, so no look counts twice.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Judge, Sampled};
+use crate::analysis::LookInput;
+use crate::rollout::{HoldReason, Rollout, RolloutState};
+use crate::samples::Snapshot;
+
+/// Looks older than this stay lost.
+const MOST: SignedDuration = SignedDuration::from_mins(5);
+/// A look sees samples of at most this age: this long, or four scrapes.
+const LEAST_WINDOW: Duration = Duration::from_secs(60);
+
+impl Judge {
+    /// How far back from `now` looks were forgotten that can be taken again; `None` if none was, or nobody had
+    /// acknowledged the share yet. Ask for the samples of that time, and hand them over as [`Sampled::forgotten`].
+    #[must_use]
+    pub fn forgotten(
+        memory: Option<&Self>,
+        state: &RolloutState,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let rollout = state.rollout.as_ref()?;
+        let written = rollout.analysis.as_ref()?;
+        rollout.acked_at?;
+        if memory.is_some_and(|judge| judge.text == written.state) {
+            return None;
+        }
+        let gap = Duration::try_from(now.duration_since(written.looked_at).min(MOST)).ok()?;
+        (gap > rollout.plan.analysis.look_period).then_some(gap)
+    }
+
+    /// The looks between the one at `written` and the present one. Which nodes had acknowledged the share at each of them is not
+    /// known any more; those that had the candidate loaded are taken for it. That does not depend on what happened to a request.
+    pub(super) fn recompute(
+        &mut self,
+        rollout: &Rollout,
+        stable: &str,
+        sampled: &Sampled<'_>,
+        written: Timestamp,
+    ) {
+        let candidate = rollout.candidate.revision.name.as_str();
+        let mut history: Vec<&Snapshot> = sampled.forgotten.iter().collect();
+        history.sort_by_key(|snapshot| snapshot.at);
+        let window = LEAST_WINDOW.max(sampled.scrape_interval * 4);
+        for at in looks_between(written, sampled.now, rollout.plan.analysis.look_period) {
+            let until = |time: Timestamp| history.partition_point(|s| s.at <= time);
+            let oldest = at.saturating_sub(window).unwrap_or(Timestamp::MIN);
+            let seen = history.get(until(oldest)..until(at)).unwrap_or_default();
+            let exposed: BTreeSet<String> = seen
+                .iter()
+                .filter(|snapshot| snapshot.revisions.contains_key(candidate))
+                .map(|snapshot| snapshot.process.clone())
+                .collect();
+            if exposed.is_empty() {
+                continue;
+            }
+            let snapshots: Vec<Snapshot> = seen.iter().map(|s| (*s).clone()).collect();
+            self.analysis.look(&LookInput {
+                now: at,
+                candidate,
+                stable,
+                exposed: &exposed,
+                in_force_since: rollout.acked_at,
+                pass_frozen: is_frozen(rollout),
+                snapshots: &snapshots,
+            });
+        }
+    }
+}
+
+/// Whether the pass side stands still.
+pub(super) fn is_frozen(rollout: &Rollout) -> bool {
+    let hold = rollout.flags.hold.as_ref();
+    hold.is_some_and(|hold| hold.reason == HoldReason::SharedFailure)
+}
+
+/// One `period` after the other, without the ends, and not before [`MOST`] ago.
+fn looks_between(
+    written: Timestamp,
+    now: Timestamp,
+    period: Duration,
+) -> impl Iterator<Item = Timestamp> {
+    let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX).max(1);
+    let start = written.as_millisecond();
+    let too_old = now.duration_since(written) - MOST.min(now.duration_since(written));
+    let skipped = i64::try_from(too_old.as_millis()).unwrap_or(0) / period;
+    (skipped.saturating_add(1)..)
+        .map_while(move |look| start.checked_add(look.checked_mul(period)?))
+        .map_while(|millis| Timestamp::from_millisecond(millis).ok())
+        .take_while(move |at| *at < now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_lie_between_and_not_longer_ago_than_five_minutes() {
+        let second = |s: i64| Timestamp::from_second(s).unwrap();
+        let looks = |from: i64, to: i64| -> Vec<i64> {
+            looks_between(second(from), second(to), Duration::from_secs(5))
+                .map(Timestamp::as_second)
+                .collect()
+        };
+        assert_eq!(looks(100, 117), [105, 110, 115]);
+        assert_eq!(looks(100, 115), [105, 110]);
+        assert_eq!(looks(100, 105), Vec::<i64>::new());
+        assert_eq!(looks(100, 90), Vec::<i64>::new());
+        let long = looks(100, 1_000_002);
+        assert_eq!((long.len(), long[0]), (60, 999_705));
+    }
+}
