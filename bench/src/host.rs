@@ -3,7 +3,7 @@
 use anyhow::Result;
 use hyper::{Request, Response};
 use wasmtime::{
-    Store,
+    Config, Store,
     component::{Component, Linker, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p2};
@@ -55,6 +55,13 @@ impl WasiHttpView for State {
             hooks: &mut self.hooks,
         }
     }
+}
+
+/// What every engine here has in common: the build has no garbage collector, and asynchronous components are off.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new();
+    config.gc_support(false).concurrency_support(false);
+    config
 }
 
 /// A store for one request.

@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::runtime::Runtime;
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy,
+    Engine, InstanceAllocationStrategy,
     component::{Component, Linker},
 };
 use wasmtime_wasi_http::{
@@ -28,7 +28,7 @@ pub(super) struct Bare {
 
 impl Bare {
     pub(super) fn new(wasm: &[u8], folder: &Path) -> Result<Self> {
-        let mut config = Config::new();
+        let mut config = host::config();
         config.allocation_strategy(InstanceAllocationStrategy::pooling());
         let engine = Engine::new(&config).map_err(said)?;
         let code = folder.join("bare");

@@ -56,10 +56,8 @@ fn config() -> Config {
             .linear_memory_keep_resident(1 << 20)
             .table_keep_resident(64 << 10);
     }
-    let mut config = Config::new();
-    config
-        .concurrency_support(false)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    let mut config = host::config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 
