@@ -7,7 +7,8 @@
 //! Use: [`Analysis::start`] when the candidate is about to get its first share, [`Analysis::begin_step`] whenever the share
 //! changes, [`Analysis::look`] whenever there are samples, then [`Analysis::verdict`]. [`Analysis::encode`] and
 //! [`Analysis::decode`] carry it over a restart. Baselines are carried for as many nodes as fit; of the others the first snapshot
-//! after a restart only sets the baseline. So a restart may lose a look, and never counts one twice.
+//! after a restart only sets the baseline. The comparison of latency distributions is carried if there is room. So a restart may
+//! lose a look, and never counts one twice.
 
 mod bounds;
 mod codec;

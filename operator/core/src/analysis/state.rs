@@ -34,7 +34,7 @@ pub enum StateError {
 
 impl Analysis {
     /// As text of at most [`STATE_MAX`] characters. Stakes are kept to the last bit. Baselines follow as far as they
-    /// fit, in the order of node names.
+    /// fit, in the order of node names, then the comparison of the latency distributions if that fits too.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut out = Writer::default();
@@ -70,10 +70,8 @@ impl Analysis {
             write_process(w, brake);
         });
         out.option(self.decisive.as_ref(), write_decisive);
-        write_histogram(&mut out, &self.distribution.candidate);
-        write_histogram(&mut out, &self.distribution.stable);
-        out.exact(self.distribution.ln_evidence);
         self.write_baselines(&mut out);
+        self.write_distribution(&mut out);
         STANDARD_NO_PAD.encode(out.0)
     }
 
@@ -86,12 +84,23 @@ impl Analysis {
             one.time(baseline.at);
             write_tally(&mut one, &baseline.arms.candidate);
             write_tally(&mut one, &baseline.arms.stable);
-            if out.0.len() + one.0.len() + 1 > BYTES_MAX {
+            // the end of the list and the flag of the distribution follow
+            if out.0.len() + one.0.len() + 2 > BYTES_MAX {
                 break;
             }
             out.0.append(&mut one.0);
         }
         out.flag(false);
+    }
+
+    /// Last, and only if there is room: it decides nothing, and what it forgets in a restart costs nobody anything.
+    fn write_distribution(&self, out: &mut Writer) {
+        let mut one = Writer::default();
+        write_histogram(&mut one, &self.distribution.candidate);
+        write_histogram(&mut one, &self.distribution.stable);
+        one.exact(self.distribution.ln_evidence);
+        let fits = out.0.len() + one.0.len() < BYTES_MAX;
+        out.option(fits.then_some(one), |w, mut one| w.0.append(&mut one.0));
     }
 
     /// Continues from [`Self::encode`]'s text; `plan` must be the plan it was started with.
@@ -129,12 +138,12 @@ impl Analysis {
         let pass = input.list(|r| read_pass(r, plan, next))?;
         let brake = input.option(|r| read_brake(r, plan))?;
         let decisive = input.option(read_decisive)?;
-        let distribution = if version == WITHOUT_DISTRIBUTION {
-            Distribution::default()
-        } else {
-            read_distribution(&mut input)?
-        };
         let tracker = read_baselines(&mut input)?;
+        let distribution = if version == WITHOUT_DISTRIBUTION {
+            None
+        } else {
+            input.option(read_distribution)?
+        };
         if !input.0.is_empty() {
             return Err(StateError::Damaged);
         }
@@ -147,7 +156,7 @@ impl Analysis {
             tests,
             pass,
             brake,
-            distribution,
+            distribution: distribution.unwrap_or_default(),
             looks,
             looked_at,
             usable_at,

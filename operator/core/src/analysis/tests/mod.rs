@@ -408,6 +408,34 @@ fn of_many_nodes_the_text_keeps_some_and_the_rest_count_later_never_twice() {
     assert_eq!(bench.analysis.figures().candidate.requests, 2000);
 }
 
+/// Every test there can be, all latency classes of both arms in use, counts of a long rollout at a thousand requests a second,
+/// and a verdict.
+#[test]
+fn the_fullest_text_is_short_enough() {
+    let plan = promised();
+    let mut bench = Bench::new(&plan, 1);
+    for look in 0..20_u64 {
+        let node = &mut bench.nodes[0];
+        for (class, slot) in node.1.latency.0.iter_mut().enumerate() {
+            *slot += 1_000_000 >> (class / 3);
+        }
+        for (class, slot) in node.2.latency.0.iter_mut().enumerate() {
+            *slot += 9_000_000 >> (class / 3);
+        }
+        let failed = if look > 10 { 1_000_000 } else { 0 };
+        bench.look([1_000_000, failed, 9_000_000, 0]);
+    }
+    assert!(matches!(bench.analysis.verdict(), Verdict::Bad(_)));
+    let text = bench.analysis.encode();
+    let tests = (bench.analysis.tests.len(), bench.analysis.pass.len());
+    assert!(text.len() <= STATE_MAX, "{} with {tests:?}", text.len());
+    assert_eq!(bench.analysis.bounds().map(|b| b.judged.len()), Some(4));
+    // what only shows something is left out first
+    let resumed = Analysis::decode(&plan, &text).unwrap();
+    assert_eq!(resumed.distribution, Distribution::default());
+    assert_eq!(resumed.ln_evidence(), bench.analysis.ln_evidence());
+}
+
 #[test]
 fn damaged_text_is_refused() {
     let plan = promised();
@@ -432,9 +460,9 @@ fn the_form_before_distributions_were_compared_is_continued() {
     bench.analysis.tracker = Tracker::resume([]);
     let new = bench.analysis.encode();
     let mut bytes = STANDARD_NO_PAD.decode(&new).unwrap();
-    // two empty histograms and a stake of 1 before the end of no baselines
-    let end = bytes.len() - 1;
-    assert_eq!(bytes.drain(end - 10..end).collect::<Vec<_>>(), [0; 10]);
+    // at the end: it is there, two empty histograms and a stake of 1
+    let distribution = bytes.split_off(bytes.len() - 11);
+    assert_eq!(distribution, [[1].as_slice(), &[0; 10]].concat());
     bytes[0] = 1;
     let continued = Analysis::decode(&plan, &STANDARD_NO_PAD.encode(bytes)).unwrap();
     assert_eq!(continued.encode(), new);
