@@ -107,6 +107,9 @@ struct RunArgs {
     /// Instances at once, at most
     #[arg(long, env = "SELVAGE_MAX_INSTANCES", default_value_t = 1_000)]
     max_instances: u32,
+    /// Components whose code is mapped at once; by the limits of process and kernel if not given
+    #[arg(long, env = "SELVAGE_MAX_LOADED", hide = true)]
+    max_loaded: Option<usize>,
     /// Form of the shim's own log on stderr
     #[arg(long, env = "SELVAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
@@ -188,6 +191,7 @@ fn options(args: RunArgs) -> Options {
         trusted_proxy,
         address,
         max_instances,
+        max_loaded,
         log_format: _,
     } = args;
     Options {
@@ -215,6 +219,7 @@ fn options(args: RunArgs) -> Options {
             max_slots: max_instances,
             ..EngineOptions::default()
         },
+        max_loaded,
         program: PathBuf::from(crate::compile::THIS_PROGRAM),
     }
 }

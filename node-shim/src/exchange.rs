@@ -71,6 +71,7 @@ async fn serve(
     let Admitted {
         passed,
         revision,
+        code,
         rewritten,
         mut observer,
         start,
@@ -101,6 +102,7 @@ async fn serve(
         Call {
             engine,
             revision,
+            code,
             request,
             scheme,
             control: control.clone(),

@@ -32,6 +32,7 @@ mod observer;
 pub mod plane;
 pub mod pull;
 mod reply;
+pub mod residency;
 pub mod revision;
 mod run;
 pub mod serve;

@@ -11,14 +11,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
 use tokio::sync::Semaphore;
 
 use crate::cache::{Lookup, NativeCache};
 use crate::compile::{Compile, Compiled};
 use crate::disk::Blobs;
-use crate::engine::{Engine, LoadError, Loaded};
+use crate::engine::{Engine, LoadError};
 use crate::pull::{Puller, Wanted, blocking, failure, sha256_hex};
+use crate::residency::{Map, Residency, Resident};
 use crate::verify::verify;
 
 pub use refused::Refused;
@@ -69,6 +72,8 @@ pub struct Pipeline {
     pub refused: Arc<Refused>,
     /// Is told how long things took.
     pub observe: StageObserver,
+    /// Bounds what is mapped.
+    residency: Arc<Residency>,
     pulls: Arc<Semaphore>,
 }
 
@@ -79,7 +84,7 @@ impl Pipeline {
         (blobs, cache): (Blobs, Arc<NativeCache>),
         puller: Puller,
         compile: Compile,
-        engine: Engine,
+        (engine, residency): (Engine, Arc<Residency>),
         refused: Arc<Refused>,
         observe: StageObserver,
     ) -> Self {
@@ -92,6 +97,7 @@ impl Pipeline {
             engine,
             refused,
             observe,
+            residency,
             pulls,
         }
     }
@@ -100,11 +106,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// With the reason of the stage that failed.
-    pub async fn run(&self, wanted: &Wanted) -> Result<Loaded, Failure> {
+    pub async fn run(&self, wanted: &Wanted) -> Result<Resident, Failure> {
         let hex = sha256_hex(&wanted.digest)
             .ok_or_else(|| failure("DigestMismatch", true, "not a sha256 digest".into()))?;
         if let Some(code) = self.cached(hex).await? {
-            match self.load(code).await {
+            match self.load(code, hex).await {
                 Ok(loaded) => return Ok(loaded),
                 Err(failed) if failed.permanent => return Err(failed),
                 // authentic and yet useless: make it again
@@ -123,12 +129,12 @@ impl Pipeline {
         outcome
     }
 
-    async fn build(&self, wanted: &Wanted, hex: &str) -> Result<Loaded, Failure> {
+    async fn build(&self, wanted: &Wanted, hex: &str) -> Result<Resident, Failure> {
         let component = self.component(wanted, hex).await?;
         let started = Instant::now();
         let code = self.compile(component, hex).await?;
         (self.observe)(Stage::Compile, started.elapsed());
-        self.load(code).await
+        self.load(code, hex).await
     }
 
     async fn cached(&self, hex: &str) -> Result<Option<File>, Failure> {
@@ -188,19 +194,38 @@ impl Pipeline {
         blocking(move || cache.keep(draft, &hex).map_err(io)).await
     }
 
-    async fn load(&self, code: File) -> Result<Loaded, Failure> {
-        let engine = self.engine.clone();
+    async fn load(&self, code: File, hex: &str) -> Result<Resident, Failure> {
+        let (engine, residency) = (self.engine.clone(), Arc::clone(&self.residency));
         let started = Instant::now();
-        let loaded = blocking(move || {
+        let (loaded, place) = blocking(move || {
+            let place = residency.reserve();
             // by descriptor: what was authenticated is what is mapped
             let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-            engine.load(&path).map_err(|error| match &error {
+            let loaded = engine.load(&path).map_err(|error| match &error {
                 LoadError::WorldMismatch(_) => failure("WorldMismatch", true, error.to_string()),
                 LoadError::Native(_) => failure("LoadFailed", false, error.to_string()),
-            })
+            })?;
+            Ok((loaded, place))
         })
         .await?;
         (self.observe)(Stage::Load, started.elapsed());
-        Ok(loaded)
+        Ok(Resident {
+            loaded,
+            place,
+            on_disk: self.cache.has(hex),
+            map: Arc::new(self.clone()),
+        })
+    }
+}
+
+impl Map for Pipeline {
+    fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Resident, Failure>> {
+        async move {
+            let gone = || failure("LoadFailed", false, "its native code is gone".into());
+            let hex = sha256_hex(digest).ok_or_else(gone)?;
+            let code = self.cached(hex).await?.ok_or_else(gone)?;
+            self.load(code, hex).await
+        }
+        .boxed()
     }
 }

@@ -33,7 +33,7 @@ const BACKLOG: i32 = 4_096;
 const RESERVED: u64 = 1_024;
 
 /// Connections that the process has descriptors for.
-fn descriptors() -> usize {
+pub(crate) fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     // at least half of a small limit is for connections
     let left = limit.map_or(u64::MAX, |all| all.saturating_sub(RESERVED).max(all / 2));

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::admit::Permits;
 use crate::counters::{Counters, RevisionCounters};
-use crate::engine::Loaded;
 use crate::guest_log::Bucket;
+use crate::residency::Code;
 
 /// The value of a variable.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct RevisionSpec {
 /// Shared by every table that names it and by every request that runs it.
 pub struct Revision {
     pub(crate) spec: RevisionSpec,
-    pub(crate) loaded: Loaded,
+    pub(crate) code: Arc<Code>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) counters: Arc<RevisionCounters>,
     pub(crate) log: Bucket,
@@ -75,18 +75,18 @@ impl Revision {
     /// Its series exist at 0 from here on.
     pub fn new(
         spec: RevisionSpec,
-        loaded: Loaded,
+        code: impl Into<Arc<Code>>,
         counters: &Counters,
     ) -> Result<Arc<Self>, RevisionError> {
-        let limit = spec.limits.memory;
-        if let Some(needs) = loaded.initial_memory.filter(|needs| *needs > limit) {
+        let (code, limit) = (code.into(), spec.limits.memory);
+        if let Some(needs) = code.initial_memory.filter(|needs| *needs > limit) {
             return Err(RevisionError::Memory { needs, limit });
         }
         let counters = counters.revision(&spec.function, &spec.name);
         let permits = Permits::new(spec.limits.concurrency, counters.clone());
         Ok(Arc::new(Self {
             spec,
-            loaded,
+            code,
             permits,
             counters,
             log: Bucket::default(),

@@ -28,6 +28,8 @@ mod operator;
 mod process;
 #[path = "supervisor/registry.rs"]
 mod registry;
+#[path = "supervisor/residency.rs"]
+mod residency;
 #[path = "supervisor/restarts.rs"]
 mod restarts;
 #[path = "supervisor/table.rs"]

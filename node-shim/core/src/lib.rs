@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod path;
 pub mod pick;
 pub mod pressure;
+pub mod residency;
 pub mod route;
 pub mod series;
 pub mod table;

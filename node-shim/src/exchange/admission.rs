@@ -14,6 +14,7 @@ use super::answer::content_length;
 use crate::admit::Permit;
 use crate::observer::Observer;
 use crate::plane::Plane;
+use crate::residency::{InUse, User};
 use crate::revision::Revision;
 use crate::table::{RoutingTable, Served, Slot};
 
@@ -34,6 +35,7 @@ pub(super) enum Refused {
 pub(super) struct Admitted {
     pub(super) passed: Passed,
     pub(super) revision: Arc<Revision>,
+    pub(super) code: InUse,
     pub(super) rewritten: Option<String>,
     pub(super) observer: Observer,
     pub(super) start: Start,
@@ -73,6 +75,9 @@ pub(super) async fn admit(
         return Err(Refused::Failed(Reason::Suspended, None));
     }
     let (revision, start) = choose(plane, &table, served, began).await?;
+    // from here on the code is not unmapped
+    let user = revision.code.enter();
+    let start = if user.is_mapped() { start } else { Start::Cold };
     let mut observer = Observer::new(revision.counters.clone(), start, began);
     if !plane.may_run(&served.entry.key) {
         return Err(Refused::Failed(Reason::MemoryPressure, Some(observer)));
@@ -91,6 +96,10 @@ pub(super) async fn admit(
         Ok(permit) => permit,
         Err(reason) => return Err(Refused::Failed(reason, Some(observer))),
     };
+    let code = match map(plane, user, limits.queue_timeout).await {
+        Ok(code) => code,
+        Err(reason) => return Err(Refused::Failed(reason, Some(observer))),
+    };
     let Ok(slot) = plane.slots.clone().try_acquire_owned() else {
         return Err(Refused::Failed(Reason::Pool, Some(observer)));
     };
@@ -98,12 +107,26 @@ pub(super) async fn admit(
     Ok(Admitted {
         passed,
         revision,
+        code,
         rewritten,
         observer,
         start,
         permit,
         slot,
     })
+}
+
+/// The revision's code, mapped inside the request when it is only on disk. If even that fails, it is
+/// made again meanwhile, and the request waits for it as if it were in the queue.
+async fn map(plane: &Plane, user: User, queue: Duration) -> Result<InUse, Reason> {
+    let _place = if user.is_mapped() {
+        None
+    } else {
+        Some(plane.cold.try_acquire().map_err(|_| Reason::Compile)?)
+    };
+    tokio::time::timeout(queue.max(LOAD_PATIENCE), user.mapped())
+        .await
+        .map_err(|_| Reason::Compile)
 }
 
 /// The revision that answers; waits a moment when its code is on its way.

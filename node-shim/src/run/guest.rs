@@ -16,8 +16,9 @@ use super::judge;
 use super::state::{GuestState, MAX_HANDLES};
 use crate::admit::Permit;
 use crate::body::RequestBody;
-use crate::engine::Engine;
+use crate::engine::{Engine, Loaded};
 use crate::guest_log::Sink;
+use crate::residency::InUse;
 use crate::revision::Revision;
 
 /// What a host call may allocate on the guest's word, bytes.
@@ -29,6 +30,7 @@ pub(crate) type Head = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
 pub(crate) struct Call {
     pub(crate) engine: Engine,
     pub(crate) revision: Arc<Revision>,
+    pub(crate) code: InUse,
     pub(crate) request: Request<RequestBody>,
     pub(crate) scheme: UriScheme,
     pub(crate) control: Arc<Control>,
@@ -42,7 +44,7 @@ pub(crate) struct Call {
 /// whoever reads the body must find the ending when the body stops.
 pub(super) async fn call(
     engine: Engine,
-    revision: Arc<Revision>,
+    (revision, code): (Arc<Revision>, Loaded),
     request: Request<RequestBody>,
     scheme: UriScheme,
     control: Arc<Control>,
@@ -65,7 +67,7 @@ pub(super) async fn call(
             ))
         }
     });
-    let result = handle(&mut store, &revision, request, scheme, &control, head).await;
+    let result = handle(&mut store, &code, request, scheme, &control, head).await;
     let ending = judge(&mut store, &control, result.as_ref());
     if let (Err(error), Some(reason)) = (&result, ending.failure) {
         log.failure(reason, error);
@@ -76,7 +78,7 @@ pub(super) async fn call(
 
 async fn handle(
     store: &mut Store<GuestState>,
-    revision: &Revision,
+    code: &Loaded,
     request: Request<RequestBody>,
     scheme: UriScheme,
     control: &Arc<Control>,
@@ -100,7 +102,7 @@ async fn handle(
             // nobody waits any more when the client has left
             let _ = head.send(answer);
         })?;
-    let proxy = revision.loaded.pre.instantiate_async(&mut *store).await?;
+    let proxy = code.pre.instantiate_async(&mut *store).await?;
     proxy
         .wasi_http_incoming_handler()
         .call_handle(store, request, out)

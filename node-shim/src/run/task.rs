@@ -25,6 +25,7 @@ pub(super) async fn run(call: Call) {
     let Call {
         engine,
         revision,
+        code,
         request,
         scheme,
         control,
@@ -39,7 +40,7 @@ pub(super) async fn run(call: Call) {
     let _instance = Instance::new(&counters);
     let guest = guest::call(
         engine,
-        revision,
+        (revision, code.loaded.clone()),
         request,
         scheme,
         control.clone(),
@@ -64,7 +65,7 @@ pub(super) async fn run(call: Call) {
     }
     let cpu = u64::try_from(control.meter.used().as_micros()).unwrap_or(u64::MAX);
     counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
-    drop((permit, slot));
+    drop((permit, slot, code));
 }
 
 /// Polls the guest and, beside it, the wall clock. `None`: it was told to stop, did not run wasm for

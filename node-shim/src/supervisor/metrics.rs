@@ -8,6 +8,7 @@ use super::keeper::Usage;
 use super::status::{STAGE_BOUNDS, Status};
 use crate::disk::Health;
 use crate::load::Stage;
+use crate::residency::Residency;
 
 /// Appends to a page.
 pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &Health) {
@@ -73,6 +74,16 @@ pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &
         );
     }
     stages(page, status);
+}
+
+/// Appends how much code is mapped and how much may be.
+pub(crate) fn write_residency(page: &mut String, residency: &Residency) {
+    let help = "Components whose code is mapped.";
+    let mapped = residency.mapped() as f64;
+    gauge(page, "selvage_loaded_components", help, mapped);
+    let help = "Components whose code may be mapped, unless more are in use.";
+    let cap = residency.cap() as f64;
+    gauge(page, "selvage_loaded_components_limit", help, cap);
 }
 
 fn stages(page: &mut String, status: &Status) {

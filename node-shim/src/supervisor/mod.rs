@@ -43,14 +43,15 @@ use crate::cache::NativeCache;
 use crate::compile::Compile;
 use crate::counters::Counters;
 use crate::disk::{Blobs, Health, Kept, StateDir, StateLock, TableFile};
-use crate::engine::{Engine, EngineOptions, Loaded};
+use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::load::{Pipeline, Refused};
 use crate::metrics::{Identity, Metrics};
 use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
 use crate::node_counters::NodeCounters;
-use crate::plane::{DataOptions, DataPlane, Shed};
+use crate::plane::{DataOptions, DataPlane, Shed, descriptors};
 use crate::pull::{Puller, Wanted, sha256_hex};
+use crate::residency::{self, Residency, Resident};
 use crate::table::RoutingTable;
 
 use hot::Hot;
@@ -88,6 +89,9 @@ pub struct Options {
     pub data: DataOptions,
     /// Guests.
     pub engine: EngineOptions,
+    /// Components mapped at once, unless more are in use; by the limits of process and kernel when
+    /// not told.
+    pub max_loaded: Option<usize>,
     /// This program, for the compile child.
     pub program: PathBuf,
 }
@@ -144,7 +148,9 @@ impl Supervisor {
         let dice = || Box::new(fastrand::f64);
         let (client, blobs) =
             Client::new(options.api.clone(), events, outlook_seen, source, dice());
-        let pipeline = pipeline(&options, &disk, &engine, &status, blobs)?;
+        let (residency, lost) = Residency::new(max_loaded(&options, &engine));
+        let parts = (engine.clone(), Arc::clone(&residency));
+        let pipeline = pipeline(&options, &disk, parts, &status, blobs)?;
         let (found, from_keeper) = mpsc::channel(1);
         let Disk {
             dir,
@@ -162,6 +168,7 @@ impl Supervisor {
             metrics,
             options: options.clone(),
             engine,
+            residency: Arc::clone(&residency),
             plane: Arc::clone(&plane),
             status: Arc::clone(&status),
             usage: Arc::clone(&usage),
@@ -179,6 +186,7 @@ impl Supervisor {
             counters: Arc::clone(&counters),
             outlook,
             status,
+            residency,
             memory: Box::new(|| crate::memory::pressure(Path::new("/"))),
             dice: dice(),
         };
@@ -190,6 +198,7 @@ impl Supervisor {
         let inputs = Inputs {
             api: from_api,
             found: from_keeper,
+            lost,
             stop: stopped,
         };
         tokio::spawn(task::run(node, wiring, inputs));
@@ -297,10 +306,16 @@ fn open_disk(path: &Path) -> Disk {
     }
 }
 
+fn max_loaded(options: &Options, engine: &Engine) -> usize {
+    let connections = options.data.max_connections.min(descriptors());
+    let limited = || residency::cap(connections, engine.slots());
+    options.max_loaded.unwrap_or_else(limited)
+}
+
 fn pipeline(
     options: &Options,
     disk: &Disk,
-    engine: &Engine,
+    (engine, residency): (Engine, Arc<Residency>),
     status: &Arc<Status>,
     operator: BlobClient,
 ) -> anyhow::Result<Pipeline> {
@@ -314,7 +329,7 @@ fn pipeline(
         (blobs, Arc::new(cache)),
         puller,
         Compile::new(options.program.clone()),
-        engine.clone(),
+        (engine, residency),
         Arc::new(Refused::open(&disk.dir, Arc::clone(&disk.health))),
         Arc::new(move |stage, took| observed.observe(stage, took)),
     ))
@@ -332,7 +347,7 @@ impl CounterSource for CountersOf {
 }
 
 impl Loader for Pipeline {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>> {
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Resident, Failure>> {
         let pipeline = self.clone();
         async move { pipeline.run(&wanted).await }.boxed()
     }

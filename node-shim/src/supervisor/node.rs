@@ -17,9 +17,9 @@ use super::records::Records;
 use super::serving::Live;
 use crate::counters::Counters;
 use crate::disk::{Header, Kept, without_secrets};
-use crate::engine::Loaded;
 use crate::node_api::Event;
 use crate::pull::{Wanted, sha256_hex};
+use crate::residency::{Code, Resident};
 use crate::table::RoutingTable;
 
 /// Components on their way at once, over all stages.
@@ -71,7 +71,8 @@ pub(crate) struct Node {
     pub(crate) pressure: Pressure,
     pub(crate) last_contact: u64,
     pub(super) supervision: Supervision,
-    pub(super) loaded: BTreeMap<String, Loaded>,
+    /// Of every component that is compiled, mapped or not.
+    pub(super) codes: BTreeMap<String, Arc<Code>>,
     pub(super) live: BTreeMap<RevisionKey, Live>,
     pub(super) leaving: BTreeMap<RevisionKey, Instant>,
     pub(super) departed: Departed,
@@ -123,7 +124,7 @@ impl Node {
             pressure: Pressure::None,
             last_contact: header.contact,
             supervision: Supervision::new(ttl, before, now.at),
-            loaded: BTreeMap::new(),
+            codes: BTreeMap::new(),
             live: BTreeMap::new(),
             leaving: BTreeMap::new(),
             departed: Departed::default(),
@@ -216,15 +217,21 @@ impl Node {
     pub(crate) fn loaded(
         &mut self,
         digest: &str,
-        outcome: Result<Loaded, Failure>,
+        outcome: Result<Resident, Failure>,
         now: Now,
         dice: f64,
     ) {
         self.dirty.table = true;
         match outcome {
-            Ok(code) => {
+            Ok(resident) => {
                 if self.loads.loaded(digest) {
-                    self.loaded.insert(digest.to_string(), code);
+                    match self.codes.get(digest) {
+                        Some(code) => code.fill(resident),
+                        None => {
+                            let code = Code::new(digest, resident);
+                            self.codes.insert(digest.to_string(), code);
+                        }
+                    }
                 }
             }
             Err(failed) => {
@@ -237,6 +244,14 @@ impl Node {
                 );
                 self.loads.failed(digest, failed, now.at, dice);
             }
+        }
+    }
+
+    /// Takes that the native code of a component is not what it was: it is made again.
+    pub(crate) fn lost(&mut self, digest: &str) {
+        if self.loads.get(digest) == Some(&Load::Loaded) {
+            self.loads.forget(digest);
+            self.dirty.table = true;
         }
     }
 
@@ -331,7 +346,7 @@ impl Node {
             .collect();
         self.ordered = order(wants);
         for gone in self.loads.want(&digests) {
-            self.loaded.remove(&gone);
+            self.codes.remove(&gone);
         }
     }
 

@@ -1,7 +1,7 @@
 //! From the node's state to the table of the data path: which revisions can run, and what keeps the
 //! others from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use node_shim_core::desired::{Failure, Load};
@@ -82,9 +82,24 @@ impl Node {
         }
         self.leaving.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        self.mark_trials();
         self.departed.compare(&self.table, &self.records, now.at);
         self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
         Arc::clone(&self.table)
+    }
+
+    /// Candidates with traffic stay mapped.
+    fn mark_trials(&self) {
+        let trial = |record: &Record| {
+            let share = &record.parsed.entry.share;
+            let candidate = share.candidate.as_ref().filter(|_| share.weight > 0)?;
+            let definition = record.parsed.definitions.get(candidate)?;
+            Some(definition.wanted.digest.clone())
+        };
+        let trials: BTreeSet<String> = self.records.iter().filter_map(|(_, r)| trial(r)).collect();
+        for (digest, code) in &self.codes {
+            code.set_in_trial(trials.contains(digest));
+        }
     }
 
     /// The revision if it can run, `None` while its code is on the way.
@@ -103,7 +118,7 @@ impl Node {
         match self.loads.get(digest) {
             Some(Load::Failed { failure, .. }) => Err((Reason::Unloadable, failure.clone())),
             Some(Load::Loaded) => {
-                let Some(code) = self.loaded.get(digest) else {
+                let Some(code) = self.codes.get(digest) else {
                     return Ok(None);
                 };
                 if let Some(live) = self

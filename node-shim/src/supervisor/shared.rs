@@ -16,12 +16,14 @@ use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::node_api::Outlook;
 use crate::plane::DataPlane;
+use crate::residency::Residency;
 use crate::table::{Served, Slot};
 
 /// Handles on everything worth looking at.
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) engine: Engine,
+    pub(super) residency: Arc<Residency>,
     pub(super) plane: Arc<DataPlane>,
     pub(super) status: Arc<Status>,
     pub(super) usage: Arc<Usage>,
@@ -56,6 +58,7 @@ impl Inspect for Shared {
         let mut page = String::new();
         self.metrics.write(&mut page, &self.plane);
         metrics::write(&mut page, &self.status, &self.usage, &self.health);
+        metrics::write_residency(&mut page, &self.residency);
         page
     }
 
@@ -77,6 +80,8 @@ impl Inspect for Shared {
                 json!({
                     "blobBytes": self.usage.blobs.load(load),
                     "nativeBytes": self.usage.native.load(load),
+                    "loaded": self.residency.mapped(),
+                    "loadedLimit": self.residency.cap(),
                     "trouble": self.health.trouble(),
                     "failedWrites": self.health.errors(),
                 })

@@ -18,10 +18,10 @@ use super::outlook::outlook;
 use super::status::Status;
 use crate::counters::Counters;
 use crate::disk::{Health, Kept};
-use crate::engine::Loaded;
 use crate::node_api::{Event, Outlook, unix_ms};
 use crate::plane::Shed;
 use crate::pull::Wanted;
+use crate::residency::{Residency, Resident};
 use crate::table::RoutingTable;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ const WRITE_GAP: Duration = Duration::from_secs(1);
 /// Brings components to where they can run.
 pub(crate) trait Loader: Send + Sync {
     /// One attempt.
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>>;
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Resident, Failure>>;
     /// Whether nothing has to be compiled for it.
     fn is_compiled(&self, digest: &str) -> bool;
 }
@@ -61,6 +61,7 @@ pub(crate) struct Wiring {
     pub(crate) counters: Arc<Counters>,
     pub(crate) outlook: watch::Sender<Arc<Outlook>>,
     pub(crate) status: Arc<Status>,
+    pub(crate) residency: Arc<Residency>,
     /// How short memory is now.
     pub(crate) memory: Box<dyn Fn() -> Pressure + Send + Sync>,
     /// Numbers in [0, 1).
@@ -72,6 +73,8 @@ pub(crate) struct Inputs {
     pub(crate) api: mpsc::Receiver<Event>,
     /// Tables that another process left.
     pub(crate) found: mpsc::Receiver<Kept>,
+    /// Digests of code that could not be mapped again.
+    pub(crate) lost: mpsc::UnboundedReceiver<String>,
     /// Asks for the last state to be handed to the keeper; answered when it is.
     pub(crate) stop: oneshot::Receiver<oneshot::Sender<()>>,
 }
@@ -79,7 +82,7 @@ pub(crate) struct Inputs {
 struct Task {
     node: Node,
     wiring: Wiring,
-    finished: mpsc::Sender<(String, Result<Loaded, Failure>)>,
+    finished: mpsc::Sender<(String, Result<Resident, Failure>)>,
     handed_over: Option<Instant>,
     trouble_since: Option<u64>,
     ticks: u32,
@@ -115,6 +118,7 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
                 let dice = (task.wiring.dice)();
                 task.node.loaded(&digest, outcome, now(), dice);
             }
+            Some(digest) = inputs.lost.recv() => task.node.lost(&digest),
             _ = tick.tick() => task.tick(),
             Ok(done) = &mut inputs.stop => {
                 task.hand_over();
@@ -130,6 +134,10 @@ impl Task {
     fn tick(&mut self) {
         self.node.tick(now());
         self.look_at_memory();
+        let residency = Arc::clone(&self.wiring.residency);
+        if residency.mapped() > residency.cap() {
+            tokio::task::spawn_blocking(move || residency.trim());
+        }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TRAFFIC_TICKS) {
             self.node

@@ -21,9 +21,9 @@ use super::status::Status;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
 use crate::counters::{Counters, Finished, RevisionCounters};
 use crate::disk::{Header, Kept};
-use crate::engine::Loaded;
 use crate::node_api::{Event, Outlook, unix_ms};
 use crate::pull::{Wanted, failure};
+use crate::residency::{Residency, Resident};
 use crate::table::RoutingTable;
 
 const TTL: Duration = Duration::from_secs(600);
@@ -33,7 +33,7 @@ const TTL: Duration = Duration::from_secs(600);
 struct Unreachable(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
 
 impl Loader for Unreachable {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Loaded, Failure>> {
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Resident, Failure>> {
         let mut asked = self.0.lock().unwrap();
         asked
             .entry(wanted.digest)
@@ -82,6 +82,7 @@ impl Rig {
         let counters = Counters::new();
         let (outlook, told) = watch::channel(Arc::new(Outlook::default()));
         let loader = Arc::new(Unreachable::default());
+        let (residency, lost) = Residency::new(1);
         let wiring = Wiring {
             loader: loader.clone(),
             serve: Arc::new(Seen(tables)),
@@ -90,6 +91,7 @@ impl Rig {
             counters: Arc::clone(&counters),
             outlook,
             status: Arc::new(Status::default()),
+            residency,
             memory: Box::new(move || pressure),
             dice: Box::new(|| 1.0),
         };
@@ -98,7 +100,13 @@ impl Rig {
             wall: unix_ms(),
         };
         let node = Node::new(kept, Hot::default(), (Arc::clone(&counters), TTL), now);
-        tokio::spawn(task::run(node, wiring, Inputs { api, found, stop }));
+        let inputs = Inputs {
+            api,
+            found,
+            lost,
+            stop,
+        };
+        tokio::spawn(task::run(node, wiring, inputs));
         Self {
             events,
             tables: seen,

@@ -12,7 +12,7 @@ use crate::node::{Node, ONE, PATIENCE, Surroundings};
 use crate::operator::{Operator, definition, function, via_operator};
 
 /// Reads its request to the end, then answers "done".
-fn reader() -> Vec<u8> {
+pub(crate) fn reader() -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "done")"#,
         "

@@ -71,6 +71,7 @@ pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options
         drain_timeout: Duration::from_secs(10),
         data: DataOptions::default(),
         engine: EngineOptions::small(),
+        max_loaded: None,
         program: PathBuf::from(env!("CARGO_BIN_EXE_node-shim")),
     }
 }
