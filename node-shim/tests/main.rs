@@ -11,6 +11,7 @@
 
 mod config;
 mod guests;
+mod hostile;
 mod http_in;
 mod http_out;
 mod lifecycle;

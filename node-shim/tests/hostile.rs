@@ -1,0 +1,150 @@
+//! Hostile inputs that take a crowd: many fields, many clients that leave.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+
+use crate::support::component::guest;
+use crate::support::h2;
+use crate::support::node::Setup;
+use crate::support::wire::{Wire, get};
+
+/// Appends `set-cookie` 5,000 times; answers 418 when the host refused one.
+fn cookies(value: &str) -> Vec<u8> {
+    guest(
+        &format!(r#"(data (i32.const 4096) "set-cookie") (data (i32.const 4128) "{value}")"#),
+        &format!(
+            "
+        (local.set $i (call $fields))
+        (local.set $n (i32.const 5000))
+        (block $refused
+          (loop $more
+            (br_if $refused (call $header (local.get $i) (i32.const 4096) (i32.const 10) (i32.const 4128) (i32.const {})))
+            (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+            (br_if $more (local.get $n))))
+        (local.set $r (call $response (local.get $i)))
+        (if (local.get $n) (then (drop (call $set-status (local.get $r) (i32.const 418)))))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (drop (call $finish (local.get $b)))",
+            value.len()
+        ),
+    )
+}
+
+#[test]
+fn hg_18_five_thousand_cookies_are_refused_and_the_wire_is_in_order() {
+    for value in ["", "a", "a=1; path=/; secure; httponly; samesite=lax"] {
+        let node = Setup::default().start(&cookies(value));
+        let mut wire = Wire::connect(node.address());
+        for _ in 0..2 {
+            wire.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+            let reply = wire.read().unwrap();
+            assert_eq!(reply.told(), (500, "trap"), "{value:?}");
+            assert_eq!(reply.header("set-cookie"), None);
+        }
+        assert_eq!(node.outcomes(2), ["trap 5xx 2"]);
+        assert_eq!(node.failures(), ["host_limit 2"]);
+        node.is_quiet();
+    }
+}
+
+/// Reads its request, sends a head, then a little every millisecond, for ever.
+fn endless() -> Vec<u8> {
+    guest(
+        r#"(data (i32.const 4096) "a part")"#,
+        "
+        (call $consume (local.get $req) (i32.const 16))
+        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
+        (local.set $i (i32.load (i32.const 20)))
+        (loop $more
+          (global.set $heap (i32.const 65536))
+          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
+          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (loop $on
+          (drop (call $write (local.get $s) (i32.const 4096) (i32.const 6)))
+          (call $sleep (i64.const 1000000))
+          (br $on))",
+    )
+}
+
+/// Sends some of a request, reads some of its answer, and is gone.
+fn leave(address: SocketAddr, dice: &mut fastrand::Rng) {
+    let request = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nabcde";
+    let mut wire = Wire::connect(address);
+    match dice.u8(..4) {
+        0 => wire.send(&request[..dice.usize(..request.len())]).is_sent(),
+        1 => wire.send(request).is_sent(),
+        2 => assert!(wire.send(request).line().is_some()),
+        _ => {
+            wire.send(request);
+            while wire.line().is_some_and(|line| !line.contains("a part")) {}
+        }
+    }
+}
+
+/// The same by resetting streams of one connection, at a random moment.
+async fn reset(address: SocketAddr, times: usize, mut dice: fastrand::Rng) {
+    let mut sender = h2::connect(address).await;
+    for _ in 0..times {
+        if sender.ready().await.is_err() {
+            sender = h2::connect(address).await;
+        }
+        let body = Full::new(Bytes::from_static(b"abcde"));
+        let request = Request::post("http://h.example/").body(body).unwrap();
+        let exchange = async {
+            let mut answer = sender.send_request(request).await?.into_body();
+            while let Some(frame) = answer.frame().await {
+                frame?;
+            }
+            Ok::<_, hyper::Error>(())
+        };
+        let patience = Duration::from_micros(dice.u64(..5_000));
+        let _ = tokio::time::timeout(patience, exchange).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hg_19_ten_thousand_clients_that_leave_at_any_moment_leave_nothing_behind() {
+    let setup = Setup::limits(|l| {
+        l.concurrency = 16;
+        l.queue_length = 1_000;
+        l.queue_timeout = Duration::from_secs(60);
+        l.timeout = Duration::from_secs(60);
+        l.first_byte = Duration::from_secs(60);
+    });
+    let node = setup.start(&endless());
+    let address = node.address();
+    let mut dice = fastrand::Rng::with_seed(19);
+    let resets = (0..8).map(|_| reset(address, 1_000, dice.fork()));
+    futures::future::join_all(resets.collect::<Vec<_>>()).await;
+    let leaves = (0..4).map(|_| {
+        let mut dice = dice.fork();
+        std::thread::spawn(move || (0..500).for_each(|_| leave(address, &mut dice)))
+    });
+    for thread in leaves.collect::<Vec<_>>() {
+        thread.join().unwrap();
+    }
+    node.is_quiet();
+    let outcomes = node.outcomes(1);
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| outcome.starts_with("client ")),
+        "{outcomes:?}"
+    );
+    let failures = node.failures();
+    assert!(
+        failures.iter().all(|one| one.starts_with("client_gone ")),
+        "{failures:?}"
+    );
+    let probe = get(address, "/.well-known/selvage/ready");
+    assert_eq!(probe.status, 200);
+}
