@@ -263,7 +263,6 @@ impl Code {
         let (code, map, residency) = (Arc::clone(self), Arc::clone(map), Arc::clone(residency));
         tokio::spawn(async move {
             let outcome = map.map(&code.digest).await;
-            code.lock().mapping = false;
             match outcome {
                 Ok(resident) => code.fill(resident),
                 Err(failed) => {
@@ -277,6 +276,8 @@ impl Code {
                     let _ = residency.lost.send(code.digest.clone());
                 }
             }
+            // last: whoever comes before finds it mapped, or mapping
+            code.lock().mapping = false;
         });
     }
 
