@@ -5,6 +5,8 @@
 //! covered: code for another engine, another CPU or another component cannot pass under a name that
 //! is not its own. Whatever does not fit is removed and made again.
 
+mod verified;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -17,6 +19,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::disk::{Draft, Health, StateDir};
+use verified::{Identity, Verified};
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
@@ -41,6 +44,7 @@ pub struct NativeCache {
     engine: String,
     key: Zeroizing<Vec<u8>>,
     health: Arc<Health>,
+    verified: Verified,
 }
 
 impl std::fmt::Debug for NativeCache {
@@ -66,6 +70,7 @@ impl NativeCache {
             engine: format!("{engine_hash}-{}", cpu_features()),
             key,
             health,
+            verified: Verified::default(),
         })
     }
 
@@ -75,7 +80,8 @@ impl NativeCache {
         &self.engine
     }
 
-    /// Looks a component up; marks it as used. Reads the whole file once.
+    /// Looks a component up. Reads the whole file and marks it as used, unless this process has done so and nobody has
+    /// touched the file since.
     #[must_use]
     pub fn get(&self, hex: &str) -> Lookup {
         let name = self.name(hex);
@@ -84,6 +90,12 @@ impl NativeCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Lookup::Miss,
             Err(_) => return self.refuse(&name, "cannot be opened as a plain file"),
         };
+        if self.verified.holds(&name, &file) {
+            return Lookup::Hit(file);
+        }
+        // first, because it changes the file's identity
+        let _ = file.set_modified(SystemTime::now());
+        let before = Identity::of(&file);
         let mac = open_plain(&self.mac_path(&name)).and_then(|file| {
             let mut mac = Vec::with_capacity(MAC_BYTES);
             file.take(MAC_BYTES as u64 + 1)
@@ -98,7 +110,7 @@ impl NativeCache {
             .map(|found| found.verify_slice(&mac).is_ok());
         match verified {
             Ok(true) => {
-                let _ = file.set_modified(SystemTime::now());
+                self.verified.note(&name, before, &file);
                 Lookup::Hit(file)
             }
             Ok(false) => self.refuse(&name, "authentication failed"),
@@ -172,6 +184,7 @@ impl NativeCache {
     }
 
     fn remove(&self, name: &str) {
+        self.verified.forget(name);
         let _ = fs::remove_file(self.folder.join(name));
         let _ = fs::remove_file(self.mac_path(name));
     }
@@ -361,10 +374,20 @@ mod tests {
                 fs::write(format!("{}.mac", path.display()), []).unwrap();
             }),
         ];
-        for (what, harm) in harms {
+        for (what, harm, known) in harms
+            .into_iter()
+            .flat_map(|(what, harm)| [(what, harm, false), (what, harm, true)])
+        {
             let fixture = Fixture::new();
             let cache = fixture.open("e1");
             let path = store(&cache, "aa", b"code");
+            if known {
+                // its seal was asked for once: that it is gone is noticed by the next process
+                if what.contains("sealed") {
+                    continue;
+                }
+                assert!(hit(&cache, "aa").is_some(), "{what}");
+            }
             harm(&path);
             assert!(matches!(cache.get("aa"), Lookup::Refused(_)), "{what}");
             assert!(fs::symlink_metadata(&path).is_err(), "{what}: still there");
@@ -372,6 +395,24 @@ mod tests {
             store(&cache, "aa", b"code");
             assert!(hit(&cache, "aa").is_some(), "{what}: rebuilt");
         }
+    }
+
+    #[test]
+    fn a_file_is_authenticated_once_until_somebody_touches_it() {
+        let fixture = Fixture::new();
+        let cache = fixture.open("e1");
+        let path = store(&cache, "aa", b"code");
+        let seal = format!("{}.mac", path.display());
+        assert!(hit(&cache, "aa").is_some());
+        // the seal tells whether anybody asks for it
+        let sealed = fs::read(&seal).unwrap();
+        fs::remove_file(&seal).unwrap();
+        assert_eq!(hit(&cache, "aa").as_deref(), Some(&b"code"[..]));
+        fs::write(&seal, &sealed).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::remove_file(&seal).unwrap();
+        assert!(matches!(cache.get("aa"), Lookup::Refused(_)));
     }
 
     #[test]

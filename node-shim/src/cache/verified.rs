@@ -1,0 +1,55 @@
+//! Which files this process has authenticated, by what the kernel says of them. Hashing native code costs as much as
+//! mapping it and running a request in it, so it is done once for each file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Whoever writes to a file changes its time of change, which nobody can set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Verified(Mutex<HashMap<String, Identity>>);
+
+impl Identity {
+    /// `None` when the file cannot be asked.
+    pub(super) fn of(file: &File) -> Option<Self> {
+        let found = file.metadata().ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.len(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
+
+impl Verified {
+    /// Whether this very file, unchanged, was authenticated under this name.
+    pub(super) fn holds(&self, name: &str, file: &File) -> bool {
+        let known = self.lock().get(name).copied();
+        known.is_some() && known == Identity::of(file)
+    }
+
+    /// The file was authenticated; `before` is what it was when that began.
+    pub(super) fn note(&self, name: &str, before: Option<Identity>, file: &File) {
+        if let Some(identity) = before.filter(|before| Identity::of(file) == Some(*before)) {
+            self.lock().insert(name.to_owned(), identity);
+        }
+    }
+
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Identity>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
