@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pause::Pause;
+
 /// How long vanished objects are kept before their absence is believed.
 pub(super) const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
 const WINDOW: Duration = Duration::from_secs(60);
@@ -295,7 +297,7 @@ where
     ) {
         let guarded: Api<DeserializeGuard<K>> = Api::all(api.into_client());
         let mut events = watcher(guarded, watcher::Config::default())
-            .default_backoff()
+            .backoff(Pause::default())
             .boxed();
         let mut pending = Pending {
             brake,

@@ -1,6 +1,7 @@
 //! Caches of what the API server has, one per kind, and who is told when they change.
 
 mod cache;
+mod pause;
 mod secrets;
 
 use std::sync::Arc;
