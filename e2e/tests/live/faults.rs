@@ -178,6 +178,19 @@ async fn the_api_server_is_away_for_30_seconds(world: &mut World) -> Result<()> 
         seen.failed == 0 && seen.total > u64::from(RATE) * 25,
         "{seen:?}"
     );
+    // what is wished the moment it is back reaches every node
+    let fresh = world.spec("v1", "api-fresh.example");
+    world.apply(&ns, "fresh", fresh).await?;
+    for node in world.nodes() {
+        world
+            .until(async |w: &World| {
+                Ok(w.edge
+                    .get(node, "api-fresh.example", "/")
+                    .await
+                    .is_ok_and(|a| a.version == "v1"))
+            })
+            .await?;
+    }
     // and it goes on where it was
     world.cluster.nodes_ready(SOON).await?;
     world

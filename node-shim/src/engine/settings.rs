@@ -121,7 +121,9 @@ fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAlloc
         .table_elements(20_000)
         .max_memory_size(options.max_memory)
         .max_unused_warm_slots(slots)
-        .async_stack_keep_resident(64 << 10);
+        // overwritten for each guest, whether it used them or not: what small guests and host calls
+        // touch; a guest that needs more pays a page fault for each page beyond
+        .async_stack_keep_resident(16 << 10);
     if pagemap_scan {
         pool.pagemap_scan(Enabled::Yes)
             .linear_memory_keep_resident(KEEP_RESIDENT)
