@@ -5,6 +5,9 @@
 //! has been entered is not unmapped. Code that is not mapped is mapped once for all who wait, in a
 //! task of its own, so that a client that leaves takes it from nobody.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -53,3 +53,28 @@ impl Verified {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_changed_while_it_was_authenticated_is_not_noted() {
+        let verified = Verified::default();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"code").unwrap();
+        let before = Identity::of(&file);
+        // longer, so that it shows however coarse the clock of the file system is
+        file.write_all(b"more").unwrap();
+        verified.note("aa", before, &file);
+        assert!(!verified.holds("aa", &file));
+
+        verified.note("aa", Identity::of(&file), &file);
+        assert!(verified.holds("aa", &file));
+        assert!(!verified.holds("bb", &file), "under another name");
+        verified.forget("aa");
+        assert!(!verified.holds("aa", &file));
+    }
+}

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
 use node_api::v1::FunctionRecord;
 use node_shim::supervisor::Supervisor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,11 +69,6 @@ async fn mapped(node: &Node) -> u64 {
     metric(node, "selvage_loaded_components", &[]).await
 }
 
-async fn loads(node: &Node) -> u64 {
-    let stage = ["stage=\"load\""];
-    metric(node, "selvage_cold_start_seconds_count", &stage).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_functions_two_are_mapped_and_all_answer() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,24 +101,6 @@ async fn of_three_functions_two_are_mapped_and_all_answer() {
     let cold = metric(&node, requests, &["start=\"cold\"", "outcome=\"ok\""]).await;
     assert!(cold >= 28, "{cold}");
     assert_eq!(metric(&node, requests, &["outcome=\"ok\""]).await, 30);
-    node.drain().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_requests_for_code_on_disk_map_it_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let operator = Operator::start().await;
-    let functions = vec![plain("a", &ONE), plain("b", &TWO), plain("c", &THREE)];
-    let node = start(folder.path(), &operator, 2, functions).await;
-    for name in ["a", "b", "c"] {
-        assert_eq!(node.get(name).await.0, 200);
-    }
-    let before = loads(&node).await;
-    let warm = ["function=\"a\"", "start=\"warm\""];
-    let all = join_all((0..16).map(|_| node.get("a"))).await;
-    assert!(all.iter().all(|answer| *answer == (200, "one".into())));
-    assert_eq!(loads(&node).await, before + 1);
-    assert!(metric(&node, "selvage_requests_total", &warm).await < 16);
     node.drain().await;
 }
 
