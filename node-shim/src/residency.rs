@@ -130,23 +130,22 @@ impl Residency {
 
     /// Makes room for one more. Unmaps, so not for an event loop.
     pub(crate) fn reserve(self: &Arc<Self>) -> Place {
-        let mut registry = self.lock();
-        self.unmap(&mut registry, 1);
+        let registry = self.lock();
+        self.unmap(&registry, 1);
         self.places.fetch_add(1, Ordering::Relaxed);
         Place(Arc::clone(self))
     }
 
     /// Unmaps what became idle while too much was in use. Not for an event loop.
     pub(crate) fn trim(&self) {
-        self.unmap(&mut self.lock(), 0);
+        self.unmap(&self.lock(), 0);
     }
 
-    fn unmap(&self, registry: &mut Registry, more: usize) {
+    fn unmap(&self, registry: &Registry, more: usize) {
         loop {
             if self.mapped() + more <= self.cap {
                 return;
             }
-            registry.codes.retain(|code| code.strong_count() > 0);
             let codes = registry.codes.iter().filter_map(Weak::upgrade);
             let (codes, views): (Vec<_>, Vec<_>) = codes
                 .filter_map(|code| {
@@ -168,6 +167,13 @@ impl Residency {
         let mut registry = self.lock();
         registry.next += 1;
         code.lock().order = registry.next;
+        // what has gone is dropped before the list grows: it is never much longer than what lived
+        // at once, and an entry costs the same however many there are
+        if registry.codes.len() == registry.codes.capacity() {
+            registry.codes.retain(|code| code.strong_count() > 0);
+            let living = registry.codes.len();
+            registry.codes.reserve(living.max(1));
+        }
         registry.codes.push(Arc::downgrade(code));
     }
 

@@ -233,3 +233,16 @@ async fn of_the_never_used_the_one_mapped_last_goes() {
     let _coming = residency.reserve();
     assert_eq!(codes.map(|code| is_mapped(&code)), [true, true, false]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn code_that_has_gone_leaves_nothing_behind() {
+    let (residency, _lost) = Residency::new(1_000);
+    let map = Gated::new(&residency, true);
+    let kept = map.mapped("kept");
+    for _ in 0..1_000 {
+        drop(map.mapped("gone"));
+    }
+    let known = residency.lock().codes.len();
+    assert!(known < 100, "{known} for one that lives");
+    assert!(is_mapped(&kept));
+}
