@@ -1,12 +1,13 @@
 //! The routing table of the data path: which function a request belongs to and what can run for it.
 //! Built beside the data path, swapped in whole; a request keeps its table to the end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use node_shim_core::outcome::Reason;
 use node_shim_core::pick::candidate_permits;
 use node_shim_core::route::Index;
-use node_shim_core::table::FunctionEntry;
+use node_shim_core::table::{FunctionEntry, FunctionKey};
 
 use crate::revision::Revision;
 
@@ -37,6 +38,8 @@ pub struct RoutingTable {
     /// Of the operator's table it was made from; shown, never compared.
     pub version: u64,
     index: Arc<Index>,
+    /// Where in `functions` each is.
+    positions: Arc<HashMap<FunctionKey, usize>>,
     functions: Vec<Served>,
 }
 
@@ -44,9 +47,12 @@ impl RoutingTable {
     /// Indexes the routes of all functions.
     pub fn new(version: u64, functions: Vec<Served>) -> Self {
         let index = Arc::new(Index::build(functions.iter().map(|served| &*served.entry)));
+        let keys = functions.iter().map(|served| served.entry.key.clone());
+        let positions = Arc::new(keys.zip(0..).collect());
         let table = Self {
             version,
             index,
+            positions,
             functions,
         };
         table.deal_permits();
@@ -54,7 +60,7 @@ impl RoutingTable {
     }
 
     /// The same functions with the same routes in the same order, only shares or revisions changed:
-    /// the index is kept. Falls back to `new` when a route differs.
+    /// what is indexed is kept. Falls back to `new` when a route differs.
     pub fn with_functions(&self, version: u64, functions: Vec<Served>) -> Self {
         let same = functions.len() == self.functions.len()
             && functions.iter().zip(&self.functions).all(|(new, old)| {
@@ -69,6 +75,7 @@ impl RoutingTable {
         let table = Self {
             version,
             index: self.index.clone(),
+            positions: self.positions.clone(),
             functions,
         };
         table.deal_permits();
@@ -85,6 +92,11 @@ impl RoutingTable {
 
     pub(crate) fn function(&self, at: usize) -> Option<&Served> {
         self.functions.get(at)
+    }
+
+    /// However many there are, found at once.
+    pub(crate) fn named(&self, key: &FunctionKey) -> Option<&Served> {
+        self.function(*self.positions.get(key)?)
     }
 
     /// Stable keeps all of its permits, the candidate has its own.
@@ -111,5 +123,66 @@ impl Slot {
             Self::Ready(revision) => Some(revision),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_shim_core::table::{Route, Share};
+
+    use super::*;
+
+    /// A function without revisions on a host.
+    fn served(name: &str, host: &str) -> Served {
+        let entry = FunctionEntry {
+            key: FunctionKey::new("ns", name),
+            created: 0,
+            routes: vec![Route {
+                hosts: vec![host.to_owned()],
+                ..Route::default()
+            }],
+            suspended: false,
+            share: Share::default(),
+        };
+        Served {
+            entry: Arc::new(entry),
+            stable: Slot::Absent,
+            candidate: Slot::Absent,
+        }
+    }
+
+    /// The hosts that are found under these names.
+    fn hosts<'a>(table: &'a RoutingTable, names: [&str; 3]) -> [Option<&'a str>; 3] {
+        names.map(|name| {
+            let found = table.named(&FunctionKey::new("ns", name))?;
+            Some(found.entry.routes[0].hosts[0].as_str())
+        })
+    }
+
+    #[test]
+    fn functions_are_found_by_name_in_every_table_that_follows() {
+        let names = ["a", "b", "c"];
+        let mut table = RoutingTable::default();
+        assert_eq!(hosts(&table, names), [None; 3]);
+        let mut all = vec![served("b", "b.test"), served("c", "c.test")];
+        // the second time only shares may have changed
+        for version in [1, 2] {
+            table = table.with_functions(version, all.clone());
+            assert_eq!(hosts(&table, names), [None, Some("b.test"), Some("c.test")]);
+        }
+        assert!(table.named(&FunctionKey::new("other", "b")).is_none());
+        all.insert(0, served("a", "a.test"));
+        table = table.with_functions(3, all.clone());
+        assert_eq!(
+            hosts(&table, names),
+            [Some("a.test"), Some("b.test"), Some("c.test")]
+        );
+        all.remove(1);
+        table = table.with_functions(4, all.clone());
+        assert_eq!(hosts(&table, names), [Some("a.test"), None, Some("c.test")]);
+        // another one has taken its route over
+        all[0] = served("b", "a.test");
+        table = table.with_functions(5, all);
+        assert_eq!(hosts(&table, names), [None, Some("a.test"), Some("c.test")]);
     }
 }

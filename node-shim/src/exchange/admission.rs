@@ -180,13 +180,10 @@ async fn wait_for_code(
     let _place = plane.cold.try_acquire().map_err(|_| Reason::Compile)?;
     let mut published = plane.published();
     let key = &served.entry.key;
-    let find = |table: &RoutingTable| {
-        let served = table.functions().iter().find(|s| s.entry.key == *key)?;
-        match arm(plane, served, bucket) {
-            Slot::Ready(revision) => Some(Ok(revision.clone())),
-            Slot::Failed(reason) => Some(Err(*reason)),
-            Slot::Absent | Slot::Loading => None,
-        }
+    let find = |table: &RoutingTable| match arm(plane, table.named(key)?, bucket) {
+        Slot::Ready(revision) => Some(Ok(revision.clone())),
+        Slot::Failed(reason) => Some(Err(*reason)),
+        Slot::Absent | Slot::Loading => None,
     };
     let wait = async {
         loop {
@@ -211,10 +208,7 @@ fn unloaded(plane: &Plane, served: &Served, began: Instant, start: Start) -> Opt
     let share = &served.entry.share;
     let revision = share.stable.as_ref().or(share.candidate.as_ref())?;
     let key = &served.entry.key;
-    let in_table = || {
-        let table = plane.table();
-        table.functions().iter().any(|one| one.entry.key == *key)
-    };
+    let in_table = || plane.table().named(key).is_some();
     let counters = plane.counters.account(key, revision, in_table)?;
     Some(Observer::new(counters, start, began))
 }
