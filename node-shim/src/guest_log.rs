@@ -151,6 +151,7 @@ fn readable(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    /// HG-20: invalid UTF-8 and control characters that JSON lets through.
     #[test]
     fn bytes_that_are_no_text_are_escaped() {
         assert_eq!(readable("grün\t".as_bytes()), "grün\t");

@@ -41,6 +41,7 @@ mod tests {
 
     use super::*;
 
+    /// HS-2: the digest and the size that were declared.
     #[test]
     fn size_and_digest_must_both_fit() {
         let mut file = tempfile::tempfile().unwrap();

@@ -35,6 +35,7 @@ fn cookies(value: &str) -> Vec<u8> {
     )
 }
 
+/// HG-18: the bytes of all fields are bounded, and the connection stays in order.
 #[test]
 fn hg_18_five_thousand_cookies_are_refused_and_the_wire_is_in_order() {
     for value in ["", "a", "a=1; path=/; secure; httponly; samesite=lax"] {
@@ -111,6 +112,7 @@ async fn reset(address: SocketAddr, times: usize, mut dice: fastrand::Rng) {
     }
 }
 
+/// HG-19: ten thousand of them at random moments; only `client` outcomes, every slot back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hg_19_ten_thousand_clients_that_leave_at_any_moment_leave_nothing_behind() {
     let setup = Setup::limits(|l| {

@@ -23,6 +23,7 @@ fn told(node: &Node, request: &str) -> (u16, String, bool) {
     )
 }
 
+/// HH-1, HH-6: status, reason and whether the connection ends, for what the gate refuses.
 #[test]
 fn hh_1_every_row_of_the_gate() {
     let node = Node::serve(&guests::ANSWER);
@@ -124,6 +125,7 @@ fn hh_1_every_row_of_the_gate() {
     assert_eq!(node.outcomes(1), ["client 4xx 1"]);
 }
 
+/// HH-1: the same for what the parser refuses.
 #[test]
 fn hh_1_what_the_parser_refuses_ends_the_connection() {
     let node = Node::serve(&guests::ANSWER);
@@ -163,6 +165,7 @@ fn hh_1_what_the_parser_refuses_ends_the_connection() {
     }
 }
 
+/// HH-1: what follows is not taken for a second request.
 #[test]
 fn hh_1_a_length_beside_chunks_is_dropped_and_the_connection_closed() {
     let node = Node::serve(&guests::ECHO);
@@ -177,6 +180,7 @@ fn hh_1_a_length_beside_chunks_is_dropped_and_the_connection_closed() {
     assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
+/// HH-1, HH-9: sizes that are none are an error to the guest.
 #[test]
 fn hh_1_malformed_chunks_never_become_a_whole_body() {
     let chunks = [
@@ -208,6 +212,7 @@ fn pipelined_requests_are_answered_in_order() {
     }
 }
 
+/// HH-3: unknown host, unmatched path, bare address and deleted function are one 404.
 #[test]
 fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
     let route = Route {
@@ -251,6 +256,7 @@ fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
     }
 }
 
+/// HH-4: each by its own limit.
 #[test]
 fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
     let node = Setup::connections(|c| {
@@ -274,6 +280,7 @@ fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
     assert!(second.is_closed());
 }
 
+/// HH-4: 408, closed, outcome `client`.
 #[test]
 fn hh_4_a_slow_body_is_the_clients_fault() {
     let node = Setup::limits(|l| l.idle = Duration::from_millis(200)).start(&guests::SINK);
@@ -286,6 +293,7 @@ fn hh_4_a_slow_body_is_the_clients_fault() {
     node.is_quiet();
 }
 
+/// HH-4: nothing is held for a client that does not read.
 #[test]
 fn hh_4_a_slow_reader_is_closed() {
     let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
@@ -299,6 +307,7 @@ fn hh_4_a_slow_reader_is_closed() {
     node.is_quiet();
 }
 
+/// HH-6: CONNECT is a 405, h2c is not upgraded to, a method passes when its route names it.
 #[test]
 fn hh_6_upgrades_and_tunnels_are_not_carried() {
     let node = Node::serve(&guests::MIRROR);
@@ -323,6 +332,7 @@ fn hh_6_upgrades_and_tunnels_are_not_carried() {
     assert_eq!(told(&node, "BREW / HTTP/1.1\r\nhost: a\r\n\r\n").0, 200);
 }
 
+/// HH-8: what a stranger claims never reaches the guest.
 #[test]
 fn hh_8_forged_fields_are_removed_unless_a_trusted_peer_sent_them() {
     let request = "GET /a?b=c HTTP/1.1\r\nhost: h.example:81\r\nx-forwarded-for: 9.9.9.9\r\nx_forwarded_proto: https\r\nforwarded: for=1\r\ntraceparent: 00-1\r\nselvage-override: r9\r\nx-selvage-shadow: 1\r\nx-kept: yes\r\n\r\n";
@@ -353,6 +363,7 @@ fn hh_8_forged_fields_are_removed_unless_a_trusted_peer_sent_them() {
     assert!(text.contains("traceparent: 00-1\n"), "{text}");
 }
 
+/// HH-9: 413 at the cap of a chunked body; a half-closed one fails.
 #[test]
 fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
     let setup = Setup::limits(|l| l.request_body = 10_000);
@@ -377,6 +388,7 @@ fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
     node.is_quiet();
 }
 
+/// HH-9: 413 at the cap on HTTP/2.
 #[tokio::test]
 async fn hh_9_a_body_over_the_limit_is_refused_on_http_2() {
     let node = Setup::limits(|l| l.request_body = 10).start(&guests::SINK);
@@ -410,6 +422,7 @@ fn the_body_is_asked_for_when_the_guest_reads_it() {
     assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 200 OK"));
 }
 
+/// HH-7: a window of 0 is closed by the write limit.
 #[tokio::test]
 async fn hh_7_a_stream_that_is_left_standing_is_cut() {
     let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));

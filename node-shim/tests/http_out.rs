@@ -38,6 +38,7 @@ async fn http_2_by_prior_knowledge_answers() {
     assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
+/// HG-14: 502 without an answer, `trap` for a second one.
 #[test]
 fn hg_14_a_guest_without_an_answer_is_answered_for() {
     for guest in [&guests::SILENT, &guests::DROP_OUT] {
@@ -64,6 +65,7 @@ fn broken(reply: &Reply, told: (u16, &str)) {
     );
 }
 
+/// HG-14: an answer without an end is a 502 or visibly cut.
 #[test]
 fn hg_14_a_body_left_open_is_an_error_of_the_guest() {
     let node = Node::serve(&guests::UNFINISHED);
@@ -72,6 +74,7 @@ fn hg_14_a_body_left_open_is_an_error_of_the_guest() {
     assert_eq!(node.failures(), ["unfinished 1"]);
 }
 
+/// HG-14, FN-14: cut chunks on HTTP/1.1, a reset on HTTP/1.0, counted once.
 #[test]
 fn hg_14_a_trap_after_the_head_aborts_on_the_wire() {
     let node = Node::serve(&guests::TRAP_IN_BODY);
@@ -93,6 +96,7 @@ fn hg_14_a_trap_after_the_head_aborts_on_the_wire() {
     node.is_quiet();
 }
 
+/// HG-14, FN-14: `RST_STREAM(INTERNAL_ERROR)` on HTTP/2, counted once.
 #[tokio::test]
 async fn hg_14_a_trap_after_the_head_resets_the_stream() {
     let node = Node::serve(&guests::TRAP_IN_BODY);
@@ -105,6 +109,7 @@ async fn hg_14_a_trap_after_the_head_resets_the_stream() {
     node.is_quiet();
 }
 
+/// HG-15: the wall limit cuts it, and it never looks whole.
 #[test]
 fn hg_15_an_endless_body_meets_the_wall_limit_and_never_looks_complete() {
     let setup = Setup::limits(|l| l.timeout = Duration::from_millis(500));
@@ -117,6 +122,7 @@ fn hg_15_an_endless_body_meets_the_wall_limit_and_never_looks_complete() {
     node.is_quiet();
 }
 
+/// HG-16: nothing is sent for an empty chunk, and the CPU limit ends it.
 #[tokio::test]
 async fn hg_16_empty_chunks_are_swallowed_until_the_cpu_limit() {
     let setup = Setup::limits(|l| l.cpu = Duration::from_millis(300));
@@ -129,6 +135,7 @@ async fn hg_16_empty_chunks_are_swallowed_until_the_cpu_limit() {
     node.is_quiet();
 }
 
+/// HG-17: a body longer or shorter than promised is a 502 or visibly cut.
 #[test]
 fn hg_17_a_length_is_kept_or_the_answer_is_broken() {
     let node = Node::serve(&guests::length(4, 4));
@@ -162,6 +169,7 @@ fn hg_17_a_length_is_kept_or_the_answer_is_broken() {
     }
 }
 
+/// HG-17: after HEAD and 204 the next request gets its own answer.
 #[test]
 fn hg_17_head_and_bodiless_statuses_leave_the_connection_in_order() {
     let node = Node::serve(&guests::length(4, 4));
@@ -193,6 +201,7 @@ fn hg_17_head_and_bodiless_statuses_leave_the_connection_in_order() {
     assert_eq!(node.outcomes(2), ["ok 2xx 2"]);
 }
 
+/// HG-18: CR, LF, NUL and hop-by-hop names are refused to the guest, names of ours removed.
 #[test]
 fn hg_18_bad_fields_are_the_guests_error_and_ours_are_not_theirs() {
     for (name, value) in [
@@ -263,6 +272,7 @@ async fn an_event_is_not_held_back() {
     assert_eq!(first, "part");
 }
 
+/// HG-23: its own variables, no argument, stdin at its end.
 #[test]
 fn hg_23_a_guest_sees_its_own_environment_and_nothing_else() {
     let wasm = component::guest(ENVIRONMENT, ENVIRONMENT_BODY);
@@ -293,6 +303,7 @@ const ENVIRONMENT_BODY: &str = "
     (if (i32.eqz (i32.load8_u (i32.const 64))) (then (local.set $n (i32.add (local.get $n) (i32.const 50)))))
     (call $answer (local.get $out) (local.get $n) (i32.const 4096) (i32.const 1))";
 
+/// HE-1, HE-2, as long as nobody may call out: every call is denied before any address is looked at, and counted.
 #[test]
 fn calls_out_are_denied_and_counted() {
     let wasm = component::guest(CALL_OUT, CALL_OUT_BODY);
@@ -335,6 +346,7 @@ const CALL_OUT_BODY: &str = "
     (local.set $n (i32.load8_u (i32.const 152)))
     (call $answer (local.get $out) (i32.add (i32.const 200) (local.get $n)) (i32.const 4096) (i32.const 1))";
 
+/// HG-20: bounded, escaped, and the number of dropped lines told.
 #[test]
 fn hg_20_a_flood_of_output_is_bounded_escaped_and_told() {
     let wasm = component::guest(FLOOD, FLOOD_BODY);

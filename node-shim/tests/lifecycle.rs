@@ -14,6 +14,7 @@ use crate::support::wire::{Wire, get};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
+/// HG-19: outcome `client`, every slot back.
 #[test]
 fn hg_19_clients_that_leave_cancel_their_guests() {
     let node = Node::serve(&guests::SLEEP);
@@ -38,6 +39,7 @@ fn hg_19_clients_that_leave_cancel_their_guests() {
     );
 }
 
+/// HG-19: the same after the head was sent.
 #[test]
 fn hg_19_a_client_that_leaves_in_the_body_cancels_its_guest() {
     let node = Node::serve(&guests::SLEEP_IN_BODY);
@@ -49,6 +51,7 @@ fn hg_19_a_client_that_leaves_in_the_body_cancels_its_guest() {
     node.is_quiet();
 }
 
+/// FN-8: the permits of a function bound it; what waits too long or does not fit is a 503 of its own.
 #[test]
 fn a_full_function_queues_then_refuses() {
     let node = Setup::limits(|l| {

@@ -15,6 +15,7 @@ fn an_ordinary_guest_answers() {
     node.is_quiet();
 }
 
+/// HG-1: 504 `deadline` for `cpu`, and another request of the same thread is answered meanwhile.
 #[test]
 fn hg_1_endless_computation_meets_the_cpu_limit_and_starves_nobody() {
     let node = Setup::limits(|l| l.cpu = Duration::from_millis(100)).start(&guests::SPIN);
@@ -29,6 +30,7 @@ fn hg_1_endless_computation_meets_the_cpu_limit_and_starves_nobody() {
     node.is_quiet();
 }
 
+/// HG-2: 504 for `wall` and for `first_byte`; the slot comes back.
 #[test]
 fn hg_2_waiting_for_ever_meets_the_wall_limit_and_holds_nothing_after() {
     let short = Duration::from_millis(200);
@@ -45,6 +47,7 @@ fn hg_2_waiting_for_ever_meets_the_wall_limit_and_holds_nothing_after() {
     node.is_quiet();
 }
 
+/// HG-3: −1 at the limit and 200; `oom` only after a trap.
 #[test]
 fn hg_3_refused_memory_is_no_failure_until_the_guest_traps() {
     let small = |l: &mut node_shim_core::table::Limits| l.memory = 8 << 20;
@@ -60,6 +63,7 @@ fn hg_3_refused_memory_is_no_failure_until_the_guest_traps() {
     node.is_quiet();
 }
 
+/// HG-5: `trap`, and the same thread runs the next one.
 #[test]
 fn hg_5_recursion_traps_and_the_host_goes_on() {
     let node = Node::serve(&guests::RECURSE);
@@ -70,6 +74,7 @@ fn hg_5_recursion_traps_and_the_host_goes_on() {
     node.is_quiet();
 }
 
+/// HG-13, FN-9, without a breaker: each request is one 500 of its own.
 #[test]
 fn hg_13_a_guest_that_always_traps_fails_each_request_alone() {
     let node = Node::serve(&guests::TRAP);
@@ -139,6 +144,7 @@ fn hg_4_hg_12_what_cannot_be_served_is_refused_before_traffic() {
     );
 }
 
+/// HG-6, HG-7: handles without end and a gigabyte of dice are a `trap` for `host_limit`.
 #[test]
 fn hg_6_hg_7_handles_and_host_calls_are_bounded() {
     use crate::support::component::guest;

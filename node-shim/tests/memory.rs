@@ -22,6 +22,7 @@ fn press(node: &Node, pressure: Pressure, recent: bool) {
     node.plane.shed(Shed { pressure, recent });
 }
 
+/// FN-7: the first step of the order.
 #[test]
 fn fn_7_functions_without_recent_traffic_are_refused_first() {
     let node = Node::serve(&guests::ANSWER);
@@ -40,6 +41,7 @@ fn fn_7_functions_without_recent_traffic_are_refused_first() {
     node.is_quiet();
 }
 
+/// FN-7: stable goes last.
 #[test]
 fn fn_7_stable_answers_for_its_candidate_when_memory_is_nearly_gone() {
     let setup = Setup::default();

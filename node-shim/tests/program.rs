@@ -70,6 +70,7 @@ fn refusal(bytes: &[u8]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// HG-10: text is refused in one sentence.
 #[test]
 fn serve_says_in_a_sentence_what_it_cannot_serve() {
     let told = refusal(b"(component)");
@@ -79,6 +80,7 @@ fn serve_says_in_a_sentence_what_it_cannot_serve() {
     );
 }
 
+/// HG-9, HG-11, HG-12: broken bytes, a feature that is off, no handler.
 #[test]
 fn serve_tells_what_the_compiler_said_in_one_line() {
     let text = "(component (core module (memory i64 1)))";

@@ -60,6 +60,7 @@ fn sent(reply: &Reply) -> Vec<(&str, &str)> {
 
 const TE: &str = "te: gzip, trailers\r\n";
 
+/// HG-18: forbidden trailers never reach the wire of HTTP/2.
 #[tokio::test]
 async fn hg_18_trailers_pass_on_http_2_when_they_change_nothing() {
     for pause in ["", PAUSE] {
@@ -74,6 +75,7 @@ async fn hg_18_trailers_pass_on_http_2_when_they_change_nothing() {
     }
 }
 
+/// HG-18: nor that of HTTP/1.1, where those that pass are named first.
 #[test]
 fn hg_18_trailers_of_a_whole_answer_are_named_and_sent_on_http_1_when_asked_for() {
     let node = Node::serve(&guest("", ""));
@@ -91,6 +93,7 @@ fn hg_18_trailers_of_a_whole_answer_are_named_and_sent_on_http_1_when_asked_for(
     assert_eq!((plain.header("trailer"), sent(&plain)), (None, vec![]));
 }
 
+/// HG-18: what a guest announces is filtered like what it sends.
 #[test]
 fn hg_18_trailers_that_a_guest_announces_follow_its_stream_on_http_1() {
     let node = Node::serve(&guest(ANNOUNCED, PAUSE));
@@ -102,6 +105,7 @@ fn hg_18_trailers_that_a_guest_announces_follow_its_stream_on_http_1() {
     assert_eq!(node.outcomes(2), ["ok 2xx 2"]);
 }
 
+/// HG-18: trailers behind a length are dropped, not the answer.
 #[test]
 fn hg_18_trailers_without_room_are_dropped_and_the_answer_is_whole() {
     for fields in ["", LENGTH] {

@@ -96,6 +96,7 @@ fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
+    /// HE-1: metadata and private ranges.
     #[test]
     fn the_floor() {
         let never = |label| Reach::Never(label);

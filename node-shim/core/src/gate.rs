@@ -239,6 +239,7 @@ mod tests {
         })
     }
 
+    /// HH-1, HH-6: the table of refusals.
     #[test]
     fn every_row() {
         use Rejection::*;
@@ -301,6 +302,7 @@ mod tests {
         );
     }
 
+    /// HH-1: the neighbours of the refusals that are fine.
     #[test]
     fn what_passes() {
         let passed = |version, method, uri, headers: &[(&str, &str)]| {

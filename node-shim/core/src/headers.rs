@@ -267,6 +267,7 @@ mod tests {
         }
     }
 
+    /// HH-8: in every spelling.
     #[test]
     fn forged_statements_of_strangers_are_removed() {
         let mut headers = map(&[
@@ -303,6 +304,7 @@ mod tests {
         );
     }
 
+    /// HH-8: what a trusted peer says is kept, within bounds.
     #[test]
     fn a_trusted_proxy_speaks_for_its_client() {
         let mut headers = map(&[
@@ -342,6 +344,7 @@ mod tests {
         }
     }
 
+    /// HG-18, HH-8: `connection` cannot name what is ours.
     #[test]
     fn a_nominated_name_cannot_remove_ours() {
         let mut headers = map(&[
@@ -373,6 +376,7 @@ mod tests {
         assert!(!headers.contains_key(TE));
     }
 
+    /// HG-18: what of an answer never leaves.
     #[test]
     fn responses_and_trailers() {
         let mut headers = map(&[

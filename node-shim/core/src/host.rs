@@ -122,6 +122,7 @@ mod tests {
         );
     }
 
+    /// HH-1, HH-2: names that are none.
     #[test]
     fn refusals() {
         let long = format!("{}.example", "a".repeat(64));

@@ -73,6 +73,7 @@ fn is_dots(segment: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// HH-1: paths that are none.
     #[test]
     fn targets() {
         let table = [

@@ -81,6 +81,7 @@ mod tests {
 
     const LIMIT: u64 = 1 << 30;
 
+    /// FN-7: the order of the steps.
     #[test]
     fn fn_7_shedding_has_an_order() {
         let percent = |percent: u64| Pressure::of(LIMIT / 100 * percent, LIMIT / 100 * 100);

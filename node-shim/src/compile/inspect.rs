@@ -70,7 +70,7 @@ pub(super) fn valid_with_everything(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// HG-10
+    /// HG-10: core module, ELF, text, nothing, native code: by their first bytes.
     #[test]
     fn only_a_binary_component_passes_by_its_first_bytes() {
         assert_eq!(magic(COMPONENT), Ok(()));
@@ -92,6 +92,7 @@ mod tests {
         }
     }
 
+    /// HG-8: counted before anything is compiled.
     #[test]
     fn numbers_of_functions_and_types_are_bounded() {
         let functions = "(func)".repeat(100_000);
@@ -105,6 +106,7 @@ mod tests {
         );
     }
 
+    /// HG-11: so that the reason names the feature.
     #[test]
     fn a_feature_is_told_from_a_defect() {
         let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
@@ -115,7 +117,7 @@ mod tests {
         assert!(!valid_with_everything(&broken));
     }
 
-    /// Whatever bytes arrive: an answer and no panic. (The compiler itself gets a few of them in
+    /// HG-9: whatever bytes arrive: an answer and no panic. (The compiler itself gets a few of them in
     /// the tests of the child, which may die of them.)
     #[test]
     fn hg_9_mutated_components_are_looked_at_without_a_panic() {

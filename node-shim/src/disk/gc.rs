@@ -121,6 +121,7 @@ mod tests {
             .unwrap();
     }
 
+    /// FN-5: collection never takes what is needed.
     #[test]
     fn the_longest_unused_goes_first_and_the_needed_never() {
         let folder = tempfile::tempdir().unwrap();

@@ -315,6 +315,7 @@ mod tests {
         assert_eq!((loaded, damaged), (Some(expected), 0));
     }
 
+    /// FN-4: of the table, byte by byte.
     #[test]
     fn every_flipped_byte_and_every_cut_is_noticed_and_the_previous_one_counts() {
         let (_folder, dir, lock) = folder();

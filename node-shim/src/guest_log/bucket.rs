@@ -56,6 +56,7 @@ mod tests {
 
     use super::*;
 
+    /// HG-20: burst, rate, and the number of the dropped.
     #[test]
     fn a_burst_then_the_rate_and_the_dropped_are_told_once() {
         let bucket = Bucket::default();

@@ -94,6 +94,7 @@ fn parse(line: &str) -> Option<(Key, (&'static str, String))> {
 mod tests {
     use super::*;
 
+    /// HG-8: what is remembered of a refusal, and for how long.
     #[test]
     fn remembers_over_restarts_by_engine_and_only_what_is_the_components_fault() {
         let folder = tempfile::tempdir().unwrap();

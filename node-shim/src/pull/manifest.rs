@@ -199,7 +199,7 @@ mod tests {
         ));
     }
 
-    /// HS-3
+    /// HS-3: wrong types, keys twice, 10,000 deep, no layer, two layers, foreign ones.
     #[test]
     fn what_is_not_exactly_one_component_is_refused() {
         let wasm = |digit| layer("application/wasm", digit, 10);
@@ -226,6 +226,7 @@ mod tests {
         }
     }
 
+    /// HS-3: an index that leads to an index ends there.
     #[test]
     fn an_index_leads_to_one_image_and_to_no_second_index() {
         let kind = "application/vnd.oci.image.manifest.v1+json";

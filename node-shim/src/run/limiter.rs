@@ -82,6 +82,7 @@ impl ResourceLimiter for Limiter {
 mod tests {
     use super::*;
 
+    /// HG-3, HG-4: growth of memories and tables together.
     #[test]
     fn memories_and_tables_share_one_limit() {
         let mut limiter = Limiter::new(3 << 16);

@@ -442,7 +442,7 @@ mod tests {
         assert!(weight_of(&records, "f").is_none());
     }
 
-    /// FD-5
+    /// FD-5: the function keeps its record, the others take theirs.
     #[test]
     fn a_poison_record_keeps_its_function_and_spares_the_rest() {
         let mut records = Records::default();

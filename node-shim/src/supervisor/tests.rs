@@ -181,6 +181,7 @@ fn on_disk(alone_for: Duration) -> Kept {
     }
 }
 
+/// FD-4: cut off, a node ends its candidate's share by itself.
 #[tokio::test(start_paused = true)]
 async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed_table() {
     let mut rig = Rig::start(None);
@@ -244,6 +245,7 @@ async fn attempts_grow_apart_up_to_five_minutes() {
     }
 }
 
+/// FN-7: cold compilation is what is given up first.
 #[tokio::test(start_paused = true)]
 async fn fn_7_nothing_is_compiled_while_memory_is_short() {
     let rig = Rig::start_under(Some(on_disk(Duration::ZERO)), Pressure::High);

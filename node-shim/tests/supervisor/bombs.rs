@@ -71,6 +71,7 @@ async fn compile(bytes: &[u8], wall: Duration) -> Result<usize, &'static str> {
     }
 }
 
+/// HG-8: by the wall limit, `CompileLimit`.
 #[tokio::test(flavor = "multi_thread")]
 async fn hg_8_a_child_that_does_not_end_is_ended() {
     let bomb = entangled(49_000, 400_000);
@@ -80,6 +81,7 @@ async fn hg_8_a_child_that_does_not_end_is_ended() {
     );
 }
 
+/// HG-8: one huge function, deep blocks, a huge `br_table`.
 #[tokio::test(flavor = "multi_thread")]
 async fn hg_8_big_functions_and_deep_nesting_end_one_way_or_the_other() {
     let big = component(0, &[0x41, 1, 0x1a].repeat(200_000));
@@ -98,6 +100,7 @@ async fn hg_8_big_functions_and_deep_nesting_end_one_way_or_the_other() {
     assert_eq!(compile(&table, patience).await, Err("CompileFailed"));
 }
 
+/// HG-8: segments, functions, chains of types.
 #[tokio::test(flavor = "multi_thread")]
 async fn hg_8_many_of_a_kind_end_one_way_or_the_other() {
     let patience = Duration::from_secs(300);
@@ -117,7 +120,7 @@ async fn hg_8_many_of_a_kind_end_one_way_or_the_other() {
     assert_eq!(compile(&chain, patience).await, Err("CompileLimit"));
 }
 
-/// Whatever a component was cut or changed to, the child ends in good order.
+/// HG-9: whatever a component was cut or changed to, the child ends in good order.
 #[tokio::test(flavor = "multi_thread")]
 async fn hg_9_cut_and_changed_components_are_errors_or_components() {
     let good = crate::node::ONE.clone();

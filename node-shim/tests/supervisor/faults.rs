@@ -51,7 +51,7 @@ async fn with_bad(f: node_api::v1::Definition, registry: &Registry) -> Report {
     report
 }
 
-/// HS-2
+/// HS-2: refused, no temporary file left, the neighbour serves (FN-6, HS-9: reset in the middle of a layer).
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_truncated_longer_and_endless_bytes_are_refused_while_they_come() {
     type Harm = fn(&[u8]) -> Answer;
@@ -87,7 +87,7 @@ async fn wrong_truncated_longer_and_endless_bytes_are_refused_while_they_come() 
     }
 }
 
-/// HS-3
+/// HS-3: too large, two layers, 10,000 deep; for good, and the neighbour serves.
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_that_are_none_are_refused() {
     let registry = Registry::start().await;
@@ -144,7 +144,7 @@ async fn redirects_into_the_network_are_denied() {
     assert!(inner.asked().is_empty());
 }
 
-/// HS-9
+/// HS-9, FN-6: 429 and 503 are tried again after their `Retry-After`, and then it serves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
     node.drain().await;
 }
 
-/// A registry that wants a login gets none.
+/// HS-4: a registry that wants a login gets none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_registry_is_unauthorized() {
     let registry = Registry::start().await;
@@ -225,6 +225,7 @@ async fn what_cannot_be_compiled_is_refused_once_for_all() {
     }
 }
 
+/// HG-8: a refusal is remembered over a restart, and nothing is fetched for it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_outlives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -341,7 +342,7 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// FN-5
+/// FN-5: a full disk is `DiskFull`, everything is served from memory, and it recovers by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_reported_and_everything_is_served_from_memory() {
     let folder = tempfile::tempdir().unwrap();

@@ -103,7 +103,7 @@ async fn seeded() -> tempfile::TempDir {
     folder
 }
 
-/// Clients that learn late: they go on until the port is closed. No request they sent is lost.
+/// FN-3, of one node: clients that learn late go on until the port is closed. No request they sent is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_loses_no_request() {
     let folder = seeded().await;

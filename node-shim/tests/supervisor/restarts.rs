@@ -32,7 +32,7 @@ async fn seeded() -> tempfile::TempDir {
     folder
 }
 
-/// FN-2
+/// FN-2: without operator and registry, from the native cache and without a compiler.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_with_everything_away_serves_from_disk() {
     let folder = seeded().await;
@@ -100,6 +100,7 @@ async fn harmed_components_are_fetched_again() {
     node.drain().await;
 }
 
+/// FN-4: a table that was touched is set aside and counted, and the one before it counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     let folder = seeded().await;
@@ -123,7 +124,7 @@ async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     node.drain().await;
 }
 
-/// A node without any readable table starts, says so, and takes the stream's.
+/// FN-4: a node without any readable table starts, says so, and takes the stream's.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_readable_table_the_stream_is_waited_for() {
     let folder = seeded().await;
@@ -152,6 +153,7 @@ async fn without_a_readable_table_the_stream_is_waited_for() {
     node.drain().await;
 }
 
+/// FN-12: after a restart without an operator the function with a secret is a 503, and it alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
     const SECRET: &[u8] = b"correct-horse-battery-staple";
@@ -207,7 +209,7 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
     assert!(!contains(folder.path(), SECRET));
 }
 
-/// A new pod beside the old one on the same node: both serve, one writes, the folder changes hands.
+/// FN-3: a new pod beside the old one on the same node: both serve, one writes, the folder changes hands.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_share_a_folder_and_the_second_inherits_it() {
     let folder = seeded().await;

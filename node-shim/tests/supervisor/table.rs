@@ -113,7 +113,7 @@ async fn shares_move_by_pairs_and_a_hint_only_lowers() {
     node.drain().await;
 }
 
-/// FD-5
+/// FD-5: a record that makes no sense leaves its function at what it was, and the rest is applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_record_is_reported_and_harms_only_itself() {
     let folder = tempfile::tempdir().unwrap();

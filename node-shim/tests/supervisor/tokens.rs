@@ -40,7 +40,7 @@ async fn an_anonymous_token_is_fetched_and_used() {
     node.drain().await;
 }
 
-/// HS-4
+/// HS-4: a token service inside the network is never asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_service_inside_the_network_is_not_asked() {
     let folder = tempfile::tempdir().unwrap();

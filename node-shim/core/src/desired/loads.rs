@@ -190,6 +190,7 @@ mod tests {
         }
     }
 
+    /// FN-13: however much is assigned, few loads run at once, those with traffic first.
     #[test]
     fn slots_bound_what_runs_and_order_decides_who() {
         let now = origin();
