@@ -6,7 +6,7 @@
 //! task of its own, so that a client that leaves takes it from nobody.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -33,7 +33,7 @@ static LOADED: LazyLock<Loaded> = LazyLock::new(|| {
 
 /// Counts its calls; each ends only when it gets a turn.
 #[derive(Clone)]
-struct Gated(Arc<Gate>);
+pub(crate) struct Gated(Arc<Gate>);
 
 struct Gate {
     residency: Arc<Residency>,
@@ -45,7 +45,7 @@ struct Gate {
 }
 
 impl Gated {
-    fn new(residency: &Arc<Residency>, works: bool) -> Self {
+    pub(crate) fn new(residency: &Arc<Residency>, works: bool) -> Self {
         Self(Arc::new(Gate {
             residency: Arc::clone(residency),
             calls: AtomicUsize::new(0),
@@ -55,7 +55,7 @@ impl Gated {
         }))
     }
 
-    fn resident(&self, on_disk: bool) -> Resident {
+    pub(crate) fn resident(&self, on_disk: bool) -> Resident {
         Resident {
             loaded: LOADED.clone(),
             place: self.0.residency.reserve(),
@@ -72,12 +72,17 @@ impl Gated {
     /// Code that is only on disk.
     fn unmapped(&self, digest: &str) -> Arc<Code> {
         let code = self.mapped(digest);
-        assert!(code.unmap());
+        unmap(&code);
         code
     }
 
-    async fn begins(&self) {
+    pub(crate) async fn begins(&self) {
         within(self.0.began.acquire()).await.unwrap().forget();
+    }
+
+    /// Lets so many calls end.
+    pub(crate) fn let_end(&self, calls: usize) {
+        self.0.turns.add_permits(calls);
     }
 
     fn calls(&self) -> usize {
@@ -100,7 +105,7 @@ impl Map for Gated {
     }
 }
 
-async fn within<T>(event: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(event: impl Future<Output = T>) -> T {
     timeout(PATIENCE, event).await.expect("it never happened")
 }
 
@@ -116,8 +121,12 @@ async fn tasks_end() {
     panic!("tasks that do not end");
 }
 
+pub(crate) fn unmap(code: &Code) {
+    assert!(code.unmap());
+}
+
 /// A request that waits already.
-fn waiting(code: &Arc<Code>) -> BoxFuture<'static, InUse> {
+pub(crate) fn waiting(code: &Arc<Code>) -> BoxFuture<'static, InUse> {
     let mut request = code.enter().mapped().boxed();
     assert!((&mut request).now_or_never().is_none());
     request
@@ -138,14 +147,14 @@ async fn many_requests_for_code_on_disk_map_it_once() {
     all.extend((0..8).map(|_| waiting(&code)));
     assert_eq!(residency.mapped(), 0);
     // enough for all the calls there should not be
-    map.0.turns.add_permits(16);
+    map.let_end(16);
     let running = within(join_all(all)).await;
     tasks_end().await;
     assert_eq!(map.calls(), 1);
     assert_eq!(residency.mapped(), 1);
     drop(running);
     // unmapped again, it is mapped again
-    assert!(code.unmap());
+    unmap(&code);
     within(waiting(&code)).await;
     assert_eq!(map.calls(), 2);
 }
@@ -158,7 +167,7 @@ async fn a_client_that_leaves_takes_the_code_from_nobody() {
     let (first, second) = (waiting(&code), waiting(&code));
     map.begins().await;
     drop(first);
-    map.0.turns.add_permits(1);
+    map.let_end(1);
     within(second).await;
     assert_eq!(map.calls(), 1);
 }
@@ -169,7 +178,7 @@ async fn code_that_cannot_be_mapped_is_told_and_whoever_waits_gets_what_is_made_
     let map = Gated::new(&residency, false);
     let code = map.unmapped("a");
     let mut all: Vec<_> = (0..8).map(|_| waiting(&code)).collect();
-    map.0.turns.add_permits(1);
+    map.let_end(1);
     assert_eq!(within(lost.recv()).await.as_deref(), Some("a"));
     tasks_end().await;
     assert!(lost.try_recv().is_err(), "told once");

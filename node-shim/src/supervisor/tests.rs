@@ -23,6 +23,7 @@ use crate::counters::{Counters, Finished, RevisionCounters};
 use crate::disk::{Header, Kept};
 use crate::node_api::{Event, Outlook, unix_ms};
 use crate::pull::{Wanted, failure};
+use crate::residency::tests::{Gated, unmap, waiting, within};
 use crate::residency::{Residency, Resident};
 use crate::table::RoutingTable;
 
@@ -205,6 +206,36 @@ async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed
     rig.weight(0).await;
     rig.snapshot(vec![record("f", 1)]).await;
     rig.weight(1000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_code_that_is_made_again() {
+    let now = Now {
+        at: tokio::time::Instant::now().into_std(),
+        wall: unix_ms(),
+    };
+    let kept = Some(on_disk(Duration::ZERO));
+    let mut node = Node::new(kept, Hot::default(), (Counters::new(), TTL), now);
+    let (residency, mut lost) = Residency::new(2);
+    let map = Gated::new(&residency, false);
+    let digest = super::project::tests::digest('a');
+    let asked = |node: &mut Node| {
+        let loads = node.settle(now, |_| true).load;
+        loads.iter().any(|wanted| wanted.digest == digest)
+    };
+    assert!(asked(&mut node));
+    node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
+    assert!(!asked(&mut node));
+    let code = Arc::clone(&node.codes[&digest]);
+    unmap(&code);
+    let request = waiting(&code);
+    map.let_end(1);
+    assert_eq!(within(lost.recv()).await.as_ref(), Some(&digest));
+    node.lost(&digest);
+    assert!(asked(&mut node), "it is made again");
+    node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
+    within(request).await;
+    assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
 }
 
 /// FD-4: what a node that was cut off hears first is the rollback, not its old share.
