@@ -70,6 +70,9 @@ pub enum LoadError {
     /// The file is not native code of this very engine.
     #[error("the native code cannot be mapped: {0:#}")]
     Native(wasmtime::Error),
+    /// It has more of something than one instance may have.
+    #[error("the component is larger than an instance may be: {0:#}")]
+    Limit(wasmtime::Error),
     /// The component wants something this node does not offer, or lacks the handler.
     #[error("the component does not fit the world {}: {}", PROXY_WORLD, .0.join("; "))]
     WorldMismatch(Vec<String>),
@@ -97,7 +100,8 @@ impl Engine {
     /// The file must have been written by this program (`precompile`) and be protected from
     /// everybody else: it is executed as it is.
     pub fn load(&self, path: &Path) -> Result<Loaded, LoadError> {
-        let component = native::map(&self.inner.engine, path).map_err(LoadError::Native)?;
+        let component =
+            native::map(&self.inner.engine, path).map_err(|error| unmapped(path, error))?;
         self.link(&component)
     }
 
@@ -157,6 +161,17 @@ impl Engine {
     /// Changes whenever native code of one engine cannot run in another.
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.inner.engine)
+    }
+}
+
+/// Code that an engine without a pool takes is sound: it is the pool that has no place for it.
+fn unmapped(path: &Path, error: wasmtime::Error) -> LoadError {
+    let sound = wasmtime::Engine::new(&settings::base())
+        .is_ok_and(|unbounded| native::map(&unbounded, path).is_ok());
+    if sound {
+        LoadError::Limit(error)
+    } else {
+        LoadError::Native(error)
     }
 }
 

@@ -203,6 +203,7 @@ impl Pipeline {
             let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
             let loaded = engine.load(&path).map_err(|error| match &error {
                 LoadError::WorldMismatch(_) => failure("WorldMismatch", true, error.to_string()),
+                LoadError::Limit(_) => failure("CompileLimit", true, error.to_string()),
                 LoadError::Native(_) => failure("LoadFailed", false, error.to_string()),
             })?;
             Ok((loaded, place))

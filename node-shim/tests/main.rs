@@ -19,5 +19,6 @@ mod limits;
 mod memory;
 mod metrics;
 mod program;
+mod refused;
 mod support;
 mod trailers;

@@ -7,6 +7,8 @@ use super::Reason;
 /// This many functions or types are a bomb, not a program.
 const MAX_FUNCTIONS: u64 = 100_000;
 const MAX_TYPES: u64 = 50_000;
+/// Components inside components; those that tools compose have a handful of levels.
+const MAX_DEPTH: u64 = 100;
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -36,14 +38,20 @@ pub(super) fn magic(bytes: &[u8]) -> Result<(), (Reason, String)> {
 
 /// Refuses sizes that only a bomb has; reads section headers, not bodies.
 pub(super) fn counts(bytes: &[u8]) -> Result<(), (Reason, String)> {
-    let (mut functions, mut types) = (0u64, 0u64);
+    let (mut functions, mut types, mut depth) = (0u64, 0u64, 0u64);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| (Reason::CompileFailed, error.to_string()))? {
             Payload::FunctionSection(section) => functions += u64::from(section.count()),
             Payload::TypeSection(section) => types += u64::from(section.count()),
             Payload::ComponentTypeSection(section) => types += u64::from(section.count()),
             Payload::CoreTypeSection(section) => types += u64::from(section.count()),
+            Payload::ComponentSection { .. } | Payload::ModuleSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
             _ => {}
+        }
+        if depth >= MAX_DEPTH {
+            let message = format!("nested {depth} deep; less than {MAX_DEPTH} is taken");
+            return Err((Reason::CompileLimit, message));
         }
         if functions >= MAX_FUNCTIONS {
             let message =
@@ -104,6 +112,25 @@ mod tests {
             counts(&few[..few.len() - 3]).unwrap_err().0,
             Reason::CompileFailed
         );
+    }
+
+    /// HG-4: depth is counted, and breadth is none.
+    #[test]
+    fn nesting_has_an_end() {
+        let nested = |levels: usize| {
+            (0..levels).fold(COMPONENT.to_vec(), |inner, _| {
+                let low = u8::try_from(inner.len() & 0x7f).unwrap() | 0x80;
+                let length = [low, u8::try_from(inner.len() >> 7).unwrap()];
+                [COMPONENT, &[4], &length, &inner].concat()
+            })
+        };
+        assert_eq!(counts(&nested(99)), Ok(()));
+        let (reason, message) = counts(&nested(100)).unwrap_err();
+        assert_eq!(reason, Reason::CompileLimit);
+        assert!(message.contains("100 deep"), "{message}");
+        let modules = "(core module (func))".repeat(200);
+        let broad = wat::parse_str(format!("(component {modules})")).unwrap();
+        assert_eq!(counts(&broad), Ok(()));
     }
 
     /// HG-11: so that the reason names the feature.

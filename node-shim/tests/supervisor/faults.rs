@@ -190,7 +190,8 @@ async fn a_private_registry_is_unauthorized() {
     assert_eq!(failed(&report, "f"), Some(("Unauthorized", false)));
 }
 
-/// HG-8, HG-10: what is no component, or eats compilers, is refused and remembered.
+/// HG-4, HG-8, HG-10, HG-11, HG-12: what is no component, wants too much or eats compilers is refused
+/// and remembered.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_compiled_is_refused_once_for_all() {
     let module = wat::parse_str("(module)").unwrap();
@@ -200,7 +201,9 @@ async fn what_cannot_be_compiled_is_refused_once_for_all() {
     ));
     let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
     let nothing = wat::parse_str("(component)").unwrap();
-    let samples: [(&str, Vec<u8>, &str); 6] = [
+    let instances = "(core instance (instantiate $m))".repeat(65);
+    let many = wat::parse_str(format!("(component (core module $m) {instances})")).unwrap();
+    let samples: [(&str, Vec<u8>, &str); 7] = [
         ("core module", module, "NotAComponent"),
         (
             "native code",
@@ -209,6 +212,7 @@ async fn what_cannot_be_compiled_is_refused_once_for_all() {
         ),
         ("text", b"(component)".to_vec(), "NotAComponent"),
         ("bomb", bomb.unwrap(), "CompileLimit"),
+        ("too many instances", many, "CompileLimit"),
         ("threads", threads, "UnsupportedFeature"),
         ("no handler", nothing, "WorldMismatch"),
     ];
