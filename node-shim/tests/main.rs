@@ -9,11 +9,15 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod answers;
 mod config;
+mod crowded;
 mod guests;
+mod h2_in;
 mod hostile;
 mod http_in;
 mod http_out;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod memory;

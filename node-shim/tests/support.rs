@@ -1,6 +1,7 @@
 //! Shared by all tests of this binary.
 
 pub(crate) mod component;
+pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod node;
 pub(crate) mod wire;

@@ -22,6 +22,9 @@ pub struct EngineOptions {
     pub max_memory: usize,
     /// Upper bound of instance slots.
     pub max_slots: u32,
+    /// Whether memory stays mapped in a slot between two guests, where the kernel can say which
+    /// pages were touched.
+    pub keep_resident: bool,
 }
 
 impl Default for EngineOptions {
@@ -30,6 +33,7 @@ impl Default for EngineOptions {
             memory_limit: memory_limit(),
             max_memory: 4 << 30,
             max_slots: 1_000,
+            keep_resident: true,
         }
     }
 }
@@ -41,6 +45,7 @@ impl EngineOptions {
             memory_limit: 512 << 20,
             max_memory: 1 << 30,
             max_slots: 32,
+            keep_resident: true,
         }
     }
 }
@@ -82,7 +87,8 @@ pub(super) fn base() -> Config {
 pub(super) fn pooled(
     options: &EngineOptions,
 ) -> Result<(wasmtime::Engine, u32, bool), EngineError> {
-    let pagemap_scan = PoolingAllocationConfig::is_pagemap_scan_available();
+    let pagemap_scan =
+        options.keep_resident && PoolingAllocationConfig::is_pagemap_scan_available();
     let quarter = options.memory_limit / 4 / (KEEP_RESIDENT as u64);
     let mut slots = options
         .max_slots

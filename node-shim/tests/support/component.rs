@@ -17,6 +17,7 @@ world guest {
     import wasi:cli/stdout@0.2.12;
     import wasi:cli/stderr@0.2.12;
     import wasi:clocks/monotonic-clock@0.2.12;
+    import wasi:clocks/wall-clock@0.2.12;
     import wasi:random/random@0.2.12;
     import wasi:sockets/instance-network@0.2.12;
     import wasi:config/store@0.2.0-rc.1;

@@ -40,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) config: Vec<(String, String)>,
     pub(crate) routes: Vec<Route>,
+    pub(crate) engine: Engine,
 }
 
 impl Default for Setup {
@@ -59,6 +60,7 @@ impl Default for Setup {
             env: Vec::new(),
             config: Vec::new(),
             routes,
+            engine: ENGINE.clone(),
         }
     }
 }
@@ -85,14 +87,25 @@ impl Setup {
     }
 
     pub(crate) fn revision(&self, name: &str, wasm: &[u8], counters: &Counters) -> Arc<Revision> {
+        self.revision_of(FunctionKey::new("ns", "f"), name, wasm, counters)
+    }
+
+    pub(crate) fn revision_of(
+        &self,
+        function: FunctionKey,
+        name: &str,
+        wasm: &[u8],
+        counters: &Counters,
+    ) -> Arc<Revision> {
         let spec = RevisionSpec {
-            function: FunctionKey::new("ns", "f"),
+            function,
             name: RevisionName::new(name).unwrap(),
             limits: self.limits.clone(),
             env: values(&self.env),
             config: values(&self.config),
         };
-        let loaded = ENGINE
+        let loaded = self
+            .engine
             .compile_here(wasm)
             .unwrap_or_else(|error| panic!("{error:#}"));
         Revision::new(spec, loaded, counters).unwrap()
@@ -105,7 +118,7 @@ impl Setup {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let plane = DataPlane::start(
             listener,
-            ENGINE.clone(),
+            self.engine.clone(),
             self.options.clone(),
             counters,
             Arc::new(NodeCounters::default()),

@@ -1,0 +1,124 @@
+//! What one tenant can learn of another: nothing from what was left behind, little from clocks.
+
+use node_shim::counters::Counters;
+use node_shim::engine::{Engine, EngineOptions};
+use node_shim_core::table::{FunctionKey, Route};
+
+use crate::support::component::guest;
+use crate::support::node::{Setup, served};
+use crate::support::wire::{Wire, get};
+
+/// A memory of 40 pages, more than what stays resident of one, and a table likewise. `$marked` counts
+/// what is not as a fresh instance has it, leaving out the first 8 KiB, which are its own.
+const MARKER: &str = r#"
+(table $t 1000 20000 funcref)
+(elem declare func $mark)
+(func $mark)
+(func $marked (result i32)
+  (local $at i32) (local $n i32)
+  (local.set $at (i32.const 8192))
+  (loop $words
+    (local.set $n (i32.add (local.get $n) (i64.ne (i64.load (local.get $at)) (i64.const 0))))
+    (local.set $at (i32.add (local.get $at) (i32.const 8)))
+    (br_if $words (i32.lt_u (local.get $at) (i32.mul (memory.size) (i32.const 65536)))))
+  (local.set $at (i32.const 0))
+  (loop $elements
+    (local.set $n (i32.add (local.get $n) (i32.eqz (ref.is_null (table.get $t (local.get $at))))))
+    (local.set $at (i32.add (local.get $at) (i32.const 1)))
+    (br_if $elements (i32.lt_u (local.get $at) (table.size $t))))
+  (local.get $n))
+"#;
+
+/// Answers two numbers: what it found, and what it finds after it has filled everything.
+const FIND_AND_MARK: &str = "
+    (drop (memory.grow (i32.const 36)))
+    (drop (table.grow $t (ref.null func) (i32.const 9000)))
+    (i32.store (i32.const 2048) (call $marked))
+    (memory.fill (i32.const 8192) (i32.const 0xa5) (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 8192)))
+    (table.fill $t (i32.const 0) (ref.func $mark) (i32.const 10000))
+    (i32.store (i32.const 2052) (call $marked))
+    (call $answer (local.get $out) (i32.const 200) (i32.const 2048) (i32.const 8))";
+
+/// What one guest fills: words of memory, elements of the table.
+const FILLED: u32 = (40 * 65_536 - 8_192) / 8 + 10_000;
+
+/// More of them than the pool has memories, so that each slot goes from one to the next.
+const TENANTS: usize = 24;
+
+/// HG-22: of memory and table, with and without memory that stays resident; wasm cannot read a stack.
+#[test]
+fn hg_22_no_guest_finds_what_another_has_left_behind() {
+    let wasm = guest(MARKER, FIND_AND_MARK);
+    for keep_resident in [true, false] {
+        let options = EngineOptions {
+            max_slots: 8,
+            keep_resident,
+            ..EngineOptions::small()
+        };
+        let setup = Setup {
+            engine: Engine::new(&options).unwrap(),
+            ..Setup::default()
+        };
+        assert!(keep_resident || !setup.engine.pagemap_scan());
+        let counters = Counters::new();
+        let node = setup.start_empty(counters.clone());
+        let tenant = |n: usize| {
+            let function = FunctionKey::new(format!("ns{n}"), "f");
+            let revision = setup.revision_of(function, "r1", &wasm, &counters);
+            let route = Route {
+                hosts: vec![format!("h{n}.example")],
+                ..Route::default()
+            };
+            served(&revision, vec![route])
+        };
+        node.publish((0..TENANTS).map(tenant).collect());
+        let mut wire = Wire::connect(node.address());
+        for turn in 0..TENANTS * 10 {
+            let host = turn % TENANTS;
+            wire.send(format!("GET / HTTP/1.1\r\nhost: h{host}.example\r\n\r\n"));
+            let reply = wire.read().unwrap();
+            assert_eq!(reply.status, 200, "{:?}", node.log().last());
+            let (found, filled) = reply.body.split_at(4);
+            assert_eq!(u32_of(filled), FILLED);
+            assert_eq!(u32_of(found), 0, "turn {turn}, {keep_resident}");
+        }
+        node.is_quiet();
+    }
+}
+
+fn u32_of(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes.try_into().unwrap())
+}
+
+const CLOCKS: &str = r#"
+(import "wasi:clocks/monotonic-clock@0.2.12" "now" (func $now (result i64)))
+(import "wasi:clocks/monotonic-clock@0.2.12" "resolution" (func $resolution (result i64)))
+(import "wasi:clocks/wall-clock@0.2.12" "now" (func $wall (param i32)))
+(import "wasi:clocks/wall-clock@0.2.12" "resolution" (func $wall-resolution (param i32)))
+"#;
+
+/// Answers four numbers: readings finer than 10 µs of the one clock and than 1 ms of the other, of
+/// 1,000 each, and the resolutions they claim, ns.
+const READ_CLOCKS: &str = "
+    (loop $more
+      (local.set $i (i32.add (local.get $i) (i64.ne (i64.rem_u (call $now) (i64.const 10000)) (i64.const 0))))
+      (call $wall (i32.const 64))
+      (local.set $s (i32.add (local.get $s) (i32.ne (i32.rem_u (i32.load (i32.const 72)) (i32.const 1000000)) (i32.const 0))))
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br_if $more (i32.lt_u (local.get $n) (i32.const 1000))))
+    (i32.store (i32.const 2048) (local.get $i))
+    (i32.store (i32.const 2052) (local.get $s))
+    (i32.store (i32.const 2056) (i32.wrap_i64 (call $resolution)))
+    (call $wall-resolution (i32.const 64))
+    (i32.store (i32.const 2060) (i32.load (i32.const 72)))
+    (call $answer (local.get $out) (i32.const 200) (i32.const 2048) (i32.const 16))";
+
+/// HG-24: 10 µs and 1 ms are all that the clocks tell; threads that could count are refused (HG-11).
+#[test]
+fn hg_24_clocks_are_coarse() {
+    let node = Setup::default().start(&guest(CLOCKS, READ_CLOCKS));
+    let reply = get(node.address(), "/");
+    assert_eq!(reply.status, 200);
+    let numbers: Vec<u32> = reply.body.chunks(4).map(u32_of).collect();
+    assert_eq!(numbers, [0, 0, 10_000, 1_000_000]);
+}
