@@ -100,8 +100,13 @@ impl Engine {
     /// The file must have been written by this program (`precompile`) and be protected from
     /// everybody else: it is executed as it is.
     pub fn load(&self, path: &Path) -> Result<Loaded, LoadError> {
-        let component =
-            native::map(&self.inner.engine, path).map_err(|error| unmapped(path, error))?;
+        let pooled = || native::map(&self.inner.engine, path);
+        let component = match pooled() {
+            Ok(component) => component,
+            // asked again, so that a moment without memory or descriptors is not taken for a limit
+            Err(_) if is_sound(path) => pooled().map_err(LoadError::Limit)?,
+            Err(error) => return Err(LoadError::Native(error)),
+        };
         self.link(&component)
     }
 
@@ -164,15 +169,9 @@ impl Engine {
     }
 }
 
-/// Code that an engine without a pool takes is sound: it is the pool that has no place for it.
-fn unmapped(path: &Path, error: wasmtime::Error) -> LoadError {
-    let sound = wasmtime::Engine::new(&settings::base())
-        .is_ok_and(|unbounded| native::map(&unbounded, path).is_ok());
-    if sound {
-        LoadError::Limit(error)
-    } else {
-        LoadError::Native(error)
-    }
+/// Code that an engine without a pool takes is sound: if the pool refuses it, it has no place for it.
+fn is_sound(path: &Path) -> bool {
+    wasmtime::Engine::new(&settings::base()).is_ok_and(|engine| native::map(&engine, path).is_ok())
 }
 
 /// Compiles components without ever running one: the other side of a process border.
