@@ -153,6 +153,23 @@ fn a_request_waits_for_code_on_its_way_and_counts_as_cold() {
 }
 
 #[test]
+fn requests_for_code_that_never_loaded_are_counted() {
+    let setup = Setup::default();
+    // the node has no counters of it yet
+    let revision = setup.revision("r1", &guests::ANSWER, &Counters::new());
+    let node = setup.start_empty(Counters::new());
+    let mut failed = served(&revision, setup.routes.clone());
+    failed.stable = Slot::Failed(Reason::SecretsUnavailable);
+    node.publish(vec![failed]);
+    assert_eq!(
+        get(node.address(), "/").told(),
+        (503, "secrets_unavailable")
+    );
+    node.outcomes(1);
+    assert_eq!(node.failures(), ["secrets_unavailable 1"]);
+}
+
+#[test]
 fn a_suspended_function_says_so() {
     let setup = Setup::default();
     let counters = Counters::new();
