@@ -34,7 +34,7 @@ impl Reconciler {
     }
 
     /// Brings revisions in line with what was persisted: who was promoted when, how far nodes are, which are
-    /// old enough to go. Failures are told and made up for by the next transition.
+    /// old enough to go. Failures are told and made up for by the next reconcile.
     pub(super) async fn apply(
         &self,
         key: &ObjectKey,

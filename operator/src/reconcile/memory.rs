@@ -29,7 +29,7 @@ pub(super) struct Memory {
     pub(super) before: Before,
     /// Failed reconciles in a row.
     pub(super) failures: u32,
-    /// The transitions of the last write were reported since this process leads.
+    /// What was persisted last was applied and reported since this process leads.
     pub(super) reported: bool,
     /// A rollback whose way to the nodes is measured.
     pub(super) rollback: Option<Rollback>,

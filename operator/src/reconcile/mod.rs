@@ -281,8 +281,13 @@ impl Reconciler {
             epoch,
             now: decided,
         };
+        // Until the last step is done: of a write whose answer was lost nobody knows what is still to be applied and told.
+        let first = !std::mem::replace(&mut memory.reported, false);
         let written = match self.persist(key, &parts, decision.persist, memory).await? {
-            persist::Persisted::Conflict => return Ok(None),
+            persist::Persisted::Conflict => {
+                memory.reported = !first;
+                return Ok(None);
+            }
             persist::Persisted::Unchanged => None,
             persist::Persisted::Written(written) => Some(written),
         };
@@ -290,7 +295,6 @@ impl Reconciler {
         if let Some(written) = &written {
             self.projector.project(key, written);
         }
-        let first = !std::mem::replace(&mut memory.reported, true);
         if first || (written.is_some() && !decision.transitions.is_empty()) {
             let keep = wish
                 .spec
@@ -313,6 +317,7 @@ impl Reconciler {
             first,
             decided,
         );
+        memory.reported = true;
         Ok(Some(self.outcome(&wish, &decision, memory)))
     }
 

@@ -297,4 +297,13 @@ fn pair_of(record: &v1::FunctionRecord) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
+impl Tables {
+    /// What every node with this function placed on it is told.
+    pub(crate) fn told_for_test(&self, key: &FunctionKey) -> Option<v1::FunctionRecord> {
+        let state = self.lock();
+        state.functions.get(key).map(|entry| entry.record.clone())
+    }
+}
+
+#[cfg(test)]
 mod histories;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,27 @@ use tokio::sync::watch;
 
 /// What a call is answered with instead of being served.
 pub(super) type Fault = Box<dyn Fn(&Method, &str) -> Option<u16> + Send + Sync>;
+
+/// What becomes of one write, the Events aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The process ends before it arrives.
+    KilledBefore,
+    /// It arrives, and the process ends before it hears so.
+    KilledAfter,
+    /// It is refused.
+    Refused,
+    /// It arrives, and the answer is lost.
+    AnswerLost,
+}
+
+/// The client of one process, which may meet its fate.
+pub(super) struct Process {
+    pub(super) client: Client,
+    pub(super) writes: Arc<AtomicUsize>,
+    /// Whether it was killed.
+    pub(super) dead: watch::Receiver<bool>,
+}
 
 #[derive(Clone, Default)]
 pub(super) struct Fake {
@@ -32,20 +54,53 @@ struct State {
 
 impl Fake {
     pub(super) fn client(&self) -> Client {
-        let fake = self.clone();
+        self.process(None).client
+    }
+
+    /// A process whose write number `at` (from 0) meets `fate`; every call of a dead one is for ever without an answer.
+    pub(super) fn process(&self, fate: Option<(usize, Fate)>) -> Process {
+        let (fake, writes) = (self.clone(), Arc::<AtomicUsize>::default());
+        let (kill, dead) = watch::channel(false);
+        let (kill, counted) = (Arc::new(kill), Arc::clone(&writes));
         let service = tower::service_fn(move |request: Request<Body>| {
-            let fake = fake.clone();
+            let (fake, kill, counted) = (fake.clone(), Arc::clone(&kill), Arc::clone(&counted));
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap_or_default();
-                let (status, answer) = fake.serve(&parts.method, parts.uri.path(), &body);
-                let response = Response::builder()
-                    .status(status)
-                    .body(Body::from(answer.to_string().into_bytes()));
-                Ok::<_, Infallible>(response.unwrap())
+                let path = parts.uri.path();
+                let is_write = parts.method != Method::GET && !path.contains("/events");
+                let number = is_write.then(|| counted.fetch_add(1, Ordering::SeqCst));
+                let fate = fate
+                    .filter(|(at, _)| number == Some(*at))
+                    .map(|(_, fate)| fate);
+                if fate == Some(Fate::KilledBefore) {
+                    kill.send_replace(true);
+                }
+                if *kill.borrow() {
+                    std::future::pending::<()>().await;
+                }
+                let answer = match fate {
+                    Some(Fate::Refused) => failure(500, "Refused"),
+                    _ => fake.serve(&parts.method, path, &body),
+                };
+                let (status, answer) = match fate {
+                    Some(Fate::KilledAfter) => {
+                        kill.send_replace(true);
+                        std::future::pending().await
+                    }
+                    Some(Fate::AnswerLost) => failure(504, "Timeout"),
+                    _ => answer,
+                };
+                let response = Response::builder().status(status);
+                let body = Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(response.body(body).unwrap())
             }
         });
-        Client::new(service, "default")
+        Process {
+            client: Client::new(service, "default"),
+            writes,
+            dead,
+        }
     }
 
     /// A fault that panics leaves everything as it was.
@@ -204,6 +259,9 @@ fn merge(target: &mut Value, patch: &Value) {
 }
 
 fn failure(code: u16, reason: &str) -> (StatusCode, Value) {
-    let status = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": reason });
+    let mut status = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": reason });
+    if code == 429 {
+        status["details"] = json!({ "retryAfterSeconds": 600 });
+    }
     (StatusCode::from_u16(code).unwrap(), status)
 }

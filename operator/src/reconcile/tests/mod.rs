@@ -1,11 +1,13 @@
 //! The whole sentence against a small API server.
 
+mod crashes;
 mod fake;
 mod faults;
 mod kstatus;
 mod private;
 mod recompute;
 mod resting;
+mod story;
 
 use base64::Engine;
 use fake::Fake;
@@ -24,6 +26,7 @@ const CLAIMS: &str = "/apis/selvage.dev/v1alpha1/hostclaims";
 struct World {
     fake: Fake,
     reconciler: Arc<Reconciler>,
+    tables: Tables,
     secrets: mpsc::UnboundedReceiver<ObjectKey>,
 }
 
@@ -59,9 +62,14 @@ impl World {
 
     /// Registries that speak plain HTTP.
     fn with(insecure: Vec<String>) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let fake = Fake::default();
         let client = fake.client();
+        Self::of(fake, client, insecure)
+    }
+
+    /// A process that has just started, whatever there is.
+    fn of(fake: Fake, client: Client, insecure: Vec<String>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (changed, secrets) = mpsc::unbounded_channel();
         let metrics = Metrics::new().unwrap();
         let caches = Caches::default();
@@ -77,7 +85,12 @@ impl World {
                 Duration::from_secs(10),
                 Duration::from_secs(600),
             ),
-            projector: Projector::new(caches.clone(), store.clone(), tables, Arc::clone(&hash_key)),
+            projector: Projector::new(
+                caches.clone(),
+                store.clone(),
+                tables.clone(),
+                Arc::clone(&hash_key),
+            ),
             caches,
             secrets: store,
             resolver: Arc::new(Resolver::new(insecure).unwrap()),
@@ -99,6 +112,7 @@ impl World {
         Self {
             fake,
             reconciler: Arc::new(reconciler),
+            tables,
             secrets,
         }
     }
@@ -242,6 +256,7 @@ async fn a_new_function_gets_claim_revision_and_status_and_then_nothing_is_writt
     assert_eq!(world.writes(), Vec::<String>::new());
 }
 
+/// FC-5: a successor makes no object twice.
 #[tokio::test]
 async fn fc_5_a_successor_writes_nothing_new_from_the_same_facts() {
     let world = World::new();
@@ -269,6 +284,7 @@ async fn fc_5_a_successor_writes_nothing_new_from_the_same_facts() {
     assert_eq!(revisions, 0, "objects are not made twice");
 }
 
+/// FC-4: a 409 is read and decided again, five times at most.
 #[tokio::test]
 async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_times() {
     let world = World::new();
@@ -303,6 +319,7 @@ async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_time
     assert_eq!(patches, 5);
 }
 
+/// HK-1: a wildcard of another namespace covers the host: `HostConflict` names both, and nothing is made.
 #[tokio::test]
 async fn hk_1_a_host_of_another_namespace_is_refused_and_taken_when_it_is_free() {
     let world = World::new();
@@ -401,6 +418,7 @@ async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
     assert_ne!(names[0], names[1], "other content is another revision");
 }
 
+/// HK-2: without a grant no Secret is read; the condition has the line that grants it.
 #[tokio::test]
 async fn a_secret_that_is_not_granted_is_answered_with_the_line_that_grants_it() {
     let mut world = World::new();
@@ -448,6 +466,7 @@ async fn hg_10_what_is_not_a_component_is_refused_before_anything_is_made() {
     assert!(world.fake.under(REVISIONS).is_empty());
 }
 
+/// FC-1: a write that failed leaves nothing in memory that was not written.
 #[tokio::test]
 async fn fc_1_a_failed_write_leaves_nothing_behind_that_was_not_written() {
     let world = World::new();
