@@ -290,7 +290,10 @@ pub(super) fn difference(
             })
             .collect();
         let desired = status.nodes.as_ref().map(|nodes| nodes.desired);
-        (found, desired, status.phase)
+        // Only somebody else's hand makes these differ here; it is not fought, so the pace is that of the nodes.
+        let revision = |role: &Option<RevisionStatus>| role.as_ref().map(|it| it.revision.clone());
+        let roles = (revision(&status.stable), revision(&status.candidate));
+        (found, desired, status.phase, roles, status.traffic.clone())
     };
     let counts = |status: &EdgeFunctionStatus| {
         status.nodes.as_ref().map(|nodes| Counts {

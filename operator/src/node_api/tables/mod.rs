@@ -176,7 +176,7 @@ impl State {
             && old.record.uid == record.uid
             && pair_of(&old.record).is_some_and(|held| held > pair)
         {
-            record.share.clone_from(&old.record.share);
+            keep_newer(&mut record, &old.record);
         }
         let version = record.version;
         let (change, left) = match old {
@@ -287,6 +287,27 @@ fn change_between(
         Some(Change::Share)
     } else {
         None
+    }
+}
+
+/// The share that is held is newer than what came: it stays, with all that it names, and so do routes that were
+/// accepted later. The rest of what came need not be older: a hint runs ahead of its write.
+fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
+    record.share.clone_from(&held.share);
+    for definition in &held.definitions {
+        let is_it = |other: &v1::Definition| other.revision == definition.revision;
+        if !record.definitions.iter().any(is_it) {
+            record.definitions.push(definition.clone());
+        }
+    }
+    record
+        .definitions
+        .sort_by(|a, b| a.revision.cmp(&b.revision));
+    let pair = |accepted: Option<v1::Pair>| accepted.map(|pair| (pair.epoch, pair.serial));
+    if pair(held.accepted) > pair(record.accepted) {
+        record.accepted = held.accepted;
+        record.routes.clone_from(&held.routes);
+        record.suspended = held.suspended;
     }
 }
 

@@ -8,6 +8,7 @@ mod private;
 mod recompute;
 mod resting;
 mod story;
+mod tampering;
 
 use base64::Engine;
 use fake::Fake;
