@@ -13,11 +13,63 @@ use crate::watch::ObjectKey;
 /// A host that was given up for a moment is not lost at once.
 const GRACE: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(5);
+/// So many claims, and more than a fifth of all, that were unnamed from the beginning are more likely a list of functions
+/// that was not complete than a wish.
+const MANY: usize = 10;
+/// How long such claims are kept.
+const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
+
+/// Claims that no function names, as far as this leader knows.
+#[derive(Debug, Default)]
+struct Unnamed {
+    since: BTreeMap<ObjectKey, Instant>,
+    /// Claims that were named since this leader began. That it saw their functions go is confirmation enough.
+    were_named: BTreeSet<ObjectKey>,
+    braking: bool,
+}
+
+impl Unnamed {
+    fn named(&mut self, key: &ObjectKey) {
+        self.since.remove(key);
+        self.were_named.insert(key.clone());
+    }
+
+    /// Forgets claims that are gone.
+    fn retain(&mut self, exists: impl Fn(&ObjectKey) -> bool) {
+        self.since.retain(|key, _| exists(key));
+        self.were_named.retain(|key| exists(key));
+    }
+
+    /// The claims to be given back now, of `total` that there are.
+    fn ripe(&mut self, total: usize, now: Instant) -> Vec<ObjectKey> {
+        let never = |key: &ObjectKey| !self.were_named.contains(key);
+        let suspicious = self.since.keys().filter(|key| never(key)).count();
+        let brake = suspicious >= MANY && suspicious * 5 > total;
+        let ripe = self.since.iter().filter(|(key, since)| {
+            let wait = if brake && never(key) {
+                CONFIRMATION
+            } else {
+                GRACE
+            };
+            now.duration_since(**since) >= wait
+        });
+        let ripe = ripe.map(|(key, _)| key.clone()).collect();
+        if brake && !std::mem::replace(&mut self.braking, brake) {
+            tracing::error!(
+                unnamed = suspicious,
+                of = total,
+                "no function names many of the claimed hosts: keeping them until that is confirmed"
+            );
+        }
+        self.braking = brake;
+        ripe
+    }
+}
 
 impl Reconciler {
     /// Sweeps for ever; run it on the leader.
     pub async fn sweep_claims(self: Arc<Self>) {
-        let mut unnamed: BTreeMap<ObjectKey, Instant> = BTreeMap::new();
+        let mut unnamed = Unnamed::default();
         let mut live = self.live_nodes();
         loop {
             tokio::time::sleep(PERIOD).await;
@@ -33,25 +85,27 @@ impl Reconciler {
             }
             let now = Instant::now();
             let claims = self.caches.claims.all();
-            unnamed.retain(|key, _| claims.contains_key(key));
+            unnamed.retain(|key| claims.contains_key(key));
             // Nobody knows what a function names that cannot be read.
             let unread = self.caches.functions.unreadable();
             let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
             // Nor what a claim says now of which only an older version could be read.
             let unread_claims = self.caches.claims.unreadable();
-            for (key, claim) in claims {
-                if unread_claims.contains_key(&key)
+            for (key, claim) in &claims {
+                if unread_claims.contains_key(key)
                     || unread.contains(&*claim.spec.namespace)
                     || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
                 {
-                    unnamed.remove(&key);
-                    continue;
+                    unnamed.named(key);
+                } else {
+                    unnamed.since.entry(key.clone()).or_insert(now);
                 }
-                let since = *unnamed.entry(key.clone()).or_insert(now);
-                if now.duration_since(since) < GRACE {
+            }
+            for key in unnamed.ripe(claims.len(), now) {
+                let Some(claim) = claims.get(&key) else {
                     continue;
-                }
-                match claims::release(&self.client, &claim).await {
+                };
+                match claims::release(&self.client, claim).await {
                     Ok(()) => tracing::info!(
                         host = claim.spec.host,
                         namespace = claim.spec.namespace,

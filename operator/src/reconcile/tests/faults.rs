@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::story::Story;
 use super::*;
 
+/// FC-7: a panic is `Stalled`, `InternalError` on its object, and others go on.
 #[tokio::test]
 async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
     let world = World::new();
@@ -46,6 +48,7 @@ async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
     );
 }
 
+/// FC-8, HK-7: what cannot be decoded is said once on the object, counted, and loses no host.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     let world = World::new();
@@ -92,6 +95,7 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     assert_eq!(events[0]["regarding"]["name"], "f");
 }
 
+/// FC-8: a claim that cannot be decoded keeps its host, and others get theirs.
 #[tokio::test]
 async fn a_claim_that_cannot_be_read_keeps_its_host_and_delays_no_other() {
     let world = World::new();
@@ -139,6 +143,7 @@ async fn a_claim_that_cannot_be_read_keeps_its_host_and_delays_no_other() {
     assert_eq!(world.fake.under(CLAIMS).len(), names.len() + 2);
 }
 
+/// FC-8: and is never given back.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_cannot_be_read_is_counted_told_and_never_given_back() {
     let world = World::new();
@@ -170,4 +175,109 @@ async fn a_claim_that_cannot_be_read_is_counted_told_and_never_given_back() {
     assert_eq!(events[0]["regarding"]["name"], name);
     assert_eq!(events[0]["regarding"]["uid"], format!("uid-{name}"));
     assert_eq!(world.fake.under(CLAIMS).len(), 1);
+}
+
+/// How often `f` is tried within an hour in which its status is refused with `code`; `g` is served meanwhile.
+async fn tried_within_an_hour(code: u16) -> usize {
+    let world = World::new();
+    for name in ["f", "g"] {
+        world.apply(name, "2026-01-01T00:00:00Z", &json!({}));
+    }
+    world.fake.fail(Box::new(move |method, path| {
+        (*method == Method::PATCH && path.ends_with("/f/status")).then_some(code)
+    }));
+    world.reconciler.queue.push(&ObjectKey::new("shop", "f"));
+    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let writes = world.writes();
+    world.reconciler.queue.push(&ObjectKey::new("shop", "g"));
+    let object = || world.fake.get(&format!("{FUNCTIONS}/g")).unwrap();
+    world
+        .fake
+        .until(|| object()["status"]["candidate"].is_object())
+        .await;
+    worker.abort();
+    let tried = writes.iter().filter(|write| write.ends_with("/f/status"));
+    tried.count()
+}
+
+/// FC-12: a webhook that denies every write is asked again ever more rarely, down to once in five minutes.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_always_denied_is_tried_ever_more_rarely() {
+    let tried = tried_within_an_hour(500).await;
+    assert!((15..=40).contains(&tried), "{tried} times");
+}
+
+/// FC-2: an API server that asks for ten minutes gets them.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_the_api_server_is_honoured() {
+    let tried = tried_within_an_hour(429).await;
+    assert!((5..=7).contains(&tried), "{tried} times");
+}
+
+/// FC-2: nodes are sent back to stable before, and whether or not, the API server takes the write.
+#[tokio::test]
+async fn a_rollback_reaches_nodes_without_the_api_server() {
+    let mut story = Story::begin(None);
+    story.second_on_trial().await;
+    story.say("abort");
+    story.world.fake.fail(Box::new(|method, _| {
+        (*method != Method::GET).then_some(503)
+    }));
+    story.turn().await;
+    let told = FunctionKey::new("shop", "f");
+    let told = story.world.tables.told_for_test(&told).unwrap();
+    assert_eq!(told.share.unwrap().weight, 0);
+    assert_eq!(story.object()["status"]["rollout"]["state"], "Stepping");
+    story.world.fake.fail(Box::new(|_, _| None));
+    story.until(|status| status["phase"] == "RolledBack").await;
+}
+
+/// FC-15: a leader that begins with an empty list of functions gives no hosts away before that is confirmed.
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
+    let world = World::new();
+    let host = |n: usize| format!("h{n}.example");
+    for n in 0..30 {
+        let spec = json!({ "host": host(n), "namespace": "shop" });
+        let claim = claim(&host(n), &spec);
+        world.fake.put(&format!("{CLAIMS}/{}", host(n)), claim);
+    }
+    world.catch_up();
+    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.writes(), Vec::<String>::new());
+    // most of the functions were only late
+    for n in 0..28 {
+        let routes = json!({ "routes": [{ "hosts": [host(n)] }] });
+        world.apply(&format!("f{n}"), "2026-01-01T00:00:00Z", &routes);
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    swept.abort();
+    let mut given = world.writes();
+    given.sort();
+    // the watch that would say that they are gone is not there
+    given.dedup();
+    let expected = [28, 29].map(|n| format!("DELETE {CLAIMS}/{}", host(n)));
+    assert_eq!(given, expected);
+}
+
+/// FC-15: what is still unnamed after a quarter of an hour is given back, however much it is.
+#[tokio::test(start_paused = true)]
+async fn hosts_that_nobody_names_are_given_back_in_the_end() {
+    let world = World::new();
+    for n in 0..30 {
+        let name = format!("h{n}.example");
+        let claim = claim(&name, &json!({ "host": name, "namespace": "shop" }));
+        world.fake.put(&format!("{CLAIMS}/{name}"), claim);
+    }
+    world.catch_up();
+    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+    assert_eq!(world.writes(), Vec::<String>::new());
+    world
+        .fake
+        .until(|| world.fake.under(CLAIMS).is_empty())
+        .await;
+    swept.abort();
 }
