@@ -468,3 +468,7 @@ pub(crate) fn version<K: Resource>(object: &K) -> u64 {
 #[cfg(test)]
 #[path = "cache_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "cache_watch_tests.rs"]
+mod watch_tests;
