@@ -103,6 +103,7 @@ fn none(found: Vec<String>) {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// HK-6: every string, list, map and number has a bound.
 #[test]
 fn everything_is_bounded() {
     none(complaints(|_, schema| match schema["type"].as_str()? {
@@ -168,6 +169,7 @@ fn nothing_is_defaulted_by_the_api_server() {
     }));
 }
 
+/// HK-6: every rule's message names the fix.
 #[test]
 fn every_rule_names_the_fix() {
     none(complaints(|_, schema| {
@@ -250,6 +252,7 @@ fn columns_are_those_of_the_manual() {
     assert_eq!(columns("HostClaim"), "Host Namespace Age");
 }
 
+/// FC-13, HK-7: an object with fields and words of a later version is read.
 #[test]
 fn unknown_fields_and_words_are_tolerated() {
     let function: crds::EdgeFunction = serde_json::from_value(serde_json::json!({

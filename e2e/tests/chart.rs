@@ -310,6 +310,7 @@ fn helm_does(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// FC-16: an uninstall ends clean.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_comes_changes_and_goes() -> Result<()> {
     let cluster = control_plane().await?;

@@ -194,6 +194,7 @@ async fn start() -> Result<Cluster> {
     Ok(cluster)
 }
 
+/// HK-6: every bad manifest of the table is refused by the API server with the message it must give.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_judges_manifests() -> Result<()> {
     let cluster = start().await?;

@@ -240,6 +240,7 @@ fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// HK-3: nobody but the operator writes a status, a revision, a claim or a node.
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_may_exactly_what_he_needs() -> Result<()> {
     let cluster = installed().await?;

@@ -417,6 +417,7 @@ mod tests {
         }
     }
 
+    /// FC-17: a lease is judged by the own monotonic clock, whatever times are written in it.
     #[test]
     fn an_unchanged_record_is_taken_after_its_duration_and_not_before() {
         let start = Instant::now();
@@ -434,6 +435,7 @@ mod tests {
         assert_eq!(at(15), Action::Take);
     }
 
+    /// FC-6: who holds the record no more has lost, and nobody takes what another renews.
     #[test]
     fn every_state_of_the_record_has_one_answer() {
         let now = Instant::now();

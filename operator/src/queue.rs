@@ -227,6 +227,7 @@ mod tests {
         names
     }
 
+    /// HK-9, FC-18: a loud namespace delays another by one turn, and a candidate in traffic by none.
     #[tokio::test(start_paused = true)]
     async fn namespaces_take_turns_and_traffic_goes_first() {
         let queue = Queue::default();

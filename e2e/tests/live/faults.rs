@@ -79,6 +79,7 @@ async fn told(world: &World, ns: &str, reason: &str) -> Result<usize> {
         .count())
 }
 
+/// FC-5: SIGKILL of the leader while stepping, baking and after a rollback loses and repeats nothing.
 async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-leader").await?;
     world

@@ -53,6 +53,7 @@ async fn an_applied_function_answers_on_every_node(world: &World) -> Result<()> 
     Ok(())
 }
 
+/// HS-1: a tag that moved changes nothing without a new wish.
 async fn a_moved_tag_changes_nothing(world: &World) -> Result<()> {
     let ns = world.namespace("t-tag").await?;
     let image = world.images["v1"].replace("hello:v1", "moving:latest");

@@ -146,6 +146,7 @@ async fn rollback(world: &World, ns: &str, host: &str, bad: &str) -> Result<Valu
     Ok(back)
 }
 
+/// FE-1: held while Prometheus is away, on afterwards.
 async fn without_prometheus_a_rollout_is_held_and_goes_on_later(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-prometheus").await?;
     let spec = |world: &World, version: &str| {
@@ -196,6 +197,7 @@ async fn without_prometheus_a_rollout_is_held_and_goes_on_later(world: &mut Worl
     Ok(())
 }
 
+/// HK-9: an edit in mid-rollout wins.
 async fn the_newest_wish_wins_and_was_analysed(world: &World) -> Result<()> {
     let ns = world.namespace("t-edit").await?;
     world

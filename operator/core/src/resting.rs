@@ -173,6 +173,7 @@ mod tests {
         assert_eq!(pace.due(Drift::Falling, at(1_000)), Some(at(1_000)));
     }
 
+    /// FC-17: a clock that is set back delays no write.
     #[test]
     fn a_clock_that_is_set_back_stops_nothing() {
         let mut pace = Pace::default();

@@ -149,6 +149,7 @@ proptest! {
         prop_assert!((whole - split).abs() <= 1e-9 * whole.abs().max(1.0), "{} {}", whole, split);
     }
 
+    /// FE-5: errors that both arms share never add to the evidence against the candidate.
     #[test]
     fn an_outage_of_both_arms_never_speaks_against_the_candidate(
         before in prop::collection::vec(counts(), 0..20),

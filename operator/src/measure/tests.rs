@@ -219,6 +219,7 @@ async fn history_has_every_scrape() {
     assert_eq!(totals, [90, 100], "all but the window's edge");
 }
 
+/// FE-3: what two Prometheis scraped counts once.
 #[tokio::test]
 async fn of_two_scrapers_the_one_that_saw_more_is_used_and_nothing_is_added() {
     let mut scraped = one_node();
@@ -243,6 +244,7 @@ async fn of_two_scrapers_the_one_that_saw_more_is_used_and_nothing_is_added() {
     assert_eq!(stable.of(Outcome::Ok, Code::Other), 100);
 }
 
+/// FE-3: a restarted shim is two series of counters, never a negative one.
 #[tokio::test]
 async fn a_restart_within_the_window_gives_a_snapshot_of_each_start() {
     let mut scraped = one_node();
@@ -371,6 +373,7 @@ async fn answers_that_are_none_have_a_kind() {
     }
 }
 
+/// FE-1: a Prometheus that is gone is named as such.
 #[tokio::test]
 async fn a_server_that_is_gone_is_named_as_such() {
     let _ = rustls::crypto::ring::default_provider().install_default();

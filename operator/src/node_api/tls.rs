@@ -254,6 +254,7 @@ mod tests {
         assert_eq!(made.hash_key.len(), 32);
     }
 
+    /// FD-7: during a change both authorities are trusted.
     #[test]
     fn during_a_change_both_authorities_are_accepted() {
         let old = make(Timestamp::now()).unwrap();
@@ -263,6 +264,7 @@ mod tests {
         assert!(verify(&both, &new.tls_crt, SERVER_NAME));
     }
 
+    /// FD-7: a certificate that does not fit its key replaces nothing.
     #[test]
     fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
         let store = Store::default();

@@ -96,6 +96,7 @@ fn a_state_comes_back_from_its_status_at_every_decision() {
     );
 }
 
+/// FC-14: a record of a later operator is told from a damaged one, and neither is guessed at.
 #[test]
 fn a_record_of_another_version_or_none_is_told_apart() {
     let mut status = written(&RolloutState::default());
@@ -121,6 +122,7 @@ fn a_record_of_another_version_or_none_is_told_apart() {
     ));
 }
 
+/// FC-10: what was promoted last is known without the status.
 #[test]
 fn fc_10_stable_is_recovered_from_the_newest_promotion() {
     let revision = |name: &str, second: Option<i64>| {
@@ -141,6 +143,7 @@ fn fc_10_stable_is_recovered_from_the_newest_promotion() {
     assert_eq!(last_promoted([].iter()), None);
 }
 
+/// FC-13, FC-14: fields of a later operator are passed over, those of an earlier one may be missing.
 #[test]
 fn a_record_of_the_first_version_is_still_read_and_new_fields_may_be_missing_or_unknown() {
     let mut state = serde_json::to_value(in_rollout()).unwrap();

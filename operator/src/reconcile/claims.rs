@@ -232,6 +232,7 @@ fn is_below(name: &str, suffix: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// HK-1: what overlaps is exactly what a request could reach by both.
     #[test]
     fn hk_1_names_and_wildcards_overlap_as_requests_do() {
         for (left, right, expected) in [
@@ -250,6 +251,7 @@ mod tests {
         }
     }
 
+    /// HK-1: of two overlapping claims the older wins, by name if they are equally old.
     #[test]
     fn only_an_older_claim_of_a_stranger_wins() {
         let claim = |owner: Option<&str>, name: &str, second: i64| Holder {

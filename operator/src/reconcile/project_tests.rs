@@ -68,6 +68,7 @@ fn nothing_is_projected_before_something_was_accepted() {
     assert!(names_nothing(&empty));
 }
 
+/// FC-14: nodes keep stable when the record cannot be read.
 #[test]
 fn i6_a_record_that_cannot_be_read_leaves_stable_serving() {
     let stable = revision("app-1", 9, |_| {});

@@ -121,6 +121,7 @@ mod tests {
         );
     }
 
+    /// HS-3: archives with more, other or larger files than one component are refused.
     #[test]
     fn hostile_archives_are_refused() {
         let file = (tar::EntryType::Regular, "a", b"1".as_slice());

@@ -209,6 +209,7 @@ mod tests {
         }
     }
 
+    /// HS-3: wrong types, duplicate keys, 10,000 levels, two layers and foreign digests are refused.
     #[test]
     fn hs_3_hostile_manifests_are_refused() {
         let wasm = layer("application/wasm", D, 9);

@@ -243,6 +243,7 @@ mod registry_tests;
 mod tests {
     use super::*;
 
+    /// HS-9: pauses double up to five minutes and are never shorter than the registry asked for.
     #[test]
     fn backoff_doubles_to_a_ceiling_and_honours_the_registry() {
         let error = ResolveError::new(Failure::PullFailed, "x");

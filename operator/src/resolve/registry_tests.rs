@@ -119,6 +119,7 @@ async fn a_tag_becomes_the_digest_of_its_manifest() {
     assert!(!artifact.private);
 }
 
+/// HS-2: wrong or truncated bytes, and a manifest of another digest, are a `DigestMismatch`.
 #[tokio::test]
 async fn hs_2_other_bytes_than_declared_are_refused() {
     let lying: [(&str, Answer); 3] = [
@@ -158,6 +159,7 @@ async fn hs_2_other_bytes_than_declared_are_refused() {
     }
 }
 
+/// HS-2, HS-3: endless layers and manifests are given up, not read.
 #[tokio::test]
 async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
     let endless = || {
@@ -185,6 +187,7 @@ async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
     );
 }
 
+/// HS-9: 404, 403, 429 and 502 have their reason and keep `Retry-After`.
 #[tokio::test]
 async fn hs_9_answers_have_their_class_and_retry_after_is_kept() {
     for (status, failure) in [
@@ -241,6 +244,7 @@ async fn a_guarded_registry_gets_a_token_and_makes_the_artifact_private() {
     assert!(!error.message.contains("hush"));
 }
 
+/// HS-4: a redirect to another address of this machine is refused before it is asked.
 #[tokio::test]
 async fn hs_4_redirects_do_not_carry_credentials_and_do_not_lead_inside() {
     let storage = Registry::start(|path, _, _| good(path)).await;
@@ -269,4 +273,51 @@ async fn hs_4_redirects_do_not_carry_credentials_and_do_not_lead_inside() {
             .iter()
             .any(|(path, shown)| path.contains("/blobs/") && *shown)
     );
+}
+
+/// HS-4: a token service inside is not asked, so it gets no credentials either.
+#[tokio::test]
+async fn a_token_service_inside_gets_no_credentials() {
+    let inside = Registry::start(|_, _, _| r#"{"token":"t0"}"#.into_response()).await;
+    let there = inside.host.clone();
+    let registry = Registry::start(move |_, _, _| {
+        let challenge = format!(r#"Bearer realm="http://{there}/token",service="registry""#);
+        let ask = [(header::WWW_AUTHENTICATE, challenge)];
+        (StatusCode::UNAUTHORIZED, ask).into_response()
+    })
+    .await;
+    let credentials = registry.credentials();
+    let error = registry.resolve(":1", &credentials).await.unwrap_err();
+    assert_eq!(error.failure, Failure::PullFailed);
+    assert!(error.message.contains("not allowed"), "{error}");
+    assert!(inside.asked().is_empty(), "{:?}", inside.asked());
+}
+
+/// HS-9: a registry that breaks off in the middle of a layer, and one that is gone, are named as such.
+#[tokio::test]
+async fn a_registry_that_breaks_off_or_is_gone_is_named() {
+    const DECLARED: usize = 8 << 20;
+    let registry = Registry::start(|path, _, _| {
+        if path.contains("/manifests/") {
+            return manifest(COMPONENT, DECLARED).into_response();
+        }
+        let some = std::iter::repeat_n(bytes::Bytes::from(vec![0; 64 * 1024]), 32).map(Ok);
+        let broken = some.chain([Err(std::io::Error::other("reset"))]);
+        Body::from_stream(futures::stream::iter(broken)).into_response()
+    })
+    .await;
+    let error = registry.resolve(":1", &none()).await.unwrap_err();
+    assert_eq!(error.failure, Failure::PullFailed);
+    assert!(error.message.contains("in the middle of"), "{error}");
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let gone = Registry {
+        host,
+        asked: Arc::default(),
+    };
+    let error = gone.resolve(":1", &none()).await.unwrap_err();
+    assert_eq!(error.failure, Failure::PullFailed);
+    assert!(error.message.contains("cannot be reached"), "{error}");
 }

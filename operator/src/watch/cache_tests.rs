@@ -20,6 +20,7 @@ fn pending(brake: Brake) -> Pending<ConfigMap> {
     }
 }
 
+/// FC-15: half of all objects gone at once stay until a quarter of an hour has confirmed it.
 #[test]
 fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     let now = Instant::now();
@@ -30,6 +31,7 @@ fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     assert!(pending.held.is_empty());
 }
 
+/// FC-15: a fifth within a minute is believed, and no more.
 #[test]
 fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
     let now = Instant::now();

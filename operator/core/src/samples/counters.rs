@@ -386,6 +386,7 @@ mod tests {
         assert_eq!(histogram.slower_than(at), 2);
     }
 
+    /// FE-2: NaN, infinite and negative counts and broken histograms have a reason.
     #[test]
     fn broken_numbers_are_refused_by_reason() {
         for (value, reason) in [

@@ -49,6 +49,7 @@ pub fn limit_shares(nodes: &[(u64, u64)]) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    /// HK-5, FE-6: one node that reports most of the errors is heard as a tenth.
     #[test]
     fn a_loud_node_among_twenty_is_scaled_down() {
         let mut nodes = vec![(10, 190); 19];

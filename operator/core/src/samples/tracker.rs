@@ -270,6 +270,7 @@ mod tests {
         );
     }
 
+    /// FE-3: a late or repeated snapshot counts nothing.
     #[test]
     fn an_older_snapshot_of_the_same_boot_says_nothing_and_changes_nothing() {
         let mut tracker = seen(OLD);
@@ -280,6 +281,7 @@ mod tests {
         );
     }
 
+    /// FE-3: a restarted shim counts from zero.
     #[test]
     fn a_later_boot_counts_from_zero_and_the_old_one_goes_on_until_it_is_gone() {
         let mut tracker = seen(OLD);
@@ -297,6 +299,7 @@ mod tests {
         );
     }
 
+    /// FE-3: a counter that falls was reset, and is never negative.
     #[test]
     fn an_unknown_boot_that_falls_counts_from_zero() {
         let mut tracker = seen(None);

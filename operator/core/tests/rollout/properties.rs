@@ -476,6 +476,8 @@ fn settles(c: &mut Checked) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
+    /// FC-5, FC-6, FC-10, FC-17, HK-9, FF-4: crashes, conflicts, lost status, clock jumps, edits and verbs in any
+    /// order.
     #[test]
     fn any_history_keeps_the_promises(start in 0_u8..6, promoted in any::<bool>(), ops in ops()) {
         let mut c = Checked { world: World::new(policies(start)), told: Told::new(), acked: None };

@@ -48,6 +48,7 @@ fn slow_is_rolled_back_later() {
     insta::assert_snapshot!(w.log);
 }
 
+/// FE-1: the whole of it, as people are told.
 #[test]
 fn an_outage_of_prometheus_is_held_and_resumed() {
     let mut w = World::resting(policy());
@@ -154,6 +155,7 @@ fn abort_and_retry() {
     insta::assert_snapshot!(w.log);
 }
 
+/// FC-17: two hours forward and back: no step is skipped, doubled or lost.
 #[test]
 fn a_clock_that_jumps() {
     let mut w = World::resting(policy());
@@ -209,6 +211,7 @@ fn nodes_that_cannot_pull() {
     insta::assert_snapshot!(w.log);
 }
 
+/// FE-7: the brake in the bake.
 #[test]
 fn a_brake_in_the_bake() {
     let mut w = World::resting(policy());
@@ -278,6 +281,7 @@ fn story(verdict: &Say, kill: Option<u32>, gap: i64) -> World {
     w
 }
 
+/// FC-5: killed after any decision, with any gap, good or bad: the same transitions, stable and history.
 #[test]
 fn a_restart_at_any_instant_leads_to_the_same_end() {
     for verdict in [Say::Good, Say::Bad("ErrorsWorse")] {

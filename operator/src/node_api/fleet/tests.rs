@@ -235,6 +235,7 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
     assert!(revisions(&fleet, "a").is_empty() && revisions(&fleet, "b").is_empty());
 }
 
+/// HK-5: an absurd epoch of a node raises nobody's.
 #[tokio::test]
 async fn an_absurd_epoch_is_not_believed() {
     let fleet = fleet();
@@ -245,6 +246,7 @@ async fn an_absurd_epoch_is_not_believed() {
     assert_eq!(fleet.max_epoch_seen(), 41);
 }
 
+/// FD-4: a node that was away longer than its leave counts as returned to stable until it follows again.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_newer() {
     let fleet = fleet();

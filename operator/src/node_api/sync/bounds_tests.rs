@@ -7,6 +7,7 @@ use tonic::Code;
 use super::super::FunctionKey;
 use super::super::rig::{Rig, hello, names, record, shim_review};
 
+/// HK-4: another node's token, audience, account or no claim of node or pod is refused and counted by reason.
 #[tokio::test]
 async fn a_token_opens_only_its_own_nodes_stream() {
     let rig = Rig::start().await;
@@ -68,6 +69,7 @@ async fn a_token_opens_only_its_own_nodes_stream() {
     assert_eq!(rig.fleet.nodes(), []);
 }
 
+/// FD-6: without a common protocol version a stream is refused by name. HK-11: so is an oversized hello.
 #[tokio::test]
 async fn a_hello_that_we_cannot_speak_with_is_refused() {
     let rig = Rig::start().await;
@@ -88,6 +90,7 @@ async fn a_hello_that_we_cannot_speak_with_is_refused() {
     }
 }
 
+/// HK-11: an acknowledgement of the future ends the stream.
 #[tokio::test]
 async fn acknowledging_what_was_never_sent_ends_the_stream() {
     let rig = Rig::start().await;
@@ -112,6 +115,7 @@ async fn acknowledging_what_was_never_sent_ends_the_stream() {
     assert_eq!(node.goodbye().await.reason, "ack_of_the_future");
 }
 
+/// HK-11: of many exceptions 64 are kept, shortened and without control characters; the rest is counted.
 #[tokio::test]
 async fn no_more_than_64_exceptions_are_kept_and_the_rest_is_counted() {
     let rig = Rig::start().await;
@@ -140,6 +144,7 @@ async fn no_more_than_64_exceptions_are_kept_and_the_rest_is_counted() {
     assert_eq!(on_function[0].exceptions.len(), 64);
 }
 
+/// HK-11: one identity has two streams, and others are not refused for it.
 #[tokio::test]
 async fn a_node_has_two_streams_and_no_third() {
     let rig = Rig::start().await;
@@ -161,6 +166,7 @@ async fn a_node_has_two_streams_and_no_third() {
     }
 }
 
+/// FC-15: a replica without complete lists sends nodes away instead of telling them an empty table.
 #[tokio::test]
 async fn nobody_is_served_before_the_caches_are_complete() {
     let rig = Rig::with(|_| {}).await;
@@ -172,6 +178,7 @@ async fn nobody_is_served_before_the_caches_are_complete() {
     rig.node("node-1", 0).await.welcome().await;
 }
 
+/// FD-2: streams beyond the cap per second are told when to come back.
 #[tokio::test]
 async fn too_many_new_streams_are_sent_away_for_a_while() {
     let rig = Rig::with(|settings| settings.new_streams_per_second = 1).await;
@@ -215,6 +222,7 @@ async fn after_a_gap_absolute_counters_are_asked_for_and_insisted_on() {
     assert_eq!((count("frame_applied"), count("frame_gap")), (3, 6));
 }
 
+/// HK-11: above its budget of bytes a node loses counters, counted, and nothing that a rollback needs.
 #[tokio::test]
 async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
     let rig = Rig::with(|settings| settings.report_bytes_per_second = 1).await;
@@ -241,6 +249,35 @@ async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
     assert_eq!(rig.fleet.max_epoch_seen(), 4);
 }
 
+/// HK-11: bytes that are no TLS are closed; an open stream hears nothing of it.
+#[tokio::test]
+async fn garbage_is_closed_and_disturbs_nobody() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let rig = Rig::start().await;
+    let mut node = rig.node("node-1", 0).await;
+    node.welcome().await;
+    node.batch().await;
+    for garbage in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0; 100_000],
+        vec![0xff; 100_000],
+        // the head of a handshake of 16 kB that goes on as something else
+        [b"\x16\x03\x01\x40\x00".as_slice(), &[7; 20_000]].concat(),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(rig.address).await.unwrap();
+        // who is closed on while writing was closed
+        let _ = stream.write_all(&garbage).await;
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(60), read).await;
+        assert!(closed.is_ok(), "still open: {:?}", &garbage[..8]);
+        assert!(answer.len() < 100, "more than an alert: {answer:?}");
+    }
+    rig.place(record("a", 11, 1));
+    assert_eq!(names(&node.batch().await), ["a"]);
+}
+
+/// HK-11: a frame above the limit ends the stream.
 #[tokio::test]
 async fn a_message_above_the_limit_ends_the_stream() {
     let rig = Rig::with(|settings| settings.frame_bytes = 10_000).await;
@@ -256,6 +293,7 @@ async fn a_message_above_the_limit_ends_the_stream() {
     assert_eq!(node.goodbye().await.reason, "malformed");
 }
 
+/// FD-7: a stream ends in time to be authenticated with a newer token.
 #[tokio::test]
 async fn a_stream_is_authenticated_again_in_time_and_a_review_is_remembered_until_then() {
     let rig =
@@ -275,6 +313,7 @@ async fn a_stream_is_authenticated_again_in_time_and_a_review_is_remembered_unti
     assert_eq!(asked(), 2);
 }
 
+/// FD-1: a replica that stops sends its nodes to another at once.
 #[tokio::test]
 async fn a_replica_that_stops_sends_its_nodes_elsewhere() {
     let rig = Rig::start().await;

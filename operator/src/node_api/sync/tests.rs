@@ -91,6 +91,7 @@ async fn an_empty_table_is_a_snapshot_too() {
     );
 }
 
+/// FD-1: a node that resumes with what it has gets the difference and no snapshot.
 #[tokio::test]
 async fn a_node_that_comes_back_gets_the_difference() {
     let rig = Rig::start().await;
@@ -130,6 +131,7 @@ async fn a_node_that_comes_back_gets_the_difference() {
     assert_eq!(gone, ["deleted"]);
 }
 
+/// FD-1: at a replica that is behind a node keeps its version and its stream.
 #[tokio::test]
 async fn a_node_from_before_the_log_gets_a_snapshot_and_one_from_a_newer_replica_keeps_its_place() {
     let rig = Rig::start().await;
@@ -175,6 +177,7 @@ async fn what_changes_nothing_is_not_sent() {
     assert_eq!(names(&node.batch().await), ["b"]);
 }
 
+/// FD-3: a stuck node is cut with a reason, and others hear of everything meanwhile.
 #[tokio::test]
 async fn a_stream_that_does_not_drain_is_cut_and_no_other_waits_for_it() {
     let rig = Rig::with(|settings| settings.drain = std::time::Duration::from_millis(200)).await;
@@ -227,6 +230,7 @@ async fn placement_everywhere_that_narrows_removes_elsewhere() {
     assert_eq!(names(&node.batch().await), ["a"], "a whole record again");
 }
 
+/// FD-4: a rollback by hint is what a node hears first that connects before its write.
 #[tokio::test]
 async fn a_hint_lowers_and_stays_lowered() {
     let rig = Rig::start().await;

@@ -147,6 +147,7 @@ mod tests {
         );
     }
 
+    /// FD-5: an oversized record is refused with its size.
     #[test]
     fn a_record_above_the_limit_is_refused_with_its_size() {
         let record = v1::FunctionRecord {

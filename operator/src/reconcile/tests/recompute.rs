@@ -182,6 +182,7 @@ impl<'a> Leader<'a> {
     }
 }
 
+/// FC-5: looks between the last write and a crash are taken again, once, and come to the same.
 #[tokio::test]
 async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remembers() {
     let mut world = World::new();

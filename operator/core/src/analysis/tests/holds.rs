@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// FE-2: evidence of nodes that went silent raises nothing.
 #[test]
 fn stale_nodes_hold_the_raise() {
     let mut bench = Bench::new(&errors_only(), 2);
@@ -55,6 +56,7 @@ fn the_brake_reads_both_arms() {
     assert!(!bench.look([99, 1, 1, 0]).braked);
 }
 
+/// FE-5: both versions break the promise: held until stable keeps it again.
 #[test]
 fn a_promise_both_break_is_a_shared_failure_until_stable_keeps_it_again() {
     let plan = AnalysisPlan {

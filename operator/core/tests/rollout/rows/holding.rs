@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
+/// FE-4: `AwaitingEvidence`, with what is missing; nothing moves.
 #[test]
 fn row_17_missing_evidence_is_waited_for_and_traffic_is_asked_for() {
     let mut w = World::stepping(policy());
@@ -65,6 +66,7 @@ fn row_18_the_deadline_sends_back_if_the_user_wants_that_unless_the_look_is_good
     assert_eq!(w.weight(), 5000);
 }
 
+/// FE-1: held at the present weight, for as long as it takes.
 #[test]
 fn row_19_an_outage_of_a_minute_holds_and_ends() {
     for (say, reason, kind) in [
@@ -93,6 +95,7 @@ fn row_19_an_outage_of_a_minute_holds_and_ends() {
     }
 }
 
+/// FE-1: back after `maxUnknown` if the user chose so, never up.
 #[test]
 fn row_19_an_outage_sends_back_only_if_the_user_wants_that() {
     let mut p = policy();
@@ -109,6 +112,7 @@ fn row_19_an_outage_sends_back_only_if_the_user_wants_that() {
     }
 }
 
+/// FE-5: held, and the message says that the cause is shared.
 #[test]
 fn row_20_a_failure_of_both_arms_holds() {
     let mut w = World::stepping(policy());

@@ -3,6 +3,7 @@
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
+/// FE-7: in the bake too, with the hint beside the write.
 #[test]
 fn row_14_a_bad_look_sends_everybody_back_at_once() {
     for mut w in [World::stepping(policy()), World::baking(policy())] {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
+/// HK-9: the newest wish wins in every state.
 #[test]
 fn row_24_another_wish_takes_the_share_at_once_from_any_state() {
     for mut w in [
@@ -144,6 +145,7 @@ fn row_28_leaving_a_rejected_wish_and_coming_back_runs_it_again() {
     assert!(w.state.rejected.is_none());
 }
 
+/// FC-5, FC-6: a successor goes on under a greater epoch.
 #[test]
 fn row_33_a_new_leader_goes_on_and_takes_no_step_for_one_look() {
     let mut w = World::stepping(policy());
@@ -159,6 +161,7 @@ fn row_33_a_new_leader_goes_on_and_takes_no_step_for_one_look() {
     assert_eq!(w.weight(), 5000);
 }
 
+/// FC-10: a status that was lost starts nothing by itself.
 #[test]
 fn row_37_lost_state_is_recovered_without_starting_anything() {
     let mut w = World::stepping(policy());
@@ -182,6 +185,7 @@ fn row_37_lost_state_is_recovered_without_starting_anything() {
     assert_eq!(w.weight(), 500);
 }
 
+/// FC-10: a status from a backup is known by what nodes have acknowledged since.
 #[test]
 fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not() {
     let mut w = World::stepping(policy());

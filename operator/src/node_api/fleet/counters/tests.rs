@@ -69,6 +69,7 @@ fn increments_add_up_to_the_nodes_own_counters() {
     assert_eq!((snapshot.boot, snapshot.at), (Some(7), at(10)));
 }
 
+/// FE-3: a repeated frame counts once.
 #[test]
 fn a_repeated_frame_counts_once() {
     let mut book = Book::new(7);
@@ -85,6 +86,7 @@ fn a_repeated_frame_counts_once() {
     assert_eq!(held(&book), Some(105));
 }
 
+/// FE-3: after a gap only absolute values count.
 #[test]
 fn after_a_gap_only_absolute_values_count() {
     let mut book = Book::new(7);
@@ -103,6 +105,7 @@ fn after_a_gap_only_absolute_values_count() {
     assert_eq!(held(&book), Some(118));
 }
 
+/// FE-3: a restarted shim begins anew.
 #[test]
 fn a_restarted_node_begins_with_absolute_values() {
     let mut book = Book::new(7);
@@ -113,6 +116,7 @@ fn a_restarted_node_begins_with_absolute_values() {
     assert_eq!((snapshot.boot, held(&book)), (Some(8), Some(3)));
 }
 
+/// HK-11: a malformed frame changes nothing.
 #[test]
 fn a_malformed_frame_changes_nothing_and_asks_for_absolute_values() {
     let mut book = Book::new(7);
