@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{
-    CONNECTION, EXPECT, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CACHE_CONTROL, CONNECTION, EXPECT, HeaderName, HeaderValue, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -80,7 +81,8 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritt
     Rewritten { https, request_id }
 }
 
-/// Takes out of a guest's response what is not the guest's to say. Framing and `date` are ours.
+/// Takes out of a guest's response what is not the guest's to say. Framing and `date` are ours. A
+/// cookie is for one client, so caches may not guess that its answer is for others too.
 pub fn rewrite_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     let ours: Vec<_> = headers
@@ -92,6 +94,9 @@ pub fn rewrite_response(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove(http::header::DATE);
+    if headers.contains_key(SET_COOKIE) && !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
 }
 
 /// Keeps of a trailer section only what cannot change how the message was read.
@@ -374,6 +379,24 @@ mod tests {
         let mut headers = map(&[("te", "gzip")]);
         rewrite_request(&mut headers, context(false));
         assert!(!headers.contains_key(TE));
+    }
+
+    /// HH-10: a cookie is not stored by caches unless the guest says otherwise.
+    #[test]
+    fn cookies_are_not_for_caches() {
+        for (said, leaves) in [
+            (&[("set-cookie", "a=1")][..], Some("no-store")),
+            (
+                &[("set-cookie", "a=1"), ("cache-control", "max-age=5")],
+                Some("max-age=5"),
+            ),
+            (&[("x-b", "2")], None),
+        ] {
+            let mut headers = map(said);
+            rewrite_response(&mut headers);
+            let told = headers.get(CACHE_CONTROL).map(|v| v.to_str().unwrap());
+            assert_eq!(told, leaves, "{said:?}");
+        }
     }
 
     /// HG-18: what of an answer never leaves.
