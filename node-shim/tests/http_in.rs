@@ -380,11 +380,21 @@ fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
     assert_eq!(node.failures(), ["body_too_large 1"]);
 
     let node = setup.start(&guests::SINK);
-    let mut wire = Wire::connect(node.address());
-    wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nonly this")
-        .shutdown_write();
-    assert!(wire.read().is_none_or(|reply| reply.status != 200));
-    assert!(node.outcomes(1)[0].starts_with("client "));
+    for cut in [
+        "content-length: 100\r\n\r\nonly this",
+        "transfer-encoding: chunked\r\n\r\n4\r\nonly\r\n",
+        "transfer-encoding: chunked\r\n\r\n4\r\nonly\r\n0\r\n",
+    ] {
+        let mut wire = Wire::connect(node.address());
+        wire.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{cut}"))
+            .shutdown_write();
+        assert!(wire.read().is_none_or(|reply| reply.status != 200), "{cut}");
+    }
+    let outcomes = node.outcomes(3);
+    assert!(
+        outcomes.iter().all(|one| one.starts_with("client ")),
+        "{outcomes:?}"
+    );
     node.is_quiet();
 }
 

@@ -386,6 +386,23 @@ fn hg_20_a_flood_of_output_is_bounded_escaped_and_told() {
     });
 }
 
+/// HG-20: empty writes for ever end by the CPU limit, and not one of them is a line.
+#[test]
+fn hg_20_empty_writes_are_no_lines() {
+    let wasm = component::guest(
+        FLOOD,
+        "(local.set $s (call $stderr))
+         (loop $on (br_if $on (i32.eqz (call $write (local.get $s) (i32.const 4096) (i32.const 0)))))",
+    );
+    let node = Setup::limits(|l| l.cpu = Duration::from_millis(300)).start(&wasm);
+    assert_eq!(get(node.address(), "/").told(), (504, "deadline"));
+    assert_eq!(node.failures(), ["cpu 1"]);
+    crate::support::node::eventually("the reason is written", || !node.log().is_empty());
+    let log = node.log();
+    assert!(log.iter().all(|line| line["stream"] == "shim"), "{log:?}");
+    node.is_quiet();
+}
+
 const FLOOD: &str = r#"
 (import "wasi:cli/stderr@0.2.12" "get-stderr" (func $stderr (result i32)))
 (data (i32.const 4096) "\1b[31m\ff")

@@ -184,6 +184,15 @@ fn a_suspended_function_says_so() {
     assert_eq!(get(node.address(), "/").told(), (503, "suspended"));
 }
 
+/// FN-11: the health check sees whether the data path's loop still turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_that_turns_no_more_is_noticed() {
+    let node = Node::serve(&guests::ANSWER);
+    assert!(node.plane.answers_within(Duration::from_secs(30)).await);
+    node.plane.drain(Duration::ZERO, Duration::ZERO).await;
+    assert!(!node.plane.answers_within(Duration::from_millis(50)).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_finishes_what_runs_and_then_ends() {
     let node = Arc::new(Node::serve(&guests::SLEEP_IN_BODY));

@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod metrics;
+mod parsing;
 mod program;
 mod refused;
 mod support;

@@ -79,3 +79,35 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FN-11: a thread that moves no more shows by its age, which only grows.
+    #[test]
+    fn a_thread_that_stands_still_shows() {
+        let engine = wasmtime::Engine::new(&crate::engine::settings::base()).unwrap();
+        let ticker = Ticker::start(engine.weak(), Duration::from_millis(1)).unwrap();
+        let started = Instant::now();
+        while ticker.shared.last.load(Ordering::Relaxed) == 0 {
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "it never moved"
+            );
+            std::thread::yield_now();
+        }
+        // without an engine there is nothing to tick, and the thread ends
+        drop(engine);
+        while ticker.thread.as_ref().is_some_and(|t| !t.is_finished()) {
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "it never ended"
+            );
+            std::thread::yield_now();
+        }
+        let before = ticker.age();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(ticker.age() >= before + Duration::from_millis(2));
+    }
+}

@@ -95,7 +95,7 @@ async fn a_rotated_token_is_read_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_debug_pages_show_the_table_and_no_secret() {
     use node_api::v1::env_var::Kind;
-    use node_api::v1::{EnvVar, SecretValue};
+    use node_api::v1::{EnvVar, LoadState, Report, SecretValue};
 
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
@@ -117,6 +117,12 @@ async fn the_debug_pages_show_the_table_and_no_secret() {
     })
     .await;
     node.answers("f", 200, "one").await;
+    // it answers a moment before the page of its states says so
+    let loaded = |report: &Report| {
+        let mut states = report.revisions.iter();
+        states.any(|one| one.state() == LoadState::Loaded)
+    };
+    operator.report("loaded", loaded).await;
     let mut pages = String::new();
     for page in ["table", "functions", "connections", "cache", "config"] {
         let mut stream = UnixStream::connect(&socket).await.unwrap();

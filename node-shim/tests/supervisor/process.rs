@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::node::{Node, ONE, PATIENCE, Surroundings, get};
 use crate::operator::{Operator, SERVER_NAME, definition, function, via_operator};
@@ -22,7 +24,21 @@ struct Program {
 impl Program {
     /// Starts the program on a folder and reads from its log where it listens.
     fn start(folder: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_node-shim")), folder, more)
+    }
+
+    /// The same, allowed so many descriptors.
+    fn start_with_descriptors(descriptors: u32, folder: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_node-shim"));
+        Self::start_as(shell, folder, &[])
+    }
+
+    fn start_as(mut command: Command, folder: &Path, more: &[&str]) -> Self {
+        let mut child = command
             .args([
                 "run",
                 "--node-name=node-1",
@@ -180,6 +196,38 @@ async fn sigkill_and_a_start_with_everything_away() {
     again.is_ready().await;
     assert_eq!(get(again.data, "f.test", "/").await, (200, "one".into()));
     assert_eq!(get(again.admin, "admin", "/healthz").await.0, 200);
+}
+
+/// FN-10, HH-5: connections take no more than their share of the descriptors: the rest waits outside,
+/// admin answers meanwhile, and it is over when they leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_leave_descriptors_for_everything_else() {
+    let folder = seeded().await;
+    let program = Program::start_with_descriptors(256, folder.path());
+    program.is_ready().await;
+    let mut crowd = Vec::new();
+    for _ in 0..250 {
+        let mut client = TcpStream::connect(program.data).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        crowd.push(client);
+    }
+    let started = Instant::now();
+    loop {
+        let (status, page) = get(program.admin, "admin", "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(page.contains("selvage_accept_errors_total 0"), "{page}");
+        if page.contains("selvage_connections{proto=\"http1\"} 128") {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{page}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(get(program.admin, "admin", "/healthz").await.0, 200);
+    drop(crowd);
+    assert_eq!(get(program.data, "f.test", "/").await, (200, "one".into()));
 }
 
 /// The real program with an operator: what its flags say is what it does.
