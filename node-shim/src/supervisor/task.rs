@@ -120,9 +120,10 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
             }
             Some(digest) = inputs.lost.recv() => task.node.lost(&digest),
             _ = tick.tick() => task.tick(),
-            Ok(done) = &mut inputs.stop => {
+            // or nobody is left who could ask
+            done = &mut inputs.stop => {
                 task.hand_over();
-                let _ = done.send(());
+                let _ = done.map(|done| done.send(()));
                 return;
             }
         }

@@ -67,7 +67,8 @@ struct Rig {
     counters: Arc<Counters>,
     outlook: watch::Receiver<Arc<Outlook>>,
     _found: mpsc::Sender<Kept>,
-    _stop: oneshot::Sender<oneshot::Sender<()>>,
+    stop: oneshot::Sender<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Rig {
@@ -107,7 +108,6 @@ impl Rig {
             lost,
             stop,
         };
-        tokio::spawn(task::run(node, wiring, inputs));
         Self {
             events,
             tables: seen,
@@ -115,7 +115,8 @@ impl Rig {
             counters,
             outlook: told,
             _found: found_sender,
-            _stop: stop_sender,
+            stop: stop_sender,
+            task: tokio::spawn(task::run(node, wiring, inputs)),
         }
     }
 
@@ -206,6 +207,13 @@ async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed
     rig.weight(0).await;
     rig.snapshot(vec![record("f", 1)]).await;
     rig.weight(1000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_is_dropped_ends_in_order() {
+    let Rig { stop, task, .. } = Rig::start(None);
+    drop(stop);
+    task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
