@@ -35,7 +35,8 @@ struct State {
     unsupervised_ttl: Mutex<Duration>,
     streams: Mutex<Vec<Stream>>,
     hellos: Mutex<Vec<Hello>>,
-    reports: Mutex<VecDeque<Report>>,
+    /// Each with the number of its stream, from 1.
+    reports: Mutex<VecDeque<(usize, Report)>>,
     heard: Notify,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     token: Mutex<String>,
@@ -187,7 +188,7 @@ impl Operator {
         self.state.hellos.lock().unwrap().clone()
     }
 
-    fn next_report(&self) -> Option<Report> {
+    fn next_report(&self) -> Option<(usize, Report)> {
         self.state.reports.lock().unwrap().pop_front()
     }
 
@@ -197,12 +198,21 @@ impl Operator {
         what: &str,
         mut wanted: impl FnMut(&Report) -> bool,
     ) -> Report {
+        self.report_on(what, |_, report| wanted(report)).await
+    }
+
+    /// The same for who has to know which stream it came on; the first is 1.
+    pub(crate) async fn report_on(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(usize, &Report) -> bool,
+    ) -> Report {
         let mut last = None;
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
                 let heard = self.state.heard.notified();
-                while let Some(report) = self.next_report() {
-                    if wanted(&report) {
+                while let Some((stream, report)) = self.next_report() {
+                    if wanted(stream, &report) {
                         return report;
                     }
                     last = Some(report);
@@ -255,12 +265,16 @@ impl NodeApi for Service {
                 }))
                 .await;
         }
-        state.hellos.lock().unwrap().push(hello);
+        let number = {
+            let mut hellos = state.hellos.lock().unwrap();
+            hellos.push(hello);
+            hellos.len()
+        };
         state.streams.lock().unwrap().push(down);
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
                 if let Some(Up::Report(report)) = message.kind {
-                    state.reports.lock().unwrap().push_back(report);
+                    state.reports.lock().unwrap().push_back((number, report));
                     state.heard.notify_waiters();
                 }
             }
