@@ -195,6 +195,9 @@ impl Supervisor {
             wall: unix_ms(),
         };
         let node = Node::new(kept, hot, (counters, DEFAULT_TTL), now);
+        // the client may greet before the node's task has run: what the disk has, it says at once
+        let first = outlook::outlook(&node, None, false);
+        wiring.outlook.send_replace(Arc::new(first));
         let inputs = Inputs {
             api: from_api,
             found: from_keeper,
