@@ -51,7 +51,7 @@ use crate::function::FunctionException;
         name = "Contact",
         type_ = "date",
         json_path = ".status.lastContact",
-        description = "Last contact, rounded to ten minutes."
+        description = "Last contact; of a node that is there, up to ten minutes ago."
     ),
     printcolumn(
         name = "Age",
@@ -97,7 +97,7 @@ pub struct EdgeNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub table_version: Option<String>,
-    /// Last contact; written at most every ten minutes.
+    /// Last contact. Of a node that is there it is written every ten minutes, of one that is gone it is exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_contact: Option<Time>,
     /// What it cannot load, at most 64.

@@ -9,7 +9,7 @@ use crds::{
     NodeException, NodeFunctions,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
@@ -19,6 +19,7 @@ use crate::reconcile::api::call;
 use crate::watch::{Cache, Caches, ObjectKey};
 
 const PERIOD: Duration = Duration::from_secs(2);
+/// Seconds.
 const CONTACT: i64 = 600;
 /// Writes in one period: 8 a second at five thousand nodes.
 const AT_ONCE: usize = 16;
@@ -121,9 +122,6 @@ fn status(
     now: Timestamp,
 ) -> EdgeNodeStatus {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    // A live node's contact is rounded, so that it is written at most every ten minutes.
-    let contact =
-        Timestamp::from_second(node.last_contact.as_second().div_euclid(CONTACT) * CONTACT).ok();
     let exceptions = node
         .exceptions
         .iter()
@@ -196,13 +194,26 @@ fn status(
         }),
         // It rises with every change anywhere in the cluster and would be a write for each.
         table_version: None,
-        last_contact: contact.map(crate::persist::time),
+        last_contact: Some(contact(
+            old.last_contact.as_ref(),
+            node.last_contact,
+            node.live,
+        )),
         exceptions: exceptions.collect(),
         conditions,
     }
 }
 
-fn whole_seconds(at: Timestamp) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
+/// Of a live node the contact that stands there is good enough for ten minutes, so that it is no write for each
+/// report; of one that is gone it is exact.
+fn contact(old: Option<&Time>, heard: Timestamp, live: bool) -> Time {
+    let new = whole_seconds(heard);
+    let age = |old: &Time| new.0.as_second() - old.0.as_second();
+    let recent = |old: &&Time| live && (0..CONTACT).contains(&age(old));
+    old.filter(recent).cloned().unwrap_or(new)
+}
+
+fn whole_seconds(at: Timestamp) -> Time {
     crate::persist::time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
@@ -229,5 +240,24 @@ fn condition(
         message: message.to_owned(),
         observed_generation: None,
         last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contact_is_written_every_ten_minutes_and_exactly_when_it_was_the_last() {
+        let at = |second: i64| crate::persist::time(Timestamp::from_second(second).unwrap());
+        let heard = |old: Option<i64>, second: i64, live| {
+            let heard = Timestamp::from_millisecond(second * 1000 + 250).unwrap();
+            contact(old.map(at).as_ref(), heard, live)
+        };
+        assert_eq!(heard(None, 1_007, true), at(1_007), "never before it came");
+        assert_eq!(heard(Some(1_007), 1_606, true), at(1_007));
+        assert_eq!(heard(Some(1_007), 1_607, true), at(1_607));
+        assert_eq!(heard(Some(1_007), 1_100, false), at(1_100));
+        assert_eq!(heard(Some(1_007), 900, true), at(900), "a clock set back");
     }
 }

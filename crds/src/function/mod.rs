@@ -57,7 +57,7 @@ use crate::rollout::FunctionRollout;
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary", description = "Nodes that serve what they should, of those that should."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.urls[0]", priority = 1, description = "First address."),
-    printcolumn(name = "Digest", type_ = "string", json_path = ".status.stable.digest", priority = 1, description = "Digest of stable."),
+    printcolumn(name = "Stable Digest", type_ = "string", json_path = ".status.stable.digest", priority = 1, description = "Digest of stable."),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What goes on, in a sentence.")
 )]
 #[serde(rename_all = "camelCase")]
@@ -86,7 +86,8 @@ pub struct EdgeFunctionSpec {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub config: Vec<ConfigEntry>,
 
-    /// Stores that the component opens by label with wasi:keyvalue, at most 16. Part of the revision.
+    /// Not supported yet: stores that the component opens by label with wasi:keyvalue, at most 16. Part of the
+    /// revision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
@@ -94,7 +95,8 @@ pub struct EdgeFunctionSpec {
     )]
     pub key_value: Vec<KeyValueStore>,
 
-    /// Requests that the component may send. Nothing unless written. Part of the revision.
+    /// Requests that the component may send. Nothing unless written; to write anything is not supported yet. Part
+    /// of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
 

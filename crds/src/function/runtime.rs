@@ -206,7 +206,7 @@ pub struct Instances {
 #[serde(rename_all = "camelCase")]
 pub struct Reuse {
     /// Requests that one instance answers, one after the other. Default 1: a fresh instance for each request, so
-    /// that no request sees anything of another. 1 to 1000000.
+    /// that no request sees anything of another. 1 to 1000000; more than 1 is not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests: Option<u32>,

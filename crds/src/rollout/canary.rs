@@ -71,8 +71,8 @@ pub struct Step {
     #[schemars(schema_with = "crate::schema::auto_or_share::<1, 10_000>")]
     pub weight: Option<String>,
 
-    /// Share of the requests that are copied to the candidate, whose answers are dropped, instead of a weight;
-    /// before all weights.
+    /// Not supported yet: share of the requests that are copied to the candidate, whose answers are dropped, instead
+    /// of a weight; before all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub shadow: Option<String>,

@@ -35,10 +35,10 @@ pub struct Gate {
     /// A person agrees by the verb approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
-    /// An HTTP endpoint agrees.
+    /// Not supported yet: an HTTP endpoint agrees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookGate>,
-    /// A Job succeeds.
+    /// Not supported yet: a Job succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobGate>,
 }

@@ -78,9 +78,9 @@ pub struct FunctionRollout {
 #[schemars(extend("x-kubernetes-validations" = body_rules()))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutBody {
-    /// Canary (default): step by step, on evidence. AllAtOnce: everything, then the bake. BlueGreen: a preview,
-    /// one switch, then the bake. ABTest: a chosen part of the requests for a chosen time. Shadow: copies of
-    /// requests whose answers are dropped.
+    /// Canary (default): step by step, on evidence. AllAtOnce: everything, then the bake. Not supported yet are
+    /// BlueGreen (a preview, one switch, then the bake), ABTest (a chosen part of the requests for a chosen time)
+    /// and Shadow (copies of requests whose answers are dropped).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
 
@@ -92,35 +92,35 @@ pub struct RolloutBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Bake>,
 
-    /// Settings of strategy BlueGreen.
+    /// Not supported yet: settings of strategy BlueGreen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blue_green: Option<BlueGreen>,
 
-    /// Settings of strategy ABTest.
+    /// Not supported yet: settings of strategy ABTest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ab_test: Option<AbTest>,
 
-    /// Settings of strategy Shadow.
+    /// Not supported yet: settings of strategy Shadow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
 
-    /// Keeps a client on one revision. Absent: every request is decided by itself.
+    /// Not supported yet: keeps a client on one revision. Absent: every request is decided by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
-    /// Groups of nodes that take the steps one after the other, at most 8; nodes that match none come last. A node
-    /// belongs to the first wave that matches.
+    /// Not supported yet: groups of nodes that take the steps one after the other, at most 8; nodes that match none
+    /// come last. A node belongs to the first wave that matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub waves: Vec<Wave>,
 
-    /// Times in which nothing starts and no share rises, at most 32. Rollbacks go on.
+    /// Not supported yet: times in which nothing starts and no share rises, at most 32. Rollbacks go on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub freeze: Vec<FreezeWindow>,
 
-    /// Place in the queue when too many rollouts run: higher first, between equals the older. Default 0, -1000 to
-    /// 1000.
+    /// Not supported yet, but for 0: place in the queue when too many rollouts run, higher first, between equals the
+    /// older. Default 0, -1000 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
@@ -142,11 +142,11 @@ pub struct RolloutBody {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub gates: Vec<Gate>,
 
-    /// Synthetic requests during a rollout, for functions with little traffic.
+    /// Not supported yet: synthetic requests during a rollout, for functions with little traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_test: Option<LoadTest>,
 
-    /// Who is told, at most 8.
+    /// Not supported yet: who is told, at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub notify: Vec<Notification>,

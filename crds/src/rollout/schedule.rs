@@ -104,7 +104,7 @@ pub struct Revert {
     #[schemars(schema_with = "crate::schema::duration::<0, 604_800_000>")]
     pub window: Option<String>,
 
-    /// How many former stable revisions may. Default 1, 0 to 10.
+    /// How many former stable revisions may. Default 1, 0 to 10; more than 1 is not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10))]
     pub revisions: Option<u32>,

@@ -132,7 +132,7 @@ pub struct RolloutStatus {
     /// What a leader goes on from: opaque, versioned, compressed. Nothing in it is for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
-    pub record: Option<String>,
+    pub working_record: Option<String>,
 }
 
 /// A person stopped the raises.

@@ -46,6 +46,15 @@ pub struct Annotation {
     pub by: String,
 }
 
+impl Annotation {
+    /// The value as it is compared and kept: without blanks around it; longer ones are nonsense and cut.
+    #[must_use]
+    pub fn meant(&self) -> String {
+        const MOST: usize = 128;
+        self.value.trim().chars().take(MOST).collect()
+    }
+}
+
 /// What a person can ask of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -60,7 +60,7 @@ pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> 
     let record = status
         .rollout
         .as_ref()
-        .and_then(|rollout| rollout.record.as_deref())
+        .and_then(|rollout| rollout.working_record.as_deref())
         .ok_or(RecordError::Absent)?;
     let damaged = |error: serde_json::Error| RecordError::Damaged(error.to_string());
     if let Some(packed) = record.strip_prefix(PREFIX) {

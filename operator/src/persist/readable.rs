@@ -80,8 +80,8 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         weights: Vec::new(),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
-        stopped_for: None,
-        stopped_since: None,
+        stopped_for: running.and_then(stopped_for),
+        stopped_since: flags.and_then(core::Flags::stopped_since).map(micro),
         approved: running.map(approved).unwrap_or_default(),
         rejected: state.rejected.as_ref().map(|rejected| api::Rejected {
             revision: rejected.revision.name.clone(),
@@ -97,7 +97,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             .figures
             .as_ref()
             .map(|figures| evidence(figures, &state.steps)),
-        record: None,
+        working_record: None,
     }
 }
 
@@ -129,6 +129,14 @@ fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
     } else {
         Weight::ZERO
     }
+}
+
+/// How much of the present step was not active time, up to where clocks are counted.
+fn stopped_for(rollout: &Rollout) -> Option<String> {
+    let passed = rollout.clock_at.duration_since(rollout.step_started_at);
+    let passed = std::time::Duration::try_from(passed).unwrap_or_default();
+    let stopped = passed.saturating_sub(rollout.active).as_secs();
+    (stopped > 0).then(|| span(std::time::Duration::from_secs(stopped)))
 }
 
 fn plan(plan: &Plan) -> api::PlanStatus {
@@ -268,18 +276,12 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
 }
 
 fn step(step: &StepRecord) -> api::StepEvidence {
-    let requests = |requests| {
-        Some(api::ArmCounts {
-            requests,
-            ..api::ArmCounts::default()
-        })
-    };
     api::StepEvidence {
         weight: step.weight.parts(),
         started_at: Some(micro(step.started_at)),
         finished_at: step.ended_at.map(micro),
-        candidate: requests(step.requests.0),
-        stable: requests(step.requests.1),
+        candidate: Some(arm(step.candidate)),
+        stable: Some(arm(step.stable)),
         passed_by: step.passed_by.and_then(|by| match by {
             PassedBy::Evidence => Some(api::PassedBy::Evidence),
             PassedBy::Time => Some(api::PassedBy::Time),

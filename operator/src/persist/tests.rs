@@ -56,7 +56,7 @@ fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
 /// The status that a state would be written to.
 fn written(state: &RolloutState) -> EdgeFunctionStatus {
     let mut rollout = rollout(state);
-    rollout.record = Some(encode(state).unwrap());
+    rollout.working_record = Some(encode(state).unwrap());
     let status = EdgeFunctionStatus {
         rollout: Some(rollout),
         history: history(state),
@@ -105,7 +105,7 @@ fn a_record_of_another_version_or_none_is_told_apart() {
         Err(RecordError::Absent)
     );
     let mut with = |record: &str| {
-        status.rollout.as_mut().unwrap().record = Some(record.into());
+        status.rollout.as_mut().unwrap().working_record = Some(record.into());
         decode(&status).unwrap_err()
     };
     assert_eq!(
@@ -154,7 +154,7 @@ fn a_record_of_the_first_version_is_still_read_and_new_fields_may_be_missing_or_
     );
     rollout.insert("of_a_later_operator".into(), serde_json::json!(1));
     let mut status = EdgeFunctionStatus::default();
-    status.rollout.get_or_insert_default().record =
+    status.rollout.get_or_insert_default().working_record =
         Some(serde_json::json!({ "v": 1, "state": state }).to_string());
     let mut expected = in_rollout();
     expected.rollout.as_mut().unwrap().all_acked_at = None;

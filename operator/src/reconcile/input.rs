@@ -18,7 +18,7 @@ pub(super) fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut Memor
     let written = status
         .rollout
         .as_ref()
-        .and_then(|rollout| rollout.record.clone());
+        .and_then(|rollout| rollout.working_record.clone());
     if let Some(Present { state, record }) = &memory.present
         && *record == written
     {

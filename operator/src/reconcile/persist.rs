@@ -43,13 +43,13 @@ impl Reconciler {
             })
         };
         if !asked && !drifted && difference != Difference::Plain {
-            memory.present = keep(old.rollout.and_then(|rollout| rollout.record));
+            memory.present = keep(old.rollout.and_then(|rollout| rollout.working_record));
             return Ok(Persisted::Unchanged);
         }
         let record = new
             .rollout
             .as_ref()
-            .and_then(|rollout| rollout.record.clone());
+            .and_then(|rollout| rollout.working_record.clone());
         let Some(change) =
             status::merge_patch(&serde_json::to_value(&old)?, &serde_json::to_value(&new)?)
         else {

@@ -40,7 +40,7 @@ fn function(stable: Option<&str>, readable: bool) -> EdgeFunction {
         ..RolloutState::default()
     };
     let mut rollout = persist::rollout(&state);
-    rollout.record = Some(if readable {
+    rollout.working_record = Some(if readable {
         persist::encode(&state).unwrap()
     } else {
         "{".into()

@@ -48,7 +48,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         .as_ref()
         .map_or_else(|| sentence.clone(), |blocked| blocked.message.clone());
     let mut rollout = persist::rollout(state);
-    rollout.record = Some(persist::encode(state)?);
+    rollout.working_record = Some(persist::encode(state)?);
     let accepted = accepted(parts, &old);
     let routes = accepted
         .as_ref()

@@ -237,3 +237,30 @@ fn what_is_refused_is_named() {
         assert!(found.contains(&named), "{yaml}: {found:?}");
     }
 }
+
+/// `kubectl explain` says so before the operator has to.
+#[test]
+fn what_is_refused_says_so_in_its_description() {
+    let all = crds::all();
+    for kind in ["EdgeFunction", "RolloutPolicy"] {
+        let crd = all.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+        let crd = serde_json::to_value(crd).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let own = |path: &'static str| match kind {
+            "EdgeFunction" => Some(path),
+            _ => path.strip_prefix("rollout."),
+        };
+        for path in REFUSED.iter().filter_map(|(path, ..)| own(path)) {
+            let mut schema = spec;
+            for name in path.split('.') {
+                if schema["items"].is_object() {
+                    schema = &schema["items"];
+                }
+                schema = &schema["properties"][name.trim_end_matches("[]")];
+            }
+            let text = schema["description"].as_str().unwrap_or_default();
+            let says = text.to_lowercase().contains("not supported yet");
+            assert!(says, "{kind} {path}: {text}");
+        }
+    }
+}

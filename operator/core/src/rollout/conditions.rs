@@ -123,6 +123,7 @@ pub fn conditions(
     let (running, reason) = progressing(state);
     let (ready, why) = ready(function, state, blocked, reason);
     let stalled = !ready && is_stalled(state, blocked);
+    let reconciling = !ready && !stalled;
     let text = blocked.map_or(sentence, |b| b.message.as_str());
     let n = &state.nodes;
     let spread = n.applied >= n.desired;
@@ -139,8 +140,18 @@ pub fn conditions(
     let quiet = if ready { "Ready" } else { why };
     vec![
         of(ConditionType::Ready, ready, why, text),
-        of(ConditionType::Reconciling, !ready && !stalled, quiet, text),
-        of(ConditionType::Stalled, stalled, quiet, text),
+        of(
+            ConditionType::Reconciling,
+            reconciling,
+            quiet,
+            if reconciling { text } else { "not reconciling" },
+        ),
+        of(
+            ConditionType::Stalled,
+            stalled,
+            quiet,
+            if stalled { text } else { "not stalled" },
+        ),
         of(ConditionType::Progressing, running, reason, sentence),
         of(
             ConditionType::Distributed,

@@ -48,6 +48,17 @@ pub struct ArmSums {
     pub client_errors: u64,
 }
 
+impl ArmSums {
+    /// Without what `other` holds, never below 0.
+    pub(super) const fn without(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(other.requests),
+            errors: self.errors.saturating_sub(other.errors),
+            client_errors: self.client_errors.saturating_sub(other.client_errors),
+        }
+    }
+}
+
 /// One metric.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

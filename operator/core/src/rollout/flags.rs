@@ -12,6 +12,9 @@ pub struct Flags {
     pub hold: Option<Hold>,
     /// What the present step still waits for, in a fixed order.
     pub waiting_for: Vec<WaitingFor>,
+    /// Since when a person is asked for an approval.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub asked_since: Option<Timestamp>,
     /// Since when there are no usable samples.
     pub unmeasured: Option<Unmeasured>,
     /// Since when too few nodes follow.
@@ -22,6 +25,23 @@ pub struct Flags {
     pub shared: Option<Shared>,
     /// After a brake.
     pub brake: Option<BrakeHold>,
+}
+
+impl Flags {
+    /// Since when the clock of the present step stands still, by whatever stopped it first: a pause, a person who is
+    /// asked, a hold that stops it. `None` while it runs.
+    #[must_use]
+    pub fn stopped_since(&self) -> Option<Timestamp> {
+        let hold = self.hold.as_ref().filter(|h| h.reason.stops_clock());
+        [
+            self.paused.as_ref().map(|p| p.since),
+            self.asked_since,
+            hold.map(|h| h.since),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
 }
 
 /// A pause.

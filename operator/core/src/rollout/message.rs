@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::decide::CHECKPOINT;
 use super::decision::since;
+use super::verb_lines::{used_up, verb_line};
 use super::{
     Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
 };
@@ -20,12 +21,12 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
     };
     let mut parts = Vec::new();
     if let Some(p) = &r.flags.paused {
-        parts.push(paused(function, state, &p.reason, &p.by));
+        parts.push(paused(&p.reason, &p.by));
     }
     if let Some(h) = &r.flags.hold {
         parts.push(format!("held: {}.", h.message));
     }
-    parts.extend(progress(function, state, r));
+    parts.extend(progress(state, r));
     if state.superseded > 1 {
         parts.push(format!(
             "Superseded {} times in a row, so nothing was promoted.",
@@ -37,7 +38,18 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
             "The policy was edited since; the edit applies to the next rollout or `retry`.".into(),
         );
     }
+    parts.extend(used_up(function, state));
+    parts.extend(request(function, state, r));
     parts.join(" ")
+}
+
+/// What a person can do, as a line to copy. It comes last.
+fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<String> {
+    if r.flags.paused.is_some() || r.flags.brake.is_some_and(|b| b.until_verb) {
+        let line = verb_line(function, state, Verb::Resume);
+        return Some(format!("Go on: {line}"));
+    }
+    asked(r).then(|| format!("Approve: {}", verb_line(function, state, Verb::Approve)))
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
@@ -78,21 +90,16 @@ fn rejection(
     )
 }
 
-fn paused(function: &Function, state: &RolloutState, reason: &str, by: &str) -> String {
-    let resume = verb_line(function, state, Verb::Resume);
+fn paused(reason: &str, by: &str) -> String {
     if reason == "StateLost" {
-        return format!("paused: status was lost, so nothing rises by itself. Go on: {resume}");
+        return "paused: status was lost, so nothing rises by itself.".into();
     }
-    let who = if by.is_empty() {
-        String::new()
-    } else {
-        format!(" by {by}")
-    };
-    format!("paused{who}; evidence and rollback go on. Go on: {resume}.")
+    let who = words::through(by);
+    format!("paused{who}; evidence and rollback go on.")
 }
 
 /// Under a hold that explains everything only figures are added, and not even those when clocks stand.
-fn progress(function: &Function, state: &RolloutState, r: &Rollout) -> Option<String> {
+fn progress(state: &RolloutState, r: &Rollout) -> Option<String> {
     let hold = r.flags.hold.as_ref().map(|h| h.reason);
     let explained = hold.is_some_and(|h| h != HoldReason::DeadlineExceeded);
     if hold.is_some_and(HoldReason::stops_clock) || (explained && !state.state.is_exposed()) {
@@ -107,14 +114,14 @@ fn progress(function: &Function, state: &RolloutState, r: &Rollout) -> Option<St
                 "at"
             };
             let figures = state.figures.as_ref().map(observed);
-            let wait = (!explained).then(|| waiting(function, state, r));
+            let wait = (!explained).then(|| waiting(state, r));
             let said: Vec<String> = figures.into_iter().chain(wait).collect();
             if said.is_empty() {
                 return None;
             }
             format!("{bake} {}: {}", r.weight, said.join(" "))
         }
-        _ => waiting(function, state, r),
+        _ => waiting(state, r),
     })
 }
 
@@ -154,15 +161,17 @@ fn observed(f: &Figures) -> String {
 }
 
 /// What the next raise still waits for.
-fn waiting(function: &Function, state: &RolloutState, r: &Rollout) -> String {
+fn waiting(state: &RolloutState, r: &Rollout) -> String {
     let next = if state.state == State::Baking {
         "the end of the bake"
     } else {
         "the next step"
     };
     if asked(r) {
-        let verb = verb_line(function, state, Verb::Approve);
-        return format!("Waiting for approval: {verb}");
+        let gates = super::decide::unapproved(state).join(", ");
+        let since = r.flags.asked_since.map(words::moment);
+        let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
+        return format!("Waiting for approval ({gates}){since}.");
     }
     let parts: Vec<String> = r
         .flags
@@ -287,10 +296,7 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
 
 /// The sentence of a raise.
 pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
-    let who = by
-        .filter(|b| !b.is_empty())
-        .map(|b| format!(", by {b}"))
-        .unwrap_or_default();
+    let who = words::through(by.unwrap_or_default());
     let name = &r.candidate.revision.name;
     if state == State::Baking {
         let control = if r.weight == Weight::FULL {
@@ -305,50 +311,11 @@ pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
         );
     }
     format!(
-        "{name} is at {} (step {} of {}){who}",
+        "{name} is at {} (step {} of {}, `step-{}`){who}",
         r.weight,
         r.step + 1,
-        r.plan.steps.len()
-    )
-}
-
-/// The sentence with which a person is asked.
-pub(super) fn approval(function: &Function, state: &RolloutState, gates: &[String]) -> String {
-    let line = verb_line(function, state, Verb::Approve);
-    format!("approval is needed ({}): {line}", gates.join(", "))
-}
-
-/// A line that gives a verb, with a value that has not been used yet.
-pub(super) fn verb_line(function: &Function, state: &RolloutState, verb: Verb) -> String {
-    let rejected = state
-        .rejected
-        .as_ref()
-        .map(|r| (r.revision.name.as_str(), r.attempt));
-    let running = state
-        .rollout
-        .as_ref()
-        .map(|r| (r.candidate.revision.name.as_str(), r.attempt));
-    let (revision, attempt) = running.or(rejected).unwrap_or_default();
-    let record = state.verbs.iter().find(|v| v.verb == verb);
-    let step = state.rollout.as_ref().map_or(0, |r| r.step);
-    let pinned = matches!(verb, Verb::Approve | Verb::Promote) && state.state == State::Stepping;
-    let first = if pinned {
-        format!("{revision}/step-{step}")
-    } else {
-        revision.to_owned()
-    };
-    let used =
-        |value: &str| record.is_some_and(|r| r.value == value || (r.bare && !value.contains('/')));
-    let tokens = (attempt + 1..).map(|n| format!("{revision}/{n}"));
-    let value = std::iter::once(first.clone())
-        .chain(tokens)
-        .find(|v| !used(v))
-        .unwrap_or(first);
-    format!(
-        "kubectl -n {} annotate ef {} selvage.dev/{}={value} --overwrite",
-        function.namespace,
-        function.name,
-        verb.as_str()
+        r.plan.steps.len(),
+        r.step
     )
 }
 

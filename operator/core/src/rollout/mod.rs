@@ -23,6 +23,7 @@ mod records;
 mod shares;
 mod state;
 mod transition;
+mod verb_lines;
 mod weight;
 mod words;
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{TransitionKind, Weight};
+use super::{ArmSums, TransitionKind, Weight};
 use crate::function::{Revision, Verb};
 
 /// A revision that is not tried again by itself.
@@ -61,8 +61,12 @@ pub struct StepRecord {
     pub started_at: Timestamp,
     /// End; `None` while it runs.
     pub ended_at: Option<Timestamp>,
-    /// Requests of both arms in the step, once it ended: candidate, stable.
-    pub requests: (u64, u64),
+    /// What the candidate did in the step so far.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub candidate: ArmSums,
+    /// What stable did meanwhile.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub stable: ArmSums,
     /// What let it end.
     pub passed_by: Option<PassedBy>,
 }

@@ -11,7 +11,7 @@ use super::{
     EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected, StepRecord, VerbRecord,
     Weight,
 };
-use crate::function::Revision;
+use crate::function::{Revision, Verb};
 
 /// Where a function's rollout stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +49,16 @@ pub struct RolloutState {
     pub unhealthy: Option<String>,
     /// The nodes as last seen; a change of these alone does not ask for a write.
     pub nodes: NodesCount,
+}
+
+impl RolloutState {
+    /// Whether this value of this verb has had its turn: each acts at most once, and a bare revision at most once per
+    /// attempt.
+    #[must_use]
+    pub fn is_used(&self, verb: Verb, value: &str) -> bool {
+        let record = self.verbs.iter().find(|r| r.verb == verb);
+        record.is_some_and(|r| r.value == value || (r.bare && !value.contains('/')))
+    }
 }
 
 /// How far the nodes are, with the candidate if there is one, else with stable.

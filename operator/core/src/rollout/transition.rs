@@ -64,6 +64,8 @@ pub enum TransitionKind {
     Resumed,
     /// 23: a person is asked.
     ApprovalNeeded,
+    /// 23: and said yes.
+    Approved,
     /// 24: another wish while a candidate was on trial.
     Superseded,
     /// 25 and 28: stable is wished again.
@@ -189,6 +191,11 @@ impl TransitionKind {
                 progressing: None,
             },
             Self::ApprovalNeeded => normal(23, "ApprovalNeeded", true, "AwaitingApproval"),
+            Self::Approved => Telling {
+                row: 23,
+                event: Some((EventType::Normal, "Approved")),
+                progressing: None,
+            },
             Self::Superseded => normal(24, "RolloutStarted", true, "Loading"),
             Self::Withdrawn => normal(25, "Withdrawn", false, "Withdrawn"),
             Self::Retried => normal(27, "RolloutStarted", true, "Loading"),
@@ -256,6 +263,7 @@ impl TransitionKind {
             Self::ShareMismatch => "ShareMismatch",
             Self::Resumed => "Resumed",
             Self::ApprovalNeeded => "ApprovalNeeded",
+            Self::Approved => "Approved",
             Self::Superseded => "Superseded",
             Self::Withdrawn => "Withdrawn",
             Self::Retried => "Retried",
@@ -298,7 +306,7 @@ impl TransitionKind {
     }
 
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::FirstStarted,
         Self::FirstPromoted,
         Self::FirstFailed,
@@ -328,6 +336,7 @@ impl TransitionKind {
         Self::ShareMismatch,
         Self::Resumed,
         Self::ApprovalNeeded,
+        Self::Approved,
         Self::Superseded,
         Self::Withdrawn,
         Self::Retried,

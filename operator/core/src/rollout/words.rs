@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// `94 s`, `12 min`, `3 h`, `2 days`: one unit, rounded down. Under a second: `0 s`.
 pub(super) fn span(time: Duration) -> String {
     match time.as_secs() {
@@ -60,6 +62,20 @@ pub(super) fn odds(ln: f64) -> String {
     } else {
         format!("{odds:.0} to 1")
     }
+}
+
+/// ` through kubectl-annotate`: the field manager that wrote a verb, as far as it is known. It names a program, not a person.
+pub(super) fn through(by: &str) -> String {
+    if by.is_empty() {
+        String::new()
+    } else {
+        format!(" through {by}")
+    }
+}
+
+/// A moment in a sentence that may be read much later: `2026-11-22T02:10:31Z`.
+pub(super) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What counts as an event of a metric, as a verb: `11 of 11 failed`.

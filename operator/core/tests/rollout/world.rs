@@ -197,7 +197,7 @@ impl World {
         self.function.verbs.push(Annotation {
             verb,
             value: value.into(),
-            by: "ada".into(),
+            by: "kubectl-annotate".into(),
         });
     }
 
@@ -268,6 +268,14 @@ impl World {
                 (&old.stable, &old.candidate)
             );
         }
+        let said = message(self.now, &self.function, &decision.state);
+        let line = said
+            .find("kubectl -n")
+            .map_or("", |start| said.get(start..).unwrap_or_default());
+        assert!(
+            line.is_empty() || line.split(' ').count() == 8 && line.ends_with(" --overwrite"),
+            "people copy to the end: {said}"
+        );
         let sum: u32 = traffic(&decision.state)
             .iter()
             .map(|(_, w)| w.parts())

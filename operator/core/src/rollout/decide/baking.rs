@@ -43,10 +43,7 @@ pub(super) fn promote(turn: &mut Turn<'_>, by: Option<&str>) {
     let reverted = r.plan.kind == PlanKind::Revert;
     let name = turn.candidate();
     let old = turn.state.stable.take();
-    let who = by
-        .filter(|b| !b.is_empty())
-        .map(|b| format!(" by {b}"))
-        .unwrap_or_default();
+    let who = words::through(by.unwrap_or_default());
     let time = words::span(crate::rollout::decision::since(r.started_at, turn.now));
     let before = old
         .as_ref()

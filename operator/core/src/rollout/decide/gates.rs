@@ -1,12 +1,14 @@
 //! Gates: who is asked before a raise, and what they said.
 
 use super::turn::Turn;
-use crate::rollout::{Gate, GateAt, GateKind, GateVerdict, State, TransitionKind, WaitingFor};
+use crate::rollout::{
+    Gate, GateAt, GateKind, GateVerdict, RolloutState, State, TransitionKind, WaitingFor,
+};
 
 /// Gates that stand before the next raise from where the rollout is.
-fn ahead<'t>(turn: &'t Turn<'_>) -> impl Iterator<Item = (&'t Gate, String)> {
-    let state = turn.state.state;
-    turn.state.rollout.iter().flat_map(move |r| {
+fn ahead(before: &RolloutState) -> impl Iterator<Item = (&Gate, String)> {
+    let state = before.state;
+    before.rollout.iter().flat_map(move |r| {
         let named = r
             .plan
             .steps
@@ -40,7 +42,7 @@ fn verdict(turn: &Turn<'_>, gate: &Gate) -> GateVerdict {
 
 /// A program that was asked here said no.
 pub(super) fn bad(turn: &Turn<'_>) -> Option<(String, String)> {
-    ahead(turn)
+    ahead(&turn.state)
         .filter(|(g, _)| g.kind == GateKind::External)
         .find_map(|(g, _)| match verdict(turn, g) {
             GateVerdict::Bad(message) => Some((g.name.clone(), message)),
@@ -49,14 +51,13 @@ pub(super) fn bad(turn: &Turn<'_>) -> Option<(String, String)> {
 }
 
 /// Approvals that are missing here.
-pub(super) fn unapproved(turn: &Turn<'_>) -> Vec<String> {
-    let approved = turn
-        .state
+pub(in crate::rollout) fn unapproved(state: &RolloutState) -> Vec<String> {
+    let approved = state
         .rollout
         .as_ref()
         .map(|r| r.approved.as_slice())
         .unwrap_or_default();
-    ahead(turn)
+    ahead(state)
         .filter(|(g, key)| g.kind == GateKind::Approval && !approved.contains(key))
         .map(|(_, key)| key)
         .collect()
@@ -72,12 +73,12 @@ pub(super) fn open(turn: &mut Turn<'_>, reached: bool) -> Vec<WaitingFor> {
             .unwrap_or_default()
     };
     let done = approved(turn);
-    let program = ahead(turn).any(|(g, key)| {
+    let program = ahead(&turn.state).any(|(g, key)| {
         g.kind == GateKind::External
             && verdict(turn, g) != GateVerdict::Good
             && !done.contains(&key)
     });
-    let people = unapproved(turn);
+    let people = unapproved(&turn.state);
     let asked = turn
         .state
         .rollout
@@ -92,8 +93,9 @@ pub(super) fn open(turn: &mut Turn<'_>, reached: bool) -> Vec<WaitingFor> {
         if !asked {
             if let Some(r) = &mut turn.state.rollout {
                 r.flags.waiting_for.push(WaitingFor::Approval);
+                r.flags.asked_since = Some(turn.now);
             }
-            let text = crate::rollout::message::approval(turn.function, &turn.state, &people);
+            let text = crate::rollout::verb_lines::approval(turn.function, &turn.state, &people);
             turn.tell(TransitionKind::ApprovalNeeded, text);
         }
     }
@@ -102,7 +104,7 @@ pub(super) fn open(turn: &mut Turn<'_>, reached: bool) -> Vec<WaitingFor> {
 
 /// Opens everything that stands ahead, programs included: a person said so.
 pub(super) fn skip(turn: &mut Turn<'_>) {
-    let keys: Vec<String> = ahead(turn).map(|(_, key)| key).collect();
+    let keys: Vec<String> = ahead(&turn.state).map(|(_, key)| key).collect();
     if let Some(r) = &mut turn.state.rollout {
         for key in keys {
             if !r.approved.contains(&key) {

@@ -209,11 +209,7 @@ pub(super) fn braked_text(turn: &Turn<'_>) -> String {
         .and_then(|r| r.flags.brake)
         .is_some_and(|b| b.until_verb);
     let end = if until_verb {
-        crate::rollout::message::verb_line(
-            turn.function,
-            &turn.state,
-            crate::function::Verb::Resume,
-        )
+        "only `resume` ends this".to_owned()
     } else {
         format!("it may rise again after {}", words::span(BRAKE))
     };
@@ -279,6 +275,9 @@ pub(super) fn wait(turn: &mut Turn<'_>, mut waiting: Vec<WaitingFor>) {
     waiting.sort_unstable();
     waiting.dedup();
     if let Some(r) = &mut turn.state.rollout {
+        // gone where an edited gate or a promise of another step took the question away
+        let asked = waiting.contains(&WaitingFor::Approval);
+        r.flags.asked_since = r.flags.asked_since.filter(|_| asked);
         r.flags.waiting_for = waiting;
     }
 }

@@ -104,6 +104,7 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
         paused: _,
         hold: _,
         waiting_for: _,
+        asked_since,
         unmeasured,
         short_since,
         unreached_since,
@@ -114,7 +115,10 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
         u.since = u.since.min(now);
         u.tried_at = u.tried_at.min(now);
     }
-    for t in [short_since, unreached_since].into_iter().flatten() {
+    for t in [asked_since, short_since, unreached_since]
+        .into_iter()
+        .flatten()
+    {
         *t = (*t).min(now);
     }
     if let Some(s) = shared {
@@ -199,6 +203,7 @@ pub(super) fn look(turn: &mut Turn<'_>) -> bool {
     };
     super::holds::shared(&mut r.flags, look, now);
     turn.state.figures = Some(look.figures.clone());
+    super::wish::count_step(&mut turn.state);
     if turn.state.unhealthy.is_some() != look.stable_unhealthy.is_some() {
         turn.write();
     }

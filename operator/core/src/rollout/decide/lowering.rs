@@ -3,7 +3,8 @@
 use super::turn::Turn;
 use super::{gates, wish};
 use crate::rollout::decision::since;
-use crate::rollout::message::{decisive, verb_line};
+use crate::rollout::message::decisive;
+use crate::rollout::verb_lines::verb_line;
 use crate::rollout::{
     BrakeHold, Fallback, Outcome, Rejected, State, TransitionKind, UnmeasuredKind, Verdict, Weight,
     words,
@@ -113,11 +114,7 @@ pub(super) fn reject(
         " before it got any request".into()
     };
     let why = text.unwrap_or_else(|| decisive(&turn.state).unwrap_or_default());
-    let who = by
-        .as_ref()
-        .filter(|b| !b.is_empty())
-        .map(|b| format!(" by {b}"))
-        .unwrap_or_default();
+    let who = words::through(by.as_deref().unwrap_or_default());
     let colon = if why.is_empty() {
         String::new()
     } else {

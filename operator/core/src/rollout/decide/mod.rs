@@ -18,6 +18,7 @@ mod wish;
 
 use jiff::Timestamp;
 
+pub(super) use self::gates::unapproved;
 pub(super) use self::turn::CHECKPOINT;
 use self::turn::Turn;
 use super::{Decision, Evidence, RolloutState};

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::function::Function;
 use crate::rollout::decision::{later, next_look, since};
 use crate::rollout::{
-    Decision, EventRecord, Evidence, Look, Pair, Rollout, RolloutState, Share, State, StepRecord,
-    TransitionKind, shares,
+    ArmSums, Decision, EventRecord, Evidence, Look, Pair, Rollout, RolloutState, Share, State,
+    StepRecord, TransitionKind, shares,
 };
 
 /// An unchanged live rollout is written this often, and decided on at least this often.
@@ -105,6 +105,7 @@ impl<'a> Turn<'a> {
             r.step_requests = 0;
             r.quiet_looks = 0;
             r.flags.waiting_for.clear();
+            r.flags.asked_since = None;
             r.flags.short_since = None;
             // what was held up for taking too long begins anew; other causes are looked at again
             r.flags
@@ -116,7 +117,8 @@ impl<'a> Turn<'a> {
                     weight: r.weight,
                     started_at: now,
                     ended_at: None,
-                    requests: (0, 0),
+                    candidate: ArmSums::default(),
+                    stable: ArmSums::default(),
                     passed_by: None,
                 });
             }

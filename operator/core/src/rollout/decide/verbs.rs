@@ -5,11 +5,8 @@ use super::turn::Turn;
 use super::{baking, gates, loading, stepping, wish};
 use crate::function::{Annotation, Verb};
 use crate::rollout::{
-    PassedBy, Paused, PlanKind, State, TransitionKind, VerbRecord, VerbResult, WaitingFor,
+    PassedBy, Paused, PlanKind, State, TransitionKind, VerbRecord, VerbResult, WaitingFor, words,
 };
-
-/// Longer values are nonsense; only so much of them is compared and kept.
-const MOST_VALUE: usize = 128;
 
 /// Acts on the first fresh annotation among `which`, in their order.
 pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
@@ -24,7 +21,7 @@ pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
     let Some(annotation) = fresh else {
         return false;
     };
-    let value = kept(&annotation.value);
+    let value = annotation.meant();
     if annotation.verb == Verb::Pause {
         turn.pause_seen = true;
     }
@@ -33,20 +30,12 @@ pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
     true
 }
 
-fn kept(value: &str) -> String {
-    value.trim().chars().take(MOST_VALUE).collect()
-}
-
 fn is_fresh(turn: &Turn<'_>, annotation: &Annotation) -> bool {
-    let value = kept(&annotation.value);
+    let value = annotation.meant();
     if value.is_empty() {
         return false;
     }
-    let bare = !value.contains('/');
-    match turn.state.verbs.iter().find(|r| r.verb == annotation.verb) {
-        None => true,
-        Some(record) => record.value != value && !(bare && record.bare),
-    }
+    !turn.state.is_used(annotation.verb, &value)
 }
 
 fn record(turn: &mut Turn<'_>, annotation: &Annotation, value: String, result: Result<(), String>) {
@@ -112,18 +101,10 @@ fn act(turn: &mut Turn<'_>, annotation: &Annotation, value: &str) -> Result<(), 
         }
         Verb::Pause => pause(turn, by),
         Verb::Resume => resume(turn, by),
-        Verb::Approve => approve(turn),
+        Verb::Approve => approve(turn, by),
         Verb::Promote => promote(turn, by),
         Verb::PromoteFull => promote_full(turn, by),
         Verb::Retry => retry(turn, name),
-    }
-}
-
-fn by_whom(by: &str) -> String {
-    if by.is_empty() {
-        String::new()
-    } else {
-        format!(" by {by}")
     }
 }
 
@@ -142,7 +123,7 @@ fn pause(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     });
     let text = format!(
         "paused{} at {}; evidence and rollback go on",
-        by_whom(by),
+        words::through(by),
         r.weight
     );
     turn.tell(TransitionKind::Paused, text);
@@ -163,24 +144,30 @@ fn resume(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     r.flags
         .hold
         .take_if(|h| h.reason == crate::rollout::HoldReason::Brake);
-    turn.tell(TransitionKind::Unpaused, format!("resumed{}", by_whom(by)));
+    turn.tell(
+        TransitionKind::Unpaused,
+        format!("resumed{}", words::through(by)),
+    );
     Ok(())
 }
 
-fn approve(turn: &mut Turn<'_>) -> Result<(), String> {
+fn approve(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     let awaited = turn
         .state
         .rollout
         .as_ref()
         .is_some_and(|r| r.flags.waiting_for.contains(&WaitingFor::Approval));
-    let keys = gates::unapproved(turn);
+    let keys = gates::unapproved(&turn.state);
     if !awaited || keys.is_empty() {
         return Err("no approval is awaited".into());
     }
     if let Some(r) = &mut turn.state.rollout {
-        r.approved.extend(keys);
+        r.approved.extend(keys.iter().cloned());
         r.flags.waiting_for.retain(|w| *w != WaitingFor::Approval);
+        r.flags.asked_since = None;
     }
+    let text = format!("approved{}: {}", words::through(by), keys.join(", "));
+    turn.tell(TransitionKind::Approved, text);
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use super::turn::Turn;
 use crate::function::Revision;
 use crate::rollout::history::record;
 use crate::rollout::{
-    Flags, GateAt, HistoryEntry, Outcome, PassedBy, Placed, Plan, PlanKind, Rollout, State,
-    TransitionKind, Weight, words,
+    Flags, GateAt, HistoryEntry, Outcome, PassedBy, Placed, Plan, PlanKind, Rollout, RolloutState,
+    State, TransitionKind, Weight, words,
 };
 
 /// Rows 1, 4, 5, 24, 25 and 28: a changed wish wins in every state.
@@ -225,20 +225,26 @@ pub(super) fn end(
 
 /// Closes the open step, if any.
 pub(super) fn close_step(turn: &mut Turn<'_>, by: PassedBy) {
-    let sums = turn
-        .state
-        .figures
-        .as_ref()
-        .map_or((0, 0), |f| (f.candidate.requests, f.stable.requests));
-    let earlier = turn.state.steps.iter().map(|s| s.requests);
-    let before = earlier.fold((0, 0), |a: (u64, u64), b| (a.0 + b.0, a.1 + b.1));
+    count_step(&mut turn.state);
     if let Some(step) = turn.state.steps.last_mut().filter(|s| s.ended_at.is_none()) {
         step.ended_at = Some(turn.now);
         step.passed_by = Some(by);
-        step.requests = (
-            sums.0.saturating_sub(before.0),
-            sums.1.saturating_sub(before.1),
-        );
+    }
+}
+
+/// What the arms did in the open step, if any: all so far without what they did in the steps before it.
+pub(super) fn count_step(state: &mut RolloutState) {
+    let sums = state.figures.as_ref().map(|f| (f.candidate, f.stable));
+    let (mut candidate, mut stable) = sums.unwrap_or_default();
+    let Some((step, earlier)) = state.steps.split_last_mut() else {
+        return;
+    };
+    for before in earlier {
+        candidate = candidate.without(before.candidate);
+        stable = stable.without(before.stable);
+    }
+    if step.ended_at.is_none() {
+        (step.candidate, step.stable) = (candidate, stable);
     }
 }
 

@@ -204,8 +204,17 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
         "{}",
         w.message()
     );
+    let asked = w.rollout().flags.asked_since;
+    assert!(
+        w.message().contains(
+            "Waiting for approval (manager/step-0) since 2027-01-15T08:01:30Z. Approve: kubectl"
+        ),
+        "{}",
+        w.message()
+    );
     w.say = Say::NotEnough;
     w.run(3 * 3600);
+    assert_eq!(w.rollout().flags.stopped_since(), asked);
     assert_eq!(
         w.kinds(),
         [Kind::ApprovalNeeded],
@@ -215,6 +224,11 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
     w.say = Say::Good;
     w.verb(Verb::Approve, "checkout-b/step-0");
     w.run(6);
+    assert_eq!(w.rollout().flags.stopped_since(), None);
+    assert_eq!(
+        w.told.last().map(|t| t.message.as_str()),
+        Some("approved through kubectl-annotate: manager/step-0")
+    );
     assert_eq!(
         (w.weight(), waiting(&w)),
         (500, &[WaitingFor::Slot][..]),
@@ -235,7 +249,12 @@ fn row_23_an_approval_is_for_one_step() {
     assert_eq!(w.weight(), 5000);
     assert_eq!(
         w.kinds(),
-        [Kind::ApprovalNeeded, Kind::NextStep, Kind::ApprovalNeeded]
+        [
+            Kind::ApprovalNeeded,
+            Kind::Approved,
+            Kind::NextStep,
+            Kind::ApprovalNeeded
+        ]
     );
     // the same value does not open the next one
     w.run(60);

@@ -159,3 +159,34 @@ fn row_13_nodes_that_are_behind_stop_the_promotion_before_it_is_a_hold() {
     w.run(6);
     assert_eq!(stable(&w), "checkout-b");
 }
+
+#[test]
+fn steps_tell_what_happened_in_them_while_they_run_and_add_up() {
+    let mut w = World::stepping(policy());
+    w.say = Say::NotEnough;
+    w.run(60);
+    let figures = |w: &World| w.state.figures.clone().unwrap();
+    let all = figures(&w);
+    assert!(all.candidate.requests > 0 && all.stable.errors > 0);
+    assert_eq!(
+        (w.state.steps[0].candidate, w.state.steps[0].stable),
+        (all.candidate, all.stable)
+    );
+    w.say = Say::Good;
+    w.run(10);
+    w.say = Say::NotEnough;
+    w.run(60);
+    let [first, second] = w.state.steps.as_slice() else {
+        panic!("two steps: {:?}", w.state.steps)
+    };
+    assert!(first.ended_at.is_some() && second.ended_at.is_none());
+    assert!(first.candidate.requests >= all.candidate.requests && second.candidate.requests > 0);
+    assert_eq!(
+        first.stable.errors + second.stable.errors,
+        figures(&w).stable.errors
+    );
+    assert_eq!(
+        first.candidate.requests + second.candidate.requests,
+        figures(&w).candidate.requests
+    );
+}

@@ -23,7 +23,7 @@ fn row_29_abort_rejects_from_any_live_state() {
             (w.kinds(), outcome(&w)),
             (vec![Kind::Aborted], (Outcome::Aborted, "Aborted".into()))
         );
-        assert_eq!(w.state.history[0].by.as_deref(), Some("ada"));
+        assert_eq!(w.state.history[0].by.as_deref(), Some("kubectl-annotate"));
         assert_eq!(
             w.condition(ConditionType::Progressing),
             (false, "Aborted".into())
@@ -140,7 +140,7 @@ fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
         (stable(&w), outcome(&w).0),
         ("checkout-b", Outcome::Promoted)
     );
-    assert_eq!(w.state.history[0].by.as_deref(), Some("ada"));
+    assert_eq!(w.state.history[0].by.as_deref(), Some("kubectl-annotate"));
 }
 
 #[test]
@@ -214,4 +214,46 @@ fn row_39_an_absurdly_long_value_is_cut() {
     assert!(w.state.verbs[0].value.len() <= 128);
     w.run(10);
     assert_eq!(w.kinds().len(), 1);
+}
+
+#[test]
+fn a_value_that_was_used_is_named_with_one_that_acts() {
+    let mut w = World::stepping(policy());
+    w.verb(Verb::Abort, "checkout-b");
+    w.after(1);
+    w.verb(Verb::Retry, "checkout-b");
+    w.run(30);
+    assert_eq!(
+        (w.state.state, w.rollout().attempt),
+        (State::Stepping, 2),
+        "the abort of the first attempt stands there and does nothing"
+    );
+    let used = "Used up: abort=checkout-b; another value acts, such as abort=checkout-b/3.";
+    assert!(w.message().contains(used), "{}", w.message());
+    w.verb(Verb::Abort, "checkout-b/3");
+    w.after(1);
+    assert_eq!(w.state.state, State::RolledBack);
+    assert!(!w.message().contains("Used up"), "{}", w.message());
+}
+
+#[test]
+fn what_was_used_is_named_only_where_it_would_mean_something() {
+    let mut w = World::stepping(policy());
+    w.say = Say::Good;
+    w.verb(Verb::Pause, "checkout-b");
+    w.after(1);
+    assert!(!w.message().contains("Used up"), "{}", w.message());
+    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Verb::Promote, "checkout-b");
+    w.run(20);
+    assert_eq!(w.weight(), 5000);
+    let used = "Used up: pause=checkout-b, promote=checkout-b; another value acts, such as pause=checkout-b/2.";
+    assert!(w.message().contains(used), "{}", w.message());
+    // the value of somebody who writes tokens is theirs to count
+    let mut w = World::stepping(policy());
+    w.verb(Verb::Pause, "checkout-b/7");
+    w.after(1);
+    w.verb(Verb::Resume, "checkout-b");
+    w.after(1);
+    assert!(!w.message().contains("Used up"), "{}", w.message());
 }
