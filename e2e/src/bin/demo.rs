@@ -6,7 +6,7 @@ use e2e::{
     demo::{INTERRUPTED, Options, play},
 };
 use std::{
-    io::{Write, stderr},
+    io::{Write, stderr, stdout},
     process::ExitCode,
     sync::atomic::Ordering,
 };
@@ -78,11 +78,18 @@ async fn story(arguments: &Arguments) -> anyhow::Result<bool> {
 }
 
 fn down() -> anyhow::Result<bool> {
-    run::sweep()?;
+    let mut ended = run::sweep()?;
     for dir in run::live()? {
         if dir.join("kept").exists() {
             run::end(&dir)?;
+            ended.extend(dir.file_name().map(|id| id.to_string_lossy().into_owned()));
         }
     }
+    let said = if ended.is_empty() {
+        "nothing of the demo is running".to_owned()
+    } else {
+        format!("ended and removed: {}", ended.join(", "))
+    };
+    writeln!(stdout(), "{said}")?;
     Ok(true)
 }

@@ -38,7 +38,7 @@ pub use process::Process;
 pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
-pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
+pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm, packages};
 
 use anyhow::{Context, Result, bail, ensure};
 use existing::Existing;

@@ -61,13 +61,16 @@ impl Tools {
     /// # Errors
     /// There is no Go toolchain, or a build failed.
     pub fn obtain() -> Result<Self> {
-        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
-        let name = format!(
-            "kubernetes-{KUBERNETES}-{}",
-            cache::content_key(&module).context("read the Go module of the cluster")?
-        );
-        let dir = cache::entry(&name, |dir| build(&module, dir))?;
+        let dir = cache::entry(&entry_name()?, |dir| build(&module(), dir))?;
         Ok(Self { dir })
+    }
+
+    /// Whether they are in the cache already.
+    ///
+    /// # Errors
+    /// There is no place for a cache.
+    pub fn are_built() -> Result<bool> {
+        Ok(cache::root()?.join(entry_name()?).is_dir())
     }
 
     /// The path of one of the seven programs.
@@ -93,6 +96,15 @@ impl Tools {
     pub fn hello_image(&self) -> PathBuf {
         self.dir.join("hello.tar")
     }
+}
+
+fn module() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
+}
+
+fn entry_name() -> Result<String> {
+    let key = cache::content_key(&module()).context("read the Go module of the cluster")?;
+    Ok(format!("kubernetes-{KUBERNETES}-{key}"))
 }
 
 fn build(module: &Path, dir: &Path) -> Result<()> {
@@ -189,7 +201,7 @@ fn fetch_helm(dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// Something is missing and cannot be installed: one sentence with the command that would.
-pub(super) fn packages(nodes: bool) -> Result<()> {
+pub fn packages(nodes: bool) -> Result<()> {
     let missing: Vec<&str> = PACKAGES
         .into_iter()
         .filter(|(_, program, only_nodes)| (nodes || !only_nodes) && !installed(program))

@@ -235,7 +235,7 @@ pub(super) async fn report_bad(
         )
     };
     Ok(format!(
-        "{reason}: decided {} after the first bad answer, {stopped}; {} requests, {bad} {what} ({})",
+        "{reason}: decided {} after the first bad answer, {stopped}; in all {} requests, {bad} {what} ({})",
         after(decided),
         arm.requests,
         percent(bad, arm.requests),

@@ -2,7 +2,7 @@
 
 use super::{processes::Processes, screen::Screen, stage::DEMO};
 use crate::{
-    cluster::{Cluster, Node, Options, is_named, probe},
+    cluster::{Cluster, KUBERNETES, Node, Options, Tools, is_named, packages, probe},
     selvage::{self, EDGE_PORT, NAMESPACE, RELEASE},
 };
 use anyhow::{Context, Result, ensure};
@@ -49,6 +49,20 @@ impl Ground {
             "no nodes ({reason}): operator and shims run as processes under the identities of the chart"
         ));
         Self::Processes(None)
+    }
+
+    /// Fetches and builds what the first run on a machine lacks, and says so: it takes minutes.
+    pub(super) fn prepare(&self, screen: &Screen) -> Result<()> {
+        packages(matches!(self, Self::Nodes))?;
+        if Tools::are_built()? {
+            return Ok(());
+        }
+        screen.part(&format!(
+            "Kubernetes {KUBERNETES} is built from source, once on this machine: about five minutes without a word"
+        ));
+        Tools::obtain()?;
+        screen.part("built and kept for the next run");
+        Ok(())
     }
 
     /// Starts what there is to start.

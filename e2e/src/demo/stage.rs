@@ -2,7 +2,7 @@
 
 use super::{follow::Follower, gauge::Gauge, ground::Ground, screen::Screen};
 use crate::{cluster::Cluster, load::Load, selvage::NAMESPACE};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use std::{
@@ -70,7 +70,12 @@ pub(super) fn may(cluster: &Cluster, account: &str, verb: &str, resource: &str) 
             .kubectl()
             .args(["auth", "can-i", verb, resource, "-A", &identity]),
     )?;
-    Ok(output.trim() == "yes")
+    // a no may be followed by its reason
+    match output.split_whitespace().next() {
+        Some("yes") => Ok(true),
+        Some("no") => Ok(false),
+        other => bail!("whether {account} may {verb} {resource} was answered {other:?}"),
+    }
 }
 
 /// Standard output; `can-i` fails when the answer is no.
