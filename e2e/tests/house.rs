@@ -307,3 +307,38 @@ fn every_test_file_is_compiled() {
         assert!(used, "{} is in no mod list", file.display());
     }
 }
+
+/// A metric without a line for users is a number that nobody finds; a line without a metric is an alert that never fires.
+#[test]
+fn docs_name_every_metric_and_no_other() {
+    let words = |text: &str| -> BTreeSet<String> {
+        let word = |c: char| c.is_ascii_lowercase() || c == '_';
+        text.split(|c| !word(c))
+            .filter(|w| w.starts_with("selvage_"))
+            .map(|w| {
+                let parts = ["_bucket", "_count", "_sum"];
+                let stem = parts.iter().find_map(|part| w.strip_suffix(part));
+                stem.unwrap_or(w).to_owned()
+            })
+            .collect()
+    };
+    let defining = [
+        "operator/src/metrics.rs",
+        "operator/src/measure/meter.rs",
+        "operator/src/node_api/meter.rs",
+        "node-shim/src/metrics.rs",
+        "node-shim/src/supervisor/metrics.rs",
+    ];
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let made: BTreeSet<_> = defining.into_iter().flat_map(|f| words(&read(f))).collect();
+    assert!(made.len() > 40, "{made:?}");
+    assert_eq!(words(&read("docs/metrics.md")), made);
+    for file in sources().iter().filter(|f| {
+        let inside = f.strip_prefix(root()).unwrap();
+        inside.starts_with("operator/src") || inside.starts_with("node-shim/src")
+    }) {
+        let text = fs::read_to_string(file).unwrap();
+        let others: Vec<_> = words(&text).difference(&made).cloned().collect();
+        assert!(others.is_empty(), "{}: {others:?}", file.display());
+    }
+}
