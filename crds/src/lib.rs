@@ -39,6 +39,7 @@ pub mod conditions;
 mod definitions;
 mod enumeration;
 pub mod function;
+mod local_reference;
 mod names;
 mod node;
 mod reference;
@@ -50,6 +51,7 @@ mod text;
 pub use claim::{HostClaim, HostClaimSpec};
 pub use definitions::{all, files, to_yaml};
 pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
+pub use local_reference::LocalReference;
 pub use names::{
     API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
     MANAGED_BY_VALUE, VERB_PREFIX, VERSION, claimed_host, host_claim_name,

@@ -7,9 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::enumeration::words;
-use crate::function::{
-    ConfigEntry, Egress, EnvEntry, Instances, KeyValueStore, Limits, LocalReference,
-};
+use crate::function::{ConfigEntry, Egress, EnvEntry, Instances, KeyValueStore, Limits};
+use crate::local_reference::LocalReference;
 
 /// Everything that decides how a version behaves.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -350,7 +350,6 @@ async fn a_whole_status_comes_back(cluster: &Cluster) -> Result<()> {
                 "NODES",
                 "AGE",
                 "URL",
-                "STABLE",
                 "DIGEST",
                 "MESSAGE"
             ],

@@ -1,7 +1,7 @@
 //! What guests print, as JSON lines on stdout: bounded per line, per revision and in all. A guest
 //! never waits for its log and never learns that some of it was dropped.
 
-mod bucket;
+pub(crate) mod bucket;
 mod stream;
 mod writer;
 
@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::revision::Revision;
 
-pub(crate) use bucket::Bucket;
 pub use writer::{GuestLog, Output};
 
 /// Longest line, bytes.

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod compile;
 mod conn;
 pub mod counters;
+pub mod data_plane;
 pub mod disk;
 pub mod drain;
 pub mod engine;
@@ -38,6 +39,7 @@ mod run;
 pub mod serve;
 pub mod supervisor;
 pub mod table;
+pub mod value;
 pub mod verify;
 
 pub use conn::ConnLimits;

@@ -17,7 +17,7 @@ use prometheus::proto::{
 use crate::counters::{
     HistogramSnapshot, MEMORY_BOUNDS_MIB, PopulationSnapshot, RevisionCounters, RevisionSnapshot,
 };
-use crate::plane::DataPlane;
+use crate::data_plane::DataPlane;
 use places::{Places, Row};
 
 /// Who is speaking.

@@ -3,21 +3,12 @@
 use std::sync::Arc;
 
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
-use zeroize::Zeroizing;
 
 use crate::admit::Permits;
 use crate::counters::{Counters, RevisionCounters};
-use crate::guest_log::Bucket;
+use crate::guest_log::bucket::Bucket;
 use crate::residency::Code;
-
-/// The value of a variable.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Value {
-    /// Written in the definition.
-    Plain(String),
-    /// From a Secret: never printed, and overwritten at its end.
-    Secret(Zeroizing<String>),
-}
+use crate::value::Value;
 
 /// Everything of a definition that shows while a request runs.
 #[derive(Clone, Debug)]
@@ -45,30 +36,6 @@ pub struct Revision {
 pub enum RevisionError {
     #[error("the component starts with {needs} bytes of memory, limits.memory is {limit}")]
     Memory { needs: u64, limit: u64 },
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Plain(text)
-    }
-}
-
-impl AsRef<str> for Value {
-    fn as_ref(&self) -> &str {
-        match self {
-            Self::Plain(text) => text,
-            Self::Secret(text) => text,
-        }
-    }
-}
-
-impl std::fmt::Debug for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Plain(text) => text.fmt(f),
-            Self::Secret(_) => f.write_str("(secret)"),
-        }
-    }
 }
 
 impl Revision {

@@ -15,13 +15,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compile::{Compile, Compiled, THIS_PROGRAM};
 use crate::counters::Counters;
+use crate::data_plane::DataPlane;
 use crate::disk::{Draft, Health};
 use crate::engine::{Engine, EngineOptions, Loaded};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
-use crate::plane::{DataOptions, DataPlane};
-use crate::revision::{Revision, RevisionSpec, Value};
+use crate::plane::DataOptions;
+use crate::revision::{Revision, RevisionSpec};
 use crate::table::{RoutingTable, Served, Slot};
+use crate::value::Value;
 
 /// Options of `serve`. Defaults are those of a function that says nothing.
 #[derive(Args, Clone, Debug)]

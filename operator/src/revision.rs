@@ -235,7 +235,7 @@ pub fn object(
         image_pull_secrets: code
             .pull_secrets
             .iter()
-            .map(|name| crds::function::LocalReference { name: name.clone() })
+            .map(|name| crds::LocalReference { name: name.clone() })
             .collect(),
         inline: code.inline.clone().map(k8s_openapi::ByteString),
         media_type: Some(code.media_type.clone()).filter(|kind| !kind.is_empty()),

@@ -1,6 +1,9 @@
 //! `operator run`: wires caches, lease, node API and reconcile together and waits for the end of one.
 
+mod args;
 mod lead;
+
+pub use args::{LogFormat, RunArgs};
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::blobs::Components;
-use crate::cli::{LogFormat, RunArgs};
 use crate::dispatch::Dispatch;
 use crate::lease::{Election, Leadership, LeaseConfig, LeaseHandle};
 use crate::measure::{self, Prometheus};

@@ -4,11 +4,12 @@ use anyhow::{Context, Result, bail, ensure};
 use node_shim::{
     cache::{Lookup, NativeCache},
     counters::Counters,
+    data_plane::DataPlane,
     disk::{Health, StateDir},
     engine::{Compiler, Engine, EngineOptions},
     guest_log::GuestLog,
     node_counters::NodeCounters,
-    plane::{DataOptions, DataPlane},
+    plane::DataOptions,
     revision::{Revision, RevisionSpec},
     table::{RoutingTable, Served, Slot},
 };

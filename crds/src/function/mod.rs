@@ -11,8 +11,8 @@ pub use runtime::{
     ConfigEntry, Egress, EnvEntry, EnvSource, Instances, KeySelector, KeyValueStore, Limits, Queue,
     Redis, Reuse, Store,
 };
+pub use source::Source;
 pub(crate) use source::inline;
-pub use source::{LocalReference, Source};
 pub use status::{
     AcceptedStatus, EdgeFunctionStatus, FunctionException, FunctionNodes, HistoryEntry, Outcome,
     Phase, ResolvedStatus, RevisionStatus, TrafficEntry,
@@ -57,7 +57,7 @@ use crate::rollout::FunctionRollout;
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary", description = "Nodes that serve what they should, of those that should."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.urls[0]", priority = 1, description = "First address."),
-    printcolumn(name = "Stable Digest", type_ = "string", json_path = ".status.stable.digest", priority = 1, description = "Digest of stable."),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.stable.digest", priority = 1, description = "Digest of stable."),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What goes on, in a sentence.")
 )]
 #[serde(rename_all = "camelCase")]

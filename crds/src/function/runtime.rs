@@ -4,8 +4,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::LocalReference;
 use crate::enumeration::words;
+use crate::local_reference::LocalReference;
 use crate::schema::{list, map, rule, rule_saying, text};
 
 /// One environment variable.

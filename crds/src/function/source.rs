@@ -1,8 +1,9 @@
 use k8s_openapi::ByteString;
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use crate::local_reference::LocalReference;
 use crate::schema::{rule, text};
 
 /// Where a component comes from.
@@ -30,15 +31,6 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "inline")]
     pub inline: Option<ByteString>,
-}
-
-/// Another object of the same namespace.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LocalReference {
-    /// Its name.
-    #[schemars(schema_with = "crate::schema::object_name")]
-    pub name: String,
 }
 
 /// Registry with optional port, path, then tag, digest or both.

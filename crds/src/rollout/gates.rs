@@ -3,7 +3,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::enumeration::words;
-use crate::function::LocalReference;
+use crate::local_reference::LocalReference;
 use crate::schema::{rule, text};
 
 words! {

@@ -39,7 +39,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::enumeration::words;
-use crate::function::LocalReference;
+use crate::local_reference::LocalReference;
 
 words! {
     /// How the share of a candidate grows.

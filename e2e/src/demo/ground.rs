@@ -1,6 +1,6 @@
 //! What the story plays on: pods on real nodes, or processes where nodes cannot run.
 
-use super::{processes::Processes, screen::Screen, stage::DEMO};
+use super::{processes::Processes, screen::Screen};
 use crate::{
     cluster::{Cluster, KUBERNETES, Node, Options, Tools, is_named, packages, probe},
     selvage::{self, EDGE_PORT, NAMESPACE, RELEASE},
@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::DeleteParams};
 use std::net::SocketAddr;
 
+/// The demo's namespace.
+pub(super) const DEMO: &str = "demo";
 /// How many nodes, or processes in their place.
 pub(super) const NODES: u8 = 3;
 

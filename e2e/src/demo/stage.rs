@@ -10,8 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The demo's namespace, function and host.
-pub(super) const DEMO: &str = "demo";
+/// The demo's function and host.
 pub(super) const FUNCTION: &str = "hello";
 pub(super) const HOST: &str = "hello.example";
 const MANIFEST: &str = include_str!("function.yaml");

@@ -4,11 +4,11 @@ use super::{
     act::{self, Trial},
     follow::Follower,
     gauge::Gauge,
-    ground::Ground,
+    ground::{DEMO, Ground},
     live::Cast,
     outcome::{NO_FAILURES, Outcomes, PROMISES, time},
     screen::Screen,
-    stage::{self, DEMO, FUNCTION, HOST, Stage},
+    stage::{self, FUNCTION, HOST, Stage},
 };
 use crate::{
     cluster::{Cluster, wait},

@@ -4,8 +4,8 @@ use node_api::world::CONFIG_STORES;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
-use crate::revision::Value;
 use crate::run::GuestState;
+use crate::value::Value;
 
 /// The interface's error; ours never fails, but the type is part of its shape.
 #[derive(ComponentType, Lift, Lower)]

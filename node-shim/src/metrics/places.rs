@@ -10,7 +10,7 @@ use node_shim_core::series::{Budget, Level, Seen, Series};
 use node_shim_core::table::{FunctionKey, RevisionName};
 
 use crate::counters::{MEMORY_BUCKETS, RevisionCounters};
-use crate::plane::DataPlane;
+use crate::data_plane::DataPlane;
 
 /// Series of one page.
 const SERIES: usize = 20_000;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::client::{Bearer, with_token};
+use super::bearer::{Bearer, with_token};
 use crate::pull::{OperatorBlobs, failure};
 
 /// The connection in use, if there is one.

@@ -13,10 +13,10 @@ use node_api::world::PROXY_WORLD;
 use node_shim_core::desired::reconnect_delay;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Streaming};
 
+use super::bearer::{Bearer, with_token};
 use super::blobs::{BlobClient, Link};
 use super::report::{MIN_GAP, Reporter};
 use super::{CounterSource, Event, Outlook, Settings};
@@ -30,8 +30,6 @@ const STUCK: Duration = Duration::from_secs(10);
 /// Frames are at most 4 MiB; a little more for what surrounds them.
 const MAX_MESSAGE: usize = (4 << 20) + (64 << 10);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
-
-pub(super) type Bearer = MetadataValue<Ascii>;
 
 /// The stream, its place in the process, and the dice.
 pub struct Client {
@@ -306,14 +304,6 @@ async fn first(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, Ended> 
         }),
         _ => Err(Ended::NoWelcome),
     }
-}
-
-pub(super) fn with_token<T>(message: T, token: &Bearer) -> Request<T> {
-    let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("authorization", token.clone());
-    request
 }
 
 pub(crate) fn unix_ms() -> u64 {

@@ -3,6 +3,7 @@
 //! [`client`] keeps the stream up and turns it into [`Event`]s; [`report`] decides what goes back
 //! up; [`blobs`] fetches components on the same connection. What an event means is not decided here.
 
+mod bearer;
 mod blobs;
 mod client;
 mod counters;

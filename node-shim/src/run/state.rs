@@ -14,7 +14,8 @@ use wasmtime_wasi_http::{
 use super::clocks::{CoarseMonotonic, CoarseWall};
 use super::limiter::Limiter;
 use crate::guest_log::Sink;
-use crate::revision::{Revision, Value};
+use crate::revision::Revision;
+use crate::value::Value;
 
 /// Resources of each kind a guest may hold, and handles in all.
 pub(super) const MAX_HANDLES: usize = 4_000;

@@ -13,13 +13,14 @@ use node_shim_core::table::{FunctionKey, RevisionName, Share};
 use super::departed::Departed;
 use super::hot::Hot;
 use super::keeper::Snapshot;
+use super::project::Definition;
 use super::records::Records;
-use super::serving::Live;
 use crate::counters::Counters;
 use crate::disk::{Header, Kept, without_secrets};
 use crate::node_api::Event;
 use crate::pull::{Wanted, sha256_hex};
 use crate::residency::{Code, Resident};
+use crate::revision::Revision;
 use crate::table::RoutingTable;
 
 /// Components on their way at once, over all stages.
@@ -41,6 +42,12 @@ pub(crate) struct Problem {
     pub(crate) permanent: bool,
     /// ms since the Unix epoch.
     pub(crate) since: u64,
+}
+
+/// A revision that serves, and what it was made from.
+pub(super) struct Live {
+    pub(super) definition: Arc<Definition>,
+    pub(super) revision: Arc<Revision>,
 }
 
 /// A moment, on both clocks.

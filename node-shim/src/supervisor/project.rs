@@ -16,7 +16,8 @@ use prost::Message;
 use zeroize::Zeroizing;
 
 use crate::pull::{Wanted, sha256_hex};
-use crate::revision::{RevisionSpec, Value};
+use crate::revision::RevisionSpec;
+use crate::value::Value;
 
 const MAX_RECORD: usize = 2 << 20;
 const MAX_LIST: usize = 256;

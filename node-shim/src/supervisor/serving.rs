@@ -8,18 +8,12 @@ use node_shim_core::desired::{Failure, Load};
 use node_shim_core::outcome::Reason;
 use node_shim_core::table::{FunctionEntry, RevisionName, Share};
 
-use super::node::{Node, Now, Problem, RevisionKey};
+use super::node::{Live, Node, Now, Problem, RevisionKey};
 use super::project::Definition;
 use super::records::Record;
 use crate::pull::failure;
 use crate::revision::Revision;
 use crate::table::{RoutingTable, Served, Slot};
-
-/// A revision that serves, and what it was made from.
-pub(super) struct Live {
-    pub(super) definition: Arc<Definition>,
-    pub(super) revision: Arc<Revision>,
-}
 
 impl Node {
     /// Every function with what there is of its revisions at this moment.

@@ -11,11 +11,11 @@ use super::keeper::Usage;
 use super::status::Status;
 use super::{Options, metrics};
 use crate::admin::{DebugPage, HEALTHY_WITHIN, Inspect};
+use crate::data_plane::DataPlane;
 use crate::disk::Health;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::node_api::Outlook;
-use crate::plane::DataPlane;
 use crate::residency::Residency;
 use crate::table::{Served, Slot};
 

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use node_shim::ConnLimits;
 use node_shim::counters::Counters;
+use node_shim::data_plane::DataPlane;
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
 use node_shim::node_counters::NodeCounters;
-use node_shim::plane::{DataOptions, DataPlane};
-use node_shim::revision::{Revision, RevisionSpec, Value};
+use node_shim::plane::DataOptions;
+use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::table::{RoutingTable, Served, Slot};
+use node_shim::value::Value;
 use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
 
 /// One pool for the whole test program, as a process has one.

@@ -1,25 +1,20 @@
-//! What every call shares, and the calls beside Sync.
+//! What every call shares.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::BoxStream;
-use node_api::v1;
-use node_api::v1::node_api_server::NodeApi;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
 
-use super::authenticate::{Authenticator, Role};
+use super::authenticate::Authenticator;
 use super::blobs::Blobs;
 use super::budget::Budget;
 use super::fleet::Fleet;
+use super::leader::Leader;
 use super::meter::Meter;
-use super::server::Leader;
 use super::settings::Settings;
 use super::tables::Tables;
-use super::{hand_over, relayed};
 
 /// See the module's text.
 pub(super) struct Calls {
@@ -34,39 +29,6 @@ pub(super) struct Calls {
     pub(super) openings: Openings,
     pub(super) streams: Shares,
     pub(super) blob_calls: Shares,
-}
-
-#[tonic::async_trait]
-impl NodeApi for Calls {
-    type SyncStream = BoxStream<'static, Result<v1::OperatorMessage, Status>>;
-    type BlobStream = BoxStream<'static, Result<v1::BlobChunk, Status>>;
-    type RelayStream = BoxStream<'static, Result<v1::RelayDown, Status>>;
-
-    /// Served by its own codec before it gets here.
-    async fn sync(
-        &self,
-        _: Request<Streaming<v1::NodeMessage>>,
-    ) -> Result<Response<Self::SyncStream>, Status> {
-        Err(Status::internal("not routed"))
-    }
-
-    async fn blob(
-        &self,
-        request: Request<v1::BlobRequest>,
-    ) -> Result<Response<Self::BlobStream>, Status> {
-        let caller = self.authenticator.caller(request.metadata(), Role::Node);
-        let caller = caller.await?;
-        hand_over::blob(self, &caller, request).await
-    }
-
-    async fn relay(
-        &self,
-        request: Request<Streaming<v1::RelayUp>>,
-    ) -> Result<Response<Self::RelayStream>, Status> {
-        let caller = self.authenticator.caller(request.metadata(), Role::Replica);
-        let caller = caller.await?;
-        relayed::serve(self, &caller, request.into_inner())
-    }
 }
 
 /// How fast streams may be opened: by all nodes, and by each, so that one that loops does not use up

@@ -21,6 +21,7 @@ mod fleet;
 mod hand_over;
 mod identity;
 mod key;
+mod leader;
 mod listen;
 mod meter;
 mod placement;
@@ -31,6 +32,7 @@ mod relayed;
 #[cfg(test)]
 mod rig;
 mod server;
+mod service;
 mod settings;
 mod sync;
 mod tables;
@@ -43,8 +45,9 @@ pub use fleet::{
 };
 pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
 pub use key::FunctionKey;
+pub use leader::Leader;
 pub use meter::Meter;
 pub use placement::Placement;
-pub use server::{Bound, Leader, Server, ServerError};
+pub use server::{Bound, Server, ServerError};
 pub use settings::Settings;
 pub use tables::{HintRefused, RecordRefused, Tables};

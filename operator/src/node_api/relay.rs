@@ -15,8 +15,8 @@ use tonic::Request;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::fleet::Fleet;
+use super::leader::Leader;
 use super::meter::Meter;
-use super::server::Leader;
 use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;

@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 use super::authenticate::Identity;
 use super::calls::Calls;
 use super::fleet::{Fleet, SessionId, Source};
-use super::server::Leader;
+use super::leader::Leader;
 
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 

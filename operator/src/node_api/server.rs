@@ -16,13 +16,14 @@ use super::blobs::Blobs;
 use super::calls::{Calls, Openings, Shares};
 use super::fleet::Fleet;
 use super::identity::Reviewer;
+use super::leader::Leader;
 use super::listen;
 use super::meter::Meter;
 use super::relay::Follower;
+use super::service::NodeApiService;
 use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;
-use super::wire::NodeApiService;
 
 /// Connections beside those with a stream: relays, blobs, nodes that are just reconnecting.
 const SPARE_CONNECTIONS: usize = 512;
@@ -33,15 +34,6 @@ const WINDOW: u32 = 256 * 1024;
 const MAX_HEADERS: u32 = 32 * 1024;
 const SWEEP: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// Who decides at present, as the Lease says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leader {
-    /// Its node API.
-    pub address: SocketAddr,
-    /// It is this replica.
-    pub is_self: bool,
-}
 
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]

@@ -107,9 +107,8 @@ fn what_needs_credentials_comes_from_the_operator_and_the_rest_from_the_registry
         (false, "r.example/shop/app")
     );
     assert_eq!(public.manifest_digest, "sha256:manifest");
-    let private = source(|spec| {
-        spec.image_pull_secrets = vec![crds::function::LocalReference { name: "p".into() }]
-    });
+    let private =
+        source(|spec| spec.image_pull_secrets = vec![crds::LocalReference { name: "p".into() }]);
     assert_eq!(
         (private.via_operator, private.repository.as_str()),
         (true, "")

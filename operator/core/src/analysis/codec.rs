@@ -3,12 +3,22 @@
 use jiff::Timestamp;
 
 use super::figures::{ArmSums, Metric};
-use super::state::StateError;
 use super::suite::Event;
 use crate::stats::Increment;
 
 /// Sums are shown to people only; fractions come from nodes whose word is limited.
 const FRACTIONS: f64 = 16.0;
+
+/// Why a persisted text cannot be continued from. The rollout starts its evidence afresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Written by another version.
+    #[error("the evidence was written by an unknown version ({0})")]
+    Version(u8),
+    /// Not what any version writes.
+    #[error("the evidence is damaged")]
+    Damaged,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Writer(pub(super) Vec<u8>);

@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use crate::samples::{Histogram, Snapshot, Tracker};
 use crate::stats::{Increment, Process};
 
+pub use codec::StateError;
 pub use figures::{
     ArmSums, BrokenPromise, Decisive, Figures, Metric, MetricFigures, Missing, PassProgress, Power,
     Reason, Verdict,
@@ -37,7 +38,7 @@ pub use figures::{
 pub use history::{History, TailBounds};
 pub use look::{LookInput, LookResult};
 pub use plan::{AnalysisPlan, LatencyLimits, LatencySlo, Limits, Measure, Slo};
-pub use state::{STATE_MAX, StateError};
+pub use state::STATE_MAX;
 
 use distribution::Distribution;
 use suite::{Pass, Test};

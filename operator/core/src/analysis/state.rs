@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crate::samples::{Arms, Baseline, Histogram, LATENCY_BUCKETS, Tally, Tracker};
 use crate::stats::{Guess, Process, Settings};
 
-use super::codec::{Reader, Writer};
+use super::codec::{Reader, StateError, Writer};
 use super::distribution::Distribution;
 use super::figures::Decisive;
 use super::suite::{self, Event, Pass, Promise, Test};
@@ -20,17 +20,6 @@ const BYTES_MAX: usize = STATE_MAX / 4 * 3;
 const VERSION: u8 = 2;
 /// The form before [`Distribution`] was in it; such a rollout compares distributions from its next look on.
 const WITHOUT_DISTRIBUTION: u8 = 1;
-
-/// Why a persisted text cannot be continued from. The rollout starts its evidence afresh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum StateError {
-    /// Written by another version.
-    #[error("the evidence was written by an unknown version ({0})")]
-    Version(u8),
-    /// Not what any version writes.
-    #[error("the evidence is damaged")]
-    Damaged,
-}
 
 impl Analysis {
     /// As text of at most [`STATE_MAX`] characters. Stakes are kept to the last bit. Baselines follow as far as they

@@ -10,6 +10,9 @@ use crate::function::Function;
 /// A transition is told as it was persisted.
 pub type Transition = EventRecord;
 
+/// An unchanged live rollout is written this often, and decided on at least this often.
+pub(super) const CHECKPOINT: Duration = Duration::from_secs(30);
+
 /// What comes next.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {

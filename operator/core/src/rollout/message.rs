@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::decide::CHECKPOINT;
-use super::decision::since;
+use super::decision::{CHECKPOINT, since};
+use super::gates_ahead::unapproved;
 use super::verb_lines::{used_up, verb_line};
 use super::{
     Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
@@ -168,7 +168,7 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
         "the next step"
     };
     if asked(r) {
-        let gates = super::decide::unapproved(state).join(", ");
+        let gates = unapproved(state).join(", ");
         let since = r.flags.asked_since.map(words::moment);
         let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
         return format!("Waiting for approval ({gates}){since}.");

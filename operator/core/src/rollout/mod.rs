@@ -15,6 +15,7 @@ mod decision;
 mod evidence;
 mod figures;
 mod flags;
+mod gates_ahead;
 mod history;
 mod message;
 mod plan;

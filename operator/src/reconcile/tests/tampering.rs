@@ -125,8 +125,8 @@ async fn lost(phase: &str, loss: Loss) {
     let mut object = story.object();
     match loss {
         Loss::Wiped => object["status"] = json!({}),
-        Loss::Garbage => object["status"]["rollout"]["record"] = json!("2:AAAA"),
-        Loss::OfALaterOperator => object["status"]["rollout"]["record"] = json!("7:what will be"),
+        Loss::Garbage => object["status"]["rollout"]["workingRecord"] = json!("2:AAAA"),
+        Loss::OfALaterOperator => object["status"]["rollout"]["workingRecord"] = json!("7:what will be"),
         Loss::Restored => object["status"] = backup,
     }
     story.put(object);

@@ -17,7 +17,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
         return false;
     };
     let mut waiting = Vec::new();
-    if r.acked_at.is_none() || !holds::follows(turn) {
+    if r.acked_at.is_none() || !turn.follows() {
         waiting.push(WaitingFor::Nodes);
     }
     if early(r.active, r.plan.bake.duration, r.step_looks) || r.flags.unmeasured.is_some() {

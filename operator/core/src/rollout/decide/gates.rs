@@ -1,39 +1,8 @@
 //! Gates: who is asked before a raise, and what they said.
 
 use super::turn::Turn;
-use crate::rollout::{
-    Gate, GateAt, GateKind, GateVerdict, RolloutState, State, TransitionKind, WaitingFor,
-};
-
-/// Gates that stand before the next raise from where the rollout is.
-fn ahead(before: &RolloutState) -> impl Iterator<Item = (&Gate, String)> {
-    let state = before.state;
-    before.rollout.iter().flat_map(move |r| {
-        let named = r
-            .plan
-            .steps
-            .get(r.step)
-            .map(|s| s.gates.as_slice())
-            .unwrap_or_default();
-        let last = r.plan.is_last(r.step);
-        r.plan.gates.iter().filter_map(move |g| {
-            let applies = match (state, g.at) {
-                (State::Loading | State::Queued, GateAt::Start) => true,
-                (State::Queued, GateAt::Promotion) => r.plan.steps.is_empty(),
-                (State::Stepping, GateAt::Step) => named.contains(&g.name),
-                (State::Stepping, GateAt::Promotion) => last,
-                (State::Baking, GateAt::Bake) => true,
-                _ => false,
-            };
-            let key = if g.at == GateAt::Step {
-                format!("{}/step-{}", g.name, r.step)
-            } else {
-                g.name.clone()
-            };
-            applies.then_some((g, key))
-        })
-    })
-}
+use crate::rollout::gates_ahead::{ahead, unapproved};
+use crate::rollout::{Gate, GateKind, GateVerdict, TransitionKind, WaitingFor};
 
 fn verdict(turn: &Turn<'_>, gate: &Gate) -> GateVerdict {
     let answer = turn.evidence.gates.iter().find(|a| a.gate == gate.name);
@@ -48,19 +17,6 @@ pub(super) fn bad(turn: &Turn<'_>) -> Option<(String, String)> {
             GateVerdict::Bad(message) => Some((g.name.clone(), message)),
             GateVerdict::Good | GateVerdict::Wait => None,
         })
-}
-
-/// Approvals that are missing here.
-pub(in crate::rollout) fn unapproved(state: &RolloutState) -> Vec<String> {
-    let approved = state
-        .rollout
-        .as_ref()
-        .map(|r| r.approved.as_slice())
-        .unwrap_or_default();
-    ahead(state)
-        .filter(|(g, key)| g.kind == GateKind::Approval && !approved.contains(key))
-        .map(|(_, key)| key)
-        .collect()
 }
 
 /// What of the gates ahead is still open. A person is asked when `reached`, once, and stays asked until they answer.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::lowering::unmeasured;
 use super::turn::Turn;
 use crate::rollout::decision::{later, since};
 use crate::rollout::{
@@ -79,7 +78,7 @@ pub(super) fn set(turn: &mut Turn<'_>, reason: HoldReason, message: String) {
 
 fn nodes_short(turn: &mut Turn<'_>) {
     let now = turn.now;
-    let followed = follows(turn);
+    let followed = turn.follows();
     let watched = matches!(
         turn.state.state,
         State::Queued | State::Stepping | State::Baking
@@ -90,17 +89,6 @@ fn nodes_short(turn: &mut Turn<'_>) {
             _ => r.flags.short_since = None,
         }
     }
-}
-
-/// Enough of the live nodes have loaded the candidate and acknowledged its present share.
-pub(super) fn follows(turn: &Turn<'_>) -> bool {
-    let nodes = &turn.evidence.nodes;
-    let Some(r) = &turn.state.rollout else {
-        return false;
-    };
-    nodes.live > 0
-        && nodes.pair == turn.state.pair
-        && r.plan.nodes.min_loaded.reached(nodes.applied, nodes.live)
 }
 
 /// The first of the reasons that apply.
@@ -172,7 +160,7 @@ fn load_deadline(turn: &Turn<'_>, r: &Rollout) -> Option<String> {
     let over = turn.state.state == State::Loading
         && r.active >= nodes.load_deadline
         && nodes.on_load_deadline == Fallback::Hold
-        && !super::loading::loaded(turn);
+        && !turn.loaded();
     over.then(|| {
         let behind = crate::rollout::message::nodes_behind(&turn.state);
         format!(
@@ -214,6 +202,14 @@ pub(super) fn braked_text(turn: &Turn<'_>) -> String {
         format!("it may rise again after {}", words::span(BRAKE))
     };
     format!("too many requests fail, on whichever revision; {end}")
+}
+
+/// How samples are missing, as the subject of a sentence.
+pub(super) const fn unmeasured(kind: UnmeasuredKind) -> &'static str {
+    match kind {
+        UnmeasuredKind::NoAnswer => "Prometheus has not answered",
+        UnmeasuredKind::NothingUsable => "no usable samples have come",
+    }
 }
 
 /// Takes in what a look says about both arms and the objective.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::turn::Turn;
 use crate::rollout::decision::since;
 use crate::rollout::{
-    AnalysisState, Flags, HoldReason, Measured, NodesCount, Pair, Paused, PlanKind, RolloutState,
-    State, TransitionKind, Unmeasured, WaitingFor,
+    AnalysisState, Flags, HoldReason, Measured, Pair, Paused, PlanKind, RolloutState, State,
+    TransitionKind, Unmeasured, WaitingFor,
 };
 
 /// Nobody led, or the clock was set forward, when so much time passed between two decisions: it is not active time.
@@ -18,7 +18,7 @@ const MOST_GAP: Duration = Duration::from_secs(90);
 pub(super) fn facts(turn: &mut Turn<'_>) {
     let gap = clock(turn);
     leadership(turn, gap);
-    count_nodes(turn);
+    turn.count_nodes();
     acknowledgement(turn);
     unmeasured(turn, gap);
 }
@@ -44,32 +44,6 @@ fn unmeasured(turn: &mut Turn<'_>, gap: Duration) {
         message: message.clone(),
         tried_at: now,
     });
-}
-
-/// How far nodes are with whatever is being rolled out, else with stable.
-pub(super) fn count_nodes(turn: &mut Turn<'_>) {
-    let nodes = &turn.evidence.nodes;
-    let subject = turn
-        .state
-        .rollout
-        .as_ref()
-        .map(|r| &r.candidate)
-        .or(turn.state.stable.as_ref());
-    let on = subject
-        .map(|p| nodes.of(&p.revision.name))
-        .unwrap_or_default();
-    turn.state.nodes = NodesCount {
-        desired: nodes.desired,
-        live: nodes.live,
-        loaded: on.loaded,
-        applied: if nodes.pair == turn.state.pair {
-            nodes.applied
-        } else {
-            0
-        },
-        failed: on.failed,
-        problem: on.problem,
-    };
 }
 
 /// Counts active time; returns how long nobody decided.

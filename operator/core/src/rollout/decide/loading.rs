@@ -17,16 +17,6 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
     }
 }
 
-/// Enough of the live nodes have the candidate.
-pub(super) fn loaded(turn: &Turn<'_>) -> bool {
-    let nodes = &turn.evidence.nodes;
-    let Some(r) = &turn.state.rollout else {
-        return false;
-    };
-    let on = nodes.of(&r.candidate.revision.name);
-    nodes.live > 0 && r.plan.nodes.min_loaded.reached(on.loaded, nodes.live)
-}
-
 fn loading(turn: &mut Turn<'_>) -> bool {
     let Some(r) = &turn.state.rollout else {
         return false;
@@ -34,7 +24,7 @@ fn loading(turn: &mut Turn<'_>) -> bool {
     let nodes = r.plan.nodes;
     let first = r.plan.kind == PlanKind::First;
     let over = r.active >= nodes.load_deadline;
-    if loaded(turn) {
+    if turn.loaded() {
         return if first {
             first_loaded(turn)
         } else {
@@ -127,7 +117,7 @@ fn queued(turn: &mut Turn<'_>) -> bool {
     if full && !turn.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
         waiting.push(WaitingFor::Slot);
     }
-    if !loaded(turn) {
+    if !turn.loaded() {
         waiting.push(WaitingFor::Nodes);
     }
     holds::wait(turn, waiting.clone());

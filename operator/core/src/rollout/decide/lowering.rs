@@ -1,13 +1,12 @@
 //! Whatever lowers a share: verdicts, deadlines that the user wants to end so, the brake.
 
 use super::turn::Turn;
-use super::{gates, wish};
+use super::{gates, holds, wish};
 use crate::rollout::decision::since;
 use crate::rollout::message::decisive;
 use crate::rollout::verb_lines::verb_line;
 use crate::rollout::{
-    BrakeHold, Fallback, Outcome, Rejected, State, TransitionKind, UnmeasuredKind, Verdict, Weight,
-    words,
+    BrakeHold, Fallback, Outcome, Rejected, State, TransitionKind, Verdict, Weight, words,
 };
 
 /// After so many brakes only a person lets the share rise again.
@@ -47,7 +46,7 @@ pub(super) fn overdue(turn: &mut Turn<'_>) -> bool {
         && analysis.on_unknown == Fallback::Rollback
         && since(u.since, turn.now) >= analysis.max_unknown
     {
-        let what = unmeasured(u.kind);
+        let what = holds::unmeasured(u.kind);
         let text = format!(
             "{what} for {} ({})",
             words::span(since(u.since, turn.now)),
@@ -82,14 +81,6 @@ pub(super) fn overdue(turn: &mut Turn<'_>) -> bool {
         return true;
     }
     false
-}
-
-/// How samples are missing, as the subject of a sentence.
-pub(super) const fn unmeasured(kind: UnmeasuredKind) -> &'static str {
-    match kind {
-        UnmeasuredKind::NoAnswer => "Prometheus has not answered",
-        UnmeasuredKind::NothingUsable => "no usable samples have come",
-    }
 }
 
 /// Everybody back to stable; the candidate is not tried again by itself. `text` replaces the decisive figures.
@@ -210,16 +201,16 @@ pub(super) fn brake(turn: &mut Turn<'_>) -> bool {
     let wait = if r.brakes >= MOST_BRAKES {
         "until a person says `resume`".into()
     } else {
-        format!("for {}", words::span(super::holds::BRAKE))
+        format!("for {}", words::span(holds::BRAKE))
     };
     let text = format!(
         "too many requests fail, on whichever revision: the share goes {share} and is held {wait}"
     );
     let text = text.replace("goes stays", "stays");
-    super::holds::set(
+    holds::set(
         turn,
         crate::rollout::HoldReason::Brake,
-        super::holds::braked_text(turn),
+        holds::braked_text(turn),
     );
     turn.tell(TransitionKind::Braked, text);
     true

@@ -5,6 +5,7 @@
 //! are told gets a new pair; a raise needs an acknowledgement and looks after it, so at most one happens per call.
 
 mod baking;
+mod finish;
 mod gates;
 mod holds;
 mod intake;
@@ -18,8 +19,6 @@ mod wish;
 
 use jiff::Timestamp;
 
-pub(super) use self::gates::unapproved;
-pub(super) use self::turn::CHECKPOINT;
 use self::turn::Turn;
 use super::{Decision, Evidence, RolloutState};
 use crate::function::Function;

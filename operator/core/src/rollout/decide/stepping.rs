@@ -79,10 +79,7 @@ fn missing(turn: &Turn<'_>, step: &Step) -> Vec<WaitingFor> {
         .look
         .map_or_else(|| !was(WaitingFor::Coverage), |l| l.covered);
     let checks = [
-        (
-            WaitingFor::Nodes,
-            r.acked_at.is_none() || !holds::follows(turn),
-        ),
+        (WaitingFor::Nodes, r.acked_at.is_none() || !turn.follows()),
         (
             WaitingFor::Time,
             early(r.active, step.min_duration, r.step_looks),

@@ -4,6 +4,7 @@ use super::lowering::reject;
 use super::turn::Turn;
 use super::{baking, gates, loading, stepping, wish};
 use crate::function::{Annotation, Verb};
+use crate::rollout::gates_ahead::unapproved;
 use crate::rollout::{
     PassedBy, Paused, PlanKind, State, TransitionKind, VerbRecord, VerbResult, WaitingFor, words,
 };
@@ -157,7 +158,7 @@ fn approve(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
         .rollout
         .as_ref()
         .is_some_and(|r| r.flags.waiting_for.contains(&WaitingFor::Approval));
-    let keys = gates::unapproved(&turn.state);
+    let keys = unapproved(&turn.state);
     if !awaited || keys.is_empty() {
         return Err("no approval is awaited".into());
     }
@@ -195,7 +196,7 @@ fn promote_full(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
         }
     }
     match turn.state.state {
-        State::Loading if !loading::loaded(turn) => return Err("nodes are still loading it".into()),
+        State::Loading if !turn.loaded() => return Err("nodes are still loading it".into()),
         State::Loading | State::Queued => loading::size(turn),
         State::Stepping => (),
         _ => return Err("it is in the bake already; `promote` ends that".into()),

@@ -137,7 +137,7 @@ pub(super) fn start(turn: &mut Turn<'_>, wish: Revision, kind: PlanKind, attempt
     s.state = State::Loading;
     turn.look = None;
     turn.new_pair();
-    super::intake::count_nodes(turn);
+    turn.count_nodes();
 }
 
 fn supersede(turn: &mut Turn<'_>, wish: Revision) {
