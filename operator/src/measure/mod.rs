@@ -10,6 +10,7 @@ mod collect;
 mod meter;
 mod prometheus;
 mod selector;
+mod transport;
 
 use std::collections::BTreeMap;
 
@@ -81,5 +82,7 @@ impl MeasureError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 #[cfg(test)]
 mod transports_tests;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::answer::{self, Series};
 use super::collect::{self, Moments, Scraped};
 use super::selector::{self, Selector};
+use super::transport;
 use super::{MeasureError, Meter, Sampled, Wanted};
 use crate::node_api::Latency;
 
@@ -35,12 +36,22 @@ impl Prometheus {
     /// # Errors
     /// The URL is not one, or TLS has no provider.
     pub fn new(url: &str, scrape_interval: Duration, meter: Meter) -> Result<Self, MeasureError> {
+        Self::over(reqwest::Client::builder(), url, scrape_interval, meter)
+    }
+
+    /// As [`Prometheus::new`], with a client that may trust others than the system does.
+    pub(super) fn over(
+        client: reqwest::ClientBuilder,
+        url: &str,
+        scrape_interval: Duration,
+        meter: Meter,
+    ) -> Result<Self, MeasureError> {
         let malformed = |what: &dyn std::fmt::Display| MeasureError::Malformed(what.to_string());
         let base = reqwest::Url::parse(url).map_err(|error| malformed(&error))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(malformed(&"the URL of Prometheus must be http or https"));
         }
-        let client = reqwest::Client::builder()
+        let client = client
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent("selvage-operator")
@@ -140,13 +151,13 @@ impl Prometheus {
         let mut response = request
             .send()
             .await
-            .map_err(|error| from_transport(&error))?;
+            .map_err(|error| transport::failed(&error))?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response
             .chunk()
             .await
-            .map_err(|error| from_transport(&error))?
+            .map_err(|error| transport::failed(&error))?
         {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(MeasureError::TooLarge);
@@ -185,19 +196,4 @@ fn bucket_metric(latency: Latency) -> &'static str {
         Latency::Head => "selvage_response_head_seconds_bucket",
         Latency::Duration => "selvage_request_duration_seconds_bucket",
     }
-}
-
-/// The innermost cause: "connection refused" rather than "error sending request".
-fn from_transport(error: &reqwest::Error) -> MeasureError {
-    if error.is_timeout() {
-        return MeasureError::Timeout;
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
-    // "Connection refused (os error 111)"
-    let text = text.split(" (os error").next().unwrap_or_default();
-    MeasureError::NoAnswer(text.to_lowercase())
 }

@@ -18,6 +18,20 @@ fn client(url: &str) -> Result<Prometheus, MeasureError> {
     Prometheus::new(url, SCRAPE, meter)
 }
 
+/// Reads without a usable answer that were counted with `reason`.
+pub(super) fn failures(registry: &::prometheus::Registry, reason: &str) -> f64 {
+    let families = registry.gather();
+    let of_failures = families
+        .iter()
+        .filter(|family| family.name() == "selvage_metrics_query_failures_total");
+    let of_reason = of_failures
+        .flat_map(::prometheus::proto::MetricFamily::get_metric)
+        .filter(|metric| metric.get_label().iter().any(|one| one.value() == reason));
+    of_reason
+        .map(|metric| metric.get_counter().get_value())
+        .sum()
+}
+
 type Reply = (StatusCode, String);
 type Script = fn(&str) -> Reply;
 
@@ -61,6 +75,11 @@ impl Stub {
     }
 
     async fn serve(self) -> (Prometheus, Arc<Self>) {
+        let (url, stub) = self.listen().await;
+        (client(&url).unwrap(), stub)
+    }
+
+    async fn listen(self) -> (String, Arc<Self>) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let stub = Arc::new(self);
         let served = Arc::clone(&stub);
@@ -69,7 +88,7 @@ impl Stub {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (client(&url).unwrap(), stub)
+        (url, stub)
     }
 }
 
@@ -313,7 +332,7 @@ async fn an_empty_answer_is_no_samples_and_no_error() {
     assert_eq!(sampled, Sampled::default());
 }
 
-/// FE-1 and the rest of FE-2: an answer that is none has a kind.
+/// FE-1 and the rest of FE-2: an answer that is none has a kind, and is counted by it.
 #[tokio::test]
 async fn answers_that_are_none_have_a_kind() {
     fn ok(body: &str) -> Reply {
@@ -366,10 +385,13 @@ async fn answers_that_are_none_have_a_kind() {
         ),
     ];
     for (script, reason, message) in table {
-        let (prometheus, _) = Stub::answering(script).serve().await;
+        let (url, _) = Stub::answering(script).listen().await;
+        let registry = ::prometheus::Registry::new();
+        let prometheus = Prometheus::new(&url, SCRAPE, Meter::new(&registry).unwrap()).unwrap();
         let error = prometheus.sample(&[wanted()]).await.unwrap_err();
         assert_eq!(error.reason(), reason);
         assert!(error.to_string().starts_with(message), "{error}");
+        assert_eq!(failures(&registry, reason), 1.0, "{message}");
     }
 }
 

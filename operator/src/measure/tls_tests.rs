@@ -1,0 +1,113 @@
+//! FE-1: a Prometheus behind TLS that is not what it should be gives no answer, and certainly no empty one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::prometheus::Registry;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::tests::{failures, wanted};
+use super::{MeasureError, Meter, Prometheus, Sampled};
+
+const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+
+/// Says that there is nothing to whoever asks, with this certificate.
+async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAddr {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // whoever does not trust us leaves
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).await;
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length";
+            let answer = format!("{head}: {}\r\n\r\n{EMPTY}", EMPTY.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    address
+}
+
+/// Asks a server with a certificate for `name` until `end`, which is trusted or not; gives the failures counted, too.
+async fn asked(
+    name: &str,
+    end: (i32, u8),
+    is_trusted: bool,
+) -> (Result<Sampled, MeasureError>, f64) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(end.0, end.1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let mut client = reqwest::Client::builder();
+    if is_trusted {
+        let root = reqwest::Certificate::from_der(certificate.der()).unwrap();
+        client = client.tls_certs_only([root]);
+    }
+    let address = serve(certificate.into(), &key).await;
+    let registry = Registry::new();
+    let meter = Meter::new(&registry).unwrap();
+    let url = format!("https://{address}");
+    let prometheus = Prometheus::over(client, &url, Duration::from_secs(2), meter).unwrap();
+    let answer = prometheus.sample(&[wanted()]).await;
+    (answer, failures(&registry, "no_answer"))
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
+    for (name, end, is_trusted, said) in [
+        (
+            "127.0.0.1",
+            (2099, 1),
+            false,
+            "its certificate comes from an issuer that is not trusted",
+        ),
+        (
+            "prometheus.monitoring",
+            (2099, 1),
+            true,
+            "its certificate is for another name than that in the URL",
+        ),
+        ("127.0.0.1", (2021, 1), true, "its certificate has expired"),
+    ] {
+        let (answer, counted) = asked(name, end, is_trusted).await;
+        assert_eq!(answer, Err(MeasureError::NoAnswer(said.to_owned())));
+        assert_eq!(counted, 1.0, "{said}");
+    }
+    // the same server is asked and believed when nothing is wrong with it
+    let (answer, counted) = asked("127.0.0.1", (2099, 1), true).await;
+    assert_eq!((answer, counted), (Ok(Sampled::default()), 0.0));
+}
+
+#[tokio::test]
+async fn a_server_without_tls_under_an_https_url_is_named_as_such() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await
+    });
+    let meter = Meter::new(&Registry::new()).unwrap();
+    let prometheus = Prometheus::new(&url, Duration::from_secs(2), meter).unwrap();
+    let error = prometheus.sample(&[wanted()]).await.unwrap_err();
+    let said = "no answer (it does not speak TLS, but the URL is https)";
+    assert_eq!(error.to_string(), said);
+}
