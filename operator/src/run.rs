@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use crds::EdgeFunction;
 use jiff::Timestamp;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use operator_core::resting::Allowance;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,7 +32,7 @@ use crate::node_api::{
 };
 use crate::own_secret::{self, OwnSecret};
 use crate::queue::Queue;
-use crate::reconcile::{Projector, Reconciler, Reporter, SampleSource, Settings};
+use crate::reconcile::{Projector, Reconciler, Reporter, SampleSource, Settings, api};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
 
@@ -47,9 +47,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// The API server cannot be configured, a port is taken, or the lease was lost.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     start_logging(args.log_format)?;
-    let client = Client::try_default()
-        .await
-        .context("no way to reach the API server")?;
+    let unreachable = "no way to reach the API server";
+    let config = Config::infer().await.context(unreachable)?;
+    let client = Client::try_from(config.clone()).context(unreachable)?;
+    let impatient = api::client(config).context(unreachable)?;
     let stop = CancellationToken::new();
     let metrics = Metrics::new().context("metrics")?;
     let meter = Meter::new(metrics.registry()).context("metrics of the node API")?;
@@ -98,7 +99,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let (reporter, events) = Reporter::new(client.clone(), metrics.clone(), &args.pod_name);
     let reconciler = Arc::new(Reconciler {
-        client: client.clone(),
+        client: impatient,
         caches: caches.clone(),
         secrets: secrets.clone(),
         resolver: Arc::clone(&resolver),

@@ -3,6 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::{Either, Full};
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use tower::util::MapResponseLayer;
+
 /// A call that takes longer has failed, as far as a reconcile is concerned.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,6 +62,55 @@ impl CallError {
     }
 }
 
+/// A client that asks once and tells what it was told. The usual one waits for `Retry-After` by itself: inside of our
+/// time-out, after which nobody knows any more what was asked for, and with a worker that others need.
+///
+/// # Errors
+/// The configuration cannot be used.
+pub(crate) fn client(mut config: Config) -> Result<Client, kube::Error> {
+    config.default_retry = false;
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder
+        .with_layer(&MapResponseLayer::new(keep_retry_after))
+        .build())
+}
+
+/// Errors are read from the body alone. A server that is overloaded, or a proxy before it, says the rest in a header.
+fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> {
+    let status = answer.status();
+    let asked = asks_for_patience(status)
+        .then(|| seconds(answer.headers()))
+        .flatten();
+    let Some(seconds) = asked else {
+        return answer.map(Either::Left);
+    };
+    let (mut parts, _) = answer.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_TYPE);
+    let said = serde_json::json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": status.as_u16(),
+        "reason": status.canonical_reason(),
+        "message": format!("the API server asks to come back in {seconds} s"),
+        "details": { "retryAfterSeconds": seconds },
+    });
+    Response::from_parts(parts, Either::Right(Full::from(said.to_string())))
+}
+
+fn asks_for_patience(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    )
+}
+
+/// Dates, which API servers do not send, are not read.
+fn seconds(headers: &HeaderMap) -> Option<u32> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
+}
+
 /// Makes a call with a time-out.
 pub(crate) async fn call<T>(
     request: impl Future<Output = Result<T, kube::Error>>,
@@ -61,5 +118,57 @@ pub(crate) async fn call<T>(
     match tokio::time::timeout(TIMEOUT, request).await {
         Ok(answer) => answer.map_err(CallError::Api),
         Err(_) => Err(CallError::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::response::IntoResponse;
+    use crds::EdgeFunction;
+    use kube::Api;
+    use kube::api::{Patch, PatchParams};
+
+    use super::*;
+
+    /// What a status write comes to, and how often the server was asked.
+    async fn written(status: u16, header: &'static str, body: &'static str) -> (CallError, usize) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let asked = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&asked);
+        let app = Router::new().fallback(move || async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let status = StatusCode::from_u16(status).unwrap();
+            (status, [(RETRY_AFTER, header)], body).into_response()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = client(Config::new(url.parse().unwrap())).unwrap();
+        let functions: Api<EdgeFunction> = Api::namespaced(client, "shop");
+        let patch = Patch::Merge(serde_json::json!({}));
+        let params = PatchParams::default();
+        let error = call(functions.patch_status("f", &params, &patch))
+            .await
+            .unwrap_err();
+        (error, asked.load(Ordering::SeqCst))
+    }
+
+    /// FC-2: whoever says it, and however: it is heard at once, and nobody is asked again before.
+    #[tokio::test]
+    async fn retry_after_is_told_at_once_and_not_waited_for() {
+        let status = r#"{"kind":"Status","status":"Failure","code":429,"reason":"TooManyRequests","details":{"retryAfterSeconds":600}}"#;
+        for (code, body) in [(429, status), (429, "Too many requests"), (503, "")] {
+            let (error, asked) = written(code, "600", body).await;
+            let wait = Some(Duration::from_secs(600));
+            assert_eq!((error.retry_after(), asked), (wait, 1), "{code} {body}");
+        }
+        let (error, asked) = written(503, "Wed, 21 Oct 2026 07:28:00 GMT", "away").await;
+        assert_eq!((error.retry_after(), asked), (None, 1));
+        let (error, asked) = written(504, "600", "").await;
+        assert_eq!((error.retry_after(), asked), (None, 1));
     }
 }

@@ -50,6 +50,8 @@ struct State {
     version: u64,
     writes: Vec<String>,
     fault: Option<Fault>,
+    /// How long every call takes on its way there.
+    delay: Duration,
 }
 
 impl Fake {
@@ -78,6 +80,10 @@ impl Fake {
                 }
                 if *kill.borrow() {
                     std::future::pending::<()>().await;
+                }
+                let delay = fake.lock().delay;
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
                 }
                 let answer = match fate {
                     Some(Fate::Refused) => failure(500, "Refused"),
@@ -139,6 +145,10 @@ impl Fake {
 
     pub(super) fn fail(&self, fault: Fault) {
         self.lock().fault = Some(fault);
+    }
+
+    pub(super) fn delay(&self, delay: Duration) {
+        self.lock().delay = delay;
     }
 
     /// Waits until what was written makes `what` true.
@@ -260,7 +270,7 @@ fn merge(target: &mut Value, patch: &Value) {
 
 fn failure(code: u16, reason: &str) -> (StatusCode, Value) {
     let mut status = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": reason });
-    if code == 429 {
+    if [429, 503].contains(&code) {
         status["details"] = json!({ "retryAfterSeconds": 600 });
     }
     (StatusCode::from_u16(code).unwrap(), status)

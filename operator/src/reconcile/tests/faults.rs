@@ -211,8 +211,63 @@ async fn a_write_that_is_always_denied_is_tried_ever_more_rarely() {
 /// FC-2: an API server that asks for ten minutes gets them.
 #[tokio::test(start_paused = true)]
 async fn retry_after_of_the_api_server_is_honoured() {
-    let tried = tried_within_an_hour(429).await;
-    assert!((5..=7).contains(&tried), "{tried} times");
+    for code in [429, 503] {
+        let tried = tried_within_an_hour(code).await;
+        assert!((5..=7).contains(&tried), "{code}: {tried} times");
+    }
+}
+
+/// FC-2: with calls of 5 s everything is written once, and what waits for them keeps no rollback waiting.
+#[tokio::test(start_paused = true)]
+async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
+    let mut story = Story::begin(None);
+    story.second_on_trial().await;
+    let world = &story.world;
+    let key = ObjectKey::new("shop", "f");
+    // nobody decides otherwise: the queue knows that it has a candidate in traffic
+    let queue = world.reconciler.queue.clone();
+    queue.push(&key);
+    let turn = queue.take(false).await;
+    let wake = tokio::time::Instant::now() + Duration::from_secs(3600);
+    queue.done(&turn.key, Class::Urgent, Some(wake));
+    world.writes();
+    world.fake.delay(Duration::from_secs(5));
+    let names: Vec<String> = (0..20).map(|n| format!("g{n}")).collect();
+    for name in &names {
+        world.apply(name, "2026-01-01T00:00:00Z", &json!({}));
+        queue.push(&ObjectKey::new("shop", name));
+    }
+    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+    // all workers that may are in their first call
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    story.say("abort");
+    story.world.catch_up();
+    queue.push(&key);
+    let told = FunctionKey::new("shop", "f");
+    let weight = || {
+        let record = story.world.tables.told_for_test(&told).unwrap();
+        record.share.unwrap().weight
+    };
+    while weight() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(story.world.writes(), Vec::<String>::new());
+    let is_done = |name: &String| {
+        let object = story.world.fake.get(&format!("{FUNCTIONS}/{name}"));
+        object.unwrap()["status"]["candidate"].is_object()
+    };
+    while !names.iter().all(is_done) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        story.world.catch_up();
+    }
+    worker.abort();
+    let writes = story.world.writes();
+    let count = |what: &str| writes.iter().filter(|write| write.contains(what)).count();
+    assert_eq!(count("POST"), 2 * names.len(), "a claim and a revision");
+    for name in &names {
+        let path = format!("/{name}/status");
+        assert_eq!(count(&path), 1, "{writes:#?}");
+    }
 }
 
 /// FC-2: nodes are sent back to stable before, and whether or not, the API server takes the write.
