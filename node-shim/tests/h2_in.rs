@@ -1,9 +1,10 @@
 //! HTTP/2 that breaks the rules, or keeps them and means harm.
 
 use crate::guests;
+use crate::program::start;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, Heard, PING,
-    PROTOCOL_ERROR, RST_STREAM, SETTINGS, fields,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, Heard, PADDED,
+    PING, PRIORITY, PROTOCOL_ERROR, RST_STREAM, SETTINGS, fields, frame,
 };
 use crate::support::node::{Node, Setup, eventually};
 use crate::support::wire::get;
@@ -191,4 +192,92 @@ fn hh_7_pings_and_settings_without_a_reader_are_not_stored_up() {
         eventually("the connection ends", || node.plane.connections() == 0);
         assert_eq!(get(node.address(), "/").status, 200);
     }
+}
+
+const READY: (&str, &str) = (":path", "/.well-known/selvage/ready");
+
+/// Bytes of memory that the program has.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    kib << 10
+}
+
+/// HH-7: weights and dependencies of streams that there are not are not kept.
+#[test]
+fn hh_7_priorities_are_not_kept() {
+    let (mut child, address) = start(&guests::ANSWER, &[]);
+    // in another order every time
+    let many: Vec<u8> = (0..1_000_u32)
+        .flat_map(|n| {
+            let on = (2 * (n * 7_919 % 50_000) + 2).to_be_bytes();
+            let payload = [&on[..], &[u8::try_from(n % 256).unwrap()]].concat();
+            frame(PRIORITY, 0, 2 * n + 1, &payload)
+        })
+        .collect();
+    let mut frames = Frames::connect(address);
+    assert_eq!(get(address, "/").status, 200);
+    let before = resident(child.id());
+    for _ in 0..1_000 {
+        assert!(frames.raw(&many));
+    }
+    // whoever is answered afterwards has waited for all of it
+    let probe = fields(&[METHOD, SCHEME, AUTHORITY, READY]);
+    frames.send(HEADERS, END_HEADERS | END_STREAM, 9_999, &probe);
+    assert_eq!(frames.hear(9_999), Heard::Answer(OK));
+    let more = resident(child.id()).saturating_sub(before);
+    assert!(more < 8 << 20, "{more} bytes");
+    assert_eq!(get(address, "/").status, 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// HH-7: DATA without data, padded or not, for a body that is awaited ends its connection by a limit.
+#[test]
+fn hh_7_empty_data_ends_its_connection_alone() {
+    let node = Node::serve(&guests::SINK);
+    let padded = [&[255][..], &[0; 255]].concat();
+    for one in [frame(DATA, 0, 1, &[]), frame(DATA, PADDED, 1, &padded)] {
+        let mut frames = Frames::connect(node.address());
+        let post = [(":method", "POST"), SCHEME, PATH, AUTHORITY];
+        frames.send(HEADERS, END_HEADERS, 1, &fields(&post));
+        let many = one.repeat(100);
+        let taken = (0..10_000).take_while(|_| frames.raw(&many)).count();
+        // an answer after all that would mean that it was let pass
+        let probe = fields(&[METHOD, SCHEME, AUTHORITY, READY]);
+        frames.send(HEADERS, END_HEADERS | END_STREAM, 10_001, &probe);
+        let heard = frames.hear(10_001);
+        assert!(
+            matches!(heard, Heard::Goaway(ENHANCE_YOUR_CALM) | Heard::Closed),
+            "{heard:?} after {taken} hundred"
+        );
+        node.is_quiet();
+        assert_eq!(get(node.address(), READY.1).status, 200);
+    }
+}
+
+/// HH-7: a priority that is an error each time ends its connection by a limit.
+#[test]
+fn hh_7_streams_that_depend_on_themselves_end_their_connection_alone() {
+    let node = Node::serve(&guests::ANSWER);
+    let mut frames = flood(&node, 5_000, |frames, n| {
+        let stream = 2 * n + 1;
+        let on_itself = [&stream.to_be_bytes()[..], &[15]].concat();
+        frames.send(PRIORITY, 0, stream, &on_itself)
+    });
+    let probe = fields(&[METHOD, SCHEME, AUTHORITY, READY]);
+    frames.send(HEADERS, END_HEADERS | END_STREAM, 10_001, &probe);
+    let heard = frames.hear(10_001);
+    assert!(
+        matches!(heard, Heard::Goaway(_) | Heard::Closed),
+        "{heard:?}"
+    );
+    assert_eq!(get(node.address(), "/").status, 200);
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use crate::guests;
 use crate::support::wire::{Wire, get};
 
-fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
+pub(crate) fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(wasm).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
