@@ -82,3 +82,64 @@ impl Reviewer for KubeReviewer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What is made of an API server's answer about a token, which is asked about for our audience alone.
+    async fn reviewed(status: Value) -> Review {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let status = status.clone();
+            async move {
+                let asked = request.into_body().collect_bytes().await.unwrap();
+                let mut review: Value = serde_json::from_slice(&asked).unwrap();
+                let spec = json!({ "audiences": ["selvage-node-api"], "token": "t" });
+                assert_eq!(review["spec"], spec);
+                review["status"] = status;
+                let body = Body::from(review.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::new(body))
+            }
+        });
+        let reviewer = KubeReviewer::new(Client::new(service, "default"));
+        reviewer.review("t", "selvage-node-api").await.unwrap()
+    }
+
+    /// HK-4: a good answer names node and pod; that of an expired token, or of one for others, grants nothing.
+    #[tokio::test]
+    async fn an_answer_grants_only_what_it_says() {
+        let user = json!({
+            "username": "system:serviceaccount:sys:selvage-node-shim",
+            "extra": {
+                "authentication.kubernetes.io/node-name": ["node-2"],
+                "authentication.kubernetes.io/pod-uid": ["u-2"],
+            },
+        });
+        let audiences = json!(["selvage-node-api"]);
+        let good = json!({ "authenticated": true, "user": user, "audiences": audiences });
+        let review = reviewed(good).await;
+        assert!(review.authenticated);
+        assert_eq!(review.audiences, ["selvage-node-api"]);
+        let claim =
+            |name: &str| review.extra[&format!("authentication.kubernetes.io/{name}")].clone();
+        assert_eq!(
+            (claim("node-name"), claim("pod-uid")),
+            (vec!["node-2".to_owned()], vec!["u-2".to_owned()])
+        );
+        // as a server says of a token that has expired, and of one whose pod is gone
+        for error in ["token has expired", "pod has been invalidated"] {
+            let review = reviewed(json!({ "error": error, "user": {} })).await;
+            assert_eq!(review, Review::default(), "{error}");
+        }
+        // a server that knows no audiences
+        let review = reviewed(json!({ "authenticated": true, "user": user })).await;
+        assert_eq!(review.audiences, Vec::<String>::new());
+    }
+}

@@ -5,7 +5,7 @@ use node_api::v1::operator_message::Kind as Down;
 use tonic::Code;
 
 use super::super::FunctionKey;
-use super::super::rig::{Rig, hello, names, record, shim_review};
+use super::super::rig::{Rig, hello, names, record, shim_review, with_token};
 
 /// HK-4: another node's token, audience, account or no claim of node or pod is refused and counted by reason.
 #[tokio::test]
@@ -67,6 +67,38 @@ async fn a_token_opens_only_its_own_nodes_stream() {
     }
     assert_eq!(rig.closed("wrong_node"), 1);
     assert_eq!(rig.fleet.nodes(), []);
+}
+
+/// HK-4: a token that was taken from a node opens no stream, and fetches nothing, in another one's name; the node that it
+/// was taken from notices nothing.
+#[tokio::test]
+async fn a_token_that_is_known_already_is_refused_under_another_name() {
+    let rig = Rig::start().await;
+    let mut owner = rig.node("node-1", 0).await;
+    owner.welcome().await;
+    owner.batch().await;
+    let refused = rig.stream("token-of-node-1", hello("node-2", 0)).await;
+    let status = refused.map(|_| ()).unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert_eq!(rig.closed("wrong_node"), 1);
+    let asked = rig.reviewer.asked.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(asked, 1, "by what was remembered of it");
+    let wanted = v1::BlobRequest {
+        node: "node-2".to_owned(),
+        digest: "sha256:a".to_owned(),
+    };
+    let mut client = rig.client().await;
+    let blob = client.blob(with_token(wanted, "token-of-node-1")).await;
+    assert_eq!(blob.map(|_| ()).unwrap_err().code(), Code::PermissionDenied);
+    let live: Vec<String> = rig
+        .fleet
+        .nodes()
+        .into_iter()
+        .map(|node| node.name)
+        .collect();
+    assert_eq!(live, ["node-1"]);
+    rig.place(record("a", 11, 1));
+    assert_eq!(names(&owner.batch().await), ["a"]);
 }
 
 /// FD-6: without a common protocol version a stream is refused by name. HK-11: so is an oversized hello.
