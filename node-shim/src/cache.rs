@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::disk::{Draft, Health, StateDir};
+use crate::shortage;
 use verified::{Identity, Verified};
 
 const KEY_BYTES: usize = 32;
@@ -36,6 +37,8 @@ pub enum Lookup {
     Miss,
     /// Something that is not ours; it was removed.
     Refused(&'static str),
+    /// It cannot be read for want of descriptors or memory, and stays as it is.
+    Short(io::Error),
 }
 
 /// The folder of native code for one engine on one CPU.
@@ -87,7 +90,11 @@ impl NativeCache {
         let name = self.name(hex);
         let mut file = match open_plain(&self.folder.join(&name)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Lookup::Miss,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.verified.forget(&name);
+                return Lookup::Miss;
+            }
+            Err(error) if shortage::is_cause(&error) => return Lookup::Short(error),
             Err(_) => return self.refuse(&name, "cannot be opened as a plain file"),
         };
         if self.verified.holds(&name, &file) {
@@ -102,8 +109,10 @@ impl NativeCache {
                 .read_to_end(&mut mac)
                 .map(|_| mac)
         });
-        let Ok(mac) = mac else {
-            return self.refuse(&name, "has no authentication code");
+        let mac = match mac {
+            Ok(mac) => mac,
+            Err(error) if shortage::is_cause(&error) => return Lookup::Short(error),
+            Err(_) => return self.refuse(&name, "has no authentication code"),
         };
         let verified = self
             .mac(&name, &mut file)
@@ -114,6 +123,7 @@ impl NativeCache {
                 Lookup::Hit(file)
             }
             Ok(false) => self.refuse(&name, "authentication failed"),
+            Err(error) if shortage::is_cause(&error) => Lookup::Short(error),
             Err(_) => self.refuse(&name, "cannot be read"),
         }
     }
@@ -167,6 +177,12 @@ impl NativeCache {
     /// Removes code that did not load although it was authentic.
     pub fn discard(&self, hex: &str) {
         self.remove(&self.name(hex));
+    }
+
+    /// Forgets what is known of files that others removed.
+    pub fn forget_removed(&self) {
+        self.verified
+            .retain(|name| self.folder.join(name).is_file());
     }
 
     fn name(&self, hex: &str) -> String {
@@ -329,7 +345,7 @@ mod tests {
                 file.read_to_end(&mut code).unwrap();
                 Some(code)
             }
-            Lookup::Miss | Lookup::Refused(_) => None,
+            Lookup::Miss | Lookup::Refused(_) | Lookup::Short(_) => None,
         }
     }
 
@@ -413,6 +429,31 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         fs::remove_file(&seal).unwrap();
         assert!(matches!(cache.get("aa"), Lookup::Refused(_)));
+    }
+
+    #[test]
+    fn what_is_known_of_a_file_goes_with_it() {
+        let fixture = Fixture::new();
+        let cache = fixture.open("e1");
+        let paths = ["aa", "bb", "cc"].map(|hex| {
+            let path = store(&cache, hex, b"code");
+            assert!(hit(&cache, hex).is_some());
+            path
+        });
+        let known = || {
+            let mut known = cache.verified.names();
+            known.sort();
+            known
+        };
+        let names = ["aa", "bb", "cc"].map(|hex| cache.name(hex));
+        assert_eq!(known(), names);
+        fs::remove_file(&paths[0]).unwrap();
+        cache.forget_removed();
+        assert_eq!(known(), names[1..]);
+        // looked for in vain
+        fs::remove_file(&paths[1]).unwrap();
+        assert!(matches!(cache.get("bb"), Lookup::Miss));
+        assert_eq!(known(), names[2..]);
     }
 
     #[test]

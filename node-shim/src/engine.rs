@@ -21,6 +21,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::run::GuestState;
+use crate::shortage;
 use ticker::Ticker;
 
 pub use settings::EngineOptions;
@@ -70,6 +71,9 @@ pub enum LoadError {
     /// The file is not native code of this very engine.
     #[error("the native code cannot be mapped: {0:#}")]
     Native(wasmtime::Error),
+    /// For want of descriptors, mappings or memory; another time it may be.
+    #[error("the native code cannot be mapped at present: {0:#}")]
+    Short(wasmtime::Error),
     /// It has more of something than one instance may have.
     #[error("the component is larger than an instance may be: {0:#}")]
     Limit(wasmtime::Error),
@@ -103,8 +107,15 @@ impl Engine {
         let pooled = || native::map(&self.inner.engine, path);
         let component = match pooled() {
             Ok(component) => component,
+            Err(error) if is_short(&error) => return Err(LoadError::Short(error)),
             // asked again, so that a moment without memory or descriptors is not taken for a limit
-            Err(_) if is_sound(path) => pooled().map_err(LoadError::Limit)?,
+            Err(_) if is_sound(path) => pooled().map_err(|error| {
+                if is_short(&error) {
+                    LoadError::Short(error)
+                } else {
+                    LoadError::Limit(error)
+                }
+            })?,
             Err(error) => return Err(LoadError::Native(error)),
         };
         self.link(&component)
@@ -167,6 +178,10 @@ impl Engine {
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.inner.engine)
     }
+}
+
+fn is_short(error: &wasmtime::Error) -> bool {
+    error.chain().any(shortage::is_cause)
 }
 
 /// Code that an engine without a pool takes is sound: if the pool refuses it, it has no place for it.

@@ -37,6 +37,7 @@ pub mod residency;
 pub mod revision;
 mod run;
 pub mod serve;
+mod shortage;
 pub mod supervisor;
 pub mod table;
 pub mod value;

@@ -112,9 +112,9 @@ impl Pipeline {
         if let Some(code) = self.cached(hex).await? {
             match self.load(code, hex).await {
                 Ok(loaded) => return Ok(loaded),
-                Err(failed) if failed.permanent => return Err(failed),
                 // authentic and yet useless: make it again
-                Err(_) => self.cache.discard(hex),
+                Err(Unloaded::Useless(_)) => self.cache.discard(hex),
+                Err(unloaded) => return Err(unloaded.into()),
             }
         }
         if let Some(known) = self.refused.get(hex, self.cache.engine()) {
@@ -134,7 +134,7 @@ impl Pipeline {
         let started = Instant::now();
         let code = self.compile(component, hex).await?;
         (self.observe)(Stage::Compile, started.elapsed());
-        self.load(code, hex).await
+        Ok(self.load(code, hex).await?)
     }
 
     async fn cached(&self, hex: &str) -> Result<Option<File>, Failure> {
@@ -142,6 +142,7 @@ impl Pipeline {
         blocking(move || match cache.get(&hex) {
             Lookup::Hit(file) => Ok(Some(file)),
             Lookup::Miss | Lookup::Refused(_) => Ok(None),
+            Lookup::Short(error) => Err(short(&error)),
         })
         .await
     }
@@ -194,21 +195,18 @@ impl Pipeline {
         blocking(move || cache.keep(draft, &hex).map_err(io)).await
     }
 
-    async fn load(&self, code: File, hex: &str) -> Result<Resident, Failure> {
+    async fn load(&self, code: File, hex: &str) -> Result<Resident, Unloaded> {
         let (engine, residency) = (self.engine.clone(), Arc::clone(&self.residency));
         let started = Instant::now();
         let (loaded, place) = blocking(move || {
             let place = residency.reserve();
             // by descriptor: what was authenticated is what is mapped
             let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-            let loaded = engine.load(&path).map_err(|error| match &error {
-                LoadError::WorldMismatch(_) => failure("WorldMismatch", true, error.to_string()),
-                LoadError::Limit(_) => failure("CompileLimit", true, error.to_string()),
-                LoadError::Native(_) => failure("LoadFailed", false, error.to_string()),
-            })?;
-            Ok((loaded, place))
+            Ok((engine.load(&path), place))
         })
-        .await?;
+        .await
+        .map_err(Unloaded::Kept)?;
+        let loaded = loaded?;
         (self.observe)(Stage::Load, started.elapsed());
         Ok(Resident {
             loaded,
@@ -219,14 +217,49 @@ impl Pipeline {
     }
 }
 
+/// Why native code could not be loaded, and what that says of its file.
+enum Unloaded {
+    /// Nothing that making it again would change.
+    Kept(Failure),
+    /// It is no native code of this engine.
+    Useless(Failure),
+}
+
+impl From<LoadError> for Unloaded {
+    fn from(error: LoadError) -> Self {
+        let text = error.to_string();
+        match error {
+            LoadError::WorldMismatch(_) => Self::Kept(failure("WorldMismatch", true, text)),
+            LoadError::Limit(_) => Self::Kept(failure("CompileLimit", true, text)),
+            LoadError::Short(_) => Self::Kept(failure("LoadFailed", false, text)),
+            LoadError::Native(_) => Self::Useless(failure("LoadFailed", false, text)),
+        }
+    }
+}
+
+impl From<Unloaded> for Failure {
+    fn from(unloaded: Unloaded) -> Self {
+        let (Unloaded::Kept(failed) | Unloaded::Useless(failed)) = unloaded;
+        failed
+    }
+}
+
+fn short(error: &std::io::Error) -> Failure {
+    let text = format!("the native code cannot be read at present: {error}");
+    failure("LoadFailed", false, text)
+}
+
 impl Map for Pipeline {
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Resident, Failure>> {
         async move {
             let gone = || failure("LoadFailed", false, "its native code is gone".into());
             let hex = sha256_hex(digest).ok_or_else(gone)?;
             let code = self.cached(hex).await?.ok_or_else(gone)?;
-            self.load(code, hex).await
+            Ok(self.load(code, hex).await?)
         }
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

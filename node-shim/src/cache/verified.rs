@@ -49,6 +49,16 @@ impl Verified {
         self.lock().remove(name);
     }
 
+    /// Forgets all names but those that stay.
+    pub(super) fn retain(&self, stays: impl Fn(&str) -> bool) {
+        self.lock().retain(|name, _| stays(name));
+    }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Identity>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cache::NativeCache;
 use crate::disk::{Budget, Health, Kept, StateDir, StateLock, TableFile, collect, sweep_drafts};
 
 const POLL: Duration = Duration::from_millis(250);
@@ -53,7 +54,7 @@ struct Thread {
     dir: StateDir,
     table: TableFile,
     lock: Option<StateLock>,
-    engine: String,
+    cache: Arc<NativeCache>,
     health: Arc<Health>,
     usage: Arc<Usage>,
     found: mpsc::Sender<Kept>,
@@ -65,11 +66,11 @@ struct Thread {
 
 impl Keeper {
     /// Starts the thread. `lock` is what the caller already has; `found` receives the table that a
-    /// process left which had the lock before. `engine` is the end of the names of native code.
+    /// process left which had the lock before. `cache` is of the same folder.
     pub(crate) fn start(
         dir: &StateDir,
         lock: Option<StateLock>,
-        engine: &str,
+        cache: Arc<NativeCache>,
         (health, usage): (Arc<Health>, Arc<Usage>),
         found: mpsc::Sender<Kept>,
     ) -> io::Result<Self> {
@@ -78,7 +79,7 @@ impl Keeper {
             dir: dir.clone(),
             table: TableFile::new(dir),
             lock,
-            engine: engine.to_string(),
+            cache,
             health,
             usage,
             found,
@@ -184,7 +185,14 @@ impl Thread {
             return;
         };
         self.collected = Some(Instant::now());
-        let (blobs, native) = collect(&self.dir, lock, Budget::default(), needed, &self.engine);
+        let (blobs, native) = collect(
+            &self.dir,
+            lock,
+            Budget::default(),
+            needed,
+            self.cache.engine(),
+        );
+        self.cache.forget_removed();
         self.usage.blobs.store(blobs, Ordering::Relaxed);
         self.usage.native.store(native, Ordering::Relaxed);
     }
@@ -210,9 +218,11 @@ mod tests {
     }
 
     fn keeper(dir: &StateDir, lock: Option<StateLock>) -> (Keeper, mpsc::Receiver<Kept>) {
+        let cache = NativeCache::open(dir, "e", Arc::default()).unwrap();
+        let cache = Arc::new(cache);
         let (found, receiver) = mpsc::channel(1);
         (
-            Keeper::start(dir, lock, "e-c", (Arc::default(), Arc::default()), found).unwrap(),
+            Keeper::start(dir, lock, cache, (Arc::default(), Arc::default()), found).unwrap(),
             receiver,
         )
     }

@@ -177,7 +177,7 @@ impl Supervisor {
             outlook: outlook.subscribe(),
         });
         let reports = (Arc::clone(&health), usage);
-        let keeper = Keeper::start(&dir, lock, pipeline.cache.engine(), reports, found).ok();
+        let keeper = Keeper::start(&dir, lock, Arc::clone(&pipeline.cache), reports, found).ok();
         let (stop, stopped) = oneshot::channel();
         let wiring = Wiring {
             loader: Arc::new(pipeline),

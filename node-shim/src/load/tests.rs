@@ -1,0 +1,106 @@
+//! Code that is there while the system lacks what mapping it takes.
+
+use std::io::Write;
+use std::process::Command;
+
+use futures::stream::BoxStream;
+
+use super::*;
+use crate::disk::{Health, StateDir};
+use crate::engine::{Compiler, EngineOptions};
+use crate::pull::OperatorBlobs;
+
+const GUEST: &str = r#"(component
+    (core module $m (func (export "handle")))
+    (core instance $i (instantiate $m))
+    (func $handle (canon lift (core func $i "handle")))
+    (instance $handler (export "handle" (func $handle)))
+    (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+
+struct Nobody;
+
+impl OperatorBlobs for Nobody {
+    fn blob(
+        &self,
+        _: &str,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<bytes::Bytes, Failure>>, Failure>>
+    {
+        async { Err(failure("PullFailed", false, "nobody is asked".into())) }.boxed()
+    }
+}
+
+/// With the native code of one component, and no way to get or to compile any.
+fn pipeline(dir: &StateDir, hex: &str) -> Pipeline {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    dir.create().unwrap();
+    let health: Arc<Health> = Arc::default();
+    let engine = Engine::new(&EngineOptions::small()).unwrap();
+    let cache = NativeCache::open(dir, "e", Arc::clone(&health)).unwrap();
+    let wasm = wat::parse_str(GUEST).unwrap();
+    let mut draft = cache.draft().unwrap();
+    let code = Compiler::new().unwrap().precompile(&wasm).unwrap();
+    draft.write_all(&code).unwrap();
+    cache.keep(draft, hex).unwrap();
+    let blobs = Blobs::new(dir, Arc::clone(&health));
+    let puller = Puller::new([], blobs.clone(), Arc::new(Nobody)).unwrap();
+    Pipeline::new(
+        (blobs, Arc::new(cache)),
+        puller,
+        Compile::new(PathBuf::from("/nowhere")),
+        (engine, Residency::new(8).0),
+        Arc::new(Refused::open(dir, health)),
+        Arc::new(|_, _| ()),
+    )
+}
+
+/// FN-10: native code stays, is told of, and is mapped later, whichever of its descriptors there is none for.
+#[test]
+fn fn_10_code_outlives_a_want_of_descriptors() {
+    // it takes all there are, so it has a process of its own
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "load::tests::alone_without_descriptors"])
+        .args(["--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "run by the test above in a process of its own"]
+async fn alone_without_descriptors() {
+    let folder = tempfile::tempdir().unwrap();
+    let hex = "a".repeat(64);
+    let pipeline = pipeline(&StateDir::new(folder.path()), &hex);
+    let wanted = Wanted {
+        digest: format!("sha256:{hex}"),
+        size: 0,
+        source: node_api::v1::Source::default(),
+    };
+    let mut refused = 0;
+    for free in 0..64 {
+        let mut held = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            held.push(file);
+        }
+        held.truncate(held.len() - free);
+        let outcome = pipeline.run(&wanted).await;
+        drop(held);
+        assert!(pipeline.cache.has(&hex), "removed with {free} to spare");
+        match outcome {
+            Ok(_) => break,
+            Err(failed) => {
+                assert_eq!((failed.reason, failed.permanent), ("LoadFailed", false));
+                assert!(failed.message.contains("at present"), "{failed:?}");
+                assert!(failed.message.contains("Too many open files"), "{failed:?}");
+                refused += 1;
+            }
+        }
+    }
+    // its file, its authentication code, the mapping
+    assert!(refused >= 2, "{refused} times");
+    assert!(pipeline.run(&wanted).await.is_ok());
+}
