@@ -13,6 +13,8 @@ use tower::util::MapResponseLayer;
 
 /// A call that takes longer has failed, as far as a reconcile is concerned.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than this nobody is waited for.
+const MOST_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Why a call gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +53,14 @@ impl CallError {
         }
     }
 
-    /// What the server asked for with `Retry-After`.
+    /// What the server asked for with `Retry-After`, at most a quarter of an hour.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let Self::Api(kube::Error::Api(status)) = self else {
             return None;
         };
         let seconds = status.details.as_ref()?.retry_after_seconds;
-        (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
+        (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)).min(MOST_PATIENCE))
     }
 }
 
@@ -166,6 +168,8 @@ mod tests {
             let wait = Some(Duration::from_secs(600));
             assert_eq!((error.retry_after(), asked), (wait, 1), "{code} {body}");
         }
+        let (error, _) = written(429, "86400", "").await;
+        assert_eq!(error.retry_after(), Some(MOST_PATIENCE));
         let (error, asked) = written(503, "Wed, 21 Oct 2026 07:28:00 GMT", "away").await;
         assert_eq!((error.retry_after(), asked), (None, 1));
         let (error, asked) = written(504, "600", "").await;

@@ -37,7 +37,18 @@ pub(super) struct Memory {
     pub(super) pace: Pace,
     /// When the next such write may be.
     pub(super) nodes_due: Option<Timestamp>,
+    /// After a write that failed.
+    pub(super) patience: Option<Patience>,
     runs: u64,
+}
+
+/// Nothing is written before its end. Looks and rollbacks go on: they need no write.
+#[derive(Debug, Clone)]
+pub(super) struct Patience {
+    /// The end.
+    pub(super) until: Instant,
+    /// Of this version of the object alone, since another may be taken at once; `None` when the server asked for it.
+    pub(super) version: Option<String>,
 }
 
 /// A rollback on its way to the nodes.

@@ -135,6 +135,9 @@ pub enum ReconcileError {
     /// The state has no text form, which is a fault of ours.
     #[error("the state cannot be written: {0}")]
     Encode(#[from] serde_json::Error),
+    /// A write has to wait for its time.
+    #[error("the last write failed; the next one is not yet due")]
+    Waits(Instant),
     /// Somebody else kept writing.
     #[error("the status was written by somebody else {CONFLICTS} times in a row")]
     Contended,

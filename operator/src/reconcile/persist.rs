@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use operator_core::resting::Drift;
+use tokio::time::Instant;
 
-use super::memory::{Memory, Present};
+use super::memory::{Memory, Patience, Present};
 use super::status::{self, Difference, Parts};
+use super::work::backoff;
 use super::{ReconcileError, Reconciler, api};
 use crate::watch::ObjectKey;
 
@@ -56,6 +58,15 @@ impl Reconciler {
             memory.present = keep(record);
             return Ok(Persisted::Unchanged);
         };
+        let version = &parts.object.metadata.resource_version;
+        let waits = memory.patience.as_ref().filter(|patience| {
+            patience.until > Instant::now()
+                && (patience.version.is_none() || patience.version == *version)
+        });
+        if let Some(Patience { until, .. }) = waits.cloned() {
+            forget_unwritten(memory);
+            return Err(ReconcileError::Waits(until));
+        }
         let patch = serde_json::json!({
             "metadata": { "resourceVersion": parts.object.metadata.resource_version, "uid": parts.object.metadata.uid },
             "status": change,
@@ -75,6 +86,7 @@ impl Reconciler {
                 let written = Arc::new(written);
                 memory.written = Some(Arc::clone(&written));
                 memory.present = keep(record);
+                memory.patience = None;
                 Ok(Persisted::Written(written))
             }
             Err(error) if error.is_conflict() || error.is_gone() => {
@@ -83,7 +95,14 @@ impl Reconciler {
             }
             Err(error) => {
                 self.metrics.status_written("failed");
-                memory.judge = None;
+                forget_unwritten(memory);
+                let asked = error.retry_after();
+                let wait =
+                    backoff(memory.failures.saturating_add(1)).max(asked.unwrap_or_default());
+                memory.patience = Some(Patience {
+                    until: Instant::now() + wait,
+                    version: version.clone().filter(|_| asked.is_none()),
+                });
                 Err(error.into())
             }
         }
@@ -136,4 +155,10 @@ impl Reconciler {
         let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
         api::call(functions.get_opt(&key.name)).await
     }
+}
+
+/// The next decision starts from what is persisted, with the looks since then taken again.
+fn forget_unwritten(memory: &mut Memory) {
+    memory.present = None;
+    memory.judge = None;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::conditions::{reasons, types};
+use crds::rollout::State;
 use crds::{EdgeFunction, FIELD_MANAGER};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -17,6 +18,8 @@ const WORKERS: usize = 8;
 /// Workers that take nothing but functions with a candidate in traffic: whatever the others wait for, a
 /// rollback does not.
 const RESERVED: usize = 2;
+/// A function with a candidate in traffic is looked at this often also while its status cannot be written.
+const WATCH: Duration = Duration::from_secs(5);
 
 impl Reconciler {
     /// Decides under `epoch` until the future is dropped.
@@ -49,6 +52,7 @@ impl Reconciler {
         let result = task.join().await;
         let label = match &result {
             Ok(Ok(_)) => "ok",
+            Ok(Err(ReconcileError::Waits(_))) => "waits",
             Ok(Err(_)) => "error",
             Err(_) => "panic",
         };
@@ -59,13 +63,7 @@ impl Reconciler {
                 self.settle(&turn.key).await;
                 outcome
             }
-            Ok(Err(error)) => {
-                let wait = self.fail(&turn.key, &error).await;
-                Outcome {
-                    class: turn.class,
-                    wake: Some(Instant::now() + wait),
-                }
-            }
+            Ok(Err(error)) => self.fail(&turn.key, &error).await,
             Err(_) => {
                 tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
                 self.metrics.reconcile_failed("panic");
@@ -84,15 +82,41 @@ impl Reconciler {
         self.memories.of(key).lock().await.failures = 0;
     }
 
-    async fn fail(&self, key: &ObjectKey, error: &ReconcileError) -> Duration {
-        self.metrics.reconcile_failed("call");
-        let failures = self.count_failure(key).await;
-        tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
-        let asked = match error {
-            ReconcileError::Call(error) => error.retry_after(),
-            ReconcileError::Encode(_) | ReconcileError::Contended => None,
+    /// When to try again.
+    async fn fail(&self, key: &ObjectKey, error: &ReconcileError) -> Outcome {
+        let now = Instant::now();
+        let next = match error {
+            ReconcileError::Waits(until) => *until,
+            ReconcileError::Call(_) | ReconcileError::Encode(_) | ReconcileError::Contended => {
+                self.metrics.reconcile_failed("call");
+                let failures = self.count_failure(key).await;
+                tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
+                let asked = match error {
+                    ReconcileError::Call(error) => error.retry_after(),
+                    _ => None,
+                };
+                now + backoff(failures).max(asked.unwrap_or_default())
+            }
         };
-        backoff(failures).max(asked.unwrap_or_default())
+        // whatever cannot be written, a candidate with traffic is watched: nodes are told without a write
+        let (class, wake) = if self.has_traffic(key) {
+            (Class::Urgent, next.min(now + WATCH))
+        } else {
+            (Class::Normal, next)
+        };
+        Outcome {
+            class,
+            wake: Some(wake),
+        }
+    }
+
+    /// Whether a candidate gets requests, as far as that is written.
+    fn has_traffic(&self, key: &ObjectKey) -> bool {
+        let object = self.caches.functions.get(key);
+        let status = object.as_ref().and_then(|object| object.status.as_ref());
+        let rollout = status.and_then(|status| status.rollout.as_ref());
+        rollout
+            .is_some_and(|rollout| matches!(rollout.state, Some(State::Stepping | State::Baking)))
     }
 
     async fn count_failure(&self, key: &ObjectKey) -> u32 {
@@ -152,7 +176,7 @@ impl Reconciler {
 }
 
 /// 1 s doubling to 5 min, with jitter.
-fn backoff(failures: u32) -> Duration {
+pub(super) fn backoff(failures: u32) -> Duration {
     let ceiling =
         Duration::from_secs(1 << failures.saturating_sub(1).min(8)).min(Duration::from_secs(300));
     ceiling.mul_f64(0.5 + 0.5 * fastrand::f64())

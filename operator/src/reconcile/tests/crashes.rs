@@ -28,13 +28,13 @@ async fn killed_after_any_write_everything_ends_the_same() {
 }
 
 /// FC-11: a write that was accepted and not answered is not made twice, and what follows from it is.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whichever_answer_is_lost_everything_ends_the_same() {
     at_every_write(Fate::AnswerLost).await;
 }
 
 /// FC-1, FC-12: a write that an API server or somebody's webhook refuses once is made later.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whichever_write_is_refused_everything_ends_the_same() {
     at_every_write(Fate::Refused).await;
 }

@@ -270,8 +270,64 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
     }
 }
 
+/// FC-2, FC-12: while nothing may be written a candidate with traffic is watched all the same, and nodes are told at once.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_has_to_wait_does_not_blind_anybody() {
+    for (code, patience) in [(429, 595), (500, 0)] {
+        let mut story = Story::begin(None);
+        story.second_on_trial().await;
+        let world = &story.world;
+        world.fake.fail(Box::new(move |method, path| {
+            (*method == Method::PATCH && path.ends_with("/status")).then_some(code)
+        }));
+        world.writes();
+        story.say("pause");
+        world.catch_up();
+        let queue = &world.reconciler.queue;
+        queue.push(&ObjectKey::new("shop", "f"));
+        let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+        // tried until the pause between two tries is at its longest
+        let tries = if patience > 0 { 1 } else { 12 };
+        let mut tried = 0;
+        while tried < tries {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            tried += world.writes().len();
+        }
+        // nobody wakes it but its own timer
+        let begun = tokio::time::Instant::now();
+        story.say("abort");
+        world.catch_up();
+        let told = FunctionKey::new("shop", "f");
+        while world
+            .tables
+            .told_for_test(&told)
+            .unwrap()
+            .share
+            .unwrap()
+            .weight
+            > 0
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(begun.elapsed() <= Duration::from_secs(6), "{code}");
+        if patience > 0 {
+            assert_eq!(
+                world.writes(),
+                Vec::<String>::new(),
+                "the server asked for patience"
+            );
+        }
+        world.fake.fail(Box::new(|_, _| None));
+        while story.object()["status"]["phase"] != "RolledBack" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(patience), "{code}");
+        worker.abort();
+    }
+}
+
 /// FC-2: nodes are sent back to stable before, and whether or not, the API server takes the write.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rollback_reaches_nodes_without_the_api_server() {
     let mut story = Story::begin(None);
     story.second_on_trial().await;
@@ -285,6 +341,7 @@ async fn a_rollback_reaches_nodes_without_the_api_server() {
     assert_eq!(told.share.unwrap().weight, 0);
     assert_eq!(story.object()["status"]["rollout"]["state"], "Stepping");
     story.world.fake.fail(Box::new(|_, _| None));
+    tokio::time::sleep(Duration::from_secs(600)).await;
     story.until(|status| status["phase"] == "RolledBack").await;
 }
 

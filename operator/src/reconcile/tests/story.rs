@@ -121,8 +121,13 @@ impl Story {
         let mut dead = self.process.dead.clone();
         let reconcile = self.world.reconciler.reconcile(&key, self.epoch);
         let is_killed = tokio::select! {
-            // An error is tried again.
-            _ = reconcile => false,
+            // An error is tried again, in its time.
+            ended = reconcile => {
+                if let Err(ReconcileError::Waits(until)) = ended {
+                    tokio::time::sleep_until(until).await;
+                }
+                false
+            }
             _ = dead.wait_for(|dead| *dead) => true,
         };
         if is_killed {

@@ -126,7 +126,9 @@ async fn lost(phase: &str, loss: Loss) {
     match loss {
         Loss::Wiped => object["status"] = json!({}),
         Loss::Garbage => object["status"]["rollout"]["workingRecord"] = json!("2:AAAA"),
-        Loss::OfALaterOperator => object["status"]["rollout"]["workingRecord"] = json!("7:what will be"),
+        Loss::OfALaterOperator => {
+            object["status"]["rollout"]["workingRecord"] = json!("7:what will be")
+        }
         Loss::Restored => object["status"] = backup,
     }
     story.put(object);
