@@ -11,6 +11,8 @@ use operator_core::rollout::{Pair, RolloutState};
 use operator_core::samples::Snapshot;
 use tokio::time::Instant;
 
+use super::CallError;
+use super::work::backoff;
 use crate::resolve::ResolveError;
 use crate::revision::Code;
 
@@ -37,18 +39,37 @@ pub(super) struct Memory {
     pub(super) pace: Pace,
     /// When the next such write may be.
     pub(super) nodes_due: Option<Timestamp>,
-    /// After a write that failed.
+    /// After a status that could not be written.
     pub(super) patience: Option<Patience>,
+    /// After a wish that could not be recorded.
+    pub(super) wish_patience: Option<Patience>,
     runs: u64,
 }
 
-/// Nothing is written before its end. Looks and rollbacks go on: they need no write.
+/// The same is not asked again before its end. Looks and rollbacks go on: they need no write.
 #[derive(Debug, Clone)]
 pub(super) struct Patience {
-    /// The end.
-    pub(super) until: Instant,
+    until: Instant,
     /// Of this version of the object alone, since another may be taken at once; `None` when the server asked for it.
-    pub(super) version: Option<String>,
+    version: Option<String>,
+}
+
+impl Patience {
+    /// After a call for this version of the object failed once more.
+    pub(super) fn after(error: &CallError, failures: u32, version: Option<&String>) -> Self {
+        let asked = error.retry_after();
+        let wait = backoff(failures.saturating_add(1)).max(asked.unwrap_or_default());
+        Self {
+            until: Instant::now() + wait,
+            version: version.filter(|_| asked.is_none()).cloned(),
+        }
+    }
+
+    /// Its end, if it still lasts for this version of the object.
+    pub(super) fn lasts(this: Option<&Self>, version: Option<&String>) -> Option<Instant> {
+        let this = this.filter(|one| one.until > Instant::now())?;
+        (this.version.is_none() || this.version.as_ref() == version).then_some(this.until)
+    }
 }
 
 /// A rollback on its way to the nodes.

@@ -57,7 +57,7 @@ use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, Secrets};
 use input::{function, named, present};
-use memory::{Memory, Resolution};
+use memory::{Memory, Patience, Resolution};
 use nodes::Seen;
 use wish::Wish;
 
@@ -229,13 +229,14 @@ impl Reconciler {
         let now = Timestamp::now();
         // 1 observe, 2 validate
         let revisions = self.revisions(key);
-        let wish = self.wish(key, object, &revisions, memory, now).await?;
-        if let Some(revision) = &wish.create
-            && self.create_revision(key, revision).await?
-        {
-            self.tell_created(object, revision, now);
-        }
         let state = present(key, object, memory);
+        let wished = self.wished(key, object, &revisions, memory, now).await;
+        let (wish, failed) = match wished {
+            Ok(wish) => (wish, None),
+            // whatever becomes of the wish, who is on trial is watched
+            Err(error) if state.state.is_exposed() => (Wish::unknown(), Some(error)),
+            Err(error) => return Err(error),
+        };
         let function = function(object, &wish, &state);
         // 3 measure
         let due = core::due(now, &function, &state);
@@ -273,6 +274,10 @@ impl Reconciler {
         // Ahead of the write, because it can only lower a share.
         if let Some(share) = &decision.hint {
             self.hint(key, object, share, decided);
+        }
+        if let Some(error) = failed {
+            persist::forget_unwritten(memory);
+            return Err(error);
         }
         // 5 persist
         let parts = status::Parts {
@@ -322,6 +327,42 @@ impl Reconciler {
         );
         memory.reported = true;
         Ok(Some(self.outcome(&wish, &decision, memory)))
+    }
+
+    /// What the object asks for, with its revision recorded, unless that failed a moment ago.
+    async fn wished(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        object: &EdgeFunction,
+        revisions: &[Arc<EdgeRevision>],
+        memory: &mut Memory,
+        now: Timestamp,
+    ) -> Result<Wish, ReconcileError> {
+        let version = object.metadata.resource_version.as_ref();
+        if let Some(until) = Patience::lasts(memory.wish_patience.as_ref(), version) {
+            return Err(ReconcileError::Waits(until));
+        }
+        let recorded = self.recorded(key, object, revisions, memory, now).await;
+        let failed = recorded.as_ref().err();
+        memory.wish_patience = failed.map(|error| Patience::after(error, memory.failures, version));
+        Ok(recorded?)
+    }
+
+    async fn recorded(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        object: &EdgeFunction,
+        revisions: &[Arc<EdgeRevision>],
+        memory: &mut Memory,
+        now: Timestamp,
+    ) -> Result<Wish, CallError> {
+        let wish = self.wish(key, object, revisions, memory, now).await?;
+        if let Some(revision) = &wish.create
+            && self.create_revision(key, revision).await?
+        {
+            self.tell_created(object, revision, now);
+        }
+        Ok(wish)
     }
 
     /// Everything that was persisted is told once; after a start what the last leader persisted is told again,

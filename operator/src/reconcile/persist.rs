@@ -7,11 +7,9 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use operator_core::resting::Drift;
-use tokio::time::Instant;
 
 use super::memory::{Memory, Patience, Present};
 use super::status::{self, Difference, Parts};
-use super::work::backoff;
 use super::{ReconcileError, Reconciler, api};
 use crate::watch::ObjectKey;
 
@@ -58,12 +56,8 @@ impl Reconciler {
             memory.present = keep(record);
             return Ok(Persisted::Unchanged);
         };
-        let version = &parts.object.metadata.resource_version;
-        let waits = memory.patience.as_ref().filter(|patience| {
-            patience.until > Instant::now()
-                && (patience.version.is_none() || patience.version == *version)
-        });
-        if let Some(Patience { until, .. }) = waits.cloned() {
+        let version = parts.object.metadata.resource_version.as_ref();
+        if let Some(until) = Patience::lasts(memory.patience.as_ref(), version) {
             forget_unwritten(memory);
             return Err(ReconcileError::Waits(until));
         }
@@ -96,13 +90,7 @@ impl Reconciler {
             Err(error) => {
                 self.metrics.status_written("failed");
                 forget_unwritten(memory);
-                let asked = error.retry_after();
-                let wait =
-                    backoff(memory.failures.saturating_add(1)).max(asked.unwrap_or_default());
-                memory.patience = Some(Patience {
-                    until: Instant::now() + wait,
-                    version: version.clone().filter(|_| asked.is_none()),
-                });
+                memory.patience = Some(Patience::after(&error, memory.failures, version));
                 Err(error.into())
             }
         }
@@ -158,7 +146,7 @@ impl Reconciler {
 }
 
 /// The next decision starts from what is persisted, with the looks since then taken again.
-fn forget_unwritten(memory: &mut Memory) {
+pub(super) fn forget_unwritten(memory: &mut Memory) {
     memory.present = None;
     memory.judge = None;
 }

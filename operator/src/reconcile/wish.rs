@@ -62,6 +62,14 @@ impl Finding {
 }
 
 impl Wish {
+    /// Nobody knows at present.
+    pub(super) fn unknown() -> Self {
+        Self {
+            unsettled: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn refuse(&mut self, reason: &str, message: String, retry: Option<Duration>) {
         // Stalled whether or not it is tried again: the commit did not ship, and GitOps must see that now.
         self.accepted = Some(self.block(reason, message, true));

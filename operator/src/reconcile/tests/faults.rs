@@ -288,8 +288,12 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
         let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
         // tried until the pause between two tries is at its longest
         let tries = if patience > 0 { 1 } else { 12 };
-        let mut tried = 0;
+        let (mut tried, begun) = (0, tokio::time::Instant::now());
         while tried < tries {
+            assert!(
+                begun.elapsed() <= Duration::from_secs(7200),
+                "{tried} tries"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
             tried += world.writes().len();
         }
@@ -298,18 +302,14 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
         story.say("abort");
         world.catch_up();
         let told = FunctionKey::new("shop", "f");
-        while world
-            .tables
-            .told_for_test(&told)
-            .unwrap()
-            .share
-            .unwrap()
-            .weight
-            > 0
-        {
+        let weight = || {
+            let record = world.tables.told_for_test(&told).unwrap();
+            record.share.unwrap().weight
+        };
+        while weight() > 0 {
+            assert!(begun.elapsed() <= Duration::from_secs(6), "{code}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(begun.elapsed() <= Duration::from_secs(6), "{code}");
         if patience > 0 {
             assert_eq!(
                 world.writes(),
@@ -319,11 +319,56 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
         }
         world.fake.fail(Box::new(|_, _| None));
         while story.object()["status"]["phase"] != "RolledBack" {
+            assert!(begun.elapsed() <= Duration::from_secs(1200), "{code}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(begun.elapsed() >= Duration::from_secs(patience), "{code}");
         worker.abort();
     }
+}
+
+/// FC-12: nor does an edit whose revision cannot be recorded.
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_cannot_be_recorded_does_not_blind_anybody() {
+    let mut story = Story::begin(None);
+    story.second_on_trial().await;
+    let world = &story.world;
+    world.fake.fail(Box::new(|method, _| {
+        (*method == Method::POST).then_some(500)
+    }));
+    story.edit(3, "3");
+    world.catch_up();
+    world.writes();
+    let queue = &world.reconciler.queue;
+    queue.push(&ObjectKey::new("shop", "f"));
+    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+    // until the pause between two tries is at its longest
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    let tried = world.writes();
+    let tried = tried.iter().filter(|write| write.starts_with("POST"));
+    assert!((5..=25).contains(&tried.count()));
+    let told = || {
+        let told = FunctionKey::new("shop", "f");
+        let record = world.tables.told_for_test(&told).unwrap();
+        record.share.unwrap().weight
+    };
+    assert_eq!(told(), 500);
+    let begun = tokio::time::Instant::now();
+    story.say("abort");
+    world.catch_up();
+    while told() > 0 {
+        assert!(begun.elapsed() <= Duration::from_secs(6));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    worker.abort();
+    story.world.fake.fail(Box::new(|_, _| None));
+    story
+        .until(|status| status["rollout"]["state"] == "Stepping")
+        .await;
+    assert_ne!(
+        story.object()["status"]["candidate"]["revision"],
+        json!(null)
+    );
 }
 
 /// FC-2: nodes are sent back to stable before, and whether or not, the API server takes the write.
