@@ -325,7 +325,6 @@ fn figures(analysis: &Analysis, source: &str) -> Figures {
             ),
         }),
         dominant: None,
-        latency_changed: seen.latency_changed,
     }
 }
 

@@ -213,9 +213,6 @@ pub struct Figures {
     pub power: Vec<Power>,
     /// The look that decided.
     pub decisive: Option<Decisive>,
-    /// ln of the evidence that the two latency distributions differ, once it is at its limit; it has no direction and decides
-    /// nothing.
-    pub latency_changed: Option<f64>,
 }
 
 /// A promise that both arms break.

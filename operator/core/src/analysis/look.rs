@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::samples::{Arms, LATENCY_BUCKETS, NodeIncrement, Snapshot, Tally, limit_shares, merge};
+use crate::samples::{NodeIncrement, Snapshot, Tally, limit_shares, merge};
 use crate::stats::Increment;
 
-use super::distribution::Classes;
 use super::figures::{ArmSums, Decisive, Metric, Missing, Verdict};
 use super::suite::{self, Event};
 use super::{Analysis, STEP_LOOKS, WHOLE};
@@ -131,12 +130,6 @@ impl Analysis {
             for pass in &mut self.pass {
                 pass.process.look(&[of(pass.event)]);
             }
-        }
-        if self.plan.latency.is_some() {
-            let classes = |arm| classes(news, &factors, arm);
-            self.distribution
-                .look(&classes(|a| &a.candidate), &classes(|a| &a.stable));
-            self.distribution.learn(&candidate.latency, &stable.latency);
         }
         self.learn_bounds(input.now, &stable);
         self.decide(input.now);
@@ -355,17 +348,6 @@ fn increment(news: &[NodeIncrement], factors: &[f64], event: Event) -> Increment
             stable_requests as f64 * factor,
             stable_events as f64 * factor,
         ));
-    }
-    sum
-}
-
-/// One arm's requests by latency class over the nodes, each scaled by its factor.
-fn classes(news: &[NodeIncrement], factors: &[f64], arm: fn(&Arms) -> &Tally) -> Classes {
-    let mut sum = [0.0; LATENCY_BUCKETS];
-    for (node, factor) in news.iter().zip(factors) {
-        for (slot, requests) in sum.iter_mut().zip(arm(&node.arms).latency.0) {
-            *slot += requests as f64 * factor;
-        }
     }
     sum
 }

@@ -7,12 +7,11 @@
 //! Use: [`Analysis::start`] when the candidate is about to get its first share, [`Analysis::begin_step`] whenever the share
 //! changes, [`Analysis::look`] whenever there are samples, then [`Analysis::verdict`]. [`Analysis::encode`] and
 //! [`Analysis::decode`] carry it over a restart. Baselines are carried for as many nodes as fit; of the others the first snapshot
-//! after a restart only sets the baseline. The comparison of latency distributions is carried if there is room. So a restart may
-//! lose a look, and never counts one twice.
+//! after a restart only sets the baseline. So a restart may lose a look, and never counts one
+//! twice.
 
 mod bounds;
 mod codec;
-mod distribution;
 mod figures;
 mod history;
 mod look;
@@ -40,7 +39,6 @@ pub use look::{LookInput, LookResult};
 pub use plan::{AnalysisPlan, LatencyLimits, LatencySlo, Limits, Measure, Slo};
 pub use state::STATE_MAX;
 
-use distribution::Distribution;
 use suite::{Pass, Test};
 
 /// Looks at its own share that a step needs.
@@ -60,7 +58,6 @@ pub struct Analysis {
     tests: Vec<Test>,
     pass: Vec<Pass>,
     brake: Option<Process>,
-    distribution: Distribution,
     looks: u32,
     looked_at: Option<Timestamp>,
     usable_at: Timestamp,
@@ -153,7 +150,6 @@ impl Analysis {
             tests,
             pass: Vec::new(),
             brake,
-            distribution: Distribution::default(),
             looks: 0,
             looked_at: None,
             usable_at: now,

@@ -187,12 +187,6 @@ impl Analysis {
         (share > 0.0).then(|| share.min(0.9999))
     }
 
-    /// ln of the evidence that the latencies of both arms are distributed differently; `None` below ln(1/α).
-    fn latency_changed(&self) -> Option<f64> {
-        let ln_evidence = self.distribution.ln_evidence;
-        (ln_evidence >= -self.plan.false_rollbacks.ln()).then_some(ln_evidence)
-    }
-
     /// How many requests find an increase of the error rate now; empty while the candidate has no share.
     #[must_use]
     pub fn power(&self) -> Vec<Power> {
@@ -259,7 +253,6 @@ impl Analysis {
             pass: self.pass_progress(),
             power: self.power(),
             decisive: self.decisive.clone(),
-            latency_changed: self.latency_changed(),
         }
     }
 }

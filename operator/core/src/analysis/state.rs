@@ -7,7 +7,6 @@ use crate::samples::{Arms, Baseline, Histogram, LATENCY_BUCKETS, Tally, Tracker}
 use crate::stats::{Guess, Process, Settings};
 
 use super::codec::{Reader, StateError, Writer};
-use super::distribution::Distribution;
 use super::figures::Decisive;
 use super::suite::{self, Event, Pass, Promise, Test};
 use super::{Analysis, AnalysisPlan, Memory, Step, TailBounds, WHOLE};
@@ -17,13 +16,11 @@ pub const STATE_MAX: usize = 4096;
 /// Bytes before they are written as text.
 const BYTES_MAX: usize = STATE_MAX / 4 * 3;
 /// The present form.
-const VERSION: u8 = 2;
-/// The form before [`Distribution`] was in it; such a rollout compares distributions from its next look on.
-const WITHOUT_DISTRIBUTION: u8 = 1;
+const VERSION: u8 = 3;
 
 impl Analysis {
     /// As text of at most [`STATE_MAX`] characters. Stakes are kept to the last bit. Baselines follow as far as they
-    /// fit, in the order of node names, then the comparison of the latency distributions if that fits too.
+    /// fit, in the order of node names.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut out = Writer::default();
@@ -60,7 +57,6 @@ impl Analysis {
         });
         out.option(self.decisive.as_ref(), write_decisive);
         self.write_baselines(&mut out);
-        self.write_distribution(&mut out);
         STANDARD_NO_PAD.encode(out.0)
     }
 
@@ -73,23 +69,13 @@ impl Analysis {
             one.time(baseline.at);
             write_tally(&mut one, &baseline.arms.candidate);
             write_tally(&mut one, &baseline.arms.stable);
-            // the end of the list and the flag of the distribution follow
-            if out.0.len() + one.0.len() + 2 > BYTES_MAX {
+            // the end of the list follows
+            if out.0.len() + one.0.len() + 1 > BYTES_MAX {
                 break;
             }
             out.0.append(&mut one.0);
         }
         out.flag(false);
-    }
-
-    /// Last, and only if there is room: it decides nothing, and what it forgets in a restart costs nobody anything.
-    fn write_distribution(&self, out: &mut Writer) {
-        let mut one = Writer::default();
-        write_histogram(&mut one, &self.distribution.candidate);
-        write_histogram(&mut one, &self.distribution.stable);
-        one.exact(self.distribution.ln_evidence);
-        let fits = out.0.len() + one.0.len() < BYTES_MAX;
-        out.option(fits.then_some(one), |w, mut one| w.0.append(&mut one.0));
     }
 
     /// Continues from [`Self::encode`]'s text; `plan` must be the plan it was started with.
@@ -102,7 +88,7 @@ impl Analysis {
             .map_err(|_| StateError::Damaged)?;
         let mut input = Reader(&bytes);
         let version = input.byte()?;
-        if !(WITHOUT_DISTRIBUTION..=VERSION).contains(&version) {
+        if version != VERSION {
             return Err(StateError::Version(version));
         }
         let bounds = input.option(|r| {
@@ -128,11 +114,6 @@ impl Analysis {
         let brake = input.option(|r| read_brake(r, plan))?;
         let decisive = input.option(read_decisive)?;
         let tracker = read_baselines(&mut input)?;
-        let distribution = if version == WITHOUT_DISTRIBUTION {
-            None
-        } else {
-            input.option(read_distribution)?
-        };
         if !input.0.is_empty() {
             return Err(StateError::Damaged);
         }
@@ -145,7 +126,6 @@ impl Analysis {
             tests,
             pass,
             brake,
-            distribution: distribution.unwrap_or_default(),
             looks,
             looked_at,
             usable_at,
@@ -184,19 +164,6 @@ fn read_histogram(input: &mut Reader<'_>) -> Result<Histogram, StateError> {
         return Err(StateError::Damaged);
     }
     Histogram::from_sparse(used).map_err(|_| StateError::Damaged)
-}
-
-fn read_distribution(input: &mut Reader<'_>) -> Result<Distribution, StateError> {
-    let distribution = Distribution {
-        candidate: read_histogram(input)?,
-        stable: read_histogram(input)?,
-        ln_evidence: input.exact()?,
-    };
-    if distribution.ln_evidence.is_finite() {
-        Ok(distribution)
-    } else {
-        Err(StateError::Damaged)
-    }
 }
 
 fn write_tally(out: &mut Writer, tally: &Tally) {

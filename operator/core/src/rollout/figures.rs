@@ -31,9 +31,6 @@ pub struct Figures {
     /// With few nodes: the one that has more than half of the candidate's requests in this step.
     #[cfg_attr(feature = "serde", serde(default))]
     pub dominant: Option<String>,
-    /// ln E that the arms' latencies are distributed differently, once that is shown. It has no direction and decides nothing.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub latency_changed: Option<f64>,
 }
 
 /// What one arm did.

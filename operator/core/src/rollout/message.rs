@@ -144,17 +144,8 @@ fn observed(f: &Figures) -> String {
         .as_ref()
         .map(|node| format!(" More than half of the candidate's requests are those of {node}."))
         .unwrap_or_default();
-    let changed = f
-        .latency_changed
-        .map(|ln_e| {
-            let odds = words::odds(ln_e);
-            format!(
-                " The latency distribution changed (evidence {odds}; this alone decides nothing)."
-            )
-        })
-        .unwrap_or_default();
     format!(
-        "{requests}, errors {} against {} on stable{tolerance}.{changed}{alone}",
+        "{requests}, errors {} against {} on stable{tolerance}.{alone}",
         rate(&f.candidate),
         rate(&f.stable)
     )
@@ -317,21 +308,4 @@ pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
         r.plan.steps.len(),
         r.step
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_changed_distribution_is_told_with_its_odds() {
-        let figures = Figures {
-            latency_changed: Some(236_f64.ln()),
-            ..Figures::default()
-        };
-        assert!(observed(&figures).ends_with(
-            "The latency distribution changed (evidence 236 to 1; this alone decides nothing)."
-        ));
-        assert!(!observed(&Figures::default()).contains("distribution"));
-    }
 }

@@ -150,7 +150,6 @@ impl World {
             candidate_requests: requests,
             figures: Figures {
                 dominant: None,
-                latency_changed: None,
                 looks: number,
                 looked_at: Some(self.now),
                 source: "Prometheus".into(),
