@@ -3,11 +3,12 @@
 //! Routes, placement and everything that belongs to the code itself never reach a rollout decision:
 //! they are either applied at once or are part of the revision's identity.
 
+use serde::{Deserialize, Serialize};
+
 use crate::rollout::Policy;
 
 /// One immutable version of code and configuration.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision {
     /// Name of the `EdgeRevision`; it contains a hash over code and configuration, so equal names mean equal behaviour.
     pub name: String,
@@ -56,8 +57,7 @@ impl Annotation {
 }
 
 /// What a person can ask of a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Verb {
     /// Leave the present step now.
     Promote,

@@ -13,10 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::samples::{Histogram, Tally};
 use crate::stats::{self, Process};
 
+use super::Analysis;
 use super::figures::Metric;
 use super::history::{History, TailBounds, smoothed};
 use super::suite::{self, Event, Pass, Test};
-use super::{Analysis, WHOLE};
 
 /// Stable's requests, and the time they are spread over, from which bounds are chosen.
 const REQUESTS_FOR_BOUNDS: u64 = 500;
@@ -80,13 +80,12 @@ impl Analysis {
             self.pass.clear();
             return;
         };
-        let share = f64::from(next.max(1)) / f64::from(WHOLE);
         let events = suite::pass_events(&self.plan, self.bounds.as_ref());
         self.pass.retain(|pass| events.contains(&pass.event));
         for event in events {
             if self.pass.iter().all(|pass| pass.event != event) {
                 let dispersion = self.dispersion_of(event);
-                let settings = suite::pass_settings(&self.plan, event.metric, share, dispersion);
+                let settings = suite::pass_settings(&self.plan, event.metric, next, dispersion);
                 let process = Process::new(settings, &[self.guess_of(event)]);
                 self.pass.push(Pass { event, process });
             }

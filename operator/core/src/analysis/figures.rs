@@ -1,11 +1,13 @@
 //! What a person can read about the evidence: plain figures, no state.
 
 use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Increment;
 
 /// What is counted in an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Metric {
     /// Failed through the revision's fault.
     Errors,
@@ -71,24 +73,21 @@ impl Reason {
 }
 
 /// The look that decided, exactly.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decisive {
     /// The metric the decision is laid to first.
     pub metric: Metric,
     /// Its latency bound in seconds.
     pub bound: Option<f64>,
-    /// All metrics that are named, in the order of their evidence.
-    pub named: Vec<(Metric, Option<f64>)>,
     /// Number of the look in the rollout, from 1.
     pub look: u32,
     /// When.
+    #[serde(with = "millisecond::required")]
     pub at: Timestamp,
     /// ln of the combined evidence.
     pub ln_evidence: f64,
     /// Counts of the deciding metric in the last two looks together.
     pub counts: Increment,
-    /// Its counts since the rollout began.
-    pub total: Increment,
 }
 
 /// Why there is no verdict yet.
@@ -151,7 +150,7 @@ pub struct Power {
 }
 
 /// Sums of one arm.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArmSums {
     /// Requests that count.
     pub requests: u64,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::samples::{Histogram, LATENCY_BOUNDS, Snapshot, Tally, Tracker};
 use crate::stats;
@@ -113,7 +114,7 @@ pub(super) fn smoothed(requests: u64, events: u64) -> f64 {
 }
 
 /// Buckets at whose upper bound the tails of both arms are compared.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailBounds {
     /// Nearest above stable's p90, p95, p99, p99.9; each once, ascending.
     pub judged: Vec<usize>,

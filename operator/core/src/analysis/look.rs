@@ -102,12 +102,7 @@ impl Analysis {
         self.looks = self.looks.saturating_add(1);
         self.looked_at = Some(input.now);
         self.usable_at = input.now;
-        let (candidate, stable) = self.add_sums(input, news);
-        self.idle_looks = if candidate.requests == 0 {
-            self.idle_looks.saturating_add(1)
-        } else {
-            0
-        };
+        let stable = self.add_sums(input, news);
         let factors = limit_shares(
             &news
                 .iter()
@@ -123,7 +118,7 @@ impl Analysis {
         }
         let errors = of(Event::new(Metric::Errors, None));
         if let Some(brake) = &mut self.brake {
-            brake.look(&[errors.pooled()]);
+            brake.process.look(&[errors.pooled()]);
         }
         self.follow_shared_failure(input.now);
         if self.shared_since.is_none() && !input.pass_frozen {
@@ -136,7 +131,8 @@ impl Analysis {
         (errors, dropped)
     }
 
-    fn add_sums(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> (Tally, Tally) {
+    /// Adds what both arms counted to the sums and returns stable's part of it.
+    fn add_sums(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> Tally {
         let (mut candidate, mut stable) = (Tally::default(), Tally::default());
         for node in news {
             candidate.add(&node.arms.candidate);
@@ -147,7 +143,7 @@ impl Analysis {
         add(&mut self.step.candidate, &candidate);
         add(&mut self.step.stable, &stable);
         let Some(in_force) = input.in_force_since.filter(|since| input.now > *since) else {
-            return (candidate, stable);
+            return stable;
         };
         self.step.looks = self.step.looks.saturating_add(1);
         // counters may be older than the share: only what was counted under it can be compared with it
@@ -155,7 +151,7 @@ impl Analysis {
             self.step.split.0 += node.arms.candidate.requests;
             self.step.split.1 += node.arms.stable.requests;
         }
-        (candidate, stable)
+        stable
     }
 
     fn follow_shared_failure(&mut self, now: Timestamp) {
@@ -204,11 +200,8 @@ impl Analysis {
         if self.decisive.is_some() || ln_evidence < -alpha.ln() {
             return;
         }
-        let named: Vec<&suite::Test> = suite::named(&self.tests, alpha)
-            .into_iter()
-            .filter_map(|index| self.tests.get(index))
-            .collect();
-        let Some(first) = named.first() else {
+        let strongest = suite::named(&self.tests, alpha).first().copied();
+        let Some(first) = strongest.and_then(|index| self.tests.get(index)) else {
             return;
         };
         let mut counts = first.recent[0];
@@ -216,15 +209,10 @@ impl Analysis {
         self.decisive = Some(Decisive {
             metric: first.event.metric,
             bound: first.event.bound(),
-            named: named
-                .iter()
-                .map(|t| (t.event.metric, t.event.bound()))
-                .collect(),
             look: self.looks,
             at: now,
             ln_evidence,
             counts,
-            total: first.total,
         });
     }
 
@@ -254,7 +242,7 @@ impl Analysis {
     fn is_braked(&self) -> bool {
         self.brake
             .as_ref()
-            .is_some_and(|b| b.reached(self.plan.false_rollbacks))
+            .is_some_and(|b| b.process.reached(self.plan.false_rollbacks))
     }
 
     fn is_share_mismatched(&self) -> bool {

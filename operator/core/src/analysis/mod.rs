@@ -11,7 +11,6 @@
 //! twice.
 
 mod bounds;
-mod codec;
 mod figures;
 mod history;
 mod look;
@@ -25,11 +24,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
 
 use crate::samples::{Histogram, Snapshot, Tracker};
-use crate::stats::{Increment, Process};
+use crate::stats::Increment;
 
-pub use codec::StateError;
 pub use figures::{
     ArmSums, BrokenPromise, Decisive, Figures, Metric, MetricFigures, Missing, PassProgress, Power,
     Reason, Verdict,
@@ -37,9 +37,9 @@ pub use figures::{
 pub use history::{History, TailBounds};
 pub use look::{LookInput, LookResult};
 pub use plan::{AnalysisPlan, LatencyLimits, LatencySlo, Limits, Measure, Slo};
-pub use state::STATE_MAX;
+pub use state::{STATE_MAX, StateError};
 
-use suite::{Pass, Test};
+use suite::{Brake, Pass, Test};
 
 /// Looks at its own share that a step needs.
 pub const STEP_LOOKS: u32 = 2;
@@ -47,36 +47,46 @@ pub const STEP_LOOKS: u32 = 2;
 pub const WHOLE: u16 = 10_000;
 
 /// All tests of one rollout, and what they have seen. See the [module](self).
-#[derive(Debug, Clone, PartialEq)]
+///
+/// The order and types of the fields are the persisted form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
+    #[serde(skip)]
     plan: AnalysisPlan,
+    /// Its baselines are persisted apart, as far as they fit.
+    #[serde(skip)]
     tracker: Tracker,
     bounds: Option<TailBounds>,
     /// Stable's recent latency, and since when.
     seen: Histogram,
+    #[serde(with = "millisecond::required")]
     seen_since: Timestamp,
     tests: Vec<Test>,
     pass: Vec<Pass>,
-    brake: Option<Process>,
+    brake: Option<Brake>,
     looks: u32,
+    #[serde(with = "millisecond::optional")]
     looked_at: Option<Timestamp>,
+    #[serde(with = "millisecond::required")]
     usable_at: Timestamp,
+    #[serde(with = "millisecond::required")]
     started_at: Timestamp,
-    /// Looks in a row without a candidate request.
-    idle_looks: u32,
     candidate: ArmSums,
     stable: ArmSums,
     step: Step,
     decisive: Option<Decisive>,
+    #[serde(with = "millisecond::optional")]
     shared_since: Option<Timestamp>,
+    #[serde(skip)]
     memory: Memory,
 }
 
 /// The step that is running.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Step {
     weight: u16,
     next: Option<u16>,
+    #[serde(with = "millisecond::required")]
     started_at: Timestamp,
     looks: u32,
     candidate: ArmSums,
@@ -154,7 +164,6 @@ impl Analysis {
             looked_at: None,
             usable_at: now,
             started_at: now,
-            idle_looks: 0,
             candidate: ArmSums::default(),
             stable: ArmSums::default(),
             step: Step::new(0, None, now),
@@ -187,25 +196,23 @@ impl Analysis {
     pub fn begin_step(&mut self, now: Timestamp, weight: u16, next: Option<u16>) {
         self.step = Step::new(weight, next, now);
         self.memory.nodes.values_mut().for_each(|node| node.1 = 0);
-        self.idle_looks = 0;
         self.restart_brake();
         self.follow_bounds();
         let Some(next) = next else {
             return;
         };
-        let share = f64::from(next.max(1)) / f64::from(WHOLE);
         for pass in &mut self.pass {
             let metric = pass.event.metric;
             let dispersion = pass.process.settings().dispersion;
             pass.process
-                .restart(suite::pass_settings(&self.plan, metric, share, dispersion));
+                .restart(suite::pass_settings(&self.plan, metric, next, dispersion));
         }
     }
 
     /// A new watch over all traffic: after the brake fired and the share could not be lowered.
     pub fn restart_brake(&mut self) {
         if let Some(brake) = &mut self.brake {
-            brake.restart(*brake.settings());
+            brake.process.restart(*brake.process.settings());
         }
     }
 }

@@ -75,48 +75,6 @@ impl Analysis {
         self.usable_at
     }
 
-    /// The last look that counted anything.
-    #[must_use]
-    pub const fn looked_at(&self) -> Option<Timestamp> {
-        self.looked_at
-    }
-
-    /// Looks so far.
-    #[must_use]
-    pub const fn looks(&self) -> u32 {
-        self.looks
-    }
-
-    /// Looks at the present share, after it was acknowledged.
-    #[must_use]
-    pub const fn step_looks(&self) -> u32 {
-        self.step.looks
-    }
-
-    /// Candidate requests in the present step.
-    #[must_use]
-    pub const fn step_requests(&self) -> u64 {
-        self.step.candidate.requests
-    }
-
-    /// Looks in a row in which the candidate had no request.
-    #[must_use]
-    pub const fn idle_looks(&self) -> u32 {
-        self.idle_looks
-    }
-
-    /// Since when both arms break a promise.
-    #[must_use]
-    pub const fn shared_failure_since(&self) -> Option<Timestamp> {
-        self.shared_since
-    }
-
-    /// Share (0..1) of stable's requests on exposed nodes whose counters were fresh at the last look.
-    #[must_use]
-    pub const fn coverage(&self) -> f64 {
-        self.memory.coverage
-    }
-
     /// ln of the combined evidence against the candidate.
     #[must_use]
     pub fn ln_evidence(&self) -> f64 {

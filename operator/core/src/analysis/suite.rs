@@ -1,8 +1,11 @@
 //! The tests of one rollout: which there are, what part of α each owns, and what they say together.
 
+use serde::{Deserialize, Serialize};
+
 use crate::samples::{Histogram, LATENCY_BOUNDS, Tally};
 use crate::stats::{self, Increment, Process, Settings, Side, Tolerance};
 
+use super::WHOLE;
 use super::figures::Metric;
 use super::history::{History, TailBounds, UNKNOWN_RATE, smoothed};
 use super::plan::AnalysisPlan;
@@ -11,7 +14,7 @@ use super::plan::AnalysisPlan;
 const PROMISE_MARGIN: f64 = 0.001;
 
 /// Which requests are events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Event {
     pub(super) metric: Metric,
     /// Slower than the upper bound of this bucket; of the latency metrics only.
@@ -42,7 +45,7 @@ impl Event {
 }
 
 /// One metric on the rollback side.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Test {
     pub(super) event: Event,
     /// ω.
@@ -57,7 +60,7 @@ pub(super) struct Test {
 }
 
 /// What a promise needs beside its own test: it never rolls back alone.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Promise {
     /// The same event compared with stable.
     pub(super) relative: Process,
@@ -222,20 +225,21 @@ fn promised_bucket(plan: &AnalysisPlan, side: Side) -> Option<usize> {
 }
 
 /// One process that a step must convince before it is left.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pass {
     pub(super) event: Event,
     pub(super) process: Process,
 }
 
-/// The line the pass side tests against before the share `next` (0..1).
+/// The line the pass side tests against before the share `next`, in 1/10,000.
 pub(super) fn pass_settings(
     plan: &AnalysisPlan,
     metric: Metric,
-    next: f64,
+    next: u16,
     dispersion: f64,
 ) -> Settings {
-    let affordable = |increase: f64| increase.max(plan.harm_budget / next);
+    let share = f64::from(next.max(1)) / f64::from(WHOLE);
+    let affordable = |increase: f64| increase.max(plan.harm_budget / share);
     let tolerance = match metric {
         Metric::Errors | Metric::ClientErrors => Tolerance {
             ratio: 1.0,
@@ -279,13 +283,22 @@ pub(super) fn pass_events(plan: &AnalysisPlan, bounds: Option<&TailBounds>) -> V
     events
 }
 
-/// The watch over all traffic, both arms together: is the share it allows of them failing exceeded?
-pub(super) fn brake(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<Process> {
+/// The watch over all traffic, both arms together: do more requests fail than it allows?
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Brake {
+    /// Share of all requests that may fail.
+    pub(super) limit: f64,
+    pub(super) process: Process,
+}
+
+/// A brake at twice what is usual for stable, given its rate and dispersion. `None` when errors are not judged.
+pub(super) fn brake(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<Brake> {
     let limits = plan.errors?;
     let usual = 2.0 * rate + 2.0 * limits.max_increase;
     let limit = plan.slo.errors.unwrap_or(0.0).max(usual);
     let settings = brake_settings(plan, limit, dispersion);
-    Some(Process::new(settings, &[UNKNOWN_RATE]))
+    let process = Process::new(settings, &[UNKNOWN_RATE]);
+    Some(Brake { limit, process })
 }
 
 /// A one-sample test of all traffic against the share `delta`.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Figures, Pair, Traffic, UnmeasuredKind};
 use crate::function::Revision;
@@ -61,8 +62,7 @@ pub struct RevisionOnNodes {
 }
 
 /// Why a node has not loaded a revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeProblem {
     /// Which node.
     pub node: String,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// What the tests saw in one rollout so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// How often.
     pub looks: u64,
@@ -29,13 +29,12 @@ pub struct Figures {
     /// Set at a verdict.
     pub decisive: Option<Decisive>,
     /// With few nodes: the one that has more than half of the candidate's requests in this step.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[serde(default)]
     pub dominant: Option<String>,
 }
 
 /// What one arm did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArmSums {
     /// All that count.
     pub requests: u64,
@@ -57,8 +56,7 @@ impl ArmSums {
 }
 
 /// One metric.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricFigures {
     /// `errors`, `latency/250ms`, `clientErrors`, `slo`.
     pub name: String,
@@ -79,8 +77,7 @@ pub struct MetricFigures {
 }
 
 /// How far the step is.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PassFigures {
     /// 0 to 1 and above.
     pub progress: f64,
@@ -93,8 +90,7 @@ pub struct PassFigures {
 }
 
 /// What traffic it takes to see an increase.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Power {
     /// Share of one.
     pub increase: f64,
@@ -105,8 +101,7 @@ pub struct Power {
 }
 
 /// The counts that decided.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decisive {
     /// Which metric.
     pub metric: String,

@@ -1,10 +1,10 @@
 //! Flags beside the state: why a share stays, and what a step still waits for.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Flags beside the state: they stop raises and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flags {
     /// Held by a person, or after state was lost.
     pub paused: Option<Paused>,
@@ -13,7 +13,7 @@ pub struct Flags {
     /// What the present step still waits for, in a fixed order.
     pub waiting_for: Vec<WaitingFor>,
     /// Since when a person is asked for an approval.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[serde(default)]
     pub asked_since: Option<Timestamp>,
     /// Since when there are no usable samples.
     pub unmeasured: Option<Unmeasured>,
@@ -45,8 +45,7 @@ impl Flags {
 }
 
 /// A pause.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
     /// Since when.
     pub since: Timestamp,
@@ -57,8 +56,7 @@ pub struct Paused {
 }
 
 /// A hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Why.
     pub reason: HoldReason,
@@ -69,8 +67,7 @@ pub struct Hold {
 }
 
 /// Why a share stays. In order of precedence when several apply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum HoldReason {
     /// `spec.suspend`.
     Suspended,
@@ -140,8 +137,7 @@ impl HoldReason {
 }
 
 /// What a step still waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WaitingFor {
     /// Nodes that load, or acknowledge the share.
     Nodes,
@@ -205,8 +201,7 @@ impl WaitingFor {
 }
 
 /// Samples are missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmeasured {
     /// Since when.
     pub since: Timestamp,
@@ -219,8 +214,7 @@ pub struct Unmeasured {
 }
 
 /// How samples are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnmeasuredKind {
     /// No answer at all.
     NoAnswer,
@@ -229,8 +223,7 @@ pub enum UnmeasuredKind {
 }
 
 /// Both arms miss the objective.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared {
     /// Since when.
     pub since: Timestamp,
@@ -241,8 +234,7 @@ pub struct Shared {
 }
 
 /// After a brake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrakeHold {
     /// Since when.
     pub since: Timestamp,

@@ -1,6 +1,7 @@
 //! What became of rollouts: at most ten entries, newest first; they outlive the revisions they name.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Decisive, Weight};
 use crate::function::Revision;
@@ -9,8 +10,7 @@ use crate::function::Revision;
 pub const HISTORY_LIMIT: usize = 10;
 
 /// The end of one rollout.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// Which revision.
     pub revision: Revision,
@@ -35,8 +35,7 @@ pub struct HistoryEntry {
 }
 
 /// How a rollout ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The candidate is stable.
     Promoted,

@@ -3,14 +3,15 @@
 //! Tolerances chosen after seeing data would void the guarantee, and an edited list of steps must not make a
 //! running rollout jump; so an edit applies to the next rollout.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     AnalysisPolicy, BakePolicy, Gate, GateAt, Holdback, NodesPolicy, Policy, Step, StepWeight,
     Strategy, Weight,
 };
 
 /// Strategy, steps and analysis of one rollout.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Which of the three ways this rollout takes.
     pub kind: PlanKind,
@@ -30,8 +31,7 @@ pub struct Plan {
 }
 
 /// Which way a rollout takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PlanKind {
     /// There is no stable: nodes serve the candidate as soon as they have it, Start gates apply, nothing is analysed.
     First,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Weight;
 
 /// How a new revision takes over.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     /// Canary, or everything at once.
     pub strategy: Strategy,
@@ -25,8 +26,7 @@ pub struct Policy {
 }
 
 /// The strategies that run today.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// Rising shares, each on evidence or on time.
     Canary,
@@ -35,8 +35,7 @@ pub enum Strategy {
 }
 
 /// A step as the user wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Share of requests.
     pub weight: StepWeight,
@@ -55,8 +54,7 @@ pub struct Step {
 }
 
 /// The share of a step before the traffic is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepWeight {
     /// About 100 requests a minute; first step only.
     Auto,
@@ -65,8 +63,7 @@ pub enum StepWeight {
 }
 
 /// What lets a step end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Advance {
     /// All pass processes reached.
     Evidence,
@@ -75,8 +72,7 @@ pub enum Advance {
 }
 
 /// What happens when something takes too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fallback {
     /// Stay and say so.
     Hold,
@@ -85,8 +81,7 @@ pub enum Fallback {
 }
 
 /// The watch after the last step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BakePolicy {
     /// Active time.
     pub duration: Duration,
@@ -95,8 +90,7 @@ pub struct BakePolicy {
 }
 
 /// What stable keeps during the bake, so that a control exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holdback {
     /// About 100 requests a minute, 1 % to 10 %.
     Auto,
@@ -105,8 +99,7 @@ pub enum Holdback {
 }
 
 /// What must have loaded before anything rises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodesPolicy {
     /// Share of the live nodes.
     pub min_loaded: Weight,
@@ -117,8 +110,7 @@ pub struct NodesPolicy {
 }
 
 /// The short way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevertPolicy {
     /// How long the stable before this one stays loaded and may return by the short plan.
     pub window: Duration,
@@ -127,8 +119,7 @@ pub struct RevertPolicy {
 }
 
 /// Something that is asked before a raise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
     /// Unique in the policy.
     pub name: String,
@@ -139,8 +130,7 @@ pub struct Gate {
 }
 
 /// When a gate is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateAt {
     /// Before any share.
     Start,
@@ -153,8 +143,7 @@ pub enum GateAt {
 }
 
 /// Who answers a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateKind {
     /// A person, by `approve`.
     Approval,
@@ -163,8 +152,7 @@ pub enum GateKind {
 }
 
 /// How candidates are judged; shares of one.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisPolicy {
     /// Where counters come from.
     pub source: Source,
@@ -197,8 +185,7 @@ pub struct AnalysisPolicy {
 }
 
 /// Where counters come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// Whichever of both knows more, per process.
     Auto,
@@ -209,8 +196,7 @@ pub enum Source {
 }
 
 /// How much worse a candidate may be: `candidate <= max_ratio * stable + max_increase`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tolerance {
     /// δ.
     pub max_increase: f64,
@@ -221,8 +207,7 @@ pub struct Tolerance {
 }
 
 /// Which latency histogram is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LatencyMeasure {
     /// Until the response head.
     Head,
@@ -231,8 +216,7 @@ pub enum LatencyMeasure {
 }
 
 /// An absolute latency objective.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatencySlo {
     /// Bound.
     pub within: Duration,

@@ -1,13 +1,13 @@
 //! What is kept of what happened: rejections, verbs, steps, transitions.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{ArmSums, TransitionKind, Weight};
 use crate::function::{Revision, Verb};
 
 /// A revision that is not tried again by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
     /// Which.
     pub revision: Revision,
@@ -22,8 +22,7 @@ pub struct Rejected {
 }
 
 /// What became of a verb.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerbRecord {
     /// Key.
     pub verb: Verb,
@@ -40,8 +39,7 @@ pub struct VerbRecord {
 }
 
 /// What became of a verb.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VerbResult {
     /// It had its effect.
     Done,
@@ -50,8 +48,7 @@ pub enum VerbResult {
 }
 
 /// One step of the present or last rollout.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// From 0.
     pub step: usize,
@@ -62,18 +59,17 @@ pub struct StepRecord {
     /// End; `None` while it runs.
     pub ended_at: Option<Timestamp>,
     /// What the candidate did in the step so far.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[serde(default)]
     pub candidate: ArmSums,
     /// What stable did meanwhile.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[serde(default)]
     pub stable: ArmSums,
     /// What let it end.
     pub passed_by: Option<PassedBy>,
 }
 
 /// What let a step end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PassedBy {
     /// The tests.
     Evidence,
@@ -107,8 +103,7 @@ impl PassedBy {
 }
 
 /// A transition as persisted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
     /// Counts up over the function's life: names the Event, so that a second report of it is no second Event.
     pub number: u64,

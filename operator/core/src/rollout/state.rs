@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
     EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected, StepRecord, VerbRecord,
@@ -14,8 +15,7 @@ use super::{
 use crate::function::{Revision, Verb};
 
 /// Where a function's rollout stands.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RolloutState {
     /// The state of the machine.
     pub state: State,
@@ -62,8 +62,7 @@ impl RolloutState {
 }
 
 /// How far the nodes are, with the candidate if there is one, else with stable.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodesCount {
     /// Nodes that placement picks.
     pub desired: u32,
@@ -80,8 +79,9 @@ pub struct NodesCount {
 }
 
 /// The state of the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub enum State {
     /// No candidate.
     #[default]
@@ -148,8 +148,9 @@ impl State {
 }
 
 /// Orders instructions to nodes: a node ignores anything smaller than what it has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Pair {
     /// Rises with each leader.
     pub epoch: u64,
@@ -158,8 +159,7 @@ pub struct Pair {
 }
 
 /// A revision and since when it has its role.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// Which.
     pub revision: Revision,
@@ -168,8 +168,7 @@ pub struct Placed {
 }
 
 /// The stable before this one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
     /// Which.
     pub revision: Revision,
@@ -178,8 +177,7 @@ pub struct Previous {
 }
 
 /// One try to turn a candidate into stable.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// The revision on trial.
     pub candidate: Placed,
@@ -202,7 +200,7 @@ pub struct Rollout {
     /// When enough nodes had acknowledged the present share.
     pub acked_at: Option<Timestamp>,
     /// When all live nodes had: the record says so at once and not only half a minute later, once per share.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[serde(default)]
     pub all_acked_at: Option<Timestamp>,
     /// Usable looks in the present step after the acknowledgement.
     pub step_looks: u32,
@@ -223,8 +221,7 @@ pub struct Rollout {
 }
 
 /// Test state and what it includes: always written together, so that a replayed look never counts twice.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisState {
     /// Opaque, versioned, at most 4 KiB.
     pub state: String,

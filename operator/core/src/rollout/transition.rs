@@ -1,10 +1,11 @@
 //! The one table from transition to Event, condition and metric. Everything that tells people reads it.
 
+use serde::{Deserialize, Serialize};
+
 use super::HoldReason;
 
 /// A transition of the machine that leaves a trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TransitionKind {
     /// 1: the first revision of a function loads.
     FirstStarted,

@@ -1,5 +1,7 @@
 //! Counters of one revision in one process, since that process started.
 
+use serde::{Deserialize, Serialize};
+
 /// Upper bounds of the latency buckets, seconds, ascending; one more bucket follows for everything above.
 pub const LATENCY_BOUNDS: [f64; 32] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02,
@@ -120,13 +122,30 @@ impl Code {
     }
 }
 
-/// Requests per bucket (not cumulative), in the order of [`LATENCY_BOUNDS`]; the last bucket has no upper bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Requests per bucket (not cumulative), in the order of [`LATENCY_BOUNDS`]; the last bucket has no upper bound. It is
+/// persisted as a sparse list of `(bucket, requests)`, because most buckets of a function are empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Vec<(usize, u64)>", try_from = "Vec<(usize, u64)>")]
 pub struct Histogram(pub [u64; LATENCY_BUCKETS]);
 
 impl Default for Histogram {
     fn default() -> Self {
         Self([0; LATENCY_BUCKETS])
+    }
+}
+
+impl From<Histogram> for Vec<(usize, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        let buckets = histogram.0.into_iter().enumerate();
+        buckets.filter(|(_, requests)| *requests > 0).collect()
+    }
+}
+
+impl TryFrom<Vec<(usize, u64)>> for Histogram {
+    type Error = Rejected;
+
+    fn try_from(buckets: Vec<(usize, u64)>) -> Result<Self, Rejected> {
+        Self::from_sparse(buckets)
     }
 }
 
@@ -272,7 +291,7 @@ impl Counters {
 }
 
 /// The judged part of [`Counters`], or of their growth.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Requests that count.
     pub requests: u64,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
 
 use super::counters::Tally;
 use super::merge::Snapshot;
@@ -11,7 +13,7 @@ use super::merge::Snapshot;
 const BOOTS_KEPT: usize = 2;
 
 /// Both arms of one process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arms {
     /// The revision on trial.
     pub candidate: Tally,
@@ -49,11 +51,12 @@ impl Arms {
 }
 
 /// The last snapshot of one boot of one process that was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Start of the process in Unix milliseconds; `None` if unknown.
     pub boot: Option<u64>,
     /// When the snapshot was read.
+    #[serde(with = "millisecond::required")]
     pub at: Timestamp,
     /// Its counters.
     pub arms: Arms,

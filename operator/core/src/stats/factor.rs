@@ -1,9 +1,16 @@
 //! One look, one bet: the factor by which a stake grows or shrinks.
 
+use serde::{Deserialize, Serialize};
+
+/// Persisted counts are rounded to this part of a request: they are only shown, and fractions come from nodes whose word is
+/// limited.
+const PERSISTED_PARTS: f64 = 16.0;
+
 /// What was counted between two looks, both arms, one stratum.
 ///
 /// Whole numbers as counted; a node whose word is limited contributes fractions.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[u64; 4]", into = "[u64; 4]")]
 pub struct Increment {
     /// Requests of the candidate.
     pub candidate_requests: f64,
@@ -58,9 +65,33 @@ impl Increment {
     }
 }
 
+impl From<Increment> for [u64; 4] {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts are not negative and far below 2^60"
+    )]
+    fn from(increment: Increment) -> Self {
+        [
+            increment.candidate_requests,
+            increment.candidate_events,
+            increment.stable_requests,
+            increment.stable_events,
+        ]
+        .map(|count| (count * PERSISTED_PARTS).round() as u64)
+    }
+}
+
+impl From<[u64; 4]> for Increment {
+    fn from(parts: [u64; 4]) -> Self {
+        let [nc, xc, ns, xs] = parts.map(|part| part as f64 / PERSISTED_PARTS);
+        Self::new(nc, xc, ns, xs)
+    }
+}
+
 /// The line between harmless and harmful: the candidate's rate is compared with `ratio * stable + delta`.
 /// A ratio of 0 makes the test absolute: stable is not looked at.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tolerance {
     /// R, 0 or a factor of stable's rate.
     pub ratio: f64,

@@ -1,5 +1,7 @@
 //! A stake that is bet look by look: one sequential test.
 
+use serde::{Deserialize, Serialize};
+
 use super::factor::{Increment, Tolerance};
 
 /// Share of the stake that is redistributed over all bets in a look with plenty of traffic (H).
@@ -36,9 +38,10 @@ const FRACTIONS: [f64; 5] = [1.0 / 64.0, 1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 
 const PASS_SHARES: [f64; 7] = [0.10, 0.40, 0.10, 0.10, 0.10, 0.10, 0.10];
 
 /// What a process tries to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Side {
     /// That the candidate is worse than the tolerance. The null: its rate is at most the limit.
+    #[default]
     Rollback,
     /// That it is not. The null: its rate is at least the limit.
     Pass,
@@ -73,18 +76,23 @@ impl Side {
     }
 }
 
-/// What distinguishes one process from another; fixed for its life.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What distinguishes one process from another; fixed for its life. Only the dispersion is persisted, because everything
+/// else follows from the plan: see [`Process::restore`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// What it tries to show.
+    #[serde(skip)]
     pub side: Side,
     /// The line it tests against.
+    #[serde(skip)]
     pub tolerance: Tolerance,
     /// φ ≥ 1: how much more than chance the nodes differ; every look counts for 1/φ.
     pub dispersion: f64,
     /// ln of the largest factor one look may multiply a bet by; infinite = no cap.
+    #[serde(skip)]
     pub ln_cap: f64,
     /// H; [`REDISTRIBUTION`] but in experiments.
+    #[serde(skip)]
     pub redistribution: f64,
 }
 
@@ -104,7 +112,7 @@ impl Settings {
 }
 
 /// What is known of stable's rate in one stratum: events and requests with a fading memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Guess {
     /// Events, decayed.
     pub events: f64,
@@ -150,7 +158,7 @@ pub enum Look {
 }
 
 /// One sequential test. See the [module](super) for what it is and why it may be read at any time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     settings: Settings,
     /// ln of the part of the stake on each bet; the first is cash.
@@ -173,28 +181,23 @@ impl Process {
         }
     }
 
-    /// A process as it was: everything comes from the methods of the same names. `None` if the number of parts is not the side's, or one of the numbers is not finite.
+    /// Completes a deserialized process with the settings that are not persisted. Returns `false` if the process is
+    /// damaged: a number is not finite, the dispersion is below 1, or the number of bets is not that of the side.
     #[must_use]
-    pub fn resume(
-        settings: Settings,
-        ln_parts: Vec<f64>,
-        guesses: Vec<Guess>,
-        ln_evidence: f64,
-        ln_evidence_max: f64,
-    ) -> Option<Self> {
-        let finite = ln_parts.iter().all(|p| p.is_finite())
-            && guesses
+    pub fn restore(&mut self, settings: Settings) -> bool {
+        let dispersion = self.settings.dispersion;
+        self.settings = Settings {
+            dispersion,
+            ..settings
+        };
+        let numbers = [dispersion, self.ln_evidence, self.ln_evidence_max];
+        numbers.iter().chain(&self.ln_parts).all(|n| n.is_finite())
+            && dispersion >= 1.0
+            && self.ln_parts.len() == settings.side.shares().len()
+            && self
+                .guesses
                 .iter()
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
-            && ln_evidence.is_finite()
-            && ln_evidence_max.is_finite();
-        (finite && ln_parts.len() == settings.side.shares().len()).then_some(Self {
-            settings,
-            ln_parts,
-            guesses,
-            ln_evidence,
-            ln_evidence_max,
-        })
     }
 
     /// A new stake of 1; what was learned about stable stays.
@@ -227,12 +230,6 @@ impl Process {
     #[must_use]
     pub fn p(&self) -> f64 {
         (-self.ln_evidence_max).exp().min(1.0)
-    }
-
-    /// The largest ln E so far, at least 0.
-    #[must_use]
-    pub const fn ln_evidence_max(&self) -> f64 {
-        self.ln_evidence_max
     }
 
     /// Whether E has reached 1/`rate`.

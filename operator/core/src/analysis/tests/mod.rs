@@ -443,5 +443,5 @@ fn damaged_text_is_refused() {
             "cut at {end}"
         );
     }
-    assert_eq!(Analysis::decode(&plan, "BA"), Err(StateError::Version(4)));
+    assert_eq!(Analysis::decode(&plan, "BQ"), Err(StateError::Version(5)));
 }
