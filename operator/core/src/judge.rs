@@ -12,13 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::analysis::{
-    self, Analysis, AnalysisPlan, History, LatencyLimits, Limits, LookInput, LookResult, Measure,
-    Metric, Slo,
-};
+use crate::analysis::{self, Analysis, AnalysisPlan, History, LookInput, LookResult};
 use crate::rollout::{
-    AnalysisPolicy, ArmSums, Decisive, Figures, LatencyMeasure, Look, Measured, MetricFigures,
-    PassFigures, Power, Rollout, RolloutState, State, Tolerance, UnmeasuredKind, Verdict,
+    Figures, Look, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
 };
 use crate::samples::Snapshot;
 
@@ -90,7 +86,7 @@ impl Judge {
         stable: &str,
         sampled: &Sampled<'_>,
     ) -> Self {
-        let plan = plan(&rollout.plan.analysis, sampled.scrape_interval);
+        let plan = AnalysisPlan::new(&rollout.plan.analysis, sampled.scrape_interval);
         let Some(persisted) = &rollout.analysis else {
             // before the first look nothing but baselines can be in memory
             return memory
@@ -150,8 +146,8 @@ impl Judge {
             analysis: self.text.clone(),
             verdict: match &result.verdict {
                 analysis::Verdict::Good => Verdict::Good,
-                analysis::Verdict::Bad(decisive) => Verdict::Bad {
-                    reason: decisive.metric.reason().as_str().to_owned(),
+                analysis::Verdict::Bad(metric) => Verdict::Bad {
+                    reason: metric.reason().to_owned(),
                 },
                 analysis::Verdict::NotEnough(_) => Verdict::NotEnough,
             },
@@ -177,8 +173,9 @@ impl Judge {
             stable_unhealthy: unhealthy(result),
             candidate_requests: self.analysis.last_candidate_requests(),
             figures: Figures {
+                source: sampled.source.to_owned(),
                 dominant: result.dominant.clone(),
-                ..figures(&self.analysis, sampled.source)
+                ..self.analysis.figures()
             },
         }
     }
@@ -205,40 +202,6 @@ impl Judge {
     }
 }
 
-/// The frozen policy, as the tests read it.
-#[must_use]
-pub fn plan(policy: &AnalysisPolicy, scrape_interval: Duration) -> AnalysisPlan {
-    let limits = |t: &Tolerance| Limits {
-        max_increase: t.max_increase,
-        max_ratio: t.max_ratio,
-        pass_increase: t.pass_increase,
-    };
-    AnalysisPlan {
-        look_period: policy.look_period,
-        scrape_interval,
-        false_rollbacks: policy.false_rollbacks,
-        false_promotions: policy.false_promotions,
-        harm_budget: policy.harm_budget,
-        errors: Some(limits(&policy.errors)),
-        latency: Some(LatencyLimits {
-            limits: limits(&policy.latency),
-            measure: match policy.latency_measure {
-                LatencyMeasure::Head => Measure::Head,
-                LatencyMeasure::Full => Measure::Full,
-            },
-        }),
-        client_errors: Some(policy.client_errors),
-        slo: Slo {
-            errors: policy.slo_errors,
-            latency: policy.slo_latency.map(|slo| analysis::LatencySlo {
-                within: slo.within,
-                slower: slo.slower,
-            }),
-        },
-        dispersion: policy.dispersion,
-    }
-}
-
 /// Stable itself fails at least half of its requests in a look that has some.
 fn unhealthy(result: &LookResult) -> Option<String> {
     const ENOUGH: f64 = 10.0;
@@ -249,90 +212,4 @@ fn unhealthy(result: &LookResult) -> Option<String> {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
-}
-
-/// `errors`, `latency/400ms`, `clientErrors`, `slo`, `slo/300ms`.
-fn name(metric: Metric, bound: Option<f64>) -> String {
-    let family = match metric {
-        Metric::Errors | Metric::Latency | Metric::ClientErrors => metric.name(),
-        Metric::SloErrors | Metric::SloLatency => "slo",
-    };
-    match bound {
-        Some(seconds) if seconds >= 1.0 => format!("{family}/{seconds}s"),
-        Some(seconds) => format!("{family}/{}ms", (seconds * 1e5).round() / 100.0),
-        None => family.to_owned(),
-    }
-}
-
-fn figures(analysis: &Analysis, source: &str) -> Figures {
-    let seen = analysis.figures();
-    let sums = |arm: analysis::ArmSums| ArmSums {
-        requests: arm.requests,
-        errors: arm.errors,
-        client_errors: arm.client_errors,
-    };
-    let pass = seen.pass.unwrap_or_default();
-    Figures {
-        looks: u64::from(seen.looks),
-        looked_at: seen.looked_at,
-        source: source.to_owned(),
-        coverage: Some(seen.coverage),
-        candidate: sums(seen.candidate),
-        stable: sums(seen.stable),
-        metrics: seen
-            .metrics
-            .iter()
-            .map(|m| MetricFigures {
-                name: name(m.metric, m.bound),
-                ln_e: m.ln_evidence,
-                p: m.p,
-                tolerance: m.delta,
-                observed: m.candidate.zip(m.stable),
-                bound: m.bound.map(Duration::from_secs_f64),
-                dispersion: m.dispersion,
-                share: m.part,
-            })
-            .collect(),
-        pass: PassFigures {
-            progress: pass.progress,
-            limiting: pass.limiting.map(|(metric, bound)| name(metric, bound)),
-            need_requests: pass.need_requests,
-            eta: pass.eta_seconds.map(Duration::from_secs),
-        },
-        power: seen
-            .power
-            .iter()
-            .filter(|p| p.requests_95.is_finite())
-            .map(|p| Power {
-                increase: p.increase,
-                requests_50: count(p.requests_expected.ceil()),
-                requests_95: count(p.requests_95.ceil()),
-            })
-            .collect(),
-        decisive: seen.decisive.map(|d| Decisive {
-            metric: name(d.metric, d.bound),
-            look: u64::from(d.look),
-            at: d.at,
-            ln_e: d.ln_evidence,
-            ln_limit: -analysis.plan().false_rollbacks.ln(),
-            candidate: (
-                count(d.counts.candidate_requests),
-                count(d.counts.candidate_events),
-            ),
-            stable: (
-                count(d.counts.stable_requests),
-                count(d.counts.stable_events),
-            ),
-        }),
-        dominant: None,
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts: not negative, and beyond 2^64 they saturate"
-)]
-fn count(value: f64) -> u64 {
-    value.round() as u64
 }

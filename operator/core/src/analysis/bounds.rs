@@ -14,9 +14,9 @@ use crate::samples::{Histogram, Tally};
 use crate::stats::{self, Process};
 
 use super::Analysis;
-use super::figures::Metric;
 use super::history::{History, TailBounds, smoothed};
 use super::suite::{self, Event, Pass, Test};
+use super::verdict::Metric;
 
 /// Stable's requests, and the time they are spread over, from which bounds are chosen.
 const REQUESTS_FOR_BOUNDS: u64 = 500;

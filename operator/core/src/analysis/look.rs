@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::rollout::{ArmSums, Decisive};
 use crate::samples::{NodeIncrement, Snapshot, Tally, limit_shares, merge};
 use crate::stats::Increment;
 
-use super::figures::{ArmSums, Decisive, Metric, Missing, Verdict};
 use super::suite::{self, Event};
+use super::verdict::{Metric, Missing, Verdict};
 use super::{Analysis, STEP_LOOKS, WHOLE};
 
 /// Share of stable's requests that fresh nodes must have for a raise.
@@ -58,8 +59,6 @@ pub struct LookResult {
     pub share_mismatch: bool,
     /// With few nodes: the one that has more than half of the candidate's requests in this step.
     pub dominant: Option<String>,
-    /// Metrics of which a number was not finite and was left out.
-    pub dropped: Vec<Metric>,
 }
 
 impl Analysis {
@@ -80,8 +79,8 @@ impl Analysis {
         self.remember_nodes(&news);
         self.memory.coverage = self.coverage_at(input.now, input.exposed);
         let dominant = self.dominant(input.exposed);
-        let (errors, dropped) = if news.is_empty() {
-            (Increment::default(), Vec::new())
+        let errors = if news.is_empty() {
+            Increment::default()
         } else {
             self.count(input, &news)
         };
@@ -94,11 +93,10 @@ impl Analysis {
             covered: self.memory.coverage >= COVERAGE_MIN,
             share_mismatch: self.is_share_mismatched(),
             dominant,
-            dropped,
         }
     }
 
-    fn count(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> (Increment, Vec<Metric>) {
+    fn count(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> Increment {
         self.looks = self.looks.saturating_add(1);
         self.looked_at = Some(input.now);
         self.usable_at = input.now;
@@ -110,11 +108,8 @@ impl Analysis {
                 .collect::<Vec<_>>(),
         );
         let of = |event: Event| increment(news, &factors, event);
-        let mut dropped = Vec::new();
         for test in &mut self.tests {
-            if !test.look(of(test.event)) {
-                dropped.push(test.event.metric);
-            }
+            test.look(of(test.event));
         }
         let errors = of(Event::new(Metric::Errors, None));
         if let Some(brake) = &mut self.brake {
@@ -128,7 +123,7 @@ impl Analysis {
         }
         self.learn_bounds(input.now, &stable);
         self.decide(input.now);
-        (errors, dropped)
+        errors
     }
 
     /// Adds what both arms counted to the sums and returns stable's part of it.
@@ -206,21 +201,26 @@ impl Analysis {
         };
         let mut counts = first.recent[0];
         counts.add(&first.recent[1]);
-        self.decisive = Some(Decisive {
-            metric: first.event.metric,
-            bound: first.event.bound(),
-            look: self.looks,
+        let decisive = Decisive {
+            metric: first.event.name(),
+            look: u64::from(self.looks),
             at: now,
-            ln_evidence,
-            counts,
-        });
+            ln_e: ln_evidence,
+            ln_limit: -alpha.ln(),
+            candidate: (
+                whole(counts.candidate_requests),
+                whole(counts.candidate_events),
+            ),
+            stable: (whole(counts.stable_requests), whole(counts.stable_events)),
+        };
+        self.decisive = Some((first.event.metric, decisive));
     }
 
     /// What the tests say at the last look.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        if let Some(decisive) = &self.decisive {
-            return Verdict::Bad(decisive.clone());
+        if let Some((metric, _)) = &self.decisive {
+            return Verdict::Bad(*metric);
         }
         if self.shared_since.is_some() {
             return Verdict::NotEnough(Missing::SharedFailure);
@@ -322,6 +322,15 @@ fn add(sums: &mut ArmSums, tally: &Tally) {
     sums.requests += tally.requests;
     sums.errors += tally.errors;
     sums.client_errors += tally.client_errors;
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts: not negative, and beyond 2^64 they saturate"
+)]
+fn whole(count: f64) -> u64 {
+    count.round() as u64
 }
 
 /// Sum over the nodes, each scaled by its factor.

@@ -11,7 +11,6 @@
 //! twice.
 
 mod bounds;
-mod figures;
 mod history;
 mod look;
 mod plan;
@@ -20,6 +19,7 @@ mod state;
 mod suite;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,17 +27,15 @@ use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
+use crate::rollout::{ArmSums, Decisive};
 use crate::samples::{Histogram, Snapshot, Tracker};
 use crate::stats::Increment;
 
-pub use figures::{
-    ArmSums, BrokenPromise, Decisive, Figures, Metric, MetricFigures, Missing, PassProgress, Power,
-    Reason, Verdict,
-};
 pub use history::{History, TailBounds};
 pub use look::{LookInput, LookResult};
-pub use plan::{AnalysisPlan, LatencyLimits, LatencySlo, Limits, Measure, Slo};
+pub use plan::{AnalysisPlan, Slo};
 pub use state::{STATE_MAX, StateError};
+pub use verdict::{BrokenPromise, Metric, Missing, Verdict};
 
 use suite::{Brake, Pass, Test};
 
@@ -74,7 +72,8 @@ pub struct Analysis {
     candidate: ArmSums,
     stable: ArmSums,
     step: Step,
-    decisive: Option<Decisive>,
+    /// The metric that decided, and the counts it decided by.
+    decisive: Option<(Metric, Decisive)>,
     #[serde(with = "millisecond::optional")]
     shared_since: Option<Timestamp>,
     #[serde(skip)]

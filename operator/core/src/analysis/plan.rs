@@ -1,105 +1,68 @@
-//! What is asked of the samples; frozen when a rollout starts.
+//! Parameters of the analysis, frozen when a rollout starts.
 
 use std::time::Duration;
 
-/// Which latency is judged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Measure {
-    /// Time to the head of the response.
-    #[default]
-    Head,
-    /// Time to its last byte.
-    Full,
-}
+use crate::rollout::{AnalysisPolicy, LatencySlo, Tolerance};
 
-/// What the candidate may do worse than stable. All are shares of requests.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// δ: tolerated increase.
-    pub max_increase: f64,
-    /// R ≥ 1: tolerated factor.
-    pub max_ratio: f64,
-    /// δ of the pass side at full weight.
-    pub pass_increase: f64,
-}
-
-/// Latency as tail shares.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LatencyLimits {
-    /// Tolerance of the share that is slower than stable's own quantiles.
-    pub limits: Limits,
-    /// Which latency.
-    pub measure: Measure,
-}
-
-/// A promise about latency: at most `slower` of the requests take longer than `within`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LatencySlo {
-    /// The promised time.
-    pub within: Duration,
-    /// Share of requests that may be slower.
-    pub slower: f64,
-}
-
-/// Absolute promises, off unless written.
+/// Absolute objectives. None applies unless the user wrote it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Slo {
     /// Share of requests that may fail.
     pub errors: Option<f64>,
-    /// Latency.
+    /// Latency objective.
     pub latency: Option<LatencySlo>,
 }
 
-/// Everything the analysis of one rollout is told; it never changes while the rollout runs, because tolerances
-/// chosen after seeing the data would void what is promised about false rollbacks.
+/// Parameters of the analysis of one rollout. They never change while the rollout runs, because tolerances chosen after
+/// seeing the data would void the guarantee about false rollbacks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnalysisPlan {
-    /// How often the samples are looked at, at least.
+    /// Longest time between two evaluations.
     pub look_period: Duration,
-    /// How often Prometheus scrapes.
+    /// Scrape interval of Prometheus.
     pub scrape_interval: Duration,
     /// α: share of harmless candidates that may be rolled back, per rollout.
     pub false_rollbacks: f64,
     /// β: share of harmful candidates that may pass a step.
     pub false_promotions: f64,
-    /// B: share of all requests that the next step may cost.
+    /// B: share of all requests that may additionally fail at the next step.
     pub harm_budget: f64,
-    /// Errors; `None` = not judged.
-    pub errors: Option<Limits>,
-    /// Latency; `None` = not judged.
-    pub latency: Option<LatencyLimits>,
-    /// Tolerated increase of 4xx; `None` = not judged.
+    /// Tolerance of failed requests; `None` leaves errors out.
+    pub errors: Option<Tolerance>,
+    /// Tolerance of requests slower than stable's own quantiles; `None` leaves latency out.
+    pub latency: Option<Tolerance>,
+    /// Tolerated increase of 4xx answers; `None` leaves them out.
     pub client_errors: Option<f64>,
-    /// Absolute promises.
+    /// Absolute objectives.
     pub slo: Slo,
-    /// φ as written; `None` = measured.
+    /// φ as the user wrote it; `None` measures it.
     pub dispersion: Option<f64>,
+}
+
+impl AnalysisPlan {
+    /// The plan of a rollout with this policy, which judges every metric.
+    #[must_use]
+    pub fn new(policy: &AnalysisPolicy, scrape_interval: Duration) -> Self {
+        Self {
+            look_period: policy.look_period,
+            scrape_interval,
+            false_rollbacks: policy.false_rollbacks,
+            false_promotions: policy.false_promotions,
+            harm_budget: policy.harm_budget,
+            errors: Some(policy.errors),
+            latency: Some(policy.latency),
+            client_errors: Some(policy.client_errors),
+            slo: Slo {
+                errors: policy.slo_errors,
+                latency: policy.slo_latency,
+            },
+            dispersion: policy.dispersion,
+        }
+    }
 }
 
 impl Default for AnalysisPlan {
     fn default() -> Self {
-        Self {
-            look_period: Duration::from_secs(5),
-            scrape_interval: Duration::from_secs(15),
-            false_rollbacks: 0.01,
-            false_promotions: 0.05,
-            harm_budget: 0.005,
-            errors: Some(Limits {
-                max_increase: 0.005,
-                max_ratio: 1.0,
-                pass_increase: 0.01,
-            }),
-            latency: Some(LatencyLimits {
-                limits: Limits {
-                    max_increase: 0.002,
-                    max_ratio: 1.5,
-                    pass_increase: 0.01,
-                },
-                measure: Measure::Head,
-            }),
-            client_errors: Some(0.05),
-            slo: Slo::default(),
-            dispersion: None,
-        }
+        Self::new(&AnalysisPolicy::default(), Duration::from_secs(15))
     }
 }

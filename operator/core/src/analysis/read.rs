@@ -1,12 +1,15 @@
 //! What can be read off an [`Analysis`] without changing it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
+use crate::rollout::{Figures, MetricFigures, PassFigures, Power};
 use crate::stats;
 
-use super::figures::{BrokenPromise, Figures, Metric, MetricFigures, PassProgress, Power};
-use super::suite::{self, Pass};
-use super::{Analysis, AnalysisPlan, TailBounds, WHOLE};
+use super::suite::{self, Pass, Test};
+use super::verdict::{BrokenPromise, Metric};
+use super::{Analysis, TailBounds, WHOLE};
 
 /// Increases of the error rate that the planning figure is given for.
 const INCREASES: [f64; 3] = [0.01, 0.05, 1.0];
@@ -15,12 +18,6 @@ const COST_EXPECTED: f64 = 1.5;
 const COST_95: f64 = 3.5;
 
 impl Analysis {
-    /// The frozen plan.
-    #[must_use]
-    pub const fn plan(&self) -> &AnalysisPlan {
-        &self.plan
-    }
-
     /// Whether this is the analysis that began then.
     #[must_use]
     pub fn is_of(&self, started_at: Timestamp) -> bool {
@@ -87,17 +84,33 @@ impl Analysis {
         self.bounds.as_ref()
     }
 
-    /// How far the step is; `None` when no step follows.
+    /// The evidence as it is shown. The caller adds what the analysis does not know: the source of the counts, and the
+    /// node that dominates.
     #[must_use]
-    pub fn pass_progress(&self) -> Option<PassProgress> {
-        self.step.next?;
+    pub fn figures(&self) -> Figures {
+        Figures {
+            looks: u64::from(self.looks),
+            looked_at: self.looked_at,
+            source: String::new(),
+            coverage: Some(self.memory.coverage),
+            candidate: self.candidate,
+            stable: self.stable,
+            metrics: self.tests.iter().map(metric_figures).collect(),
+            pass: self.pass_figures(),
+            power: self.power(),
+            decisive: self.decisive.as_ref().map(|(_, counts)| counts.clone()),
+            dominant: None,
+        }
+    }
+
+    fn pass_figures(&self) -> PassFigures {
         let goal = -self.plan.false_promotions.ln();
-        let limiting = self
+        let furthest_behind = self
             .pass
             .iter()
             .min_by(|a, b| a.process.ln_evidence().total_cmp(&b.process.ln_evidence()));
-        let Some(limiting) = limiting else {
-            return Some(PassProgress::default());
+        let Some(limiting) = furthest_behind.filter(|_| self.step.next.is_some()) else {
+            return PassFigures::default();
         };
         let waits_for_bounds = self.plan.latency.is_some() && self.bounds.is_none();
         let progress = if waits_for_bounds {
@@ -110,12 +123,13 @@ impl Analysis {
             .iter()
             .filter_map(|p| self.requests_to_pass(p, goal))
             .reduce(f64::max);
-        Some(PassProgress {
+        let eta = need.and_then(|need| self.seconds_for(need));
+        PassFigures {
             progress,
-            limiting: Some((limiting.event.metric, limiting.event.bound())),
+            limiting: Some(limiting.event.name()),
             need_requests: need.map(ceil),
-            eta_seconds: need.and_then(|need| self.seconds_for(need)),
-        })
+            eta: eta.map(|seconds| Duration::from_secs(ceil(seconds))),
+        }
     }
 
     /// Requests until a candidate that is as good as stable passes: what is missing, at the information per request.
@@ -131,13 +145,13 @@ impl Analysis {
             .then(|| missing * pass.process.settings().dispersion / per_request)
     }
 
-    fn seconds_for(&self, requests: f64) -> Option<u64> {
+    fn seconds_for(&self, requests: f64) -> Option<f64> {
         let passed = self
             .looked_at?
             .duration_since(self.step.started_at)
             .as_secs_f64();
         let counted = self.step.candidate.requests as f64;
-        (passed > 0.0 && counted > 0.0).then(|| ceil(requests * passed / counted))
+        (passed > 0.0 && counted > 0.0).then(|| requests * passed / counted)
     }
 
     fn share(&self) -> Option<f64> {
@@ -145,9 +159,8 @@ impl Analysis {
         (share > 0.0).then(|| share.min(0.9999))
     }
 
-    /// How many requests find an increase of the error rate now; empty while the candidate has no share.
-    #[must_use]
-    pub fn power(&self) -> Vec<Power> {
+    /// Only increases beyond the tolerance are found at all; none are while the candidate has no share.
+    fn power(&self) -> Vec<Power> {
         let errors = self.tests.iter().find(|t| t.event.metric == Metric::Errors);
         let (Some(errors), Some(share)) = (errors, self.share()) else {
             return Vec::new();
@@ -158,60 +171,37 @@ impl Analysis {
         let stats::Tolerance { ratio, delta } = errors.process.settings().tolerance;
         let goal = -self.plan.false_rollbacks.ln() * errors.process.settings().dispersion;
         INCREASES
-            .iter()
-            .map(|increase| {
-                let candidate = (base + increase).min(1.0);
-                let bound = if candidate <= ratio * base + delta {
-                    f64::INFINITY
-                } else {
-                    goal / stats::information(candidate, base, ratio, delta, share)
-                };
-                Power {
-                    increase: *increase,
-                    requests_expected: COST_EXPECTED * bound,
-                    requests_95: COST_95 * bound,
-                }
+            .into_iter()
+            .map(|increase| (increase, (base + increase).min(1.0)))
+            .filter(|(_, candidate)| *candidate > ratio * base + delta)
+            .map(|(increase, candidate)| {
+                let bound = goal / stats::information(candidate, base, ratio, delta, share);
+                (increase, bound)
+            })
+            .filter(|(_, bound)| bound.is_finite())
+            .map(|(increase, bound)| Power {
+                increase,
+                requests_50: ceil(COST_EXPECTED * bound),
+                requests_95: ceil(COST_95 * bound),
             })
             .collect()
     }
+}
 
-    /// Everything there is to show.
-    #[must_use]
-    pub fn figures(&self) -> Figures {
-        let rate = |events: f64, requests: f64| (requests > 0.0).then(|| events / requests);
-        let metrics = self
-            .tests
-            .iter()
-            .map(|test| {
-                let settings = test.process.settings();
-                MetricFigures {
-                    metric: test.event.metric,
-                    bound: test.event.bound(),
-                    ln_evidence: test.ln_evidence(),
-                    p: test.process.p(),
-                    ratio: settings.tolerance.ratio,
-                    delta: settings.tolerance.delta,
-                    candidate: rate(test.total.candidate_events, test.total.candidate_requests),
-                    stable: rate(test.total.stable_events, test.total.stable_requests),
-                    dispersion: settings.dispersion,
-                    part: test.part,
-                }
-            })
-            .collect();
-        Figures {
-            looks: self.looks,
-            looked_at: self.looked_at,
-            ln_evidence: self.ln_evidence(),
-            coverage: self.memory.coverage,
-            candidate: self.candidate,
-            stable: self.stable,
-            step_candidate: self.step.candidate,
-            step_stable: self.step.stable,
-            metrics,
-            pass: self.pass_progress(),
-            power: self.power(),
-            decisive: self.decisive.clone(),
-        }
+fn metric_figures(test: &Test) -> MetricFigures {
+    let rate = |events: f64, requests: f64| (requests > 0.0).then(|| events / requests);
+    let settings = test.process.settings();
+    let candidate = rate(test.total.candidate_events, test.total.candidate_requests);
+    let stable = rate(test.total.stable_events, test.total.stable_requests);
+    MetricFigures {
+        name: test.event.name(),
+        ln_e: test.ln_evidence(),
+        p: test.process.p(),
+        tolerance: settings.tolerance.delta,
+        observed: candidate.zip(stable),
+        bound: test.event.bound().map(Duration::from_secs_f64),
+        dispersion: settings.dispersion,
+        share: test.part,
     }
 }
 

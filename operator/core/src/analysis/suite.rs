@@ -6,9 +6,9 @@ use crate::samples::{Histogram, LATENCY_BOUNDS, Tally};
 use crate::stats::{self, Increment, Process, Settings, Side, Tolerance};
 
 use super::WHOLE;
-use super::figures::Metric;
 use super::history::{History, TailBounds, UNKNOWN_RATE, smoothed};
 use super::plan::AnalysisPlan;
+use super::verdict::Metric;
 
 /// Margin of the comparison with stable that must agree before a broken promise rolls back.
 const PROMISE_MARGIN: f64 = 0.001;
@@ -36,6 +36,11 @@ impl Event {
             }
             (Metric::Latency | Metric::SloLatency, None) => (0, 0),
         }
+    }
+
+    /// Name in status and metrics.
+    pub(super) fn name(self) -> String {
+        self.metric.name(self.bound())
     }
 
     /// The latency bound in seconds.
@@ -136,7 +141,7 @@ fn rollback_tolerance(plan: &AnalysisPlan, metric: Metric) -> Tolerance {
             .map_or((1.0, 1.0), |l| (l.max_ratio, l.max_increase)),
         Metric::Latency => plan
             .latency
-            .map_or((1.0, 1.0), |l| (l.limits.max_ratio, l.limits.max_increase)),
+            .map_or((1.0, 1.0), |l| (l.max_ratio, l.max_increase)),
         Metric::ClientErrors => (1.0, plan.client_errors.unwrap_or(1.0)),
         Metric::SloErrors => (0.0, plan.slo.errors.unwrap_or(1.0)),
         Metric::SloLatency => (0.0, plan.slo.latency.map_or(1.0, |l| l.slower)),
@@ -246,8 +251,8 @@ pub(super) fn pass_settings(
             delta: affordable(plan.errors.map_or(1.0, |l| l.pass_increase)),
         },
         Metric::Latency => Tolerance {
-            ratio: plan.latency.map_or(1.0, |l| l.limits.max_ratio),
-            delta: affordable(plan.latency.map_or(1.0, |l| l.limits.pass_increase)),
+            ratio: plan.latency.map_or(1.0, |l| l.max_ratio),
+            delta: affordable(plan.latency.map_or(1.0, |l| l.pass_increase)),
         },
         Metric::SloErrors | Metric::SloLatency => rollback_tolerance(plan, metric),
     };

@@ -1,51 +1,54 @@
-//! Evidence a person can read: what the tests saw, in counts and rates.
+//! The evidence as it is shown: counts, rates and evidence of the tests so far.
+//!
+//! [`crate::analysis`] fills these types, the state persists them, messages read them, and the operator converts them once to
+//! `status.rollout.evidence`. Nothing decides by them.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What the tests saw in one rollout so far.
+/// What the tests have seen in one rollout so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    /// How often.
+    /// Number of evaluations so far.
     pub looks: u64,
-    /// When last.
+    /// Time of the last evaluation.
     pub looked_at: Option<Timestamp>,
-    /// From where: `Prometheus` or `InBand`.
+    /// Source of the counts: `Prometheus`, `InBand` or `Both`.
     pub source: String,
-    /// Share of stable's requests that fresh nodes have.
+    /// Share (0 to 1) of stable's requests that is on nodes with fresh counts.
     pub coverage: Option<f64>,
-    /// Sums over the rollout.
+    /// Counts of the candidate since the rollout began.
     pub candidate: ArmSums,
-    /// Sums over the rollout.
+    /// Counts of stable since the rollout began.
     pub stable: ArmSums,
-    /// Per metric.
+    /// Evidence against the candidate, by metric.
     pub metrics: Vec<MetricFigures>,
-    /// What the step waits for.
+    /// Progress of the step; all zero when no step follows.
     pub pass: PassFigures,
-    /// How many requests it takes to see an increase.
+    /// Number of candidate requests that an increase of 1, 5 and 100 percentage points takes to be found.
     pub power: Vec<Power>,
-    /// Set at a verdict.
+    /// Counts that decided; set once a verdict is Bad.
     pub decisive: Option<Decisive>,
-    /// With few nodes: the one that has more than half of the candidate's requests in this step.
+    /// Node that has more than half of the candidate's requests in this step, if there are few nodes.
     #[serde(default)]
     pub dominant: Option<String>,
 }
 
-/// What one arm did.
+/// Counts of one revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArmSums {
-    /// All that count.
+    /// Number of requests that count.
     pub requests: u64,
-    /// Of them failed.
+    /// Number of those requests that failed (5xx, trap, deadline, out of memory).
     pub errors: u64,
-    /// Of them 4xx.
+    /// Number of those requests that were answered 4xx.
     pub client_errors: u64,
 }
 
 impl ArmSums {
-    /// Without what `other` holds, never below 0.
+    /// Subtracts `other`; no count falls below 0.
     pub(super) const fn without(self, other: Self) -> Self {
         Self {
             requests: self.requests.saturating_sub(other.requests),
@@ -55,66 +58,66 @@ impl ArmSums {
     }
 }
 
-/// One metric.
+/// Evidence of one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricFigures {
-    /// `errors`, `latency/250ms`, `clientErrors`, `slo`.
+    /// Name with its latency bound: `errors`, `latency/250ms`, `clientErrors`, `slo`.
     pub name: String,
-    /// ln E of the rollback process.
+    /// ln E: the evidence that the candidate is worse than tolerated.
     pub ln_e: f64,
-    /// min(1, 1/max E).
+    /// Anytime-valid p-value, min(1, 1 / largest E so far).
     pub p: f64,
-    /// δ as a share of one.
+    /// δ: tolerated increase, a share of requests.
     pub tolerance: f64,
-    /// Observed share of events, candidate and stable.
+    /// Observed shares of events, candidate and stable; `None` until both had requests.
     pub observed: Option<(f64, f64)>,
-    /// Latency bound.
+    /// Latency bound above which a request is an event.
     pub bound: Option<Duration>,
-    /// φ.
+    /// φ: how many times more than by chance the nodes differ.
     pub dispersion: f64,
-    /// ω.
+    /// ω: weight (0 to 1) in the combined evidence.
     pub share: f64,
 }
 
-/// How far the step is.
+/// Progress of the step towards the next one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PassFigures {
-    /// 0 to 1 and above.
+    /// Progress of the metric that is furthest behind, 0 to 1.
     pub progress: f64,
-    /// The metric that is furthest from its limit.
+    /// Name of the metric that is furthest behind.
     pub limiting: Option<String>,
-    /// About how many more candidate requests.
+    /// Estimated number of candidate requests that are still needed.
     pub need_requests: Option<u64>,
-    /// At the present rate.
+    /// Estimated time that those requests take at the rate of the step so far.
     pub eta: Option<Duration>,
 }
 
-/// What traffic it takes to see an increase.
+/// Number of candidate requests that an increase of the error rate takes to be found, at the present base rate and weight.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Power {
-    /// Share of one.
+    /// Increase of the error rate, a share of requests.
     pub increase: f64,
-    /// Candidate requests, expected.
+    /// Candidate requests in the middle case.
     pub requests_50: u64,
-    /// Candidate requests, 95 %.
+    /// Candidate requests in 95 of 100 rollouts.
     pub requests_95: u64,
 }
 
-/// The counts that decided.
+/// The evaluation that decided, with the counts of its last two looks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decisive {
-    /// Which metric.
+    /// Name of the metric, as in [`MetricFigures::name`].
     pub metric: String,
-    /// Number of the look.
+    /// Number of the evaluation in the rollout, from 1.
     pub look: u64,
-    /// When.
+    /// Time of the evaluation.
     pub at: Timestamp,
-    /// E, in logarithms.
+    /// ln of the combined evidence.
     pub ln_e: f64,
-    /// Limit of E, in logarithms.
+    /// ln of the evidence that decides.
     pub ln_limit: f64,
-    /// Candidate: requests and events of the last two looks.
+    /// Requests and events of the candidate.
     pub candidate: (u64, u64),
-    /// Stable: requests and events of the last two looks.
+    /// Requests and events of stable.
     pub stable: (u64, u64),
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::suite::{Event, Test, combined, named};
 use super::*;
+use crate::rollout::LatencySlo;
 use crate::samples::{Code, Counters, Outcome, Snapshot};
 
 mod holds;
@@ -202,14 +203,16 @@ fn a_dead_candidate_is_bad_after_two_looks_and_stays_so() {
         bench.look([5, 5, 45, 0]).verdict,
         Verdict::NotEnough(Missing::Looks)
     );
-    let Verdict::Bad(decisive) = bench.look([6, 6, 52, 1]).verdict else {
+    let Verdict::Bad(metric) = bench.look([6, 6, 52, 1]).verdict else {
         panic!("not decided");
     };
-    assert_eq!(decisive.metric.reason(), Reason::ErrorsWorse);
-    assert_eq!(decisive.counts, Increment::new(11.0, 11.0, 97.0, 1.0));
+    assert_eq!(metric.reason(), "ErrorsWorse");
+    let decisive = bench.analysis.figures().decisive.unwrap();
+    assert_eq!((decisive.candidate, decisive.stable), ((11, 11), (97, 1)));
     for _ in 0..50 {
         let verdict = bench.look([100, 0, 1000, 0]).verdict;
-        assert_eq!(verdict, Verdict::Bad(decisive.clone()));
+        assert_eq!(verdict, Verdict::Bad(metric));
+        assert_eq!(bench.analysis.figures().decisive.as_ref(), Some(&decisive));
     }
 }
 
@@ -252,7 +255,7 @@ fn bounds_that_say_nothing_any_more_are_chosen_anew() {
         .figures()
         .metrics
         .iter()
-        .map(|m| m.part)
+        .map(|m| m.share)
         .sum();
     assert!((parts - 1.0).abs() < 1e-9);
     let text = bench.analysis.encode();
@@ -303,9 +306,8 @@ fn the_first_decisive_look_is_the_one_that_is_told() {
     for _ in 0..5 {
         bench.look([5, 5, 45, 0]);
     }
-    let Verdict::Bad(decisive) = bench.analysis.verdict() else {
-        panic!("not decided");
-    };
+    assert!(matches!(bench.analysis.verdict(), Verdict::Bad(_)));
+    let decisive = bench.analysis.figures().decisive.unwrap();
     assert_eq!(decisive.look, 3, "the first look set the baselines");
 }
 
