@@ -1,5 +1,7 @@
 //! `cluster up|down|status|packages`: the local cluster of the tests, for use by hand.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, Options, Purpose, install, run, versions};
