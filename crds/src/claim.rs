@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// Who owns a host.
+/// Ownership of a host name by a namespace.
 #[derive(
     CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
@@ -17,20 +17,20 @@ use serde::{Deserialize, Serialize};
     category = "selvage",
     derive = "PartialEq",
     derive = "Default",
-    doc = "Which namespace owns a host name; named after the host, so that it can be created once only. Written by the operator: taken by the first EdgeFunction that names the host, given back when none of its namespace does.",
+    doc = "HostClaim records which namespace owns a host name. It is named after the host, so that it can be created only once. Only the operator writes it: the first EdgeFunction that names a host claims it, and the claim is released when no EdgeFunction of the namespace names the host.",
     validation = Rule::new("self.metadata.name == (self.spec.host == '*' ? '0' : self.spec.host.startsWith('*.') ? self.spec.host.substring(2) + '.0' : self.spec.host)")
         .message("a HostClaim is named after its host: shop.example for shop.example, shop.example.0 for *.shop.example, 0 for *"),
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.host"),
-    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.namespace", description = "The owner."),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.namespace", description = "Namespace that owns the host."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = Rule::new("self == oldSelf").message("a claim never changes: it is given back and taken again"))]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a HostClaim is immutable: it is deleted and created again"))]
 #[serde(rename_all = "camelCase")]
 pub struct HostClaimSpec {
-    /// The host as functions write it.
+    /// Host name as functions write it in their routes, for example shop.example or *.shop.example.
     #[schemars(length(min = 1, max = 253))]
     pub host: String,
-    /// The namespace that owns it.
+    /// Namespace that owns the host name.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
 }

@@ -1,87 +1,87 @@
-//! Condition types and reasons of an EdgeFunction: stable words that scripts may compare.
+//! Types and reasons of conditions. They are part of the API: scripts may compare them.
 
-/// Condition types.
+/// Types of conditions.
 pub mod types {
-    /// The newest wish was accepted, is served, and no rollout runs (kstatus).
+    /// The desired revision is accepted and served, and no rollout runs (kstatus).
     pub const READY: &str = "Ready";
-    /// Work is going on (kstatus).
+    /// The operator or the nodes still work towards the spec (kstatus).
     pub const RECONCILING: &str = "Reconciling";
-    /// Nothing will change without a person (kstatus).
+    /// Nothing changes until a person acts (kstatus).
     pub const STALLED: &str = "Stalled";
     /// The spec is valid and allowed.
     pub const ACCEPTED: &str = "Accepted";
-    /// The image string has a digest.
+    /// The image is resolved to a digest.
     pub const RESOLVED: &str = "Resolved";
-    /// Every node offers what the component imports.
+    /// Every node offers the interfaces that the component imports.
     pub const COMPATIBLE: &str = "Compatible";
-    /// Every desired node serves what `status.traffic` says.
+    /// Every desired node applies `status.traffic`.
     pub const DISTRIBUTED: &str = "Distributed";
     /// A rollout runs.
     pub const PROGRESSING: &str = "Progressing";
-    /// The stable version answers as it should.
+    /// The stable revision answers within its targets.
     pub const HEALTHY: &str = "Healthy";
-    /// EdgeNode: the node holds the newest table.
+    /// EdgeNode: the node has applied the newest function table.
     pub const CONVERGED: &str = "Converged";
-    /// EdgeRevision: loaded on the nodes that should have it.
+    /// EdgeRevision: the nodes that should have the revision have loaded it.
     pub const LOADED: &str = "Loaded";
 }
 
-/// Condition reasons that the operator gives before a rollout decides; those of rollouts are in its core.
+/// Reasons of conditions that concern the spec and its resolution. Reasons of rollouts are defined in `operator-core`.
 pub mod reasons {
-    /// Constants, and the list of all of them, so that neither can lack one.
+    /// Defines the constants together with the list of all of them, so that neither can lack one.
     macro_rules! words {
         ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
             $($(#[$doc])* pub const $name: &str = $word;)*
-            /// Every one of them.
+            /// All reasons.
             pub const ALL: &[&str] = &[$($name),*];
         };
     }
 
     words! {
-        /// Accepted.
+        /// The spec is accepted.
         ACCEPTED = "Accepted";
-        /// A route that cannot be served.
+        /// A route cannot be served.
         INVALID_ROUTE = "InvalidRoute";
-        /// A field whose value the API server could not judge.
+        /// A field has a value that is invalid but that the API server could not check.
         INVALID_SPEC = "InvalidSpec";
-        /// The same match as an older function of the namespace.
+        /// A route equals a route of an older function in the namespace.
         ROUTE_CONFLICT = "RouteConflict";
-        /// The host belongs to another namespace.
+        /// A host belongs to another namespace.
         HOST_CONFLICT = "HostConflict";
-        /// A policy forbids it.
+        /// A policy forbids the spec.
         POLICY_VIOLATION = "PolicyViolation";
         /// A ConfigMap, Secret or RolloutPolicy, or a key in one, does not exist.
         MISSING_REFERENCE = "MissingReference";
         /// The namespace has not granted its Secrets.
         SECRETS_NOT_GRANTED = "SecretsNotGranted";
-        /// A field of a later version of Selvage.
+        /// A field belongs to a later version of Selvage.
         NOT_YET_SUPPORTED = "NotYetSupported";
-        /// The object could not be read.
+        /// The object cannot be read.
         UNREADABLE = "Unreadable";
-        /// A fault of the operator's own.
+        /// The operator has an internal error.
         INTERNAL_ERROR = "InternalError";
 
-        /// The registry is being asked.
+        /// The registry is being queried.
         RESOLVING = "Resolving";
         /// The digest is known.
         RESOLVED = "Resolved";
-        /// The registry did not answer as it should.
+        /// The registry could not be reached or sent an unusable response.
         PULL_FAILED = "PullFailed";
         /// The registry has no such image.
         NOT_FOUND = "NotFound";
-        /// The registry wants other credentials.
+        /// The registry refuses the credentials.
         UNAUTHORIZED = "Unauthorized";
         /// The image holds no WebAssembly component.
         NOT_A_COMPONENT = "NotAComponent";
-        /// The bytes are not those the digest names.
+        /// The content does not match its digest.
         DIGEST_MISMATCH = "DigestMismatch";
 
-        /// All imports are offered.
+        /// The nodes offer all imports.
         COMPATIBLE = "Compatible";
-        /// Something is imported that no assigned node offers.
+        /// The component imports an interface that no node offers.
         UNKNOWN_IMPORT = "UnknownImport";
 
-        /// Nodes pull and compile.
+        /// Nodes pull and compile the component.
         LOADING = "Loading";
     }
 }

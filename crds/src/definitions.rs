@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, as they are installed.
+//! The CustomResourceDefinitions as they are installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
@@ -7,7 +7,7 @@ use kube::CustomResourceExt;
 
 use crate::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
 
-/// Every kind, in the order of this list.
+/// Returns the definition of every kind, in a fixed order.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
     let mut all = vec![
@@ -18,7 +18,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         HostClaim::crd(),
     ];
     for crd in &mut all {
-        // by which they are found when everything is to go
+        // An uninstallation finds the definitions by this label.
         let labels = crd.metadata.labels.get_or_insert_default();
         labels.insert("app.kubernetes.io/part-of".to_owned(), "selvage".to_owned());
         for version in &mut crd.spec.versions {
@@ -38,10 +38,10 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     all
 }
 
-/// All kinds as one YAML stream, as `kubectl apply -f -` reads it.
+/// Returns all definitions as one YAML stream for `kubectl apply -f -`.
 ///
 /// # Errors
-/// When a definition cannot be written as YAML.
+/// Fails when a definition cannot be written as YAML.
 pub fn to_yaml() -> Result<String, serde_yaml::Error> {
     let mut out = String::new();
     for crd in all() {
@@ -51,10 +51,10 @@ pub fn to_yaml() -> Result<String, serde_yaml::Error> {
     Ok(out)
 }
 
-/// One file per kind, as they are committed: name and content.
+/// Returns the name and content of one file per kind, as committed in `crds/yaml`.
 ///
 /// # Errors
-/// When a definition cannot be written as YAML.
+/// Fails when a definition cannot be written as YAML.
 pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
     all()
         .iter()
@@ -67,9 +67,9 @@ pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
         .collect()
 }
 
-/// What the generator writes and the API server does not want: `null` as a value of its own (it prunes nulls where
-/// none are allowed, which is what everybody means), number formats it does not know, and the line breaks of the
-/// source, which `kubectl explain` would break a second time.
+/// Removes what the generator writes and the API server does not want: `null` as a value of its own (the API server
+/// prunes nulls where none are allowed), unknown number formats, and the line breaks of the source, which
+/// `kubectl explain` would wrap a second time.
 fn finish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if let Some(words) = &mut schema.enum_ {
@@ -94,7 +94,7 @@ fn finish(schema: &mut JSONSchemaProps) {
     each_child(schema, finish);
 }
 
-/// The status is written by the operator alone: bounds stay, rules for people go.
+/// Removes validation rules from the status, which only the operator writes. Bounds stay.
 fn without_rules(schema: &mut JSONSchemaProps) {
     schema.x_kubernetes_validations = None;
     each_child(schema, without_rules);

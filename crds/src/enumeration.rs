@@ -1,7 +1,7 @@
-//! Words of the API as Rust enums that do not break when a newer API knows more words.
+//! Enumerations of the API that tolerate values of newer API versions.
 
-/// Declares an enum of API words. A word that this program does not know is read as `Unknown`, so that an
-/// object written for a newer version is still an object; `Unknown` is no value of the schema.
+/// Declares an enumeration of the API. A value that this program does not define is read as `Unknown`, so that an
+/// object written for a newer version can still be read. `Unknown` is not part of the schema.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $word:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -10,16 +10,16 @@ macro_rules! words {
         )]
         pub enum $name {
             $($(#[$doc])* #[serde(rename = $text)] $word,)+
-            /// A word of a newer version; never written.
+            /// Value of a newer API version. Never written.
             #[serde(other)]
             Unknown,
         }
 
         impl $name {
-            /// Every word of the schema, in its order.
+            /// All values of the schema, in its order.
             pub const ALL: &[Self] = &[$(Self::$word),+];
 
-            /// The word as it is written.
+            /// Returns the value as it is written in the API.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -29,7 +29,7 @@ macro_rules! words {
             }
         }
 
-        // by hand, because a derived schema has a description, which would take the place of the field's
+        // Not derived: a derived schema has a description, which would replace that of the field.
         impl schemars::JsonSchema for $name {
             fn inline_schema() -> bool {
                 true
@@ -56,7 +56,7 @@ pub(crate) use words;
 #[cfg(test)]
 mod tests {
     words! {
-        /// For the test.
+        /// Enumeration for the tests.
         Mood { Good = "Good", VeryBad = "very-bad" }
     }
 

@@ -1,14 +1,14 @@
-//! What users write and read: the kinds of `selvage.dev/v1alpha1`, their definitions, and the texts in them.
+//! API types of `selvage.dev/v1alpha1`, their CustomResourceDefinitions, and parsers for the text formats in them.
 //!
-//! Reading is tolerant, so that an object written for a newer version is still an object: fields that this version
-//! does not know are ignored, words that it does not know are read as `Unknown`.
+//! Deserialization is tolerant, so that an object written for a newer version can still be read: unknown fields are
+//! ignored, and unknown enumeration values are read as `Unknown`.
 //!
 //! # Fields of later versions
-//! They are in the schema, so that they never change their form, and the operator refuses their use
-//! (`Accepted=False`, reason `NotYetSupported`) instead of ignoring it. Paths below `spec.rollout` are the same below
-//! `spec` of a RolloutPolicy.
+//! The schema already contains fields of later versions, so that their form will not change. The operator refuses an
+//! object that uses one (`Accepted=False`, reason `NotYetSupported`) instead of ignoring the field. Paths below
+//! `spec.rollout` apply to `spec` of a RolloutPolicy as well.
 //!
-//! | Field | Used when | What is missing |
+//! | Field | In use when | Missing feature |
 //! |---|---|---|
 //! | `spec.keyValue` | not empty | key-value stores |
 //! | `spec.egress.allow` | not empty | outgoing requests |

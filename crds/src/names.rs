@@ -1,6 +1,6 @@
-//! Every name that other programs rely on: group, labels, annotations, finders, managers.
+//! Names that other programs rely on: API group, labels, annotations and field managers.
 
-/// The only version so far: stored and served.
+/// The API version that is stored and served.
 pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` of every kind.
 pub const API_VERSION: &str = "selvage.dev/v1alpha1";
@@ -10,21 +10,21 @@ pub const FIELD_MANAGER: &str = "selvage-operator";
 /// `reportingController` of Events.
 pub const EVENT_CONTROLLER: &str = "selvage.dev/operator";
 
-/// On everything owned: value [`MANAGED_BY_VALUE`].
+/// Label of every object that the operator owns. Its value is [`MANAGED_BY_VALUE`].
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// See [`LABEL_MANAGED_BY`].
+/// Value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY_VALUE: &str = "selvage";
-/// Name of the EdgeFunction an object belongs to.
+/// Label with the name of the EdgeFunction that an object belongs to.
 pub const LABEL_FUNCTION: &str = "selvage.dev/function";
-/// Name of the EdgeRevision an object belongs to.
+/// Label with the name of the EdgeRevision that an object belongs to.
 pub const LABEL_REVISION: &str = "selvage.dev/revision";
 
-/// Before a verb (`promote`, `promote-full`, `abort`, `approve`, `retry`, `pause`, `resume`) this is the annotation by
-/// which a person says it.
+/// Prefix of the annotations that request an action: `promote`, `promote-full`, `abort`, `approve`, `retry`, `pause` and
+/// `resume`.
 pub const VERB_PREFIX: &str = "selvage.dev/";
 
-/// Name of the HostClaim that owns `host`. Object names know no `*`, and no host ends in a number,
-/// so `*.x.example` becomes `x.example.0` and `*` becomes `0`.
+/// Returns the name of the HostClaim for `host`. Object names cannot contain `*`, and no host ends in a number, so
+/// `*.x.example` becomes `x.example.0` and `*` becomes `0`.
 #[must_use]
 pub fn host_claim_name(host: &str) -> String {
     match host.strip_prefix("*.") {
@@ -34,7 +34,7 @@ pub fn host_claim_name(host: &str) -> String {
     }
 }
 
-/// The host that a `HostClaim` of this name is about: the way back from [`host_claim_name`].
+/// Returns the host of the HostClaim with this name: the inverse of [`host_claim_name`].
 #[must_use]
 pub fn claimed_host(name: &str) -> String {
     match name.strip_suffix(".0") {

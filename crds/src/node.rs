@@ -1,4 +1,4 @@
-//! EdgeNode: what one node has, as its shim reports.
+//! EdgeNode: the state of one node, as its node-shim reports it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::function::FunctionException;
 
-/// Empty: nobody configures a node here.
+/// Desired state of an EdgeNode. It has no fields: a node is configured by the Helm chart, not here.
 #[derive(
     CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
@@ -22,36 +22,36 @@ use crate::function::FunctionException;
     status = "EdgeNodeStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "What one node of the cluster has, as its shim reports; named like the Node. Written by the operator.",
+    doc = "EdgeNode is the state of one node as its node-shim reports it. It has the name of the Node. Only the operator writes it.",
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].status",
-        description = "The shim is connected and serves."
+        description = "True when the node-shim is connected and serves."
     ),
     printcolumn(
         name = "Shim",
         type_ = "string",
         json_path = ".status.shimVersion",
-        description = "Version of the shim."
+        description = "Version of the node-shim."
     ),
     printcolumn(
         name = "Functions",
         type_ = "integer",
         json_path = ".status.functions.loaded",
-        description = "Functions that it has loaded."
+        description = "Number of functions that the node has loaded."
     ),
     printcolumn(
         name = "Region",
         type_ = "string",
         json_path = ".status.region",
-        description = "topology.kubernetes.io/region."
+        description = "Value of the Node's label topology.kubernetes.io/region."
     ),
     printcolumn(
         name = "Contact",
         type_ = "date",
         json_path = ".status.lastContact",
-        description = "Last contact; of a node that is there, up to ten minutes ago."
+        description = "Time of the last contact. For a connected node it is at most ten minutes old."
     ),
     printcolumn(
         name = "Age",
@@ -62,70 +62,71 @@ use crate::function::FunctionException;
 #[serde(rename_all = "camelCase")]
 pub struct EdgeNodeSpec {}
 
-/// What a node has.
+/// Observed state of a node, as its node-shim reports it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeNodeStatus {
-    /// Version of the shim.
+    /// Version of the node-shim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub shim_version: Option<String>,
-    /// Version of wasmtime in it.
+    /// Version of wasmtime in the node-shim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub wasmtime_version: Option<String>,
-    /// Where it answers, at most 16.
+    /// Addresses at which the node answers requests, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub addresses: Vec<String>,
-    /// topology.kubernetes.io/region of the Node.
+    /// Value of the Node's label topology.kubernetes.io/region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub region: Option<String>,
-    /// topology.kubernetes.io/zone of the Node.
+    /// Value of the Node's label topology.kubernetes.io/zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub zone: Option<String>,
-    /// Worlds and interfaces that it offers, at most 256.
+    /// Worlds and interfaces that the node offers to components, at most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub capabilities: Vec<String>,
-    /// How many functions it has.
+    /// Number of functions on the node by state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<NodeFunctions>,
-    /// Version of the table that it applied.
+    /// Version of the function table that the node applied last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub table_version: Option<String>,
-    /// Last contact. Of a node that is there it is written every ten minutes, of one that is gone it is exact.
+    /// Time of the last contact. For a connected node it is written every ten minutes; for a disconnected one it is
+    /// exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_contact: Option<Time>,
-    /// What it cannot load, at most 64.
+    /// Revisions that the node cannot load, at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub exceptions: Vec<NodeException>,
-    /// Ready, Converged.
+    /// Conditions of the node: Ready (connected and serving) and Converged (the newest table is applied).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// How many functions a node has.
+/// Number of functions on a node by state.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeFunctions {
-    /// That it should have.
+    /// Number of functions that the node should serve.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub desired: u32,
-    /// That it has loaded.
+    /// Number of functions that the node has loaded.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub loaded: u32,
-    /// That it cannot load.
+    /// Number of functions that the node cannot load.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub failed: u32,
 }
 
-/// What a node cannot load.
+/// Revision that a node cannot load, and why.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeException {
@@ -138,20 +139,20 @@ pub struct NodeException {
     /// Name of the EdgeRevision.
     #[schemars(length(max = 256))]
     pub revision: String,
-    /// CamelCase.
+    /// Reason in CamelCase, for example CompileLimit.
     #[schemars(length(max = 256))]
     pub reason: String,
-    /// A sentence.
+    /// Sentence that explains the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
-    /// Since when.
+    /// Time since which the problem exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
 
 impl NodeException {
-    /// The same, as the status of its EdgeFunction shows it.
+    /// Converts the exception to the form that the status of its EdgeFunction shows.
     #[must_use]
     pub fn on_node(&self, node: &str) -> FunctionException {
         FunctionException {

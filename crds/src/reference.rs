@@ -1,4 +1,4 @@
-//! The page of all fields, written from the definitions, so that it says what `kubectl explain` says.
+//! Generator of the field reference from the definitions, so that it equals `kubectl explain`.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-/// The fields of every kind as Markdown, spec before status.
+/// Returns the fields of every kind as Markdown, spec before status.
 ///
 /// # Errors
-/// Never in practice: writing to a text does not fail.
+/// None in practice: writing to a `String` does not fail.
 pub fn reference() -> Result<String, std::fmt::Error> {
     let mut page = String::from(
-        "# Fields\n\nWritten from the types by `make crds`; the same text as `kubectl explain`. Optional fields say their default. \
-         How they belong together is in [api.md](api.md), rollouts are in [rollouts.md](rollouts.md).\n",
+        "# Fields\n\nGenerated from the types by `make crds`, with the text of `kubectl explain`. [api.md](api.md) explains how the \
+         objects work together, [rollouts.md](rollouts.md) explains rollouts, [glossary.md](glossary.md) explains the terms.\n",
     );
     for crd in crate::all() {
         kind(&mut page, &crd)?;
@@ -80,7 +80,7 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) -> std::fmt::Result {
     Ok(())
 }
 
-/// Rows for everything below `schema`, depth first; of the field `skip` only what names another object.
+/// Writes rows for everything below `schema`, depth first. Of the field `skip` only `policyRef` is written.
 fn fields(
     page: &mut String,
     skip: Option<&str>,
@@ -116,7 +116,7 @@ fn fields(
     Ok(())
 }
 
-/// The schema of items or values, and how the path shows them.
+/// Returns the schema of the items or values, and the suffix by which a path shows them.
 fn nested(schema: &JSONSchemaProps) -> Option<(&'static str, &JSONSchemaProps)> {
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
         return Some(("[]", item));
@@ -138,7 +138,7 @@ fn type_of(schema: &JSONSchemaProps) -> String {
     }
 }
 
-/// The description, then the sentences of the rules.
+/// Returns the description, followed by the messages of the validation rules.
 fn meaning(schema: &JSONSchemaProps) -> String {
     let mut text = schema
         .description
@@ -153,7 +153,7 @@ fn meaning(schema: &JSONSchemaProps) -> String {
         .chain(item.map(rules).unwrap_or_default())
     {
         let message = rule.message.unwrap_or_default();
-        // forms and bounds are in the description already
+        // The description already contains forms and bounds.
         if !message.starts_with("write a ") && !text.contains(&message) {
             text = format!("{text} *Rule: {message}.*");
         }

@@ -10,7 +10,7 @@ use crate::enumeration::words;
 use crate::function::{ConfigEntry, Egress, EnvEntry, Instances, KeyValueStore, Limits};
 use crate::local_reference::LocalReference;
 
-/// Everything that decides how a version behaves.
+/// Immutable content of one version of a function: everything that decides how it behaves.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "selvage.dev",
@@ -24,30 +24,30 @@ use crate::local_reference::LocalReference;
     status = "EdgeRevisionStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "One version of an EdgeFunction: its code and everything that decides how it behaves. Written by the operator, never changed.",
+    doc = "EdgeRevision is one immutable version of an EdgeFunction: its code and everything that decides how it behaves. Only the operator writes it.",
     printcolumn(
         name = "Function",
         type_ = "string",
         json_path = ".spec.function",
-        description = "EdgeFunction it belongs to."
+        description = "EdgeFunction that the revision belongs to."
     ),
     printcolumn(
         name = "Number",
         type_ = "integer",
         json_path = ".spec.number",
-        description = "Counts up."
+        description = "Number of the revision within the function."
     ),
     printcolumn(
         name = "Digest",
         type_ = "string",
         json_path = ".spec.digest",
-        description = "Digest of the code."
+        description = "Digest of the revision's code."
     ),
     printcolumn(
         name = "Loaded",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Loaded')].status",
-        description = "Loaded on the nodes that should have it."
+        description = "True when the nodes that should have the revision have loaded it."
     ),
     printcolumn(
         name = "Age",
@@ -56,18 +56,18 @@ use crate::local_reference::LocalReference;
     )
 )]
 #[x_kube(validation = Rule::new("self == oldSelf")
-    .message("a revision never changes: change the EdgeFunction, which makes a new one"))]
+    .message("an EdgeRevision is immutable: change the EdgeFunction, which creates a new revision"))]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeRevisionSpec {
     /// Name of the EdgeFunction.
     #[schemars(length(min = 1, max = 63))]
     pub function: String,
 
-    /// Counts up within the function, from 1.
+    /// Number of the revision within the function, counting up from 1.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub number: i64,
 
-    /// Digest of the image's manifest, as the registry shows it; of the bytes for an inline source.
+    /// Digest of the image's manifest as the registry reports it, or of the bytes of an inline source.
     #[schemars(length(min = 1, max = 128))]
     pub digest: String,
 
@@ -76,27 +76,28 @@ pub struct EdgeRevisionSpec {
     #[schemars(length(max = 128))]
     pub component_digest: Option<String>,
 
-    /// Registry and path without tag, from which nodes pull; absent for an inline source.
+    /// Registry and path, without tag, from which nodes pull the component. Absent for an inline source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub repository: Option<String>,
 
-    /// Secrets with credentials for it. Then the operator pulls and hands the bytes to the nodes.
+    /// Secrets with credentials for the repository. When it is not empty, the operator pulls the component and sends
+    /// its bytes to the nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub image_pull_secrets: Vec<LocalReference>,
 
-    /// The bytes, if the source was inline: the only copy once the wish changes.
+    /// Bytes of the component, if the source was inline. This is the only copy after spec.source changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::function::inline")]
     pub inline: Option<ByteString>,
 
-    /// Media type of the layer with the component.
+    /// Media type of the layer that holds the component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub media_type: Option<String>,
 
-    /// Bytes of the component.
+    /// Size of the component in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub size: Option<u64>,
@@ -106,96 +107,96 @@ pub struct EdgeRevisionSpec {
     #[schemars(length(max = 1024), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub imports: Vec<String>,
 
-    /// How the component is called: wasi:http/proxy@0.2 or wasi:http/service@0.3.
+    /// World of the component, which decides how nodes call it: wasi:http/proxy@0.2 or wasi:http/service@0.3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub world: Option<String>,
 
-    /// Environment variables.
+    /// Environment variables of the component.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvEntry>,
 
-    /// Configuration.
+    /// Configuration that the component reads through wasi:config/store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub config: Vec<ConfigEntry>,
 
-    /// Stores.
+    /// Key-value stores that the component opens by label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["label"]))]
     pub key_value: Vec<KeyValueStore>,
 
-    /// Requests that the component may send.
+    /// Outbound HTTP requests that the component may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
 
-    /// Limits with every default filled in.
+    /// Resource limits, with the default of every field filled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
 
-    /// How instances are kept, with every default filled in.
+    /// Lifecycle of component instances, with the default of every field filled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<Instances>,
 
-    /// What the ConfigMaps and Secrets that it refers to held, as keyed hashes, at most 256.
+    /// Content of the referenced ConfigMaps and Secrets as keyed hashes, at most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub references: Vec<ReferenceHash>,
 }
 
 words! {
-    /// What kind of object.
+    /// Kind of a referenced object.
     ReferenceKind {
-        /// ConfigMap.
+        /// The reference names a ConfigMap.
         ConfigMap = "ConfigMap",
-        /// Secret.
+        /// The reference names a Secret.
         Secret = "Secret",
     }
 }
 
-/// Content of a ConfigMap or of a key of a ConfigMap or Secret, as a keyed hash.
+/// Keyed hash of the content of a ConfigMap, or of one key of a ConfigMap or Secret.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReferenceHash {
-    /// ConfigMap or Secret.
+    /// Kind of the object: ConfigMap or Secret.
     pub kind: ReferenceKind,
     /// Name of the object.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// The key; absent: all of them.
+    /// Key in the data of the object. Absent: all keys together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub key: Option<String>,
-    /// The hash.
+    /// Keyed hash of the content, in hexadecimal.
     #[schemars(length(max = 128))]
     pub hash: String,
 }
 
-/// What the operator reports, at transitions.
+/// Observed state of a revision, written when a rollout changes state.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeRevisionStatus {
-    /// When it last became stable.
+    /// Time at which the revision last became stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted_at: Option<Time>,
-    /// How many nodes have it.
+    /// Number of nodes that have the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<RevisionNodes>,
-    /// Loaded.
+    /// Conditions of the revision: Loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// How many nodes have a revision.
+/// Number of nodes that have a revision.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionNodes {
-    /// Nodes that have loaded it.
+    /// Number of nodes that have loaded the revision.
     #[schemars(range(min = 0, max = 100_000))]
     pub loaded: u32,
-    /// Nodes that cannot.
+    /// Number of nodes that cannot load the revision.
     #[schemars(range(min = 0, max = 100_000))]
     pub failed: u32,
 }

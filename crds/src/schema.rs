@@ -1,32 +1,32 @@
-//! Schemas of the texts that many fields share, with rules whose messages name the fix.
+//! Schemas of text formats that many fields share, with validation rules whose messages name the fix.
 //!
-//! The rules are CEL instead of `pattern`, because the API server answers a broken pattern with the pattern.
+//! The rules are CEL and not `pattern`, because the API server reports a violated pattern by printing the pattern.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 pub(crate) mod form {
-    /// A length of time.
+    /// Duration.
     pub(crate) const DURATION: &str = "^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?([0-9]{1,5}ms)?$";
-    /// A number of bytes.
+    /// Number of bytes.
     pub(crate) const QUANTITY: &str = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
-    /// A percentage.
+    /// Percentage.
     pub(crate) const SHARE: &str = r"^[0-9]{1,3}(\.[0-9]{1,2})?%$";
-    /// A decimal.
+    /// Decimal.
     pub(crate) const NUMBER: &str = r"^[0-9]{1,6}(\.[0-9]{1,6})?$";
-    /// One label of DNS.
+    /// DNS label.
     pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-    /// Labels of DNS with dots.
+    /// DNS subdomain: labels with dots between them.
     pub(crate) const SUBDOMAIN: &str =
         r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 }
 
-/// A rule and the sentence that says how to keep it.
+/// Creates a validation rule and the message that says how to satisfy it.
 pub(crate) fn rule(rule: impl Into<String>, message: impl Into<String>) -> Value {
     json!({ "rule": rule.into(), "message": message.into() })
 }
 
-/// A rule whose sentence depends on what was written.
+/// Creates a validation rule whose message depends on the value.
 pub(crate) fn rule_saying(
     rule: impl Into<String>,
     expression: impl Into<String>,
@@ -35,7 +35,7 @@ pub(crate) fn rule_saying(
     json!({ "rule": rule.into(), "messageExpression": expression.into(), "message": otherwise })
 }
 
-/// A text of `min` to `max` bytes that keeps `rules`.
+/// Creates the schema of a text of `min` to `max` bytes that satisfies `rules`.
 pub(crate) fn text(min: u32, max: u32, rules: &[Value]) -> Schema {
     let mut schema = json_schema!({ "type": "string", "maxLength": max });
     if min > 0 {
@@ -44,7 +44,7 @@ pub(crate) fn text(min: u32, max: u32, rules: &[Value]) -> Schema {
     with_rules(schema, rules)
 }
 
-/// A list whose items are `item`; `kind` is `atomic` or `set`.
+/// Creates the schema of a list of `item`. `kind` is `atomic` or `set`.
 pub(crate) fn list(kind: &str, min: u32, max: u32, item: &Schema) -> Schema {
     let mut schema = json_schema!({
         "type": "array", "maxItems": max, "items": item, "x-kubernetes-list-type": kind
@@ -55,7 +55,7 @@ pub(crate) fn list(kind: &str, min: u32, max: u32, item: &Schema) -> Schema {
     schema
 }
 
-/// A map from texts to `value`.
+/// Creates the schema of a map from texts to `value`.
 pub(crate) fn map(max: u32, value: &Schema, rules: &[Value]) -> Schema {
     with_rules(
         json_schema!({ "type": "object", "maxProperties": max, "additionalProperties": value }),
@@ -70,7 +70,7 @@ fn with_rules(mut schema: Schema, rules: &[Value]) -> Schema {
     schema
 }
 
-/// `5s`, between `MIN` and `MAX` milliseconds.
+/// Duration such as `5s`, between `MIN` and `MAX` milliseconds.
 pub(crate) fn duration<const MIN: u64, const MAX: u64>(_: &mut SchemaGenerator) -> Schema {
     let form = format!("(self != '' && self.matches(r'{}'))", form::DURATION);
     let word = |millis| crate::Duration::from_millis(millis).to_string();
@@ -88,7 +88,7 @@ pub(crate) fn duration<const MIN: u64, const MAX: u64>(_: &mut SchemaGenerator) 
     )
 }
 
-/// `64Mi`, between `MIN` and `MAX` bytes.
+/// Quantity such as `64Mi`, between `MIN` and `MAX` bytes.
 pub(crate) fn quantity<const MIN: u64, const MAX: u64>(_: &mut SchemaGenerator) -> Schema {
     let form = format!("self.matches(r'{}')", form::QUANTITY);
     let word = |bytes| crate::Quantity::from_bytes(bytes).to_string();
@@ -106,12 +106,12 @@ pub(crate) fn quantity<const MIN: u64, const MAX: u64>(_: &mut SchemaGenerator) 
     )
 }
 
-/// `5%`, between `MIN` and `MAX` of 10,000.
+/// Percentage such as `5%`, between `MIN` and `MAX` basis points.
 pub(crate) fn share<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
     text(0, 7, &share_rules(MIN, MAX, ""))
 }
 
-/// As [`share`], or `Auto`.
+/// Like [`share`], or `Auto`.
 pub(crate) fn auto_or_share<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
     text(0, 7, &share_rules(MIN, MAX, "self == 'Auto' || "))
 }
@@ -136,12 +136,12 @@ fn share_rules(min: u32, max: u32, or: &str) -> [Value; 2] {
     ]
 }
 
-/// A decimal from `MIN` to `MAX`, in quotes.
+/// Decimal from `MIN` to `MAX`, in quotes.
 pub(crate) fn number<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
     text(0, 13, &number_rules(MIN, MAX, ""))
 }
 
-/// As [`number`], or `Auto`.
+/// Like [`number`], or `Auto`.
 pub(crate) fn auto_or_number<const MIN: u32, const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
     text(0, 13, &number_rules(MIN, MAX, "self == 'Auto' || "))
 }
@@ -157,7 +157,7 @@ fn number_rules(min: u32, max: u32, or: &str) -> [Value; 1] {
     )]
 }
 
-/// A name that can be a label of DNS, at most 63 characters.
+/// Name that is a DNS label, at most 63 characters.
 pub(crate) fn label(_: &mut SchemaGenerator) -> Schema {
     text(
         1,
@@ -169,7 +169,7 @@ pub(crate) fn label(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// Name of another object.
+/// Name of an object.
 pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     text(
         1,
@@ -181,7 +181,7 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// Key in a ConfigMap or Secret.
+/// Key in the data of a ConfigMap or Secret.
 pub(crate) fn data_key(_: &mut SchemaGenerator) -> Schema {
     text(
         1,
@@ -193,7 +193,7 @@ pub(crate) fn data_key(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// Labels that a node must have.
+/// Labels that a node must have, all of them.
 pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     map(
         16,
@@ -205,7 +205,7 @@ pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// A condition list, as everywhere in Kubernetes.
+/// List of conditions in the standard form of Kubernetes.
 pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",

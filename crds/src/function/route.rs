@@ -6,73 +6,74 @@ use kube::KubeSchema;
 use crate::enumeration::words;
 use crate::schema::{list, rule, rule_saying, text};
 
-/// Requests that a function answers: those with one of the hosts, one of the paths, one of the methods and all of
-/// the headers.
+/// Requests that a function answers: those with one of the hosts, one of the paths, one of the methods and all of the
+/// headers.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
-    /// Host names, 1 to 16: exact (shop.example), or with one wildcard as the whole first label (*.shop.example:
-    /// one or more labels). `*` means every host and must be allowed by the platform. The first function that
-    /// names a host claims it for its namespace.
+    /// Host names, 1 to 16. A name is exact (shop.example) or has one wildcard as its whole first label
+    /// (*.shop.example matches one or more labels). `*` matches every host and must be allowed by the administrator
+    /// of the platform. The first function that names a host claims it for its namespace.
     #[schemars(schema_with = "hosts")]
     pub hosts: Vec<String>,
 
-    /// Paths, at most 16. Default: PathPrefix /.
+    /// Path conditions, at most 16; one of them must hold. Default: PathPrefix /.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub paths: Vec<PathMatch>,
 
-    /// Methods in upper case: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH. Default: all of them.
+    /// HTTP methods in upper case: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH. Default: all methods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "methods")]
     pub methods: Vec<String>,
 
-    /// Header conditions, all of which must hold, at most 16. Names match in any case.
+    /// Header conditions, at most 16; all of them must hold. Header names match in any case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Vec<HeaderMatch>,
 
-    /// Changes the path before the component sees it.
+    /// Rewrites the path before the component sees the request. Default: the path is passed unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<Rewrite>,
 }
 
 words! {
-    /// How a path is compared.
+    /// How a path condition compares.
     PathMatchType {
-        /// The whole path.
+        /// The whole path is equal.
         Exact = "Exact",
-        /// Leading segments: /a matches /a and /a/b, never /ab.
+        /// The leading segments are equal: /a matches /a and /a/b, but not /ab.
         PathPrefix = "PathPrefix",
     }
 }
 
-/// A condition on the path.
+/// Condition on the path of a request.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PathMatch {
-    /// Exact: the whole path. PathPrefix (default): leading segments, so that /a matches /a and /a/b, never /ab.
+    /// Type of comparison. PathPrefix (default) compares leading segments: /a matches /a and /a/b, but not /ab. Exact
+    /// compares the whole path.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub match_type: Option<PathMatchType>,
 
-    /// The path, with a leading /, at most 1024 bytes, without query.
+    /// Path to compare with. It starts with /, has no query and at most 1024 bytes.
     #[schemars(schema_with = "path")]
     pub value: String,
 }
 
 words! {
-    /// How a header is compared.
+    /// How a header condition compares.
     HeaderMatchType {
-        /// The whole value.
+        /// The whole value is equal.
         Exact = "Exact",
-        /// It is there.
+        /// The header is present, with any value.
         Present = "Present",
-        /// The whole value matches an expression.
+        /// The whole value matches a regular expression.
         RegularExpression = "RegularExpression",
     }
 }
 
-/// A condition on one header.
+/// Condition on one header of a request.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(has(self.type) && self.type == 'Present') != has(self.value)")
     .message("write value, but for type Present, which has none"))]
@@ -82,22 +83,23 @@ pub struct HeaderMatch {
     #[schemars(schema_with = "header_name")]
     pub name: String,
 
-    /// Exact (default): the whole value. Present: any value. RegularExpression: the whole value matches (RE2
-    /// syntax).
+    /// Type of comparison. Exact (default) compares the whole value. Present accepts any value. RegularExpression
+    /// matches the whole value against an expression in RE2 syntax.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub match_type: Option<HeaderMatchType>,
 
-    /// The value or the expression, at most 1024 bytes; not with Present.
+    /// Value or regular expression to compare with, at most 1024 bytes. Not allowed with type Present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub value: Option<String>,
 }
 
-/// How the path changes before the component sees it.
+/// Change to the path before the component sees it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rewrite {
-    /// Takes the place of the prefix that matched, such as / for /checkout.
+    /// Path that replaces the prefix that matched. For example, / turns /checkout/cart into /cart when the route
+    /// matches /checkout.
     #[schemars(schema_with = "path")]
     pub prefix: String,
 }

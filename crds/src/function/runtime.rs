@@ -8,55 +8,56 @@ use crate::enumeration::words;
 use crate::local_reference::LocalReference;
 use crate::schema::{list, map, rule, rule_saying, text};
 
-/// One environment variable.
+/// Environment variable of a component.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)")
     .message("write exactly one of value and valueFrom"))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvEntry {
-    /// Name: letters, digits and _, no digit first; at most 256 bytes.
+    /// Name of the variable: letters, digits and _, not starting with a digit, at most 256 bytes.
     #[schemars(schema_with = "env_name")]
     pub name: String,
 
-    /// The value, at most 32 KiB. Everybody who may read this object reads it: for secrets use valueFrom.
+    /// Value of the variable, at most 32 KiB. Every user who may read this object can read it; use valueFrom for
+    /// secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub value: Option<String>,
 
-    /// Takes the value from a ConfigMap or Secret of this namespace.
+    /// ConfigMap or Secret of this namespace that holds the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<EnvSource>,
 }
 
-/// Where a value comes from.
+/// Object that holds the value of an environment variable.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)")
     .message("write exactly one of configMapKeyRef and secretKeyRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvSource {
-    /// A key of a ConfigMap.
+    /// Key of a ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeySelector>,
 
-    /// A key of a Secret. The namespace must have granted its Secrets to Selvage by a RoleBinding; the value goes
-    /// only to the nodes where the function runs, and to no disk.
+    /// Key of a Secret. The namespace must have granted its Secrets to Selvage with a RoleBinding. The value is sent
+    /// only to the nodes on which the function runs and is never written to disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeySelector>,
 }
 
-/// A key of a ConfigMap or Secret of the same namespace.
+/// Key of a ConfigMap or Secret of the same namespace.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeySelector {
-    /// Name of the object.
+    /// Name of the ConfigMap or Secret.
     #[schemars(schema_with = "crate::schema::object_name")]
     pub name: String,
-    /// The key in its data.
+    /// Key in the data of the object.
     #[schemars(schema_with = "crate::schema::data_key")]
     pub key: String,
 }
 
-/// One source of configuration.
+/// Source of configuration values.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.values) != has(self.configMapRef)")
     .message("write exactly one of values and configMapRef in an entry; several entries are merged"))]
@@ -67,51 +68,52 @@ pub struct ConfigEntry {
     #[schemars(schema_with = "config_values")]
     pub values: Option<BTreeMap<String, String>>,
 
-    /// All keys of a ConfigMap of this namespace.
+    /// ConfigMap of this namespace, all of whose keys are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<LocalReference>,
 }
 
 words! {
-    /// A store that needs no settings.
+    /// Key-value store that needs no settings.
     Store {
-        /// In the memory of each node, bounded, oldest out first.
+        /// Memory of each node, bounded; the least recently used entries are evicted first.
         Memory = "memory",
     }
 }
 
-/// A key-value store under a label.
+/// Key-value store that a component opens by its label.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.store) != has(self.redis)")
     .message("write exactly one of store and redis"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyValueStore {
-    /// What the component opens, such as default.
+    /// Label under which the component opens the store, for example default.
     #[schemars(schema_with = "crate::schema::label")]
     pub label: String,
 
-    /// memory: kept on each node by itself, bounded, least recently used out first.
+    /// Built-in store. memory keeps entries in the memory of each node separately, bounded, and evicts the least
+    /// recently used first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
 
-    /// Kept in Redis.
+    /// Redis server that keeps the entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
 }
 
-/// A store in Redis.
+/// Key-value store in a Redis server.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Redis {
-    /// Secret of this namespace with the key url.
+    /// Secret of this namespace whose key url holds the URL of the server.
     pub secret_ref: LocalReference,
 
-    /// Written before every key, at most 128 bytes.
+    /// Text written before every key, at most 128 bytes. Default: empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub prefix: Option<String>,
 
-    /// For how long a node answers reads from its memory, 0s to 1h. Default 0s: never.
+    /// Time for which a node answers reads from its own memory, 0s to 1h. Default 0s: never.
     #[serde(
         rename = "localCacheTTL",
         default,
@@ -121,97 +123,106 @@ pub struct Redis {
     pub local_cache_ttl: Option<String>,
 }
 
-/// Requests that a component may send.
+/// Outbound HTTP requests that a component may send.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Targets, at most 64: scheme://host[:port] with scheme http or https and at most one wildcard as the first
-    /// label (https://*.pay.example), a CIDR (10.1.0.0/16), or function://namespace/name.
+    /// Targets that the component may reach, at most 64. A target is scheme://host[:port] with scheme http or https
+    /// and at most one wildcard as the whole first label (https://*.pay.example), a CIDR (10.1.0.0/16), or
+    /// function://namespace/name. Empty (the default) denies all outbound requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]
     pub allow: Vec<String>,
 }
 
-/// What requests may use. Sizes are binary (Ki, Mi, Gi) or decimal (k, M, G); durations are like 50ms, 5s, 1m30s.
+/// Resources that requests may use. Sizes take binary (Ki, Mi, Gi) or decimal (k, M, G) suffixes; durations are
+/// written like 50ms, 5s or 1m30s.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Memory of one instance: linear memories and tables. Default 64Mi, 64Ki to 4Gi. More: growth fails, and a
-    /// component that insists is ended with 500.
+    /// Memory of one instance: its linear memories and tables. Growth beyond the limit fails; a component that cannot
+    /// continue without it is ended and the request is answered with 500. Default 64Mi, 64Ki to 4Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity::<65_536, 4_294_967_296>")]
     pub memory: Option<String>,
 
-    /// CPU time of the component for one request. Default 50ms, 1ms to 5m. More: 504.
+    /// CPU time that the component may use for one request. Beyond it, the request is answered with 504. Default
+    /// 50ms, 1ms to 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 300_000>")]
     pub cpu: Option<String>,
 
-    /// Wall clock of one request, streams included. Default 30s, 1ms to 1h. More: 504, or the stream is cut.
+    /// Wall-clock time of one request, including streaming. Beyond it, the request is answered with 504, or its
+    /// stream is aborted. Default 30s, 1ms to 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub timeout: Option<String>,
 
-    /// Until the head of the response. Default 10s, 1ms to 1h. More: 504.
+    /// Time until the head of the response. Beyond it, the request is answered with 504. Default 10s, 1ms to 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub first_byte: Option<String>,
 
-    /// Between two parts of a body, either way. Default 15s, 1ms to 1h. More: the stream is cut.
+    /// Time between two parts of a body, in either direction. Beyond it, the stream is aborted. Default 15s, 1ms to
+    /// 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub idle: Option<String>,
 
-    /// Requests in flight on one node. Default 100, 1 to 100000. More wait in the queue.
+    /// Number of requests that run on one node at the same time. Further requests wait in the queue. Default 100, 1
+    /// to 100000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub concurrency: Option<u32>,
 
-    /// Where requests wait for their turn on one node.
+    /// Queue of requests that wait on one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
 
-    /// Body of one request. Default 10Mi, 0 to 1Gi. More: 413.
+    /// Size of the body of one request. A larger body is answered with 413. Default 10Mi, 0 to 1Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity::<0, 1_073_741_824>")]
     pub request_body: Option<String>,
 }
 
-/// Where requests wait when concurrency is used up.
+/// Queue of requests that wait because concurrency is used up.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Queue {
-    /// How many may wait on one node. Default 100, 0 to 100000. More: 503 with Retry-After.
+    /// Number of requests that may wait on one node. Beyond it, a request is answered with 503 and Retry-After.
+    /// Default 100, 0 to 100000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub length: Option<u32>,
 
-    /// How long one may wait. Default 1s, 0s to 1m. Longer: 503 with Retry-After.
+    /// Time that one request may wait. Beyond it, the request is answered with 503 and Retry-After. Default 1s, 0s to
+    /// 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 60_000>")]
     pub timeout: Option<String>,
 }
 
-/// How instances are kept.
+/// Lifecycle of component instances.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instances {
-    /// Whether an instance answers more than one request.
+    /// Reuse of an instance for more than one request. Default: a fresh instance for every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
 }
 
-/// Whether an instance answers more than one request.
+/// Reuse of an instance for more than one request.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reuse {
-    /// Requests that one instance answers, one after the other. Default 1: a fresh instance for each request, so
-    /// that no request sees anything of another. 1 to 1000000; more than 1 is not supported yet.
+    /// Number of requests that one instance answers, one after another. With 1 (the default) every request gets a
+    /// fresh instance, so that no request can see data of another. 1 to 1000000; values above 1 are not supported
+    /// yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests: Option<u32>,
 
-    /// For how long an idle instance is kept. Default 1s, 1ms to 1h.
+    /// Time for which an idle instance is kept. Default 1s, 1ms to 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub idle_timeout: Option<String>,

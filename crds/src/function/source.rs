@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::local_reference::LocalReference;
 use crate::schema::{rule, text};
 
-/// Where a component comes from.
+/// Source of a component.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.image) != has(self.inline)")
     .message("write exactly one of image and inline"))]
@@ -14,20 +14,21 @@ use crate::schema::{rule, text};
     .message("imagePullSecrets belong to image: remove them or write image"))]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// OCI artifact that holds the component, such as registry.example/shop/checkout:1.4.0 or …@sha256:…; at most
-    /// 512 bytes. A tag is resolved to its digest once, when this text changes: a tag that moves changes nothing.
+    /// OCI artifact that holds the component, for example registry.example/shop/checkout:1.4.0 or a reference with
+    /// @sha256:..., at most 512 bytes. A tag is resolved to its digest once, when this field changes; moving the tag
+    /// in the registry changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "image")]
     pub image: Option<String>,
 
-    /// Secrets of this namespace with registry credentials (type kubernetes.io/dockerconfigjson), at most 8, tried
-    /// in this order.
+    /// Secrets of this namespace with registry credentials (type kubernetes.io/dockerconfigjson), at most 8, tried in
+    /// this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub image_pull_secrets: Vec<LocalReference>,
 
-    /// The component itself, base64, at most 512 KiB of bytes: a first try without a registry. Above 180 KiB use
-    /// `kubectl apply --server-side`, because annotations hold no more than 256 KiB.
+    /// Bytes of the component in base64, at most 512 KiB decoded. Meant for trying Selvage without a registry. Above
+    /// 180 KiB use `kubectl apply --server-side`, because an annotation holds at most 256 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "inline")]
     pub inline: Option<ByteString>,

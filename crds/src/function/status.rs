@@ -6,196 +6,196 @@ use super::{Pair, Placement, Route};
 use crate::enumeration::words;
 use crate::rollout::RolloutStatus;
 
-/// What the operator reports. Written by the operator alone.
+/// Observed state of an EdgeFunction. Only the operator writes it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeFunctionStatus {
-    /// Generation of the spec that this status speaks about.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// Summary for people, never for programs (those read conditions): Pending, Ready, Progressing, Paused,
-    /// RolledBack, Failed, Suspended.
+    /// One-word summary for people: Pending, Ready, Progressing, Paused, RolledBack, Failed or Suspended. Programs
+    /// read conditions instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// What goes on, in a sentence.
+    /// Sentence that describes the current situation and, where a person can act, the command to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub message: Option<String>,
 
-    /// Addresses that the routes answer, at most 16.
+    /// URLs that the routes answer, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 2048)), extend("x-kubernetes-list-type" = "atomic"))]
     pub urls: Vec<String>,
 
-    /// The digest behind spec.source.image. The registry is not asked again until that text changes.
+    /// Digest to which spec.source.image was resolved. The registry is not asked again until that field changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<ResolvedStatus>,
 
-    /// What takes effect without a rollout, as last accepted. Nodes are served from here, so a spec that is
-    /// refused changes nothing.
+    /// Last accepted version of the fields that take effect without a rollout. Nodes are served from it, so that a
+    /// spec that is refused changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<AcceptedStatus>,
 
-    /// The revision that last proved itself. Owns every request that nobody else owns.
+    /// Revision that last passed its rollout. It answers every request that is not sent to the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<RevisionStatus>,
 
-    /// The revision on trial.
+    /// Revision that is being rolled out, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<RevisionStatus>,
 
-    /// Shares of the requests in 1/10,000 (500 is 5 %); together 10,000.
+    /// Share of the requests of each revision, in basis points (1/10,000; 500 is 5 %). The shares add up to 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["revision"]))]
     pub traffic: Vec<TrafficEntry>,
 
-    /// The rollout: its record while it runs, and what remains of it until the next one.
+    /// Record of the rollout that runs, or of the last one until the next one starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
 
-    /// How far the nodes are.
+    /// Progress of the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<FunctionNodes>,
 
-    /// How rollouts ended, newest first, at most 10. Outlives the revisions.
+    /// Outcomes of past rollouts, newest first, at most 10. An entry outlives its revision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
 
-    /// Nodes that should serve the function; for `kubectl scale`.
+    /// Number of nodes that should serve the function. `kubectl scale` reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub replicas: Option<u32>,
 
-    /// Label selector of what belongs to the function; for `kubectl scale`.
+    /// Label selector of the objects that belong to the function. `kubectl scale` reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub selector: Option<String>,
 
-    /// Ready, Reconciling and Stalled as everywhere; Accepted, Resolved, Compatible, Distributed, Progressing,
-    /// Healthy say why.
+    /// Conditions of the function. Ready, Reconciling and Stalled follow the conventions of kstatus; Accepted,
+    /// Resolved, Compatible, Distributed, Progressing and Healthy give the details.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
 words! {
-    /// A summary for people.
+    /// One-word summary of a function's state.
     Phase {
-        /// Nothing is served yet.
+        /// No revision is served yet.
         Pending = "Pending",
-        /// Served; nothing goes on.
+        /// The desired revision is served and no rollout runs.
         Ready = "Ready",
         /// A rollout runs.
         Progressing = "Progressing",
-        /// A person stopped the rollout.
+        /// A rollout is paused by a person.
         Paused = "Paused",
-        /// The wish was rejected; stable serves.
+        /// The desired revision was rejected; stable is served.
         RolledBack = "RolledBack",
-        /// Nothing can be served.
+        /// No revision can be served.
         Failed = "Failed",
-        /// `spec.suspend`.
+        /// The function is suspended by `spec.suspend`.
         Suspended = "Suspended",
     }
 }
 
-/// What an image text was resolved to.
+/// Result of resolving spec.source to a digest.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResolvedStatus {
-    /// The text of spec.source.image; absent for an inline source.
+    /// Value of spec.source.image that was resolved. Absent for an inline source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub image: Option<String>,
-    /// Digest of its manifest as the registry shows it; of the bytes for an inline source.
+    /// Digest of the image's manifest as the registry reports it, or of the bytes of an inline source.
     #[schemars(length(max = 128))]
     pub digest: String,
-    /// When it was asked.
+    /// Time of the resolution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
 }
 
-/// What takes effect without a rollout, as last accepted.
+/// Last accepted version of the fields that take effect without a rollout.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AcceptedStatus {
-    /// Generation of the spec it comes from.
+    /// Generation of the spec that was accepted.
     #[schemars(range(min = 0))]
     pub generation: i64,
-    /// Order among all versions of this record, for the nodes.
+    /// Version of this record, which orders it among all records that nodes apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
-    /// Routes.
+    /// Accepted value of spec.routes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<Route>,
-    /// Placement.
+    /// Accepted value of spec.placement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// Whether every node answers 503.
+    /// Accepted value of spec.suspend. When true, every node answers with 503.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 }
 
-/// A revision in its role.
+/// Revision in one of its roles, stable or candidate.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionStatus {
     /// Name of the EdgeRevision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Digest of its code.
+    /// Digest of the revision's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub digest: Option<String>,
-    /// Since when it has this role.
+    /// Time since which the revision has this role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
 
-/// A revision's share of the requests.
+/// Share of the requests that one revision answers.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficEntry {
     /// Name of the EdgeRevision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Share in 1/10,000: 500 is 5 %.
+    /// Share in basis points (1/10,000): 500 is 5 %.
     #[schemars(range(min = 0, max = 10_000))]
     pub weight: u32,
 }
 
-/// How far the nodes are, written at transitions.
+/// Progress of the nodes, written when a rollout changes state.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionNodes {
-    /// Nodes that should serve the function.
+    /// Number of nodes that should serve the function.
     #[schemars(range(min = 0, max = 100_000))]
     pub desired: u32,
-    /// Nodes that have loaded what they should.
+    /// Number of nodes that have loaded every revision they should.
     #[schemars(range(min = 0, max = 100_000))]
     pub loaded: u32,
-    /// Nodes that act on the present shares.
+    /// Number of nodes that apply the current traffic shares.
     #[schemars(range(min = 0, max = 100_000))]
     pub applied: u32,
-    /// Nodes that cannot load.
+    /// Number of nodes that cannot load a revision.
     #[schemars(range(min = 0, max = 100_000))]
     pub failed: u32,
-    /// applied/desired, for the column.
+    /// Applied and desired nodes as one text, for example 2/3, for the printer column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub summary: Option<String>,
-    /// The first nodes that do not serve what they should, at most 8.
+    /// Nodes that do not serve what they should, at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub exceptions: Vec<FunctionException>,
 }
 
-/// Why a node does not serve what it should. Bounds are those of what a node may say, so that no node can make a
-/// status that the API server refuses.
+/// Reason why a node does not serve what it should. The bounds equal those of node reports, so that no node can make
+/// a status that the API server refuses.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionException {
@@ -205,14 +205,14 @@ pub struct FunctionException {
     /// Name of the EdgeRevision.
     #[schemars(length(max = 256))]
     pub revision: String,
-    /// CamelCase.
+    /// Reason in CamelCase, for example CompileLimit.
     #[schemars(length(max = 256))]
     pub reason: String,
-    /// A sentence.
+    /// Sentence that explains the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
-    /// Since when.
+    /// Time since which the problem exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
@@ -222,52 +222,52 @@ words! {
     Outcome {
         /// The candidate became stable.
         Promoted = "Promoted",
-        /// It was judged bad.
+        /// The candidate was found worse than tolerated.
         RolledBack = "RolledBack",
-        /// A person sent it back.
+        /// A person aborted the rollout.
         Aborted = "Aborted",
-        /// Another wish took its place.
+        /// Another revision was desired before the rollout ended.
         Superseded = "Superseded",
-        /// The wish is stable again.
+        /// The stable revision was desired again before the rollout ended.
         Withdrawn = "Withdrawn",
     }
 }
 
-/// How one rollout ended.
+/// Outcome of one rollout.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// Name of the EdgeRevision that was on trial.
+    /// Name of the EdgeRevision that was the candidate.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Digest of its code.
+    /// Digest of the candidate's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub digest: Option<String>,
-    /// Which attempt of this revision it was, from 1.
+    /// Number of the attempt with this revision, starting at 1.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub attempt: u32,
-    /// Promoted, RolledBack, Aborted, Superseded or Withdrawn.
+    /// Outcome: Promoted, RolledBack, Aborted, Superseded or Withdrawn.
     pub outcome: Outcome,
-    /// CamelCase, such as ErrorsWorse.
+    /// Reason in CamelCase, for example ErrorsWorse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
-    /// When it began.
+    /// Time at which the rollout started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
-    /// When it ended.
+    /// Time at which the rollout ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
-    /// The share it had reached, in 1/10,000.
+    /// Largest share that the candidate reached, in basis points (1/10,000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub final_weight: Option<u32>,
-    /// Who decided, if it was a person: the field manager that wrote the verb.
+    /// Field manager that wrote the action which ended the rollout, if a person ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub by: Option<String>,
-    /// What decided, in a sentence.
+    /// Sentence that explains the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,

@@ -5,36 +5,36 @@ use serde::{Deserialize, Serialize};
 use crate::enumeration::words;
 use crate::schema::{form, list, rule, text};
 
-/// Steps of a canary: a list, or a ladder that makes one.
+/// Steps of a canary rollout, as a list or as a ladder that generates the list.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!(has(self.steps) && has(self.ladder))")
     .message("write steps or ladder, not both"))]
 #[serde(rename_all = "camelCase")]
 pub struct Canary {
-    /// Shares that the candidate takes one after the other, 1 to 32 steps, strictly rising. After the last one it
-    /// takes everything but the holdback. Default: Auto, 5%, 10%, 25%, 50%.
+    /// Weights that the candidate receives one after another, 1 to 32 steps, strictly rising. After the last step the
+    /// candidate receives everything except the holdback. Default: Auto, 5%, 10%, 25%, 50%.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = step_rules()))]
     pub steps: Vec<Step>,
 
-    /// Makes the steps: first, then factor times more, up to max.
+    /// Generates the steps: the first weight, then each weight multiplied by factor, up to max.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ladder: Option<Ladder>,
 }
 
-/// Steps by a factor: first 1%, factor 5, max 50% is 1, 5, 25, 50 %.
+/// Steps that grow by a factor. For example, first 1%, factor 5 and max 50% give 1 %, 5 %, 25 % and 50 %.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!(self.first.endsWith('%') && self.max.endsWith('%')) || double(self.first.replace('%', '')) <= double(self.max.replace('%', ''))")
     .message("first is at most max"))]
 #[serde(rename_all = "camelCase")]
 pub struct Ladder {
-    /// Share of the first step, 0.01% to 100%.
+    /// Weight of the first step, 0.01% to 100%.
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub first: String,
-    /// How many times more each step is, 2 to 100.
+    /// Factor between two steps, 2 to 100.
     #[schemars(range(min = 2, max = 100))]
     pub factor: u32,
-    /// Share of the last step, 0.01% to 100%.
+    /// Weight of the last step, 0.01% to 100%.
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub max: String,
 }
@@ -42,82 +42,83 @@ pub struct Ladder {
 words! {
     /// What ends a step.
     Advance {
-        /// Evidence that the candidate is good enough.
+        /// Evidence that the candidate is not worse than tolerated.
         Evidence = "Evidence",
-        /// Time without anything bad, with live metrics.
+        /// The end of minDuration, provided that the metrics are live and nothing is bad.
         Time = "Time",
     }
 }
 
 words! {
-    /// What happens when a deadline is over.
+    /// What happens when a deadline passes.
     OnDeadline {
-        /// The share stays; evidence goes on.
+        /// The weight stays and the evaluation continues.
         Hold = "Hold",
         /// The candidate is rolled back.
         Rollback = "Rollback",
     }
 }
 
-/// One share of the candidate, and what must hold before the next.
+/// Weight of the candidate and the conditions for the next step.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.weight) != has(self.shadow)")
     .message("a step has exactly one of weight and shadow"))]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// Share of the requests, 0.01% to 100%, two decimals at most. Auto, for the first step only: about 100
-    /// requests a minute, 1% to 50%.
+    /// Part of the requests that the candidate answers, 0.01% to 100%, with at most two decimals. Auto, allowed for
+    /// the first step only, gives the candidate about 100 requests a minute, within 1% to 50%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::auto_or_share::<1, 10_000>")]
     pub weight: Option<String>,
 
-    /// Not supported yet: share of the requests that are copied to the candidate, whose answers are dropped, instead
-    /// of a weight; before all weights.
+    /// Not supported yet: part of the requests that are copied to the candidate, whose responses are discarded. It
+    /// replaces weight, in steps before all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub shadow: Option<String>,
 
-    /// Evidence (default): until the candidate is shown to be good enough. Time: until minDuration is over, if
-    /// nothing is bad and the metrics live.
+    /// What ends the step. Evidence (default) waits until the candidate is shown to be good enough. Time waits for
+    /// minDuration, provided that the metrics are live and nothing is bad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advance: Option<Advance>,
 
-    /// The step lasts at least this long. Default 30s, 0s to 720h.
+    /// Shortest duration of the step. Default 30s, 0s to 720h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 2_592_000_000>")]
     pub min_duration: Option<String>,
 
-    /// The candidate answers at least this many requests in the step. Default 0.
+    /// Number of requests that the candidate must answer in the step. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,
 
-    /// Active time after which onDeadline happens. Default 2h, 1s to 720h.
+    /// Active time after which onDeadline applies. Default 2h, 1s to 720h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 2_592_000_000>")]
     pub deadline: Option<String>,
 
-    /// Hold (default): the share stays and evidence goes on. Rollback: the candidate goes back.
+    /// What happens after the deadline. Hold (default) keeps the weight and continues the evaluation. Rollback rolls
+    /// the candidate back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_deadline: Option<OnDeadline>,
 
-    /// Names of gates (at: Step) that are asked before this step is left, at most 16.
+    /// Names of gates with at: Step that must pass before the step ends, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "gate_names")]
     pub gates: Vec<String>,
 }
 
-/// The watch after the last step.
+/// Observation period after the last step. The candidate becomes stable when it ends without a rollback.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bake {
-    /// How long. Default 10m, 0s to 720h.
+    /// Duration of the observation period. Default 10m, 0s to 720h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 2_592_000_000>")]
     pub duration: Option<String>,
 
-    /// What stable keeps meanwhile, so that there is something to compare with. Default Auto: about 100 requests a
-    /// minute, 1% to 10%. 0% to 50%.
+    /// Part of the requests that stable keeps during the bake, so that both revisions can be compared. Default Auto:
+    /// about 100 requests a minute, within 1% to 10%. Range 0% to 50%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::auto_or_share::<0, 5_000>")]
     pub holdback: Option<String>,
@@ -127,8 +128,8 @@ fn gate_names(_: &mut SchemaGenerator) -> Schema {
     list("set", 0, 16, &text(1, 63, &[]))
 }
 
-/// Rules between each step and the one after it. A list of indices keeps the estimated cost of the rules linear, and
-/// works on API servers whose CEL has no index in comprehensions.
+/// Validation rules between each step and the next one. A list of indices keeps the estimated cost of the rules linear
+/// and works on API servers whose CEL has no index in comprehensions.
 pub(crate) fn step_rules() -> Vec<serde_json::Value> {
     let indices: Vec<String> = (0..31).map(|i| i.to_string()).collect();
     let each_pair = |condition: &str| {

@@ -7,138 +7,140 @@ use crate::local_reference::LocalReference;
 use crate::schema::{rule, text};
 
 words! {
-    /// When a gate is asked.
+    /// Moment at which a gate is evaluated.
     GatePoint {
-        /// Before the candidate gets any share.
+        /// Before the candidate receives any requests.
         Start = "Start",
-        /// Before a step that names it is left.
+        /// Before the end of a step that names the gate.
         Step = "Step",
-        /// Before the last raise.
+        /// Before the last increase of the weight.
         Promotion = "Promotion",
-        /// Before the bake ends.
+        /// Before the end of the bake.
         Bake = "Bake",
     }
 }
 
-/// Something that is asked before the share rises.
+/// Condition outside the analysis that must pass before the weight rises.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("[has(self.approval), has(self.webhook), has(self.job)].filter(x, x).size() == 1")
     .message("a gate has exactly one of approval, webhook and job"))]
 #[serde(rename_all = "camelCase")]
 pub struct Gate {
-    /// Its name.
+    /// Name of the gate.
     #[schemars(schema_with = "crate::schema::label")]
     pub name: String,
-    /// Start: before the candidate gets any share. Step: before a step that names it is left. Promotion: before
-    /// the last raise. Bake: before the bake ends.
+    /// Moment at which the gate is evaluated. Start: before the candidate receives any requests. Step: before the end
+    /// of a step that names the gate. Promotion: before the last increase of the weight. Bake: before the end of the
+    /// bake.
     pub at: GatePoint,
-    /// A person agrees by the verb approve.
+    /// Passes when a person approves, by the action approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
-    /// Not supported yet: an HTTP endpoint agrees.
+    /// Not supported yet: passes when an HTTP endpoint approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookGate>,
-    /// Not supported yet: a Job succeeds.
+    /// Not supported yet: passes when a Job succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobGate>,
 }
 
-/// A person agrees by the verb approve.
+/// Gate that passes when a person approves, by the action approve.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {}
 
-/// An HTTP endpoint agrees.
+/// Gate that passes when an HTTP endpoint approves.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookGate {
-    /// Where, http or https, at most 2048 bytes.
+    /// URL of the endpoint, http or https, at most 2048 bytes.
     #[schemars(schema_with = "url")]
     pub url: String,
-    /// Secret of this namespace with the key token, which signs the request.
+    /// Secret of this namespace whose key token signs the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
-    /// Time for one answer. Default 10s, 1s to 1m.
+    /// Time for one response. Default 10s, 1s to 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 60_000>")]
     pub timeout: Option<String>,
-    /// How often a request without an answer is repeated. Default 3, 0 to 10.
+    /// Number of times a request without a response is repeated. Default 3, 0 to 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10))]
     pub retries: Option<u32>,
-    /// Time for a verdict. Default 10m, 1s to 168h.
+    /// Time until a decision is needed. Default 10m, 1s to 168h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 604_800_000>")]
     pub deadline: Option<String>,
 }
 
-/// A Job succeeds.
+/// Gate that passes when a Job succeeds.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobGate {
-    /// CronJob of this namespace whose template is run.
+    /// CronJob of this namespace whose Job template is run.
     #[schemars(schema_with = "crate::schema::object_name")]
     pub from_cron_job: String,
-    /// Time for it. Default 15m, 1s to 168h.
+    /// Time until the Job must have ended. Default 15m, 1s to 168h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 604_800_000>")]
     pub deadline: Option<String>,
 }
 
-/// Synthetic requests, alternately to both revisions.
+/// Synthetic requests, sent alternately to both revisions.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadTest {
-    /// Requests a second over all nodes, 1 to 10000.
+    /// Number of requests a second over all nodes, 1 to 10000.
     #[schemars(range(min = 1, max = 10_000))]
     pub rate: u32,
-    /// Which requests, 1 to 16, in turn.
+    /// Requests to send in turn, 1 to 16.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub requests: Vec<LoadTestRequest>,
 }
 
-/// A synthetic request.
+/// Synthetic request.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadTestRequest {
-    /// Its method, such as GET.
+    /// HTTP method of the request, for example GET.
     #[schemars(schema_with = "method")]
     pub method: String,
-    /// Its path, with a leading /.
+    /// Path of the request, starting with /.
     #[schemars(schema_with = "crate::function::path")]
     pub path: String,
 }
 
 words! {
-    /// What somebody is told.
+    /// Event that causes a notification.
     NotifyOn {
-        /// A rollout went back.
+        /// A rollout was rolled back.
         RolledBack = "RolledBack",
-        /// A rollout is held.
+        /// A rollout is on hold.
         Held = "Held",
         /// A candidate became stable.
         Promoted = "Promoted",
-        /// A person has to agree.
+        /// A rollout waits for the approval of a person.
         ApprovalNeeded = "ApprovalNeeded",
     }
 }
 
-/// Somebody who is told.
+/// Receiver of notifications about rollouts.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notification {
-    /// Where.
+    /// Webhook that receives the notification.
     pub webhook: NotifyWebhook,
-    /// Of what: RolledBack, Held, Promoted, ApprovalNeeded. (Not named `on`, which YAML reads as true.)
+    /// Events that cause a notification: RolledBack, Held, Promoted, ApprovalNeeded. (The field is not named `on`,
+    /// which YAML reads as true.)
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub events: Vec<NotifyOn>,
 }
 
-/// Where a notification goes.
+/// Webhook that receives notifications.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NotifyWebhook {
-    /// Secret of this namespace with the key url, and optionally token.
+    /// Secret of this namespace with the key url and, optionally, the key token.
     pub secret_ref: LocalReference,
 }
 

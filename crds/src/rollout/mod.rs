@@ -1,4 +1,4 @@
-//! How a new revision takes over: what users write, and what the operator records.
+//! Rollout of a new revision: the settings that users write and the state that the operator records.
 
 mod analysis;
 mod canary;
@@ -42,45 +42,46 @@ use crate::enumeration::words;
 use crate::local_reference::LocalReference;
 
 words! {
-    /// How the share of a candidate grows.
+    /// How the weight of a candidate grows.
     Strategy {
         /// Step by step, on evidence.
         Canary = "Canary",
-        /// One switch, after a preview.
+        /// One switch after a preview.
         BlueGreen = "BlueGreen",
-        /// A chosen part of the requests, for a chosen time.
+        /// A chosen part of the requests for a chosen time.
         AbTest = "ABTest",
-        /// Copies of requests, whose answers are dropped.
+        /// Copies of requests, whose responses are discarded.
         Shadow = "Shadow",
-        /// Everything at once, then a bake.
+        /// All requests at once, followed by the bake.
         AllAtOnce = "AllAtOnce",
     }
 }
 
-/// `spec.rollout` of an EdgeFunction: the name of a RolloutPolicy, or the same fields inline.
+/// Rollout settings of an EdgeFunction: the name of a RolloutPolicy, or the fields of one inline.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!has(self.policyRef) || !(has(self.strategy) || has(self.canary) || has(self.bake) || has(self.blueGreen) || has(self.abTest) || has(self.shadow) || has(self.affinity) || has(self.waves) || has(self.freeze) || has(self.priority) || has(self.nodes) || has(self.revert) || has(self.analysis) || has(self.gates) || has(self.loadTest) || has(self.notify))")
     .message("write policyRef or the fields themselves, not both: remove policyRef, or everything beside it"))]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionRollout {
-    /// RolloutPolicy of this namespace whose spec applies. Then nothing else is written here.
+    /// RolloutPolicy of this namespace whose spec applies. No other field of rollout may be set with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_ref: Option<LocalReference>,
 
-    /// The fields themselves.
+    /// Rollout settings, inline.
     #[serde(flatten)]
     pub body: RolloutBody,
 }
 
-/// How a new revision takes over. Everything has a default; an empty body is a Canary judged on errors, latency
-/// and client errors.
+/// How a new revision replaces the stable one. Every field has a default; an empty body is a Canary that compares
+/// errors, latency and client errors.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[schemars(extend("x-kubernetes-validations" = body_rules()))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutBody {
-    /// Canary (default): step by step, on evidence. AllAtOnce: everything, then the bake. Not supported yet are
-    /// BlueGreen (a preview, one switch, then the bake), ABTest (a chosen part of the requests for a chosen time)
-    /// and Shadow (copies of requests whose answers are dropped).
+    /// How the weight of the candidate grows. Canary (default): step by step, on evidence. AllAtOnce: all requests at
+    /// once, followed by the bake. Not supported yet: BlueGreen (one switch after a preview, followed by the bake),
+    /// ABTest (a chosen part of the requests for a chosen time) and Shadow (copies of requests, whose responses are
+    /// discarded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
 
@@ -88,7 +89,7 @@ pub struct RolloutBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
 
-    /// The watch after the last step, before the candidate becomes stable.
+    /// Observation period after the last step. The candidate becomes stable when it ends without a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Bake>,
 
@@ -104,40 +105,40 @@ pub struct RolloutBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
 
-    /// Not supported yet: keeps a client on one revision. Absent: every request is decided by itself.
+    /// Not supported yet: keeps a client on one revision. Default: each request is assigned independently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
-    /// Not supported yet: groups of nodes that take the steps one after the other, at most 8; nodes that match none
-    /// come last. A node belongs to the first wave that matches.
+    /// Not supported yet: groups of nodes that take the steps one after another, at most 8. A node belongs to the
+    /// first wave that matches; nodes that match none come last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub waves: Vec<Wave>,
 
-    /// Not supported yet: times in which nothing starts and no share rises, at most 32. Rollbacks go on.
+    /// Not supported yet: periods in which no rollout starts and no weight rises, at most 32. Rollbacks continue.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub freeze: Vec<FreezeWindow>,
 
-    /// Not supported yet, but for 0: place in the queue when too many rollouts run, higher first, between equals the
-    /// older. Default 0, -1000 to 1000.
+    /// Not supported yet, except 0: priority in the queue when too many rollouts run. Higher values come first;
+    /// between equals, the older rollout. Default 0, -1000 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
 
-    /// How many nodes must have loaded the candidate.
+    /// Number of nodes that must have loaded the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeRequirement>,
 
-    /// The short way back to a revision that was stable a moment ago.
+    /// Short rollout back to a revision that was stable recently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revert: Option<Revert>,
 
-    /// How a candidate is judged.
+    /// How the candidate is compared with stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
 
-    /// What is asked before the share rises, at most 16.
+    /// Conditions outside the analysis that must pass before the weight rises, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub gates: Vec<Gate>,
@@ -146,13 +147,13 @@ pub struct RolloutBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_test: Option<LoadTest>,
 
-    /// Not supported yet: who is told, at most 8.
+    /// Not supported yet: receivers of notifications, at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub notify: Vec<Notification>,
 }
 
-/// Rules between the fields of a body. A function, so that both kinds that hold a body get the same list.
+/// Validation rules between the fields of a body. Both kinds that hold a body use this list.
 fn body_rules() -> Vec<serde_json::Value> {
     use crate::schema::rule;
     let belongs = |field: &str, strategy: &str| {
@@ -173,7 +174,7 @@ fn body_rules() -> Vec<serde_json::Value> {
         belongs("shadow", "Shadow"),
         rule(
             "!has(self.canary) || !has(self.canary.steps) || self.canary.steps.all(s, !has(s.gates) || s.gates.all(n, has(self.gates) && self.gates.exists(g, g.name == n && g.at == 'Step')))",
-            "a step names a gate that is not there: add it to gates with at: Step",
+            "a step names a gate that does not exist: add the gate to gates with at: Step",
         ),
     ]
 }

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RolloutBody;
 
-/// A rollout that several functions share: `spec.rollout.policyRef` names it.
+/// Rollout settings that several functions share. A function names them in `spec.rollout.policyRef`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "selvage.dev",
@@ -16,12 +16,12 @@ use super::RolloutBody;
     namespaced,
     derive = "PartialEq",
     derive = "Default",
-    doc = "How new revisions take over, for every EdgeFunction of the namespace that names it in spec.rollout.policyRef. An edit applies to the next rollout; what is wrong in it is said by the functions that name it.",
+    doc = "RolloutPolicy holds rollout settings for every EdgeFunction of the namespace that names it in spec.rollout.policyRef. An edit applies to the next rollout. Errors in it are reported by the functions that name it.",
     printcolumn(
         name = "Strategy",
         type_ = "string",
         json_path = ".spec.strategy",
-        description = "Empty: Canary."
+        description = "Strategy of the rollout. Empty means Canary."
     ),
     printcolumn(
         name = "Age",
@@ -31,7 +31,7 @@ use super::RolloutBody;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutPolicySpec {
-    /// The fields themselves.
+    /// Rollout settings.
     #[serde(flatten)]
     pub body: RolloutBody,
 }

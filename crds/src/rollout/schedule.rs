@@ -8,30 +8,30 @@ use super::canary::{Bake, OnDeadline, Step, step_rules};
 use crate::enumeration::words;
 use crate::schema::{rule, text};
 
-/// Nodes that take the steps together.
+/// Group of nodes that take the steps of a rollout together.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Wave {
-    /// Its name.
+    /// Name of the wave.
     #[schemars(schema_with = "crate::schema::label")]
     pub name: String,
 
-    /// Labels that its nodes have, all of them.
+    /// Labels that a node of this wave must have, all of them.
     #[schemars(schema_with = "crate::schema::node_selector")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Its own steps. Default: those of the rollout.
+    /// Steps of this wave. Default: the steps of the rollout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = step_rules()))]
     pub steps: Vec<Step>,
 
-    /// Its own bake, over before the next wave begins. Default: that of the rollout.
+    /// Bake of this wave, which ends before the next wave starts. Default: the bake of the rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Bake>,
 }
 
 words! {
-    /// A day of the week.
+    /// Day of the week.
     FreezeDay {
         /// Monday.
         Mon = "Mon",
@@ -50,7 +50,7 @@ words! {
     }
 }
 
-/// A time in which nothing starts and no share rises: on days of the week from a time to a time, or once from a date
+/// Period in which no rollout starts and no weight rises: weekly, on days from a time to a time, or once, from a date
 /// to a date.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.days) ? (self.from.matches('^[0-9]{2}:[0-9]{2}$') && self.to.matches('^[0-9]{2}:[0-9]{2}$')) : (self.from.matches('^[0-9]{4}-.*Z$') && self.to.matches('^[0-9]{4}-.*Z$'))")
@@ -62,49 +62,51 @@ pub struct FreezeWindow {
     #[schemars(length(min = 1, max = 7), extend("x-kubernetes-list-type" = "set"))]
     pub days: Vec<FreezeDay>,
 
-    /// Begin, inclusive: "16:00", or "2026-12-20T00:00:00Z".
+    /// Start, inclusive, for example "16:00" or "2026-12-20T00:00:00Z".
     #[schemars(schema_with = "moment")]
     pub from: String,
 
-    /// End, exclusive: "24:00" is the end of the day.
+    /// End, exclusive. "24:00" is the end of the day.
     #[schemars(schema_with = "moment")]
     pub to: String,
 
-    /// Time zone of days and times, such as Europe/Berlin. Default UTC.
+    /// Time zone of days and times, for example Europe/Berlin. Default UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub time_zone: Option<String>,
 }
 
-/// How many nodes must have loaded the candidate.
+/// Number of nodes that must have loaded the candidate.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRequirement {
-    /// Part of the live nodes that must have it before it gets a share, and to keep rising. Default 95%, 1% to 100%.
+    /// Part of the live nodes that must have loaded the candidate before it receives requests, and before its weight
+    /// rises. Default 95%, 1% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<100, 10_000>")]
     pub min_loaded: Option<String>,
 
-    /// How long loading may take before onLoadDeadline happens. Default 10m, 1s to 24h.
+    /// Time for loading after which onLoadDeadline applies. Default 10m, 1s to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 86_400_000>")]
     pub load_deadline: Option<String>,
 
-    /// Hold (default): loading is tried on. Rollback: the candidate is rejected.
+    /// What happens after loadDeadline. Hold (default) keeps trying to load. Rollback rejects the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_load_deadline: Option<OnDeadline>,
 }
 
-/// The short way back: no steps, no queue, no freeze, the bake stays.
+/// Short rollout back to a revision that was stable recently: no steps, no queue and no freeze, but a bake.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revert {
-    /// For how long after a promotion the revision before it may come back the short way. Default 1h, 0s to 168h.
+    /// Time after a promotion in which the revision before it may return by the short rollout. Default 1h, 0s to
+    /// 168h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 604_800_000>")]
     pub window: Option<String>,
 
-    /// How many former stable revisions may. Default 1, 0 to 10; more than 1 is not supported yet.
+    /// Number of former stable revisions that may return. Default 1, 0 to 10; values above 1 are not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10))]
     pub revisions: Option<u32>,

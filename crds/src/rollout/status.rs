@@ -7,284 +7,286 @@ use crate::enumeration::words;
 use crate::function::Pair;
 
 words! {
-    /// Where a rollout is.
+    /// State of a rollout.
     State {
-        /// No candidate.
+        /// No rollout runs.
         Idle = "Idle",
-        /// Weight 0; nodes pull and compile.
+        /// Nodes pull and compile the candidate; its weight is 0.
         Loading = "Loading",
-        /// Loaded; waits for a slot, a window, Start gates.
+        /// The candidate is loaded and waits for a slot, a freeze window or gates at Start.
         Queued = "Queued",
-        /// The share is being raised.
+        /// The candidate has the weight of a step.
         Stepping = "Stepping",
-        /// The last step is under watch.
+        /// The candidate has its final weight and is observed before promotion.
         Baking = "Baking",
-        /// The wish was rejected.
+        /// The desired revision was rejected; stable answers all requests.
         RolledBack = "RolledBack",
-        /// No stable, and the wish cannot be loaded.
+        /// No revision is stable and the desired one cannot be loaded.
         Failed = "Failed",
     }
 }
 
-/// The record of a rollout: all that a new leader needs to go on.
+/// Record of a rollout: everything that a new leader needs to continue it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
-    /// Idle, Loading, Queued, Stepping, Baking, RolledBack or Failed.
+    /// State of the rollout: Idle, Loading, Queued, Stepping, Baking, RolledBack or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
 
-    /// A person stopped the raises.
+    /// Set while a person has paused the rollout. The weight does not rise; rollbacks continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
 
-    /// The share stays for a named reason.
+    /// Set while the operator holds the weight, with the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
 
-    /// What the next raise still waits for.
+    /// What the next increase of the weight waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub waiting_for: Vec<WaitingFor>,
 
-    /// The stable before this one, kept loaded.
+    /// Revision that was stable before, kept loaded for a revert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Previous>,
 
-    /// Order among all versions of the shares, for the nodes.
+    /// Version of the traffic shares, which orders them among all records that nodes apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
 
-    /// Which attempt of this candidate, from 1.
+    /// Number of the attempt with this candidate, starting at 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub attempt: Option<u32>,
 
-    /// Strategy, steps and analysis as they were when the rollout started.
+    /// Strategy, steps and analysis, frozen when the rollout started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanStatus>,
 
-    /// Index of the present step in plan.steps.
+    /// Index of the current step in plan.steps, starting at 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 64))]
     pub step: Option<u32>,
 
-    /// Name of the present wave.
+    /// Name of the current wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub wave: Option<String>,
 
-    /// The candidate's share as people write it, such as 5%.
+    /// Weight of the candidate as a percentage, for example 5%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     pub weight: Option<String>,
 
-    /// The candidate's share per wave.
+    /// Weight of the candidate per wave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["wave"]))]
     pub weights: Vec<WaveWeight>,
 
-    /// When the rollout started.
+    /// Time at which the rollout started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
 
-    /// When the present state or step began.
+    /// Time at which the current state or step started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_started_at: Option<MicroTime>,
 
-    /// For how long the clocks of the present step have been stopped, such as 1m30s.
+    /// Time for which the clocks of the current step have been stopped so far, for example 1m30s. They stop while the
+    /// rollout is paused, suspended or waits for an approval, and while no nodes are ready or no operator leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub stopped_for: Option<String>,
 
-    /// Since when they stand still now.
+    /// Time since which the clocks of the current step are stopped now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_since: Option<MicroTime>,
 
-    /// Gates that said good.
+    /// Gates that have passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub approved: Vec<ApprovedGate>,
 
-    /// The wish that was rejected; not tried again until it changes or a person says retry.
+    /// Desired revision that was rejected. It is not tried again until the spec changes or a person requests it with
+    /// the action retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
 
-    /// The last value of each verb that was acted on, so that none acts twice.
+    /// Last value of each action that the operator handled, so that no action is handled twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["verb"]))]
     pub verbs: Vec<VerbRecord>,
 
-    /// How often the share was lowered without a verdict.
+    /// Number of times the error backstop lowered the weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000))]
     pub brakes: Option<u32>,
 
-    /// How many rollouts in a row were superseded before they ended.
+    /// Number of rollouts in a row that were superseded before they ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub superseded: Option<u32>,
 
-    /// What was measured.
+    /// Measurements of both revisions and the state of the tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
 
-    /// What a leader goes on from: opaque, versioned, compressed. Nothing in it is for people.
+    /// State that a new leader continues from: opaque, versioned, compressed. It holds nothing for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
     pub working_record: Option<String>,
 }
 
-/// A person stopped the raises.
+/// Pause of a rollout by a person.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Paused {
-    /// Since when.
+    /// Time at which the rollout was paused.
     pub since: MicroTime,
-    /// Field manager that wrote the verb.
+    /// Field manager that wrote the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub by: Option<String>,
-    /// CamelCase.
+    /// Reason in CamelCase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
 }
 
-/// The share stays.
+/// Hold of a rollout by the operator: the weight does not rise.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hold {
-    /// CamelCase, such as PrometheusUnavailable.
+    /// Reason in CamelCase, for example PrometheusUnavailable.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// Since when.
+    /// Time at which the hold started.
     pub since: MicroTime,
-    /// Until when, if that is known.
+    /// Time at which the hold ends, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<MicroTime>,
-    /// A sentence.
+    /// Sentence that explains the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
 
 words! {
-    /// What a raise waits for.
+    /// What the next increase of the weight waits for.
     WaitingFor {
-        /// Nodes that load.
+        /// Nodes that have loaded the candidate.
         Nodes = "Nodes",
-        /// A free place among running rollouts.
+        /// A slot among the rollouts that may run at the same time.
         Slot = "Slot",
-        /// The end of a freeze.
+        /// The end of a freeze window.
         Window = "Window",
         /// A gate.
         Gate = "Gate",
-        /// A person.
+        /// The approval of a person.
         Approval = "Approval",
-        /// minDuration.
+        /// The end of minDuration.
         Time = "Time",
-        /// minRequests.
+        /// The number of requests in minRequests.
         Requests = "Requests",
-        /// Any request at all.
+        /// The first requests to the candidate.
         Traffic = "Traffic",
-        /// Evidence.
+        /// Evidence that the candidate is good enough.
         Evidence = "Evidence",
-        /// Counts of enough nodes.
+        /// Counts from enough nodes.
         Coverage = "Coverage",
     }
 }
 
-/// The stable before this one.
+/// Revision that was stable before the current one.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Previous {
     /// Name of the EdgeRevision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Until when it stays loaded.
+    /// Time until which the revision stays loaded.
     pub until: MicroTime,
 }
 
-/// The candidate's share in one wave.
+/// Weight of the candidate in one wave.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaveWeight {
-    /// Name of the wave; empty for the nodes that match none.
+    /// Name of the wave. Empty for the nodes that match no wave.
     #[schemars(length(max = 63))]
     pub wave: String,
-    /// Share in 1/10,000.
+    /// Weight in basis points (1/10,000).
     #[schemars(range(min = 0, max = 10_000))]
     pub weight: u32,
 }
 
-/// A gate that said good.
+/// Gate that has passed.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovedGate {
     /// Name of the gate.
     #[schemars(length(max = 63))]
     pub gate: String,
-    /// Step for which it did.
+    /// Index of the step for which it passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 64))]
     pub step: Option<u32>,
-    /// When.
+    /// Time at which it passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<MicroTime>,
-    /// Who, if it was a person.
+    /// Field manager that wrote the approval, if a person approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub by: Option<String>,
 }
 
-/// A wish that was rejected.
+/// Desired revision that was rejected.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejected {
     /// Name of the EdgeRevision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// CamelCase, such as ErrorsWorse.
+    /// Reason in CamelCase, for example ErrorsWorse.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// When.
+    /// Time at which the revision was rejected.
     pub at: MicroTime,
 }
 
 words! {
-    /// What became of a verb.
+    /// Result of an action.
     VerbResult {
-        /// It did what it says.
+        /// The action took effect.
         Done = "Done",
-        /// It had no meaning here.
+        /// The action did not apply to the state of the rollout.
         Ignored = "Ignored",
     }
 }
 
-/// The last value of a verb that was acted on.
+/// Last value of an action that the operator handled.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerbRecord {
-    /// promote, promote-full, abort, approve, retry, pause or resume.
+    /// Name of the action: promote, promote-full, abort, approve, retry, pause or resume.
     #[schemars(length(max = 16))]
     pub verb: String,
-    /// The annotation's value.
+    /// Value of the annotation.
     #[schemars(length(max = 256))]
     pub value: String,
-    /// Attempt in which it was seen.
+    /// Number of the attempt in which the action was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub attempt: Option<u32>,
-    /// When it was acted on.
+    /// Time at which the action was handled.
     pub at: MicroTime,
-    /// Field manager that wrote it.
+    /// Field manager that wrote the annotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub by: Option<String>,
-    /// Done or Ignored.
+    /// Result of the action: Done or Ignored.
     pub result: VerbResult,
-    /// Why it was ignored.
+    /// Sentence that explains why the action was ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,

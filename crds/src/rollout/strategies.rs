@@ -14,23 +14,23 @@ pub struct BlueGreen {
     #[schemars(schema_with = "preview_hosts")]
     pub preview_hosts: Vec<String>,
 
-    /// False: the switch waits for an approval. Default true.
+    /// When false, the switch waits for an approval. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_promote: Option<bool>,
 
-    /// What stable keeps after the switch, 0% to 50%. Default 0%: then a candidate is compared with nothing, and an
-    /// outage of both may switch back.
+    /// Part of the requests that stable keeps after the switch, 0% to 50%. With 0% (the default) the candidate is
+    /// compared with nothing, so that an outage which affects both revisions may switch back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<0, 5_000>")]
     pub holdback: Option<String>,
 }
 
 words! {
-    /// What happens when the time of a comparison is over.
+    /// What happens when the time of a comparison ends.
     Then {
-        /// It waits for a person.
+        /// The rollout waits for a person.
         Hold = "Hold",
-        /// It promotes when everything is good.
+        /// The candidate is promoted if everything is good.
         Promote = "Promote",
     }
 }
@@ -39,41 +39,43 @@ words! {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AbTest {
-    /// Requests that take part: those that match any entry, 1 to 16. All others stay on stable.
+    /// Requests that take part: those that match any of these entries, 1 to 16. All other requests stay on stable.
     #[serde(rename = "match")]
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub matches: Vec<AbMatch>,
 
-    /// Part of them that the candidate answers. Default 50%, 0.01% to 100%. At 100% nothing is compared, only shown.
+    /// Part of the matching requests that the candidate answers. Default 50%, 0.01% to 100%. With 100% nothing is
+    /// compared, only shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub split: Option<String>,
 
-    /// How long. Default 24h, 1m to 2160h.
+    /// Duration of the test. Default 24h, 1m to 2160h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<60_000, 7_776_000_000>")]
     pub duration: Option<String>,
 
-    /// Hold (default): waits for promote. Promote: promotes when everything is good.
+    /// What happens when the time ends. Hold (default) waits for the action promote. Promote promotes the candidate
+    /// if everything is good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<Then>,
 }
 
-/// Requests in which all of these hold.
+/// Condition that a request meets when all of these fields match.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.headers) || has(self.cookies) || has(self.query) || has(self.claims)")
     .message("write at least one of headers, cookies, query and claims"))]
 #[serde(rename_all = "camelCase")]
 pub struct AbMatch {
-    /// Headers, at most 8.
+    /// Headers that the request must have, at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Vec<NamedMatch>,
-    /// Cookies, at most 8.
+    /// Cookies that the request must have, at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub cookies: Vec<NamedMatch>,
-    /// Query parameters, at most 8.
+    /// Query parameters that the request must have, at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub query: Vec<NamedMatch>,
@@ -83,14 +85,14 @@ pub struct AbMatch {
     pub claims: Vec<NamedMatch>,
 }
 
-/// A name, and the value it must have.
+/// Name and the value that it must have.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamedMatch {
-    /// Its name, at most 256 bytes.
+    /// Name of the header, cookie, parameter or claim, at most 256 bytes.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// The whole value, at most 1024 bytes. Absent: it only has to be there.
+    /// Whole value, at most 1024 bytes. Absent: any value matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub value: Option<String>,
@@ -100,41 +102,41 @@ pub struct NamedMatch {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Shadow {
-    /// Part of the requests that is copied. Default 10%, 0.01% to 100%.
+    /// Part of the requests that are copied. Default 10%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub share: Option<String>,
-    /// Methods that may be sent twice. Default GET and HEAD.
+    /// Methods of requests that may be sent twice. Default GET and HEAD.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::function::methods")]
     pub methods: Vec<String>,
-    /// Larger bodies are not copied. Default 64Ki, 0 to 1Mi.
+    /// Largest body that is copied. Default 64Ki, 0 to 1Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity::<0, 1_048_576>")]
     pub max_body: Option<String>,
-    /// How long. Default 30m, 1m to 2160h.
+    /// Duration of the copying. Default 30m, 1m to 2160h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<60_000, 7_776_000_000>")]
     pub duration: Option<String>,
-    /// At least this many copies. Default 1000.
+    /// Number of copied requests that are needed. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,
 }
 
 words! {
-    /// What identifies a client.
+    /// Property that identifies a client.
     AffinityType {
-        /// A header.
+        /// The value of a header.
         Header = "Header",
-        /// A cookie.
+        /// The value of a cookie.
         Cookie = "Cookie",
-        /// The address.
+        /// The IP address.
         ClientIp = "ClientIP",
     }
 }
 
-/// Keeps a client on one revision.
+/// Assignment of a client to one revision.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(self.type == 'ClientIP') != has(self.name)")
     .message("write the name of the header or cookie; ClientIP has none"))]
@@ -142,14 +144,14 @@ words! {
     .message("only a cookie can be generated: use type Cookie or remove generate"))]
 #[serde(rename_all = "camelCase")]
 pub struct Affinity {
-    /// Header, Cookie or ClientIP.
+    /// Property that identifies a client: Header, Cookie or ClientIP.
     #[serde(rename = "type")]
     pub affinity_type: AffinityType,
     /// Name of the header or cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::function::header_name")]
     pub name: Option<String>,
-    /// True: a client without the cookie gets one with a random value. Default false.
+    /// When true, a client without the cookie receives one with a random value. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<bool>,
 }

@@ -1,20 +1,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A length of time as the API writes it: `250ms`, `5s`, `1m30s`, `2h`. Whole milliseconds.
+/// Duration in whole milliseconds, written like `250ms`, `5s`, `1m30s` or `2h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration {
     millis: u64,
 }
 
-/// Why a text is no duration.
+/// Error of parsing a [`Duration`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurationError {
-    /// Nothing in it.
+    /// The text is empty.
     Empty,
-    /// Not numbers with units, largest unit first, each at most once.
+    /// The text is not a sequence of numbers with units, largest unit first, each at most once.
     Form,
-    /// A number of more than five digits.
+    /// A number has more than five digits.
     TooLong,
 }
 
@@ -22,13 +22,13 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), 
 const DIGITS: usize = 5;
 
 impl Duration {
-    /// `millis` milliseconds.
+    /// Creates a duration of `millis` milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self { millis }
     }
 
-    /// `secs` seconds.
+    /// Creates a duration of `secs` seconds.
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
         Self {
@@ -36,13 +36,13 @@ impl Duration {
         }
     }
 
-    /// In milliseconds.
+    /// Returns the duration in milliseconds.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.millis
     }
 
-    /// As the standard library's type.
+    /// Converts to the standard library's type.
     #[must_use]
     pub const fn to_std(self) -> std::time::Duration {
         std::time::Duration::from_millis(self.millis)

@@ -1,4 +1,4 @@
-//! Values that the API writes as text, parsed without any surprise: durations, sizes, shares.
+//! Parsers for values that the API writes as text: durations, sizes, percentages and decimals.
 
 mod duration;
 mod number;

@@ -1,18 +1,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A decimal that is not negative, written as text because the API has no fractions: `1`, `1.5`.
+/// Non-negative decimal, written as text because Kubernetes APIs avoid floating-point fields: `1`, `1.5`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Number {
     value: f64,
 }
 
-/// A text that is no such decimal.
+/// Error of parsing a [`Number`]: the text is not a non-negative decimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberError;
 
 impl Number {
-    /// Its value, finite and not negative.
+    /// Returns the value, which is finite and not negative.
     #[must_use]
     pub const fn get(self) -> f64 {
         self.value

@@ -1,18 +1,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes as the API writes it: `64Mi`, `1.5Gi`, `500k`, `1048576`.
+/// Number of bytes, written like `64Mi`, `1.5Gi`, `500k` or `1048576`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantity {
     bytes: u64,
 }
 
-/// Why a text is no quantity.
+/// Error of parsing a [`Quantity`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuantityError {
-    /// Not a number with an optional unit.
+    /// The text is not a number with an optional unit.
     Form,
-    /// More bytes than a machine counts.
+    /// The number of bytes does not fit into 64 bits.
     TooLarge,
 }
 
@@ -29,13 +29,13 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 impl Quantity {
-    /// `bytes` bytes.
+    /// Creates a quantity of `bytes` bytes.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Self {
         Self { bytes }
     }
 
-    /// In bytes; a fraction of a byte is rounded up, as Kubernetes does.
+    /// Returns the number of bytes. A fraction of a byte is rounded up, as Kubernetes does.
     #[must_use]
     pub const fn as_bytes(self) -> u64 {
         self.bytes
@@ -72,7 +72,7 @@ impl FromStr for Quantity {
 }
 
 impl fmt::Display for Quantity {
-    /// The largest binary unit that divides it.
+    /// Largest binary unit that divides the number of bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = UNITS
             .iter()

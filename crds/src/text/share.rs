@@ -1,28 +1,28 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A part of a whole in 1/10,000, written as a percentage with at most two decimals: `5%`, `0.25%`.
+/// Part of a whole in basis points (1/10,000), written as a percentage with at most two decimals: `5%`, `0.25%`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Share {
     parts: u32,
 }
 
-/// Why a text is no share.
+/// Error of parsing a [`Share`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShareError {
-    /// Not a percentage.
+    /// The text is not a percentage.
     Form,
-    /// Over 100 %.
+    /// The percentage is above 100 %.
     TooLarge,
 }
 
 impl Share {
-    /// The whole.
+    /// 100 %.
     pub const WHOLE: Self = Self { parts: 10_000 };
-    /// Nothing.
+    /// 0 %.
     pub const NONE: Self = Self { parts: 0 };
 
-    /// From 1/10,000; `None` above 10,000.
+    /// Creates a share from basis points. Returns `None` above 10,000.
     #[must_use]
     pub const fn from_parts(parts: u32) -> Option<Self> {
         if parts > 10_000 {
@@ -32,13 +32,13 @@ impl Share {
         }
     }
 
-    /// In 1/10,000.
+    /// Returns the share in basis points, 0 to 10,000.
     #[must_use]
     pub const fn as_parts(self) -> u32 {
         self.parts
     }
 
-    /// Between 0 and 1.
+    /// Returns the share as a fraction between 0 and 1.
     #[must_use]
     pub fn as_fraction(self) -> f64 {
         f64::from(self.parts) / 10_000.0
