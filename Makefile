@@ -15,6 +15,9 @@ RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --loc
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
 ON_CLUSTERS := --test chart --test cluster --test live --test manifests --test rights
+CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
+DENY_VERSION := 0.20.2
+DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .PHONY: help
 help: ## List the targets
@@ -32,10 +35,29 @@ demo-down: ## End what `make demo KEEP=1` left running
 test: lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
 
 .PHONY: lint
-lint: ## Formatting, clippy
+lint: deny ## Formatting, clippy, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace $(ON_CLUSTERS) --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+.PHONY: deny
+deny: $(DENY) ## Licences, sources and versions of all dependencies; what each crate may depend on
+	$(DENY) --locked check bans licenses sources
+	for config in $(wildcard */deny.toml */*/deny.toml); do \
+	  $(DENY) --locked --manifest-path $${config%deny.toml}Cargo.toml --config $$config check bans; \
+	done
+
+.PHONY: advisories
+advisories: $(DENY) ## Published advisories for the versions in Cargo.lock (fetches their database from github.com)
+	$(DENY) --locked check advisories
+
+# Built from the crates registry, once for each version. It runs for two seconds, so it is built quickly, not to be fast.
+$(DENY):
+	CARGO_TARGET_DIR=$(CACHE)/tools/build CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+	  CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
+	  cargo install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION)
+	rm -rf $(CACHE)/tools/build
 
 .PHONY: unit
 unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
