@@ -52,6 +52,10 @@ deny: $(DENY) ## Licences, sources and versions of all dependencies; what each c
 advisories: $(DENY) ## Published advisories for the versions in Cargo.lock (fetches their database from github.com)
 	$(DENY) --locked check advisories
 
+.PHONY: language
+language: ## Lower the numbers of words to avoid in e2e/tests/language-baseline.txt to what is there
+	LANGUAGE_BASELINE=write cargo test --workspace --locked --test house language -- --nocapture
+
 # Built from the crates registry, once for each version. It runs for two seconds, so it is built quickly, not to be fast.
 $(DENY):
 	CARGO_TARGET_DIR=$(CACHE)/tools/build CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \

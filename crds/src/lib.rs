@@ -25,6 +25,7 @@
 //! | `spec.rollout.analysis.checks` | not empty | own queries |
 //! | `spec.rollout.revert.revisions` | above 1 | reverts by more than one revision |
 
+#![forbid(unsafe_code)]
 #![allow(
     unreachable_pub,
     reason = "the schema derive repeats each struct inside a function, where nothing public can be reached"

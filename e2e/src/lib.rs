@@ -1,4 +1,6 @@
 //! Proves Selvage from outside, through the API server and HTTP only; owns the local cluster.
+
+#![forbid(unsafe_code)]
 #![allow(
     clippy::indexing_slicing,
     reason = "indexing a JSON value answers null; this crate is for tests"

@@ -1,6 +1,8 @@
 //! What operator and node-shim agree on: the wire contract, generated from `proto/`, and what a node offers
 //! to a component.
 
+#![forbid(unsafe_code)]
+
 pub mod world;
 
 /// Version 1 of the contract.

@@ -3,6 +3,8 @@
 //! Decisions are made in `operator_core`; everything here is IO around them or a pure mapping between
 //! what Kubernetes stores and what the core understands.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod blobs;
 pub mod cli;

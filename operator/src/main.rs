@@ -1,5 +1,7 @@
 //! The operator's binary: install the one crypto provider, parse, run.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

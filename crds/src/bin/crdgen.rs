@@ -1,6 +1,8 @@
 //! Writes the definitions, one file per kind: to `crds/yaml` and the chart's copy, or to the folders given; and
 //! `docs/fields.md`.
 
+#![forbid(unsafe_code)]
+
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

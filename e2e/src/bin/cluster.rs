@@ -1,5 +1,7 @@
 //! `cluster up|down|status`: the local cluster of the tests, for people.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, Options, run};

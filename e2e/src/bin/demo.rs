@@ -1,5 +1,7 @@
 //! `demo`: plays the main job on real parts, see `make demo`.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use e2e::{
     cluster::run,

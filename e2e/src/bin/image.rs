@@ -1,5 +1,7 @@
 //! `image DIR`: writes the images of the programs in DIR, `DIR/operator.tar` and `DIR/node-shim.tar`.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context, Result};
 use e2e::image::write_image;
 use std::{io::Write, path::PathBuf};

@@ -2,6 +2,8 @@
 //! meant, which function owns them, which revision answers, what an ending counts as. Everything
 //! that varies (time, dice, peers) is an argument.
 
+#![forbid(unsafe_code)]
+
 pub mod address;
 pub mod cidr;
 pub mod desired;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows Kubernetes, a network or a clock.
 
+#![forbid(unsafe_code)]
+
 pub mod analysis;
 pub mod function;
 pub mod judge;
