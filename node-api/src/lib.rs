@@ -10,8 +10,10 @@ pub mod v1 {
     #![allow(
         clippy::all,
         clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
         clippy::unwrap_used,
         clippy::use_self,
+        missing_docs,
         unreachable_pub,
         reason = "generated code"
     )]

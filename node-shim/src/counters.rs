@@ -28,7 +28,9 @@ pub struct Counters {
 
 /// Counters of one revision. They outlive its code: a revision that comes back goes on counting.
 pub struct RevisionCounters {
+    /// The function that owns the revision.
     pub function: FunctionKey,
+    /// The revision that is counted.
     pub revision: RevisionName,
     populations: [OnceLock<Box<Cells>>; 5],
     failures: [AtomicU64; Reason::ALL.len()],
@@ -63,11 +65,15 @@ struct Histogram {
 /// One request, when it is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Finished {
+    /// The kind of traffic that the request belongs to.
     pub population: Population,
+    /// How the request ended.
     pub outcome: Outcome,
     /// Of anything but a plain `Ok`.
     pub reason: Option<Reason>,
+    /// Class of the status that the client received.
     pub code: Code,
+    /// Whether the code was ready when the request arrived.
     pub start: Start,
     /// From the route to the head, when one was sent.
     pub head: Option<Duration>,
@@ -78,40 +84,55 @@ pub struct Finished {
 /// The counters of one revision at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RevisionSnapshot {
+    /// The function that owns the revision.
     pub function: FunctionKey,
+    /// The revision that was counted.
     pub revision: RevisionName,
+    /// One entry for each population that had a request, and always one for `live`.
     pub populations: Vec<PopulationSnapshot>,
 }
 
 /// The counters of one population; `live` is always there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PopulationSnapshot {
+    /// The kind of traffic that was counted.
     pub population: Population,
     /// Only those above 0.
     pub requests: Vec<RequestCount>,
+    /// Requests refused by the permits or the queue of the revision.
     pub saturated: u64,
+    /// Time from the route to the response head.
     pub head: HistogramSnapshot,
+    /// Time from the route to the last byte of the response.
     pub duration: HistogramSnapshot,
 }
 
+/// Number of requests with the same outcome, status class and start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestCount {
+    /// How these requests ended.
     pub outcome: Outcome,
+    /// Class of the status that their clients received.
     pub code: Code,
+    /// Whether the code was ready when they arrived.
     pub start: Start,
+    /// Number of requests since the process started.
     pub count: u64,
 }
 
 /// Counts per bucket (not cumulative), by position in `LATENCY_BOUNDS`; the last has no bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistogramSnapshot {
+    /// Number of requests in each bucket.
     pub counts: [u64; BUCKETS],
+    /// Sum of all durations, in seconds.
     pub sum_seconds: f64,
 }
 
 // === impl Counters ===
 
 impl Counters {
+    /// Makes an empty set of counters.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
@@ -282,6 +303,7 @@ impl RevisionCounters {
         Reason::ALL.into_iter().zip(&self.failures).map(count)
     }
 
+    /// Reads all counters of this revision. Single numbers are exact; together they may differ by requests that end meanwhile.
     pub fn snapshot(&self) -> RevisionSnapshot {
         let populations = Population::ALL
             .into_iter()

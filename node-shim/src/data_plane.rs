@@ -107,10 +107,12 @@ impl DataPlane {
         &self.plane.engine
     }
 
+    /// Counters of all revisions.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.plane.counters
     }
 
+    /// Counters of the node that belong to no revision.
     pub fn node_counters(&self) -> &Arc<NodeCounters> {
         &self.plane.node
     }

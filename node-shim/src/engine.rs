@@ -57,10 +57,13 @@ pub struct Loaded {
 /// Why an engine could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// wasmtime refused the configuration of the engine.
     #[error("the engine refused its settings: {0:#}")]
     Settings(wasmtime::Error),
+    /// The address space limit of the process leaves no room for an instance.
     #[error("not even one instance slot fits into the address space: {0:#}")]
     AddressSpace(wasmtime::Error),
+    /// The operating system refused to start the epoch thread.
     #[error("the epoch thread could not be started: {0}")]
     Ticker(std::io::Error),
 }

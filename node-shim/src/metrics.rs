@@ -23,6 +23,7 @@ use places::{Places, Row};
 /// Who is speaking.
 #[derive(Clone, Debug)]
 pub struct Identity {
+    /// Name of the Kubernetes node.
     pub node_name: String,
     /// Start of the supervisor, ms since the epoch: tells two runs on one node apart.
     pub started_ms: u64,

@@ -43,6 +43,7 @@ impl NodeCounters {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Number of failed `accept` calls since the process started.
     pub fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Ordering::Relaxed)
     }
@@ -51,6 +52,7 @@ impl NodeCounters {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Number of requests in the candidate's share that stable answered, because the candidate was not loaded.
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.load(Ordering::Relaxed)
     }

@@ -25,7 +25,9 @@ const COLD: usize = 1_000;
 /// How the data path treats connections.
 #[derive(Clone, Debug)]
 pub struct DataOptions {
+    /// Limits of one connection.
     pub connections: ConnLimits,
+    /// Most open connections at once. Default 10,000.
     pub max_connections: usize,
     /// From one address, unless it is a trusted proxy.
     pub max_per_peer: u32,

@@ -13,8 +13,11 @@ use crate::value::Value;
 /// Everything of a definition that shows while a request runs.
 #[derive(Clone, Debug)]
 pub struct RevisionSpec {
+    /// The function that owns the revision.
     pub function: FunctionKey,
+    /// Name of the revision.
     pub name: RevisionName,
+    /// Limits of every request and instance.
     pub limits: Limits,
     /// Environment.
     pub env: Vec<(String, Value)>,
@@ -34,8 +37,14 @@ pub struct Revision {
 /// Why a component cannot run under its limits, told before there is any traffic.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevisionError {
+    /// The memory that the component declares is larger than its limit.
     #[error("the component starts with {needs} bytes of memory, limits.memory is {limit}")]
-    Memory { needs: u64, limit: u64 },
+    Memory {
+        /// Linear memory of a fresh instance, in bytes.
+        needs: u64,
+        /// `limits.memory`, in bytes.
+        limit: u64,
+    },
 }
 
 impl Revision {
@@ -60,10 +69,12 @@ impl Revision {
         }))
     }
 
+    /// The function that owns the revision.
     pub fn function(&self) -> &FunctionKey {
         &self.spec.function
     }
 
+    /// Name of the revision.
     pub fn name(&self) -> &RevisionName {
         &self.spec.name
     }

@@ -14,8 +14,11 @@ use crate::revision::Revision;
 /// A function and what its share's revisions are on this node at this moment.
 #[derive(Clone, Debug)]
 pub struct Served {
+    /// The function as the operator sent it.
     pub entry: Arc<FunctionEntry>,
+    /// The stable revision on this node.
     pub stable: Slot,
+    /// The candidate revision on this node.
     pub candidate: Slot,
 }
 
@@ -29,6 +32,7 @@ pub enum Slot {
     Loading,
     /// Cannot run here, and why.
     Failed(Reason),
+    /// Loaded and able to answer.
     Ready(Arc<Revision>),
 }
 
@@ -82,6 +86,7 @@ impl RoutingTable {
         table
     }
 
+    /// All functions, in the order of their positions in the index.
     pub fn functions(&self) -> &[Served] {
         &self.functions
     }
@@ -118,6 +123,7 @@ impl RoutingTable {
 }
 
 impl Slot {
+    /// The revision, if it can answer now.
     pub fn ready(&self) -> Option<&Arc<Revision>> {
         match self {
             Self::Ready(revision) => Some(revision),

@@ -314,6 +314,7 @@ impl Metrics {
 }
 
 impl Families {
+    #[expect(clippy::too_many_lines, reason = "one entry for each metric")]
     fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let mut functions = Vec::with_capacity(GAUGES.len());
         for (name, help, labels) in GAUGES {

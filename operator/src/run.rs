@@ -45,6 +45,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The API server cannot be configured, a port is taken, or the lease was lost.
+#[expect(
+    clippy::too_many_lines,
+    reason = "starts every part in order; the parts share its local variables"
+)]
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     start_logging(args.log_format)?;
     let unreachable = "no way to reach the API server";

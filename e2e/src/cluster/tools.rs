@@ -85,7 +85,7 @@ impl Tools {
         &self.dir
     }
 
-    /// Archive of [`PAUSE_IMAGE`].
+    /// Archive of `PAUSE_IMAGE`.
     #[must_use]
     pub fn pause_image(&self) -> PathBuf {
         self.dir.join("pause.tar")

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// What an address is, as far as calling it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
+    /// A public address; any matching rule opens it.
     Public,
     /// Private, unique local or carrier-grade: only a matching CIDR or cluster name opens it.
     Private,

@@ -17,34 +17,49 @@ pub const MAX_HEADERS: usize = 100;
 /// Why the gate refused; the label of `selvage_gate_rejections_total` and of `selvage-error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rejection {
+    /// No host, several hosts, or one that is not valid (400).
     BadHost,
+    /// The connection does not serve this host (421). No check returns it yet.
     Misdirected,
+    /// A transfer coding other than a single `chunked`, or an ambiguous length (400).
     BadFraming,
     /// Never carried: CONNECT, TRACE, `OPTIONS *`.
     MethodRefused,
     /// Neither one of the usual methods nor named by the route.
     MethodUnknown,
+    /// A request for an upgrade to WebSocket (501).
     Upgrade,
+    /// The request target is longer than [`MAX_TARGET`] (414).
     TargetTooLong,
+    /// The path or query is not valid (400); see [`crate::path::PathError`].
     BadPath,
+    /// The header section exceeds [`MAX_HEADERS`] or [`MAX_HEADER_BYTES`] (431).
     HeadersTooLarge,
+    /// An expectation other than `100-continue` (417).
     Expect,
+    /// The announced body is larger than the limit (413).
     BodyTooLarge,
+    /// The request has passed through this node before (508). No check returns it yet.
     Loop,
 }
 
 /// A parsed request head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
+    /// HTTP version of the request.
     pub version: Version,
+    /// Method of the request.
     pub method: &'a Method,
+    /// Target of the request, as the parser read it.
     pub uri: &'a Uri,
+    /// All header fields, before any rewriting.
     pub headers: &'a HeaderMap,
 }
 
 /// What the gate learnt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed {
+    /// The host that the request is for, normalised.
     pub host: Host,
     /// As sent, the port included.
     pub authority: String,
@@ -153,6 +168,7 @@ fn usual(method: &Method) -> bool {
 // === impl Rejection ===
 
 impl Rejection {
+    /// All rejections, in the order of their positions.
     pub const ALL: [Self; 12] = [
         Self::BadHost,
         Self::Misdirected,
@@ -168,6 +184,7 @@ impl Rejection {
         Self::Loop,
     ];
 
+    /// Value of the metrics label `reason` and of the header `selvage-error`.
     pub fn label(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
@@ -184,6 +201,7 @@ impl Rejection {
         }
     }
 
+    /// HTTP status of the response.
     pub fn status(self) -> u16 {
         match self {
             Self::BadHost | Self::BadFraming | Self::BadPath => 400,

@@ -16,9 +16,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is known of a request beside its own words.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
+    /// Address of the peer of the connection.
     pub peer: IpAddr,
     /// The peer is a proxy whose word about the client is taken.
     pub trusted: bool,
+    /// Whether the connection uses TLS.
     pub tls: bool,
     /// As sent, the port included.
     pub authority: &'a str,
@@ -29,7 +31,9 @@ pub struct Context<'a> {
 /// What the rewriting decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewritten {
+    /// Whether the client used HTTPS, to this node or to a trusted proxy.
     pub https: bool,
+    /// Value of `x-request-id`.
     pub request_id: String,
 }
 

@@ -14,17 +14,22 @@ pub enum Host {
 /// Why a text is not a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
+    /// The text is empty.
     #[error("the host is empty")]
     Empty,
+    /// The text is longer than 255 bytes.
     #[error("the host is longer than 255 bytes")]
     TooLong,
+    /// The part behind the colon is not a port number.
     #[error("the port is not a number up to 65535")]
     Port,
+    /// The text is neither a DNS name nor an IP address.
     #[error("the host is neither a name nor an address")]
     Malformed,
 }
 
 impl Host {
+    /// The host as text, in its normalised form.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Name(host) | Self::Address(host) => host,

@@ -7,9 +7,13 @@ pub enum Outcome {
     Ok,
     /// No response, an error code, a bad head, a broken length.
     GuestError,
+    /// The guest trapped, or its output exceeded a limit of the host.
     Trap,
+    /// A time limit passed: CPU, whole request, response head, or the pause between two chunks.
     Deadline,
+    /// The guest needed more memory than `limits.memory`.
     OutOfMemory,
+    /// The request was refused before the guest started: no permit, no queue place, no instance slot, no memory on the node.
     Overloaded,
     /// The node's fault: a panic, missing code or secrets.
     HostError,
@@ -20,41 +24,72 @@ pub enum Outcome {
 /// Why, within an outcome; the label of `selvage_failures_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
+    /// The guest returned without setting a response.
     NoResponse,
+    /// The guest set an error code instead of a response.
     ErrorCode,
+    /// The guest's response head is not valid.
     BadHead,
+    /// The guest's body is shorter or longer than its `content-length`.
     BadLength,
+    /// The guest called `exit`.
     Exit,
+    /// The guest ended before its response body was complete.
     Unfinished,
+    /// The guest trapped.
     Trap,
+    /// The guest exceeded a limit of the host that is neither time nor memory.
     HostLimit,
+    /// The guest used its CPU time (`limits.cpu`).
     Cpu,
+    /// The request took longer than `limits.timeout`.
     Wall,
+    /// The response head took longer than `limits.firstByte`.
     FirstByte,
+    /// No chunk of the body moved for `limits.idle`.
     Idle,
+    /// The guest needed more memory than `limits.memory`.
     Memory,
+    /// All permits of the revision were taken and it has no queue.
     Concurrency,
+    /// The queue of the revision was full, or no permit became free in time.
     Queue,
+    /// The node had no free instance slot.
     Pool,
+    /// The node refuses requests because its memory is short.
     MemoryPressure,
+    /// The code was not ready in time, or too many requests waited for code.
     Compile,
+    /// The circuit breaker of the function is open.
     Breaker,
+    /// The function is suspended (`spec.suspend`).
     Suspended,
+    /// The node has no value for a Secret that the revision refers to.
     SecretsUnavailable,
+    /// The node cannot load the code of the revision.
     Unloadable,
+    /// The task that ran the request panicked.
     Panic,
+    /// The node stopped the request, for instance at the end of a drain.
     Cancelled,
+    /// The request body is larger than `limits.requestBody`.
     BodyTooLarge,
+    /// The client sent no chunk of its body for `limits.idle`.
     BodySlow,
+    /// The client closed the connection before the response was complete.
     ClientGone,
 }
 
 /// Class of the status the client was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
+    /// 200 to 299.
     C2xx,
+    /// 300 to 399.
     C3xx,
+    /// 400 to 499.
     C4xx,
+    /// 500 to 599, and everything that is in no other class.
     C5xx,
     /// Nothing was sent.
     None,
@@ -63,23 +98,31 @@ pub enum Code {
 /// Whether the code was there when the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Start {
+    /// The code was ready when the request arrived.
     Warm,
+    /// The request waited for the code.
     Cold,
 }
 
 /// Which kind of traffic a request belongs to; kept apart because only comparable requests are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Population {
+    /// Ordinary requests of clients.
     Live,
+    /// Requests that an A/B test assigned by a rule.
     Matched,
+    /// Copies of requests whose responses are discarded.
     Shadow,
+    /// Requests that the operator generates as a load test.
     Synthetic,
+    /// Requests that address a candidate explicitly, before it gets traffic.
     Preview,
 }
 
 /// What the shim answers when the guest's own head was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
+    /// HTTP status, 400 to 599.
     pub status: u16,
     /// Value of `selvage-error`.
     pub error: &'static str,
@@ -90,6 +133,7 @@ pub struct Reply {
 // === impl Outcome ===
 
 impl Outcome {
+    /// All outcomes, in the order of their positions.
     pub const ALL: [Self; 8] = [
         Self::Ok,
         Self::GuestError,
@@ -101,6 +145,7 @@ impl Outcome {
         Self::ClientFault,
     ];
 
+    /// Value of the metrics label `outcome`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -137,6 +182,7 @@ impl Outcome {
 // === impl Reason ===
 
 impl Reason {
+    /// All reasons, in the order of their positions.
     pub const ALL: [Self; 27] = [
         Self::NoResponse,
         Self::ErrorCode,
@@ -172,6 +218,7 @@ impl Reason {
         self as usize
     }
 
+    /// Value of the metrics label `reason`.
     pub fn label(self) -> &'static str {
         match self {
             Self::NoResponse => "no_response",
@@ -204,6 +251,7 @@ impl Reason {
         }
     }
 
+    /// The outcome that this reason belongs to.
     pub fn outcome(self) -> Outcome {
         match self {
             Self::NoResponse
@@ -278,8 +326,10 @@ impl Reason {
 // === impl Code, Start, Population ===
 
 impl Code {
+    /// All classes, in the order of their positions.
     pub const ALL: [Self; 5] = [Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx, Self::None];
 
+    /// The class of a status. A status outside of 200 to 499 counts as `C5xx`.
     pub fn of(status: u16) -> Self {
         match status / 100 {
             2 => Self::C2xx,
@@ -289,6 +339,7 @@ impl Code {
         }
     }
 
+    /// Value of the metrics label `code`.
     pub fn label(self) -> &'static str {
         match self {
             Self::C2xx => "2xx",
@@ -306,8 +357,10 @@ impl Code {
 }
 
 impl Start {
+    /// Both starts, in the order of their positions.
     pub const ALL: [Self; 2] = [Self::Warm, Self::Cold];
 
+    /// Value of the metrics label `start`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Warm => "warm",
@@ -322,6 +375,7 @@ impl Start {
 }
 
 impl Population {
+    /// All populations, in the order of their positions.
     pub const ALL: [Self; 5] = [
         Self::Live,
         Self::Matched,
@@ -330,6 +384,7 @@ impl Population {
         Self::Preview,
     ];
 
+    /// Value of the metrics label `population`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Live => "live",

@@ -3,12 +3,16 @@
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
+    /// The path does not start with `/`.
     #[error("the path does not start with a slash")]
     Relative,
+    /// A byte appears that must be percent-encoded.
     #[error("the target holds a byte that must be percent-encoded")]
     RawByte,
+    /// A percent sign is not followed by two hexadecimal digits, or encodes a byte that is refused.
     #[error("the target is badly percent-encoded")]
     Encoding,
+    /// A segment is `.` or `..`, plain or encoded.
     #[error("the path holds a dot segment")]
     DotSegment,
 }

@@ -9,13 +9,16 @@ pub const BUCKETS: u32 = 10_000;
 /// A choice between the two revisions of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
+    /// The stable revision.
     Stable,
+    /// The candidate revision.
     Candidate,
 }
 
 /// The choice, and whether the candidate had to be passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
+    /// The revision that answers.
     pub arm: Arm,
     /// The bucket was the candidate's but it cannot run here.
     pub fallback: bool,

@@ -55,10 +55,13 @@ enum HeaderTest {
 /// What routing reads of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
+    /// Host of the request, normalised.
     pub host: &'a Host,
     /// As sent, without the query.
     pub path: &'a str,
+    /// Method of the request, in upper case.
     pub method: &'a str,
+    /// Header fields of the request.
     pub headers: &'a HeaderMap,
 }
 
@@ -76,6 +79,7 @@ pub struct Found {
 // === impl Index ===
 
 impl Index {
+    /// Indexes the routes of `functions`. [`Found::function`] is a position in this sequence.
     pub fn build<'a>(functions: impl Iterator<Item = &'a FunctionEntry>) -> Self {
         let mut index = Self::default();
         for (at, function) in functions.enumerate() {

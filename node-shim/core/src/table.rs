@@ -7,7 +7,9 @@ use std::time::Duration;
 /// Namespace and name of an `EdgeFunction`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionKey {
+    /// Namespace of the `EdgeFunction`.
     pub namespace: Arc<str>,
+    /// Name of the `EdgeFunction`.
     pub name: Arc<str>,
 }
 
@@ -18,13 +20,16 @@ pub struct RevisionName(Arc<str>);
 /// Order of two decisions about one function; the larger one is the newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
+    /// Term of the leader that made the decision.
     pub epoch: u64,
+    /// Number of the decision within that term.
     pub serial: u64,
 }
 
 /// How a function's traffic is divided between its revisions on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
+    /// The decision that made this share.
     pub pair: Pair,
     /// `None` while the first revision loads.
     pub stable: Option<RevisionName>,
@@ -70,6 +75,7 @@ pub struct Route {
     pub paths: Vec<PathMatch>,
     /// Empty = all that the gate lets through.
     pub methods: Vec<String>,
+    /// Conditions on headers; all of them must hold.
     pub headers: Vec<HeaderMatch>,
     /// Replaces the matched prefix by whole segments.
     pub rewrite_prefix: Option<String>,
@@ -78,6 +84,7 @@ pub struct Route {
 /// Which paths a route takes; paths are compared as sent, nothing is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
+    /// The whole path, byte for byte.
     Exact(String),
     /// On segment borders: `/a` takes `/a` and `/a/b`, not `/ab`.
     Prefix(String),
@@ -86,16 +93,23 @@ pub enum PathMatch {
 /// A condition on one request header; names are compared without case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderMatch {
+    /// The header has exactly this value.
     Exact {
+        /// Name of the header.
         name: String,
+        /// Value that the header must have.
         value: String,
     },
+    /// The header is present, with any value.
     Present {
+        /// Name of the header.
         name: String,
     },
     /// Anchored at both ends. One that does not compile never matches.
     Regex {
+        /// Name of the header.
         name: String,
+        /// Regular expression for the whole value.
         pattern: String,
     },
 }
@@ -103,15 +117,20 @@ pub enum HeaderMatch {
 /// One function as the data path sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionEntry {
+    /// Namespace and name of the function.
     pub key: FunctionKey,
     /// Creation, ms since the epoch: of two equal matches the older function wins.
     pub created: u64,
+    /// Routes of the function; a request must match one of them.
     pub routes: Vec<Route>,
+    /// Whether every request is refused with 503 `suspended`.
     pub suspended: bool,
+    /// Division of the traffic between the revisions.
     pub share: Share,
 }
 
 impl FunctionKey {
+    /// Makes a key from a namespace and a name.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -132,6 +151,7 @@ impl RevisionName {
         (!name.is_empty()).then(|| Self(name.into()))
     }
 
+    /// The name as text; never empty.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -2,6 +2,10 @@
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 #![allow(
+    clippy::too_many_lines,
+    reason = "`properties::check` has one assertion for each property"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
