@@ -3,6 +3,25 @@
 //! Reading is tolerant, so that an object written for a newer version is still an object: fields that this version
 //! does not know are ignored, words that it does not know are read as `Unknown`.
 //!
+//! ```
+//! use crds::EdgeFunction;
+//!
+//! let function: EdgeFunction = serde_yaml::from_str(
+//!     "
+//!     apiVersion: selvage.dev/v1alpha1
+//!     kind: EdgeFunction
+//!     metadata: { name: checkout, namespace: shop }
+//!     spec:
+//!       source: { image: registry.example/shop/checkout:1.4.0 }
+//!       routes: [{ hosts: [shop.example], paths: [{ value: /checkout }] }]
+//!       fieldOfANewerVersion: ignored
+//!     ",
+//! )?;
+//! assert_eq!(function.spec.routes.len(), 1);
+//! assert!(function.status.is_none());
+//! # Ok::<(), serde_yaml::Error>(())
+//! ```
+//!
 //! # Fields of later versions
 //! They are in the schema, so that they never change their form, and the operator refuses their use
 //! (`Accepted=False`, reason `NotYetSupported`) instead of ignoring it. Paths below `spec.rollout` are the same below

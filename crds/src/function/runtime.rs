@@ -125,7 +125,7 @@ pub struct Redis {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Targets, at most 64: scheme://host[:port] with scheme http or https and at most one wildcard as the first
+    /// Targets, at most 64: `scheme://host[:port]` with scheme http or https and at most one wildcard as the first
     /// label (https://*.pay.example), a CIDR (10.1.0.0/16), or function://namespace/name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]
