@@ -1,5 +1,19 @@
 //! What operator and node-shim agree on: the wire contract, generated from `proto/`, and what a node offers
 //! to a component.
+//!
+//! ```
+//! use node_api::{LATENCY_BOUNDS, world};
+//!
+//! // a request of 12 ms is counted in the bucket up to 15 ms, on both sides
+//! let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < 0.012);
+//! assert_eq!(LATENCY_BOUNDS[bucket], 0.015);
+//!
+//! // the operator refuses a component that imports what no node offers
+//! assert!(world::is_offered("wasi:http/types@0.2.6"));
+//! assert!(!world::is_offered("wasi:sockets/tcp@0.2.6"));
+//! ```
+
+#![forbid(unsafe_code)]
 
 #![forbid(unsafe_code)]
 

@@ -26,6 +26,28 @@ pub struct Pick {
 
 /// Decides by a bucket in `[0, 10000)`. A candidate at weight 0 gets nothing, at 10,000 everything.
 /// While there is no stable revision the candidate answers whatever its weight.
+///
+/// ```
+/// use node_shim_core::pick::{Arm, pick};
+/// use node_shim_core::table::{RevisionName, Share};
+///
+/// let share = Share {
+///     stable: RevisionName::new("checkout-51ab"),
+///     candidate: RevisionName::new("checkout-7d4c"),
+///     weight: 500, // 5 %
+///     ..Share::default()
+/// };
+/// assert_eq!(pick(&share, 499, true).arm, Arm::Candidate);
+/// assert_eq!(pick(&share, 500, true).arm, Arm::Stable);
+///
+/// // a larger share moves no client back to stable
+/// let larger = Share { weight: 2_500, ..share.clone() };
+/// assert_eq!(pick(&larger, 499, true).arm, Arm::Candidate);
+///
+/// // until the candidate's code is loaded, stable answers in its place
+/// let pick = pick(&share, 499, false);
+/// assert!(pick.arm == Arm::Stable && pick.fallback);
+/// ```
 pub fn pick(share: &Share, bucket: u32, candidate_loaded: bool) -> Pick {
     let own = share.candidate.is_some() && (bucket < share.weight || share.stable.is_none());
     match (own, candidate_loaded) {
@@ -46,6 +68,13 @@ pub fn pick(share: &Share, bucket: u32, candidate_loaded: bool) -> Pick {
 
 /// Permits of the candidate at a share of `weight`: enough for twice its part, never under two, so
 /// that a hanging candidate starves nobody and a small one can still be measured.
+///
+/// ```
+/// use node_shim_core::pick::candidate_permits;
+/// assert_eq!(candidate_permits(100, 500), 10); // 5 %
+/// assert_eq!(candidate_permits(100, 10), 2); // 0.1 %
+/// assert_eq!(candidate_permits(100, 10_000), 100);
+/// ```
 pub fn candidate_permits(concurrency: u32, weight: u32) -> u32 {
     let twice = u64::from(weight.min(BUCKETS))
         .saturating_mul(2)

@@ -47,7 +47,7 @@ pub enum Change<K> {
 /// Whether a mass deletion is believed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Brake {
-    /// No: what serves traffic stays for [`CONFIRMATION`].
+    /// No: what serves traffic stays for `CONFIRMATION`.
     Held,
     /// Yes.
     Free,
