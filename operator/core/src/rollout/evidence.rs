@@ -17,8 +17,6 @@ pub struct Evidence {
     pub nodes: NodesView,
     /// What measuring gave.
     pub measured: Measured,
-    /// Answers of gates that are programs.
-    pub gates: Vec<GateAnswer>,
     /// This rollout has or may take one of the places for concurrent rollouts.
     pub slot: bool,
     /// Stable's traffic, when [`super::due`] asked for it; with `requests_per_second: None` when it could not be found out.
@@ -147,24 +145,4 @@ pub enum Verdict {
     },
     /// Neither.
     NotEnough,
-}
-
-/// A program's answer at a gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GateAnswer {
-    /// Name of the gate.
-    pub gate: String,
-    /// What it said; no entry is the same as `Wait`.
-    pub verdict: GateVerdict,
-}
-
-/// What a gate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GateVerdict {
-    /// Go on.
-    Good,
-    /// Send everybody back.
-    Bad(String),
-    /// Ask again.
-    Wait,
 }

@@ -115,22 +115,6 @@ impl State {
         }
     }
 
-    /// The inverse of [`State::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Idle,
-            Self::Loading,
-            Self::Queued,
-            Self::Stepping,
-            Self::Baking,
-            Self::RolledBack,
-            Self::Failed,
-        ]
-        .into_iter()
-        .find(|s| s.as_str() == text)
-    }
-
     /// Whether there is a candidate.
     #[must_use]
     pub const fn is_live(self) -> bool {
