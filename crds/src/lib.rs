@@ -25,7 +25,6 @@
 //! | `spec.rollout.revert.revisions` | above 1 | reverts by more than one revision |
 
 #![forbid(unsafe_code)]
-
 #![allow(
     unreachable_pub,
     reason = "the schema derive repeats each struct inside a function, where nothing public can be reached"

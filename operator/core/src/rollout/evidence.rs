@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Figures, Pair, Traffic, UnmeasuredKind};
+use super::{FencingToken, Figures, Traffic, UnmeasuredKind};
 use crate::function::Revision;
 
 /// Everything a decision depends on besides function, state and time.
@@ -37,11 +37,11 @@ pub struct NodesView {
     /// Of the live ones, per revision.
     pub revisions: Vec<RevisionOnNodes>,
     /// Pair that `applied` is about.
-    pub pair: Pair,
+    pub pair: FencingToken,
     /// Live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater one.
     pub applied: u32,
     /// Largest pair of this function that any node ever acknowledged.
-    pub highest_pair: Option<Pair>,
+    pub highest_pair: Option<FencingToken>,
     /// Live nodes that had returned to stable by themselves after losing contact and have not acknowledged `pair` since.
     pub returned: u32,
 }

@@ -106,13 +106,13 @@ fn says(n: u8) -> Say {
 }
 
 /// What nodes were ever told under a pair.
-type Told = BTreeMap<Pair, Share>;
+type Told = BTreeMap<FencingToken, Share>;
 
 struct Checked {
     world: World,
     told: Told,
     /// The last pair that enough nodes had acknowledged.
-    acked: Option<Pair>,
+    acked: Option<FencingToken>,
 }
 
 impl Checked {

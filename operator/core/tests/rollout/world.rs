@@ -50,7 +50,7 @@ pub struct World {
     /// Live nodes that never will.
     pub failing: u32,
     pub returned: u32,
-    pub highest: Option<Pair>,
+    pub highest: Option<FencingToken>,
     pub slot: bool,
     pub rps: Option<f64>,
     pub promoted: Option<Revision>,
