@@ -39,7 +39,6 @@
 //! | `spec.rollout.waves` | not empty | waves |
 //! | `spec.rollout.freeze` | not empty | freeze windows |
 //! | `spec.rollout.loadTest` | there | synthetic requests |
-//! | `spec.rollout.gates[].{webhook,job}` | there | gates other than approval |
 //! | `spec.rollout.notify` | not empty | notifications |
 //! | `spec.rollout.analysis.checks` | not empty | own queries |
 //! | `spec.rollout.revert.revisions` | above 1 | reverts by more than one revision |

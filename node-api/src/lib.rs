@@ -17,7 +17,12 @@
 
 #![forbid(unsafe_code)]
 
+mod convert;
 pub mod world;
+
+pub use node_api_types::{
+    FencingToken, FunctionKey, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome, latency_bucket,
+};
 
 /// Version 1 of the contract.
 pub mod v1 {
@@ -51,11 +56,3 @@ impl Drop for v1::SecretValue {
 
 /// The newest protocol version this build speaks; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
-
-/// Bounds of the latency histograms, seconds, ascending; the bucket after the last is +Inf.
-/// Both sides index buckets by position in this list.
-pub const LATENCY_BOUNDS: [f64; 32] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02,
-    0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0,
-    7.5, 10.0,
-];

@@ -10,12 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use node_api::LATENCY_BOUNDS;
+use node_api::{LATENCY_BUCKETS, latency_bucket};
 use node_shim_core::outcome::{Code, Outcome, Population, Reason, Start};
 use node_shim_core::table::{FunctionKey, RevisionName};
-
-/// Buckets of a latency histogram, the one without an upper bound included.
-pub const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 
 /// Outcomes × codes × starts.
 const CELLS: usize = Outcome::ALL.len() * Code::ALL.len() * Start::ALL.len();
@@ -58,7 +55,7 @@ struct Cells {
 }
 
 struct Histogram {
-    counts: [AtomicU64; BUCKETS],
+    counts: [AtomicU64; LATENCY_BUCKETS],
     sum_micros: AtomicU64,
 }
 
@@ -120,11 +117,11 @@ pub struct RequestCount {
     pub count: u64,
 }
 
-/// Counts per bucket (not cumulative), by position in `LATENCY_BOUNDS`; the last has no bound.
+/// Counts per bucket (not cumulative), by position in [`node_api::LATENCY_BOUNDS`]; the last has no bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistogramSnapshot {
     /// Number of requests in each bucket.
-    pub counts: [u64; BUCKETS],
+    pub counts: [u64; LATENCY_BUCKETS],
     /// Sum of all durations, in seconds.
     pub sum_seconds: f64,
 }
@@ -375,7 +372,7 @@ impl Histogram {
 
     fn observe(&self, value: Duration) {
         let seconds = value.as_secs_f64();
-        let at = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
+        let at = latency_bucket(seconds);
         if let Some(count) = self.counts.get(at) {
             count.fetch_add(1, Ordering::Relaxed);
         }

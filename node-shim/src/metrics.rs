@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Outcome, Population, Start};
+use node_shim_core::outcome::{Code, Outcome, Population, Start};
 use node_shim_core::series::Level;
 use prometheus::TextEncoder;
 use prometheus::proto::{
@@ -116,7 +116,7 @@ fn count_requests(
     population: &PopulationSnapshot,
 ) {
     for outcome in Outcome::ALL {
-        for code in outcome.codes() {
+        for code in Code::possible(outcome) {
             for start in Start::ALL {
                 let found = population
                     .requests

@@ -191,7 +191,6 @@ impl World {
                 returned: 0,
             },
             measured,
-            gates: Vec::new(),
             slot: true,
             traffic: due.traffic.then_some(Traffic {
                 requests_per_second: Some(self.scenario.per_second),

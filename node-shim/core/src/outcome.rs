@@ -1,25 +1,6 @@
 //! How a request can end, what the client then sees, and what it counts as.
 
-/// How a request of a function ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Outcome {
-    /// The guest's own response ended as promised, whatever its status.
-    Ok,
-    /// No response, an error code, a bad head, a broken length.
-    GuestError,
-    /// The guest trapped, or its output exceeded a limit of the host.
-    Trap,
-    /// A time limit passed: CPU, whole request, response head, or the pause between two chunks.
-    Deadline,
-    /// The guest needed more memory than `limits.memory`.
-    OutOfMemory,
-    /// The request was refused before the guest started: no permit, no queue place, no instance slot, no memory on the node.
-    Overloaded,
-    /// The node's fault: a panic, missing code or secrets.
-    HostError,
-    /// The client left, or its body broke or was too large or too slow.
-    ClientFault,
-}
+pub use node_api_types::Outcome;
 
 /// Why, within an outcome; the label of `selvage_failures_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,55 +109,6 @@ pub struct Reply {
     pub error: &'static str,
     /// Seconds.
     pub retry_after: Option<u32>,
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// All outcomes, in the order of their positions.
-    pub const ALL: [Self; 8] = [
-        Self::Ok,
-        Self::GuestError,
-        Self::Trap,
-        Self::Deadline,
-        Self::OutOfMemory,
-        Self::Overloaded,
-        Self::HostError,
-        Self::ClientFault,
-    ];
-
-    /// Value of the metrics label `outcome`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::GuestError => "guest_error",
-            Self::Trap => "trap",
-            Self::Deadline => "deadline",
-            Self::OutOfMemory => "oom",
-            Self::Overloaded => "overloaded",
-            Self::HostError => "host_error",
-            Self::ClientFault => "client",
-        }
-    }
-
-    /// Position in `ALL`.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Codes that traffic with this outcome can carry: an abort keeps the code whose head went out.
-    pub fn codes(self) -> &'static [Code] {
-        match self {
-            Self::Overloaded => &[Code::C5xx],
-            Self::Ok
-            | Self::GuestError
-            | Self::Trap
-            | Self::Deadline
-            | Self::OutOfMemory
-            | Self::HostError => &[Code::C2xx, Code::C3xx, Code::C4xx, Code::C5xx],
-            Self::ClientFault => &Code::ALL,
-        }
-    }
 }
 
 // === impl Reason ===
@@ -329,6 +261,20 @@ impl Code {
     /// All classes, in the order of their positions.
     pub const ALL: [Self; 5] = [Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx, Self::None];
 
+    /// Classes that traffic with this outcome can carry: an abort keeps the class of the head that was sent.
+    pub fn possible(outcome: Outcome) -> &'static [Self] {
+        match outcome {
+            Outcome::Overloaded => &[Self::C5xx],
+            Outcome::Ok
+            | Outcome::GuestError
+            | Outcome::Trap
+            | Outcome::Deadline
+            | Outcome::OutOfMemory
+            | Outcome::HostError => &[Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx],
+            Outcome::ClientFault => &Self::ALL,
+        }
+    }
+
     /// The class of a status. A status outside of 200 to 499 counts as `C5xx`.
     pub fn of(status: u16) -> Self {
         match status / 100 {
@@ -407,9 +353,6 @@ mod tests {
 
     #[test]
     fn positions_agree_with_the_lists() {
-        for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome.index(), at);
-        }
         for (at, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(code.index(), at);
         }

@@ -4,33 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Namespace and name of an `EdgeFunction`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FunctionKey {
-    /// Namespace of the `EdgeFunction`.
-    pub namespace: Arc<str>,
-    /// Name of the `EdgeFunction`.
-    pub name: Arc<str>,
-}
+use node_api_types::FencingToken;
+pub use node_api_types::FunctionKey;
 
 /// Name of an immutable revision, unique within its function.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RevisionName(Arc<str>);
 
-/// Order of two decisions about one function; the larger one is the newer one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pair {
-    /// Term of the leader that made the decision.
-    pub epoch: u64,
-    /// Number of the decision within that term.
-    pub serial: u64,
-}
-
 /// How a function's traffic is divided between its revisions on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// The decision that made this share.
-    pub pair: Pair,
+    /// Token of the decision that made this share.
+    pub pair: FencingToken,
     /// `None` while the first revision loads.
     pub stable: Option<RevisionName>,
     /// `None` at rest.
@@ -127,22 +112,6 @@ pub struct FunctionEntry {
     pub suspended: bool,
     /// Division of the traffic between the revisions.
     pub share: Share,
-}
-
-impl FunctionKey {
-    /// Makes a key from a namespace and a name.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
-
-impl fmt::Display for FunctionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 impl RevisionName {

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use node_shim_core::outcome::Population;
 use node_shim_core::series::Numbers;
 
-use super::{BUCKETS, CELLS, Cells, Histogram, RevisionCounters};
+use node_api::LATENCY_BUCKETS;
+
+use super::{CELLS, Cells, Histogram, RevisionCounters};
 
 /// Of one population: requests, saturated, two histograms with their sums.
-const POPULATION: usize = CELLS + 1 + 2 * (BUCKETS + 1);
+const POPULATION: usize = CELLS + 1 + 2 * (LATENCY_BUCKETS + 1);
 
 impl RevisionCounters {
     /// What is above 0, by position.

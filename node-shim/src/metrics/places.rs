@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Outcome, Population, Reason, Start};
+use node_shim_core::outcome::{Code, Outcome, Population, Reason, Start};
 use node_shim_core::series::{Budget, Level, Seen, Series};
 use node_shim_core::table::{FunctionKey, RevisionName};
 
@@ -100,7 +100,9 @@ impl Places {
 
 /// Series that a revision makes at most, in full and in brief.
 fn cost(counters: &RevisionCounters) -> (usize, usize) {
-    let outcomes = Outcome::ALL.iter().map(|outcome| outcome.codes().len());
+    let outcomes = Outcome::ALL
+        .iter()
+        .map(|outcome| Code::possible(*outcome).len());
     let requests = outcomes.sum::<usize>() * Start::ALL.len();
     // a bucket without bound, the sum and the count
     let histogram = LATENCY_BOUNDS.len() + 3;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_api::FencingToken;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{self as wire, FunctionRecord};
 use node_shim_core::desired::Standing;
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
-    FunctionEntry, FunctionKey, HeaderMatch, Limits, Pair, PathMatch, RevisionName, Route, Share,
+    FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, Share,
 };
 use prost::Message;
 use zeroize::Zeroizing;
@@ -45,8 +46,8 @@ pub(crate) fn standing(record: &FunctionRecord) -> Standing {
     Standing {
         uid: record.uid.clone(),
         version: record.version,
-        accepted: pair(record.accepted.as_ref()),
-        share: pair(record.share.as_ref().and_then(|share| share.pair.as_ref())),
+        accepted: token(record.accepted),
+        share: token(record.share.as_ref().and_then(|share| share.pair)),
     }
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, String
     let key = key.ok_or("no function named")?;
     let named = |text: &str| !text.is_empty() && text.len() <= 253;
     if named(&key.namespace) && named(&key.name) {
-        Ok(FunctionKey::new(key.namespace.as_str(), key.name.as_str()))
+        Ok(key.into())
     } else {
         Err("a function without namespace or name".into())
     }
@@ -104,7 +105,7 @@ pub(crate) fn share(share: Option<&wire::Share>) -> Result<Share, String> {
         return Err(format!("a weight of {}", share.weight));
     }
     Ok(Share {
-        pair: pair(share.pair.as_ref()),
+        pair: token(share.pair),
         stable: RevisionName::new(&share.stable),
         candidate: RevisionName::new(&share.candidate),
         weight: share.weight,
@@ -113,11 +114,8 @@ pub(crate) fn share(share: Option<&wire::Share>) -> Result<Share, String> {
     })
 }
 
-fn pair(pair: Option<&wire::Pair>) -> Pair {
-    pair.map_or_else(Pair::default, |pair| Pair {
-        epoch: pair.epoch,
-        serial: pair.serial,
-    })
+fn token(pair: Option<wire::Pair>) -> FencingToken {
+    pair.map(FencingToken::from).unwrap_or_default()
 }
 
 fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {

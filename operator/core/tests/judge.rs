@@ -148,7 +148,6 @@ impl World {
                     returned: 0,
                 },
                 measured: std::mem::take(&mut measured),
-                gates: Vec::new(),
                 slot: true,
                 traffic: due(self.now, &self.function, &self.state)
                     .traffic

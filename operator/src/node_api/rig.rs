@@ -286,7 +286,7 @@ impl TestNode {
 /// A function at rest on revision `<name>-1`, component `sha256:<name>`, with a secret.
 pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecord {
     v1::FunctionRecord {
-        key: Some(FunctionKey::new("shop", name).to_wire()),
+        key: Some((&FunctionKey::new("shop", name)).into()),
         uid: format!("uid-of-{name}"),
         version,
         created: 1,

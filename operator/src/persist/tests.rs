@@ -43,7 +43,6 @@ fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
             kind: UnmeasuredKind::NoAnswer,
             message: "connection refused".into(),
         },
-        gates: Vec::new(),
         slot: true,
         traffic: Some(Traffic {
             requests_per_second: None,

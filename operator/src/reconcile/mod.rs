@@ -263,7 +263,6 @@ impl Reconciler {
             epoch,
             nodes: seen.view(&state, &named(&state, &function)),
             measured,
-            gates: Vec::new(),
             slot: self.may_take_slot(key),
             traffic,
             promoted: last_promoted(revisions.iter().map(AsRef::as_ref)),
@@ -389,7 +388,7 @@ impl Reconciler {
         if let Some(written) = written {
             for transition in &decision.transitions {
                 self.reporter.transition(written, transition);
-                tracing::info!(function = %key, transition = transition.kind.as_str(), "{}", transition.message);
+                tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);
             }
             self.tell_conditions(object, written, decided);
             self.count_transitions(before, &decision.state, decided);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::function::{HeaderMatchType, PathMatchType, Placement as PlacementSpec};
 use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision};
-use node_api::v1;
+use node_api::{FencingToken, v1};
 use operator_core::rollout::{Share, shares};
 
 use crate::persist;
@@ -92,10 +92,7 @@ pub fn share(status: &EdgeFunctionStatus) -> Share {
                 .and_then(|rollout| rollout.pair.clone())
                 .unwrap_or_default();
             Share {
-                pair: operator_core::rollout::Pair {
-                    epoch: pair.epoch,
-                    serial: pair.serial,
-                },
+                pair: FencingToken::new(pair.epoch, pair.serial),
                 stable: status.stable.as_ref().map(|stable| stable.revision.clone()),
                 ..Share::default()
             }
@@ -108,10 +105,7 @@ pub fn share(status: &EdgeFunctionStatus) -> Share {
 #[must_use]
 pub fn wire_share(share: &Share, decided_at: u64) -> v1::Share {
     v1::Share {
-        pair: Some(v1::Pair {
-            epoch: share.pair.epoch,
-            serial: share.pair.serial,
-        }),
+        pair: Some(share.pair.into()),
         stable: share.stable.clone().unwrap_or_default(),
         candidate: share.candidate.clone().unwrap_or_default(),
         weight: share.weight.parts(),

@@ -4,7 +4,7 @@
 //! objects. A pair counts only within one life of a function: created again under the same name, it
 //! starts from its own numbers, and then the newer object wins.
 
-use crate::table::Pair;
+use node_api_types::FencingToken;
 
 /// What decides between two records of one function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub struct Standing {
     /// resourceVersion of the newest object the record was built from.
     pub version: u64,
     /// Pair of routes, placement and suspension.
-    pub accepted: Pair,
+    pub accepted: FencingToken,
     /// Pair of the share.
-    pub share: Pair,
+    pub share: FencingToken,
 }
 
 /// Which parts of an offered record are taken.
@@ -78,7 +78,7 @@ pub fn survives_snapshot(have: &Standing, snapshot_version: u64) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HintView<'a> {
     /// Pair of the share.
-    pub pair: Pair,
+    pub pair: FencingToken,
     /// Revision the candidate's remainder goes to.
     pub stable: &'a str,
     /// Revision under trial; empty at rest.
@@ -111,11 +111,11 @@ mod tests {
 
     use super::*;
 
-    fn pair(epoch: u64, serial: u64) -> Pair {
-        Pair { epoch, serial }
+    fn pair(epoch: u64, serial: u64) -> FencingToken {
+        FencingToken::new(epoch, serial)
     }
 
-    fn standing(uid: &str, version: u64, accepted: Pair, share: Pair) -> Standing {
+    fn standing(uid: &str, version: u64, accepted: FencingToken, share: FencingToken) -> Standing {
         Standing {
             uid: uid.into(),
             version,

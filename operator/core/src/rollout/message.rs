@@ -181,8 +181,6 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
     Some(match what {
         WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
         WaitingFor::Slot => "Waiting for a place among the concurrent rollouts.".into(),
-        WaitingFor::Window => "Waiting for the end of a freeze.".into(),
-        WaitingFor::Gate => "Waiting for a gate's answer.".into(),
         WaitingFor::Approval => return None,
         WaitingFor::Time => {
             let (what, least) = match state.state {

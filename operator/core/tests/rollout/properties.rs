@@ -22,7 +22,6 @@ enum Op {
     Acking(bool),
     Suspend(bool),
     Slot(bool),
-    Gate(u8),
     /// The leader dies; its successor starts after so many seconds.
     Restart(i64),
     /// The leader dies after it decided (and told the nodes), before it wrote.
@@ -45,7 +44,6 @@ fn ops() -> impl Gen<Value = Vec<Op>> {
         2 => any::<bool>().prop_map(Op::Acking),
         2 => any::<bool>().prop_map(Op::Suspend),
         2 => any::<bool>().prop_map(Op::Slot),
-        3 => (0_u8..3).prop_map(Op::Gate),
         2 => (1_i64..900).prop_map(Op::Restart),
         2 => Just(Op::CrashBeforeWrite),
         2 => Just(Op::Conflict),
@@ -71,12 +69,10 @@ fn policies(n: u8) -> Policy {
                 Gate {
                     name: "m".into(),
                     at: GateAt::Step,
-                    kind: GateKind::Approval,
                 },
                 Gate {
                     name: "s".into(),
                     at: GateAt::Start,
-                    kind: GateKind::External,
                 },
             ];
             p.steps[0].gates = vec!["m".into()];
@@ -110,13 +106,13 @@ fn says(n: u8) -> Say {
 }
 
 /// What nodes were ever told under a pair.
-type Told = BTreeMap<Pair, Share>;
+type Told = BTreeMap<FencingToken, Share>;
 
 struct Checked {
     world: World,
     told: Told,
     /// The last pair that enough nodes had acknowledged.
-    acked: Option<Pair>,
+    acked: Option<FencingToken>,
 }
 
 impl Checked {
@@ -220,18 +216,6 @@ impl Checked {
             Op::Acking(acking) => w.acking = *acking,
             Op::Suspend(suspend) => w.function.suspend = *suspend,
             Op::Slot(slot) => w.slot = *slot,
-            Op::Gate(n) => {
-                let verdict = [
-                    GateVerdict::Wait,
-                    GateVerdict::Good,
-                    GateVerdict::Bad("no".into()),
-                ];
-                let verdict = verdict[usize::from(*n)].clone();
-                w.gates = vec![GateAnswer {
-                    gate: "s".into(),
-                    verdict,
-                }];
-            }
             Op::Restart(seconds) => {
                 w.state = w.persisted.clone();
                 w.epoch += 1;
@@ -439,10 +423,6 @@ fn settles(c: &mut Checked) {
         (w.live, w.able, w.failing, w.acking, w.slot) = (4, 4, 0, true, true);
         w.function.suspend = false;
         w.say = Say::Good;
-        w.gates = vec![GateAnswer {
-            gate: "s".into(),
-            verdict: GateVerdict::Good,
-        }];
         w.function.verbs.clear();
     }
     for round in 0..4000 {
@@ -484,7 +464,6 @@ proptest! {
         c.tick();
         if promoted {
             // from here a wish for `a` is a way back
-            c.apply(&Op::Gate(1));
             c.apply(&Op::Wish(1));
             for verb in [Verb::PromoteFull, Verb::Promote] {
                 c.world.verb(verb, "checkout-b/at-once");

@@ -196,7 +196,7 @@ impl World {
         let revision = status.candidate.or(status.stable).unwrap().revision;
         let report = node_api::v1::Report {
             revisions: vec![node_api::v1::RevisionState {
-                function: Some(FunctionKey::new("shop", name).to_wire()),
+                function: Some((&FunctionKey::new("shop", name)).into()),
                 revision,
                 state: node_api::v1::LoadState::Loaded.into(),
                 permanent: false,

@@ -94,7 +94,7 @@ impl Story {
             }
         }
         let loaded = |revision: &node_api::v1::Definition| node_api::v1::RevisionState {
-            function: Some(key.to_wire()),
+            function: Some((&key).into()),
             revision: revision.revision.clone(),
             state: node_api::v1::LoadState::Loaded.into(),
             permanent: false,

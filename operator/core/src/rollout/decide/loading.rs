@@ -75,7 +75,7 @@ fn queue(turn: &mut Turn<'_>) -> bool {
 
 /// The very first revision needs no proof: there is nothing to compare it with and nothing to fall back to.
 fn first_loaded(turn: &mut Turn<'_>) -> bool {
-    let waiting = gates::open(turn, true);
+    let waiting: Vec<_> = gates::open(turn, true).into_iter().collect();
     holds::wait(turn, waiting.clone());
     let blocked = turn
         .state
@@ -112,7 +112,7 @@ fn queued(turn: &mut Turn<'_>) -> bool {
     };
     let needs_traffic = r.plan.needs_traffic() && turn.evidence.traffic.is_none();
     let full = r.plan.kind == PlanKind::Full;
-    let mut waiting = gates::open(turn, true);
+    let mut waiting: Vec<_> = gates::open(turn, true).into_iter().collect();
     // a rollout that waits for a person waits for nothing else, and takes no place
     if full && !turn.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
         waiting.push(WaitingFor::Slot);

@@ -190,13 +190,13 @@ fn row_37_lost_state_is_recovered_without_starting_anything() {
 fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not() {
     let mut w = World::stepping(policy());
     let pair = w.state.pair;
-    w.highest = Some(Pair {
+    w.highest = Some(FencingToken {
         serial: pair.serial + 1,
         ..pair
     });
     w.after(1);
     assert_eq!(w.kinds(), []);
-    w.highest = Some(Pair {
+    w.highest = Some(FencingToken {
         epoch: pair.epoch + 1,
         serial: 1,
     });
@@ -205,7 +205,7 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not
     assert_eq!(w.kinds()[0], Kind::StateLost);
     assert!(
         w.state.pair
-            > Pair {
+            > FencingToken {
                 epoch: pair.epoch + 1,
                 serial: 1
             }
