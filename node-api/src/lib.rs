@@ -54,5 +54,8 @@ impl Drop for v1::SecretValue {
     }
 }
 
+/// Reason of a node's exception about a revision whose values of Secrets it lacks.
+pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
+
 /// The newest protocol version this build speaks; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -15,6 +15,7 @@ mod faults;
 mod functions;
 mod releases;
 mod rollouts;
+mod secrets;
 mod world;
 
 use anyhow::Result;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         functions::all(),
         claims::all(),
         releases::all(),
+        secrets::all(),
         faults::all(),
     ]
     .into_iter()

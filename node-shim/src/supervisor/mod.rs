@@ -16,6 +16,7 @@ mod node;
 mod outlook;
 mod project;
 mod records;
+mod secret_values;
 mod serving;
 mod shared;
 mod status;

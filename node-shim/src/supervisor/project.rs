@@ -16,6 +16,7 @@ use node_shim_core::table::{
 use prost::Message;
 use zeroize::Zeroizing;
 
+use super::secret_values::lacking;
 use crate::pull::{Wanted, sha256_hex};
 use crate::revision::RevisionSpec;
 use crate::value::Value;
@@ -37,8 +38,9 @@ pub(crate) struct Parsed {
 pub(crate) struct Definition {
     pub(crate) spec: RevisionSpec,
     pub(crate) wanted: Wanted,
-    /// Refers to a secret.
-    pub(crate) has_secrets: bool,
+    /// References to Secrets (`secret/key`) whose values are not known here. With any of them the revision
+    /// cannot run, and the variables are absent from `spec`.
+    pub(crate) lacking: Vec<String>,
 }
 
 /// What decides between this record and another of the same function.
@@ -188,11 +190,7 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
     Ok(Definition {
-        has_secrets: definition
-            .env
-            .iter()
-            .chain(&definition.config)
-            .any(|variable| matches!(variable.kind, Some(Kind::Secret(_)))),
+        lacking: lacking(definition),
         wanted: Wanted {
             digest: definition.digest.clone(),
             size: definition.size,
@@ -212,20 +210,21 @@ fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, Value)>, String> {
     if list.len() > MAX_VARIABLES {
         return Err(format!("{} variables", list.len()));
     }
-    list.iter()
-        .map(|variable| {
-            let value = match &variable.kind {
-                Some(Kind::Value(value)) => Value::Plain(value.clone()),
-                Some(Kind::Secret(secret)) => {
-                    let text = std::str::from_utf8(&secret.value)
-                        .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
-                    Value::Secret(Zeroizing::new(text.to_owned()))
-                }
-                None => Value::Plain(String::new()),
-            };
-            Ok((variable.name.clone(), value))
-        })
-        .collect()
+    let mut variables = Vec::with_capacity(list.len());
+    for variable in list {
+        let value = match &variable.kind {
+            Some(Kind::Value(value)) => Value::Plain(value.clone()),
+            Some(Kind::Secret(secret)) => {
+                let Some(value) = &secret.value else { continue };
+                let text = std::str::from_utf8(value)
+                    .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
+                Value::Secret(Zeroizing::new(text.to_owned()))
+            }
+            None => Value::Plain(String::new()),
+        };
+        variables.push((variable.name.clone(), value));
+    }
+    Ok(variables)
 }
 
 /// What the operator left out has the default of the API.
@@ -365,10 +364,12 @@ pub(crate) mod tests {
         };
         let secret = wire::SecretValue {
             reference: "db/password".into(),
-            value: b"hunter2".to_vec(),
+            value: Some(b"hunter2".to_vec()),
         };
         let mut bad = secret.clone();
-        bad.value = vec![0xff, b'x'];
+        bad.value = Some(vec![0xff, b'x']);
+        let mut unknown = secret.clone();
+        unknown.value = None;
         let mut told = record("f", 1);
         told.definitions[0].env = vec![
             variable("PLAIN", Kind::Value("seen".into())),
@@ -378,7 +379,7 @@ pub(crate) mod tests {
         assert!(!format!("{told:?}").contains("hunter2"));
         let parsed = parse(&told).unwrap();
         let definition = parsed.definitions.values().next().unwrap();
-        assert!(definition.has_secrets);
+        assert_eq!(definition.lacking, Vec::<String>::new());
         assert_eq!(definition.spec.env[1].1.as_ref(), "hunter2");
         assert_eq!(definition.spec.config[0].1.as_ref(), "hunter2");
         let shown = format!("{:?}", definition.spec);
@@ -386,6 +387,11 @@ pub(crate) mod tests {
             shown.contains("seen") && !shown.contains("hunter2"),
             "{shown}"
         );
+        told.definitions[0].env = vec![variable("UNKNOWN", Kind::Secret(unknown))];
+        let parsed = parse(&told).unwrap();
+        let definition = parsed.definitions.values().next().unwrap();
+        assert_eq!(definition.lacking, ["db/password"]);
+        assert_eq!(definition.spec.env, [], "and not as an empty text");
         told.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
         assert_eq!(
             parse(&told).err().as_deref(),

@@ -26,6 +26,7 @@ pub mod placement;
 pub mod project;
 mod projector;
 mod report;
+mod secret_values;
 mod status;
 mod sweep;
 mod unreadable;
@@ -285,6 +286,7 @@ impl Reconciler {
             wish: &wish,
             state: &decision.state,
             exceptions: seen.exceptions(),
+            unknown: self.unknown_values(key, &decision.state, &seen),
             epoch,
             now: decided,
         };

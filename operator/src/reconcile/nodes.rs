@@ -116,6 +116,20 @@ impl<'a> Seen<'a> {
     }
 }
 
+impl Seen<'_> {
+    /// Live nodes that lack values of Secrets of one of these revisions, by name.
+    pub(super) fn lacking_values(&self, revisions: &BTreeSet<&str>) -> Vec<String> {
+        let lacks = |node: &FunctionOnNode| {
+            node.exceptions.iter().any(|exception| {
+                exception.reason == node_api::SECRETS_UNAVAILABLE
+                    && revisions.contains(exception.revision.as_str())
+            })
+        };
+        let nodes = self.nodes.iter().filter(|node| node.live && lacks(node));
+        nodes.map(|node| node.node.clone()).collect()
+    }
+}
+
 /// It had the present share before it was away, and nothing newer since.
 fn returned(node: &FunctionOnNode, pair: FencingToken) -> bool {
     node.returned.is_some_and(|token| token >= pair)

@@ -206,10 +206,18 @@ impl Reconciler {
 
     /// The very line that grants it, so that nobody has to look it up.
     fn not_granted(&self, key: &ObjectKey, name: &str) -> String {
+        let line = self.grant_line(key);
+        format!(
+            "the Secret {name:?} is not granted to Selvage in this namespace; grant with: {line}"
+        )
+    }
+
+    /// The command that grants the Secrets of a namespace.
+    pub(super) fn grant_line(&self, key: &ObjectKey) -> String {
         let namespace = &key.namespace;
         let account = &self.settings.service_account;
         format!(
-            "the Secret {name:?} is not granted to Selvage in this namespace; grant with: kubectl create rolebinding selvage-secrets \
+            "kubectl create rolebinding selvage-secrets \
              --namespace {namespace} --clusterrole selvage-secrets-reader --serviceaccount {account}"
         )
     }

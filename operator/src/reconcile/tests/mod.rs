@@ -7,6 +7,7 @@ mod kstatus;
 mod private;
 mod recompute;
 mod resting;
+mod secrets;
 mod story;
 mod tampering;
 
