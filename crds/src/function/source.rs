@@ -15,7 +15,8 @@ use crate::schema::{rule, text};
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// OCI artifact that holds the component, such as registry.example/shop/checkout:1.4.0 or …@sha256:…; at most
-    /// 512 bytes. A tag is resolved to its digest once, when this text changes: a tag that moves changes nothing.
+    /// 512 bytes. A tag is resolved to its digest once, when this text changes: a tag that moves changes
+    /// nothing. A text that a kept EdgeRevision was made from keeps its digest, and no registry is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "image")]
     pub image: Option<String>,

@@ -30,7 +30,8 @@ pub struct EdgeFunctionStatus {
     #[schemars(length(max = 16), inner(length(max = 2048)), extend("x-kubernetes-list-type" = "atomic"))]
     pub urls: Vec<String>,
 
-    /// The digest behind spec.source.image. The registry is not asked again until that text changes.
+    /// The digest behind spec.source.image. The registry is not asked again until that text changes to one that no kept
+    /// EdgeRevision was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<ResolvedStatus>,
 

@@ -172,6 +172,8 @@ pub struct Hold {
 words! {
     /// What a raise waits for.
     WaitingFor {
+        /// A spec that is accepted and resolved.
+        Spec = "Spec",
         /// Nodes that load.
         Nodes = "Nodes",
         /// A free place among running rollouts.

@@ -10,6 +10,7 @@
     reason = "a scenario ends at the first surprise, and this runner prints as the usual one does"
 )]
 
+mod abandoned;
 mod claims;
 mod faults;
 mod functions;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         functions::all(),
         claims::all(),
         releases::all(),
+        abandoned::all(),
         faults::all(),
     ]
     .into_iter()

@@ -143,6 +143,8 @@ impl HoldReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum WaitingFor {
+    /// The revision that `spec` asks for is not known: the spec is not accepted or not resolved yet.
+    Spec,
     /// Nodes that load, or acknowledge the share.
     Nodes,
     /// A place among the concurrent rollouts.
@@ -167,7 +169,8 @@ pub enum WaitingFor {
 
 impl WaitingFor {
     /// All.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
+        Self::Spec,
         Self::Nodes,
         Self::Slot,
         Self::Window,
@@ -184,6 +187,7 @@ impl WaitingFor {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Spec => "Spec",
             Self::Nodes => "Nodes",
             Self::Slot => "Slot",
             Self::Window => "Window",

@@ -68,6 +68,8 @@ pub enum TransitionKind {
     Approved,
     /// 24: another wish while a candidate was on trial.
     Superseded,
+    /// 24: `spec` asks for something else that is not resolved yet.
+    Abandoned,
     /// 25 and 28: stable is wished again.
     Withdrawn,
     /// 27: a rejected revision is tried again.
@@ -197,6 +199,7 @@ impl TransitionKind {
                 progressing: None,
             },
             Self::Superseded => normal(24, "RolloutStarted", true, "Loading"),
+            Self::Abandoned => normal(24, "Withdrawn", false, "Withdrawn"),
             Self::Withdrawn => normal(25, "Withdrawn", false, "Withdrawn"),
             Self::Retried => normal(27, "RolloutStarted", true, "Loading"),
             Self::Aborted => warning(29, "Aborted", false, "Aborted"),
@@ -265,6 +268,7 @@ impl TransitionKind {
             Self::ApprovalNeeded => "ApprovalNeeded",
             Self::Approved => "Approved",
             Self::Superseded => "Superseded",
+            Self::Abandoned => "Abandoned",
             Self::Withdrawn => "Withdrawn",
             Self::Retried => "Retried",
             Self::Aborted => "Aborted",
@@ -306,7 +310,7 @@ impl TransitionKind {
     }
 
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::FirstStarted,
         Self::FirstPromoted,
         Self::FirstFailed,
@@ -338,6 +342,7 @@ impl TransitionKind {
         Self::ApprovalNeeded,
         Self::Approved,
         Self::Superseded,
+        Self::Abandoned,
         Self::Withdrawn,
         Self::Retried,
         Self::Aborted,

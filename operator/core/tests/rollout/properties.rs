@@ -17,6 +17,8 @@ enum Op {
     Jump(i64),
     Say(u8),
     Wish(u8),
+    /// The desired revision is not known: not resolved, not accepted, or certainly not the candidate.
+    Unknown(u8),
     Verb(u8, u8, u8),
     Nodes(u8, u8, u8),
     Acking(bool),
@@ -39,6 +41,7 @@ fn ops() -> impl Gen<Value = Vec<Op>> {
         4 => prop_oneof![0_i64..90, -7200_i64..7200].prop_map(Op::Jump),
         16 => (0_u8..18).prop_map(Op::Say),
         4 => (0_u8..4).prop_map(Op::Wish),
+        3 => (0_u8..3).prop_map(Op::Unknown),
         10 => (0_u8..7, 0_u8..12, 0_u8..5).prop_map(|(v, r, t)| Op::Verb(v, r, t)),
         2 => (0_u8..5, 0_u8..5, 0_u8..3).prop_map(|(l, a, f)| Op::Nodes(l, a, f)),
         4 => Just(Op::Nodes(4, 4, 0)),
@@ -193,6 +196,9 @@ impl Checked {
             }
             Op::Say(n) => w.say = says(*n),
             Op::Wish(n) => w.wish(NAMES[usize::from(*n)]),
+            Op::Unknown(0) => w.unknown(),
+            Op::Unknown(1) => w.refused(),
+            Op::Unknown(_) => w.abandoned(),
             Op::Verb(verb, name, token) => {
                 // mostly about what is going on
                 let wished = w
@@ -321,6 +327,24 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             );
         }
     }
+    // while it is not known which revision spec asks for nothing rises, and what it no longer asks for gets nothing
+    if w.function.wish.is_none() {
+        let abandoned = w.function.abandoned.is_some();
+        assert!(!same || new.weight <= old.weight, "raised: {kinds:?}");
+        assert!(
+            !done(
+                before,
+                after,
+                &[Verb::Retry, Verb::Promote, Verb::PromoteFull]
+            ),
+            "a raise by a person"
+        );
+        assert!(abandoned || !kinds.contains(&TransitionKind::Abandoned));
+        let candidate = before.rollout.as_ref().map(|r| &r.candidate.revision.name);
+        if abandoned && candidate == w.function.abandoned.as_ref() && old.stable.is_some() {
+            assert_eq!((new.weight, &new.stable), (Weight::ZERO, &old.stable));
+        }
+    }
     // style (2), P4: what becomes stable is what was on trial to the end, digest and all
     let stable = |s: &RolloutState| s.stable.as_ref().map(|s| s.revision.clone());
     if stable(before) != stable(after) && !kinds.contains(&TransitionKind::StateLost) {
@@ -328,7 +352,8 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         let proved = r
             .filter(|_| before.stable.is_some())
             .map(|r| r.candidate.revision.clone());
-        let candidate = proved.or_else(|| w.function.wish.clone());
+        let first = || r.map(|r| r.candidate.revision.clone());
+        let candidate = proved.or_else(|| w.function.wish.clone()).or_else(first);
         assert_eq!(stable(after), candidate);
         assert!(
             before.stable.is_none() || before.state == State::Baking,
@@ -444,6 +469,9 @@ fn settles(c: &mut Checked) {
             verdict: GateVerdict::Good,
         }];
         w.function.verbs.clear();
+        if w.function.wish.is_none() {
+            w.wish("a");
+        }
     }
     for round in 0..4000 {
         c.tick();
