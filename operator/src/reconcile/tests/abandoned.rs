@@ -288,7 +288,8 @@ async fn secrets_that_cannot_be_read_take_no_share_away() {
 /// gets nothing if it does not.
 #[tokio::test]
 async fn a_refused_spec_lets_nothing_rise_and_lowers_what_it_does_not_ask_for() {
-    let refused: [(&str, fn(&mut Value)); 5] = [
+    type Refused = (&'static str, fn(&mut Value));
+    let refused: [Refused; 5] = [
         ("HostConflict", |spec| {
             spec["routes"] = json!([{ "hosts": ["taken.example"] }]);
         }),
