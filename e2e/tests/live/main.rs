@@ -12,6 +12,7 @@
 
 mod abandoned;
 mod claims;
+mod deletions;
 mod faults;
 mod functions;
 mod releases;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         claims::all(),
         releases::all(),
         abandoned::all(),
+        deletions::all(),
         faults::all(),
     ]
     .into_iter()
