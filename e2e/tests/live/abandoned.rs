@@ -77,10 +77,12 @@ async fn gets_nothing(world: &World, ns: &str) -> Result<Value> {
         .until(async |w: &World| {
             for node in w.nodes() {
                 for _ in 0..20 {
-                    let answer = w.edge.get(node, "abandoned.example", "/").await?;
-                    if answer.version != "v1" {
-                        return Ok(false);
+                    // a kept-alive connection may end between two requests
+                    let answer = w.edge.get(node, "abandoned.example", "/").await;
+                    if answer.is_ok_and(|answer| answer.version == "v1") {
+                        continue;
                     }
+                    return Ok(false);
                 }
             }
             Ok(true)
