@@ -96,6 +96,8 @@ impl World {
                 wish: Some(revision(CANDIDATE)),
                 policy,
                 suspend: false,
+                abandoned: None,
+                refused: None,
                 verbs: Vec::new(),
             },
             state: RolloutState {

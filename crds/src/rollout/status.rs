@@ -161,6 +161,8 @@ pub struct Hold {
 words! {
     /// What the next increase of the weight waits for.
     WaitingFor {
+        /// A spec that is accepted and resolved.
+        Spec = "Spec",
         /// Nodes that have loaded the candidate.
         Nodes = "Nodes",
         /// A slot among the rollouts that may run at the same time.

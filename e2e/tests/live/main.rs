@@ -10,7 +10,9 @@
     reason = "a scenario ends at the first surprise, and this runner prints as the usual one does"
 )]
 
+mod abandoned;
 mod claims;
+mod deletions;
 mod faults;
 mod functions;
 mod releases;
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
         claims::all(),
         releases::all(),
         secrets::all(),
+        abandoned::all(),
+        deletions::all(),
         faults::all(),
     ]
     .into_iter()

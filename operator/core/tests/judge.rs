@@ -49,6 +49,8 @@ impl World {
                 wish: Some(revision(CANDIDATE)),
                 policy: Policy::default(),
                 suspend: false,
+                abandoned: None,
+                refused: None,
                 verbs: Vec::new(),
             },
             state: RolloutState {

@@ -17,6 +17,8 @@ fn function(wish: &str) -> Function {
             name: wish.into(),
             digest: format!("sha256:{wish}"),
         }),
+        abandoned: None,
+        refused: None,
         policy: Policy::default(),
         suspend: false,
         verbs: Vec::new(),

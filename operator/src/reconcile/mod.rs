@@ -12,6 +12,7 @@
 //!
 //! Nothing that only lives in memory is ever needed to go on; see `memory.rs`.
 
+mod abandoned;
 pub mod api;
 mod apply;
 mod claims;
@@ -234,11 +235,15 @@ impl Reconciler {
         let wished = self.wished(key, object, &revisions, memory, now).await;
         let (wish, failed) = match wished {
             Ok(wish) => (wish, None),
-            // whatever becomes of the wish, who is on trial is watched
-            Err(error) if state.state.is_exposed() => (Wish::unknown(), Some(error)),
+            // A failure to record the desired revision must not stop the evaluation of a running candidate.
+            Err(error) if state.state.is_exposed() => (Wish::unknown(&error), Some(error)),
             Err(error) => return Err(error),
         };
-        let function = function(object, &wish, &state);
+        let abandoned = match wish.revision {
+            Some(_) => None,
+            None => self.abandoned(key, object, &revisions, &state),
+        };
+        let function = function(object, &wish, &state, abandoned);
         // 3 measure
         let due = core::due(now, &function, &state);
         let seen_nodes = self
@@ -274,10 +279,6 @@ impl Reconciler {
         // Ahead of the write, because it can only lower a share.
         if let Some(share) = &decision.hint {
             self.hint(key, object, share, decided);
-        }
-        if let Some(error) = failed {
-            persist::forget_unwritten(memory);
-            return Err(error);
         }
         // 5 persist
         let parts = status::Parts {
@@ -327,7 +328,10 @@ impl Reconciler {
             decided,
         );
         memory.reported = true;
-        Ok(Some(self.outcome(&wish, &decision, memory)))
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Some(self.outcome(&wish, &decision, memory))),
+        }
     }
 
     /// What the object asks for, with its revision recorded, unless that failed a moment ago.

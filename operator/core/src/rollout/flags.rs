@@ -133,6 +133,8 @@ impl HoldReason {
 /// What a step still waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WaitingFor {
+    /// The revision that `spec` asks for is not known: the spec is not accepted or not resolved yet.
+    Spec,
     /// Nodes that load, or acknowledge the share.
     Nodes,
     /// A place among the concurrent rollouts.
@@ -156,6 +158,7 @@ impl WaitingFor {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Spec => "Spec",
             Self::Nodes => "Nodes",
             Self::Slot => "Slot",
             Self::Approval => "Approval",

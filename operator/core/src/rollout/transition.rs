@@ -65,6 +65,8 @@ pub enum TransitionKind {
     Approved,
     /// 24: another wish while a candidate was on trial.
     Superseded,
+    /// 24: `spec` asks for something else that is not resolved yet.
+    Abandoned,
     /// 25 and 28: stable is wished again.
     Withdrawn,
     /// 27: a rejected revision is tried again.
@@ -192,6 +194,7 @@ impl TransitionKind {
                 progressing: None,
             },
             Self::Superseded => normal(24, "RolloutStarted", true, "Loading"),
+            Self::Abandoned => normal(24, "Withdrawn", false, "Withdrawn"),
             Self::Withdrawn => normal(25, "Withdrawn", false, "Withdrawn"),
             Self::Retried => normal(27, "RolloutStarted", true, "Loading"),
             Self::Aborted => warning(29, "Aborted", false, "Aborted"),
