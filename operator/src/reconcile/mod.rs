@@ -27,6 +27,7 @@ pub mod project;
 mod projector;
 mod report;
 mod status;
+mod status_writes;
 mod sweep;
 mod unreadable;
 mod wish;
@@ -40,7 +41,6 @@ use arc_swap::ArcSwapOption;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use kube::Client;
-use operator_core::resting::Allowance;
 use operator_core::rollout::{self as core, Decision, Evidence, RolloutState};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
@@ -49,6 +49,7 @@ use zeroize::Zeroizing;
 pub use api::CallError;
 pub use projector::Projector;
 pub use report::Reporter;
+pub use status_writes::StatusWrites;
 
 use crate::metrics::Metrics;
 use crate::node_api::{Fleet, FunctionKey};
@@ -107,8 +108,8 @@ pub struct Reconciler {
     pub memories: Memories,
     /// Rollouts that hold one of the places.
     pub slots: Mutex<BTreeSet<ObjectKey>>,
-    /// Status writes for what nodes do to functions at rest.
-    pub allowance: Mutex<Allowance>,
+    /// Rate of the status writes that report what nodes do to functions at rest.
+    pub status_writes: StatusWrites,
 }
 
 pub use measure::SampleSource;
@@ -170,7 +171,7 @@ impl Reconciler {
         let memory = self.memories.of(key);
         let mut memory = memory.lock().await;
         let Some(mut object) = self.observe(key, &mut memory) else {
-            self.forget(key);
+            self.forget(key, &mut memory);
             return Ok(Outcome {
                 class: Class::Normal,
                 wake: None,
@@ -184,7 +185,7 @@ impl Reconciler {
                     memory.present = None;
                     memory.judge = None;
                     let Some(fresh) = self.read(key).await? else {
-                        self.forget(key);
+                        self.forget(key, &mut memory);
                         return Ok(Outcome {
                             class: Class::Normal,
                             wake: None,
@@ -206,6 +207,7 @@ impl Reconciler {
             .as_ref()
             .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
         {
+            self.status_writes.cancel(&mut memory.limit);
             *memory = Memory::default();
         }
         let version = |object: &EdgeFunction| crate::watch::version(object);
@@ -408,7 +410,7 @@ impl Reconciler {
         let wake = [
             decision.wake_at.map(until),
             wish.retry.map(|wait| instant + wait),
-            memory.nodes_due.map(until),
+            memory.nodes_due,
         ]
         .into_iter()
         .flatten()
@@ -442,7 +444,8 @@ impl Reconciler {
         }
     }
 
-    fn forget(&self, key: &ObjectKey) {
+    fn forget(&self, key: &ObjectKey, memory: &mut Memory) {
+        self.status_writes.cancel(&mut memory.limit);
         self.memories.forget(key);
         self.metrics.set_function(key, &[]);
         self.slots

@@ -108,7 +108,7 @@ impl World {
             },
             memories: Memories::default(),
             slots: Mutex::default(),
-            allowance: Mutex::new(Allowance::new(Timestamp::now())),
+            status_writes: StatusWrites::default(),
         };
         Self {
             fake,
