@@ -47,6 +47,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use api::CallError;
+pub(crate) use claims::overlaps as hosts_overlap;
 pub use projector::Projector;
 pub use report::Reporter;
 pub use status_writes::StatusWrites;
@@ -56,7 +57,7 @@ use crate::node_api::{Fleet, FunctionKey};
 use crate::persist::last_promoted;
 use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
-use crate::watch::{Caches, ObjectKey, Secrets};
+use crate::watch::{Caches, ObjectKey, Secrets, Term};
 use input::{function, named, present};
 use memory::{Memory, Patience, Resolution};
 use nodes::Seen;
@@ -426,11 +427,7 @@ impl Reconciler {
     }
 
     fn revisions(&self, key: &ObjectKey) -> Vec<Arc<EdgeRevision>> {
-        self.caches
-            .revisions
-            .in_namespace(&key.namespace, |revision| {
-                revision.spec.function == *key.name
-            })
+        self.caches.revisions.find(&Term::Function(key.clone()))
     }
 
     /// A resolve ended: remember what came of it, unless something else was asked for meanwhile.

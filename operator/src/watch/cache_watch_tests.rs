@@ -122,7 +122,7 @@ impl Followed {
         let cache = Cache::<ConfigMap>::default();
         let (sender, told) = mpsc::unbounded_channel();
         let tell = move |change: Change<ConfigMap>| {
-            let applied = matches!(change, Change::Applied(_));
+            let applied = matches!(change, Change::Applied(..));
             let object = change.into_object();
             let _ = sender.send((applied, object.name_any(), version(&*object)));
         };

@@ -1,5 +1,6 @@
 //! The whole sentence against a small API server.
 
+mod concerned;
 mod crashes;
 mod fake;
 mod faults;
