@@ -5,6 +5,7 @@ mod crashes;
 mod fake;
 mod faults;
 mod kstatus;
+mod many;
 mod private;
 mod recompute;
 mod resting;
