@@ -13,6 +13,7 @@
 mod claims;
 mod faults;
 mod functions;
+mod many;
 mod releases;
 mod rollouts;
 mod world;
@@ -56,6 +57,8 @@ fn main() -> ExitCode {
         claims::all(),
         releases::all(),
         faults::all(),
+        // leaves its functions behind
+        many::all(),
     ]
     .into_iter()
     .flatten()
