@@ -4,6 +4,7 @@ mod concerned;
 mod crashes;
 mod fake;
 mod faults;
+mod hosts;
 mod kstatus;
 mod many;
 mod private;
