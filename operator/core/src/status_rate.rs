@@ -214,7 +214,7 @@ mod tests {
         Duration::from_millis(1_000_000 + millis)
     }
 
-    /// One function, nobody else.
+    /// A limiter with a single function.
     #[derive(Default)]
     struct Alone {
         limiter: StatusRateLimiter,
@@ -256,7 +256,8 @@ mod tests {
         assert_eq!(one.admit(NodeDrift::Falling, at(1_000)), Admission::Write);
     }
 
-    /// Functions that all differ at `at(0)`; each asks only when it was told to. Returns who wrote when, and the asks of each.
+    /// Plays functions that all differ at `at(0)` and ask again at the times they get. Returns the writes in order and the
+    /// number of requests of each function.
     fn play(count: usize) -> (Vec<(Duration, usize)>, Vec<u32>) {
         let mut limiter = StatusRateLimiter::default();
         let mut functions: Vec<FunctionLimit> = Vec::new();
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nodes_did_is_told_apart() {
+    fn drift_is_classified_by_what_the_nodes_did() {
         let old = NodeCounts {
             applied: 1,
             loaded: 3,

@@ -55,7 +55,7 @@ async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
     world.fake.fail(Box::new(|method, path| {
         assert!(
             *method != Method::POST || path.contains("/events"),
-            "a fault of ours"
+            "a fault of the operator"
         );
         None
     }));
