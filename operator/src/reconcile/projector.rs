@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::secret_values::{Remembered, Values};
 use super::{placement, project};
 use crate::node_api::{FunctionKey, Placement, Tables};
-use crate::watch::{Caches, ObjectKey, Secrets};
+use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
 /// Projects functions into tables; clones share everything.
 #[derive(Clone)]
@@ -66,12 +66,7 @@ impl Projector {
 
     /// Projects one version of a function; an older one than the tables have changes nothing on the nodes.
     pub fn project(&self, key: &ObjectKey, object: &EdgeFunction) {
-        let revisions = self
-            .caches
-            .revisions
-            .in_namespace(&key.namespace, |revision| {
-                revision.spec.function == *key.name
-            });
+        let revisions = self.caches.revisions.find(&Term::Function(key.clone()));
         let revisions: Vec<_> = revisions.iter().map(AsRef::as_ref).collect();
         let values = Values {
             projector: self,
