@@ -142,7 +142,7 @@ impl Registry {
         let found: Vec<SocketAddr> = tokio::net::lookup_host((bare, port))
             .await
             .map_err(|error| denied(&error.to_string()))?
-            .filter(|address| node_shim_core::address::is_public(address.ip()))
+            .filter(|address| oci::address::is_public(address.ip()))
             .collect();
         if found.is_empty() {
             return Err(denied("no public address"));
