@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use oci_spec::distribution::Reference;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Response, Url};
 
 use crate::auth::{self, Authorization, Challenge};
 use crate::manifest::{self, Layer, Manifest, ManifestError};
@@ -68,10 +68,7 @@ impl Client {
         let plain = self.plain_http.contains(host);
         let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{host}/v2/{}/", image.repository());
-        let base = Url::parse(&base).map_err(|error| Error::Unreachable {
-            host: host.to_owned(),
-            cause: error.to_string(),
-        })?;
+        let base = transport::parse(&base)?;
         let mut logins: VecDeque<_> = credentials.logins(image).into_iter().map(Some).collect();
         if logins.is_empty() {
             logins.push_back(None);
@@ -96,27 +93,18 @@ impl Pull {
     /// # Errors
     /// The registry does not answer as asked, or the image is not exactly one component.
     pub async fn image(&mut self) -> Result<Image, Error> {
-        let digest = self.reference.digest().map(ToOwned::to_owned);
-        let tag = self.reference.tag().unwrap_or("latest").to_owned();
-        let (manifest, manifest_digest) = match digest {
-            Some(digest) => self.manifest(&digest, true).await?,
-            None => self.manifest(&tag, false).await?,
-        };
-        let index = match manifest {
-            Manifest::Image(layer) => {
-                return Ok(Image {
-                    manifest_digest,
-                    layer,
-                });
-            }
-            Manifest::Index(digest) => digest,
-        };
-        match self.manifest(&index, true).await? {
-            (Manifest::Image(layer), manifest_digest) => Ok(Image {
+        let wanted = self.reference.digest().or_else(|| self.reference.tag());
+        let wanted = wanted.unwrap_or("latest").to_owned();
+        let (mut manifest, mut manifest_digest) = self.manifest(&wanted).await?;
+        if let Manifest::Index(wasm) = manifest {
+            (manifest, manifest_digest) = self.manifest(&wasm).await?;
+        }
+        match manifest {
+            Manifest::Image(layer) => Ok(Image {
                 manifest_digest,
                 layer,
             }),
-            (Manifest::Index(_), _) => Err(ManifestError::NestedIndex.into()),
+            Manifest::Index(_) => Err(ManifestError::NestedIndex.into()),
         }
     }
 
@@ -140,12 +128,13 @@ impl Pull {
         self.used_credentials
     }
 
-    /// The manifest of a tag, or of a digest that it must have.
-    async fn manifest(&mut self, wanted: &str, pinned: bool) -> Result<(Manifest, String), Error> {
+    /// The manifest of a tag, or of a digest that it must have, and its digest.
+    async fn manifest(&mut self, wanted: &str) -> Result<(Manifest, String), Error> {
         let response = self.get("manifests", wanted, manifest::ACCEPT).await?;
         let body = transport::read(response, MAX_MANIFEST, "the manifest").await?;
         let found = digest_of(&body);
-        if pinned && found != wanted {
+        // a tag has no colon
+        if wanted.contains(':') && found != wanted {
             let expected = wanted.to_owned();
             return Err(Error::DigestMismatch { expected, found });
         }
@@ -154,29 +143,22 @@ impl Pull {
 
     /// `GET /v2/<repository>/<kind>/<name>`, with the first login that the registry accepts.
     async fn get(&mut self, kind: &str, name: &str, accept: &str) -> Result<Response, Error> {
-        let path = format!("{kind}/{name}");
-        let url = self.base.join(&path).map_err(|error| Error::Unreachable {
-            host: transport::host(&self.base),
-            cause: error.to_string(),
-        })?;
+        let url = transport::parse(&format!("{}{kind}/{name}", self.base))?;
         loop {
             let authorization = self.authorization.as_ref();
             let response = self.transport.get(&url, accept, authorization).await?;
-            let refused = match self.success(response) {
-                Ok(response) => return Ok(response),
-                Err(refused) => refused,
-            };
-            let (error, challenge) = *refused;
-            match error {
-                Error::Status { status: 401, .. } => {}
-                // what a login may not see, many registries say they do not have
-                Error::Status {
-                    status: 403 | 404, ..
-                } if self.authorization.is_some() => {}
-                _ => return Err(error),
+            let status = response.status().as_u16();
+            if response.status().is_success() {
+                return Ok(response);
             }
-            if self.authorization.is_none() {
-                self.challenge = challenge;
+            let error = self.refusal(&response);
+            // the challenges of a host that the registry redirects to are not answered
+            let own = response.url().origin() == self.base.origin();
+            match (status, self.authorization.is_some()) {
+                (401, false) if own => self.challenge = Challenge::select(response.headers()),
+                // what a login may not see, many registries say they do not have
+                (401 | 403 | 404, true) if own => {}
+                _ => return Err(error),
             }
             self.authorization = Some(self.next_authorization(error).await?);
         }
@@ -214,27 +196,20 @@ impl Pull {
             .transport
             .send(&self.base, &url, "application/json", login.as_ref())
             .await?;
-        let response = self.success(response).map_err(|refused| refused.0)?;
+        if !response.status().is_success() {
+            return Err(self.refusal(&response));
+        }
         let body = transport::read(response, MAX_TOKEN, "the token").await?;
         auth::token(&body).ok_or_else(|| unauthorized("its token service gave no token"))
     }
 
-    /// The answer if its status is success, else the error and the challenge in it.
-    fn success(&self, response: Response) -> Result<Response, Box<(Error, Option<Challenge>)>> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let challenge = (status == StatusCode::UNAUTHORIZED)
-            .then(|| Challenge::select(response.headers()))
-            .flatten();
-        let error = Error::Status {
+    fn refusal(&self, response: &Response) -> Error {
+        Error::Status {
             host: transport::host(response.url()),
             repository: self.reference.repository().to_owned(),
-            status: status.as_u16(),
+            status: response.status().as_u16(),
             retry_after: transport::retry_after(response.headers(), SystemTime::now()),
-        };
-        Err(Box::new((error, challenge)))
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub enum Error {
         /// What was being read, for example `the manifest`.
         what: &'static str,
     },
-    /// The registry names a redirect or a token service that must not be called.
+    /// The registry names a redirect or a token service that is not called.
     #[error("{host} refers to {target}: denied, {why}")]
     Denied {
         /// The registry.
@@ -38,14 +38,6 @@ pub enum Error {
         target: String,
         /// The rule that denies it.
         why: &'static str,
-    },
-    /// The registry redirects too often.
-    #[error("{host} redirects more than {limit} times")]
-    TooManyRedirects {
-        /// The registry.
-        host: String,
-        /// Redirects that are followed at most.
-        limit: usize,
     },
     /// The registry answered with another status than success.
     #[error("{}", status_message(host, repository, *status))]

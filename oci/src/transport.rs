@@ -48,7 +48,6 @@ impl Transport {
         accept: &str,
         authorization: Option<&Authorization>,
     ) -> Result<Response, Error> {
-        let (registry, host) = (url.origin(), host(url));
         let mut authorization = authorization;
         let mut target = url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -59,17 +58,12 @@ impl Transport {
             let location = response.headers().get(LOCATION);
             let location = location.and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| target.join(location).ok());
-            target = next.ok_or_else(|| Error::Denied {
-                host: host.clone(),
-                target: "an invalid address".to_owned(),
-                why: "the redirect cannot be followed",
-            })?;
-            if target.origin() != registry {
+            target = next.ok_or_else(|| denied(url, &target, "its redirect has no address"))?;
+            if target.origin() != url.origin() {
                 authorization = None;
             }
         }
-        let limit = MAX_REDIRECTS;
-        Err(Error::TooManyRedirects { host, limit })
+        Err(denied(url, &target, "it is one redirect too many"))
     }
 
     /// Sends one request to `target`, which `registry` names. Redirects are not followed.
@@ -156,6 +150,13 @@ fn denied(registry: &Url, target: &Url, why: &'static str) -> Error {
         target: host(target),
         why,
     }
+}
+
+pub(crate) fn parse(url: &str) -> Result<Url, Error> {
+    Url::parse(url).map_err(|error| Error::Unreachable {
+        host: url.to_owned(),
+        cause: error.to_string(),
+    })
 }
 
 /// Host and port for messages.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures::TryStreamExt;
@@ -19,16 +19,19 @@ use crate::parse_pull_secret;
 /// `answer(path, authorization, own host)`.
 type Answer = Arc<dyn Fn(&str, Option<&str>, &str) -> Response + Send + Sync>;
 
+/// Paths, and what was shown as `Authorization`.
+type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
 #[derive(Clone)]
 struct Shared {
     answer: Answer,
     host: String,
-    requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    requests: Requests,
 }
 
 struct Registry {
     host: String,
-    requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    requests: Requests,
 }
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -438,7 +441,7 @@ async fn redirects_end() {
     let registry = Registry::start(|path, _, _| moved(path, path.to_owned())).await;
     let error = registry.pull(":1", &none()).await.unwrap_err();
     assert!(
-        matches!(error, Error::TooManyRedirects { limit: 5, .. }),
+        error.to_string().contains("one redirect too many"),
         "{error}"
     );
     assert_eq!(registry.shown("/blobs/").len(), 6);
