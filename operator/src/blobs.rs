@@ -88,10 +88,9 @@ impl Components {
                 .flatten()
                 .map(|(name, value)| (name.clone(), value.0.clone()))
                 .collect();
-            credentials.merge(parse_pull_secret(
-                found.type_.as_deref().unwrap_or_default(),
-                &data,
-            )?);
+            let kind = found.type_.as_deref().unwrap_or_default();
+            let parsed = parse_pull_secret(kind, &data).map_err(|error| error.to_string())?;
+            credentials.merge(parsed);
         }
         let image = format!("{repository}@{}", revision.spec.digest);
         self.resolver

@@ -25,7 +25,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod address;
 pub mod cidr;
 pub mod desired;
 pub mod gate;

@@ -1,20 +1,20 @@
-//! The floor under every permission to call out: addresses that no policy can open, because behind
-//! them are the node itself, its neighbours' metadata or nothing at all.
+//! Which addresses may be called: those that no policy can open lead to the node itself, to metadata services or nowhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What an address is, as far as calling it goes.
+/// Whether an address may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// A public address; any matching rule opens it.
+    /// On the public Internet.
     Public,
-    /// Private, unique local or carrier-grade: only a matching CIDR or cluster name opens it.
+    /// Private, unique local or carrier-grade: only an explicit permission opens it.
     Private,
-    /// Never called, with the reason's label.
+    /// Never called, with the reason as a label.
     Never(&'static str),
 }
 
-/// Judges an address; one that carries another inside is judged by that one.
+/// Classifies an address. An IPv6 address that carries an IPv4 address is classified by that one.
+#[must_use]
 pub fn reach(address: IpAddr) -> Reach {
     match address {
         IpAddr::V4(v4) => reach_v4(v4),
@@ -25,8 +25,8 @@ pub fn reach(address: IpAddr) -> Reach {
     }
 }
 
-/// Whether an address is on the public Internet: not this host, not this network, not a metadata
-/// service, not reserved for anything.
+/// Whether an address is on the public Internet: not this host, not this network, not a metadata service, not
+/// reserved.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     reach(address) == Reach::Public
