@@ -73,7 +73,7 @@ pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
 pub use local_reference::LocalReference;
 pub use names::{
     API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
-    MANAGED_BY_VALUE, VERB_PREFIX, VERSION, claimed_host, host_claim_name,
+    MANAGED_BY_VALUE, ACTION_PREFIX, VERSION, claimed_host, host_claim_name,
 };
 pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
 pub use reference::reference;

@@ -21,7 +21,7 @@ pub const LABEL_REVISION: &str = "selvage.dev/revision";
 
 /// Prefix of the annotations that request an action: `promote`, `promote-full`, `abort`, `approve`, `retry`, `pause` and
 /// `resume`.
-pub const VERB_PREFIX: &str = "selvage.dev/";
+pub const ACTION_PREFIX: &str = "selvage.dev/";
 
 /// Returns the name of the HostClaim for `host`. Object names cannot contain `*`, and no host ends in a number, so
 /// `*.x.example` becomes `x.example.0` and `*` becomes `0`.

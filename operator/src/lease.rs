@@ -66,13 +66,13 @@ pub struct Election {
     config: LeaseConfig,
     publish: watch::Sender<Leadership>,
     raise: mpsc::Receiver<(u64, oneshot::Sender<u64>)>,
-    seen: Option<Seen>,
+    seen: Option<LeaseObservation>,
     renewed: Option<Instant>,
 }
 
 /// The newest record and since when it has looked like this.
 #[derive(Debug, Clone)]
-struct Seen {
+struct LeaseObservation {
     lease: Lease,
     since: Instant,
 }
@@ -245,7 +245,7 @@ impl Election {
         if self.renewed.is_none() {
             return;
         }
-        let Some(Seen { mut lease, .. }) = self.seen.clone() else {
+        let Some(LeaseObservation { mut lease, .. }) = self.seen.clone() else {
             return;
         };
         if let Some(spec) = lease.spec.as_mut() {
@@ -301,7 +301,7 @@ impl Election {
         let version = |lease: &Lease| lease.metadata.resource_version.clone();
         self.seen = found.map(|lease| match self.seen.take() {
             Some(seen) if version(&seen.lease) == version(&lease) => seen,
-            _ => Seen { lease, since: now },
+            _ => LeaseObservation { lease, since: now },
         });
     }
 
@@ -364,7 +364,7 @@ fn transitions(lease: &Lease) -> u64 {
 }
 
 /// What to do about the record as it was seen; reads no clock.
-fn decide(seen: Option<&Seen>, config: &LeaseConfig, leading: bool, now: Instant) -> Action {
+fn decide(seen: Option<&LeaseObservation>, config: &LeaseConfig, leading: bool, now: Instant) -> Action {
     let Some(seen) = seen else {
         // A deleted record may have been created again by somebody else meanwhile: start over as nobody.
         return if leading {
@@ -399,7 +399,7 @@ mod tests {
         }
     }
 
-    fn seen(holder: &str, since: Instant) -> Seen {
+    fn seen(holder: &str, since: Instant) -> LeaseObservation {
         let spec = LeaseSpec {
             holder_identity: Some(holder.into()),
             // An hour ahead of everybody: must not matter.
@@ -408,7 +408,7 @@ mod tests {
             )),
             ..LeaseSpec::default()
         };
-        Seen {
+        LeaseObservation {
             lease: Lease {
                 spec: Some(spec),
                 ..Lease::default()

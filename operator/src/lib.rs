@@ -39,7 +39,7 @@ pub mod lease;
 pub mod measure;
 pub mod metrics;
 pub mod node_api;
-pub mod own_secret;
+pub mod certificate_secret;
 pub mod persist;
 pub mod queue;
 pub mod reconcile;

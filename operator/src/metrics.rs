@@ -384,14 +384,14 @@ impl Families {
                 SECONDS,
             )?,
             looks: counter(
-                "selvage_looks_total",
+                "selvage_evaluations_total",
                 "Looks of the sequential tests.",
                 &["result", "reason"],
             )?,
             verbs: counter(
-                "selvage_verbs_total",
+                "selvage_actions_total",
                 "Verbs that people wrote.",
-                &["verb", "result"],
+                &["action", "result"],
             )?,
             events_dropped: counter(
                 "selvage_events_dropped_total",
@@ -480,7 +480,7 @@ mod tests {
             (FunctionGauge::Events, vec!["stable", "errors"], 1.0),
             (FunctionGauge::Dispersion, vec!["errors"], 1.0),
             (FunctionGauge::CheckVerdict, vec!["errors"], 1.0),
-            (FunctionGauge::Hold, vec!["Brake"], 1.0),
+            (FunctionGauge::Hold, vec!["TotalErrors"], 1.0),
         ];
         metrics.set_function(&key, &all);
         assert_eq!(text(&metrics).matches(r#"function="b""#).count(), all.len());

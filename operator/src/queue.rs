@@ -52,7 +52,7 @@ struct Slot {
 
 /// A function whose turn it is. Give it back with [`Queue::done`].
 #[derive(Debug)]
-pub struct Turn {
+pub struct WorkItem {
     /// Which.
     pub key: ObjectKey,
     /// How long it waited, seconds.
@@ -77,7 +77,7 @@ impl Queue {
     }
 
     /// Waits for the next function. With `urgent_only`, for one with a candidate in traffic.
-    pub async fn take(&self, urgent_only: bool) -> Turn {
+    pub async fn take(&self, urgent_only: bool) -> WorkItem {
         loop {
             // Made before the look: what comes in between is not missed. News wakes everybody who waits, because
             // one who may not take it would have to pass it on, and with all others at work it would go round
@@ -182,7 +182,7 @@ impl Inner {
         }
     }
 
-    fn pop(&mut self, urgent_only: bool, now: Instant) -> Option<Turn> {
+    fn pop(&mut self, urgent_only: bool, now: Instant) -> Option<WorkItem> {
         let (key, class) = match self.urgent.pop_front() {
             Some(key) => (key, Class::Urgent),
             None if urgent_only => return None,
@@ -193,7 +193,7 @@ impl Inner {
         let slot = self.known.entry(key.clone()).or_default();
         slot.running = true;
         let since = slot.queued.take().unwrap_or(now);
-        Some(Turn {
+        Some(WorkItem {
             key,
             class,
             waiting,

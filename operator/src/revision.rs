@@ -21,7 +21,7 @@ const NAME_LIMIT: usize = 63;
 
 /// The code of a revision, as the registry or the spec gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Code {
+pub struct ComponentImage {
     /// `registry/name`; empty for an inline source.
     pub repository: String,
     /// `sha256:…` of the manifest, or of the bytes when inline.
@@ -44,7 +44,7 @@ pub struct Code {
 
 /// Configuration with every reference replaced by what it stood for.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Settled {
+pub struct ResolvedReferences {
     /// ConfigMap keys by value, Secret keys by reference.
     pub env: Vec<EnvEntry>,
     /// ConfigMaps by value.
@@ -78,8 +78,8 @@ pub fn settle(
     runtime: &Runtime,
     content: &impl Content,
     hash_key: &[u8],
-) -> Result<Settled, Vec<Missing>> {
-    let mut settled = Settled::default();
+) -> Result<ResolvedReferences, Vec<Missing>> {
+    let mut settled = ResolvedReferences::default();
     let mut missing = Vec::new();
     for entry in &runtime.env {
         let field = format!("spec.env[{}].valueFrom", entry.name);
@@ -175,7 +175,7 @@ pub fn settle(
 
 /// The revision's name: the function's, cut so that the hash always fits.
 #[must_use]
-pub fn name(function: &str, code: &Code, runtime: &Runtime, settled: &Settled) -> String {
+pub fn name(function: &str, code: &ComponentImage, runtime: &Runtime, settled: &ResolvedReferences) -> String {
     let canonical = serde_json::json!({
         "digest": code.digest,
         "env": settled.env,
@@ -202,8 +202,8 @@ pub fn object(
     function: &EdgeFunction,
     name: &str,
     number: i64,
-    code: &Code,
-    settled: Settled,
+    code: &ComponentImage,
+    settled: ResolvedReferences,
 ) -> EdgeRevision {
     let owner = function.metadata.name.clone().unwrap_or_default();
     let labels = BTreeMap::from([
@@ -260,9 +260,9 @@ pub fn object(
 
 /// The code of an existing revision, for one that differs in configuration only.
 #[must_use]
-pub fn code_of(revision: &EdgeRevision) -> Option<Code> {
+pub fn code_of(revision: &EdgeRevision) -> Option<ComponentImage> {
     let spec = &revision.spec;
-    Some(Code {
+    Some(ComponentImage {
         repository: spec.repository.clone().unwrap_or_default(),
         digest: spec.digest.clone(),
         component_digest: spec.component_digest.clone()?,
@@ -293,7 +293,7 @@ pub fn hash(key: &[u8], content: &[u8]) -> String {
         .collect()
 }
 
-impl Settled {
+impl ResolvedReferences {
     fn refer(&mut self, kind: ReferenceKind, name: &str, key: Option<&str>, hash: String) {
         let reference = ReferenceHash {
             kind,
@@ -365,7 +365,7 @@ mod tests {
             &EdgeFunction::default(),
             "f-1",
             1,
-            &Code::default(),
+            &ComponentImage::default(),
             settled,
         );
         let text = serde_json::to_string(&object).unwrap();
@@ -395,11 +395,11 @@ mod tests {
 
     #[test]
     fn names_are_short_and_stable_and_differ_by_behaviour() {
-        let code = Code {
+        let code = ComponentImage {
             digest: "sha256:1".into(),
-            ..Code::default()
+            ..ComponentImage::default()
         };
-        let settled = Settled::default();
+        let settled = ResolvedReferences::default();
         let long = "a".repeat(63);
         let first = name(&long, &code, &Runtime::default(), &settled);
         assert_eq!(first.len(), 63);

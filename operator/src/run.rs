@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::node_api::{
     Fleet, KubeReviewer, Leader, Meter, Server, Settings as NodeApiSettings, Tables, tls,
 };
-use crate::own_secret::{self, OwnSecret};
+use crate::certificate_secret::{self, CertificateSecret};
 use crate::queue::Queue;
 use crate::reconcile::{
     Projector, Reconciler, Reporter, SampleSource, Settings, StatusWrites, api,
@@ -70,7 +70,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     let (secret_changed, secret_changes) = mpsc::unbounded_channel();
     let secrets = Secrets::new(client.clone(), secret_changed);
-    let own = OwnSecret {
+    let own = CertificateSecret {
         tls: tls::Store::default(),
         hash_key: Arc::new(ArcSwapOption::empty()),
     };
@@ -193,7 +193,7 @@ struct Start {
     args_namespace: String,
     caches: Caches,
     secrets: Secrets,
-    own: OwnSecret,
+    own: CertificateSecret,
     tables: Tables,
     fleet: Fleet,
     dispatch: Dispatch,
@@ -208,7 +208,7 @@ impl Start {
         changes: mpsc::UnboundedReceiver<crate::watch::Changed>,
         secret_changes: mpsc::UnboundedReceiver<ObjectKey>,
     ) -> anyhow::Result<()> {
-        let own_key = ObjectKey::new(&self.args_namespace, own_secret::NAME);
+        let own_key = ObjectKey::new(&self.args_namespace, certificate_secret::NAME);
         let (own, secrets, watched) = (self.own.clone(), self.secrets.clone(), own_key.clone());
         let (loaded, is_loaded) = watch::channel(false);
         let everybody = self.dispatch.clone();
@@ -275,7 +275,7 @@ impl Start {
             let leads = self.lease.leadership().borrow().epoch.is_some();
             if leads
                 && matches!(self.secrets.get(key), SecretState::Missing)
-                && let Err(error) = own_secret::create(&self.client, &key.namespace).await
+                && let Err(error) = certificate_secret::create(&self.client, &key.namespace).await
             {
                 tracing::error!(%error, "the operator's own Secret could not be made");
             }
@@ -370,7 +370,7 @@ fn leader_addresses(
     receive
 }
 
-fn readiness(caches: Caches, own: OwnSecret, serving: Arc<AtomicBool>) -> admin::Readiness {
+fn readiness(caches: Caches, own: CertificateSecret, serving: Arc<AtomicBool>) -> admin::Readiness {
     Arc::new(move || {
         if !caches.are_filled() {
             Some("the caches")

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Evidence, Measured, NodesView, Placed, Policy, RevisionOnNodes, RolloutState, State, Traffic,
+    Evidence, Measured, NodesView, RevisionRef, Policy, RevisionOnNodes, RolloutState, State, Traffic,
     decide, due, shares,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
@@ -82,7 +82,7 @@ impl World {
         policy.analysis.dispersion = Some(scenario.dispersion);
         policy.analysis.look_period = seconds(scenario.look_seconds);
         let start = Timestamp::UNIX_EPOCH + seconds(1_800_000_000);
-        let stable = Placed {
+        let stable = RevisionRef {
             revision: revision(STABLE),
             since: start,
         };
@@ -93,12 +93,12 @@ impl World {
                 namespace: "shop".to_owned(),
                 name: "shop".to_owned(),
                 generation: 1,
-                wish: Some(revision(CANDIDATE)),
+                desired: Some(revision(CANDIDATE)),
                 policy,
                 suspend: false,
                 abandoned: None,
                 refused: None,
-                verbs: Vec::new(),
+                actions: Vec::new(),
             },
             state: RolloutState {
                 stable: Some(stable),

@@ -159,7 +159,7 @@ pub struct Placement {
 /// never used twice, so a node ignores an instruction from a leader that was replaced.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Pair {
+pub struct FencingToken {
     /// Number of the leadership. Every new leader raises it.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub epoch: u64,

@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Pair, Placement, Route};
+use super::{FencingToken, Placement, Route};
 use crate::enumeration::words;
 use crate::rollout::RolloutStatus;
 
@@ -128,7 +128,7 @@ pub struct AcceptedStatus {
     pub generation: i64,
     /// Version of this record, which orders it among all records that nodes apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pair: Option<Pair>,
+    pub version: Option<FencingToken>,
     /// Accepted value of spec.routes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]

@@ -41,7 +41,7 @@ pub struct Analysis {
     /// interval. Default 5s, 1s to 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 300_000>")]
-    pub look_period: Option<String>,
+    pub evaluation_interval: Option<String>,
 
     /// Largest part of rollouts that may be rolled back by chance although the candidate is within the tolerance.
     /// Default 1%, 0.01% to 20%.

@@ -23,10 +23,10 @@ pub struct Evidence {
     /// Number of evaluations so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
-    pub looks: Option<u64>,
+    pub evaluations: Option<u64>,
     /// Time of the last evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub looked_at: Option<MicroTime>,
+    pub evaluated_at: Option<MicroTime>,
     /// Source of the counts: Prometheus, InBand (the reports of the nodes) or Both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<EvidenceSource>,
@@ -36,10 +36,10 @@ pub struct Evidence {
     pub coverage: Option<String>,
     /// Counts of the candidate since the rollout began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<ArmCounts>,
+    pub candidate: Option<RequestCounts>,
     /// Counts of stable since the rollout began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable: Option<ArmCounts>,
+    pub stable: Option<RequestCounts>,
     /// Evidence by step, oldest first, at most 64 entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
@@ -67,7 +67,7 @@ pub struct Evidence {
 /// Counts of one revision.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ArmCounts {
+pub struct RequestCounts {
     /// Number of requests that count.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests: u64,
@@ -87,7 +87,7 @@ words! {
         /// The time of the step was over.
         Time = "Time",
         /// A person ended it.
-        Verb = "Verb",
+        Action = "Action",
     }
 }
 
@@ -106,10 +106,10 @@ pub struct StepEvidence {
     pub finished_at: Option<MicroTime>,
     /// Counts of the candidate in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<ArmCounts>,
+    pub candidate: Option<RequestCounts>,
     /// Counts of stable in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable: Option<ArmCounts>,
+    pub stable: Option<RequestCounts>,
     /// Cause of the end of the step: Evidence, Time or Verb (a person). Absent if the weight was lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_by: Option<PassedBy>,
@@ -177,11 +177,11 @@ pub struct PassProgress {
     /// Name of the metric that is furthest behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    pub limiting: Option<String>,
+    pub limiting_metric: Option<String>,
     /// Estimated number of candidate requests that are still needed if the candidate is as good as stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
-    pub need_requests: Option<u64>,
+    pub remaining_requests: Option<u64>,
     /// Estimated number of seconds that those requests take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
@@ -215,7 +215,7 @@ pub struct Decisive {
     /// Number of the evaluation in the rollout, starting at 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
-    pub look: Option<u64>,
+    pub evaluation: Option<u64>,
     /// Time of the evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<MicroTime>,

@@ -16,7 +16,7 @@ pub use analysis::{
 };
 pub use canary::{Advance, Bake, Canary, Ladder, OnDeadline, Step};
 pub use evidence::{
-    ArmCounts, Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress,
+    RequestCounts, Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress,
     PassedBy, Power, StepEvidence,
 };
 pub use gates::{
@@ -26,7 +26,7 @@ pub use plan::{PlanKind, PlanStatus, PlanStep};
 pub use policy::{RolloutPolicy, RolloutPolicySpec};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
-    ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, VerbRecord, VerbResult,
+    ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, ActionRecord, ActionResult,
     WaitingFor,
 };
 pub use strategies::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Evidence, PlanStatus};
 use crate::enumeration::words;
-use crate::function::Pair;
+use crate::function::FencingToken;
 
 words! {
     /// State of a rollout.
@@ -53,7 +53,7 @@ pub struct RolloutStatus {
 
     /// Version of the traffic shares, which orders them among all records that nodes apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pair: Option<Pair>,
+    pub version: Option<FencingToken>,
 
     /// Number of the attempt with this candidate, starting at 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ pub struct RolloutStatus {
     /// rollout is paused, suspended or waits for an approval, and while no nodes are ready or no operator leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    pub stopped_for: Option<String>,
+    pub stopped_duration: Option<String>,
 
     /// Time since which the clocks of the current step are stopped now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,13 +104,13 @@ pub struct RolloutStatus {
 
     /// Last value of each action that the operator handled, so that no action is handled twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["verb"]))]
-    pub verbs: Vec<VerbRecord>,
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["action"]))]
+    pub actions: Vec<ActionRecord>,
 
     /// Number of times the error backstop lowered the weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000))]
-    pub brakes: Option<u32>,
+    pub backstops: Option<u32>,
 
     /// Number of rollouts in a row that were superseded before they ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,7 +222,7 @@ pub struct Rejected {
 
 words! {
     /// Result of an action.
-    VerbResult {
+    ActionResult {
         /// The action took effect.
         Done = "Done",
         /// The action did not apply to the state of the rollout.
@@ -233,10 +233,10 @@ words! {
 /// Last value of an action that the operator handled.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct VerbRecord {
+pub struct ActionRecord {
     /// Name of the action: promote, promote-full, abort, approve, retry, pause or resume.
     #[schemars(length(max = 16))]
-    pub verb: String,
+    pub action: String,
     /// Value of the annotation.
     #[schemars(length(max = 256))]
     pub value: String,
@@ -247,7 +247,7 @@ pub struct VerbRecord {
     #[schemars(length(max = 128))]
     pub by: Option<String>,
     /// Result of the action: Done or Ignored.
-    pub result: VerbResult,
+    pub result: ActionResult,
     /// Sentence that explains why the action was ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]

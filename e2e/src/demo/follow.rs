@@ -70,7 +70,7 @@ impl View {
             weight: weight.unwrap_or_default(),
             message: text(&status["message"]),
             ready,
-            looks: evidence["looks"].as_u64().unwrap_or_default(),
+            looks: evidence["evaluations"].as_u64().unwrap_or_default(),
             history: list(&status["history"])
                 .iter()
                 .map(|entry| Ending {

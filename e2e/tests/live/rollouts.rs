@@ -234,7 +234,7 @@ async fn the_newest_wish_wins_and_was_analysed(world: &World) -> Result<()> {
         "{before}"
     );
     ensure!(
-        done["status"]["rollout"]["evidence"]["looks"].as_u64() > Some(2),
+        done["status"]["rollout"]["evidence"]["evaluations"].as_u64() > Some(2),
         "not analysed"
     );
     let seen = load.finish().await?;

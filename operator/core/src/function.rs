@@ -27,7 +27,7 @@ pub struct Function {
     pub generation: i64,
     /// The revision that `spec` resolves to now. `None` while the newest spec is not resolved or not accepted: then
     /// no share rises.
-    pub wish: Option<Revision>,
+    pub desired: Option<Revision>,
     /// Name of the candidate if `spec` certainly asks for something else, although `wish` is not known yet: its share
     /// falls to 0. `None` while `spec` may still mean the candidate, as after a restart of the operator.
     pub abandoned: Option<String>,
@@ -38,14 +38,14 @@ pub struct Function {
     /// `spec.suspend`: answers 503 everywhere and stops all clocks.
     pub suspend: bool,
     /// Verb annotations as they are on the object now, raw.
-    pub verbs: Vec<Annotation>,
+    pub actions: Vec<Annotation>,
 }
 
 /// A verb annotation as found on the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotation {
     /// The part after `selvage.dev/`.
-    pub verb: Verb,
+    pub action: Action,
     /// `<revision>[/<token>]`, not checked.
     pub value: String,
     /// Field manager that wrote it; empty if unknown.
@@ -63,7 +63,7 @@ impl Annotation {
 
 /// What a person can ask of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Verb {
+pub enum Action {
     /// Leave the present step now.
     Promote,
     /// Go to the bake now.
@@ -80,7 +80,7 @@ pub enum Verb {
     Resume,
 }
 
-impl Verb {
+impl Action {
     /// Every verb, in the order in which simultaneous ones are acted on.
     pub const ALL: [Self; 7] = [
         Self::Abort,

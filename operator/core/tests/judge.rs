@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Evidence, Look, Measured, NodesView, Placed, Policy, RevisionOnNodes, RolloutState, State,
+    Evidence, Look, Measured, NodesView, RevisionRef, Policy, RevisionOnNodes, RolloutState, State,
     Traffic, UnmeasuredKind, Verdict, decide, due, shares,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
@@ -46,15 +46,15 @@ impl World {
                 namespace: "shop".into(),
                 name: "shop".into(),
                 generation: 2,
-                wish: Some(revision(CANDIDATE)),
+                desired: Some(revision(CANDIDATE)),
                 policy: Policy::default(),
                 suspend: false,
                 abandoned: None,
                 refused: None,
-                verbs: Vec::new(),
+                actions: Vec::new(),
             },
             state: RolloutState {
-                stable: Some(Placed {
+                stable: Some(RevisionRef {
                     revision: revision(STABLE),
                     since: start,
                 }),

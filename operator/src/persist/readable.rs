@@ -1,12 +1,12 @@
 //! The rollout state field by field, for people. Nothing reads these fields back.
 
-use crds::function::{HistoryEntry, Outcome, Pair};
+use crds::function::{HistoryEntry, Outcome, FencingToken};
 use crds::rollout::{self as api, Evidence, RolloutStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use operator_core::rollout::{
     self as core, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan, PlanKind,
-    Rollout, RolloutState, StepRecord, StepWeight, Strategy, VerbResult, Weight,
+    Rollout, RolloutState, StepRecord, StepWeight, Strategy, ActionResult, Weight,
 };
 
 // The schema's limits, in characters.
@@ -67,7 +67,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             revision: previous.revision.name.clone(),
             until: micro(previous.until),
         }),
-        pair: Some(Pair {
+        version: Some(FencingToken {
             epoch: state.pair.epoch,
             serial: state.pair.serial,
         }),
@@ -77,7 +77,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         weight: running.map(|rollout| percent(exposed(state, rollout))),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
-        stopped_for: running.and_then(stopped_for),
+        stopped_duration: running.and_then(stopped_for),
         stopped_since: flags.and_then(core::Flags::stopped_since).map(micro),
         approved: running.map(approved).unwrap_or_default(),
         rejected: state.rejected.as_ref().map(|rejected| api::Rejected {
@@ -85,9 +85,9 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             reason: rejected.reason.clone(),
             at: micro(rejected.at),
         }),
-        verbs: state.verbs.iter().map(verb).collect(),
-        brakes: running
-            .map(|rollout| rollout.brakes)
+        actions: state.actions.iter().map(verb).collect(),
+        backstops: running
+            .map(|rollout| rollout.backstops)
             .filter(|brakes| *brakes > 0),
         superseded: Some(state.superseded).filter(|count| *count > 0),
         evidence: state
@@ -195,13 +195,13 @@ fn approved(rollout: &Rollout) -> Vec<api::ApprovedGate> {
     rollout.approved.iter().map(gate).collect()
 }
 
-fn verb(record: &core::VerbRecord) -> api::VerbRecord {
+fn verb(record: &core::ActionRecord) -> api::ActionRecord {
     let (result, message) = match &record.result {
-        VerbResult::Done => (api::VerbResult::Done, None),
-        VerbResult::Ignored(why) => (api::VerbResult::Ignored, some(&cut(why, WHY))),
+        ActionResult::Done => (api::ActionResult::Done, None),
+        ActionResult::Ignored(why) => (api::ActionResult::Ignored, some(&cut(why, WHY))),
     };
-    api::VerbRecord {
-        verb: record.verb.as_str().to_owned(),
+    api::ActionRecord {
+        action: record.verb.as_str().to_owned(),
         value: cut(&record.value, VALUE),
         at: micro(record.at),
         by: some(&cut(&record.by, BY)),
@@ -217,8 +217,8 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
         api::EvidenceSource::Both,
     ];
     Evidence {
-        looks: Some(figures.looks),
-        looked_at: figures.looked_at.map(micro),
+        evaluations: Some(figures.looks),
+        evaluated_at: figures.looked_at.map(micro),
         source: sources
             .into_iter()
             .find(|source| source.as_str() == figures.source),
@@ -247,8 +247,8 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
             .collect(),
         pass: Some(api::PassProgress {
             progress: Some(decimal(figures.pass.progress)),
-            limiting: figures.pass.limiting.clone(),
-            need_requests: figures.pass.need_requests.map(|count| count.min(COUNT)),
+            limiting_metric: figures.pass.limiting.clone(),
+            remaining_requests: figures.pass.need_requests.map(|count| count.min(COUNT)),
             eta_seconds: figures.pass.eta.map(|eta| eta.as_secs().min(COUNT)),
         }),
         power: figures
@@ -275,7 +275,7 @@ fn step(step: &StepRecord) -> api::StepEvidence {
         passed_by: step.passed_by.and_then(|by| match by {
             PassedBy::Evidence => Some(api::PassedBy::Evidence),
             PassedBy::Time => Some(api::PassedBy::Time),
-            PassedBy::Verb => Some(api::PassedBy::Verb),
+            PassedBy::Verb => Some(api::PassedBy::Action),
             PassedBy::Lowered => None,
         }),
     }
@@ -285,7 +285,7 @@ fn decisive(decisive: &Decisive) -> api::Decisive {
     let of = |(requests, events): (u64, u64)| Some(format!("{events} of {requests}"));
     api::Decisive {
         metric: decisive.metric.clone(),
-        look: Some(decisive.look),
+        evaluation: Some(decisive.look),
         at: Some(micro(decisive.at)),
         e: Some(decimal(decisive.ln_e.min(690.0).exp())),
         candidate: of(decisive.candidate),
@@ -293,8 +293,8 @@ fn decisive(decisive: &Decisive) -> api::Decisive {
     }
 }
 
-fn arm(sums: core::ArmSums) -> api::ArmCounts {
-    api::ArmCounts {
+fn arm(sums: core::ArmSums) -> api::RequestCounts {
+    api::RequestCounts {
         requests: sums.requests,
         errors: sums.errors,
         client_errors: sums.client_errors,

@@ -13,7 +13,7 @@ fn function(wish: &str) -> Function {
         namespace: "shop".into(),
         name: "checkout".into(),
         generation: 1,
-        wish: Some(Revision {
+        desired: Some(Revision {
             name: wish.into(),
             digest: format!("sha256:{wish}"),
         }),
@@ -21,7 +21,7 @@ fn function(wish: &str) -> Function {
         refused: None,
         policy: Policy::default(),
         suspend: false,
-        verbs: Vec::new(),
+        actions: Vec::new(),
     }
 }
 

@@ -10,10 +10,10 @@ use operator_core::function::Revision;
 use operator_core::rollout::RolloutState;
 
 use super::Reconciler;
-use super::code::remembered;
-use super::wish::{Granted, Namespace};
+use super::image::remembered;
+use super::desired::{Granted, Namespace};
 use crate::resolve::digest_of;
-use crate::revision::{self, Code};
+use crate::revision::{self, ComponentImage};
 use crate::validate::{references, revision_part};
 use crate::watch::ObjectKey;
 
@@ -56,9 +56,9 @@ impl Reconciler {
         let Ok(settled) = revision::settle(&runtime, &content, hash_key) else {
             return false;
         };
-        let code = Code {
+        let code = ComponentImage {
             digest: candidate.digest.clone(),
-            ..Code::default()
+            ..ComponentImage::default()
         };
         revision::name(&key.name, &code, &runtime, &settled) != candidate.name
     }

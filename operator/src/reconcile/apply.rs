@@ -188,7 +188,7 @@ fn garbage<'a>(
 #[cfg(test)]
 mod tests {
     use operator_core::function::Revision;
-    use operator_core::rollout::Placed;
+    use operator_core::rollout::RevisionRef;
 
     use super::*;
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn i6_what_a_state_names_is_never_garbage() {
         let revisions: Vec<_> = (1..=6).map(revision).collect();
-        let stable = Placed {
+        let stable = RevisionRef {
             revision: Revision {
                 name: "f-1".into(),
                 digest: String::new(),

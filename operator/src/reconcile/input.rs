@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 
 use crds::EdgeFunction;
-use operator_core::function::{Annotation, Function, Verb};
+use operator_core::function::{Annotation, Function, Action};
 use operator_core::rollout::{Policy, RolloutState};
 
-use super::memory::{Memory, Present};
-use super::wish::Wish;
+use super::context::{FunctionContext, Present};
+use super::desired::DesiredRevision;
 use crate::persist as record;
 use crate::watch::ObjectKey;
 
 /// The state that decisions continue from: what is in memory while it continues the persisted record.
-pub(super) fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut Memory) -> RolloutState {
+pub(super) fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut FunctionContext) -> RolloutState {
     let status = object.status.clone().unwrap_or_default();
     let written = status
         .rollout
@@ -38,7 +38,7 @@ pub(super) fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut Memor
 /// What the core is told of the object; `abandoned` is the candidate if `spec` certainly asks for something else.
 pub(super) fn function(
     object: &EdgeFunction,
-    wish: &Wish,
+    wish: &DesiredRevision,
     state: &RolloutState,
     abandoned: Option<String>,
 ) -> Function {
@@ -59,7 +59,7 @@ pub(super) fn function(
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
         name: object.metadata.name.clone().unwrap_or_default(),
         generation,
-        wish: wish.revision.clone(),
+        desired: wish.revision.clone(),
         abandoned: abandoned.filter(|_| wish.revision.is_none()),
         refused: wish.refusal(),
         policy: wish
@@ -67,7 +67,7 @@ pub(super) fn function(
             .as_ref()
             .map_or_else(Policy::default, |spec| spec.policy.clone()),
         suspend,
-        verbs: verbs(object),
+        actions: verbs(object),
     }
 }
 
@@ -76,9 +76,9 @@ fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
     let annotations = object.metadata.annotations.iter().flatten();
     annotations
         .filter_map(|(name, value)| {
-            let verb = Verb::parse(name.strip_prefix(crds::VERB_PREFIX)?)?;
+            let verb = Action::parse(name.strip_prefix(crds::ACTION_PREFIX)?)?;
             Some(Annotation {
-                verb,
+                action: verb,
                 // Longer is no revision's name: enough is kept to say what was ignored.
                 value: value.chars().take(256).collect(),
                 by: writer(object, name),
@@ -115,7 +115,7 @@ pub(super) fn named(state: &RolloutState, function: &Function) -> BTreeSet<Strin
             .as_ref()
             .map(|rollout| &rollout.candidate.revision),
         state.previous.as_ref().map(|previous| &previous.revision),
-        function.wish.as_ref(),
+        function.desired.as_ref(),
     ]
     .into_iter()
     .flatten()
@@ -144,8 +144,8 @@ spec: { source: { image: "r.example/a:1" }, routes: [] }
         let found = verbs(&object);
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (found[0].verb, found[0].value.as_str(), found[0].by.as_str()),
-            (Verb::Promote, "f-1/step-2", "kubectl-annotate")
+            (found[0].action, found[0].value.as_str(), found[0].by.as_str()),
+            (Action::Promote, "f-1/step-2", "kubectl-annotate")
         );
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Reconciler;
-use super::memory::Before;
+use super::context::Before;
 use crate::measure::{MeasureError, Prometheus, Wanted};
 use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::watch::ObjectKey;

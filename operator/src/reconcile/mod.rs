@@ -16,11 +16,11 @@ mod abandoned;
 pub mod api;
 mod apply;
 mod claims;
-mod code;
-mod gauges;
+mod image;
+mod metrics;
 mod input;
 mod measure;
-mod memory;
+mod context;
 mod nodes;
 mod persist;
 pub mod placement;
@@ -30,10 +30,10 @@ mod report;
 mod secret_values;
 mod status;
 mod status_writes;
-mod sweep;
+mod host_claim_gc;
 mod unreadable;
-mod wish;
-mod work;
+mod desired;
+mod worker;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,9 +61,9 @@ use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
 use input::{function, named, present};
-use memory::{Memory, Patience, Resolution};
-use nodes::Seen;
-use wish::Wish;
+use context::{FunctionContext, RetryBackoff, Resolution};
+use nodes::NodeReports;
+use desired::DesiredRevision;
 
 /// How often a decision is made again after somebody else wrote in between.
 const CONFLICTS: u32 = 5;
@@ -108,7 +108,7 @@ pub struct Reconciler {
     /// The installation.
     pub settings: Settings,
     /// Per function.
-    pub memories: Memories,
+    pub memories: ContextStore,
     /// Rollouts that hold one of the places.
     pub slots: Mutex<BTreeSet<ObjectKey>>,
     /// Rate of the status writes that report what nodes do to functions at rest.
@@ -119,7 +119,7 @@ pub use measure::SampleSource;
 
 /// What is remembered between reconciles, per function.
 #[derive(Debug, Default)]
-pub struct Memories(Mutex<HashMap<ObjectKey, Arc<AsyncMutex<Memory>>>>);
+pub struct ContextStore(Mutex<HashMap<ObjectKey, Arc<AsyncMutex<FunctionContext>>>>);
 
 /// When to look again, and how urgent that is.
 #[derive(Debug, Clone, Copy)]
@@ -147,8 +147,8 @@ pub enum ReconcileError {
     Contended,
 }
 
-impl Memories {
-    fn of(&self, key: &ObjectKey) -> Arc<AsyncMutex<Memory>> {
+impl ContextStore {
+    fn of(&self, key: &ObjectKey) -> Arc<AsyncMutex<FunctionContext>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(key.clone()).or_default())
     }
@@ -203,7 +203,7 @@ impl Reconciler {
     }
 
     /// The newest version of the object that is known.
-    fn observe(&self, key: &ObjectKey, memory: &mut Memory) -> Option<Arc<EdgeFunction>> {
+    fn observe(&self, key: &ObjectKey, memory: &mut FunctionContext) -> Option<Arc<EdgeFunction>> {
         let cached = self.caches.functions.get(key)?;
         if memory
             .written
@@ -211,7 +211,7 @@ impl Reconciler {
             .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
         {
             self.status_writes.cancel(&mut memory.limit);
-            *memory = Memory::default();
+            *memory = FunctionContext::default();
         }
         let version = |object: &EdgeFunction| crate::watch::version(object);
         match memory.written.take() {
@@ -229,7 +229,7 @@ impl Reconciler {
         key: &ObjectKey,
         object: &Arc<EdgeFunction>,
         epoch: u64,
-        memory: &mut Memory,
+        memory: &mut FunctionContext,
     ) -> Result<Option<Outcome>, ReconcileError> {
         let now = Timestamp::now();
         // 1 observe, 2 validate
@@ -239,7 +239,7 @@ impl Reconciler {
         let (wish, failed) = match wished {
             Ok(wish) => (wish, None),
             // A failure to record the desired revision must not stop the evaluation of a running candidate.
-            Err(error) if state.state.is_exposed() => (Wish::unknown(&error), Some(error)),
+            Err(error) if state.state.is_exposed() => (DesiredRevision::unknown(&error), Some(error)),
             Err(error) => return Err(error),
         };
         let abandoned = match wish.revision {
@@ -253,7 +253,7 @@ impl Reconciler {
             .fleet
             .function_nodes(&FunctionKey::new(&key.namespace, &key.name));
         let placed = self.projector.placed(key, object);
-        let seen = Seen::new(&seen_nodes, &placed);
+        let seen = NodeReports::new(&seen_nodes, &placed);
         let exposed = seen.following(&state);
         self.follow_rollback(&seen, &mut memory.rollback);
         let (measured, traffic) = self
@@ -319,7 +319,7 @@ impl Reconciler {
         }
         // 7 report
         if written.is_some() {
-            gauges::note_rollback(&state, &decision.state, decided, &mut memory.rollback);
+            metrics::note_rollback(&state, &decision.state, decided, &mut memory.rollback);
         }
         self.report(
             key,
@@ -343,16 +343,16 @@ impl Reconciler {
         key: &ObjectKey,
         object: &EdgeFunction,
         revisions: &[Arc<EdgeRevision>],
-        memory: &mut Memory,
+        memory: &mut FunctionContext,
         now: Timestamp,
-    ) -> Result<Wish, ReconcileError> {
+    ) -> Result<DesiredRevision, ReconcileError> {
         let version = object.metadata.resource_version.as_ref();
-        if let Some(until) = Patience::lasts(memory.wish_patience.as_ref(), version) {
+        if let Some(until) = RetryBackoff::lasts(memory.wish_patience.as_ref(), version) {
             return Err(ReconcileError::Waits(until));
         }
         let recorded = self.recorded(key, object, revisions, memory, now).await;
         let failed = recorded.as_ref().err();
-        memory.wish_patience = failed.map(|error| Patience::after(error, memory.failures, version));
+        memory.wish_patience = failed.map(|error| RetryBackoff::after(error, memory.failures, version));
         Ok(recorded?)
     }
 
@@ -361,9 +361,9 @@ impl Reconciler {
         key: &ObjectKey,
         object: &EdgeFunction,
         revisions: &[Arc<EdgeRevision>],
-        memory: &mut Memory,
+        memory: &mut FunctionContext,
         now: Timestamp,
-    ) -> Result<Wish, CallError> {
+    ) -> Result<DesiredRevision, CallError> {
         let wish = self.wish(key, object, revisions, memory, now).await?;
         if let Some(revision) = &wish.create
             && self.create_revision(key, revision).await?
@@ -406,7 +406,7 @@ impl Reconciler {
         self.keep_slot(key, &decision.state);
     }
 
-    fn outcome(&self, wish: &Wish, decision: &Decision, memory: &Memory) -> Outcome {
+    fn outcome(&self, wish: &DesiredRevision, decision: &Decision, memory: &FunctionContext) -> Outcome {
         let exposed = decision.state.state.is_exposed();
         let instant = Instant::now();
         let wall = Timestamp::now();
@@ -446,7 +446,7 @@ impl Reconciler {
         }
     }
 
-    fn forget(&self, key: &ObjectKey, memory: &mut Memory) {
+    fn forget(&self, key: &ObjectKey, memory: &mut FunctionContext) {
         self.status_writes.cancel(&mut memory.limit);
         self.memories.forget(key);
         self.metrics.set_function(key, &[]);

@@ -9,13 +9,13 @@ use operator_core::rollout::{FencingToken, NodeProblem, NodesView, RevisionOnNod
 use crate::node_api::FunctionOnNode;
 
 /// Nodes of one function, and which of them count.
-pub(super) struct Seen<'a> {
+pub(super) struct NodeReports<'a> {
     /// Placed there and heard lately.
     nodes: Vec<&'a FunctionOnNode>,
     everybody: &'a [FunctionOnNode],
 }
 
-impl<'a> Seen<'a> {
+impl<'a> NodeReports<'a> {
     /// Of everything that was heard, the nodes that placement picks.
     pub(super) fn new(everybody: &'a [FunctionOnNode], placed: &BTreeSet<String>) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-impl Seen<'_> {
+impl NodeReports<'_> {
     /// Live nodes that lack values of Secrets of one of these revisions, by name.
     pub(super) fn lacking_values(&self, revisions: &BTreeSet<&str>) -> Vec<String> {
         let lacks = |node: &FunctionOnNode| {
@@ -176,7 +176,7 @@ fn count(number: usize) -> u32 {
 mod tests {
     use jiff::Timestamp;
     use operator_core::function::Revision;
-    use operator_core::rollout::Placed;
+    use operator_core::rollout::RevisionRef;
 
     use super::*;
     use crate::node_api::RevisionOnNode;
@@ -218,20 +218,20 @@ mod tests {
             digest: String::new(),
         };
         let state = RolloutState {
-            stable: Some(Placed {
+            stable: Some(RevisionRef {
                 revision,
                 since: Timestamp::UNIX_EPOCH,
             }),
             pair: FencingToken::new(1, 5),
             ..RolloutState::default()
         };
-        let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
+        let view = NodeReports::new(&all, &placed).view(&state, &["r".to_owned()].into());
         assert_eq!((view.desired, view.live, view.applied), (4, 3, 1));
         assert_eq!(view.returned, 0);
         all[0].returned = Some(FencingToken::new(1, 5));
         all[1].returned = Some(FencingToken::new(1, 4));
         all[2].returned = Some(FencingToken::new(1, 5));
-        let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
+        let view = NodeReports::new(&all, &placed).view(&state, &["r".to_owned()].into());
         assert_eq!(
             view.returned, 1,
             "live, and with the present share before it left"

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use operator_core::status_rate::NodeDrift;
 
-use super::memory::{Memory, Patience, Present};
+use super::context::{FunctionContext, RetryBackoff, Present};
 use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
 use super::{ReconcileError, Reconciler, api};
@@ -30,7 +30,7 @@ impl Reconciler {
         key: &ObjectKey,
         parts: &Parts<'_>,
         asked: bool,
-        memory: &mut Memory,
+        memory: &mut FunctionContext,
     ) -> Result<Persisted, ReconcileError> {
         let old = parts.object.status.clone().unwrap_or_default();
         let new = status::build(parts)?;
@@ -57,7 +57,7 @@ impl Reconciler {
             return Ok(Persisted::Unchanged);
         };
         let version = parts.object.metadata.resource_version.as_ref();
-        if let Some(until) = Patience::lasts(memory.patience.as_ref(), version) {
+        if let Some(until) = RetryBackoff::lasts(memory.patience.as_ref(), version) {
             forget_unwritten(memory);
             return Err(ReconcileError::Waits(until));
         }
@@ -90,14 +90,14 @@ impl Reconciler {
             Err(error) => {
                 self.metrics.status_written("failed");
                 forget_unwritten(memory);
-                memory.patience = Some(Patience::after(&error, memory.failures, version));
+                memory.patience = Some(RetryBackoff::after(&error, memory.failures, version));
                 Err(error.into())
             }
         }
     }
 
     /// Decides whether what nodes did to a function at rest is written now. If not, notes when it may be.
-    fn may_write_nodes(&self, difference: Difference, asked: bool, memory: &mut Memory) -> bool {
+    fn may_write_nodes(&self, difference: Difference, asked: bool, memory: &mut FunctionContext) -> bool {
         memory.nodes_due = None;
         let drift = match difference {
             // This write carries what the nodes did.
@@ -133,7 +133,7 @@ impl Reconciler {
 }
 
 /// The next decision starts from what is persisted, with the looks since then taken again.
-pub(super) fn forget_unwritten(memory: &mut Memory) {
+pub(super) fn forget_unwritten(memory: &mut FunctionContext) {
     memory.present = None;
     memory.judge = None;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crds::function::{HeaderMatchType, KeySelector, PathMatchType, Placement as PlacementSpec};
 use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision, ReferenceKind};
 use node_api::{FencingToken, v1};
-use operator_core::rollout::{Share, shares};
+use operator_core::rollout::{TrafficSplit, shares};
 
 use crate::persist;
 use crate::validate::Limits;
@@ -49,7 +49,7 @@ pub fn record(
         .max()
         .unwrap_or(0)
         .max(version(&function.metadata));
-    let pair = accepted.pair.clone().unwrap_or_default();
+    let pair = accepted.version.clone().unwrap_or_default();
     Some(v1::FunctionRecord {
         key: Some(key(function)),
         uid: function.metadata.uid.clone().unwrap_or_default(),
@@ -84,18 +84,18 @@ pub fn key(function: &EdgeFunction) -> v1::FunctionKey {
 
 /// The share that a status stands for. A record that cannot be read leaves stable serving and nothing on trial.
 #[must_use]
-pub fn share(status: &EdgeFunctionStatus) -> Share {
+pub fn share(status: &EdgeFunctionStatus) -> TrafficSplit {
     persist::decode(status).map_or_else(
         |_| {
             let pair = status
                 .rollout
                 .as_ref()
-                .and_then(|rollout| rollout.pair.clone())
+                .and_then(|rollout| rollout.version.clone())
                 .unwrap_or_default();
-            Share {
+            TrafficSplit {
                 pair: FencingToken::new(pair.epoch, pair.serial),
                 stable: status.stable.as_ref().map(|stable| stable.revision.clone()),
-                ..Share::default()
+                ..TrafficSplit::default()
             }
         },
         |state| shares(&state),
@@ -104,7 +104,7 @@ pub fn share(status: &EdgeFunctionStatus) -> Share {
 
 /// A share on the wire; `decided_at` in ms since the epoch, 0 = not told.
 #[must_use]
-pub fn wire_share(share: &Share, decided_at: u64) -> v1::Share {
+pub fn wire_share(share: &TrafficSplit, decided_at: u64) -> v1::Share {
     v1::Share {
         pair: Some(share.pair.into()),
         stable: share.stable.clone().unwrap_or_default(),

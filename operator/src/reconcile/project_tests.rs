@@ -1,7 +1,7 @@
 use crds::function::{EnvEntry, EnvSource, KeySelector, RevisionStatus};
 use crds::{EdgeRevisionSpec, ReferenceHash, ReferenceKind};
 use operator_core::function::Revision;
-use operator_core::rollout::{Placed, RolloutState};
+use operator_core::rollout::{RevisionRef, RolloutState};
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn revision(name: &str, version: u64, change: impl FnOnce(&mut EdgeRevisionSpec)
 fn function(stable: Option<&str>, readable: bool) -> EdgeFunction {
     let at = jiff::Timestamp::UNIX_EPOCH;
     let state = RolloutState {
-        stable: stable.map(|name| Placed {
+        stable: stable.map(|name| RevisionRef {
             revision: Revision {
                 name: name.into(),
                 digest: String::new(),

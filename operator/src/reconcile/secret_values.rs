@@ -12,7 +12,7 @@ use crds::{EdgeRevision, ReferenceKind};
 use operator_core::rollout::{RolloutState, UnknownValues};
 use zeroize::Zeroizing;
 
-use super::nodes::Seen;
+use super::nodes::NodeReports;
 use super::{Projector, Reconciler, project};
 use crate::revision::hash;
 use crate::watch::{ObjectKey, SecretState};
@@ -111,7 +111,7 @@ impl Reconciler {
         &self,
         key: &ObjectKey,
         state: &RolloutState,
-        seen: &Seen<'_>,
+        seen: &NodeReports<'_>,
     ) -> Option<UnknownValues> {
         let stable = state.stable.as_ref().map(|stable| &stable.revision.name);
         let candidate = state.rollout.as_ref();

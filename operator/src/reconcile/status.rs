@@ -4,24 +4,24 @@ use std::collections::BTreeSet;
 
 use crds::conditions::types;
 use crds::function::{
-    AcceptedStatus, FunctionException, FunctionNodes, Pair, Phase, RevisionStatus, TrafficEntry,
+    AcceptedStatus, FunctionException, FunctionNodes, FencingToken, Phase, RevisionStatus, TrafficEntry,
 };
 use crds::{EdgeFunction, EdgeFunctionStatus, LABEL_FUNCTION};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_core::function::Function;
-use operator_core::rollout::{self as core, NodesCount, Placed, RolloutState, UnknownValues};
+use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState, UnknownValues};
 use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
-use super::wish::{Finding, Wish};
+use super::desired::{Finding, DesiredRevision};
 use crate::persist;
 
 /// Everything a status is made of.
 pub(super) struct Parts<'a> {
     pub(super) object: &'a EdgeFunction,
     pub(super) function: &'a Function,
-    pub(super) wish: &'a Wish,
+    pub(super) wish: &'a DesiredRevision,
     pub(super) state: &'a RolloutState,
     pub(super) exceptions: Vec<FunctionException>,
     /// Values of Secrets that nodes may lack and that the operator does not know.
@@ -107,23 +107,23 @@ fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatu
     let generation = parts.object.metadata.generation.unwrap_or(0);
     let mut next = AcceptedStatus {
         generation,
-        pair: None,
+        version: None,
         routes: spec.routes.clone(),
         placement: Some(spec.placement.clone())
             .filter(|placement| *placement != Default::default()),
         suspend: spec.suspend,
     };
     let before = old.accepted.as_ref();
-    next.pair = match before {
-        Some(before) if same_effect(before, &next) => before.pair.clone(),
+    next.version = match before {
+        Some(before) if same_effect(before, &next) => before.version.clone(),
         _ => {
             // Versions rise over the whole cluster, so a function that is deleted and made again under
             // its name is above what nodes may still remember of the former one.
             let last = before
-                .and_then(|before| before.pair.as_ref())
+                .and_then(|before| before.version.as_ref())
                 .map_or(0, |pair| pair.serial);
             let serial = (last + 1).max(crate::watch::version(parts.object));
-            Some(Pair {
+            Some(FencingToken {
                 epoch: parts.epoch,
                 serial,
             })
@@ -133,7 +133,7 @@ fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatu
 }
 
 fn same_effect(left: &AcceptedStatus, right: &AcceptedStatus) -> bool {
-    left.pair.is_some()
+    left.version.is_some()
         && left.routes == right.routes
         && left.placement == right.placement
         && left.suspend == right.suspend
@@ -217,7 +217,7 @@ fn nodes(state: &RolloutState, mut exceptions: Vec<FunctionException>) -> Functi
     }
 }
 
-fn role(placed: &Placed) -> RevisionStatus {
+fn role(placed: &RevisionRef) -> RevisionStatus {
     RevisionStatus {
         revision: placed.revision.name.clone(),
         digest: Some(placed.revision.digest.clone()),

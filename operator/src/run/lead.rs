@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{SETTLE, Start};
 use crate::lease::Leadership;
-use crate::{edge_nodes, own_secret};
+use crate::{edge_nodes, certificate_secret};
 
 /// Whenever this replica leads: raise the epoch above everything that was used, then decide.
 pub(super) async fn lead(start: Start) {
@@ -27,7 +27,7 @@ pub(super) async fn lead(start: Start) {
                     () = Arc::clone(reconciler).work(epoch) => {}
                     () = Arc::clone(reconciler).sweep_claims() => {}
                     () = Arc::clone(reconciler).tell_unreadable() => {}
-                    () = own_secret::keep(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
+                    () = certificate_secret::keep(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
                     () = edge_nodes::keep(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
                 }
@@ -53,12 +53,12 @@ impl Start {
                 let share = status
                     .rollout
                     .as_ref()
-                    .and_then(|rollout| rollout.pair.as_ref())
+                    .and_then(|rollout| rollout.version.as_ref())
                     .map_or(0, |pair| pair.epoch);
                 let accepted = status
                     .accepted
                     .as_ref()
-                    .and_then(|accepted| accepted.pair.as_ref())
+                    .and_then(|accepted| accepted.version.as_ref())
                     .map_or(0, |pair| pair.epoch);
                 Some(share.max(accepted))
             });

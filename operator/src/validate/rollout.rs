@@ -141,8 +141,8 @@ impl Reader<'_> {
             _ => Source::Auto,
         };
         policy.look_period = self.time(
-            written.look_period.as_ref(),
-            "analysis.lookPeriod",
+            written.evaluation_interval.as_ref(),
+            "analysis.evaluationInterval",
             policy.look_period,
         );
         policy.false_rollbacks = self.part(

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::index::{Indexed, Inserted, Objects, Term};
-use super::mass_deletion::{Brake, Pending};
-use super::pause::Pause;
+use super::mass_deletion::{MassDeletionGuard, Pending};
+use super::backoff::WatchBackoff;
 
 /// Namespace (empty for cluster scope) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,7 +255,7 @@ where
     pub fn watch(
         &self,
         api: Api<K>,
-        brake: Brake,
+        brake: MassDeletionGuard,
         slim: impl Fn(&mut K) + Send + 'static,
         told: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()>
@@ -273,13 +273,13 @@ where
         differs: impl Fn(&K, &K) -> bool + Send + 'static,
         told: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()> {
-        Box::pin(self.clone().follow(api, Brake::Free, slim, differs, told))
+        Box::pin(self.clone().follow(api, MassDeletionGuard::Free, slim, differs, told))
     }
 
     async fn follow(
         self,
         api: Api<K>,
-        brake: Brake,
+        brake: MassDeletionGuard,
         slim: impl Fn(&mut K) + Send,
         differs: impl Fn(&K, &K) -> bool + Send,
         told: impl Fn(Change<K>) + Send,
@@ -288,7 +288,7 @@ where
         let mut pending = Pending::new(brake, client.clone());
         let guarded: Api<DeserializeGuard<K>> = Api::all(client);
         let mut events = watcher(guarded, watcher::Config::default())
-            .backoff(Pause::default())
+            .backoff(WatchBackoff::default())
             .boxed();
         let mut listed: Option<HashMap<ObjectKey, ()>> = None;
         loop {

@@ -33,7 +33,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Whether a mass deletion is believed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Brake {
+pub enum MassDeletionGuard {
     /// No: what serves traffic stays until the API server confirms its absence.
     Held,
     /// Yes.
@@ -42,7 +42,7 @@ pub enum Brake {
 
 /// Deletions that are not believed yet.
 pub(super) struct Pending<K> {
-    brake: Brake,
+    brake: MassDeletionGuard,
     client: Client,
     recent: Vec<Instant>,
     held: HashMap<ObjectKey, Held<K>>,
@@ -70,7 +70,7 @@ impl<K> Pending<K>
 where
     K: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync + 'static,
 {
-    pub(super) fn new(brake: Brake, client: Client) -> Self {
+    pub(super) fn new(brake: MassDeletionGuard, client: Client) -> Self {
         Self {
             brake,
             client,
@@ -95,7 +95,7 @@ where
         let lost = self.recent.len();
         // `total` still counts what is about to go, but no longer what went earlier in the window.
         let before = total + lost.saturating_sub(gone.len());
-        if self.brake == Brake::Free || lost < LEAST || lost * 5 <= before {
+        if self.brake == MassDeletionGuard::Free || lost < LEAST || lost * 5 <= before {
             return gone;
         }
         if !gone.is_empty() && self.held.is_empty() {

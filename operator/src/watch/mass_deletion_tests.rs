@@ -12,7 +12,7 @@ fn object(name: usize) -> Arc<ConfigMap> {
     Arc::new(object)
 }
 
-fn pending(brake: Brake) -> Pending<ConfigMap> {
+fn pending(brake: MassDeletionGuard) -> Pending<ConfigMap> {
     let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>(
         )
@@ -24,7 +24,7 @@ fn pending(brake: Brake) -> Pending<ConfigMap> {
 #[tokio::test]
 async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     let now = Instant::now();
-    let mut pending = pending(Brake::Held);
+    let mut pending = pending(MassDeletionGuard::Held);
     assert!(pending.sort(gone(0..50), 100, now).is_empty());
     assert!(pending.outwaited(now + Duration::from_secs(60)).is_empty());
     assert_eq!(pending.outwaited(now + CONFIRMATION).len(), 50);
@@ -35,7 +35,7 @@ async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
 #[tokio::test]
 async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
     let now = Instant::now();
-    let mut pending = pending(Brake::Held);
+    let mut pending = pending(MassDeletionGuard::Held);
     let believed = (0..40)
         .filter(|n| !pending.sort(gone(*n..*n + 1), 100 - n, now).is_empty())
         .count();
@@ -47,15 +47,15 @@ async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
 #[tokio::test]
 async fn few_objects_and_free_kinds_are_never_held() {
     let now = Instant::now();
-    assert_eq!(pending(Brake::Held).sort(gone(0..9), 9, now).len(), 9);
-    assert_eq!(pending(Brake::Free).sort(gone(0..90), 90, now).len(), 90);
+    assert_eq!(pending(MassDeletionGuard::Held).sort(gone(0..9), 9, now).len(), 9);
+    assert_eq!(pending(MassDeletionGuard::Free).sort(gone(0..90), 90, now).len(), 90);
 }
 
 /// What the API server says that it has is never given up by time.
 #[tokio::test]
 async fn an_object_that_is_there_is_never_outwaited() {
     let mut now = Instant::now();
-    let mut pending = pending(Brake::Held);
+    let mut pending = pending(MassDeletionGuard::Held);
     assert!(pending.sort(gone(0..50), 100, now).is_empty());
     let key = ObjectKey::new("", "7");
     for _ in 0..3 {

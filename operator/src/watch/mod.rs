@@ -3,7 +3,7 @@
 mod cache;
 mod index;
 mod mass_deletion;
-mod pause;
+mod backoff;
 pub(crate) mod quorum;
 mod secrets;
 
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 pub(crate) use cache::version;
 pub use cache::{Cache, Change, ObjectKey};
 pub use index::{Indexed, Term};
-pub use mass_deletion::Brake;
+pub use mass_deletion::MassDeletionGuard;
 pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
@@ -79,7 +79,7 @@ impl Caches {
         let send = tell(changed);
         let functions = self.functions.watch(
             Api::all(client.clone()),
-            Brake::Held,
+            MassDeletionGuard::Held,
             |_| {},
             move |change| match change {
                 Change::Applied(object, dropped) => {
@@ -98,7 +98,7 @@ impl Caches {
         let send = tell(changed);
         let revisions = self.revisions.watch(
             Api::all(client.clone()),
-            Brake::Held,
+            MassDeletionGuard::Held,
             strip,
             move |change| {
                 let object: Arc<EdgeRevision> = change.into_object();
@@ -112,7 +112,7 @@ impl Caches {
         let send = tell(changed);
         let policies = self.policies.watch(
             Api::all(client.clone()),
-            Brake::Free,
+            MassDeletionGuard::Free,
             strip,
             move |change| {
                 send(Changed::Policy(ObjectKey::of(&*change.into_object())));
@@ -122,7 +122,7 @@ impl Caches {
         let claims = self.claims.watch(
             Api::all(client.clone()),
             // A claim that vanishes is taken again by whoever still needs it.
-            Brake::Free,
+            MassDeletionGuard::Free,
             strip,
             move |change| {
                 send(Changed::Claim(change.into_object().spec.host.clone()));
@@ -151,7 +151,7 @@ impl Caches {
         let send = tell(changed);
         let config_maps = self.config_maps.watch(
             Api::all(client.clone()),
-            Brake::Free,
+            MassDeletionGuard::Free,
             strip,
             move |change| {
                 send(Changed::ConfigMap(ObjectKey::of(&*change.into_object())));

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::ObjectKey;
-use super::pause::Pause;
+use super::backoff::WatchBackoff;
 
 /// Between two tries of a name that was refused.
 pub const RETRY: Duration = Duration::from_secs(30);
@@ -127,7 +127,7 @@ impl Secrets {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
         loop {
             let mut states = watcher::watch_object(api.clone(), &key.name)
-                .backoff(Pause::default())
+                .backoff(WatchBackoff::default())
                 .boxed();
             loop {
                 match states.try_next().await {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{EventRecord, RolloutState, Share, State};
+use super::{EventRecord, RolloutState, TrafficSplit, State};
 use crate::function::Function;
 
 /// A transition is told as it was persisted.
@@ -26,7 +26,7 @@ pub struct Decision {
     pub persist: bool,
     /// Tell nodes at once, in parallel with the write: it only lowers a candidate's share, and its pair lies
     /// between those of the old and the new state.
-    pub hint: Option<Share>,
+    pub hint: Option<TrafficSplit>,
 }
 
 /// What to measure before deciding.

@@ -24,7 +24,7 @@ pub struct Flags {
     /// Both arms miss the objective.
     pub shared: Option<Shared>,
     /// After a brake.
-    pub brake: Option<BrakeHold>,
+    pub brake: Option<BackstopHold>,
 }
 
 impl Flags {
@@ -74,7 +74,7 @@ pub enum HoldReason {
     /// No node matches, or none can be reached.
     NoNodes,
     /// The share was just lowered without a verdict.
-    Brake,
+    TotalErrors,
     /// Prometheus does not answer.
     PrometheusUnavailable,
     /// Answers hold nothing usable.
@@ -96,7 +96,7 @@ impl HoldReason {
     pub const ALL: [Self; 10] = [
         Self::Suspended,
         Self::NoNodes,
-        Self::Brake,
+        Self::TotalErrors,
         Self::PrometheusUnavailable,
         Self::SamplesMissing,
         Self::SharedFailure,
@@ -112,7 +112,7 @@ impl HoldReason {
         match self {
             Self::Suspended => "Suspended",
             Self::NoNodes => "NoNodes",
-            Self::Brake => "Brake",
+            Self::TotalErrors => "TotalErrors",
             Self::PrometheusUnavailable => "PrometheusUnavailable",
             Self::SamplesMissing => "SamplesMissing",
             Self::SharedFailure => "SharedFailure",
@@ -206,7 +206,7 @@ pub struct Shared {
 
 /// After a brake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BrakeHold {
+pub struct BackstopHold {
     /// Since when.
     pub since: Timestamp,
     /// Only a verb ends it.

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 
 use super::decision::{CHECKPOINT, since};
 use super::gates_ahead::unapproved;
-use super::verb_lines::{used_up, verb_line};
+use super::action_lines::{used_up, verb_line};
 use super::{
     Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
 };
-use crate::function::{Function, Verb};
+use crate::function::{Function, Action};
 
 /// `status.message`: where the rollout stands and why, in one to three sentences.
 #[must_use]
@@ -46,10 +46,10 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
 /// What a person can do, as a line to copy. It comes last.
 fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<String> {
     if r.flags.paused.is_some() || r.flags.brake.is_some_and(|b| b.until_verb) {
-        let line = verb_line(function, state, Verb::Resume);
+        let line = verb_line(function, state, Action::Resume);
         return Some(format!("Go on: {line}"));
     }
-    asked(r).then(|| format!("Approve: {}", verb_line(function, state, Verb::Approve)))
+    asked(r).then(|| format!("Approve: {}", verb_line(function, state, Action::Approve)))
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
@@ -73,7 +73,7 @@ fn rejection(
     state: &RolloutState,
     rejected: &Rejected,
 ) -> String {
-    let again = verb_line(function, state, Verb::Retry);
+    let again = verb_line(function, state, Action::Retry);
     let age = since(rejected.at, now);
     if age.as_secs() < 120 {
         return format!("{} Again: {again}", rejected.message);

@@ -25,7 +25,7 @@ mod secret_values;
 mod shares;
 mod state;
 mod transition;
-mod verb_lines;
+mod action_lines;
 mod weight;
 mod words;
 
@@ -44,7 +44,7 @@ pub use secret_values::{
     SECRETS_IN_MEMORY_ONLY, SECRETS_UNAVAILABLE, UnknownValues, report_unknown_values,
     unknown_values,
 };
-pub use shares::{Share, holds_slot, shares, traffic};
+pub use shares::{TrafficSplit, holds_slot, shares, traffic};
 pub use state::*;
 pub use transition::{EventType, Telling, TransitionKind};
 pub use weight::Weight;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ArmSums, TransitionKind, Weight};
-use crate::function::{Revision, Verb};
+use crate::function::{Revision, Action};
 
 /// A revision that is not tried again by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +23,9 @@ pub struct Rejected {
 
 /// What became of a verb.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerbRecord {
+pub struct ActionRecord {
     /// Key.
-    pub verb: Verb,
+    pub verb: Action,
     /// The annotation's value that was last acted on or ignored.
     pub value: String,
     /// When.
@@ -35,12 +35,12 @@ pub struct VerbRecord {
     /// A bare revision was already acted on in the present attempt, and so is not again.
     pub bare: bool,
     /// Acted on, or why not.
-    pub result: VerbResult,
+    pub result: ActionResult,
 }
 
 /// What became of a verb.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VerbResult {
+pub enum ActionResult {
     /// It had its effect.
     Done,
     /// It had none, because.

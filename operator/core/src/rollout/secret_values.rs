@@ -3,9 +3,9 @@
 //! A revision holds a keyed hash of each value, never the value. An operator that starts after a Secret was changed
 //! cannot hand the former value to a node. Nodes that have it in memory go on; the others answer 503.
 
-use super::verb_lines::verb_line;
+use super::action_lines::verb_line;
 use super::{Condition, ConditionType, RolloutState};
-use crate::function::{Function, Verb};
+use crate::function::{Function, Action};
 
 /// Reason of `Distributed=False`: nodes answer 503 because they lack a value that the operator does not know either.
 pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
@@ -41,7 +41,7 @@ pub fn unknown_values(
     let next = match (&state.rejected, &state.rollout) {
         (Some(_), _) => format!(
             "{restore} or try the revision with the present value again: {}",
-            verb_line(function, state, Verb::Retry)
+            verb_line(function, state, Action::Retry)
         ),
         (None, Some(rollout)) => format!(
             "It ends when {} becomes stable. {restore}",

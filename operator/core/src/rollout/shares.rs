@@ -4,7 +4,7 @@ use super::{FencingToken, RolloutState, Weight};
 
 /// Who gets which part of a function's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Share {
+pub struct TrafficSplit {
     /// Stands on this share alone.
     pub pair: FencingToken,
     /// Revision that owns what nobody else owns; `None` while the very first one loads.
@@ -19,7 +19,7 @@ pub struct Share {
     pub in_rollout: bool,
 }
 
-impl Share {
+impl TrafficSplit {
     /// Whether nodes would do anything else than for `other`.
     #[must_use]
     pub fn same_effect(&self, other: &Self) -> bool {
@@ -33,7 +33,7 @@ impl Share {
 
 /// What nodes are told.
 #[must_use]
-pub fn shares(state: &RolloutState) -> Share {
+pub fn shares(state: &RolloutState) -> TrafficSplit {
     let rollout = state.rollout.as_ref();
     let stable = state.stable.as_ref().map(|s| s.revision.name.clone());
     let weight = match (rollout, &stable) {
@@ -42,7 +42,7 @@ pub fn shares(state: &RolloutState) -> Share {
         (Some(r), Some(_)) if state.state.is_exposed() => r.weight,
         (Some(_), Some(_)) => Weight::ZERO,
     };
-    Share {
+    TrafficSplit {
         pair: state.pair,
         candidate: rollout.map(|r| r.candidate.revision.name.clone()),
         weight,

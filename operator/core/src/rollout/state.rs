@@ -10,10 +10,10 @@ pub use node_api_types::FencingToken;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected, StepRecord, VerbRecord,
+    EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected, StepRecord, ActionRecord,
     Weight,
 };
-use crate::function::{Revision, Verb};
+use crate::function::{Revision, Action};
 
 /// Where a function's rollout stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct RolloutState {
     /// Stands on the share that follows from this value; never used for two different shares.
     pub pair: FencingToken,
     /// The revision that last proved itself.
-    pub stable: Option<Placed>,
+    pub stable: Option<RevisionRef>,
     /// The stable before this one, kept loaded.
     pub previous: Option<Previous>,
     /// The running rollout: present exactly in `Loading`, `Queued`, `Stepping` and `Baking`.
@@ -31,7 +31,7 @@ pub struct RolloutState {
     /// Present exactly in `RolledBack` and `Failed`.
     pub rejected: Option<Rejected>,
     /// Per verb the last value that was acted on or ignored.
-    pub verbs: Vec<VerbRecord>,
+    pub actions: Vec<ActionRecord>,
     /// Newest first, at most ten.
     pub history: Vec<HistoryEntry>,
     /// Rollouts superseded in a row before they ended.
@@ -56,8 +56,8 @@ impl RolloutState {
     /// Whether this value of this verb has had its turn: each acts at most once, and a bare revision at most once per
     /// attempt.
     #[must_use]
-    pub fn is_used(&self, verb: Verb, value: &str) -> bool {
-        let record = self.verbs.iter().find(|r| r.verb == verb);
+    pub fn is_used(&self, verb: Action, value: &str) -> bool {
+        let record = self.actions.iter().find(|r| r.verb == verb);
         record.is_some_and(|r| r.value == value || (r.bare && !value.contains('/')))
     }
 }
@@ -134,7 +134,7 @@ impl State {
 
 /// A revision and since when it has its role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
+pub struct RevisionRef {
     /// Which.
     pub revision: Revision,
     /// Since when.
@@ -154,7 +154,7 @@ pub struct Previous {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// The revision on trial.
-    pub candidate: Placed,
+    pub candidate: RevisionRef,
     /// 1, and one more for each `retry`.
     pub attempt: u32,
     /// Frozen.
@@ -187,7 +187,7 @@ pub struct Rollout {
     /// Flags beside the state; they stop raises and nothing else.
     pub flags: Flags,
     /// How often the share was lowered without a verdict.
-    pub brakes: u32,
+    pub backstops: u32,
     /// Sequential test state.
     pub analysis: Option<AnalysisState>,
     /// When this value was last persisted without a transition.

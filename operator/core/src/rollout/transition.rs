@@ -36,9 +36,9 @@ pub enum TransitionKind {
     /// 14: a required check is bad.
     CheckBad,
     /// 16: the share was lowered, or stays, without a verdict.
-    Braked,
+    BackstopReached,
     /// 16: no control exists to lower towards, so everybody goes back.
-    BrakedOff,
+    BackstopRollback,
     /// 17: nothing happened; some check has not enough yet.
     AwaitingEvidence,
     /// 18: the step takes too long.
@@ -78,9 +78,9 @@ pub enum TransitionKind {
     /// 30: and lets it go on.
     Unpaused,
     /// 31: a person took the next step.
-    PromotedByVerb,
+    PromotedByAction,
     /// 32: a person went straight to the bake.
-    PromotedFullByVerb,
+    PromotedFullByAction,
     /// 33: another leader took over.
     NewLeader,
     /// 34: nodes were without contact for so long that they had returned to stable.
@@ -94,7 +94,7 @@ pub enum TransitionKind {
     /// 38: the stable before this one may leave memory.
     PreviousExpired,
     /// 39: a verb without meaning here.
-    VerbIgnored,
+    ActionIgnored,
 }
 
 /// Type of an Event.
@@ -167,8 +167,8 @@ impl TransitionKind {
             Self::BakeStarted => normal(12, "StepReached", true, "Baking"),
             Self::Promoted => normal(13, "Promoted", false, "Promoted"),
             Self::CheckBad => warning(14, "RolledBack", false, "RolledBack"),
-            Self::Braked => warning(16, "Braked", true, "Held"),
-            Self::BrakedOff => warning(16, "RolledBack", false, "RolledBack"),
+            Self::BackstopReached => warning(16, "BackstopReached", true, "Held"),
+            Self::BackstopRollback => warning(16, "RolledBack", false, "RolledBack"),
             Self::AwaitingEvidence => Telling {
                 row: 17,
                 event: None,
@@ -204,8 +204,8 @@ impl TransitionKind {
                 event: Some((EventType::Normal, "Resumed")),
                 progressing: None,
             },
-            Self::PromotedByVerb => normal(31, "StepReached", true, "Stepping"),
-            Self::PromotedFullByVerb => normal(32, "StepReached", true, "Baking"),
+            Self::PromotedByAction => normal(31, "StepReached", true, "Stepping"),
+            Self::PromotedFullByAction => normal(32, "StepReached", true, "Baking"),
             Self::NewLeader => Telling {
                 row: 33,
                 event: None,
@@ -220,9 +220,9 @@ impl TransitionKind {
                 event: None,
                 progressing: None,
             },
-            Self::VerbIgnored => Telling {
+            Self::ActionIgnored => Telling {
                 row: 39,
-                event: Some((EventType::Warning, "VerbIgnored")),
+                event: Some((EventType::Warning, "ActionIgnored")),
                 progressing: None,
             },
         }
@@ -234,7 +234,7 @@ impl TransitionKind {
         match reason {
             HoldReason::Suspended => Self::Suspended,
             HoldReason::NoNodes => Self::NoNodes,
-            HoldReason::Brake => Self::Braked,
+            HoldReason::TotalErrors => Self::BackstopReached,
             HoldReason::PrometheusUnavailable => Self::NoAnswer,
             HoldReason::SamplesMissing => Self::NothingUsable,
             HoldReason::SharedFailure => Self::SharedFailure,

@@ -57,7 +57,7 @@ fn every_hold_says_whether_it_ends_by_itself() {
             HoldReason::LoadDeadlineExceeded | HoldReason::DeadlineExceeded => Stalled,
             HoldReason::Suspended
             | HoldReason::NoNodes
-            | HoldReason::Brake
+            | HoldReason::TotalErrors
             | HoldReason::PrometheusUnavailable
             | HoldReason::SamplesMissing
             | HoldReason::SharedFailure
@@ -84,7 +84,7 @@ fn every_way_to_be_rejected_is_stalled() {
         ("SlowerThanStable", "RolledBack"),
         ("ClientErrorsWorse", "RolledBack"),
         ("SloViolated", "RolledBack"),
-        ("Brake", "RolledBack"),
+        ("TotalErrors", "RolledBack"),
         ("DeadlineExceeded", "RolledBack"),
         ("PrometheusUnavailable", "RolledBack"),
         ("LoadFailed", "LoadFailed"),
@@ -115,7 +115,7 @@ fn every_stage_of_a_rollout_is_on_its_way_and_only_rest_is_ready() {
     let flags = &mut short.state.rollout.as_mut().unwrap().flags;
     flags.waiting_for = vec![WaitingFor::Evidence];
     let mut paused = World::stepping(policy());
-    paused.verb(operator_core::function::Verb::Pause, "checkout-b");
+    paused.verb(operator_core::function::Action::Pause, "checkout-b");
     paused.tick();
     let mut loading = World::resting(policy());
     loading.able = 0;

@@ -29,7 +29,7 @@ impl World {
                 message: "registry said 401".into(),
             }),
         };
-        let wished = self.function.wish.iter().map(|w| &w.name);
+        let wished = self.function.desired.iter().map(|w| &w.name);
         let mut revisions: Vec<_> = names.into_iter().flatten().map(on).collect();
         for name in wished {
             if !revisions.iter().any(|r| r.revision == *name) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use operator_core::function::Verb;
+use operator_core::function::Action;
 use operator_core::rollout::*;
 use proptest::prelude::{ProptestConfig, any, proptest};
 
@@ -10,7 +10,7 @@ use crate::ops::*;
 use crate::world::*;
 
 /// What nodes were ever told under a pair.
-type Told = BTreeMap<FencingToken, Share>;
+type Told = BTreeMap<FencingToken, TrafficSplit>;
 
 struct Checked {
     world: World,
@@ -100,7 +100,7 @@ impl Checked {
                 // mostly about what is going on
                 let wished = w
                     .function
-                    .wish
+                    .desired
                     .as_ref()
                     .map(|r| r.name.clone())
                     .unwrap_or_default();
@@ -113,7 +113,7 @@ impl Checked {
                     2 => format!("{revision}/step-1"),
                     n => format!("{revision}/{n}"),
                 };
-                w.verb(Verb::ALL[usize::from(*verb)], &value);
+                w.verb(Action::ALL[usize::from(*verb)], &value);
             }
             Op::Nodes(live, able, failing) => {
                 w.live = u32::from(*live).min(w.desired);
@@ -156,9 +156,9 @@ impl Checked {
 }
 
 /// Verbs that had their effect in this very decision.
-fn done(before: &RolloutState, after: &RolloutState, verbs: &[Verb]) -> bool {
-    after.verbs.iter().any(|v| {
-        verbs.contains(&v.verb) && v.result == VerbResult::Done && !before.verbs.contains(v)
+fn done(before: &RolloutState, after: &RolloutState, verbs: &[Action]) -> bool {
+    after.actions.iter().any(|v| {
+        verbs.contains(&v.verb) && v.result == ActionResult::Done && !before.actions.contains(v)
     })
 }
 
@@ -170,7 +170,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
     let bad =
         matches!(&evidence.measured, Measured::Look(l) if matches!(l.verdict, Verdict::Bad { .. }));
     let measured = matches!(&evidence.measured, Measured::Look(_));
-    let by_verb = done(before, after, &[Verb::Promote, Verb::PromoteFull]);
+    let by_verb = done(before, after, &[Action::Promote, Action::PromoteFull]);
 
     // P1 and style (1): a share rises only by a good look, the first share, time, or a person
     let same = old.candidate == new.candidate && old.stable == new.stable && old.stable.is_some();
@@ -187,7 +187,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             "raised without a reason: {kinds:?}"
         );
         let r = before.rollout.as_ref().unwrap();
-        let paused = r.flags.paused.is_some() && !done(before, after, &[Verb::Resume]);
+        let paused = r.flags.paused.is_some() && !done(before, after, &[Action::Resume]);
         assert!(!paused && !w.function.suspend, "raised in spite of a flag");
         assert!(
             evidence.nodes.live > 0 || by_verb,
@@ -213,14 +213,14 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         }
     }
     // while it is not known which revision spec asks for nothing rises, and what it no longer asks for gets nothing
-    if w.function.wish.is_none() {
+    if w.function.desired.is_none() {
         let abandoned = w.function.abandoned.is_some();
         assert!(!same || new.weight <= old.weight, "raised: {kinds:?}");
         assert!(
             !done(
                 before,
                 after,
-                &[Verb::Retry, Verb::Promote, Verb::PromoteFull]
+                &[Action::Retry, Action::Promote, Action::PromoteFull]
             ),
             "a raise by a person"
         );
@@ -238,7 +238,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             .filter(|_| before.stable.is_some())
             .map(|r| r.candidate.revision.clone());
         let first = || r.map(|r| r.candidate.revision.clone());
-        let candidate = proved.or_else(|| w.function.wish.clone()).or_else(first);
+        let candidate = proved.or_else(|| w.function.desired.clone()).or_else(first);
         assert_eq!(stable(after), candidate);
         assert!(
             before.stable.is_none() || before.state == State::Baking,
@@ -263,11 +263,11 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         );
     }
     if matches!(before.state, State::RolledBack) && after.rejected.is_none() {
-        let wished = w.function.wish.as_ref().map(|x| &x.name);
+        let wished = w.function.desired.as_ref().map(|x| &x.name);
         let rejected = before.rejected.as_ref().map(|x| &x.revision.name);
         let lost = kinds.contains(&TransitionKind::StateLost);
         assert!(
-            wished != rejected || done(before, after, &[Verb::Retry]) || lost,
+            wished != rejected || done(before, after, &[Action::Retry]) || lost,
             "undone by nobody: {kinds:?}"
         );
     }
@@ -349,8 +349,8 @@ fn settles(c: &mut Checked) {
         (w.live, w.able, w.failing, w.acking, w.slot) = (4, 4, 0, true, true);
         w.function.suspend = false;
         w.say = Say::Good;
-        w.function.verbs.clear();
-        if w.function.wish.is_none() {
+        w.function.actions.clear();
+        if w.function.desired.is_none() {
             w.wish("a");
         }
     }
@@ -363,10 +363,10 @@ fn settles(c: &mut Checked) {
         assert!(round < 3999, "never settles: {:#?}", w.state);
         let name = r.candidate.revision.name.clone();
         if r.flags.paused.is_some() || r.flags.brake.is_some_and(|b| b.until_verb) {
-            w.verb(Verb::Resume, &format!("{name}/again-{round}"));
+            w.verb(Action::Resume, &format!("{name}/again-{round}"));
         }
         if r.flags.waiting_for.contains(&WaitingFor::Approval) {
-            w.verb(Verb::Approve, &format!("{name}/again-{round}"));
+            w.verb(Action::Approve, &format!("{name}/again-{round}"));
         }
         w.now = w
             .last
@@ -376,7 +376,7 @@ fn settles(c: &mut Checked) {
             .max(w.now);
     }
     let s = &c.world.state;
-    let wish = c.world.function.wish.as_ref().map(|w| &w.name);
+    let wish = c.world.function.desired.as_ref().map(|w| &w.name);
     let served = s.stable.as_ref().map(|x| &x.revision.name) == wish;
     let rejected = s.rejected.as_ref().map(|x| &x.revision.name) == wish;
     assert!(served != rejected, "wish {wish:?}: {s:#?}");
@@ -394,7 +394,7 @@ proptest! {
         if promoted {
             // from here a wish for `a` is a way back
             c.apply(&Op::Wish(1));
-            for verb in [Verb::PromoteFull, Verb::Promote] {
+            for verb in [Action::PromoteFull, Action::Promote] {
                 c.world.verb(verb, "checkout-b/at-once");
                 c.tick();
                 c.tick();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use operator_core::function::Verb;
+use operator_core::function::Action;
 use operator_core::rollout::*;
 
 use crate::world::*;
@@ -99,10 +99,10 @@ fn pause_and_resume() {
     w.wish("b");
     w.say = Say::Good;
     w.run(10);
-    w.verb(Verb::Pause, "checkout-b");
+    w.verb(Action::Pause, "checkout-b");
     w.run(600);
     w.note();
-    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
     w.run(200);
     w.note();
     insta::assert_snapshot!(w.log);
@@ -113,11 +113,11 @@ fn promote_twice_racing() {
     let mut w = World::resting(policy());
     w.wish("b");
     w.run(10);
-    w.verb(Verb::Promote, "checkout-b/step-0");
+    w.verb(Action::Promote, "checkout-b/step-0");
     w.run(2);
-    w.verb(Verb::Promote, "checkout-b/step-0");
+    w.verb(Action::Promote, "checkout-b/step-0");
     w.run(2);
-    w.verb(Verb::Promote, "checkout-b/step-0/again");
+    w.verb(Action::Promote, "checkout-b/step-0/again");
     w.run(2);
     w.note();
     insta::assert_snapshot!(w.log);
@@ -135,7 +135,7 @@ fn an_approval_gate() {
     w.say = Say::Good;
     w.run(600);
     w.note();
-    w.verb(Verb::Approve, "checkout-b/step-1");
+    w.verb(Action::Approve, "checkout-b/step-1");
     w.run(100);
     insta::assert_snapshot!(w.log);
 }
@@ -145,10 +145,10 @@ fn abort_and_retry() {
     let mut w = World::resting(policy());
     w.wish("b");
     w.run(20);
-    w.verb(Verb::Abort, "checkout-b");
+    w.verb(Action::Abort, "checkout-b");
     w.run(300);
     w.note();
-    w.verb(Verb::Retry, "checkout-b");
+    w.verb(Action::Retry, "checkout-b");
     w.say = Say::Good;
     w.run(200);
     insta::assert_snapshot!(w.log);
@@ -229,7 +229,7 @@ fn a_brake_in_the_bake() {
 type Ending = (
     Vec<TransitionKind>,
     State,
-    Option<Placed>,
+    Option<RevisionRef>,
     Vec<(Outcome, String)>,
 );
 
@@ -240,7 +240,7 @@ fn outcome(w: &World) -> Ending {
         .map(|t| t.kind)
         .filter(|k| *k != TransitionKind::NewLeader)
         .collect();
-    let stable = w.state.stable.clone().map(|s| Placed { since: at(0), ..s });
+    let stable = w.state.stable.clone().map(|s| RevisionRef { since: at(0), ..s });
     let history = w
         .state
         .history

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_core::function::{Annotation, Function, Revision, Verb};
+use operator_core::function::{Annotation, Function, Revision, Action};
 use operator_core::rollout::*;
 
 pub const START: i64 = 1_800_000_000;
@@ -85,12 +85,12 @@ impl World {
             namespace: "shop".into(),
             name: "checkout".into(),
             generation: 1,
-            wish: Some(revision("a")),
+            desired: Some(revision("a")),
             abandoned: None,
             refused: None,
             policy,
             suspend: false,
-            verbs: Vec::new(),
+            actions: Vec::new(),
         };
         Self {
             now: at(0),
@@ -159,7 +159,7 @@ impl World {
     /// `b` bakes, acknowledged.
     pub fn baking(policy: Policy) -> Self {
         let mut world = Self::stepping(policy);
-        world.verb(Verb::PromoteFull, "checkout-b");
+        world.verb(Action::PromoteFull, "checkout-b");
         world.tick();
         assert_eq!(world.state.state, State::Baking, "{}", world.log);
         world.tick();
@@ -188,7 +188,7 @@ impl World {
     }
 
     pub fn wish(&mut self, name: &str) {
-        self.function.wish = Some(revision(name));
+        self.function.desired = Some(revision(name));
         self.function.abandoned = None;
         self.function.refused = None;
         self.function.generation += 1;
@@ -196,12 +196,12 @@ impl World {
 
     /// Nothing is known of what `spec` asks for, as after a restart of the operator.
     pub fn unknown(&mut self) {
-        self.function.wish = None;
+        self.function.desired = None;
     }
 
     /// An edit that is not accepted; it may still ask for the candidate.
     pub fn refused(&mut self) {
-        self.function.wish = None;
+        self.function.desired = None;
         self.function.refused = Some("InvalidRoute".into());
         self.function.generation += 1;
     }
@@ -209,15 +209,15 @@ impl World {
     /// An edit that asks for something else than the candidate, not resolved yet.
     pub fn abandoned(&mut self) {
         let candidate = self.state.rollout.as_ref();
-        self.function.wish = None;
+        self.function.desired = None;
         self.function.abandoned = candidate.map(|r| r.candidate.revision.name.clone());
         self.function.generation += 1;
     }
 
-    pub fn verb(&mut self, verb: Verb, value: &str) {
-        self.function.verbs.retain(|a| a.verb != verb);
-        self.function.verbs.push(Annotation {
-            verb,
+    pub fn verb(&mut self, verb: Action, value: &str) {
+        self.function.actions.retain(|a| a.action != verb);
+        self.function.actions.push(Annotation {
+            action: verb,
             value: value.into(),
             by: "kubectl-annotate".into(),
         });

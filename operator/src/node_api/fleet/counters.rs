@@ -76,14 +76,14 @@ struct RowKey {
 }
 
 /// One node's counters since one start of it.
-pub(super) struct Book {
+pub(super) struct CounterTable {
     boot: u64,
     sequence: Option<u64>,
     at: Option<Timestamp>,
     rows: BTreeMap<RowKey, Row>,
 }
 
-impl Book {
+impl CounterTable {
     pub(super) fn new(boot: u64) -> Self {
         Self {
             boot,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
-use super::counters::{Book, FrameResult};
+use super::counters::{CounterTable, FrameResult};
 use super::{FunctionKey, Source};
 
 /// Revisions one node may report; a node that is placed more says so in its exceptions.
@@ -32,7 +32,7 @@ pub(super) struct Session {
     pub(super) functions_loaded: u32,
     pub(super) functions_failed: u32,
     pub(super) ready: bool,
-    pub(super) counters: Book,
+    pub(super) counters: CounterTable,
 }
 
 /// What one report changed.
@@ -53,7 +53,7 @@ impl Session {
     pub(super) fn new(source: Source, hello: v1::Hello, now: Instant, at: Timestamp) -> Self {
         Self {
             source,
-            counters: Book::new(hello.boot_id),
+            counters: CounterTable::new(hello.boot_id),
             hello,
             ended: false,
             complete: false,

@@ -335,7 +335,7 @@ async fn a_refused_spec_lets_nothing_rise_and_lowers_what_it_does_not_ask_for() 
                 story.turn().await;
                 story.turn().await;
                 assert_eq!(weight(&story), 500, "{reason}");
-                let actions = status(&story)["rollout"]["verbs"].to_string();
+                let actions = status(&story)["rollout"]["actions"].to_string();
                 assert!(actions.contains("not accepted"), "{actions}");
             }
         }

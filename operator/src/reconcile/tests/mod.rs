@@ -111,7 +111,7 @@ impl World {
                 max_rollouts: 1,
                 scrape_interval: Duration::from_secs(15),
             },
-            memories: Memories::default(),
+            memories: ContextStore::default(),
             slots: Mutex::default(),
             status_writes: StatusWrites::default(),
         };
@@ -197,7 +197,7 @@ impl World {
     /// What a node says that acts on the present share with everything loaded.
     fn follows(&self, node: &str, name: &str) {
         let status = self.status(name);
-        let pair = status.rollout.unwrap().pair.unwrap();
+        let pair = status.rollout.unwrap().version.unwrap();
         let revision = status.candidate.or(status.stable).unwrap().revision;
         let report = node_api::v1::Report {
             revisions: vec![node_api::v1::RevisionState {
@@ -253,7 +253,7 @@ async fn a_new_function_gets_claim_revision_and_status_and_then_nothing_is_writt
         "shop"
     );
     let accepted = status.accepted.unwrap();
-    assert_eq!(accepted.pair.unwrap().epoch, 3);
+    assert_eq!(accepted.version.unwrap().epoch, 3);
     world.writes();
     // I11: with the cache behind, in step, and after a restart of the process.
     world.reconcile("f").await;

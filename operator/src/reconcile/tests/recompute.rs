@@ -12,7 +12,7 @@ use operator_core::rollout::{AnalysisState, Due};
 use super::resting::at_rest;
 use super::*;
 use crate::measure::{Meter, Prometheus};
-use crate::reconcile::memory::Before;
+use crate::reconcile::context::Before;
 
 const PERIOD: i64 = 5;
 

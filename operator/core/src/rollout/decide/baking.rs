@@ -1,22 +1,22 @@
 //! Baking: the candidate has nearly everything, stable keeps the holdback as a control.
 
 use super::stepping::{early, needs_slot};
-use super::turn::Turn;
-use super::{gates, holds, wish};
+use super::context::DecisionContext;
+use super::{gates, holds, desired};
 use crate::rollout::decision::later;
 use crate::rollout::{
-    Outcome, Placed, PlanKind, Previous, State, TransitionKind, WaitingFor, words,
+    Outcome, RevisionRef, PlanKind, Previous, State, TransitionKind, WaitingFor, words,
 };
 
 /// Row 13, and 23 before it.
-pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
+pub(super) fn advance(turn: &mut DecisionContext<'_>) -> bool {
     if turn.state.state != State::Baking {
         return false;
     }
     let Some(r) = &turn.state.rollout else {
         return false;
     };
-    let mut waiting: Vec<_> = wish::unknown(turn).into_iter().collect();
+    let mut waiting: Vec<_> = desired::unknown(turn).into_iter().collect();
     if r.acked_at.is_none() || !turn.follows() {
         waiting.push(WaitingFor::Nodes);
     }
@@ -38,7 +38,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
 }
 
 /// The candidate is stable; the old stable stays loaded for the way back.
-pub(super) fn promote(turn: &mut Turn<'_>, by: Option<&str>) {
+pub(super) fn promote(turn: &mut DecisionContext<'_>, by: Option<&str>) {
     let Some(r) = &turn.state.rollout else { return };
     let reverted = r.plan.kind == PlanKind::Revert;
     let name = turn.candidate();
@@ -51,14 +51,14 @@ pub(super) fn promote(turn: &mut Turn<'_>, by: Option<&str>) {
         .unwrap_or_default();
     let text = format!("{name} is stable{before}, promoted{who} after {time}");
     let reason = if reverted { "Reverted" } else { "Promoted" };
-    if let Some(entry) = wish::end(
+    if let Some(entry) = desired::end(
         turn,
         Outcome::Promoted,
         reason,
         by.map(str::to_owned),
         text.clone(),
     ) {
-        turn.state.stable = Some(Placed {
+        turn.state.stable = Some(RevisionRef {
             revision: entry.revision,
             since: turn.now,
         });

@@ -5,16 +5,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::holds;
-use super::turn::Turn;
+use super::context::DecisionContext;
 use crate::rollout::decision::{CHECKPOINT, later, next_look, since};
-use crate::rollout::{Decision, FencingToken, Rollout, Share, State, Weight, due, shares};
+use crate::rollout::{Decision, FencingToken, Rollout, TrafficSplit, State, Weight, due, shares};
 
 /// A rule that could fire at once waits this long all the same, so that nothing spins.
 const LEAST_WAKE: Duration = Duration::from_millis(100);
 /// A look that was due and brought nothing new, as between two scrapes, is tried again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-impl Turn<'_> {
+impl DecisionContext<'_> {
     /// The decision.
     pub(super) fn finish(mut self) -> Decision {
         self.settle();
@@ -71,7 +71,7 @@ impl Turn<'_> {
         first
     }
 
-    fn hint(&self) -> Option<Share> {
+    fn hint(&self) -> Option<TrafficSplit> {
         let (old, new) = (shares(self.before), shares(&self.state));
         let same_candidate = old.candidate == new.candidate && new.candidate.is_some();
         let weight = if same_candidate {
@@ -87,7 +87,7 @@ impl Turn<'_> {
             epoch: old.pair.epoch,
             serial: old.pair.serial + 1,
         };
-        Some(Share {
+        Some(TrafficSplit {
             pair,
             weight,
             ..old

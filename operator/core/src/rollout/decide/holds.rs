@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::turn::Turn;
+use super::context::DecisionContext;
 use crate::rollout::decision::{later, since};
 use crate::rollout::{
     Fallback, Flags, Hold, HoldReason, Look, Rollout, Shared, State, TransitionKind,
@@ -21,7 +21,7 @@ pub(super) const BRAKE: Duration = Duration::from_secs(300);
 const SHARED_OVER: Duration = Duration::from_secs(300);
 
 /// Rows 8, 18–22, 35: sets, changes or clears the hold.
-pub(super) fn refresh(turn: &mut Turn<'_>) -> bool {
+pub(super) fn refresh(turn: &mut DecisionContext<'_>) -> bool {
     let now = turn.now;
     nodes_short(turn);
     let Some(r) = &mut turn.state.rollout else {
@@ -50,7 +50,7 @@ pub(super) fn refresh(turn: &mut Turn<'_>) -> bool {
             let new = held != Some(reason);
             set(turn, reason, message.clone());
             // a brake was told when it happened, also if another reason came between
-            if new && reason != HoldReason::Brake {
+            if new && reason != HoldReason::TotalErrors {
                 turn.tell(TransitionKind::of_hold(reason), format!("held: {message}"));
             }
             new
@@ -59,7 +59,7 @@ pub(super) fn refresh(turn: &mut Turn<'_>) -> bool {
 }
 
 /// Sets the hold, keeping its begin if the reason is the same.
-pub(super) fn set(turn: &mut Turn<'_>, reason: HoldReason, message: String) {
+pub(super) fn set(turn: &mut DecisionContext<'_>, reason: HoldReason, message: String) {
     let now = turn.now;
     if let Some(r) = &mut turn.state.rollout {
         let since = r
@@ -76,7 +76,7 @@ pub(super) fn set(turn: &mut Turn<'_>, reason: HoldReason, message: String) {
     }
 }
 
-fn nodes_short(turn: &mut Turn<'_>) {
+fn nodes_short(turn: &mut DecisionContext<'_>) {
     let now = turn.now;
     let followed = turn.follows();
     let watched = matches!(
@@ -92,14 +92,14 @@ fn nodes_short(turn: &mut Turn<'_>) {
 }
 
 /// The first of the reasons that apply.
-fn cause(turn: &Turn<'_>) -> Option<(HoldReason, String)> {
+fn cause(turn: &DecisionContext<'_>) -> Option<(HoldReason, String)> {
     let r = turn.state.rollout.as_ref()?;
     HoldReason::ALL
         .into_iter()
         .find_map(|reason| text(turn, r, reason).map(|t| (reason, t)))
 }
 
-fn text(turn: &Turn<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
+fn text(turn: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
     let (now, flags, exposed) = (turn.now, &r.flags, turn.state.state.is_exposed());
     match reason {
         HoldReason::Suspended => turn
@@ -107,7 +107,7 @@ fn text(turn: &Turn<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
             .suspend
             .then(|| "the function is suspended".into()),
         HoldReason::NoNodes => no_nodes(turn, flags),
-        HoldReason::Brake => flags.brake.map(|_| braked_text(turn)),
+        HoldReason::TotalErrors => flags.brake.map(|_| braked_text(turn)),
         HoldReason::PrometheusUnavailable => unmeasured_text(turn, r, UnmeasuredKind::NoAnswer),
         HoldReason::SamplesMissing => unmeasured_text(turn, r, UnmeasuredKind::NothingUsable),
         HoldReason::SharedFailure => flags.shared.as_ref().map(|s| s.message.clone()),
@@ -143,7 +143,7 @@ fn text(turn: &Turn<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
     }
 }
 
-fn no_nodes(turn: &Turn<'_>, flags: &Flags) -> Option<String> {
+fn no_nodes(turn: &DecisionContext<'_>, flags: &Flags) -> Option<String> {
     let desired = turn.evidence.nodes.desired;
     // a leader that has just started has not heard of any node yet
     let since_when = flags
@@ -155,7 +155,7 @@ fn no_nodes(turn: &Turn<'_>, flags: &Flags) -> Option<String> {
     })
 }
 
-fn load_deadline(turn: &Turn<'_>, r: &Rollout) -> Option<String> {
+fn load_deadline(turn: &DecisionContext<'_>, r: &Rollout) -> Option<String> {
     let nodes = &r.plan.nodes;
     let over = turn.state.state == State::Loading
         && r.active >= nodes.load_deadline
@@ -170,7 +170,7 @@ fn load_deadline(turn: &Turn<'_>, r: &Rollout) -> Option<String> {
     })
 }
 
-fn unmeasured_text(turn: &Turn<'_>, r: &Rollout, kind: UnmeasuredKind) -> Option<String> {
+fn unmeasured_text(turn: &DecisionContext<'_>, r: &Rollout, kind: UnmeasuredKind) -> Option<String> {
     let u = r
         .flags
         .unmeasured
@@ -189,7 +189,7 @@ fn unmeasured_text(turn: &Turn<'_>, r: &Rollout, kind: UnmeasuredKind) -> Option
 }
 
 /// What a brake hold says.
-pub(super) fn braked_text(turn: &Turn<'_>) -> String {
+pub(super) fn braked_text(turn: &DecisionContext<'_>) -> String {
     let until_verb = turn
         .state
         .rollout
@@ -267,7 +267,7 @@ pub(super) fn limits(r: &Rollout) -> Vec<Timestamp> {
 }
 
 /// Sets what is still waited for, in a fixed order.
-pub(super) fn wait(turn: &mut Turn<'_>, mut waiting: Vec<WaitingFor>) {
+pub(super) fn wait(turn: &mut DecisionContext<'_>, mut waiting: Vec<WaitingFor>) {
     waiting.sort_unstable();
     waiting.dedup();
     if let Some(r) = &mut turn.state.rollout {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::turn::Turn;
+use super::context::DecisionContext;
 use crate::rollout::decision::since;
 use crate::rollout::{
     AnalysisState, FencingToken, Flags, HoldReason, Measured, Paused, PlanKind, RolloutState,
@@ -15,7 +15,7 @@ use crate::rollout::{
 const MOST_GAP: Duration = Duration::from_secs(90);
 
 /// Clocks, nodes and leadership, once per decision.
-pub(super) fn facts(turn: &mut Turn<'_>) {
+pub(super) fn facts(turn: &mut DecisionContext<'_>) {
     let gap = clock(turn);
     leadership(turn, gap);
     turn.count_nodes();
@@ -24,7 +24,7 @@ pub(super) fn facts(turn: &mut Turn<'_>) {
 }
 
 /// Samples are missing since the last usable look, as far as that was this leader's.
-fn unmeasured(turn: &mut Turn<'_>, gap: Duration) {
+fn unmeasured(turn: &mut DecisionContext<'_>, gap: Duration) {
     let Measured::Unavailable { kind, message } = &turn.evidence.measured else {
         return;
     };
@@ -47,7 +47,7 @@ fn unmeasured(turn: &mut Turn<'_>, gap: Duration) {
 }
 
 /// Counts active time; returns how long nobody decided.
-fn clock(turn: &mut Turn<'_>) -> Duration {
+fn clock(turn: &mut DecisionContext<'_>) -> Duration {
     let (now, epoch) = (turn.now, turn.evidence.epoch);
     let same_leader = epoch <= turn.state.pair.epoch;
     let Some(r) = &mut turn.state.rollout else {
@@ -105,7 +105,7 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
 }
 
 /// A new leader sends the persisted share with its own epoch and takes no step for one look.
-fn leadership(turn: &mut Turn<'_>, gap: Duration) {
+fn leadership(turn: &mut DecisionContext<'_>, gap: Duration) {
     let exposed = turn.state.state.is_exposed();
     if turn.state.rollout.is_none() || turn.evidence.epoch <= turn.state.pair.epoch {
         return;
@@ -129,7 +129,7 @@ fn leadership(turn: &mut Turn<'_>, gap: Duration) {
     }
 }
 
-fn acknowledgement(turn: &mut Turn<'_>) {
+fn acknowledgement(turn: &mut DecisionContext<'_>) {
     let (now, pair) = (turn.now, turn.state.pair);
     let nodes = &turn.evidence.nodes;
     let exposed = turn.state.state.is_exposed();
@@ -145,7 +145,7 @@ fn acknowledgement(turn: &mut Turn<'_>) {
 }
 
 /// Counts a look that is the next one of this rollout; once.
-pub(super) fn look(turn: &mut Turn<'_>) -> bool {
+pub(super) fn look(turn: &mut DecisionContext<'_>) -> bool {
     let Measured::Look(look) = &turn.evidence.measured else {
         return false;
     };
@@ -177,7 +177,7 @@ pub(super) fn look(turn: &mut Turn<'_>) -> bool {
     };
     super::holds::shared(&mut r.flags, look, now);
     turn.state.figures = Some(look.figures.clone());
-    super::wish::count_step(&mut turn.state);
+    super::desired::count_step(&mut turn.state);
     if turn.state.unhealthy.is_some() != look.stable_unhealthy.is_some() {
         turn.write();
     }
@@ -187,7 +187,7 @@ pub(super) fn look(turn: &mut Turn<'_>) -> bool {
 }
 
 /// Nodes were without contact for so long that they had returned to stable: the share is sent again.
-pub(super) fn contact(turn: &mut Turn<'_>) -> bool {
+pub(super) fn contact(turn: &mut DecisionContext<'_>) -> bool {
     let nodes = &turn.evidence.nodes;
     let ttl = turn.evidence.unsupervised_ttl;
     let (now, pair, exposed) = (turn.now, turn.state.pair, turn.state.state.is_exposed());
@@ -217,7 +217,7 @@ pub(super) fn contact(turn: &mut Turn<'_>) -> bool {
     true
 }
 
-fn resupervise(turn: &mut Turn<'_>, away: Duration) {
+fn resupervise(turn: &mut DecisionContext<'_>, away: Duration) {
     turn.new_pair();
     let (now, state) = (turn.now, turn.state.state);
     if let Some(r) = &mut turn.state.rollout {
@@ -243,7 +243,7 @@ fn resupervise(turn: &mut Turn<'_>, away: Duration) {
 }
 
 /// Status was lost, or is older than what nodes already follow: stable is recovered, and nothing starts by itself.
-pub(super) fn lost_state(turn: &mut Turn<'_>) -> bool {
+pub(super) fn lost_state(turn: &mut DecisionContext<'_>) -> bool {
     let evidence = turn.evidence;
     let highest = evidence.nodes.highest_pair.unwrap_or_default();
     let ours = turn.state.pair;
@@ -270,18 +270,18 @@ pub(super) fn lost_state(turn: &mut Turn<'_>) -> bool {
             epoch: evidence.epoch.max(highest.epoch).max(ours.epoch),
             serial: ours.serial.max(highest.serial) + 2,
         },
-        stable: stable.clone().map(|revision| crate::rollout::Placed {
+        stable: stable.clone().map(|revision| crate::rollout::RevisionRef {
             revision,
             since: turn.now,
         }),
         history: turn.before.history.clone(),
-        verbs: turn.before.verbs.clone(),
+        actions: turn.before.actions.clone(),
         observed_generation: turn.before.observed_generation,
         transitions,
         ..RolloutState::default()
     };
     let name = stable.map_or_else(|| "nothing".into(), |s| s.name);
-    let wish = turn.function.wish.clone().filter(|w| w.name != name);
+    let wish = turn.function.desired.clone().filter(|w| w.name != name);
     let resting = wish.is_none() || turn.state.stable.is_none();
     let text = if resting {
         format!("status was lost; {name} serves as stable")
@@ -289,7 +289,7 @@ pub(super) fn lost_state(turn: &mut Turn<'_>) -> bool {
         format!("status was lost; {name} serves as stable and the rollout waits for `resume`")
     };
     if let (Some(wish), Some(_)) = (wish, &turn.state.stable) {
-        super::wish::start(turn, wish, PlanKind::Full, 1);
+        super::desired::start(turn, wish, PlanKind::Full, 1);
         let (since, by, reason) = (turn.now, "operator".into(), "StateLost".into());
         if let Some(r) = &mut turn.state.rollout {
             r.flags.paused = Some(Paused { since, by, reason });

@@ -1,15 +1,15 @@
 //! Loading and Queued: nothing is served yet (but the very first revision), nodes get the candidate.
 
 use super::lowering::reject;
-use super::turn::Turn;
-use super::{gates, holds, wish};
+use super::context::DecisionContext;
+use super::{gates, holds, desired};
 use crate::rollout::{
-    Fallback, Outcome, Placed, PlanKind, Rollout, State, Traffic, TransitionKind, WaitingFor,
+    Fallback, Outcome, RevisionRef, PlanKind, Rollout, State, Traffic, TransitionKind, WaitingFor,
     message, words,
 };
 
 /// Rows 2, 3 and 6 to 9.
-pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
+pub(super) fn advance(turn: &mut DecisionContext<'_>) -> bool {
     match turn.state.state {
         State::Loading => loading(turn),
         State::Queued => queued(turn),
@@ -17,7 +17,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
     }
 }
 
-fn loading(turn: &mut Turn<'_>) -> bool {
+fn loading(turn: &mut DecisionContext<'_>) -> bool {
     let Some(r) = &turn.state.rollout else {
         return false;
     };
@@ -61,7 +61,7 @@ fn loading(turn: &mut Turn<'_>) -> bool {
     false
 }
 
-fn queue(turn: &mut Turn<'_>) -> bool {
+fn queue(turn: &mut DecisionContext<'_>) -> bool {
     let on = turn.evidence.nodes.of(&turn.candidate()).loaded;
     let text = format!(
         "{} is loaded on {on} of {} nodes",
@@ -74,8 +74,8 @@ fn queue(turn: &mut Turn<'_>) -> bool {
 }
 
 /// The very first revision needs no proof: there is nothing to compare it with and nothing to fall back to.
-fn first_loaded(turn: &mut Turn<'_>) -> bool {
-    if turn.function.abandoned.is_some() && turn.function.wish.is_none() {
+fn first_loaded(turn: &mut DecisionContext<'_>) -> bool {
+    if turn.function.abandoned.is_some() && turn.function.desired.is_none() {
         holds::wait(turn, vec![WaitingFor::Spec]);
         return false;
     }
@@ -97,8 +97,8 @@ fn first_loaded(turn: &mut Turn<'_>) -> bool {
     let text = format!(
         "{name} is loaded on {loaded} of {live} nodes and serves as the first stable revision"
     );
-    if let Some(entry) = wish::end(turn, Outcome::Promoted, "FirstRevision", None, text.clone()) {
-        turn.state.stable = Some(Placed {
+    if let Some(entry) = desired::end(turn, Outcome::Promoted, "FirstRevision", None, text.clone()) {
+        turn.state.stable = Some(RevisionRef {
             revision: entry.revision,
             since: turn.now,
         });
@@ -110,13 +110,13 @@ fn first_loaded(turn: &mut Turn<'_>) -> bool {
     true
 }
 
-fn queued(turn: &mut Turn<'_>) -> bool {
+fn queued(turn: &mut DecisionContext<'_>) -> bool {
     let Some(r) = &turn.state.rollout else {
         return false;
     };
     let needs_traffic = r.plan.needs_traffic() && turn.evidence.traffic.is_none();
     let full = r.plan.kind == PlanKind::Full;
-    let mut waiting: Vec<_> = wish::unknown(turn).into_iter().collect();
+    let mut waiting: Vec<_> = desired::unknown(turn).into_iter().collect();
     waiting.extend(gates::open(turn, waiting.is_empty()));
     // a rollout that waits for a person waits for nothing else, and takes no place
     if full && !turn.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
@@ -139,7 +139,7 @@ fn queued(turn: &mut Turn<'_>) -> bool {
 }
 
 /// Row 9: the first raise. From here on the plan's weights are figures.
-pub(super) fn first_share(turn: &mut Turn<'_>, by: Option<&str>) {
+pub(super) fn first_share(turn: &mut DecisionContext<'_>, by: Option<&str>) {
     size(turn);
     let steps = turn
         .state
@@ -170,7 +170,7 @@ pub(super) fn first_share(turn: &mut Turn<'_>, by: Option<&str>) {
 }
 
 /// Replaces `Auto` weights by figures.
-pub(super) fn size(turn: &mut Turn<'_>) {
+pub(super) fn size(turn: &mut DecisionContext<'_>) {
     let traffic = turn.evidence.traffic.unwrap_or(Traffic {
         requests_per_second: None,
     });

@@ -1,19 +1,19 @@
 //! Whatever lowers a share: verdicts, deadlines that the user wants to end so, the brake.
 
-use super::turn::Turn;
-use super::{holds, wish};
+use super::context::DecisionContext;
+use super::{holds, desired};
 use crate::rollout::decision::since;
 use crate::rollout::message::decisive;
-use crate::rollout::verb_lines::verb_line;
+use crate::rollout::action_lines::verb_line;
 use crate::rollout::{
-    BrakeHold, Fallback, Outcome, Rejected, State, TransitionKind, Verdict, Weight, words,
+    BackstopHold, Fallback, Outcome, Rejected, State, TransitionKind, Verdict, Weight, words,
 };
 
 /// After so many brakes only a person lets the share rise again.
 const MOST_BRAKES: u32 = 3;
 
 /// Row 14: the tests say Bad. Neither a pause nor a hold nor a gate delays it.
-pub(super) fn bad(turn: &mut Turn<'_>) -> bool {
+pub(super) fn bad(turn: &mut DecisionContext<'_>) -> bool {
     let Some(Verdict::Bad { reason }) = turn.look.map(|l| l.verdict.clone()) else {
         return false;
     };
@@ -22,7 +22,7 @@ pub(super) fn bad(turn: &mut Turn<'_>) -> bool {
 }
 
 /// Rows 18 and 19, where the user wants a rollback rather than a hold; a step that is good at this very look was taken before.
-pub(super) fn overdue(turn: &mut Turn<'_>) -> bool {
+pub(super) fn overdue(turn: &mut DecisionContext<'_>) -> bool {
     let Some(r) = turn
         .state
         .rollout
@@ -75,7 +75,7 @@ pub(super) fn overdue(turn: &mut Turn<'_>) -> bool {
 
 /// Everybody back to stable; the candidate is not tried again by itself. `text` replaces the decisive figures.
 pub(super) fn reject(
-    turn: &mut Turn<'_>,
+    turn: &mut DecisionContext<'_>,
     kind: TransitionKind,
     reason: &str,
     text: Option<String>,
@@ -112,7 +112,7 @@ pub(super) fn reject(
     } else {
         Outcome::RolledBack
     };
-    wish::end(turn, outcome, reason, by, told.clone());
+    desired::end(turn, outcome, reason, by, told.clone());
     turn.state.superseded = 0;
     turn.state.previous.take_if(|p| p.revision == revision);
     turn.state.state = if turn.state.stable.is_some() {
@@ -127,13 +127,13 @@ pub(super) fn reject(
         at: turn.now,
         attempt,
     });
-    let again = verb_line(turn.function, &turn.state, crate::function::Verb::Retry);
+    let again = verb_line(turn.function, &turn.state, crate::function::Action::Retry);
     turn.tell(kind, format!("{told} Again: {again}"));
     turn.settle();
 }
 
 /// ` after 11 requests in 10 s`, over the whole time in which the candidate got requests.
-fn after(turn: &Turn<'_>) -> String {
+fn after(turn: &DecisionContext<'_>) -> String {
     let requests = turn
         .state
         .figures
@@ -148,7 +148,7 @@ fn after(turn: &Turn<'_>) -> String {
 }
 
 /// Row 16: the errors of all traffic are too many, and no verdict says whose they are. One step down.
-pub(super) fn brake(turn: &mut Turn<'_>) -> bool {
+pub(super) fn brake(turn: &mut DecisionContext<'_>) -> bool {
     if !turn.look.is_some_and(|l| l.brake) {
         return false;
     }
@@ -160,13 +160,13 @@ pub(super) fn brake(turn: &mut Turn<'_>) -> bool {
     let steps = r.plan.steps.len();
     if steps == 0 && r.plan.final_weight() == Weight::FULL {
         let text = "too many requests fail, and stable keeps no share to compare with".to_owned();
-        reject(turn, TransitionKind::BrakedOff, "Brake", Some(text), None);
+        reject(turn, TransitionKind::BackstopRollback, "TotalErrors", Some(text), None);
         return true;
     }
-    r.brakes += 1;
-    r.flags.brake = Some(BrakeHold {
+    r.backstops += 1;
+    r.flags.brake = Some(BackstopHold {
         since: now,
-        until_verb: r.brakes >= MOST_BRAKES,
+        until_verb: r.backstops >= MOST_BRAKES,
     });
     let from = r.weight;
     let down = match state {
@@ -174,7 +174,7 @@ pub(super) fn brake(turn: &mut Turn<'_>) -> bool {
         _ => r.step.checked_sub(1),
     };
     if let Some(step) = down {
-        wish::close_step(turn, crate::rollout::PassedBy::Lowered);
+        desired::close_step(turn, crate::rollout::PassedBy::Lowered);
         turn.begin(State::Stepping, |r| {
             r.step = step;
             r.weight = r.plan.weight(step);
@@ -188,7 +188,7 @@ pub(super) fn brake(turn: &mut Turn<'_>) -> bool {
     } else {
         format!("stays at {from}")
     };
-    let wait = if r.brakes >= MOST_BRAKES {
+    let wait = if r.backstops >= MOST_BRAKES {
         "until a person says `resume`".into()
     } else {
         format!("for {}", words::span(holds::BRAKE))
@@ -199,9 +199,9 @@ pub(super) fn brake(turn: &mut Turn<'_>) -> bool {
     let text = text.replace("goes stays", "stays");
     holds::set(
         turn,
-        crate::rollout::HoldReason::Brake,
+        crate::rollout::HoldReason::TotalErrors,
         holds::braked_text(turn),
     );
-    turn.tell(TransitionKind::Braked, text);
+    turn.tell(TransitionKind::BackstopReached, text);
     true
 }

@@ -13,13 +13,13 @@ mod loading;
 mod lowering;
 mod precedence;
 mod stepping;
-mod turn;
-mod verbs;
-mod wish;
+mod context;
+mod actions;
+mod desired;
 
 use jiff::Timestamp;
 
-use self::turn::Turn;
+use self::context::DecisionContext;
 use super::{Decision, Evidence, RolloutState};
 use crate::function::Function;
 
@@ -34,7 +34,7 @@ pub fn decide(
     state: &RolloutState,
     evidence: &Evidence,
 ) -> Decision {
-    let mut turn = Turn::new(now, function, state, evidence);
+    let mut turn = DecisionContext::new(now, function, state, evidence);
     intake::facts(&mut turn);
     for _ in 0..MOST_CHANGES {
         if !precedence::first_that_fires(&mut turn) {

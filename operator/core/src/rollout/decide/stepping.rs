@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::turn::Turn;
-use super::{gates, holds, wish};
+use super::context::DecisionContext;
+use super::{gates, holds, desired};
 use crate::rollout::{
     Advance, PassedBy, PlanKind, State, Step, TransitionKind, Verdict, WaitingFor, message,
 };
@@ -14,7 +14,7 @@ pub(super) const LEAST_LOOKS: u32 = 2;
 pub(super) const QUIET_LOOKS: u32 = 10;
 
 /// Rows 11, 12, 17 and 23.
-pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
+pub(super) fn advance(turn: &mut DecisionContext<'_>) -> bool {
     if turn.state.state != State::Stepping {
         return super::lowering::overdue(turn);
     }
@@ -28,7 +28,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
         return false;
     };
     let mut waiting = missing(turn, &step);
-    waiting.extend(wish::unknown(turn));
+    waiting.extend(desired::unknown(turn));
     let blocked = turn
         .state
         .rollout
@@ -55,7 +55,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
     super::lowering::overdue(turn)
 }
 
-pub(super) fn needs_slot(turn: &Turn<'_>) -> bool {
+pub(super) fn needs_slot(turn: &DecisionContext<'_>) -> bool {
     let full = turn
         .state
         .rollout
@@ -65,7 +65,7 @@ pub(super) fn needs_slot(turn: &Turn<'_>) -> bool {
 }
 
 /// What the step itself still waits for.
-fn missing(turn: &Turn<'_>, step: &Step) -> Vec<WaitingFor> {
+fn missing(turn: &DecisionContext<'_>, step: &Step) -> Vec<WaitingFor> {
     let Some(r) = &turn.state.rollout else {
         return Vec::new();
     };
@@ -103,8 +103,8 @@ pub(super) fn early(active: Duration, least: Duration, looks: u32) -> bool {
 }
 
 /// The next step, or the bake after the last one.
-pub(super) fn next(turn: &mut Turn<'_>, passed: PassedBy, by: Option<&str>) {
-    wish::close_step(turn, passed);
+pub(super) fn next(turn: &mut DecisionContext<'_>, passed: PassedBy, by: Option<&str>) {
+    desired::close_step(turn, passed);
     let Some(r) = &turn.state.rollout else { return };
     let last = r.plan.is_last(r.step);
     let state = if last { State::Baking } else { State::Stepping };
@@ -117,7 +117,7 @@ pub(super) fn next(turn: &mut Turn<'_>, passed: PassedBy, by: Option<&str>) {
     let kind = match (last, by) {
         (true, _) => TransitionKind::BakeStarted,
         (false, None) => TransitionKind::NextStep,
-        (false, Some(_)) => TransitionKind::PromotedByVerb,
+        (false, Some(_)) => TransitionKind::PromotedByAction,
     };
     let text = turn
         .state
@@ -129,8 +129,8 @@ pub(super) fn next(turn: &mut Turn<'_>, passed: PassedBy, by: Option<&str>) {
 }
 
 /// Straight to the bake.
-pub(super) fn to_bake(turn: &mut Turn<'_>, by: &str) {
-    wish::close_step(turn, PassedBy::Verb);
+pub(super) fn to_bake(turn: &mut DecisionContext<'_>, by: &str) {
+    desired::close_step(turn, PassedBy::Verb);
     turn.begin(State::Baking, |r| {
         r.step = r.plan.steps.len();
         r.weight = r.plan.final_weight();
@@ -142,5 +142,5 @@ pub(super) fn to_bake(turn: &mut Turn<'_>, by: &str) {
         .as_ref()
         .map(|r| message::raised(r, State::Baking, Some(by)))
         .unwrap_or_default();
-    turn.tell(TransitionKind::PromotedFullByVerb, text);
+    turn.tell(TransitionKind::PromotedFullByAction, text);
 }

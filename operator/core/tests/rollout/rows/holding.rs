@@ -222,7 +222,7 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
     );
     w.slot = false;
     w.say = Say::Good;
-    w.verb(Verb::Approve, "checkout-b/step-0");
+    w.verb(Action::Approve, "checkout-b/step-0");
     w.run(6);
     assert_eq!(w.rollout().flags.stopped_since(), None);
     assert_eq!(
@@ -244,7 +244,7 @@ fn row_23_an_approval_is_for_one_step() {
     let mut w = World::stepping(gated(GateAt::Step));
     w.say = Say::Good;
     w.run(40);
-    w.verb(Verb::Approve, "checkout-b");
+    w.verb(Action::Approve, "checkout-b");
     w.run(60);
     assert_eq!(w.weight(), 5000);
     assert_eq!(
@@ -276,7 +276,7 @@ fn row_23_promotion_and_bake_gates_stand_where_they_say() {
         (w.state.state, w.kinds()),
         (State::Baking, vec![Kind::ApprovalNeeded])
     );
-    w.verb(Verb::Approve, "checkout-b");
+    w.verb(Action::Approve, "checkout-b");
     w.run(1);
     assert_eq!(stable(&w), "checkout-b");
 }

@@ -38,7 +38,7 @@ fn row_14_a_bad_look_sends_everybody_back_at_once() {
 #[test]
 fn row_14_neither_pause_nor_hold_nor_missing_acknowledgement_delays_it() {
     let mut w = World::stepping(policy());
-    w.verb(Verb::Pause, "checkout-b");
+    w.verb(Action::Pause, "checkout-b");
     w.after(1);
     w.acking = false;
     w.slot = false;
@@ -60,14 +60,14 @@ fn row_16_the_brake_goes_one_step_down_and_holds_for_five_minutes() {
     );
     assert_eq!(
         (hold(&w), w.kinds()),
-        (Some(HoldReason::Brake), vec![Kind::Braked])
+        (Some(HoldReason::TotalErrors), vec![Kind::BackstopReached])
     );
     w.say = Say::Good;
     w.run(290);
     assert_eq!(w.weight(), 5000);
     w.run(20);
     assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
-    assert_eq!(w.kinds(), [Kind::Braked, Kind::Resumed, Kind::BakeStarted]);
+    assert_eq!(w.kinds(), [Kind::BackstopReached, Kind::Resumed, Kind::BakeStarted]);
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn row_16_at_the_first_step_it_only_holds_and_after_the_third_time_a_person_is_n
     w.after(5);
     w.after(5);
     w.after(5);
-    assert_eq!((w.weight(), w.rollout().brakes), (500, 3));
-    assert_eq!(w.kinds(), [Kind::Braked; 3]);
+    assert_eq!((w.weight(), w.rollout().backstops), (500, 3));
+    assert_eq!(w.kinds(), [Kind::BackstopReached; 3]);
     w.say = Say::Good;
     w.run(2000);
     assert_eq!(w.weight(), 500);
@@ -87,7 +87,7 @@ fn row_16_at_the_first_step_it_only_holds_and_after_the_third_time_a_person_is_n
         "{}",
         w.message()
     );
-    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
     w.run(6);
     assert_eq!(w.weight(), 5000);
 }
@@ -108,6 +108,6 @@ fn row_16_without_a_control_it_is_a_rollback() {
     w.after(5);
     assert_eq!(
         (w.state.state, outcome(&w).1.as_str()),
-        (State::RolledBack, "Brake")
+        (State::RolledBack, "TotalErrors")
     );
 }

@@ -7,7 +7,7 @@ mod stepping;
 mod verbs;
 mod wishes;
 
-use operator_core::function::Verb;
+use operator_core::function::Action;
 use operator_core::rollout::*;
 
 use crate::world::*;
@@ -46,7 +46,7 @@ pub fn waiting(w: &World) -> &[WaitingFor] {
 
 pub fn promoted_b() -> World {
     let mut w = World::baking(policy());
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(stable(&w), "checkout-b");
     w.told.clear();

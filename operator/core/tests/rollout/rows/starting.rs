@@ -29,7 +29,7 @@ fn row_01_a_start_gate_comes_before_the_first_share() {
     w.tick();
     assert_eq!(shares(&w.state).weight, Weight::ZERO);
     assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::ApprovalNeeded]);
-    w.verb(Verb::Approve, "checkout-a");
+    w.verb(Action::Approve, "checkout-a");
     w.after(1);
     assert_eq!(stable(&w), "checkout-a");
 }
@@ -130,7 +130,7 @@ fn row_05_a_previous_that_was_rejected_since_proves_itself_again() {
     let mut w = promoted_b();
     w.wish("a");
     w.after(1);
-    w.verb(Verb::Abort, "checkout-a");
+    w.verb(Action::Abort, "checkout-a");
     w.after(1);
     assert_eq!(w.state.state, State::RolledBack);
     w.wish("b");

@@ -16,7 +16,7 @@ fn row_29_abort_rejects_from_any_live_state() {
         World::baking(policy()),
     ] {
         w.told.clear();
-        w.verb(Verb::Abort, "checkout-b");
+        w.verb(Action::Abort, "checkout-b");
         w.after(1);
         assert_eq!((w.state.state, w.weight()), (State::RolledBack, 0));
         assert_eq!(
@@ -35,7 +35,7 @@ fn row_29_abort_rejects_from_any_live_state() {
 fn row_30_pause_stops_raises_and_clocks_and_resume_goes_on() {
     let mut w = World::stepping(policy());
     w.say = Say::Good;
-    w.verb(Verb::Pause, "checkout-b");
+    w.verb(Action::Pause, "checkout-b");
     w.after(1);
     let active = w.rollout().active;
     w.run(3600);
@@ -50,7 +50,7 @@ fn row_30_pause_stops_raises_and_clocks_and_resume_goes_on() {
         (true, "Paused".into())
     );
     assert!(!holds_slot(&w.state));
-    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
     w.run(40);
     assert_eq!(
         (w.weight(), w.kinds()),
@@ -63,8 +63,8 @@ fn row_30_pause_stops_raises_and_clocks_and_resume_goes_on() {
 #[test]
 fn row_30_both_seen_together_is_a_pause() {
     let mut w = World::stepping(policy());
-    w.verb(Verb::Resume, "checkout-b");
-    w.verb(Verb::Pause, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
+    w.verb(Action::Pause, "checkout-b");
     w.after(1);
     assert!(w.rollout().flags.paused.is_some());
     w.run(60);
@@ -74,22 +74,22 @@ fn row_30_both_seen_together_is_a_pause() {
 #[test]
 fn row_31_promote_takes_exactly_one_step_however_often_it_is_seen() {
     let mut w = World::stepping(policy());
-    w.verb(Verb::Promote, "checkout-b/step-0");
+    w.verb(Action::Promote, "checkout-b/step-0");
     w.after(1);
-    assert_eq!((w.weight(), w.kinds()), (5000, vec![Kind::PromotedByVerb]));
+    assert_eq!((w.weight(), w.kinds()), (5000, vec![Kind::PromotedByAction]));
     assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Verb));
     // a second person raced with the same line
     w.run(60);
     assert_eq!(w.weight(), 5000);
     // and a third with another token for the same step
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(w.state.state, State::Baking);
-    w.verb(Verb::Promote, "checkout-b/step-0");
+    w.verb(Action::Promote, "checkout-b/step-0");
     w.after(1);
     assert_eq!(
         (w.state.state, w.kinds().last()),
-        (State::Baking, Some(&Kind::VerbIgnored))
+        (State::Baking, Some(&Kind::ActionIgnored))
     );
 }
 
@@ -97,7 +97,7 @@ fn row_31_promote_takes_exactly_one_step_however_often_it_is_seen() {
 fn row_31_a_bare_revision_fires_once_per_attempt() {
     let mut w = World::stepping(policy());
     for value in ["checkout-b", "checkout-x", "checkout-b"] {
-        w.verb(Verb::Promote, value);
+        w.verb(Action::Promote, value);
         w.after(1);
     }
     assert_eq!(w.weight(), 5000, "{:?}", w.kinds());
@@ -108,21 +108,21 @@ fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
     let mut w = World::stepping(gated(GateAt::Step));
     w.say = Say::Outage;
     w.run(90);
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(w.weight(), 5000);
     let mut w = World::stepping(policy());
     w.say = Say::Bad("ErrorsWorse");
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.after(5);
     assert_eq!(w.state.state, State::RolledBack);
     let mut w = World::stepping(policy());
-    w.verb(Verb::Pause, "checkout-b");
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Pause, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.after(5);
     assert_eq!(
         (w.weight(), w.kinds()),
-        (500, vec![Kind::Paused, Kind::VerbIgnored])
+        (500, vec![Kind::Paused, Kind::ActionIgnored])
     );
     let mut w = World::resting(policy());
     w.function.policy = gated(GateAt::Start);
@@ -130,11 +130,11 @@ fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
     w.wish("b");
     w.tick();
     assert_eq!(waiting(&w), [WaitingFor::Approval]);
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(w.weight(), 500);
     let mut w = World::baking(policy());
-    w.verb(Verb::Promote, "checkout-b/now");
+    w.verb(Action::Promote, "checkout-b/now");
     w.after(1);
     assert_eq!(
         (stable(&w), outcome(&w).0),
@@ -148,70 +148,70 @@ fn row_32_promote_full_skips_steps_but_not_the_bake() {
     let mut loaded = World::queued(policy());
     loaded.told.clear();
     for mut w in [loaded, World::stepping(policy())] {
-        w.verb(Verb::PromoteFull, "checkout-b");
+        w.verb(Action::PromoteFull, "checkout-b");
         w.after(1);
         assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
-        assert_eq!(w.kinds(), [Kind::PromotedFullByVerb]);
+        assert_eq!(w.kinds(), [Kind::PromotedFullByAction]);
     }
     let mut w = World::resting(policy());
     w.able = 0;
     w.wish("b");
-    w.verb(Verb::PromoteFull, "checkout-b");
+    w.verb(Action::PromoteFull, "checkout-b");
     w.tick();
     assert_eq!(
         (w.state.state, w.kinds().last()),
-        (State::Loading, Some(&Kind::VerbIgnored))
+        (State::Loading, Some(&Kind::ActionIgnored))
     );
 }
 
 #[test]
 fn row_39_verbs_without_meaning_are_recorded_with_the_reason() {
-    let cases: [(Verb, &str, &str); 7] = [
-        (Verb::Promote, "checkout-x", "the candidate is checkout-b"),
+    let cases: [(Action, &str, &str); 7] = [
+        (Action::Promote, "checkout-x", "the candidate is checkout-b"),
         (
-            Verb::Promote,
+            Action::Promote,
             "checkout-b/step-1",
             "step 1 is not the present one",
         ),
-        (Verb::Approve, "checkout-b", "no approval is awaited"),
-        (Verb::Resume, "checkout-b", "it is not paused"),
-        (Verb::Retry, "checkout-b", "nothing was rolled back"),
-        (Verb::Abort, "checkout-x", "the candidate is checkout-b"),
-        (Verb::PromoteFull, "", ""),
+        (Action::Approve, "checkout-b", "no approval is awaited"),
+        (Action::Resume, "checkout-b", "it is not paused"),
+        (Action::Retry, "checkout-b", "nothing was rolled back"),
+        (Action::Abort, "checkout-x", "the candidate is checkout-b"),
+        (Action::PromoteFull, "", ""),
     ];
     for (verb, value, why) in cases {
         let mut w = World::stepping(policy());
         w.verb(verb, value);
         w.after(1);
         w.run(10);
-        let record = w.state.verbs.iter().find(|r| r.verb == verb);
+        let record = w.state.actions.iter().find(|r| r.verb == verb);
         if why.is_empty() {
             assert_eq!(record, None, "an empty value says nothing");
             continue;
         }
-        assert_eq!(w.kinds(), [Kind::VerbIgnored], "{verb:?}");
+        assert_eq!(w.kinds(), [Kind::ActionIgnored], "{verb:?}");
         assert_eq!(
             record.map(|r| &r.result),
-            Some(&VerbResult::Ignored(why.into()))
+            Some(&ActionResult::Ignored(why.into()))
         );
         assert_eq!(w.weight(), 500);
     }
     let mut w = World::resting(policy());
-    w.verb(Verb::Abort, "checkout-a");
+    w.verb(Action::Abort, "checkout-a");
     assert!(w.tick().persist);
     assert!(!w.after(1).persist);
     assert_eq!(
         (w.state.state, w.kinds()),
-        (State::Idle, vec![Kind::VerbIgnored])
+        (State::Idle, vec![Kind::ActionIgnored])
     );
 }
 
 #[test]
 fn row_39_an_absurdly_long_value_is_cut() {
     let mut w = World::stepping(policy());
-    w.verb(Verb::Abort, &"x".repeat(250_000));
+    w.verb(Action::Abort, &"x".repeat(250_000));
     w.after(1);
-    assert!(w.state.verbs[0].value.len() <= 128);
+    assert!(w.state.actions[0].value.len() <= 128);
     w.run(10);
     assert_eq!(w.kinds().len(), 1);
 }
@@ -219,9 +219,9 @@ fn row_39_an_absurdly_long_value_is_cut() {
 #[test]
 fn a_value_that_was_used_is_named_with_one_that_acts() {
     let mut w = World::stepping(policy());
-    w.verb(Verb::Abort, "checkout-b");
+    w.verb(Action::Abort, "checkout-b");
     w.after(1);
-    w.verb(Verb::Retry, "checkout-b");
+    w.verb(Action::Retry, "checkout-b");
     w.run(30);
     assert_eq!(
         (w.state.state, w.rollout().attempt),
@@ -230,7 +230,7 @@ fn a_value_that_was_used_is_named_with_one_that_acts() {
     );
     let used = "Used up: abort=checkout-b; another value acts, such as abort=checkout-b/3.";
     assert!(w.message().contains(used), "{}", w.message());
-    w.verb(Verb::Abort, "checkout-b/3");
+    w.verb(Action::Abort, "checkout-b/3");
     w.after(1);
     assert_eq!(w.state.state, State::RolledBack);
     assert!(!w.message().contains("Used up"), "{}", w.message());
@@ -240,20 +240,20 @@ fn a_value_that_was_used_is_named_with_one_that_acts() {
 fn what_was_used_is_named_only_where_it_would_mean_something() {
     let mut w = World::stepping(policy());
     w.say = Say::Good;
-    w.verb(Verb::Pause, "checkout-b");
+    w.verb(Action::Pause, "checkout-b");
     w.after(1);
     assert!(!w.message().contains("Used up"), "{}", w.message());
-    w.verb(Verb::Resume, "checkout-b");
-    w.verb(Verb::Promote, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
+    w.verb(Action::Promote, "checkout-b");
     w.run(20);
     assert_eq!(w.weight(), 5000);
     let used = "Used up: pause=checkout-b, promote=checkout-b; another value acts, such as pause=checkout-b/2.";
     assert!(w.message().contains(used), "{}", w.message());
     // the value of somebody who writes tokens is theirs to count
     let mut w = World::stepping(policy());
-    w.verb(Verb::Pause, "checkout-b/7");
+    w.verb(Action::Pause, "checkout-b/7");
     w.after(1);
-    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
     w.after(1);
     assert!(!w.message().contains("Used up"), "{}", w.message());
 }

@@ -67,7 +67,7 @@ fn row_24_what_spec_no_longer_asks_for_gets_nothing_before_its_successor_is_know
         World::baking(policy()),
         {
             let mut w = World::stepping(policy());
-            w.verb(Verb::Pause, "checkout-b");
+            w.verb(Action::Pause, "checkout-b");
             w.tick();
             w.function.suspend = true;
             w.tick();
@@ -106,7 +106,7 @@ fn row_24_what_spec_no_longer_asks_for_gets_nothing_before_its_successor_is_know
         assert_eq!(w.kinds()[1], Kind::Started);
         assert_eq!(w.rollout().attempt, 1);
         // another revision than the candidate says nothing
-        next.function.wish = None;
+        next.function.desired = None;
         next.function.abandoned = Some("checkout-a".into());
         next.after(1);
         assert_eq!((next.weight(), next.kinds()), (from, vec![]));
@@ -166,7 +166,7 @@ fn while_the_desired_revision_is_unknown_no_share_rises_and_none_falls() {
 /// A verb that raises waits until the desired revision is known, and is ignored with the reason while the spec is refused.
 #[test]
 fn no_person_raises_what_spec_may_not_ask_for() {
-    for verb in [Verb::Promote, Verb::PromoteFull] {
+    for verb in [Action::Promote, Action::PromoteFull] {
         let mut w = World::stepping(policy());
         w.unknown();
         w.verb(verb, "checkout-b");
@@ -179,21 +179,21 @@ fn no_person_raises_what_spec_may_not_ask_for() {
         w.refused();
         w.verb(verb, "checkout-b");
         w.run(60);
-        assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::VerbIgnored]));
+        assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::ActionIgnored]));
         let text = &w.told[0].message;
         assert!(text.contains("not accepted: InvalidRoute"), "{text}");
     }
     let mut w = World::rolled_back(policy());
     w.refused();
-    w.verb(Verb::Retry, "checkout-b");
+    w.verb(Action::Retry, "checkout-b");
     w.run(60);
     assert_eq!(
         (w.state.state, w.kinds()),
-        (State::RolledBack, vec![Kind::VerbIgnored])
+        (State::RolledBack, vec![Kind::ActionIgnored])
     );
     let mut w = World::rolled_back(policy());
     w.unknown();
-    w.verb(Verb::Retry, "checkout-b");
+    w.verb(Action::Retry, "checkout-b");
     w.run(60);
     assert_eq!((w.state.state, w.kinds()), (State::RolledBack, vec![]));
     w.wish("b");
@@ -249,7 +249,7 @@ fn row_26_a_rejected_wish_stays_rejected() {
 #[test]
 fn row_27_retry_is_another_attempt_with_fresh_evidence() {
     let mut w = World::rolled_back(policy());
-    w.verb(Verb::Retry, "checkout-b");
+    w.verb(Action::Retry, "checkout-b");
     w.slot = false;
     w.after(1);
     assert_eq!(
@@ -323,7 +323,7 @@ fn row_37_lost_state_is_recovered_without_starting_anything() {
         w.condition(ConditionType::Progressing),
         (true, "StateLost".into())
     );
-    w.verb(Verb::Resume, "checkout-b");
+    w.verb(Action::Resume, "checkout-b");
     w.run(10);
     assert_eq!(w.weight(), 500);
 }

@@ -41,7 +41,7 @@ fn frame(boot_id: u64, sequence: u64, absolute: bool, ok: u64) -> v1::CounterFra
     }
 }
 
-fn held(book: &Book) -> Option<u64> {
+fn held(book: &CounterTable) -> Option<u64> {
     let snapshot = book.snapshot("node-1", &key(), READING)?;
     let counters = snapshot.revisions.get("checkout-1")?;
     assert_eq!(counters.latency.count(), counters.total());
@@ -50,7 +50,7 @@ fn held(book: &Book) -> Option<u64> {
 
 #[test]
 fn increments_add_up_to_the_nodes_own_counters() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     assert_eq!(held(&book), None);
     assert_eq!(
         book.take(frame(7, 1, true, 100), at(0)),
@@ -72,7 +72,7 @@ fn increments_add_up_to_the_nodes_own_counters() {
 /// FE-3: a repeated frame counts once.
 #[test]
 fn a_repeated_frame_counts_once() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     book.take(frame(7, 1, true, 100), at(0));
     book.take(frame(7, 2, false, 5), at(5));
     assert_eq!(
@@ -89,7 +89,7 @@ fn a_repeated_frame_counts_once() {
 /// FE-3: after a gap only absolute values count.
 #[test]
 fn after_a_gap_only_absolute_values_count() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     book.take(frame(7, 1, true, 100), at(0));
     assert_eq!(book.take(frame(7, 3, false, 5), at(5)), FrameResult::Gap);
     assert_eq!(book.take(frame(7, 4, false, 5), at(6)), FrameResult::Gap);
@@ -108,7 +108,7 @@ fn after_a_gap_only_absolute_values_count() {
 /// FE-3: a restarted shim begins anew.
 #[test]
 fn a_restarted_node_begins_with_absolute_values() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     book.take(frame(7, 9, true, 100), at(0));
     assert_eq!(book.take(frame(8, 10, false, 3), at(5)), FrameResult::Gap);
     assert_eq!(book.take(frame(8, 1, true, 3), at(6)), FrameResult::Applied);
@@ -119,7 +119,7 @@ fn a_restarted_node_begins_with_absolute_values() {
 /// HK-11: a malformed frame changes nothing.
 #[test]
 fn a_malformed_frame_changes_nothing_and_asks_for_absolute_values() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     book.take(frame(7, 1, true, 100), at(0));
     let mut unknown_bucket = frame(7, 2, false, 1);
     unknown_bucket.revisions[0].head = Some(v1::Histogram {
@@ -141,7 +141,7 @@ fn a_malformed_frame_changes_nothing_and_asks_for_absolute_values() {
 
 #[test]
 fn what_is_relayed_reads_back_to_the_same_numbers() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     let mut first = frame(7, 1, true, 100);
     first.revisions[0].saturated = 4;
     for (outcome, code) in [
@@ -159,7 +159,7 @@ fn what_is_relayed_reads_back_to_the_same_numbers() {
     }
     first.revisions[0].head = None;
     book.take(first, at(0));
-    let mut relayed = Book::new(7);
+    let mut relayed = CounterTable::new(7);
     let frame = book.to_frame().unwrap();
     assert_eq!(relayed.take(frame, at(0)), FrameResult::Applied);
     assert_eq!(
@@ -170,7 +170,7 @@ fn what_is_relayed_reads_back_to_the_same_numbers() {
 
 #[test]
 fn populations_and_latencies_are_kept_apart() {
-    let mut book = Book::new(7);
+    let mut book = CounterTable::new(7);
     let mut first = frame(7, 1, true, 100);
     first.revisions[0].duration = Some(v1::Histogram {
         index: vec![32],

@@ -12,13 +12,13 @@ use operator_core::status_rate::FunctionLimit;
 use tokio::time::Instant;
 
 use super::CallError;
-use super::work::backoff;
+use super::worker::backoff;
 use crate::resolve::ResolveError;
-use crate::revision::Code;
+use crate::revision::ComponentImage;
 
 /// One function's memory.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct FunctionContext {
     /// The object as the last write returned it; newer than the cache until the watch catches up.
     pub(super) written: Option<Arc<EdgeFunction>>,
     /// The state between two checkpoints, and the record that it continues.
@@ -40,21 +40,21 @@ pub(super) struct Memory {
     /// Time at which the limits allow the next of these writes.
     pub(super) nodes_due: Option<Instant>,
     /// After a status that could not be written.
-    pub(super) patience: Option<Patience>,
+    pub(super) patience: Option<RetryBackoff>,
     /// After a wish that could not be recorded.
-    pub(super) wish_patience: Option<Patience>,
+    pub(super) wish_patience: Option<RetryBackoff>,
     runs: u64,
 }
 
 /// The same is not asked again before its end. Looks and rollbacks go on: they need no write.
 #[derive(Debug, Clone)]
-pub(super) struct Patience {
+pub(super) struct RetryBackoff {
     until: Instant,
     /// Of this version of the object alone, since another may be taken at once; `None` when the server asked for it.
     version: Option<String>,
 }
 
-impl Patience {
+impl RetryBackoff {
     /// After a call for this version of the object failed once more.
     pub(super) fn after(error: &CallError, failures: u32, version: Option<&String>) -> Self {
         let asked = error.retry_after();
@@ -123,7 +123,7 @@ pub(super) enum Resolution {
     /// Somebody is asking.
     Running { image: String, run: u64 },
     /// It is this.
-    Done { image: String, code: Box<Code> },
+    Done { image: String, code: Box<ComponentImage> },
     /// It failed and is tried again at `retry_at`.
     Failed {
         image: String,
@@ -133,7 +133,7 @@ pub(super) enum Resolution {
     },
 }
 
-impl Memory {
+impl FunctionContext {
     /// A number for the next resolve, so that a late answer of an earlier one is recognised.
     pub(super) fn next_run(&mut self) -> u64 {
         self.runs += 1;

@@ -29,7 +29,7 @@ const PAGE: u32 = 500;
 
 /// Claims that no function names, as far as this leader knows.
 #[derive(Debug, Default)]
-struct Unnamed {
+struct UnnamedClaims {
     since: BTreeMap<ObjectKey, Instant>,
     /// Claims that were named since this leader began. That it saw their functions go is confirmation enough.
     were_named: BTreeSet<ObjectKey>,
@@ -38,7 +38,7 @@ struct Unnamed {
     braking: bool,
 }
 
-impl Unnamed {
+impl UnnamedClaims {
     fn named(&mut self, key: &ObjectKey) {
         self.since.remove(key);
         self.confirmed.remove(key);
@@ -94,7 +94,7 @@ impl Unnamed {
 impl Reconciler {
     /// Sweeps for ever; run it on the leader.
     pub async fn sweep_claims(self: Arc<Self>) {
-        let mut unnamed = Unnamed::default();
+        let mut unnamed = UnnamedClaims::default();
         let mut live = self.live_nodes();
         loop {
             tokio::time::sleep(PERIOD).await;

@@ -34,7 +34,7 @@ const HASH_KEY: &str = "hash.key";
 
 /// Where the content goes.
 #[derive(Clone)]
-pub struct OwnSecret {
+pub struct CertificateSecret {
     /// Certificates in use.
     pub tls: tls::Store,
     /// Key of content hashes.
@@ -43,7 +43,7 @@ pub struct OwnSecret {
 
 /// Why the Secret is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnSecretError {
+pub enum CertificateSecretError {
     /// A key is missing or not text.
     #[error("the Secret {NAME} has no usable {0}")]
     Key(&'static str),
@@ -55,12 +55,12 @@ pub enum OwnSecretError {
     Call(#[from] CallError),
 }
 
-impl OwnSecret {
+impl CertificateSecret {
     /// Uses what the Secret holds.
     ///
     /// # Errors
     /// It is not what was written; what is in use stays.
-    pub fn load(&self, secret: &Secret) -> Result<(), OwnSecretError> {
+    pub fn load(&self, secret: &Secret) -> Result<(), CertificateSecretError> {
         let material = parse(secret)?;
         self.tls.replace(&material)?;
         self.hash_key
@@ -73,7 +73,7 @@ impl OwnSecret {
 ///
 /// # Errors
 /// It could not be made or written.
-pub async fn create(client: &Client, namespace: &str) -> Result<(), OwnSecretError> {
+pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateSecretError> {
     let material = tls::make(Timestamp::now())?;
     let secret = Secret {
         metadata: ObjectMeta {
@@ -110,7 +110,7 @@ pub async fn keep(client: Client, namespace: String, secrets: Secrets) {
 }
 
 /// The object's own version is the precondition: a Secret that changed meanwhile is looked at next time.
-async fn renew(api: &Api<Secret>, secret: &Secret) -> Result<(), OwnSecretError> {
+async fn renew(api: &Api<Secret>, secret: &Secret) -> Result<(), CertificateSecretError> {
     let Some(material) = tls::renew(&parse(secret)?, Timestamp::now())? else {
         return Ok(());
     };
@@ -145,16 +145,16 @@ fn content(material: &Material) -> BTreeMap<String, ByteString> {
     ])
 }
 
-fn parse(secret: &Secret) -> Result<Material, OwnSecretError> {
+fn parse(secret: &Secret) -> Result<Material, CertificateSecretError> {
     let bytes = |name: &'static str| {
         let found = secret.data.as_ref().and_then(|data| data.get(name));
         found
             .map(|bytes| bytes.0.clone())
             .filter(|bytes| !bytes.is_empty())
-            .ok_or(OwnSecretError::Key(name))
+            .ok_or(CertificateSecretError::Key(name))
     };
     let text =
-        |name: &'static str| String::from_utf8(bytes(name)?).map_err(|_| OwnSecretError::Key(name));
+        |name: &'static str| String::from_utf8(bytes(name)?).map_err(|_| CertificateSecretError::Key(name));
     Ok(Material {
         ca_crt: text(CA_CERTIFICATE)?,
         ca_key: Zeroizing::new(text(CA_KEY)?),
@@ -175,7 +175,7 @@ mod tests {
             data: Some(content(&made)),
             ..Secret::default()
         };
-        let own = OwnSecret {
+        let own = CertificateSecret {
             tls: tls::Store::default(),
             hash_key: Arc::default(),
         };
@@ -186,13 +186,13 @@ mod tests {
 
     #[test]
     fn a_secret_without_a_key_is_named_and_changes_nothing() {
-        let own = OwnSecret {
+        let own = CertificateSecret {
             tls: tls::Store::default(),
             hash_key: Arc::default(),
         };
         assert!(matches!(
             own.load(&Secret::default()),
-            Err(OwnSecretError::Key("ca.crt"))
+            Err(CertificateSecretError::Key("ca.crt"))
         ));
         assert!(own.hash_key.load().is_none() && !own.tls.is_loaded());
     }

@@ -11,11 +11,11 @@ const LAST: Duration = Duration::from_secs(5);
 
 /// Doubles from half a second to five, each time shortened by up to a half, and starts over with anything that is heard.
 #[derive(Debug, Default)]
-pub(super) struct Pause {
+pub(super) struct WatchBackoff {
     failures: u32,
 }
 
-impl Iterator for Pause {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -26,7 +26,7 @@ impl Iterator for Pause {
     }
 }
 
-impl Backoff for Pause {
+impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.failures = 0;
     }
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_five_seconds_and_start_over() {
-        let mut pause = Pause::default();
+        let mut pause = WatchBackoff::default();
         let first = pause.next().unwrap();
         assert!((FIRST / 2..=FIRST).contains(&first), "{first:?}");
         let later = pause.by_ref().nth(60).unwrap();

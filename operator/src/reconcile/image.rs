@@ -11,10 +11,10 @@ use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 
 use super::Reconciler;
-use super::memory::{Memory, Resolution};
-use super::wish::{Finding, Wish};
+use super::context::{FunctionContext, Resolution};
+use super::desired::{Finding, DesiredRevision};
 use crate::resolve::{Credentials, ResolveError, digest_of, inspect, parse_pull_secret};
-use crate::revision::{self, Code};
+use crate::revision::{self, ComponentImage};
 use crate::validate;
 use crate::watch::{ObjectKey, SecretState};
 
@@ -29,11 +29,11 @@ impl Reconciler {
         key: &ObjectKey,
         function: &EdgeFunction,
         revisions: &[Arc<EdgeRevision>],
-        memory: &mut Memory,
+        memory: &mut FunctionContext,
         referred: &validate::References,
-        wish: &mut Wish,
+        wish: &mut DesiredRevision,
         now: Timestamp,
-    ) -> Option<Code> {
+    ) -> Option<ComponentImage> {
         if let Some(inline) = &function.spec.source.inline {
             return inline_code(&inline.0, wish, now, function);
         }
@@ -77,7 +77,7 @@ impl Reconciler {
                 reasons::RESOLVED,
                 &format!("{image} is {}", code.digest),
             ));
-            return Some(Code {
+            return Some(ComponentImage {
                 pull_secrets: referred.pull_secrets.clone(),
                 ..(**code).clone()
             });
@@ -96,8 +96,8 @@ impl Reconciler {
         image: &str,
         asked: String,
         referred: &validate::References,
-        memory: &mut Memory,
-        wish: &mut Wish,
+        memory: &mut FunctionContext,
+        wish: &mut DesiredRevision,
     ) {
         let mut attempt = 1;
         match &memory.resolution {
@@ -222,10 +222,10 @@ fn recorded(revisions: &[Arc<EdgeRevision>], image: &str) -> Option<ResolvedStat
 
 fn inline_code(
     bytes: &[u8],
-    wish: &mut Wish,
+    wish: &mut DesiredRevision,
     now: Timestamp,
     function: &EdgeFunction,
-) -> Option<Code> {
+) -> Option<ComponentImage> {
     let digest = digest_of(bytes);
     match inspect(bytes) {
         Ok(found) => {
@@ -243,7 +243,7 @@ fn inline_code(
                 reasons::RESOLVED,
                 &format!("the inline component is {digest}"),
             ));
-            Some(Code {
+            Some(ComponentImage {
                 digest: digest.clone(),
                 component_digest: digest,
                 size: bytes.len() as u64,
@@ -251,7 +251,7 @@ fn inline_code(
                 world: found.world().unwrap_or_default().to_owned(),
                 imports: found.imports.into_iter().collect(),
                 inline: Some(bytes.to_vec()),
-                ..Code::default()
+                ..ComponentImage::default()
             })
         }
         Err(error) => {
@@ -262,8 +262,8 @@ fn inline_code(
     }
 }
 
-fn code_of_artifact(artifact: crate::resolve::Artifact) -> Code {
-    Code {
+fn code_of_artifact(artifact: crate::resolve::Artifact) -> ComponentImage {
+    ComponentImage {
         repository: artifact.repository,
         digest: artifact.manifest_digest,
         component_digest: artifact.component_digest,
@@ -284,7 +284,7 @@ fn resolving(image: &str) -> Finding {
     }
 }
 
-fn failed_resolve(wish: &mut Wish, image: &str, error: &ResolveError, retry: Duration) {
+fn failed_resolve(wish: &mut DesiredRevision, image: &str, error: &ResolveError, retry: Duration) {
     let message = format!("{image}: {error}; it is tried again");
     wish.unsettled = false;
     wish.resolved = Some(wish.block(error.failure.reason(), message, false));

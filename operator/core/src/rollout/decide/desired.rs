@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::turn::Turn;
+use super::context::DecisionContext;
 use crate::function::Revision;
 use crate::rollout::history::record;
 use crate::rollout::{
-    Flags, GateAt, HistoryEntry, Outcome, PassedBy, Placed, Plan, PlanKind, Rollout, RolloutState,
+    Flags, GateAt, HistoryEntry, Outcome, PassedBy, RevisionRef, Plan, PlanKind, Rollout, RolloutState,
     State, TransitionKind, WaitingFor, Weight, words,
 };
 
 /// Rows 1, 4, 5, 24, 25 and 28: a changed wish wins in every state.
-pub(super) fn changed(turn: &mut Turn<'_>) -> bool {
-    let Some(wish) = turn.function.wish.clone() else {
+pub(super) fn changed(turn: &mut DecisionContext<'_>) -> bool {
+    let Some(wish) = turn.function.desired.clone() else {
         return abandon(turn);
     };
     let stable = turn
@@ -58,7 +58,7 @@ pub(super) fn changed(turn: &mut Turn<'_>) -> bool {
 }
 
 /// A rollout from rest.
-fn begin(turn: &mut Turn<'_>, wish: Revision) {
+fn begin(turn: &mut DecisionContext<'_>, wish: Revision) {
     let kind = kind(turn, &wish);
     let stable = turn
         .state
@@ -81,7 +81,7 @@ fn begin(turn: &mut Turn<'_>, wish: Revision) {
 }
 
 /// Which plan a wish gets.
-fn kind(turn: &Turn<'_>, wish: &Revision) -> PlanKind {
+fn kind(turn: &DecisionContext<'_>, wish: &Revision) -> PlanKind {
     let recent = turn.function.policy.revert.revisions > 0
         && turn
             .state
@@ -96,7 +96,7 @@ fn kind(turn: &Turn<'_>, wish: &Revision) -> PlanKind {
 }
 
 /// Begins a rollout at weight 0 with a frozen plan and without any evidence.
-pub(super) fn start(turn: &mut Turn<'_>, wish: Revision, kind: PlanKind, attempt: u32) {
+pub(super) fn start(turn: &mut DecisionContext<'_>, wish: Revision, kind: PlanKind, attempt: u32) {
     let now = turn.now;
     let plan = Plan::freeze(&turn.function.policy, kind);
     // without a stable there is nothing to protect: nodes serve it as they get it, unless a gate comes first
@@ -110,11 +110,11 @@ pub(super) fn start(turn: &mut Turn<'_>, wish: Revision, kind: PlanKind, attempt
     s.rejected = None;
     s.figures = None;
     s.steps.clear();
-    for v in &mut s.verbs {
+    for v in &mut s.actions {
         v.bare = false;
     }
     s.rollout = Some(Rollout {
-        candidate: Placed {
+        candidate: RevisionRef {
             revision: wish,
             since: now,
         },
@@ -133,7 +133,7 @@ pub(super) fn start(turn: &mut Turn<'_>, wish: Revision, kind: PlanKind, attempt
         quiet_looks: 0,
         approved: Vec::new(),
         flags: Flags::default(),
-        brakes: 0,
+        backstops: 0,
         analysis: None,
         checkpoint_at: now,
     });
@@ -143,7 +143,7 @@ pub(super) fn start(turn: &mut Turn<'_>, wish: Revision, kind: PlanKind, attempt
     turn.count_nodes();
 }
 
-fn supersede(turn: &mut Turn<'_>, wish: Revision) {
+fn supersede(turn: &mut DecisionContext<'_>, wish: Revision) {
     let (old, new) = (turn.candidate(), wish.name.clone());
     let ended = end(
         turn,
@@ -164,7 +164,7 @@ fn supersede(turn: &mut Turn<'_>, wish: Revision) {
 
 /// Row 24 before the new revision is known: `spec` asks for something else than the candidate. Without a stable
 /// revision there is nothing to return to, so the first revision goes on serving until its successor is known.
-fn abandon(turn: &mut Turn<'_>) -> bool {
+fn abandon(turn: &mut DecisionContext<'_>) -> bool {
     let old = turn.candidate();
     let live = turn.state.state.is_live() && turn.state.stable.is_some();
     if !live || turn.function.abandoned.as_ref() != Some(&old) {
@@ -191,11 +191,11 @@ fn abandon(turn: &mut Turn<'_>) -> bool {
 }
 
 /// Whether no share may rise, because it is not known which revision `spec` asks for.
-pub(super) fn unknown(turn: &Turn<'_>) -> Option<WaitingFor> {
-    turn.function.wish.is_none().then_some(WaitingFor::Spec)
+pub(super) fn unknown(turn: &DecisionContext<'_>) -> Option<WaitingFor> {
+    turn.function.desired.is_none().then_some(WaitingFor::Spec)
 }
 
-fn withdraw(turn: &mut Turn<'_>) {
+fn withdraw(turn: &mut DecisionContext<'_>) {
     let old = turn.candidate();
     let stable = turn
         .state
@@ -222,7 +222,7 @@ fn withdraw(turn: &mut Turn<'_>) {
 
 /// Ends the running rollout and writes its line of history.
 pub(super) fn end(
-    turn: &mut Turn<'_>,
+    turn: &mut DecisionContext<'_>,
     outcome: Outcome,
     reason: &str,
     by: Option<String>,
@@ -260,7 +260,7 @@ pub(super) fn end(
 }
 
 /// Closes the open step, if any.
-pub(super) fn close_step(turn: &mut Turn<'_>, by: PassedBy) {
+pub(super) fn close_step(turn: &mut DecisionContext<'_>, by: PassedBy) {
     count_step(&mut turn.state);
     if let Some(step) = turn.state.steps.last_mut().filter(|s| s.ended_at.is_none()) {
         step.ended_at = Some(turn.now);
@@ -285,7 +285,7 @@ pub(super) fn count_step(state: &mut RolloutState) {
 }
 
 /// Row 38: the stable before this one may leave memory.
-pub(super) fn previous_expired(turn: &mut Turn<'_>) -> bool {
+pub(super) fn previous_expired(turn: &mut DecisionContext<'_>) -> bool {
     if turn.state.rollout.is_some() {
         return false;
     }

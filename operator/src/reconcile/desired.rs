@@ -13,9 +13,9 @@ use operator_core::function::Revision;
 use operator_core::rollout::Blocked;
 
 use super::claims::{self, Claimed};
-use super::memory::Memory;
+use super::context::FunctionContext;
 use super::{CallError, ReconcileError, Reconciler};
-use crate::revision::{self, Code, Content, Settled};
+use crate::revision::{self, ComponentImage, Content, ResolvedReferences};
 use crate::validate::{self, Accepted, Violation, references, summary, validate};
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
@@ -30,7 +30,7 @@ pub(super) struct Finding {
 
 /// What the spec comes to.
 #[derive(Debug, Default)]
-pub(super) struct Wish {
+pub(super) struct DesiredRevision {
     /// `Accepted`, `Resolved`, `Compatible`; `None` leaves a condition as it is.
     pub(super) accepted: Option<Finding>,
     pub(super) resolved: Option<Finding>,
@@ -61,7 +61,7 @@ impl Finding {
     }
 }
 
-impl Wish {
+impl DesiredRevision {
     /// The revision that `spec` asks for cannot be recorded at present.
     pub(super) fn unknown(error: &ReconcileError) -> Self {
         let mut wish = Self {
@@ -120,10 +120,10 @@ impl Reconciler {
         key: &ObjectKey,
         function: &EdgeFunction,
         revisions: &[Arc<EdgeRevision>],
-        memory: &mut Memory,
+        memory: &mut FunctionContext,
         now: Timestamp,
-    ) -> Result<Wish, CallError> {
-        let mut wish = Wish::default();
+    ) -> Result<DesiredRevision, CallError> {
+        let mut wish = DesiredRevision::default();
         let referred = references(function);
         let policy = referred.policy.as_ref().and_then(|name| {
             self.caches
@@ -331,9 +331,9 @@ fn conclude(
     function: &EdgeFunction,
     revisions: &[Arc<EdgeRevision>],
     spec: &Accepted,
-    code: Code,
-    settled: Settled,
-    wish: &mut Wish,
+    code: ComponentImage,
+    settled: ResolvedReferences,
+    wish: &mut DesiredRevision,
 ) {
     let inspection = crate::resolve::Inspection {
         imports: code.imports.iter().cloned().collect(),

@@ -4,10 +4,10 @@ use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use node_api::v1;
-use operator_core::rollout::{EventType, Outcome, RolloutState, Share, Strategy};
+use operator_core::rollout::{EventType, Outcome, RolloutState, TrafficSplit, Strategy};
 
-use super::memory::Rollback;
-use super::nodes::Seen;
+use super::context::Rollback;
+use super::nodes::NodeReports;
 use super::report::Remark;
 use super::{Reconciler, project};
 use crate::metrics::FunctionGauge;
@@ -85,11 +85,11 @@ impl Reconciler {
         after: &RolloutState,
         decided: Timestamp,
     ) {
-        for verb in &after.verbs {
-            if !before.verbs.contains(verb) {
+        for verb in &after.actions {
+            if !before.actions.contains(verb) {
                 let result = match verb.result {
-                    operator_core::rollout::VerbResult::Done => "done",
-                    operator_core::rollout::VerbResult::Ignored(_) => "ignored",
+                    operator_core::rollout::ActionResult::Done => "done",
+                    operator_core::rollout::ActionResult::Ignored(_) => "ignored",
                 };
                 self.metrics.verb(verb.verb.as_str(), result);
             }
@@ -128,7 +128,7 @@ impl Reconciler {
     }
 
     /// Measures how long the last rollback takes to the first and to the last node.
-    pub(super) fn follow_rollback(&self, seen: &Seen<'_>, rollback: &mut Option<Rollback>) {
+    pub(super) fn follow_rollback(&self, seen: &NodeReports<'_>, rollback: &mut Option<Rollback>) {
         let Some(running) = rollback else { return };
         let (reached, live) = seen.at(running.pair);
         let seconds = Timestamp::now()
@@ -150,7 +150,7 @@ impl Reconciler {
         &self,
         key: &ObjectKey,
         object: &EdgeFunction,
-        share: &Share,
+        share: &TrafficSplit,
         decided: Timestamp,
     ) {
         let update = v1::ShareUpdate {

@@ -10,7 +10,7 @@ use crate::rollout::{
     StepRecord, TransitionKind, shares,
 };
 
-pub(super) struct Turn<'a> {
+pub(super) struct DecisionContext<'a> {
     pub(super) now: Timestamp,
     pub(super) function: &'a Function,
     pub(super) evidence: &'a Evidence,
@@ -24,7 +24,7 @@ pub(super) struct Turn<'a> {
     pub(super) write: bool,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> DecisionContext<'a> {
     pub(super) fn new(
         now: Timestamp,
         function: &'a Function,

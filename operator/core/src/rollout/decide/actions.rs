@@ -1,29 +1,29 @@
 //! What a person asks for, by annotation. Each value acts at most once; what has no meaning here is recorded with the reason.
 
 use super::lowering::reject;
-use super::turn::Turn;
-use super::{baking, gates, loading, stepping, wish};
-use crate::function::{Annotation, Verb};
+use super::context::DecisionContext;
+use super::{baking, gates, loading, stepping, desired};
+use crate::function::{Annotation, Action};
 use crate::rollout::gates_ahead::unapproved;
 use crate::rollout::{
-    PassedBy, Paused, PlanKind, State, TransitionKind, VerbRecord, VerbResult, WaitingFor, words,
+    PassedBy, Paused, PlanKind, State, TransitionKind, ActionRecord, ActionResult, WaitingFor, words,
 };
 
 /// Acts on the first fresh annotation among `which`, in their order.
-pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
+pub(super) fn take(turn: &mut DecisionContext<'_>, which: &[Action]) -> bool {
     let function = turn.function;
     let fresh = which.iter().find_map(|verb| {
         function
-            .verbs
+            .actions
             .iter()
-            .find(|a| a.verb == *verb && is_fresh(turn, a))
+            .find(|a| a.action == *verb && is_fresh(turn, a))
             .cloned()
     });
     let Some(annotation) = fresh else {
         return false;
     };
     let value = annotation.meant();
-    if annotation.verb == Verb::Pause {
+    if annotation.action == Action::Pause {
         turn.pause_seen = true;
     }
     let result = act(turn, &annotation, &value);
@@ -31,61 +31,61 @@ pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
     true
 }
 
-fn is_fresh(turn: &Turn<'_>, annotation: &Annotation) -> bool {
+fn is_fresh(turn: &DecisionContext<'_>, annotation: &Annotation) -> bool {
     let value = annotation.meant();
-    if value.is_empty() || waits(turn, annotation.verb) {
+    if value.is_empty() || waits(turn, annotation.action) {
         return false;
     }
-    !turn.state.is_used(annotation.verb, &value)
+    !turn.state.is_used(annotation.action, &value)
 }
 
 /// What raises a share is looked at once the revision that `spec` asks for is known, or the spec is refused.
-fn waits(turn: &Turn<'_>, verb: Verb) -> bool {
-    let raises = matches!(verb, Verb::Retry | Verb::Promote | Verb::PromoteFull);
-    raises && turn.function.wish.is_none() && turn.function.refused.is_none()
+fn waits(turn: &DecisionContext<'_>, verb: Action) -> bool {
+    let raises = matches!(verb, Action::Retry | Action::Promote | Action::PromoteFull);
+    raises && turn.function.desired.is_none() && turn.function.refused.is_none()
 }
 
 /// Nothing rises while the spec is not accepted, since it is not known whether it still asks for this revision.
-fn accepted(turn: &Turn<'_>) -> Result<(), String> {
+fn accepted(turn: &DecisionContext<'_>) -> Result<(), String> {
     match &turn.function.refused {
-        Some(why) if turn.function.wish.is_none() => {
+        Some(why) if turn.function.desired.is_none() => {
             Err(format!("the spec is not accepted: {why}"))
         }
         _ => Ok(()),
     }
 }
 
-fn record(turn: &mut Turn<'_>, annotation: &Annotation, value: String, result: Result<(), String>) {
+fn record(turn: &mut DecisionContext<'_>, annotation: &Annotation, value: String, result: Result<(), String>) {
     let done = result.is_ok();
     if let Err(why) = &result {
-        let text = format!("{}={value} is ignored: {why}", annotation.verb.as_str());
-        turn.tell(TransitionKind::VerbIgnored, text);
+        let text = format!("{}={value} is ignored: {why}", annotation.action.as_str());
+        turn.tell(TransitionKind::ActionIgnored, text);
     }
-    let verbs = &mut turn.state.verbs;
+    let verbs = &mut turn.state.actions;
     let before = verbs
         .iter()
-        .position(|r| r.verb == annotation.verb)
+        .position(|r| r.verb == annotation.action)
         .map(|i| verbs.remove(i));
     let bare = before.is_some_and(|r| r.bare) || (done && !value.contains('/'));
-    verbs.push(VerbRecord {
-        verb: annotation.verb,
+    verbs.push(ActionRecord {
+        verb: annotation.action,
         // retry begins another attempt, in which nothing has fired yet
-        bare: bare && annotation.verb != Verb::Retry,
+        bare: bare && annotation.action != Action::Retry,
         value,
         at: turn.now,
         by: annotation.by.clone(),
-        result: result.map_or_else(VerbResult::Ignored, |()| VerbResult::Done),
+        result: result.map_or_else(ActionResult::Ignored, |()| ActionResult::Done),
     });
     verbs.sort_by_key(|r| r.verb);
     turn.write();
 }
 
 /// Does what the verb says, or says why not.
-fn act(turn: &mut Turn<'_>, annotation: &Annotation, value: &str) -> Result<(), String> {
+fn act(turn: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> Result<(), String> {
     let (name, token) = value
         .split_once('/')
         .map_or((value, None), |(n, t)| (n, Some(t)));
-    if annotation.verb == Verb::Retry {
+    if annotation.action == Action::Retry {
         return retry(turn, name);
     }
     let Some(r) = &turn.state.rollout else {
@@ -105,8 +105,8 @@ fn act(turn: &mut Turn<'_>, annotation: &Annotation, value: &str) -> Result<(), 
         return Err(format!("step {n} is not the present one"));
     }
     let by = annotation.by.as_str();
-    match annotation.verb {
-        Verb::Abort => {
+    match annotation.action {
+        Action::Abort => {
             reject(
                 turn,
                 TransitionKind::Aborted,
@@ -116,16 +116,16 @@ fn act(turn: &mut Turn<'_>, annotation: &Annotation, value: &str) -> Result<(), 
             );
             Ok(())
         }
-        Verb::Pause => pause(turn, by),
-        Verb::Resume => resume(turn, by),
-        Verb::Approve => approve(turn, by),
-        Verb::Promote => promote(turn, by),
-        Verb::PromoteFull => promote_full(turn, by),
-        Verb::Retry => retry(turn, name),
+        Action::Pause => pause(turn, by),
+        Action::Resume => resume(turn, by),
+        Action::Approve => approve(turn, by),
+        Action::Promote => promote(turn, by),
+        Action::PromoteFull => promote_full(turn, by),
+        Action::Retry => retry(turn, name),
     }
 }
 
-fn pause(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+fn pause(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     let now = turn.now;
     let Some(r) = &mut turn.state.rollout else {
         return Ok(());
@@ -147,7 +147,7 @@ fn pause(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn resume(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+fn resume(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     if turn.pause_seen {
         return Err("a `pause` came with it".into());
     }
@@ -160,7 +160,7 @@ fn resume(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     }
     r.flags
         .hold
-        .take_if(|h| h.reason == crate::rollout::HoldReason::Brake);
+        .take_if(|h| h.reason == crate::rollout::HoldReason::TotalErrors);
     turn.tell(
         TransitionKind::Unpaused,
         format!("resumed{}", words::through(by)),
@@ -168,7 +168,7 @@ fn resume(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn approve(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+fn approve(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     let awaited = turn
         .state
         .rollout
@@ -188,7 +188,7 @@ fn approve(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn promote(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+fn promote(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     accepted(turn)?;
     if let Some(r) = &turn.state.rollout {
         loading::raisable(r)?;
@@ -205,7 +205,7 @@ fn promote(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn promote_full(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+fn promote_full(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     accepted(turn)?;
     if let Some(r) = &turn.state.rollout {
         loading::raisable(r)?;
@@ -223,7 +223,7 @@ fn promote_full(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn retry(turn: &mut Turn<'_>, name: &str) -> Result<(), String> {
+fn retry(turn: &mut DecisionContext<'_>, name: &str) -> Result<(), String> {
     let Some(rejected) = turn.state.rejected.clone() else {
         return Err("nothing was rolled back".into());
     };
@@ -240,7 +240,7 @@ fn retry(turn: &mut Turn<'_>, name: &str) -> Result<(), String> {
         PlanKind::First
     };
     let attempt = rejected.attempt + 1;
-    wish::start(turn, rejected.revision, kind, attempt);
+    desired::start(turn, rejected.revision, kind, attempt);
     let text = format!("{name} is tried again, attempt {attempt}; nodes load it");
     turn.tell(TransitionKind::Retried, text);
     Ok(())

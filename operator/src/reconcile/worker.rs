@@ -10,9 +10,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use tokio::time::Instant;
 
-use super::memory::Memory;
+use super::context::FunctionContext;
 use super::{Outcome, ReconcileError, Reconciler, api};
-use crate::queue::{Class, Turn};
+use crate::queue::{Class, WorkItem};
 use crate::watch::ObjectKey;
 
 const WORKERS: usize = 8;
@@ -44,7 +44,7 @@ impl Reconciler {
     }
 
     /// A panic ends this reconcile and no other.
-    async fn isolated(self: Arc<Self>, turn: &Turn, epoch: u64) -> Outcome {
+    async fn isolated(self: Arc<Self>, turn: &WorkItem, epoch: u64) -> Outcome {
         let started = Instant::now();
         let (reconciler, key) = (Arc::clone(&self), turn.key.clone());
         let task = Ended(tokio::spawn(async move {
@@ -134,7 +134,7 @@ impl Reconciler {
         let mut memory = memory.lock().await;
         self.status_writes.cancel(&mut memory.limit);
         let failures = memory.failures.saturating_add(1);
-        *memory = Memory::default();
+        *memory = FunctionContext::default();
         memory.failures = failures;
         failures
     }
