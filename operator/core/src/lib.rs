@@ -20,8 +20,6 @@
 
 #![forbid(unsafe_code)]
 
-#![forbid(unsafe_code)]
-
 pub mod analysis;
 pub mod function;
 pub mod judge;
