@@ -15,8 +15,6 @@
 
 #![forbid(unsafe_code)]
 
-#![forbid(unsafe_code)]
-
 mod convert;
 pub mod world;
 

@@ -28,8 +28,6 @@
 
 #![forbid(unsafe_code)]
 
-#![forbid(unsafe_code)]
-
 pub mod admin;
 pub mod blobs;
 pub mod cli;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use operator_core::samples::{Code, Counters, Outcome, Snapshot, Tracker};
 use operator_core::stats::{
-    self, Increment, Look, Process, REDISTRIBUTION, Settings, Side, Tolerance,
+    self, EProcess, Increment, Look, REDISTRIBUTION, Settings, Side, Tolerance,
 };
 
 use document::Json;
@@ -84,7 +84,7 @@ fn parameter(params: &Json, key: &str) -> anyhow::Result<f64> {
 
 struct Case {
     side: Side,
-    process: Process,
+    process: EProcess,
     alpha: f64,
 }
 
@@ -138,7 +138,7 @@ fn read_case(case: &Json) -> anyhow::Result<Case> {
     };
     Ok(Case {
         side,
-        process: Process::new(settings, &[first_guess]),
+        process: EProcess::new(settings, &[first_guess]),
         alpha,
     })
 }

@@ -1,6 +1,6 @@
 //! One process on errors alone: looks of five seconds, weights rising every six minutes.
 
-use operator_core::stats::{Increment, Process, Settings, Side, Tolerance};
+use operator_core::stats::{EProcess, Increment, Settings, Side, Tolerance};
 
 use super::report::{Row, percent};
 use super::{Dice, Effort, is_quantile_within, quantile, repeat};
@@ -11,13 +11,13 @@ const LOOKS_PER_WEIGHT: usize = 72;
 const WEIGHTS: [f64; 5] = [0.01, 0.05, 0.1, 0.25, 0.5];
 const TRAFFIC: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
 
-fn process() -> Process {
+fn process() -> EProcess {
     let tolerance = Tolerance {
         ratio: 1.0,
         delta: 0.005,
     };
     let settings = Settings::new(Side::Rollback, tolerance, 1.0, ALPHA, 1.0);
-    Process::new(settings, &[0.01])
+    EProcess::new(settings, &[0.01])
 }
 
 fn draw(dice: &mut Dice, per_second: f64, weight: f64, candidate: f64, stable: f64) -> Increment {

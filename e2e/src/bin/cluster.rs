@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-#![forbid(unsafe_code)]
-
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, Options, Purpose, install, run, versions};

@@ -23,8 +23,6 @@
 
 #![forbid(unsafe_code)]
 
-#![forbid(unsafe_code)]
-
 pub mod cidr;
 pub mod desired;
 pub mod gate;

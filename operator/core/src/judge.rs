@@ -1,9 +1,9 @@
-//! Joins counting and deciding: from the samples of one moment to the look that a rollout decides by.
+//! Joins counting and deciding: from the samples of one moment to the evaluation that a rollout decides by.
 //!
-//! [`Judge::measure`] is called whenever a look is due. Between looks the judge lives in memory; what it needs after a
-//! restart travels in the rollout's state. Memory is trusted only while it is exactly what the state says. If a look was
-//! dropped (a failed write, another leader), the state's own text is continued from, so no look counts twice; looks that it
-//! does not have are taken again if the samples of that time are still to be had (`recompute`).
+//! [`Judge::measure`] is called whenever an evaluation is due. Between evaluations the judge lives in memory; what it needs
+//! after a restart is persisted with the rollout's state. The memory is used only while it equals the persisted state.
+//! If an evaluation was dropped (a failed write, another leader), the judge continues from the persisted state, so no
+//! evaluation counts twice; the dropped ones are computed again if the samples of that time still exist (`recompute`).
 
 mod recompute;
 
@@ -18,37 +18,36 @@ use crate::rollout::{
 };
 use crate::samples::Snapshot;
 
-/// What a look is given.
+/// Input of one evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampled<'a> {
-    /// When.
+    /// Time of the evaluation.
     pub now: Timestamp,
     /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
     pub exposed: &'a BTreeSet<String>,
-    /// Everything read now, by whichever way.
+    /// Everything that was read now, from all sources.
     pub snapshots: &'a [Snapshot],
-    /// The minutes before the candidate's first share, as raw as they came. Read at the rollout's first look only:
-    /// what stable's rates, tails and nodes are like, and from where counting starts.
+    /// Raw snapshots of the minutes before the candidate got its first requests. They are read at the first evaluation of a
+    /// rollout only, for stable's rates and quantiles, the dispersion of the nodes, and the baselines.
     pub before: &'a [Snapshot],
-    /// The time since the state was written, as raw as it came, if [`Judge::forgotten`] said that looks of it were forgotten; looks
-    /// for which nothing is here stay lost.
+    /// Raw snapshots of the time that [`Judge::forgotten`] asked for. Evaluations without snapshots stay lost.
     pub forgotten: &'a [Snapshot],
-    /// `Prometheus` or `InBand`, for people.
+    /// Source of the counts, as it is shown: `Prometheus`, `InBand` or `Both`.
     pub source: &'a str,
-    /// How often Prometheus scrapes.
+    /// Scrape interval of Prometheus.
     pub scrape_interval: Duration,
 }
 
-/// The analysis of one rollout, between looks.
+/// The analysis of one rollout, kept between evaluations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judge {
     analysis: Analysis,
-    /// Its text, as it was handed out with the last look.
+    /// Persisted form of the analysis, as it was returned with the last evaluation.
     text: String,
 }
 
 impl Judge {
-    /// Takes a look. `memory` is what the last call for the same function left there; it may be lost at any time.
+    /// Evaluates the samples. `memory` is what the last call for the same function left there; it may be lost at any time.
     pub fn measure(
         memory: &mut Option<Self>,
         state: &RolloutState,
@@ -88,7 +87,7 @@ impl Judge {
     ) -> Self {
         let plan = AnalysisPlan::new(&rollout.plan.analysis, sampled.scrape_interval);
         let Some(persisted) = &rollout.analysis else {
-            // before the first look nothing but baselines can be in memory
+            // before the first evaluation nothing but baselines can be in memory
             return memory
                 .filter(|judge| judge.text.is_empty() && judge.analysis.is_of(rollout.started_at))
                 .unwrap_or_else(|| Self::fresh(&plan, rollout, stable, sampled));
@@ -120,7 +119,7 @@ impl Judge {
         }
     }
 
-    /// The share may have changed since the last look.
+    /// The weight may have changed since the last evaluation.
     fn enter_step(&mut self, state: State, rollout: &Rollout, now: Timestamp) {
         let weight = |parts: u32| u16::try_from(parts).unwrap_or(analysis::WHOLE);
         let next = (state == State::Stepping)
@@ -134,7 +133,7 @@ impl Judge {
 
     fn told(&mut self, rollout: &Rollout, sampled: &Sampled<'_>, result: &LookResult) -> Look {
         if result.braked {
-            // it has been heard; where the share cannot be lowered it must not cry at every look
+            // the caller handles it now; where the weight cannot be lowered it must not fire at every evaluation
             self.analysis.restart_brake();
         }
         let promise = self.analysis.broken_promise();
@@ -180,7 +179,7 @@ impl Judge {
         }
     }
 
-    /// Nothing new is normal between two scrapes, and a fault after that.
+    /// Without new samples: normal between two scrapes, and a fault after that.
     fn silent(&self, sampled: &Sampled<'_>) -> Measured {
         let silence = sampled.now.duration_since(self.analysis.usable_at());
         if silence <= self.analysis.stale_after() {
@@ -202,7 +201,7 @@ impl Judge {
     }
 }
 
-/// Stable itself fails at least half of its requests in a look that has some.
+/// Whether stable itself fails at least half of its requests, in an evaluation with at least ten.
 fn unhealthy(result: &LookResult) -> Option<String> {
     const ENOUGH: f64 = 10.0;
     let (requests, errors) = (result.errors.stable_requests, result.errors.stable_events);

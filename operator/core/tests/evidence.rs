@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use operator_core::analysis::{Analysis, AnalysisPlan, History, LookInput};
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
-use operator_core::stats::{Increment, Process, Settings, Side, Tolerance};
+use operator_core::stats::{EProcess, Increment, Settings, Side, Tolerance};
 use proptest::prelude::*;
 
 const CANDIDATE: &str = "new";
@@ -158,7 +158,7 @@ proptest! {
         delta in 0.0005..0.3_f64,
     ) {
         let settings = Settings::new(Side::Rollback, Tolerance { ratio, delta }, 1.0, 0.01, 1.0);
-        let mut process = Process::new(settings, &[0.01]);
+        let mut process = EProcess::new(settings, &[0.01]);
         for [nc, xc, ns, xs] in before.into_iter().map(|c| c.map(|n| n as f64)) {
             process.look(&[Increment::new(nc, xc, ns, xs)]);
         }
@@ -177,7 +177,7 @@ proptest! {
     ) {
         let side = if pass { Side::Pass } else { Side::Rollback };
         let settings = Settings::new(side, tolerance, dispersion, 0.01, 0.1);
-        let mut process = Process::new(settings, &[0.01]);
+        let mut process = EProcess::new(settings, &[0.01]);
         for (nc, xc, ns, xs) in looks {
             process.look(&[Increment::new(nc as f64, xc as f64, ns as f64, xs as f64)]);
             prop_assert!(process.ln_evidence().is_finite());

@@ -8,21 +8,21 @@
 )]
 
 use operator_core::samples::{Code, Counters, Outcome, Snapshot, Tracker};
-use operator_core::stats::{Increment, Look, Process, Settings, Side, Tolerance};
+use operator_core::stats::{EProcess, Increment, Look, Settings, Side, Tolerance};
 
 const ALPHA: f64 = 0.01;
 const BETA: f64 = 0.05;
 
-fn process(side: Side, ratio: f64, delta: f64, guesses: &[f64]) -> Process {
+fn process(side: Side, ratio: f64, delta: f64, guesses: &[f64]) -> EProcess {
     let rate = match side {
         Side::Rollback => ALPHA,
         Side::Pass => BETA,
     };
     let tolerance = Tolerance { ratio, delta };
-    Process::new(Settings::new(side, tolerance, 1.0, rate, 1.0), guesses)
+    EProcess::new(Settings::new(side, tolerance, 1.0, rate, 1.0), guesses)
 }
 
-fn usual() -> Process {
+fn usual() -> EProcess {
     process(Side::Rollback, 1.0, 0.005, &[0.01])
 }
 
@@ -58,7 +58,7 @@ fn close(got: f64, expected: f64) -> bool {
 }
 
 /// Runs the looks; the first one at which `rate` is reached must be the one marked "!", or none.
-fn check(name: &str, mut process: Process, rate: f64, text: &str) -> Process {
+fn check(name: &str, mut process: EProcess, rate: f64, text: &str) -> EProcess {
     let mut decided = false;
     for (number, (increments, expected, decides)) in looks(text).into_iter().enumerate() {
         let look = process.look(&increments);
@@ -115,7 +115,7 @@ fn d_dispersion() {
     let settings = Settings::new(Side::Rollback, tolerance, 2.5, ALPHA, 1.0);
     check(
         "D",
-        Process::new(settings, &[0.01]),
+        EProcess::new(settings, &[0.01]),
         ALPHA,
         "60,3,540,5 .27997105 | 57,2,560,6 .31853986 | 63,4,551,4 1.04058112 | 61,3,533,7 1.29091607 | 59,5,547,5 2.44871423 | 62,2,552,6 2.46411428 | 58,4,539,5 3.34302794 | 60,6,548,6 4.98103679!",
     );
@@ -228,7 +228,7 @@ fn i_latency_tail() {
     let settings = Settings::new(Side::Rollback, tolerance, 1.0, ALPHA, 1.0 / 12.0);
     check(
         "I",
-        Process::new(settings, &[0.012]),
+        EProcess::new(settings, &[0.012]),
         ALPHA,
         "220,4,1980,19 -.52456345 | 210,7,2010,25 -.18571175 | 231,6,1950,22 -.07079836 | 215,9,2005,18 1.38812674 | 226,5,1990,24 1.06237160 | 219,8,1970,21 2.05549028",
     );

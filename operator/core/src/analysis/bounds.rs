@@ -1,17 +1,17 @@
-//! Where the latency of both arms is compared: chosen from what stable did, and chosen again when that says nothing any more.
+//! Bounds at which the latency of both arms is compared: chosen from stable's latency, and chosen again when that has changed.
 //!
-//! Without a history the bounds come from stable's first requests. Those may be a quiet moment; a bound that was stable's p95 then
-//! and that most of its requests exceed now would hold the rollout for ever, because "slower than that" no longer tells anything. So
-//! when half of stable's recent requests exceed the p95 bound, all bounds are chosen anew.
+//! Without a history the bounds come from stable's first requests. Those may be from a quiet moment; a bound that was stable's
+//! p95 then and that most of its requests exceed now would hold the rollout without end, because exceeding it no longer
+//! distinguishes anything. So when half of stable's recent requests exceed the p95 bound, all bounds are chosen again.
 //!
-//! What that costs: on the rollback side nothing. The stake moves on to other bets, and a bettor may choose the next bet by
-//! what was seen before. On the pass side the new bounds start afresh, so such a step has two chances to pass by
+//! What that costs: on the rollback side nothing. The wealth moves on to other alternatives, which may be chosen by what was
+//! seen before. On the pass side the new bounds start afresh, so such a step has two chances to pass by
 //! luck instead of one; it happens at most once in a step.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::samples::{Histogram, Tally};
-use crate::stats::{self, Process};
+use crate::stats::{self, EProcess};
 
 use super::Analysis;
 use super::history::{History, TailBounds, smoothed};
@@ -86,7 +86,7 @@ impl Analysis {
             if self.pass.iter().all(|pass| pass.event != event) {
                 let dispersion = self.dispersion_of(event);
                 let settings = suite::pass_settings(&self.plan, event.metric, next, dispersion);
-                let process = Process::new(settings, &[self.guess_of(event)]);
+                let process = EProcess::new(settings, &[self.guess_of(event)]);
                 self.pass.push(Pass { event, process });
             }
         }
@@ -120,16 +120,16 @@ impl Analysis {
     }
 }
 
-/// Fresh tests go on with the stake of the old ones, spread evenly, and with their largest dispersion.
+/// Fresh tests go on with the wealth of the old ones, spread evenly, and with their largest dispersion.
 fn inherit(fresh: &mut [Test], old: &[Test]) {
     let terms: Vec<f64> = old.iter().map(|t| t.part.ln() + t.ln_evidence()).collect();
     let owned: f64 = old.iter().map(|t| t.part).sum();
-    let ln_stake = stats::ln_sum_exp(&terms) - owned.ln();
+    let ln_wealth = stats::ln_sum_exp(&terms) - owned.ln();
     let dispersion = old
         .iter()
         .map(|t| t.process.settings().dispersion)
         .fold(1.0, f64::max);
     for test in fresh {
-        test.process.inherit(ln_stake, dispersion);
+        test.process.inherit(ln_wealth, dispersion);
     }
 }

@@ -1,4 +1,4 @@
-//! One look: what came since the last one enters every test, once.
+//! One evaluation: what was counted since the last one enters every test once.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,14 @@ const SHARED_OVER: SignedDuration = SignedDuration::from_mins(1);
 const SHARE_SIGMAS: f64 = 6.0;
 const SHARE_OFF: f64 = 0.2;
 
-/// What a look is given.
+/// Input of one evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct LookInput<'a> {
-    /// When.
+    /// Time of the evaluation.
     pub now: Timestamp,
-    /// Name of the revision on trial.
+    /// Name of the candidate revision.
     pub candidate: &'a str,
-    /// Name of the control.
+    /// Name of the stable revision, which is the control.
     pub stable: &'a str,
     /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
     pub exposed: &'a BTreeSet<String>,
@@ -36,28 +36,28 @@ pub struct LookInput<'a> {
     pub in_force_since: Option<Timestamp>,
     /// Whether the pass side stands still, beyond a shared failure that this analysis sees itself.
     pub pass_frozen: bool,
-    /// Everything read since the last look, by whichever way.
+    /// Everything that was read since the last evaluation, from all sources.
     pub snapshots: &'a [Snapshot],
 }
 
-/// What a look brought.
+/// Result of one evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LookResult {
-    /// Whether any exposed node was heard. If not, nothing changed.
+    /// Whether there were samples of any exposed node. If not, nothing changed.
     pub usable: bool,
-    /// Requests and errors of this look, both arms.
+    /// Requests and errors of this evaluation, both arms.
     pub errors: Increment,
-    /// What the tests say now.
+    /// Verdict of the tests.
     pub verdict: Verdict,
-    /// Whether the brake crossed: lower the share by one step.
+    /// Whether the brake fired: lower the weight by one step.
     pub braked: bool,
-    /// Whether both arms break a promise.
+    /// Whether both arms miss an objective.
     pub shared_failure: bool,
-    /// Whether enough of stable's requests are on fresh nodes for a raise.
+    /// Whether enough of stable's requests are on nodes with fresh counts for a raise.
     pub covered: bool,
-    /// Whether the split contradicts the share.
+    /// Whether the split of the requests contradicts the weight.
     pub share_mismatch: bool,
-    /// With few nodes: the one that has more than half of the candidate's requests in this step.
+    /// Node that has more than half of the candidate's requests in this step, if there are few nodes.
     pub dominant: Option<String>,
 }
 
@@ -216,7 +216,7 @@ impl Analysis {
         self.decisive = Some((first.event.metric, decisive));
     }
 
-    /// What the tests say at the last look.
+    /// Verdict of the tests after the last evaluation.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if let Some((metric, _)) = &self.decisive {

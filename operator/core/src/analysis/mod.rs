@@ -1,8 +1,8 @@
 //! From samples to a verdict: one value per rollout, [`Analysis`], that owns every sequential test of it.
 //!
-//! What it bounds: the share of harmless candidates that are rolled back (α, spent once per rollout), and the share of
-//! harmful ones that pass a step (β). What may wait: everything. A look that brings nothing changes nothing, a missing
-//! one makes the next one longer. What ends it: a Bad, which stays, or the end of the rollout.
+//! It bounds the share of harmless candidates that are rolled back (α, spent once per rollout), and the share of
+//! harmful ones that pass a step (β). Evaluations may come at any time: one without new samples changes nothing, and a missing
+//! one makes the next one longer. A Bad is final; otherwise the analysis ends with the rollout.
 //!
 //! Use: [`Analysis::start`] when the candidate is about to get its first share, [`Analysis::begin_step`] whenever the share
 //! changes, [`Analysis::look`] whenever there are samples, then [`Analysis::verdict`]. [`Analysis::encode`] and
@@ -39,12 +39,12 @@ pub use verdict::{BrokenPromise, Metric, Missing, Verdict};
 
 use suite::{Brake, Pass, Test};
 
-/// Looks at its own share that a step needs.
+/// Number of evaluations at its own weight that a step needs.
 pub const STEP_LOOKS: u32 = 2;
-/// 100 % of a share.
+/// 100 %, in basis points (1/10,000).
 pub const WHOLE: u16 = 10_000;
 
-/// All tests of one rollout, and what they have seen. See the [module](self).
+/// All tests of one rollout and their evidence. See the [module](self).
 ///
 /// The order and types of the fields are the persisted form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,10 +96,10 @@ struct Step {
     rechosen: bool,
 }
 
-/// What a restart may forget.
+/// What is not persisted.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Memory {
-    /// Nodes of the previous look: what they counted until they left still counts.
+    /// Nodes of the previous evaluation: what they counted until they left still counts.
     exposed: BTreeSet<String>,
     /// Per node: stable's requests in the last look it was heard in, and the candidate's in this step.
     nodes: BTreeMap<String, (u64, u64)>,
@@ -131,7 +131,7 @@ impl Step {
 }
 
 impl Analysis {
-    /// Fresh evidence. Everything counted after `now` counts; call [`Self::begin_step`] next.
+    /// Starts without evidence. Everything counted after `now` counts; call [`Self::begin_step`] next.
     #[must_use]
     pub fn start(now: Timestamp, plan: &AnalysisPlan, history: &History) -> Self {
         let mut tests = suite::first_tests(plan, history);
@@ -208,7 +208,7 @@ impl Analysis {
         }
     }
 
-    /// A new watch over all traffic: after the brake fired and the share could not be lowered.
+    /// Starts the watch over all traffic again, after the brake fired and the weight could not be lowered.
     pub fn restart_brake(&mut self) {
         if let Some(brake) = &mut self.brake {
             brake.process.restart(*brake.process.settings());

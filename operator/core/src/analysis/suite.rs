@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::samples::{Histogram, LATENCY_BOUNDS, Tally};
-use crate::stats::{self, Increment, Process, Settings, Side, Tolerance};
+use crate::stats::{self, EProcess, Increment, Settings, Side, Tolerance};
 
 use super::WHOLE;
 use super::history::{History, TailBounds, UNKNOWN_RATE, smoothed};
@@ -55,7 +55,7 @@ pub(super) struct Test {
     pub(super) event: Event,
     /// ω.
     pub(super) part: f64,
-    pub(super) process: Process,
+    pub(super) process: EProcess,
     /// Only of a promise.
     pub(super) promise: Option<Promise>,
     /// Counts since the rollout began.
@@ -68,9 +68,9 @@ pub(super) struct Test {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Promise {
     /// The same event compared with stable.
-    pub(super) relative: Process,
+    pub(super) relative: EProcess,
     /// The same promise asked of stable.
-    pub(super) stable: Process,
+    pub(super) stable: EProcess,
 }
 
 impl Test {
@@ -85,7 +85,7 @@ impl Test {
         let alpha = plan.false_rollbacks;
         let settings =
             |tolerance| Settings::new(Side::Rollback, tolerance, dispersion, alpha, part);
-        let process = |tolerance| Process::new(settings(tolerance), &[rate]);
+        let process = |tolerance| EProcess::new(settings(tolerance), &[rate]);
         let tolerance = rollback_tolerance(plan, event.metric);
         let is_promise = matches!(event.metric, Metric::SloErrors | Metric::SloLatency);
         Self {
@@ -233,7 +233,7 @@ fn promised_bucket(plan: &AnalysisPlan, side: Side) -> Option<usize> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pass {
     pub(super) event: Event,
-    pub(super) process: Process,
+    pub(super) process: EProcess,
 }
 
 /// The line the pass side tests against before the share `next`, in 1/10,000.
@@ -293,7 +293,7 @@ pub(super) fn pass_events(plan: &AnalysisPlan, bounds: Option<&TailBounds>) -> V
 pub(super) struct Brake {
     /// Share of all requests that may fail.
     pub(super) limit: f64,
-    pub(super) process: Process,
+    pub(super) process: EProcess,
 }
 
 /// A brake at twice what is usual for stable, given its rate and dispersion. `None` when errors are not judged.
@@ -302,7 +302,7 @@ pub(super) fn brake(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<B
     let usual = 2.0 * rate + 2.0 * limits.max_increase;
     let limit = plan.slo.errors.unwrap_or(0.0).max(usual);
     let settings = brake_settings(plan, limit, dispersion);
-    let process = Process::new(settings, &[UNKNOWN_RATE]);
+    let process = EProcess::new(settings, &[UNKNOWN_RATE]);
     Some(Brake { limit, process })
 }
 
@@ -318,16 +318,16 @@ pub(super) fn brake_settings(plan: &AnalysisPlan, delta: f64, dispersion: f64) -
     )
 }
 
-/// ln of the evidence of all tests together: Σ ω E. What no test owns yet is cash.
+/// ln of the evidence of all tests together: Σ ω E. The part of the wealth that no test owns yet stays as it is.
 pub(super) fn combined(tests: &[Test]) -> f64 {
     let owned: f64 = tests.iter().map(|t| t.part).sum();
     let mut terms: Vec<f64> = tests
         .iter()
         .map(|t| t.part.ln() + t.ln_evidence())
         .collect();
-    let cash = 1.0 - owned;
-    if cash > 1e-9 {
-        terms.push(cash.ln());
+    let unowned = 1.0 - owned;
+    if unowned > 1e-9 {
+        terms.push(unowned.ln());
     }
     stats::ln_sum_exp(&terms)
 }

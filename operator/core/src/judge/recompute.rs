@@ -1,8 +1,10 @@
-//! Looks that were taken after the last written state and forgotten in a crash: taken again from the samples' own history.
+//! Computes evaluations again that were lost after the last write of the state, from the history of the samples.
 //!
-//! The state is written at every transition and every half minute. What was seen since then died with its process; the samples did
-//! not. Between two writes nothing changes but the evidence, so the same looks at the same samples bring it back. They
-//! continue from the written state, which holds none of them, so no look counts twice.
+//! The state is written at every transition and every half minute. Evaluations since then are lost in a crash, and with every
+//! status write that fails, because the next decision starts from the written state. Without this module no verdict could be
+//! reached while the API server refuses writes: a verdict rests on at least two evaluations. Between two writes nothing
+//! changes but the evidence, so the same evaluations of the same samples restore it. They continue from the written
+//! state, which includes none of them, so no evaluation counts twice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,14 +16,14 @@ use crate::analysis::LookInput;
 use crate::rollout::{HoldReason, Rollout, RolloutState};
 use crate::samples::Snapshot;
 
-/// Looks older than this stay lost.
+/// Evaluations older than this stay lost.
 const MOST: SignedDuration = SignedDuration::from_mins(5);
-/// A look sees samples of at most this age: this long, or four scrapes.
+/// An evaluation reads samples of at most this age, or of four scrape intervals if that is longer.
 const LEAST_WINDOW: Duration = Duration::from_secs(60);
 
 impl Judge {
-    /// How far back from `now` looks were forgotten that can be taken again; `None` if none was, or nobody had
-    /// acknowledged the share yet. Ask for the samples of that time, and hand them over as [`Sampled::forgotten`].
+    /// How far back from `now` evaluations were lost that can be computed again; `None` if none was, or if the weight was not
+    /// acknowledged yet. The caller reads the samples of that time and passes them as [`Sampled::forgotten`].
     #[must_use]
     pub fn forgotten(
         memory: Option<&Self>,
@@ -38,8 +40,9 @@ impl Judge {
         (gap > rollout.plan.analysis.look_period).then_some(gap)
     }
 
-    /// The looks between the one at `written` and the present one. Which nodes had acknowledged the share at each of them is not
-    /// known any more; those that had the candidate loaded are taken for it. That does not depend on what happened to a request.
+    /// Computes the evaluations between the one at `written` and the current one. Which nodes had acknowledged the weight at
+    /// each of them is no longer known; the nodes that had the candidate loaded are used. That does not depend on what happened
+    /// to a request.
     pub(super) fn recompute(
         &mut self,
         rollout: &Rollout,

@@ -1,4 +1,4 @@
-//! One look, one bet: the factor by which a stake grows or shrinks.
+//! The factor by which one look multiplies the wealth on one alternative.
 
 use serde::{Deserialize, Serialize};
 
@@ -161,7 +161,7 @@ impl Tolerance {
         ln_factor
     }
 
-    /// What one event of the candidate, and one of stable, multiplies the stake by. `split` is nC/nS.
+    /// What one event of the candidate, and one of stable, multiplies the wealth by. `split` is nC/nS.
     /// Both come from the positive root `q` of a quadratic: stable's rate at the nearest point of the line,
     /// written so that no difference of nearly equal numbers is taken.
     fn multipliers(&self, split: f64, guess: f64, alternative: f64) -> (f64, f64) {

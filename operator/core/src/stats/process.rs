@@ -1,10 +1,10 @@
-//! A stake that is bet look by look: one sequential test.
+//! One sequential test: a wealth that is bet look by look.
 
 use serde::{Deserialize, Serialize};
 
 use super::factor::{Increment, Tolerance};
 
-/// Share of the stake that is redistributed over all bets in a look with plenty of traffic (H).
+/// Share of the wealth that is redistributed over all alternatives in a look with plenty of traffic (H).
 pub const REDISTRIBUTION: f64 = 0.005;
 /// Candidate requests in a look from which on the whole [`REDISTRIBUTION`] happens.
 pub const FULL_LOOK: f64 = 100.0;
@@ -15,7 +15,7 @@ pub const MEMORY_REQUESTS: f64 = 20_000.0;
 const GUESS_MIN: f64 = 1e-6;
 const GUESS_MAX: f64 = 0.999;
 
-/// Effect sizes the rollback side bets on: how far between the limit and "every request fails".
+/// Effect sizes of the alternatives on the rollback side: how far between the limit and "every request fails".
 const EFFECTS: [f64; 10] = [
     0.95,
     0.5,
@@ -28,13 +28,13 @@ const EFFECTS: [f64; 10] = [
     0.003_906_25,
     0.001_953_125,
 ];
-/// Initial shares of the stake on the rollback side: cash, then one per effect size.
+/// Initial division of the wealth on the rollback side: the part that is not bet, then one part per effect size.
 const ROLLBACK_SHARES: [f64; 11] = [
     0.100, 0.009, 0.018, 0.036, 0.072, 0.108, 0.144, 0.162, 0.153, 0.117, 0.081,
 ];
-/// Fractions of the limit that the pass side bets on, beside "as good as stable is guessed to be".
+/// Alternatives on the pass side as fractions of the limit, beside "as good as stable is guessed to be".
 const FRACTIONS: [f64; 5] = [1.0 / 64.0, 1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 4.0];
-/// Initial shares of the stake on the pass side: cash, as good as stable, then one per fraction.
+/// Initial division of the wealth on the pass side: the part that is not bet, as good as stable, then one part per fraction.
 const PASS_SHARES: [f64; 7] = [0.10, 0.40, 0.10, 0.10, 0.10, 0.10, 0.10];
 
 /// What a process tries to show.
@@ -55,7 +55,7 @@ impl Side {
         }
     }
 
-    /// The rates bet on, given the guess of stable's rate and the limit it implies (below 1).
+    /// Rates of the alternatives, given the guess of stable's rate and the limit it implies (below 1).
     fn alternatives(self, tolerance: Tolerance, guess: f64, limit: f64) -> Vec<f64> {
         match self {
             Self::Rollback => EFFECTS
@@ -77,7 +77,7 @@ impl Side {
 }
 
 /// What distinguishes one process from another; fixed for its life. Only the dispersion is persisted, because everything
-/// else follows from the plan: see [`Process::restore`].
+/// else follows from the plan: see [`EProcess::restore`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// What it tries to show.
@@ -88,7 +88,7 @@ pub struct Settings {
     pub tolerance: Tolerance,
     /// φ ≥ 1: how much more than chance the nodes differ; every look counts for 1/φ.
     pub dispersion: f64,
-    /// ln of the largest factor one look may multiply a bet by; infinite = no cap.
+    /// ln of the largest factor of one look; infinite = no cap.
     #[serde(skip)]
     pub ln_cap: f64,
     /// H; [`REDISTRIBUTION`] but in experiments.
@@ -156,9 +156,9 @@ impl Guess {
 /// What a look did to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// Both arms had requests: the stake moved.
+    /// Both arms had requests: the wealth changed.
     Bet,
-    /// No stratum had what a bet needs: only the guess of stable learned.
+    /// No stratum had the requests that a bet needs: only the guess of stable learned.
     Idle,
     /// A term was not finite: the process is as it was before.
     Dropped,
@@ -166,17 +166,17 @@ pub enum Look {
 
 /// One sequential test. See the [module](super) for what it is and why it may be read at any time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Process {
+pub struct EProcess {
     settings: Settings,
-    /// ln of the part of the stake on each bet; the first is cash.
+    /// ln of the wealth on each alternative; the first part is not bet.
     ln_parts: Vec<f64>,
     guesses: Vec<Guess>,
     ln_evidence: f64,
     ln_evidence_max: f64,
 }
 
-impl Process {
-    /// A fresh stake of 1 in one stratum per first guess of stable's rate.
+impl EProcess {
+    /// A fresh wealth of 1, with one stratum per first guess of stable's rate.
     #[must_use]
     pub fn new(settings: Settings, first_guesses: &[f64]) -> Self {
         Self {
@@ -189,7 +189,7 @@ impl Process {
     }
 
     /// Completes a deserialized process with the settings that are not persisted. Returns `false` if the process is
-    /// damaged: a number is not finite, the dispersion is below 1, or the number of bets is not that of the side.
+    /// damaged: a number is not finite, the dispersion is below 1, or the number of parts is not that of the side.
     #[must_use]
     pub fn restore(&mut self, settings: Settings) -> bool {
         let dispersion = self.settings.dispersion;
@@ -207,7 +207,7 @@ impl Process {
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
     }
 
-    /// A new stake of 1; what was learned about stable stays.
+    /// Starts again with a wealth of 1; what was learned about stable stays.
     pub fn restart(&mut self, settings: Settings) {
         let shares = settings.side.shares();
         self.settings = settings;
@@ -216,15 +216,15 @@ impl Process {
         self.ln_evidence_max = 0.0;
     }
 
-    /// Goes on with a stake that another process of the same bettor has won or lost, divided as a fresh one.
-    pub fn inherit(&mut self, ln_stake: f64, dispersion: f64) {
+    /// Goes on with the wealth of other e-processes of the same rollout, divided as a fresh one.
+    pub fn inherit(&mut self, ln_wealth: f64, dispersion: f64) {
         self.restart(Settings {
             dispersion,
             ..self.settings
         });
-        self.ln_parts.iter_mut().for_each(|part| *part += ln_stake);
-        self.ln_evidence = ln_stake;
-        self.ln_evidence_max = ln_stake.max(0.0);
+        self.ln_parts.iter_mut().for_each(|part| *part += ln_wealth);
+        self.ln_evidence = ln_wealth;
+        self.ln_evidence_max = ln_wealth.max(0.0);
     }
 
     /// ln E now.
@@ -243,10 +243,10 @@ impl Process {
     /// with a probability of at most `rate`, however often this is asked.
     ///
     /// ```
-    /// # use operator_core::stats::{Increment, Process, Settings, Side, Tolerance};
+    /// # use operator_core::stats::{Increment, EProcess, Settings, Side, Tolerance};
     /// # let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
     /// let settings = Settings::new(Side::Rollback, tolerance, 1.0, 0.01, 1.0);
-    /// let mut test = Process::new(settings, &[0.01]);
+    /// let mut test = EProcess::new(settings, &[0.01]);
     /// let all_fail = [Increment::new(50.0, 50.0, 950.0, 10.0)];
     /// test.look(&all_fail);
     /// assert!(!test.reached(0.01), "the cap makes every verdict rest on two looks");
@@ -264,7 +264,7 @@ impl Process {
         &self.settings
     }
 
-    /// ln of the stake on each bet.
+    /// ln of the wealth on each alternative; the first part is not bet.
     #[must_use]
     pub fn ln_parts(&self) -> &[f64] {
         &self.ln_parts
@@ -278,7 +278,7 @@ impl Process {
 
     /// Evaluates one look; `increments` has one entry per stratum, in the order of the first guesses.
     pub fn look(&mut self, increments: &[Increment]) -> Look {
-        let (requests, ln_factors) = self.bets(increments);
+        let (requests, ln_factors) = self.ln_factors(increments);
         if ln_factors.iter().any(|f| !f.is_finite()) {
             return Look::Dropped;
         }
@@ -294,9 +294,9 @@ impl Process {
         outcome
     }
 
-    /// Candidate requests that count, and ln of each bet's factor; cash is not among them. The guesses are read
+    /// Candidate requests that count, and ln of the factor of each alternative. The guesses are read
     /// as they were before the look: a guess that had seen the data it judges would void the guarantee.
-    fn bets(&self, increments: &[Increment]) -> (f64, Vec<f64>) {
+    fn ln_factors(&self, increments: &[Increment]) -> (f64, Vec<f64>) {
         let Settings {
             side, tolerance, ..
         } = self.settings;
