@@ -7,7 +7,7 @@
     reason = "what tests share may fail a test as the tests themselves do"
 )]
 
-use e2e::cluster::{Cluster, HELLO_IMAGE, Options, probe, rolled_out, run, wait};
+use e2e::cluster::{Cluster, HELLO_IMAGE, Options, Purpose, install, probe, rolled_out, run, wait};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use std::{
@@ -24,8 +24,12 @@ const NODES: Options = Options {
     prometheus: None,
 };
 
-/// Where the machine cannot run nodes there is nothing to test; the reason is printed.
+/// Where the machine cannot run nodes there is nothing to test; the reason is printed. A package that is missing is
+/// no such reason.
 fn nodes_run() -> bool {
+    if rustix::process::geteuid().is_root() {
+        install(&[Purpose::Nodes]).unwrap();
+    }
     probe()
         .inspect_err(|reason| eprintln!("skipped, nodes cannot run: {reason:#}"))
         .is_ok()

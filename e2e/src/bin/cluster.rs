@@ -1,8 +1,8 @@
-//! `cluster up|down|status`: the local cluster of the tests, for people.
+//! `cluster up|down|status|packages`: the local cluster of the tests, for use by hand.
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::cluster::{Cluster, Options, run};
+use e2e::cluster::{Cluster, Options, Purpose, install, run, versions};
 use std::{
     fs,
     io::{Write, stderr, stdout},
@@ -11,38 +11,42 @@ use std::{
 };
 
 #[derive(Parser)]
-#[command(about = "A real Kubernetes cluster on this machine")]
+#[command(about = "Manages local Kubernetes clusters on this machine")]
 struct Arguments {
     #[command(subcommand)]
-    verb: Verb,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum Action {
     /// Start a cluster and leave it running
+    ///
+    /// Installs missing Debian packages first, which needs root, and builds Kubernetes on the first run.
     Up {
-        /// How many nodes
+        /// Number of nodes
         #[arg(long, default_value_t = 2)]
         nodes: u8,
-        /// No nodes: etcd, API server and controller manager on loopback, without root
+        /// Start the control plane only, on loopback: no nodes, no root needed once packages are installed
         #[arg(long)]
         control_plane: bool,
-        /// End it with this program instead of leaving it running
+        /// Run until Ctrl-C, then remove the cluster
         #[arg(long)]
         wait: bool,
     },
-    /// End one kept cluster, or all of them, and remove what dead runs left
+    /// Remove one running cluster, or all of them, and the remains of killed runs
     Down {
-        /// The id that `status` shows
+        /// Id of the cluster, as printed by `cluster status`
         id: Option<String>,
     },
-    /// List the clusters of this machine
+    /// List the running clusters
     Status,
+    /// Install the Debian packages of a cluster with nodes and print the version of each program
+    Packages,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = act(Arguments::parse().verb).await;
+    let result = act(Arguments::parse().action).await;
     if let Err(error) = result {
         let _ = writeln!(stderr(), "cluster: {error:#}");
         return ExitCode::FAILURE;
@@ -50,15 +54,16 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn act(verb: Verb) -> Result<()> {
-    match verb {
-        Verb::Up {
+async fn act(action: Action) -> Result<()> {
+    match action {
+        Action::Up {
             nodes,
             control_plane,
             wait,
         } => up(if control_plane { 0 } else { nodes }, wait).await,
-        Verb::Down { id } => down(id.as_deref()),
-        Verb::Status => status(),
+        Action::Down { id } => down(id.as_deref()),
+        Action::Status => status(),
+        Action::Packages => packages(),
     }
 }
 
@@ -108,9 +113,20 @@ fn down(id: Option<&str>) -> Result<()> {
         }
     }
     match (id, ended.is_empty()) {
-        (Some(id), true) => anyhow::bail!("there is no cluster {id}"),
-        (None, true) => writeln!(stdout(), "nothing to end")?,
-        _ => writeln!(stdout(), "ended {}", ended.join(" "))?,
+        (Some(id), true) => {
+            anyhow::bail!("no cluster has the id {id}: `cluster status` lists them")
+        }
+        (None, true) => writeln!(stdout(), "no cluster is running")?,
+        _ => writeln!(stdout(), "removed {}", ended.join(" "))?,
+    }
+    Ok(())
+}
+
+fn packages() -> Result<()> {
+    let purposes = [Purpose::ControlPlane, Purpose::Nodes];
+    install(&purposes)?;
+    for line in versions(&purposes)? {
+        writeln!(stdout(), "{line}")?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod existing;
 mod net;
 mod node;
 mod node_config;
+mod packages;
 mod process;
 mod prometheus;
 mod registry;
@@ -34,11 +35,12 @@ pub use control_plane::ControlPlane;
 pub use existing::is_named;
 pub use net::Slot;
 pub use node::{Node, probe};
+pub use packages::{Purpose, install, versions};
 pub use process::Process;
 pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
-pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm, packages};
+pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
 
 use anyhow::{Context, Result, bail, ensure};
 use existing::Existing;
@@ -104,7 +106,11 @@ impl Cluster {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let begin = Instant::now();
         let done = |part: &str| report(part, begin.elapsed());
-        tools::packages(options.nodes > 0)?;
+        if options.nodes > 0 {
+            packages::install(&[Purpose::ControlPlane, Purpose::Nodes])?;
+        } else {
+            packages::install(&[Purpose::ControlPlane])?;
+        }
         let tools = Tools::obtain()?;
         done(&format!("programs of Kubernetes {KUBERNETES}"));
         let layout = if options.nodes > 0 {
@@ -166,7 +172,7 @@ impl Cluster {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let begin = Instant::now();
         let done = |part: &str| report(part, begin.elapsed());
-        tools::packages(false)?;
+        packages::install(&[Purpose::ControlPlane])?;
         let tools = Tools::obtain()?;
         let mut run = Run::begin(false)?;
         let existing = Existing::find(&run, &tools).await?;

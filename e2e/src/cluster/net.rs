@@ -13,7 +13,7 @@
 //! The bridge lives in a namespace of its own, joined to the host by one pair of interfaces: what a firewall of the
 //! host forwards or not does not concern traffic between nodes, and removing the namespaces removes everything.
 
-use super::cache::run;
+use super::{cache::run, packages::program};
 use anyhow::{Context, Result, bail};
 use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
@@ -34,7 +34,7 @@ impl Slot {
     pub(super) fn free(taken: &[u8], nodes: bool) -> Result<Self> {
         let routed = if nodes {
             routes(&run(
-                Command::new("ip").args(["-4", "route", "show", "table", "all"])
+                Command::new(program("ip")?).args(["-4", "route", "show", "table", "all"])
             )?)
         } else {
             Vec::new()
@@ -219,7 +219,7 @@ pub(super) fn node_namespace(id: &str, i: u8) -> String {
 }
 
 fn ip(arguments: &str) -> Result<()> {
-    run(Command::new("ip").args(arguments.split_whitespace()))?;
+    run(Command::new(program("ip")?).args(arguments.split_whitespace()))?;
     Ok(())
 }
 

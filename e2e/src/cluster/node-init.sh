@@ -1,10 +1,10 @@
 #!/bin/sh
 # First process of a node: it has its own mount, process, host name and IPC namespaces, and the network namespace of
 # its node. Gives the node the folders that Kubernetes programs have by default, then runs them.
-# The harness sets NODE (its name), NODE_IP, NODE_DIR (its folder), TOOLS (folder of the programs), PAUSE_IMAGE and
-# SNAPSHOTTER (how containerd stores layers).
+# The harness sets NODE (its name), NODE_IP, NODE_DIR (its folder), PROGRAMS (the search path in which it has found
+# every program), PAUSE_IMAGE and SNAPSHOTTER (how containerd stores layers).
 set -eu
-PATH=$TOOLS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=$PROGRAMS
 export PATH
 hostname "$NODE"
 
@@ -20,8 +20,6 @@ own pods /var/log/pods
 own containers /var/log/containers
 own cni /etc/cni/net.d
 # what the node shims keep on their node
-own selvage /var/lib/selvage
-# where node-shims keep tables and code: nodes of one machine must not share it
 own selvage /var/lib/selvage
 mount -t tmpfs tmpfs /run
 mkdir -p /run/containerd /run/netns /run/lock

@@ -6,6 +6,7 @@ use super::{
     control_plane::Pki,
     net::{Slot, node_namespace},
     node_config,
+    packages::{program, search_path},
     process::Process,
     run::Run,
     tools::Tools,
@@ -66,7 +67,10 @@ impl Node {
         settings.write(&dir)?;
         let snapshotter = node_config::snapshotter(&dir)?;
         let namespace = node_namespace(run.id(), number);
-        let mut line: Vec<String> = vec![format!("--net=/run/netns/{namespace}"), "unshare".into()];
+        let mut line: Vec<String> = vec![
+            format!("--net=/run/netns/{namespace}"),
+            program("unshare")?.display().to_string(),
+        ];
         // not `ip netns exec`, which mounts /sys anew and with it loses the control groups
         for flag in [
             "--mount",
@@ -85,14 +89,16 @@ impl Node {
             ("SNAPSHOTTER".into(), snapshotter.into()),
             ("NODE_DIR".into(), dir.display().to_string()),
             ("NODE_IP".into(), slot.node(number).to_string()),
-            ("TOOLS".into(), tools.dir().display().to_string()),
+            (
+                "PROGRAMS".into(),
+                format!("{}:{}", tools.dir().display(), search_path()),
+            ),
             (
                 "PAUSE_IMAGE".into(),
                 tools.pause_image().display().to_string(),
             ),
         ];
-        let process =
-            Process::start_with(run.dir(), &name, Path::new("/usr/bin/nsenter"), line, env)?;
+        let process = Process::start_with(run.dir(), &name, &program("nsenter")?, line, env)?;
         let run_id = run.id().to_owned();
         Ok(Self {
             number,
@@ -148,14 +154,15 @@ impl Node {
     ///
     /// # Errors
     /// The node does not run.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
+    pub fn command(&self, name: impl AsRef<OsStr>) -> Result<Command> {
         let init = self.init()?.to_string();
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new(program("nsenter")?);
         command
             .args([
                 "-t", &init, "--mount", "--uts", "--ipc", "--net", "--pid", "--",
             ])
-            .arg(program);
+            .arg(name)
+            .env("PATH", search_path());
         Ok(command)
     }
 
@@ -249,7 +256,7 @@ pub fn probe() -> Result<Layout> {
         anyhow::bail!("nodes need root");
     }
     super::net::probe()?;
-    run_command(Command::new("unshare").args([
+    run_command(Command::new(program("unshare")?).args([
         "--mount",
         "--uts",
         "--ipc",

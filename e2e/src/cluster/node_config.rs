@@ -4,7 +4,11 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use std::{fs, net::Ipv4Addr, path::Path, process::Command};
 
-use super::{cache::run, tools::PAUSE_IMAGE};
+use super::{
+    cache::run,
+    packages::{cni_dir, program},
+    tools::PAUSE_IMAGE,
+};
 
 /// Linux numbers the right to lower another process's OOM score 24.
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -27,10 +31,10 @@ pub(super) struct Settings<'a> {
 impl Settings<'_> {
     /// Writes `containerd.toml`, `kubelet.yaml`, `kube-proxy.yaml` and the network of pods into the node's folder.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        let version = run(Command::new("containerd").arg("--version"))
+        let version = run(Command::new(program("containerd")?).arg("--version"))
             .context("ask containerd for its version")?;
         let restrict = !has_capability(&fs::read_to_string("/proc/self/status")?, CAP_SYS_RESOURCE);
-        let text = containerd(major(&version), restrict, snapshotter(dir)?);
+        let text = containerd(major(&version), restrict, snapshotter(dir)?, cni_dir()?);
         fs::write(dir.join("containerd.toml"), text)?;
         fs::write(dir.join("kubelet.yaml"), self.kubelet().to_string())?;
         fs::write(dir.join("kube-proxy.yaml"), self.kube_proxy().to_string())?;
@@ -92,7 +96,7 @@ impl Settings<'_> {
 }
 
 /// `restrict` keeps containerd from lowering OOM scores, which fails every sandbox where the machine forbids it.
-fn containerd(major: u32, restrict: bool, snapshotter: &str) -> String {
+fn containerd(major: u32, restrict: bool, snapshotter: &str, cni: &str) -> String {
     let pause = PAUSE_IMAGE;
     if major >= 2 {
         return format!(
@@ -104,7 +108,7 @@ fn containerd(major: u32, restrict: bool, snapshotter: &str) -> String {
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {restrict}
 [plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+  bin_dirs = ["{cni}"]
   conf_dir = "/etc/cni/net.d"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -113,10 +117,6 @@ fn containerd(major: u32, restrict: bool, snapshotter: &str) -> String {
 "#
         );
     }
-    let cni = ["/usr/lib/cni", "/opt/cni/bin"]
-        .into_iter()
-        .find(|dir| Path::new(dir).join("bridge").is_file())
-        .unwrap_or("/usr/lib/cni");
     format!(
         r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
@@ -167,7 +167,36 @@ fn has_capability(status: &str, capability: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::packages::is_checked_plugin, *};
+
+    #[test]
+    fn every_plugin_of_the_pod_network_is_checked() {
+        let settings = Settings {
+            name: "node1",
+            address: Ipv4Addr::LOCALHOST,
+            pods: "10.1.1.0/24".into(),
+            all_pods: "10.1.0.0/16".into(),
+            dns: Ipv4Addr::LOCALHOST,
+            group: "g",
+            pki: Path::new("/pki"),
+        };
+        let list = settings.cni();
+        let plugins = list["plugins"].as_array().unwrap();
+        let types = plugins
+            .iter()
+            .flat_map(|plugin| [&plugin["type"], &plugin["ipam"]["type"]]);
+        let named: Vec<&str> = types.filter_map(serde_json::Value::as_str).collect();
+        assert_eq!(named, ["bridge", "host-local", "portmap"]);
+        assert!(named.into_iter().chain(["loopback"]).all(is_checked_plugin));
+    }
+
+    #[test]
+    fn containerd_looks_for_plugins_where_they_were_found() {
+        let dir = r#"bin_dir = "/opt/cni/bin""#;
+        assert!(containerd(1, false, "overlayfs", "/opt/cni/bin").contains(dir));
+        let dirs = r#"bin_dirs = ["/opt/cni/bin"]"#;
+        assert!(containerd(2, false, "overlayfs", "/opt/cni/bin").contains(dirs));
+    }
 
     #[test]
     fn versions_of_containerd() {

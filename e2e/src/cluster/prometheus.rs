@@ -1,6 +1,6 @@
 //! A real Prometheus on the host, told by files which pods to scrape.
 
-use super::{process::Process, run::Run, wait};
+use super::{packages::program, process::Process, run::Run, wait};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
@@ -56,7 +56,7 @@ impl Prometheus {
         let process = Process::start(
             run.dir(),
             "prometheus",
-            Path::new("/usr/bin/prometheus"),
+            &program("prometheus")?,
             [
                 format!("--config.file={}", file.display()),
                 format!("--storage.tsdb.path={}", dir.join("data").display()),

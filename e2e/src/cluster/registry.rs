@@ -1,9 +1,9 @@
 //! A real OCI registry (plain HTTP) that the host, nodes and pods reach at the same address.
 
-use super::{process::Process, run::Run, wait};
+use super::{packages::program, process::Process, run::Run, wait};
 use anyhow::{Context, Result};
 use serde_json::json;
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 /// Who may use a [`Registry::start_private`].
 pub const USER: &str = "selvage";
@@ -61,12 +61,7 @@ impl Registry {
         let file = dir.join("config.yml");
         fs::write(&file, serde_yaml::to_string(&config)?)?;
         let arguments = ["serve".into(), file.into_os_string()];
-        let process = Process::start(
-            run.dir(),
-            name,
-            Path::new("/usr/bin/docker-registry"),
-            arguments,
-        )?;
+        let process = Process::start(run.dir(), name, &program("docker-registry")?, arguments)?;
         let mut registry = Self { process, address };
         registry.ready().await?;
         Ok(registry)

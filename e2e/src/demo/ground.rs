@@ -2,7 +2,7 @@
 
 use super::{processes::Processes, screen::Screen};
 use crate::{
-    cluster::{Cluster, KUBERNETES, Node, Options, Tools, is_named, packages, probe},
+    cluster::{Cluster, KUBERNETES, Node, Options, Purpose, Tools, install, is_named, probe},
     selvage::{self, EDGE_PORT, NAMESPACE, RELEASE},
 };
 use anyhow::{Context, Result, ensure};
@@ -35,9 +35,15 @@ pub(super) enum Ground {
 
 impl Ground {
     /// Nodes where this machine can run them and nobody asked otherwise; else says why not.
-    pub(super) fn choose(screen: &Screen, processes: bool) -> Self {
+    ///
+    /// # Errors
+    /// A Debian package that nodes need cannot be installed. That is no reason to go without nodes: it can be mended.
+    pub(super) fn choose(screen: &Screen, processes: bool) -> Result<Self> {
         if is_named() && !processes {
-            return Self::Existing;
+            return Ok(Self::Existing);
+        }
+        if !processes && rustix::process::geteuid().is_root() {
+            install(&[Purpose::ControlPlane, Purpose::Nodes])?;
         }
         let reason = if processes {
             "asked for".into()
@@ -45,17 +51,17 @@ impl Ground {
             probe().err().map_or(String::new(), |e| format!("{e:#}"))
         };
         if reason.is_empty() {
-            return Self::Nodes;
+            return Ok(Self::Nodes);
         }
         screen.part(&format!(
             "no nodes ({reason}): operator and shims run as processes under the identities of the chart"
         ));
-        Self::Processes(None)
+        Ok(Self::Processes(None))
     }
 
     /// Fetches and builds what the first run on a machine lacks, and says so: it takes minutes.
     pub(super) fn prepare(&self, screen: &Screen) -> Result<()> {
-        packages(matches!(self, Self::Nodes))?;
+        install(&[Purpose::ControlPlane])?;
         if Tools::are_built()? {
             return Ok(());
         }

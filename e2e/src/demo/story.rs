@@ -61,7 +61,7 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
     let screen = Screen::new();
     let mut outcomes = Outcomes::default();
     screen.chapter("A real cluster");
-    let mut ground = Ground::choose(&screen, options.processes);
+    let mut ground = Ground::choose(&screen, options.processes)?;
     ground.prepare(&screen)?;
     let begin = Instant::now();
     // a start that is dropped takes with it what there is

@@ -1,0 +1,433 @@
+//! Debian packages of a cluster: which files of which package it runs, where it looks for them, and how missing
+//! ones are installed. [`Machine`] resolves each path, for the check and for the use: what runs is what was checked.
+
+use super::cache::{on_path, run};
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    fmt, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Folders of programs, in the order in which the harness and the nodes look for them.
+const PROGRAM_DIRS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// Folders of CNI plugins. containerd gets the first that holds all of them.
+const CNI_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// The CNI plugins that the network of pods names, and `loopback`, which containerd runs in every pod.
+const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+
+/// What a package is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A control plane, a registry, Prometheus and Helm.
+    ControlPlane,
+    /// Nodes that run pods.
+    Nodes,
+}
+
+/// A Debian package and the files of it that are run.
+struct Package {
+    name: &'static str,
+    purpose: Purpose,
+    files: Files,
+}
+
+enum Files {
+    /// Programs in [`PROGRAM_DIRS`], each with the argument that makes it print its version.
+    Programs(&'static [(&'static str, &'static str)]),
+    /// [`CNI_PLUGINS`], all in one of [`CNI_DIRS`].
+    CniPlugins,
+}
+
+const fn package(
+    purpose: Purpose,
+    name: &'static str,
+    programs: &'static [(&'static str, &'static str)],
+) -> Package {
+    Package {
+        name,
+        purpose,
+        files: Files::Programs(programs),
+    }
+}
+
+/// Everything that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
+const PACKAGES: [Package; 15] = [
+    package(
+        Purpose::ControlPlane,
+        "prometheus",
+        &[("prometheus", "--version")],
+    ),
+    package(
+        Purpose::ControlPlane,
+        "docker-registry",
+        &[("docker-registry", "--version")],
+    ),
+    package(Purpose::ControlPlane, "unzip", &[("unzip", "-v")]),
+    package(Purpose::Nodes, "iproute2", &[("ip", "-V")]),
+    package(
+        Purpose::Nodes,
+        "util-linux",
+        &[("nsenter", "--version"), ("unshare", "--version")],
+    ),
+    package(
+        Purpose::Nodes,
+        "mount",
+        &[("mount", "--version"), ("umount", "--version")],
+    ),
+    package(Purpose::Nodes, "hostname", &[("hostname", "--version")]),
+    package(
+        Purpose::Nodes,
+        "containerd",
+        &[
+            ("containerd", "--version"),
+            ("containerd-shim-runc-v2", "-v"),
+            ("ctr", "--version"),
+        ],
+    ),
+    package(Purpose::Nodes, "runc", &[("runc", "--version")]),
+    Package {
+        name: "containernetworking-plugins",
+        purpose: Purpose::Nodes,
+        files: Files::CniPlugins,
+    },
+    // kubelet and the portmap plugin run all of these
+    package(
+        Purpose::Nodes,
+        "iptables",
+        &[
+            ("iptables", "--version"),
+            ("iptables-save", "--version"),
+            ("iptables-restore", "--version"),
+            ("ip6tables", "--version"),
+            ("ip6tables-save", "--version"),
+            ("ip6tables-restore", "--version"),
+        ],
+    ),
+    package(Purpose::Nodes, "nftables", &[("nft", "--version")]),
+    package(Purpose::Nodes, "conntrack", &[("conntrack", "--version")]),
+    package(Purpose::Nodes, "socat", &[("socat", "-V")]),
+    package(Purpose::Nodes, "ipset", &[("ipset", "--version")]),
+];
+
+/// The machine whose file system begins at `root`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Machine<'a> {
+    root: &'a str,
+}
+
+/// The machine that this process runs on.
+pub(super) const THIS: Machine<'static> = Machine { root: "" };
+
+impl Machine<'_> {
+    /// The path of a program: the first executable file of this name in [`PROGRAM_DIRS`].
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        PROGRAM_DIRS
+            .iter()
+            .map(|dir| Path::new(dir).join(name))
+            .find(|path| self.runs(path))
+    }
+
+    /// The folder that containerd gets for CNI plugins: the first in [`CNI_DIRS`] that holds all of them.
+    fn find_cni(&self) -> Option<&'static str> {
+        CNI_DIRS.into_iter().find(|dir| {
+            CNI_PLUGINS
+                .iter()
+                .all(|plugin| self.runs(&Path::new(dir).join(plugin)))
+        })
+    }
+
+    /// Whether `path` of this machine is a file that may be executed.
+    fn runs(&self, path: &Path) -> bool {
+        let path = format!("{}{}", self.root, path.display());
+        fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    }
+
+    /// The packages of which a file is missing.
+    fn missing(&self, purposes: &[Purpose]) -> Vec<Missing> {
+        PACKAGES
+            .iter()
+            .filter(|package| purposes.contains(&package.purpose))
+            .filter_map(|package| {
+                let files = self.missing_files(package);
+                (!files.is_empty()).then_some(Missing {
+                    package: package.name,
+                    files,
+                })
+            })
+            .collect()
+    }
+
+    fn missing_files(&self, package: &Package) -> Vec<String> {
+        match package.files {
+            Files::Programs(programs) => programs
+                .iter()
+                .filter(|(name, _)| self.find(name).is_none())
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
+            Files::CniPlugins if self.find_cni().is_some() => Vec::new(),
+            Files::CniPlugins => {
+                let [dir, _] = CNI_DIRS;
+                let absent = |plugin: &&&str| !self.runs(&Path::new(dir).join(plugin));
+                CNI_PLUGINS
+                    .iter()
+                    .filter(absent)
+                    .map(|plugin| format!("{dir}/{plugin}"))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A package that is not there, or not whole.
+#[derive(Debug, PartialEq, Eq)]
+struct Missing {
+    package: &'static str,
+    files: Vec<String>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.package, self.files.join(", "))
+    }
+}
+
+/// The path of a program that a package of the table provides.
+///
+/// # Errors
+/// It is not on this machine; the error names its package.
+pub(super) fn program(name: &str) -> Result<PathBuf> {
+    THIS.find(name).with_context(|| {
+        let package = PACKAGES.iter().find(|package| match package.files {
+            Files::Programs(programs) => programs.iter().any(|(program, _)| *program == name),
+            Files::CniPlugins => false,
+        });
+        let package = package.map_or(name, |package| package.name);
+        format!("the program {name} is missing: install the Debian package {package}")
+    })
+}
+
+/// The folder with the CNI plugins.
+///
+/// # Errors
+/// No folder holds all of them.
+pub(super) fn cni_dir() -> Result<&'static str> {
+    THIS.find_cni().with_context(|| {
+        format!(
+            "neither {} holds the CNI plugins {}: install the Debian package containernetworking-plugins",
+            CNI_DIRS.join(" nor "),
+            CNI_PLUGINS.join(", ")
+        )
+    })
+}
+
+/// The value of `PATH` with which programs that look for programs themselves find those that were checked.
+pub(super) fn search_path() -> String {
+    PROGRAM_DIRS.join(":")
+}
+
+/// Starts every program of the packages once. Returns a line for each: its path and the version that it prints.
+///
+/// # Errors
+/// A program is missing, or does not start, for example because a library is missing.
+pub fn versions(purposes: &[Purpose]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for package in PACKAGES.iter().filter(|p| purposes.contains(&p.purpose)) {
+        match package.files {
+            Files::Programs(programs) => {
+                for (name, argument) in programs {
+                    lines.push(version(Command::new(program(name)?).arg(argument))?);
+                }
+            }
+            Files::CniPlugins => {
+                for plugin in CNI_PLUGINS {
+                    let mut command = Command::new(Path::new(cni_dir()?).join(plugin));
+                    lines.push(version(command.env("CNI_COMMAND", "VERSION"))?);
+                }
+            }
+        }
+    }
+    Ok(lines)
+}
+
+fn version(command: &mut Command) -> Result<String> {
+    let printed = run(command)?;
+    let first = printed.lines().find(|line| !line.trim().is_empty());
+    let path = command.get_program().to_string_lossy();
+    Ok(format!("{path}: {}", first.unwrap_or_default().trim()))
+}
+
+/// Whether the network of pods may name a CNI plugin.
+#[cfg(test)]
+pub(super) fn is_checked_plugin(name: &str) -> bool {
+    CNI_PLUGINS.contains(&name)
+}
+
+/// Installs the Debian packages of which a file is missing, when root; then looks again.
+///
+/// # Errors
+/// A file is missing and could not be installed: one sentence names files and packages.
+pub fn install(purposes: &[Purpose]) -> Result<()> {
+    let missing = THIS.missing(purposes);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|missing| missing.package).collect();
+    let names = names.join(" ");
+    if !rustix::process::geteuid().is_root() || !on_path("apt-get") {
+        bail!(
+            "missing: {}; run as root: apt-get install --no-install-recommends {names}",
+            list(&missing)
+        );
+    }
+    let quiet = QuietInstall::begin()?;
+    apt(&["update"]).context("refresh the package lists")?;
+    let mut arguments = vec![
+        "-y",
+        "install",
+        "--no-install-recommends",
+        // a machine may have other packages that provide the same: theirs are not ours to remove
+        "--no-remove",
+        // a package whose file was removed by hand counts as installed
+        "--reinstall",
+    ];
+    arguments.extend(missing.iter().map(|missing| missing.package));
+    apt(&arguments).with_context(|| format!("install {names}"))?;
+    drop(quiet);
+    let left = THIS.missing(purposes);
+    ensure!(
+        left.is_empty(),
+        "still missing after the installation of {names}: {}",
+        list(&left)
+    );
+    Ok(())
+}
+
+fn list(missing: &[Missing]) -> String {
+    let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    all.join(", ")
+}
+
+/// Runs apt-get without questions. Another installation may be under way, as on a machine that was just started.
+fn apt(arguments: &[&str]) -> Result<()> {
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments))?;
+    Ok(())
+}
+
+/// Prevents packages from starting their services while they are installed: the harness starts its own, elsewhere.
+struct QuietInstall(bool);
+
+const POLICY_FILE: &str = "/usr/sbin/policy-rc.d";
+const POLICY: &str = "#!/bin/sh\n# written by Selvage's local cluster\nexit 101\n";
+
+impl QuietInstall {
+    fn begin() -> Result<Self> {
+        // one with our text was left by a run that was killed
+        if fs::read(POLICY_FILE).is_ok_and(|text| text != POLICY.as_bytes()) {
+            return Ok(Self(false));
+        }
+        fs::write(POLICY_FILE, POLICY).context("forbid services to start")?;
+        let quiet = Self(true);
+        fs::set_permissions(POLICY_FILE, fs::Permissions::from_mode(0o755))?;
+        Ok(quiet)
+    }
+}
+
+impl Drop for QuietInstall {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = fs::remove_file(POLICY_FILE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: [Purpose; 2] = [Purpose::ControlPlane, Purpose::Nodes];
+
+    /// A root folder with these files, all executable.
+    fn root(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        dir
+    }
+
+    fn missing(dir: &tempfile::TempDir) -> Vec<String> {
+        let root = dir.path().to_str().unwrap();
+        let missing = Machine { root }.missing(&NODES);
+        missing.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_program_bridge_of_iproute2_is_not_the_cni_plugin() {
+        let dir = root(&["/usr/bin/ip", "/usr/sbin/bridge"]);
+        let missing = missing(&dir);
+        assert!(!missing.iter().any(|m| m.starts_with("iproute2")));
+        let plugins = "containernetworking-plugins (/usr/lib/cni/bridge, /usr/lib/cni/host-local, \
+                       /usr/lib/cni/loopback, /usr/lib/cni/portmap)";
+        assert!(missing.contains(&plugins.to_owned()), "{missing:?}");
+    }
+
+    #[test]
+    fn cni_plugins_count_only_all_in_one_folder() {
+        let dir = root(&[
+            "/usr/lib/cni/bridge",
+            "/usr/lib/cni/host-local",
+            "/opt/cni/bin/loopback",
+            "/opt/cni/bin/portmap",
+        ]);
+        let missing = missing(&dir);
+        let plugins = "containernetworking-plugins (/usr/lib/cni/loopback, /usr/lib/cni/portmap)";
+        assert!(missing.contains(&plugins.to_owned()), "{missing:?}");
+        let whole = CNI_PLUGINS.map(|plugin| format!("/opt/cni/bin/{plugin}"));
+        let whole = root(&whole.each_ref().map(String::as_str));
+        let machine = Machine {
+            root: whole.path().to_str().unwrap(),
+        };
+        assert_eq!(machine.find_cni(), Some("/opt/cni/bin"));
+    }
+
+    #[test]
+    fn every_file_of_a_package_counts() {
+        let dir = root(&["/usr/bin/containerd", "/usr/bin/ctr", "/usr/sbin/runc"]);
+        let missing = missing(&dir);
+        let shim = "containerd (containerd-shim-runc-v2)";
+        assert!(missing.contains(&shim.to_owned()), "{missing:?}");
+        assert!(!missing.iter().any(|m| m.starts_with("runc")));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_executed_does_not_count() {
+        let dir = root(&["/usr/sbin/runc"]);
+        let file = dir.path().join("usr/sbin/runc");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(missing(&dir).contains(&"runc (runc)".to_owned()));
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_package() {
+        let error = program("containerd-shim-of-tomorrow").unwrap_err();
+        assert!(error.to_string().contains("containerd-shim-of-tomorrow"));
+    }
+}
