@@ -8,5 +8,6 @@ pub mod cluster;
 pub mod demo;
 pub mod image;
 pub mod load;
+mod progress;
 pub mod push;
 pub mod selvage;

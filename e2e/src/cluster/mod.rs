@@ -42,6 +42,8 @@ pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
 pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
 
+pub(crate) use cache::last_lines;
+
 use anyhow::{Context, Result, bail, ensure};
 use existing::Existing;
 use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode};

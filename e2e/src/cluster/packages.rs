@@ -2,6 +2,7 @@
 //! ones are installed. [`Machine`] resolves each path, for the check and for the use: what runs is what was checked.
 
 use super::cache::{on_path, run};
+use crate::progress::{Plan, run_with_progress};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fmt, fs,
@@ -292,7 +293,12 @@ pub fn install(purposes: &[Purpose]) -> Result<()> {
         );
     }
     let quiet = QuietInstall::begin()?;
-    apt(&["update"]).context("refresh the package lists")?;
+    let plan = Plan {
+        title: format!("Debian packages {names}"),
+        unit: "set up".into(),
+        ..Plan::default()
+    };
+    apt(&["update"], &plan).context("refresh the package lists")?;
     let mut arguments = vec![
         "-y",
         "install",
@@ -303,7 +309,7 @@ pub fn install(purposes: &[Purpose]) -> Result<()> {
         "--reinstall",
     ];
     arguments.extend(missing.iter().map(|missing| missing.package));
-    apt(&arguments).with_context(|| format!("install {names}"))?;
+    apt(&arguments, &plan).with_context(|| format!("install {names}"))?;
     drop(quiet);
     let left = THIS.missing(purposes);
     ensure!(
@@ -320,11 +326,13 @@ fn list(missing: &[Missing]) -> String {
 }
 
 /// Runs apt-get without questions. Another installation may be under way, as on a machine that was just started.
-fn apt(arguments: &[&str]) -> Result<()> {
-    run(Command::new("apt-get")
+fn apt(arguments: &[&str], plan: &Plan) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
-        .args(arguments))?;
+        .args(arguments);
+    run_with_progress(&mut command, plan, |line| line.starts_with("Setting up "))?;
     Ok(())
 }
 

@@ -66,7 +66,7 @@ impl Ground {
             return Ok(());
         }
         screen.part(&format!(
-            "Kubernetes {KUBERNETES} is built from source, once on this machine: about five minutes without a word"
+            "Kubernetes {KUBERNETES} is built from source, once on this machine: about five minutes on two cores"
         ));
         Tools::obtain()?;
         screen.part("built and kept for the next run");
