@@ -14,7 +14,7 @@ export SELVAGE_DIST := $(DIST)
 RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST)
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
-ON_CLUSTERS := --test chart --test cluster --test live --test manifests --test rights
+ON_CLUSTERS := --test chart --test cluster --test fresh --test live --test manifests --test rights
 
 .PHONY: help
 help: ## List the targets

@@ -34,6 +34,8 @@ pub enum Purpose {
     ControlPlane,
     /// Nodes that run pods.
     Nodes,
+    /// The test of the installation on a machine without any of it.
+    FreshRoot,
 }
 
 /// A Debian package and the files of it that are run.
@@ -63,7 +65,7 @@ const fn package(
 }
 
 /// Everything that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     package(
         Purpose::ControlPlane,
         "prometheus",
@@ -119,6 +121,11 @@ const PACKAGES: [Package; 15] = [
     package(Purpose::Nodes, "conntrack", &[("conntrack", "--version")]),
     package(Purpose::Nodes, "socat", &[("socat", "-V")]),
     package(Purpose::Nodes, "ipset", &[("ipset", "--version")]),
+    package(
+        Purpose::FreshRoot,
+        "debootstrap",
+        &[("debootstrap", "--version")],
+    ),
 ];
 
 /// The machine whose file system begins at `root`.
@@ -267,6 +274,14 @@ fn version(command: &mut Command) -> Result<String> {
     let first = printed.lines().find(|line| !line.trim().is_empty());
     let path = command.get_program().to_string_lossy();
     Ok(format!("{path}: {}", first.unwrap_or_default().trim()))
+}
+
+/// Names of the packages, for [`super::FreshRoot`].
+pub(super) fn names(purposes: &[Purpose]) -> impl Iterator<Item = &'static str> {
+    PACKAGES
+        .iter()
+        .filter(|package| purposes.contains(&package.purpose))
+        .map(|package| package.name)
 }
 
 /// Whether the network of pods may name a CNI plugin.
