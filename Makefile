@@ -21,15 +21,19 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
-	@cargo run --quiet --locked --bin demo -- $(if $(KEEP),--keep)
+demo: machine dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
+	@cargo run --locked --bin demo -- $(if $(KEEP),--keep)
 
 .PHONY: demo-down
 demo-down: ## End what `make demo KEEP=1` left running
 	@cargo run --quiet --locked --bin demo -- --down
 
 .PHONY: test
-test: lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
+test: machine lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
+
+.PHONY: machine
+machine: ## Check that this machine has what a local cluster needs, and name what is missing
+	@e2e/prerequisites.sh cluster
 
 .PHONY: lint
 lint: ## Formatting, clippy
@@ -42,7 +46,7 @@ unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
 	cargo test --workspace --locked
 
 .PHONY: e2e
-e2e: dist ## Tests on real control planes, nodes, registry and Prometheus
+e2e: machine dist ## Tests on real control planes, nodes, registry and Prometheus
 	cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
 
 .PHONY: dist
@@ -50,10 +54,11 @@ dist: programs examples ## What runs in a cluster: static programs in images, ex
 
 .PHONY: programs
 programs: ## Static operator and node-shim, and their images
+	@e2e/prerequisites.sh programs
 	$(RELEASE) -p operator -p node-shim
 	mkdir -p $(DIST)
 	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
-	cargo run --quiet --locked --bin image -- $(DIST)
+	cargo run --locked --bin image -- $(DIST)
 
 .PHONY: examples
 examples: ## The example component in its four versions
@@ -64,8 +69,8 @@ crds: ## Write crds/yaml and the chart's copy from the types
 	cargo run --quiet --locked --bin crdgen
 
 .PHONY: cluster-up
-cluster-up: dist ## A local cluster to work in; ends with cluster-down
-	cargo run --quiet --locked --bin cluster -- up
+cluster-up: machine dist ## A local cluster to work in; ends with cluster-down
+	cargo run --locked --bin cluster -- up
 
 .PHONY: cluster-down
 cluster-down: ## End it
