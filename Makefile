@@ -11,7 +11,10 @@ HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST   := $(CARGO_TARGET_DIR)/dist
 STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
 export SELVAGE_DIST := $(DIST)
-RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST)
+# one selection for everything that is built for release: another one has other features and builds dependencies again
+RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features \
+	--target $(HOST) -p operator -p node-shim -p e2e
+CLUSTER := $(STATIC)/cluster
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
 ON_CLUSTERS := --test chart --test cluster --test fresh --test live --test manifests --test rights
@@ -22,11 +25,16 @@ help: ## List the targets
 
 .PHONY: demo
 demo: machine dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
-	@cargo run --locked --bin demo -- $(if $(KEEP),--keep)
+	@$(CLUSTER) demo $(if $(KEEP),--keep)
+
+# With nothing built yet, a debug build of e2e would compile its 255 dependencies a second time: the programs need all
+# of them but one (tempfile). `make test` has the debug build anyway.
+demo cluster-up: HARNESS := --bin cluster
 
 .PHONY: demo-down
 demo-down: ## End what `make demo KEEP=1` left running
-	@cargo run --quiet --locked --bin demo -- --down
+	@$(RELEASE) --quiet --bin cluster
+	@$(CLUSTER) demo --down
 
 .PHONY: test
 test: machine lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
@@ -55,10 +63,10 @@ dist: programs examples ## What runs in a cluster: static programs in images, ex
 .PHONY: programs
 programs: ## Static operator and node-shim, and their images
 	@e2e/prerequisites.sh programs
-	$(RELEASE) -p operator -p node-shim
+	$(RELEASE) --bin operator --bin node-shim $(HARNESS)
 	mkdir -p $(DIST)
 	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
-	cargo run --locked --bin image -- $(DIST)
+	$(if $(HARNESS),$(CLUSTER),cargo run --locked --bin cluster --) images $(DIST)
 
 .PHONY: examples
 examples: ## The example component in its four versions
@@ -70,15 +78,16 @@ crds: ## Write crds/yaml and the chart's copy from the types
 
 .PHONY: cluster-up
 cluster-up: machine dist ## A local cluster to work in; ends with cluster-down
-	cargo run --locked --bin cluster -- up
+	@$(CLUSTER) up
 
 .PHONY: cluster-down
 cluster-down: ## End it
-	cargo run --quiet --locked --bin cluster -- down
+	@$(RELEASE) --quiet --bin cluster
+	@$(CLUSTER) down
 
 .PHONY: bench
 bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses
-	$(RELEASE) -p operator -p node-shim -p bench # together: features as in the programs, so nothing is built again
+	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
