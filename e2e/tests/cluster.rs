@@ -191,7 +191,7 @@ async fn a_pod_that_cannot_start_ends_the_wait_with_the_reason() {
     }
     let cluster = start(&Options { nodes: 1, ..NODES }).await;
     apply(&cluster, ABSENT);
-    // without a verdict on the pod, kubectl waits until its own time is over and says only that
+    // without a verdict on the pod, kubectl waits until its time-out and reports only the time-out
     let limit = Duration::from_secs(180);
     let error = rolled_out(&cluster, "default", "deploy/absent", limit).unwrap_err();
     let error = format!("{error:#}");

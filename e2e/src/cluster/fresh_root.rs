@@ -192,7 +192,7 @@ impl Suite {
     }
 }
 
-/// A root of an earlier month, release or list of packages is of no more use.
+/// Removes roots of an earlier month, release or list of packages: no later call uses them.
 fn forget_others(entry: &Path) {
     let Some(Ok(all)) = entry.parent().map(fs::read_dir) else {
         return;

@@ -248,7 +248,7 @@ fn certificates(pki: &Pki, slot: Slot, name: &str, number: u8) -> Result<()> {
         .server(&holder, &[name], &[IpAddr::V4(slot.node(number))])
 }
 
-/// Why the node of this name is not Ready, whole as kubelet says it; `None` when it is.
+/// The reason why the node of this name is not Ready, with the whole message of kubelet; `None` when it is Ready.
 pub(super) fn not_ready(name: &str, nodes: &[KubeNode]) -> Option<String> {
     let node = nodes
         .iter()

@@ -318,7 +318,7 @@ pub fn install(purposes: &[Purpose]) -> Result<()> {
         "-y",
         "install",
         "--no-install-recommends",
-        // a machine may have other packages that provide the same: theirs are not ours to remove
+        // packages of another vendor that provide the same files stay installed
         "--no-remove",
         // a package whose file was removed by hand counts as installed
         "--reinstall",

@@ -24,7 +24,7 @@ use std::{
 /// How long a pod may keep failing for a reason that may pass, before the wait ends.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Waits until `kubectl` says that a workload is rolled out.
+/// Waits until a workload is rolled out, as `kubectl rollout status` does.
 ///
 /// # Errors
 /// It is not after `limit`, or one of the pods in the namespace cannot become ready, which ends the wait at once.

@@ -34,10 +34,10 @@ pub(super) enum Ground {
 }
 
 impl Ground {
-    /// Nodes where this machine can run them and nobody asked otherwise; else says why not.
+    /// Chooses nodes where this machine can run them and the user did not ask for processes; else prints why not.
     ///
     /// # Errors
-    /// A Debian package that nodes need cannot be installed. That is no reason to go without nodes: it can be mended.
+    /// A Debian package that nodes need cannot be installed. The demo ends then instead of going on without nodes.
     pub(super) fn choose(screen: &Screen, processes: bool) -> Result<Self> {
         if is_named() && !processes {
             return Ok(Self::Existing);
