@@ -11,10 +11,13 @@ HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 DIST   := $(CARGO_TARGET_DIR)/dist
 STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
 export SELVAGE_DIST := $(DIST)
-RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST)
+# one selection for everything that is built for release: another one has other features and builds dependencies again
+RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features \
+	--target $(HOST) -p operator -p node-shim -p e2e
+CLUSTER := $(STATIC)/cluster
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
-ON_CLUSTERS := --test chart --test cluster --test live --test manifests --test rights
+ON_CLUSTERS := --test chart --test cluster --test fresh --test live --test manifests --test rights
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
 DENY_VERSION := 0.20.2
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
@@ -24,15 +27,24 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
-	@cargo run --quiet --locked --bin demo -- $(if $(KEEP),--keep)
+demo: machine dist ## Play the whole story on a real cluster (KEEP=1 leaves it running)
+	@$(CLUSTER) demo $(if $(KEEP),--keep)
+
+# With nothing built yet, a debug build of e2e would compile its 255 dependencies a second time: the programs need all
+# of them but one (tempfile). `make test` has the debug build anyway.
+demo cluster-up: HARNESS := --bin cluster
 
 .PHONY: demo-down
 demo-down: ## End what `make demo KEEP=1` left running
-	@cargo run --quiet --locked --bin demo -- --down
+	@$(RELEASE) --quiet --bin cluster
+	@$(CLUSTER) demo --down
 
 .PHONY: test
-test: lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
+test: machine lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
+
+.PHONY: machine
+machine: ## Check that this machine has what a local cluster needs, and name what is missing
+	@e2e/prerequisites.sh cluster
 
 .PHONY: lint
 lint: deny ## Formatting, clippy, documentation, dependencies
@@ -68,7 +80,7 @@ unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
 	cargo test --workspace --locked
 
 .PHONY: e2e
-e2e: dist ## Tests on real control planes, nodes, registry and Prometheus
+e2e: machine dist ## Tests on real control planes, nodes, registry and Prometheus
 	cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
 
 .PHONY: dist
@@ -76,10 +88,11 @@ dist: programs examples ## What runs in a cluster: static programs in images, ex
 
 .PHONY: programs
 programs: ## Static operator and node-shim, and their images
-	$(RELEASE) -p operator -p node-shim
+	@e2e/prerequisites.sh programs
+	$(RELEASE) --bin operator --bin node-shim $(HARNESS)
 	mkdir -p $(DIST)
 	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
-	cargo run --quiet --locked --bin image -- $(DIST)
+	$(if $(HARNESS),$(CLUSTER),cargo run --locked --bin cluster --) images $(DIST)
 
 .PHONY: examples
 examples: ## The example component in its four versions
@@ -90,16 +103,17 @@ crds: ## Write crds/yaml and the chart's copy from the types
 	cargo run --quiet --locked --bin crdgen
 
 .PHONY: cluster-up
-cluster-up: dist ## A local cluster to work in; ends with cluster-down
-	cargo run --quiet --locked --bin cluster -- up
+cluster-up: machine dist ## A local cluster to work in; ends with cluster-down
+	@$(CLUSTER) up
 
 .PHONY: cluster-down
 cluster-down: ## End it
-	cargo run --quiet --locked --bin cluster -- down
+	@$(RELEASE) --quiet --bin cluster
+	@$(CLUSTER) down
 
 .PHONY: bench
 bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses
-	$(RELEASE) -p operator -p node-shim -p bench # together: features as in the programs, so nothing is built again
+	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm

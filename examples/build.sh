@@ -20,13 +20,24 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 if rustup target list --installed 2>/dev/null | grep -qx "$target"; then
   set --
 else
-  if ! { [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/src ]; }; then
+  # the very files that are used below: other packages of Debian bring an older compiler without this source
+  usable() {
+    [ -f /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] &&
+      /usr/bin/rustc --edition 2024 --print cfg >/dev/null 2>&1
+  }
+  if ! usable; then
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || {
       echo "examples: neither rustup's target $target nor Debian's rustc-web and rust-web-src are here" >&2
       exit 1
     }
+    echo "examples: installing Debian's rustc-web and rust-web-src"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web rust-web-src >/dev/null
+    usable || {
+      echo "examples: Debian's rustc-web and rust-web-src are installed, but /usr/bin/rustc cannot build edition 2024 from" \
+        "/usr/lib/rustlib/src/rust/library" >&2
+      exit 1
+    }
   fi
   # compiler and source must be of one version: Debian's, not rustup's
   unset RUSTUP_TOOLCHAIN
@@ -34,7 +45,10 @@ else
   set -- -Zbuild-std=std,panic_abort
 fi
 
+# the first build compiles the standard library: show that it goes on
+quiet=
+[ ! -d "$CARGO_TARGET_DIR/$target" ] || quiet=--quiet
 for version in v1 v2 v3 v4 bare still; do
-  (cd "$here/hello" && cargo build --quiet --locked --release --target "$target" --features "$version" "$@")
+  (cd "$here/hello" && cargo build $quiet --locked --release --target "$target" --features "$version" "$@")
   cp "$CARGO_TARGET_DIR/$target/release/hello.wasm" "$out/hello-$version.wasm"
 done

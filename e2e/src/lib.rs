@@ -19,5 +19,6 @@ pub mod cluster;
 pub mod demo;
 pub mod image;
 pub mod load;
+mod progress;
 pub mod push;
 pub mod selvage;

@@ -94,7 +94,7 @@ pub fn install(cluster: &mut Cluster, settings: &[&str]) -> Result<()> {
 /// `helm upgrade --install … --wait` with the values of a local cluster and `settings`.
 ///
 /// # Errors
-/// Helm's own words.
+/// Helm's message, or the reason why one of the pods cannot become ready: that ends the wait at once.
 pub fn helm_upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     let mut helm = cluster.helm()?;
     helm.args(["upgrade", "--install", RELEASE, "--namespace", NAMESPACE])
@@ -124,7 +124,9 @@ pub fn helm_upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     for setting in settings {
         helm.args(["--set", setting]);
     }
-    let output = helm.output().context("start helm")?;
+    let output = cluster
+        .output_unless_hopeless(NAMESPACE, helm)
+        .context("helm upgrade")?;
     ensure!(
         output.status.success(),
         "helm upgrade: {}",

@@ -151,16 +151,7 @@ async fn pods_run_and_a_killed_node_comes_back_with_them() {
     cluster
         .import_image(&cluster.tools().hello_image())
         .unwrap();
-    let manifest = cluster.run().dir().join("hello.yaml");
-    fs::write(&manifest, hello()).unwrap();
-    let applied = cluster
-        .kubectl()
-        .arg("apply")
-        .arg("-f")
-        .arg(&manifest)
-        .status()
-        .unwrap();
-    assert!(applied.success());
+    apply(&cluster, &hello());
     rolled_out(&cluster, "default", "ds/hello", Duration::from_secs(180)).unwrap();
     for node in cluster.nodes() {
         answers(&format!("http://{}:30080/", node.address())).await;
@@ -191,6 +182,23 @@ async fn pods_run_and_a_killed_node_comes_back_with_them() {
     let id = cluster.run().id().to_owned();
     drop(cluster);
     assert_eq!(traces(&id), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_start_ends_the_wait_with_the_reason() {
+    if !nodes_run() {
+        return;
+    }
+    let cluster = start(&Options { nodes: 1, ..NODES }).await;
+    apply(&cluster, ABSENT);
+    // without a verdict on the pod, kubectl waits until its time-out and reports only the time-out
+    let limit = Duration::from_secs(180);
+    let error = rolled_out(&cluster, "default", "deploy/absent", limit).unwrap_err();
+    let error = format!("{error:#}");
+    let reason = "container absent: ErrImageNeverPull: Container image \"selvage.local/absent:1\" is not present \
+                  with pull policy of Never";
+    assert!(error.starts_with("pod default/absent-"), "{error}");
+    assert!(error.ends_with(reason), "{error}");
 }
 
 #[tokio::test]
@@ -261,6 +269,19 @@ fn owner() -> (std::process::Child, String) {
     (child, id.to_string_lossy().into_owned())
 }
 
+fn apply(cluster: &Cluster, manifest: &str) {
+    let file = cluster.run().dir().join("manifest.yaml");
+    fs::write(&file, manifest).unwrap();
+    let applied = cluster
+        .kubectl()
+        .arg("apply")
+        .arg("-f")
+        .arg(&file)
+        .status()
+        .unwrap();
+    assert!(applied.success());
+}
+
 async fn answers(url: &str) {
     wait::until(
         Duration::from_secs(180),
@@ -300,6 +321,20 @@ async fn ready(nodes: &Api<Node>, name: &str, wanted: &str) {
     .await
     .unwrap_or_else(|error| panic!("{name} not {wanted}: {error}"));
 }
+
+/// An image that is on no node and must not be pulled.
+const ABSENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: absent}
+spec:
+  selector: {matchLabels: {app: absent}}
+  template:
+    metadata: {labels: {app: absent}}
+    spec:
+      containers:
+      - {name: absent, image: 'selvage.local/absent:1', imagePullPolicy: Never}
+";
 
 fn hello() -> String {
     format!(

@@ -7,7 +7,11 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
+
+/// The folder of the cache with durations of long steps.
+const DURATIONS: &str = "durations";
 
 /// The folder of everything kept: `SELVAGE_CACHE`, else `~/.cache/selvage`.
 ///
@@ -48,6 +52,21 @@ pub(crate) fn entry(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Resul
     make(&part)?;
     fs::rename(&part, &dir).with_context(|| format!("name {}", dir.display()))?;
     Ok(dir)
+}
+
+/// How long a step took the last time on this machine, as [`remember_duration`] kept it.
+pub(crate) fn last_duration(step: &str) -> Option<Duration> {
+    let text = fs::read_to_string(root().ok()?.join(DURATIONS).join(step)).ok()?;
+    Some(Duration::from_secs(text.trim().parse().ok()?))
+}
+
+/// Keeps how long a step took, for the next run. A cache that cannot be written costs only that.
+pub(crate) fn remember_duration(step: &str, took: Duration) {
+    let Ok(dir) = root().map(|root| root.join(DURATIONS)) else {
+        return;
+    };
+    let _ = fs::create_dir_all(&dir);
+    let _ = fs::write(dir.join(step), took.as_secs().to_string());
 }
 
 /// The first 16 hex digits of the SHA-256 of names and contents of all files below `dir`.

@@ -18,10 +18,13 @@ mod cgroup;
 mod control_plane;
 mod dump;
 mod existing;
+mod fresh_root;
 mod net;
 mod node;
 mod node_config;
 mod packages;
+mod pod_failure;
+mod pod_watch;
 mod process;
 mod prometheus;
 mod registry;
@@ -33,16 +36,20 @@ pub mod wait;
 pub use cgroup::Layout;
 pub use control_plane::ControlPlane;
 pub use existing::is_named;
+pub use fresh_root::FreshRoot;
 pub use net::Slot;
 pub use node::{Node, probe};
 pub use packages::{Purpose, install, versions};
+pub use pod_watch::rolled_out;
 pub use process::Process;
 pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
 pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
 
-use anyhow::{Context, Result, bail, ensure};
+pub(crate) use cache::last_lines;
+
+use anyhow::{Context, Result, bail};
 use existing::Existing;
 use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode};
 use kube::{
@@ -50,7 +57,6 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -230,12 +236,13 @@ impl Cluster {
     /// A node ended, or one is not Ready after `limit`.
     pub async fn nodes_ready(&mut self, limit: Duration) -> Result<()> {
         let api: Api<KubeNode> = Api::all(self.client.clone());
-        let wanted: BTreeSet<String> = self
+        let wanted: Vec<String> = self
             .nodes
             .iter()
             .map(|node| node.name().to_owned())
             .collect();
         let nodes = &mut self.nodes;
+        let mut missing = String::new();
         wait::until(limit, Duration::from_millis(200), async || {
             for node in &mut *nodes {
                 node.check()?;
@@ -243,16 +250,15 @@ impl Cluster {
             let Ok(found) = api.list(&ListParams::default()).await else {
                 return Ok(None);
             };
-            let ready: BTreeSet<String> = found
-                .items
-                .into_iter()
-                .filter(is_ready)
-                .filter_map(|node| node.metadata.name)
-                .collect();
-            Ok(wanted.is_subset(&ready).then_some(()))
+            missing = wanted
+                .iter()
+                .filter_map(|name| node::not_ready(name, &found.items))
+                .collect::<Vec<_>>()
+                .join("; ");
+            Ok(missing.is_empty().then_some(()))
         })
         .await
-        .context("wait for the nodes")
+        .with_context(|| format!("wait for the nodes: {missing}"))
     }
 
     /// A client with all rights that lives as long as the runtime the cluster was started on.
@@ -369,6 +375,18 @@ impl Cluster {
         self.run.dir().join("discovery")
     }
 
+    /// Runs a command that waits for pods of a namespace, and ends it when one of them cannot become ready.
+    ///
+    /// # Errors
+    /// The command cannot be started; or the reason that Kubernetes gives for such a pod, whole.
+    pub fn output_unless_hopeless(
+        &self,
+        namespace: &str,
+        command: Command,
+    ) -> Result<std::process::Output> {
+        pod_watch::output_unless_hopeless(self.kubeconfig(), namespace, command)
+    }
+
     /// Puts an image archive on every node.
     ///
     /// # Errors
@@ -433,39 +451,4 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-fn is_ready(node: &KubeNode) -> bool {
-    node.status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .is_some_and(|conditions| {
-            conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        })
-}
-
-/// Waits until `kubectl` says that a workload is rolled out.
-///
-/// # Errors
-/// It is not after `limit`.
-pub fn rolled_out(
-    cluster: &Cluster,
-    namespace: &str,
-    workload: &str,
-    limit: Duration,
-) -> Result<()> {
-    let timeout = format!("--timeout={}s", limit.as_secs());
-    let output = cluster
-        .kubectl()
-        .args(["-n", namespace, "rollout", "status", workload, &timeout])
-        .output()
-        .context("start kubectl")?;
-    ensure!(
-        output.status.success(),
-        "{workload} in {namespace}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::cluster::certs::Holder;
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node as KubeNode;
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -245,6 +246,28 @@ fn certificates(pki: &Pki, slot: Slot, name: &str, number: u8) -> Result<()> {
     };
     pki.ca
         .server(&holder, &[name], &[IpAddr::V4(slot.node(number))])
+}
+
+/// The reason why the node of this name is not Ready, with the whole message of kubelet; `None` when it is Ready.
+pub(super) fn not_ready(name: &str, nodes: &[KubeNode]) -> Option<String> {
+    let node = nodes
+        .iter()
+        .find(|node| node.metadata.name.as_deref() == Some(name));
+    let Some(node) = node else {
+        return Some(format!("{name} has not registered itself"));
+    };
+    let conditions = node.status.iter().filter_map(|s| s.conditions.as_ref());
+    let ready = conditions.flatten().find(|c| c.type_ == "Ready");
+    match ready {
+        Some(ready) if ready.status == "True" => None,
+        ready => {
+            let message = ready.and_then(|ready| ready.message.as_deref());
+            Some(format!(
+                "{name} is not Ready: {}",
+                message.unwrap_or("no status yet")
+            ))
+        }
+    }
 }
 
 /// The reason why nodes cannot run on this machine, or the layout of its control groups.

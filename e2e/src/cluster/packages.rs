@@ -2,6 +2,7 @@
 //! ones are installed. [`Machine`] resolves each path, for the check and for the use: what runs is what was checked.
 
 use super::cache::{on_path, run};
+use crate::progress::{Plan, run_with_progress};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fmt, fs,
@@ -33,6 +34,8 @@ pub enum Purpose {
     ControlPlane,
     /// Nodes that run pods.
     Nodes,
+    /// The test of the installation on a machine without any of it.
+    FreshRoot,
 }
 
 /// A Debian package and the files of it that are run.
@@ -62,7 +65,7 @@ const fn package(
 }
 
 /// Everything that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     package(
         Purpose::ControlPlane,
         "prometheus",
@@ -118,6 +121,11 @@ const PACKAGES: [Package; 15] = [
     package(Purpose::Nodes, "conntrack", &[("conntrack", "--version")]),
     package(Purpose::Nodes, "socat", &[("socat", "-V")]),
     package(Purpose::Nodes, "ipset", &[("ipset", "--version")]),
+    package(
+        Purpose::FreshRoot,
+        "debootstrap",
+        &[("debootstrap", "--version")],
+    ),
 ];
 
 /// The machine whose file system begins at `root`.
@@ -268,6 +276,14 @@ fn version(command: &mut Command) -> Result<String> {
     Ok(format!("{path}: {}", first.unwrap_or_default().trim()))
 }
 
+/// Names of the packages, for [`super::FreshRoot`].
+pub(super) fn names(purposes: &[Purpose]) -> impl Iterator<Item = &'static str> {
+    PACKAGES
+        .iter()
+        .filter(|package| purposes.contains(&package.purpose))
+        .map(|package| package.name)
+}
+
 /// Whether the network of pods may name a CNI plugin.
 #[cfg(test)]
 pub(super) fn is_checked_plugin(name: &str) -> bool {
@@ -292,18 +308,23 @@ pub fn install(purposes: &[Purpose]) -> Result<()> {
         );
     }
     let quiet = QuietInstall::begin()?;
-    apt(&["update"]).context("refresh the package lists")?;
+    let plan = Plan {
+        title: format!("Debian packages {names}"),
+        unit: "set up".into(),
+        ..Plan::default()
+    };
+    apt(&["update"], &plan).context("refresh the package lists")?;
     let mut arguments = vec![
         "-y",
         "install",
         "--no-install-recommends",
-        // a machine may have other packages that provide the same: theirs are not ours to remove
+        // packages of another vendor that provide the same files stay installed
         "--no-remove",
         // a package whose file was removed by hand counts as installed
         "--reinstall",
     ];
     arguments.extend(missing.iter().map(|missing| missing.package));
-    apt(&arguments).with_context(|| format!("install {names}"))?;
+    apt(&arguments, &plan).with_context(|| format!("install {names}"))?;
     drop(quiet);
     let left = THIS.missing(purposes);
     ensure!(
@@ -320,11 +341,13 @@ fn list(missing: &[Missing]) -> String {
 }
 
 /// Runs apt-get without questions. Another installation may be under way, as on a machine that was just started.
-fn apt(arguments: &[&str]) -> Result<()> {
-    run(Command::new("apt-get")
+fn apt(arguments: &[&str], plan: &Plan) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
-        .args(arguments))?;
+        .args(arguments);
+    run_with_progress(&mut command, plan, |line| line.starts_with("Setting up "))?;
     Ok(())
 }
 

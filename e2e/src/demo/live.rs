@@ -3,10 +3,9 @@
 use super::{
     follow::View,
     outcome::{percent, time},
-    screen::bar,
     stage::Stage,
 };
-use crate::load::Arm;
+use crate::{load::Arm, progress::bar};
 use std::time::Duration;
 
 /// What the table's recent column covers.
@@ -62,7 +61,11 @@ fn evidence(stage: &Stage<'_>) -> String {
         |(metric, e)| format!("{e:.1} to 1 ({metric})"),
     );
     let pass = gauges.pass.map_or_else(String::new, |part| {
-        format!(" · for the next step {} {:.0} %", bar(part), part * 100.0)
+        format!(
+            " · for the next step {} {:.0} %",
+            bar(part, 10),
+            part * 100.0
+        )
     });
     format!("evidence against it {against}, back at 100 to 1{pass}")
 }

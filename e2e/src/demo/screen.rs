@@ -174,12 +174,6 @@ fn clip(line: &str, width: usize) -> String {
     out
 }
 
-/// A bar of ten places for a part of 1.
-pub(super) fn bar(part: f64) -> String {
-    let full = (part.clamp(0.0, 1.0) * 10.0).round() as usize;
-    format!("{}{}", "█".repeat(full), "░".repeat(10 - full))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,11 +192,5 @@ mod tests {
             ["  at 25 %: 1156", "  requests"]
         );
         assert_eq!(wrap("  v1    75 %", 80), ["  v1    75 %"]);
-    }
-
-    #[test]
-    fn bars() {
-        assert_eq!(bar(0.62), "██████░░░░");
-        assert_eq!(bar(7.0), "██████████");
     }
 }

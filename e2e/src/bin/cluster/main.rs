@@ -1,14 +1,21 @@
-//! `cluster up|down|status|packages`: the local cluster of the tests, for use by hand.
+//! The local cluster of the tests, for use by hand; the demo on it; and the images that it runs. One program for all of
+//! this, because each release program is linked with link-time optimisation, which takes longer than everything else in
+//! this crate.
 
 #![forbid(unsafe_code)]
 
+mod demo;
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::cluster::{Cluster, Options, Purpose, install, run, versions};
+use e2e::{
+    cluster::{Cluster, Options, Purpose, install, run, versions},
+    image::write_image,
+};
 use std::{
     fs,
     io::{Write, stderr, stdout},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -44,19 +51,29 @@ enum Action {
     Status,
     /// Install the Debian packages of a cluster with nodes and print the version of each program
     Packages,
+    /// Write the container images of the programs `operator` and `node-shim` in a folder
+    Images {
+        /// Folder of the programs; gets `operator.tar` and `node-shim.tar`
+        folder: PathBuf,
+    },
+    /// Serve a function on a real cluster, promote a good version of it and roll back two bad ones
+    Demo(demo::Demo),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = act(Arguments::parse().action).await;
-    if let Err(error) = result {
-        let _ = writeln!(stderr(), "cluster: {error:#}");
-        return ExitCode::FAILURE;
+    match act(Arguments::parse().action).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(stderr(), "cluster: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
 
-async fn act(action: Action) -> Result<()> {
+/// Returns whether the action has succeeded where it can end without an error and without success.
+async fn act(action: Action) -> Result<bool> {
     match action {
         Action::Up {
             nodes,
@@ -66,7 +83,10 @@ async fn act(action: Action) -> Result<()> {
         Action::Down { id } => down(id.as_deref()),
         Action::Status => status(),
         Action::Packages => packages(),
-    }
+        Action::Images { folder } => images(&folder),
+        Action::Demo(arguments) => return demo::demo(&arguments).await,
+    }?;
+    Ok(true)
 }
 
 async fn up(nodes: u8, wait: bool) -> Result<()> {
@@ -129,6 +149,16 @@ fn packages() -> Result<()> {
     install(&purposes)?;
     for line in versions(&purposes)? {
         writeln!(stdout(), "{line}")?;
+    }
+    Ok(())
+}
+
+fn images(folder: &Path) -> Result<()> {
+    for name in ["operator", "node-shim"] {
+        let reference = format!("selvage.local/{name}:dev");
+        let archive = folder.join(format!("{name}.tar"));
+        let digest = write_image(&reference, &folder.join(name), name, &archive)?;
+        writeln!(stdout(), "{reference} {digest}")?;
     }
     Ok(())
 }

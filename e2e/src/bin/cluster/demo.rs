@@ -1,15 +1,12 @@
-//! `demo`: plays the main job on real parts, see `make demo`.
+//! `cluster demo`: plays the main job on real parts, see `make demo`.
 
-#![forbid(unsafe_code)]
-
-use clap::Parser;
+use clap::Args;
 use e2e::{
     cluster::run,
     demo::{INTERRUPTED, Options, play},
 };
 use std::{
-    io::{Write, stderr, stdout},
-    process::ExitCode,
+    io::{Write, stdout},
     sync::atomic::Ordering,
 };
 use tokio::{
@@ -17,44 +14,32 @@ use tokio::{
     sync::oneshot,
 };
 
-#[derive(Parser)]
-#[command(
-    about = "A function is served, a good version promoted, bad ones rolled back: on a real cluster"
-)]
-struct Arguments {
-    /// Leave everything running and say how to look around
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// Leave everything running and print how to look around
     #[arg(long)]
     keep: bool,
-    /// End what an earlier run left running
+    /// Remove what an earlier run with `--keep` left running
     #[arg(long, conflicts_with = "keep")]
     down: bool,
     /// Requests per second
     #[arg(long, default_value_t = 300)]
     rate: u32,
-    /// Run operator and shims as processes, as is done where nodes cannot run
+    /// Run operator and node-shims as processes, as happens where nodes cannot run
     #[arg(long)]
     processes: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = if arguments.down {
+/// Returns whether every outcome was observed.
+pub(crate) async fn demo(arguments: &Demo) -> anyhow::Result<bool> {
+    if arguments.down {
         down()
     } else {
-        story(&arguments).await
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            let _ = writeln!(stderr(), "demo: {error:#}");
-            ExitCode::FAILURE
-        }
+        story(arguments).await
     }
 }
 
-async fn story(arguments: &Arguments) -> anyhow::Result<bool> {
+async fn story(arguments: &Demo) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -1,0 +1,84 @@
+#!/bin/sh
+# Checks what must be on a machine before something is built, and names everything that is missing in one sentence.
+# Runs before cargo, so that it also helps where Rust is missing.
+#   prerequisites.sh programs   Rust and a C compiler
+#   prerequisites.sh cluster    what a local cluster needs as well: Go, Node.js, root, memory and disk space
+set -u
+here=$(cd "$(dirname "$0")/.." && pwd)
+
+# Go's caches and the programs of the cluster; all builds of Rust below the target folder
+CACHE_GIB=6
+TARGET_GIB=8
+MEMORY_GIB=6
+
+missing=
+lacks() { # lacks TEXT: adds a part to the sentence
+  missing=${missing:+$missing; }$1
+}
+
+at_least() { # at_least FOUND WANTED: compares versions such as 1.26.8 and 1.26
+  [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
+}
+
+tool() { # tool PROGRAM WANTED NAME HELP FOLDER ARGUMENT: PROGRAM, run in FOLDER, has at least this version
+  if ! command -v "$1" > /dev/null 2>&1; then
+    lacks "$3 $2 or newer ($4)"
+    return
+  fi
+  # what goes to standard error stays visible: rustup and go may fetch the right version first
+  found=$(cd "$5" && "$1" "$6" | sed -n 's/^[^0-9]*\([0-9][0-9]*\(\.[0-9][0-9]*\)*\).*/\1/p' | head -n 1)
+  if [ -z "$found" ]; then
+    lacks "$3 $2 or newer (\`$1 $6\` prints no version)"
+  elif ! at_least "$found" "$2"; then
+    lacks "$3 $2 or newer (found $found; $4)"
+  fi
+}
+
+rust=$(sed -n 's/^channel = "\([0-9]*\.[0-9]*\).*/\1/p' "$here/rust-toolchain.toml")
+tool cargo "$rust" Rust "https://rustup.rs" "$here" --version
+command -v cc > /dev/null 2>&1 || lacks "a C compiler (Debian packages gcc and libc6-dev)"
+
+# free FOLDER: mount point and free GiB of the file system where FOLDER is or will be
+free() {
+  folder=$1
+  while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+  df -Pk "$folder" | awk 'NR == 2 { print $6, int($4 / 1048576) }'
+}
+
+space() { # space GIB FREE FOLDERS: FREE is what `free` printed
+  [ "${2##* }" -ge "$1" ] || lacks "$1 GiB of free disk for $3 (found ${2##* } GiB)"
+}
+
+cluster() {
+  go=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$here/e2e/cluster/go.mod")
+  tool go "$go" Go "https://go.dev/dl" "$here/e2e/cluster" version
+  tool node 18 Node.js "https://nodejs.org, or the Debian package nodejs" "$here" --version
+  command -v npm > /dev/null 2>&1 || lacks "npm (comes with Node.js; Debian package npm)"
+  if [ -z "${KUBECONFIG:-}" ]; then
+    [ "$(id -u)" = 0 ] || lacks "root (Debian packages are installed, and nodes have mounts and networks of their own)"
+    command -v apt-get > /dev/null 2>&1 || lacks "apt-get (the cluster runs programs of Debian packages)"
+  fi
+  memory=$(awk '/^MemTotal:/ { print int($2 / 1048576 + 0.5) }' /proc/meminfo)
+  [ "$memory" -ge "$MEMORY_GIB" ] || lacks "$MEMORY_GIB GiB of memory (found $memory GiB)"
+  # a machine that has built everything once has the space already
+  cache=${SELVAGE_CACHE:-${HOME:-/root}/.cache/selvage}
+  target=${CARGO_TARGET_DIR:-$here/target}
+  if [ -d "$cache" ] && [ -d "$target/dist" ]; then
+    return
+  fi
+  in_cache=$(free "$cache") in_target=$(free "$target")
+  if [ "${in_cache% *}" = "${in_target% *}" ]; then
+    space $((CACHE_GIB + TARGET_GIB)) "$in_cache" "$cache and $target"
+  else
+    space "$CACHE_GIB" "$in_cache" "$cache"
+    space "$TARGET_GIB" "$in_target" "$target"
+  fi
+}
+
+if [ "${1:-}" = cluster ]; then
+  cluster
+fi
+if [ -n "$missing" ]; then
+  echo "This machine lacks: $missing." >&2
+  exit 1
+fi
