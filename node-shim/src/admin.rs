@@ -16,10 +16,10 @@ use futures::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
 
 /// Epoch thread and event loop must have moved within this time.
-pub const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
+pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the admin port asks the process.
-pub trait Inspect: Send + Sync + 'static {
+pub trait ProcessStatus: Send + Sync + 'static {
     /// What is stuck, if anything is; says nothing about the world outside.
     fn health(&self) -> BoxFuture<'_, Result<(), String>>;
     /// Why load balancers should look elsewhere.
@@ -45,7 +45,7 @@ pub enum DebugPage {
     Config,
 }
 
-type Shared = Arc<dyn Inspect>;
+type Shared = Arc<dyn ProcessStatus>;
 
 /// Serves the admin port until the process ends; returns where it listens.
 ///
@@ -111,11 +111,11 @@ impl Drop for SocketFile {
 }
 
 async fn healthz(State(inspect): State<Shared>) -> Response {
-    answer(inspect.health().await)
+    probe_response(inspect.health().await)
 }
 
 async fn readyz(State(inspect): State<Shared>) -> Response {
-    answer(inspect.readiness())
+    probe_response(inspect.readiness())
 }
 
 async fn metrics(State(inspect): State<Shared>) -> Response {
@@ -126,7 +126,7 @@ async fn metrics(State(inspect): State<Shared>) -> Response {
         .into_response()
 }
 
-fn answer(verdict: Result<(), String>) -> Response {
+fn probe_response(verdict: Result<(), String>) -> Response {
     match verdict {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),

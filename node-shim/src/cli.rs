@@ -10,10 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use node_shim_core::cidr::Cidr;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::data_plane::DataPlaneOptions;
 use crate::disk::StateDir;
 use crate::engine::EngineOptions;
 use crate::node_api::{Settings, unix_ms};
-use crate::plane::DataOptions;
 use crate::serve::{self, ServeArgs};
 
 use crate::supervisor::Options;
@@ -211,9 +211,9 @@ fn options(args: RunArgs) -> Options {
         insecure_registries: insecure_registry,
         drain_propagation,
         drain_timeout,
-        data: DataOptions {
+        data: DataPlaneOptions {
             trusted_proxies: trusted_proxy,
-            ..DataOptions::default()
+            ..DataPlaneOptions::default()
         },
         engine: EngineOptions {
             max_slots: max_instances,

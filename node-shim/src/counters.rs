@@ -1,9 +1,9 @@
 //! What every request leaves behind: one set of counters per revision, read by the metrics page and
 //! by the frames to the operator. Written without locks, never reset while the process lives.
 
-mod numbers;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,18 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Code, Outcome, Population, Reason, Start};
+use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 
 /// Buckets of a latency histogram, the one without an upper bound included.
 pub const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 
 /// Outcomes × codes × starts.
-const CELLS: usize = Outcome::ALL.len() * Code::ALL.len() * Start::ALL.len();
+const REQUEST_COUNTERS: usize = Outcome::ALL.len() * StatusClass::ALL.len() * StartKind::ALL.len();
 
 /// All counters of this process by function and revision.
 #[derive(Default)]
-pub struct Counters {
+pub struct CounterTable {
     revisions: Mutex<BTreeMap<(FunctionKey, RevisionName), Arc<RevisionCounters>>>,
 }
 
@@ -32,8 +32,8 @@ pub struct RevisionCounters {
     pub function: FunctionKey,
     /// The revision that is counted.
     pub revision: RevisionName,
-    populations: [OnceLock<Box<Cells>>; 5],
-    failures: [AtomicU64; Reason::ALL.len()],
+    populations: [OnceLock<Box<PopulationCounters>>; 5],
+    failures: [AtomicU64; FailureReason::ALL.len()],
     pub(crate) log_dropped: AtomicU64,
     pub(crate) egress_denied: AtomicU64,
     pub(crate) cpu_micros: AtomicU64,
@@ -50,8 +50,8 @@ pub(crate) const MEMORY_BOUNDS_MIB: [u64; 7] = [1, 4, 16, 64, 256, 1024, 4096];
 pub(crate) const MEMORY_BUCKETS: usize = MEMORY_BOUNDS_MIB.len() + 1;
 
 /// One population of one revision.
-struct Cells {
-    requests: [AtomicU64; CELLS],
+struct PopulationCounters {
+    requests: [AtomicU64; REQUEST_COUNTERS],
     saturated: AtomicU64,
     head: Histogram,
     duration: Histogram,
@@ -64,17 +64,14 @@ struct Histogram {
 
 /// One request, when it is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    /// The kind of traffic that the request belongs to.
+pub struct FinishedRequest {
     pub population: Population,
     /// How the request ended.
     pub outcome: Outcome,
     /// Of anything but a plain `Ok`.
-    pub reason: Option<Reason>,
-    /// Class of the status that the client received.
-    pub code: Code,
-    /// Whether the code was ready when the request arrived.
-    pub start: Start,
+    pub reason: Option<FailureReason>,
+    pub code: StatusClass,
+    pub start: StartKind,
     /// From the route to the head, when one was sent.
     pub head: Option<Duration>,
     /// From the route to the last byte.
@@ -112,11 +109,8 @@ pub struct PopulationSnapshot {
 pub struct RequestCount {
     /// How these requests ended.
     pub outcome: Outcome,
-    /// Class of the status that their clients received.
-    pub code: Code,
-    /// Whether the code was ready when they arrived.
-    pub start: Start,
-    /// Number of requests since the process started.
+    pub code: StatusClass,
+    pub start: StartKind,
     pub count: u64,
 }
 
@@ -131,8 +125,7 @@ pub struct HistogramSnapshot {
 
 // === impl Counters ===
 
-impl Counters {
-    /// Makes an empty set of counters.
+impl CounterTable {
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
@@ -176,7 +169,7 @@ impl Counters {
     /// The counters for a request that began when its function was in the table and may be the last
     /// to know of it: they are made, or shown again, only while `in_table` says that it still is.
     /// `None` when there are none and it is not.
-    pub fn account(
+    pub fn for_request(
         &self,
         function: &FunctionKey,
         revision: &RevisionName,
@@ -245,7 +238,7 @@ impl RevisionCounters {
             memory_peak_sum: AtomicU64::new(0),
             shown: AtomicBool::new(true),
         };
-        counters.cells(Population::Live);
+        counters.population(Population::Live);
         counters
     }
 
@@ -255,11 +248,11 @@ impl RevisionCounters {
     }
 
     /// Records one request.
-    pub fn record(&self, finished: &Finished) {
-        let Some(cells) = self.cells(finished.population) else {
+    pub fn record(&self, finished: &FinishedRequest) {
+        let Some(cells) = self.population(finished.population) else {
             return;
         };
-        let at = cell(finished.outcome, finished.code, finished.start);
+        let at = request_index(finished.outcome, finished.code, finished.start);
         if let Some(count) = cells.requests.get(at) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -267,12 +260,12 @@ impl RevisionCounters {
             if let Some(count) = self.failures.get(reason.index()) {
                 count.fetch_add(1, Ordering::Relaxed);
             }
-            if reason.saturated() {
+            if reason.counts_as_saturation() {
                 cells.saturated.fetch_add(1, Ordering::Relaxed);
             }
         }
         // what the node refused has no latency of the function, and a cold start is never judged
-        if finished.start == Start::Warm && finished.outcome != Outcome::Overloaded {
+        if finished.start == StartKind::Warm && finished.outcome != Outcome::Overloaded {
             cells.duration.observe(finished.duration);
             cells
                 .head
@@ -298,9 +291,13 @@ impl RevisionCounters {
     }
 
     /// How often each reason ended a request.
-    pub fn failures(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        let count = |(reason, count): (Reason, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
-        Reason::ALL.into_iter().zip(&self.failures).map(count)
+    pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> + '_ {
+        let count =
+            |(reason, count): (FailureReason, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
+        FailureReason::ALL
+            .into_iter()
+            .zip(&self.failures)
+            .map(count)
     }
 
     /// Reads all counters of this revision. Single numbers are exact; together they may differ by requests that end meanwhile.
@@ -317,15 +314,15 @@ impl RevisionCounters {
         }
     }
 
-    fn cells(&self, population: Population) -> Option<&Cells> {
+    fn population(&self, population: Population) -> Option<&PopulationCounters> {
         let slot = self.populations.get(population.index())?;
-        Some(slot.get_or_init(|| Box::new(Cells::new())))
+        Some(slot.get_or_init(|| Box::new(PopulationCounters::new())))
     }
 }
 
 // === impl Cells, Histogram ===
 
-impl Cells {
+impl PopulationCounters {
     fn new() -> Self {
         Self {
             requests: zeros(),
@@ -338,11 +335,11 @@ impl Cells {
     fn snapshot(&self, population: Population) -> PopulationSnapshot {
         let mut requests = Vec::new();
         for outcome in Outcome::ALL {
-            for code in Code::ALL {
-                for start in Start::ALL {
+            for code in StatusClass::ALL {
+                for start in StartKind::ALL {
                     let count = self
                         .requests
-                        .get(cell(outcome, code, start))
+                        .get(request_index(outcome, code, start))
                         .map_or(0, |count| count.load(Ordering::Relaxed));
                     if count > 0 {
                         requests.push(RequestCount {
@@ -392,8 +389,8 @@ impl Histogram {
     }
 }
 
-fn cell(outcome: Outcome, code: Code, start: Start) -> usize {
-    (outcome.index() * Code::ALL.len() + code.index()) * Start::ALL.len() + start.index()
+fn request_index(outcome: Outcome, code: StatusClass, start: StartKind) -> usize {
+    (outcome.index() * StatusClass::ALL.len() + code.index()) * StartKind::ALL.len() + start.index()
 }
 
 fn zeros<const N: usize>() -> [AtomicU64; N] {

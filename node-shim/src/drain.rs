@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::supervisor::{Options, Supervisor};
 
 /// What is left to do after a second signal.
-const QUICK: Duration = Duration::from_millis(500);
+const FORCED_EXIT_DELAY: Duration = Duration::from_millis(500);
 
 /// SIGTERM and SIGINT, counted from the start of the process: a program without a parent shell does
 /// not get the default actions.
@@ -56,14 +56,14 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             tracing::info!("drained");
             Ok(ExitCode::SUCCESS)
         }
-        () = second(&mut signals) => {
+        () = second_signal(&mut signals) => {
             tracing::warn!("ended by a second signal before everything was finished");
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-async fn second(signals: &mut Signals) {
+async fn second_signal(signals: &mut Signals) {
     signals.next().await;
-    tokio::time::sleep(QUICK).await;
+    tokio::time::sleep(FORCED_EXIT_DELAY).await;
 }

@@ -20,8 +20,8 @@ use node_api::world::PROXY_WORLD;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::run::GuestState;
-use crate::shortage;
+use crate::instance::GuestState;
+use crate::resource_exhaustion;
 use ticker::Ticker;
 
 pub use settings::EngineOptions;
@@ -48,7 +48,7 @@ struct Inner {
 
 /// A component in native code, linked and ready to be instantiated. Cheap to clone.
 #[derive(Clone)]
-pub struct Loaded {
+pub struct LinkedComponent {
     pub(crate) pre: ProxyPre<GuestState>,
     /// Bytes of linear memory before the guest has run; `None` when it cannot be told beforehand.
     pub(crate) initial_memory: Option<u64>,
@@ -73,13 +73,13 @@ pub enum EngineError {
 pub enum LoadError {
     /// The file is not native code of this very engine.
     #[error("the native code cannot be mapped: {0:#}")]
-    Native(wasmtime::Error),
+    Incompatible(wasmtime::Error),
     /// For want of descriptors, mappings or memory; another time it may be.
     #[error("the native code cannot be mapped at present: {0:#}")]
-    Short(wasmtime::Error),
+    ResourceExhausted(wasmtime::Error),
     /// It has more of something than one instance may have.
     #[error("the component is larger than an instance may be: {0:#}")]
-    Limit(wasmtime::Error),
+    TooLarge(wasmtime::Error),
     /// The component wants something this node does not offer, or lacks the handler.
     #[error("the component does not fit the world {}: {}", PROXY_WORLD, .0.join("; "))]
     WorldMismatch(Vec<String>),
@@ -88,7 +88,7 @@ pub enum LoadError {
 impl Engine {
     /// Builds the engine that runs guests. The pool is halved until it fits the address space.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let (engine, slots, pagemap_scan) = settings::pooled(options)?;
+        let (engine, slots, pagemap_scan) = settings::pooled_engine(options)?;
         let linker = linker::build(&engine).map_err(EngineError::Settings)?;
         let ticker = Ticker::start(engine.weak(), TICK).map_err(EngineError::Ticker)?;
         Ok(Self {
@@ -106,32 +106,34 @@ impl Engine {
     ///
     /// The file must have been written by this program (`precompile`) and be protected from
     /// everybody else: it is executed as it is.
-    pub fn load(&self, path: &Path) -> Result<Loaded, LoadError> {
+    pub fn load(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
         let pooled = || native::map(&self.inner.engine, path);
         let component = match pooled() {
             Ok(component) => component,
-            Err(error) if is_short(&error) => return Err(LoadError::Short(error)),
+            Err(error) if is_resource_exhaustion(&error) => {
+                return Err(LoadError::ResourceExhausted(error));
+            }
             // asked again, so that a moment without memory or descriptors is not taken for a limit
-            Err(_) if is_sound(path) => pooled().map_err(|error| {
-                if is_short(&error) {
-                    LoadError::Short(error)
+            Err(_) if loads_without_pool(path) => pooled().map_err(|error| {
+                if is_resource_exhaustion(&error) {
+                    LoadError::ResourceExhausted(error)
                 } else {
-                    LoadError::Limit(error)
+                    LoadError::TooLarge(error)
                 }
             })?,
-            Err(error) => return Err(LoadError::Native(error)),
+            Err(error) => return Err(LoadError::Incompatible(error)),
         };
         self.link(&component)
     }
 
     /// Compiles in this process and links; only for tests, which trust their input.
-    pub fn compile_here(&self, wasm: &[u8]) -> anyhow::Result<Loaded> {
+    pub fn compile_in_process(&self, wasm: &[u8]) -> anyhow::Result<LinkedComponent> {
         let component = Component::from_binary(&self.inner.engine, wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         Ok(self.link(&component)?)
     }
 
-    fn link(&self, component: &Component) -> Result<Loaded, LoadError> {
+    fn link(&self, component: &Component) -> Result<LinkedComponent, LoadError> {
         let missing = linker::missing(&self.inner.engine, component);
         if !missing.is_empty() {
             return Err(LoadError::WorldMismatch(missing));
@@ -147,7 +149,7 @@ impl Engine {
                 .unwrap_or(0)
                 .saturating_mul(WASM_PAGE)
         });
-        Ok(Loaded {
+        Ok(LinkedComponent {
             pre,
             initial_memory,
         })
@@ -158,7 +160,7 @@ impl Engine {
     }
 
     /// Instances that can exist at once.
-    pub fn slots(&self) -> u32 {
+    pub fn instance_slots(&self) -> u32 {
         self.inner.slots
     }
 
@@ -183,13 +185,16 @@ impl Engine {
     }
 }
 
-fn is_short(error: &wasmtime::Error) -> bool {
-    error.chain().any(shortage::is_cause)
+fn is_resource_exhaustion(error: &wasmtime::Error) -> bool {
+    error
+        .chain()
+        .any(resource_exhaustion::is_resource_exhaustion)
 }
 
 /// Code that an engine without a pool takes is sound: if the pool refuses it, it has no place for it.
-fn is_sound(path: &Path) -> bool {
-    wasmtime::Engine::new(&settings::base()).is_ok_and(|engine| native::map(&engine, path).is_ok())
+fn loads_without_pool(path: &Path) -> bool {
+    wasmtime::Engine::new(&settings::base_config())
+        .is_ok_and(|engine| native::map(&engine, path).is_ok())
 }
 
 /// Compiles components without ever running one: the other side of a process border.
@@ -200,7 +205,8 @@ pub struct Compiler {
 impl Compiler {
     /// Settings that decide about native code are those of `Engine`; nothing is reserved.
     pub fn new() -> Result<Self, EngineError> {
-        let engine = wasmtime::Engine::new(&settings::base()).map_err(EngineError::Settings)?;
+        let engine =
+            wasmtime::Engine::new(&settings::base_config()).map_err(EngineError::Settings)?;
         Ok(Self { engine })
     }
 
@@ -254,6 +260,6 @@ mod tests {
             ..EngineOptions::small()
         };
         let engine = Engine::new(&options).unwrap();
-        assert!(engine.slots() > 0 && engine.slots() <= 1_000);
+        assert!(engine.instance_slots() > 0 && engine.instance_slots() <= 1_000);
     }
 }

@@ -9,41 +9,40 @@
 //! `compile`, `cache` and `load` bring a component to where it can run, `disk` keeps all that over
 //! restarts, `admin` and `drain` are for whoever runs the node, `cli` starts a role.
 
-mod accept;
 pub mod admin;
-mod admit;
 mod body;
-pub mod cache;
 pub mod cli;
+pub mod code_cache;
 pub mod compile;
-mod conn;
+mod concurrency_limit;
+pub mod config_value;
+mod connection;
 pub mod counters;
 pub mod data_plane;
 pub mod disk;
 pub mod drain;
 pub mod engine;
-mod exchange;
 pub mod guest_log;
+mod handler;
+mod instance;
+mod listener;
 pub mod load;
-mod memory;
+mod memory_pressure;
 pub mod metrics;
+pub mod native_cache;
 pub mod node_api;
 pub mod node_counters;
 mod observer;
-pub mod plane;
 pub mod pull;
-mod reply;
-pub mod residency;
+mod resource_exhaustion;
 pub mod revision;
-mod run;
+pub mod routing_table;
 pub mod serve;
-mod shortage;
+mod shim_response;
 pub mod supervisor;
-pub mod table;
-pub mod value;
 pub mod verify;
 
-pub use conn::ConnLimits;
+pub use connection::ConnectionLimits;
 
 /// The engine's version, for the operator and for people.
 pub const WASMTIME_VERSION: &str = "48.0.8";

@@ -1,14 +1,14 @@
 //! The data path's part of the metrics page. The numbers are kept where they arise; this file reads
 //! them and is the only one that knows the format's library.
 
-mod places;
+mod function_series;
 
 use std::sync::Mutex;
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Outcome, Population, Start};
-use node_shim_core::series::Level;
+use node_shim_core::outcome::{Outcome, Population, StartKind};
+use node_shim_core::series::DetailLevel;
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -18,12 +18,11 @@ use crate::counters::{
     HistogramSnapshot, MEMORY_BOUNDS_MIB, PopulationSnapshot, RevisionCounters, RevisionSnapshot,
 };
 use crate::data_plane::DataPlane;
-use places::{Places, Row};
+use function_series::{FunctionSeries, Row};
 
 /// Who is speaking.
 #[derive(Clone, Debug)]
-pub struct Identity {
-    /// Name of the Kubernetes node.
+pub struct NodeIdentity {
     pub node_name: String,
     /// Start of the supervisor, ms since the epoch: tells two runs on one node apart.
     pub started_ms: u64,
@@ -31,23 +30,23 @@ pub struct Identity {
 
 /// The data path's part of the pages of one process.
 pub struct Metrics {
-    identity: Identity,
-    places: Mutex<Places>,
+    identity: NodeIdentity,
+    series: Mutex<FunctionSeries>,
 }
 
 impl Metrics {
     /// Before the first page.
     #[must_use]
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: NodeIdentity) -> Self {
         Self {
             identity,
-            places: Places::new(),
+            series: FunctionSeries::new(),
         }
     }
 
     /// Appends to a page in the text format of Prometheus.
     pub fn write(&self, page: &mut String, plane: &DataPlane) {
-        let rows = Places::rows(&self.places, plane, Instant::now());
+        let rows = FunctionSeries::rows(&self.series, plane, Instant::now());
         let mut families = per_function(&rows);
         families.extend(per_node(&self.identity, plane));
         families.retain(|family| !family.get_metric().is_empty());
@@ -80,9 +79,9 @@ fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
         "Why requests failed.",
         MetricType::COUNTER,
     );
-    let mut others = Others::new();
+    let mut others = ScalarFamilies::new();
     for (counters, level) in rows {
-        let full = *level == Level::Full;
+        let full = *level == DetailLevel::Full;
         let snapshot = counters.snapshot();
         let base = base_labels(&snapshot);
         for population in &snapshot.populations {
@@ -116,8 +115,8 @@ fn count_requests(
     population: &PopulationSnapshot,
 ) {
     for outcome in Outcome::ALL {
-        for code in outcome.codes() {
-            for start in Start::ALL {
+        for code in outcome.status_classes() {
+            for start in StartKind::ALL {
                 let found = population
                     .requests
                     .iter()
@@ -142,11 +141,11 @@ fn count_requests(
 }
 
 /// Everything of a revision that is one number.
-struct Others {
+struct ScalarFamilies {
     families: Vec<MetricFamily>,
 }
 
-impl Others {
+impl ScalarFamilies {
     fn new() -> Self {
         let family = |(name, help, kind)| family(name, help, kind);
         let families = [
@@ -216,7 +215,7 @@ impl Others {
     }
 }
 
-fn per_node(identity: &Identity, plane: &DataPlane) -> Vec<MetricFamily> {
+fn per_node(identity: &NodeIdentity, plane: &DataPlane) -> Vec<MetricFamily> {
     let node = plane.node_counters();
     let mut families = Vec::new();
     let mut one = |name, help, kind, rows: &[(Labels<'_>, Metric)]| {
@@ -273,8 +272,8 @@ fn per_node(identity: &Identity, plane: &DataPlane) -> Vec<MetricFamily> {
         MetricType::COUNTER,
         &[(&[], stalls)],
     );
-    let free = plane.free_slots() as u64;
-    let taken = node.slots().saturating_sub(free);
+    let free = plane.free_instance_slots() as u64;
+    let taken = node.instance_slots().saturating_sub(free);
     let slots: [(Labels<'_>, Metric); 2] = [
         (
             &[("kind", "instance"), ("state", "free")],

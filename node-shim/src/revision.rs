@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
-use crate::admit::Permits;
-use crate::counters::{Counters, RevisionCounters};
-use crate::guest_log::bucket::Bucket;
-use crate::residency::Code;
-use crate::value::Value;
+use crate::code_cache::CompiledComponent;
+use crate::concurrency_limit::ConcurrencyLimit;
+use crate::config_value::ConfigValue;
+use crate::counters::{CounterTable, RevisionCounters};
+use crate::guest_log::token_bucket::TokenBucket;
 
 /// Everything of a definition that shows while a request runs.
 #[derive(Clone, Debug)]
@@ -20,18 +20,18 @@ pub struct RevisionSpec {
     /// Limits of every request and instance.
     pub limits: Limits,
     /// Environment.
-    pub env: Vec<(String, Value)>,
+    pub env: Vec<(String, ConfigValue)>,
     /// `wasi:config/store`.
-    pub config: Vec<(String, Value)>,
+    pub config: Vec<(String, ConfigValue)>,
 }
 
 /// Shared by every table that names it and by every request that runs it.
 pub struct Revision {
     pub(crate) spec: RevisionSpec,
-    pub(crate) code: Arc<Code>,
-    pub(crate) permits: Arc<Permits>,
+    pub(crate) code: Arc<CompiledComponent>,
+    pub(crate) concurrency: Arc<ConcurrencyLimit>,
     pub(crate) counters: Arc<RevisionCounters>,
-    pub(crate) log: Bucket,
+    pub(crate) log: TokenBucket,
 }
 
 /// Why a component cannot run under its limits, told before there is any traffic.
@@ -51,21 +51,21 @@ impl Revision {
     /// Its series exist at 0 from here on.
     pub fn new(
         spec: RevisionSpec,
-        code: impl Into<Arc<Code>>,
-        counters: &Counters,
+        code: impl Into<Arc<CompiledComponent>>,
+        counters: &CounterTable,
     ) -> Result<Arc<Self>, RevisionError> {
         let (code, limit) = (code.into(), spec.limits.memory);
         if let Some(needs) = code.initial_memory.filter(|needs| *needs > limit) {
             return Err(RevisionError::Memory { needs, limit });
         }
         let counters = counters.revision(&spec.function, &spec.name);
-        let permits = Permits::new(spec.limits.concurrency, counters.clone());
+        let permits = ConcurrencyLimit::new(spec.limits.concurrency, counters.clone());
         Ok(Arc::new(Self {
             spec,
             code,
-            permits,
+            concurrency: permits,
             counters,
-            log: Bucket::default(),
+            log: TokenBucket::default(),
         }))
     }
 

@@ -10,20 +10,22 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::compile::{Compile, Compiled, THIS_PROGRAM};
-use crate::counters::Counters;
+use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
+use crate::config_value::ConfigValue;
+use crate::counters::CounterTable;
 use crate::data_plane::DataPlane;
-use crate::disk::{Draft, Health};
-use crate::engine::{Engine, EngineOptions, Loaded};
+use crate::data_plane::DataPlaneOptions;
+use crate::disk::{DiskHealth, Draft};
+use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
-use crate::plane::DataOptions;
 use crate::revision::{Revision, RevisionSpec};
-use crate::table::{RoutingTable, Served, Slot};
-use crate::value::Value;
+use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
 /// Options of `serve`. Defaults are those of a function that says nothing.
 #[derive(Args, Clone, Debug)]
@@ -34,10 +36,10 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub addr: String,
     /// Environment of the guest
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub env: Vec<(String, String)>,
     /// What the guest reads by wasi:config/store
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub config: Vec<(String, String)>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
@@ -71,7 +73,7 @@ pub struct ServeArgs {
     pub drain_timeout: u64,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -106,9 +108,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let loaded = runtime
         .block_on(compile(&engine, component))
         .with_context(|| format!("cannot serve {file}"))?;
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let values = |list: &[(String, String)]| {
-        let value = |(name, value): &(String, String)| (name.clone(), Value::Plain(value.clone()));
+        let value =
+            |(name, value): &(String, String)| (name.clone(), ConfigValue::Plain(value.clone()));
         list.iter().map(value).collect()
     };
     let spec = RevisionSpec {
@@ -122,9 +125,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(&args.addr).with_context(|| format!("cannot listen on {}", args.addr))?;
     let log = GuestLog::start("local", Box::new(std::io::stdout()))?;
-    let options = DataOptions {
+    let options = DataPlaneOptions {
         max_per_peer: u32::MAX,
-        ..DataOptions::default()
+        ..DataPlaneOptions::default()
     };
     let plane = DataPlane::start(
         listener,
@@ -134,9 +137,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         Arc::new(NodeCounters::default()),
         log,
     )?;
-    plane.publish(Arc::new(RoutingTable::new(1, vec![only(revision)])));
+    plane.publish(Arc::new(RoutingTable::new(1, vec![catch_all(revision)])));
     plane.set_ready(true);
-    runtime.block_on(until_told(
+    runtime.block_on(run_until_signal(
         &plane,
         Duration::from_millis(args.drain_timeout),
     ))
@@ -162,9 +165,9 @@ fn open(path: &Path) -> anyhow::Result<File> {
 
 /// As on a node: bytes of a component are parsed in a child that bounds itself, and only what it
 /// wrote is mapped.
-async fn compile(engine: &Engine, component: File) -> anyhow::Result<Loaded> {
-    let compile = Compile::new(PathBuf::from(THIS_PROGRAM));
-    let draft = Draft::in_memory(&Arc::new(Health::default()))?;
+async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedComponent> {
+    let compile = CompilerPool::new(PathBuf::from(THIS_PROGRAM));
+    let draft = Draft::in_memory(&Arc::new(DiskHealth::default()))?;
     let code = match compile.run(component, draft).await {
         Ok(Compiled::Code(draft)) => draft.handle()?,
         Ok(Compiled::DiskFull) => bail!("no memory for its native code"),
@@ -174,20 +177,20 @@ async fn compile(engine: &Engine, component: File) -> anyhow::Result<Loaded> {
     Ok(engine.load(&path)?)
 }
 
-async fn until_told(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
+async fn run_until_signal(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // whoever started this program waits for the line, so it comes after the signal handlers
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
-    either(&mut interrupt, &mut terminate).await;
+    either_signal(&mut interrupt, &mut terminate).await;
     tokio::select! {
         () = plane.drain(Duration::ZERO, drain) => {}
-        () = either(&mut interrupt, &mut terminate) => {}
+        () = either_signal(&mut interrupt, &mut terminate) => {}
     }
     Ok(())
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
+async fn either_signal(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
         _ = other.recv() => {}
@@ -195,24 +198,24 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 }
 
 /// A function that answers every host and path.
-fn only(revision: Arc<Revision>) -> Served {
+fn catch_all(revision: Arc<Revision>) -> ServedFunction {
     let entry = FunctionEntry {
         key: revision.function().clone(),
-        created: 0,
+        created_ms: 0,
         routes: vec![Route {
             hosts: vec!["*".to_owned()],
             ..Route::default()
         }],
         suspended: false,
-        share: Share {
+        split: TrafficSplit {
             stable: Some(revision.name().clone()),
-            ..Share::default()
+            ..TrafficSplit::default()
         },
     };
-    Served {
+    ServedFunction {
         entry: Arc::new(entry),
-        stable: Slot::Ready(revision),
-        candidate: Slot::Absent,
+        stable: RevisionSlot::Ready(revision),
+        candidate: RevisionSlot::Absent,
     }
 }
 
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn pairs() {
-        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert!(pair("a").is_err());
+        assert_eq!(name_and_value("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(name_and_value("a").is_err());
     }
 }

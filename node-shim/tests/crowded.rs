@@ -34,13 +34,13 @@ fn hh_5_connections_over_the_limit_wait_for_a_place() {
         for wire in &mut inside {
             assert_eq!(wire.send(PROBE).read().unwrap().status, 200);
         }
-        assert_eq!(node.plane.connections(), 2);
+        assert_eq!(node.plane.open_connections(), 2);
     }
     drop(inside);
     for mut wire in outside {
         assert_eq!(wire.read().unwrap().status, 200);
     }
-    eventually("all places are back", || node.plane.connections() == 0);
+    eventually("all places are back", || node.plane.open_connections() == 0);
 }
 
 /// A client of 127.0.0.2, who is somebody else.
@@ -67,7 +67,7 @@ async fn hh_5_one_peer_cannot_take_all_places() {
     let mut other = stranger(node.address()).await;
     assert_eq!(other.send(PROBE).read().unwrap().status, 200);
     hoard.pop();
-    eventually("a place is back", || node.plane.connections() == 3);
+    eventually("a place is back", || node.plane.open_connections() == 3);
     let mut again = Wire::connect(node.address());
     assert_eq!(again.send(PROBE).read().unwrap().status, 200);
 }

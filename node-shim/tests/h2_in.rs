@@ -171,7 +171,7 @@ fn hh_7_endless_heads_end_by_their_limit() {
 /// HH-7: frames that ask for an answer each, from a client that reads none, are not stored up.
 #[test]
 fn hh_7_pings_and_settings_without_a_reader_are_not_stored_up() {
-    let node = Setup::connections(|c| c.write = std::time::Duration::from_millis(300))
+    let node = Setup::connections(|c| c.write_stall = std::time::Duration::from_millis(300))
         .start(&guests::ANSWER);
     for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[0, 4, 0, 0, 0xff, 0xff])] {
         let one: Vec<u8> = [
@@ -189,7 +189,7 @@ fn hh_7_pings_and_settings_without_a_reader_are_not_stored_up() {
             sent += many.len() as u64;
         }
         assert!(sent < 64 << 20, "{kind}: {sent}");
-        eventually("the connection ends", || node.plane.connections() == 0);
+        eventually("the connection ends", || node.plane.open_connections() == 0);
         assert_eq!(get(node.address(), "/").status, 200);
     }
 }

@@ -260,7 +260,7 @@ fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
 #[test]
 fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
     let node = Setup::connections(|c| {
-        c.head = Duration::from_millis(500);
+        c.head_read = Duration::from_millis(500);
         c.idle = Duration::from_secs(2);
     })
     .start(&guests::ANSWER);
@@ -296,7 +296,7 @@ fn hh_4_a_slow_body_is_the_clients_fault() {
 /// HH-4: nothing is held for a client that does not read.
 #[test]
 fn hh_4_a_slow_reader_is_closed() {
-    let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
+    let mut setup = Setup::connections(|c| c.write_stall = Duration::from_millis(300));
     setup.limits.cpu = Duration::from_secs(60);
     let node = setup.start(&guests::ENDLESS);
     let mut wire = Wire::connect(node.address());
@@ -435,7 +435,7 @@ fn the_body_is_asked_for_when_the_guest_reads_it() {
 /// HH-7: a window of 0 is closed by the write limit.
 #[tokio::test]
 async fn hh_7_a_stream_that_is_left_standing_is_cut() {
-    let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
+    let mut setup = Setup::connections(|c| c.write_stall = Duration::from_millis(300));
     setup.limits.cpu = Duration::from_secs(60);
     let node = setup.start(&guests::ENDLESS);
     let response = h2::get(node.address(), "/").await;

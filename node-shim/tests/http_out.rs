@@ -312,7 +312,7 @@ fn calls_out_are_denied_and_counted() {
     let reply = get(node.address(), "/");
     assert_eq!(reply.status, 200 + 15, "{:?}", node.failures());
     let mut page = String::new();
-    let identity = node_shim::metrics::Identity {
+    let identity = node_shim::metrics::NodeIdentity {
         node_name: "n".into(),
         started_ms: 1,
     };

@@ -1,6 +1,6 @@
 //! What one tenant can learn of another: nothing from what was left behind, little from clocks.
 
-use node_shim::counters::Counters;
+use node_shim::counters::CounterTable;
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim_core::table::{FunctionKey, Route};
 
@@ -60,7 +60,7 @@ fn hg_22_no_guest_finds_what_another_has_left_behind() {
             ..Setup::default()
         };
         assert!(keep_resident || !setup.engine.pagemap_scan());
-        let counters = Counters::new();
+        let counters = CounterTable::new();
         let node = setup.start_empty(counters.clone());
         let tenant = |n: usize| {
             let function = FunctionKey::new(format!("ns{n}"), "f");

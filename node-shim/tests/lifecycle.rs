@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_shim::counters::Counters;
-use node_shim::table::Slot;
-use node_shim_core::outcome::Reason;
-use node_shim_core::table::{FunctionEntry, RevisionName, Share};
+use node_shim::counters::CounterTable;
+use node_shim::routing_table::RevisionSlot;
+use node_shim_core::outcome::FailureReason;
+use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use crate::guests;
 use crate::support::node::{Node, Setup, eventually, served};
@@ -27,7 +27,9 @@ fn hg_19_clients_that_leave_cancel_their_guests() {
     for _ in 0..50 {
         let mut wire = Wire::connect(node.address());
         wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nabcde");
-        eventually("the guest runs", || node.plane.free_slots() < node.slots());
+        eventually("the guest runs", || {
+            node.plane.free_instance_slots() < node.slots()
+        });
         drop(wire);
         node.is_quiet();
     }
@@ -63,7 +65,9 @@ fn a_full_function_queues_then_refuses() {
     .start(&guests::SLEEP);
     let mut running = Wire::connect(node.address());
     running.send(GET);
-    eventually("the first runs", || node.plane.free_slots() < node.slots());
+    eventually("the first runs", || {
+        node.plane.free_instance_slots() < node.slots()
+    });
     let mut waiting = Wire::connect(node.address());
     waiting.send(GET);
     let shown = node.plane.counters().shown();
@@ -84,43 +88,46 @@ fn a_full_function_queues_then_refuses() {
     node.is_quiet();
 }
 
-fn share(stable: &str, candidate: &str, weight: u32) -> Share {
-    Share {
+fn share(stable: &str, candidate: &str, weight: u32) -> TrafficSplit {
+    TrafficSplit {
         stable: RevisionName::new(stable),
         candidate: RevisionName::new(candidate),
         weight,
-        ..Share::default()
+        ..TrafficSplit::default()
     }
 }
 
 #[test]
 fn shares_decide_who_answers_and_an_unloadable_candidate_falls_back() {
     let setup = Setup::default();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let good = setup.revision("good", &guests::ANSWER, &counters);
     let bad = setup.revision("bad", &guests::TRAP, &counters);
     let node = setup.start_empty(counters);
-    let publish = |share: Share, candidate: Slot| {
+    let publish = |share: TrafficSplit, candidate: RevisionSlot| {
         let mut entry = served(&good, setup.routes.clone());
         entry.entry = Arc::new(FunctionEntry {
-            share,
+            split: share,
             ..(*entry.entry).clone()
         });
         entry.candidate = candidate;
         node.publish(vec![entry]);
     };
     let all = |status: u16| (0..20).all(|_| get(node.address(), "/").status == status);
-    publish(share("good", "bad", 0), Slot::Ready(bad.clone()));
+    publish(share("good", "bad", 0), RevisionSlot::Ready(bad.clone()));
     assert!(all(200));
-    publish(share("good", "bad", 10_000), Slot::Ready(bad.clone()));
+    publish(
+        share("good", "bad", 10_000),
+        RevisionSlot::Ready(bad.clone()),
+    );
     assert!(all(500));
     publish(
         share("good", "bad", 10_000),
-        Slot::Failed(Reason::Unloadable),
+        RevisionSlot::Failed(FailureReason::Unloadable),
     );
     assert!(all(200));
     assert_eq!(node.plane.node_counters().fallbacks(), 20);
-    publish(share("good", "bad", 5_000), Slot::Ready(bad));
+    publish(share("good", "bad", 5_000), RevisionSlot::Ready(bad));
     let traps = (0..200)
         .filter(|_| get(node.address(), "/").status == 500)
         .count();
@@ -131,20 +138,20 @@ fn shares_decide_who_answers_and_an_unloadable_candidate_falls_back() {
 #[test]
 fn a_request_waits_for_code_on_its_way_and_counts_as_cold() {
     let setup = Setup::default();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let revision = setup.revision("r1", &guests::ANSWER, &counters);
     let node = setup.start_empty(counters);
     let mut loading = served(&revision, setup.routes.clone());
-    loading.stable = Slot::Loading;
+    loading.stable = RevisionSlot::Loading;
     node.publish(vec![loading]);
     let mut wire = Wire::connect(node.address());
     wire.send(GET);
-    eventually("it waits", || node.plane.connections() == 1);
+    eventually("it waits", || node.plane.open_connections() == 1);
     node.publish(vec![served(&revision, setup.routes.clone())]);
     assert_eq!(wire.read().unwrap().status, 200);
     node.outcomes(1);
     let mut failed = served(&revision, setup.routes.clone());
-    failed.stable = Slot::Failed(Reason::SecretsUnavailable);
+    failed.stable = RevisionSlot::Failed(FailureReason::SecretsUnavailable);
     node.publish(vec![failed]);
     assert_eq!(
         get(node.address(), "/").told(),
@@ -156,10 +163,10 @@ fn a_request_waits_for_code_on_its_way_and_counts_as_cold() {
 fn requests_for_code_that_never_loaded_are_counted() {
     let setup = Setup::default();
     // the node has no counters of it yet
-    let revision = setup.revision("r1", &guests::ANSWER, &Counters::new());
-    let node = setup.start_empty(Counters::new());
+    let revision = setup.revision("r1", &guests::ANSWER, &CounterTable::new());
+    let node = setup.start_empty(CounterTable::new());
     let mut failed = served(&revision, setup.routes.clone());
-    failed.stable = Slot::Failed(Reason::SecretsUnavailable);
+    failed.stable = RevisionSlot::Failed(FailureReason::SecretsUnavailable);
     node.publish(vec![failed]);
     assert_eq!(
         get(node.address(), "/").told(),
@@ -172,7 +179,7 @@ fn requests_for_code_that_never_loaded_are_counted() {
 #[test]
 fn a_suspended_function_says_so() {
     let setup = Setup::default();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let revision = setup.revision("r1", &guests::ANSWER, &counters);
     let node = setup.start_empty(counters);
     let mut entry = served(&revision, setup.routes.clone());
@@ -188,9 +195,9 @@ fn a_suspended_function_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_that_turns_no_more_is_noticed() {
     let node = Node::serve(&guests::ANSWER);
-    assert!(node.plane.answers_within(Duration::from_secs(30)).await);
+    assert!(node.plane.responds_within(Duration::from_secs(30)).await);
     node.plane.drain(Duration::ZERO, Duration::ZERO).await;
-    assert!(!node.plane.answers_within(Duration::from_millis(50)).await);
+    assert!(!node.plane.responds_within(Duration::from_millis(50)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -88,14 +88,14 @@ fn hg_13_a_guest_that_always_traps_fails_each_request_alone() {
 
 #[test]
 fn hg_4_hg_12_what_cannot_be_served_is_refused_before_traffic() {
-    use node_shim::counters::Counters;
+    use node_shim::counters::CounterTable;
     use node_shim::engine::{Compiler, LoadError};
     use node_shim::revision::RevisionError;
 
     use crate::support::component;
     use crate::support::node::ENGINE;
 
-    let refused = |wasm: &[u8]| ENGINE.compile_here(wasm).err().unwrap();
+    let refused = |wasm: &[u8]| ENGINE.compile_in_process(wasm).err().unwrap();
     let sockets = component::guest(
         r#"(import "wasi:sockets/instance-network@0.2.12" "instance-network" (func $net (result i32)))"#,
         "(drop (call $net))",
@@ -121,7 +121,7 @@ fn hg_4_hg_12_what_cannot_be_served_is_refused_before_traffic() {
     assert!(format!("{:#}", refused(&threads)).contains("threads"));
     assert!(
         ENGINE
-            .compile_here(&wat::parse_str("(module)").unwrap())
+            .compile_in_process(&wat::parse_str("(module)").unwrap())
             .is_err()
     );
 
@@ -133,8 +133,8 @@ fn hg_4_hg_12_what_cannot_be_served_is_refused_before_traffic() {
         env: Vec::new(),
         config: Vec::new(),
     };
-    let loaded = ENGINE.compile_here(&guests::ANSWER).unwrap();
-    let error = node_shim::revision::Revision::new(spec, loaded, &Counters::new()).unwrap_err();
+    let loaded = ENGINE.compile_in_process(&guests::ANSWER).unwrap();
+    let error = node_shim::revision::Revision::new(spec, loaded, &CounterTable::new()).unwrap_err();
     assert_eq!(
         error,
         RevisionError::Memory {

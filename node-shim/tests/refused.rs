@@ -50,7 +50,7 @@ fn hg_4_what_declares_more_than_an_instance_may_have_names_the_limit() {
         ("nested instances", nested, "maximum of 64"),
     ] {
         match load(&text) {
-            Err(error @ LoadError::Limit(_)) => {
+            Err(error @ LoadError::TooLarge(_)) => {
                 let told = error.to_string();
                 assert!(told.contains(limit), "{what}: {told}");
             }
@@ -62,7 +62,7 @@ fn hg_4_what_declares_more_than_an_instance_may_have_names_the_limit() {
     text.write_all(b"(component)").unwrap();
     assert!(matches!(
         ENGINE.load(text.path()),
-        Err(LoadError::Native(_))
+        Err(LoadError::Incompatible(_))
     ));
 }
 

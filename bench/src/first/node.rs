@@ -2,18 +2,19 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use node_shim::{
-    cache::{Lookup, NativeCache},
-    counters::Counters,
-    data_plane::DataPlane,
-    disk::{Health, StateDir},
+    counters::CounterTable,
+    data_plane::{DataPlane, DataPlaneOptions},
+    disk::{DiskHealth, StateDir},
     engine::{Compiler, Engine, EngineOptions},
     guest_log::GuestLog,
+    native_cache::{Lookup, NativeCache},
     node_counters::NodeCounters,
-    plane::DataOptions,
     revision::{Revision, RevisionSpec},
-    table::{RoutingTable, Served, Slot},
+    routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
-use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
+};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -30,7 +31,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 pub(super) struct Node {
     engine: Engine,
     cache: NativeCache,
-    counters: Arc<Counters>,
+    counters: Arc<CounterTable>,
     plane: DataPlane,
     client: TcpStream,
     version: u64,
@@ -43,18 +44,18 @@ impl Node {
         let compiler = Compiler::new()?;
         let engine = Engine::new(&EngineOptions::default())?;
         let hash = format!("{:016x}", engine.compatibility());
-        let cache = NativeCache::open(&dir, &hash, Arc::new(Health::default()))?;
+        let cache = NativeCache::open(&dir, &hash, Arc::new(DiskHealth::default()))?;
         let code = compiler
             .precompile(wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let mut draft = cache.draft()?;
         draft.write_all(&code)?;
-        cache.keep(draft, HEX)?;
-        let counters = Counters::new();
+        cache.store(draft, HEX)?;
+        let counters = CounterTable::new();
         let plane = DataPlane::start(
             TcpListener::bind("127.0.0.1:0")?,
             engine.clone(),
-            DataOptions::default(),
+            DataPlaneOptions::default(),
             counters.clone(),
             Arc::new(NodeCounters::default()),
             GuestLog::start("bench", Box::new(std::io::sink()))?,
@@ -100,7 +101,7 @@ impl Node {
         Ok(took)
     }
 
-    fn publish(&mut self, functions: Vec<Served>) {
+    fn publish(&mut self, functions: Vec<ServedFunction>) {
         self.version += 1;
         let table = RoutingTable::new(self.version, functions);
         self.plane.publish(Arc::new(table));
@@ -132,23 +133,23 @@ impl Node {
 }
 
 /// A function that answers every host and path.
-fn only(revision: Arc<Revision>) -> Served {
+fn only(revision: Arc<Revision>) -> ServedFunction {
     let entry = FunctionEntry {
         key: FunctionKey::new("bench", "first"),
-        created: 0,
+        created_ms: 0,
         routes: vec![Route {
             hosts: vec!["*".into()],
             ..Route::default()
         }],
         suspended: false,
-        share: Share {
+        split: TrafficSplit {
             stable: RevisionName::new("only"),
-            ..Share::default()
+            ..TrafficSplit::default()
         },
     };
-    Served {
+    ServedFunction {
         entry: Arc::new(entry),
-        stable: Slot::Ready(revision),
-        candidate: Slot::Absent,
+        stable: RevisionSlot::Ready(revision),
+        candidate: RevisionSlot::Absent,
     }
 }

@@ -15,8 +15,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known of a request beside its own words.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// Address of the peer of the connection.
+pub struct ForwardingContext<'a> {
     pub peer: IpAddr,
     /// The peer is a proxy whose word about the client is taken.
     pub trusted: bool,
@@ -25,7 +24,7 @@ pub struct Context<'a> {
     /// As sent, the port included.
     pub authority: &'a str,
     /// Used unless a trusted peer brought one.
-    pub fresh_id: u128,
+    pub generated_id: u128,
 }
 
 /// What the rewriting decided.
@@ -40,13 +39,13 @@ pub struct Rewritten {
 /// Brings a request's fields into the form a guest may see: hop-by-hop fields and what untrusted
 /// peers say about others go first, then our own are set, so that nothing a peer nominates can
 /// remove them.
-pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritten {
+pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) -> Rewritten {
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
     if !context.trusted {
         let forged: Vec<_> = headers
             .keys()
-            .filter(|name| speaks_for_others(name))
+            .filter(|name| is_forwarding_header(name))
             .cloned()
             .collect();
         for name in forged {
@@ -61,7 +60,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritt
         Some("http") => false,
         _ => context.tls,
     };
-    let client = match list_of(headers, &FORWARDED_FOR) {
+    let client = match joined_values(headers, &FORWARDED_FOR) {
         Some(before) => format!("{before}, {}", context.peer),
         None => context.peer.to_string(),
     };
@@ -77,9 +76,9 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritt
     let brought = headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok());
-    let request_id = match brought.filter(|id| is_id(id)) {
+    let request_id = match brought.filter(|id| is_valid_request_id(id)) {
         Some(id) => id.to_owned(),
-        None => format!("{:032x}", context.fresh_id),
+        None => format!("{:032x}", context.generated_id),
     };
     set(headers, REQUEST_ID, &request_id);
     Rewritten { https, request_id }
@@ -107,7 +106,7 @@ pub fn rewrite_response(headers: &mut HeaderMap) {
 pub fn filter_trailers(trailers: &mut HeaderMap) {
     let refused: Vec<_> = trailers
         .keys()
-        .filter(|name| !is_trailer(name.as_str()))
+        .filter(|name| !is_allowed_trailer(name.as_str()))
         .cloned()
         .collect();
     for name in refused {
@@ -124,18 +123,18 @@ pub fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
         .filter_map(|name| name.trim().parse::<HeaderName>().ok());
-    list(named.filter(|name| is_trailer(name.as_str())))
+    comma_separated(named.filter(|name| is_allowed_trailer(name.as_str())))
 }
 
 /// The names of a trailer section as the value of a `trailer` field; `None` when it is empty.
 #[must_use]
 pub fn trailer_names(trailers: &HeaderMap) -> Option<HeaderValue> {
-    list(trailers.keys().cloned())
+    comma_separated(trailers.keys().cloned())
 }
 
 /// Whether `te` says that the client looks at trailers.
 #[must_use]
-pub fn takes_trailers(headers: &HeaderMap) -> bool {
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(TE)
         .iter()
@@ -144,7 +143,7 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-fn list(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValue> {
+fn comma_separated(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValue> {
     let names: Vec<HeaderName> = names.collect();
     let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
     HeaderValue::from_str(&names.join(", "))
@@ -194,7 +193,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Statements about the client, the trace or this edge; also as gateways spell them with `_`.
-fn speaks_for_others(name: &HeaderName) -> bool {
+fn is_forwarding_header(name: &HeaderName) -> bool {
     let about = |name: &str| {
         name.starts_with("x-forwarded-")
             || name.starts_with("x-selvage-")
@@ -208,14 +207,14 @@ fn speaks_for_others(name: &HeaderName) -> bool {
     about(name) || (name.contains('_') && about(&name.replace('_', "-")))
 }
 
-fn is_trailer(name: &str) -> bool {
+fn is_allowed_trailer(name: &str) -> bool {
     let client = name.starts_with("x-forwarded-") || name == "x-real-ip";
     matches!(name, "content-digest" | "repr-digest" | "server-timing")
         || name.starts_with("grpc-")
         || (name.starts_with("x-") && !client)
 }
 
-fn list_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+fn joined_values(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<_> = headers
         .get_all(name)
         .iter()
@@ -225,7 +224,7 @@ fn list_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// At most 64 bytes of a token.
-fn is_id(id: &str) -> bool {
+fn is_valid_request_id(id: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     (1..=64).contains(&id.len()) && id.bytes().all(token)
 }
@@ -265,14 +264,14 @@ mod tests {
         lines
     }
 
-    fn context(trusted: bool) -> Context<'static> {
+    fn context(trusted: bool) -> ForwardingContext<'static> {
         let peer = "192.0.2.7".parse().unwrap();
-        Context {
+        ForwardingContext {
             peer,
             trusted,
             tls: false,
             authority: "h.example:80",
-            fresh_id: 0xab,
+            generated_id: 0xab,
         }
     }
 
@@ -454,10 +453,10 @@ mod tests {
     #[test]
     fn te_is_a_list() {
         for yes in ["trailers", "Trailers", "gzip;q=0.5, trailers"] {
-            assert!(takes_trailers(&map(&[("te", yes)])), "{yes}");
+            assert!(accepts_trailers(&map(&[("te", yes)])), "{yes}");
         }
         for no in ["", "gzip", "trailersx"] {
-            assert!(!takes_trailers(&map(&[("te", no)])), "{no}");
+            assert!(!accepts_trailers(&map(&[("te", no)])), "{no}");
         }
     }
 }

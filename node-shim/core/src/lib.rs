@@ -6,15 +6,15 @@
 
 pub mod address;
 pub mod cidr;
+pub mod code_cache;
 pub mod desired;
-pub mod gate;
 pub mod headers;
 pub mod host;
+pub mod memory_pressure;
 pub mod outcome;
 pub mod path;
 pub mod pick;
-pub mod pressure;
-pub mod residency;
-pub mod route;
+pub mod routing;
 pub mod series;
 pub mod table;
+pub mod validation;

@@ -23,8 +23,7 @@ pub enum Outcome {
 
 /// Why, within an outcome; the label of `selvage_failures_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// The guest returned without setting a response.
+pub enum FailureReason {
     NoResponse,
     /// The guest set an error code instead of a response.
     ErrorCode,
@@ -82,8 +81,7 @@ pub enum Reason {
 
 /// Class of the status the client was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Code {
-    /// 200 to 299.
+pub enum StatusClass {
     C2xx,
     /// 300 to 399.
     C3xx,
@@ -97,8 +95,7 @@ pub enum Code {
 
 /// Whether the code was there when the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Start {
-    /// The code was ready when the request arrived.
+pub enum StartKind {
     Warm,
     /// The request waited for the code.
     Cold,
@@ -121,8 +118,7 @@ pub enum Population {
 
 /// What the shim answers when the guest's own head was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// HTTP status, 400 to 599.
+pub struct ErrorResponse {
     pub status: u16,
     /// Value of `selvage-error`.
     pub error: &'static str,
@@ -165,24 +161,28 @@ impl Outcome {
     }
 
     /// Codes that traffic with this outcome can carry: an abort keeps the code whose head went out.
-    pub fn codes(self) -> &'static [Code] {
+    pub fn status_classes(self) -> &'static [StatusClass] {
         match self {
-            Self::Overloaded => &[Code::C5xx],
+            Self::Overloaded => &[StatusClass::C5xx],
             Self::Ok
             | Self::GuestError
             | Self::Trap
             | Self::Deadline
             | Self::OutOfMemory
-            | Self::HostError => &[Code::C2xx, Code::C3xx, Code::C4xx, Code::C5xx],
-            Self::ClientFault => &Code::ALL,
+            | Self::HostError => &[
+                StatusClass::C2xx,
+                StatusClass::C3xx,
+                StatusClass::C4xx,
+                StatusClass::C5xx,
+            ],
+            Self::ClientFault => &StatusClass::ALL,
         }
     }
 }
 
 // === impl Reason ===
 
-impl Reason {
-    /// All reasons, in the order of their positions.
+impl FailureReason {
     pub const ALL: [Self; 27] = [
         Self::NoResponse,
         Self::ErrorCode,
@@ -278,21 +278,21 @@ impl Reason {
     }
 
     /// Refused by the revision's own permits or queue: the refusals that count against it.
-    pub fn saturated(self) -> bool {
+    pub fn counts_as_saturation(self) -> bool {
         matches!(self, Self::Concurrency | Self::Queue)
     }
 
     /// What the client is told; `None` when there is nobody to tell.
-    pub fn reply(self) -> Option<Reply> {
+    pub fn error_response(self) -> Option<ErrorResponse> {
         let reply = |status, error| {
-            Some(Reply {
+            Some(ErrorResponse {
                 status,
                 error,
                 retry_after: None,
             })
         };
         let later = |error| {
-            Some(Reply {
+            Some(ErrorResponse {
                 status: 503,
                 error,
                 retry_after: Some(1),
@@ -325,8 +325,7 @@ impl Reason {
 
 // === impl Code, Start, Population ===
 
-impl Code {
-    /// All classes, in the order of their positions.
+impl StatusClass {
     pub const ALL: [Self; 5] = [Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx, Self::None];
 
     /// The class of a status. A status outside of 200 to 499 counts as `C5xx`.
@@ -356,8 +355,7 @@ impl Code {
     }
 }
 
-impl Start {
-    /// Both starts, in the order of their positions.
+impl StartKind {
     pub const ALL: [Self; 2] = [Self::Warm, Self::Cold];
 
     /// Value of the metrics label `start`.
@@ -410,10 +408,10 @@ mod tests {
         for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome.index(), at);
         }
-        for (at, code) in Code::ALL.into_iter().enumerate() {
+        for (at, code) in StatusClass::ALL.into_iter().enumerate() {
             assert_eq!(code.index(), at);
         }
-        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+        for (at, reason) in FailureReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), at);
         }
         for (at, population) in Population::ALL.into_iter().enumerate() {
@@ -423,18 +421,40 @@ mod tests {
 
     #[test]
     fn a_head_that_was_not_sent_names_the_outcome() {
-        let told = |reason: Reason| reason.reply().map(|r| (r.status, r.error, r.retry_after));
-        assert_eq!(told(Reason::NoResponse), Some((502, "guest_error", None)));
-        assert_eq!(told(Reason::HostLimit), Some((500, "trap", None)));
-        assert_eq!(told(Reason::FirstByte), Some((504, "deadline", None)));
-        assert_eq!(told(Reason::Memory), Some((500, "out_of_memory", None)));
-        assert_eq!(told(Reason::Pool), Some((503, "overloaded", Some(1))));
-        assert_eq!(told(Reason::ClientGone), None);
+        let told = |reason: FailureReason| {
+            reason
+                .error_response()
+                .map(|r| (r.status, r.error, r.retry_after))
+        };
+        assert_eq!(
+            told(FailureReason::NoResponse),
+            Some((502, "guest_error", None))
+        );
+        assert_eq!(told(FailureReason::HostLimit), Some((500, "trap", None)));
+        assert_eq!(
+            told(FailureReason::FirstByte),
+            Some((504, "deadline", None))
+        );
+        assert_eq!(
+            told(FailureReason::Memory),
+            Some((500, "out_of_memory", None))
+        );
+        assert_eq!(
+            told(FailureReason::Pool),
+            Some((503, "overloaded", Some(1)))
+        );
+        assert_eq!(told(FailureReason::ClientGone), None);
     }
 
     #[test]
     fn only_own_permits_saturate() {
-        assert!(Reason::Queue.saturated() && Reason::Concurrency.saturated());
-        assert!(!Reason::Pool.saturated() && !Reason::MemoryPressure.saturated());
+        assert!(
+            FailureReason::Queue.counts_as_saturation()
+                && FailureReason::Concurrency.counts_as_saturation()
+        );
+        assert!(
+            !FailureReason::Pool.counts_as_saturation()
+                && !FailureReason::MemoryPressure.counts_as_saturation()
+        );
     }
 }

@@ -25,7 +25,7 @@ pub fn check_target(path: &str, query: Option<&str>) -> Result<(), PathError> {
     }
     check_bytes(path)?;
     check_bytes(query.unwrap_or_default())?;
-    if path.split('/').any(is_dots) {
+    if path.split('/').any(is_dot_segment) {
         Err(PathError::DotSegment)
     } else {
         Ok(())
@@ -37,7 +37,10 @@ fn check_bytes(text: &str) -> Result<(), PathError> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => {
-                let digits = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+                let digits = (
+                    bytes.next().and_then(hex_digit),
+                    bytes.next().and_then(hex_digit),
+                );
                 let (Some(high), Some(low)) = digits else {
                     return Err(PathError::Encoding);
                 };
@@ -52,12 +55,12 @@ fn check_bytes(text: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-fn hex(byte: u8) -> Option<u32> {
+fn hex_digit(byte: u8) -> Option<u32> {
     char::from(byte).to_digit(16)
 }
 
 /// `.` or `..`, each dot plain or encoded.
-fn is_dots(segment: &str) -> bool {
+fn is_dot_segment(segment: &str) -> bool {
     let mut rest = segment;
     let mut dots = 0;
     while !rest.is_empty() {

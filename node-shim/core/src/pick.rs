@@ -1,7 +1,7 @@
 //! Which revision answers. The candidate owns the low interval of the buckets, so that a growing
 //! share never moves anybody back to stable.
 
-use crate::table::{RevisionName, Share};
+use crate::table::{RevisionName, TrafficSplit};
 
 /// Buckets a request can fall into; a weight is a number of them.
 pub const BUCKETS: u32 = 10_000;
@@ -26,7 +26,7 @@ pub struct Pick {
 
 /// Decides by a bucket in `[0, 10000)`. A candidate at weight 0 gets nothing, at 10,000 everything.
 /// While there is no stable revision the candidate answers whatever its weight.
-pub fn pick(share: &Share, bucket: u32, candidate_loaded: bool) -> Pick {
+pub fn pick(share: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
     let own = share.candidate.is_some() && (bucket < share.weight || share.stable.is_none());
     match (own, candidate_loaded) {
         (true, true) => Pick {
@@ -46,7 +46,7 @@ pub fn pick(share: &Share, bucket: u32, candidate_loaded: bool) -> Pick {
 
 /// Permits of the candidate at a share of `weight`: enough for twice its part, never under two, so
 /// that a hanging candidate starves nobody and a small one can still be measured.
-pub fn candidate_permits(concurrency: u32, weight: u32) -> u32 {
+pub fn candidate_concurrency(concurrency: u32, weight: u32) -> u32 {
     let twice = u64::from(weight.min(BUCKETS))
         .saturating_mul(2)
         .min(u64::from(BUCKETS));
@@ -54,7 +54,7 @@ pub fn candidate_permits(concurrency: u32, weight: u32) -> u32 {
     u32::try_from(part).unwrap_or(u32::MAX).max(2)
 }
 
-impl Share {
+impl TrafficSplit {
     /// The revision of an arm.
     pub fn revision(&self, arm: Arm) -> Option<&RevisionName> {
         match arm {
@@ -69,12 +69,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn share(weight: u32) -> Share {
-        Share {
+    fn share(weight: u32) -> TrafficSplit {
+        TrafficSplit {
             stable: RevisionName::new("s"),
             candidate: RevisionName::new("c"),
             weight,
-            ..Share::default()
+            ..TrafficSplit::default()
         }
     }
 
@@ -118,9 +118,13 @@ mod tests {
             (10_000, 100),
         ];
         for (weight, permits) in table {
-            assert_eq!(candidate_permits(100, weight), permits, "weight {weight}");
+            assert_eq!(
+                candidate_concurrency(100, weight),
+                permits,
+                "weight {weight}"
+            );
         }
-        assert_eq!(candidate_permits(1, 10_000), 2);
+        assert_eq!(candidate_concurrency(1, 10_000), 2);
     }
 
     proptest! {

@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 use crate::table::{FunctionKey, RevisionName};
 
 /// Counters by position, ascending, those at 0 left out.
-pub type Numbers = Vec<(u32, u64)>;
+pub type CounterValues = Vec<(u32, u64)>;
 
 /// How much of a function is on the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum DetailLevel {
     /// Everything.
     Full,
     /// Counters and one histogram.
     Brief,
     /// A part of the sum of all such functions.
-    Summed,
+    Aggregated,
 }
 
 /// What the page may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct SeriesBudget {
     /// Series of functions, the sum left out.
     pub series: usize,
     /// Functions with series of their own that are in no rollout.
@@ -35,7 +35,7 @@ pub struct Budget {
 
 /// One revision at the moment of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct RevisionSample {
     /// Its function.
     pub function: FunctionKey,
     /// Its name.
@@ -43,7 +43,7 @@ pub struct Seen {
     /// The function is in a rollout.
     pub in_rollout: bool,
     /// Its counters.
-    pub numbers: Numbers,
+    pub values: CounterValues,
     /// Series it makes at most at [`Level::Full`]; 0 when it is not shown.
     pub full: usize,
     /// Series it makes at most at [`Level::Brief`]; 0 when it is not shown.
@@ -52,48 +52,48 @@ pub struct Seen {
 
 /// The state behind the pages of one process.
 #[derive(Clone, Debug)]
-pub struct Series {
-    budget: Budget,
+pub struct SeriesAllocator {
+    budget: SeriesBudget,
     functions: BTreeMap<FunctionKey, Function>,
-    rest: BTreeMap<u32, u64>,
+    aggregated: BTreeMap<u32, u64>,
 }
 
 #[derive(Clone, Debug)]
 struct Function {
     /// `None` before its first page.
-    level: Option<Level>,
+    level: Option<DetailLevel>,
     /// When its counters last moved.
     active: Instant,
     in_rollout: bool,
     full: usize,
     brief: usize,
-    revisions: BTreeMap<RevisionName, Numbers>,
+    revisions: BTreeMap<RevisionName, CounterValues>,
     /// What came since the page before.
-    growth: Numbers,
+    growth: CounterValues,
 }
 
-impl Series {
+impl SeriesAllocator {
     /// No function yet.
     #[must_use]
-    pub fn new(budget: Budget) -> Self {
+    pub fn new(budget: SeriesBudget) -> Self {
         Self {
             budget,
             functions: BTreeMap::new(),
-            rest: BTreeMap::new(),
+            aggregated: BTreeMap::new(),
         }
     }
 
     /// Takes the counters of all revisions, hidden ones included, and decides about the page of
     /// this moment. A function that is not named any more is forgotten.
-    pub fn advance(&mut self, seen: Vec<Seen>, now: Instant) {
+    pub fn update(&mut self, seen: Vec<RevisionSample>, now: Instant) {
         self.read(seen, now);
         let levels = self.assign(now);
         for (key, function) in &mut self.functions {
             // what came since the page before belongs to where the function was then
             let was = function.level.or_else(|| levels.get(key).copied());
-            if was == Some(Level::Summed) {
+            if was == Some(DetailLevel::Aggregated) {
                 for (at, more) in function.growth.drain(..) {
-                    let sum = self.rest.entry(at).or_insert(0);
+                    let sum = self.aggregated.entry(at).or_insert(0);
                     *sum = sum.saturating_add(more);
                 }
             }
@@ -104,19 +104,19 @@ impl Series {
 
     /// How much of a function is on the page; what was never seen is summed.
     #[must_use]
-    pub fn level(&self, function: &FunctionKey) -> Level {
+    pub fn level(&self, function: &FunctionKey) -> DetailLevel {
         self.functions
             .get(function)
             .and_then(|function| function.level)
-            .unwrap_or(Level::Summed)
+            .unwrap_or(DetailLevel::Aggregated)
     }
 
     /// What the summed functions counted while they were summed.
-    pub fn rest(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.rest.iter().map(|(at, sum)| (*at, *sum))
+    pub fn aggregated(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.aggregated.iter().map(|(at, sum)| (*at, *sum))
     }
 
-    fn read(&mut self, seen: Vec<Seen>, now: Instant) {
+    fn read(&mut self, seen: Vec<RevisionSample>, now: Instant) {
         let mut named = BTreeSet::new();
         for one in seen {
             let first = named.insert(one.function.clone());
@@ -132,8 +132,8 @@ impl Series {
             function.brief += one.brief;
             function.in_rollout |= one.in_rollout;
             let known = function.revisions.entry(one.revision).or_default();
-            let growth = growth(known, &one.numbers);
-            *known = one.numbers;
+            let growth = growth(known, &one.values);
+            *known = one.values;
             if !growth.is_empty() {
                 function.active = now;
                 function.growth.extend(growth);
@@ -144,10 +144,10 @@ impl Series {
 
     /// Rollouts first, then who has a place and uses it, then who would use one, then who has one
     /// that nobody else wants.
-    fn assign(&self, now: Instant) -> BTreeMap<FunctionKey, Level> {
+    fn assign(&self, now: Instant) -> BTreeMap<FunctionKey, DetailLevel> {
         let rank = |function: &Function| {
             let idle = now.saturating_duration_since(function.active) >= self.budget.idle;
-            let holds = matches!(function.level, Some(Level::Full | Level::Brief));
+            let holds = matches!(function.level, Some(DetailLevel::Full | DetailLevel::Brief));
             match (function.in_rollout, idle, holds) {
                 (true, _, true) => 0,
                 (true, _, false) => 1,
@@ -164,16 +164,16 @@ impl Series {
         for (key, function) in order {
             let level = if function.full == 0 {
                 // nothing of it is shown
-                Level::Summed
+                DetailLevel::Aggregated
             } else if function.in_rollout && function.full <= left {
                 left -= function.full;
-                Level::Full
+                DetailLevel::Full
             } else if function.brief <= left && (function.in_rollout || places > 0) {
                 left -= function.brief;
                 places -= usize::from(!function.in_rollout);
-                Level::Brief
+                DetailLevel::Brief
             } else {
-                Level::Summed
+                DetailLevel::Aggregated
             };
             levels.insert(key.clone(), level);
         }
@@ -190,13 +190,13 @@ impl Function {
             full: 0,
             brief: 0,
             revisions: BTreeMap::new(),
-            growth: Numbers::new(),
+            growth: CounterValues::new(),
         }
     }
 }
 
 /// What came since; counters that fell are those of a new revision of the same name.
-fn growth(before: &Numbers, after: &Numbers) -> Numbers {
+fn growth(before: &CounterValues, after: &CounterValues) -> CounterValues {
     let before: BTreeMap<u32, u64> = before.iter().copied().collect();
     let fell = {
         let after: BTreeMap<u32, u64> = after.iter().copied().collect();

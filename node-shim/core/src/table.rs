@@ -19,8 +19,7 @@ pub struct RevisionName(Arc<str>);
 
 /// Order of two decisions about one function; the larger one is the newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pair {
-    /// Term of the leader that made the decision.
+pub struct FencingToken {
     pub epoch: u64,
     /// Number of the decision within that term.
     pub serial: u64,
@@ -28,9 +27,8 @@ pub struct Pair {
 
 /// How a function's traffic is divided between its revisions on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    /// The decision that made this share.
-    pub pair: Pair,
+pub struct TrafficSplit {
+    pub token: FencingToken,
     /// `None` while the first revision loads.
     pub stable: Option<RevisionName>,
     /// `None` at rest.
@@ -120,13 +118,11 @@ pub struct FunctionEntry {
     /// Namespace and name of the function.
     pub key: FunctionKey,
     /// Creation, ms since the epoch: of two equal matches the older function wins.
-    pub created: u64,
-    /// Routes of the function; a request must match one of them.
+    pub created_ms: u64,
     pub routes: Vec<Route>,
     /// Whether every request is refused with 503 `suspended`.
     pub suspended: bool,
-    /// Division of the traffic between the revisions.
-    pub share: Share,
+    pub split: TrafficSplit,
 }
 
 impl FunctionKey {

@@ -12,37 +12,37 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use node_shim_core::headers::filter_trailers;
-use node_shim_core::outcome::Reason;
+use node_shim_core::outcome::FailureReason;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use super::pace::{Pace, PaceState};
-use crate::conn::InExchange;
-use crate::observer::Observer;
-use crate::run::Control;
+use super::progress::{StreamProgress, StreamState};
+use crate::connection::RequestGuard;
+use crate::instance::GuestControl;
+use crate::observer::RequestObserver;
 
 /// Chunks that follow another within this time are gathered.
-const QUIET: Duration = Duration::from_millis(5);
+const COALESCE_DELAY: Duration = Duration::from_millis(5);
 /// Up to this many bytes.
-const GATHER: usize = 4 << 10;
+const COALESCE_BYTES: usize = 4 << 10;
 /// Empty chunks swallowed before the connection gets its turn.
 const EMPTY_CHUNKS: u32 = 32;
 
 /// What hyper sends.
 pub(crate) enum ResponseBody {
     /// Ours, or a guest's that was all there when its head was.
-    Whole {
+    Buffered {
         bytes: Option<Bytes>,
         trailers: Option<HeaderMap>,
-        observer: Option<Observer>,
-        _exchange: InExchange,
+        observer: Option<RequestObserver>,
+        _guard: RequestGuard,
     },
-    Guest(Box<GuestBody>),
+    Streaming(Box<GuestBody>),
 }
 
 /// What the head promised about the body.
 #[derive(Clone, Debug)]
-pub(crate) struct Framing {
+pub(crate) struct BodyFraming {
     /// The declared length, bytes.
     pub(crate) length: Option<u64>,
     /// Trailers can reach the client.
@@ -55,18 +55,18 @@ pub(crate) struct Framing {
 
 pub(crate) struct GuestBody {
     inner: HyperOutgoingBody,
-    control: Arc<Control>,
-    observer: Observer,
-    framing: Framing,
-    left: Option<u64>,
-    gathered: BytesMut,
+    control: Arc<GuestControl>,
+    observer: RequestObserver,
+    framing: BodyFraming,
+    remaining: Option<u64>,
+    buffered: BytesMut,
     trailers: Option<HeaderMap>,
-    emitted: Option<Instant>,
+    last_sent: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
     stage: Stage,
-    pace: Arc<Pace>,
-    _exchange: InExchange,
+    progress: Arc<StreamProgress>,
+    _guard: RequestGuard,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,50 +75,52 @@ enum Stage {
     /// The guest is through; what was gathered goes out.
     Ending,
     /// What was written before is flushed, then the abort follows.
-    Failing(Reason),
-    Aborting(Reason),
+    Failing(FailureReason),
+    Aborting(FailureReason),
     Over,
 }
 
 /// Ends a body that cannot be completed; hyper turns it into the protocol's abort.
 #[derive(Debug)]
-pub(crate) struct Aborted(Reason);
+pub(crate) struct Aborted(FailureReason);
 
 impl GuestBody {
     pub(crate) fn new(
         inner: HyperOutgoingBody,
-        control: Arc<Control>,
-        observer: Observer,
-        framing: Framing,
-        exchange: InExchange,
+        control: Arc<GuestControl>,
+        observer: RequestObserver,
+        framing: BodyFraming,
+        exchange: RequestGuard,
     ) -> Self {
         Self {
             inner,
             control,
             observer,
-            left: framing.length,
+            remaining: framing.length,
             framing,
-            gathered: BytesMut::new(),
+            buffered: BytesMut::new(),
             trailers: None,
-            emitted: None,
+            last_sent: None,
             timer: None,
             waiting_since: None,
             stage: Stage::Open,
-            pace: Arc::default(),
-            _exchange: exchange,
+            progress: Arc::default(),
+            _guard: exchange,
         }
     }
 
     /// Sends first what was read before the head went out.
-    pub(crate) fn after(mut self, read: Bytes, trailers: Option<HeaderMap>) -> Self {
-        self.left = self.left.map(|left| left.saturating_sub(read.len() as u64));
-        self.gathered = BytesMut::from(read);
+    pub(crate) fn with_prefix(mut self, read: Bytes, trailers: Option<HeaderMap>) -> Self {
+        self.remaining = self
+            .remaining
+            .map(|left| left.saturating_sub(read.len() as u64));
+        self.buffered = BytesMut::from(read);
         self.trailers = trailers;
         self
     }
 
-    pub(crate) fn pace(&self) -> Arc<Pace> {
-        self.pace.clone()
+    pub(crate) fn progress(&self) -> Arc<StreamProgress> {
+        self.progress.clone()
     }
 
     /// Reads the guest's body to its end for a client that gets none: the guest does not notice.
@@ -129,8 +131,8 @@ impl GuestBody {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
-        if self.emitted.is_none() && !self.gathered.is_empty() {
-            let read = self.gathered.split().freeze();
+        if self.last_sent.is_none() && !self.buffered.is_empty() {
+            let read = self.buffered.split().freeze();
             return self.emit(read);
         }
         let mut empty = 0;
@@ -141,9 +143,9 @@ impl GuestBody {
                 Poll::Ready(Some(Err(_))) => {
                     let length = self.framing.length.is_some();
                     return self.failed(if length {
-                        Reason::BadLength
+                        FailureReason::BadLength
                     } else {
-                        Reason::Unfinished
+                        FailureReason::Unfinished
                     });
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -156,13 +158,13 @@ impl GuestBody {
                     }
                     Ok(data) => {
                         self.waiting_since = None;
-                        if let Some(left) = self.left {
+                        if let Some(left) = self.remaining {
                             let Some(left) = left.checked_sub(data.len() as u64) else {
-                                return self.failed(Reason::BadLength);
+                                return self.failed(FailureReason::BadLength);
                             };
-                            self.left = Some(left);
+                            self.remaining = Some(left);
                         }
-                        if let Some(out) = self.gather(data) {
+                        if let Some(out) = self.coalesce(data) {
                             return self.emit(out);
                         }
                     }
@@ -173,18 +175,21 @@ impl GuestBody {
     }
 
     /// What can go out now: a chunk after some quiet or a large one at once, small ones together.
-    fn gather(&mut self, data: Bytes) -> Option<Bytes> {
+    fn coalesce(&mut self, data: Bytes) -> Option<Bytes> {
         // nothing follows the last byte of a promise
-        let quiet = self.left == Some(0) || self.emitted.is_none_or(|at| at.elapsed() >= QUIET);
-        if self.gathered.is_empty() && (quiet || data.len() >= GATHER) {
+        let quiet = self.remaining == Some(0)
+            || self
+                .last_sent
+                .is_none_or(|at| at.elapsed() >= COALESCE_DELAY);
+        if self.buffered.is_empty() && (quiet || data.len() >= COALESCE_BYTES) {
             return Some(data);
         }
-        self.gathered.extend_from_slice(&data);
-        (quiet || self.gathered.len() >= GATHER).then(|| self.gathered.split().freeze())
+        self.buffered.extend_from_slice(&data);
+        (quiet || self.buffered.len() >= COALESCE_BYTES).then(|| self.buffered.split().freeze())
     }
 
     fn emit(&mut self, data: Bytes) -> Poll<Option<Frame<Bytes>>> {
-        self.emitted = Some(Instant::now());
+        self.last_sent = Some(Instant::now());
         Poll::Ready(Some(Frame::data(data)))
     }
 
@@ -192,9 +197,9 @@ impl GuestBody {
     /// waiting for ever. An open response is bounded by `timeout` alone.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         let now = Instant::now();
-        let end = if !self.gathered.is_empty() {
-            self.emitted.unwrap_or(now) + QUIET
-        } else if self.left.is_some() {
+        let end = if !self.buffered.is_empty() {
+            self.last_sent.unwrap_or(now) + COALESCE_DELAY
+        } else if self.remaining.is_some() {
             *self.waiting_since.get_or_insert(now) + self.framing.idle
         } else {
             return Poll::Pending;
@@ -206,28 +211,28 @@ impl GuestBody {
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        if self.gathered.is_empty() {
-            return self.failed(Reason::Idle);
+        if self.buffered.is_empty() {
+            return self.failed(FailureReason::Idle);
         }
-        let data = self.gathered.split().freeze();
+        let data = self.buffered.split().freeze();
         self.emit(data)
     }
 
     /// The guest's side of the body is gone: because it was finished, or because the guest was.
     fn ended(&mut self) -> Poll<Option<Frame<Bytes>>> {
-        if let Some(ending) = self.control.ending().filter(|ending| ending.unfinished) {
-            return self.failed(ending.failure.unwrap_or(Reason::Unfinished));
+        if let Some(ending) = self.control.guest_end().filter(|ending| ending.unfinished) {
+            return self.failed(ending.failure.unwrap_or(FailureReason::Unfinished));
         }
-        if self.left.is_some_and(|left| left > 0) {
-            return self.failed(Reason::BadLength);
+        if self.remaining.is_some_and(|left| left > 0) {
+            return self.failed(FailureReason::BadLength);
         }
         self.stage = Stage::Ending;
         self.poll_ending()
     }
 
     fn poll_ending(&mut self) -> Poll<Option<Frame<Bytes>>> {
-        if !self.gathered.is_empty() {
-            let data = self.gathered.split().freeze();
+        if !self.buffered.is_empty() {
+            let data = self.buffered.split().freeze();
             return self.emit(data);
         }
         if let Some(mut trailers) = self.trailers.take().filter(|_| self.framing.trailers) {
@@ -240,12 +245,12 @@ impl GuestBody {
         Poll::Ready(None)
     }
 
-    fn failed(&mut self, reason: Reason) -> Poll<Option<Frame<Bytes>>> {
+    fn failed(&mut self, reason: FailureReason) -> Poll<Option<Frame<Bytes>>> {
         // what stopped the guest is why its body broke
         let reason = self
             .control
             .client_fault()
-            .or(self.control.stopped())
+            .or(self.control.stop_reason())
             .unwrap_or(reason);
         self.control.stop(reason);
         self.stage = Stage::Failing(reason);
@@ -253,7 +258,7 @@ impl GuestBody {
     }
 
     fn over(&mut self) {
-        match self.control.ending().and_then(|ending| ending.failure) {
+        match self.control.guest_end().and_then(|ending| ending.failure) {
             // all bytes went out, but the guest died of something before the client had them
             Some(reason) => self.observer.fail(reason),
             None => self.observer.succeed(),
@@ -291,10 +296,10 @@ impl Body for GuestBody {
                 Poll::Ready(Some(Err(Aborted(reason))))
             }
             (_, polled) => {
-                this.pace.set(if polled.is_ready() {
-                    PaceState::Handed
+                this.progress.set(if polled.is_ready() {
+                    StreamState::WaitingForClient
                 } else {
-                    PaceState::Asking
+                    StreamState::WaitingForGuest
                 });
                 polled.map(|frame| frame.map(Ok))
             }
@@ -306,8 +311,8 @@ impl Body for GuestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.left {
-            Some(left) => SizeHint::with_exact(left + self.gathered.len() as u64),
+        match self.remaining {
+            Some(left) => SizeHint::with_exact(left + self.buffered.len() as u64),
             None => SizeHint::default(),
         }
     }
@@ -315,13 +320,13 @@ impl Body for GuestBody {
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
-        self.pace.set(PaceState::Over);
+        self.progress.set(StreamState::Finished);
         if self.stage == Stage::Over {
             return;
         }
         // with a declared length hyper does not ask for the end after the last byte
-        if self.left == Some(0)
-            && self.gathered.is_empty()
+        if self.remaining == Some(0)
+            && self.buffered.is_empty()
             && matches!(self.stage, Stage::Open | Stage::Ending)
         {
             self.over();
@@ -329,10 +334,14 @@ impl Drop for GuestBody {
         }
         let reason = match self.stage {
             Stage::Failing(reason) | Stage::Aborting(reason) => reason,
-            _ => self.control.client_fault().unwrap_or(Reason::ClientGone),
+            _ => self
+                .control
+                .client_fault()
+                .unwrap_or(FailureReason::ClientGone),
         };
         self.control.stop(reason);
-        self.observer.fail(self.control.stopped().unwrap_or(reason));
+        self.observer
+            .fail(self.control.stop_reason().unwrap_or(reason));
     }
 }
 
@@ -345,7 +354,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match &mut *self {
-            Self::Whole {
+            Self::Buffered {
                 bytes, trailers, ..
             } => {
                 let data = bytes
@@ -357,43 +366,43 @@ impl Body for ResponseBody {
                         .map(Ok),
                 )
             }
-            Self::Guest(body) => Pin::new(body).poll_frame(cx),
+            Self::Streaming(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole {
+            Self::Buffered {
                 bytes, trailers, ..
             } => trailers.is_none() && bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Guest(body) => body.is_end_stream(),
+            Self::Streaming(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             // a length in the head would leave no room for them on HTTP/1.1
-            Self::Whole {
+            Self::Buffered {
                 trailers: Some(_), ..
             } => SizeHint::default(),
-            Self::Whole { bytes, .. } => {
+            Self::Buffered { bytes, .. } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Guest(body) => body.size_hint(),
+            Self::Streaming(body) => body.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Self::Whole {
+        if let Self::Buffered {
             bytes,
             observer: Some(observer),
             ..
         } = self
             && bytes.as_ref().is_some_and(|bytes| !bytes.is_empty())
         {
-            observer.fail(Reason::ClientGone);
+            observer.fail(FailureReason::ClientGone);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use super::Reason;
+use super::RejectReason;
 
 /// This many functions or types are a bomb, not a program.
 const MAX_FUNCTIONS: u64 = 100_000;
@@ -17,8 +17,8 @@ const ELF: &[u8] = b"\x7fELF";
 
 /// Refuses by the first bytes whatever is not a component in binary form. Native code comes from
 /// nobody but this node's own compiler, so ELF, in which it travels, is refused like text.
-pub(super) fn magic(bytes: &[u8]) -> Result<(), (Reason, String)> {
-    let refuse = |what: &str| Err((Reason::NotAComponent, what.to_string()));
+pub(super) fn check_magic(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
+    let refuse = |what: &str| Err((RejectReason::NotAComponent, what.to_string()));
     match bytes {
         [] => refuse("the file is empty"),
         _ if bytes.starts_with(COMPONENT) => Ok(()),
@@ -37,10 +37,10 @@ pub(super) fn magic(bytes: &[u8]) -> Result<(), (Reason, String)> {
 }
 
 /// Refuses sizes that only a bomb has; reads section headers, not bodies.
-pub(super) fn counts(bytes: &[u8]) -> Result<(), (Reason, String)> {
+pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
     let (mut functions, mut types, mut depth) = (0u64, 0u64, 0u64);
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| (Reason::CompileFailed, error.to_string()))? {
+        match payload.map_err(|error| (RejectReason::CompileFailed, error.to_string()))? {
             Payload::FunctionSection(section) => functions += u64::from(section.count()),
             Payload::TypeSection(section) => types += u64::from(section.count()),
             Payload::ComponentTypeSection(section) => types += u64::from(section.count()),
@@ -51,16 +51,16 @@ pub(super) fn counts(bytes: &[u8]) -> Result<(), (Reason, String)> {
         }
         if depth >= MAX_DEPTH {
             let message = format!("nested {depth} deep; less than {MAX_DEPTH} is taken");
-            return Err((Reason::CompileLimit, message));
+            return Err((RejectReason::CompileLimit, message));
         }
         if functions >= MAX_FUNCTIONS {
             let message =
                 format!("{functions} functions or more; fewer than {MAX_FUNCTIONS} are taken");
-            return Err((Reason::CompileLimit, message));
+            return Err((RejectReason::CompileLimit, message));
         }
         if types >= MAX_TYPES {
             let message = format!("{types} types or more; fewer than {MAX_TYPES} are taken");
-            return Err((Reason::CompileLimit, message));
+            return Err((RejectReason::CompileLimit, message));
         }
     }
     Ok(())
@@ -68,7 +68,7 @@ pub(super) fn counts(bytes: &[u8]) -> Result<(), (Reason, String)> {
 
 /// Whether the bytes would be valid if every proposal were on: then what the compiler refused is a
 /// feature and not a defect.
-pub(super) fn valid_with_everything(bytes: &[u8]) -> bool {
+pub(super) fn is_valid_with_all_features(bytes: &[u8]) -> bool {
     Validator::new_with_features(WasmFeatures::all())
         .validate_all(bytes)
         .is_ok()
@@ -81,7 +81,7 @@ mod tests {
     /// HG-10: core module, ELF, text, nothing, native code: by their first bytes.
     #[test]
     fn only_a_binary_component_passes_by_its_first_bytes() {
-        assert_eq!(magic(COMPONENT), Ok(()));
+        assert_eq!(check_magic(COMPONENT), Ok(()));
         let refused: [&[u8]; 7] = [
             b"",
             CORE_MODULE,
@@ -93,8 +93,8 @@ mod tests {
         ];
         for bytes in refused {
             assert_eq!(
-                magic(bytes).unwrap_err().0,
-                Reason::NotAComponent,
+                check_magic(bytes).unwrap_err().0,
+                RejectReason::NotAComponent,
                 "{bytes:?}"
             );
         }
@@ -105,12 +105,15 @@ mod tests {
     fn numbers_of_functions_and_types_are_bounded() {
         let functions = "(func)".repeat(100_000);
         let bomb = wat::parse_str(format!("(component (core module {functions}))")).unwrap();
-        assert_eq!(counts(&bomb).unwrap_err().0, Reason::CompileLimit);
-        let few = wat::parse_str("(component (core module (func)))").unwrap();
-        assert_eq!(counts(&few), Ok(()));
         assert_eq!(
-            counts(&few[..few.len() - 3]).unwrap_err().0,
-            Reason::CompileFailed
+            check_sizes(&bomb).unwrap_err().0,
+            RejectReason::CompileLimit
+        );
+        let few = wat::parse_str("(component (core module (func)))").unwrap();
+        assert_eq!(check_sizes(&few), Ok(()));
+        assert_eq!(
+            check_sizes(&few[..few.len() - 3]).unwrap_err().0,
+            RejectReason::CompileFailed
         );
     }
 
@@ -124,24 +127,24 @@ mod tests {
                 [COMPONENT, &[4], &length, &inner].concat()
             })
         };
-        assert_eq!(counts(&nested(99)), Ok(()));
-        let (reason, message) = counts(&nested(100)).unwrap_err();
-        assert_eq!(reason, Reason::CompileLimit);
+        assert_eq!(check_sizes(&nested(99)), Ok(()));
+        let (reason, message) = check_sizes(&nested(100)).unwrap_err();
+        assert_eq!(reason, RejectReason::CompileLimit);
         assert!(message.contains("100 deep"), "{message}");
         let modules = "(core module (func))".repeat(200);
         let broad = wat::parse_str(format!("(component {modules})")).unwrap();
-        assert_eq!(counts(&broad), Ok(()));
+        assert_eq!(check_sizes(&broad), Ok(()));
     }
 
     /// HG-11: so that the reason names the feature.
     #[test]
     fn a_feature_is_told_from_a_defect() {
         let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
-        assert!(valid_with_everything(&threads));
+        assert!(is_valid_with_all_features(&threads));
         let mut broken = threads;
         let last = broken.len() - 1;
         broken[last] ^= 0xff;
-        assert!(!valid_with_everything(&broken));
+        assert!(!is_valid_with_all_features(&broken));
     }
 
     /// HG-9: whatever bytes arrive: an answer and no panic. (The compiler itself gets a few of them in
@@ -155,7 +158,7 @@ mod tests {
             (type $r (record (field \"a\" u8) (field \"b\" (list string))))
             (func (export \"f\") (param \"x\" u32) (result u32) (canon lift (core func $i \"f\"))))";
         let good = wat::parse_str(text).unwrap();
-        assert_eq!(counts(&good), Ok(()));
+        assert_eq!(check_sizes(&good), Ok(()));
         let mut state = 1_u64;
         let mut below = |bound: usize| {
             state = state
@@ -175,8 +178,8 @@ mod tests {
                     _ => bytes.insert(at, u8::try_from(below(256)).unwrap()),
                 }
             }
-            let looked = magic(&bytes).and_then(|()| counts(&bytes));
-            valid_with_everything(&bytes);
+            let looked = check_magic(&bytes).and_then(|()| check_sizes(&bytes));
+            is_valid_with_all_features(&bytes);
             *if looked.is_ok() {
                 &mut taken
             } else {

@@ -25,32 +25,32 @@ use crate::pull::failure;
 /// What to start as the child. The file may be replaced while this process runs; what runs is still there.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-const WALL: Duration = Duration::from_secs(30);
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A child that had less of the processor than this within the wall time was starved, not bombed.
-const STARVED: Duration = Duration::from_secs(10);
-const MAX_COMPLAINT: u64 = 64 << 10;
+const STARVATION_THRESHOLD: Duration = Duration::from_secs(10);
+const MAX_REPORT: u64 = 64 << 10;
 
 /// Exit code with a [`Complaint`] on stderr.
-const REFUSED: u8 = 65;
+const EXIT_REJECTED: u8 = 65;
 /// Exit code when stdout takes no more.
-const UNWRITABLE: u8 = 74;
+const EXIT_OUTPUT_FULL: u8 = 74;
 
 /// What the child says about input it refuses: one line of JSON on stderr.
 #[derive(Debug, Deserialize, Serialize)]
-struct Complaint {
-    reason: Reason,
+struct ErrorReport {
+    reason: RejectReason,
     message: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-enum Reason {
+enum RejectReason {
     NotAComponent,
     UnsupportedFeature,
     CompileLimit,
     CompileFailed,
 }
 
-impl Reason {
+impl RejectReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::NotAComponent => "NotAComponent",
@@ -72,13 +72,13 @@ pub enum Compiled {
 
 /// Starts compile children, one per core at once.
 #[derive(Clone, Debug)]
-pub struct Compile {
+pub struct CompilerPool {
     program: PathBuf,
     permits: Arc<Semaphore>,
-    wall: Duration,
+    timeout: Duration,
 }
 
-impl Compile {
+impl CompilerPool {
     /// `program` is this very program: native code of another build would not fit the engine.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
@@ -86,14 +86,17 @@ impl Compile {
         Self {
             program,
             permits: Arc::new(Semaphore::new(cores)),
-            wall: WALL,
+            timeout: COMPILE_TIMEOUT,
         }
     }
 
     /// As told, with another limit of the wall time.
     #[must_use]
-    pub fn within(self, wall: Duration) -> Self {
-        Self { wall, ..self }
+    pub fn with_timeout(self, wall: Duration) -> Self {
+        Self {
+            timeout: wall,
+            ..self
+        }
     }
 
     /// Compiles a component into a draft.
@@ -118,37 +121,35 @@ impl Compile {
             .spawn()
             .map_err(broken)?;
         let id = child.id();
-        let outcome = tokio::time::timeout(self.wall, finish(&mut child)).await;
+        let outcome = tokio::time::timeout(self.timeout, finish(&mut child)).await;
         let Ok(finished) = outcome else {
             let spent = id.and_then(processor_time);
             let _ = child.kill().await;
-            let starved = spent.is_some_and(|spent| spent < STARVED.min(self.wall / 3));
-            let message = format!("not compiled within {} s", self.wall.as_secs());
+            let starved =
+                spent.is_some_and(|spent| spent < STARVATION_THRESHOLD.min(self.timeout / 3));
+            let message = format!("not compiled within {} s", self.timeout.as_secs());
             return Err(failure("CompileLimit", !starved, message));
         };
         let (status, complaint) = finished.map_err(broken)?;
-        judge(status, &complaint, draft)
+        classify(status, &complaint, draft)
     }
 }
 
 async fn finish(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>)> {
     let mut complaint = Vec::new();
     if let Some(stderr) = child.stderr.take() {
-        stderr
-            .take(MAX_COMPLAINT)
-            .read_to_end(&mut complaint)
-            .await?;
+        stderr.take(MAX_REPORT).read_to_end(&mut complaint).await?;
     }
     Ok((child.wait().await?, complaint))
 }
 
-fn judge(status: ExitStatus, complaint: &[u8], draft: Draft) -> Result<Compiled, Failure> {
+fn classify(status: ExitStatus, complaint: &[u8], draft: Draft) -> Result<Compiled, Failure> {
     match status.code() {
         Some(0) => Ok(Compiled::Code(draft)),
-        Some(code) if code == i32::from(UNWRITABLE) => Ok(Compiled::DiskFull),
-        Some(code) if code == i32::from(REFUSED) => {
-            let said = serde_json::from_slice(complaint).unwrap_or_else(|_| Complaint {
-                reason: Reason::CompileFailed,
+        Some(code) if code == i32::from(EXIT_OUTPUT_FULL) => Ok(Compiled::DiskFull),
+        Some(code) if code == i32::from(EXIT_REJECTED) => {
+            let said = serde_json::from_slice(complaint).unwrap_or_else(|_| ErrorReport {
+                reason: RejectReason::CompileFailed,
                 message: "the compiler gave no reason".into(),
             });
             Err(failure(said.reason.as_str(), true, said.message))

@@ -7,13 +7,13 @@ fn names() -> (FunctionKey, RevisionName) {
     )
 }
 
-fn finished(outcome: Outcome, reason: Option<Reason>) -> Finished {
-    Finished {
+fn finished(outcome: Outcome, reason: Option<FailureReason>) -> FinishedRequest {
+    FinishedRequest {
         population: Population::Live,
         outcome,
         reason,
-        code: Code::C5xx,
-        start: Start::Warm,
+        code: StatusClass::C5xx,
+        start: StartKind::Warm,
         head: None,
         duration: Duration::from_millis(2),
     }
@@ -22,10 +22,10 @@ fn finished(outcome: Outcome, reason: Option<Reason>) -> Finished {
 #[test]
 fn a_request_is_counted_once_in_its_cell() {
     let (function, revision) = names();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let one = counters.revision(&function, &revision);
-    one.record(&finished(Outcome::Trap, Some(Reason::Trap)));
-    one.record(&finished(Outcome::Overloaded, Some(Reason::Queue)));
+    one.record(&finished(Outcome::Trap, Some(FailureReason::Trap)));
+    one.record(&finished(Outcome::Overloaded, Some(FailureReason::Queue)));
 
     let all = counters.snapshot(|_| true);
     let live = &all[0].populations[0];
@@ -35,15 +35,15 @@ fn a_request_is_counted_once_in_its_cell() {
     assert_eq!(live.duration.counts[5], 1);
     assert_eq!(live.duration.counts.iter().sum::<u64>(), 1);
     assert!(
-        one.failures()
-            .all(|(reason, n)| n == u64::from(matches!(reason, Reason::Trap | Reason::Queue)))
+        one.failures().all(|(reason, n)| n
+            == u64::from(matches!(reason, FailureReason::Trap | FailureReason::Queue)))
     );
 }
 
 #[test]
 fn a_revision_that_comes_back_goes_on_counting() {
     let (function, revision) = names();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     counters
         .revision(&function, &revision)
         .record(&finished(Outcome::Ok, None));
@@ -58,8 +58,8 @@ fn a_revision_that_comes_back_goes_on_counting() {
 fn a_deleted_function_leaves_the_page_then_everything_and_no_request_brings_it_back() {
     let (function, revision) = names();
     let other = FunctionKey::new("ns", "g");
-    let counters = Counters::new();
-    let account = |there: bool| counters.account(&function, &revision, || there);
+    let counters = CounterTable::new();
+    let account = |there: bool| counters.for_request(&function, &revision, || there);
     assert!(account(false).is_none(), "nothing to resurrect");
     let held = account(true).unwrap();
     held.record(&finished(Outcome::Ok, None));

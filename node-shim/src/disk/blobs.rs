@@ -7,19 +7,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Draft, Health, StateDir};
+use super::{DiskHealth, Draft, StateDir};
 
 /// The folder of components.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     folder: PathBuf,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
 }
 
 impl Blobs {
     /// Components below `dir`.
     #[must_use]
-    pub fn new(dir: &StateDir, health: Arc<Health>) -> Self {
+    pub fn new(dir: &StateDir, health: Arc<DiskHealth>) -> Self {
         Self {
             folder: dir.blobs(),
             health,

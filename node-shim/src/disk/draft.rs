@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{DRAFT_PREFIX, Health, is_disk_trouble, sync_folder};
+use super::{DRAFT_PREFIX, DiskHealth, is_disk_trouble, sync_folder};
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
@@ -18,7 +18,7 @@ pub struct Draft {
     file: File,
     /// `None`: in memory.
     path: Option<PathBuf>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
 }
 
 impl Draft {
@@ -26,7 +26,7 @@ impl Draft {
     ///
     /// # Errors
     /// Neither disk nor memory gives a file.
-    pub fn create(folder: &Path, health: &Arc<Health>) -> io::Result<Self> {
+    pub fn create(folder: &Path, health: &Arc<DiskHealth>) -> io::Result<Self> {
         let name = format!(
             "{DRAFT_PREFIX}{}-{}",
             std::process::id(),
@@ -56,7 +56,7 @@ impl Draft {
     ///
     /// # Errors
     /// The kernel gives no anonymous file.
-    pub fn in_memory(health: &Arc<Health>) -> io::Result<Self> {
+    pub fn in_memory(health: &Arc<DiskHealth>) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("selvage-draft", rustix::fs::MemfdFlags::CLOEXEC)?;
         Ok(Self {
             file: file.into(),
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_kept_draft_has_its_name_and_a_dropped_one_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let health = Arc::new(Health::default());
+        let health = Arc::new(DiskHealth::default());
         let mut draft = Draft::create(folder.path(), &health).unwrap();
         draft.write_all(b"abc").unwrap();
         let name = folder.path().join("final");
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn without_a_folder_it_lives_in_memory_and_says_so() {
-        let health = Arc::new(Health::default());
+        let health = Arc::new(DiskHealth::default());
         let missing = Path::new("/nonexistent/selvage");
         let mut draft = Draft::create(missing, &health).unwrap();
         assert!(draft.is_in_memory());
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn moving_to_memory_in_the_middle_keeps_every_byte() {
         let folder = tempfile::tempdir().unwrap();
-        let health = Arc::new(Health::default());
+        let health = Arc::new(DiskHealth::default());
         let mut draft = Draft::create(folder.path(), &health).unwrap();
         draft.write_all(b"first ").unwrap();
         draft.move_to_memory().unwrap();

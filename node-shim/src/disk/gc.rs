@@ -13,19 +13,19 @@ const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
 /// How much components and native code may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub struct DiskBudget {
     /// Bytes, both kinds together.
     pub bytes: u64,
 }
 
-impl Default for Budget {
+impl Default for DiskBudget {
     fn default() -> Self {
         Self { bytes: 4 << 30 }
     }
 }
 
 #[derive(Debug)]
-struct Stored {
+struct StoredFile {
     path: PathBuf,
     size: u64,
     used: SystemTime,
@@ -35,10 +35,10 @@ struct Stored {
 /// Deletes until the budget holds; returns what the two kinds take afterwards, in bytes: components,
 /// native code. `needed` are the digests (hex) that the table refers to, `engine` the end of
 /// the names of native files that this process can use.
-pub fn collect(
+pub fn collect_garbage(
     dir: &StateDir,
     _lock: &StateLock,
-    budget: Budget,
+    budget: DiskBudget,
     needed: &BTreeSet<String>,
     engine: &str,
 ) -> (u64, u64) {
@@ -69,7 +69,7 @@ pub fn collect(
 }
 
 /// Removes drafts that an earlier process left behind.
-pub fn sweep_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
+pub fn remove_stale_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
     for folder in [dir.blobs(), dir.native(), dir.state()] {
         for file in entries(&folder).filter(|(name, _)| name.starts_with(DRAFT_PREFIX)) {
             let old = fs::metadata(&file.1)
@@ -82,13 +82,13 @@ pub fn sweep_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
     }
 }
 
-fn list(folder: &Path, needed: impl Fn(&str) -> bool) -> Vec<Stored> {
+fn list(folder: &Path, needed: impl Fn(&str) -> bool) -> Vec<StoredFile> {
     entries(folder)
         .filter(|(name, _)| !name.starts_with(DRAFT_PREFIX))
         .filter_map(|(name, path)| {
             let found = fs::symlink_metadata(&path).ok()?;
             let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            Some(Stored {
+            Some(StoredFile {
                 needed: needed(&name),
                 path,
                 size: found.len(),
@@ -134,7 +134,7 @@ mod tests {
         put(&dir.native().join("aa-e1-c1"), 100, 700);
         put(&dir.native().join("aa-e0-c1"), 100, 600);
         let needed = BTreeSet::from(["aa".to_string()]);
-        let kept = collect(&dir, &lock, Budget { bytes: 300 }, &needed, "e1-c1");
+        let kept = collect_garbage(&dir, &lock, DiskBudget { bytes: 300 }, &needed, "e1-c1");
         assert_eq!(kept, (200, 100));
         assert!(dir.blobs().join("aa").exists() && dir.native().join("aa-e1-c1").exists());
         assert!(!dir.blobs().join("bb").exists(), "oldest of the unneeded");
@@ -142,7 +142,7 @@ mod tests {
             !dir.native().join("aa-e0-c1").exists(),
             "another engine's code is not needed"
         );
-        collect(&dir, &lock, Budget { bytes: 0 }, &needed, "e1-c1");
+        collect_garbage(&dir, &lock, DiskBudget { bytes: 0 }, &needed, "e1-c1");
         assert!(!dir.blobs().join("cc").exists());
         assert!(
             dir.blobs().join("aa").exists(),
@@ -158,7 +158,7 @@ mod tests {
         let lock = StateLock::try_take(&dir).unwrap().unwrap();
         put(&dir.blobs().join(".draft-1-1"), 1, 3700);
         put(&dir.blobs().join(".draft-1-2"), 1, 60);
-        sweep_drafts(&dir, &lock, SystemTime::now());
+        remove_stale_drafts(&dir, &lock, SystemTime::now());
         assert_eq!(entries(&dir.blobs()).count(), 1);
     }
 }

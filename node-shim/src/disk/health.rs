@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Present trouble of the disk, and how often writes failed.
 #[derive(Debug, Default)]
-pub struct Health {
+pub struct DiskHealth {
     trouble: Mutex<Option<String>>,
     errors: AtomicU64,
 }
 
-impl Health {
+impl DiskHealth {
     /// A write failed.
     pub fn failed(&self, error: &io::Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);

@@ -31,12 +31,12 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::Blobs;
 pub use draft::Draft;
-pub use gc::{Budget, collect, sweep_drafts};
-pub use health::Health;
+pub use gc::{DiskBudget, collect_garbage, remove_stale_drafts};
+pub use health::DiskHealth;
 pub use lock::StateLock;
 pub use prepare::prepare;
 pub(crate) use table::without_secrets;
-pub use table::{Header, Kept, TableFile};
+pub use table::{PersistedTable, TableFile, TableHeader};
 
 /// Name prefix of files that are being written.
 pub(crate) const DRAFT_PREFIX: &str = ".draft-";

@@ -27,11 +27,11 @@ const HEADER: usize = 64;
 const HASH: usize = 32;
 /// No node's table is larger; more is damage.
 const MAX_FILE: u64 = 256 << 20;
-const SET_ASIDE_KEPT: usize = 3;
+const MAX_SET_ASIDE: usize = 3;
 
 /// What is known about a table besides its functions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct TableHeader {
     /// Version of the table.
     pub version: u64,
     /// Highest epoch in any pair.
@@ -39,16 +39,16 @@ pub struct Header {
     /// Highest serial in any pair.
     pub serial: u64,
     /// Last contact with an operator, ms since the Unix epoch; 0 = never.
-    pub contact: u64,
+    pub last_contact_ms: u64,
     /// How long a candidate's share outlives contact, ms.
-    pub ttl: u64,
+    pub unsupervised_ttl_ms: u64,
 }
 
 /// A table as read back.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct PersistedTable {
     /// About the table.
-    pub header: Header,
+    pub header: TableHeader,
     /// Its functions, secrets as references only.
     pub functions: Vec<FunctionRecord>,
 }
@@ -72,7 +72,7 @@ impl TableFile {
     ///
     /// # Errors
     /// The file system's; what was there before is still there.
-    pub fn save(&self, _lock: &StateLock, kept: &Kept) -> io::Result<()> {
+    pub fn save(&self, _lock: &StateLock, kept: &PersistedTable) -> io::Result<()> {
         let draft = self.folder.join(format!("{DRAFT_PREFIX}table"));
         let written = self.write(&draft, &encode(kept));
         if written.is_err() {
@@ -105,7 +105,7 @@ impl TableFile {
     /// The newest readable table, and how many unreadable ones were passed over. They are set aside
     /// when the caller may change the folder, else left for who may.
     #[must_use]
-    pub fn load(&self, lock: Option<&StateLock>) -> (Option<Kept>, u64) {
+    pub fn load(&self, lock: Option<&StateLock>) -> (Option<PersistedTable>, u64) {
         let mut damaged = 0;
         for name in ["table", "table.previous"] {
             let path = self.folder.join(name);
@@ -141,7 +141,7 @@ impl TableFile {
             .map(|entry| entry.path())
             .collect();
         aside.sort();
-        let surplus = aside.len().saturating_sub(SET_ASIDE_KEPT);
+        let surplus = aside.len().saturating_sub(MAX_SET_ASIDE);
         for path in aside.into_iter().take(surplus) {
             let _ = fs::remove_file(path);
         }
@@ -160,7 +160,7 @@ pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
     record
 }
 
-fn encode(kept: &Kept) -> Vec<u8> {
+fn encode(kept: &PersistedTable) -> Vec<u8> {
     let batch = Batch {
         version: kept.header.version,
         snapshot: SnapshotPhase::Whole.into(),
@@ -178,12 +178,12 @@ fn encode(kept: &Kept) -> Vec<u8> {
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&node_api::PROTOCOL_VERSION.to_le_bytes());
-    let Header {
+    let TableHeader {
         version,
         epoch,
         serial,
-        contact,
-        ttl,
+        last_contact_ms: contact,
+        unsupervised_ttl_ms: ttl,
     } = kept.header;
     for number in [version, epoch, serial, contact, ttl, body.len() as u64] {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -194,7 +194,7 @@ fn encode(kept: &Kept) -> Vec<u8> {
     bytes
 }
 
-fn read(path: &PathBuf) -> io::Result<Option<Kept>> {
+fn read(path: &PathBuf) -> io::Result<Option<PersistedTable>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -207,7 +207,7 @@ fn read(path: &PathBuf) -> io::Result<Option<Kept>> {
         .map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
+fn decode(bytes: &[u8]) -> Result<PersistedTable, &'static str> {
     let content = bytes.len().checked_sub(HASH).ok_or("too short")?;
     let (signed, hash) = bytes.split_at_checked(content).ok_or("too short")?;
     let (header, body) = signed.split_at_checked(HEADER).ok_or("too short")?;
@@ -233,18 +233,18 @@ fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
         .iter()
         .map(|chunk| u64::from_le_bytes(*chunk));
     let mut number = || numbers.next().unwrap_or_default();
-    let header = Header {
+    let header = TableHeader {
         version: number(),
         epoch: number(),
         serial: number(),
-        contact: number(),
-        ttl: number(),
+        last_contact_ms: number(),
+        unsupervised_ttl_ms: number(),
     };
     if number() != body.len() as u64 {
         return Err("length mismatch");
     }
     let batch = Batch::decode(body).map_err(|_| "body does not parse")?;
-    Ok(Kept {
+    Ok(PersistedTable {
         header,
         functions: batch.functions,
     })
@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    fn kept(version: u64) -> Kept {
+    fn kept(version: u64) -> PersistedTable {
         let secret = SecretValue {
             reference: "db/password".into(),
             value: b"hunter2hunter2".to_vec(),
@@ -271,13 +271,13 @@ mod tests {
             config: vec![variable],
             ..Definition::default()
         };
-        Kept {
-            header: Header {
+        PersistedTable {
+            header: TableHeader {
                 version,
                 epoch: 3,
                 serial: 9,
-                contact: 1_000,
-                ttl: 600_000,
+                last_contact_ms: 1_000,
+                unsupervised_ttl_ms: 600_000,
             },
             functions: vec![FunctionRecord {
                 key: Some(FunctionKey {

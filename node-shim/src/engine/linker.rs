@@ -9,7 +9,7 @@ use wasmtime_wasi::{WasiView, p2};
 use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
 
 use super::config_store;
-use crate::run::GuestState;
+use crate::instance::GuestState;
 
 pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);

@@ -51,7 +51,7 @@ impl EngineOptions {
 }
 
 /// Settings that decide what is accepted and what native code looks like.
-pub(super) fn base() -> Config {
+pub(super) fn base_config() -> Config {
     let mut config = Config::new();
     // some of these are on by default; most advisories of this line are behind them. Asynchronous
     // components are not even compiled in: they get a process of their own
@@ -84,7 +84,7 @@ pub(super) fn base() -> Config {
 }
 
 /// The engine that runs guests, its slots, and whether the kernel tells which pages were touched.
-pub(super) fn pooled(
+pub(super) fn pooled_engine(
     options: &EngineOptions,
 ) -> Result<(wasmtime::Engine, u32, bool), EngineError> {
     let pagemap_scan =
@@ -95,7 +95,7 @@ pub(super) fn pooled(
         .min(u32::try_from(quarter).unwrap_or(u32::MAX))
         .max(8);
     loop {
-        let mut config = base();
+        let mut config = base_config();
         let pool = pool(options, slots, pagemap_scan);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {

@@ -87,7 +87,7 @@ mod tests {
     /// FN-11: a thread that moves no more shows by its age, which only grows.
     #[test]
     fn a_thread_that_stands_still_shows() {
-        let engine = wasmtime::Engine::new(&crate::engine::settings::base()).unwrap();
+        let engine = wasmtime::Engine::new(&crate::engine::settings::base_config()).unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_millis(1)).unwrap();
         let started = Instant::now();
         while ticker.shared.last.load(Ordering::Relaxed) == 0 {

@@ -21,14 +21,14 @@ struct Shared {
 }
 
 /// What the thread writes to.
-pub type Output = Box<dyn Write + Send>;
+pub type LogOutput = Box<dyn Write + Send>;
 
 impl GuestLog {
     /// Starts the thread. `node` is named in every line.
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(node: &str, output: Output) -> std::io::Result<Self> {
+    pub fn start(node: &str, output: LogOutput) -> std::io::Result<Self> {
         let (lines, received) = sync_channel(QUEUE);
         std::thread::Builder::new()
             .name("guest-log".into())
@@ -62,7 +62,7 @@ impl GuestLog {
     }
 }
 
-fn run(lines: &Receiver<Vec<u8>>, mut output: Output) {
+fn run(lines: &Receiver<Vec<u8>>, mut output: LogOutput) {
     while let Ok(line) = lines.recv() {
         // a reader that went away must not end the shim; the lines are lost
         let _ = output.write_all(&line);

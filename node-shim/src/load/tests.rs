@@ -6,7 +6,7 @@ use std::process::Command;
 use futures::stream::BoxStream;
 
 use super::*;
-use crate::disk::{Health, StateDir};
+use crate::disk::{DiskHealth, StateDir};
 use crate::engine::{Compiler, EngineOptions};
 use crate::pull::OperatorBlobs;
 
@@ -30,25 +30,25 @@ impl OperatorBlobs for Nobody {
 }
 
 /// With the native code of one component, and no way to get or to compile any.
-fn pipeline(dir: &StateDir, hex: &str) -> Pipeline {
+fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
     let _ = rustls::crypto::ring::default_provider().install_default();
     dir.create().unwrap();
-    let health: Arc<Health> = Arc::default();
+    let health: Arc<DiskHealth> = Arc::default();
     let engine = Engine::new(&EngineOptions::small()).unwrap();
     let cache = NativeCache::open(dir, "e", Arc::clone(&health)).unwrap();
     let wasm = wat::parse_str(GUEST).unwrap();
     let mut draft = cache.draft().unwrap();
     let code = Compiler::new().unwrap().precompile(&wasm).unwrap();
     draft.write_all(&code).unwrap();
-    cache.keep(draft, hex).unwrap();
+    cache.store(draft, hex).unwrap();
     let blobs = Blobs::new(dir, Arc::clone(&health));
     let puller = Puller::new([], blobs.clone(), Arc::new(Nobody)).unwrap();
-    Pipeline::new(
+    LoadPipeline::new(
         (blobs, Arc::new(cache)),
         puller,
-        Compile::new(PathBuf::from("/nowhere")),
-        (engine, Residency::new(8).0),
-        Arc::new(Refused::open(dir, health)),
+        CompilerPool::new(PathBuf::from("/nowhere")),
+        (engine, CodeCache::new(8).0),
+        Arc::new(KnownFailures::open(dir, health)),
         Arc::new(|_, _| ()),
     )
 }

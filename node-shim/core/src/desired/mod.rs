@@ -3,14 +3,17 @@
 //!
 //! Everything here is a function of its arguments. Time is an argument, and so are dice in [0, 1).
 
-mod intake;
-mod loads;
-mod order;
+mod load_order;
+mod load_tracker;
+mod merge;
 mod retry;
 mod supervision;
 
-pub use intake::{HintView, Intake, Standing, hint, intake, removes, survives_snapshot};
-pub use loads::{Failure, Load, Loads};
-pub use order::{Role, Want, order};
+pub use load_order::{RevisionRole, RevisionToLoad, load_order};
+pub use load_tracker::{Failure, LoadState, LoadTracker};
+pub use merge::{
+    CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
+    survives_snapshot, weight_after_hint,
+};
 pub use retry::{RETRY_BASE, RETRY_CAP, reconnect_delay, retry_delay};
 pub use supervision::Supervision;

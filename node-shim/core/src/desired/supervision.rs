@@ -15,9 +15,9 @@ pub struct Supervision {
 #[derive(Clone, Debug)]
 enum Contact {
     /// A stream is up; the table behind it may still be on its way.
-    Present,
+    Connected,
     /// None since `since`, and none for `before` ahead of it (an earlier run of the process).
-    Absent { since: Instant, before: Duration },
+    Disconnected { since: Instant, before: Duration },
 }
 
 impl Supervision {
@@ -26,7 +26,7 @@ impl Supervision {
     pub fn new(ttl: Duration, before: Duration, now: Instant) -> Self {
         Self {
             ttl,
-            contact: Contact::Absent { since: now, before },
+            contact: Contact::Disconnected { since: now, before },
             expired: before >= ttl,
         }
     }
@@ -34,13 +34,13 @@ impl Supervision {
     /// An operator answered; it says what the time to live is.
     pub fn connected(&mut self, ttl: Duration) {
         self.ttl = ttl;
-        self.contact = Contact::Present;
+        self.contact = Contact::Connected;
     }
 
     /// The stream ended.
     pub fn disconnected(&mut self, now: Instant) {
-        if matches!(self.contact, Contact::Present) {
-            self.contact = Contact::Absent {
+        if matches!(self.contact, Contact::Connected) {
+            self.contact = Contact::Disconnected {
                 since: now,
                 before: Duration::ZERO,
             };
@@ -49,7 +49,7 @@ impl Supervision {
 
     /// The table is what a connected operator wants: shares count again.
     pub fn confirmed(&mut self) {
-        if matches!(self.contact, Contact::Present) {
+        if matches!(self.contact, Contact::Connected) {
             self.expired = false;
         }
     }
@@ -69,7 +69,7 @@ impl Supervision {
 
     /// When to look again; `None` while a stream is up or after the end.
     #[must_use]
-    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+    pub fn expires_next_at(&self, now: Instant) -> Option<Instant> {
         if self.expired {
             None
         } else {
@@ -79,10 +79,10 @@ impl Supervision {
 
     /// Time without contact.
     #[must_use]
-    pub fn alone_for(&self, now: Instant) -> Duration {
+    pub fn unsupervised_for(&self, now: Instant) -> Duration {
         match &self.contact {
-            Contact::Present => Duration::ZERO,
-            Contact::Absent { since, before } => now
+            Contact::Connected => Duration::ZERO,
+            Contact::Disconnected { since, before } => now
                 .saturating_duration_since(*since)
                 .saturating_add(*before),
         }
@@ -96,8 +96,8 @@ impl Supervision {
 
     fn expires_at(&self, now: Instant) -> Option<Instant> {
         match &self.contact {
-            Contact::Present => None,
-            Contact::Absent { since, before } => {
+            Contact::Connected => None,
+            Contact::Disconnected { since, before } => {
                 // beyond what the clock can express is as good as far ahead
                 since
                     .checked_add(self.ttl.saturating_sub(*before))
@@ -126,7 +126,7 @@ mod tests {
         assert!(!supervision.expire(start + TTL * 5), "a stream is contact");
         let cut = start + TTL * 5;
         supervision.disconnected(cut);
-        assert_eq!(supervision.wake_at(cut), Some(cut + TTL));
+        assert_eq!(supervision.expires_next_at(cut), Some(cut + TTL));
         assert!(!supervision.expire(cut + TTL - Duration::from_millis(1)));
         assert!(supervision.expire(cut + TTL));
         assert!(!supervision.expire(cut + TTL), "told once");

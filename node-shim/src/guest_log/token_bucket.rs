@@ -1,0 +1,76 @@
+//! A rate of bytes with some room for bursts.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+const RATE: f64 = 64.0 * 1024.0;
+const BURST: f64 = 256.0 * 1024.0;
+
+#[derive(Debug, Default)]
+pub(crate) struct TokenBucket {
+    state: Mutex<Option<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    tokens: f64,
+    at: Instant,
+    dropped: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Drop,
+    /// Goes out, after so many that did not.
+    Pass {
+        dropped: u64,
+    },
+}
+
+impl TokenBucket {
+    pub(super) fn take(&self, bytes: usize, now: Instant) -> Admission {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.get_or_insert(State {
+            tokens: BURST,
+            at: now,
+            dropped: 0,
+        });
+        let passed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.tokens = (state.tokens + passed * RATE).min(BURST);
+        state.at = now;
+        let cost = bytes as f64;
+        if state.tokens < cost {
+            state.dropped += 1;
+            return Admission::Drop;
+        }
+        state.tokens -= cost;
+        Admission::Pass {
+            dropped: std::mem::take(&mut state.dropped),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// HG-20: burst, rate, and the number of the dropped.
+    #[test]
+    fn a_burst_then_the_rate_and_the_dropped_are_told_once() {
+        let bucket = TokenBucket::default();
+        let now = Instant::now();
+        for _ in 0..256 {
+            assert_eq!(bucket.take(1024, now), Admission::Pass { dropped: 0 });
+        }
+        assert_eq!(bucket.take(1024, now), Admission::Drop);
+        assert_eq!(bucket.take(1024, now), Admission::Drop);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(
+            bucket.take(64 * 1024, later),
+            Admission::Pass { dropped: 2 }
+        );
+        assert_eq!(bucket.take(1, later), Admission::Drop);
+    }
+}

@@ -1,0 +1,37 @@
+//! From what wasmtime says to a reason of ours.
+
+use node_shim_core::outcome::FailureReason;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime_wasi::I32Exit;
+
+use super::control::Stopped;
+
+/// Why a call failed. `refused` tells whether memory was refused before.
+pub(super) fn failure(error: &wasmtime::Error, refused: bool) -> FailureReason {
+    if let Some(Stopped(reason)) = error.downcast_ref() {
+        return *reason;
+    }
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return FailureReason::Pool;
+    }
+    if error.downcast_ref::<I32Exit>().is_some() {
+        return FailureReason::Exit;
+    }
+    if refused {
+        return FailureReason::Memory;
+    }
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return FailureReason::HostLimit;
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(_) => FailureReason::Trap,
+        // not the guest's own instruction: a limit of a host call refused it
+        None => FailureReason::HostLimit,
+    }
+}
+
+/// A guest that asks to end well has ended, not failed.
+pub(super) fn is_clean_exit(error: &wasmtime::Error) -> bool {
+    matches!(error.downcast_ref(), Some(I32Exit(0)))
+}
