@@ -1,11 +1,11 @@
-//! What operator and node-shim agree on: the wire contract, generated from `proto/`, and what a node offers
-//! to a component.
+//! The contract between operator and node-shim: the protocol, generated from `proto/`, and the interfaces that
+//! nodes offer to components.
 
 #![forbid(unsafe_code)]
 
 pub mod world;
 
-/// Version 1 of the contract.
+/// Messages and services of version 1 of the protocol.
 pub mod v1 {
     #![allow(
         clippy::all,
@@ -28,17 +28,17 @@ impl std::fmt::Debug for v1::SecretValue {
     }
 }
 
-/// Every copy of a secret is overwritten at its end, wherever a message went.
+/// Overwrites the value, so that no copy of a secret stays in memory after its message is dropped.
 impl Drop for v1::SecretValue {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.value);
     }
 }
 
-/// The newest protocol version this build speaks; sent in `Hello`.
+/// Newest protocol version that this build supports; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Bounds of the latency histograms, seconds, ascending; the bucket after the last is +Inf.
+/// Upper bounds of the latency histograms in seconds, ascending. The bucket after the last one is +Inf.
 /// Both sides index buckets by position in this list.
 pub const LATENCY_BOUNDS: [f64; 32] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02,

@@ -1,19 +1,21 @@
-//! The floor under every permission to call out: addresses that no policy can open, because behind
-//! them are the node itself, its neighbours' metadata or nothing at all.
+//! Classification of IP addresses for outbound requests. Some addresses stay blocked whatever a policy
+//! allows, because they lead to the node itself, to a cloud metadata service or to no host at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What an address is, as far as calling it goes.
+/// Class of an address as a destination of outbound requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressClass {
+    /// Globally routable address.
     Public,
-    /// Private, unique local or carrier-grade: only a matching CIDR or cluster name opens it.
+    /// Private, unique local or carrier-grade NAT address. Reachable only when a policy lists a
+    /// matching CIDR or cluster name.
     Private,
-    /// Never called, with the reason's label.
+    /// Address that no policy can allow, with the label of the reason (for example `loopback`).
     Blocked(&'static str),
 }
 
-/// Judges an address; one that carries another inside is judged by that one.
+/// Classifies an address. An IPv6 address that embeds an IPv4 address has the class of the latter.
 pub fn classify(address: IpAddr) -> AddressClass {
     match address {
         IpAddr::V4(v4) => classify_v4(v4),
@@ -24,8 +26,8 @@ pub fn classify(address: IpAddr) -> AddressClass {
     }
 }
 
-/// Whether an address is on the public Internet: not this host, not this network, not a metadata
-/// service, not reserved for anything.
+/// Returns whether an address is on the public Internet, that is, neither local nor private nor
+/// reserved.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     classify(address) == AddressClass::Public
@@ -54,7 +56,7 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
     if address.is_loopback() {
         return AddressClass::Blocked("loopback");
     }
-    // the metadata service of one cloud lives among unique local addresses
+    // the IPv6 metadata service of AWS has a unique local address
     if address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) {
         return AddressClass::Blocked("metadata");
     }
@@ -66,7 +68,7 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
         (0x2001, 0, _) => AddressClass::Blocked("teredo"),
         (0x2001, 0xdb8, _) | (0x3fff, 0..=0x0fff, _) => AddressClass::Blocked("documentation"),
         (0x2001, 2, 0) => AddressClass::Blocked("benchmark"),
-        // what is left of 2001::/23, discard-only, and everything outside global unicast
+        // the rest of 2001::/23, discard-only, and everything outside global unicast
         (0x2001, 1..=0x1ff, _) | (0..=0x1fff, ..) | (0x4000..=0xfbff, ..) => {
             AddressClass::Blocked("reserved")
         }
@@ -74,8 +76,8 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
     }
 }
 
-/// The IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses
-/// are not taken apart: they are reserved as they stand.
+/// Returns the IPv4 address embedded in an IPv4-mapped, NAT64 or 6to4 address. Deprecated
+/// IPv4-compatible addresses are not unwrapped, because they are reserved as a whole.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let four = |high: u16, low: u16| {
@@ -98,7 +100,7 @@ mod tests {
 
     /// HE-1: metadata and private ranges.
     #[test]
-    fn the_floor() {
+    fn addresses_are_classified() {
         let never = |label| AddressClass::Blocked(label);
         let table = [
             ("1.1.1.1", AddressClass::Public),

@@ -1,34 +1,34 @@
-//! Which native code stays mapped. Each mapped component takes a descriptor and mappings of the
-//! process, of which there are only so many; above a cap the component that has been idle longest is
-//! unmapped. Its compiled form stays on disk, and a request brings it back.
+//! Eviction policy of mapped native code. Each mapped component uses a file descriptor and memory
+//! mappings, both of which the system limits. Above the maximum, the component that has been idle for
+//! longest is unmapped; its native code stays on disk, and the next request maps it again.
 
 use std::cmp::Reverse;
 use std::time::Instant;
 
-/// Descriptors of one mapped component.
+/// File descriptors of one mapped component.
 const DESCRIPTORS: u64 = 1;
-/// Mappings of one mapped component.
+/// Memory mappings of one mapped component.
 const MAPPINGS: u64 = 3;
-/// Mappings of one live instance, at most.
+/// Maximum number of memory mappings of one instance.
 const INSTANCE_MAPPINGS: u64 = 4;
 
-/// What the process may have, and what others of it take.
+/// Limits of the process and the needs of its other parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappingLimits {
-    /// Descriptors the process may open.
+    /// Maximum number of file descriptors of the process.
     pub descriptors: u64,
-    /// Of them for connections, at most.
+    /// Maximum number of connections, which use one descriptor each.
     pub connections: u64,
-    /// Mappings the process may have.
+    /// Maximum number of memory mappings of the process.
     pub mappings: u64,
-    /// Instances at once, at most.
+    /// Maximum number of concurrent instances.
     pub instances: u64,
 }
 
 impl MappingLimits {
-    /// Components that may be mapped at once: what 70 % of the limits leave beside connections and
-    /// instances. Connections may take most of a small limit; then components have a quarter of the
-    /// rest. At least one.
+    /// Returns the maximum number of mapped components: what 70 % of the limits leave after connections
+    /// and instances, at least 1. When connections use most of a small descriptor limit, components get
+    /// a quarter of the remaining descriptors.
     #[must_use]
     pub fn max_mapped(self) -> usize {
         let most = |limit: u64| (u128::from(limit) * 7 / 10).min(u128::from(u64::MAX)) as u64;
@@ -43,22 +43,23 @@ impl MappingLimits {
     }
 }
 
-/// One mapped component.
+/// State of a mapped component that decides whether it is unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappedComponent {
-    /// Requests run or wait for it, or it could not be mapped again.
+    /// Whether requests run in it or wait for it, or it could not be mapped again.
     pub in_use: bool,
-    /// It is a candidate that gets traffic: a cold start would be held against it.
+    /// Whether it is a candidate with traffic, whose evaluation a cold start would distort.
     pub serves_candidate: bool,
-    /// When its last request ended; `None` before its first.
+    /// End of the last request; `None` before the first one.
     pub last_used: Option<Instant>,
-    /// Rises with every component that is mapped; what matters most is mapped first.
+    /// Sequence number of the mapping. The most important components are mapped first.
     pub mapped_order: u64,
 }
 
-/// Positions of the components to unmap so that, with `coming` more, at most `cap` are mapped:
-/// no more than that, the longest idle first, and never one in use or in trial, even if too many
-/// stay. Those that never had a request have been idle longest; of these the newest goes first.
+/// Returns the positions of the components to unmap so that at most `cap` are mapped after `coming` more
+/// have been added. The component that has been idle for longest is unmapped first. Components that are
+/// in use or serve a candidate stay mapped even above `cap`. Components that never had a request count as
+/// idle for longest; among them the one mapped last is unmapped first.
 #[must_use]
 pub fn select_to_unmap(mapped: &[MappedComponent], coming: usize, cap: usize) -> Vec<usize> {
     let excess = mapped.len().saturating_add(coming).saturating_sub(cap);
@@ -82,13 +83,16 @@ mod tests {
 
     use super::*;
 
-    #[allow(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test needs some instant to start from"
+    )]
     fn origin() -> Instant {
         Instant::now()
     }
 
     #[test]
-    fn the_cap_leaves_room_for_connections_and_instances() {
+    fn the_maximum_leaves_room_for_connections_and_instances() {
         let allowance = |descriptors, connections, mappings, instances| MappingLimits {
             descriptors,
             connections,
@@ -96,16 +100,16 @@ mod tests {
             instances,
         };
         let table = [
-            // the mappings of a usual kernel bound it: (65,530 × 0.7 − 4,000) ÷ 3
+            // bounded by the default mapping limit of Linux: (65,530 × 0.7 − 4,000) ÷ 3
             (allowance(1 << 20, 10_000, 65_530, 1_000), 13_957),
-            // descriptors bound it: 20,000 × 0.7 − 10,000
+            // bounded by descriptors: 20,000 × 0.7 − 10,000
             (allowance(20_000, 10_000, 65_530, 1_000), 4_000),
-            // connections take nearly all: a quarter of what they leave
+            // connections use most descriptors: a quarter of the rest
             (allowance(4_096, 3_072, 65_530, 1_000), 256),
             (allowance(1_024, 512, 65_530, 1_000), 204),
-            // instances take all mappings
+            // instances use all mappings
             (allowance(1 << 20, 10_000, 1_000, 1_000), 1),
-            // without a limit of descriptors
+            // unlimited descriptors
             (allowance(u64::MAX, 10_000, 65_530, 1_000), 13_957),
             (allowance(0, 0, 0, 0), 1),
         ];
@@ -115,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_goes_and_what_serves_stays() {
+    fn the_longest_idle_is_unmapped_and_code_in_use_stays() {
         let start = origin();
         let used = |seconds: u64, order: u64| MappedComponent {
             in_use: false,
@@ -137,7 +141,7 @@ mod tests {
         };
         type Row = (&'static str, Vec<MappedComponent>, usize, usize, Vec<usize>);
         let table: [Row; 9] = [
-            ("room", vec![used(1, 1)], 1, 2, vec![]),
+            ("below the maximum", vec![used(1, 1)], 1, 2, vec![]),
             (
                 "the longest idle",
                 vec![used(2, 1), used(1, 2)],
@@ -146,7 +150,7 @@ mod tests {
                 vec![1],
             ),
             (
-                "as many as are too many",
+                "as many as exceed the maximum",
                 vec![used(3, 1), used(1, 2), used(2, 3)],
                 1,
                 2,
@@ -160,7 +164,7 @@ mod tests {
                 vec![1],
             ),
             (
-                "not in trial",
+                "not a candidate with traffic",
                 vec![trial(used(1, 1)), used(2, 2)],
                 1,
                 2,
@@ -174,21 +178,21 @@ mod tests {
                 vec![],
             ),
             (
-                "never used before used",
+                "never used before recently used",
                 vec![used(1, 1), never(2)],
                 1,
                 2,
                 vec![1],
             ),
             (
-                "of the never used the newest",
+                "the newest of those never used",
                 vec![never(1), never(3), never(2)],
                 1,
                 3,
                 vec![1],
             ),
             (
-                "over by what is coming",
+                "the excess includes new components",
                 vec![used(1, 1), used(2, 2)],
                 9,
                 4,
@@ -213,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_above_the_cap_but_for_use_and_never_out_of_turn(
+        fn only_code_in_use_exceeds_the_maximum_and_the_order_is_kept(
             all in proptest::collection::vec(any_mapped(), 0..40),
             coming in 0usize..4,
             cap in 1usize..40,
@@ -238,14 +242,14 @@ mod tests {
             prop_assert_eq!(stays.len() + gone.len(), mapped.len(), "each once");
             let idle = |one: &&&MappedComponent| !one.in_use && !one.serves_candidate;
             if stays.len() + coming > cap {
-                prop_assert_eq!(stays.iter().filter(idle).count(), 0, "above the cap with idle code");
+                prop_assert_eq!(stays.iter().filter(idle).count(), 0, "above the maximum with idle code");
             }
             prop_assert!(gone.is_empty() || stays.len() + coming >= cap, "more than needed");
             for at in &gone {
                 let out = &mapped[*at];
                 prop_assert!(!out.in_use && !out.serves_candidate, "in use");
                 for kept in stays.iter().filter(idle) {
-                    prop_assert!(out.last_used <= kept.last_used, "out of turn");
+                    prop_assert!(out.last_used <= kept.last_used, "out of order");
                 }
             }
         }

@@ -1,6 +1,6 @@
-//! What one node decides about a request, without IO, clocks or randomness: which host and path are
-//! meant, which function owns them, which revision answers, what an ending counts as. Everything
-//! that varies (time, dice, peers) is an argument.
+//! The decisions of one node, without IO, clocks or randomness: whether a request is valid, which
+//! function and which revision serve it, how its outcome is counted, and which components to load. The
+//! current time and random numbers are arguments.
 
 #![forbid(unsafe_code)]
 

@@ -1,24 +1,23 @@
-//! What a node gives up when its memory runs short, and in which order: first what would need more
-//! of it, then requests of functions that had no traffic lately, then candidates, and stable code
-//! that is warm last of all.
+//! Load shedding under memory pressure. A node gives up first what needs more memory, then requests to
+//! functions without recent traffic, then candidates. Stable revisions with recent traffic keep serving.
 
-/// How short memory is.
+/// Level of memory pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryPressure {
-    /// Enough for everything.
+    /// At most 85 % in use: no restrictions.
     #[default]
     None,
-    /// Over 85 %: nothing is compiled, no new candidate is loaded.
+    /// Over 85 %: no component is compiled and no new candidate is loaded.
     High,
-    /// From 95 %: functions without recent traffic are refused.
+    /// From 95 %: requests to functions without recent traffic are rejected as well.
     Severe,
-    /// From 97 %: candidates too; stable answers for them.
+    /// From 97 %: the stable revision also serves the requests of the candidate.
     Critical,
 }
 
 impl MemoryPressure {
-    /// Of `used` bytes out of `limit`, both without what the kernel can take back at any time. A
-    /// limit of 0 is none.
+    /// Returns the pressure for `used` bytes of `limit`, both without memory that the kernel can
+    /// reclaim. A limit of 0 means no limit.
     #[must_use]
     pub fn of(used: u64, limit: u64) -> Self {
         let over = |percent: u64| {
@@ -38,27 +37,28 @@ impl MemoryPressure {
         }
     }
 
-    /// Whether a component may be brought to where it can run.
+    /// Returns whether a component may be loaded, given whether its native code exists and whether only
+    /// candidates use it.
     #[must_use]
     pub fn allows_load(self, compiled: bool, only_candidate: bool) -> bool {
         self == Self::None || (compiled && !only_candidate)
     }
 
-    /// Whether a request of a function may run.
+    /// Returns whether a request to a function may run.
     #[must_use]
     pub fn allows_request(self, recent_traffic: bool) -> bool {
         self < Self::Severe || recent_traffic
     }
 
-    /// Whether a candidate may answer beside a stable that can.
+    /// Returns whether a candidate may serve requests that the stable revision could serve.
     #[must_use]
     pub fn allows_candidate(self) -> bool {
         self < Self::Critical
     }
 }
 
-/// Bytes of a cgroup that count: its use without file pages that were not touched lately, which the
-/// kernel drops first.
+/// Returns the working set of a cgroup in bytes: its usage without inactive file pages, which the kernel
+/// reclaims first. `stat` is the content of `memory.stat`.
 #[must_use]
 pub fn working_set(current: u64, stat: &str) -> u64 {
     let field = |name: &str| {
@@ -70,7 +70,7 @@ pub fn working_set(current: u64, stat: &str) -> u64 {
                 .ok()
         })
     };
-    // version 1 counts the children only in the fields that begin with total_
+    // version 1 includes the children only in the fields with the prefix total_
     let cache = field("total_inactive_file").or_else(|| field("inactive_file"));
     current.saturating_sub(cache.unwrap_or(0))
 }
@@ -81,9 +81,9 @@ mod tests {
 
     const LIMIT: u64 = 1 << 30;
 
-    /// FN-7: the order of the steps.
+    /// FN-7: each level adds a restriction.
     #[test]
-    fn fn_7_shedding_has_an_order() {
+    fn fn_7_load_is_shed_in_order() {
         let percent = |percent: u64| MemoryPressure::of(LIMIT / 100 * percent, LIMIT / 100 * 100);
         for (used, pressure, compile, load, candidate, idle, trial) in [
             (0, MemoryPressure::None, true, true, true, true, true),
@@ -117,7 +117,10 @@ mod tests {
             assert_eq!(now.allows_load(true, true), candidate, "{used} %");
             assert_eq!(now.allows_request(false), idle, "{used} %");
             assert_eq!(now.allows_candidate(), trial, "{used} %");
-            assert!(now.allows_request(true), "warm stable code goes last");
+            assert!(
+                now.allows_request(true),
+                "functions with recent traffic keep running"
+            );
         }
         assert_eq!(MemoryPressure::of(u64::MAX, 0), MemoryPressure::None);
         assert_eq!(
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_working_set_leaves_out_cold_file_pages() {
+    fn the_working_set_excludes_inactive_file_pages() {
         let v2 = "anon 7\nfile 9\ninactive_anon 1\ninactive_file 400\nactive_file 5\n";
         assert_eq!(working_set(1_000, v2), 600);
         let v1 = "inactive_file 10\ntotal_cache 900\ntotal_inactive_file 300\n";

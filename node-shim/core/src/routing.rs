@@ -1,6 +1,6 @@
-//! Which function a request belongs to. The host is decided first and alone: whoever owns it owns
-//! all of its paths, so a path that its owner does not serve never falls through to somebody else.
-//! Then exact path before longest prefix, then method, number of header conditions, older function.
+//! Routing of requests to functions. The most specific host rule is chosen first and on its own: a path
+//! that its functions do not serve never falls through to a less specific host. Within a host, precedence
+//! is: exact path, longest prefix, listed method, number of header conditions, older function.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,12 +12,12 @@ use regex::{Regex, RegexBuilder};
 use crate::host::Host;
 use crate::table::{FunctionEntry, HeaderMatch, PathMatch, Route};
 
-/// Routes of all functions, by host and path. Lookup costs a few hashes, whatever the number of
-/// functions.
+/// Index of the routes of all functions by host and path. The cost of a lookup does not depend on the
+/// number of functions.
 #[derive(Debug, Default)]
 pub struct RouteIndex {
     exact: HashMap<Box<str>, HostRules>,
-    /// By what follows `*`, the dot included.
+    /// By the suffix after `*`, including the dot.
     wildcard: HashMap<Box<str>, HostRules>,
     any: HostRules,
 }
@@ -25,7 +25,7 @@ pub struct RouteIndex {
 #[derive(Debug, Default)]
 struct HostRules {
     exact: HashMap<Box<str>, Vec<Rule>>,
-    /// Without the trailing slash; `/` is the empty text.
+    /// By prefix without its trailing slash; `/` is the empty string.
     prefix: HashMap<Box<str>, Vec<Rule>>,
     longest_prefix: usize,
 }
@@ -36,7 +36,7 @@ struct Rule {
     methods: Vec<String>,
     headers: Vec<HeaderRule>,
     rewrite: Option<String>,
-    /// Creation and name of the function: the older one first.
+    /// Creation time and name of the function; the older function has precedence.
     age: (u64, String),
 }
 
@@ -52,32 +52,34 @@ enum HeaderTest {
     Never,
 }
 
-/// What routing reads of a request.
+/// The parts of a request that routing depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteRequest<'a> {
+    /// Normalised host.
     pub host: &'a Host,
-    /// As sent, without the query.
+    /// Path as sent, without the query.
     pub path: &'a str,
-    /// Method of the request, in upper case.
+    /// Request method.
     pub method: &'a str,
-    /// Header fields of the request.
+    /// Header fields as received.
     pub headers: &'a HeaderMap,
 }
 
-/// The function that was found.
+/// The route that matches a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
-    /// Position among the functions the index was built from.
+    /// Position of the function in the list that the index was built from.
     pub function: usize,
-    /// The path the guest sees, if it differs.
+    /// Path for the guest, when it differs from the path of the request.
     pub rewritten: Option<String>,
-    /// The route lists this method by name.
+    /// Whether the route lists the method of the request.
     pub lists_method: bool,
 }
 
 // === impl Index ===
 
 impl RouteIndex {
+    /// Builds the index of the routes of `functions`.
     pub fn build<'a>(functions: impl Iterator<Item = &'a FunctionEntry>) -> Self {
         let mut index = Self::default();
         for (at, function) in functions.enumerate() {
@@ -124,7 +126,7 @@ impl RouteIndex {
         }
     }
 
-    /// The one function that answers, or none.
+    /// Returns the route with the highest precedence among those that match; `None` when none matches.
     pub fn find(&self, request: RouteRequest<'_>) -> Option<RouteMatch> {
         self.rules(request.host)?.find(request)
     }
@@ -140,7 +142,7 @@ impl RouteIndex {
         found.or(Some(&self.any))
     }
 
-    /// The longest wildcard: suffixes are tried from the left.
+    /// Returns the rules of the longest matching wildcard.
     fn longest_wildcard(&self, name: &str) -> Option<&HostRules> {
         let dots = name.char_indices().filter(|(_, c)| *c == '.');
         dots.filter_map(|(at, _)| self.wildcard.get(name.get(at..)?))
@@ -168,7 +170,7 @@ impl HostRules {
         if let Some(rule) = first(exact, request) {
             return Some(rule.found(request, request.path.len()));
         }
-        // every border of the path that a prefix could end at, the longest first
+        // try every segment boundary that a prefix could end at, the longest prefix first
         let path = request.path;
         let mut end = path.len();
         loop {
@@ -190,7 +192,7 @@ fn first<'a>(rules: Option<&'a Vec<Rule>>, request: RouteRequest<'_>) -> Option<
 // === impl Rule ===
 
 impl Rule {
-    /// Smaller is tried earlier.
+    /// Returns the sort key; the rule with the smallest key has precedence.
     fn rank(&self) -> (bool, Reverse<usize>, &(u64, String)) {
         (
             self.methods.is_empty(),
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_then_paths() {
+    fn hosts_have_precedence_over_paths() {
         let functions = [
             function("exact-host", 1, vec![route("a.example", &["/api"])]),
             function("wide", 2, vec![route("*.example", &[])]),
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_path_beats_the_longest_prefix() {
+    fn an_exact_path_has_precedence_over_the_longest_prefix() {
         let functions = [
             function("short", 1, vec![route("h.x", &["/"])]),
             function("long", 2, vec![route("h.x", &["/a/b/"])]),
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn method_then_headers_then_age() {
+    fn precedence_is_method_then_headers_then_age() {
         let with = |methods: &[&str], headers: Vec<HeaderMatch>| Route {
             methods: methods.iter().map(|m| (*m).to_owned()).collect(),
             headers,

@@ -1,56 +1,55 @@
-//! Which functions have series of their own on the metrics page. A node has a budget of series; who
-//! does not fit is summed. Numbers on the page never fall by a move: what a function counted while
-//! it was summed stays in the sum, and what it counts later is in its own series, which are
-//! absolute.
+//! Allocation of time series on the metrics page. A node has a budget of series; functions that do not
+//! fit are aggregated into one. Exported counters never decrease when a function moves: its increments
+//! while aggregated stay in the aggregate, and its own series are absolute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::table::{FunctionKey, RevisionName};
 
-/// Counters by position, ascending, those at 0 left out.
+/// Counter values by position, ascending, without zeros.
 pub type CounterValues = Vec<(u32, u64)>;
 
-/// How much of a function is on the page.
+/// Level of detail of a function on the metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetailLevel {
-    /// Everything.
+    /// All series.
     Full,
-    /// Counters and one histogram.
+    /// Counters and the histogram of response heads.
     Brief,
-    /// A part of the sum of all such functions.
+    /// No series of its own; part of the aggregate.
     Aggregated,
 }
 
-/// What the page may hold.
+/// Limits of the metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesBudget {
-    /// Series of functions, the sum left out.
+    /// Maximum number of series of functions, without the aggregate.
     pub series: usize,
-    /// Functions with series of their own that are in no rollout.
+    /// Maximum number of functions with their own series that are not in a rollout.
     pub functions: usize,
-    /// A function whose counters stood still for this long gives way to one whose counters move.
+    /// Time without increments after which a function gives way to an active one.
     pub idle: Duration,
 }
 
-/// One revision at the moment of a page.
+/// Counters of one revision at the time of a scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevisionSample {
-    /// Its function.
+    /// Function of the revision.
     pub function: FunctionKey,
-    /// Its name.
+    /// Name of the revision.
     pub revision: RevisionName,
-    /// The function is in a rollout.
+    /// Whether the function is in a rollout.
     pub in_rollout: bool,
-    /// Its counters.
+    /// Current counter values.
     pub values: CounterValues,
-    /// Series it makes at most at [`Level::Full`]; 0 when it is not shown.
+    /// Maximum number of series at [`DetailLevel::Full`]; 0 when the revision is hidden.
     pub full: usize,
-    /// Series it makes at most at [`Level::Brief`]; 0 when it is not shown.
+    /// Maximum number of series at [`DetailLevel::Brief`]; 0 when the revision is hidden.
     pub brief: usize,
 }
 
-/// The state behind the pages of one process.
+/// Assigns a level of detail to every function, scrape by scrape.
 #[derive(Clone, Debug)]
 pub struct SeriesAllocator {
     budget: SeriesBudget,
@@ -60,20 +59,20 @@ pub struct SeriesAllocator {
 
 #[derive(Clone, Debug)]
 struct Function {
-    /// `None` before its first page.
+    /// `None` before the first scrape.
     level: Option<DetailLevel>,
-    /// When its counters last moved.
+    /// Time of the last increment.
     active: Instant,
     in_rollout: bool,
     full: usize,
     brief: usize,
     revisions: BTreeMap<RevisionName, CounterValues>,
-    /// What came since the page before.
+    /// Increments since the previous scrape.
     growth: CounterValues,
 }
 
 impl SeriesAllocator {
-    /// No function yet.
+    /// Returns an allocator without functions.
     #[must_use]
     pub fn new(budget: SeriesBudget) -> Self {
         Self {
@@ -83,13 +82,13 @@ impl SeriesAllocator {
         }
     }
 
-    /// Takes the counters of all revisions, hidden ones included, and decides about the page of
-    /// this moment. A function that is not named any more is forgotten.
+    /// Reads the counters of all revisions, including hidden ones, and assigns the levels for this
+    /// scrape. Functions that `seen` lacks are removed.
     pub fn update(&mut self, seen: Vec<RevisionSample>, now: Instant) {
         self.read(seen, now);
         let levels = self.assign(now);
         for (key, function) in &mut self.functions {
-            // what came since the page before belongs to where the function was then
+            // the increments since the previous scrape belong to the level at that time
             let was = function.level.or_else(|| levels.get(key).copied());
             if was == Some(DetailLevel::Aggregated) {
                 for (at, more) in function.growth.drain(..) {
@@ -102,7 +101,7 @@ impl SeriesAllocator {
         }
     }
 
-    /// How much of a function is on the page; what was never seen is summed.
+    /// Returns the level of a function; an unknown function is aggregated.
     #[must_use]
     pub fn level(&self, function: &FunctionKey) -> DetailLevel {
         self.functions
@@ -111,7 +110,7 @@ impl SeriesAllocator {
             .unwrap_or(DetailLevel::Aggregated)
     }
 
-    /// What the summed functions counted while they were summed.
+    /// Returns the counter values of the aggregate.
     pub fn aggregated(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.aggregated.iter().map(|(at, sum)| (*at, *sum))
     }
@@ -142,8 +141,8 @@ impl SeriesAllocator {
         self.functions.retain(|key, _| named.contains(key));
     }
 
-    /// Rollouts first, then who has a place and uses it, then who would use one, then who has one
-    /// that nobody else wants.
+    /// Assigns levels by priority: functions in a rollout, active functions that have their own series,
+    /// other active functions, idle functions that have their own series, other idle functions.
     fn assign(&self, now: Instant) -> BTreeMap<FunctionKey, DetailLevel> {
         let rank = |function: &Function| {
             let idle = now.saturating_duration_since(function.active) >= self.budget.idle;
@@ -163,7 +162,7 @@ impl SeriesAllocator {
         let mut levels = BTreeMap::new();
         for (key, function) in order {
             let level = if function.full == 0 {
-                // nothing of it is shown
+                // all of its revisions are hidden
                 DetailLevel::Aggregated
             } else if function.in_rollout && function.full <= left {
                 left -= function.full;
@@ -195,7 +194,7 @@ impl Function {
     }
 }
 
-/// What came since; counters that fell are those of a new revision of the same name.
+/// Returns the increments. Counters that decreased belong to a new revision with the same name.
 fn growth(before: &CounterValues, after: &CounterValues) -> CounterValues {
     let before: BTreeMap<u32, u64> = before.iter().copied().collect();
     let fell = {

@@ -4,7 +4,10 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-#[allow(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test needs some instant to start from"
+)]
 fn origin() -> Instant {
     Instant::now()
 }
@@ -13,7 +16,8 @@ fn key(name: &str) -> FunctionKey {
     FunctionKey::new("ns", name)
 }
 
-/// A function with one revision that counted `count`; ten series in full, four in brief.
+/// Returns a sample of a function with one revision that counted `count`: ten series at full detail, four
+/// at brief detail.
 fn seen(name: &str, count: u64, in_rollout: bool) -> RevisionSample {
     RevisionSample {
         function: key(name),
@@ -36,7 +40,7 @@ fn with(series: usize, functions: usize) -> SeriesAllocator {
     })
 }
 
-/// Levels as letters: full, brief, summed.
+/// Returns the levels as letters: F for full, b for brief, - for aggregated.
 fn levels(series: &SeriesAllocator, names: &[&str]) -> String {
     let letter = |name: &&str| match series.level(&key(name)) {
         DetailLevel::Full => 'F',
@@ -51,7 +55,7 @@ fn rest(series: &SeriesAllocator) -> u64 {
 }
 
 #[test]
-fn rollouts_have_everything_others_their_counters_and_the_rest_a_sum() {
+fn rollouts_have_full_detail_others_brief_detail_and_the_rest_is_aggregated() {
     let mut page = with(1_000, 2);
     let all = ["a", "b", "c", "d"];
     let functions = |rolling: &str| {
@@ -72,7 +76,7 @@ fn rollouts_have_everything_others_their_counters_and_the_rest_a_sum() {
 
 #[test]
 fn the_budget_of_series_bounds_rollouts_too() {
-    // ten for a, ten for b, four for c; nothing is left
+    // ten series for a, ten for b, four for c, which uses up the budget
     let mut page = with(25, 10);
     let all = ["a", "b", "c", "d", "e"];
     let functions = all.iter().map(|name| seen(name, 1, *name < "e")).collect();
@@ -81,7 +85,7 @@ fn the_budget_of_series_bounds_rollouts_too() {
 }
 
 #[test]
-fn a_place_is_kept_until_its_holder_is_idle_for_an_hour_or_gone() {
+fn a_function_keeps_its_series_until_it_is_idle_for_an_hour_or_deleted() {
     let mut page = with(1_000, 1);
     let start = origin();
     let both = |a, b| vec![seen("a", a, false), seen("b", b, false)];
@@ -91,7 +95,7 @@ fn a_place_is_kept_until_its_holder_is_idle_for_an_hour_or_gone() {
     assert_eq!(levels(&page, &["a", "b"]), "b-");
     page.update(both(0, 3), start + HOUR);
     assert_eq!(levels(&page, &["a", "b"]), "-b");
-    // b is idle too by now, but nobody wants its place
+    // b is idle too, but no active function needs its series
     page.update(both(0, 3), start + HOUR * 3);
     assert_eq!(levels(&page, &["a", "b"]), "-b");
     page.update(vec![seen("a", 0, false)], start + HOUR * 3);
@@ -99,7 +103,7 @@ fn a_place_is_kept_until_its_holder_is_idle_for_an_hour_or_gone() {
 }
 
 #[test]
-fn a_move_takes_nothing_out_of_the_sum_and_counts_nothing_twice() {
+fn a_change_of_level_neither_decreases_the_aggregate_nor_counts_twice() {
     let mut page = with(1_000, 0);
     let now = origin();
     page.update(vec![seen("a", 3, false)], now);
@@ -120,7 +124,7 @@ fn a_move_takes_nothing_out_of_the_sum_and_counts_nothing_twice() {
 }
 
 #[test]
-fn a_hidden_revision_takes_no_room_and_is_not_counted_again() {
+fn a_hidden_revision_uses_no_budget_and_is_not_counted_again() {
     let mut page = with(1_000, 0);
     let now = origin();
     page.update(vec![seen("a", 3, false)], now);
@@ -136,7 +140,7 @@ fn a_hidden_revision_takes_no_room_and_is_not_counted_again() {
 
 #[derive(Clone, Debug)]
 struct Turn {
-    /// By function: whether it exists, is in a rollout, what it counts.
+    /// For each function, whether it exists, whether it is in a rollout, and its increments.
     functions: Vec<(bool, bool, u64)>,
     minutes: u64,
 }
@@ -149,11 +153,11 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 proptest! {
-    /// Whatever comes and goes: the page stays within its budget, the sum never falls, sum and own
-    /// series together are what was counted, and a place in use is not taken away for another
-    /// function that is in no rollout.
+    /// For any sequence of changes, the page stays within its budget, the aggregate never decreases, the
+    /// aggregate and the functions' own series add up to all increments, and an active function does not
+    /// lose its series to a function that is not in a rollout.
     #[test]
-    fn sums_never_fall_and_the_budget_holds(turns in turns(), series in 0_usize..80, functions in 0_usize..6) {
+    fn the_aggregate_never_decreases_and_the_budget_is_kept(turns in turns(), series in 0_usize..80, functions in 0_usize..6) {
         let mut page = with(series, functions);
         let mut now = origin();
         let mut counts = [0_u64; 12];

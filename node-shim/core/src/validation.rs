@@ -1,5 +1,5 @@
-//! What is refused before anybody is asked who it is for: requests that two readers could read
-//! differently, and what this edge does not carry.
+//! Validation of request heads before routing. It rejects requests that two HTTP implementations could
+//! interpret differently and features that the node does not support.
 
 use http::header::{EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
@@ -7,65 +7,72 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use crate::host::{Host, normalise_host};
 use crate::path::check_target;
 
-/// Longest request target, bytes.
+/// Maximum length of the request target in bytes.
 pub const MAX_TARGET: usize = 8 << 10;
-/// Largest header section: names, values and four bytes of framing each.
+/// Maximum size of the header section in bytes: names, values and four bytes of framing per field.
 pub const MAX_HEADER_BYTES: usize = 32 << 10;
-/// Most header fields.
+/// Maximum number of header fields.
 pub const MAX_HEADERS: usize = 100;
 
-/// Why the gate refused; the label of `selvage_gate_rejections_total` and of `selvage-error`.
+/// Why a request was rejected. Its label is the `reason` of `selvage_rejected_requests_total` and the
+/// value of the `selvage-error` response header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rejection {
-    /// No host, several hosts, or one that is not valid (400).
+    /// The host is missing, malformed or ambiguous.
     BadHost,
-    /// The connection does not serve this host (421). No check returns it yet.
+    /// The host is not one that the connection may ask for.
     Misdirected,
-    /// A transfer coding other than a single `chunked`, or an ambiguous length (400).
+    /// The `transfer-encoding` is anything but a single `chunked`.
     BadFraming,
-    /// Never carried: CONNECT, TRACE, `OPTIONS *`.
+    /// The method is never supported: CONNECT, TRACE, `OPTIONS *`.
     MethodRefused,
-    /// Neither one of the usual methods nor named by the route.
+    /// The method is not a common one and the route does not list it.
     MethodUnknown,
-    /// A request for an upgrade to WebSocket (501).
+    /// The request asks for an upgrade to WebSocket.
     Upgrade,
-    /// The request target is longer than [`MAX_TARGET`] (414).
+    /// The request target is longer than [`MAX_TARGET`].
     TargetTooLong,
-    /// The path or query is not valid (400); see [`crate::path::PathError`].
+    /// The path or the query has an invalid byte, invalid percent-encoding or a dot segment.
     BadPath,
-    /// The header section exceeds [`MAX_HEADERS`] or [`MAX_HEADER_BYTES`] (431).
+    /// The header section exceeds [`MAX_HEADERS`] or [`MAX_HEADER_BYTES`].
     HeadersTooLarge,
-    /// An expectation other than `100-continue` (417).
+    /// The expectation is not `100-continue`.
     Expect,
-    /// The announced body is larger than the limit (413).
+    /// The request body is larger than the function's limit.
     BodyTooLarge,
-    /// The request has passed through this node before (508). No check returns it yet.
+    /// The request passed through too many functions.
     Loop,
 }
 
-/// A parsed request head.
+/// Head of a request as parsed.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
+    /// HTTP version of the request.
     pub version: Version,
-    /// Method of the request.
+    /// Request method.
     pub method: &'a Method,
-    /// Target of the request, as the parser read it.
+    /// Request target.
     pub uri: &'a Uri,
-    /// All header fields, before any rewriting.
+    /// Header fields as received.
     pub headers: &'a HeaderMap,
 }
 
-/// What the gate learnt.
+/// Result of a successful validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedHead {
+    /// Normalised host.
     pub host: Host,
-    /// As sent, the port included.
+    /// Host as sent, including the port.
     pub authority: String,
-    /// Only a route that names this method may take it.
+    /// Whether only a route that lists the method may accept the request.
     pub uncommon_method: bool,
 }
 
-/// Applies every check that needs no route, in the order that decides which answer wins.
+/// Applies every check that needs no route. When several checks fail, the first one decides the
+/// response.
+///
+/// # Errors
+/// Returns the first rejection.
 pub fn validate(head: RequestHead<'_>) -> Result<ValidatedHead, Rejection> {
     let (host, authority) = validate_host(head)?;
     validate_framing(head.headers)?;
@@ -104,7 +111,7 @@ pub fn validate(head: RequestHead<'_>) -> Result<ValidatedHead, Rejection> {
     })
 }
 
-/// One host, said once, or said twice the same.
+/// Returns the host, which must be given exactly once or consistently in the header and the target.
 fn validate_host(head: RequestHead<'_>) -> Result<(Host, String), Rejection> {
     let bad = Rejection::BadHost;
     let mut named = head.headers.get_all(HOST).iter();
@@ -114,11 +121,11 @@ fn validate_host(head: RequestHead<'_>) -> Result<(Host, String), Rejection> {
         (Some(_), Some(_)) => return Err(bad),
     };
     let target = head.uri.authority().map(http::uri::Authority::as_str);
-    // a target that is an authority alone belongs to CONNECT
+    // the authority form of the target is valid for CONNECT only
     if target.is_some() && head.uri.scheme().is_none() && *head.method != Method::CONNECT {
         return Err(bad);
     }
-    // only HTTP/2 may leave the header out, because its own authority stands for it
+    // only HTTP/2 may omit the header, because `:authority` replaces it
     let spoken = match (host, target) {
         (Some(host), _) => host,
         (None, Some(target)) if head.version == Version::HTTP_2 => target,
@@ -133,7 +140,7 @@ fn validate_host(head: RequestHead<'_>) -> Result<(Host, String), Rejection> {
     Ok((normal, spoken.to_owned()))
 }
 
-/// No coding but one `chunked`. Lengths were checked by the parser.
+/// Accepts no transfer coding or a single `chunked`. The parser has checked the lengths.
 fn validate_framing(headers: &HeaderMap) -> Result<(), Rejection> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -166,7 +173,7 @@ fn is_common_method(method: &Method) -> bool {
 // === impl Rejection ===
 
 impl Rejection {
-    /// All rejections, in the order of their positions.
+    /// All rejections in the order of their indices.
     pub const ALL: [Self; 12] = [
         Self::BadHost,
         Self::Misdirected,
@@ -182,7 +189,7 @@ impl Rejection {
         Self::Loop,
     ];
 
-    /// Value of the metrics label `reason` and of the header `selvage-error`.
+    /// Returns the label. Both rejections of a method share one.
     pub fn label(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
@@ -199,7 +206,7 @@ impl Rejection {
         }
     }
 
-    /// HTTP status of the response.
+    /// Returns the status code of the response.
     pub fn status(self) -> u16 {
         match self {
             Self::BadHost | Self::BadFraming | Self::BadPath => 400,
@@ -214,7 +221,8 @@ impl Rejection {
         }
     }
 
-    /// Whether what follows on an HTTP/1 connection can no longer be trusted.
+    /// Returns whether an HTTP/1 connection has to be closed, because the start of the next request is
+    /// no longer certain.
     pub fn closes_connection(self) -> bool {
         matches!(
             self,
@@ -222,7 +230,7 @@ impl Rejection {
         )
     }
 
-    /// Position in `ALL`.
+    /// Returns the position in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
@@ -236,7 +244,7 @@ mod tests {
 
     type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Rejection);
 
-    fn judge(
+    fn validate_request(
         version: Version,
         method: &str,
         uri: &str,
@@ -255,9 +263,9 @@ mod tests {
         })
     }
 
-    /// HH-1, HH-6: the table of refusals.
+    /// HH-1, HH-6: the table of rejections.
     #[test]
-    fn every_row() {
+    fn invalid_requests_are_rejected_with_their_reason() {
         use Rejection::*;
         let long_path = format!("/{}", "a".repeat(MAX_TARGET));
         let long_value = "a".repeat(MAX_HEADER_BYTES);
@@ -306,23 +314,23 @@ mod tests {
             ("GET", "/", &[host, ("expect", "200-maybe")], Expect),
         ];
         for (method, uri, headers, rejection) in h1 {
-            let got = judge(Version::HTTP_11, method, uri, headers);
+            let got = validate_request(Version::HTTP_11, method, uri, headers);
             assert_eq!(got, Err(*rejection), "{method} {uri} {:?}", headers.first());
         }
         let many: Vec<_> = std::iter::once(host)
             .chain(std::iter::repeat_n(("x", "y"), 100))
             .collect();
         assert_eq!(
-            judge(Version::HTTP_11, "GET", "/", &many),
+            validate_request(Version::HTTP_11, "GET", "/", &many),
             Err(HeadersTooLarge)
         );
     }
 
-    /// HH-1: the neighbours of the refusals that are fine.
+    /// HH-1: valid requests that are close to rejected ones.
     #[test]
-    fn what_passes() {
+    fn valid_requests_pass() {
         let passed = |version, method, uri, headers: &[(&str, &str)]| {
-            judge(version, method, uri, headers).unwrap()
+            validate_request(version, method, uri, headers).unwrap()
         };
         let v1 = Version::HTTP_11;
         let plain = passed(v1, "GET", "/a?b", &[("host", "H.example.:8080")]);
@@ -349,7 +357,7 @@ mod tests {
             "http://h.example/",
             &[("host", "h.example")],
         );
-        let two = judge(
+        let two = validate_request(
             Version::HTTP_2,
             "GET",
             "http://h.example/",

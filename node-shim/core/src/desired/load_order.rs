@@ -1,28 +1,28 @@
-//! In which order code is fetched and compiled: what carries traffic first, fair by namespace.
+//! Order in which components are loaded: those with traffic first, and fair between namespaces.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What a revision is to its function.
+/// Role of a revision within its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RevisionRole {
-    /// Answers whatever no candidate takes.
+    /// Receives all traffic that the candidate does not.
     Stable,
-    /// Under trial.
+    /// Under evaluation in a rollout.
     Candidate,
-    /// Kept for a revert.
+    /// Kept loaded so that a revert takes effect at once.
     Previous,
 }
 
-/// One revision that the table refers to.
+/// A revision of the node's table whose component has to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevisionToLoad {
     /// Namespace of the function.
     pub namespace: String,
     /// Digest of the component.
     pub digest: String,
-    /// What it is to its function.
+    /// Role of the revision within its function.
     pub role: RevisionRole,
-    /// The function had traffic on this node lately.
+    /// Whether the function had traffic on this node recently.
     pub recent_traffic: bool,
 }
 
@@ -36,9 +36,9 @@ impl RevisionToLoad {
     }
 }
 
-/// Digests in the order in which they should become loaded, each once: by rank, and within a rank
-/// one of each namespace in turn, so that a namespace with a thousand functions delays the others
-/// by one component and not by a thousand.
+/// Returns the digests in the order in which they should be loaded, each once. They are sorted by
+/// priority; within a priority the namespaces take turns, so that a namespace with a thousand
+/// functions delays another one by a single component.
 #[must_use]
 pub fn load_order(wants: impl IntoIterator<Item = RevisionToLoad>) -> Vec<String> {
     let mut ranks: BTreeMap<u8, BTreeMap<String, VecDeque<String>>> = BTreeMap::new();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_first_then_assigned_then_previous_and_namespaces_take_turns() {
+    fn components_with_traffic_come_first_and_namespaces_take_turns() {
         let ordered = load_order([
             want("a", "a-old", RevisionRole::Previous, true),
             want("a", "a1", RevisionRole::Stable, false),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_wanted_is_nothing_to_do() {
+    fn the_order_of_no_revisions_is_empty() {
         assert_eq!(load_order([]), Vec::<String>::new());
     }
 }

@@ -1,40 +1,40 @@
-//! Where each component stands between wanted and loaded. One entry per digest, so that a
-//! component that ten functions name is fetched, compiled and loaded once.
+//! Load state of every component that the node needs. There is one entry per digest, so a component
+//! that ten functions use is fetched, compiled and loaded once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::retry::{RETRY_CAP, retry_delay};
 
-/// Why a component is not loaded.
+/// Why an attempt to load a component failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Word of the closed list of reasons.
+    /// CamelCase reason from a closed list, for example `PullFailed`.
     pub reason: &'static str,
-    /// One sentence for people.
+    /// Explanation in one sentence.
     pub message: String,
-    /// Another attempt with the same bytes and the same engine ends the same way.
+    /// Whether another attempt with the same bytes and the same engine would fail the same way.
     pub permanent: bool,
-    /// What the other side asked for.
+    /// Delay that the server asked for (`Retry-After`).
     pub retry_after: Option<Duration>,
 }
 
-/// Where one component stands.
+/// Load state of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadState {
-    /// Not started.
+    /// No attempt has started.
     Pending,
-    /// An attempt is under way.
+    /// An attempt is in progress.
     Loading,
-    /// Ready to serve.
+    /// The component can serve requests.
     Loaded,
-    /// Failed `attempts` times in a row.
+    /// The last attempt failed.
     Failed {
-        /// Of the last attempt.
+        /// Failure of the last attempt.
         failure: Failure,
-        /// In a row.
+        /// Number of consecutive failed attempts.
         attempts: u32,
-        /// Next attempt.
+        /// Time of the next attempt.
         retry_at: Instant,
     },
 }
@@ -45,14 +45,14 @@ struct Entry {
     attempts: u32,
 }
 
-/// All components of the table.
+/// Load states of all components that the node needs, by digest.
 #[derive(Clone, Debug, Default)]
 pub struct LoadTracker {
     entries: BTreeMap<String, Entry>,
 }
 
 impl LoadTracker {
-    /// Takes the wanted digests; returns those that are loaded or under way and no longer wanted.
+    /// Replaces the set of wanted digests and returns the tracked digests that are no longer wanted.
     pub fn set_wanted(&mut self, wanted: &BTreeSet<String>) -> Vec<String> {
         for digest in wanted {
             self.entries.entry(digest.clone()).or_insert(Entry {
@@ -70,7 +70,8 @@ impl LoadTracker {
         gone
     }
 
-    /// The digests to start now, in the given order, so that at most `slots` run at once.
+    /// Marks the digests whose attempts are due as loading and returns them, in the given order. At
+    /// most `slots` attempts are in progress at the same time.
     pub fn start_due(&mut self, ordered: &[String], slots: usize, now: Instant) -> Vec<String> {
         let running = self
             .entries
@@ -94,7 +95,7 @@ impl LoadTracker {
         started
     }
 
-    /// An attempt succeeded. False when nobody wants the digest any more.
+    /// Records a successful attempt. Returns false when the digest is no longer wanted.
     pub fn mark_loaded(&mut self, digest: &str) -> bool {
         let Some(entry) = self.entries.get_mut(digest) else {
             return false;
@@ -104,9 +105,10 @@ impl LoadTracker {
         true
     }
 
-    /// An attempt failed at `now`. A permanent failure is looked at again only after the longest
-    /// wait, in case the bytes that were wrong were not the component's own. `dice` in [0, 1).
-    pub fn mark_failed(&mut self, digest: &str, failure: Failure, now: Instant, dice: f64) {
+    /// Records that an attempt failed at `now` and schedules the next one. A permanent failure is
+    /// retried only after [`RETRY_CAP`], in case the source had served wrong bytes. `jitter` is a
+    /// random number in [0, 1).
+    pub fn mark_failed(&mut self, digest: &str, failure: Failure, now: Instant, jitter: f64) {
         let Some(entry) = self.entries.get_mut(digest) else {
             return;
         };
@@ -114,7 +116,7 @@ impl LoadTracker {
         let wait = if failure.permanent {
             RETRY_CAP
         } else {
-            retry_delay(entry.attempts, dice, failure.retry_after)
+            retry_delay(entry.attempts, jitter, failure.retry_after)
         };
         entry.state = LoadState::Failed {
             failure,
@@ -123,27 +125,27 @@ impl LoadTracker {
         };
     }
 
-    /// Loaded code turned out to be unusable: fetch it again.
+    /// Schedules a new attempt at once, because the loaded code turned out to be unusable.
     pub fn reset(&mut self, digest: &str) {
         if let Some(entry) = self.entries.get_mut(digest) {
             entry.state = LoadState::Pending;
         }
     }
 
-    /// Where a digest stands; `None` when it is not wanted.
+    /// Returns the load state of a digest; `None` when it is not wanted.
     #[must_use]
     pub fn get(&self, digest: &str) -> Option<&LoadState> {
         self.entries.get(digest).map(|entry| &entry.state)
     }
 
-    /// All wanted digests.
+    /// Iterates over all wanted digests in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &LoadState)> {
         self.entries
             .iter()
             .map(|(digest, entry)| (digest.as_str(), &entry.state))
     }
 
-    /// The next moment at which an attempt falls due.
+    /// Returns the time of the next retry; `None` when no retry is scheduled.
     #[must_use]
     pub fn next_retry_at(&self) -> Option<Instant> {
         self.entries
@@ -172,7 +174,10 @@ fn due(load: &LoadState, now: Instant) -> bool {
 mod tests {
     use super::*;
 
-    #[allow(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test needs some instant to start from"
+    )]
     fn origin() -> Instant {
         Instant::now()
     }
@@ -194,9 +199,9 @@ mod tests {
         }
     }
 
-    /// FN-13: however much is assigned, few loads run at once, those with traffic first.
+    /// FN-13: the number of concurrent loads is bounded, and they start in the given order.
     #[test]
-    fn slots_bound_what_runs_and_order_decides_who() {
+    fn concurrent_loads_are_bounded_and_start_in_order() {
         let now = origin();
         let mut loads = LoadTracker::default();
         assert!(loads.set_wanted(&set(&["a", "b", "c"])).is_empty());
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_tried_again_when_due_and_success_clears_it() {
+    fn a_failed_load_is_retried_when_due_and_success_resets_the_backoff() {
         let now = origin();
         let mut loads = LoadTracker::default();
         loads.set_wanted(&set(&["a"]));
@@ -235,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permanent_failure_waits_the_longest() {
+    fn a_permanent_failure_is_retried_after_the_cap() {
         let now = origin();
         let mut loads = LoadTracker::default();
         loads.set_wanted(&set(&["a"]));
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_wanted_is_named_once_and_a_late_result_is_dropped() {
+    fn an_unwanted_digest_is_returned_once_and_its_late_result_is_dropped() {
         let now = origin();
         let mut loads = LoadTracker::default();
         loads.set_wanted(&set(&["a", "b"]));

@@ -1,39 +1,39 @@
-//! Which offered records replace what a node has.
+//! Decides which parts of a received function record replace the record that a node has.
 //!
-//! A pair orders the decisions about one function, whichever way they come; a version orders
-//! objects. A pair counts only within one life of a function: created again under the same name, it
-//! starts from its own numbers, and then the newer object wins.
+//! Fencing tokens order the decisions about one function, whatever path they arrive by; a
+//! resourceVersion orders objects. Tokens are comparable only between records of the same object: a
+//! function that is deleted and created again starts with new tokens, so the newer object wins.
 
 use crate::table::FencingToken;
 
-/// What decides between two records of one function.
+/// Versions that decide between two records of one function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordVersions {
-    /// Identity of the function's object.
+    /// UID of the `EdgeFunction` object.
     pub uid: String,
-    /// resourceVersion of the newest object the record was built from.
+    /// resourceVersion of the newest object that the record was built from.
     pub version: u64,
-    /// Pair of routes, placement and suspension.
+    /// Token of routes, placement and suspension.
     pub config_token: FencingToken,
-    /// Pair of the share.
+    /// Token of the traffic split.
     pub split_token: FencingToken,
 }
 
-/// Which parts of an offered record are taken.
+/// Which parts of a received record a node applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MergeDecision {
-    /// Everything is older than what the node has.
+    /// Apply nothing, because every part is older than the node's record.
     Ignore,
-    /// At least one part is taken.
+    /// Apply at least one part.
     Apply {
-        /// Routes, placement and suspension.
+        /// Whether to apply routes, placement and suspension.
         routes: bool,
-        /// Share.
+        /// Whether to apply the traffic split.
         share: bool,
     },
 }
 
-/// Judges an offered record against the one in place.
+/// Compares a received record with the node's record (`None` when the node has none).
 #[must_use]
 pub fn merge_decision(have: Option<&RecordVersions>, offered: &RecordVersions) -> MergeDecision {
     let Some(have) = have else {
@@ -61,34 +61,35 @@ pub fn merge_decision(have: Option<&RecordVersions>, offered: &RecordVersions) -
     }
 }
 
-/// Whether a removal seen at `version` ends the record in place.
+/// Returns whether a removal at resourceVersion `version` removes the node's record.
 #[must_use]
 pub fn removal_applies(have: &RecordVersions, version: u64) -> bool {
     version >= have.version
 }
 
-/// Whether a record that a snapshot does not mention stays: it was made after the snapshot, which
-/// then comes from a replica that lags behind the one the record came from.
+/// Returns whether a record that a snapshot lacks is kept. It is kept when it is newer than the
+/// snapshot, which then comes from an operator replica that lags behind the sender of the record.
 #[must_use]
 pub fn survives_snapshot(have: &RecordVersions, snapshot_version: u64) -> bool {
     have.version > snapshot_version
 }
 
-/// The part of a share that a hint may speak about.
+/// The fields of a traffic split that a hint can change or must match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CandidateSplit<'a> {
-    /// Pair of the share.
+    /// Token of the traffic split.
     pub token: FencingToken,
-    /// Revision the candidate's remainder goes to.
+    /// Revision that receives the traffic that the candidate does not.
     pub stable: &'a str,
-    /// Revision under trial; empty at rest.
+    /// Revision under evaluation; empty when no rollout is running.
     pub candidate: &'a str,
-    /// The candidate's share in 1/10,000.
+    /// Weight of the candidate in basis points (1/10,000).
     pub weight: u32,
 }
 
-/// The weight after a hint, or `None` when the hint has no effect. A hint may only lower the share
-/// of the candidate it names (or of any, when it names none), with a pair not seen before.
+/// Returns the candidate's weight after a hint, or `None` when the hint has no effect. A hint can only
+/// lower the weight of the candidate it names (of any candidate when it names none), and its token
+/// must be larger than that of the split.
 #[must_use]
 pub fn weight_after_hint(have: CandidateSplit<'_>, offered: CandidateSplit<'_>) -> Option<u32> {
     let same_candidate = offered.candidate.is_empty() || offered.candidate == have.candidate;

@@ -1,7 +1,9 @@
-//! What this node should hold: which records it takes, what it loads and retires and in which
-//! order, when it tries again, and when a candidate's share ends for want of an operator.
+//! The desired state of a node: which received records it applies, which components it loads and
+//! unloads in which order, when it retries, and when a candidate loses its traffic because no operator
+//! supervises it.
 //!
-//! Everything here is a function of its arguments. Time is an argument, and so are dice in [0, 1).
+//! Everything here is a function of its arguments; the current time and random numbers in [0, 1) are
+//! among them.
 
 mod load_order;
 mod load_tracker;
