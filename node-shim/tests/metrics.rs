@@ -1,4 +1,4 @@
-//! The metrics page of the data path.
+//! Metrics of the data plane.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,15 +43,15 @@ fn series_of_a_loaded_revision_exist_at_zero() {
         format!("selvage_response_head_seconds_count{{{labels},population=\"live\"}} 0"),
         "process_start_time_seconds 1.234".to_owned(),
         "selvage_node_info{node_name=\"n1\"} 1".to_owned(),
-        "selvage_gate_rejections_total{reason=\"method\"} 0".to_owned(),
+        "selvage_rejected_requests_total{reason=\"method\"} 0".to_owned(),
     ] {
         assert!(page.lines().any(|l| l == line), "{line}\nin\n{page}");
     }
 }
 
-/// The page has a budget: what a function beyond it counts is in a sum, and stays there.
+/// Functions beyond the budget of series are aggregated, and the aggregate never decreases.
 #[test]
-fn functions_beyond_the_budget_are_summed_and_a_rollout_has_everything() {
+fn functions_beyond_the_budget_are_aggregated_and_rollouts_have_full_detail() {
     let node = Setup::default().start_empty(CounterTable::new());
     let counters: Vec<_> = (0..300)
         .map(|at| {
@@ -108,7 +108,7 @@ fn functions_beyond_the_budget_are_summed_and_a_rollout_has_everything() {
     let duration = "selvage_request_duration_seconds_count";
     assert_eq!(of(&page, head, "_other"), [(300 - own) as f64]);
     assert_eq!(of(&page, duration, "_other"), [0.0; 0]);
-    // one in a rollout, one that has a place, one that has none
+    // a function in a rollout, one with its own series, one that is aggregated
     assert_eq!(of(&page, duration, "f299"), [1.0]);
     assert_eq!(
         (of(&page, head, "f000"), of(&page, duration, "f000")),

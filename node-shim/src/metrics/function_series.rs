@@ -1,4 +1,4 @@
-//! Which functions have series of their own on the page, and the sum of the others.
+//! Selection of the functions with their own series, and the aggregate of the others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +12,25 @@ use node_shim_core::table::{FunctionKey, RevisionName};
 use crate::counters::{MEMORY_BUCKETS, RevisionCounters};
 use crate::data_plane::DataPlane;
 
-/// Series of one page.
+/// Maximum number of series of the data plane.
 const MAX_SERIES: usize = 20_000;
-/// Of them for what belongs to no function.
+/// Number of them reserved for series that belong to no function.
 const NODE_SERIES: usize = 500;
-/// Functions with series of their own that are in no rollout.
+/// Maximum number of functions with their own series that are not in a rollout.
 const MAX_FUNCTIONS: usize = 200;
-/// Then a function gives way to one that has traffic.
+/// Time without traffic after which a function gives way to an active one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Namespace, name and revision of what is summed: no object of Kubernetes has such a name.
+/// Namespace, name and revision of the aggregate. No Kubernetes object can have this name.
 const AGGREGATE_NAME: &str = "_other";
 
-/// What the pages of one process remember of each other.
+/// State of the selection across scrapes.
 pub(super) struct FunctionSeries {
     series: SeriesAllocator,
-    /// The sum; `None` where no name is valid, which is nowhere.
+    /// Counters of the aggregate; always `Some`, because its name is valid.
     aggregate: Option<Arc<RevisionCounters>>,
 }
 
-/// One revision, or the sum, and how much of it is shown.
+/// A revision or the aggregate, and its level of detail.
 pub(super) type Row = (Arc<RevisionCounters>, DetailLevel);
 
 impl FunctionSeries {
@@ -52,7 +52,7 @@ impl FunctionSeries {
         })
     }
 
-    /// What the page of this moment shows.
+    /// Returns what the scrape at `now` exports.
     pub(super) fn rows(this: &Mutex<Self>, plane: &DataPlane, now: Instant) -> Vec<Row> {
         let table = plane.table();
         let rolling: BTreeSet<&FunctionKey> = table
@@ -61,7 +61,7 @@ impl FunctionSeries {
             .filter(|served| served.entry.split.in_rollout)
             .map(|served| &served.entry.key)
             .collect();
-        // read under the lock: two pages at once would see the same growth twice
+        // read under the lock, because concurrent scrapes would count the same increments twice
         let mut places = this.lock().unwrap_or_else(PoisonError::into_inner);
         let all = plane.counters().all();
         let seen = all.iter().map(|counters| {
@@ -99,20 +99,20 @@ impl FunctionSeries {
     }
 }
 
-/// Series that a revision makes at most, in full and in brief.
+/// Returns the maximum number of series of a revision at full and at brief detail.
 fn series_count(counters: &RevisionCounters) -> (usize, usize) {
     let outcomes = Outcome::ALL
         .iter()
         .map(|outcome| outcome.status_classes().len());
     let requests = outcomes.sum::<usize>() * StartKind::ALL.len();
-    // a bucket without bound, the sum and the count
+    // plus the +Inf bucket, the sum and the count
     let histogram = LATENCY_BOUNDS.len() + 3;
     let populations = counters.snapshot().populations.len().max(1);
     debug_assert!(populations <= Population::ALL.len());
-    // reasons, and CPU time, lines dropped, calls denied
+    // reasons, plus CPU time, dropped lines and denied requests
     let once = FailureReason::ALL.len() + 3;
     let brief = populations * (requests + 1 + histogram) + once;
-    // gauges, and the memory of instances
+    // gauges, plus the memory histogram
     let more = 3 + MEMORY_BUCKETS + 2;
     (brief + populations * histogram + more, brief)
 }
