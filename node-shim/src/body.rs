@@ -1,4 +1,5 @@
-//! Bodies on their way through: streamed, bounded, and never made to look complete when they are not.
+//! Request and response bodies. They are streamed and bounded, and an incomplete body never looks
+//! complete to its receiver.
 
 mod progress;
 mod request;

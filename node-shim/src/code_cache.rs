@@ -1,9 +1,9 @@
-//! Mapped native code and its end: who runs in it, who waits for it, and what is unmapped when there
-//! is too much of it. What to unmap is decided in [`node_shim_core::residency`].
+//! Cache of mapped native code: tracks which requests use it and unmaps idle code above a maximum. The
+//! eviction policy is in [`node_shim_core::code_cache`].
 //!
-//! A request enters the code of its revision before it is known whether that is mapped: whatever
-//! has been entered is not unmapped. Code that is not mapped is mapped once for all who wait, in a
-//! task of its own, so that a client that leaves takes it from nobody.
+//! A request registers as a user of its revision's code before it checks whether the code is mapped; code
+//! with users is not unmapped. Unmapped code is mapped once for all waiting requests in a task of its own,
+//! so a client that disconnects does not cancel it for the others.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,13 +20,13 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::engine::LinkedComponent;
 
-/// Maps native code that is on disk.
+/// Maps native code from disk.
 pub(crate) trait MapCode: Send + Sync {
-    /// One attempt, off the event loop.
+    /// Tries once to map the code of a component, without blocking the event loop.
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>>;
 }
 
-/// All mapped code of the process.
+/// Cache of all mapped code of the process.
 pub struct CodeCache {
     max_mapped: usize,
     slots_in_use: AtomicUsize,
@@ -40,25 +40,25 @@ struct Registry {
     next: u64,
 }
 
-/// One mapped component among those that the cap allows, for as long as it lives.
+/// Counts one mapped component until dropped.
 pub(crate) struct CacheSlot(Arc<CodeCache>);
 
-/// Mapped code and what brings it back when it was unmapped.
+/// Newly mapped code, with the means to map it again.
 pub struct MappedCode {
     pub(crate) loaded: LinkedComponent,
     pub(crate) slot: CacheSlot,
-    /// The same code is on disk.
+    /// Whether the same code is on disk.
     pub(crate) on_disk: bool,
     pub(crate) map: Arc<dyn MapCode>,
 }
 
-/// The code of a component, mapped or not.
+/// Native code of a component, whether it is mapped or not.
 pub struct CompiledComponent {
     digest: String,
     pub(crate) initial_memory: Option<u64>,
     state: Mutex<State>,
     changed: Notify,
-    /// `None`: stays mapped.
+    /// `None` for code that is never unmapped.
     map: Option<(Arc<dyn MapCode>, Arc<CodeCache>)>,
 }
 
@@ -72,22 +72,22 @@ struct State {
     mapping: bool,
 }
 
-/// A request that entered: the code is not unmapped meanwhile.
+/// A user of the code. The code is not unmapped while it has users.
 pub(crate) struct CodeUser(Arc<CompiledComponent>);
 
-/// Mapped code in use.
+/// Mapped code and the registration as its user.
 pub(crate) struct CodeInUse {
-    // in this order: the mapping has gone from here before it counts as idle
+    // fields are dropped in this order: the mapping is released before the code counts as idle
     pub(crate) loaded: LinkedComponent,
     _user: CodeUser,
 }
 
-/// Components that may be mapped beside `connections` and `instances`, by the limits of the process
-/// and of the kernel.
+/// Returns the maximum number of mapped components beside `connections` and `instances`, according to the
+/// limits of the process and the kernel.
 #[must_use]
 pub(crate) fn max_mapped(connections: usize, instances: u32) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    // what cannot be read is what kernels have by default
+    // the default of Linux when the limit cannot be read
     let mappings = fs::read_to_string("/proc/sys/vm/max_map_count")
         .ok()
         .and_then(|text| text.trim().parse().ok())
@@ -104,31 +104,32 @@ pub(crate) fn max_mapped(connections: usize, instances: u32) -> usize {
 // === impl Residency ===
 
 impl CodeCache {
-    /// At most `cap` components are mapped, unless more are in use. The receiver hears the digests
-    /// of code that could not be mapped again.
+    /// Returns a cache of at most `cap` mapped components, unless more are in use, and a receiver of the
+    /// digests whose code could not be mapped again.
     #[must_use]
     pub(crate) fn new(cap: usize) -> (Arc<Self>, mpsc::UnboundedReceiver<String>) {
         let (lost, receiver) = mpsc::unbounded_channel();
-        let residency = Self {
+        let code_cache = Self {
             max_mapped: cap,
             slots_in_use: AtomicUsize::new(0),
             registry: Mutex::default(),
             unmappable: lost,
         };
-        (Arc::new(residency), receiver)
+        (Arc::new(code_cache), receiver)
     }
 
-    /// Components that may be mapped.
+    /// Returns the maximum number of mapped components.
     pub(crate) fn cap(&self) -> usize {
         self.max_mapped
     }
 
-    /// Components that are mapped at this moment.
+    /// Returns the number of mapped components.
     pub(crate) fn mapped(&self) -> usize {
         self.slots_in_use.load(Ordering::Relaxed)
     }
 
-    /// Makes room for one more. Unmaps, so not for an event loop.
+    /// Reserves a slot, and unmaps idle code for it if necessary. Blocks, so it must not be called on an
+    /// event loop.
     pub(crate) fn reserve(self: &Arc<Self>) -> CacheSlot {
         let registry = self.lock();
         self.unmap(&registry, 1);
@@ -136,7 +137,7 @@ impl CodeCache {
         CacheSlot(Arc::clone(self))
     }
 
-    /// Unmaps what became idle while too much was in use. Not for an event loop.
+    /// Unmaps idle code above the maximum. Blocks, so it must not be called on an event loop.
     pub(crate) fn trim(&self) {
         self.unmap(&self.lock(), 0);
     }
@@ -153,10 +154,10 @@ impl CodeCache {
                     Some((code, view))
                 })
                 .unzip();
-            // places that are no code yet or no code any more
+            // slots whose code is not registered yet or not mapped any more
             let coming = self.mapped().saturating_sub(views.len()) + more;
             let mut chosen = select_to_unmap(&views, coming, self.max_mapped).into_iter();
-            // one that a request has entered since is spared, and another one is looked for
+            // code that got a user in the meantime stays mapped, and the selection is repeated
             if chosen.all(|at| codes.get(at).is_none_or(|code| code.unmap())) {
                 return;
             }
@@ -167,8 +168,8 @@ impl CodeCache {
         let mut registry = self.lock();
         registry.next += 1;
         code.lock().order = registry.next;
-        // what has gone is dropped before the list grows: it is never much longer than what lived
-        // at once, and an entry costs the same however many there are
+        // dead entries are removed before the list grows, so its length stays proportional to the
+        // largest number of live components, at amortised constant cost
         if registry.codes.len() == registry.codes.capacity() {
             registry.codes.retain(|code| code.strong_count() > 0);
             let living = registry.codes.len();
@@ -194,23 +195,23 @@ impl CompiledComponent {
     pub(crate) fn new(digest: &str, resident: MappedCode) -> Arc<Self> {
         let MappedCode {
             loaded,
-            slot: place,
+            slot,
             on_disk,
             map,
         } = resident;
-        let residency = Arc::clone(&place.0);
+        let code_cache = Arc::clone(&slot.0);
         let code = Arc::new(Self {
             digest: digest.to_owned(),
             initial_memory: loaded.initial_memory,
-            state: Mutex::new(State::new(loaded, Some(place), on_disk)),
+            state: Mutex::new(State::new(loaded, Some(slot), on_disk)),
             changed: Notify::new(),
-            map: Some((map, Arc::clone(&residency))),
+            map: Some((map, Arc::clone(&code_cache))),
         });
-        residency.register(&code);
+        code_cache.register(&code);
         code
     }
 
-    /// Takes code that was mapped for this component; what is there already stays.
+    /// Stores newly mapped code of this component, unless it is mapped already.
     pub(crate) fn fill(&self, resident: MappedCode) {
         let mut state = self.lock();
         if state.loaded.is_none() {
@@ -221,18 +222,18 @@ impl CompiledComponent {
         self.changed.notify_waiters();
     }
 
-    /// Whether it is a candidate that gets traffic.
+    /// Sets whether the component belongs to a candidate with traffic.
     pub(crate) fn set_serves_candidate(&self, in_trial: bool) {
         self.lock().serves_candidate = in_trial;
     }
 
-    /// Begins a request.
+    /// Registers a user.
     pub(crate) fn enter(self: &Arc<Self>) -> CodeUser {
         self.lock().users += 1;
         CodeUser(Arc::clone(self))
     }
 
-    /// `None` when it is not mapped.
+    /// Returns the state for the eviction policy; `None` when the code is not mapped.
     fn view(&self) -> Option<MappedComponent> {
         let state = self.lock();
         state.loaded.as_ref()?;
@@ -244,7 +245,7 @@ impl CompiledComponent {
         })
     }
 
-    /// False when it has come into use.
+    /// Unmaps the code. Returns false when it is in use.
     fn unmap(&self) -> bool {
         let mut state = self.lock();
         if state.is_needed() {
@@ -258,9 +259,9 @@ impl CompiledComponent {
         true
     }
 
-    /// Maps it, unless that is under way.
+    /// Starts to map the code, unless it is mapped or being mapped.
     fn map(self: &Arc<Self>) {
-        let Some((map, residency)) = &self.map else {
+        let Some((map, code_cache)) = &self.map else {
             return;
         };
         let mut state = self.lock();
@@ -269,7 +270,7 @@ impl CompiledComponent {
         }
         state.mapping = true;
         drop(state);
-        let (code, map, residency) = (Arc::clone(self), Arc::clone(map), Arc::clone(residency));
+        let (code, map, code_cache) = (Arc::clone(self), Arc::clone(map), Arc::clone(code_cache));
         tokio::spawn(async move {
             let outcome = map.map(&code.digest).await;
             match outcome {
@@ -279,13 +280,13 @@ impl CompiledComponent {
                         digest = code.digest,
                         reason = failed.reason,
                         message = failed.message,
-                        "code cannot be mapped again"
+                        "native code could not be mapped again; loading the component again"
                     );
-                    // nobody listens at the end of the process
-                    let _ = residency.unmappable.send(code.digest.clone());
+                    // the receiver is gone only when the process ends
+                    let _ = code_cache.unmappable.send(code.digest.clone());
                 }
             }
-            // last: whoever comes before finds it mapped, or mapping
+            // last, so that no request starts a second attempt before the result is stored
             code.lock().mapping = false;
         });
     }
@@ -300,7 +301,7 @@ impl CompiledComponent {
     }
 }
 
-/// Code that stays mapped for as long as anybody has it.
+/// Code that is never unmapped, for use without a cache.
 impl From<LinkedComponent> for Arc<CompiledComponent> {
     fn from(loaded: LinkedComponent) -> Self {
         Self::new(CompiledComponent {
@@ -314,9 +315,9 @@ impl From<LinkedComponent> for Arc<CompiledComponent> {
 }
 
 impl State {
-    fn new(loaded: LinkedComponent, place: Option<CacheSlot>, on_disk: bool) -> Self {
+    fn new(loaded: LinkedComponent, slot: Option<CacheSlot>, on_disk: bool) -> Self {
         Self {
-            loaded: Some((loaded, place)),
+            loaded: Some((loaded, slot)),
             on_disk,
             users: 0,
             last_used: None,
@@ -338,7 +339,7 @@ impl CodeUser {
         self.0.lock().loaded.is_some()
     }
 
-    /// Waits for as long as it takes; whoever calls it has less patience.
+    /// Waits until the code is mapped. There is no time limit, so the caller has to set one.
     pub(crate) async fn mapped(self) -> CodeInUse {
         loop {
             let mut changed = std::pin::pin!(self.0.changed.notified());

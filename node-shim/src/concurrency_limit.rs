@@ -1,5 +1,6 @@
-//! Permits of one revision: how many requests run at once and how many may wait, first come, first
-//! served. A permit travels with the guest and comes back when the guest ends.
+//! Concurrency limit of one revision: a bounded number of requests run at the same time, and a bounded
+//! number of requests wait in a first-in, first-out queue. A request holds its permit until its guest has
+//! ended.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::counters::RevisionCounters;
 
-/// The permits of one revision.
+/// Limits the concurrent requests of one revision.
 pub(crate) struct ConcurrencyLimit {
     state: Mutex<State>,
     counters: Arc<RevisionCounters>,
@@ -23,9 +24,9 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// The right to run one guest; given back when dropped.
+/// The right to run one guest; returned when dropped.
 pub(crate) struct Permit {
-    /// `None` once given on to a waiter.
+    /// `None` when the permit must not be returned.
     owner: Option<Arc<ConcurrencyLimit>>,
 }
 
@@ -42,7 +43,8 @@ impl ConcurrencyLimit {
         })
     }
 
-    /// More go to the first in the queue at once; fewer come about as permits are given back.
+    /// Changes the limit. Additional permits go to waiting requests at once; a lower limit takes effect as
+    /// permits are returned.
     pub(crate) fn set_limit(self: &Arc<Self>, limit: u32) {
         let mut state = self.lock();
         state.limit = limit;
@@ -55,16 +57,16 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Takes a permit or waits for one.
+    /// Acquires a permit. Waits for at most `wait` when fewer than `queue` requests are waiting.
     ///
     /// # Errors
-    /// `Concurrency` when there is no queue, `Queue` when it is full or the wait was too long.
+    /// Returns `Concurrency` when `queue` is 0, and `Queue` when the queue is full or `wait` has elapsed.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         queue: u32,
         wait: Duration,
     ) -> Result<Permit, FailureReason> {
-        let turn = {
+        let receiver = {
             let mut state = self.lock();
             if state.in_use < state.limit && state.waiting.is_empty() {
                 state.in_use += 1;
@@ -76,23 +78,24 @@ impl ConcurrencyLimit {
             if queue == 0 {
                 return Err(FailureReason::Concurrency);
             }
-            // those that gave up leave their place when the queue is next looked at
+            // requests that gave up are removed from the queue here
             state.waiting.retain(|waiter| !waiter.is_closed());
             if state.waiting.len() >= queue as usize {
                 return Err(FailureReason::Queue);
             }
-            let (waiter, turn) = oneshot::channel();
+            let (waiter, receiver) = oneshot::channel();
             state.waiting.push_back(waiter);
-            turn
+            receiver
         };
         let _queued = Queued::new(&self.counters);
-        match tokio::time::timeout(wait, turn).await {
+        match tokio::time::timeout(wait, receiver).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(FailureReason::Queue),
         }
     }
 
-    /// Gives a permit that is already counted as taken to a waiter, or takes it back.
+    /// Hands a permit that already counts as in use to a waiting request, or returns it when that
+    /// request has given up.
     fn hand_over(self: &Arc<Self>, state: &mut State, waiter: oneshot::Sender<Permit>) {
         match waiter.send(Permit {
             owner: Some(self.clone()),
@@ -101,7 +104,7 @@ impl ConcurrencyLimit {
                 self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
             }
             Err(mut unwanted) => {
-                // dropping it would lock again
+                // dropping the permit with its owner would lock the mutex again
                 unwanted.owner = None;
                 state.in_use -= 1;
             }
@@ -134,7 +137,7 @@ impl Drop for Permit {
     }
 }
 
-/// Counts one waiting request for as long as it waits, however the wait ends.
+/// Counts a request as queued until dropped.
 struct Queued<'a>(&'a RevisionCounters);
 
 impl<'a> Queued<'a> {
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiter_that_left_loses_no_permit() {
+    async fn a_cancelled_waiter_does_not_leak_a_permit() {
         let permits = permits(1);
         let held = permits.acquire(2, LONG).await;
         {
@@ -214,20 +217,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_ends_in_time() {
+    async fn waiting_is_bounded() {
         let permits = permits(0);
         let error = permits.acquire(5, Duration::from_millis(10)).await.err();
         assert_eq!(error, Some(FailureReason::Queue));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn resizing_lets_waiters_in_and_never_takes_back() {
+    async fn a_higher_limit_admits_waiters_and_a_lower_one_keeps_permits() {
         let permits = permits(0);
         let mut waiter = pin!(permits.acquire(1, LONG));
         assert!(poll(waiter.as_mut()).is_pending());
         permits.set_limit(1);
         let Poll::Ready(Ok(permit)) = poll(waiter.as_mut()) else {
-            panic!("let in")
+            panic!("admitted")
         };
         permits.set_limit(0);
         drop(permit);

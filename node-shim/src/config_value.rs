@@ -1,13 +1,13 @@
-//! What a guest is told by name: plain text, or text that is never shown.
+//! Values of environment variables and configuration entries, which may be secret.
 
 use zeroize::Zeroizing;
 
-/// The value of a variable.
+/// Value of an environment variable or a configuration entry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ConfigValue {
-    /// Written in the definition.
+    /// Value from the revision's definition.
     Plain(String),
-    /// From a Secret: never printed, and overwritten at its end.
+    /// Value from a Secret. Its `Debug` output is redacted, and its memory is overwritten when dropped.
     Secret(Zeroizing<String>),
 }
 

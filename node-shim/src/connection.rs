@@ -1,6 +1,6 @@
-//! One connection: what its requests and its socket need to know of each other, and the clocks of
-//! the socket. The HTTP library reads with one clock for idle connections and for slow heads; here
-//! they are told apart by whether a request is under way and whether bytes of the next one came.
+//! State and timeouts of one connection. hyper has a single read timeout for idle connections and for slow
+//! request heads; here they are separate, distinguished by whether a request is in progress and whether
+//! bytes of the next one have arrived.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,21 +16,21 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// What an HTTP/2 client says first.
+/// Connection preface of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Clocks of a connection.
+/// Timeouts and limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Without a request under way.
+    /// Maximum time without a request. Default: 60 s.
     pub idle: Duration,
-    /// From the first byte of a head to its last.
+    /// Maximum time from the first byte of a request head to its last. Default: 10 s.
     pub head_read: Duration,
-    /// A client that takes nothing of what is written.
+    /// Maximum time that a client may accept no data. Default: 15 s.
     pub write_stall: Duration,
-    /// Requests on one connection before it is closed in good order.
+    /// Number of requests after which the connection is closed gracefully. Default: 10,000.
     pub max_requests: u32,
-    /// Age after which it is closed in good order, ± 20 %.
+    /// Age after which the connection is closed gracefully, varied by ±20 %. Default: 10 min.
     pub max_age: Duration,
 }
 
@@ -46,24 +46,25 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Shared by the socket, the driver and all requests of one connection.
+/// State shared by the socket, the connection task and all requests of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) peer: IpAddr,
     active: AtomicU32,
-    /// Requests begun so far.
+    /// Number of requests started so far.
     requests_started: AtomicU32,
-    /// When the last request ended, ms after `opened`.
+    /// End of the last request in milliseconds after `opened`.
     ended: AtomicU64,
     opened: Instant,
-    /// Close by reset, so that a body that ends with the connection does not look complete.
+    /// Whether to close the connection by a reset, so that a body that ends with the connection does not
+    /// look complete.
     pub(crate) reset: Arc<AtomicBool>,
-    /// The request line being read holds a `#`, which the HTTP library drops without a word.
+    /// Whether the current request line contains a `#`, which hyper drops silently.
     fragment: AtomicBool,
     abort_requested: Notify,
 }
 
-/// One request is under way for as long as this lives.
+/// Marks a request as in progress until dropped.
 pub(crate) struct RequestGuard(Arc<Connection>);
 
 impl Connection {
@@ -90,22 +91,22 @@ impl Connection {
         self.requests_started.load(Ordering::Relaxed)
     }
 
-    /// Whether the target of the request that just began was cut at a `#`; asked once per request.
+    /// Returns whether the target of the current request contained a `#`, and clears the flag.
     pub(crate) fn take_fragment(&self) -> bool {
         self.fragment.load(Ordering::Relaxed) && self.fragment.swap(false, Ordering::Relaxed)
     }
 
-    /// Ends the connection at once.
+    /// Closes the connection at once.
     pub(crate) fn abort(&self) {
         self.abort_requested.notify_one();
     }
 
-    /// Resolves when the connection is to end at once.
+    /// Resolves when the connection has to be closed at once.
     pub(crate) async fn aborted(&self) {
         self.abort_requested.notified().await;
     }
 
-    /// Since when no request is under way; `None` while one is.
+    /// Returns since when the connection is idle; `None` while a request is in progress.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let ended = Duration::from_millis(self.ended.load(Ordering::Relaxed));
         (self.active.load(Ordering::Relaxed) == 0).then(|| self.opened + ended)
@@ -113,7 +114,7 @@ impl Connection {
 }
 
 impl RequestGuard {
-    /// For work that outlives the answer.
+    /// Returns another guard of the same request, for work that outlives the response.
     pub(crate) fn duplicate(&self) -> Self {
         self.0.active.fetch_add(1, Ordering::Relaxed);
         Self(self.0.clone())
@@ -128,21 +129,21 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The socket with its clocks.
+/// Socket with timeouts.
 pub(crate) struct ConnectionIo {
     stream: TcpStream,
     conn: Arc<Connection>,
     limits: ConnectionLimits,
-    /// Read while looking for the preface.
+    /// Bytes read while detecting the protocol.
     sniffed: BytesMut,
-    /// HTTP/2 connections are kept in good order by their driver.
+    /// Whether read timeouts apply. On HTTP/2 the connection task closes idle connections.
     timeouts_enabled: bool,
-    /// First byte of the present head, and how many requests had begun by then.
+    /// Time of the first byte of the current request head, and the number of requests started by then.
     head: Option<(Instant, u32)>,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     stalled: bool,
-    /// The end of a request line has not been read yet.
+    /// Whether the end of the request line has not been read yet.
     in_request_line: bool,
 }
 
@@ -162,10 +163,10 @@ impl ConnectionIo {
         }
     }
 
-    /// Reads until it is known whether the client speaks HTTP/2.
+    /// Reads until the protocol is known, and returns whether the client uses HTTP/2.
     ///
     /// # Errors
-    /// The peer left, or said too little in time.
+    /// Returns an error when the peer closes the connection or sends too little in time.
     pub(crate) async fn detect_http2(&mut self) -> io::Result<bool> {
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         let mut wait = self.limits.idle;
@@ -192,8 +193,8 @@ impl ConnectionIo {
         }
     }
 
-    /// Looks through a request line for what the parser would hide. Requests that come in one piece
-    /// with their predecessor are not seen here; their fragment is dropped like everybody does it.
+    /// Searches the request line for a `#`, which the parser would drop. A request that arrives in one
+    /// piece with its predecessor is not checked; its fragment is dropped.
     fn scan_for_fragment(&mut self, bytes: &[u8]) {
         if !self.in_request_line || !self.timeouts_enabled {
             return;
@@ -210,7 +211,7 @@ impl ConnectionIo {
         }
     }
 
-    /// Ready when what the client owes us is overdue.
+    /// Ready when the client has exceeded the idle or the head timeout.
     fn poll_read_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.timeouts_enabled {
             return Poll::Pending;
@@ -228,7 +229,7 @@ impl ConnectionIo {
     }
 }
 
-/// Waits for `end` with a timer that may still be set to an earlier time: it is moved when it fires.
+/// Polls a timer for `end`. The timer may be set to an earlier time; it is then moved when it fires.
 fn poll_deadline(
     timer: &mut Option<Pin<Box<Sleep>>>,
     end: Instant,
@@ -285,7 +286,8 @@ impl AsyncRead for ConnectionIo {
 }
 
 impl ConnectionIo {
-    /// Whatever a write came to: one that cannot go on starts the clock, any progress stops it.
+    /// Applies the write timeout to the result of a write: a pending write starts the timer, any progress
+    /// stops it.
     fn poll_write_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -349,7 +351,7 @@ impl AsyncWrite for ConnectionIo {
 impl Drop for ConnectionIo {
     fn drop(&mut self) {
         if self.conn.reset.load(Ordering::Acquire) {
-            // when it fails the peer is gone already
+            // this fails only when the peer has closed the connection already
             let _ = self.stream.set_zero_linger();
         }
     }

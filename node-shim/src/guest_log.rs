@@ -1,5 +1,5 @@
-//! What guests print, as JSON lines on stdout: bounded per line, per revision and in all. A guest
-//! never waits for its log and never learns that some of it was dropped.
+//! Output of guests as JSON lines on stdout, bounded per line, per revision and in total. A guest never
+//! waits for its log and cannot detect dropped lines.
 
 mod stream;
 pub(crate) mod token_bucket;
@@ -14,19 +14,20 @@ use crate::revision::Revision;
 
 pub use writer::{GuestLog, LogOutput};
 
-/// Longest line, bytes.
+/// Maximum length of a line in bytes.
 const MAX_LINE: usize = 8 << 10;
 
-/// The log of one request. Cheap to clone.
+/// Log of one request. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct RequestLog {
     shared: Arc<Shared>,
 }
 
-/// By which names others know a request.
+/// Identifiers of a request in its log records.
 pub(crate) struct LogContext {
+    /// Value of `x-request-id`.
     pub(crate) request_id: String,
-    /// Of a trace that a trusted peer began.
+    /// Id of the trace that a trusted peer started.
     pub(crate) trace_id: Option<String>,
 }
 
@@ -58,13 +59,13 @@ impl RequestLog {
     pub(crate) fn new(
         log: GuestLog,
         revision: Arc<Revision>,
-        told: LogContext,
+        context: LogContext,
         cold: bool,
     ) -> Self {
         let LogContext {
             request_id,
             trace_id,
-        } = told;
+        } = context;
         Self {
             shared: Arc::new(Shared {
                 log,
@@ -76,12 +77,12 @@ impl RequestLog {
         }
     }
 
-    /// One of the guest's output streams.
+    /// Returns an output stream of the guest.
     pub(crate) fn stream(&self, name: &'static str) -> stream::GuestStream {
         stream::GuestStream::new(self.clone(), name)
     }
 
-    /// Why the guest ended early, for those who own it; never for clients.
+    /// Logs why the guest failed, for the owner of the function. Clients do not see it.
     pub(crate) fn failure(&self, reason: FailureReason, error: &wasmtime::Error) {
         self.line(
             "error",
@@ -124,7 +125,7 @@ impl RequestLog {
             cold: shared.cold,
             msg,
         };
-        // a struct of texts cannot fail to become JSON
+        // serialising a struct of strings does not fail
         if let Ok(mut json) = serde_json::to_vec(&line) {
             json.push(b'\n');
             shared.log.send(json);
@@ -132,8 +133,8 @@ impl RequestLog {
     }
 }
 
-/// Text as it is, bytes that are none as `\xNN`; control characters are escaped by JSON, except the
-/// ones that JSON lets through.
+/// Returns the text with invalid UTF-8 as `\xNN` and the control characters that JSON does not escape as
+/// `\u{NN}`.
 fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -155,9 +156,9 @@ fn escaped(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// HG-20: invalid UTF-8 and control characters that JSON lets through.
+    /// HG-20: invalid UTF-8 and control characters that JSON does not escape.
     #[test]
-    fn bytes_that_are_no_text_are_escaped() {
+    fn invalid_bytes_and_control_characters_are_escaped() {
         assert_eq!(escaped("grün\t".as_bytes()), "grün\t");
         assert_eq!(escaped(b"a\xffb\xc3"), "a\\xffb\\xc3");
         assert_eq!(escaped("x\u{9b}31m\u{7f}".as_bytes()), "x\\u{9b}31m\\u{7f}");

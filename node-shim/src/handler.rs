@@ -1,4 +1,5 @@
-//! One request from its parsed head to the start of its answer: gate, route, pick, admit, run.
+//! Request handler: validates and routes a request, picks a revision, acquires permits, runs the guest
+//! and starts the response.
 
 mod admission;
 mod prefetch;
@@ -30,14 +31,14 @@ use response::{
     error_response, send,
 };
 
-/// Answers one request.
+/// Handles one request.
 pub(crate) async fn handle(
     plane: Arc<DataPlaneState>,
     conn: Arc<Connection>,
     request: Request<Incoming>,
 ) -> HttpResponse {
     let began = Instant::now();
-    let exchange = conn.begin_request();
+    let guard = conn.begin_request();
     let version = request.version();
     let (parts, body) = request.into_parts();
     let admitted = if conn.take_fragment() {
@@ -46,14 +47,14 @@ pub(crate) async fn handle(
         admit(&plane, &parts, began).await
     };
     let mut answer = match admitted {
-        Ok(admitted) => serve(&plane, &conn, admitted, parts, body, exchange).await,
+        Ok(admitted) => serve(&plane, &conn, admitted, parts, body, guard).await,
         Err(NotAdmitted::Invalid(rejection)) => {
             plane.node_counters.rejected(rejection);
-            shim_response::rejected(rejection, exchange)
+            shim_response::rejected(rejection, guard)
         }
-        Err(NotAdmitted::NoRoute) => shim_response::no_route(exchange),
-        Err(NotAdmitted::Probe) => shim_response::ready(plane.is_ready(), exchange),
-        Err(NotAdmitted::Failed(reason, observer)) => error_response(reason, observer, exchange),
+        Err(NotAdmitted::NoRoute) => shim_response::no_route(guard),
+        Err(NotAdmitted::Probe) => shim_response::ready(plane.is_ready(), guard),
+        Err(NotAdmitted::Failed(reason, observer)) => error_response(reason, observer, guard),
     };
     let last = plane.phase() != DrainPhase::Serving
         || conn.requests_started() >= plane.options.connections.max_requests;
@@ -69,7 +70,7 @@ async fn serve(
     admitted: Admitted,
     mut parts: Parts,
     body: Incoming,
-    exchange: RequestGuard,
+    guard: RequestGuard,
 ) -> HttpResponse {
     let Admitted {
         passed,
@@ -81,12 +82,12 @@ async fn serve(
         permit,
         slot,
     } = admitted;
-    let asked = ResponseFraming::of(&parts);
+    let response_framing = ResponseFraming::of(&parts);
     let limits = &revision.spec.limits;
     let control = GuestControl::new(limits.cpu);
     let (idle, limit) = (limits.idle, limits.request_body);
-    let told = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
-    let scheme = if told.https {
+    let forwarding = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
+    let scheme = if forwarding.https {
         Scheme::HTTPS
     } else {
         Scheme::HTTP
@@ -95,7 +96,7 @@ async fn serve(
     let (head, answered) = oneshot::channel();
     let cold = start == StartKind::Cold;
     let names = LogContext {
-        request_id: told.request_id,
+        request_id: forwarding.request_id,
         trace_id: trace_id(&parts),
     };
     let log = RequestLog::new(plane.log.clone(), revision.clone(), names, cold);
@@ -130,23 +131,32 @@ async fn serve(
             let reason = control.client_fault().unwrap_or(reason);
             control.stop(reason);
             guest.detach();
-            return error_response(reason, Some(observer), exchange);
+            return error_response(reason, Some(observer), guard);
         }
     };
     observer.head(answer.status().as_u16());
-    let reset = (asked.version == Version::HTTP_10).then(|| conn.reset.clone());
+    let reset = (response_framing.version == Version::HTTP_10).then(|| conn.reset.clone());
     let length = content_length(answer.headers());
     let framing = BodyFraming {
         length,
-        trailers: asked.allows_trailers(length),
+        trailers: response_framing.allows_trailers(length),
         reset,
         idle,
     };
     let sent = send(
-        plane, answer, guest, &asked, control, observer, framing, exchange,
+        plane,
+        answer,
+        guest,
+        &response_framing,
+        control,
+        observer,
+        framing,
+        guard,
     )
     .await;
-    if let (ResponseBody::Streaming(body), Version::HTTP_2) = (sent.body(), asked.version) {
+    if let (ResponseBody::Streaming(body), Version::HTTP_2) =
+        (sent.body(), response_framing.version)
+    {
         plane.guests.spawn(abort_stalled_reader(
             body.progress(),
             conn.clone(),
@@ -156,7 +166,7 @@ async fn serve(
     sent
 }
 
-/// Brings the head into the form the guest sees.
+/// Rewrites the request head for the guest.
 fn rewrite_head(
     plane: &DataPlaneState,
     conn: &Connection,
@@ -177,7 +187,7 @@ fn rewrite_head(
     headers::rewrite_request(&mut parts.headers, context)
 }
 
-/// The trace's id, as W3C trace context writes it; strangers' were removed.
+/// Returns the trace id of a W3C `traceparent` header. Headers of untrusted peers have been removed.
 fn trace_id(parts: &Parts) -> Option<String> {
     let parent = parts.headers.get("traceparent")?.to_str().ok()?;
     let id = parent.split('-').nth(1)?;
@@ -191,12 +201,12 @@ fn rewrite_path(uri: &mut Uri, path: &str) {
         None => path.to_owned(),
     };
     let mut parts = std::mem::take(uri).into_parts();
-    // both came from a target that was valid
+    // path and query are valid, because they come from a valid target
     parts.path_and_query = PathAndQuery::try_from(target).ok();
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// Waits until the guest has ended.
+/// Waits for the end of the guest.
 async fn guest_end(control: &GuestControl) -> GuestEnd {
     poll_fn(|cx| {
         control.register_watcher(cx.waker());

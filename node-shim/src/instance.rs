@@ -1,10 +1,10 @@
-//! One request in one fresh instance: three clocks around it, one account of how it ended.
+//! Runs one request in a fresh instance, within its time limits.
 //!
-//! **CPU**: the guest's future is polled through `Metered`, which adds up the time inside `poll`;
-//! at each epoch the store's callback compares it with the budget. **Wall** (`timeout`,
-//! `firstByte`): a timer beside the store, in the same task. **Queue**: not the guest's.
-//! Whatever ends a guest early goes one way: a reason is set, the callback traps at the next epoch,
-//! and only a guest that does not run wasm by then is dropped.
+//! **CPU time**: the guest's future is polled through [`metered`], which measures the time inside `poll`; at
+//! each epoch the store's callback compares it with the limit. **Wall-clock time** (`timeout`, `firstByte`):
+//! a timer in the same task. Time in the queue does not count. A guest is always stopped in the same way: the
+//! reason is set, the callback traps at the next epoch, and a guest that executes no WebAssembly by then is
+//! dropped.
 
 mod call;
 mod classify;

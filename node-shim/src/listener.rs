@@ -1,5 +1,5 @@
-//! From the listener to the HTTP library: permits, back-off, protocol, and a good end for every
-//! connection.
+//! Accept loop: bounds connections, backs off after errors, detects the protocol and shuts every
+//! connection down gracefully.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -20,12 +20,12 @@ use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::handler;
 use crate::node_counters::Protocol;
 
-/// What guests without a client get when the path is over.
+/// Time that guests without a client get after the data plane has stopped.
 const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Runs until the path is over.
+/// Accepts and serves connections until the data plane has stopped.
 pub(crate) async fn run(plane: Arc<DataPlaneState>, listener: std::net::TcpListener) {
     let mut phases = plane.watch_phase();
     let alive = plane.node_counters.clone();
@@ -44,23 +44,23 @@ pub(crate) async fn run(plane: Arc<DataPlaneState>, listener: std::net::TcpListe
     plane.connections.close();
     plane.connections.wait().await;
     plane.guests.close();
-    // guests that write for nobody have nobody who could tell them to end
+    // a guest whose client is gone may still compute; nothing else bounds its end
     let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
     turning.abort();
 }
 
 async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
-    // the sender lives as long as the plane, which the caller holds
+    // the sender lives as long as the data plane, which the caller holds
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
-/// Never ends: errors of one connection are waited out.
+/// Accepts connections. Never returns; errors delay the next connection.
 async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
     let permits = Arc::new(Semaphore::new(plane.options.max_connections));
     let peers = Arc::new(ConnectionsPerPeer::default());
     let mut pause = BACKOFF.0;
     loop {
-        // without a permit nothing is accepted; the queue of the kernel holds what comes
+        // without a permit, new connections wait in the kernel's backlog
         let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
@@ -76,25 +76,25 @@ async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
         };
         pause = BACKOFF.0;
         let peer = canonical(address);
-        let Some(place) = peers.try_open(peer, plane) else {
+        let Some(peer_connection) = peers.try_open(peer, plane) else {
             continue;
         };
         let shared = plane.clone();
         plane.connections.spawn(async move {
             serve(shared, stream, peer).await;
-            drop((permit, place));
+            drop((permit, peer_connection));
         });
     }
 }
 
-/// A v4 client of a v6 listener is the v4 client.
+/// Returns the peer's address, with IPv4-mapped addresses as IPv4.
 fn canonical(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
-/// One connection to its end.
+/// Serves one connection until it is closed.
 async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
-    // small answers must not wait for acknowledgements; a socket that refuses is as good as any
+    // small responses must not wait for acknowledgements; without the option they are only slower
     let _ = stream.set_nodelay(true);
     let conn = Connection::new(peer);
     let mut io = ConnectionIo::new(stream, conn.clone(), plane.options.connections);
@@ -128,7 +128,7 @@ fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // the socket has its own clocks
+        // `ConnectionIo` has its own timeouts
         .header_read_timeout(None)
         .half_close(false)
         .max_headers(100)
@@ -154,7 +154,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Both protocols end in good order by the same call.
+/// A connection of either protocol that can be shut down gracefully.
 trait Graceful: Future {
     fn graceful(self: std::pin::Pin<&mut Self>);
 }
@@ -184,7 +184,8 @@ where
     }
 }
 
-/// Polls a connection until it ends, and decides when it is asked to.
+/// Polls a connection until it is closed and starts its graceful shutdown when it is idle, old or used up
+/// or the data plane drains.
 async fn serve_until_closed<C: Graceful>(
     plane: &DataPlaneState,
     conn: &Connection,
@@ -194,12 +195,12 @@ async fn serve_until_closed<C: Graceful>(
     let limits = &plane.options.connections;
     let mut connection = pin!(connection);
     let mut phases = plane.watch_phase();
-    let mut farewell = plane.watch_phase();
+    let mut shutdown = plane.watch_phase();
     let opened = Instant::now();
-    // spread, so that connections opened together do not all come back together
+    // spread by ±20 %, so that connections opened together do not all reconnect together
     let old = opened + limits.max_age.mul_f64(0.8 + 0.4 * fastrand::f64());
-    // a first GOAWAY tells HTTP/2 clients early; HTTP/1 clients are told by their next answer
-    let goes_at = match proto {
+    // HTTP/2 clients get an early GOAWAY; HTTP/1 clients get `connection: close` with their next response
+    let shutdown_phase = match proto {
         Protocol::Http1 => DrainPhase::Draining,
         Protocol::Http2 => DrainPhase::Announcing,
     };
@@ -210,7 +211,7 @@ async fn serve_until_closed<C: Graceful>(
             _ = connection.as_mut() => return,
             () = wait_for(&mut phases, DrainPhase::Stopped) => return,
             () = conn.aborted() => return,
-            () = wait_for(&mut farewell, goes_at), if !leaving => {}
+            () = wait_for(&mut shutdown, shutdown_phase), if !leaving => {}
             () = sleep_until(old.min(check)), if !leaving => {
                 let idle = conn.idle_since();
                 let used_up = conn.requests_started() >= limits.max_requests;
@@ -228,20 +229,20 @@ async fn serve_until_closed<C: Graceful>(
     }
 }
 
-/// Connections per address.
+/// Counts the open connections of each peer address.
 #[derive(Default)]
 struct ConnectionsPerPeer {
     open: Mutex<HashMap<IpAddr, u32>>,
 }
 
-/// One connection of a peer.
+/// An open connection of a peer, counted until it is dropped.
 struct PeerConnection {
     peers: Arc<ConnectionsPerPeer>,
     peer: IpAddr,
 }
 
 impl ConnectionsPerPeer {
-    /// `None` when the peer has enough.
+    /// Returns `None` when the peer has reached its limit and is not a trusted proxy.
     fn try_open(self: &Arc<Self>, peer: IpAddr, plane: &DataPlaneState) -> Option<PeerConnection> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(peer).or_default();

@@ -1,7 +1,7 @@
-//! One component from its digest to code that can run: native cache, else local component, else
-//! pull; verify, compile, cache, load. Every stage is bounded and fails with a reason of the closed
-//! list. What failed for good is remembered over restarts, so a component that eats a compiler does
-//! it once.
+//! Pipeline that turns the digest of a component into code that can run: use the native cache, else the
+//! stored component, else pull it; then verify, compile, cache and load. Every stage is bounded and fails
+//! with a reason from a closed list. Permanent failures are remembered across restarts, so a component that
+//! exhausts the compiler does so only once.
 
 mod known_failures;
 
@@ -26,22 +26,22 @@ use crate::verify::verify;
 
 pub use known_failures::KnownFailures;
 
-/// Components fetched at once.
+/// Maximum number of concurrent pulls.
 const PULLS: usize = 4;
 
-/// A stage that takes time a person may ask about.
+/// Stage of the pipeline whose duration is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadStage {
-    /// From a registry or the operator.
+    /// Pulling the component from a registry or the operator.
     Pull,
-    /// In the child.
+    /// Compiling the component in the compiler process.
     Compile,
-    /// Mapping and linking.
+    /// Mapping and linking the native code.
     Load,
 }
 
 impl LoadStage {
-    /// Value of the metric's label.
+    /// Returns the value of the `stage` label of `selvage_cold_start_seconds`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -52,39 +52,39 @@ impl LoadStage {
     }
 }
 
-/// Is told how long each stage took.
+/// Callback that receives the duration of each stage.
 pub type StageObserver = Arc<dyn Fn(LoadStage, Duration) + Send + Sync>;
 
-/// The stages and what they share.
+/// The stages of the pipeline and their shared state.
 #[derive(Clone)]
 pub struct LoadPipeline {
-    /// Components on this node.
+    /// Components stored on this node.
     pub blobs: Blobs,
-    /// Native code on this node.
+    /// Native code stored on this node.
     pub cache: Arc<NativeCache>,
-    /// Fetches what is not here.
+    /// Client that fetches components.
     pub puller: Puller,
-    /// Starts compile children.
+    /// Runs the compiler processes.
     pub compiler: CompilerPool,
-    /// Runs what is loaded.
+    /// Engine that maps and links native code.
     pub engine: Engine,
-    /// What no attempt will make loadable.
+    /// Components that failed permanently.
     pub known_failures: Arc<KnownFailures>,
-    /// Is told how long things took.
+    /// Receives the duration of each stage.
     pub observe: StageObserver,
-    /// Bounds what is mapped.
+    /// Bounds the mapped components.
     code_cache: Arc<CodeCache>,
     pulls: Arc<Semaphore>,
 }
 
 impl LoadPipeline {
-    /// Puts the stages together.
+    /// Returns a pipeline of the given stages.
     #[must_use]
     pub fn new(
         (blobs, cache): (Blobs, Arc<NativeCache>),
         puller: Puller,
         compile: CompilerPool,
-        (engine, residency): (Engine, Arc<CodeCache>),
+        (engine, code_cache): (Engine, Arc<CodeCache>),
         refused: Arc<KnownFailures>,
         observe: StageObserver,
     ) -> Self {
@@ -97,22 +97,27 @@ impl LoadPipeline {
             engine,
             known_failures: refused,
             observe,
-            code_cache: residency,
+            code_cache,
             pulls,
         }
     }
 
-    /// Brings one component to where it can run.
+    /// Loads one component.
     ///
     /// # Errors
-    /// With the reason of the stage that failed.
+    /// Returns the failure of the first stage that failed.
     pub async fn run(&self, wanted: &Wanted) -> Result<MappedCode, Failure> {
-        let hex = sha256_hex(&wanted.digest)
-            .ok_or_else(|| failure("DigestMismatch", true, "not a sha256 digest".into()))?;
+        let hex = sha256_hex(&wanted.digest).ok_or_else(|| {
+            failure(
+                "DigestMismatch",
+                true,
+                "the digest is not a SHA-256 digest".into(),
+            )
+        })?;
         if let Some(code) = self.cached(hex).await? {
             match self.load(code, hex).await {
                 Ok(loaded) => return Ok(loaded),
-                // authentic and yet useless: make it again
+                // authentic but incompatible code: compile the component again
                 Err(NativeLoadError::DiscardCode(_)) => self.cache.discard(hex),
                 Err(unloaded) => return Err(unloaded.into()),
             }
@@ -153,7 +158,7 @@ impl LoadPipeline {
             match self.verified(file, wanted).await {
                 Ok(file) => return Ok(file),
                 Err(failed) => {
-                    tracing::warn!(digest = %wanted.digest, reason = failed.message, "stored component dropped");
+                    tracing::warn!(digest = %wanted.digest, reason = failed.message, "the stored component is invalid; removed it");
                     self.blobs.discard(hex);
                 }
             }
@@ -187,7 +192,11 @@ impl LoadPipeline {
                 match self.compiler.run(component, memory).await? {
                     Compiled::Code(draft) => draft,
                     Compiled::DiskFull => {
-                        return Err(failure("DiskFull", false, "no room for native code".into()));
+                        return Err(failure(
+                            "DiskFull",
+                            false,
+                            "neither disk nor memory has room for the native code".into(),
+                        ));
                     }
                 }
             }
@@ -197,13 +206,13 @@ impl LoadPipeline {
     }
 
     async fn load(&self, code: File, hex: &str) -> Result<MappedCode, NativeLoadError> {
-        let (engine, residency) = (self.engine.clone(), Arc::clone(&self.code_cache));
+        let (engine, code_cache) = (self.engine.clone(), Arc::clone(&self.code_cache));
         let started = Instant::now();
-        let (loaded, place) = blocking(move || {
-            let place = residency.reserve();
-            // by descriptor: what was authenticated is what is mapped
+        let (loaded, slot) = blocking(move || {
+            let slot = code_cache.reserve();
+            // map by descriptor, so that exactly the authenticated file is mapped
             let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-            Ok((engine.load(&path), place))
+            Ok((engine.load(&path), slot))
         })
         .await
         .map_err(NativeLoadError::KeepCode)?;
@@ -211,18 +220,18 @@ impl LoadPipeline {
         (self.observe)(LoadStage::Load, started.elapsed());
         Ok(MappedCode {
             loaded,
-            slot: place,
+            slot,
             on_disk: self.cache.has(hex),
             map: Arc::new(self.clone()),
         })
     }
 }
 
-/// Why native code could not be loaded, and what that says of its file.
+/// Why native code could not be loaded, and whether to keep its file.
 enum NativeLoadError {
-    /// Nothing that making it again would change.
+    /// Compiling again would not help.
     KeepCode(Failure),
-    /// It is no native code of this engine.
+    /// The file is not native code for this engine.
     DiscardCode(Failure),
 }
 
@@ -253,7 +262,13 @@ fn resource_exhausted(error: &std::io::Error) -> Failure {
 impl MapCode for LoadPipeline {
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
         async move {
-            let gone = || failure("LoadFailed", false, "its native code is gone".into());
+            let gone = || {
+                failure(
+                    "LoadFailed",
+                    false,
+                    "the native code is no longer on disk".into(),
+                )
+            };
             let hex = sha256_hex(digest).ok_or_else(gone)?;
             let code = self.cached(hex).await?.ok_or_else(gone)?;
             Ok(self.load(code, hex).await?)

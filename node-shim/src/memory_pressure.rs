@@ -1,12 +1,12 @@
-//! How much of the container's memory is in use: of the cgroup with the least room on the way from
-//! this process' own to the root, of the machine where none has a limit.
+//! Measurement of memory pressure: that of the cgroup with the least free memory between the process's own
+//! cgroup and the root, or that of the machine when no cgroup has a limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use node_shim_core::memory_pressure::{MemoryPressure, working_set};
 
-/// Names of a cgroup's files in one version of the kernel's interface.
+/// File names of one version of the kernel's cgroup interface.
 struct CgroupInterface {
     mount: &'static str,
     limit: &'static str,
@@ -25,7 +25,7 @@ const V1: CgroupInterface = CgroupInterface {
     current: "memory.usage_in_bytes",
 };
 
-/// Reads it; `root` is `/` but in tests.
+/// Returns the current memory pressure. `root` is `/` except in tests.
 pub(crate) fn current_pressure(root: &Path) -> MemoryPressure {
     let machine = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
     let total = field(&machine, "MemTotal:").unwrap_or(0);
@@ -49,7 +49,7 @@ pub(crate) fn current_pressure(root: &Path) -> MemoryPressure {
     })
 }
 
-/// Of the cgroup at `path` and those around it; `None` when none of them has a limit.
+/// Returns the highest pressure of the cgroup at `path` and its ancestors; `None` when none has a limit.
 fn cgroup_pressure(
     root: &Path,
     interface: &CgroupInterface,
@@ -58,7 +58,7 @@ fn cgroup_pressure(
 ) -> Option<MemoryPressure> {
     let mount = root.join(interface.mount);
     let own = path.trim_start_matches('/');
-    // in a namespace of its own the path may be that of another tree
+    // inside a cgroup namespace the path may belong to another tree
     let own = match mount.join(own).is_dir() && !own.contains("..") {
         true => PathBuf::from(own),
         false => PathBuf::new(),
@@ -67,7 +67,7 @@ fn cgroup_pressure(
     own.ancestors()
         .filter_map(|at| {
             let limit: u64 = read(at, interface.limit)?.trim().parse().ok()?;
-            // version 1 says "none" by a number beyond any machine
+            // version 1 represents "no limit" by a number larger than any machine's memory
             if machine > 0 && limit >= machine {
                 return None;
             }
@@ -78,7 +78,7 @@ fn cgroup_pressure(
         .max()
 }
 
-/// A line of `/proc/meminfo`, bytes.
+/// Returns a field of `/proc/meminfo` in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -105,7 +105,7 @@ mod tests {
     );
 
     #[test]
-    fn the_tightest_cgroup_counts_without_its_file_cache() {
+    fn the_cgroup_with_the_least_free_memory_decides() {
         let own = ("proc/self/cgroup", "0::/pod/worker\n");
         let container = |current: &'static str| {
             tree(&[
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_and_version_1_are_read_too() {
+    fn cgroup_namespaces_and_version_1_are_supported() {
         let namespaced = tree(&[
             HALF_USED,
             ("proc/self/cgroup", "0::/kubepods/x\n"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_it_is_the_machines_memory() {
+    fn without_a_limit_the_machines_memory_decides() {
         let free = tree(&[HALF_USED, ("proc/self/cgroup", "0::/\n")]);
         assert_eq!(current_pressure(free.path()), MemoryPressure::None);
         let full = tree(&[("proc/meminfo", "MemTotal: 100 kB\nMemAvailable: 4 kB\n")]);

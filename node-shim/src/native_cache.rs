@@ -1,9 +1,9 @@
-//! Native code, made by this node's compile child and by nothing else.
+//! On-disk cache of native code that the compiler process of this node produced.
 //!
-//! Mapping a file of native code runs what is in it, so a file counts only with a message
-//! authentication code under a key that never leaves this node. Name, length and content are
-//! covered: code for another engine, another CPU or another component cannot pass under a name that
-//! is not its own. Whatever does not fit is removed and made again.
+//! Mapping a file executes the code in it. Each file is therefore authenticated with an HMAC under a key
+//! that never leaves the node. The HMAC covers name, length and content, so code for another engine, CPU
+//! or component is not accepted under a wrong name. A file that fails authentication is removed, and the
+//! component is compiled again.
 
 mod verified;
 
@@ -28,20 +28,20 @@ const FORMAT: &[u8] = b"selvage native code 1\0";
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// What the cache has for a component.
+/// Result of looking a component up in the cache.
 #[derive(Debug)]
 pub enum Lookup {
-    /// Authenticated code, positioned at its start.
+    /// Authenticated native code; the file is positioned at its start.
     Hit(File),
-    /// Nothing.
+    /// The cache has no native code for the component.
     Miss,
-    /// Something that is not ours; it was removed.
+    /// The file failed authentication, for the given reason, and was removed.
     Rejected(&'static str),
-    /// It cannot be read for want of descriptors or memory, and stays as it is.
+    /// The file cannot be read at present, because file descriptors or memory are exhausted. It was kept.
     ResourceExhausted(io::Error),
 }
 
-/// The folder of native code for one engine on one CPU.
+/// Directory of native code for one engine and one CPU type.
 pub struct NativeCache {
     folder: PathBuf,
     engine: String,
@@ -52,7 +52,7 @@ pub struct NativeCache {
 
 impl std::fmt::Debug for NativeCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // never the key
+        // the key must not be logged
         f.debug_struct("NativeCache")
             .field("folder", &self.folder)
             .field("engine", &self.engine)
@@ -61,11 +61,11 @@ impl std::fmt::Debug for NativeCache {
 }
 
 impl NativeCache {
-    /// The cache below `dir` for the engine that `engine_hash` identifies. Without a readable key a
-    /// new one is made, which ends the validity of all that is there.
+    /// Opens the cache below `dir` for the engine identified by `engine_hash`. Without a readable key a
+    /// new one is created, which invalidates all cached code.
     ///
     /// # Errors
-    /// The system gives no random bytes.
+    /// Returns an error when the system provides no random bytes.
     pub fn open(dir: &StateDir, engine_hash: &str, health: Arc<DiskHealth>) -> io::Result<Self> {
         let key = node_key(&dir.node_key(), &health)?;
         Ok(Self {
@@ -77,14 +77,14 @@ impl NativeCache {
         })
     }
 
-    /// End of the names of this engine's files; also identifies engine and CPU elsewhere.
+    /// Returns the identity of engine and CPU, which is also the suffix of the engine's file names.
     #[must_use]
     pub fn engine(&self) -> &str {
         &self.engine
     }
 
-    /// Looks a component up. Reads the whole file and marks it as used, unless this process has done so and nobody has
-    /// touched the file since.
+    /// Looks a component up by its digest in hex. Authenticates the whole file and updates its modification time, unless
+    /// this process has done so before and the file has not changed since.
     #[must_use]
     pub fn get(&self, hex: &str) -> Lookup {
         let name = self.name(hex);
@@ -102,7 +102,7 @@ impl NativeCache {
         if self.verified.contains(&name, &file) {
             return Lookup::Hit(file);
         }
-        // first, because it changes the file's identity
+        // before the identity is taken, because it changes the ctime
         let _ = file.set_modified(SystemTime::now());
         let before = FileIdentity::of(&file);
         let mac = open_plain(&self.mac_path(&name)).and_then(|file| {
@@ -134,7 +134,7 @@ impl NativeCache {
         }
     }
 
-    /// An empty draft of native code.
+    /// Returns an empty draft for native code.
     ///
     /// # Errors
     /// See [`Draft::create`].
@@ -142,7 +142,7 @@ impl NativeCache {
         Draft::create(&self.folder, &self.health)
     }
 
-    /// A draft that stays in memory, because the compile child found the disk full.
+    /// Returns a draft in memory, after the compiler process found the disk full.
     ///
     /// # Errors
     /// See [`Draft::in_memory`].
@@ -152,16 +152,17 @@ impl NativeCache {
         Draft::in_memory(&self.health)
     }
 
-    /// Whether there is native code under this name; whether it is good shows when it is loaded.
+    /// Returns whether a file for the component exists. It is not authenticated.
     #[must_use]
     pub fn has(&self, hex: &str) -> bool {
         self.folder.join(self.name(hex)).is_file()
     }
 
-    /// Names and authenticates what the compile child wrote.
+    /// Stores the output of the compiler process with its HMAC, and returns the code positioned at its
+    /// start.
     ///
     /// # Errors
-    /// The code cannot be read back.
+    /// Returns an error when the code cannot be read back.
     pub fn store(&self, draft: Draft, hex: &str) -> io::Result<File> {
         let name = self.name(hex);
         let mut bytes = draft.handle()?;
@@ -169,7 +170,7 @@ impl NativeCache {
         let on_disk = !draft.is_in_memory();
         let mut file = draft.keep(&self.folder.join(&name))?;
         if on_disk {
-            // code without its authentication code is made again, so the order is free
+            // code without its HMAC is compiled again, so the order of the two files does not matter
             let mut sealed = Draft::create(&self.folder, &self.health)?;
             sealed.write_all(&mac)?;
             if !sealed.is_in_memory() {
@@ -180,12 +181,12 @@ impl NativeCache {
         Ok(file)
     }
 
-    /// Removes code that did not load although it was authentic.
+    /// Removes authentic code that did not load.
     pub fn discard(&self, hex: &str) {
         self.remove(&self.name(hex));
     }
 
-    /// Forgets what is known of files that others removed.
+    /// Forgets the verified files that no longer exist.
     pub fn forget_removed(&self) {
         self.verified
             .retain(|name| self.folder.join(name).is_file());
@@ -200,7 +201,11 @@ impl NativeCache {
     }
 
     fn reject(&self, name: &str, why: &'static str) -> Lookup {
-        tracing::warn!(name, why, "native code refused; it is made again");
+        tracing::warn!(
+            name,
+            why,
+            "native code rejected and removed; the component is compiled again"
+        );
         self.remove(name);
         Lookup::Rejected(why)
     }
@@ -211,10 +216,10 @@ impl NativeCache {
         let _ = fs::remove_file(self.mac_path(name));
     }
 
-    /// Over format, name, length and content; leaves the file at its start.
+    /// Computes the HMAC over format, name, length and content, and rewinds the file.
     fn mac(&self, name: &str, file: &mut File) -> io::Result<HmacSha256> {
         let mut mac = HmacSha256::new_from_slice(&self.key)
-            .map_err(|_| io::Error::other("a key of any length is a key"))?;
+            .map_err(|_| io::Error::other("HMAC rejected the key"))?;
         mac.update(FORMAT);
         mac.update(name.as_bytes());
         mac.update(b"\0");
@@ -245,7 +250,7 @@ fn open_plain(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads the key, or makes it. Two processes that make it at once agree on one.
+/// Reads the node's key or creates it. Two processes that create it concurrently agree on one key.
 fn node_key(path: &Path, health: &DiskHealth) -> io::Result<Zeroizing<Vec<u8>>> {
     if let Some(key) = read_key(path) {
         return Ok(key);
@@ -264,7 +269,7 @@ fn node_key(path: &Path, health: &DiskHealth) -> io::Result<Zeroizing<Vec<u8>>> 
 fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     let file = open_plain(path).ok()?;
     if file.metadata().ok()?.mode() & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "others could read the node key; making a new one");
+        tracing::warn!(path = %path.display(), "other users could read the node key; creating a new one");
         let _ = fs::remove_file(path);
         return None;
     }
@@ -290,7 +295,7 @@ fn store_key(path: &Path, key: &[u8]) -> io::Result<()> {
         .and_then(|()| file.sync_all())
         .and_then(|()| {
             match fs::hard_link(&draft, path) {
-                // the other process was first: its key counts
+                // another process was first; its key is used
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 other => other,
             }
@@ -299,7 +304,7 @@ fn store_key(path: &Path, key: &[u8]) -> io::Result<()> {
     stored
 }
 
-/// Identifies what the CPU can do: native code may use all of it.
+/// Returns a hash of the CPU features, all of which native code may use.
 fn cpu_features() -> String {
     let described = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features = described
@@ -371,9 +376,9 @@ mod tests {
         );
     }
 
-    /// HS-10, FN-4: whatever happened to a cached file, it is removed and never handed out.
+    /// HS-10, FN-4: a cached file that was changed in any way is removed and never returned.
     #[test]
-    fn flipped_cut_longer_replaced_linked_unsealed_and_foreign_code_is_refused() {
+    fn tampered_code_is_rejected_and_removed() {
         type Harm = fn(&Path);
         let harms: [(&str, Harm); 7] = [
             ("flipped", |path| {
@@ -404,7 +409,7 @@ mod tests {
             let cache = fixture.open("e1");
             let path = store(&cache, "aa", b"code");
             if known {
-                // its seal was asked for once: that it is gone is noticed by the next process
+                // the HMAC has been read before, so its loss is noticed by the next process only
                 if what.contains("sealed") {
                     continue;
                 }
@@ -420,13 +425,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_authenticated_once_until_somebody_touches_it() {
+    fn a_file_is_authenticated_once_until_it_changes() {
         let fixture = Fixture::new();
         let cache = fixture.open("e1");
         let path = store(&cache, "aa", b"code");
         let seal = format!("{}.mac", path.display());
         assert!(hit(&cache, "aa").is_some());
-        // the seal tells whether anybody asks for it
+        // without its HMAC the file can only pass when it is not authenticated again
         let sealed = fs::read(&seal).unwrap();
         fs::remove_file(&seal).unwrap();
         assert_eq!(hit(&cache, "aa").as_deref(), Some(&b"code"[..]));
@@ -438,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_file_goes_with_it() {
+    fn verified_files_are_forgotten_when_they_are_removed() {
         let fixture = Fixture::new();
         let cache = fixture.open("e1");
         let paths = ["aa", "bb", "cc"].map(|hex| {
@@ -456,14 +461,14 @@ mod tests {
         fs::remove_file(&paths[0]).unwrap();
         cache.forget_removed();
         assert_eq!(known(), names[1..]);
-        // looked for in vain
+        // a lookup that misses forgets the file as well
         fs::remove_file(&paths[1]).unwrap();
         assert!(matches!(cache.get("bb"), Lookup::Miss));
         assert_eq!(known(), names[2..]);
     }
 
     #[test]
-    fn code_under_another_name_or_key_is_refused() {
+    fn code_under_another_name_or_key_is_rejected() {
         let fixture = Fixture::new();
         let cache = fixture.open("e1");
         let path = store(&cache, "aa", b"code");
@@ -480,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_read_is_replaced() {
+    fn a_key_that_other_users_can_read_is_replaced() {
         use std::os::unix::fs::PermissionsExt;
         let fixture = Fixture::new();
         store(&fixture.open("e1"), "aa", b"code");

@@ -1,11 +1,11 @@
-//! What a node counts without regard to functions.
+//! Counters of the node that do not belong to a function.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use node_shim_core::validation::Rejection;
 use tokio::sync::Notify;
 
-/// Shared by the data path and the metrics page.
+/// Counters shared by the data plane and the metrics page.
 #[derive(Debug, Default)]
 pub struct NodeCounters {
     rejections: [AtomicU64; Rejection::ALL.len()],
@@ -18,7 +18,7 @@ pub struct NodeCounters {
     pong: Notify,
 }
 
-/// Protocol of a connection.
+/// HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
@@ -32,7 +32,7 @@ impl NodeCounters {
         }
     }
 
-    /// By reason; the two refusals of a method are one reason.
+    /// Returns the number of rejected requests by reason. The two rejections of a method share a label.
     pub fn rejections(&self) -> impl Iterator<Item = (Rejection, u64)> + '_ {
         let read =
             |(reason, count): (Rejection, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
@@ -43,7 +43,7 @@ impl NodeCounters {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of failed `accept` calls since the process started.
+    /// Returns the number of failed accepts.
     pub fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Ordering::Relaxed)
     }
@@ -52,7 +52,7 @@ impl NodeCounters {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of requests in the candidate's share that stable answered, because the candidate was not loaded.
+    /// Returns the number of requests of candidates that the stable revision served.
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.load(Ordering::Relaxed)
     }
@@ -63,7 +63,7 @@ impl NodeCounters {
         OpenConnection(count)
     }
 
-    /// Open connections by protocol label.
+    /// Returns the number of open connections by `protocol` label.
     pub fn connections(&self) -> [(&'static str, u64); 2] {
         let read = |proto| self.open(proto).load(Ordering::Relaxed);
         [
@@ -83,19 +83,19 @@ impl NodeCounters {
         self.instance_slots.store(slots, Ordering::Relaxed);
     }
 
-    /// Requests that can run at once.
+    /// Returns the maximum number of concurrent requests.
     pub fn instance_slots(&self) -> u64 {
         self.instance_slots.load(Ordering::Relaxed)
     }
 
-    /// Asks the data path's loop for a sign of life and waits for it.
+    /// Pings the event loop of the data plane and waits for its response.
     pub(crate) async fn ping_event_loop(&self) {
         let turned = self.pong.notified();
         self.ping.notify_one();
         turned.await;
     }
 
-    /// The loop's side of `ask_turn`.
+    /// Answers the pings of [`ping_event_loop`](Self::ping_event_loop). Never returns.
     pub(crate) async fn answer_pings(&self) {
         loop {
             self.ping.notified().await;
@@ -104,7 +104,7 @@ impl NodeCounters {
     }
 }
 
-/// Counted as open while it lives.
+/// Counts a connection as open until dropped.
 pub(crate) struct OpenConnection<'a>(&'a AtomicU64);
 
 impl Drop for OpenConnection<'_> {

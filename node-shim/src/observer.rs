@@ -1,4 +1,4 @@
-//! Counts one request of a function, exactly once, whatever ended it: it records when it is dropped.
+//! Observer of a request that counts it exactly once, when it is dropped.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,14 +7,15 @@ use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, Sta
 
 use crate::counters::{FinishedRequest, RevisionCounters};
 
-/// Made when the revision is known. Until told otherwise the client is the one who left.
+/// Records how a request to a revision ends. Unless `succeed` or `fail` is called, it counts as
+/// `client_gone`.
 pub(crate) struct RequestObserver {
     counters: Arc<RevisionCounters>,
     population: Population,
     start: StartKind,
     began: Instant,
     head: Option<(Instant, StatusClass)>,
-    /// `None`: as promised.
+    /// Why the request failed; `None` when it succeeded.
     ended: Option<FailureReason>,
     settled: bool,
 }
@@ -32,12 +33,12 @@ impl RequestObserver {
         }
     }
 
-    /// A head with this status goes out now.
+    /// Records that a head with this status is sent now.
     pub(crate) fn head(&mut self, status: u16) {
         self.head = Some((Instant::now(), StatusClass::of(status)));
     }
 
-    /// The response ended as promised.
+    /// Records that the response was sent completely, unless the request has failed before.
     pub(crate) fn succeed(&mut self) {
         if !self.settled {
             self.ended = None;
@@ -45,8 +46,8 @@ impl RequestObserver {
         }
     }
 
-    /// The request failed; the first reason stays, but a client that leaves while the last bytes
-    /// are still in our hands turns success into its own fault.
+    /// Records that the request failed. The first reason is kept. A failure replaces a success, because
+    /// the client may disconnect while the last bytes are being sent.
     pub(crate) fn fail(&mut self, reason: FailureReason) {
         if !self.settled || self.ended.is_none() {
             self.ended = Some(reason);
@@ -78,20 +79,20 @@ mod tests {
     use super::*;
     use crate::counters::{CounterTable, RequestCount};
 
-    fn recorded(tell: impl FnOnce(&mut RequestObserver)) -> RequestCount {
+    fn recorded(act: impl FnOnce(&mut RequestObserver)) -> RequestCount {
         let function = FunctionKey::new("ns", "f");
         let counters = CounterTable::new().revision(&function, &RevisionName::new("r").unwrap());
         let mut observer = RequestObserver::new(counters.clone(), StartKind::Warm, Instant::now());
-        tell(&mut observer);
+        act(&mut observer);
         drop(observer);
         let [one] = counters.snapshot().populations[0].requests[..] else {
-            panic!("once")
+            panic!("counted exactly once")
         };
         one
     }
 
     #[test]
-    fn every_end_is_counted_once() {
+    fn every_request_is_counted_once() {
         let silent = recorded(|_| {});
         assert_eq!(
             (silent.outcome, silent.code, silent.count),

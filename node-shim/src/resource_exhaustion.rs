@@ -1,4 +1,4 @@
-//! What the system has too little of at a moment: says nothing about the file that was to be opened or mapped.
+//! Recognises errors caused by exhausted system resources, which do not depend on the file that was opened or mapped.
 
 use std::error::Error;
 use std::io;
@@ -7,7 +7,8 @@ use rustix::io::Errno;
 
 const EXHAUSTION_ERRORS: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
 
-/// Whether an error, or what it came from, is for want of descriptors, mappings or memory.
+/// Returns whether an error or one of its sources means that file descriptors, memory mappings or memory are
+/// exhausted.
 pub(crate) fn is_resource_exhaustion(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(one) = next {
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_want_of_the_system_is_told_from_a_fault_of_the_file() {
+    fn exhausted_resources_are_distinguished_from_faulty_files() {
         for (errno, short) in [
             (Errno::MFILE, true),
             (Errno::NFILE, true),
@@ -41,8 +42,12 @@ mod tests {
                 short,
                 "{errno}"
             );
-            let told = wasmtime::Error::from(errno).context("mmap failed");
-            assert_eq!(told.chain().any(is_resource_exhaustion), short, "{errno}");
+            let wrapped = wasmtime::Error::from(errno).context("mmap failed");
+            assert_eq!(
+                wrapped.chain().any(is_resource_exhaustion),
+                short,
+                "{errno}"
+            );
         }
         assert!(!is_resource_exhaustion(&io::Error::other("damaged")));
     }

@@ -1,4 +1,4 @@
-//! A revision that can run: native code, limits, configuration, permits, counters.
+//! A revision that can run: its code, limits, configuration, concurrency limit and counters.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::config_value::ConfigValue;
 use crate::counters::{CounterTable, RevisionCounters};
 use crate::guest_log::token_bucket::TokenBucket;
 
-/// Everything of a definition that shows while a request runs.
+/// The parts of a revision's definition that are needed while a request runs.
 #[derive(Clone, Debug)]
 pub struct RevisionSpec {
-    /// The function that owns the revision.
+    /// Function of the revision.
     pub function: FunctionKey,
     /// Name of the revision.
     pub name: RevisionName,
-    /// Limits of every request and instance.
+    /// Resource limits.
     pub limits: Limits,
-    /// Environment.
+    /// Environment variables of the guest.
     pub env: Vec<(String, ConfigValue)>,
-    /// `wasi:config/store`.
+    /// Entries of `wasi:config/store`.
     pub config: Vec<(String, ConfigValue)>,
 }
 
-/// Shared by every table that names it and by every request that runs it.
+/// A revision, shared by the routing tables that contain it and the requests that run it.
 pub struct Revision {
     pub(crate) spec: RevisionSpec,
     pub(crate) code: Arc<CompiledComponent>,
@@ -34,21 +34,26 @@ pub struct Revision {
     pub(crate) log: TokenBucket,
 }
 
-/// Why a component cannot run under its limits, told before there is any traffic.
+/// Why a component cannot run within its limits.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevisionError {
-    /// The memory that the component declares is larger than its limit.
-    #[error("the component starts with {needs} bytes of memory, limits.memory is {limit}")]
+    /// The initial memory exceeds the limit.
+    #[error(
+        "the component starts with {needs} bytes of memory, but limits.memory is {limit} bytes"
+    )]
     Memory {
-        /// Linear memory of a fresh instance, in bytes.
+        /// Initial memory in bytes.
         needs: u64,
-        /// `limits.memory`, in bytes.
+        /// Limit in bytes.
         limit: u64,
     },
 }
 
 impl Revision {
-    /// Its series exist at 0 from here on.
+    /// Creates a revision. Its metrics exist at 0 from then on.
+    ///
+    /// # Errors
+    /// Returns an error when the component cannot run within its limits.
     pub fn new(
         spec: RevisionSpec,
         code: impl Into<Arc<CompiledComponent>>,
@@ -69,12 +74,12 @@ impl Revision {
         }))
     }
 
-    /// The function that owns the revision.
+    /// Returns the function of the revision.
     pub fn function(&self) -> &FunctionKey {
         &self.spec.function
     }
 
-    /// Name of the revision.
+    /// Returns the name of the revision.
     pub fn name(&self) -> &RevisionName {
         &self.spec.name
     }

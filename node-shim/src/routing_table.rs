@@ -1,5 +1,5 @@
-//! The routing table of the data path: which function a request belongs to and what can run for it.
-//! Built beside the data path, swapped in whole; a request keeps its table to the end.
+//! Routing table of the data plane: the functions of the node with their routes and runnable revisions. It
+//! is replaced as a whole; a request keeps the table it started with.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,40 +11,44 @@ use node_shim_core::table::{FunctionEntry, FunctionKey};
 
 use crate::revision::Revision;
 
-/// A function and what its share's revisions are on this node at this moment.
+/// A function and the state of its revisions on this node.
 #[derive(Clone, Debug)]
 pub struct ServedFunction {
+    /// Routes and traffic split.
     pub entry: Arc<FunctionEntry>,
+    /// State of the stable revision.
     pub stable: RevisionSlot,
+    /// State of the candidate.
     pub candidate: RevisionSlot,
 }
 
-/// What there is of a revision.
+/// State of a revision on this node.
 #[derive(Clone, Debug, Default)]
 pub enum RevisionSlot {
-    /// The share names none.
+    /// The traffic split names no such revision.
     #[default]
     Absent,
-    /// On its way: requests wait for the next table, no longer than the function's queue allows.
+    /// The code is being loaded. Requests wait briefly for the next table.
     Loading,
-    /// Cannot run here, and why.
+    /// The revision cannot run on this node, for the given reason.
     Failed(FailureReason),
+    /// The revision can run.
     Ready(Arc<Revision>),
 }
 
-/// Cheap to share; made anew for every change.
+/// An immutable table of functions, rebuilt for every change.
 #[derive(Debug, Default)]
 pub struct RoutingTable {
-    /// Of the operator's table it was made from; shown, never compared.
+    /// Version of the operator's table that it was built from, for information only.
     pub version: u64,
     index: Arc<RouteIndex>,
-    /// Where in `functions` each is.
+    /// Positions in `functions`.
     positions: Arc<HashMap<FunctionKey, usize>>,
     functions: Vec<ServedFunction>,
 }
 
 impl RoutingTable {
-    /// Indexes the routes of all functions.
+    /// Builds a table and indexes the routes of all functions.
     pub fn new(version: u64, functions: Vec<ServedFunction>) -> Self {
         let index = Arc::new(RouteIndex::build(
             functions.iter().map(|served| &*served.entry),
@@ -61,8 +65,8 @@ impl RoutingTable {
         table
     }
 
-    /// The same functions with the same routes in the same order, only shares or revisions changed:
-    /// what is indexed is kept. Falls back to `new` when a route differs.
+    /// Builds the next table. Reuses the index when the functions and their routes are the same and only
+    /// traffic splits or revisions have changed.
     pub fn with_functions(&self, version: u64, functions: Vec<ServedFunction>) -> Self {
         let same = functions.len() == self.functions.len()
             && functions.iter().zip(&self.functions).all(|(new, old)| {
@@ -84,6 +88,7 @@ impl RoutingTable {
         table
     }
 
+    /// Returns all functions.
     pub fn functions(&self) -> &[ServedFunction] {
         &self.functions
     }
@@ -96,12 +101,13 @@ impl RoutingTable {
         self.functions.get(at)
     }
 
-    /// However many there are, found at once.
+    /// Returns a function by its key in constant time.
     pub(crate) fn by_key(&self, key: &FunctionKey) -> Option<&ServedFunction> {
         self.function(*self.positions.get(key)?)
     }
 
-    /// Stable keeps all of its permits, the candidate has its own.
+    /// Sets the concurrency limits: the stable revision has its full limit, the candidate one according
+    /// to its weight.
     fn apply_concurrency_limits(&self) {
         for served in &self.functions {
             if let RevisionSlot::Ready(stable) = &served.stable {
@@ -120,6 +126,7 @@ impl RoutingTable {
 }
 
 impl RevisionSlot {
+    /// Returns the revision if it can run.
     pub fn ready(&self) -> Option<&Arc<Revision>> {
         match self {
             Self::Ready(revision) => Some(revision),
@@ -134,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A function without revisions on a host.
+    /// Returns a function without revisions on a host.
     fn served(name: &str, host: &str) -> ServedFunction {
         let entry = FunctionEntry {
             key: FunctionKey::new("ns", name),
@@ -153,7 +160,7 @@ mod tests {
         }
     }
 
-    /// The hosts that are found under these names.
+    /// Returns the hosts of the functions with these names.
     fn hosts<'a>(table: &'a RoutingTable, names: [&str; 3]) -> [Option<&'a str>; 3] {
         names.map(|name| {
             let found = table.by_key(&FunctionKey::new("ns", name))?;
@@ -167,7 +174,7 @@ mod tests {
         let mut table = RoutingTable::default();
         assert_eq!(hosts(&table, names), [None; 3]);
         let mut all = vec![served("b", "b.test"), served("c", "c.test")];
-        // the second time only shares may have changed
+        // the second table reuses the index
         for version in [1, 2] {
             table = table.with_functions(version, all.clone());
             assert_eq!(hosts(&table, names), [None, Some("b.test"), Some("c.test")]);
@@ -182,7 +189,7 @@ mod tests {
         all.remove(1);
         table = table.with_functions(4, all.clone());
         assert_eq!(hosts(&table, names), [Some("a.test"), None, Some("c.test")]);
-        // another one has taken its route over
+        // another function has taken over the route
         all[0] = served("b", "a.test");
         table = table.with_functions(5, all);
         assert_eq!(hosts(&table, names), [None, Some("a.test"), Some("c.test")]);

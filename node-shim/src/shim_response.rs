@@ -1,4 +1,5 @@
-//! The answers that are the shim's own: no body, a reason from a closed list, nothing of a tenant.
+//! Responses that the node-shim produces itself. They have no body, a reason from a closed list and no data
+//! of tenants.
 
 use http::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -11,31 +12,31 @@ use crate::observer::RequestObserver;
 
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("selvage-error");
 
-/// Nobody owns host and path: the same bytes whoever asks for whatever.
-pub(crate) fn no_route(exchange: RequestGuard) -> Response<ResponseBody> {
+/// Returns the response to a request that matches no route. It does not depend on the request.
+pub(crate) fn no_route(guard: RequestGuard) -> Response<ResponseBody> {
     let reply = ErrorResponse {
         status: 404,
         error: "no_route",
         retry_after: None,
     };
-    build(reply, None, exchange)
+    build(reply, None, guard)
 }
 
-pub(crate) fn rejected(rejection: Rejection, exchange: RequestGuard) -> Response<ResponseBody> {
+pub(crate) fn rejected(rejection: Rejection, guard: RequestGuard) -> Response<ResponseBody> {
     let reply = ErrorResponse {
         status: rejection.status(),
         error: rejection.label(),
         retry_after: None,
     };
-    let mut response = build(reply, None, exchange);
+    let mut response = build(reply, None, guard);
     if rejection.closes_connection() {
         close(&mut response);
     }
     response
 }
 
-/// What load balancers ask for.
-pub(crate) fn ready(ready: bool, exchange: RequestGuard) -> Response<ResponseBody> {
+/// Returns the response to the readiness probe of a load balancer.
+pub(crate) fn ready(ready: bool, guard: RequestGuard) -> Response<ResponseBody> {
     let mut response = build(
         ErrorResponse {
             status: 503,
@@ -43,7 +44,7 @@ pub(crate) fn ready(ready: bool, exchange: RequestGuard) -> Response<ResponseBod
             retry_after: None,
         },
         None,
-        exchange,
+        guard,
     );
     if ready {
         *response.status_mut() = StatusCode::OK;
@@ -52,11 +53,11 @@ pub(crate) fn ready(ready: bool, exchange: RequestGuard) -> Response<ResponseBod
     response
 }
 
-/// An answer in place of a guest's.
+/// Builds an error response and records its status with the observer.
 pub(crate) fn build(
     reply: ErrorResponse,
     observer: Option<RequestObserver>,
-    exchange: RequestGuard,
+    guard: RequestGuard,
 ) -> Response<ResponseBody> {
     let mut observer = observer;
     if let Some(observer) = &mut observer {
@@ -66,7 +67,7 @@ pub(crate) fn build(
         bytes: None,
         trailers: None,
         observer,
-        _guard: exchange,
+        _guard: guard,
     };
     let mut response = Response::new(body);
     *response.status_mut() =
@@ -80,7 +81,7 @@ pub(crate) fn build(
     response
 }
 
-/// Ends an HTTP/1 connection after this answer.
+/// Closes an HTTP/1 connection after the response.
 pub(crate) fn close<B>(response: &mut Response<B>) {
     response
         .headers_mut()

@@ -1,8 +1,8 @@
-//! Who waits for whom in a response body, for those who look from outside.
+//! Progress of a response body, observable from other tasks.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// Kept by a body, read by whoever watches its client.
+/// Shared between a response body and the task that detects a stalled client.
 #[derive(Debug, Default)]
 pub(crate) struct StreamProgress {
     state: AtomicU8,
@@ -11,9 +11,9 @@ pub(crate) struct StreamProgress {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamState {
-    /// The client could take more; the guest has nothing.
+    /// The client can receive more, but the guest has not produced it yet.
     WaitingForGuest,
-    /// A chunk was handed over and nobody has asked for another.
+    /// A chunk was passed to the connection, which has not asked for another one yet.
     WaitingForClient,
     Finished,
 }
@@ -34,7 +34,7 @@ impl StreamProgress {
         }
     }
 
-    /// Chunks handed over so far.
+    /// Returns the number of chunks passed to the connection so far.
     pub(crate) fn chunks(&self) -> u64 {
         self.chunks.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! A client's body on its way to a guest. One that is cut, too large or too slow is an error to the
-//! guest, never an end of the stream.
+//! Request body as the guest reads it. A body that is incomplete, too large or too slow ends with an error
+//! and never with a normal end of stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use wasmtime_wasi_http::Error;
 
 use crate::instance::GuestControl;
 
-/// Over this much waiting, a client has to send `SLOWEST` bytes a second.
+/// Waiting time over which a client has to send at least [`MIN_BYTES_PER_SECOND`].
 const RATE_WINDOW: Duration = Duration::from_secs(30);
 const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
 pub(crate) struct RequestBody {
     inner: Incoming,
     control: Arc<GuestControl>,
-    /// Bytes that may still come.
+    /// Bytes that may still arrive.
     remaining: u64,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -63,7 +63,7 @@ impl RequestBody {
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Arms the clock while the guest waits for the client; ready when the client took too long.
+    /// Runs the timer while the guest waits for the client. Ready when the client is too slow.
     fn poll_client_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         let since = *self.waiting_since.get_or_insert(now);

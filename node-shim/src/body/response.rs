@@ -1,5 +1,5 @@
-//! A guest's body on its way to a client: empty chunks dropped, small ones gathered, and an abort
-//! on the wire whenever the guest could not keep what its head promised.
+//! Response body on its way from the guest to the client. Drops empty chunks, coalesces small ones, and
+//! aborts the response on the wire when the guest does not complete it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,16 +21,16 @@ use crate::connection::RequestGuard;
 use crate::instance::GuestControl;
 use crate::observer::RequestObserver;
 
-/// Chunks that follow another within this time are gathered.
+/// Chunks that follow another one within this time are coalesced.
 const COALESCE_DELAY: Duration = Duration::from_millis(5);
-/// Up to this many bytes.
+/// Maximum size of a coalesced chunk in bytes.
 const COALESCE_BYTES: usize = 4 << 10;
-/// Empty chunks swallowed before the connection gets its turn.
+/// Number of consecutive empty chunks after which the task yields to the connection.
 const EMPTY_CHUNKS: u32 = 32;
 
-/// What hyper sends.
+/// Body of a response that hyper sends.
 pub(crate) enum ResponseBody {
-    /// Ours, or a guest's that was all there when its head was.
+    /// A response of the node-shim, or one of a guest that was complete when its head was sent.
     Buffered {
         bytes: Option<Bytes>,
         trailers: Option<HeaderMap>,
@@ -40,16 +40,17 @@ pub(crate) enum ResponseBody {
     Streaming(Box<GuestBody>),
 }
 
-/// What the head promised about the body.
+/// Framing of a response body according to its head.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyFraming {
-    /// The declared length, bytes.
+    /// Declared length in bytes.
     pub(crate) length: Option<u64>,
-    /// Trailers can reach the client.
+    /// Whether trailers can be sent to the client.
     pub(crate) trailers: bool,
-    /// The end of the connection is the end of the body, so only a reset tells that it is cut.
+    /// Flag that resets the connection. Set on HTTP/1.0, where the end of the connection ends the body
+    /// and only a reset shows that it is incomplete.
     pub(crate) reset: Option<Arc<AtomicBool>>,
-    /// Between two chunks of a body with a declared length.
+    /// Maximum time between two chunks of a body with a declared length.
     pub(crate) idle: Duration,
 }
 
@@ -72,15 +73,15 @@ pub(crate) struct GuestBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// The guest is through; what was gathered goes out.
+    /// The guest has finished; the buffered rest is sent.
     Ending,
-    /// What was written before is flushed, then the abort follows.
+    /// The connection flushes what was sent before; the abort follows.
     Failing(FailureReason),
     Aborting(FailureReason),
     Over,
 }
 
-/// Ends a body that cannot be completed; hyper turns it into the protocol's abort.
+/// Error that ends an incomplete body. hyper turns it into an abort of the protocol.
 #[derive(Debug)]
 pub(crate) struct Aborted(FailureReason);
 
@@ -90,7 +91,7 @@ impl GuestBody {
         control: Arc<GuestControl>,
         observer: RequestObserver,
         framing: BodyFraming,
-        exchange: RequestGuard,
+        guard: RequestGuard,
     ) -> Self {
         Self {
             inner,
@@ -105,11 +106,11 @@ impl GuestBody {
             waiting_since: None,
             stage: Stage::Open,
             progress: Arc::default(),
-            _guard: exchange,
+            _guard: guard,
         }
     }
 
-    /// Sends first what was read before the head went out.
+    /// Prepends what was read before the head was sent.
     pub(crate) fn with_prefix(mut self, read: Bytes, trailers: Option<HeaderMap>) -> Self {
         self.remaining = self
             .remaining
@@ -123,7 +124,7 @@ impl GuestBody {
         self.progress.clone()
     }
 
-    /// Reads the guest's body to its end for a client that gets none: the guest does not notice.
+    /// Reads the guest's body to its end and discards it, for a response that has no body.
     pub(crate) async fn discard(mut self) {
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await
         {
@@ -174,9 +175,10 @@ impl GuestBody {
         }
     }
 
-    /// What can go out now: a chunk after some quiet or a large one at once, small ones together.
+    /// Returns the data to send now: a chunk after a pause or a large chunk at once, small chunks
+    /// coalesced.
     fn coalesce(&mut self, data: Bytes) -> Option<Bytes> {
-        // nothing follows the last byte of a promise
+        // nothing follows the last byte of the declared length
         let quiet = self.remaining == Some(0)
             || self
                 .last_sent
@@ -193,8 +195,8 @@ impl GuestBody {
         Poll::Ready(Some(Frame::data(data)))
     }
 
-    /// The guest has nothing yet: what was gathered goes out in time, and a promise is not kept
-    /// waiting for ever. An open response is bounded by `timeout` alone.
+    /// Waits for the guest. Sends buffered data after [`COALESCE_DELAY`], and fails a body with a declared
+    /// length after its idle timeout. Other bodies are bounded by `timeout` only.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         let now = Instant::now();
         let end = if !self.buffered.is_empty() {
@@ -218,7 +220,7 @@ impl GuestBody {
         self.emit(data)
     }
 
-    /// The guest's side of the body is gone: because it was finished, or because the guest was.
+    /// Handles the end of the guest's body, which either was finished or ended with the guest.
     fn ended(&mut self) -> Poll<Option<Frame<Bytes>>> {
         if let Some(ending) = self.control.guest_end().filter(|ending| ending.unfinished) {
             return self.failed(ending.failure.unwrap_or(FailureReason::Unfinished));
@@ -237,7 +239,7 @@ impl GuestBody {
         }
         if let Some(mut trailers) = self.trailers.take().filter(|_| self.framing.trailers) {
             filter_trailers(&mut trailers);
-            // nothing follows them, and nobody asks for more
+            // nothing follows trailers, so the body is not polled again
             self.over();
             return Poll::Ready(Some(Frame::trailers(trailers)));
         }
@@ -246,7 +248,7 @@ impl GuestBody {
     }
 
     fn failed(&mut self, reason: FailureReason) -> Poll<Option<Frame<Bytes>>> {
-        // what stopped the guest is why its body broke
+        // the reason that stopped the guest is the cause of the broken body
         let reason = self
             .control
             .client_fault()
@@ -259,7 +261,7 @@ impl GuestBody {
 
     fn over(&mut self) {
         match self.control.guest_end().and_then(|ending| ending.failure) {
-            // all bytes went out, but the guest died of something before the client had them
+            // all bytes were sent, but the guest failed before the client had received them
             Some(reason) => self.observer.fail(reason),
             None => self.observer.succeed(),
         }
@@ -324,7 +326,7 @@ impl Drop for GuestBody {
         if self.stage == Stage::Over {
             return;
         }
-        // with a declared length hyper does not ask for the end after the last byte
+        // with a declared length, hyper does not poll again after the last byte
         if self.remaining == Some(0)
             && self.buffered.is_empty()
             && matches!(self.stage, Stage::Open | Stage::Ending)
@@ -381,7 +383,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            // a length in the head would leave no room for them on HTTP/1.1
+            // trailers exclude a content-length on HTTP/1.1
             Self::Buffered {
                 trailers: Some(_), ..
             } => SizeHint::default(),

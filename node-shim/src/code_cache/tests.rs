@@ -1,5 +1,5 @@
-//! Who waits for code and what is unmapped, with a `Map` that keeps everybody waiting until the test
-//! lets it go on. Time is virtual: patience ends at once when nothing else can happen.
+//! Waiting for code and eviction, with a [`MapCode`] whose calls end only when the test allows it. Time is
+//! virtual, so timeouts elapse at once when no task can make progress.
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use super::*;
 use crate::engine::{Engine, EngineOptions};
 use crate::pull::failure;
 
-/// Nobody waits longer than this for what must happen.
+/// Limit on waiting for events that must happen.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 const GUEST: &str = r#"(component
@@ -31,23 +31,23 @@ static LOADED: LazyLock<LinkedComponent> = LazyLock::new(|| {
         .unwrap()
 });
 
-/// Counts its calls; each ends only when it gets a turn.
+/// A mapper that counts its calls and blocks each until the test lets it end.
 #[derive(Clone)]
 pub(crate) struct Gated(Arc<Gate>);
 
 struct Gate {
-    residency: Arc<CodeCache>,
+    code_cache: Arc<CodeCache>,
     calls: AtomicUsize,
     began: Semaphore,
-    /// One for each call that may end.
+    /// One permit for each call that may end.
     turns: Semaphore,
     works: bool,
 }
 
 impl Gated {
-    pub(crate) fn new(residency: &Arc<CodeCache>, works: bool) -> Self {
+    pub(crate) fn new(code_cache: &Arc<CodeCache>, works: bool) -> Self {
         Self(Arc::new(Gate {
-            residency: Arc::clone(residency),
+            code_cache: Arc::clone(code_cache),
             calls: AtomicUsize::new(0),
             began: Semaphore::new(0),
             turns: Semaphore::new(0),
@@ -58,18 +58,18 @@ impl Gated {
     pub(crate) fn resident(&self, on_disk: bool) -> MappedCode {
         MappedCode {
             loaded: LOADED.clone(),
-            slot: self.0.residency.reserve(),
+            slot: self.0.code_cache.reserve(),
             on_disk,
             map: Arc::new(self.clone()),
         }
     }
 
-    /// Mapped code that is on disk as well.
+    /// Returns mapped code that is on disk as well.
     fn mapped(&self, digest: &str) -> Arc<CompiledComponent> {
         CompiledComponent::new(digest, self.resident(true))
     }
 
-    /// Code that is only on disk.
+    /// Returns code that is only on disk.
     fn unmapped(&self, digest: &str) -> Arc<CompiledComponent> {
         let code = self.mapped(digest);
         unmap(&code);
@@ -80,7 +80,7 @@ impl Gated {
         within(self.0.began.acquire()).await.unwrap().forget();
     }
 
-    /// Lets so many calls end.
+    /// Lets the given number of calls end.
     pub(crate) fn let_end(&self, calls: usize) {
         self.0.turns.add_permits(calls);
     }
@@ -109,7 +109,7 @@ pub(crate) async fn within<T>(event: impl Future<Output = T>) -> T {
     timeout(PATIENCE, event).await.expect("it never happened")
 }
 
-/// Lets every task come to its end.
+/// Waits until every task has ended.
 async fn tasks_end() {
     let runtime = tokio::runtime::Handle::current();
     for _ in 0..1_000 {
@@ -125,7 +125,7 @@ pub(crate) fn unmap(code: &CompiledComponent) {
     assert!(code.unmap());
 }
 
-/// A request that waits already.
+/// Returns a request that is waiting for the code.
 pub(crate) fn waiting(code: &Arc<CompiledComponent>) -> BoxFuture<'static, CodeInUse> {
     let mut request = code.enter().mapped().boxed();
     assert!((&mut request).now_or_never().is_none());
@@ -138,20 +138,20 @@ fn is_mapped(code: &CompiledComponent) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn many_requests_for_code_on_disk_map_it_once() {
-    let (residency, _lost) = CodeCache::new(1);
-    let map = Gated::new(&residency, true);
+    let (code_cache, _lost) = CodeCache::new(1);
+    let map = Gated::new(&code_cache, true);
     let code = map.unmapped("a");
-    // before it has begun, and while it is under way
+    // before and during the mapping
     let mut all: Vec<_> = (0..8).map(|_| waiting(&code)).collect();
     map.begins().await;
     all.extend((0..8).map(|_| waiting(&code)));
-    assert_eq!(residency.mapped(), 0);
-    // enough for all the calls there should not be
+    assert_eq!(code_cache.mapped(), 0);
+    // enough permits for a call per request, of which only one may be used
     map.let_end(16);
     let running = within(join_all(all)).await;
     tasks_end().await;
     assert_eq!(map.calls(), 1);
-    assert_eq!(residency.mapped(), 1);
+    assert_eq!(code_cache.mapped(), 1);
     drop(running);
     // unmapped again, it is mapped again
     unmap(&code);
@@ -160,9 +160,9 @@ async fn many_requests_for_code_on_disk_map_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_takes_the_code_from_nobody() {
-    let (residency, _lost) = CodeCache::new(1);
-    let map = Gated::new(&residency, true);
+async fn a_client_that_disconnects_does_not_cancel_the_mapping() {
+    let (code_cache, _lost) = CodeCache::new(1);
+    let map = Gated::new(&code_cache, true);
     let code = map.unmapped("a");
     let (first, second) = (waiting(&code), waiting(&code));
     map.begins().await;
@@ -173,17 +173,17 @@ async fn a_client_that_leaves_takes_the_code_from_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn code_that_cannot_be_mapped_is_told_and_whoever_waits_gets_what_is_made_instead() {
-    let (residency, mut lost) = CodeCache::new(1);
-    let map = Gated::new(&residency, false);
+async fn unmappable_code_is_reported_and_waiting_requests_get_its_replacement() {
+    let (code_cache, mut lost) = CodeCache::new(1);
+    let map = Gated::new(&code_cache, false);
     let code = map.unmapped("a");
     let mut all: Vec<_> = (0..8).map(|_| waiting(&code)).collect();
     map.let_end(1);
     assert_eq!(within(lost.recv()).await.as_deref(), Some("a"));
     tasks_end().await;
-    assert!(lost.try_recv().is_err(), "told once");
+    assert!(lost.try_recv().is_err(), "reported once");
     assert_eq!(map.calls(), 1);
-    // whoever comes later tries again
+    // a later request tries again
     all.push(waiting(&code));
     map.begins().await;
     map.begins().await;
@@ -193,9 +193,9 @@ async fn code_that_cannot_be_mapped_is_told_and_whoever_waits_gets_what_is_made_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_serves_or_is_nowhere_else_stays_mapped_above_the_cap() {
-    let (residency, _lost) = CodeCache::new(1);
-    let map = Gated::new(&residency, true);
+async fn code_in_use_or_not_on_disk_stays_mapped_above_the_maximum() {
+    let (code_cache, _lost) = CodeCache::new(1);
+    let map = Gated::new(&code_cache, true);
     let entered = map.mapped("entered");
     let waits = entered.enter();
     let runs = map.mapped("runs");
@@ -204,54 +204,54 @@ async fn what_serves_or_is_nowhere_else_stays_mapped_above_the_cap() {
     in_trial.set_serves_candidate(true);
     let only_copy = CompiledComponent::new("only copy", map.resident(false));
     let stay = [&entered, &runs, &in_trial, &only_copy];
-    let coming = residency.reserve();
+    let coming = code_cache.reserve();
     assert!(stay.iter().all(|code| is_mapped(code)));
-    assert_eq!(residency.mapped(), 5, "more than the cap");
-    assert!(!entered.unmap(), "entered since it was chosen");
+    assert_eq!(code_cache.mapped(), 5, "more than the maximum");
+    assert!(!entered.unmap(), "it got a user since it was selected");
     drop(coming);
 
     drop((waits, running));
     in_trial.set_serves_candidate(false);
-    residency.trim();
+    code_cache.trim();
     let mapped = stay.map(|code| is_mapped(code));
     assert_eq!(mapped, [false, false, false, true]);
-    assert_eq!(residency.mapped(), 1);
+    assert_eq!(code_cache.mapped(), 1);
     drop(only_copy);
-    assert_eq!(residency.mapped(), 0);
+    assert_eq!(code_cache.mapped(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_is_made_by_unmapping_what_was_never_used() {
-    let (residency, _lost) = CodeCache::new(2);
-    let map = Gated::new(&residency, true);
+async fn a_slot_is_reserved_by_unmapping_code_that_was_never_used() {
+    let (code_cache, _lost) = CodeCache::new(2);
+    let map = Gated::new(&code_cache, true);
     let (unused, used) = (map.mapped("unused"), map.mapped("used"));
     drop(within(used.enter().mapped()).await);
-    let _coming = residency.reserve();
+    let _coming = code_cache.reserve();
     assert!(is_mapped(&used) && !is_mapped(&unused));
-    assert_eq!(residency.mapped(), 2);
-    // a place that is no code yet counts as well
-    let _another = residency.reserve();
+    assert_eq!(code_cache.mapped(), 2);
+    // a slot whose code is not mapped yet counts as well
+    let _another = code_cache.reserve();
     assert!(!is_mapped(&used));
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_the_never_used_the_one_mapped_last_goes() {
-    let (residency, _lost) = CodeCache::new(3);
-    let map = Gated::new(&residency, true);
+async fn of_unused_code_the_one_mapped_last_is_unmapped() {
+    let (code_cache, _lost) = CodeCache::new(3);
+    let map = Gated::new(&code_cache, true);
     let codes = ["a", "b", "c"].map(|digest| map.mapped(digest));
-    let _coming = residency.reserve();
+    let _coming = code_cache.reserve();
     assert_eq!(codes.map(|code| is_mapped(&code)), [true, true, false]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn code_that_has_gone_leaves_nothing_behind() {
-    let (residency, _lost) = CodeCache::new(1_000);
-    let map = Gated::new(&residency, true);
+async fn dropped_code_is_removed_from_the_registry() {
+    let (code_cache, _lost) = CodeCache::new(1_000);
+    let map = Gated::new(&code_cache, true);
     let kept = map.mapped("kept");
     for _ in 0..1_000 {
         drop(map.mapped("gone"));
     }
-    let known = residency.lock().codes.len();
+    let known = code_cache.lock().codes.len();
     assert!(known < 100, "{known} for one that lives");
     assert!(is_mapped(&kept));
 }

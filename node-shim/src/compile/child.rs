@@ -1,4 +1,4 @@
-//! The compile role: component on stdin, native code on stdout, then the end.
+//! The compiler process: reads a component from stdin, writes native code to stdout and exits.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -12,10 +12,11 @@ const MAX_COMPONENT: u64 = 50 << 20;
 const ADDRESS_SPACE: u64 = 2 << 30;
 const CPU_SECONDS: u64 = 60;
 const MAX_NATIVE: u64 = 1 << 30;
-/// Below everything that serves.
+/// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
 
-/// Runs the role to its end.
+/// Compiles stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
+/// is rejected, and with `EXIT_OUTPUT_FULL` when stdout cannot be written.
 #[must_use]
 pub fn run() -> ExitCode {
     match limit_resources()
@@ -38,7 +39,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Bounds this process for good.
+/// Limits the resources of this process irrevocably.
 fn limit_resources() -> io::Result<()> {
     let limits = [
         (Resource::As, ADDRESS_SPACE),
@@ -57,7 +58,7 @@ fn limit_resources() -> io::Result<()> {
     }
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // being polite is not worth failing for
+    // compilation works at normal priority too
     let _ = rustix::process::nice(NICENESS);
     Ok(())
 }
@@ -72,7 +73,7 @@ fn compile() -> Result<Vec<u8>, (RejectReason, String)> {
     if bytes.len() as u64 > MAX_COMPONENT {
         return Err((
             RejectReason::CompileLimit,
-            format!("over {MAX_COMPONENT} bytes"),
+            format!("the component is larger than {MAX_COMPONENT} bytes"),
         ));
     }
     inspect::check_magic(&bytes)?;

@@ -1,13 +1,13 @@
-//! A first look at a component's bytes, before the compiler spends anything on them.
+//! Cheap checks of a component's bytes before compilation.
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::RejectReason;
 
-/// This many functions or types are a bomb, not a program.
+/// Number of functions from which a component is rejected; real programs have far fewer.
 const MAX_FUNCTIONS: u64 = 100_000;
 const MAX_TYPES: u64 = 50_000;
-/// Components inside components; those that tools compose have a handful of levels.
+/// Nesting depth of components from which a component is rejected; composed components have a few levels.
 const MAX_DEPTH: u64 = 100;
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -15,28 +15,33 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const WASM: &[u8] = b"\0asm";
 const ELF: &[u8] = b"\x7fELF";
 
-/// Refuses by the first bytes whatever is not a component in binary form. Native code comes from
-/// nobody but this node's own compiler, so ELF, in which it travels, is refused like text.
+/// Rejects input that is not a component in binary form by its first bytes. Native code is never accepted
+/// as input, so ELF files are rejected too.
 pub(super) fn check_magic(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
     let refuse = |what: &str| Err((RejectReason::NotAComponent, what.to_string()));
     match bytes {
         [] => refuse("the file is empty"),
         _ if bytes.starts_with(COMPONENT) => Ok(()),
-        _ if bytes.starts_with(CORE_MODULE) => refuse("a core module, not a component"),
-        _ if bytes.starts_with(ELF) => refuse("native code; only WebAssembly components are taken"),
-        _ if bytes.starts_with(WASM) => refuse("a WebAssembly binary of an unknown version"),
+        _ if bytes.starts_with(CORE_MODULE) => refuse("the file is a core module, not a component"),
+        _ if bytes.starts_with(ELF) => {
+            refuse("the file is native code, not a WebAssembly component")
+        }
+        _ if bytes.starts_with(WASM) => {
+            refuse("the file is a WebAssembly binary of an unknown version")
+        }
         _ if bytes
             .iter()
             .take(64)
             .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) =>
         {
-            refuse("text; only the binary form is taken")
+            refuse("the file is text, not a WebAssembly component in binary form")
         }
-        _ => refuse("not a WebAssembly component"),
+        _ => refuse("the file is not a WebAssembly component"),
     }
 }
 
-/// Refuses sizes that only a bomb has; reads section headers, not bodies.
+/// Rejects components with excessive numbers of functions or types or excessive nesting. Reads section
+/// headers only.
 pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
     let (mut functions, mut types, mut depth) = (0u64, 0u64, 0u64);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -50,24 +55,32 @@ pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
             _ => {}
         }
         if depth >= MAX_DEPTH {
-            let message = format!("nested {depth} deep; less than {MAX_DEPTH} is taken");
+            let message = format!(
+                "components are nested {depth} deep; the limit is {}",
+                MAX_DEPTH - 1
+            );
             return Err((RejectReason::CompileLimit, message));
         }
         if functions >= MAX_FUNCTIONS {
-            let message =
-                format!("{functions} functions or more; fewer than {MAX_FUNCTIONS} are taken");
+            let message = format!(
+                "the component has at least {functions} functions; the limit is {}",
+                MAX_FUNCTIONS - 1
+            );
             return Err((RejectReason::CompileLimit, message));
         }
         if types >= MAX_TYPES {
-            let message = format!("{types} types or more; fewer than {MAX_TYPES} are taken");
+            let message = format!(
+                "the component has at least {types} types; the limit is {}",
+                MAX_TYPES - 1
+            );
             return Err((RejectReason::CompileLimit, message));
         }
     }
     Ok(())
 }
 
-/// Whether the bytes would be valid if every proposal were on: then what the compiler refused is a
-/// feature and not a defect.
+/// Returns whether the bytes would be valid with all WebAssembly features enabled. If so, the compiler
+/// rejected a disabled feature and not a defect.
 pub(super) fn is_valid_with_all_features(bytes: &[u8]) -> bool {
     Validator::new_with_features(WasmFeatures::all())
         .validate_all(bytes)
@@ -78,9 +91,9 @@ pub(super) fn is_valid_with_all_features(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// HG-10: core module, ELF, text, nothing, native code: by their first bytes.
+    /// HG-10: core modules, ELF, text and empty files are recognised by their first bytes.
     #[test]
-    fn only_a_binary_component_passes_by_its_first_bytes() {
+    fn only_a_binary_component_passes() {
         assert_eq!(check_magic(COMPONENT), Ok(()));
         let refused: [&[u8]; 7] = [
             b"",
@@ -100,9 +113,9 @@ mod tests {
         }
     }
 
-    /// HG-8: counted before anything is compiled.
+    /// HG-8: checked before compilation.
     #[test]
-    fn numbers_of_functions_and_types_are_bounded() {
+    fn the_number_of_functions_is_bounded() {
         let functions = "(func)".repeat(100_000);
         let bomb = wat::parse_str(format!("(component (core module {functions}))")).unwrap();
         assert_eq!(
@@ -117,9 +130,9 @@ mod tests {
         );
     }
 
-    /// HG-4: depth is counted, and breadth is none.
+    /// HG-4: many siblings do not count as depth.
     #[test]
-    fn nesting_has_an_end() {
+    fn nesting_is_bounded() {
         let nested = |levels: usize| {
             (0..levels).fold(COMPONENT.to_vec(), |inner, _| {
                 let low = u8::try_from(inner.len() & 0x7f).unwrap() | 0x80;
@@ -136,9 +149,9 @@ mod tests {
         assert_eq!(check_sizes(&broad), Ok(()));
     }
 
-    /// HG-11: so that the reason names the feature.
+    /// HG-11: the reason distinguishes a disabled feature from a defect.
     #[test]
-    fn a_feature_is_told_from_a_defect() {
+    fn a_disabled_feature_is_distinguished_from_a_defect() {
         let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
         assert!(is_valid_with_all_features(&threads));
         let mut broken = threads;
@@ -147,10 +160,10 @@ mod tests {
         assert!(!is_valid_with_all_features(&broken));
     }
 
-    /// HG-9: whatever bytes arrive: an answer and no panic. (The compiler itself gets a few of them in
-    /// the tests of the child, which may die of them.)
+    /// HG-9: no input causes a panic. (The tests of the compiler process, which may die of its input, give
+    /// a few of them to the compiler itself.)
     #[test]
-    fn hg_9_mutated_components_are_looked_at_without_a_panic() {
+    fn hg_9_mutated_components_are_inspected_without_a_panic() {
         let text = "(component
             (core module $m (type (func (param i32) (result i32))) (memory 1)
               (func (type 0) (i32.add (local.get 0) (i32.const 1))) (export \"f\" (func 0)))

@@ -1,4 +1,5 @@
-//! Counters as a list of numbers: how revisions are summed. Gauges and the memory of instances are left out.
+//! Counters as a list of values by position, used to aggregate revisions. Gauges and the memory histogram are not
+//! included.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,11 +8,11 @@ use node_shim_core::series::CounterValues;
 
 use super::{BUCKETS, Histogram, PopulationCounters, REQUEST_COUNTERS, RevisionCounters};
 
-/// Of one population: requests, saturated, two histograms with their sums.
+/// Number of values of one population: requests, saturated, and two histograms with their sums.
 const POPULATION: usize = REQUEST_COUNTERS + 1 + 2 * (BUCKETS + 1);
 
 impl RevisionCounters {
-    /// What is above 0, by position.
+    /// Returns all values above 0 by position.
     pub(crate) fn values(&self) -> CounterValues {
         let mut numbers = CounterValues::new();
         self.for_each(|at, count| {
@@ -23,7 +24,7 @@ impl RevisionCounters {
         numbers
     }
 
-    /// Replaces the numbers at these positions.
+    /// Sets the values at the given positions.
     pub(crate) fn set_values(&self, numbers: impl Iterator<Item = (u32, u64)>) {
         let wanted: std::collections::BTreeMap<u32, u64> = numbers.collect();
         for population in Population::ALL {
@@ -40,18 +41,18 @@ impl RevisionCounters {
         });
     }
 
-    /// Every counter with its position, ascending; those of populations that nobody made are left out.
-    fn for_each(&self, mut tell: impl FnMut(u32, &AtomicU64)) {
+    /// Calls `visit` with every counter and its position, in ascending order, without unused populations.
+    fn for_each(&self, mut visit: impl FnMut(u32, &AtomicU64)) {
         for (population, cells) in self.populations.iter().enumerate() {
             let Some(cells) = cells.get() else { continue };
             for (at, count) in cells.counters().enumerate() {
-                tell(position(population * POPULATION + at), count);
+                visit(position(population * POPULATION + at), count);
             }
         }
         let more = [&self.log_dropped, &self.egress_denied, &self.cpu_micros];
         let first = self.populations.len() * POPULATION;
         for (at, count) in self.failures.iter().chain(more).enumerate() {
-            tell(position(first + at), count);
+            visit(position(first + at), count);
         }
     }
 }
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_carry_everything_that_a_page_sums() {
+    fn values_include_every_aggregated_counter() {
         let one = counters();
         for population in [Population::Live, Population::Preview] {
             one.record(&FinishedRequest {

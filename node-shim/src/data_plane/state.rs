@@ -1,4 +1,4 @@
-//! What every connection and every request of the data path shares.
+//! State of the data plane that all connections and requests share.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,17 +19,19 @@ use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
-/// Requests that wait for code at once.
+/// Maximum number of requests that wait for code at the same time.
 const MAX_COLD_STARTS: usize = 1_000;
 
-/// How the data path treats connections.
+/// Connection options of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataPlaneOptions {
+    /// Timeouts and limits of each connection.
     pub connections: ConnectionLimits,
+    /// Maximum number of open connections. Default: 10,000.
     pub max_connections: usize,
-    /// From one address, unless it is a trusted proxy.
+    /// Maximum number of open connections per peer address, except for trusted proxies. Default: 256.
     pub max_per_peer: u32,
-    /// Peers whose word about their clients is taken.
+    /// Networks of proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<Cidr>,
 }
 
@@ -50,35 +52,37 @@ impl DataPlaneOptions {
     }
 }
 
-/// How far the data path is on its way out.
+/// Phase of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DrainPhase {
+    /// Normal operation.
     Serving,
-    /// Still accepting, because not everybody knows yet; connections close as they fall idle.
+    /// Still accepting connections, because load balancers may not have noticed yet. Idle connections
+    /// are closed.
     Announcing,
-    /// No new connections; what runs may finish.
+    /// No new connections; requests in progress may finish.
     Draining,
-    /// Whatever is left is cut.
+    /// All remaining connections are closed.
     Stopped,
 }
 
-/// What is given up for want of memory.
+/// Which requests to reject because of memory pressure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadShedding {
-    /// How short memory is.
+    /// Current level of memory pressure.
     pub pressure: MemoryPressure,
-    /// Functions with recent traffic; looked at when others are refused.
+    /// Functions with recent traffic, which are served while requests to others are rejected.
     pub recent_traffic: BTreeSet<FunctionKey>,
 }
 
-/// What every connection and every request shares.
+/// State shared by all connections and requests.
 pub(crate) struct DataPlaneState {
     pub(crate) engine: Engine,
     pub(crate) options: DataPlaneOptions,
     pub(crate) counters: Arc<CounterTable>,
     pub(crate) node_counters: Arc<NodeCounters>,
     pub(crate) log: GuestLog,
-    /// Below the pool's slots, so that a full pool is noticed before a store is made.
+    /// Fewer than the slots of the pool, so that a full pool is detected before a store is created.
     pub(crate) instance_slots: Arc<Semaphore>,
     pub(crate) cold_starts: Semaphore,
     pub(crate) guests: TaskTracker,
@@ -87,13 +91,13 @@ pub(crate) struct DataPlaneState {
     version: watch::Sender<u64>,
     phase: watch::Sender<DrainPhase>,
     ready: AtomicBool,
-    /// Whether `shed` says anything: all that a request looks at in good times.
+    /// Whether there is memory pressure. Without it, requests read only this flag.
     under_pressure: AtomicBool,
     shed: ArcSwap<LoadShedding>,
 }
 
 impl DataPlaneState {
-    /// Without a route and not ready.
+    /// Returns the initial state: an empty routing table and not ready.
     pub(crate) fn new(
         engine: Engine,
         options: DataPlaneOptions,
@@ -122,7 +126,7 @@ impl DataPlaneState {
         }
     }
 
-    /// Replaces the whole table at once and returns the old one, which requests may still use.
+    /// Replaces the routing table atomically and returns the old one, which requests may still use.
     pub(crate) fn publish(&self, table: Arc<RoutingTable>) -> Arc<RoutingTable> {
         let old = self.table.swap(table);
         self.version.send_modify(|version| *version += 1);
@@ -147,7 +151,7 @@ impl DataPlaneState {
         self.table.load_full()
     }
 
-    /// Changes with every table.
+    /// Returns a receiver that is notified of every new routing table.
     pub(crate) fn watch_table(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -160,7 +164,7 @@ impl DataPlaneState {
         self.phase.subscribe()
     }
 
-    /// Whether memory is left for a request of this function.
+    /// Returns whether memory pressure allows a request to the function.
     pub(crate) fn allows_request(&self, function: &FunctionKey) -> bool {
         if !self.under_pressure.load(Ordering::Relaxed) {
             return true;
@@ -170,7 +174,7 @@ impl DataPlaneState {
             .allows_request(shed.recent_traffic.contains(function))
     }
 
-    /// Whether memory is left for candidates.
+    /// Returns whether memory pressure allows candidates to serve requests.
     pub(crate) fn allows_candidate(&self) -> bool {
         !self.under_pressure.load(Ordering::Relaxed) || self.shed.load().pressure.allows_candidate()
     }

@@ -1,5 +1,5 @@
-//! Keeps the folder inside its budget: what was used longest ago goes first, what the table refers
-//! to never goes. Only the holder of the lock deletes.
+//! Garbage collection of the state directory. Deletes the least recently used files until the budget is
+//! met, but never files that the function table refers to. Only the holder of the lock deletes files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use super::{DRAFT_PREFIX, StateDir, StateLock};
 
-/// A draft this old belongs to a process that is gone.
+/// Age from which a draft belongs to a process that has ended.
 const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
-/// How much components and native code may take.
+/// Disk budget of components and native code.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskBudget {
-    /// Bytes, both kinds together.
+    /// Total size of components and native code in bytes. Default: 4 GiB.
     pub bytes: u64,
 }
 
@@ -32,9 +32,9 @@ struct StoredFile {
     needed: bool,
 }
 
-/// Deletes until the budget holds; returns what the two kinds take afterwards, in bytes: components,
-/// native code. `needed` are the digests (hex) that the table refers to, `engine` the end of
-/// the names of native files that this process can use.
+/// Deletes files until the budget is met. Returns the remaining sizes of components and of native code in
+/// bytes. `needed` contains the digests (hex) that the function table refers to, and `engine` is the suffix
+/// of the native files that this process can use.
 pub fn collect_garbage(
     dir: &StateDir,
     _lock: &StateLock,
@@ -52,11 +52,11 @@ pub fn collect_garbage(
     stored.sort_by_key(|file| file.used);
     let mut total: u64 = stored.iter().map(|file| file.size).sum();
     stored.retain(|file| {
-        let goes = total > budget.bytes && !file.needed && fs::remove_file(&file.path).is_ok();
-        if goes {
+        let deleted = total > budget.bytes && !file.needed && fs::remove_file(&file.path).is_ok();
+        if deleted {
             total = total.saturating_sub(file.size);
         }
-        !goes
+        !deleted
     });
     let native = dir.native();
     let (code, blobs): (Vec<_>, Vec<_>) = stored
@@ -68,7 +68,7 @@ pub fn collect_garbage(
     )
 }
 
-/// Removes drafts that an earlier process left behind.
+/// Deletes drafts that an earlier process left behind.
 pub fn remove_stale_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
     for folder in [dir.blobs(), dir.native(), dir.state()] {
         for file in entries(&folder).filter(|(name, _)| name.starts_with(DRAFT_PREFIX)) {
@@ -121,9 +121,9 @@ mod tests {
             .unwrap();
     }
 
-    /// FN-5: collection never takes what is needed.
+    /// FN-5: needed files are never deleted.
     #[test]
-    fn the_longest_unused_goes_first_and_the_needed_never() {
+    fn the_least_recently_used_is_deleted_first_and_needed_files_stay() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();
@@ -146,12 +146,12 @@ mod tests {
         assert!(!dir.blobs().join("cc").exists());
         assert!(
             dir.blobs().join("aa").exists(),
-            "over budget rather than without code"
+            "needed files stay even above the budget"
         );
     }
 
     #[test]
-    fn drafts_of_dead_processes_go() {
+    fn drafts_of_ended_processes_are_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();

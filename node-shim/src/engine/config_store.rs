@@ -1,4 +1,4 @@
-//! `wasi:config/store`: read-only text by name, from the revision's definition.
+//! Implementation of `wasi:config/store`: read-only configuration from the revision's definition.
 
 use node_api::world::CONFIG_STORES;
 use wasmtime::StoreContextMut;
@@ -7,7 +7,7 @@ use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 use crate::config_value::ConfigValue;
 use crate::instance::GuestState;
 
-/// The interface's error; ours never fails, but the type is part of its shape.
+/// Error type of the interface. This implementation never fails, but the signature requires the type.
 #[derive(ComponentType, Lift, Lower)]
 #[component(variant)]
 enum ConfigError {

@@ -1,4 +1,4 @@
-//! What a guest may import, and nothing else.
+//! Imports that the node offers to guests.
 
 use node_api::world;
 use wasmtime::component::{Component, Linker};
@@ -32,7 +32,7 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestS
     Ok(linker)
 }
 
-/// Everything that keeps the component from being served, one sentence each.
+/// Returns everything that keeps the component from being served, one sentence each.
 pub(super) fn missing(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
     let mut missing: Vec<String> = ty

@@ -1,4 +1,4 @@
-//! A guest's stdout or stderr: cut into lines, at once, in bounded memory.
+//! Standard output or error of a guest, split into lines in bounded memory.
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -8,7 +8,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::{MAX_LINE, RequestLog};
 
-/// What a guest may write in one call, bytes.
+/// Maximum size of one write of a guest in bytes.
 const MAX_WRITE: usize = 64 << 10;
 
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl IsTerminal for GuestStream {
 }
 
 impl StdoutStream for GuestStream {
-    /// Only other generations of the interface ask for this one.
+    /// Used only by other versions of the interface, which the node does not offer.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }
@@ -62,7 +62,7 @@ impl LineBuffer {
         let mut parts = bytes.split(|b| *b == b'\n').peekable();
         while let Some(part) = parts.next() {
             let mut rest = part;
-            // a line that never ends is cut
+            // a line that is too long is split
             while self.open.len() + rest.len() > MAX_LINE {
                 let (head, tail) =
                     rest.split_at(MAX_LINE.saturating_sub(self.open.len()).min(rest.len()));

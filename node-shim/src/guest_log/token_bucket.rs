@@ -1,4 +1,4 @@
-//! A rate of bytes with some room for bursts.
+//! Token bucket that limits the log of a revision: 64 KiB/s with bursts of 256 KiB.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -20,11 +20,10 @@ struct State {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
+    /// The line exceeds the rate.
     Drop,
-    /// Goes out, after so many that did not.
-    Pass {
-        dropped: u64,
-    },
+    /// The line may be written; `dropped` lines were dropped since the last one.
+    Pass { dropped: u64 },
 }
 
 impl TokenBucket {
@@ -56,9 +55,9 @@ mod tests {
 
     use super::*;
 
-    /// HG-20: burst, rate, and the number of the dropped.
+    /// HG-20: burst, rate, and the number of dropped lines.
     #[test]
-    fn a_burst_then_the_rate_and_the_dropped_are_told_once() {
+    fn a_burst_passes_then_the_rate_applies_and_drops_are_reported_once() {
         let bucket = TokenBucket::default();
         let now = Instant::now();
         for _ in 0..256 {

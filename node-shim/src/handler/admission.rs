@@ -1,4 +1,4 @@
-//! Whether and where a request runs: gate, route, pick, permits.
+//! Admission of a request: validation, routing, choice of the revision, permits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +18,13 @@ use crate::observer::RequestObserver;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
-/// What load balancers ask for.
+/// Path of the readiness probe on the data port.
 const READY_PATH: &str = "/.well-known/selvage/ready";
-/// How long a request waits for code that is still being loaded; its limits are not known yet.
+/// Maximum time that a request waits for code that is being loaded. The limits of the revision are not
+/// known yet.
 const LOAD_WAIT: Duration = Duration::from_secs(1);
 
-/// Why a request was answered without a guest.
+/// Why a request is answered without running a guest.
 pub(super) enum NotAdmitted {
     Invalid(Rejection),
     NoRoute,
@@ -31,7 +32,7 @@ pub(super) enum NotAdmitted {
     Failed(FailureReason, Option<RequestObserver>),
 }
 
-/// A request that may run.
+/// An admitted request.
 pub(super) struct Admitted {
     pub(super) passed: ValidatedHead,
     pub(super) revision: Arc<Revision>,
@@ -43,7 +44,7 @@ pub(super) struct Admitted {
     pub(super) slot: OwnedSemaphorePermit,
 }
 
-/// Gate, route, pick and permits.
+/// Validates and routes a request, picks the revision and acquires its permits.
 pub(super) async fn admit(
     plane: &Arc<DataPlaneState>,
     parts: &Parts,
@@ -75,7 +76,7 @@ pub(super) async fn admit(
         return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
     }
     let (revision, start) = choose_revision(plane, &table, served, began).await?;
-    // from here on the code is not unmapped
+    // the code stays mapped from here on
     let user = revision.code.enter();
     let start = if user.is_mapped() {
         start
@@ -126,14 +127,14 @@ pub(super) async fn admit(
     })
 }
 
-/// The revision's code, mapped inside the request when it is only on disk. If even that fails, it is
-/// made again meanwhile, and the request waits for it as if it were in the queue.
+/// Returns the code of the revision, and maps it first when it is only on disk. If it cannot be mapped, the
+/// component is loaded again, and the request waits for it for as long as it may wait in the queue.
 async fn mapped_code(
     plane: &DataPlaneState,
     user: CodeUser,
     queue: Duration,
 ) -> Result<CodeInUse, FailureReason> {
-    let _place = if user.is_mapped() {
+    let _cold_start = if user.is_mapped() {
         None
     } else {
         Some(
@@ -148,7 +149,7 @@ async fn mapped_code(
         .map_err(|_| FailureReason::Compile)
 }
 
-/// The revision that answers; waits a moment when its code is on its way.
+/// Returns the revision that serves the request. Waits briefly when its code is being loaded.
 async fn choose_revision(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
@@ -195,15 +196,15 @@ fn picked_revision<'a>(
     }
 }
 
-/// Follows new tables until the function can run. The request keeps its place, not its table: there
-/// was nothing in the old one to run.
+/// Waits for a routing table in which the revision can run. The request does not keep its own table,
+/// because that contains no code to run.
 async fn wait_for_code(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
     served: &ServedFunction,
     bucket: u32,
 ) -> Result<Arc<Revision>, FailureReason> {
-    let _place = plane
+    let _cold_start = plane
         .cold_starts
         .try_acquire()
         .map_err(|_| FailureReason::Compile)?;
@@ -232,7 +233,8 @@ async fn wait_for_code(
         .unwrap_or(Err(FailureReason::Compile))
 }
 
-/// An account for a request that met no code: it belongs to the revision that should have answered.
+/// Returns the observer of a request that met no code. The request counts for the stable revision, or for
+/// the candidate while there is no stable revision.
 fn observer_without_code(
     plane: &DataPlaneState,
     served: &ServedFunction,

@@ -1,5 +1,5 @@
-//! What of an answer is there before its head goes out. Most answers are there as a whole: they are
-//! sent in one piece, with their length, and one that breaks its promise is not sent at all.
+//! Reads the start of a response body before the head is sent. Most responses are complete at that time:
+//! they are sent in one piece with their length, and an invalid one is replaced by an error response.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -18,20 +18,22 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use crate::body::BodyFraming;
 use crate::instance::{GuestControl, RunningGuest};
 
-/// A guest that writes and waits until it was read gets so many turns before the head goes out.
+/// How often a guest that writes and waits for its reader is polled before the head is sent.
 const MAX_POLLS: u32 = 3;
-/// From so many bytes on, a body is not held back any more.
+/// Size in bytes from which the response is sent without waiting for more.
 const PREFETCH_BYTES: usize = 4 << 10;
 
-/// The beginning of a body, or all of it.
+/// The start of a body, or a complete one.
 pub(super) struct Prefetched {
     pub(super) data: Bytes,
     pub(super) trailers: Option<HeaderMap>,
     pub(super) complete: bool,
 }
 
-/// Reads what the guest has written, and lets it go on as long as that brings more at once: nothing
-/// is waited for. An `Err` is a broken promise, noticed before anything was sent.
+/// Reads what the guest has written, and polls the guest as long as it produces more without waiting.
+///
+/// # Errors
+/// Returns why the body is invalid or incomplete.
 pub(super) async fn prefetch(
     guest: &mut RunningGuest,
     body: &mut HyperOutgoingBody,
@@ -52,7 +54,7 @@ pub(super) async fn prefetch(
                 ending => ending.is_some(),
             };
             let more = early.read(body, framing, ended)?;
-            // the guest has ended, so whatever comes is here
+            // the guest has ended, so nothing more will arrive
             if ended && !early.complete {
                 return Poll::Ready(Err(FailureReason::Unfinished));
             }
@@ -68,7 +70,7 @@ pub(super) async fn prefetch(
 }
 
 impl Prefetched {
-    /// Takes what is there; all of it when `all`. Returns whether there was anything.
+    /// Reads the available data, without a size limit when `all` is set. Returns whether there was any.
     fn read(
         &mut self,
         body: &mut HyperOutgoingBody,
@@ -115,8 +117,8 @@ impl Prefetched {
     }
 }
 
-/// What is there now. The runtime makes tasks that did much look as if nothing were there, which
-/// here would be taken for the truth: so its budget is not asked.
+/// Returns the next frame if one is available. Polls outside of tokio's cooperative budget, because an
+/// exhausted budget would look like a body without data.
 fn next_frame(body: &mut HyperOutgoingBody) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
     let mut next = tokio::task::coop::unconstrained(body.frame());
     Pin::new(&mut next).poll(&mut Context::from_waker(Waker::noop()))

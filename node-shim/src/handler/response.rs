@@ -1,4 +1,4 @@
-//! From a guest's head, or its failure, to what the client is sent.
+//! Builds the response to the client from the guest's response or its failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::prefetch::{self, Prefetched};
 
 pub(super) type HttpResponse = Response<ResponseBody>;
 
-/// What of the request decides how the answer is framed.
+/// Properties of the request that decide how its response is framed.
 pub(super) struct ResponseFraming {
     pub(super) version: Version,
     head_only: bool,
@@ -41,8 +41,8 @@ impl ResponseFraming {
         }
     }
 
-    /// Whether trailers can reach the client behind a body with this declared length: on HTTP/1.1
-    /// only a chunked one has room for them.
+    /// Returns whether trailers can follow a body with this declared length. On HTTP/1.1 only chunked
+    /// bodies have trailers.
     pub(super) fn allows_trailers(&self, length: Option<u64>) -> bool {
         self.accepts_trailers && (self.version == Version::HTTP_2 || length.is_none())
     }
@@ -51,13 +51,13 @@ impl ResponseFraming {
 pub(super) fn error_response(
     reason: FailureReason,
     observer: Option<RequestObserver>,
-    exchange: RequestGuard,
+    guard: RequestGuard,
 ) -> HttpResponse {
     let mut observer = observer;
     if let Some(observer) = &mut observer {
         observer.fail(reason);
     }
-    // whoever left is not told anything; the connection is gone with them
+    // a client that has disconnected receives nothing; the response only completes the call
     let reply = reason
         .error_response()
         .or_else(|| FailureReason::Cancelled.error_response());
@@ -66,7 +66,7 @@ pub(super) fn error_response(
         error: "host_error",
         retry_after: None,
     });
-    let mut answer = shim_response::build(reply, observer, exchange);
+    let mut answer = shim_response::build(reply, observer, guard);
     if matches!(
         reason,
         FailureReason::BodyTooLarge | FailureReason::BodySlow
@@ -76,7 +76,7 @@ pub(super) fn error_response(
     answer
 }
 
-/// Whether the guest's head may go out.
+/// Checks whether the guest's response head can be sent.
 pub(super) fn check_head(
     control: &GuestControl,
     answer: Response<HyperOutgoingBody>,
@@ -84,7 +84,7 @@ pub(super) fn check_head(
     if let Some(reason) = control.client_fault() {
         return Err(reason);
     }
-    // nothing is on the wire yet, so a guest that has failed by now is answered for
+    // nothing has been sent yet, so a failed guest gets an error response
     if let Some(GuestEnd {
         failure: Some(reason),
         ..
@@ -103,47 +103,47 @@ pub(super) fn check_head(
 
 #[allow(
     clippy::too_many_arguments,
-    reason = "everything that one answer is made of"
+    reason = "everything that a response depends on"
 )]
 pub(super) async fn send(
     plane: &DataPlaneState,
     answer: Response<HyperOutgoingBody>,
     mut guest: RunningGuest,
-    asked: &ResponseFraming,
+    response_framing: &ResponseFraming,
     control: Arc<GuestControl>,
     mut observer: RequestObserver,
     framing: BodyFraming,
-    exchange: RequestGuard,
+    guard: RequestGuard,
 ) -> HttpResponse {
     let (mut head, mut body) = answer.into_parts();
-    // on HTTP/1.1 hyper sends the trailers that the head names
-    let named = framing.trailers && asked.version == Version::HTTP_11;
+    // on HTTP/1.1, hyper sends only trailers that the head announces
+    let named = framing.trailers && response_framing.version == Version::HTTP_11;
     let announced = named
         .then(|| headers::announced_trailers(&head.headers))
         .flatten();
     headers::rewrite_response(&mut head.headers);
-    let bodiless = asked.head_only
+    let bodiless = response_framing.head_only
         || matches!(
             head.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
     if bodiless {
         guest.detach();
-        if !asked.head_only {
+        if !response_framing.head_only {
             head.headers.remove(CONTENT_LENGTH);
         }
-        // the guest writes on for nobody; its length is not measured against the promise
+        // the body is discarded, so its length is not checked
         let framing = BodyFraming {
             length: None,
             ..framing
         };
-        let unread = GuestBody::new(body, control, observer, framing, exchange.duplicate());
+        let unread = GuestBody::new(body, control, observer, framing, guard.duplicate());
         plane.guests.spawn(unread.discard());
         let body = ResponseBody::Buffered {
             bytes: None,
             trailers: None,
             observer: None,
-            _guard: exchange,
+            _guard: guard,
         };
         return Response::from_parts(head, body);
     }
@@ -152,7 +152,7 @@ pub(super) async fn send(
     let body = match early {
         Err(reason) => {
             control.stop(reason);
-            return error_response(reason, Some(observer), exchange);
+            return error_response(reason, Some(observer), guard);
         }
         Ok(Prefetched {
             data,
@@ -168,35 +168,35 @@ pub(super) async fn send(
                 bytes: Some(data),
                 trailers,
                 observer: Some(observer),
-                _guard: exchange,
+                _guard: guard,
             }
         }
         Ok(part) => {
-            // what a guest will send is not known yet: what it says beforehand is
+            // the trailers are not known yet, so the guest's announcement is passed on
             if let Some(names) = announced {
                 head.headers.insert(TRAILER, names);
             }
-            let rest = GuestBody::new(body, control, observer, framing, exchange);
+            let rest = GuestBody::new(body, control, observer, framing, guard);
             ResponseBody::Streaming(Box::new(rest.with_prefix(part.data, part.trailers)))
         }
     };
     Response::from_parts(head, body)
 }
 
-/// Cuts a connection whose client leaves a stream standing: its window is closed, so neither the
-/// socket nor the guest, which may have ended long ago, can notice.
+/// Aborts the connection of an HTTP/2 client that stops reading a stream. The stream's window is closed then,
+/// so neither the socket nor the guest, which may have ended already, detects it.
 pub(super) async fn abort_stalled_reader(
-    pace: Arc<StreamProgress>,
+    progress: Arc<StreamProgress>,
     conn: Arc<Connection>,
-    patience: Duration,
+    timeout: Duration,
 ) {
     loop {
-        let before = pace.chunks();
-        tokio::time::sleep(patience).await;
-        match pace.state() {
+        let before = progress.chunks();
+        tokio::time::sleep(timeout).await;
+        match progress.state() {
             StreamState::Finished => return,
             StreamState::WaitingForGuest => {}
-            StreamState::WaitingForClient if pace.chunks() == before => return conn.abort(),
+            StreamState::WaitingForClient if progress.chunks() == before => return conn.abort(),
             StreamState::WaitingForClient => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The guest itself: store, instance, call.
+//! Call of the guest: creates the store and the instance and calls the handler.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
 use crate::revision::Revision;
 
-/// What a host call may allocate on the guest's word, bytes.
+/// Maximum memory in bytes that one host call may allocate for the guest.
 const HOSTCALL_BYTES: usize = 16 << 20;
 
 pub(crate) type GuestHead = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
 
-/// Everything one guest needs; what it holds comes back when the guest ends.
+/// Everything that the call of a guest needs. The permits are returned when the guest ends.
 pub(crate) struct GuestCall {
     pub(crate) engine: Engine,
     pub(crate) revision: Arc<Revision>,
@@ -40,8 +40,8 @@ pub(crate) struct GuestCall {
     pub(crate) slot: OwnedSemaphorePermit,
 }
 
-/// Runs the handler to its end and tells how it went before anything of the store is dropped:
-/// whoever reads the body must find the ending when the body stops.
+/// Runs the handler and reports how it ended before the store is dropped, because the reader of the body
+/// needs the result when the body ends.
 pub(super) async fn call(
     engine: Engine,
     (revision, code): (Arc<Revision>, LinkedComponent),
@@ -60,7 +60,7 @@ pub(super) async fn call(
         let control = control.clone();
         move |_| {
             control.check()?;
-            // to the back of the run queue: the built-in yield would come first again at once
+            // goes to the back of the run queue; the built-in yield would be polled again at once
             Ok(UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(tokio::task::yield_now()),
@@ -93,13 +93,13 @@ async fn handle(
         .data_mut()
         .http()
         .new_incoming_request(scheme, request)?;
-    let told = control.clone();
+    let head_control = control.clone();
     let out = store
         .data_mut()
         .http()
         .new_response_outparam_from_callback(move |answer| {
-            told.set_head();
-            // nobody waits any more when the client has left
+            head_control.set_head();
+            // the receiver is gone when the client has disconnected
             let _ = head.send(answer);
         })?;
     let proxy = code.pre.instantiate_async(&mut *store).await?;

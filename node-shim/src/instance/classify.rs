@@ -1,4 +1,4 @@
-//! From what wasmtime says to a reason of ours.
+//! Classification of wasmtime errors as failure reasons.
 
 use node_shim_core::outcome::FailureReason;
 use wasmtime::component::ResourceTableError;
@@ -7,7 +7,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::control::Stopped;
 
-/// Why a call failed. `refused` tells whether memory was refused before.
+/// Returns why a call failed. `refused` states whether the guest was refused memory before.
 pub(super) fn failure(error: &wasmtime::Error, refused: bool) -> FailureReason {
     if let Some(Stopped(reason)) = error.downcast_ref() {
         return *reason;
@@ -26,12 +26,12 @@ pub(super) fn failure(error: &wasmtime::Error, refused: bool) -> FailureReason {
     }
     match error.downcast_ref::<Trap>() {
         Some(_) => FailureReason::Trap,
-        // not the guest's own instruction: a limit of a host call refused it
+        // not a trapping instruction: the guest exceeded a limit of a host call
         None => FailureReason::HostLimit,
     }
 }
 
-/// A guest that asks to end well has ended, not failed.
+/// Returns whether the guest called `exit` with success.
 pub(super) fn is_clean_exit(error: &wasmtime::Error) -> bool {
     matches!(error.downcast_ref(), Some(I32Exit(0)))
 }

@@ -1,14 +1,14 @@
-//! Clocks as guests see them: coarse, because fine ones serve timing attacks.
+//! Clocks of guests. They are coarse, because precise clocks enable timing attacks.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-/// Milliseconds.
+/// Wall clock with a resolution of 1 ms.
 pub(super) struct CoarseWall;
 
-/// Steps of 10 µs since the process started.
+/// Monotonic clock since the start of the process, with a resolution of 10 µs.
 pub(super) struct CoarseMonotonic;
 
 const STEP: Duration = Duration::from_micros(10);

@@ -1,5 +1,4 @@
-//! What the two sides of a request tell each other: the connection that speaks to the client and
-//! the task that runs the guest.
+//! State shared by the two sides of a request: the connection task and the task that runs the guest.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,18 +9,18 @@ use node_shim_core::outcome::FailureReason;
 
 use super::metered::CpuMeter;
 
-/// Shared by both sides of one request.
+/// Controls a guest and reports how it ended.
 #[derive(Debug)]
 pub(crate) struct GuestControl {
     pub(crate) meter: Arc<CpuMeter>,
     pub(crate) budget: Duration,
-    /// 0, or one more than the position of the reason.
+    /// Why the guest has to stop: 0 for no reason, else the index of the reason plus 1.
     stop: AtomicU8,
-    /// Written like `stop`: what the client did wrong, told by its body.
+    /// How the client's body failed, encoded like `stop`.
     client: AtomicU8,
-    /// Wakes the guest's task when it is told to stop.
+    /// Wakes the guest's task when it has to stop.
     guest: AtomicWaker,
-    /// Wakes whoever waits for the guest's end.
+    /// Wakes the task that waits for the end of the guest.
     watcher: AtomicWaker,
     head: AtomicBool,
     end: OnceLock<GuestEnd>,
@@ -30,13 +29,13 @@ pub(crate) struct GuestControl {
 /// How the guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GuestEnd {
-    /// `None`: it returned.
+    /// Why the guest failed; `None` when it returned normally.
     pub(crate) failure: Option<FailureReason>,
-    /// It left a body open.
+    /// Whether the guest left its response incomplete.
     pub(crate) unfinished: bool,
 }
 
-/// The error that the epoch callback traps with.
+/// Error with which the epoch callback traps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the guest was stopped: {}", .0.label())]
 pub(super) struct Stopped(pub(super) FailureReason);
@@ -55,7 +54,7 @@ impl GuestControl {
         })
     }
 
-    /// Ends the guest; the first reason stays.
+    /// Stops the guest. The first reason is kept.
     pub(crate) fn stop(&self, reason: FailureReason) {
         write_first(&self.stop, reason);
         self.guest.wake();
@@ -65,7 +64,7 @@ impl GuestControl {
         read(&self.stop)
     }
 
-    /// The client's body broke; the guest sees an error and may still answer.
+    /// Records that the client's body failed. The guest sees an error and may still respond.
     pub(crate) fn set_client_fault(&self, reason: FailureReason) {
         write_first(&self.client, reason);
     }
@@ -74,7 +73,7 @@ impl GuestControl {
         read(&self.client)
     }
 
-    /// What the epoch callback asks: may the guest go on?
+    /// Returns an error when the guest has to stop or has used up its CPU time.
     pub(super) fn check(&self) -> Result<(), Stopped> {
         if let Some(reason) = self.stop_reason() {
             return Err(Stopped(reason));
@@ -95,7 +94,7 @@ impl GuestControl {
     }
 
     pub(super) fn end(&self, ending: GuestEnd) {
-        // only the guest's task ends a guest, and it does so once
+        // the first end is kept
         let _ = self.end.set(ending);
         self.watcher.wake();
     }
@@ -115,7 +114,7 @@ impl GuestControl {
 
 fn write_first(slot: &AtomicU8, reason: FailureReason) {
     let code = u8::try_from(reason.index() + 1).unwrap_or(u8::MAX);
-    // a reason that came earlier is the cause of this one
+    // an earlier reason is the cause of this one
     let _ = slot.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
 }
 

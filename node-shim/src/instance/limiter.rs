@@ -1,13 +1,13 @@
-//! Memory and tables of one instance. Growth beyond the limit is refused, which the guest sees as
+//! Limit on the memory and tables of one instance. Growth beyond the limit fails, which the guest sees as
 //! −1; a trap afterwards counts as out of memory.
 
 use wasmtime::ResourceLimiter;
 
 const TABLE_ELEMENTS: usize = 20_000;
-/// What one table element is billed as, bytes.
+/// Size in bytes that one table element counts as.
 const ELEMENT: u64 = 16;
 
-/// Sums over all memories and tables of the store.
+/// Limits the total size of all memories and tables of a store.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     limit: u64,
@@ -24,12 +24,12 @@ impl Limiter {
         }
     }
 
-    /// Bytes; memory of a guest never shrinks, so this is also its peak.
+    /// Returns the memory in use in bytes. WebAssembly memory never shrinks, so this is also the peak.
     pub(super) fn used(&self) -> u64 {
         self.used
     }
 
-    /// Some growth was refused.
+    /// Returns whether any growth was refused.
     pub(super) fn refused(&self) -> bool {
         self.refused
     }

@@ -1,9 +1,9 @@
-//! The CPU account of one guest.
+//! Measurement of the CPU time of a guest.
 //!
-//! Reading a thread's CPU clock is a system call, too dear for every poll of every request. So
-//! polls are billed by the monotonic clock, and only one that took long is compared with the CPU
-//! clock of the thread, whose last reading is never older than `STALE`. A guest whose worker was
-//! taken off the processor is thus billed at most `STALE` too much.
+//! Reading the CPU clock of a thread is a system call, which is too expensive for every poll of every
+//! request. Polls are therefore measured with the monotonic clock, and only long ones are compared with the
+//! CPU clock of the thread, whose last reading is at most [`MAX_READING_AGE`] old. If the thread was
+//! preempted, the measured time is too large by at most that age.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const MAX_READING_AGE: Duration = Duration::from_millis(2);
 
-/// Adds up what polls of one future cost.
+/// Adds up the CPU time of the polls of one future.
 #[derive(Debug, Default)]
 pub(crate) struct CpuMeter {
     state: Mutex<State>,
@@ -26,14 +26,14 @@ struct State {
     since: Option<Instant>,
 }
 
-/// A future whose polls are billed.
+/// A future whose polls are measured.
 pub(super) struct MeteredFuture<F> {
     pub(super) future: Pin<Box<F>>,
     pub(super) meter: Arc<CpuMeter>,
 }
 
 impl CpuMeter {
-    /// CPU time so far, the running poll included.
+    /// Returns the CPU time so far, including the current poll.
     pub(crate) fn used(&self) -> Duration {
         let state = self.lock();
         state.used + state.since.map_or(Duration::ZERO, cost)
@@ -70,7 +70,7 @@ impl<F: Future> Future for MeteredFuture<F> {
 }
 
 thread_local! {
-    /// When this thread's CPU clock was last read, and what it showed.
+    /// Time and value of the last reading of this thread's CPU clock.
     static READING: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
 
@@ -83,7 +83,7 @@ fn refresh(now: Instant) {
     }
 }
 
-/// What has passed since `since`, without the time this thread did not run.
+/// Returns the time since `since` without the time that this thread did not run.
 fn cost(since: Instant) -> Duration {
     let wall = since.elapsed();
     match READING.get() {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_costs_nothing_and_work_does() {
+    fn only_running_counts_as_cpu_time() {
         let meter = CpuMeter::default();
         meter.begin();
         std::thread::sleep(Duration::from_millis(50));

@@ -1,5 +1,5 @@
-//! A guest under way. Until its head is there it is polled by the task that waits for the head, which
-//! spares most requests a task of their own; then it goes on by itself.
+//! A running guest. Until its response head is available, it is polled by the task that waits for the head,
+//! so most requests need no task of their own. Afterwards it continues in a separate task.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,8 +15,8 @@ use super::call::GuestCall;
 use super::control::GuestControl;
 use super::task::run;
 
-/// Dropped before `detach`, which is how a client's leaving shows, it stops the guest, and lets it
-/// end in a task of its own.
+/// A running guest. If it is dropped before `detach`, because the client has disconnected, the guest is
+/// stopped and ends in a separate task.
 pub(crate) struct RunningGuest {
     guest: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     control: Arc<GuestControl>,
@@ -30,7 +30,7 @@ impl RunningGuest {
         }
     }
 
-    /// Runs the guest as far as it gets now.
+    /// Polls the guest.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         if let Some(guest) = &mut self.guest
             && guest.as_mut().poll(cx).is_ready()
@@ -39,7 +39,7 @@ impl RunningGuest {
         }
     }
 
-    /// Runs the guest until it has answered, or ended without.
+    /// Runs the guest until it has responded or ended without a response.
     pub(crate) async fn run_until<T>(
         &mut self,
         mut answered: oneshot::Receiver<T>,
@@ -51,13 +51,13 @@ impl RunningGuest {
         .await
     }
 
-    /// What is left to do, the guest does without us.
+    /// Lets the guest continue in a separate task.
     pub(crate) fn detach(mut self) {
         self.spawn_rest();
     }
 
     fn spawn_rest(&mut self) {
-        // without a runtime the process is at its end
+        // there is no runtime only at the end of the process
         if let (Some(guest), Ok(runtime)) = (self.guest.take(), Handle::try_current()) {
             runtime.spawn(guest);
         }

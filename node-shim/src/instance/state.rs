@@ -1,4 +1,4 @@
-//! The host side of one instance.
+//! Host state of one instance.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -17,13 +17,13 @@ use crate::config_value::ConfigValue;
 use crate::guest_log::RequestLog;
 use crate::revision::Revision;
 
-/// Resources of each kind a guest may hold, and handles in all.
+/// Maximum number of resources in a guest's table and of component handles.
 pub(super) const MAX_HANDLES: usize = 4_000;
 const FIELD_BYTES: usize = 64 << 10;
 const CHUNK: usize = 64 << 10;
 const MAX_RANDOM: u64 = 64 << 10;
 
-/// Lives as long as its store, which is one request.
+/// State of a store, which serves one request.
 pub(crate) struct GuestState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -108,7 +108,7 @@ impl WasiHttpHooks for Hooks {
         FORBIDDEN.clone()
     }
 
-    /// No function may call out yet: every attempt is refused and counted.
+    /// Denies and counts every outbound request, because outbound HTTP is not supported yet.
     fn send_request(
         &mut self,
         _request: http::Request<WasiBody>,

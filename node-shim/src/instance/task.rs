@@ -1,4 +1,4 @@
-//! The task around a guest: its wall clock, its end, and what comes back afterwards.
+//! Task that runs a guest: enforces wall-clock limits, reports the end and returns the permits.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -19,8 +19,8 @@ use super::metered::MeteredFuture;
 use crate::counters::RevisionCounters;
 use crate::engine::TICK;
 
-/// Runs one call. The permits are given back when the guest has ended, which
-/// can be long before or long after its response has.
+/// Runs one call. The permits are returned when the guest has ended, which can be long before or after the
+/// end of its response.
 pub(super) async fn run(call: GuestCall) {
     let GuestCall {
         engine,
@@ -48,7 +48,7 @@ pub(super) async fn run(call: GuestCall) {
         head,
     );
     let metered = MeteredFuture {
-        // a panic of the host ends this request and nothing else
+        // a panic in a host call ends only this request
         future: Box::pin(AssertUnwindSafe(guest).catch_unwind()),
         meter: control.meter.clone(),
     };
@@ -68,8 +68,8 @@ pub(super) async fn run(call: GuestCall) {
     drop((permit, slot, code));
 }
 
-/// Polls the guest and, beside it, the wall clock. `None`: it was told to stop, did not run wasm for
-/// two epochs, and was dropped.
+/// Polls the guest and its wall-clock timer. Returns `None` when the guest had to stop but executed no
+/// WebAssembly for two epochs.
 async fn watch<F: Future>(
     guest: F,
     control: &Arc<GuestControl>,
@@ -114,8 +114,8 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Whoever waits for this guest's end hears of one, even if this task dies: only the first ending is
-/// kept, so it changes nothing otherwise.
+/// Reports an end of the guest when dropped, so that waiting tasks continue even if this task panics. Only
+/// the first reported end counts, so this has no effect otherwise.
 struct EndOnDrop(Arc<GuestControl>);
 
 impl Drop for EndOnDrop {
@@ -124,7 +124,7 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Counts a live instance.
+/// Counts an instance as live until dropped.
 struct InstanceCount<'a>(&'a RevisionCounters);
 
 impl<'a> InstanceCount<'a> {

@@ -1,4 +1,4 @@
-//! Components that failed for good, by digest and engine.
+//! Components that failed permanently, by digest and engine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::disk::{DiskHealth, StateDir};
 use crate::pull::failure;
 
 const MAX_ENTRIES: usize = 1_000;
-/// Reasons that lie in the component and not in where it came from.
+/// Reasons that are caused by the component itself and not by its source.
 const COMPONENT_FAULTS: [&str; 5] = [
     "NotAComponent",
     "UnsupportedFeature",
@@ -22,7 +22,7 @@ const COMPONENT_FAULTS: [&str; 5] = [
 
 type Key = (String, String);
 
-/// A bounded memory that survives restarts.
+/// Bounded list of permanent failures that survives restarts.
 #[derive(Debug)]
 pub struct KnownFailures {
     path: PathBuf,
@@ -31,7 +31,7 @@ pub struct KnownFailures {
 }
 
 impl KnownFailures {
-    /// Reads what is below `dir`; anything unreadable is nothing.
+    /// Reads the list below `dir`. Unreadable entries are ignored.
     #[must_use]
     pub fn open(dir: &StateDir, health: Arc<DiskHealth>) -> Self {
         let path = dir.state().join("refused");
@@ -44,7 +44,7 @@ impl KnownFailures {
         }
     }
 
-    /// What is known about a component.
+    /// Returns the known failure of a component.
     #[must_use]
     pub fn get(&self, hex: &str, engine: &str) -> Option<Failure> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl KnownFailures {
         Some(failure(reason, true, message.clone()))
     }
 
-    /// Remembers a failure, if the component itself is at fault.
+    /// Adds a failure if the component itself is at fault.
     pub fn remember(&self, hex: &str, engine: &str, failed: &Failure) {
         if !COMPONENT_FAULTS.contains(&failed.reason) {
             return;
@@ -72,7 +72,7 @@ impl KnownFailures {
             };
             entries.iter().map(line).collect::<String>()
         };
-        // of two processes that write it at once one entry is lost, and found out again
+        // two processes that write concurrently may lose an entry, which is then determined again
         let draft = self
             .path
             .with_extension(format!("draft-{}", std::process::id()));
@@ -96,9 +96,9 @@ fn parse(line: &str) -> Option<(Key, (&'static str, String))> {
 mod tests {
     use super::*;
 
-    /// HG-8: what is remembered of a refusal, and for how long.
+    /// HG-8: failures are kept across restarts, by engine, and only if the component is at fault.
     #[test]
-    fn remembers_over_restarts_by_engine_and_only_what_is_the_components_fault() {
+    fn failures_of_components_survive_restarts() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();

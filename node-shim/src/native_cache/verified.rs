@@ -1,12 +1,12 @@
-//! Which files this process has authenticated, by what the kernel says of them. Hashing native code costs as much as
-//! mapping it and running a request in it, so it is done once for each file.
+//! Files that this process has authenticated, identified by their metadata. Hashing native code takes as long as mapping
+//! it and running a request, so each file is hashed once.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Whoever writes to a file changes its time of change, which nobody can set.
+/// Identity of a file's content. Every write changes the ctime, which no process can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileIdentity {
     device: u64,
@@ -19,7 +19,7 @@ pub(super) struct FileIdentity {
 pub(super) struct VerifiedFiles(Mutex<HashMap<String, FileIdentity>>);
 
 impl FileIdentity {
-    /// `None` when the file cannot be asked.
+    /// Returns `None` when the metadata cannot be read.
     pub(super) fn of(file: &File) -> Option<Self> {
         let found = file.metadata().ok()?;
         Some(Self {
@@ -32,13 +32,13 @@ impl FileIdentity {
 }
 
 impl VerifiedFiles {
-    /// Whether this very file, unchanged, was authenticated under this name.
+    /// Returns whether the file was authenticated under this name and has not changed since.
     pub(super) fn contains(&self, name: &str, file: &File) -> bool {
         let known = self.lock().get(name).copied();
         known.is_some() && known == FileIdentity::of(file)
     }
 
-    /// The file was authenticated; `before` is what it was when that began.
+    /// Records an authenticated file, unless it changed since `before`, the identity at the start.
     pub(super) fn record(&self, name: &str, before: Option<FileIdentity>, file: &File) {
         if let Some(identity) = before.filter(|before| FileIdentity::of(file) == Some(*before)) {
             self.lock().insert(name.to_owned(), identity);
@@ -49,7 +49,7 @@ impl VerifiedFiles {
         self.lock().remove(name);
     }
 
-    /// Forgets all names but those that stay.
+    /// Forgets all names for which `stays` returns false.
     pub(super) fn retain(&self, stays: impl Fn(&str) -> bool) {
         self.lock().retain(|name, _| stays(name));
     }
@@ -71,12 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changed_while_it_was_authenticated_is_not_noted() {
+    fn a_file_that_changes_during_authentication_is_not_recorded() {
         let verified = VerifiedFiles::default();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"code").unwrap();
         let before = FileIdentity::of(&file);
-        // longer, so that it shows however coarse the clock of the file system is
+        // the size changes too, because the file system's clock may be too coarse
         file.write_all(b"more").unwrap();
         verified.record("aa", before, &file);
         assert!(!verified.contains("aa", &file));
