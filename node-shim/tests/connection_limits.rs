@@ -1,4 +1,4 @@
-//! More connections than there are places for.
+//! Tests of the limits on the number of connections.
 
 use std::net::SocketAddr;
 
@@ -17,10 +17,10 @@ fn crowded(connections: usize, per_peer: u32) -> Node {
     setup.start(&guests::ANSWER)
 }
 
-/// HH-5: what is over the number of connections waits outside, is not answered and costs nobody
-/// anything; it is answered as soon as there is a place.
+/// HH-5: connections above the limit wait in the kernel's backlog without affecting others, and are served
+/// as soon as another connection is closed.
 #[test]
-fn hh_5_connections_over_the_limit_wait_for_a_place() {
+fn hh_5_connections_above_the_limit_wait() {
     let node = crowded(2, u32::MAX);
     let mut inside: Vec<Wire> = (0..2).map(|_| Wire::connect(node.address())).collect();
     for wire in &mut inside {
@@ -43,7 +43,7 @@ fn hh_5_connections_over_the_limit_wait_for_a_place() {
     eventually("all places are back", || node.plane.open_connections() == 0);
 }
 
-/// A client of 127.0.0.2, who is somebody else.
+/// Connects from 127.0.0.2, another peer address.
 async fn stranger(address: SocketAddr) -> Wire {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
@@ -53,9 +53,10 @@ async fn stranger(address: SocketAddr) -> Wire {
     Wire::of(stream)
 }
 
-/// HH-5: one peer that hoards is closed beyond its share, and others are served; its places come back.
+/// HH-5: connections of one peer above its limit are closed while other peers are served. Closed
+/// connections no longer count.
 #[tokio::test]
-async fn hh_5_one_peer_cannot_take_all_places() {
+async fn hh_5_one_peer_cannot_use_all_connections() {
     let node = crowded(100, 3);
     let mut hoard: Vec<Wire> = (0..3).map(|_| Wire::connect(node.address())).collect();
     for wire in &mut hoard {

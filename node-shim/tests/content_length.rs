@@ -1,12 +1,12 @@
-//! Lengths that guests claim, and what comes after their answers on the same connection.
+//! Invalid `content-length` values of guests, and the next response on the same connection.
 
 use crate::guests;
 use crate::support::component::guest;
 use crate::support::node::Node;
 use crate::support::wire::Wire;
 
-/// The first request gets `status` with a claimed length of 4 and `sent` bytes of body, every other
-/// one `next`.
+/// Responds to the first request with `status`, a declared length of 4 and `sent` bytes of body, and to
+/// every other request with `next`.
 fn first(status: u16, sent: u32) -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "content-length4") (data (i32.const 4128) "next")"#,
@@ -30,9 +30,9 @@ fn first(status: u16, sent: u32) -> Vec<u8> {
     )
 }
 
-/// HG-17: whatever length a guest claims where there is no body, the next request gets its own answer.
+/// HG-17: a length on a response without a body does not affect the response to the next request.
 #[test]
-fn hg_17_a_length_where_no_body_is_does_not_move_the_next_answer() {
+fn hg_17_a_length_without_a_body_does_not_affect_the_next_response() {
     for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304), ("HEAD", 304)] {
         for sent in [0, 2, 4, 6] {
             let node = Node::serve(&first(status, sent));
@@ -52,9 +52,9 @@ fn hg_17_a_length_where_no_body_is_does_not_move_the_next_answer() {
     }
 }
 
-/// HG-17: a length that is no number, or a second one, is refused to the guest.
+/// HG-17: a length that is not a number, or a second length, is rejected.
 #[test]
-fn hg_17_a_length_that_is_none_never_leaves() {
+fn hg_17_an_invalid_length_is_not_sent() {
     for value in ["", "+4", "-1", " 4", "4, 4", "0x4", "99999999999999999999"] {
         let node = Node::serve(&guests::header("content-length", value));
         let mut wire = Wire::connect(node.address());

@@ -1,4 +1,4 @@
-//! What is refused while memory is short, and what goes last.
+//! Load shedding under memory pressure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ fn press(node: &Node, pressure: MemoryPressure, recent: bool) {
     });
 }
 
-/// FN-7: the first step of the order.
+/// FN-7: the first level of load shedding.
 #[test]
-fn fn_7_functions_without_recent_traffic_are_refused_first() {
+fn fn_7_requests_to_functions_without_recent_traffic_are_rejected_first() {
     let node = Node::serve(&guests::ANSWER);
     press(&node, MemoryPressure::High, false);
     assert_eq!(get(node.address(), "/").status, 200);
     press(&node, MemoryPressure::Severe, false);
     let refused = get(node.address(), "/");
-    assert_eq!(refused.told(), (503, "overloaded"));
+    assert_eq!(refused.status_and_error(), (503, "overloaded"));
     assert_eq!(refused.header("retry-after"), Some("1"));
     press(&node, MemoryPressure::Critical, true);
     assert_eq!(get(node.address(), "/").status, 200);
@@ -44,9 +44,9 @@ fn fn_7_functions_without_recent_traffic_are_refused_first() {
     node.is_quiet();
 }
 
-/// FN-7: stable goes last.
+/// FN-7: the last level of load shedding.
 #[test]
-fn fn_7_stable_answers_for_its_candidate_when_memory_is_nearly_gone() {
+fn fn_7_stable_serves_for_its_candidate_under_critical_pressure() {
     let setup = Setup::default();
     let counters = CounterTable::new();
     let stable = setup.revision("r1", &guests::ANSWER, &counters);

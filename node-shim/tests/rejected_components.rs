@@ -1,4 +1,4 @@
-//! Components that no node runs: refused before there is traffic, with a message that names why.
+//! Components that are rejected before they get traffic, with a message that names the reason.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ fn component(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Compiles as the child does, then maps as a node does.
+/// Compiles like the compiler process and maps like a node.
 fn load(text: &str) -> Result<(), LoadError> {
     let code = Compiler::new()
         .unwrap()
@@ -21,9 +21,9 @@ fn load(text: &str) -> Result<(), LoadError> {
     ENGINE.load(file.path()).map(drop)
 }
 
-/// HG-4: one more than the limit of each kind is refused when it is mapped, and the limit named.
+/// HG-4: a component that exceeds a limit by one is rejected when it is mapped, and the message names the limit.
 #[test]
-fn hg_4_what_declares_more_than_an_instance_may_have_names_the_limit() {
+fn hg_4_a_component_above_a_limit_is_rejected_with_the_limit() {
     let times = |times: usize, items: &str| {
         let instances = "(core instance (instantiate $m))".repeat(times);
         format!("(component (core module $m {items}) {instances})")
@@ -51,13 +51,13 @@ fn hg_4_what_declares_more_than_an_instance_may_have_names_the_limit() {
     ] {
         match load(&text) {
             Err(error @ LoadError::TooLarge(_)) => {
-                let told = error.to_string();
-                assert!(told.contains(limit), "{what}: {told}");
+                let message = error.to_string();
+                assert!(message.contains(limit), "{what}: {message}");
             }
             other => panic!("{what}: {other:?}"),
         }
     }
-    // what is no code of ours is another thing
+    // a file that is not native code is a different error
     let mut text = tempfile::NamedTempFile::new().unwrap();
     text.write_all(b"(component)").unwrap();
     assert!(matches!(
@@ -66,9 +66,9 @@ fn hg_4_what_declares_more_than_an_instance_may_have_names_the_limit() {
     ));
 }
 
-/// HG-11: each feature that is off is named.
+/// HG-11: the error names the disabled feature.
 #[test]
-fn hg_11_features_that_are_off_are_named() {
+fn hg_11_disabled_features_are_named() {
     let core = |items: &str| format!("(component (core module {items}))");
     let lifted = "(core module $m (func (export \"f\"))) (core instance $i (instantiate $m))";
     for (text, named) in [
@@ -98,15 +98,15 @@ fn hg_11_features_that_are_off_are_named() {
         ),
     ] {
         let error = Compiler::new().unwrap().precompile(&component(&text));
-        let told = format!("{:#}", error.unwrap_err());
-        assert!(told.contains(named), "{text}: {told}");
+        let message = format!("{:#}", error.unwrap_err());
+        assert!(message.contains(named), "{text}: {message}");
     }
 }
 
 /// HG-12, HG-23: what is imported and not offered is listed, files among it; so is a handler or an
 /// import of another type.
 #[test]
-fn hg_12_what_does_not_fit_the_world_is_listed() {
+fn hg_12_missing_imports_and_exports_are_listed() {
     let handler = "(component $c) (instance $i (instantiate $c))
         (export \"wasi:http/incoming-handler@0.2.12\" (instance $i))";
     let with = |import: &str| format!("(component (import \"{import}\" (instance)) {handler})");

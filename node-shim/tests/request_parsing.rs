@@ -1,10 +1,10 @@
-//! Bytes that another parser might take for another number of requests.
+//! Requests that HTTP parsers could interpret differently.
 
 use crate::guests;
 use crate::support::node::Node;
 use crate::support::wire::Wire;
 
-/// Statuses and bodies of all answers to these bytes, until the connection ends.
+/// Returns the statuses and bodies of all responses to these bytes until the connection is closed.
 fn answers(node: &Node, bytes: &str) -> Vec<(u16, String)> {
     let mut wire = Wire::connect(node.address());
     wire.send(bytes);
@@ -15,10 +15,10 @@ fn answers(node: &Node, bytes: &str) -> Vec<(u16, String)> {
     all
 }
 
-/// HH-1: line ends, blank lines and chunks that parsers disagree about: never more answers than
-/// requests, and a body is what its chunks say or none.
+/// HH-1: unusual line endings, blank lines and chunks never result in additional requests or in a wrong
+/// body.
 #[test]
-fn hh_1_odd_bytes_are_one_request_or_none() {
+fn hh_1_unusual_bytes_are_one_request_or_none() {
     let node = Node::serve(&guests::ECHO);
     let whole = |body: &str| vec![(200, body.to_owned())];
     let chunked = |chunks: &str| {
@@ -69,9 +69,9 @@ fn hh_1_odd_bytes_are_one_request_or_none() {
     node.is_quiet();
 }
 
-/// HH-1: rows of hosts and paths beside those of the gate's own test.
+/// HH-1: further invalid hosts and paths.
 #[test]
-fn hh_1_more_hosts_and_paths() {
+fn hh_1_further_invalid_hosts_and_paths_are_rejected() {
     let node = Node::serve(&guests::MIRROR);
     let long = "a.".repeat(130);
     for host in [

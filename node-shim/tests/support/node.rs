@@ -1,4 +1,4 @@
-//! A data path with one function that answers everything.
+//! A data plane with one function that serves all requests.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
 
-/// One pool for the whole test program, as a process has one.
+/// Engine shared by all tests of the program, because a process has one pool.
 pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(&EngineOptions {
         max_slots: 64,
@@ -28,7 +28,7 @@ pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     .unwrap()
 });
 
-/// Nobody waits longer than this for anything that must happen.
+/// Limit on waiting for events that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Node {
@@ -36,7 +36,7 @@ pub(crate) struct Node {
     log: Arc<Mutex<Vec<u8>>>,
 }
 
-/// What a test says about its node beside the guest.
+/// Configuration of a node.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
@@ -48,7 +48,7 @@ pub(crate) struct Setup {
 }
 
 impl Default for Setup {
-    /// Unoptimised hosts are slow, so only tests of the CPU limit have a short one.
+    /// The default CPU limit is long, because unoptimised hosts are slow.
     fn default() -> Self {
         let limits = Limits {
             cpu: Duration::from_secs(5),
@@ -120,7 +120,7 @@ impl Setup {
         Revision::new(spec, loaded, counters).unwrap()
     }
 
-    /// A data path without any function.
+    /// Starts a data plane without functions.
     pub(crate) fn start_empty(&self, counters: Arc<CounterTable>) -> Node {
         let log: Arc<Mutex<Vec<u8>>> = Arc::default();
         let written = GuestLog::start("node-1", Box::new(Shared(log.clone()))).unwrap();
@@ -179,7 +179,7 @@ impl Node {
         self.plane.set_ready(true);
     }
 
-    /// `outcome code count` of every counted kind of request, once `total` were counted.
+    /// Waits until `total` requests are counted. Returns `outcome code count` for every kind of request.
     pub(crate) fn outcomes(&self, total: u64) -> Vec<String> {
         let counted = || {
             let all = self.plane.counters().snapshot(|_| true);
@@ -198,7 +198,7 @@ impl Node {
             .collect()
     }
 
-    /// Reasons of failures, by label.
+    /// Returns the labels and counts of the failure reasons.
     pub(crate) fn failures(&self) -> Vec<String> {
         let shown = self.plane.counters().shown();
         let reasons = shown.iter().flat_map(|c| c.failures().collect::<Vec<_>>());
@@ -212,15 +212,15 @@ impl Node {
         self.plane.node_counters().instance_slots() as usize
     }
 
-    /// Everything a request holds is given back.
+    /// Waits until all instance slots are free.
     pub(crate) fn is_quiet(&self) {
         let all = self.slots();
-        eventually("slots come back", || {
+        eventually("all slots are free", || {
             self.plane.free_instance_slots() == all
         });
     }
 
-    /// Lines of the guests' log written so far.
+    /// Returns the guest log lines written so far.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
         let bytes = self.log.lock().unwrap().clone();
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
@@ -230,7 +230,7 @@ impl Node {
     }
 }
 
-/// For what has no event to wait for.
+/// Polls a condition that has no event to wait for.
 pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
