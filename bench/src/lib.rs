@@ -1,3 +1,3 @@
-//! Measurements that are too long for the tests.
+//! Measurements that take too long for the tests.
 
 pub mod monte_carlo;
