@@ -3,6 +3,25 @@
 //! Deserialization is tolerant, so that an object written for a newer version can still be read: unknown fields are
 //! ignored, and unknown enumeration values are read as `Unknown`.
 //!
+//! ```
+//! use crds::EdgeFunction;
+//!
+//! let function: EdgeFunction = serde_yaml::from_str(
+//!     "
+//!     apiVersion: selvage.dev/v1alpha1
+//!     kind: EdgeFunction
+//!     metadata: { name: checkout, namespace: shop }
+//!     spec:
+//!       source: { image: registry.example/shop/checkout:1.4.0 }
+//!       routes: [{ hosts: [shop.example], paths: [{ value: /checkout }] }]
+//!       fieldOfANewerVersion: ignored
+//!     ",
+//! )?;
+//! assert_eq!(function.spec.routes.len(), 1);
+//! assert!(function.status.is_none());
+//! # Ok::<(), serde_yaml::Error>(())
+//! ```
+//!
 //! # Fields of later versions
 //! The schema already contains fields of later versions, so that their form will not change. The operator refuses an
 //! object that uses one (`Accepted=False`, reason `NotYetSupported`) instead of ignoring the field. Paths below
@@ -20,13 +39,11 @@
 //! | `spec.rollout.waves` | not empty | waves |
 //! | `spec.rollout.freeze` | not empty | freeze windows |
 //! | `spec.rollout.loadTest` | there | synthetic requests |
-//! | `spec.rollout.gates[].{webhook,job}` | there | gates other than approval |
 //! | `spec.rollout.notify` | not empty | notifications |
 //! | `spec.rollout.analysis.checks` | not empty | own queries |
 //! | `spec.rollout.revert.revisions` | above 1 | reverts by more than one revision |
 
 #![forbid(unsafe_code)]
-
 #![allow(
     unreachable_pub,
     reason = "the schema derive repeats each struct inside a function, where nothing public can be reached"

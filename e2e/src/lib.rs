@@ -1,4 +1,13 @@
 //! Proves Selvage from outside, through the API server and HTTP only; owns the local cluster.
+//!
+//! Tests wait for conditions of objects, which they read as JSON:
+//!
+//! ```
+//! let function = serde_json::json!({ "status": { "conditions": [
+//!     { "type": "Ready", "status": "False", "reason": "Progressing" },
+//! ] } });
+//! assert_eq!(e2e::selvage::condition(&function, "Ready"), ("False", "Progressing"));
+//! ```
 
 #![forbid(unsafe_code)]
 #![allow(

@@ -287,10 +287,22 @@ async fn everybody_may_exactly_what_he_needs() -> Result<()> {
     people(&cluster).await
 }
 
-/// In its own namespace the operator knows one Secret and one Lease, and no other.
+/// The operator knows one Secret and one Lease in its own namespace and two definitions, and no others.
 async fn objects_by_name(client: &Client, operator: &Identity) -> Result<()> {
     let verbs = ["get", "list", "watch", "update", "patch", "delete"];
     for (group, resource, own, used) in [
+        (
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "edgefunctions.selvage.dev",
+            ["get"].as_slice(),
+        ),
+        (
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "edgerevisions.selvage.dev",
+            ["get"].as_slice(),
+        ),
         (
             "",
             "secrets",

@@ -1,9 +1,26 @@
 //! The contract between operator and node-shim: the protocol, generated from `proto/`, and the interfaces that
 //! nodes offer to components.
+//!
+//! ```
+//! use node_api::{LATENCY_BOUNDS, world};
+//!
+//! // a request of 12 ms is counted in the bucket up to 15 ms, on both sides
+//! let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < 0.012);
+//! assert_eq!(LATENCY_BOUNDS[bucket], 0.015);
+//!
+//! // the operator rejects a component with an import that no node offers
+//! assert!(world::is_offered("wasi:http/types@0.2.6"));
+//! assert!(!world::is_offered("wasi:sockets/tcp@0.2.6"));
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod convert;
 pub mod world;
+
+pub use node_api_types::{
+    FencingToken, FunctionKey, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome, latency_bucket,
+};
 
 /// Messages and services of version 1 of the protocol.
 pub mod v1 {
@@ -35,13 +52,8 @@ impl Drop for v1::SecretValue {
     }
 }
 
+/// Reason of a node's exception about a revision with unknown values of secrets.
+pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
+
 /// Newest protocol version that this build supports; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
-
-/// Upper bounds of the latency histograms in seconds, ascending. The bucket after the last one is +Inf.
-/// Both sides index buckets by position in this list.
-pub const LATENCY_BOUNDS: [f64; 32] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02,
-    0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0,
-    7.5, 10.0,
-];

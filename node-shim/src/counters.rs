@@ -10,12 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use node_api::LATENCY_BOUNDS;
+use node_api::{LATENCY_BUCKETS, latency_bucket};
 use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
-
-/// Number of buckets of a latency histogram, including the one without an upper bound.
-pub const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 
 /// Number of request counters per population: outcomes × status classes × kinds of start.
 const REQUEST_COUNTERS: usize = Outcome::ALL.len() * StatusClass::ALL.len() * StartKind::ALL.len();
@@ -59,7 +56,7 @@ struct PopulationCounters {
 }
 
 struct Histogram {
-    counts: [AtomicU64; BUCKETS],
+    counts: [AtomicU64; LATENCY_BUCKETS],
     sum_micros: AtomicU64,
 }
 
@@ -124,8 +121,8 @@ pub struct RequestCount {
 /// Snapshot of a latency histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistogramSnapshot {
-    /// Counts per bucket, not cumulative, by position in [`LATENCY_BOUNDS`]; the last bucket is +Inf.
-    pub counts: [u64; BUCKETS],
+    /// Counts per bucket, not cumulative, by position in [`node_api::LATENCY_BOUNDS`]; the last bucket is +Inf.
+    pub counts: [u64; LATENCY_BUCKETS],
     /// Sum of all observations in seconds.
     pub sum_seconds: f64,
 }
@@ -382,7 +379,7 @@ impl Histogram {
 
     fn observe(&self, value: Duration) {
         let seconds = value.as_secs_f64();
-        let at = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
+        let at = latency_bucket(seconds);
         if let Some(count) = self.counts.get(at) {
             count.fetch_add(1, Ordering::Relaxed);
         }

@@ -8,6 +8,24 @@
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
 //! [`verify`], [`compile`] and [`native_cache`] turns a digest into code that can run; [`disk`] keeps the
 //! state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role.
+//!
+//! Before a component is compiled, its size and digest are checked against what the operator recorded:
+//!
+//! ```
+//! use std::io::Write;
+//!
+//! let path = std::env::temp_dir().join(format!("verify-{}", std::process::id()));
+//! let mut file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+//! file.write_all(b"abc")?;
+//! let digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+//! assert!(node_shim::verify::verify(&mut file, digest, 3).is_ok());
+//!
+//! file.write_all(b"d")?;
+//! let failure = node_shim::verify::verify(&mut file, digest, 0).unwrap_err();
+//! assert_eq!(failure.reason, "DigestMismatch");
+//! # std::fs::remove_file(path)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 pub mod admin;
 mod body;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Outcome, Population, StartKind};
+use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::DetailLevel;
 use prometheus::TextEncoder;
 use prometheus::proto::{
@@ -116,7 +116,7 @@ fn count_requests(
     population: &PopulationSnapshot,
 ) {
     for outcome in Outcome::ALL {
-        for code in outcome.status_classes() {
+        for code in StatusClass::possible(outcome) {
             for start in StartKind::ALL {
                 let found = population
                     .requests

@@ -32,6 +32,8 @@ mod registry;
 mod residency;
 #[path = "supervisor/restarts.rs"]
 mod restarts;
+#[path = "supervisor/secrets.rs"]
+mod secrets;
 #[path = "supervisor/table.rs"]
 mod table;
 #[path = "supervisor/tokens.rs"]

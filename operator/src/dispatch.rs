@@ -107,8 +107,10 @@ impl Dispatch {
                     crate::reconcile::project::secrets_of(revision).contains(&*secret.name)
                 });
             for revision in revisions {
-                self.projector
-                    .refresh(&ObjectKey::new(&secret.namespace, &revision.spec.function));
+                let function = ObjectKey::new(&secret.namespace, &revision.spec.function);
+                self.projector.refresh(&function);
+                // its status says whether the values of its revisions are known
+                self.queue.push(&function);
             }
         }
     }
@@ -135,6 +137,7 @@ impl Dispatch {
                 referred.extend(names.map(|name| ObjectKey::new(&key.namespace, &name)));
             }
             secrets.retain(&referred);
+            self.projector.forget_values();
         }
     }
 

@@ -230,6 +230,7 @@ pub fn object(
         function: owner,
         number,
         digest: code.digest.clone(),
+        image: function.spec.source.image.clone(),
         component_digest: Some(code.component_digest.clone()),
         repository: Some(code.repository.clone()).filter(|repository| !repository.is_empty()),
         image_pull_secrets: code

@@ -96,6 +96,8 @@ impl World {
                 wish: Some(revision(CANDIDATE)),
                 policy,
                 suspend: false,
+                abandoned: None,
+                refused: None,
                 verbs: Vec::new(),
             },
             state: RolloutState {
@@ -191,7 +193,6 @@ impl World {
                 returned: 0,
             },
             measured,
-            gates: Vec::new(),
             slot: true,
             traffic: due.traffic.then_some(Traffic {
                 requests_per_second: Some(self.scenario.per_second),

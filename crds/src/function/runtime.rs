@@ -127,9 +127,9 @@ pub struct Redis {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Targets that the component may reach, at most 64. A target is scheme://host[:port] with scheme http or https
-    /// and at most one wildcard as the whole first label (https://*.pay.example), a CIDR (10.1.0.0/16), or
-    /// function://namespace/name. Empty (the default) denies all outbound requests.
+    /// Targets that the component may reach, at most 64. A target is `scheme://host[:port]` with scheme http or https
+    /// and at most one wildcard as the whole first label (`https://*.pay.example`), a CIDR (10.1.0.0/16), or
+    /// `function://namespace/name`. Empty (the default) denies all outbound requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]
     pub allow: Vec<String>,

@@ -16,7 +16,8 @@ use crate::schema::{rule, text};
 pub struct Source {
     /// OCI artifact that holds the component, for example registry.example/shop/checkout:1.4.0 or a reference with
     /// @sha256:..., at most 512 bytes. A tag is resolved to its digest once, when this field changes; moving the tag
-    /// in the registry changes nothing.
+    /// in the registry changes nothing. A value from which a kept EdgeRevision was created keeps the digest of that
+    /// revision, and no registry is queried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "image")]
     pub image: Option<String>,

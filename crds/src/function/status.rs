@@ -30,7 +30,8 @@ pub struct EdgeFunctionStatus {
     #[schemars(length(max = 16), inner(length(max = 2048)), extend("x-kubernetes-list-type" = "atomic"))]
     pub urls: Vec<String>,
 
-    /// Digest to which spec.source.image was resolved. The registry is not asked again until that field changes.
+    /// Digest to which spec.source.image was resolved. The registry is not queried again until that field changes to a
+    /// value from which no kept EdgeRevision was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<ResolvedStatus>,
 

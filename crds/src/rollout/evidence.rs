@@ -5,302 +5,230 @@ use serde::{Deserialize, Serialize};
 use crate::enumeration::words;
 
 words! {
-    /// Where counts came from.
+    /// Source of the counts that the analysis reads.
     EvidenceSource {
-        /// Prometheus.
+        /// Prometheus, which scrapes the nodes.
         Prometheus = "Prometheus",
-        /// The nodes themselves.
+        /// The reports of the nodes to the operator.
         InBand = "InBand",
-        /// Some keys from one, some from the other.
+        /// Both; of each process the counts that are furthest.
         Both = "Both",
     }
 }
 
-/// What was measured, as a person reads it. Rates and evidence are decimal texts.
+/// Evidence that the analysis has collected. Rates and evidence are decimal numbers, written as text.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
-    /// How often was looked.
+    /// Number of evaluations so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub looks: Option<u64>,
-    /// Until when.
+    /// Time of the last evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_at: Option<MicroTime>,
-    /// Prometheus, InBand or Both.
+    /// Source of the counts: Prometheus, InBand (the reports of the nodes) or Both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<EvidenceSource>,
-    /// Part of stable's requests that came from nodes with fresh counts, such as 100%.
+    /// Share of stable's requests that is on nodes with fresh counts, for example 100%. Nothing rises below 80%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub coverage: Option<String>,
-    /// The candidate's sums over the rollout.
+    /// Counts of the candidate since the rollout began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<ArmCounts>,
-    /// Stable's sums over the rollout.
+    /// Counts of stable since the rollout began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<ArmCounts>,
-    /// Per step, at most 64.
+    /// Evidence by step, oldest first, at most 64 entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<StepEvidence>,
-    /// Per metric, at most 24.
+    /// Evidence against the candidate by metric, at most 24 entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub metrics: Vec<MetricEvidence>,
-    /// How far the step is.
+    /// Progress of the step towards the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<PassProgress>,
-    /// How many requests of the candidate a regression of a given size takes to be found.
+    /// Number of candidate requests that an increase of the error rate takes to be found, for three sizes of the increase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub power: Vec<Power>,
-    /// What decided.
+    /// Counts that decided, if the candidate was rolled back by the analysis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisive: Option<Decisive>,
-    /// The node that has more than half of the candidate's requests in this step, with fewer than 20 nodes.
+    /// Name of the node that has more than half of the candidate's requests in this step, if there are fewer than 20 nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub dominant_node: Option<String>,
-    /// The user's own checks.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub checks: Vec<CheckEvidence>,
-    /// State of the tests: opaque, versioned, at most 4 KiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
-    pub state: Option<String>,
 }
 
 /// Counts of one revision.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArmCounts {
-    /// Requests that count.
+    /// Number of requests that count.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests: u64,
-    /// Of them, failed.
+    /// Number of those requests that failed (5xx, trap, deadline, out of memory).
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub errors: u64,
-    /// Of them, answered 4xx.
+    /// Number of those requests that were answered 4xx.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub client_errors: u64,
 }
 
 words! {
-    /// What ended a step.
+    /// Cause of the end of a step.
     PassedBy {
-        /// Evidence.
+        /// The evidence was enough.
         Evidence = "Evidence",
-        /// Time.
+        /// The time of the step was over.
         Time = "Time",
-        /// A person.
+        /// A person ended it.
         Verb = "Verb",
     }
 }
 
-/// One step.
+/// Evidence of one step.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepEvidence {
-    /// Share in 1/10,000.
+    /// Weight of the candidate in the step, in basis points (1/10,000).
     #[schemars(range(min = 0, max = 10_000))]
     pub weight: u32,
-    /// When it began.
+    /// Time at which the step began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
-    /// When it ended.
+    /// Time at which the step ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
-    /// The candidate's sums.
+    /// Counts of the candidate in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<ArmCounts>,
-    /// Stable's sums.
+    /// Counts of stable in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<ArmCounts>,
-    /// Evidence, Time or Verb.
+    /// Cause of the end of the step: Evidence, Time or Verb (a person). Absent if the weight was lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_by: Option<PassedBy>,
 }
 
-/// One metric.
+/// Evidence of one metric.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricEvidence {
-    /// Its name, such as errors, clientErrors, latency-p95 or slo-errors.
+    /// Name of the metric with its latency bound, for example errors, clientErrors, latency/250ms, slo or slo/300ms.
     #[schemars(length(max = 64))]
     pub name: String,
-    /// What a stake of 1 against "within the tolerance" has grown to.
+    /// Evidence that the candidate is worse than tolerated: 1 at the start, 100 in the weighted mean over the metrics rolls
+    /// back (by default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub e: Option<String>,
-    /// p-value that holds at any time.
+    /// Anytime-valid p-value, 1 / the largest evidence so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub p: Option<String>,
-    /// What is tolerated, such as +0.5 pp.
+    /// Tolerated increase in percentage points, for example +0.5 pp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub tolerance: Option<String>,
-    /// Rates that were seen.
+    /// Observed rates of both revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// For latency: slower than this.
+    /// Latency bound above which a request counts, for example 250ms. Only of latency metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub bound: Option<String>,
-    /// How many times more than by chance the nodes differ among themselves.
+    /// Dispersion: how many times more than by chance the nodes differ, at least 1. Each evaluation counts for 1 / dispersion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub dispersion: Option<String>,
-    /// Its part of the combined evidence.
+    /// Weight of the metric in the combined evidence, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub share: Option<String>,
 }
 
-/// Rates of both revisions.
+/// Observed rates of both revisions, shares of requests.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
-    /// The candidate's.
+    /// Rate of the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub candidate: Option<String>,
-    /// Stable's.
+    /// Rate of stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub stable: Option<String>,
 }
 
-/// How far a step is.
+/// Progress of a step towards the next one.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PassProgress {
-    /// 0 to 1, as a text.
+    /// Progress of the metric that is furthest behind, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub progress: Option<String>,
-    /// The metric that is least far.
+    /// Name of the metric that is furthest behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub limiting: Option<String>,
-    /// About how many requests of the candidate are still needed.
+    /// Estimated number of candidate requests that are still needed if the candidate is as good as stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub need_requests: Option<u64>,
-    /// About how many seconds that takes.
+    /// Estimated number of seconds that those requests take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub eta_seconds: Option<u64>,
 }
 
-/// Requests of the candidate until a regression is found.
+/// Number of candidate requests until an increase of the error rate is found.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Power {
-    /// Its size, such as +1 pp.
+    /// Size of the increase in percentage points, for example +1 pp.
     #[schemars(length(max = 32))]
     pub increase: String,
-    /// In half of the cases.
+    /// Number of candidate requests in half of the rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests50: Option<u64>,
-    /// In 95 % of the cases.
+    /// Number of candidate requests in 95 of 100 rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests95: Option<u64>,
 }
 
-/// What decided, with the exact counts of the last two looks.
+/// Evaluation that decided, with the counts of the last two evaluations.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decisive {
-    /// The metric.
+    /// Name of the metric that decided.
     #[schemars(length(max = 64))]
     pub metric: String,
-    /// Which look, from 1.
+    /// Number of the evaluation in the rollout, starting at 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub look: Option<u64>,
-    /// When.
+    /// Time of the evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<MicroTime>,
-    /// The evidence.
+    /// Combined evidence against the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub e: Option<String>,
-    /// The candidate's requests and events in the last two looks.
+    /// Events and requests of the candidate in the last two evaluations, for example 11 of 11.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub candidate: Option<String>,
-    /// Stable's.
+    /// Events and requests of stable in the last two evaluations, for example 1 of 97.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub stable: Option<String>,
-}
-
-words! {
-    /// What a check says.
-    Verdict {
-        /// Within what was asked.
-        Good = "Good",
-        /// Beyond it.
-        Bad = "Bad",
-        /// Cannot tell yet.
-        NotEnough = "NotEnough",
-    }
-}
-
-/// One check of the user's own.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CheckEvidence {
-    /// Its name.
-    #[schemars(length(max = 63))]
-    pub name: String,
-    /// Good, Bad or NotEnough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
-    /// Last answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub value: Option<String>,
-    /// What it is held against.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub limit: Option<String>,
-    /// CamelCase.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub reason: Option<String>,
-    /// Since when the verdict is this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<MicroTime>,
-    /// Bad answers in a row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1_000_000))]
-    pub streak: Option<u32>,
-    /// Time of the last answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_sample_at: Option<MicroTime>,
-    /// The query as it was sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
-    pub query: Option<String>,
-    /// The last five answers, newest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
-    pub measurements: Vec<Measurement>,
-}
-
-/// One answer.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Measurement {
-    /// When.
-    pub at: MicroTime,
-    /// Its value, or why there is none.
-    #[schemars(length(max = 64))]
-    pub value: String,
 }

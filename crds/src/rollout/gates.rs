@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::enumeration::words;
 use crate::local_reference::LocalReference;
-use crate::schema::{rule, text};
 
 words! {
     /// Moment at which a gate is evaluated.
@@ -20,10 +19,9 @@ words! {
     }
 }
 
-/// Condition outside the analysis that must pass before the weight rises.
+/// Approval that is needed before the weight rises.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("[has(self.approval), has(self.webhook), has(self.job)].filter(x, x).size() == 1")
-    .message("a gate has exactly one of approval, webhook and job"))]
+#[x_kube(validation = Rule::new("has(self.approval)").message("a gate needs approval: {}"))]
 #[serde(rename_all = "camelCase")]
 pub struct Gate {
     /// Name of the gate.
@@ -36,55 +34,12 @@ pub struct Gate {
     /// Passes when a person approves, by the action approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
-    /// Not supported yet: passes when an HTTP endpoint approves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<WebhookGate>,
-    /// Not supported yet: passes when a Job succeeds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobGate>,
 }
 
 /// Gate that passes when a person approves, by the action approve.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {}
-
-/// Gate that passes when an HTTP endpoint approves.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookGate {
-    /// URL of the endpoint, http or https, at most 2048 bytes.
-    #[schemars(schema_with = "url")]
-    pub url: String,
-    /// Secret of this namespace whose key token signs the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<LocalReference>,
-    /// Time for one response. Default 10s, 1s to 1m.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::duration::<1_000, 60_000>")]
-    pub timeout: Option<String>,
-    /// Number of times a request without a response is repeated. Default 3, 0 to 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10))]
-    pub retries: Option<u32>,
-    /// Time until a decision is needed. Default 10m, 1s to 168h.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::duration::<1_000, 604_800_000>")]
-    pub deadline: Option<String>,
-}
-
-/// Gate that passes when a Job succeeds.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JobGate {
-    /// CronJob of this namespace whose Job template is run.
-    #[schemars(schema_with = "crate::schema::object_name")]
-    pub from_cron_job: String,
-    /// Time until the Job must have ended. Default 15m, 1s to 168h.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::duration::<1_000, 604_800_000>")]
-    pub deadline: Option<String>,
-}
 
 /// Synthetic requests, sent alternately to both revisions.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -142,17 +97,6 @@ pub struct Notification {
 pub struct NotifyWebhook {
     /// Secret of this namespace with the key url and, optionally, the key token.
     pub secret_ref: LocalReference,
-}
-
-fn url(_: &mut SchemaGenerator) -> Schema {
-    text(
-        8,
-        2048,
-        &[rule(
-            "isURL(self) && (self.startsWith('https://') || self.startsWith('http://'))",
-            "write a whole URL with scheme http or https, such as https://ci.example/gate",
-        )],
-    )
 }
 
 fn method(_: &mut SchemaGenerator) -> Schema {

@@ -16,19 +16,18 @@ pub use analysis::{
 };
 pub use canary::{Advance, Bake, Canary, Ladder, OnDeadline, Step};
 pub use evidence::{
-    ArmCounts, CheckEvidence, Decisive, Evidence, EvidenceSource, Measurement, MetricEvidence,
-    Observed, PassProgress, PassedBy, Power, StepEvidence, Verdict,
+    ArmCounts, Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress,
+    PassedBy, Power, StepEvidence,
 };
 pub use gates::{
-    Approval, Gate, GatePoint, JobGate, LoadTest, LoadTestRequest, Notification, NotifyOn,
-    NotifyWebhook, WebhookGate,
+    Approval, Gate, GatePoint, LoadTest, LoadTestRequest, Notification, NotifyOn, NotifyWebhook,
 };
 pub use plan::{PlanKind, PlanStatus, PlanStep};
 pub use policy::{RolloutPolicy, RolloutPolicySpec};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
     ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, VerbRecord, VerbResult,
-    WaitingFor, WaveWeight,
+    WaitingFor,
 };
 pub use strategies::{
     AbMatch, AbTest, Affinity, AffinityType, BlueGreen, NamedMatch, Shadow, Then,

@@ -27,10 +27,6 @@ pub struct PlanStatus {
     /// Strategy of the rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
-    /// Name of the RolloutPolicy that the plan was taken from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub policy: Option<String>,
     /// Steps, with the default of every field filled in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
@@ -43,10 +39,6 @@ pub struct PlanStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub holdback: Option<u32>,
-    /// Complete plan in the operator's own encoding: opaque, versioned, at most 16 KiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16384))]
-    pub frozen: Option<String>,
 }
 
 /// Step of a plan, with the default of every field filled in.

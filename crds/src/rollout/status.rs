@@ -69,20 +69,10 @@ pub struct RolloutStatus {
     #[schemars(range(min = 0, max = 64))]
     pub step: Option<u32>,
 
-    /// Name of the current wave.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub wave: Option<String>,
-
     /// Weight of the candidate as a percentage, for example 5%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     pub weight: Option<String>,
-
-    /// Weight of the candidate per wave.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["wave"]))]
-    pub weights: Vec<WaveWeight>,
 
     /// Time at which the rollout started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,9 +152,6 @@ pub struct Hold {
     pub reason: String,
     /// Time at which the hold started.
     pub since: MicroTime,
-    /// Time at which the hold ends, if it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<MicroTime>,
     /// Sentence that explains the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -174,14 +161,12 @@ pub struct Hold {
 words! {
     /// What the next increase of the weight waits for.
     WaitingFor {
+        /// A spec that is accepted and resolved.
+        Spec = "Spec",
         /// Nodes that have loaded the candidate.
         Nodes = "Nodes",
         /// A slot among the rollouts that may run at the same time.
         Slot = "Slot",
-        /// The end of a freeze window.
-        Window = "Window",
-        /// A gate.
-        Gate = "Gate",
         /// The approval of a person.
         Approval = "Approval",
         /// The end of minDuration.
@@ -208,18 +193,6 @@ pub struct Previous {
     pub until: MicroTime,
 }
 
-/// Weight of the candidate in one wave.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WaveWeight {
-    /// Name of the wave. Empty for the nodes that match no wave.
-    #[schemars(length(max = 63))]
-    pub wave: String,
-    /// Weight in basis points (1/10,000).
-    #[schemars(range(min = 0, max = 10_000))]
-    pub weight: u32,
-}
-
 /// Gate that has passed.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -231,13 +204,6 @@ pub struct ApprovedGate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 64))]
     pub step: Option<u32>,
-    /// Time at which it passed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<MicroTime>,
-    /// Field manager that wrote the approval, if a person approved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub by: Option<String>,
 }
 
 /// Desired revision that was rejected.
@@ -274,10 +240,6 @@ pub struct VerbRecord {
     /// Value of the annotation.
     #[schemars(length(max = 256))]
     pub value: String,
-    /// Number of the attempt in which the action was handled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1_000_000))]
-    pub attempt: Option<u32>,
     /// Time at which the action was handled.
     pub at: MicroTime,
     /// Field manager that wrote the annotation.

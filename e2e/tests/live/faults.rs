@@ -24,7 +24,7 @@ scenarios![alone: [
 const RATE: u32 = 300;
 
 /// SIGKILL of a container's process, as a crash is: nothing is asked to end.
-fn kill_container(world: &World, pod: &Pod) -> Result<()> {
+pub(crate) fn kill_container(world: &World, pod: &Pod) -> Result<()> {
     let status = pod.status.as_ref().context("no status")?;
     let id = status
         .container_statuses
@@ -151,7 +151,7 @@ async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-fn restarted(now: &Pod, before: &Pod) -> bool {
+pub(crate) fn restarted(now: &Pod, before: &Pod) -> bool {
     let count = |pod: &Pod| {
         pod.status
             .as_ref()

@@ -10,11 +10,14 @@
     reason = "a scenario ends at the first surprise, and this runner prints as the usual one does"
 )]
 
+mod abandoned;
 mod claims;
+mod deletions;
 mod faults;
 mod functions;
 mod releases;
 mod rollouts;
+mod secrets;
 mod world;
 
 use anyhow::Result;
@@ -55,6 +58,9 @@ fn main() -> ExitCode {
         functions::all(),
         claims::all(),
         releases::all(),
+        secrets::all(),
+        abandoned::all(),
+        deletions::all(),
         faults::all(),
     ]
     .into_iter()

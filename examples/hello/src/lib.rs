@@ -1,4 +1,5 @@
-//! A small edge function: answers every request with its version, and says it in `x-version` too.
+//! A small edge function: answers every request with its version, and says it in `x-version` too. The variable
+//! `GREETING` replaces the word `hello`, so that a request shows which value the function sees.
 //!
 //! It is built four times, by one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its
 //! requests, `v4` is 150 ms slow for a tenth of them. A rollout must let `v2` pass and stop the others.
@@ -13,6 +14,7 @@
 #[cfg(feature = "still")]
 mod arena;
 
+use wasip2::cli::environment::get_environment;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::types::{
@@ -83,10 +85,22 @@ impl Guest for Hello {
         let (status, text) = if happens(BEHAVIOUR.fails_percent) {
             (500, format!("{} is out of order\n", BEHAVIOUR.version))
         } else {
-            (200, format!("hello from {}\n", BEHAVIOUR.version))
+            (200, format!("{} from {}\n", greeting(), BEHAVIOUR.version))
         };
         respond(out, status, &text);
     }
+}
+
+/// The builds for measurements ask the host for nothing.
+fn greeting() -> String {
+    let environment = if cfg!(feature = "bare") {
+        Vec::new()
+    } else {
+        get_environment()
+    };
+    let mut variables = environment.into_iter();
+    let greeting = variables.find(|(name, _)| name == "GREETING");
+    greeting.map_or_else(|| "hello".to_owned(), |(_, value)| value)
 }
 
 fn happens(percent: u64) -> bool {

@@ -1,6 +1,25 @@
 //! The decisions of one node, without IO, clocks or randomness: whether a request is valid, which
 //! function and which revision serve it, how its outcome is counted, and which components to load. The
 //! current time and random numbers are arguments.
+//!
+//! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses
+//! the revision, [`outcome`] classifies how it ended. [`desired`] decides what the node loads.
+//!
+//! ```
+//! use http::{HeaderMap, HeaderValue, Method, Uri, Version, header::HOST};
+//! use node_shim_core::validation::{Rejection, RequestHead, validate};
+//!
+//! let uri = Uri::from_static("/checkout?item=7");
+//! let passed = |headers: &HeaderMap| {
+//!     validate(RequestHead { version: Version::HTTP_11, method: &Method::GET, uri: &uri, headers })
+//! };
+//!
+//! let mut headers = HeaderMap::new();
+//! assert_eq!(passed(&headers), Err(Rejection::BadHost));
+//! headers.insert(HOST, HeaderValue::from_static("Shop.example"));
+//! assert_eq!(passed(&headers)?.host.as_str(), "shop.example");
+//! # Ok::<(), Rejection>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -1,25 +1,6 @@
 //! Outcomes of requests: how a request can end, which response the client receives and how it is counted.
 
-/// How a request to a function ended; the `outcome` label of `selvage_requests_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Outcome {
-    /// The guest's response was sent completely, whatever its status.
-    Ok,
-    /// The guest produced no response, an error code, an invalid head or a body of the wrong length.
-    GuestError,
-    /// The guest trapped or exceeded a limit of a host call.
-    Trap,
-    /// The request exceeded its CPU or wall-clock limit.
-    Deadline,
-    /// The guest trapped after it was refused memory beyond its limit.
-    OutOfMemory,
-    /// The node or the revision had no capacity for the request.
-    Overloaded,
-    /// The node is at fault: a panic, or missing code or secrets.
-    HostError,
-    /// The client disconnected, or its body was incomplete, too large or too slow.
-    ClientFault,
-}
+pub use node_api_types::Outcome;
 
 /// Why a request failed; the `reason` label of `selvage_failures_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,61 +110,6 @@ pub struct ErrorResponse {
     pub error: &'static str,
     /// Value of the `retry-after` header in seconds.
     pub retry_after: Option<u32>,
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// All outcomes in the order of their indices.
-    pub const ALL: [Self; 8] = [
-        Self::Ok,
-        Self::GuestError,
-        Self::Trap,
-        Self::Deadline,
-        Self::OutOfMemory,
-        Self::Overloaded,
-        Self::HostError,
-        Self::ClientFault,
-    ];
-
-    /// Returns the value of the metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::GuestError => "guest_error",
-            Self::Trap => "trap",
-            Self::Deadline => "deadline",
-            Self::OutOfMemory => "oom",
-            Self::Overloaded => "overloaded",
-            Self::HostError => "host_error",
-            Self::ClientFault => "client",
-        }
-    }
-
-    /// Returns the position in [`ALL`](Self::ALL).
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Returns the status classes that can occur with this outcome. An aborted response keeps the class
-    /// of the head that was sent.
-    pub fn status_classes(self) -> &'static [StatusClass] {
-        match self {
-            Self::Overloaded => &[StatusClass::C5xx],
-            Self::Ok
-            | Self::GuestError
-            | Self::Trap
-            | Self::Deadline
-            | Self::OutOfMemory
-            | Self::HostError => &[
-                StatusClass::C2xx,
-                StatusClass::C3xx,
-                StatusClass::C4xx,
-                StatusClass::C5xx,
-            ],
-            Self::ClientFault => &StatusClass::ALL,
-        }
-    }
 }
 
 // === impl Reason ===
@@ -337,6 +263,21 @@ impl StatusClass {
     /// All classes in the order of their indices.
     pub const ALL: [Self; 5] = [Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx, Self::None];
 
+    /// Returns the status classes that can occur with an outcome. An aborted response keeps the class of the
+    /// head that was sent.
+    pub fn possible(outcome: Outcome) -> &'static [Self] {
+        match outcome {
+            Outcome::Overloaded => &[Self::C5xx],
+            Outcome::Ok
+            | Outcome::GuestError
+            | Outcome::Trap
+            | Outcome::Deadline
+            | Outcome::OutOfMemory
+            | Outcome::HostError => &[Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx],
+            Outcome::ClientFault => &Self::ALL,
+        }
+    }
+
     /// Returns the class of a status code. Codes outside of 200–499 count as 5xx.
     pub fn of(status: u16) -> Self {
         match status / 100 {
@@ -415,9 +356,6 @@ mod tests {
 
     #[test]
     fn indices_match_the_lists() {
-        for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome.index(), at);
-        }
         for (at, code) in StatusClass::ALL.into_iter().enumerate() {
             assert_eq!(code.index(), at);
         }

@@ -26,6 +26,28 @@ pub struct Pick {
 
 /// Chooses a side by a bucket in `[0, 10000)`. A candidate receives no requests at weight 0 and all of
 /// them at 10,000. It receives all requests as well while there is no stable revision.
+///
+/// ```
+/// use node_shim_core::pick::{Arm, pick};
+/// use node_shim_core::table::{RevisionName, TrafficSplit};
+///
+/// let split = TrafficSplit {
+///     stable: RevisionName::new("checkout-51ab"),
+///     candidate: RevisionName::new("checkout-7d4c"),
+///     weight: 500, // 5 %
+///     ..TrafficSplit::default()
+/// };
+/// assert_eq!(pick(&split, 499, true).arm, Arm::Candidate);
+/// assert_eq!(pick(&split, 500, true).arm, Arm::Stable);
+///
+/// // a larger weight moves no client back to stable
+/// let larger = TrafficSplit { weight: 2_500, ..split.clone() };
+/// assert_eq!(pick(&larger, 499, true).arm, Arm::Candidate);
+///
+/// // until the candidate's code is loaded, the stable revision serves its requests
+/// let pick = pick(&split, 499, false);
+/// assert!(pick.arm == Arm::Stable && pick.fallback);
+/// ```
 pub fn pick(share: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
     let own = share.candidate.is_some() && (bucket < share.weight || share.stable.is_none());
     match (own, candidate_loaded) {
@@ -47,6 +69,13 @@ pub fn pick(share: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
 /// Returns the concurrency limit of a candidate at `weight`: twice its part of `concurrency`, at least 2.
 /// A hanging candidate cannot starve the stable revision, and a candidate with a small weight can still
 /// be measured.
+///
+/// ```
+/// use node_shim_core::pick::candidate_concurrency;
+/// assert_eq!(candidate_concurrency(100, 500), 10); // 5 %
+/// assert_eq!(candidate_concurrency(100, 10), 2); // 0.1 %
+/// assert_eq!(candidate_concurrency(100, 10_000), 100);
+/// ```
 pub fn candidate_concurrency(concurrency: u32, weight: u32) -> u32 {
     let twice = u64::from(weight.min(BUCKETS))
         .saturating_mul(2)

@@ -127,6 +127,37 @@ impl RouteIndex {
     }
 
     /// Returns the route with the highest precedence among those that match; `None` when none matches.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use node_shim_core::host::normalise_host;
+    /// use node_shim_core::routing::{RouteIndex, RouteRequest};
+    /// use node_shim_core::table::{FunctionEntry, FunctionKey, PathMatch, Route, TrafficSplit};
+    ///
+    /// let function = |name: &str, prefix: &str| FunctionEntry {
+    ///     key: FunctionKey::new("shop", name),
+    ///     created_ms: 0,
+    ///     routes: vec![Route {
+    ///         hosts: vec!["shop.example".into()],
+    ///         paths: vec![PathMatch::Prefix(prefix.into())],
+    ///         ..Route::default()
+    ///     }],
+    ///     suspended: false,
+    ///     split: TrafficSplit::default(),
+    /// };
+    /// let functions = [function("front", "/"), function("checkout", "/checkout")];
+    /// let index = RouteIndex::build(functions.iter());
+    ///
+    /// let headers = HeaderMap::new();
+    /// let find = |host: &str, path: &str| {
+    ///     let host = normalise_host(host).ok()?;
+    ///     let request = RouteRequest { host: &host, path, method: "GET", headers: &headers };
+    ///     index.find(request).map(|found| found.function)
+    /// };
+    /// assert_eq!(find("Shop.example:8080", "/checkout/pay"), Some(1)); // the longest prefix
+    /// assert_eq!(find("shop.example", "/checkouts"), Some(0)); // only whole segments match
+    /// assert_eq!(find("other.example", "/"), None);
+    /// ```
     pub fn find(&self, request: RouteRequest<'_>) -> Option<RouteMatch> {
         self.rules(request.host)?.find(request)
     }

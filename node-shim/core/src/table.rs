@@ -4,27 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Namespace and name of an `EdgeFunction`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FunctionKey {
-    /// Namespace of the function.
-    pub namespace: Arc<str>,
-    /// Name of the function.
-    pub name: Arc<str>,
-}
+use node_api_types::FencingToken;
+pub use node_api_types::FunctionKey;
 
 /// Name of an immutable revision, unique within its function and never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RevisionName(Arc<str>);
-
-/// Fencing token of a decision about a function. Of two decisions the one with the larger token is newer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FencingToken {
-    /// Number of the leadership term; increases with every change of the leader.
-    pub epoch: u64,
-    /// Number of the decision within the term.
-    pub serial: u64,
-}
 
 /// Division of a function's traffic between its revisions on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,22 +115,6 @@ pub struct FunctionEntry {
     pub suspended: bool,
     /// Division of the traffic.
     pub split: TrafficSplit,
-}
-
-impl FunctionKey {
-    /// Returns the key of a function.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
-
-impl fmt::Display for FunctionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 impl RevisionName {

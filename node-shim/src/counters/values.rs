@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use node_shim_core::outcome::Population;
 use node_shim_core::series::CounterValues;
 
-use super::{BUCKETS, Histogram, PopulationCounters, REQUEST_COUNTERS, RevisionCounters};
+use node_api::LATENCY_BUCKETS;
+
+use super::{Histogram, PopulationCounters, REQUEST_COUNTERS, RevisionCounters};
 
 /// Number of values of one population: requests, saturated, and two histograms with their sums.
-const POPULATION: usize = REQUEST_COUNTERS + 1 + 2 * (BUCKETS + 1);
+const POPULATION: usize = REQUEST_COUNTERS + 1 + 2 * (LATENCY_BUCKETS + 1);
 
 impl RevisionCounters {
     /// Returns all values above 0 by position.

@@ -18,6 +18,7 @@ use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, FunctionRecord, SnapshotPhase};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 
 use super::{DRAFT_PREFIX, StateDir, StateLock, sync_folder};
 
@@ -148,12 +149,12 @@ impl TableFile {
     }
 }
 
-/// Removes the values of secrets from a record and keeps the references.
+/// Removes the values of secrets from a record and keeps the references, which marks the values as unknown.
 pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
     for definition in &mut record.definitions {
         for variable in definition.env.iter_mut().chain(&mut definition.config) {
             if let Some(Kind::Secret(secret)) = &mut variable.kind {
-                secret.value.clear();
+                secret.value.zeroize();
             }
         }
     }
@@ -259,7 +260,7 @@ mod tests {
     fn kept(version: u64) -> PersistedTable {
         let secret = SecretValue {
             reference: "db/password".into(),
-            value: b"hunter2hunter2".to_vec(),
+            value: Some(b"hunter2hunter2".to_vec()),
         };
         let variable = EnvVar {
             name: "P".into(),

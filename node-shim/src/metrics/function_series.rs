@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind};
+use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::{DetailLevel, RevisionSample, SeriesAllocator, SeriesBudget};
 use node_shim_core::table::{FunctionKey, RevisionName};
 
@@ -103,7 +103,7 @@ impl FunctionSeries {
 fn series_count(counters: &RevisionCounters) -> (usize, usize) {
     let outcomes = Outcome::ALL
         .iter()
-        .map(|outcome| outcome.status_classes().len());
+        .map(|outcome| StatusClass::possible(*outcome).len());
     let requests = outcomes.sum::<usize>() * StartKind::ALL.len();
     // plus the +Inf bucket, the sum and the count
     let histogram = LATENCY_BOUNDS.len() + 3;

@@ -1,6 +1,6 @@
 //! From the counters of this process to the form they travel in.
 
-use node_api::v1::{FunctionKey, Histogram, OutcomeCount, RevisionCounters};
+use node_api::v1::{Histogram, OutcomeCount, RevisionCounters};
 
 use crate::counters::{HistogramSnapshot, RevisionSnapshot};
 
@@ -15,10 +15,7 @@ fn of_revision(snapshot: &RevisionSnapshot) -> impl Iterator<Item = RevisionCoun
         .populations
         .iter()
         .map(|population| RevisionCounters {
-            function: Some(FunctionKey {
-                namespace: snapshot.function.namespace.to_string(),
-                name: snapshot.function.name.to_string(),
-            }),
+            function: Some((&snapshot.function).into()),
             revision: snapshot.revision.to_string(),
             population: population.population.label().to_string(),
             outcomes: population

@@ -1,7 +1,7 @@
 //! This node's side of the node API: one stream to whichever operator replica answers, forever.
 //!
-//! [`client`] keeps the stream up and turns it into [`Event`]s; [`report`] decides what goes back
-//! up; [`blobs`] fetches components on the same connection. What an event means is not decided here.
+//! `client` keeps the stream up and turns it into [`Event`]s; `report` decides what goes back
+//! up; `blobs` fetches components on the same connection. What an event means is not decided here.
 
 mod bearer;
 mod blobs;

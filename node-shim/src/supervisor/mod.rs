@@ -1,6 +1,6 @@
 //! The supervisor: everything of a node but the request path. It hears operators, keeps the table,
 //! brings code to where it can run, and feeds the data path, which today is a thread of the same
-//! process and later processes of its own behind the same seam ([`task::Serve`]).
+//! process and later processes of its own behind the same seam (`task::Serve`).
 //!
 //! ```text
 //! node_api ──events──▶ task ──tables──▶ data path
@@ -16,6 +16,7 @@ mod node;
 mod outlook;
 mod project;
 mod records;
+mod secret_values;
 mod serving;
 mod shared;
 mod status;

@@ -33,6 +33,8 @@ const CONFIRM: Duration = Duration::from_secs(5);
 const SHOWN_AFTER: Duration = Duration::from_secs(600);
 /// Readiness waits at most this long for code.
 const READY_AT_LAST: Duration = Duration::from_secs(30);
+/// Readiness waits at most this long for values of Secrets: without an operator all other functions serve.
+const VALUES_AT_LAST: Duration = Duration::from_secs(10);
 
 pub(crate) type RevisionKey = (FunctionKey, RevisionName);
 
@@ -404,8 +406,9 @@ impl Node {
         })
     }
 
-    /// Whether load balancers may send traffic: a table is applied, and what had traffic here is
-    /// loaded or failed with a reason, or it took too long.
+    /// Whether load balancers may send traffic: a table is applied, an operator has sent the values of
+    /// Secrets that the disk cannot have, and what had traffic here is loaded or failed with a reason, or it
+    /// took too long.
     pub(crate) fn ready(&self, now: Now) -> bool {
         let settled = || {
             let keys = self.records.iter().map(|(key, _)| key);
@@ -414,8 +417,9 @@ impl Node {
                 .iter()
                 .all(|key| self.is_settled(key))
         };
-        let patient = now.at.duration_since(self.started) < READY_AT_LAST;
-        self.records.applied() && (!patient || settled())
+        let age = now.at.duration_since(self.started);
+        let values = || age >= VALUES_AT_LAST || !self.records.awaits_values();
+        self.records.applied() && values() && (age >= READY_AT_LAST || settled())
     }
 
     fn is_settled(&self, key: &FunctionKey) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use node_api::v1::{self as wire, LoadState, NodeException, RevisionState};
+use node_api::v1::{LoadState, NodeException, RevisionState};
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::node::Node;
@@ -68,14 +68,11 @@ fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState>
                 None => LoadState::Loading,
             };
             RevisionState {
-                function: Some(wire_key(key)),
+                function: Some(key.into()),
                 revision: name.to_string(),
                 state: state.into(),
                 permanent: problem.is_some_and(|problem| problem.permanent),
-                applied: Some(wire::Pair {
-                    epoch: pair.epoch,
-                    serial: pair.serial,
-                }),
+                applied: Some(pair.into()),
             }
         })
         .collect()
@@ -86,7 +83,7 @@ fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
         .problems
         .iter()
         .map(|((key, revision), problem)| NodeException {
-            function: Some(wire_key(key)),
+            function: Some(key.into()),
             revision: revision.to_string(),
             reason: problem.reason.into(),
             message: problem.message.clone(),
@@ -97,7 +94,7 @@ fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
         node.records
             .quarantined()
             .map(|(key, quarantine)| NodeException {
-                function: Some(wire_key(key)),
+                function: Some(key.into()),
                 revision: String::new(),
                 reason: "RecordRefused".into(),
                 message: quarantine.message.clone(),
@@ -112,11 +109,4 @@ fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
         since,
     }));
     all
-}
-
-fn wire_key(key: &FunctionKey) -> wire::FunctionKey {
-    wire::FunctionKey {
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-    }
 }

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_api::FencingToken;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{self as wire, FunctionRecord};
 use node_shim_core::desired::RecordVersions;
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
-    FencingToken, FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route,
-    TrafficSplit,
+    FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, TrafficSplit,
 };
 use prost::Message;
 use zeroize::Zeroizing;
 
+use super::secret_values::lacking;
 use crate::config_value::ConfigValue;
 use crate::pull::{Wanted, sha256_hex};
 use crate::revision::RevisionSpec;
@@ -37,8 +38,9 @@ pub(crate) struct Parsed {
 pub(crate) struct Definition {
     pub(crate) spec: RevisionSpec,
     pub(crate) wanted: Wanted,
-    /// Refers to a secret.
-    pub(crate) has_secrets: bool,
+    /// References to Secrets (`secret/key`) whose values are not known here. With any of them the revision
+    /// cannot run, and the variables are absent from `spec`.
+    pub(crate) lacking: Vec<String>,
 }
 
 /// What decides between this record and another of the same function.
@@ -46,8 +48,8 @@ pub(crate) fn standing(record: &FunctionRecord) -> RecordVersions {
     RecordVersions {
         uid: record.uid.clone(),
         version: record.version,
-        config_token: pair(record.accepted.as_ref()),
-        split_token: pair(record.share.as_ref().and_then(|share| share.pair.as_ref())),
+        config_token: token(record.accepted),
+        split_token: token(record.share.as_ref().and_then(|share| share.pair)),
     }
 }
 
@@ -56,7 +58,7 @@ pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, String
     let key = key.ok_or("no function named")?;
     let named = |text: &str| !text.is_empty() && text.len() <= 253;
     if named(&key.namespace) && named(&key.name) {
-        Ok(FunctionKey::new(key.namespace.as_str(), key.name.as_str()))
+        Ok(key.into())
     } else {
         Err("a function without namespace or name".into())
     }
@@ -105,7 +107,7 @@ pub(crate) fn share(share: Option<&wire::Share>) -> Result<TrafficSplit, String>
         return Err(format!("a weight of {}", share.weight));
     }
     Ok(TrafficSplit {
-        token: pair(share.pair.as_ref()),
+        token: token(share.pair),
         stable: RevisionName::new(&share.stable),
         candidate: RevisionName::new(&share.candidate),
         weight: share.weight,
@@ -114,11 +116,8 @@ pub(crate) fn share(share: Option<&wire::Share>) -> Result<TrafficSplit, String>
     })
 }
 
-fn pair(pair: Option<&wire::Pair>) -> FencingToken {
-    pair.map_or_else(FencingToken::default, |pair| FencingToken {
-        epoch: pair.epoch,
-        serial: pair.serial,
-    })
+fn token(pair: Option<wire::Pair>) -> FencingToken {
+    pair.map(FencingToken::from).unwrap_or_default()
 }
 
 fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {
@@ -191,11 +190,7 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
     Ok(Definition {
-        has_secrets: definition
-            .env
-            .iter()
-            .chain(&definition.config)
-            .any(|variable| matches!(variable.kind, Some(Kind::Secret(_)))),
+        lacking: lacking(definition),
         wanted: Wanted {
             digest: definition.digest.clone(),
             size: definition.size,
@@ -215,20 +210,21 @@ fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, String
     if list.len() > MAX_VARIABLES {
         return Err(format!("{} variables", list.len()));
     }
-    list.iter()
-        .map(|variable| {
-            let value = match &variable.kind {
-                Some(Kind::Value(value)) => ConfigValue::Plain(value.clone()),
-                Some(Kind::Secret(secret)) => {
-                    let text = std::str::from_utf8(&secret.value)
-                        .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
-                    ConfigValue::Secret(Zeroizing::new(text.to_owned()))
-                }
-                None => ConfigValue::Plain(String::new()),
-            };
-            Ok((variable.name.clone(), value))
-        })
-        .collect()
+    let mut variables = Vec::with_capacity(list.len());
+    for variable in list {
+        let value = match &variable.kind {
+            Some(Kind::Value(value)) => ConfigValue::Plain(value.clone()),
+            Some(Kind::Secret(secret)) => {
+                let Some(value) = &secret.value else { continue };
+                let text = std::str::from_utf8(value)
+                    .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
+                ConfigValue::Secret(Zeroizing::new(text.to_owned()))
+            }
+            None => ConfigValue::Plain(String::new()),
+        };
+        variables.push((variable.name.clone(), value));
+    }
+    Ok(variables)
 }
 
 /// What the operator left out has the default of the API.
@@ -368,10 +364,12 @@ pub(crate) mod tests {
         };
         let secret = wire::SecretValue {
             reference: "db/password".into(),
-            value: b"hunter2".to_vec(),
+            value: Some(b"hunter2".to_vec()),
         };
         let mut bad = secret.clone();
-        bad.value = vec![0xff, b'x'];
+        bad.value = Some(vec![0xff, b'x']);
+        let mut unknown = secret.clone();
+        unknown.value = None;
         let mut told = record("f", 1);
         told.definitions[0].env = vec![
             variable("PLAIN", Kind::Value("seen".into())),
@@ -381,7 +379,7 @@ pub(crate) mod tests {
         assert!(!format!("{told:?}").contains("hunter2"));
         let parsed = parse(&told).unwrap();
         let definition = parsed.definitions.values().next().unwrap();
-        assert!(definition.has_secrets);
+        assert_eq!(definition.lacking, Vec::<String>::new());
         assert_eq!(definition.spec.env[1].1.as_ref(), "hunter2");
         assert_eq!(definition.spec.config[0].1.as_ref(), "hunter2");
         let shown = format!("{:?}", definition.spec);
@@ -389,6 +387,11 @@ pub(crate) mod tests {
             shown.contains("seen") && !shown.contains("hunter2"),
             "{shown}"
         );
+        told.definitions[0].env = vec![variable("UNKNOWN", Kind::Secret(unknown))];
+        let parsed = parse(&told).unwrap();
+        let definition = parsed.definitions.values().next().unwrap();
+        assert_eq!(definition.lacking, ["db/password"]);
+        assert_eq!(definition.spec.env, [], "and not as an empty text");
         told.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
         assert_eq!(
             parse(&told).err().as_deref(),

@@ -12,6 +12,7 @@ use node_shim_core::desired::{
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::project::{Parsed, key, parse, share, standing};
+use super::secret_values::keep_known;
 
 /// More functions than this are not collected for one snapshot.
 const MAX_FUNCTIONS: usize = 200_000;
@@ -22,8 +23,16 @@ const MAX_QUARANTINED: usize = 1_000;
 pub(crate) struct Record {
     pub(crate) wire: FunctionRecord,
     pub(crate) parsed: Parsed,
-    /// Read from disk, where secrets have no values.
-    pub(crate) without_secrets: bool,
+    /// Read from disk by this process, and no operator has sent it since: values of Secrets that are
+    /// not known may still come.
+    pub(crate) unconfirmed: bool,
+}
+
+impl Record {
+    fn is_lacking(&self) -> bool {
+        let mut definitions = self.parsed.definitions.values();
+        definitions.any(|definition| !definition.lacking.is_empty())
+    }
 }
 
 /// A function whose newest record was not taken.
@@ -162,11 +171,11 @@ impl Records {
         let mut record = have.wire.clone();
         record.version = record.version.max(update.version);
         record.share = update.share;
-        let restored = have.without_secrets;
-        self.offer(record, restored, now)
+        let unconfirmed = have.unconfirmed;
+        self.offer(record, unconfirmed, now)
     }
 
-    fn offer(&mut self, record: FunctionRecord, without_secrets: bool, now: u64) -> bool {
+    fn offer(&mut self, record: FunctionRecord, unconfirmed: bool, now: u64) -> bool {
         let Ok(key) = key(record.key.as_ref()) else {
             tracing::error!("a record without a function");
             return false;
@@ -179,6 +188,8 @@ impl Records {
         let MergeDecision::Apply { routes, share } = verdict else {
             return false;
         };
+        // what a disk repeats of what an operator sent is no news
+        let unconfirmed = unconfirmed && have.is_none_or(|have| have.unconfirmed);
         // the same uid, or it would have been taken whole
         let merged = merge(have, record, routes, share);
         match parse(&merged) {
@@ -189,7 +200,7 @@ impl Records {
                     Record {
                         wire: merged,
                         parsed,
-                        without_secrets,
+                        unconfirmed,
                     },
                 );
                 true
@@ -230,17 +241,16 @@ impl Records {
         self.applied
     }
 
-    /// What to resume from. Values of secrets come with a snapshot only, so a table that lacks some
-    /// asks for one, and so does one with a record that could not be taken.
+    /// Whether an operator that answers may bring values of Secrets that are lacking here.
+    pub(crate) fn awaits_values(&self) -> bool {
+        let mut records = self.functions.values();
+        records.any(|record| record.unconfirmed && record.is_lacking())
+    }
+
+    /// What to resume from. A table that lacks values of Secrets asks for a snapshot, which brings those
+    /// that the operator knows, and so does one with a record that could not be taken.
     pub(crate) fn have(&self) -> u64 {
-        let lacking = self.functions.values().any(|record| {
-            record.without_secrets
-                && record
-                    .parsed
-                    .definitions
-                    .values()
-                    .any(|definition| definition.has_secrets)
-        });
+        let lacking = self.functions.values().any(Record::is_lacking);
         if lacking || !self.applied || !self.quarantined.is_empty() {
             0
         } else {
@@ -270,6 +280,7 @@ fn merge(
         offered.share.clone_from(&have.share);
     }
     offered.version = offered.version.max(have.version);
+    keep_known(&mut offered, have);
     let named = offered.share.clone().unwrap_or_default();
     for definition in &have.definitions {
         let needed = [&named.stable, &named.candidate, &named.previous]
@@ -306,190 +317,4 @@ fn reparse(record: &mut Record) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use node_api::v1::{FunctionKey as WireKey, Pair, PathMatch, Removal};
-
-    use super::super::project::tests::record;
-    use super::*;
-
-    fn whole(version: u64, functions: Vec<FunctionRecord>) -> Batch {
-        Batch {
-            version,
-            snapshot: SnapshotPhase::Whole.into(),
-            functions,
-            ..Batch::default()
-        }
-    }
-
-    fn delta(version: u64, functions: Vec<FunctionRecord>) -> Batch {
-        Batch {
-            version,
-            functions,
-            ..Batch::default()
-        }
-    }
-
-    fn weight_of(records: &Records, name: &str) -> Option<u32> {
-        let key = FunctionKey::new("ns", name);
-        records
-            .functions
-            .get(&key)
-            .map(|record| record.parsed.entry.split.weight)
-    }
-
-    fn wire_key(name: &str) -> Option<WireKey> {
-        Some(WireKey {
-            namespace: "ns".into(),
-            name: name.into(),
-        })
-    }
-
-    fn update(name: &str, serial: u64, weight: u32) -> ShareUpdate {
-        let share = record(name, serial)
-            .share
-            .map(|share| node_api::v1::Share { weight, ..share });
-        ShareUpdate {
-            key: wire_key(name),
-            version: 50,
-            share,
-        }
-    }
-
-    #[test]
-    fn a_snapshot_in_parts_replaces_at_its_end_and_not_before() {
-        let mut records = Records::default();
-        records.batch(whole(10, vec![record("old", 1)]), 0);
-        let part = |phase: SnapshotPhase, name: &str| Batch {
-            version: 30,
-            snapshot: phase.into(),
-            functions: vec![record(name, 1)],
-            ..Batch::default()
-        };
-        assert!(!records.batch(part(SnapshotPhase::Begin, "a"), 0));
-        assert!(!records.batch(part(SnapshotPhase::Continue, "b"), 0));
-        assert!(weight_of(&records, "old").is_some() && weight_of(&records, "a").is_none());
-        assert!(records.batch(part(SnapshotPhase::End, "c"), 0));
-        let names: Vec<&str> = records.iter().map(|(key, _)| &*key.name).collect();
-        assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(records.version(), 30);
-    }
-
-    #[test]
-    fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
-        let mut records = Records::default();
-        records.batch(whole(10, vec![record("f", 5)]), 0);
-        let mut late = record("f", 4);
-        late.share.as_mut().unwrap().weight = 9;
-        records.batch(delta(11, vec![late.clone()]), 0);
-        assert_eq!(weight_of(&records, "f"), Some(1000));
-        records.batch(whole(12, vec![late]), 0);
-        assert_eq!(
-            weight_of(&records, "f"),
-            Some(1000),
-            "a snapshot is no exception"
-        );
-        records.batch(
-            Batch {
-                shares: vec![update("f", 4, 9)],
-                ..delta(13, vec![])
-            },
-            0,
-        );
-        assert_eq!(weight_of(&records, "f"), Some(1000));
-        records.batch(
-            Batch {
-                shares: vec![update("f", 6, 9)],
-                ..delta(14, vec![])
-            },
-            0,
-        );
-        assert_eq!(weight_of(&records, "f"), Some(9));
-    }
-
-    #[test]
-    fn a_hint_lowers_and_its_pair_is_burned() {
-        let mut records = Records::default();
-        records.batch(whole(10, vec![record("f", 5)]), 0);
-        assert!(!records.hint(&update("f", 6, 2000)));
-        assert!(records.hint(&update("f", 7, 0)));
-        assert_eq!(weight_of(&records, "f"), Some(0));
-        records.batch(delta(11, vec![record("f", 6)]), 0);
-        assert_eq!(weight_of(&records, "f"), Some(0), "older than the hint");
-    }
-
-    #[test]
-    fn removals_of_older_objects_are_ignored() {
-        let mut records = Records::default();
-        records.batch(whole(10, vec![record("f", 5)]), 0);
-        let removal = |version| Removal {
-            key: wire_key("f"),
-            version,
-        };
-        records.batch(
-            Batch {
-                removals: vec![removal(14)],
-                ..delta(14, vec![])
-            },
-            0,
-        );
-        assert!(weight_of(&records, "f").is_some());
-        records.batch(
-            Batch {
-                removals: vec![removal(15)],
-                ..delta(15, vec![])
-            },
-            0,
-        );
-        assert!(weight_of(&records, "f").is_none());
-    }
-
-    /// FD-5: the function keeps its record, the others take theirs.
-    #[test]
-    fn a_poison_record_keeps_its_function_and_spares_the_rest() {
-        let mut records = Records::default();
-        records.batch(whole(10, vec![record("f", 5), record("g", 5)]), 0);
-        let mut poison = record("f", 6);
-        poison.routes[0].paths = vec![PathMatch {
-            r#type: 77,
-            value: "/".into(),
-        }];
-        let mut fine = record("g", 6);
-        fine.share.as_mut().unwrap().weight = 1;
-        records.batch(delta(11, vec![poison, fine]), 42);
-        assert_eq!(
-            (weight_of(&records, "f"), weight_of(&records, "g")),
-            (Some(1000), Some(1))
-        );
-        assert_eq!(records.quarantined().next().unwrap().1.since, 42);
-        assert_eq!(records.have(), 0, "ask for everything when coming back");
-        records.batch(delta(12, vec![record("f", 7)]), 0);
-        assert_eq!(records.quarantined().count(), 0);
-    }
-
-    #[test]
-    fn a_share_keeps_the_definitions_it_names() {
-        let mut records = Records::default();
-        records.batch(whole(10, vec![record("f", 5)]), 0);
-        let mut newer_routes = record("f", 6);
-        newer_routes.definitions.clear();
-        newer_routes.share.as_mut().unwrap().pair = Some(Pair {
-            epoch: 1,
-            serial: 1,
-        });
-        records.batch(delta(11, vec![newer_routes]), 0);
-        assert_eq!(records.quarantined().count(), 0);
-        assert_eq!(weight_of(&records, "f"), Some(1000));
-    }
-
-    #[test]
-    fn what_a_disk_knows_does_not_undo_the_stream() {
-        let mut records = Records::default();
-        records.batch(whole(20, vec![record("f", 5)]), 0);
-        records.restore(10, vec![record("f", 4), record("g", 1)], 0);
-        assert_eq!(
-            (weight_of(&records, "f"), weight_of(&records, "g")),
-            (Some(1000), Some(1000))
-        );
-        assert_eq!(records.version(), 20);
-    }
-}
+mod tests;

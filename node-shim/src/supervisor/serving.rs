@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use node_api::SECRETS_UNAVAILABLE;
 use node_shim_core::desired::{Failure, LoadState};
 use node_shim_core::outcome::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
@@ -14,6 +15,9 @@ use super::records::Record;
 use crate::pull::failure;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+
+/// References to Secrets that one message names.
+const LACKING_NAMED: usize = 3;
 
 impl Node {
     /// Every function with what there is of its revisions at this moment.
@@ -103,9 +107,9 @@ impl Node {
         definition: &Arc<Definition>,
         record: &Record,
     ) -> Result<Option<Arc<Revision>>, (FailureReason, Failure)> {
-        if definition.has_secrets && record.without_secrets {
-            let message = "values of secrets come from an operator, and none has answered yet";
-            let failed = failure("SecretsUnavailable", false, message.into());
+        if !definition.lacking.is_empty() {
+            let message = lacking(&definition.lacking, record.unconfirmed);
+            let failed = failure(SECRETS_UNAVAILABLE, false, message);
             return Err((FailureReason::SecretsUnavailable, failed));
         }
         let digest = &definition.wanted.digest;
@@ -135,6 +139,27 @@ impl Node {
             }
             Some(LoadState::Pending | LoadState::Loading) | None => Ok(None),
         }
+    }
+}
+
+/// Which values keep a revision from running, and who would have to bring them.
+fn lacking(references: &[String], unconfirmed: bool) -> String {
+    let named: Vec<&str> = references
+        .iter()
+        .take(LACKING_NAMED)
+        .map(String::as_str)
+        .collect();
+    let more = match references.len().saturating_sub(LACKING_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named = format!("{}{more}", named.join(", "));
+    if unconfirmed {
+        format!("no operator has sent the values of {named} (secret/key) yet")
+    } else {
+        format!(
+            "the operator does not know the values of {named} (secret/key) that the revision was made with"
+        )
     }
 }
 

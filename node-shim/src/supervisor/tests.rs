@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use node_api::v1::{Batch, FunctionRecord, SnapshotPhase, Welcome};
+use node_api::v1::env_var::Kind;
+use node_api::v1::{Batch, EnvVar, FunctionRecord, SecretValue, SnapshotPhase, Welcome};
 use node_shim_core::desired::Failure;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
@@ -244,6 +245,52 @@ async fn requests_wait_for_code_that_is_made_again() {
     node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
     within(request).await;
     assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
+}
+
+/// Values of Secrets are waited for, but a node whose operators are away serves all other functions.
+#[tokio::test(start_paused = true)]
+async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_operator_without_them()
+ {
+    let start = Now {
+        at: tokio::time::Instant::now().into_std(),
+        wall: unix_ms(),
+    };
+    let after = |seconds| Now {
+        at: start.at + Duration::from_secs(seconds),
+        ..start
+    };
+    let mut kept = on_disk(Duration::ZERO);
+    kept.functions[0].definitions[0].env = vec![EnvVar {
+        name: "DB_URL".into(),
+        kind: Some(Kind::Secret(SecretValue {
+            reference: "db/url".into(),
+            value: None,
+        })),
+    }];
+    let record = kept.functions[0].clone();
+    let mut node = Node::new(
+        Some(kept),
+        Hot::default(),
+        (CounterTable::new(), TTL),
+        start,
+    );
+    for wanted in node.settle(start, |_| true).load {
+        let gone = failure("PullFailed", true, "gone".into());
+        node.loaded(&wanted.digest, Err(gone), start, 1.0);
+    }
+    assert!(!node.ready(after(9)));
+    assert!(node.ready(after(10)));
+    let snapshot = Batch {
+        version: 20,
+        snapshot: SnapshotPhase::Whole.into(),
+        functions: vec![record],
+        ..Batch::default()
+    };
+    node.hear(Event::Batch(snapshot), start);
+    assert!(
+        node.ready(start),
+        "the operator does not know the value either"
+    );
 }
 
 /// FD-4: what a node that was cut off hears first is the rollback, not its old share.

@@ -105,7 +105,7 @@ async fn the_debug_pages_show_the_table_and_no_secret() {
         name: "PASSWORD".into(),
         kind: Some(Kind::Secret(SecretValue {
             reference: "db/password".into(),
-            value: b"swordfish".to_vec(),
+            value: Some(b"swordfish".to_vec()),
         })),
     });
     operator

@@ -166,7 +166,7 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
         name: "PASSWORD".into(),
         kind: Some(Kind::Secret(SecretValue {
             reference: "db/password".into(),
-            value: SECRET.to_vec(),
+            value: Some(SECRET.to_vec()),
         })),
     });
     let plain = definition("r1", &ONE, via_operator());

@@ -25,9 +25,14 @@ pub struct Function {
     pub name: String,
     /// `metadata.generation` that was validated.
     pub generation: i64,
-    /// What `spec` resolves to now; `None` while the newest spec is not resolved or not accepted,
-    /// which changes nothing about a running rollout.
+    /// The revision that `spec` resolves to now. `None` while the newest spec is not resolved or not accepted: then
+    /// no share rises.
     pub wish: Option<Revision>,
+    /// Name of the candidate if `spec` certainly asks for something else, although `wish` is not known yet: its share
+    /// falls to 0. `None` while `spec` may still mean the candidate, as after a restart of the operator.
+    pub abandoned: Option<String>,
+    /// Why the newest spec is not accepted, as a clause. `None` while it is accepted or not checked yet.
+    pub refused: Option<String>,
     /// The rollout body with every default filled in.
     pub policy: Policy,
     /// `spec.suspend`: answers 503 everywhere and stops all clocks.

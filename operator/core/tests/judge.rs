@@ -49,6 +49,8 @@ impl World {
                 wish: Some(revision(CANDIDATE)),
                 policy: Policy::default(),
                 suspend: false,
+                abandoned: None,
+                refused: None,
                 verbs: Vec::new(),
             },
             state: RolloutState {
@@ -148,7 +150,6 @@ impl World {
                     returned: 0,
                 },
                 measured: std::mem::take(&mut measured),
-                gates: Vec::new(),
                 slot: true,
                 traffic: due(self.now, &self.function, &self.state)
                     .traffic

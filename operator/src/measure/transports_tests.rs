@@ -95,7 +95,7 @@ fn reported(all: &BTreeMap<String, Counted>, split: u64) -> [v1::CounterFrame; 2
         revisions: all
             .iter()
             .map(|(revision, counted)| v1::RevisionCounters {
-                function: Some(key().to_wire()),
+                function: Some((&key()).into()),
                 revision: revision.clone(),
                 population: "live".to_owned(),
                 outcomes: counted

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::key::FunctionKey;
+use super::FunctionKey;
 
 /// What a node asked for, after it was found to be placed there.
 #[derive(Debug, Clone, PartialEq, Eq)]

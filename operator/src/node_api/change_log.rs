@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::key::FunctionKey;
+use super::FunctionKey;
 use super::placement::Placement;
 
 /// How long a difference can be told.

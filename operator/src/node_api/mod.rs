@@ -20,7 +20,6 @@ mod change_log;
 mod fleet;
 mod hand_over;
 mod identity;
-mod key;
 mod leader;
 mod listen;
 mod meter;
@@ -44,9 +43,9 @@ pub use fleet::{
     Changed, Changes, Fleet, FunctionOnNode, Latency, NodeView, Reading, RevisionOnNode,
 };
 pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
-pub use key::FunctionKey;
 pub use leader::Leader;
 pub use meter::Meter;
+pub use node_api::FunctionKey;
 pub use placement::Placement;
 pub use server::{Bound, Server, ServerError};
 pub use settings::Settings;

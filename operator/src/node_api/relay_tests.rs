@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use node_api::v1;
 use node_api::v1::operator_message::Kind as Down;
+use node_api::{FencingToken, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -23,7 +23,7 @@ fn key() -> FunctionKey {
 
 fn loaded(serial: u64) -> v1::RevisionState {
     v1::RevisionState {
-        function: Some(key().to_wire()),
+        function: Some((&key()).into()),
         revision: "a-1".to_owned(),
         state: v1::LoadState::Loaded.into(),
         permanent: false,
@@ -38,7 +38,7 @@ fn counted(sequence: u64, absolute: bool, count: u64) -> v1::CounterFrame {
         absolute,
         at: 0,
         revisions: vec![v1::RevisionCounters {
-            function: Some(key().to_wire()),
+            function: Some((&key()).into()),
             revision: "a-1".to_owned(),
             population: "live".to_owned(),
             outcomes: vec![v1::OutcomeCount {
@@ -104,7 +104,7 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
             .and_then(|node| node.revisions.first()?.applied)
     };
     leader
-        .fleet_shows(|fleet| applied(fleet) == Some((3, 6)))
+        .fleet_shows(|fleet| applied(fleet) == Some(FencingToken::new(3, 6)))
         .await;
     assert_eq!(leader.fleet.max_epoch_seen(), 3);
     let reading = Reading {
@@ -140,7 +140,7 @@ async fn a_hint_of_the_leader_reaches_a_followers_node() {
     node.batch().await;
     leader.fleet_shows(|fleet| !fleet.nodes().is_empty()).await;
     let hint = v1::ShareUpdate {
-        key: Some(key().to_wire()),
+        key: Some((&key()).into()),
         version: 0,
         share: Some(share("a", 6, 0)),
     };

@@ -286,7 +286,7 @@ impl TestNode {
 /// A function at rest on revision `<name>-1`, component `sha256:<name>`, with a secret.
 pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecord {
     v1::FunctionRecord {
-        key: Some(FunctionKey::new("shop", name).to_wire()),
+        key: Some((&FunctionKey::new("shop", name)).into()),
         uid: format!("uid-of-{name}"),
         version,
         created: 1,
@@ -303,7 +303,7 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
                 name: "DB_URL".to_owned(),
                 kind: Some(v1::env_var::Kind::Secret(v1::SecretValue {
                     reference: "db/url".to_owned(),
-                    value: b"hunter2".to_vec(),
+                    value: Some(b"hunter2".to_vec()),
                 })),
             }],
             ..v1::Definition::default()

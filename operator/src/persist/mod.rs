@@ -9,7 +9,7 @@ mod readable;
 
 use crds::{EdgeFunctionStatus, EdgeRevision};
 use operator_core::function::Revision;
-use operator_core::rollout::{Figures, RolloutState};
+use operator_core::rollout::RolloutState;
 use serde::Deserialize;
 
 pub use readable::{history, micro, rollout, time};
@@ -44,11 +44,7 @@ pub enum RecordError {
 /// # Errors
 /// The state holds something that has no text form.
 pub fn encode(state: &RolloutState) -> Result<String, serde_json::Error> {
-    let mut state = state.clone();
-    if let Some(figures) = &mut state.figures {
-        finite(figures);
-    }
-    let text = serde_json::to_vec(&state)?;
+    let text = serde_json::to_vec(state)?;
     Ok(format!("{PREFIX}{}", packed::pack(&text)))
 }
 
@@ -96,40 +92,6 @@ pub fn last_promoted<'a>(revisions: impl Iterator<Item = &'a EdgeRevision>) -> O
             name: revision.metadata.name.clone().unwrap_or_default(),
             digest: revision.spec.digest.clone(),
         })
-}
-
-/// JSON has no infinities; figures for people do not need them.
-fn finite(figures: &mut Figures) {
-    let fix = |value: &mut f64| {
-        if !value.is_finite() {
-            *value = if *value > 0.0 {
-                f64::MAX
-            } else if *value < 0.0 {
-                f64::MIN
-            } else {
-                0.0
-            };
-        }
-    };
-    for metric in &mut figures.metrics {
-        fix(&mut metric.ln_e);
-        fix(&mut metric.p);
-        fix(&mut metric.tolerance);
-        fix(&mut metric.dispersion);
-        fix(&mut metric.share);
-        if let Some((candidate, stable)) = &mut metric.observed {
-            fix(candidate);
-            fix(stable);
-        }
-    }
-    fix(&mut figures.pass.progress);
-    if let Some(coverage) = &mut figures.coverage {
-        fix(coverage);
-    }
-    if let Some(decisive) = &mut figures.decisive {
-        fix(&mut decisive.ln_e);
-        fix(&mut decisive.ln_limit);
-    }
 }
 
 #[cfg(test)]

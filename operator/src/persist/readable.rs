@@ -49,7 +49,6 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             .map(|hold| api::Hold {
                 reason: hold.reason.as_str().to_owned(),
                 since: micro(hold.since),
-                until: None,
                 message: some(&hold.message),
             }),
         waiting_for: flags
@@ -75,9 +74,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         attempt: running.map(|rollout| rollout.attempt),
         plan: running.map(|rollout| plan(&rollout.plan)),
         step: running.map(|rollout| u32::try_from(rollout.step).unwrap_or(u32::MAX)),
-        wave: None,
         weight: running.map(|rollout| percent(exposed(state, rollout))),
-        weights: Vec::new(),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
         stopped_for: running.and_then(stopped_for),
@@ -174,14 +171,12 @@ fn plan(plan: &Plan) -> api::PlanStatus {
             Strategy::Canary => api::Strategy::Canary,
             Strategy::AllAtOnce => api::Strategy::AllAtOnce,
         }),
-        policy: None,
         steps: steps.collect(),
         bake: Some(span(plan.bake.duration)),
         holdback: match plan.bake.holdback {
             Holdback::Fixed(weight) => Some(weight.parts()),
             Holdback::Auto => None,
         },
-        frozen: None,
     }
 }
 
@@ -195,8 +190,6 @@ fn approved(rollout: &Rollout) -> Vec<api::ApprovedGate> {
         api::ApprovedGate {
             gate: gate.to_owned(),
             step,
-            at: None,
-            by: None,
         }
     };
     rollout.approved.iter().map(gate).collect()
@@ -210,7 +203,6 @@ fn verb(record: &core::VerbRecord) -> api::VerbRecord {
     api::VerbRecord {
         verb: record.verb.as_str().to_owned(),
         value: cut(&record.value, VALUE),
-        attempt: None,
         at: micro(record.at),
         by: some(&cut(&record.by, BY)),
         result,
@@ -270,8 +262,6 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
             .collect(),
         decisive: figures.decisive.as_ref().map(decisive),
         dominant_node: figures.dominant.as_deref().map(|node| cut(node, NODE)),
-        checks: Vec::new(),
-        state: None,
     }
 }
 

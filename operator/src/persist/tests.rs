@@ -17,6 +17,8 @@ fn function(wish: &str) -> Function {
             name: wish.into(),
             digest: format!("sha256:{wish}"),
         }),
+        abandoned: None,
+        refused: None,
         policy: Policy::default(),
         suspend: false,
         verbs: Vec::new(),
@@ -43,7 +45,6 @@ fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
             kind: UnmeasuredKind::NoAnswer,
             message: "connection refused".into(),
         },
-        gates: Vec::new(),
         slot: true,
         traffic: Some(Traffic {
             requests_per_second: None,

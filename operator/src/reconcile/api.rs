@@ -46,6 +46,16 @@ impl CallError {
         self.code() == Some(404)
     }
 
+    /// The object of this name does not exist. A kind that is not served is no answer: that names no object.
+    #[must_use]
+    pub fn is_gone_object(&self, name: &str) -> bool {
+        let Self::Api(kube::Error::Api(status)) = self else {
+            return false;
+        };
+        let named = |details: &kube::core::response::StatusDetails| details.name == name;
+        status.code == 404 && status.details.as_ref().is_some_and(named)
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api(kube::Error::Api(status)) => Some(status.code),

@@ -1,5 +1,5 @@
 //! Step 1 of a reconcile: the code behind `spec.source`. A registry is asked outside of the decide path, once per
-//! change of the image string; what it said comes back as another turn.
+//! change of the image string to one that no kept revision was made from; what it said comes back as another turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,12 +38,8 @@ impl Reconciler {
             return inline_code(&inline.0, wish, now, function);
         }
         let image = function.spec.source.image.clone()?;
-        let known = function
-            .status
-            .as_ref()
-            .and_then(|status| status.resolved.as_ref())
-            .filter(|known| known.image.as_ref() == Some(&image));
-        if let Some(known) = known {
+        let known = remembered(function, revisions, &image);
+        if let Some(known) = &known {
             wish.digest = Some(known.clone());
             let same = |revision: &&Arc<EdgeRevision>| {
                 revision.spec.digest == known.digest
@@ -64,9 +60,12 @@ impl Reconciler {
         }
         if let Resolution::Done { image: done, code } = &memory.resolution
             && *done == image
-            && known.is_none_or(|known| known.digest == code.digest)
+            && known
+                .as_ref()
+                .is_none_or(|known| known.digest == code.digest)
         {
             let at = known
+                .as_ref()
                 .and_then(|known| known.at.clone())
                 .unwrap_or_else(|| crate::persist::time(now));
             wish.digest = Some(ResolvedStatus {
@@ -85,7 +84,7 @@ impl Reconciler {
         }
         // What was resolved once is asked for by its digest: the tag may have moved since.
         let asked = known.map_or_else(|| image.clone(), |known| pinned(&image, &known.digest));
-        wish.unsettled = known.is_some();
+        wish.unsettled = resolved_now(function, &image).is_some();
         self.resolve(key, &image, asked, referred, memory, wish);
         None
     }
@@ -189,6 +188,36 @@ impl Reconciler {
             reconciler.finish_resolve(&key, run, resolution).await;
         });
     }
+}
+
+/// What an image string was resolved to before, if anything: a tag may have moved since, but for this function the
+/// string keeps its meaning until another one is written, and for as long as a revision that was made from it is kept.
+pub(super) fn remembered(
+    function: &EdgeFunction,
+    revisions: &[Arc<EdgeRevision>],
+    image: &str,
+) -> Option<ResolvedStatus> {
+    resolved_now(function, image).or_else(|| recorded(revisions, image))
+}
+
+/// By the status: the string is the one that was resolved last.
+fn resolved_now(function: &EdgeFunction, image: &str) -> Option<ResolvedStatus> {
+    let status = function.status.as_ref()?;
+    let resolved = status.resolved.as_ref()?;
+    (resolved.image.as_deref() == Some(image)).then(|| resolved.clone())
+}
+
+/// By the newest revision that was made from the string.
+fn recorded(revisions: &[Arc<EdgeRevision>], image: &str) -> Option<ResolvedStatus> {
+    let made = revisions
+        .iter()
+        .filter(|revision| revision.spec.image.as_deref() == Some(image))
+        .max_by_key(|revision| revision.spec.number)?;
+    Some(ResolvedStatus {
+        image: Some(image.to_owned()),
+        digest: made.spec.digest.clone(),
+        at: made.metadata.creation_timestamp.clone(),
+    })
 }
 
 fn inline_code(

@@ -154,7 +154,7 @@ impl Reconciler {
         decided: Timestamp,
     ) {
         let update = v1::ShareUpdate {
-            key: Some(FunctionKey::new(&key.namespace, &key.name).to_wire()),
+            key: Some((&FunctionKey::new(&key.namespace, &key.name)).into()),
             version: crate::watch::version(object),
             share: Some(project::wire_share(
                 share,

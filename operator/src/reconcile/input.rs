@@ -35,8 +35,13 @@ pub(super) fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut Memor
     }
 }
 
-/// What the core is told of the object.
-pub(super) fn function(object: &EdgeFunction, wish: &Wish, state: &RolloutState) -> Function {
+/// What the core is told of the object; `abandoned` is the candidate if `spec` certainly asks for something else.
+pub(super) fn function(
+    object: &EdgeFunction,
+    wish: &Wish,
+    state: &RolloutState,
+    abandoned: Option<String>,
+) -> Function {
     let accepted = object
         .status
         .as_ref()
@@ -55,6 +60,8 @@ pub(super) fn function(object: &EdgeFunction, wish: &Wish, state: &RolloutState)
         name: object.metadata.name.clone().unwrap_or_default(),
         generation,
         wish: wish.revision.clone(),
+        abandoned: abandoned.filter(|_| wish.revision.is_none()),
+        refused: wish.refusal(),
         policy: wish
             .spec
             .as_ref()

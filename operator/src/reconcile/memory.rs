@@ -7,7 +7,7 @@ use crds::EdgeFunction;
 use jiff::Timestamp;
 use operator_core::judge::Judge;
 use operator_core::resting::Pace;
-use operator_core::rollout::{Pair, RolloutState};
+use operator_core::rollout::{FencingToken, RolloutState};
 use operator_core::samples::Snapshot;
 use tokio::time::Instant;
 
@@ -78,7 +78,7 @@ pub(super) struct Rollback {
     /// When it was decided.
     pub(super) decided: Timestamp,
     /// The share that ends the candidate's.
-    pub(super) pair: Pair,
+    pub(super) pair: FencingToken,
     /// A first node follows.
     pub(super) begun: bool,
 }

@@ -12,6 +12,7 @@
 //!
 //! Nothing that only lives in memory is ever needed to go on; see `memory.rs`.
 
+mod abandoned;
 pub mod api;
 mod apply;
 mod claims;
@@ -26,6 +27,7 @@ pub mod placement;
 pub mod project;
 mod projector;
 mod report;
+mod secret_values;
 mod status;
 mod sweep;
 mod unreadable;
@@ -233,11 +235,15 @@ impl Reconciler {
         let wished = self.wished(key, object, &revisions, memory, now).await;
         let (wish, failed) = match wished {
             Ok(wish) => (wish, None),
-            // whatever becomes of the wish, who is on trial is watched
-            Err(error) if state.state.is_exposed() => (Wish::unknown(), Some(error)),
+            // A failure to record the desired revision must not stop the evaluation of a running candidate.
+            Err(error) if state.state.is_exposed() => (Wish::unknown(&error), Some(error)),
             Err(error) => return Err(error),
         };
-        let function = function(object, &wish, &state);
+        let abandoned = match wish.revision {
+            Some(_) => None,
+            None => self.abandoned(key, object, &revisions, &state),
+        };
+        let function = function(object, &wish, &state, abandoned);
         // 3 measure
         let due = core::due(now, &function, &state);
         let seen_nodes = self
@@ -263,7 +269,6 @@ impl Reconciler {
             epoch,
             nodes: seen.view(&state, &named(&state, &function)),
             measured,
-            gates: Vec::new(),
             slot: self.may_take_slot(key),
             traffic,
             promoted: last_promoted(revisions.iter().map(AsRef::as_ref)),
@@ -275,10 +280,6 @@ impl Reconciler {
         if let Some(share) = &decision.hint {
             self.hint(key, object, share, decided);
         }
-        if let Some(error) = failed {
-            persist::forget_unwritten(memory);
-            return Err(error);
-        }
         // 5 persist
         let parts = status::Parts {
             object,
@@ -286,6 +287,7 @@ impl Reconciler {
             wish: &wish,
             state: &decision.state,
             exceptions: seen.exceptions(),
+            unknown: self.unknown_values(key, &decision.state, &seen),
             epoch,
             now: decided,
         };
@@ -326,7 +328,10 @@ impl Reconciler {
             decided,
         );
         memory.reported = true;
-        Ok(Some(self.outcome(&wish, &decision, memory)))
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Some(self.outcome(&wish, &decision, memory))),
+        }
     }
 
     /// What the object asks for, with its revision recorded, unless that failed a moment ago.
@@ -389,7 +394,7 @@ impl Reconciler {
         if let Some(written) = written {
             for transition in &decision.transitions {
                 self.reporter.transition(written, transition);
-                tracing::info!(function = %key, transition = transition.kind.as_str(), "{}", transition.message);
+                tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);
             }
             self.tell_conditions(object, written, decided);
             self.count_transitions(before, &decision.state, decided);

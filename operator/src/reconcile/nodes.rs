@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::function::FunctionException;
 use node_api::v1::LoadState;
-use operator_core::rollout::{NodeProblem, NodesView, Pair, RevisionOnNodes, RolloutState};
+use operator_core::rollout::{FencingToken, NodeProblem, NodesView, RevisionOnNodes, RolloutState};
 
 use crate::node_api::FunctionOnNode;
 
@@ -40,7 +40,6 @@ impl<'a> Seen<'a> {
             .iter()
             .flat_map(|node| &node.revisions)
             .filter_map(|revision| revision.applied)
-            .map(|(epoch, serial)| Pair { epoch, serial })
             .max();
         NodesView {
             desired: count(self.nodes.len()),
@@ -76,9 +75,7 @@ impl<'a> Seen<'a> {
                 && node.revisions.iter().any(|revision| {
                     revision.revision == *wanted
                         && revision.state == LoadState::Loaded
-                        && revision
-                            .applied
-                            .is_some_and(|(epoch, serial)| Pair { epoch, serial } >= state.pair)
+                        && revision.applied.is_some_and(|token| token >= state.pair)
                 })
         };
         self.nodes
@@ -89,13 +86,13 @@ impl<'a> Seen<'a> {
     }
 
     /// Live nodes that act on `pair` or something newer, and all live nodes.
-    pub(super) fn at(&self, pair: Pair) -> (usize, usize) {
+    pub(super) fn at(&self, pair: FencingToken) -> (usize, usize) {
         let live = self.nodes.iter().filter(|node| node.live);
         let reached = live.clone().filter(|node| {
             node.revisions
                 .iter()
                 .filter_map(|revision| revision.applied)
-                .any(|(epoch, serial)| Pair { epoch, serial } >= pair)
+                .any(|token| token >= pair)
         });
         (reached.count(), live.count())
     }
@@ -119,10 +116,23 @@ impl<'a> Seen<'a> {
     }
 }
 
+impl Seen<'_> {
+    /// Live nodes that lack values of Secrets of one of these revisions, by name.
+    pub(super) fn lacking_values(&self, revisions: &BTreeSet<&str>) -> Vec<String> {
+        let lacks = |node: &FunctionOnNode| {
+            node.exceptions.iter().any(|exception| {
+                exception.reason == node_api::SECRETS_UNAVAILABLE
+                    && revisions.contains(exception.revision.as_str())
+            })
+        };
+        let nodes = self.nodes.iter().filter(|node| node.live && lacks(node));
+        nodes.map(|node| node.node.clone()).collect()
+    }
+}
+
 /// It had the present share before it was away, and nothing newer since.
-fn returned(node: &FunctionOnNode, pair: Pair) -> bool {
-    node.returned
-        .is_some_and(|(epoch, serial)| Pair { epoch, serial } >= pair)
+fn returned(node: &FunctionOnNode, pair: FencingToken) -> bool {
+    node.returned.is_some_and(|token| token >= pair)
 }
 
 fn on_nodes(live: &[&FunctionOnNode], name: &str) -> RevisionOnNodes {
@@ -181,7 +191,7 @@ mod tests {
             revision: "r".into(),
             state,
             permanent: true,
-            applied,
+            applied: applied.map(|(epoch, serial)| FencingToken::new(epoch, serial)),
         };
         FunctionOnNode {
             node: name.into(),
@@ -212,18 +222,15 @@ mod tests {
                 revision,
                 since: Timestamp::UNIX_EPOCH,
             }),
-            pair: Pair {
-                epoch: 1,
-                serial: 5,
-            },
+            pair: FencingToken::new(1, 5),
             ..RolloutState::default()
         };
         let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
         assert_eq!((view.desired, view.live, view.applied), (4, 3, 1));
         assert_eq!(view.returned, 0);
-        all[0].returned = Some((1, 5));
-        all[1].returned = Some((1, 4));
-        all[2].returned = Some((1, 5));
+        all[0].returned = Some(FencingToken::new(1, 5));
+        all[1].returned = Some(FencingToken::new(1, 4));
+        all[2].returned = Some(FencingToken::new(1, 5));
         let view = Seen::new(&all, &placed).view(&state, &["r".to_owned()].into());
         assert_eq!(
             view.returned, 1,
@@ -232,10 +239,7 @@ mod tests {
         assert_eq!((view.revisions[0].loaded, view.revisions[0].failed), (2, 1));
         assert_eq!(
             view.highest_pair,
-            Some(Pair {
-                epoch: 2,
-                serial: 1
-            }),
+            Some(FencingToken::new(2, 1)),
             "also of a node that is no longer asked"
         );
     }

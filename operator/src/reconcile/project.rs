@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use crds::function::{HeaderMatchType, PathMatchType, Placement as PlacementSpec};
-use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision};
-use node_api::v1;
+use crds::function::{HeaderMatchType, KeySelector, PathMatchType, Placement as PlacementSpec};
+use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision, ReferenceKind};
+use node_api::{FencingToken, v1};
 use operator_core::rollout::{Share, shares};
 
 use crate::persist;
 use crate::validate::Limits;
 
 /// Gives the content of one key of a Secret in the function's namespace, if it is the content with that keyed hash.
+/// `None` is not an empty value: nodes are told that it is unknown.
 pub trait SecretValues {
     /// The bytes; `None` when they are not known (any more).
     fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>>;
@@ -92,10 +93,7 @@ pub fn share(status: &EdgeFunctionStatus) -> Share {
                 .and_then(|rollout| rollout.pair.clone())
                 .unwrap_or_default();
             Share {
-                pair: operator_core::rollout::Pair {
-                    epoch: pair.epoch,
-                    serial: pair.serial,
-                },
+                pair: FencingToken::new(pair.epoch, pair.serial),
                 stable: status.stable.as_ref().map(|stable| stable.revision.clone()),
                 ..Share::default()
             }
@@ -108,10 +106,7 @@ pub fn share(status: &EdgeFunctionStatus) -> Share {
 #[must_use]
 pub fn wire_share(share: &Share, decided_at: u64) -> v1::Share {
     v1::Share {
-        pair: Some(v1::Pair {
-            epoch: share.pair.epoch,
-            serial: share.pair.serial,
-        }),
+        pair: Some(share.pair.into()),
         stable: share.stable.clone().unwrap_or_default(),
         candidate: share.candidate.clone().unwrap_or_default(),
         weight: share.weight.parts(),
@@ -125,12 +120,28 @@ pub fn wire_share(share: &Share, decided_at: u64) -> v1::Share {
 /// Names of Secrets whose values travel with the function's definitions.
 #[must_use]
 pub fn secrets_of(revision: &EdgeRevision) -> BTreeSet<String> {
-    let references = revision
-        .spec
-        .env
-        .iter()
-        .filter_map(|entry| entry.value_from.as_ref()?.secret_key_ref.as_ref());
-    references.map(|reference| reference.name.clone()).collect()
+    let references = secret_references(revision);
+    references
+        .map(|(reference, _)| reference.name.clone())
+        .collect()
+}
+
+/// Keys of Secrets that a revision refers to, each with the keyed hash of the content it was made with.
+pub fn secret_references(revision: &EdgeRevision) -> impl Iterator<Item = (&KeySelector, &str)> {
+    let entries = revision.spec.env.iter();
+    let references = entries.filter_map(|entry| entry.value_from.as_ref()?.secret_key_ref.as_ref());
+    references.map(|reference| (reference, hash_of(revision, reference)))
+}
+
+/// The keyed hash of the content that a key of a Secret had; empty, which no hash is, when the revision names none.
+fn hash_of<'a>(revision: &'a EdgeRevision, reference: &KeySelector) -> &'a str {
+    let mut known = revision.spec.references.iter();
+    let known = known.find(|known| {
+        known.kind == ReferenceKind::Secret
+            && known.name == reference.name
+            && known.key.as_deref() == Some(&reference.key)
+    });
+    known.map(|known| known.hash.as_str()).unwrap_or_default()
 }
 
 /// The accepted placement; everywhere while nothing was accepted.
@@ -205,20 +216,11 @@ fn env(
     let kind = secret.map_or_else(
         || v1::env_var::Kind::Value(entry.value.clone().unwrap_or_default()),
         |reference| {
-            let hash = revision
-                .spec
-                .references
-                .iter()
-                .find(|known| {
-                    known.name == reference.name && known.key.as_deref() == Some(&reference.key)
-                })
-                .map(|known| known.hash.as_str())
-                .unwrap_or_default();
+            let hash = hash_of(revision, reference);
             v1::env_var::Kind::Secret(v1::SecretValue {
                 reference: format!("{}/{}", reference.name, reference.key),
-                value: secrets
-                    .value(&reference.name, &reference.key, hash)
-                    .unwrap_or_default(),
+                // what is not known stays so: an empty text would be another value
+                value: secrets.value(&reference.name, &reference.key, hash),
             })
         },
     );

@@ -146,6 +146,6 @@ fn fn_12_a_secret_travels_only_as_the_value_that_the_revision_was_made_with() {
             v1::env_var::Kind::Value(value) => panic!("a plain value: {value}"),
         }
     };
-    assert_eq!(value("then"), ("s/k".to_owned(), b"hush".to_vec()));
-    assert_eq!(value("now"), ("s/k".to_owned(), Vec::new()));
+    assert_eq!(value("then"), ("s/k".to_owned(), Some(b"hush".to_vec())));
+    assert_eq!(value("now"), ("s/k".to_owned(), None), "not an empty text");
 }

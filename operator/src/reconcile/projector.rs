@@ -1,34 +1,27 @@
 //! Keeps the node tables in step with the caches, on every replica, leader or not.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use crds::EdgeFunction;
 use zeroize::Zeroizing;
 
+use super::secret_values::{Remembered, Values};
 use super::{placement, project};
 use crate::node_api::{FunctionKey, Placement, Tables};
-use crate::revision::hash;
 use crate::watch::{Caches, ObjectKey, Secrets};
-
-/// Values kept in memory for revisions whose Secret has changed since.
-const REMEMBERED: usize = 20_000;
 
 /// Projects functions into tables; clones share everything.
 #[derive(Clone)]
 pub struct Projector {
-    caches: Caches,
-    secrets: Secrets,
+    pub(super) caches: Caches,
+    pub(super) secrets: Secrets,
     tables: Tables,
-    hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
-    values: Arc<Mutex<HashMap<String, Zeroizing<Vec<u8>>>>>,
-}
-
-struct Values<'a> {
-    projector: &'a Projector,
-    namespace: &'a str,
+    pub(super) hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    /// Values that were read, for revisions whose Secret has changed since.
+    pub(super) remembered: Arc<Remembered>,
 }
 
 impl fmt::Debug for Projector {
@@ -53,7 +46,7 @@ impl Projector {
             secrets,
             tables,
             hash_key,
-            values: Arc::default(),
+            remembered: Arc::default(),
         }
     }
 
@@ -153,33 +146,5 @@ impl Projector {
                 )
             })
         })
-    }
-
-    fn values(&self) -> std::sync::MutexGuard<'_, HashMap<String, Zeroizing<Vec<u8>>>> {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl project::SecretValues for Values<'_> {
-    fn value(&self, name: &str, key: &str, wanted: &str) -> Option<Vec<u8>> {
-        let hash_key = self.projector.hash_key.load_full()?;
-        let state = self
-            .projector
-            .secrets
-            .get(&ObjectKey::new(self.namespace, name));
-        let present = state
-            .value(key)
-            .filter(|value| hash(&hash_key, value) == wanted)
-            .map(<[u8]>::to_vec);
-        // A hash is over the value alone; the namespace keeps equal values of strangers apart.
-        let mark = format!("{}\n{wanted}", self.namespace);
-        let mut values = self.projector.values();
-        if let Some(value) = present {
-            if values.len() < REMEMBERED {
-                values.insert(mark, Zeroizing::new(value.clone()));
-            }
-            return Some(value);
-        }
-        values.get(&mark).map(|value| value.to_vec())
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_core::function::Function;
 use operator_core::resting::{Counts, Drift};
-use operator_core::rollout::{self as core, NodesCount, Placed, RolloutState};
+use operator_core::rollout::{self as core, NodesCount, Placed, RolloutState, UnknownValues};
 use serde_json::Value;
 
 use super::wish::{Finding, Wish};
@@ -24,6 +24,8 @@ pub(super) struct Parts<'a> {
     pub(super) wish: &'a Wish,
     pub(super) state: &'a RolloutState,
     pub(super) exceptions: Vec<FunctionException>,
+    /// Values of Secrets that nodes may lack and that the operator does not know.
+    pub(super) unknown: Option<UnknownValues>,
     pub(super) epoch: u64,
     pub(super) now: Timestamp,
 }
@@ -43,10 +45,16 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
     } = parts;
     let old = object.status.clone().unwrap_or_default();
     let sentence = core::message(*now, function, state);
-    let message = wish
-        .blocked
+    // requests that are answered 503 concern people more than how the rollout stands
+    let lacking = parts
+        .unknown
         .as_ref()
-        .map_or_else(|| sentence.clone(), |blocked| blocked.message.clone());
+        .filter(|unknown| !unknown.lacking.is_empty());
+    let message = match (&wish.blocked, lacking) {
+        (Some(blocked), _) => blocked.message.clone(),
+        (None, Some(unknown)) => core::unknown_values(function, state, unknown),
+        (None, None) => sentence.clone(),
+    };
     let mut rollout = persist::rollout(state);
     rollout.working_record = Some(persist::encode(state)?);
     let accepted = accepted(parts, &old);
@@ -144,21 +152,24 @@ fn conditions(
         now,
         ..
     } = parts;
-    let mut found: Vec<(&str, Finding)> =
-        core::conditions(function, state, wish.blocked.as_ref(), sentence)
-            .into_iter()
-            .map(|condition| {
-                let status = if condition.status { "True" } else { "False" };
-                (
-                    condition.kind.as_str(),
-                    Finding {
-                        status,
-                        reason: condition.reason,
-                        message: condition.message,
-                    },
-                )
-            })
-            .collect();
+    let mut derived = core::conditions(function, state, wish.blocked.as_ref(), sentence);
+    if let Some(unknown) = &parts.unknown {
+        core::report_unknown_values(&mut derived, function, state, unknown);
+    }
+    let mut found: Vec<(&str, Finding)> = derived
+        .into_iter()
+        .map(|condition| {
+            let status = if condition.status { "True" } else { "False" };
+            (
+                condition.kind.as_str(),
+                Finding {
+                    status,
+                    reason: condition.reason,
+                    message: condition.message,
+                },
+            )
+        })
+        .collect();
     for (kind, finding) in [
         (types::ACCEPTED, &wish.accepted),
         (types::RESOLVED, &wish.resolved),
@@ -264,8 +275,15 @@ pub(super) fn difference(
                 )
             })
             .collect();
+        // what the operator does not know concerns people at once, also while a rollout runs
+        let unknown = status.conditions.iter().find(|condition| {
+            let reason = condition.reason.as_str();
+            condition.type_ == types::DISTRIBUTED
+                && [core::SECRETS_UNAVAILABLE, core::SECRETS_IN_MEMORY_ONLY].contains(&reason)
+        });
         (
             found,
+            unknown.map(|condition| condition.reason.clone()),
             status.observed_generation,
             status.resolved.clone(),
             status.accepted.clone(),

@@ -5,19 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::rollout::State;
+use crds::{EdgeFunction, HostClaim};
+use kube::Api;
+use kube::api::ListParams;
+use kube::discovery::ApiResource;
 use tokio::time::Instant;
 
-use super::{Reconciler, claims};
+use super::{CallError, Reconciler, api, claims};
 use crate::watch::ObjectKey;
+use crate::watch::quorum::{Found, Trust};
 
 /// A host that was given up for a moment is not lost at once.
 const GRACE: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(5);
 /// So many claims, and more than a fifth of all, that were unnamed from the beginning are more likely a list of functions
-/// that was not complete than a wish.
+/// that was not complete than a wish: the API server is asked.
 const MANY: usize = 10;
-/// How long such claims are kept.
+/// How long such claims are kept while it does not confirm that no function names them.
 const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
+/// Namespaces that it is asked about in one period.
+const NAMESPACES: usize = 50;
+const PAGE: u32 = 500;
 
 /// Claims that no function names, as far as this leader knows.
 #[derive(Debug, Default)]
@@ -25,12 +33,15 @@ struct Unnamed {
     since: BTreeMap<ObjectKey, Instant>,
     /// Claims that were named since this leader began. That it saw their functions go is confirmation enough.
     were_named: BTreeSet<ObjectKey>,
+    /// Claims of which the API server confirmed that no function names them.
+    confirmed: BTreeSet<ObjectKey>,
     braking: bool,
 }
 
 impl Unnamed {
     fn named(&mut self, key: &ObjectKey) {
         self.since.remove(key);
+        self.confirmed.remove(key);
         self.were_named.insert(key.clone());
     }
 
@@ -38,6 +49,20 @@ impl Unnamed {
     fn retain(&mut self, exists: impl Fn(&ObjectKey) -> bool) {
         self.since.retain(|key, _| exists(key));
         self.were_named.retain(|key| exists(key));
+        self.confirmed.retain(|key| exists(key));
+    }
+
+    /// Claims that were never named, past their grace, if they are so many that the list of functions is doubted.
+    fn doubtful(&self, total: usize, now: Instant) -> Vec<ObjectKey> {
+        let never = |key: &ObjectKey| !self.were_named.contains(key);
+        let suspicious = self.since.keys().filter(|key| never(key)).count();
+        if suspicious < MANY || suspicious * 5 <= total {
+            return Vec::new();
+        }
+        let doubtful = self.since.iter().filter(|(key, since)| {
+            never(key) && !self.confirmed.contains(*key) && now.duration_since(**since) >= GRACE
+        });
+        doubtful.map(|(key, _)| key.clone()).collect()
     }
 
     /// The claims to be given back now, of `total` that there are.
@@ -46,7 +71,7 @@ impl Unnamed {
         let suspicious = self.since.keys().filter(|key| never(key)).count();
         let brake = suspicious >= MANY && suspicious * 5 > total;
         let ripe = self.since.iter().filter(|(key, since)| {
-            let wait = if brake && never(key) {
+            let wait = if brake && never(key) && !self.confirmed.contains(*key) {
                 CONFIRMATION
             } else {
                 GRACE
@@ -55,10 +80,10 @@ impl Unnamed {
         });
         let ripe = ripe.map(|(key, _)| key.clone()).collect();
         if brake && !std::mem::replace(&mut self.braking, brake) {
-            tracing::error!(
+            tracing::info!(
                 unnamed = suspicious,
                 of = total,
-                "no function names many of the claimed hosts: keeping them until that is confirmed"
+                "no function names many of the claimed hosts: the API server is asked whether that is so"
             );
         }
         self.braking = brake;
@@ -101,6 +126,10 @@ impl Reconciler {
                     unnamed.since.entry(key.clone()).or_insert(now);
                 }
             }
+            let doubtful = unnamed.doubtful(claims.len(), now);
+            let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
+            let confirmed = self.confirm_unnamed(doubtful).await;
+            unnamed.confirmed.extend(confirmed);
             for key in unnamed.ripe(claims.len(), now) {
                 let Some(claim) = claims.get(&key) else {
                     continue;
@@ -115,6 +144,58 @@ impl Reconciler {
                         tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
                     }
                 }
+            }
+        }
+    }
+
+    /// Of claims that no known function names, those in namespaces of which every function is known.
+    async fn confirm_unnamed(
+        &self,
+        doubtful: impl Iterator<Item = &Arc<HostClaim>>,
+    ) -> Vec<ObjectKey> {
+        let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
+        for claim in doubtful {
+            namespaces
+                .entry(&claim.spec.namespace)
+                .or_default()
+                .push(claim);
+        }
+        let mut unnamed = Vec::new();
+        for (namespace, claims) in namespaces.into_iter().take(NAMESPACES) {
+            match self.knows_all_functions(namespace).await {
+                Ok(true) => unnamed.extend(claims),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the API server does not say which functions there are; hosts that none names are kept");
+                    return Vec::new();
+                }
+            }
+        }
+        if unnamed.is_empty() {
+            return Vec::new();
+        }
+        let kind = ApiResource::erase::<EdgeFunction>(&());
+        let trust = Trust::establish(&self.client, &kind).await;
+        let trusted = unnamed.into_iter().filter(|claim| {
+            let created = claim.metadata.creation_timestamp.as_ref();
+            trust.judge(0, created) == Found::Gone
+        });
+        trusted.map(ObjectKey::of).collect()
+    }
+
+    /// Whether every function of a namespace is in the cache, as the API server has them now.
+    async fn knows_all_functions(&self, namespace: &str) -> Result<bool, CallError> {
+        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), namespace);
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let list = api::call(functions.list_metadata(&params)).await?;
+            let known = |key: &ObjectKey| self.caches.functions.get(key).is_some();
+            if !list.items.iter().map(ObjectKey::of).all(|key| known(&key)) {
+                return Ok(false);
+            }
+            match list.metadata.continue_.filter(|more| !more.is_empty()) {
+                Some(more) => params = params.continue_token(&more),
+                None => return Ok(true),
             }
         }
     }

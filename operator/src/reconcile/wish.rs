@@ -14,7 +14,7 @@ use operator_core::rollout::Blocked;
 
 use super::claims::{self, Claimed};
 use super::memory::Memory;
-use super::{CallError, Reconciler};
+use super::{CallError, ReconcileError, Reconciler};
 use crate::revision::{self, Code, Content, Settled};
 use crate::validate::{self, Accepted, Violation, references, summary, validate};
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
@@ -62,12 +62,26 @@ impl Finding {
 }
 
 impl Wish {
-    /// Nobody knows at present.
-    pub(super) fn unknown() -> Self {
-        Self {
+    /// The revision that `spec` asks for cannot be recorded at present.
+    pub(super) fn unknown(error: &ReconcileError) -> Self {
+        let mut wish = Self {
             unsettled: true,
             ..Self::default()
-        }
+        };
+        wish.waiting(&format!(
+            "the revision that spec asks for cannot be recorded: {error}"
+        ));
+        wish
+    }
+
+    /// The reason why the newest spec is not taken, unless it is only not known yet.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let blocked = self.blocked.as_ref()?;
+        let refused = self
+            .accepted
+            .as_ref()
+            .is_some_and(|it| it.status == "False");
+        (refused || blocked.permanent).then(|| blocked.reason.clone())
     }
 
     pub(super) fn refuse(&mut self, reason: &str, message: String, retry: Option<Duration>) {
@@ -191,7 +205,7 @@ impl Reconciler {
         Ok(wish)
     }
 
-    fn secrets_of(&self, key: &ObjectKey, referred: &validate::References) -> Granted {
+    pub(super) fn secrets_of(&self, key: &ObjectKey, referred: &validate::References) -> Granted {
         let names = referred.secrets.iter().chain(&referred.pull_secrets);
         let mut answer = Granted::Yes;
         for name in names {
@@ -206,10 +220,18 @@ impl Reconciler {
 
     /// The very line that grants it, so that nobody has to look it up.
     fn not_granted(&self, key: &ObjectKey, name: &str) -> String {
+        let line = self.grant_line(key);
+        format!(
+            "the Secret {name:?} is not granted to Selvage in this namespace; grant with: {line}"
+        )
+    }
+
+    /// The command that grants the Secrets of a namespace.
+    pub(super) fn grant_line(&self, key: &ObjectKey) -> String {
         let namespace = &key.namespace;
         let account = &self.settings.service_account;
         format!(
-            "the Secret {name:?} is not granted to Selvage in this namespace; grant with: kubectl create rolebinding selvage-secrets \
+            "kubectl create rolebinding selvage-secrets \
              --namespace {namespace} --clusterrole selvage-secrets-reader --serviceaccount {account}"
         )
     }
@@ -269,16 +291,17 @@ impl Reconciler {
     }
 }
 
-enum Granted {
+pub(super) enum Granted {
     Yes,
     No(String),
     Unknown,
 }
 
-struct Namespace<'a> {
-    caches: &'a Caches,
-    secrets: &'a Secrets,
-    name: &'a str,
+/// Content of the ConfigMaps and Secrets of one namespace.
+pub(super) struct Namespace<'a> {
+    pub(super) caches: &'a Caches,
+    pub(super) secrets: &'a Secrets,
+    pub(super) name: &'a str,
 }
 
 impl Content for Namespace<'_> {

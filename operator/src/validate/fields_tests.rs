@@ -137,16 +137,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "rollout.freeze",
     ),
     (
-        "rollout.gates[].job",
-        "rollout: { gates: [{ name: g, at: Start, job: { fromCronJob: j } }] }",
-        "rollout.gates[g].job",
-    ),
-    (
-        "rollout.gates[].webhook",
-        "rollout: { gates: [{ name: g, at: Start, webhook: { url: 'https://a.example' } }] }",
-        "rollout.gates[g].webhook",
-    ),
-    (
         "rollout.loadTest",
         "rollout: { loadTest: { rate: 1, requests: [{ method: GET, path: / }] } }",
         "rollout.loadTest",

@@ -156,6 +156,16 @@ pub fn references(function: &EdgeFunction) -> References {
     found
 }
 
+/// What of a spec belongs to the revision beside its code, whatever else is wrong with the spec; `None` when something
+/// in that part is wrong.
+#[must_use]
+pub fn revision_part(function: &EdgeFunction) -> Option<Runtime> {
+    let mut violations = Vec::new();
+    unsupported::check(&function.spec, &mut violations);
+    let runtime = runtime::read(&function.spec, &mut violations);
+    violations.is_empty().then_some(runtime)
+}
+
 /// Checks a function. `policy` is the `RolloutPolicy` that it names, if that exists.
 ///
 /// # Errors

@@ -2,8 +2,8 @@
 
 use crds::rollout::{self as api, RolloutBody};
 use operator_core::rollout::{
-    Advance, BakePolicy, Fallback, Gate, GateAt, GateKind, Holdback, LatencyMeasure, LatencySlo,
-    NodesPolicy, Policy, RevertPolicy, Source, Step, StepWeight, Strategy, Tolerance, Weight,
+    Advance, BakePolicy, Fallback, Gate, GateAt, Holdback, LatencyMeasure, LatencySlo, NodesPolicy,
+    Policy, RevertPolicy, Source, Step, StepWeight, Strategy, Tolerance, Weight,
 };
 
 use super::runtime::duration;
@@ -297,11 +297,6 @@ fn gate(gate: &api::Gate) -> Gate {
             api::GatePoint::Bake => GateAt::Bake,
             // A word of a newer version is asked as early as possible: nothing is served before it.
             api::GatePoint::Start | api::GatePoint::Unknown => GateAt::Start,
-        },
-        kind: if gate.approval.is_some() {
-            GateKind::Approval
-        } else {
-            GateKind::External
         },
     }
 }

@@ -77,14 +77,6 @@ fn every_field_of_a_later_version_is_named() {
             "spec.rollout.notify",
         ),
         (
-            "  rollout: { gates: [{ name: g, at: Start, webhook: { url: 'https://a' } }] }",
-            "spec.rollout.gates[g].webhook",
-        ),
-        (
-            "  rollout: { gates: [{ name: g, at: Start, job: { fromCronJob: a } }] }",
-            "spec.rollout.gates[g].job",
-        ),
-        (
             "  rollout: { canary: { steps: [{ shadow: 1% }] } }",
             "spec.rollout.canary.steps[0].shadow",
         ),

@@ -57,18 +57,6 @@ pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec
     );
     later(body.load_test.is_some(), "loadTest", "a load test");
     later(!body.notify.is_empty(), "notify", "a notification");
-    for gate in &body.gates {
-        later(
-            gate.webhook.is_some(),
-            &format!("gates[{}].webhook", gate.name),
-            "a webhook gate",
-        );
-        later(
-            gate.job.is_some(),
-            &format!("gates[{}].job", gate.name),
-            "a job gate",
-        );
-    }
     let steps = body
         .canary
         .as_ref()

@@ -1,14 +1,12 @@
 //! One kind of object, held in memory as the API server last said.
 //!
 //! A list is compared with what is held, so a re-list tells only differences. Objects that cannot be decoded
-//! are skipped one by one: the last good version stays, and the watch goes on. When more than a fifth of the
-//! objects (at least ten) would vanish within a minute or in one list, that is more likely a broken API server or a deleted
-//! definition than a wish: they are kept until the list says so again after [`CONFIRMATION`].
+//! are skipped one by one: the last good version stays, and the watch goes on. Many deletions at once are confirmed by
+//! the API server before they are believed; see `mass_deletion.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -19,12 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::mass_deletion::{Brake, Pending};
 use super::pause::Pause;
-
-/// How long vanished objects are kept before their absence is believed.
-pub(super) const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
-const WINDOW: Duration = Duration::from_secs(60);
-const LEAST: usize = 10;
 
 /// Namespace (empty for cluster scope) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,27 +38,11 @@ pub enum Change<K> {
     Deleted(Arc<K>, u64),
 }
 
-/// Whether a mass deletion is believed at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Brake {
-    /// No: what serves traffic stays for [`CONFIRMATION`].
-    Held,
-    /// Yes.
-    Free,
-}
-
 /// The objects of one kind. Cheap to clone; clones share.
 pub struct Cache<K> {
     objects: Arc<RwLock<BTreeMap<ObjectKey, Arc<K>>>>,
     unreadable: Arc<RwLock<BTreeMap<ObjectKey, String>>>,
     filled: Arc<watch::Sender<bool>>,
-}
-
-/// Deletions that are not believed yet.
-struct Pending<K> {
-    brake: Brake,
-    recent: Vec<Instant>,
-    held: HashMap<ObjectKey, (Arc<K>, u64, Instant)>,
 }
 
 // === impl ObjectKey ===
@@ -295,22 +273,18 @@ where
         differs: impl Fn(&K, &K) -> bool + Send,
         told: impl Fn(Change<K>) + Send,
     ) {
-        let guarded: Api<DeserializeGuard<K>> = Api::all(api.into_client());
+        let client = api.into_client();
+        let mut pending = Pending::new(brake, client.clone());
+        let guarded: Api<DeserializeGuard<K>> = Api::all(client);
         let mut events = watcher(guarded, watcher::Config::default())
             .backoff(Pause::default())
             .boxed();
-        let mut pending = Pending {
-            brake,
-            recent: Vec::new(),
-            held: HashMap::new(),
-        };
         let mut listed: Option<HashMap<ObjectKey, ()>> = None;
-        let mut confirm = tokio::time::interval(WINDOW);
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                _ = confirm.tick() => {
-                    for (object, version) in pending.believed(Instant::now()) {
+                gone = pending.confirmed(&self) => {
+                    for (object, version) in gone {
                         self.forget(object, version, &told);
                     }
                     continue;
@@ -323,7 +297,7 @@ where
                     if let Some(listed) = listed.as_mut() {
                         listed.insert(key.clone(), ());
                     }
-                    pending.held.remove(&key);
+                    pending.came_back(&key);
                     self.accept(key, guard, &slim, &differs, &told);
                 }
                 Some(Ok(watcher::Event::Delete(guard))) => {
@@ -418,43 +392,6 @@ where
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Pending<K> {
-    /// Of the objects that are gone, those whose absence is believed now; the others are held.
-    fn sort(&mut self, gone: Vec<(Arc<K>, u64)>, total: usize, now: Instant) -> Vec<(Arc<K>, u64)> {
-        self.recent.retain(|at| now.duration_since(*at) < WINDOW);
-        self.recent.extend(std::iter::repeat_n(now, gone.len()));
-        let lost = self.recent.len();
-        // `total` still counts what is about to go, but no longer what went earlier in the window.
-        let before = total + lost.saturating_sub(gone.len());
-        if self.brake == Brake::Free || lost < LEAST || lost * 5 <= before {
-            return gone;
-        }
-        if !gone.is_empty() {
-            tracing::error!(kind = %K::kind(&()), lost, of = before, "many objects vanished at once: keeping them until that is confirmed");
-        }
-        for (object, version) in gone {
-            self.held
-                .entry(ObjectKey::of(&*object))
-                .or_insert((object, version, now));
-        }
-        Vec::new()
-    }
-
-    fn believed(&mut self, now: Instant) -> Vec<(Arc<K>, u64)> {
-        let ripe = |since: Instant| now.duration_since(since) >= CONFIRMATION;
-        let keys: Vec<ObjectKey> = self
-            .held
-            .iter()
-            .filter(|(_, (_, _, since))| ripe(*since))
-            .map(|(key, _)| key.clone())
-            .collect();
-        keys.iter()
-            .filter_map(|key| self.held.remove(key))
-            .map(|(object, version, _)| (object, version))
-            .collect()
-    }
-}
-
 /// The object's `resourceVersion` as a number; 0 when it has none.
 pub(crate) fn version<K: Resource>(object: &K) -> u64 {
     object
@@ -464,10 +401,6 @@ pub(crate) fn version<K: Resource>(object: &K) -> u64 {
         .and_then(|version| version.parse().ok())
         .unwrap_or(0)
 }
-
-#[cfg(test)]
-#[path = "cache_tests.rs"]
-mod tests;
 
 #[cfg(test)]
 #[path = "cache_watch_tests.rs"]

@@ -1,7 +1,9 @@
 //! Caches of what the API server has, one per kind, and who is told when they change.
 
 mod cache;
+mod mass_deletion;
 mod pause;
+pub(crate) mod quorum;
 mod secrets;
 
 use std::sync::Arc;
@@ -12,7 +14,8 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 
 pub(crate) use cache::version;
-pub use cache::{Brake, Cache, Change, ObjectKey};
+pub use cache::{Cache, Change, ObjectKey};
+pub use mass_deletion::Brake;
 pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};

@@ -174,6 +174,14 @@ impl Secrets {
     }
 }
 
+#[cfg(test)]
+impl Secrets {
+    /// What a watch would say of a Secret that was asked for before.
+    pub(crate) fn know_for_test(&self, key: &ObjectKey, state: SecretState) {
+        self.learn(key, state);
+    }
+}
+
 fn same(old: &SecretState, new: &SecretState) -> bool {
     match (old, new) {
         (SecretState::Present(old), SecretState::Present(new)) => {

@@ -4,7 +4,7 @@
 //! resourceVersion orders objects. Tokens are comparable only between records of the same object: a
 //! function that is deleted and created again starts with new tokens, so the newer object wins.
 
-use crate::table::FencingToken;
+use node_api_types::FencingToken;
 
 /// Versions that decide between two records of one function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn pair(epoch: u64, serial: u64) -> FencingToken {
-        FencingToken { epoch, serial }
+        FencingToken::new(epoch, serial)
     }
 
     fn standing(

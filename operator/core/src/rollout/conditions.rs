@@ -200,7 +200,6 @@ fn present(state: &RolloutState) -> Option<TransitionKind> {
                 TransitionKind::FirstFailed
             }
             "Aborted" => TransitionKind::Aborted,
-            "GateFailed" => TransitionKind::GateBad,
             "LoadFailed" | "LoadDeadlineExceeded" => TransitionKind::LoadFailed,
             _ => TransitionKind::CheckBad,
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Figures, Pair, Traffic, UnmeasuredKind};
+use super::{FencingToken, Figures, Traffic, UnmeasuredKind};
 use crate::function::Revision;
 
 /// Everything a decision depends on besides function, state and time.
@@ -17,8 +17,6 @@ pub struct Evidence {
     pub nodes: NodesView,
     /// What measuring gave.
     pub measured: Measured,
-    /// Answers of gates that are programs.
-    pub gates: Vec<GateAnswer>,
     /// This rollout has or may take one of the places for concurrent rollouts.
     pub slot: bool,
     /// Stable's traffic, when [`super::due`] asked for it; with `requests_per_second: None` when it could not be found out.
@@ -39,11 +37,11 @@ pub struct NodesView {
     /// Of the live ones, per revision.
     pub revisions: Vec<RevisionOnNodes>,
     /// Pair that `applied` is about.
-    pub pair: Pair,
+    pub pair: FencingToken,
     /// Live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater one.
     pub applied: u32,
     /// Largest pair of this function that any node ever acknowledged.
-    pub highest_pair: Option<Pair>,
+    pub highest_pair: Option<FencingToken>,
     /// Live nodes that had returned to stable by themselves after losing contact and have not acknowledged `pair` since.
     pub returned: u32,
 }
@@ -147,24 +145,4 @@ pub enum Verdict {
     },
     /// Neither.
     NotEnough,
-}
-
-/// A program's answer at a gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GateAnswer {
-    /// Name of the gate.
-    pub gate: String,
-    /// What it said; no entry is the same as `Wait`.
-    pub verdict: GateVerdict,
-}
-
-/// What a gate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GateVerdict {
-    /// Go on.
-    Good,
-    /// Send everybody back.
-    Bad(String),
-    /// Ask again.
-    Wait,
 }

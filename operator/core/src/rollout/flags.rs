@@ -123,12 +123,6 @@ impl HoldReason {
         }
     }
 
-    /// The inverse of [`HoldReason::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|r| r.as_str() == text)
-    }
-
     /// Whether active time stands still under this hold.
     #[must_use]
     pub const fn stops_clock(self) -> bool {
@@ -139,14 +133,12 @@ impl HoldReason {
 /// What a step still waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WaitingFor {
+    /// The revision that `spec` asks for is not known: the spec is not accepted or not resolved yet.
+    Spec,
     /// Nodes that load, or acknowledge the share.
     Nodes,
     /// A place among the concurrent rollouts.
     Slot,
-    /// The end of a freeze.
-    Window,
-    /// A program's answer.
-    Gate,
     /// A person.
     Approval,
     /// `minDuration`, the bake, two looks.
@@ -162,28 +154,13 @@ pub enum WaitingFor {
 }
 
 impl WaitingFor {
-    /// All.
-    pub const ALL: [Self; 10] = [
-        Self::Nodes,
-        Self::Slot,
-        Self::Window,
-        Self::Gate,
-        Self::Approval,
-        Self::Time,
-        Self::Requests,
-        Self::Traffic,
-        Self::Evidence,
-        Self::Coverage,
-    ];
-
     /// As in status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Spec => "Spec",
             Self::Nodes => "Nodes",
             Self::Slot => "Slot",
-            Self::Window => "Window",
-            Self::Gate => "Gate",
             Self::Approval => "Approval",
             Self::Time => "Time",
             Self::Requests => "Requests",
@@ -191,12 +168,6 @@ impl WaitingFor {
             Self::Evidence => "Evidence",
             Self::Coverage => "Coverage",
         }
-    }
-
-    /// The inverse of [`WaitingFor::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|w| w.as_str() == text)
     }
 }
 

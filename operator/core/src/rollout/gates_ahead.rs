@@ -1,9 +1,9 @@
 //! Which gates stand before the next raise, and which of them a person still has to open.
 
-use super::{Gate, GateAt, GateKind, RolloutState, State};
+use super::{GateAt, RolloutState, State};
 
-/// Gates that stand before the next raise from where the rollout is.
-pub(super) fn ahead(before: &RolloutState) -> impl Iterator<Item = (&Gate, String)> {
+/// Keys of the gates that stand before the next raise from where the rollout is: `<gate>` or `<gate>/step-<n>`.
+fn ahead(before: &RolloutState) -> impl Iterator<Item = String> {
     let state = before.state;
     before.rollout.iter().flat_map(move |r| {
         let named = r
@@ -27,7 +27,7 @@ pub(super) fn ahead(before: &RolloutState) -> impl Iterator<Item = (&Gate, Strin
             } else {
                 g.name.clone()
             };
-            applies.then_some((g, key))
+            applies.then_some(key)
         })
     })
 }
@@ -39,8 +39,5 @@ pub(super) fn unapproved(state: &RolloutState) -> Vec<String> {
         .as_ref()
         .map(|r| r.approved.as_slice())
         .unwrap_or_default();
-    ahead(state)
-        .filter(|(g, key)| g.kind == GateKind::Approval && !approved.contains(key))
-        .map(|(_, key)| key)
-        .collect()
+    ahead(state).filter(|key| !approved.contains(key)).collect()
 }

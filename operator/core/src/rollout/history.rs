@@ -61,20 +61,6 @@ impl Outcome {
             Self::Withdrawn => "Withdrawn",
         }
     }
-
-    /// The inverse of [`Outcome::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Promoted,
-            Self::RolledBack,
-            Self::Aborted,
-            Self::Superseded,
-            Self::Withdrawn,
-        ]
-        .into_iter()
-        .find(|o| o.as_str() == text)
-    }
 }
 
 /// Puts an entry in front and forgets the oldest.

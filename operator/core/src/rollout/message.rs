@@ -179,10 +179,11 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
 
 fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Option<String> {
     Some(match what {
+        WaitingFor::Spec => {
+            "The share does not rise while it is not known which revision spec asks for.".into()
+        }
         WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
         WaitingFor::Slot => "Waiting for a place among the concurrent rollouts.".into(),
-        WaitingFor::Window => "Waiting for the end of a freeze.".into(),
-        WaitingFor::Gate => "Waiting for a gate's answer.".into(),
         WaitingFor::Approval => return None,
         WaitingFor::Time => {
             let (what, least) = match state.state {

@@ -21,6 +21,7 @@ mod message;
 mod plan;
 mod policy;
 mod records;
+mod secret_values;
 mod shares;
 mod state;
 mod transition;
@@ -39,6 +40,10 @@ pub use message::message;
 pub use plan::{Plan, PlanKind, Traffic};
 pub use policy::*;
 pub use records::*;
+pub use secret_values::{
+    SECRETS_IN_MEMORY_ONLY, SECRETS_UNAVAILABLE, UnknownValues, report_unknown_values,
+    unknown_values,
+};
 pub use shares::{Share, holds_slot, shares, traffic};
 pub use state::*;
 pub use transition::{EventType, Telling, TransitionKind};

@@ -230,7 +230,6 @@ mod tests {
         let gate = |name: &str, at| Gate {
             name: name.into(),
             at,
-            kind: crate::rollout::GateKind::Approval,
         };
         let policy = Policy {
             gates: vec![

@@ -21,7 +21,7 @@ pub struct Policy {
     pub revert: RevertPolicy,
     /// How candidates are judged.
     pub analysis: AnalysisPolicy,
-    /// What else is asked before a raise.
+    /// Approvals that are asked for before a raise.
     pub gates: Vec<Gate>,
 }
 
@@ -118,15 +118,13 @@ pub struct RevertPolicy {
     pub revisions: u32,
 }
 
-/// Something that is asked before a raise.
+/// An approval that a person gives before a raise, by the annotation `approve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
     /// Unique in the policy.
     pub name: String,
-    /// When it is asked.
+    /// When the approval is asked for.
     pub at: GateAt,
-    /// Who answers.
-    pub kind: GateKind,
 }
 
 /// When a gate is asked.
@@ -140,15 +138,6 @@ pub enum GateAt {
     Promotion,
     /// Before the bake ends.
     Bake,
-}
-
-/// Who answers a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GateKind {
-    /// A person, by `approve`.
-    Approval,
-    /// A program, whose answers come with the evidence.
-    External,
 }
 
 /// How candidates are judged; shares of one.

@@ -81,27 +81,6 @@ pub enum PassedBy {
     Lowered,
 }
 
-impl PassedBy {
-    /// As in status.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Evidence => "Evidence",
-            Self::Time => "Time",
-            Self::Verb => "Verb",
-            Self::Lowered => "Lowered",
-        }
-    }
-
-    /// The inverse of [`PassedBy::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Evidence, Self::Time, Self::Verb, Self::Lowered]
-            .into_iter()
-            .find(|p| p.as_str() == text)
-    }
-}
-
 /// A transition as persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {

@@ -1,12 +1,12 @@
 //! What nodes are told: a function of the persisted state and of nothing else.
 
-use super::{Pair, RolloutState, Weight};
+use super::{FencingToken, RolloutState, Weight};
 
 /// Who gets which part of a function's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Stands on this share alone.
-    pub pair: Pair,
+    pub pair: FencingToken,
     /// Revision that owns what nobody else owns; `None` while the very first one loads.
     pub stable: Option<String>,
     /// Revision on trial; to be loaded even at weight 0.
@@ -24,7 +24,7 @@ impl Share {
     #[must_use]
     pub fn same_effect(&self, other: &Self) -> bool {
         let unpaired = |s: &Self| Self {
-            pair: Pair::default(),
+            pair: FencingToken::default(),
             ..s.clone()
         };
         unpaired(self) == unpaired(other)

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+pub use node_api_types::FencingToken;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,7 +21,7 @@ pub struct RolloutState {
     /// The state of the machine.
     pub state: State,
     /// Stands on the share that follows from this value; never used for two different shares.
-    pub pair: Pair,
+    pub pair: FencingToken,
     /// The revision that last proved itself.
     pub stable: Option<Placed>,
     /// The stable before this one, kept loaded.
@@ -115,22 +116,6 @@ impl State {
         }
     }
 
-    /// The inverse of [`State::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Idle,
-            Self::Loading,
-            Self::Queued,
-            Self::Stepping,
-            Self::Baking,
-            Self::RolledBack,
-            Self::Failed,
-        ]
-        .into_iter()
-        .find(|s| s.as_str() == text)
-    }
-
     /// Whether there is a candidate.
     #[must_use]
     pub const fn is_live(self) -> bool {
@@ -145,17 +130,6 @@ impl State {
     pub const fn is_exposed(self) -> bool {
         matches!(self, Self::Stepping | Self::Baking)
     }
-}
-
-/// Orders instructions to nodes: a node ignores anything smaller than what it has.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Pair {
-    /// Rises with each leader.
-    pub epoch: u64,
-    /// Rises with each share.
-    pub serial: u64,
 }
 
 /// A revision and since when it has its role.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HoldReason;
 
-/// A transition of the machine that leaves a trace.
+/// A transition of the machine that leaves a trace. Names are persisted, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TransitionKind {
     /// 1: the first revision of a function loads.
@@ -27,8 +27,6 @@ pub enum TransitionKind {
     FirstShare,
     /// 9: the only share of a plan without steps.
     OnlyShare,
-    /// 10: a Start gate is bad.
-    StartGateBad,
     /// 11: the next step.
     NextStep,
     /// 12: from the last step into the bake.
@@ -37,8 +35,6 @@ pub enum TransitionKind {
     Promoted,
     /// 14: a required check is bad.
     CheckBad,
-    /// 14: a gate after the start is bad.
-    GateBad,
     /// 16: the share was lowered, or stays, without a verdict.
     Braked,
     /// 16: no control exists to lower towards, so everybody goes back.
@@ -69,6 +65,8 @@ pub enum TransitionKind {
     Approved,
     /// 24: another wish while a candidate was on trial.
     Superseded,
+    /// 24: `spec` asks for something else that is not resolved yet.
+    Abandoned,
     /// 25 and 28: stable is wished again.
     Withdrawn,
     /// 27: a rejected revision is tried again.
@@ -165,12 +163,10 @@ impl TransitionKind {
             Self::LoadDeadline => warning(8, "Held", true, "LoadDeadlineExceeded"),
             Self::FirstShare => normal(9, "StepReached", true, "Stepping"),
             Self::OnlyShare => normal(9, "StepReached", true, "Baking"),
-            Self::StartGateBad => warning(10, "RolledBack", false, "GateFailed"),
             Self::NextStep => normal(11, "StepReached", true, "Stepping"),
             Self::BakeStarted => normal(12, "StepReached", true, "Baking"),
             Self::Promoted => normal(13, "Promoted", false, "Promoted"),
             Self::CheckBad => warning(14, "RolledBack", false, "RolledBack"),
-            Self::GateBad => warning(14, "RolledBack", false, "GateFailed"),
             Self::Braked => warning(16, "Braked", true, "Held"),
             Self::BrakedOff => warning(16, "RolledBack", false, "RolledBack"),
             Self::AwaitingEvidence => Telling {
@@ -198,6 +194,7 @@ impl TransitionKind {
                 progressing: None,
             },
             Self::Superseded => normal(24, "RolloutStarted", true, "Loading"),
+            Self::Abandoned => normal(24, "Withdrawn", false, "Withdrawn"),
             Self::Withdrawn => normal(25, "Withdrawn", false, "Withdrawn"),
             Self::Retried => normal(27, "RolloutStarted", true, "Loading"),
             Self::Aborted => warning(29, "Aborted", false, "Aborted"),
@@ -231,58 +228,6 @@ impl TransitionKind {
         }
     }
 
-    /// As kept in status; stable over versions.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FirstStarted => "FirstStarted",
-            Self::FirstPromoted => "FirstPromoted",
-            Self::FirstFailed => "FirstFailed",
-            Self::Started => "Started",
-            Self::RevertStarted => "RevertStarted",
-            Self::Loaded => "Loaded",
-            Self::LoadFailed => "LoadFailed",
-            Self::LoadDeadline => "LoadDeadline",
-            Self::FirstShare => "FirstShare",
-            Self::OnlyShare => "OnlyShare",
-            Self::StartGateBad => "StartGateBad",
-            Self::NextStep => "NextStep",
-            Self::BakeStarted => "BakeStarted",
-            Self::Promoted => "Promoted",
-            Self::CheckBad => "CheckBad",
-            Self::GateBad => "GateBad",
-            Self::Braked => "Braked",
-            Self::BrakedOff => "BrakedOff",
-            Self::AwaitingEvidence => "AwaitingEvidence",
-            Self::Deadline => "Deadline",
-            Self::DeadlineRollback => "DeadlineRollback",
-            Self::NoAnswer => "NoAnswer",
-            Self::NothingUsable => "NothingUsable",
-            Self::UnknownRollback => "UnknownRollback",
-            Self::SharedFailure => "SharedFailure",
-            Self::NodesNotReady => "NodesNotReady",
-            Self::ShareMismatch => "ShareMismatch",
-            Self::Resumed => "Resumed",
-            Self::ApprovalNeeded => "ApprovalNeeded",
-            Self::Approved => "Approved",
-            Self::Superseded => "Superseded",
-            Self::Withdrawn => "Withdrawn",
-            Self::Retried => "Retried",
-            Self::Aborted => "Aborted",
-            Self::Paused => "Paused",
-            Self::Unpaused => "Unpaused",
-            Self::PromotedByVerb => "PromotedByVerb",
-            Self::PromotedFullByVerb => "PromotedFullByVerb",
-            Self::NewLeader => "NewLeader",
-            Self::Resupervised => "Resupervised",
-            Self::Suspended => "Suspended",
-            Self::NoNodes => "NoNodes",
-            Self::StateLost => "StateLost",
-            Self::PreviousExpired => "PreviousExpired",
-            Self::VerbIgnored => "VerbIgnored",
-        }
-    }
-
     /// What a hold of this reason is told as.
     #[must_use]
     pub const fn of_hold(reason: HoldReason) -> Self {
@@ -298,73 +243,5 @@ impl TransitionKind {
             HoldReason::LoadDeadlineExceeded => Self::LoadDeadline,
             HoldReason::DeadlineExceeded => Self::Deadline,
         }
-    }
-
-    /// The inverse of [`TransitionKind::as_str`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|k| k.as_str() == text)
-    }
-
-    /// All of them, in the order of the table.
-    pub const ALL: [Self; 45] = [
-        Self::FirstStarted,
-        Self::FirstPromoted,
-        Self::FirstFailed,
-        Self::Started,
-        Self::RevertStarted,
-        Self::Loaded,
-        Self::LoadFailed,
-        Self::LoadDeadline,
-        Self::FirstShare,
-        Self::OnlyShare,
-        Self::StartGateBad,
-        Self::NextStep,
-        Self::BakeStarted,
-        Self::Promoted,
-        Self::CheckBad,
-        Self::GateBad,
-        Self::Braked,
-        Self::BrakedOff,
-        Self::AwaitingEvidence,
-        Self::Deadline,
-        Self::DeadlineRollback,
-        Self::NoAnswer,
-        Self::NothingUsable,
-        Self::UnknownRollback,
-        Self::SharedFailure,
-        Self::NodesNotReady,
-        Self::ShareMismatch,
-        Self::Resumed,
-        Self::ApprovalNeeded,
-        Self::Approved,
-        Self::Superseded,
-        Self::Withdrawn,
-        Self::Retried,
-        Self::Aborted,
-        Self::Paused,
-        Self::Unpaused,
-        Self::PromotedByVerb,
-        Self::PromotedFullByVerb,
-        Self::NewLeader,
-        Self::Resupervised,
-        Self::Suspended,
-        Self::NoNodes,
-        Self::StateLost,
-        Self::PreviousExpired,
-        Self::VerbIgnored,
-    ];
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_come_back() {
-        for kind in TransitionKind::ALL {
-            assert_eq!(TransitionKind::parse(kind.as_str()), Some(kind));
-        }
-        assert_eq!(TransitionKind::parse("Elsewhere"), None);
     }
 }

@@ -1,15 +1,7 @@
 //! Counters of one revision in one process, since that process started.
 
+use node_api_types::{LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome};
 use serde::{Deserialize, Serialize};
-
-/// Upper bounds of the latency buckets, seconds, ascending; one more bucket follows for everything above.
-pub const LATENCY_BOUNDS: [f64; 32] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02,
-    0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0,
-    7.5, 10.0,
-];
-/// Number of buckets, the one without an upper bound included.
-pub const LATENCY_BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 
 /// Why a snapshot was not used. Its node keeps the previous baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -58,45 +50,6 @@ pub fn whole(value: f64) -> Result<u64, Rejected> {
         reason = "finite and not negative; counters beyond 2^64 saturate"
     )]
     Ok(value.round() as u64)
-}
-
-/// How a request ended, as the node judged it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// The guest answered as promised, with any status.
-    Ok,
-    /// The guest broke the contract.
-    GuestError,
-    /// The guest trapped.
-    Trap,
-    /// A time limit ended it.
-    Deadline,
-    /// The memory limit ended it.
-    OutOfMemory,
-    /// Refused before the guest ran.
-    Overloaded,
-    /// The host's fault.
-    HostError,
-    /// The client's fault.
-    Client,
-}
-
-impl Outcome {
-    /// From the label `outcome`; `None` for a label that no revision is judged by.
-    #[must_use]
-    pub fn from_label(label: &str) -> Option<Self> {
-        Some(match label {
-            "ok" => Self::Ok,
-            "guest_error" => Self::GuestError,
-            "trap" => Self::Trap,
-            "deadline" => Self::Deadline,
-            "oom" => Self::OutOfMemory,
-            "overloaded" => Self::Overloaded,
-            "host_error" => Self::HostError,
-            "client" => Self::Client,
-            _ => return None,
-        })
-    }
 }
 
 /// Class of the status that was sent.
@@ -228,7 +181,7 @@ fn same_bound(a: f64, b: f64) -> bool {
 /// Everything one process counted for one revision and one population.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    requests: [[u64; 3]; 8],
+    requests: [[u64; 3]; Outcome::ALL.len()],
     /// Refused by the revision's own permits or queue; part of outcome `overloaded` too.
     pub saturated: u64,
     /// The latency the plan judges (to the head, or to the last byte); warm starts only.
@@ -240,7 +193,7 @@ impl Counters {
     pub fn add(&mut self, outcome: Outcome, code: Code, requests: u64) {
         let slot = self
             .requests
-            .get_mut(outcome as usize)
+            .get_mut(outcome.index())
             .and_then(|row| row.get_mut(code as usize));
         if let Some(slot) = slot {
             *slot = slot.saturating_add(requests);
@@ -251,7 +204,7 @@ impl Counters {
     #[must_use]
     pub fn of(&self, outcome: Outcome, code: Code) -> u64 {
         self.requests
-            .get(outcome as usize)
+            .get(outcome.index())
             .and_then(|row| row.get(code as usize))
             .copied()
             .unwrap_or(0)
@@ -382,7 +335,7 @@ mod tests {
             (Outcome::OutOfMemory, Code::ServerError, 1),
             (Outcome::Overloaded, Code::ServerError, 50),
             (Outcome::HostError, Code::ServerError, 60),
-            (Outcome::Client, Code::ClientError, 70),
+            (Outcome::ClientFault, Code::ClientError, 70),
         ];
         for (outcome, code, requests) in rows {
             counters.add(outcome, code, requests);

@@ -13,9 +13,8 @@ mod merge;
 mod share;
 mod tracker;
 
-pub use counters::{
-    Code, Counters, Histogram, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome, Rejected, Tally, whole,
-};
+pub use counters::{Code, Counters, Histogram, Rejected, Tally, whole};
 pub use merge::{Snapshot, merge};
+pub use node_api_types::{LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome};
 pub use share::{LIMITED_FROM, limit_shares};
 pub use tracker::{Arms, Baseline, NodeIncrement, Tracker};

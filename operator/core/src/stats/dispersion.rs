@@ -62,6 +62,17 @@ pub fn ratio(nodes: &[Vec<Cell>], length: usize, prior: Prior) -> f64 {
 }
 
 /// φ: the largest ratio over all batch lengths, at least 1; [`UNKNOWN`] with fewer than two nodes.
+///
+/// ```
+/// use operator_core::stats::{UNKNOWN, dispersion};
+/// let even = vec![(50.0, 1.0); 12]; // 12 looks: 50 requests, 1 event
+/// assert_eq!(dispersion(&[even.clone()]), UNKNOWN);
+/// assert_eq!(dispersion(&[even.clone(), even]), 1.0);
+///
+/// // all events on one of two nodes: a burst that chance does not explain
+/// let (hit, spared) = (vec![(50.0, 8.0); 12], vec![(50.0, 0.0); 12]);
+/// assert!(dispersion(&[hit, spared]) > 2.0);
+/// ```
 #[must_use]
 pub fn dispersion(nodes: &[Vec<Cell>]) -> f64 {
     if nodes.len() < 2 {

@@ -101,6 +101,14 @@ pub struct Tolerance {
 
 impl Tolerance {
     /// The rate the candidate may have when stable has `stable_rate`.
+    ///
+    /// ```
+    /// use operator_core::stats::Tolerance;
+    /// let as_stable_plus = Tolerance { ratio: 1.0, delta: 0.005 };
+    /// assert!((as_stable_plus.limit(0.01) - 0.015).abs() < 1e-12);
+    /// let absolute = Tolerance { ratio: 0.0, delta: 0.05 };
+    /// assert_eq!(absolute.limit(0.01), 0.05);
+    /// ```
     #[must_use]
     pub fn limit(&self, stable_rate: f64) -> f64 {
         if self.ratio > 0.0 {
@@ -116,6 +124,17 @@ impl Tolerance {
     /// The bet compares the Poisson likelihood of the alternative with that of the *nearest* pair of rates on
     /// the line; that nearest point depends on the request counts of the look (`q` below), which is why any
     /// split of traffic is allowed. An arm without requests says nothing: 0.
+    ///
+    /// ```
+    /// use operator_core::stats::{Increment, Tolerance};
+    /// let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
+    /// // a bet on "the candidate fails 10 %", when stable was guessed to fail 1 %
+    /// let ln_factor = |failed| {
+    ///     tolerance.ln_factor(&Increment::new(50.0, failed, 950.0, 10.0), 0.01, 0.1)
+    /// };
+    /// assert!(ln_factor(5.0) > 0.0); // 5 of 50: the bet wins
+    /// assert!(ln_factor(0.0) < 0.0); // 0 of 50: the bet loses
+    /// ```
     #[must_use]
     pub fn ln_factor(&self, increment: &Increment, guess: f64, alternative: f64) -> f64 {
         let Increment {

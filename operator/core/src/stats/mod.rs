@@ -20,11 +20,57 @@
 //! Three precautions, none of which costs the guarantee, because each only makes a factor smaller or is fixed before the data come:
 //!
 //! * A cap on what one look may earn makes every verdict rest on at least two looks. One scrape taken at the wrong moment decides nothing.
-//! * Every look is divided by the dispersion φ ([`dispersion`]), how much more than chance the nodes differ.
+//! * Every look is divided by the dispersion φ ([`dispersion()`]), how much more than chance the nodes differ.
 //! * Stable's rate, which the odds need, is guessed from earlier looks only ([`Guess`]).
 //!
 //! Evidence of several processes is *averaged* with weights, never multiplied: an average of stakes is a stake,
 //! whatever depends on whatever.
+//!
+//! # The test by example
+//!
+//! The claim: the candidate fails at most as often as stable plus 0.5 percentage points. The error rate is 1 %, so the
+//! candidate is rolled back when the evidence reaches 100.
+//!
+//! ```
+//! use operator_core::stats::{Increment, Look, Process, Settings, Side, Tolerance};
+//!
+//! let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
+//! let settings = Settings::new(Side::Rollback, tolerance, 1.0, 0.01, 1.0);
+//! // one stratum, in which stable is expected to fail 1 % of its requests
+//! let mut test = Process::new(settings, &[0.01]);
+//! assert_eq!(test.ln_evidence(), 0.0); // the evidence is 1: nothing is known
+//!
+//! // each look: 50 requests of the candidate, 5 of which failed, and 950 of stable, 10 of which failed
+//! let look = [Increment::new(50.0, 5.0, 950.0, 10.0)];
+//! assert_eq!(test.look(&look), Look::Bet);
+//! assert!(!test.reached(0.01), "one look never decides");
+//!
+//! let mut looks = 1;
+//! while !test.reached(0.01) {
+//!     test.look(&look);
+//!     looks += 1;
+//! }
+//! assert!(looks <= 4);
+//! assert!(test.p() <= 0.01);
+//! ```
+//!
+//! A candidate that fails as often as stable loses wealth instead. The evidence for the pass side grows, and it allows the
+//! next step when it reaches 20 (an error rate of 5 %).
+//!
+//! ```
+//! # use operator_core::stats::{Increment, Process, Settings, Side, Tolerance};
+//! let tolerance = Tolerance { ratio: 1.0, delta: 0.02 };
+//! let mut worse = Process::new(Settings::new(Side::Rollback, tolerance, 1.0, 0.01, 1.0), &[0.01]);
+//! let mut pass = Process::new(Settings::new(Side::Pass, tolerance, 1.0, 0.05, 1.0), &[0.01]);
+//! for look in 0..40 {
+//!     let failed = f64::from(look % 2); // 1 of 100 requests
+//!     let increment = [Increment::new(50.0, failed, 950.0, 9.5)];
+//!     worse.look(&increment);
+//!     pass.look(&increment);
+//!     assert!(!worse.reached(0.01), "a healthy candidate is not rolled back");
+//! }
+//! assert!(pass.reached(0.05));
+//! ```
 
 mod dispersion;
 mod factor;

@@ -1,6 +1,15 @@
 //! How many requests a decision needs: the bound that no test beats.
 
 /// Kullback–Leibler divergence of two Bernoulli rates, in nats per request; infinite where `q` excludes what `p` shows.
+///
+/// ```
+/// use operator_core::stats::divergence;
+/// assert_eq!(divergence(0.01, 0.01), 0.0);
+/// assert_eq!(divergence(0.5, 0.0), f64::INFINITY);
+/// // requests that tell 1 % from 6 % at an error rate of 5 %, at best
+/// let requests = 20.0_f64.ln() / divergence(0.01, 0.06);
+/// assert!((85.0..95.0).contains(&requests));
+/// ```
 #[must_use]
 pub fn divergence(p: f64, q: f64) -> f64 {
     let term = |a: f64, b: f64| {
@@ -19,6 +28,15 @@ pub fn divergence(p: f64, q: f64) -> f64 {
 /// `candidate = ratio * stable + delta`, when the candidate gets the share `weight` (0..1) of the requests.
 ///
 /// Convex in stable's rate on the line, hence a golden-section search.
+///
+/// ```
+/// use operator_core::stats::information;
+/// // stable fails 1 %, the tolerance is +0.5 points, the candidate has 5 % of the requests
+/// let requests = |candidate| 100.0_f64.ln() / information(candidate, 0.01, 1.0, 0.005, 0.05);
+/// assert!(requests(1.0) < 2.0); // fails always
+/// assert!(requests(0.06) < 130.0); // fails 6 %
+/// assert!(requests(0.02) > 6_000.0); // fails 2 %: close to the limit, so it takes long
+/// ```
 #[must_use]
 pub fn information(candidate: f64, stable: f64, ratio: f64, delta: f64, weight: f64) -> f64 {
     if ratio <= 0.0 {

@@ -122,6 +122,13 @@ pub struct Guess {
 
 impl Guess {
     /// A guess that weighs as much as [`PRIOR_REQUESTS`] requests.
+    ///
+    /// ```
+    /// use operator_core::stats::Guess;
+    /// let guess = Guess::at(0.01);
+    /// assert_eq!((guess.events, guess.requests), (1.0, 100.0));
+    /// assert!((guess.rate() - 0.01).abs() < 1e-12);
+    /// ```
     #[must_use]
     pub fn at(rate: f64) -> Self {
         Self {
@@ -232,7 +239,20 @@ impl Process {
         (-self.ln_evidence_max).exp().min(1.0)
     }
 
-    /// Whether E has reached 1/`rate`.
+    /// Whether E has reached 1/`rate`: when to stop. By Ville's inequality a true null hypothesis ever gets there
+    /// with a probability of at most `rate`, however often this is asked.
+    ///
+    /// ```
+    /// # use operator_core::stats::{Increment, Process, Settings, Side, Tolerance};
+    /// # let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
+    /// let settings = Settings::new(Side::Rollback, tolerance, 1.0, 0.01, 1.0);
+    /// let mut test = Process::new(settings, &[0.01]);
+    /// let all_fail = [Increment::new(50.0, 50.0, 950.0, 10.0)];
+    /// test.look(&all_fail);
+    /// assert!(!test.reached(0.01), "the cap makes every verdict rest on two looks");
+    /// test.look(&all_fail);
+    /// assert!(test.reached(0.01));
+    /// ```
     #[must_use]
     pub fn reached(&self, rate: f64) -> bool {
         self.ln_evidence >= -rate.ln()
@@ -320,7 +340,15 @@ impl Process {
     }
 }
 
-/// ln Σ exp(x), by the maximum, so that nothing overflows.
+/// ln Σ exp(x), by the maximum, so that nothing overflows. The wealth of a process is this sum over its parts.
+///
+/// ```
+/// use operator_core::stats::ln_sum_exp;
+/// let three = ln_sum_exp(&[1.0_f64.ln(), 2.0_f64.ln()]);
+/// assert!((three - 3.0_f64.ln()).abs() < 1e-12);
+/// assert_eq!(ln_sum_exp(&[2000.0]), 2000.0); // exp(2000) would be infinite
+/// assert_eq!(ln_sum_exp(&[]), f64::NEG_INFINITY);
+/// ```
 #[must_use]
 pub fn ln_sum_exp(values: &[f64]) -> f64 {
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -87,7 +87,6 @@ fn every_way_to_be_rejected_is_stalled() {
         ("Brake", "RolledBack"),
         ("DeadlineExceeded", "RolledBack"),
         ("PrometheusUnavailable", "RolledBack"),
-        ("GateFailed", "GateFailed"),
         ("LoadFailed", "LoadFailed"),
         ("LoadDeadlineExceeded", "LoadFailed"),
         ("Aborted", "Aborted"),

@@ -15,6 +15,7 @@
 
 mod kstatus;
 mod nature;
+mod ops;
 mod properties;
 mod rows;
 mod timelines;

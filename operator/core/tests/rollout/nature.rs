@@ -61,7 +61,6 @@ impl World {
             } else {
                 Measured::NotDue
             },
-            gates: self.gates.clone(),
             slot: self.slot,
             traffic: due.traffic.then_some(Traffic {
                 requests_per_second: self.rps,

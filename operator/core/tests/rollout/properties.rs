@@ -4,119 +4,19 @@ use std::collections::BTreeMap;
 
 use operator_core::function::Verb;
 use operator_core::rollout::*;
-use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
-use proptest::strategy::Strategy as Gen;
+use proptest::prelude::{ProptestConfig, any, proptest};
 
+use crate::ops::*;
 use crate::world::*;
 
-#[derive(Clone, Debug)]
-enum Op {
-    /// Follow `wake_at`, so many times.
-    Wake(u8),
-    /// Time passes, or the clock is set: seconds either way.
-    Jump(i64),
-    Say(u8),
-    Wish(u8),
-    Verb(u8, u8, u8),
-    Nodes(u8, u8, u8),
-    Acking(bool),
-    Suspend(bool),
-    Slot(bool),
-    Gate(u8),
-    /// The leader dies; its successor starts after so many seconds.
-    Restart(i64),
-    /// The leader dies after it decided (and told the nodes), before it wrote.
-    CrashBeforeWrite,
-    /// Another leader wrote first: decide again from what is written.
-    Conflict,
-    Policy(u8),
-    Lost,
-}
-
-fn ops() -> impl Gen<Value = Vec<Op>> {
-    let op = prop_oneof![
-        30 => (1_u8..12).prop_map(Op::Wake),
-        4 => prop_oneof![0_i64..90, -7200_i64..7200].prop_map(Op::Jump),
-        16 => (0_u8..18).prop_map(Op::Say),
-        4 => (0_u8..4).prop_map(Op::Wish),
-        10 => (0_u8..7, 0_u8..12, 0_u8..5).prop_map(|(v, r, t)| Op::Verb(v, r, t)),
-        2 => (0_u8..5, 0_u8..5, 0_u8..3).prop_map(|(l, a, f)| Op::Nodes(l, a, f)),
-        4 => Just(Op::Nodes(4, 4, 0)),
-        2 => any::<bool>().prop_map(Op::Acking),
-        2 => any::<bool>().prop_map(Op::Suspend),
-        2 => any::<bool>().prop_map(Op::Slot),
-        3 => (0_u8..3).prop_map(Op::Gate),
-        2 => (1_i64..900).prop_map(Op::Restart),
-        2 => Just(Op::CrashBeforeWrite),
-        2 => Just(Op::Conflict),
-        2 => (0_u8..6).prop_map(Op::Policy),
-        1 => Just(Op::Lost),
-    ];
-    prop::collection::vec(op, 1..60)
-}
-
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-
-fn policies(n: u8) -> Policy {
-    let mut p = policy();
-    match n {
-        1 => p.strategy = Strategy::AllAtOnce,
-        2 => {
-            p.analysis.on_unknown = Fallback::Rollback;
-            p.nodes.on_load_deadline = Fallback::Rollback;
-            p.steps[0].on_deadline = Fallback::Rollback;
-        }
-        3 => {
-            p.gates = vec![
-                Gate {
-                    name: "m".into(),
-                    at: GateAt::Step,
-                    kind: GateKind::Approval,
-                },
-                Gate {
-                    name: "s".into(),
-                    at: GateAt::Start,
-                    kind: GateKind::External,
-                },
-            ];
-            p.steps[0].gates = vec!["m".into()];
-        }
-        4 => {
-            p.steps[0].advance = Advance::Time;
-            p.steps[0].weight = StepWeight::Auto;
-            p.bake.holdback = Holdback::Auto;
-        }
-        5 => {
-            p.strategy = Strategy::AllAtOnce;
-            p.bake.holdback = Holdback::Fixed(Weight::ZERO);
-        }
-        _ => (),
-    }
-    p
-}
-
-fn says(n: u8) -> Say {
-    match n {
-        0..=4 | 14.. => Say::Good,
-        5 | 6 => Say::NotEnough,
-        7 => Say::Bad("ErrorsWorse"),
-        8 => Say::Brake,
-        9 => Say::Shared,
-        10 => Say::NoTraffic,
-        11 => Say::Mismatch,
-        12 => Say::Outage,
-        13 => Say::Empty,
-    }
-}
-
 /// What nodes were ever told under a pair.
-type Told = BTreeMap<Pair, Share>;
+type Told = BTreeMap<FencingToken, Share>;
 
 struct Checked {
     world: World,
     told: Told,
     /// The last pair that enough nodes had acknowledged.
-    acked: Option<Pair>,
+    acked: Option<FencingToken>,
 }
 
 impl Checked {
@@ -193,6 +93,9 @@ impl Checked {
             }
             Op::Say(n) => w.say = says(*n),
             Op::Wish(n) => w.wish(NAMES[usize::from(*n)]),
+            Op::Unknown(0) => w.unknown(),
+            Op::Unknown(1) => w.refused(),
+            Op::Unknown(_) => w.abandoned(),
             Op::Verb(verb, name, token) => {
                 // mostly about what is going on
                 let wished = w
@@ -220,18 +123,6 @@ impl Checked {
             Op::Acking(acking) => w.acking = *acking,
             Op::Suspend(suspend) => w.function.suspend = *suspend,
             Op::Slot(slot) => w.slot = *slot,
-            Op::Gate(n) => {
-                let verdict = [
-                    GateVerdict::Wait,
-                    GateVerdict::Good,
-                    GateVerdict::Bad("no".into()),
-                ];
-                let verdict = verdict[usize::from(*n)].clone();
-                w.gates = vec![GateAnswer {
-                    gate: "s".into(),
-                    verdict,
-                }];
-            }
             Op::Restart(seconds) => {
                 w.state = w.persisted.clone();
                 w.epoch += 1;
@@ -321,6 +212,24 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             );
         }
     }
+    // while it is not known which revision spec asks for nothing rises, and what it no longer asks for gets nothing
+    if w.function.wish.is_none() {
+        let abandoned = w.function.abandoned.is_some();
+        assert!(!same || new.weight <= old.weight, "raised: {kinds:?}");
+        assert!(
+            !done(
+                before,
+                after,
+                &[Verb::Retry, Verb::Promote, Verb::PromoteFull]
+            ),
+            "a raise by a person"
+        );
+        assert!(abandoned || !kinds.contains(&TransitionKind::Abandoned));
+        let candidate = before.rollout.as_ref().map(|r| &r.candidate.revision.name);
+        if abandoned && candidate == w.function.abandoned.as_ref() && old.stable.is_some() {
+            assert_eq!((new.weight, &new.stable), (Weight::ZERO, &old.stable));
+        }
+    }
     // style (2), P4: what becomes stable is what was on trial to the end, digest and all
     let stable = |s: &RolloutState| s.stable.as_ref().map(|s| s.revision.clone());
     if stable(before) != stable(after) && !kinds.contains(&TransitionKind::StateLost) {
@@ -328,7 +237,8 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         let proved = r
             .filter(|_| before.stable.is_some())
             .map(|r| r.candidate.revision.clone());
-        let candidate = proved.or_else(|| w.function.wish.clone());
+        let first = || r.map(|r| r.candidate.revision.clone());
+        let candidate = proved.or_else(|| w.function.wish.clone()).or_else(first);
         assert_eq!(stable(after), candidate);
         assert!(
             before.stable.is_none() || before.state == State::Baking,
@@ -439,11 +349,10 @@ fn settles(c: &mut Checked) {
         (w.live, w.able, w.failing, w.acking, w.slot) = (4, 4, 0, true, true);
         w.function.suspend = false;
         w.say = Say::Good;
-        w.gates = vec![GateAnswer {
-            gate: "s".into(),
-            verdict: GateVerdict::Good,
-        }];
         w.function.verbs.clear();
+        if w.function.wish.is_none() {
+            w.wish("a");
+        }
     }
     for round in 0..4000 {
         c.tick();
@@ -484,7 +393,6 @@ proptest! {
         c.tick();
         if promoted {
             // from here a wish for `a` is a way back
-            c.apply(&Op::Gate(1));
             c.apply(&Op::Wish(1));
             for verb in [Verb::PromoteFull, Verb::Promote] {
                 c.world.verb(verb, "checkout-b/at-once");

@@ -129,7 +129,6 @@ fn an_approval_gate() {
     p.gates = vec![Gate {
         name: "release-manager".into(),
         at: GateAt::Promotion,
-        kind: GateKind::Approval,
     }];
     let mut w = World::resting(p);
     w.wish("b");

@@ -50,11 +50,10 @@ pub struct World {
     /// Live nodes that never will.
     pub failing: u32,
     pub returned: u32,
-    pub highest: Option<Pair>,
+    pub highest: Option<FencingToken>,
     pub slot: bool,
     pub rps: Option<f64>,
     pub promoted: Option<Revision>,
-    pub gates: Vec<GateAnswer>,
     pub say: Say,
     pub acking: bool,
     pub covered: bool,
@@ -87,6 +86,8 @@ impl World {
             name: "checkout".into(),
             generation: 1,
             wish: Some(revision("a")),
+            abandoned: None,
+            refused: None,
             policy,
             suspend: false,
             verbs: Vec::new(),
@@ -106,7 +107,6 @@ impl World {
             slot: true,
             rps: None,
             promoted: None,
-            gates: Vec::new(),
             say: Say::NotEnough,
             acking: true,
             covered: true,
@@ -189,6 +189,28 @@ impl World {
 
     pub fn wish(&mut self, name: &str) {
         self.function.wish = Some(revision(name));
+        self.function.abandoned = None;
+        self.function.refused = None;
+        self.function.generation += 1;
+    }
+
+    /// Nothing is known of what `spec` asks for, as after a restart of the operator.
+    pub fn unknown(&mut self) {
+        self.function.wish = None;
+    }
+
+    /// An edit that is not accepted; it may still ask for the candidate.
+    pub fn refused(&mut self) {
+        self.function.wish = None;
+        self.function.refused = Some("InvalidRoute".into());
+        self.function.generation += 1;
+    }
+
+    /// An edit that asks for something else than the candidate, not resolved yet.
+    pub fn abandoned(&mut self) {
+        let candidate = self.state.rollout.as_ref();
+        self.function.wish = None;
+        self.function.abandoned = candidate.map(|r| r.candidate.revision.name.clone());
         self.function.generation += 1;
     }
 

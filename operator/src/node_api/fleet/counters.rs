@@ -175,10 +175,10 @@ impl Book {
 
 impl Row {
     fn add(&mut self, other: &Self) {
-        for outcome in OUTCOMES {
-            for code in CODES {
-                let more = other.counted.of(outcome.0, code.0);
-                self.counted.add(outcome.0, code.0, more);
+        for outcome in Outcome::ALL {
+            for (code, _) in CODES {
+                let more = other.counted.of(outcome, code);
+                self.counted.add(outcome, code, more);
             }
         }
         self.counted.saturated = self
@@ -197,12 +197,12 @@ impl Row {
 
     fn to_wire(&self, key: &RowKey) -> v1::RevisionCounters {
         let mut outcomes = Vec::new();
-        for (outcome, name) in OUTCOMES {
+        for outcome in Outcome::ALL {
             for (code, class) in CODES {
                 let count = self.counted.of(outcome, code);
                 if count > 0 {
                     outcomes.push(v1::OutcomeCount {
-                        outcome: name.to_owned(),
+                        outcome: outcome.label().to_owned(),
                         code: class.to_owned(),
                         start: String::new(),
                         count,
@@ -211,7 +211,7 @@ impl Row {
             }
         }
         v1::RevisionCounters {
-            function: Some(key.function.to_wire()),
+            function: Some((&key.function).into()),
             revision: key.revision.clone(),
             population: key.population.clone(),
             outcomes,
@@ -222,17 +222,6 @@ impl Row {
     }
 }
 
-/// With the labels they have on the wire.
-const OUTCOMES: [(Outcome, &str); 8] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::GuestError, "guest_error"),
-    (Outcome::Trap, "trap"),
-    (Outcome::Deadline, "deadline"),
-    (Outcome::OutOfMemory, "oom"),
-    (Outcome::Overloaded, "overloaded"),
-    (Outcome::HostError, "host_error"),
-    (Outcome::Client, "client"),
-];
 /// With a label each that reads back to the same class.
 const CODES: [(Code, &str); 3] = [
     (Code::ClientError, "4xx"),

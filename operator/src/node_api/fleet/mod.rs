@@ -18,10 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use node_api::FencingToken;
 use operator_core::samples::Snapshot;
 use tokio::time::Instant;
 
-use super::key::FunctionKey;
+use super::FunctionKey;
 use super::tables::{HintRefused, Tables};
 use awaited::Awaited;
 use changes::Subscribers;
@@ -75,7 +76,7 @@ struct Node {
     /// It was away for so long that it had sent candidates' shares back to stable, and has not told everything yet.
     came_back: bool,
     /// What it acted on when it came back, per function, until it acts on something newer.
-    returned: BTreeMap<FunctionKey, (u64, u64)>,
+    returned: BTreeMap<FunctionKey, FencingToken>,
 }
 
 /// Where a session's messages come from.

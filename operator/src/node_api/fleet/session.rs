@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use node_api::v1;
+use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::counters::{Book, FrameResult};
@@ -71,12 +71,12 @@ impl Session {
         }
     }
 
-    /// The greatest (epoch, serial) of a function's share that the node acts on.
-    pub(super) fn acted_on(&self, key: &FunctionKey) -> Option<(u64, u64)> {
+    /// The greatest token of a function's share that the node acts on.
+    pub(super) fn acted_on(&self, key: &FunctionKey) -> Option<FencingToken> {
         let revisions = self.revisions.get(key)?.values();
         revisions
             .filter_map(|revision| revision.applied)
-            .map(|pair| (pair.epoch, pair.serial))
+            .map(FencingToken::from)
             .max()
     }
 
@@ -141,7 +141,7 @@ impl Session {
             .filter(|(key, _)| all || functions.contains(*key));
         let told = told.flat_map(|(key, revisions)| {
             revisions.values().map(|state| v1::RevisionState {
-                function: Some(key.to_wire()),
+                function: Some(key.into()),
                 ..state.clone()
             })
         });

@@ -26,7 +26,7 @@ fn complete(revisions: Vec<v1::RevisionState>) -> v1::Report {
 
 fn state(function: &str, revision: &str, state: v1::LoadState, epoch: u64) -> v1::RevisionState {
     v1::RevisionState {
-        function: Some(FunctionKey::new("shop", function).to_wire()),
+        function: Some((&FunctionKey::new("shop", function)).into()),
         revision: revision.to_owned(),
         state: state.into(),
         permanent: false,
@@ -266,12 +266,12 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(&id, v1::Report::default());
     fleet.report(&id, loaded(1));
-    assert_eq!(returned(&fleet), Some((1, 1)));
+    assert_eq!(returned(&fleet), Some(FencingToken::new(1, 1)));
     // Between two streams nothing is forgotten, and saying the same again changes nothing.
     fleet.gone(&id);
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(&id, loaded(1));
-    assert_eq!(returned(&fleet), Some((1, 1)));
+    assert_eq!(returned(&fleet), Some(FencingToken::new(1, 1)));
     fleet.report(&id, loaded(2));
     assert_eq!(returned(&fleet), None, "it follows again");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use node_api::v1;
+use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::session::Session;
@@ -22,9 +22,9 @@ pub struct FunctionOnNode {
     pub revisions: Vec<RevisionOnNode>,
     /// What it complains about.
     pub exceptions: Vec<v1::NodeException>,
-    /// It was away longer than the time to live of an unsupervised candidate, came back acting on this (epoch, serial),
+    /// It was away longer than the time to live of an unsupervised candidate, came back acting on this token,
     /// and has not acted on anything newer since.
-    pub returned: Option<(u64, u64)>,
+    pub returned: Option<FencingToken>,
 }
 
 /// One revision on one node.
@@ -36,8 +36,8 @@ pub struct RevisionOnNode {
     pub state: v1::LoadState,
     /// With `Failed`: the node will not try again.
     pub permanent: bool,
-    /// The (epoch, serial) of the function's share that the node acts on.
-    pub applied: Option<(u64, u64)>,
+    /// Token of the share that the node acts on.
+    pub applied: Option<FencingToken>,
 }
 
 /// One node.
@@ -99,7 +99,7 @@ pub(super) fn function_on_node(
         revision: revision.clone(),
         state: state.state(),
         permanent: state.permanent,
-        applied: state.applied.map(|pair| (pair.epoch, pair.serial)),
+        applied: state.applied.map(FencingToken::from),
     });
     let about = |one: &&v1::NodeException| {
         let function = one.function.as_ref();

@@ -1,7 +1,7 @@
 //! Who may open a stream, what ends it, and what is too much; each against a server on the loopback.
 
-use node_api::v1;
 use node_api::v1::operator_message::Kind as Down;
+use node_api::{FencingToken, v1};
 use tonic::Code;
 
 use super::super::FunctionKey;
@@ -153,7 +153,7 @@ async fn no_more_than_64_exceptions_are_kept_and_the_rest_is_counted() {
     let rig = Rig::start().await;
     let node = rig.node("node-1", 0).await;
     let exception = |n: usize| v1::NodeException {
-        function: Some(FunctionKey::new("shop", "a").to_wire()),
+        function: Some((&FunctionKey::new("shop", "a")).into()),
         revision: format!("a-{n}"),
         reason: "DigestMismatch".to_owned(),
         message: format!("\u{1b}[31m{}", "ö".repeat(300)),
@@ -262,7 +262,7 @@ async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
     let node = rig.node("node-1", 0).await;
     let mut report = increments(1, true);
     report.revisions = vec![v1::RevisionState {
-        function: Some(FunctionKey::new("shop", "a").to_wire()),
+        function: Some((&FunctionKey::new("shop", "a")).into()),
         revision: "a-1".to_owned(),
         state: v1::LoadState::Loaded.into(),
         permanent: false,
@@ -277,7 +277,7 @@ async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
     let over = rig.meter.reports.with_label_values(&["over_budget"]).get();
     assert_eq!(over, 1);
     let seen = rig.fleet.function_nodes(&FunctionKey::new("shop", "a"));
-    assert_eq!(seen[0].revisions[0].applied, Some((4, 9)));
+    assert_eq!(seen[0].revisions[0].applied, Some(FencingToken::new(4, 9)));
     assert_eq!(rig.fleet.max_epoch_seen(), 4);
 }
 

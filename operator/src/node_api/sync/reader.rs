@@ -7,10 +7,10 @@ use node_api::v1::node_message::Kind;
 use tokio::time::Instant;
 use tonic::Streaming;
 
+use super::super::FunctionKey;
 use super::super::budget::Budget;
 use super::super::calls::Calls;
 use super::super::fleet::{FrameResult, SessionId};
-use super::super::key::FunctionKey;
 use super::super::meter::Meter;
 use super::super::tables::StreamQueue;
 use super::super::wire::Sized;

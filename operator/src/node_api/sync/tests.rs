@@ -8,7 +8,7 @@ use super::super::{FunctionKey, Placement};
 
 fn update(name: &str, serial: u64, weight: u32) -> v1::ShareUpdate {
     v1::ShareUpdate {
-        key: Some(FunctionKey::new("shop", name).to_wire()),
+        key: Some((&FunctionKey::new("shop", name)).into()),
         version: 0,
         share: Some(share(name, serial, weight)),
     }

@@ -47,7 +47,7 @@ impl Entry {
 /// A removal as a field of a batch.
 pub(super) fn removal(key: &FunctionKey, version: u64) -> Bytes {
     let removal = v1::Removal {
-        key: Some(key.to_wire()),
+        key: Some(key.into()),
         version,
     };
     encode_field(field::REMOVALS, &removal)
@@ -101,7 +101,7 @@ mod tests {
     fn a_batch_put_together_from_fields_is_the_contracts_batch() {
         let key = FunctionKey::new("shop", "checkout");
         let record = v1::FunctionRecord {
-            key: Some(key.to_wire()),
+            key: Some((&key).into()),
             uid: "u".to_owned(),
             version: 7,
             share: Some(v1::Share {
@@ -134,7 +134,7 @@ mod tests {
                 functions: vec![record],
                 shares: vec![share.clone(), share],
                 removals: vec![v1::Removal {
-                    key: Some(key.to_wire()),
+                    key: Some((&key).into()),
                     version: 9,
                 }],
             })),

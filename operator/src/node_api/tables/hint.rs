@@ -1,10 +1,10 @@
 //! Hints: a rollback that is told to the nodes beside the status write.
 
-use node_api::v1;
+use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::super::placement::Placement;
-use super::{Change, Entry, FunctionKey, State, Tables, pair_of};
+use super::{Change, Entry, FunctionKey, State, Tables, token_of};
 
 /// Why a hint was not sent.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -47,8 +47,8 @@ impl State {
         if !lowers(&held, share) {
             return Err(HintRefused::NotLower);
         }
-        let pair = share.pair.map(|pair| (pair.epoch, pair.serial));
-        if pair <= pair_of(&old.record) {
+        let token = share.pair.map(FencingToken::from);
+        if token <= token_of(&old.record) {
             return Err(HintRefused::OldPair);
         }
         let mut record = old.record.clone();

@@ -97,7 +97,7 @@ fn name_of(key: Option<&v1::FunctionKey>) -> String {
 }
 
 fn serial(record: &v1::FunctionRecord) -> u64 {
-    pair_of(record).unwrap().1
+    token_of(record).unwrap().serial
 }
 
 impl Model {
@@ -248,7 +248,7 @@ impl World {
                     return;
                 };
                 let hint = v1::ShareUpdate {
-                    key: Some(FunctionKey::new("shop", name).to_wire()),
+                    key: Some((&FunctionKey::new("shop", name)).into()),
                     version: 0,
                     share: Some(share(name, self.clock + 1_000, 0)),
                 };

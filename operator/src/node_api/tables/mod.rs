@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use node_api::v1;
+use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
+use super::FunctionKey;
 use super::change_log::ChangeLog;
-use super::key::FunctionKey;
 use super::placement::Placement;
 pub use hint::HintRefused;
 use queue::Change;
@@ -170,11 +170,11 @@ impl State {
             .as_ref()
             .map(FunctionKey::from)
             .ok_or(RecordRefused::Incomplete("key"))?;
-        let pair = pair_of(&record).ok_or(RecordRefused::Incomplete("share with a pair"))?;
+        let pair = token_of(&record).ok_or(RecordRefused::Incomplete("share with a pair"))?;
         let old = self.functions.get(&key);
         if let Some(old) = old
             && old.record.uid == record.uid
-            && pair_of(&old.record).is_some_and(|held| held > pair)
+            && token_of(&old.record).is_some_and(|held| held > pair)
         {
             keep_newer(&mut record, &old.record);
         }
@@ -303,18 +303,17 @@ fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
     record
         .definitions
         .sort_by(|a, b| a.revision.cmp(&b.revision));
-    let pair = |accepted: Option<v1::Pair>| accepted.map(|pair| (pair.epoch, pair.serial));
-    if pair(held.accepted) > pair(record.accepted) {
+    let token = |accepted: Option<v1::Pair>| accepted.map(FencingToken::from);
+    if token(held.accepted) > token(record.accepted) {
         record.accepted = held.accepted;
         record.routes.clone_from(&held.routes);
         record.suspended = held.suspended;
     }
 }
 
-/// (epoch, serial) of the record's share.
-fn pair_of(record: &v1::FunctionRecord) -> Option<(u64, u64)> {
-    let pair = record.share.as_ref()?.pair?;
-    Some((pair.epoch, pair.serial))
+/// Token of the record's share.
+fn token_of(record: &v1::FunctionRecord) -> Option<FencingToken> {
+    record.share.as_ref()?.pair.map(FencingToken::from)
 }
 
 #[cfg(test)]

@@ -124,6 +124,10 @@ impl Fake {
         state.objects.insert(path.to_owned(), object);
     }
 
+    pub(super) fn remove(&self, path: &str) {
+        self.lock().objects.remove(path);
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<Value> {
         self.lock().objects.get(path).cloned()
     }

@@ -1,5 +1,6 @@
 //! The whole sentence against a small API server.
 
+mod abandoned;
 mod crashes;
 mod fake;
 mod faults;
@@ -7,6 +8,7 @@ mod kstatus;
 mod private;
 mod recompute;
 mod resting;
+mod secrets;
 mod story;
 mod tampering;
 
@@ -196,7 +198,7 @@ impl World {
         let revision = status.candidate.or(status.stable).unwrap().revision;
         let report = node_api::v1::Report {
             revisions: vec![node_api::v1::RevisionState {
-                function: Some(FunctionKey::new("shop", name).to_wire()),
+                function: Some((&FunctionKey::new("shop", name)).into()),
                 revision,
                 state: node_api::v1::LoadState::Loaded.into(),
                 permanent: false,

@@ -13,6 +13,8 @@ pub(super) type Effect = (String, String, u32);
 
 pub(super) struct Story {
     pub(super) world: World,
+    /// Registries that speak plain HTTP.
+    insecure: Vec<String>,
     process: Process,
     pub(super) epoch: u64,
     /// The pair that nodes hold; they ignore what is older.
@@ -33,11 +35,20 @@ pub(super) struct Ending {
 
 impl Story {
     pub(super) fn begin(fate: Option<(usize, Fate)>) -> Self {
+        Self::start(fate, Vec::new())
+    }
+
+    pub(super) fn with(insecure: Vec<String>) -> Self {
+        Self::start(None, insecure)
+    }
+
+    fn start(fate: Option<(usize, Fate)>, insecure: Vec<String>) -> Self {
         let fake = Fake::default();
         let process = fake.process(fate);
-        let world = World::of(fake, process.client.clone(), Vec::new());
+        let world = World::of(fake, process.client.clone(), insecure.clone());
         let story = Self {
             world,
+            insecure,
             process,
             epoch: 3,
             pair: (0, 0),
@@ -64,7 +75,7 @@ impl Story {
     pub(super) fn succeed(&mut self) {
         let fake = self.world.fake.clone();
         let client = fake.client();
-        self.world = World::of(fake, client, Vec::new());
+        self.world = World::of(fake, client, self.insecure.clone());
         self.epoch += 1;
         self.catch_up();
     }
@@ -94,7 +105,7 @@ impl Story {
             }
         }
         let loaded = |revision: &node_api::v1::Definition| node_api::v1::RevisionState {
-            function: Some(key.to_wire()),
+            function: Some((&key).into()),
             revision: revision.revision.clone(),
             state: node_api::v1::LoadState::Loaded.into(),
             permanent: false,

@@ -16,7 +16,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
     let Some(r) = &turn.state.rollout else {
         return false;
     };
-    let mut waiting = Vec::new();
+    let mut waiting: Vec<_> = wish::unknown(turn).into_iter().collect();
     if r.acked_at.is_none() || !turn.follows() {
         waiting.push(WaitingFor::Nodes);
     }

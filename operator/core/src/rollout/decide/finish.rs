@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::holds;
 use super::turn::Turn;
 use crate::rollout::decision::{CHECKPOINT, later, next_look, since};
-use crate::rollout::{Decision, Pair, Rollout, Share, State, Weight, due, shares};
+use crate::rollout::{Decision, FencingToken, Rollout, Share, State, Weight, due, shares};
 
 /// A rule that could fire at once waits this long all the same, so that nothing spins.
 const LEAST_WAKE: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ impl Turn<'_> {
         if old.candidate.is_none() || old.stable.is_none() || promoted || weight >= old.weight {
             return None;
         }
-        let pair = Pair {
+        let pair = FencingToken {
             epoch: old.pair.epoch,
             serial: old.pair.serial + 1,
         };

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::turn::Turn;
 use crate::rollout::decision::since;
 use crate::rollout::{
-    AnalysisState, Flags, HoldReason, Measured, Pair, Paused, PlanKind, RolloutState, State,
-    TransitionKind, Unmeasured, WaitingFor,
+    AnalysisState, FencingToken, Flags, HoldReason, Measured, Paused, PlanKind, RolloutState,
+    State, TransitionKind, Unmeasured, WaitingFor,
 };
 
 /// Nobody led, or the clock was set forward, when so much time passed between two decisions: it is not active time.
@@ -249,12 +249,13 @@ pub(super) fn lost_state(turn: &mut Turn<'_>) -> bool {
     let ours = turn.state.pair;
     // a leader that crashed between hint and write leaves the pair between
     let older = highest
-        > Pair {
+        > FencingToken {
             serial: ours.serial + 1,
             ..ours
         };
-    let blank =
-        ours == Pair::default() && turn.state.stable.is_none() && turn.state.rollout.is_none();
+    let blank = ours == FencingToken::default()
+        && turn.state.stable.is_none()
+        && turn.state.rollout.is_none();
     let lost = older || (blank && turn.state.state == State::Idle && evidence.promoted.is_some());
     if !lost {
         return false;
@@ -265,7 +266,7 @@ pub(super) fn lost_state(turn: &mut Turn<'_>) -> bool {
     let seconds = u64::try_from(turn.now.as_second()).unwrap_or(0);
     let transitions = turn.state.transitions.max(if blank { seconds } else { 0 });
     turn.state = RolloutState {
-        pair: Pair {
+        pair: FencingToken {
             epoch: evidence.epoch.max(highest.epoch).max(ours.epoch),
             serial: ours.serial.max(highest.serial) + 2,
         },

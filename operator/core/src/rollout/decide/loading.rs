@@ -75,7 +75,11 @@ fn queue(turn: &mut Turn<'_>) -> bool {
 
 /// The very first revision needs no proof: there is nothing to compare it with and nothing to fall back to.
 fn first_loaded(turn: &mut Turn<'_>) -> bool {
-    let waiting = gates::open(turn, true);
+    if turn.function.abandoned.is_some() && turn.function.wish.is_none() {
+        holds::wait(turn, vec![WaitingFor::Spec]);
+        return false;
+    }
+    let waiting: Vec<_> = gates::open(turn, true).into_iter().collect();
     holds::wait(turn, waiting.clone());
     let blocked = turn
         .state
@@ -112,7 +116,8 @@ fn queued(turn: &mut Turn<'_>) -> bool {
     };
     let needs_traffic = r.plan.needs_traffic() && turn.evidence.traffic.is_none();
     let full = r.plan.kind == PlanKind::Full;
-    let mut waiting = gates::open(turn, true);
+    let mut waiting: Vec<_> = wish::unknown(turn).into_iter().collect();
+    waiting.extend(gates::open(turn, waiting.is_empty()));
     // a rollout that waits for a person waits for nothing else, and takes no place
     if full && !turn.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
         waiting.push(WaitingFor::Slot);

@@ -1,7 +1,7 @@
 //! Whatever lowers a share: verdicts, deadlines that the user wants to end so, the brake.
 
 use super::turn::Turn;
-use super::{gates, holds, wish};
+use super::{holds, wish};
 use crate::rollout::decision::since;
 use crate::rollout::message::decisive;
 use crate::rollout::verb_lines::verb_line;
@@ -12,22 +12,12 @@ use crate::rollout::{
 /// After so many brakes only a person lets the share rise again.
 const MOST_BRAKES: u32 = 3;
 
-/// Rows 10 and 14: something required is bad. Neither a pause nor a hold nor a gate delays it.
+/// Row 14: the tests say Bad. Neither a pause nor a hold nor a gate delays it.
 pub(super) fn bad(turn: &mut Turn<'_>) -> bool {
-    if let Some(Verdict::Bad { reason }) = turn.look.map(|l| l.verdict.clone()) {
-        reject(turn, TransitionKind::CheckBad, &reason, None, None);
-        return true;
-    }
-    let Some((gate, message)) = gates::bad(turn) else {
+    let Some(Verdict::Bad { reason }) = turn.look.map(|l| l.verdict.clone()) else {
         return false;
     };
-    let text = format!("gate {gate} said no: {message}");
-    let kind = if turn.state.state == State::Queued {
-        TransitionKind::StartGateBad
-    } else {
-        TransitionKind::GateBad
-    };
-    reject(turn, kind, "GateFailed", Some(text), None);
+    reject(turn, TransitionKind::CheckBad, &reason, None, None);
     true
 }
 

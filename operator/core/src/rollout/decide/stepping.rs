@@ -28,6 +28,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) -> bool {
         return false;
     };
     let mut waiting = missing(turn, &step);
+    waiting.extend(wish::unknown(turn));
     let blocked = turn
         .state
         .rollout

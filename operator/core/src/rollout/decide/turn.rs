@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::function::Function;
 use crate::rollout::{
-    ArmSums, EventRecord, Evidence, Look, NodesCount, Pair, Rollout, RolloutState, State,
+    ArmSums, EventRecord, Evidence, FencingToken, Look, NodesCount, Rollout, RolloutState, State,
     StepRecord, TransitionKind, shares,
 };
 
@@ -64,7 +64,7 @@ impl<'a> Turn<'a> {
     /// Burns a pair for whatever share follows. Serials rise by two: the one between is the hint's.
     pub(super) fn new_pair(&mut self) {
         if self.state.pair == self.before.pair {
-            self.state.pair = Pair {
+            self.state.pair = FencingToken {
                 epoch: self.before.pair.epoch.max(self.evidence.epoch),
                 serial: self.before.pair.serial + 2,
             };

@@ -33,10 +33,26 @@ pub(super) fn take(turn: &mut Turn<'_>, which: &[Verb]) -> bool {
 
 fn is_fresh(turn: &Turn<'_>, annotation: &Annotation) -> bool {
     let value = annotation.meant();
-    if value.is_empty() {
+    if value.is_empty() || waits(turn, annotation.verb) {
         return false;
     }
     !turn.state.is_used(annotation.verb, &value)
+}
+
+/// What raises a share is looked at once the revision that `spec` asks for is known, or the spec is refused.
+fn waits(turn: &Turn<'_>, verb: Verb) -> bool {
+    let raises = matches!(verb, Verb::Retry | Verb::Promote | Verb::PromoteFull);
+    raises && turn.function.wish.is_none() && turn.function.refused.is_none()
+}
+
+/// Nothing rises while the spec is not accepted, since it is not known whether it still asks for this revision.
+fn accepted(turn: &Turn<'_>) -> Result<(), String> {
+    match &turn.function.refused {
+        Some(why) if turn.function.wish.is_none() => {
+            Err(format!("the spec is not accepted: {why}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn record(turn: &mut Turn<'_>, annotation: &Annotation, value: String, result: Result<(), String>) {
@@ -173,6 +189,7 @@ fn approve(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
 }
 
 fn promote(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+    accepted(turn)?;
     if let Some(r) = &turn.state.rollout {
         loading::raisable(r)?;
     }
@@ -189,6 +206,7 @@ fn promote(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
 }
 
 fn promote_full(turn: &mut Turn<'_>, by: &str) -> Result<(), String> {
+    accepted(turn)?;
     if let Some(r) = &turn.state.rollout {
         loading::raisable(r)?;
         if r.plan.kind == PlanKind::First {
@@ -215,6 +233,7 @@ fn retry(turn: &mut Turn<'_>, name: &str) -> Result<(), String> {
             rejected.revision.name
         ));
     }
+    accepted(turn)?;
     let kind = if turn.state.stable.is_some() {
         PlanKind::Full
     } else {

@@ -7,13 +7,13 @@ use crate::function::Revision;
 use crate::rollout::history::record;
 use crate::rollout::{
     Flags, GateAt, HistoryEntry, Outcome, PassedBy, Placed, Plan, PlanKind, Rollout, RolloutState,
-    State, TransitionKind, Weight, words,
+    State, TransitionKind, WaitingFor, Weight, words,
 };
 
 /// Rows 1, 4, 5, 24, 25 and 28: a changed wish wins in every state.
 pub(super) fn changed(turn: &mut Turn<'_>) -> bool {
     let Some(wish) = turn.function.wish.clone() else {
-        return false;
+        return abandon(turn);
     };
     let stable = turn
         .state
@@ -36,7 +36,10 @@ pub(super) fn changed(turn: &mut Turn<'_>) -> bool {
                 supersede(turn, wish)
             }
         }
-        State::Idle if stable => return false,
+        State::Idle if stable => {
+            turn.state.superseded = 0;
+            return false;
+        }
         State::RolledBack | State::Failed if rejected => return false,
         State::RolledBack | State::Failed if stable => {
             let text = match turn.state.rejected.take() {
@@ -157,6 +160,39 @@ fn supersede(turn: &mut Turn<'_>, wish: Revision) {
         TransitionKind::Superseded,
         format!("{new} is wished instead of {old}, which goes from {from} to 0 %"),
     );
+}
+
+/// Row 24 before the new revision is known: `spec` asks for something else than the candidate. Without a stable
+/// revision there is nothing to return to, so the first revision goes on serving until its successor is known.
+fn abandon(turn: &mut Turn<'_>) -> bool {
+    let old = turn.candidate();
+    let live = turn.state.state.is_live() && turn.state.stable.is_some();
+    if !live || turn.function.abandoned.as_ref() != Some(&old) {
+        return false;
+    }
+    let ended = end(
+        turn,
+        Outcome::Superseded,
+        "Superseded",
+        None,
+        "spec asks for something else".into(),
+    );
+    turn.state.superseded += 1;
+    turn.state.state = State::Idle;
+    let from = ended.map_or(Weight::ZERO, |e| e.final_weight);
+    turn.tell(
+        TransitionKind::Abandoned,
+        format!(
+            "spec no longer asks for {old}, which goes from {from} to 0 %; what it asks for now is not known yet"
+        ),
+    );
+    turn.settle();
+    true
+}
+
+/// Whether no share may rise, because it is not known which revision `spec` asks for.
+pub(super) fn unknown(turn: &Turn<'_>) -> Option<WaitingFor> {
+    turn.function.wish.is_none().then_some(WaitingFor::Spec)
 }
 
 fn withdraw(turn: &mut Turn<'_>) {

@@ -188,7 +188,7 @@ fn row_22_one_hold_ends_once_and_another_takes_over_without_a_gap() {
 
 #[test]
 fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
-    let mut w = World::stepping(gated(GateAt::Step, GateKind::Approval));
+    let mut w = World::stepping(gated(GateAt::Step));
     w.say = Say::Good;
     w.run(40);
     assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::ApprovalNeeded]));
@@ -241,7 +241,7 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
 
 #[test]
 fn row_23_an_approval_is_for_one_step() {
-    let mut w = World::stepping(gated(GateAt::Step, GateKind::Approval));
+    let mut w = World::stepping(gated(GateAt::Step));
     w.say = Say::Good;
     w.run(40);
     w.verb(Verb::Approve, "checkout-b");
@@ -263,14 +263,14 @@ fn row_23_an_approval_is_for_one_step() {
 
 #[test]
 fn row_23_promotion_and_bake_gates_stand_where_they_say() {
-    let mut w = World::stepping(gated(GateAt::Promotion, GateKind::Approval));
+    let mut w = World::stepping(gated(GateAt::Promotion));
     w.say = Say::Good;
     w.run(80);
     assert_eq!(
         (w.weight(), w.kinds()),
         (5000, vec![Kind::NextStep, Kind::ApprovalNeeded])
     );
-    let mut w = World::baking(gated(GateAt::Bake, GateKind::Approval));
+    let mut w = World::baking(gated(GateAt::Bake));
     w.run(80);
     assert_eq!(
         (w.state.state, w.kinds()),

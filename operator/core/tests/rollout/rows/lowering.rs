@@ -50,17 +50,6 @@ fn row_14_neither_pause_nor_hold_nor_missing_acknowledgement_delays_it() {
 }
 
 #[test]
-fn row_14_a_gate_in_mid_rollout_that_says_no_sends_everybody_back() {
-    let mut w = World::stepping(gated(GateAt::Step, GateKind::External));
-    w.gates = vec![GateAnswer {
-        gate: "manager".into(),
-        verdict: GateVerdict::Bad("no".into()),
-    }];
-    w.after(1);
-    assert_eq!((w.kinds(), w.weight()), (vec![Kind::GateBad], 0));
-}
-
-#[test]
 fn row_16_the_brake_goes_one_step_down_and_holds_for_five_minutes() {
     let mut w = World::baking(policy());
     w.say = Say::Brake;

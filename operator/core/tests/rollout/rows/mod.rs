@@ -12,12 +12,11 @@ use operator_core::rollout::*;
 
 use crate::world::*;
 
-pub fn gated(at: GateAt, kind: GateKind) -> Policy {
+pub fn gated(at: GateAt) -> Policy {
     let mut p = policy();
     p.gates = vec![Gate {
         name: "manager".into(),
         at,
-        kind,
     }];
     for step in &mut p.steps {
         step.gates = vec!["manager".into()];

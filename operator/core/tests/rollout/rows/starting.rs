@@ -25,7 +25,7 @@ fn row_01_the_first_wish_loads_and_is_served_by_each_node_that_has_it() {
 
 #[test]
 fn row_01_a_start_gate_comes_before_the_first_share() {
-    let mut w = World::new(gated(GateAt::Start, GateKind::Approval));
+    let mut w = World::new(gated(GateAt::Start));
     w.tick();
     assert_eq!(shares(&w.state).weight, Weight::ZERO);
     assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::ApprovalNeeded]);
@@ -269,21 +269,4 @@ fn row_09_auto_weights_wait_for_what_is_known_of_the_traffic() {
     w.run(1);
     assert_eq!((w.state.state, w.weight()), (State::Stepping, 417));
     assert_eq!(w.rollout().plan.final_weight(), Weight::new(9583));
-}
-
-#[test]
-fn row_10_a_start_gate_that_says_no_rejects() {
-    let mut w = World::resting(policy());
-    w.function.policy = gated(GateAt::Start, GateKind::External);
-    w.wish("b");
-    w.tick();
-    assert_eq!(waiting(&w), [WaitingFor::Gate]);
-    w.gates = vec![GateAnswer {
-        gate: "manager".into(),
-        verdict: GateVerdict::Bad("smoke test failed".into()),
-    }];
-    w.after(1);
-    assert_eq!(w.kinds().last(), Some(&Kind::StartGateBad));
-    assert_eq!(outcome(&w), (Outcome::RolledBack, "GateFailed".into()));
-    assert!(w.message().contains("smoke test failed"), "{}", w.message());
 }

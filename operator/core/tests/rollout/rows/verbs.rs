@@ -105,7 +105,7 @@ fn row_31_a_bare_revision_fires_once_per_attempt() {
 
 #[test]
 fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
-    let mut w = World::stepping(gated(GateAt::Step, GateKind::Approval));
+    let mut w = World::stepping(gated(GateAt::Step));
     w.say = Say::Outage;
     w.run(90);
     w.verb(Verb::Promote, "checkout-b");
@@ -125,7 +125,7 @@ fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
         (500, vec![Kind::Paused, Kind::VerbIgnored])
     );
     let mut w = World::resting(policy());
-    w.function.policy = gated(GateAt::Start, GateKind::Approval);
+    w.function.policy = gated(GateAt::Start);
     w.slot = false;
     w.wish("b");
     w.tick();

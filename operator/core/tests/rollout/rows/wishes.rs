@@ -58,6 +58,149 @@ fn row_24_never_finishing_is_told() {
     );
 }
 
+/// The share falls before the new revision is known, and nothing that happens meanwhile brings it back.
+#[test]
+fn row_24_what_spec_no_longer_asks_for_gets_nothing_before_its_successor_is_known() {
+    for mut w in [
+        World::queued(policy()),
+        World::stepping(policy()),
+        World::baking(policy()),
+        {
+            let mut w = World::stepping(policy());
+            w.verb(Verb::Pause, "checkout-b");
+            w.tick();
+            w.function.suspend = true;
+            w.tick();
+            w
+        },
+    ] {
+        w.told.clear();
+        let (from, mut next) = (w.weight(), w.clone());
+        w.abandoned();
+        let d = w.after(1);
+        assert_eq!(
+            (w.state.state, w.weight(), stable(&w)),
+            (State::Idle, 0, "checkout-a")
+        );
+        assert_eq!(
+            (w.kinds(), outcome(&w).0),
+            (vec![Kind::Abandoned], Outcome::Superseded)
+        );
+        assert_eq!((d.hint.is_some(), d.persist), (from > 0, true));
+        w.say = Say::Good;
+        w.restart(5);
+        w.run(3600);
+        assert_eq!((w.weight(), w.kinds()), (0, vec![Kind::Abandoned]));
+        // it was the stable revision: nothing more happens
+        let mut back = w.clone();
+        back.wish("a");
+        back.after(1);
+        assert_eq!(
+            (back.state.state, back.kinds()),
+            (State::Idle, vec![Kind::Abandoned])
+        );
+        // it is another one: that one begins from the beginning
+        w.function.suspend = false;
+        w.wish("c");
+        w.after(1);
+        assert_eq!(w.kinds()[1], Kind::Started);
+        assert_eq!(w.rollout().attempt, 1);
+        // another revision than the candidate says nothing
+        next.function.wish = None;
+        next.function.abandoned = Some("checkout-a".into());
+        next.after(1);
+        assert_eq!((next.weight(), next.kinds()), (from, vec![]));
+    }
+}
+
+/// Without a stable revision there is nothing to return to.
+#[test]
+fn row_24_a_first_revision_serves_until_its_successor_is_known_but_is_not_promoted() {
+    let mut w = World::new(policy());
+    w.able = 0;
+    w.tick();
+    assert_eq!((w.state.state, w.weight()), (State::Loading, 10_000));
+    w.abandoned();
+    w.able = 4;
+    w.run(60);
+    assert_eq!((w.state.state, w.weight()), (State::Loading, 10_000));
+    w.wish("c");
+    w.run(10);
+    assert_eq!(stable(&w), "checkout-c");
+}
+
+/// A restart of the operator, an outage or a refused edit neither raises nor lowers a share.
+#[test]
+fn while_the_desired_revision_is_unknown_no_share_rises_and_none_falls() {
+    for lose in [World::unknown, World::refused] {
+        for mut w in [
+            World::queued(policy()),
+            World::stepping(policy()),
+            World::baking(policy()),
+        ] {
+            let from = (w.state.state, w.weight());
+            w.told.clear();
+            w.slot = true;
+            w.say = Say::Good;
+            lose(&mut w);
+            w.run(3600);
+            assert_eq!((w.state.state, w.weight()), from, "{}", w.log);
+            assert_eq!(w.rollout().flags.waiting_for, [WaitingFor::Spec]);
+            assert!(w.message().contains("which revision"), "{}", w.message());
+            w.restart(5);
+            w.run(60);
+            assert_eq!((w.state.state, w.weight()), from, "{}", w.log);
+            // what is bad is rolled back all the same
+            let mut bad = w.clone();
+            bad.say = Say::Bad("ErrorsWorse");
+            bad.run(10);
+            assert_eq!(bad.weight(), 0);
+            // and the same revision goes on where it was
+            w.wish("b");
+            w.run(600);
+            assert_eq!(stable(&w), "checkout-b", "{}", w.log);
+        }
+    }
+}
+
+/// A verb that raises waits until the desired revision is known, and is ignored with the reason while the spec is refused.
+#[test]
+fn no_person_raises_what_spec_may_not_ask_for() {
+    for verb in [Verb::Promote, Verb::PromoteFull] {
+        let mut w = World::stepping(policy());
+        w.unknown();
+        w.verb(verb, "checkout-b");
+        w.run(60);
+        assert_eq!((w.weight(), w.kinds()), (500, vec![]));
+        w.wish("b");
+        w.after(1);
+        assert!(w.weight() > 500, "{}", w.log);
+        let mut w = World::stepping(policy());
+        w.refused();
+        w.verb(verb, "checkout-b");
+        w.run(60);
+        assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::VerbIgnored]));
+        let text = &w.told[0].message;
+        assert!(text.contains("not accepted: InvalidRoute"), "{text}");
+    }
+    let mut w = World::rolled_back(policy());
+    w.refused();
+    w.verb(Verb::Retry, "checkout-b");
+    w.run(60);
+    assert_eq!(
+        (w.state.state, w.kinds()),
+        (State::RolledBack, vec![Kind::VerbIgnored])
+    );
+    let mut w = World::rolled_back(policy());
+    w.unknown();
+    w.verb(Verb::Retry, "checkout-b");
+    w.run(60);
+    assert_eq!((w.state.state, w.kinds()), (State::RolledBack, vec![]));
+    w.wish("b");
+    w.after(1);
+    assert_eq!(w.kinds()[0], Kind::Retried);
+}
+
 #[test]
 fn row_25_the_stable_wish_withdraws() {
     for mut w in [
@@ -190,13 +333,13 @@ fn row_37_lost_state_is_recovered_without_starting_anything() {
 fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not() {
     let mut w = World::stepping(policy());
     let pair = w.state.pair;
-    w.highest = Some(Pair {
+    w.highest = Some(FencingToken {
         serial: pair.serial + 1,
         ..pair
     });
     w.after(1);
     assert_eq!(w.kinds(), []);
-    w.highest = Some(Pair {
+    w.highest = Some(FencingToken {
         epoch: pair.epoch + 1,
         serial: 1,
     });
@@ -205,7 +348,7 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not
     assert_eq!(w.kinds()[0], Kind::StateLost);
     assert!(
         w.state.pair
-            > Pair {
+            > FencingToken {
                 epoch: pair.epoch + 1,
                 serial: 1
             }

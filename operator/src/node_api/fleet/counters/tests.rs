@@ -21,7 +21,7 @@ fn frame(boot_id: u64, sequence: u64, absolute: bool, ok: u64) -> v1::CounterFra
         absolute,
         at: 0,
         revisions: vec![v1::RevisionCounters {
-            function: Some(key().to_wire()),
+            function: Some((&key()).into()),
             revision: "checkout-1".to_owned(),
             population: "live".to_owned(),
             outcomes: vec![v1::OutcomeCount {

@@ -1,0 +1,75 @@
+//! What a status says when a served revision needs values of Secrets that the operator does not know.
+//!
+//! A revision holds a keyed hash of each value, never the value. An operator that starts after a Secret was changed
+//! cannot hand the former value to a node. Nodes that have it in memory go on; the others answer 503.
+
+use super::verb_lines::verb_line;
+use super::{Condition, ConditionType, RolloutState};
+use crate::function::{Function, Verb};
+
+/// Reason of `Distributed=False`: nodes answer 503 because they lack a value that the operator does not know either.
+pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
+/// Reason of `Distributed=True`: all nodes serve, with values that the operator could not give them again.
+pub const SECRETS_IN_MEMORY_ONLY: &str = "SecretsInMemoryOnly";
+
+/// Values of Secrets that a served revision needs and that the operator does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnknownValues {
+    /// A sentence: which value of which revision, and why it is not known.
+    pub what: String,
+    /// The line to copy that lets a person put the former value back.
+    pub restore: String,
+    /// Live nodes that lack a value too.
+    pub lacking: Vec<String>,
+}
+
+/// What is unknown, what follows on the nodes, and what ends it.
+#[must_use]
+pub fn unknown_values(
+    function: &Function,
+    state: &RolloutState,
+    unknown: &UnknownValues,
+) -> String {
+    let (lacking, live) = (unknown.lacking.len(), state.nodes.live);
+    let effect = match unknown.lacking.first() {
+        None => "Nodes keep the value in memory; a node that starts again answers 503 (secrets_unavailable) for this revision.".to_owned(),
+        Some(first) => format!(
+            "{lacking} of {live} nodes lack the value and answer 503 (secrets_unavailable), first {first}."
+        ),
+    };
+    let restore = format!("Put the former value back: {}", unknown.restore);
+    let next = match (&state.rejected, &state.rollout) {
+        (Some(_), _) => format!(
+            "{restore} or try the revision with the present value again: {}",
+            verb_line(function, state, Verb::Retry)
+        ),
+        (None, Some(rollout)) => format!(
+            "It ends when {} becomes stable. {restore}",
+            rollout.candidate.revision.name
+        ),
+        (None, None) => restore,
+    };
+    format!("{} {effect} {next}", unknown.what)
+}
+
+/// Changes `Distributed` of a function whose revisions need values that the operator does not know. `Ready` is `False`
+/// then in any case: the spec refers to other content, so a rollout runs, was rejected, or the spec is not accepted.
+pub fn report_unknown_values(
+    conditions: &mut [Condition],
+    function: &Function,
+    state: &RolloutState,
+    unknown: &UnknownValues,
+) {
+    let mut all = conditions.iter_mut();
+    let Some(distributed) = all.find(|one| one.kind == ConditionType::Distributed) else {
+        return;
+    };
+    let text = unknown_values(function, state, unknown);
+    distributed.message = format!("{}. {text}", distributed.message);
+    if !unknown.lacking.is_empty() {
+        distributed.status = false;
+        distributed.reason = SECRETS_UNAVAILABLE.into();
+    } else if distributed.status {
+        distributed.reason = SECRETS_IN_MEMORY_ONLY.into();
+    }
+}

@@ -1,0 +1,106 @@
+//! What may happen in a random history.
+
+use operator_core::rollout::*;
+use proptest::prelude::{Just, any, prop, prop_oneof};
+use proptest::strategy::Strategy as Gen;
+
+use crate::world::*;
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Follow `wake_at`, so many times.
+    Wake(u8),
+    /// Time passes, or the clock is set: seconds either way.
+    Jump(i64),
+    Say(u8),
+    Wish(u8),
+    /// The desired revision is not known: not resolved, not accepted, or certainly not the candidate.
+    Unknown(u8),
+    Verb(u8, u8, u8),
+    Nodes(u8, u8, u8),
+    Acking(bool),
+    Suspend(bool),
+    Slot(bool),
+    /// The leader dies; its successor starts after so many seconds.
+    Restart(i64),
+    /// The leader dies after it decided (and told the nodes), before it wrote.
+    CrashBeforeWrite,
+    /// Another leader wrote first: decide again from what is written.
+    Conflict,
+    Policy(u8),
+    Lost,
+}
+
+pub fn ops() -> impl Gen<Value = Vec<Op>> {
+    let op = prop_oneof![
+        30 => (1_u8..12).prop_map(Op::Wake),
+        4 => prop_oneof![0_i64..90, -7200_i64..7200].prop_map(Op::Jump),
+        16 => (0_u8..18).prop_map(Op::Say),
+        4 => (0_u8..4).prop_map(Op::Wish),
+        3 => (0_u8..3).prop_map(Op::Unknown),
+        10 => (0_u8..7, 0_u8..12, 0_u8..5).prop_map(|(v, r, t)| Op::Verb(v, r, t)),
+        2 => (0_u8..5, 0_u8..5, 0_u8..3).prop_map(|(l, a, f)| Op::Nodes(l, a, f)),
+        4 => Just(Op::Nodes(4, 4, 0)),
+        2 => any::<bool>().prop_map(Op::Acking),
+        2 => any::<bool>().prop_map(Op::Suspend),
+        2 => any::<bool>().prop_map(Op::Slot),
+        2 => (1_i64..900).prop_map(Op::Restart),
+        2 => Just(Op::CrashBeforeWrite),
+        2 => Just(Op::Conflict),
+        2 => (0_u8..6).prop_map(Op::Policy),
+        1 => Just(Op::Lost),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+pub fn policies(n: u8) -> Policy {
+    let mut p = policy();
+    match n {
+        1 => p.strategy = Strategy::AllAtOnce,
+        2 => {
+            p.analysis.on_unknown = Fallback::Rollback;
+            p.nodes.on_load_deadline = Fallback::Rollback;
+            p.steps[0].on_deadline = Fallback::Rollback;
+        }
+        3 => {
+            p.gates = vec![
+                Gate {
+                    name: "m".into(),
+                    at: GateAt::Step,
+                },
+                Gate {
+                    name: "s".into(),
+                    at: GateAt::Start,
+                },
+            ];
+            p.steps[0].gates = vec!["m".into()];
+        }
+        4 => {
+            p.steps[0].advance = Advance::Time;
+            p.steps[0].weight = StepWeight::Auto;
+            p.bake.holdback = Holdback::Auto;
+        }
+        5 => {
+            p.strategy = Strategy::AllAtOnce;
+            p.bake.holdback = Holdback::Fixed(Weight::ZERO);
+        }
+        _ => (),
+    }
+    p
+}
+
+pub fn says(n: u8) -> Say {
+    match n {
+        0..=4 | 14.. => Say::Good,
+        5 | 6 => Say::NotEnough,
+        7 => Say::Bad("ErrorsWorse"),
+        8 => Say::Brake,
+        9 => Say::Shared,
+        10 => Say::NoTraffic,
+        11 => Say::Mismatch,
+        12 => Say::Outage,
+        13 => Say::Empty,
+    }
+}

@@ -1,0 +1,201 @@
+//! Values of Secrets that revisions were made with: which are known here, and why others are not.
+//!
+//! A revision holds a keyed hash of each value. While its Secret holds that content the value is read from there;
+//! a value that was read stays in memory for as long as a revision refers to it. After a restart a value that the
+//! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status says so.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crds::function::KeySelector;
+use crds::{EdgeRevision, ReferenceKind};
+use operator_core::rollout::{RolloutState, UnknownValues};
+use zeroize::Zeroizing;
+
+use super::nodes::Seen;
+use super::{Projector, Reconciler, project};
+use crate::revision::hash;
+use crate::watch::{ObjectKey, SecretState};
+
+/// Values by namespace and hash. A hash is over the value alone; the namespace keeps equal values of tenants apart.
+type ByHash = HashMap<(String, String), Zeroizing<Vec<u8>>>;
+
+/// Values that were read from Secrets.
+#[derive(Default)]
+pub(super) struct Remembered(Mutex<ByHash>);
+
+/// What is known of one value.
+enum Known {
+    Value(Vec<u8>),
+    /// The Secret or the key of the hashes was not read yet.
+    NotRead,
+    /// It is nowhere.
+    Nowhere(SecretState),
+}
+
+/// Values of the Secrets of one namespace.
+pub(super) struct Values<'a> {
+    pub(super) projector: &'a Projector,
+    pub(super) namespace: &'a str,
+}
+
+impl Remembered {
+    fn insert(&self, namespace: &str, hash: &str, value: &[u8]) {
+        self.lock().insert(
+            (namespace.to_owned(), hash.to_owned()),
+            Zeroizing::new(value.to_vec()),
+        );
+    }
+
+    fn get(&self, namespace: &str, hash: &str) -> Option<Vec<u8>> {
+        let key = (namespace.to_owned(), hash.to_owned());
+        self.lock().get(&key).map(|value| value.to_vec())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ByHash> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl project::SecretValues for Values<'_> {
+    fn value(&self, name: &str, key: &str, wanted: &str) -> Option<Vec<u8>> {
+        match self.look_up(name, key, wanted) {
+            Known::Value(value) => Some(value),
+            Known::NotRead | Known::Nowhere(_) => None,
+        }
+    }
+}
+
+impl Values<'_> {
+    fn look_up(&self, name: &str, key: &str, wanted: &str) -> Known {
+        let Some(hash_key) = self.projector.hash_key.load_full() else {
+            return Known::NotRead;
+        };
+        let secret = ObjectKey::new(self.namespace, name);
+        let state = self.projector.secrets.get(&secret);
+        let remembered = &self.projector.remembered;
+        let present = state.value(key);
+        if let Some(value) = present.filter(|value| hash(&hash_key, value) == wanted) {
+            remembered.insert(self.namespace, wanted, value);
+            return Known::Value(value.to_vec());
+        }
+        match (remembered.get(self.namespace, wanted), state) {
+            (Some(value), _) => Known::Value(value),
+            (None, SecretState::Unknown) => Known::NotRead,
+            (None, state) => Known::Nowhere(state),
+        }
+    }
+}
+
+impl Projector {
+    /// Forgets the values that no revision refers to any more.
+    pub fn forget_values(&self) {
+        let revisions = self.caches.revisions.all();
+        let referred: HashSet<(&str, &str)> = revisions
+            .iter()
+            .flat_map(|(key, revision)| {
+                let references = revision.spec.references.iter();
+                let secrets = references.filter(|one| one.kind == ReferenceKind::Secret);
+                secrets.map(|one| (&*key.namespace, one.hash.as_str()))
+            })
+            .collect();
+        self.remembered
+            .lock()
+            .retain(|(namespace, hash), _| referred.contains(&(namespace.as_str(), hash.as_str())));
+    }
+}
+
+impl Reconciler {
+    /// Values that the present stable or candidate needs and that this operator cannot hand to a node.
+    pub(super) fn unknown_values(
+        &self,
+        key: &ObjectKey,
+        state: &RolloutState,
+        seen: &Seen<'_>,
+    ) -> Option<UnknownValues> {
+        let stable = state.stable.as_ref().map(|stable| &stable.revision.name);
+        let candidate = state.rollout.as_ref();
+        let candidate = candidate.map(|rollout| &rollout.candidate.revision.name);
+        let served: BTreeSet<&str> = [stable, candidate]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let mut found = Vec::new();
+        for name in &served {
+            let revision = ObjectKey::new(&key.namespace, name);
+            if let Some(revision) = self.caches.revisions.get(&revision) {
+                found.extend(self.unknown_of(key, name, &revision));
+            }
+        }
+        found.sort();
+        found.dedup();
+        let more = found.len().saturating_sub(1);
+        let (mut what, restore) = found.into_iter().next()?;
+        if more > 0 {
+            what.push_str(&format!(" {more} more values are unknown."));
+        }
+        Some(UnknownValues {
+            what,
+            restore,
+            lacking: seen.lacking_values(&served),
+        })
+    }
+
+    /// What is unknown of one revision: a sentence, and the line that lets a person put it back.
+    fn unknown_of(
+        &self,
+        key: &ObjectKey,
+        name: &str,
+        revision: &EdgeRevision,
+    ) -> Vec<(String, String)> {
+        let values = Values {
+            projector: &self.projector,
+            namespace: &key.namespace,
+        };
+        let references = project::secret_references(revision);
+        let unknown = references.filter_map(|(reference, hash)| {
+            match values.look_up(&reference.name, &reference.key, hash) {
+                Known::Value(_) | Known::NotRead => None,
+                Known::Nowhere(state) => Some((reference, state)),
+            }
+        });
+        unknown
+            .map(|(reference, state)| {
+                let (why, restore) = self.why(key, reference, &state);
+                let what = format!(
+                    "The operator does not know the value of key {:?} in Secret {:?} that revision {name} was made with: {why}.",
+                    reference.key, reference.name
+                );
+                (what, restore)
+            })
+            .collect()
+    }
+
+    fn why(
+        &self,
+        key: &ObjectKey,
+        reference: &KeySelector,
+        state: &SecretState,
+    ) -> (&'static str, String) {
+        let (namespace, name) = (&key.namespace, &reference.name);
+        let edit = || format!("kubectl -n {namespace} edit secret {name}");
+        match state {
+            SecretState::Present(_) if state.value(&reference.key).is_some() => {
+                ("the Secret holds another value now", edit())
+            }
+            SecretState::Present(_) => ("the Secret no longer has this key", edit()),
+            SecretState::NotGranted => (
+                "the namespace does not grant its Secrets to Selvage",
+                self.grant_line(key),
+            ),
+            SecretState::Missing | SecretState::Unknown => (
+                "the Secret does not exist",
+                format!(
+                    "kubectl -n {namespace} create secret generic {name} --from-literal={}=VALUE",
+                    reference.key
+                ),
+            ),
+        }
+    }
+}

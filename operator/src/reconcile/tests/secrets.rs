@@ -1,0 +1,199 @@
+//! A Secret is changed, its rollout does not replace stable, and the operator starts again: it no longer knows the
+//! value that stable was made with.
+
+use node_api::v1::env_var::Kind;
+
+use super::story::Story;
+use super::*;
+use crate::watch::SecretState;
+
+/// Writes the Secret `db` with this `url`, as its owner does.
+fn write_secret(story: &Story, value: &str) {
+    let data = base64::engine::general_purpose::STANDARD.encode(value);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": "db", "namespace": "shop", "uid": "uid-db" },
+        "data": { "url": data },
+    });
+    let path = "/api/v1/namespaces/shop/secrets/db";
+    story.world.fake.put(path, secret);
+}
+
+/// Waits until the present operator has read the Secret.
+async fn read_secret(story: &mut Story) {
+    let key = ObjectKey::new("shop", "db");
+    let secrets = story.world.reconciler.secrets.clone();
+    while !matches!(secrets.get(&key), SecretState::Present(_)) {
+        story.world.secrets.recv().await.unwrap();
+    }
+}
+
+/// Both operators start again, with the Secret as it is now.
+async fn restart(story: &mut Story) {
+    story.succeed();
+    read_secret(story).await;
+}
+
+fn name(story: &Story, role: &str) -> String {
+    let status = &story.object()["status"];
+    status[role]["revision"].as_str().unwrap().to_owned()
+}
+
+/// The value that goes to nodes with a revision; the outer `None` when the record has no such revision.
+fn sent(story: &Story, revision: &str) -> Option<Option<String>> {
+    let key = FunctionKey::new("shop", "f");
+    let record = story.world.tables.told_for_test(&key).unwrap();
+    let mut definitions = record.definitions.iter();
+    let found = definitions.find(|definition| definition.revision == revision)?;
+    match found.env[0].kind.clone().unwrap() {
+        Kind::Secret(secret) => {
+            let text = |value: &Vec<u8>| String::from_utf8(value.clone()).unwrap();
+            Some(secret.value.as_ref().map(text))
+        }
+        Kind::Value(value) => panic!("a plain value: {value}"),
+    }
+}
+
+fn distributed(story: &Story) -> (String, String, String) {
+    story.world.condition("f", "Distributed")
+}
+
+/// Stable was made with `one`, the Secret holds `two`, its rollout is at 5 %, and the operator has started since.
+async fn changed_and_restarted() -> (Story, String) {
+    let mut story = Story::begin(None);
+    write_secret(&story, "one");
+    read_secret(&mut story).await;
+    let reference = json!({ "secretKeyRef": { "name": "db", "key": "url" } });
+    let spec = json!({
+        "env": [{ "name": "DB_URL", "valueFrom": reference }],
+        "rollout": { "canary": { "steps": [{ "weight": "5%" }] } },
+    });
+    story.world.apply("f", "2026-01-01T00:00:00Z", &spec);
+    story.until(|status| status["phase"] == "Ready").await;
+    let stable = name(&story, "stable");
+    assert_eq!(sent(&story, &stable), Some(Some("one".into())));
+    write_secret(&story, "two");
+    restart(&mut story).await;
+    story
+        .until(|status| status["rollout"]["state"] == "Stepping")
+        .await;
+    (story, stable)
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_known_is_sent_as_unknown_and_stands_in_a_condition() {
+    let (mut story, stable) = changed_and_restarted().await;
+    let candidate = name(&story, "candidate");
+    assert_eq!(sent(&story, &stable), Some(None), "no empty text");
+    assert_eq!(sent(&story, &candidate), Some(Some("two".into())));
+    let (status, reason, message) = distributed(&story);
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("True", "SecretsInMemoryOnly")
+    );
+    for part in [
+        &format!("key \"url\" in Secret \"db\" that revision {stable} was made with"),
+        "the Secret holds another value now",
+        &format!("It ends when {candidate} becomes stable"),
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(
+        message.ends_with("kubectl -n shop edit secret db"),
+        "{message}"
+    );
+
+    story.say("abort");
+    story.until(|status| status["phase"] == "RolledBack").await;
+    restart(&mut story).await;
+    story.until(|status| status["phase"] == "RolledBack").await;
+    assert_eq!(sent(&story, &stable), Some(None));
+    let (status, reason, message) = distributed(&story);
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("True", "SecretsInMemoryOnly")
+    );
+    let retry = format!("kubectl -n shop annotate ef f selvage.dev/retry={candidate} --overwrite");
+    assert!(message.ends_with(&retry), "{message}");
+
+    // the former value comes back, and stable is what the spec asks for again
+    write_secret(&story, "one");
+    restart(&mut story).await;
+    story.until(|status| status["phase"] == "Ready").await;
+    assert_eq!(sent(&story, &stable), Some(Some("one".into())));
+    assert_eq!(distributed(&story).1, "Distributed");
+}
+
+#[tokio::test]
+async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition() {
+    let (mut story, stable) = changed_and_restarted().await;
+    story.say("abort");
+    story.until(|status| status["phase"] == "RolledBack").await;
+    let pair = story.world.status("f").rollout.unwrap().pair.unwrap();
+    let function = Some(FunctionKey::new("shop", "f").to_wire());
+    let report = node_api::v1::Report {
+        revisions: vec![node_api::v1::RevisionState {
+            function: function.clone(),
+            revision: stable.clone(),
+            state: node_api::v1::LoadState::Failed.into(),
+            permanent: false,
+            applied: Some(node_api::v1::Pair {
+                epoch: pair.epoch,
+                serial: pair.serial,
+            }),
+        }],
+        revisions_complete: true,
+        exceptions: vec![node_api::v1::NodeException {
+            function,
+            revision: stable.clone(),
+            reason: node_api::SECRETS_UNAVAILABLE.into(),
+            message: "why".into(),
+            since: 1,
+        }],
+        ..node_api::v1::Report::default()
+    };
+    story.world.reconciler.fleet.say_for_test("n-2", report);
+    let key = ObjectKey::new("shop", "f");
+    let reconciled = story.world.reconciler.reconcile(&key, story.epoch).await;
+    reconciled.unwrap();
+    let (status, reason, message) = distributed(&story);
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "SecretsUnavailable")
+    );
+    let lacking = "1 of 2 nodes lack the value and answer 503 (secrets_unavailable), first n-2.";
+    for part in [lacking, stable.as_str(), "selvage.dev/retry="] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let short = story.world.status("f").message.unwrap();
+    assert!(short.contains(lacking), "{short}");
+}
+
+/// While one operator lives it goes on handing out what it read, and lets go of what no revision refers to.
+#[tokio::test]
+async fn a_value_that_was_read_is_kept_as_long_as_a_revision_refers_to_it() {
+    let (mut story, stable) = changed_and_restarted().await;
+    write_secret(&story, "one");
+    restart(&mut story).await;
+    story.until(|status| status["phase"] == "Ready").await;
+    let reconciler = Arc::clone(&story.world.reconciler);
+    let key = ObjectKey::new("shop", "f");
+    let secret = ObjectKey::new("shop", "db");
+    let refresh = || {
+        reconciler.projector.forget_values();
+        reconciler.projector.refresh(&key);
+        sent(&story, &stable)
+    };
+    reconciler
+        .secrets
+        .know_for_test(&secret, SecretState::Missing);
+    assert_eq!(refresh(), Some(Some("one".into())));
+    let path = ObjectKey::new("shop", &stable);
+    let revision = reconciler.caches.revisions.get(&path).unwrap();
+    let mut other = (*revision).clone();
+    other.spec.references.clear();
+    reconciler.caches.revisions.put(other);
+    reconciler.projector.forget_values();
+    reconciler.caches.revisions.put((*revision).clone());
+    assert_eq!(refresh(), Some(None));
+}
