@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use crate::node_api::{BlobError, BlobWanted, Blobs};
 use crate::resolve::{Credentials, Resolver, digest_of, parse_pull_secret};
-use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
+use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
 /// Bytes kept in memory, all components together.
 const KEPT: usize = 128 * 1024 * 1024;
@@ -41,14 +41,12 @@ impl Components {
         }
         let mut last = None;
         for function in &wanted.functions {
-            let revisions = self
-                .caches
-                .revisions
-                .in_namespace(&function.namespace, |revision| {
-                    revision.spec.function == *function.name
-                        && revision.spec.component_digest.as_deref() == Some(&wanted.digest)
-                });
-            for revision in revisions {
+            let key = ObjectKey::new(&function.namespace, &function.name);
+            let refers = |revision: &Arc<EdgeRevision>| {
+                revision.spec.component_digest.as_deref() == Some(&wanted.digest)
+            };
+            let revisions = self.caches.revisions.find(&Term::Function(key));
+            for revision in revisions.into_iter().filter(refers) {
                 match self.of(&function.namespace, &revision).await {
                     Ok(bytes) if digest_of(&bytes) == wanted.digest => {
                         self.keep(&wanted.digest, &bytes);
@@ -90,10 +88,9 @@ impl Components {
                 .flatten()
                 .map(|(name, value)| (name.clone(), value.0.clone()))
                 .collect();
-            credentials.merge(parse_pull_secret(
-                found.type_.as_deref().unwrap_or_default(),
-                &data,
-            )?);
+            let kind = found.type_.as_deref().unwrap_or_default();
+            let parsed = parse_pull_secret(kind, &data).map_err(|error| error.to_string())?;
+            credentials.merge(parsed);
         }
         let image = format!("{repository}@{}", revision.spec.digest);
         self.resolver

@@ -2,17 +2,19 @@
 //! queued for the leader.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::EdgeFunction;
-use crds::conditions::{reasons, types};
+use crds::conditions::reasons;
 use tokio::sync::mpsc;
 
 use crate::node_api::Changes;
 use crate::queue::Queue;
-use crate::reconcile::Projector;
+use crate::reconcile::{Projector, hosts_overlap};
+use crate::terms::is_refused;
 use crate::validate::references;
-use crate::watch::{Caches, Changed, ObjectKey, Secrets};
+use crate::watch::{Caches, Changed, ObjectKey, Secrets, Term};
 
 /// Between two looks for Secrets that nothing refers to.
 const FORGET: Duration = Duration::from_secs(60);
@@ -87,26 +89,12 @@ impl Dispatch {
     ) {
         while let Some(secret) = changes.recv().await {
             own(&secret);
-            let refers = |function: &EdgeFunction| {
-                let found = references(function);
-                found.secrets.contains(&*secret.name)
-                    || found.pull_secrets.iter().any(|name| **name == *secret.name)
-            };
-            for function in self
-                .caches
-                .functions
-                .in_namespace(&secret.namespace, refers)
-            {
+            let refers = Term::Secret(secret.clone());
+            for function in self.caches.functions.find(&refers) {
                 self.concern(&function);
             }
             // A revision may still refer to what the function no longer does.
-            let revisions = self
-                .caches
-                .revisions
-                .in_namespace(&secret.namespace, |revision| {
-                    crate::reconcile::project::secrets_of(revision).contains(&*secret.name)
-                });
-            for revision in revisions {
+            for revision in self.caches.revisions.find(&refers) {
                 let function = ObjectKey::new(&secret.namespace, &revision.spec.function);
                 self.projector.refresh(&function);
                 // its status says whether the values of its revisions are known
@@ -143,15 +131,15 @@ impl Dispatch {
 
     fn one(&self, change: &Changed) {
         match change {
-            Changed::Function(key) => {
+            Changed::Function(key, dropped) => {
                 self.projector.refresh(key);
                 self.queue.push(key);
-                self.siblings(key);
+                self.freed(dropped);
             }
-            Changed::FunctionGone(key, version) => {
+            Changed::FunctionGone(key, version, terms) => {
                 self.projector.remove(key, *version);
                 self.queue.push(key);
-                self.siblings(key);
+                self.freed(terms);
             }
             Changed::Revision(key) => {
                 self.projector.refresh(key);
@@ -160,49 +148,36 @@ impl Dispatch {
                 }
             }
             Changed::Policy(policy) => {
-                let refers = |function: &EdgeFunction| {
-                    references(function).policy.as_deref() == Some(&*policy.name)
-                };
-                for function in self
-                    .caches
-                    .functions
-                    .in_namespace(&policy.namespace, refers)
-                {
-                    self.queue.push(&ObjectKey::of(&*function));
-                }
+                self.push_all(self.caches.functions.find(&Term::Policy(policy.clone())));
             }
             Changed::ConfigMap(map) => {
-                let refers =
-                    |function: &EdgeFunction| references(function).config_maps.contains(&*map.name);
-                for function in self.caches.functions.in_namespace(&map.namespace, refers) {
-                    self.queue.push(&ObjectKey::of(&*function));
-                }
+                self.push_all(self.caches.functions.find(&Term::ConfigMap(map.clone())));
             }
             Changed::Claim(host) => {
-                let concerned = |function: &EdgeFunction| {
-                    is_refused(function, reasons::HOST_CONFLICT)
-                        || function
-                            .spec
-                            .routes
-                            .iter()
-                            .any(|route| route.hosts.contains(host))
-                };
-                for function in self
-                    .caches
-                    .functions
-                    .filter(|_, function| concerned(function))
-                {
-                    self.queue.push(&ObjectKey::of(&*function));
-                }
+                self.push_all(self.caches.functions.find(&Term::Host(host.clone())));
+                let mut refused = self.caches.functions.find(&Term::HostConflict);
+                refused.retain(|function| {
+                    let mut hosts = function.spec.routes.iter().flat_map(|route| &route.hosts);
+                    hosts.any(|wanted| hosts_overlap(wanted, host))
+                });
+                self.push_all(refused);
             }
             Changed::Node => {}
         }
     }
 
-    /// Functions of the namespace that wait for another one's routes.
-    fn siblings(&self, key: &ObjectKey) {
-        let waits = |function: &EdgeFunction| is_refused(function, reasons::ROUTE_CONFLICT);
-        for function in self.caches.functions.in_namespace(&key.namespace, waits) {
+    /// Queues the functions that were refused for a route that another function has given up.
+    fn freed(&self, terms: &[Term]) {
+        let routes = terms.iter().filter(|term| matches!(term, Term::Route(..)));
+        for route in routes {
+            let mut refused = self.caches.functions.find(route);
+            refused.retain(|function| is_refused(function, reasons::ROUTE_CONFLICT));
+            self.push_all(refused);
+        }
+    }
+
+    fn push_all(&self, functions: Vec<Arc<EdgeFunction>>) {
+        for function in functions {
             self.queue.push(&ObjectKey::of(&*function));
         }
     }
@@ -218,15 +193,4 @@ impl Dispatch {
         self.projector.refresh(&key);
         self.queue.push(&key);
     }
-}
-
-fn is_refused(function: &EdgeFunction, reason: &str) -> bool {
-    let conditions = function
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == types::ACCEPTED && condition.reason == reason)
 }

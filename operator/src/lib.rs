@@ -45,5 +45,6 @@ pub mod replay;
 pub mod resolve;
 pub mod revision;
 pub mod run;
+mod terms;
 pub mod validate;
 pub mod watch;

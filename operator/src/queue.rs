@@ -32,6 +32,8 @@ struct Shared {
 struct Inner {
     urgent: VecDeque<ObjectKey>,
     normal: BTreeMap<Arc<str>, VecDeque<ObjectKey>>,
+    /// Number of functions in `urgent` and `normal`.
+    waiting: usize,
     /// Namespace that was served last.
     turn: Option<Arc<str>>,
     timers: BTreeSet<(Instant, ObjectKey)>,
@@ -86,7 +88,7 @@ impl Queue {
                 let now = Instant::now();
                 inner.ripen(now);
                 let turn = inner.pop(urgent_only, now);
-                (turn, inner.timers.first().map(|(at, _)| *at))
+                (turn, inner.first_timer())
             };
             if let Some(turn) = turn {
                 return turn;
@@ -105,6 +107,7 @@ impl Queue {
     pub fn done(&self, key: &ObjectKey, class: Class, wake: Option<Instant>) {
         let mut inner = self.lock();
         let now = Instant::now();
+        let first = inner.first_timer();
         inner.set_timer(key, wake);
         let slot = inner.known.entry(key.clone()).or_default();
         slot.running = false;
@@ -115,9 +118,15 @@ impl Queue {
         } else if wake.is_none() {
             inner.known.remove(key);
         }
+        // Workers that wait sleep until the first timer that they saw. A later timer is no news to them.
+        let sooner = match (first, inner.first_timer()) {
+            (Some(before), Some(after)) => after < before,
+            (before, after) => before.is_none() && after.is_some(),
+        };
         drop(inner);
-        // The next timer may be this one.
-        self.0.work.notify_waiters();
+        if again || sooner {
+            self.0.work.notify_waiters();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -137,6 +146,7 @@ impl Inner {
             return false;
         }
         slot.queued = Some(now);
+        self.waiting += 1;
         if slot.urgent {
             self.urgent.push_back(key.clone());
         } else {
@@ -146,6 +156,10 @@ impl Inner {
                 .push_back(key.clone());
         }
         true
+    }
+
+    fn first_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
     }
 
     fn ripen(&mut self, now: Instant) {
@@ -174,7 +188,8 @@ impl Inner {
             None if urgent_only => return None,
             None => (self.pop_normal()?, Class::Normal),
         };
-        let waiting = self.urgent.len() + self.normal.values().map(VecDeque::len).sum::<usize>();
+        self.waiting = self.waiting.saturating_sub(1);
+        let waiting = self.waiting;
         let slot = self.known.entry(key.clone()).or_default();
         slot.running = true;
         let since = slot.queued.take().unwrap_or(now);
@@ -299,6 +314,31 @@ mod tests {
         queue.push(&key("b", "f"));
         assert_eq!(poll(), (false, 1), "one wake for one piece of news");
         assert_eq!(poll(), (false, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_turn_wakes_waiting_workers_only_for_an_earlier_timer() {
+        let queue = Queue::default();
+        let after = |seconds| Some(Instant::now() + Duration::from_secs(seconds));
+        for name in ["f", "g", "h"] {
+            queue.push(&key("a", name));
+        }
+        for _ in 0..3 {
+            queue.take(false).await;
+        }
+        queue.done(&key("a", "f"), Class::Normal, after(60));
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let mut idle = Box::pin(queue.take(false));
+        let mut context = std::task::Context::from_waker(&waker);
+        assert!(idle.as_mut().poll(&mut context).is_pending());
+        queue.done(&key("a", "g"), Class::Normal, after(90));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        queue.done(&key("a", "h"), Class::Normal, after(30));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        let start = Instant::now();
+        assert_eq!(&*idle.await.key.name, "h");
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
     }
 
     #[tokio::test(start_paused = true)]

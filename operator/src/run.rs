@@ -6,17 +6,15 @@ mod lead;
 pub use args::{LogFormat, RunArgs};
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use crds::EdgeFunction;
-use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, Config};
-use operator_core::resting::Allowance;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +30,9 @@ use crate::node_api::{
 };
 use crate::own_secret::{self, OwnSecret};
 use crate::queue::Queue;
-use crate::reconcile::{Projector, Reconciler, Reporter, SampleSource, Settings, api};
+use crate::reconcile::{
+    Projector, Reconciler, Reporter, SampleSource, Settings, StatusWrites, api,
+};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
 
@@ -117,7 +117,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         settings: reconcile_settings(&args),
         memories: Default::default(),
         slots: Default::default(),
-        allowance: Mutex::new(Allowance::new(Timestamp::now())),
+        status_writes: StatusWrites::default(),
     });
 
     let serving = Arc::new(AtomicBool::new(false));

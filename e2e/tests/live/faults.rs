@@ -56,7 +56,7 @@ pub(crate) fn kill_container(world: &World, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-async fn leader(world: &World) -> Result<Pod> {
+pub(crate) async fn leader(world: &World) -> Result<Pod> {
     let leases: Api<Lease> = Api::namespaced(world.cluster.client(), NAMESPACE);
     let lease = leases.get("selvage-operator").await?;
     let holder = lease

@@ -15,6 +15,7 @@ mod claims;
 mod deletions;
 mod faults;
 mod functions;
+mod many;
 mod releases;
 mod rollouts;
 mod secrets;
@@ -62,6 +63,8 @@ fn main() -> ExitCode {
         abandoned::all(),
         deletions::all(),
         faults::all(),
+        // leaves its functions behind
+        many::all(),
     ]
     .into_iter()
     .flatten()

@@ -23,7 +23,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod address;
 pub mod cidr;
 pub mod code_cache;
 pub mod desired;

@@ -23,7 +23,7 @@
 pub mod analysis;
 pub mod function;
 pub mod judge;
-pub mod resting;
 pub mod rollout;
 pub mod samples;
 pub mod stats;
+pub mod status_rate;

@@ -33,6 +33,8 @@ mod rig;
 mod server;
 mod service;
 mod settings;
+#[cfg(test)]
+mod simulated_node;
 mod sync;
 mod tables;
 pub mod tls;
@@ -49,4 +51,6 @@ pub use node_api::FunctionKey;
 pub use placement::Placement;
 pub use server::{Bound, Server, ServerError};
 pub use settings::Settings;
+#[cfg(test)]
+pub(crate) use simulated_node::SimulatedNode;
 pub use tables::{HintRefused, RecordRefused, Tables};

@@ -133,18 +133,43 @@ pub(super) async fn claim(
         }
         Err(error) => return Err(error),
     };
-    let all = api::call(guarded.list(&ListParams::default())).await?;
-    let overlapping = all
-        .items
-        .iter()
-        .map(|found| Holder::found(found, caches))
-        .filter(|holder| overlaps(&holder.host, host));
-    let Some(taken) = stranger(overlapping, namespace, Some(&Holder::of(&mine))) else {
+    let holders = overlapping(&guarded, caches, host).await?.into_iter();
+    let Some(taken) = stranger(holders, namespace, Some(&Holder::of(&mine))) else {
         caches.claims.learn(mine);
         return Ok(Claimed::Owned);
     };
     release(client, &mine).await?;
     Ok(taken)
+}
+
+/// Claims that overlap `host`, as the API server has them now. A list is needed for a wildcard alone: what covers a name is
+/// known by name, and a list for each name would cost the square of the functions.
+async fn overlapping(
+    claims: &Api<DeserializeGuard<HostClaim>>,
+    caches: &Caches,
+    host: &str,
+) -> Result<Vec<Holder>, CallError> {
+    let found = if host.starts_with('*') {
+        api::call(claims.list(&ListParams::default())).await?.items
+    } else {
+        let mut found = Vec::new();
+        for wildcard in wildcards_above(host) {
+            found.extend(api::call(claims.get_opt(&host_claim_name(&wildcard))).await?);
+        }
+        found
+    };
+    let holders = found.iter().map(|found| Holder::found(found, caches));
+    Ok(holders
+        .filter(|holder| overlaps(&holder.host, host))
+        .collect())
+}
+
+/// The wildcards that cover a name, from the nearest to `*`.
+fn wildcards_above(name: &str) -> impl Iterator<Item = String> {
+    name.match_indices('.')
+        .filter_map(|(at, _)| name.get(at + 1..))
+        .map(|parent| format!("*.{parent}"))
+        .chain(["*".to_owned()])
 }
 
 /// A host that overlaps, by a claim of which no version could be read.
@@ -165,13 +190,8 @@ fn cached_overlaps(caches: &Caches, host: &str) -> Vec<Arc<HostClaim>> {
             .claims
             .filter(|_, claim| overlaps(&claim.spec.host, host));
     }
-    let above = host
-        .match_indices('.')
-        .filter_map(|(at, _)| host.get(at + 1..))
-        .map(|parent| format!("*.{parent}"));
     std::iter::once(host.to_owned())
-        .chain(above)
-        .chain(["*".to_owned()])
+        .chain(wildcards_above(host))
         .filter_map(|owner| {
             let key = ObjectKey::new("", &host_claim_name(&owner));
             caches.claims.get(&key)
@@ -213,7 +233,7 @@ fn stranger(
 }
 
 /// Whether some name matches both; `*.x` matches one or more labels before `x`.
-fn overlaps(left: &str, right: &str) -> bool {
+pub(crate) fn overlaps(left: &str, right: &str) -> bool {
     match (left.strip_prefix("*."), right.strip_prefix("*.")) {
         _ if left == "*" || right == "*" || left == right => true,
         (None, None) => false,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crds::EdgeFunction;
 use jiff::Timestamp;
 use operator_core::judge::Judge;
-use operator_core::resting::Pace;
 use operator_core::rollout::{FencingToken, RolloutState};
 use operator_core::samples::Snapshot;
+use operator_core::status_rate::FunctionLimit;
 use tokio::time::Instant;
 
 use super::CallError;
@@ -35,10 +35,10 @@ pub(super) struct Memory {
     pub(super) reported: bool,
     /// A rollback whose way to the nodes is measured.
     pub(super) rollback: Option<Rollback>,
-    /// How often what nodes do to it at rest is written.
-    pub(super) pace: Pace,
-    /// When the next such write may be.
-    pub(super) nodes_due: Option<Timestamp>,
+    /// Limits on the status writes that report what nodes do to it at rest.
+    pub(super) limit: FunctionLimit,
+    /// Time at which the limits allow the next of these writes.
+    pub(super) nodes_due: Option<Instant>,
     /// After a status that could not be written.
     pub(super) patience: Option<Patience>,
     /// After a wish that could not be recorded.

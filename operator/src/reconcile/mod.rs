@@ -29,6 +29,7 @@ mod projector;
 mod report;
 mod secret_values;
 mod status;
+mod status_writes;
 mod sweep;
 mod unreadable;
 mod wish;
@@ -42,22 +43,23 @@ use arc_swap::ArcSwapOption;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use kube::Client;
-use operator_core::resting::Allowance;
 use operator_core::rollout::{self as core, Decision, Evidence, RolloutState};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use api::CallError;
+pub(crate) use claims::overlaps as hosts_overlap;
 pub use projector::Projector;
 pub use report::Reporter;
+pub use status_writes::StatusWrites;
 
 use crate::metrics::Metrics;
 use crate::node_api::{Fleet, FunctionKey};
 use crate::persist::last_promoted;
 use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
-use crate::watch::{Caches, ObjectKey, Secrets};
+use crate::watch::{Caches, ObjectKey, Secrets, Term};
 use input::{function, named, present};
 use memory::{Memory, Patience, Resolution};
 use nodes::Seen;
@@ -109,8 +111,8 @@ pub struct Reconciler {
     pub memories: Memories,
     /// Rollouts that hold one of the places.
     pub slots: Mutex<BTreeSet<ObjectKey>>,
-    /// Status writes for what nodes do to functions at rest.
-    pub allowance: Mutex<Allowance>,
+    /// Rate of the status writes that report what nodes do to functions at rest.
+    pub status_writes: StatusWrites,
 }
 
 pub use measure::SampleSource;
@@ -172,7 +174,7 @@ impl Reconciler {
         let memory = self.memories.of(key);
         let mut memory = memory.lock().await;
         let Some(mut object) = self.observe(key, &mut memory) else {
-            self.forget(key);
+            self.forget(key, &mut memory);
             return Ok(Outcome {
                 class: Class::Normal,
                 wake: None,
@@ -186,7 +188,7 @@ impl Reconciler {
                     memory.present = None;
                     memory.judge = None;
                     let Some(fresh) = self.read(key).await? else {
-                        self.forget(key);
+                        self.forget(key, &mut memory);
                         return Ok(Outcome {
                             class: Class::Normal,
                             wake: None,
@@ -208,6 +210,7 @@ impl Reconciler {
             .as_ref()
             .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
         {
+            self.status_writes.cancel(&mut memory.limit);
             *memory = Memory::default();
         }
         let version = |object: &EdgeFunction| crate::watch::version(object);
@@ -413,7 +416,7 @@ impl Reconciler {
         let wake = [
             decision.wake_at.map(until),
             wish.retry.map(|wait| instant + wait),
-            memory.nodes_due.map(until),
+            memory.nodes_due,
         ]
         .into_iter()
         .flatten()
@@ -429,11 +432,7 @@ impl Reconciler {
     }
 
     fn revisions(&self, key: &ObjectKey) -> Vec<Arc<EdgeRevision>> {
-        self.caches
-            .revisions
-            .in_namespace(&key.namespace, |revision| {
-                revision.spec.function == *key.name
-            })
+        self.caches.revisions.find(&Term::Function(key.clone()))
     }
 
     /// A resolve ended: remember what came of it, unless something else was asked for meanwhile.
@@ -447,7 +446,8 @@ impl Reconciler {
         }
     }
 
-    fn forget(&self, key: &ObjectKey) {
+    fn forget(&self, key: &ObjectKey, memory: &mut Memory) {
+        self.status_writes.cancel(&mut memory.limit);
         self.memories.forget(key);
         self.metrics.set_function(key, &[]);
         self.slots

@@ -1,15 +1,15 @@
 //! Step 5 of a reconcile: one status patch, with the version it was decided on as its precondition.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crds::{EdgeFunction, FIELD_MANAGER};
-use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use operator_core::resting::Drift;
+use operator_core::status_rate::NodeDrift;
 
 use super::memory::{Memory, Patience, Present};
 use super::status::{self, Difference, Parts};
+use super::status_writes::Admitted;
 use super::{ReconcileError, Reconciler, api};
 use crate::watch::ObjectKey;
 
@@ -35,7 +35,7 @@ impl Reconciler {
         let old = parts.object.status.clone().unwrap_or_default();
         let new = status::build(parts)?;
         let difference = status::difference(&old, &new, &parts.state.nodes);
-        let drifted = self.may_write_nodes(difference, asked, parts.now, memory);
+        let drifted = self.may_write_nodes(difference, asked, memory);
         let keep = |record: Option<String>| {
             Some(Present {
                 state: parts.state.clone(),
@@ -96,43 +96,30 @@ impl Reconciler {
         }
     }
 
-    /// Whether what nodes did to a function at rest is written now; else remembers when it may be.
-    fn may_write_nodes(
-        &self,
-        difference: Difference,
-        asked: bool,
-        now: Timestamp,
-        memory: &mut Memory,
-    ) -> bool {
+    /// Decides whether what nodes did to a function at rest is written now. If not, notes when it may be.
+    fn may_write_nodes(&self, difference: Difference, asked: bool, memory: &mut Memory) -> bool {
         memory.nodes_due = None;
         let drift = match difference {
-            Difference::Nodes(drift) => drift,
-            Difference::None => Drift::None,
+            // This write carries what the nodes did.
             Difference::Plain => {
-                memory.pace.carried();
+                self.status_writes.carried(&mut memory.limit);
                 return false;
             }
+            Difference::Nodes(_) if asked => {
+                self.status_writes.carried(&mut memory.limit);
+                return false;
+            }
+            Difference::Nodes(drift) => drift,
+            Difference::None => NodeDrift::None,
         };
-        let due = memory.pace.due(drift, now);
-        if asked {
-            memory.pace.carried();
-            return false;
+        match self.status_writes.admit(&mut memory.limit, drift) {
+            Admitted::Idle => false,
+            Admitted::Write => true,
+            Admitted::Wait(until) => {
+                memory.nodes_due = Some(until);
+                false
+            }
         }
-        let Some(due) = due else { return false };
-        let allowed = if due > now {
-            Err(due)
-        } else {
-            let mut allowance = self
-                .allowance
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            allowance.take(now)
-        };
-        match allowed {
-            Ok(()) => memory.pace.written(now),
-            Err(at) => memory.nodes_due = Some(at),
-        }
-        allowed.is_ok()
     }
 
     /// The object as the API server has it now.

@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use crds::EdgeFunction;
+use crds::{EdgeFunction, EdgeRevision};
 use zeroize::Zeroizing;
 
 use super::secret_values::{Remembered, Values};
 use super::{placement, project};
 use crate::node_api::{FunctionKey, Placement, Tables};
-use crate::watch::{Caches, ObjectKey, Secrets};
+use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
 /// Projects functions into tables; clones share everything.
 #[derive(Clone)]
@@ -66,13 +66,9 @@ impl Projector {
 
     /// Projects one version of a function; an older one than the tables have changes nothing on the nodes.
     pub fn project(&self, key: &ObjectKey, object: &EdgeFunction) {
-        let revisions = self
-            .caches
-            .revisions
-            .in_namespace(&key.namespace, |revision| {
-                revision.spec.function == *key.name
-            });
+        let revisions = self.caches.revisions.find(&Term::Function(key.clone()));
         let revisions: Vec<_> = revisions.iter().map(AsRef::as_ref).collect();
+        self.read_secrets(key, &revisions);
         let values = Values {
             projector: self,
             namespace: &key.namespace,
@@ -96,6 +92,16 @@ impl Projector {
         let placed = self.placed(key, object);
         if let Err(error) = self.tables.upsert(record, Placement::nodes(placed)) {
             tracing::error!(function = %key, %error, "the function keeps its former record");
+        }
+    }
+
+    /// Begins to read the Secrets of all revisions, so that the values are known when a share names one of them.
+    fn read_secrets(&self, key: &ObjectKey, revisions: &[&EdgeRevision]) {
+        for name in revisions
+            .iter()
+            .flat_map(|revision| project::secrets_of(revision))
+        {
+            let _ = self.secrets.get(&ObjectKey::new(&key.namespace, &name));
         }
     }
 

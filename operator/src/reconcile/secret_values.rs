@@ -130,10 +130,10 @@ impl Reconciler {
         }
         found.sort();
         found.dedup();
-        let more = found.len().saturating_sub(1);
+        let count = found.len();
         let (mut what, restore) = found.into_iter().next()?;
-        if more > 0 {
-            what.push_str(&format!(" {more} more values are unknown."));
+        if count > 1 {
+            what.push_str(&format!(" {count} values are unknown in all."));
         }
         Some(UnknownValues {
             what,
@@ -142,7 +142,7 @@ impl Reconciler {
         })
     }
 
-    /// What is unknown of one revision: a sentence, and the line that lets a person put it back.
+    /// What is unknown of one revision: a sentence, and a clause with the command that brings it back.
     fn unknown_of(
         &self,
         key: &ObjectKey,
@@ -179,7 +179,8 @@ impl Reconciler {
         state: &SecretState,
     ) -> (&'static str, String) {
         let (namespace, name) = (&key.namespace, &reference.name);
-        let edit = || format!("kubectl -n {namespace} edit secret {name}");
+        let edit =
+            || format!("Put the former value back: kubectl -n {namespace} edit secret {name}");
         match state {
             SecretState::Present(_) if state.value(&reference.key).is_some() => {
                 ("the Secret holds another value now", edit())
@@ -187,12 +188,12 @@ impl Reconciler {
             SecretState::Present(_) => ("the Secret no longer has this key", edit()),
             SecretState::NotGranted => (
                 "the namespace does not grant its Secrets to Selvage",
-                self.grant_line(key),
+                format!("Grant them: {}", self.grant_line(key)),
             ),
             SecretState::Missing | SecretState::Unknown => (
                 "the Secret does not exist",
                 format!(
-                    "kubectl -n {namespace} create secret generic {name} --from-literal={}=VALUE",
+                    "Create it with the former value: kubectl -n {namespace} create secret generic {name} --from-literal={}=VALUE",
                     reference.key
                 ),
             ),

@@ -10,8 +10,8 @@ use crds::{EdgeFunction, EdgeFunctionStatus, LABEL_FUNCTION};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_core::function::Function;
-use operator_core::resting::{Counts, Drift};
 use operator_core::rollout::{self as core, NodesCount, Placed, RolloutState, UnknownValues};
+use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
 use super::wish::{Finding, Wish};
@@ -245,8 +245,8 @@ fn urls(routes: &[crds::function::Route]) -> Vec<String> {
 pub(super) enum Difference {
     /// Not at all, or in figures that travel with the next checkpoint.
     None,
-    /// In what nodes do to a function at rest: worth a write at the pace of [`operator_core::resting`].
-    Nodes(Drift),
+    /// In what nodes do to a function at rest: written at the rate of [`operator_core::status_rate`].
+    Nodes(NodeDrift),
     /// In what a person or a controller waits for.
     Plain,
 }
@@ -314,7 +314,7 @@ pub(super) fn difference(
         (found, desired, status.phase, roles, status.traffic.clone())
     };
     let counts = |status: &EdgeFunctionStatus| {
-        status.nodes.as_ref().map(|nodes| Counts {
+        status.nodes.as_ref().map(|nodes| NodeCounts {
             applied: nodes.applied,
             loaded: nodes.loaded,
             failed: nodes.failed,
@@ -324,7 +324,11 @@ pub(super) fn difference(
     if !differs && before == counts(new) {
         return Difference::None;
     }
-    Difference::Nodes(Drift::between(before.unwrap_or_default(), counted, differs))
+    Difference::Nodes(NodeDrift::between(
+        before.unwrap_or_default(),
+        counted,
+        differs,
+    ))
 }
 
 /// A JSON merge patch that turns `old` into `new`; `None` when they are equal.

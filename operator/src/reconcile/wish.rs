@@ -17,7 +17,7 @@ use super::memory::Memory;
 use super::{CallError, ReconcileError, Reconciler};
 use crate::revision::{self, Code, Content, Settled};
 use crate::validate::{self, Accepted, Violation, references, summary, validate};
-use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
+use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
 /// One condition that is found out here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,11 +250,17 @@ impl Reconciler {
             )
         };
         let mine = age(function);
-        let older = self
-            .caches
-            .functions
-            .in_namespace(&key.namespace, |other| age(other) < mine);
-        older.iter().find_map(|other| {
+        let mut older: BTreeMap<ObjectKey, Arc<EdgeFunction>> = BTreeMap::new();
+        for place in validate::places(&spec.routes) {
+            let there = Term::Route(Arc::clone(&key.namespace), place);
+            let others = self.caches.functions.find(&there).into_iter();
+            older.extend(
+                others
+                    .filter(|other| age(other) < mine)
+                    .map(|other| (ObjectKey::of(&*other), other)),
+            );
+        }
+        older.values().find_map(|other| {
             let routes = other.status.as_ref().and_then(|status| status.accepted.as_ref()).map_or(&other.spec.routes, |accepted| &accepted.routes);
             let same = validate::conflict(&spec.routes, routes)?;
             let name = other.metadata.name.as_deref().unwrap_or_default();

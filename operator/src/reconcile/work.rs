@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use tokio::time::Instant;
 
+use super::memory::Memory;
 use super::{Outcome, ReconcileError, Reconciler, api};
 use crate::queue::{Class, Turn};
 use crate::watch::ObjectKey;
@@ -67,9 +68,9 @@ impl Reconciler {
             Err(_) => {
                 tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
                 self.metrics.reconcile_failed("panic");
-                self.memories.forget(&turn.key);
+                let failures = self.start_over(&turn.key).await;
                 self.stall(&turn.key).await;
-                let wait = backoff(self.count_failure(&turn.key).await);
+                let wait = backoff(failures);
                 Outcome {
                     class: Class::Normal,
                     wake: Some(Instant::now() + wait),
@@ -124,6 +125,18 @@ impl Reconciler {
         let mut memory = memory.lock().await;
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
+    }
+
+    /// Drops what is remembered of a function but for the number of its failures in a row, one more now, so that a fault
+    /// that repeats is tried more and more rarely.
+    async fn start_over(&self, key: &ObjectKey) -> u32 {
+        let memory = self.memories.of(key);
+        let mut memory = memory.lock().await;
+        self.status_writes.cancel(&mut memory.limit);
+        let failures = memory.failures.saturating_add(1);
+        *memory = Memory::default();
+        memory.failures = failures;
+        failures
     }
 
     /// Says on the object that its reconcile fails for a reason of ours.

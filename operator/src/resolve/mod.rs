@@ -2,30 +2,19 @@
 //! to its imports. Nothing here decides anything; what it finds is kept in `status.resolved` and in the
 //! `EdgeRevision`, so a tag is asked once per change of the image string.
 //!
-//! Everything a registry sends is bounded before it is believed: manifests 1 MiB, components 50 MiB,
-//! counted and hashed while they stream in. At most four resolves run at a time, which bounds memory.
+//! The crate `oci` bounds and verifies what a registry sends. At most four resolves run at a time, which bounds memory.
 
 mod component;
-mod credentials;
-mod layer;
-mod manifest;
-mod registry;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crds::conditions::reasons;
-use sha2::{Digest, Sha256};
+use futures::TryStreamExt;
 use tokio::sync::Semaphore;
 
 pub use component::{Inspection, inspect};
-pub use credentials::{Credentials, parse_pull_secret};
-
-/// Largest component, packed or not, in bytes.
-pub const MAX_COMPONENT: usize = 50 * 1024 * 1024;
-/// Largest manifest, in bytes.
-pub const MAX_MANIFEST: usize = 1024 * 1024;
+pub use oci::{Credentials, digest_of, parse_pull_secret};
 
 const CONCURRENT: usize = 4;
 
@@ -78,7 +67,7 @@ pub struct ResolveError {
 /// Resolves image strings; cheap to share.
 #[derive(Debug)]
 pub struct Resolver {
-    registry: registry::Registry,
+    client: oci::Client,
     permits: Semaphore,
 }
 
@@ -125,6 +114,26 @@ impl ResolveError {
     }
 }
 
+impl From<oci::Error> for ResolveError {
+    fn from(error: oci::Error) -> Self {
+        use oci::Error;
+        let failure = match &error {
+            Error::Status { status: 404, .. } => Failure::NotFound,
+            error if error.is_unauthorized() => Failure::Unauthorized,
+            Error::SizeMismatch { .. }
+            | Error::DigestMismatch { .. }
+            | Error::UnsupportedDigest { .. } => Failure::DigestMismatch,
+            Error::Manifest(_) | Error::Unpack(_) => Failure::NotAComponent,
+            _ => Failure::PullFailed,
+        };
+        Self {
+            failure,
+            retry_after: error.retry_after(),
+            message: error.to_string(),
+        }
+    }
+}
+
 // === impl Resolver ===
 
 impl Resolver {
@@ -133,9 +142,8 @@ impl Resolver {
     /// # Errors
     /// The TLS client cannot be built.
     pub fn new(insecure: impl IntoIterator<Item = String>) -> Result<Self, reqwest::Error> {
-        let registry = registry::Registry::new(insecure.into_iter().collect::<BTreeSet<_>>())?;
         Ok(Self {
-            registry,
+            client: oci::Client::new(insecure)?,
             permits: Semaphore::new(CONCURRENT),
         })
     }
@@ -149,7 +157,7 @@ impl Resolver {
         image: &str,
         credentials: &Credentials,
     ) -> Result<Artifact, ResolveError> {
-        let reference: oci_client::Reference = image.parse().map_err(|error| {
+        let reference: oci::Reference = image.parse().map_err(|error| {
             ResolveError::new(
                 Failure::NotFound,
                 format!("{image} is not an image reference: {error}"),
@@ -161,101 +169,54 @@ impl Resolver {
                 "the resolver is closed",
             ));
         };
-        let mut session = self.registry.session(&reference, credentials);
-        let (manifest, manifest_digest) = self.component_manifest(&mut session, &reference).await?;
-        let descriptor = manifest::component_layer(&manifest)?;
-        let packed = session.blob(&descriptor).await?;
-        let media_type = descriptor.media_type.clone();
-        let private = session.authenticated();
+        let mut pull = self.client.pull(&reference, credentials)?;
+        let oci::Image {
+            manifest_digest,
+            layer,
+        } = pull.image().await?;
+        let packed = fetch(&mut pull, &layer).await?;
+        let media_type = layer.media_type.clone();
         // Unpacking and parsing are CPU work on input that is not trusted: away from the timers.
         let work = tokio::task::spawn_blocking(move || {
-            let bytes = layer::unpack(&descriptor.media_type, packed)?;
+            let bytes = unpack(packed, &layer)?;
             let inspection = inspect(&bytes)?;
             Ok::<_, ResolveError>((digest_of(&bytes), inspection, bytes))
         });
         let (component_digest, inspection, bytes) = work.await.map_err(|_| {
             ResolveError::new(Failure::NotAComponent, "the component could not be parsed")
         })??;
-        let repository = format!("{}/{}", reference.registry(), reference.repository());
         Ok(Artifact {
-            repository,
+            repository: format!("{}/{}", reference.registry(), reference.repository()),
             manifest_digest,
             component_digest,
             media_type,
             inspection,
             bytes,
-            private,
+            private: pull.used_credentials(),
         })
     }
-
-    /// The image manifest behind the reference: directly, or the only entry for this system in an index.
-    async fn component_manifest(
-        &self,
-        session: &mut registry::Session<'_>,
-        reference: &oci_client::Reference,
-    ) -> Result<(manifest::ImageManifest, String), ResolveError> {
-        let pinned = reference.digest().map(ToOwned::to_owned);
-        let wanted = pinned
-            .clone()
-            .or_else(|| reference.tag().map(ToOwned::to_owned))
-            .unwrap_or_else(|| "latest".into());
-        let body = session.manifest(&wanted).await?;
-        let digest = digest_of(&body);
-        expect_digest(pinned.as_deref(), &digest)?;
-        match manifest::parse(&body)? {
-            manifest::Parsed::Image(image) => Ok((image, digest)),
-            manifest::Parsed::Index(entry) => {
-                let body = session.manifest(&entry).await?;
-                let inner = digest_of(&body);
-                expect_digest(Some(&entry), &inner)?;
-                match manifest::parse(&body)? {
-                    manifest::Parsed::Image(image) => Ok((image, inner)),
-                    manifest::Parsed::Index(_) => Err(ResolveError::new(
-                        Failure::NotAComponent,
-                        "the index names another index",
-                    )),
-                }
-            }
-        }
-    }
 }
 
-fn expect_digest(wanted: Option<&str>, got: &str) -> Result<(), ResolveError> {
-    match wanted {
-        Some(wanted) if wanted != got => Err(ResolveError::new(
-            Failure::DigestMismatch,
-            format!("the registry answered with bytes of {got} when asked for {wanted}"),
-        )),
-        _ => Ok(()),
+/// The whole layer in memory.
+async fn fetch(pull: &mut oci::Pull, layer: &oci::Layer) -> Result<Bytes, oci::Error> {
+    let capacity = usize::try_from(layer.size).unwrap_or_default();
+    let mut chunks = pull.blob(layer).await?;
+    let mut bytes = BytesMut::with_capacity(capacity);
+    while let Some(chunk) = chunks.try_next().await? {
+        bytes.extend_from_slice(&chunk);
     }
+    Ok(bytes.freeze())
 }
 
-/// `sha256:<hex>` of some bytes.
-#[must_use]
-pub fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+/// The component in its layer.
+fn unpack(packed: Bytes, layer: &oci::Layer) -> Result<Bytes, oci::Error> {
+    if !layer.is_archive() {
+        return Ok(packed);
+    }
+    let mut bytes = Vec::new();
+    oci::unpack(packed.as_ref(), layer, &mut bytes)?;
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
-mod registry_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// HS-9: pauses double up to five minutes and are never shorter than the registry asked for.
-    #[test]
-    fn backoff_doubles_to_a_ceiling_and_honours_the_registry() {
-        let error = ResolveError::new(Failure::PullFailed, "x");
-        let worst: Vec<u64> = (1..=11)
-            .map(|attempt| error.backoff(attempt, 1.0).as_secs())
-            .collect();
-        assert_eq!(worst, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256]);
-        assert_eq!(error.backoff(9, 0.0), Duration::from_millis(500));
-        let asked = ResolveError {
-            retry_after: Some(Duration::from_secs(77)),
-            ..error
-        };
-        assert_eq!(asked.backoff(1, 0.3), Duration::from_secs(77));
-    }
-}
+mod tests;

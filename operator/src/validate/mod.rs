@@ -15,7 +15,7 @@ use crds::function::{Placement, Route};
 use crds::{EdgeFunction, RolloutPolicy};
 use operator_core::rollout::Policy;
 
-pub use routes::conflict;
+pub use routes::{conflict, places};
 pub use runtime::{Limits, Runtime, limits};
 
 /// How many old revisions are kept when the user does not say.

@@ -124,6 +124,17 @@ fn matches(routes: &[Route]) -> BTreeSet<Match<'_>> {
     all
 }
 
+/// Host and path of every match. Functions whose matches conflict have one of these in common.
+#[must_use]
+pub fn places(routes: &[Route]) -> BTreeSet<String> {
+    let all = matches(routes).into_iter();
+    all.map(|one| {
+        let kind = if one.exact { "=" } else { "" };
+        format!("{}{kind}{}", one.host, one.path)
+    })
+    .collect()
+}
+
 /// Whether two functions of one namespace claim the same match; the match in words.
 #[must_use]
 pub fn conflict(mine: &[Route], other: &[Route]) -> Option<String> {
@@ -176,6 +187,17 @@ mod tests {
         upper.headers = vec![header("X-Tenant")];
         lower.headers = vec![header("x-tenant")];
         assert!(conflict(&[upper], &[lower]).is_some());
+    }
+
+    #[test]
+    fn what_conflicts_has_a_place_in_common() {
+        let mine = [route("a.example", "/x")];
+        assert_eq!(places(&mine), places(&[route("a.example", "/x/")]));
+        let other = [route("a.example", "/y"), route("b.example", "/x")];
+        assert!(places(&mine).is_disjoint(&places(&other)));
+        let mut exact = route("a.example", "/x");
+        exact.paths[0].match_type = Some(PathMatchType::Exact);
+        assert!(places(&mine).is_disjoint(&places(&[exact])));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{Brake, Pending};
 use super::pause::Pause;
 
@@ -32,15 +33,15 @@ pub struct ObjectKey {
 /// What happened to an object.
 #[derive(Debug, Clone)]
 pub enum Change<K> {
-    /// It is new or different.
-    Applied(Arc<K>),
+    /// It is new or different; the terms that its former version had and this one does not.
+    Applied(Arc<K>, Vec<Term>),
     /// It is gone: its last state, and the version of its deletion (0 when a list no longer had it).
     Deleted(Arc<K>, u64),
 }
 
 /// The objects of one kind. Cheap to clone; clones share.
 pub struct Cache<K> {
-    objects: Arc<RwLock<BTreeMap<ObjectKey, Arc<K>>>>,
+    objects: Arc<RwLock<Objects<K>>>,
     unreadable: Arc<RwLock<BTreeMap<ObjectKey, String>>>,
     filled: Arc<watch::Sender<bool>>,
 }
@@ -85,7 +86,7 @@ impl<K> Change<K> {
     #[must_use]
     pub fn into_object(self) -> Arc<K> {
         match self {
-            Self::Applied(object) | Self::Deleted(object, _) => object,
+            Self::Applied(object, _) | Self::Deleted(object, _) => object,
         }
     }
 }
@@ -130,7 +131,7 @@ impl<K> Cache<K> {
     /// All objects, in order of their keys.
     #[must_use]
     pub fn all(&self) -> BTreeMap<ObjectKey, Arc<K>> {
-        self.read(Clone::clone)
+        self.read(|objects| (**objects).clone())
     }
 
     /// Those for which `wanted` holds, in no order.
@@ -145,18 +146,21 @@ impl<K> Cache<K> {
         })
     }
 
-    /// Those of a namespace for which `wanted` holds, in order of their names.
-    #[must_use]
-    pub fn in_namespace(&self, namespace: &str, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+    /// Keys of all objects of a namespace, in order of their names.
+    pub(super) fn keys_in_namespace(&self, namespace: &str) -> Vec<ObjectKey> {
         let from = ObjectKey::new(namespace, "");
         self.read(|objects| {
-            objects
-                .range(from..)
-                .take_while(|(key, _)| &*key.namespace == namespace)
-                .filter(|(_, object)| wanted(object))
-                .map(|(_, object)| Arc::clone(object))
+            let keys = objects.range(from..).map(|(key, _)| key);
+            keys.take_while(|key| &*key.namespace == namespace)
+                .cloned()
                 .collect()
         })
+    }
+
+    /// Those with a term, in order of their keys. The cost grows with their number, not with that of all objects.
+    #[must_use]
+    pub fn find(&self, term: &Term) -> Vec<Arc<K>> {
+        self.read(|objects| objects.find(term))
     }
 
     /// Objects whose newest version cannot be decoded, and why; an older version may still be held.
@@ -171,7 +175,7 @@ impl<K> Cache<K> {
     /// Takes an object as a write of our own returned it, ahead of the watch.
     pub fn learn(&self, object: K)
     where
-        K: Resource,
+        K: Resource + Indexed,
     {
         let key = ObjectKey::of(&object);
         self.write(|objects| {
@@ -188,7 +192,7 @@ impl<K> Cache<K> {
     #[cfg(test)]
     pub(crate) fn put(&self, object: K)
     where
-        K: Resource,
+        K: Resource + Indexed,
     {
         self.write(|objects| objects.insert(ObjectKey::of(&object), Arc::new(object)));
         self.filled.send_replace(true);
@@ -206,7 +210,7 @@ impl<K> Cache<K> {
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read(BTreeMap::len)
+        self.read(|objects| objects.len())
     }
 
     /// Whether there is none.
@@ -227,18 +231,25 @@ impl<K> Cache<K> {
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
-    fn read<T>(&self, look: impl FnOnce(&BTreeMap<ObjectKey, Arc<K>>) -> T) -> T {
+    fn read<T>(&self, look: impl FnOnce(&Objects<K>) -> T) -> T {
         look(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut BTreeMap<ObjectKey, Arc<K>>) -> T) -> T {
+    fn write<T>(&self, change: impl FnOnce(&mut Objects<K>) -> T) -> T {
         change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl<K> Cache<K>
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()>
+        + Indexed
+        + DeserializeOwned
+        + Clone
+        + fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     /// Keeps the cache in step with the API server, for ever; `told` hears of every difference.
     pub fn watch(
@@ -351,14 +362,13 @@ where
         self.set_readable(&key);
         slim(&mut object);
         let object = Arc::new(object);
-        let news = self.write(|objects| match objects.insert(key, Arc::clone(&object)) {
-            Some(old) => {
-                old.resource_version() != object.resource_version() && differs(&old, &object)
-            }
-            None => true,
+        let Inserted { old, dropped } =
+            self.write(|objects| objects.insert(key, Arc::clone(&object)));
+        let news = old.is_none_or(|old| {
+            old.resource_version() != object.resource_version() && differs(&old, &object)
         });
         if news {
-            told(Change::Applied(object));
+            told(Change::Applied(object, dropped));
         }
     }
 

@@ -205,7 +205,7 @@ impl Followed {
         let cache = Cache::<EdgeRevision>::default();
         let (sender, told) = mpsc::unbounded_channel();
         let tell = move |change: Change<EdgeRevision>| {
-            let applied = matches!(change, Change::Applied(_));
+            let applied = matches!(change, Change::Applied(..));
             let object = change.into_object();
             let _ = sender.send((applied, object.name_any(), version(&*object)));
         };

@@ -187,9 +187,9 @@ where
                 break;
             }
             let left = cache
-                .in_namespace(&namespace, |_| true)
+                .keys_in_namespace(&namespace)
                 .iter()
-                .filter(|object| !self.held.contains_key(&ObjectKey::of(&***object)))
+                .filter(|key| !self.held.contains_key(key))
                 .count();
             if lost.len() > 1 && lost.len() > left && !namespace.is_empty() {
                 questions.push(Question::Namespace(namespace, lost));

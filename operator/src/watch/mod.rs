@@ -1,6 +1,7 @@
 //! Caches of what the API server has, one per kind, and who is told when they change.
 
 mod cache;
+mod index;
 mod mass_deletion;
 mod pause;
 pub(crate) mod quorum;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use cache::version;
 pub use cache::{Cache, Change, ObjectKey};
+pub use index::{Indexed, Term};
 pub use mass_deletion::Brake;
 pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
@@ -42,10 +44,11 @@ pub struct Caches {
 /// Which object changed.
 #[derive(Debug, Clone)]
 pub enum Changed {
-    /// A function was written.
-    Function(ObjectKey),
-    /// A function was deleted; the version is that of its deletion, 0 when a list no longer had it.
-    FunctionGone(ObjectKey, u64),
+    /// A function was written; the terms that its former version had and this one does not.
+    Function(ObjectKey, Vec<Term>),
+    /// A function was deleted; the version is that of its deletion, 0 when a list no longer had it. With the terms that it
+    /// had.
+    FunctionGone(ObjectKey, u64, Vec<Term>),
     /// A revision was written or deleted; the function it belongs to.
     Revision(ObjectKey),
     /// A policy was written or deleted.
@@ -79,9 +82,16 @@ impl Caches {
             Brake::Held,
             |_| {},
             move |change| match change {
-                Change::Applied(object) => send(Changed::Function(ObjectKey::of(&*object))),
+                Change::Applied(object, dropped) => {
+                    send(Changed::Function(ObjectKey::of(&*object), dropped))
+                }
                 Change::Deleted(object, version) => {
-                    send(Changed::FunctionGone(ObjectKey::of(&*object), version))
+                    let terms = object.terms().into_iter().collect();
+                    send(Changed::FunctionGone(
+                        ObjectKey::of(&*object),
+                        version,
+                        terms,
+                    ))
                 }
             },
         );

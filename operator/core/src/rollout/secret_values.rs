@@ -17,7 +17,7 @@ pub const SECRETS_IN_MEMORY_ONLY: &str = "SecretsInMemoryOnly";
 pub struct UnknownValues {
     /// A sentence: which value of which revision, and why it is not known.
     pub what: String,
-    /// The line to copy that lets a person put the former value back.
+    /// A clause that ends in the command with which a person brings the former value back.
     pub restore: String,
     /// Live nodes that lack a value too.
     pub lacking: Vec<String>,
@@ -37,7 +37,7 @@ pub fn unknown_values(
             "{lacking} of {live} nodes lack the value and answer 503 (secrets_unavailable), first {first}."
         ),
     };
-    let restore = format!("Put the former value back: {}", unknown.restore);
+    let restore = &unknown.restore;
     let next = match (&state.rejected, &state.rollout) {
         (Some(_), _) => format!(
             "{restore} or try the revision with the present value again: {}",
@@ -47,7 +47,7 @@ pub fn unknown_values(
             "It ends when {} becomes stable. {restore}",
             rollout.candidate.revision.name
         ),
-        (None, None) => restore,
+        (None, None) => restore.clone(),
     };
     format!("{} {effect} {next}", unknown.what)
 }

@@ -135,19 +135,25 @@ impl Session {
 
     /// What is held, as a report to another replica: of all functions, or of `functions` alone.
     pub(super) fn to_report(&self, all: bool, functions: &BTreeSet<FunctionKey>) -> v1::Report {
-        let told = self
-            .revisions
-            .iter()
-            .filter(|(key, _)| all || functions.contains(*key));
-        let told = told.flat_map(|(key, revisions)| {
-            revisions.values().map(|state| v1::RevisionState {
+        let of = |(key, revisions): (&FunctionKey, &BTreeMap<String, v1::RevisionState>)| {
+            let states = revisions.values();
+            let on_wire = states.map(|state| v1::RevisionState {
                 function: Some(key.into()),
                 ..state.clone()
-            })
-        });
+            });
+            on_wire.collect::<Vec<_>>()
+        };
+        let revisions = if all {
+            self.revisions.iter().flat_map(of).collect()
+        } else {
+            let some = functions.iter();
+            some.filter_map(|key| self.revisions.get_key_value(key))
+                .flat_map(of)
+                .collect()
+        };
         v1::Report {
             applied_version: self.applied_version,
-            revisions: told.collect(),
+            revisions,
             revisions_complete: all,
             exceptions: self.exceptions.clone(),
             exceptions_dropped: self.exceptions_dropped,

@@ -10,7 +10,7 @@ use super::FunctionKey;
 
 /// The greatest wins when two meet, but a removal and a record replace each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::node_api) enum Change {
     Share,
     Whole,
     Removal,
@@ -75,7 +75,7 @@ impl StreamQueue {
     }
 
     /// The first change that waits, taken out.
-    pub(super) fn pop(&self) -> Option<(FunctionKey, Change)> {
+    pub(in crate::node_api) fn pop(&self) -> Option<(FunctionKey, Change)> {
         self.lock().changes.pop_first()
     }
 

@@ -48,7 +48,7 @@ async fn answer(Held(registry): Held<Registry>, request: Request) -> Response {
         let moved = registry.is_moved.load(Ordering::SeqCst);
         let component = build(if moved { "moved" } else { last });
         let layer = json!({ "mediaType": "application/wasm", "digest": digest_of(&component), "size": component.len() });
-        return json!({ "schemaVersion": 2, "layers": [layer] })
+        return json!({ "schemaVersion": 2, "config": layer, "layers": [layer] })
             .to_string()
             .into_response();
     }

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body as Answer;
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// What a call is answered with instead of being served.
 pub(super) type Fault = Box<dyn Fn(&Method, &str) -> Option<u16> + Send + Sync>;
@@ -52,6 +55,10 @@ struct State {
     fault: Option<Fault>,
     /// How long every call takes on its way there.
     delay: Duration,
+    /// Open watches: the path of the kind over all namespaces, and where its events go.
+    watches: Vec<(String, mpsc::UnboundedSender<String>)>,
+    /// Lists so far, by path.
+    lists: BTreeMap<String, usize>,
 }
 
 impl Fake {
@@ -85,6 +92,10 @@ impl Fake {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
+                let query = parts.uri.query().unwrap_or_default();
+                if query.contains("watch=true") {
+                    return Ok(Response::new(fake.watch(path, query)));
+                }
                 let answer = match fate {
                     Some(Fate::Refused) => failure(500, "Refused"),
                     _ => fake.serve(&parts.method, path, &body),
@@ -98,7 +109,7 @@ impl Fake {
                     _ => answer,
                 };
                 let response = Response::builder().status(status);
-                let body = Body::from(answer.to_string().into_bytes());
+                let body = Answer::from(answer.to_string());
                 Ok::<_, Infallible>(response.body(body).unwrap())
             }
         });
@@ -122,6 +133,35 @@ impl Fake {
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         state.objects.insert(path.to_owned(), object);
+        state.announce("MODIFIED", path);
+    }
+
+    /// Events of one kind from `resourceVersion` on, as long as the client listens.
+    fn watch(&self, kind: &str, query: &str) -> Answer {
+        let after = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("resourceVersion="));
+        let after: u64 = after.and_then(|version| version.parse().ok()).unwrap_or(0);
+        let (send, events) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        for (_, object) in state
+            .objects
+            .iter()
+            .filter(|(path, _)| kind_of(path) == kind)
+        {
+            if version_of(object) > after {
+                let _ = send.send(event("MODIFIED", object));
+            }
+        }
+        state.watches.push((kind.to_owned(), send));
+        drop(state);
+        let lines = UnboundedReceiverStream::new(events).map(Ok::<_, Infallible>);
+        Answer::from_stream(lines)
+    }
+
+    /// How often a list of this path was asked for.
+    pub(super) fn lists(&self, path: &str) -> usize {
+        self.lock().lists.get(path).copied().unwrap_or(0)
     }
 
     pub(super) fn remove(&self, path: &str) {
@@ -190,11 +230,11 @@ impl Fake {
                     .next()
                     .is_some_and(|last| last.ends_with('s')) =>
                 {
+                    *state.lists.entry(path.to_owned()).or_default() += 1;
                     let prefix = format!("{path}/");
-                    let items: Vec<&Value> = state
-                        .objects
-                        .range(prefix.clone()..)
-                        .take_while(|(at, _)| at.starts_with(&prefix))
+                    let objects = state.objects.iter();
+                    let items: Vec<&Value> = objects
+                        .filter(|(at, _)| at.starts_with(&prefix) || kind_of(at) == path)
                         .map(|(_, object)| object)
                         .collect();
                     let kind = if path.ends_with("hostclaims") {
@@ -212,6 +252,7 @@ impl Fake {
             Method::POST => state.create(path, body),
             Method::PATCH => state.patch(path.trim_end_matches("/status"), body),
             _ => {
+                state.announce("DELETED", path);
                 state.objects.remove(path);
                 (
                     StatusCode::OK,
@@ -233,7 +274,8 @@ impl State {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
         object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
-        self.objects.insert(at, object.clone());
+        self.objects.insert(at.clone(), object.clone());
+        self.announce("ADDED", &at);
         (StatusCode::CREATED, object)
     }
 
@@ -251,8 +293,47 @@ impl State {
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         let answer = object.clone();
         self.version = version;
+        self.announce("MODIFIED", path);
         (StatusCode::OK, answer)
     }
+
+    /// Tells the watches of the object at `path`.
+    fn announce(&mut self, what: &str, path: &str) {
+        let Some(object) = self.objects.get(path) else {
+            return;
+        };
+        let kind = kind_of(path);
+        let mut line = None;
+        self.watches.retain(|(watched, events)| {
+            *watched != kind
+                || events
+                    .send(line.get_or_insert_with(|| event(what, object)).clone())
+                    .is_ok()
+        });
+    }
+}
+
+/// The path of an object's kind over all namespaces.
+fn kind_of(path: &str) -> String {
+    let kind = path.rsplit_once('/').map_or(path, |(kind, _)| kind);
+    match kind.split_once("/namespaces/") {
+        Some((group, rest)) => {
+            let plural = rest.split_once('/').map_or(rest, |(_, plural)| plural);
+            format!("{group}/{plural}")
+        }
+        None => kind.to_owned(),
+    }
+}
+
+fn version_of(object: &Value) -> u64 {
+    let version = object["metadata"]["resourceVersion"].as_str();
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
+}
+
+fn event(what: &str, object: &Value) -> String {
+    format!("{}\n", json!({ "type": what, "object": object }))
 }
 
 fn merge(target: &mut Value, patch: &Value) {

@@ -54,6 +54,36 @@ async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.fake.fail(Box::new(|method, path| {
+        assert!(
+            *method != Method::POST || path.contains("/events"),
+            "a fault of the operator"
+        );
+        None
+    }));
+    let queue = world.reconciler.queue.clone();
+    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    queue.push(&ObjectKey::new("shop", "f"));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    worker.abort();
+    let text = String::from_utf8(world.reconciler.metrics.render()).unwrap();
+    let series = "selvage_reconcile_failures_total{step=\"panic\"} ";
+    let panics: u32 = text
+        .split(series)
+        .nth(1)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((5..=20).contains(&panics), "{panics} in ten minutes");
+}
+
 /// FC-8, HK-7: what cannot be decoded is said once on the object, counted, and loses no host.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {

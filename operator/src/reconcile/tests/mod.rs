@@ -1,10 +1,13 @@
 //! The whole sentence against a small API server.
 
 mod abandoned;
+mod concerned;
 mod crashes;
 mod fake;
 mod faults;
+mod hosts;
 mod kstatus;
+mod many;
 mod private;
 mod recompute;
 mod resting;
@@ -110,7 +113,7 @@ impl World {
             },
             memories: Memories::default(),
             slots: Mutex::default(),
-            allowance: Mutex::new(Allowance::new(Timestamp::now())),
+            status_writes: StatusWrites::default(),
         };
         Self {
             fake,

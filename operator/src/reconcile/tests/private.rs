@@ -46,7 +46,7 @@ async fn answer(Held(host): Held<String>, request: Request) -> Response {
     let component = bytes();
     if path.contains("/manifests/") {
         let layer = json!({ "mediaType": "application/wasm", "digest": digest_of(&component), "size": component.len() });
-        json!({ "schemaVersion": 2, "layers": [layer] })
+        json!({ "schemaVersion": 2, "config": layer, "layers": [layer] })
             .to_string()
             .into_response()
     } else {

@@ -44,20 +44,30 @@ async fn a_share_that_all_nodes_follow_is_written_without_delay_and_its_way_ther
     assert_eq!(world.writes().len(), 1);
 }
 
-#[tokio::test]
-async fn writes_for_nodes_share_an_allowance() {
+#[tokio::test(start_paused = true)]
+async fn writes_for_nodes_share_a_rate() {
     let world = World::new();
     at_rest(&world).await;
-    let now = Timestamp::now();
-    let tomorrow = now.saturating_add(Duration::from_secs(86_400)).unwrap();
-    {
-        let mut allowance = world.reconciler.allowance.lock().unwrap();
-        while allowance.take(tomorrow).is_ok() {}
+    for _ in 0..100 {
+        use operator_core::status_rate::{FunctionLimit, NodeDrift};
+        let mut other = FunctionLimit::default();
+        let limiter = &world.reconciler.status_writes;
+        limiter.admit(&mut other, NodeDrift::Settled);
     }
     for node in ["n-1", "n-2"] {
         world.follows(node, "f");
     }
     let outcome = world.reconcile("f").await;
     assert_eq!(world.writes(), Vec::<String>::new());
-    assert!(outcome.wake.is_some(), "when there is one again");
+    let wake = outcome.wake.expect("at its own time");
+    assert!(wake > Instant::now() + Duration::from_secs(15), "{wake:?}");
+    // Whatever happens before that time, the function keeps it.
+    let again = world.reconcile("f").await;
+    assert_eq!(again.wake, outcome.wake);
+    tokio::time::sleep_until(wake).await;
+    for node in ["n-1", "n-2"] {
+        world.follows(node, "f");
+    }
+    world.reconcile("f").await;
+    assert_eq!(nodes(&world), (2, 2));
 }

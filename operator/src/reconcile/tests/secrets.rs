@@ -130,7 +130,7 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
     story.say("abort");
     story.until(|status| status["phase"] == "RolledBack").await;
     let pair = story.world.status("f").rollout.unwrap().pair.unwrap();
-    let function = Some(FunctionKey::new("shop", "f").to_wire());
+    let function = Some((&FunctionKey::new("shop", "f")).into());
     let report = node_api::v1::Report {
         revisions: vec![node_api::v1::RevisionState {
             function: function.clone(),
@@ -196,4 +196,22 @@ async fn a_value_that_was_read_is_kept_as_long_as_a_revision_refers_to_it() {
     reconciler.projector.forget_values();
     reconciler.caches.revisions.put((*revision).clone());
     assert_eq!(refresh(), Some(None));
+}
+
+/// Replicas that do not lead read a Secret before a share names the revision that refers to it.
+#[tokio::test]
+async fn secrets_of_a_revision_are_read_before_it_gets_requests() {
+    let mut story = Story::begin(None);
+    write_secret(&story, "one");
+    story.first_version().await;
+    let reconciler = Arc::clone(&story.world.reconciler);
+    let stable = ObjectKey::new("shop", &name(&story, "stable"));
+    let mut next = (*reconciler.caches.revisions.get(&stable).unwrap()).clone();
+    next.metadata.name = Some("f-next".into());
+    let env = json!([{ "name": "DB_URL", "valueFrom": { "secretKeyRef": { "name": "db", "key": "url" } } }]);
+    next.spec.env = serde_json::from_value(env).unwrap();
+    reconciler.caches.revisions.put(next);
+    reconciler.projector.refresh(&ObjectKey::new("shop", "f"));
+    let read = tokio::time::timeout(Duration::from_secs(60), story.world.secrets.recv()).await;
+    assert_eq!(read.unwrap(), Some(ObjectKey::new("shop", "db")));
 }

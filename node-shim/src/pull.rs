@@ -2,10 +2,6 @@
 //! else the operator. Size is bounded by what was declared before the first byte and counted while
 //! the rest comes; the bytes are hashed on the way, and get their name only when the hash is right.
 
-mod archive;
-mod manifest;
-mod registry;
-
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -16,12 +12,11 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use node_api::v1::Source;
 use node_shim_core::desired::Failure;
+use oci::{Credentials, MAX_COMPONENT};
 use sha2::{Digest, Sha256};
 
 use crate::disk::{Blobs, Draft};
-pub(crate) use manifest::sha256_hex;
-use manifest::{Found, Layer, MAX_COMPONENT, MAX_MANIFEST};
-use registry::Registry;
+pub(crate) use oci::sha256_hex;
 
 /// Hands over components that only the operator can read.
 pub trait OperatorBlobs: Send + Sync {
@@ -46,7 +41,7 @@ pub struct Wanted {
 /// Fetches components.
 #[derive(Clone)]
 pub struct Puller {
-    registry: Registry,
+    registry: oci::Client,
     blobs: Blobs,
     operator: Arc<dyn OperatorBlobs>,
 }
@@ -70,7 +65,7 @@ impl Puller {
         operator: Arc<dyn OperatorBlobs>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            registry: Registry::new(insecure)?,
+            registry: oci::Client::new(insecure)?,
             blobs,
             operator,
         })
@@ -88,13 +83,12 @@ impl Puller {
             return Err(failure("PullFailed", true, message));
         }
         let draft = if wanted.source.via_operator || wanted.source.repository.is_empty() {
-            let stream = self.operator.blob(&wanted.digest).await?;
-            let limit = if wanted.size == 0 {
-                MAX_COMPONENT
-            } else {
-                wanted.size
-            };
-            self.receive(stream, limit, hex).await?
+            let content = self.operator.blob(&wanted.digest).await?;
+            let size = Some(wanted.size).filter(|size| *size != 0);
+            self.receive(
+                oci::verified(content, &wanted.digest, size, pull_failure).map_err(pull_failure)?,
+            )
+            .await?
         } else {
             self.pull_image(wanted, hex).await?
         };
@@ -103,103 +97,45 @@ impl Puller {
         blocking(move || blobs.keep(draft, &hex).map_err(|error| disk(&error))).await
     }
 
+    /// Pulls from the registry without credentials: a node has none.
     async fn pull_image(&self, wanted: &Wanted, hex: &str) -> Result<Draft, Failure> {
-        let repository = &wanted.source.repository;
-        match self
-            .find(repository, &wanted.source.manifest_digest)
-            .await?
-        {
-            Found::Component(layer) => {
-                if layer.digest != wanted.digest {
-                    let message = format!("the image holds {}", layer.digest);
-                    return Err(failure("DigestMismatch", true, message));
-                }
-                self.layer(repository, &layer).await
-            }
-            Found::Archive(layer) => {
-                let packed = self.layer(repository, &layer).await?;
-                let draft = self.blobs.draft().map_err(|error| disk(&error))?;
-                let hex = hex.to_string();
-                blocking(move || unpack(&packed, layer.size, draft, &hex)).await
-            }
-            Found::Manifest(_) => Err(failure(
-                "NotAComponent",
-                true,
-                "an index inside an index".into(),
-            )),
-        }
-    }
-
-    async fn find(&self, repository: &str, digest: &str) -> Result<Found, Failure> {
-        match self.manifest(repository, digest, false).await? {
-            Found::Manifest(inner) => self.manifest(repository, &inner, true).await,
-            found => Ok(found),
-        }
-    }
-
-    async fn manifest(
-        &self,
-        repository: &str,
-        digest: &str,
-        nested: bool,
-    ) -> Result<Found, Failure> {
-        let hex = sha256_hex(digest).ok_or_else(|| {
+        let Source {
+            repository,
+            manifest_digest,
+            ..
+        } = &wanted.source;
+        let image = format!("{repository}@{manifest_digest}");
+        let image: oci::Reference = image.parse().map_err(|error| {
             failure(
-                "DigestMismatch",
+                "PullFailed",
                 true,
-                "the manifest's digest is not sha256".into(),
+                format!("{image} is not an image reference: {error}"),
             )
         })?;
-        let mut response = self
-            .registry
-            .get(repository, "manifests", digest, Some(manifest::ACCEPT))
-            .await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > MAX_MANIFEST {
-                let message = format!("the manifest is over {MAX_MANIFEST} bytes");
-                return Err(failure("PullFailed", true, message));
-            }
-        }
-        if hex::encode(Sha256::digest(&body)) != hex {
-            let message = "the registry gave another manifest than asked for".into();
+        let pull = self.registry.pull(&image, &Credentials::default());
+        let mut pull = pull.map_err(pull_failure)?;
+        let layer = pull.image().await.map_err(pull_failure)?.layer;
+        if !layer.is_archive() && layer.digest != wanted.digest {
+            let message = format!("the image holds {}", layer.digest);
             return Err(failure("DigestMismatch", true, message));
         }
-        manifest::read(&body, nested).map_err(|message| failure("NotAComponent", true, message))
+        let content = pull.blob(&layer).await.map_err(pull_failure)?;
+        let packed = self.receive(content.map_err(pull_failure).boxed()).await?;
+        if !layer.is_archive() {
+            return Ok(packed);
+        }
+        let draft = self.blobs.draft().map_err(|error| disk(&error))?;
+        let hex = hex.to_string();
+        blocking(move || unpack(&packed, &layer, draft, &hex)).await
     }
 
-    async fn layer(&self, repository: &str, layer: &Layer) -> Result<Draft, Failure> {
-        let response = self
-            .registry
-            .get(repository, "blobs", &layer.digest, None)
-            .await?;
-        let hex = sha256_hex(&layer.digest).unwrap_or_default();
-        let stream = response
-            .bytes_stream()
-            .map_err(|error| broken(&error))
-            .boxed();
-        self.receive(stream, layer.size, hex).await
-    }
-
-    /// Takes at most `limit` bytes, which must have the hash `hex`.
+    /// Writes content that is verified while it arrives.
     async fn receive(
         &self,
-        mut stream: BoxStream<'static, Result<Bytes, Failure>>,
-        limit: u64,
-        hex: &str,
+        mut content: BoxStream<'static, Result<Bytes, Failure>>,
     ) -> Result<Draft, Failure> {
         let mut draft = self.blobs.draft().map_err(|error| disk(&error))?;
-        let mut hash = Sha256::new();
-        let mut received = 0u64;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
-            received += chunk.len() as u64;
-            if received > limit {
-                let message = format!("more bytes than the {limit} declared");
-                return Err(failure("DigestMismatch", true, message));
-            }
-            hash.update(&chunk);
+        while let Some(chunk) = content.try_next().await? {
             // pieces are small; a disk that hangs holds up this component alone
             draft = blocking(move || {
                 draft
@@ -209,26 +145,21 @@ impl Puller {
             })
             .await?;
         }
-        if hex::encode(hash.finalize()) != hex {
-            let message = format!("{received} bytes with another digest");
-            return Err(failure("DigestMismatch", true, message));
-        }
         Ok(draft)
     }
 }
 
-fn unpack(packed: &Draft, size: u64, mut draft: Draft, hex: &str) -> Result<Draft, Failure> {
+fn unpack(
+    packed: &Draft,
+    layer: &oci::Layer,
+    mut draft: Draft,
+    hex: &str,
+) -> Result<Draft, Failure> {
     let mut source = packed.handle().map_err(|error| disk(&error))?;
     source
         .seek(SeekFrom::Start(0))
         .map_err(|error| disk(&error))?;
-    archive::unpack(io::BufReader::new(source), size, &mut draft).map_err(|error| {
-        if error.kind() == io::ErrorKind::StorageFull {
-            disk(&error)
-        } else {
-            failure("NotAComponent", true, error.to_string())
-        }
-    })?;
+    oci::unpack(source, layer, &mut draft).map_err(|error| pull_failure(error.into()))?;
     let mut unpacked = draft.handle().map_err(|error| disk(&error))?;
     if hex::encode(hash(&mut unpacked).map_err(|error| disk(&error))?) == hex {
         Ok(draft)
@@ -279,11 +210,23 @@ fn disk(error: &io::Error) -> Failure {
     failure("DiskFull", false, error.to_string())
 }
 
-fn broken(error: &reqwest::Error) -> Failure {
-    let what = if error.is_timeout() {
-        "stalled"
-    } else {
-        "broke off"
+/// What a failed pull is to this node. Permanent is what the same bytes would do again.
+fn pull_failure(error: oci::Error) -> Failure {
+    use oci::{Error, UnpackError};
+    let (reason, permanent) = match &error {
+        Error::Unpack(UnpackError::Write(error)) => return disk(error),
+        error if error.is_unauthorized() => ("Unauthorized", false),
+        Error::SizeMismatch { .. }
+        | Error::DigestMismatch { .. }
+        | Error::UnsupportedDigest { .. } => ("DigestMismatch", true),
+        Error::Manifest(_) | Error::Unpack(_) => ("NotAComponent", true),
+        Error::TooLarge { .. } => ("PullFailed", true),
+        _ => ("PullFailed", false),
     };
-    failure("PullFailed", false, format!("the registry's answer {what}"))
+    Failure {
+        reason,
+        permanent,
+        retry_after: error.retry_after(),
+        message: error.to_string(),
+    }
 }

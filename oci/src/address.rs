@@ -1,84 +1,83 @@
-//! Classification of IP addresses for outbound requests. Some addresses stay blocked whatever a policy
-//! allows, because they lead to the node itself, to a cloud metadata service or to no host at all.
+//! Which addresses may be called: those that no policy can open lead to the node itself, to metadata services or nowhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Class of an address as a destination of outbound requests.
+/// Whether an address may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressClass {
-    /// Globally routable address.
+pub enum Reach {
+    /// On the public Internet.
     Public,
-    /// Private, unique local or carrier-grade NAT address. Reachable only when a policy lists a
-    /// matching CIDR or cluster name.
+    /// Private, unique local or carrier-grade: only an explicit permission opens it.
     Private,
-    /// Address that no policy can allow, with the label of the reason (for example `loopback`).
-    Blocked(&'static str),
+    /// Never called, with the reason as a label.
+    Never(&'static str),
 }
 
-/// Classifies an address. An IPv6 address that embeds an IPv4 address has the class of the latter.
-pub fn classify(address: IpAddr) -> AddressClass {
+/// Classifies an address. An IPv6 address that carries an IPv4 address is classified by that one.
+#[must_use]
+pub fn reach(address: IpAddr) -> Reach {
     match address {
-        IpAddr::V4(v4) => classify_v4(v4),
-        IpAddr::V6(v6) => match embedded_v4(v6) {
-            Some(v4) => classify_v4(v4),
-            None => classify_v6(v6),
+        IpAddr::V4(v4) => reach_v4(v4),
+        IpAddr::V6(v6) => match carried(v6) {
+            Some(v4) => reach_v4(v4),
+            None => reach_v6(v6),
         },
     }
 }
 
-/// Returns whether an address is on the public Internet, that is, neither local nor private nor
+/// Whether an address is on the public Internet: not this host, not this network, not a metadata service, not
 /// reserved.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
-    classify(address) == AddressClass::Public
+    reach(address) == Reach::Public
 }
 
-fn classify_v4(address: Ipv4Addr) -> AddressClass {
+fn reach_v4(address: Ipv4Addr) -> Reach {
     let [a, b, c, _] = address.octets();
     match (a, b, c) {
-        (0, ..) => AddressClass::Blocked("unspecified"),
-        (127, ..) => AddressClass::Blocked("loopback"),
-        (169, 254, _) => AddressClass::Blocked("link_local"),
-        (224..=239, ..) => AddressClass::Blocked("multicast"),
-        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => AddressClass::Blocked("documentation"),
-        (198, 18..=19, _) => AddressClass::Blocked("benchmark"),
-        (192, 0, 0) | (192, 88, 99) | (240.., ..) => AddressClass::Blocked("reserved"),
-        (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => AddressClass::Private,
-        _ => AddressClass::Public,
+        (0, ..) => Reach::Never("unspecified"),
+        (127, ..) => Reach::Never("loopback"),
+        (169, 254, _) => Reach::Never("link_local"),
+        (224..=239, ..) => Reach::Never("multicast"),
+        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Reach::Never("documentation"),
+        (198, 18..=19, _) => Reach::Never("benchmark"),
+        (192, 0, 0) | (192, 88, 99) | (240.., ..) => Reach::Never("reserved"),
+        (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Reach::Private,
+        _ => Reach::Public,
     }
 }
 
-fn classify_v6(address: Ipv6Addr) -> AddressClass {
+fn reach_v6(address: Ipv6Addr) -> Reach {
     let [a, b, c, ..] = address.segments();
     if address.is_unspecified() {
-        return AddressClass::Blocked("unspecified");
+        return Reach::Never("unspecified");
     }
     if address.is_loopback() {
-        return AddressClass::Blocked("loopback");
+        return Reach::Never("loopback");
     }
-    // the IPv6 metadata service of AWS has a unique local address
+    // the metadata service of one cloud lives among unique local addresses
     if address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) {
-        return AddressClass::Blocked("metadata");
+        return Reach::Never("metadata");
     }
     match (a, b, c) {
-        (0xfe80..=0xfebf, ..) => AddressClass::Blocked("link_local"),
-        (0xfec0..=0xfeff, ..) => AddressClass::Blocked("reserved"),
-        (0xff00.., ..) => AddressClass::Blocked("multicast"),
-        (0xfc00..=0xfdff, ..) => AddressClass::Private,
-        (0x2001, 0, _) => AddressClass::Blocked("teredo"),
-        (0x2001, 0xdb8, _) | (0x3fff, 0..=0x0fff, _) => AddressClass::Blocked("documentation"),
-        (0x2001, 2, 0) => AddressClass::Blocked("benchmark"),
-        // the rest of 2001::/23, discard-only, and everything outside global unicast
+        (0xfe80..=0xfebf, ..) => Reach::Never("link_local"),
+        (0xfec0..=0xfeff, ..) => Reach::Never("reserved"),
+        (0xff00.., ..) => Reach::Never("multicast"),
+        (0xfc00..=0xfdff, ..) => Reach::Private,
+        (0x2001, 0, _) => Reach::Never("teredo"),
+        (0x2001, 0xdb8, _) | (0x3fff, 0..=0x0fff, _) => Reach::Never("documentation"),
+        (0x2001, 2, 0) => Reach::Never("benchmark"),
+        // what is left of 2001::/23, discard-only, and everything outside global unicast
         (0x2001, 1..=0x1ff, _) | (0..=0x1fff, ..) | (0x4000..=0xfbff, ..) => {
-            AddressClass::Blocked("reserved")
+            Reach::Never("reserved")
         }
-        _ => AddressClass::Public,
+        _ => Reach::Public,
     }
 }
 
-/// Returns the IPv4 address embedded in an IPv4-mapped, NAT64 or 6to4 address. Deprecated
-/// IPv4-compatible addresses are not unwrapped, because they are reserved as a whole.
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses
+/// are not taken apart: they are reserved as they stand.
+fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let four = |high: u16, low: u16| {
         let [w, x] = high.to_be_bytes();
@@ -100,11 +99,11 @@ mod tests {
 
     /// HE-1: metadata and private ranges.
     #[test]
-    fn addresses_are_classified() {
-        let never = |label| AddressClass::Blocked(label);
+    fn the_floor() {
+        let never = |label| Reach::Never(label);
         let table = [
-            ("1.1.1.1", AddressClass::Public),
-            ("8.8.4.4", AddressClass::Public),
+            ("1.1.1.1", Reach::Public),
+            ("8.8.4.4", Reach::Public),
             ("0.0.0.0", never("unspecified")),
             ("127.0.0.53", never("loopback")),
             ("169.254.169.254", never("link_local")),
@@ -112,29 +111,29 @@ mod tests {
             ("255.255.255.255", never("reserved")),
             ("192.0.2.1", never("documentation")),
             ("198.19.0.1", never("benchmark")),
-            ("10.0.0.1", AddressClass::Private),
-            ("172.31.255.255", AddressClass::Private),
-            ("172.32.0.0", AddressClass::Public),
-            ("100.64.0.1", AddressClass::Private),
-            ("2606:4700::1111", AddressClass::Public),
+            ("10.0.0.1", Reach::Private),
+            ("172.31.255.255", Reach::Private),
+            ("172.32.0.0", Reach::Public),
+            ("100.64.0.1", Reach::Private),
+            ("2606:4700::1111", Reach::Public),
             ("::", never("unspecified")),
             ("::1", never("loopback")),
             ("::7f00:1", never("reserved")),
             ("fe80::1", never("link_local")),
             ("ff02::1", never("multicast")),
             ("fd00:ec2::254", never("metadata")),
-            ("fd12::1", AddressClass::Private),
+            ("fd12::1", Reach::Private),
             ("2001:db8::1", never("documentation")),
             ("2001::1", never("teredo")),
             ("::ffff:169.254.169.254", never("link_local")),
-            ("::ffff:10.0.0.1", AddressClass::Private),
+            ("::ffff:10.0.0.1", Reach::Private),
             ("64:ff9b::7f00:1", never("loopback")),
             ("64:ff9b:1::a9fe:a9fe", never("link_local")),
             ("2002:7f00:1::", never("loopback")),
-            ("2002:0808:0808::1", AddressClass::Public),
+            ("2002:0808:0808::1", Reach::Public),
         ];
         for (text, expected) in table {
-            assert_eq!(classify(text.parse().unwrap()), expected, "{text}");
+            assert_eq!(reach(text.parse().unwrap()), expected, "{text}");
         }
     }
 

@@ -1,0 +1,134 @@
+//! Why a pull failed.
+
+use std::time::Duration;
+
+use crate::{ManifestError, UnpackError};
+
+/// Why a pull failed. Messages name hosts and repositories, never credentials or signed URLs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection to the registry, or to a host that it redirects to.
+    #[error("{host} cannot be reached: {cause}")]
+    Unreachable {
+        /// Host that was connected to.
+        host: String,
+        /// Innermost cause, for example `Connection refused`.
+        cause: String,
+    },
+    /// The connection, the answer or the next piece of it took too long.
+    #[error("{host} did not answer in time")]
+    Timeout {
+        /// Host that was connected to.
+        host: String,
+    },
+    /// The connection ended before the answer did.
+    #[error("the connection to {host} ended in the middle of {what}")]
+    Interrupted {
+        /// Host that answered.
+        host: String,
+        /// What was being read, for example `the manifest`.
+        what: &'static str,
+    },
+    /// The registry names a redirect or a token service that is not called.
+    #[error("{host} refers to {target}: denied, {why}")]
+    Denied {
+        /// The registry.
+        host: String,
+        /// The host that it names.
+        target: String,
+        /// The rule that denies it.
+        why: &'static str,
+    },
+    /// The registry answered with another status than success.
+    #[error("{}", status_message(host, repository, *status))]
+    Status {
+        /// The registry, or the token service.
+        host: String,
+        /// Repository that was asked for.
+        repository: String,
+        /// HTTP status code.
+        status: u16,
+        /// Time to wait before the next attempt, from `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The registry asks for authentication that cannot be given.
+    #[error("{host} requires authentication: {why}")]
+    Unauthorized {
+        /// The registry.
+        host: String,
+        /// What is missing.
+        why: &'static str,
+    },
+    /// A manifest or a token is longer than allowed.
+    #[error("{what} of {host} is larger than {limit} bytes")]
+    TooLarge {
+        /// Host that answered.
+        host: String,
+        /// What was being read, for example `the manifest`.
+        what: &'static str,
+        /// Allowed size in bytes.
+        limit: u64,
+    },
+    /// The content has more or fewer bytes than declared, or more than a component may have.
+    #[error("the registry sent {received} bytes or more of content with {declared} bytes")]
+    SizeMismatch {
+        /// Bytes that were declared, or allowed when nothing was declared.
+        declared: u64,
+        /// Bytes received when reading stopped.
+        received: u64,
+    },
+    /// The content is not that of the digest.
+    #[error("the registry sent content with digest {found} instead of {expected}")]
+    DigestMismatch {
+        /// Digest that was asked for.
+        expected: String,
+        /// Digest of what was received.
+        found: String,
+    },
+    /// A digest is not `sha256:` and 64 lower-case hexadecimal digits.
+    #[error("{digest:?} is not a sha256 digest")]
+    UnsupportedDigest {
+        /// The digest as written.
+        digest: String,
+    },
+    /// The manifest does not describe exactly one component.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The layer does not hold exactly one component.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Time to wait before the next attempt, when the registry asked for it.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether other credentials could help.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized { .. }
+                | Self::Status {
+                    status: 401 | 403,
+                    ..
+                }
+        )
+    }
+}
+
+fn status_message(host: &str, repository: &str, status: u16) -> String {
+    match status {
+        401 | 403 => format!("{host} refuses access to {repository} ({status})"),
+        404 => format!("{host} does not have {repository} in this version (404)"),
+        _ => format!("{host} answered {status}"),
+    }
+}

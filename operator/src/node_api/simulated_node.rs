@@ -1,0 +1,84 @@
+//! A node without a connection, for tests of the control plane: it takes what the tables hold for it, loads everything at
+//! once and reports so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_api::v1;
+
+use super::fleet::{SessionId, Source};
+use super::tables::StreamQueue;
+use super::{Fleet, FunctionKey, Tables};
+
+/// Time between a change of the tables and the report of the node, as with real nodes.
+const REPORT: Duration = Duration::from_millis(500);
+
+/// See the documentation of the module.
+pub(crate) struct SimulatedNode {
+    tables: Tables,
+    fleet: Fleet,
+    queue: Arc<StreamQueue>,
+    session: SessionId,
+}
+
+impl SimulatedNode {
+    /// Connects a node that has nothing yet to tables that are complete.
+    pub(crate) fn connect(name: &str, tables: &Tables, fleet: &Fleet) -> Self {
+        let opening = tables.open(name, 0).expect("the tables are complete");
+        let hello = v1::Hello {
+            node: name.to_owned(),
+            boot_id: 1,
+            ..v1::Hello::default()
+        };
+        let session = fleet.connect(Source::Direct, hello).expect("few nodes");
+        let node = Self {
+            tables: tables.clone(),
+            fleet: fleet.clone(),
+            queue: opening.queue,
+            session,
+        };
+        node.report(Vec::new(), true);
+        node
+    }
+
+    /// Loads and reports until the future is dropped, and keeps the node alive with empty reports.
+    pub(crate) async fn run(self) {
+        loop {
+            let _ = tokio::time::timeout(REPORT * 10, self.queue.changed()).await;
+            tokio::time::sleep(REPORT).await;
+            let mut loaded = Vec::new();
+            while let Some((key, _)) = self.queue.pop() {
+                loaded.extend(self.load(&key));
+            }
+            self.report(loaded, false);
+        }
+    }
+
+    /// Every revision of the function, loaded, with its present share applied.
+    fn load(&self, key: &FunctionKey) -> Vec<v1::RevisionState> {
+        let Some(record) = self.tables.told_for_test(key) else {
+            return Vec::new();
+        };
+        let applied = record.share.and_then(|share| share.pair);
+        let definitions = record.definitions.into_iter();
+        definitions
+            .map(|definition| v1::RevisionState {
+                function: Some(key.into()),
+                revision: definition.revision,
+                state: v1::LoadState::Loaded.into(),
+                permanent: false,
+                applied,
+            })
+            .collect()
+    }
+
+    fn report(&self, revisions: Vec<v1::RevisionState>, revisions_complete: bool) {
+        let report = v1::Report {
+            revisions,
+            revisions_complete,
+            ready: true,
+            ..v1::Report::default()
+        };
+        self.fleet.report(&self.session, report);
+    }
+}
