@@ -1,4 +1,4 @@
-//! wasmtime with as little around it as `wasi:http` needs: what others are compared with.
+//! Minimal wasmtime host for `wasi:http`, the baseline of the comparisons.
 
 use anyhow::Result;
 use hyper::{Request, Response};
@@ -12,7 +12,7 @@ use wasmtime_wasi_http::{
     p2::{add_only_http_to_linker_async, bindings::ProxyPre},
 };
 
-/// The host side of one instance.
+/// Host state of one instance.
 pub(crate) struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -57,14 +57,14 @@ impl WasiHttpView for State {
     }
 }
 
-/// What every engine here has in common: the build has no garbage collector, and asynchronous components are off.
+/// Returns the settings common to all engines: no garbage collection and no asynchronous components.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config.gc_support(false).concurrency_support(false);
     config
 }
 
-/// A store for one request.
+/// Returns a store for one request.
 pub(crate) fn store(engine: &wasmtime::Engine) -> Store<State> {
     let state = State {
         wasi: WasiCtx::builder().build(),
@@ -75,23 +75,23 @@ pub(crate) fn store(engine: &wasmtime::Engine) -> Store<State> {
     Store::new(engine, state)
 }
 
-/// Everything that a component may import here.
+/// Returns a linker with all offered imports.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    p2::add_to_linker_async(&mut linker).map_err(said)?;
-    add_only_http_to_linker_async(&mut linker).map_err(said)?;
+    p2::add_to_linker_async(&mut linker).map_err(to_anyhow)?;
+    add_only_http_to_linker_async(&mut linker).map_err(to_anyhow)?;
     Ok(linker)
 }
 
-/// A component ready to be instantiated.
+/// Links a component, so that it is ready to be instantiated.
 pub(crate) fn link(linker: &Linker<State>, component: &Component) -> Result<ProxyPre<State>> {
     linker
         .instantiate_pre(component)
         .and_then(ProxyPre::new)
-        .map_err(said)
+        .map_err(to_anyhow)
 }
 
-/// wasmtime has an error type of its own.
-pub(crate) fn said(error: wasmtime::Error) -> anyhow::Error {
+/// Converts wasmtime's error type.
+pub(crate) fn to_anyhow(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
 }

@@ -1,6 +1,6 @@
-//! Measurements that are too long for the tests.
+//! Measurements that take too long for the tests.
 //!
-//! A simulated rate misses its bar only when the confidence bound contradicts it, so that luck alone fails no run:
+//! A simulated rate misses its required bound only when its confidence bound contradicts it, so no run fails by chance:
 //!
 //! ```
 //! use bench::monte_carlo::{lower_bound, upper_bound};

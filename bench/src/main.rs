@@ -1,4 +1,4 @@
-//! Measurements that are too long for the tests: ratios of two programs in one run.
+//! Measurements that take too long for the tests. Performance is measured as the ratio of two programs in one run.
 
 mod first;
 mod host;
@@ -17,26 +17,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Simulated rollouts on the shipping code against the bars of the sequential test
+    /// Simulate rollouts with the production code and compare error rates with the required bounds
     MonteCarlo {
-        /// Only these: M1, M2, M3, M8, M12, M13, M17
+        /// Properties to measure, of M1, M2, M3, M8, M12, M13, M17; default: all
         #[arg(long, value_delimiter = ',')]
         cells: Vec<String>,
-        /// Divide the number of runs by this
+        /// Divisor of the number of runs
         #[arg(long, default_value_t = 1)]
         divisor: u32,
-        /// Seed of all dice
+        /// Seed of the random numbers
         #[arg(long, default_value_t = 20_261_121)]
         seed: u64,
     },
-    /// `node-shim serve` against a bare hyper server with the same response
+    /// Compare `node-shim serve` with a bare hyper server that sends the same response
     Serve(serve::Args),
-    /// The first response from the cache of native code against bare load, instantiate and call
+    /// Compare the first response from the native cache with loading, instantiating and calling in bare wasmtime
     First(first::Args),
-    /// The bare hyper server (started by `serve`)
+    /// Run the bare hyper server (started by `serve`)
     #[command(hide = true)]
     Bare,
-    /// The smallest host of a component (started by `serve`)
+    /// Run the minimal host of a component (started by `serve`)
     #[command(hide = true)]
     Reference { file: std::path::PathBuf },
 }
@@ -47,9 +47,7 @@ fn simulate(cells: &[String], divisor: u32, seed: u64) -> Result<()> {
     } else {
         cells
             .iter()
-            .map(|name| {
-                Property::parse(name).with_context(|| format!("no property is called {name}"))
-            })
+            .map(|name| Property::parse(name).with_context(|| format!("unknown property {name}")))
             .collect::<Result<_>>()?
     };
     let effort = Effort {
@@ -64,12 +62,12 @@ fn simulate(cells: &[String], divisor: u32, seed: u64) -> Result<()> {
         let started = std::time::Instant::now();
         let rows = monte_carlo::measure(property, effort);
         met &= rows.iter().all(|row| row.ok);
-        // row by row, because the whole takes minutes
+        // printed row by row, because the whole table takes minutes
         write!(out, "{}", monte_carlo::lines(&rows))?;
         out.flush()?;
         writeln!(std::io::stderr(), "{property:?}: {:.0?}", started.elapsed())?;
     }
-    anyhow::ensure!(met, "a bar is missed");
+    anyhow::ensure!(met, "at least one property misses its bound");
     Ok(())
 }
 
@@ -86,18 +84,20 @@ fn main() -> Result<()> {
         Command::First(args) => first::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
-        Command::Bare => alone()?.block_on(serve::run_bare(say)),
-        Command::Reference { file } => alone()?.block_on(serve::run_reference(&file, say)),
+        Command::Bare => single_threaded()?.block_on(serve::run_bare(announce)),
+        Command::Reference { file } => {
+            single_threaded()?.block_on(serve::run_reference(&file, announce))
+        }
     }
 }
 
-fn alone() -> std::io::Result<tokio::runtime::Runtime> {
+fn single_threaded() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
 }
 
-/// What whoever started a server waits for.
-fn say(address: std::net::SocketAddr) {
+/// Prints the address of a server; the starting process waits for this line.
+fn announce(address: std::net::SocketAddr) {
     let _ = writeln!(std::io::stderr(), "Serving on http://{address}");
 }

@@ -1,5 +1,5 @@
-//! What operator and node-shim agree on: the wire contract, generated from `proto/`, and what a node offers
-//! to a component.
+//! The contract between operator and node-shim: the protocol, generated from `proto/`, and the interfaces that
+//! nodes offer to components.
 //!
 //! ```
 //! use node_api::{LATENCY_BOUNDS, world};
@@ -8,7 +8,7 @@
 //! let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < 0.012);
 //! assert_eq!(LATENCY_BOUNDS[bucket], 0.015);
 //!
-//! // the operator refuses a component that imports what no node offers
+//! // the operator rejects a component with an import that no node offers
 //! assert!(world::is_offered("wasi:http/types@0.2.6"));
 //! assert!(!world::is_offered("wasi:sockets/tcp@0.2.6"));
 //! ```
@@ -22,7 +22,7 @@ pub use node_api_types::{
     FencingToken, FunctionKey, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome, latency_bucket,
 };
 
-/// Version 1 of the contract.
+/// Messages and services of version 1 of the protocol.
 pub mod v1 {
     #![allow(
         clippy::all,
@@ -45,15 +45,15 @@ impl std::fmt::Debug for v1::SecretValue {
     }
 }
 
-/// Every copy of a secret is overwritten at its end, wherever a message went.
+/// Overwrites the value, so that no copy of a secret stays in memory after its message is dropped.
 impl Drop for v1::SecretValue {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.value);
     }
 }
 
-/// Reason of a node's exception about a revision whose values of Secrets it lacks.
+/// Reason of a node's exception about a revision with unknown values of secrets.
 pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
 
-/// The newest protocol version this build speaks; sent in `Hello`.
+/// Newest protocol version that this build supports; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;

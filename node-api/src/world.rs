@@ -1,17 +1,17 @@
-//! What a node offers to a component. The operator judges by this list what an image wants, nodes link by
-//! it: a component that one side takes the other takes too.
+//! Interfaces that a node offers to components. The operator checks images against this list, and nodes link
+//! according to it, so both sides accept the same components.
 
-/// The world that every node offers.
+/// World that every node offers.
 pub const PROXY_WORLD: &str = "wasi:http/proxy@0.2";
 
-/// `wasi:config/store` by the names it is linked under: a pre-release has no compatible versions, so each
-/// draft counts for itself.
+/// Names under which `wasi:config/store` is linked. Pre-releases are not compatible with each other, so each
+/// supported draft is listed.
 pub const CONFIG_STORES: [&str; 2] = [
     "wasi:config/store@0.2.0-draft",
     "wasi:config/store@0.2.0-rc.1",
 ];
 
-/// Packages and their interfaces of which every release 0.2.x is offered.
+/// Packages with the interfaces that are offered in every release 0.2.x.
 const OFFERED: [(&str, &[&str]); 5] = [
     ("wasi:http", &["types", "outgoing-handler"]),
     ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
@@ -34,7 +34,7 @@ const OFFERED: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// Whether a component may import `name`, e.g. `wasi:io/streams@0.2.6`.
+/// Returns whether a component may import `name`, for example `wasi:io/streams@0.2.6`.
 #[must_use]
 pub fn is_offered(name: &str) -> bool {
     CONFIG_STORES.contains(&name)
@@ -45,13 +45,13 @@ pub fn is_offered(name: &str) -> bool {
         })
 }
 
-/// Whether an export of this name is what nodes call with a request.
+/// Returns whether nodes call an export of this name to handle a request.
 #[must_use]
 pub fn is_handler(name: &str) -> bool {
     is_interface(name, "wasi:http", "incoming-handler")
 }
 
-/// Whether `name` is `package/interface@0.2.x`: hosts link any patch version of 0.2.
+/// Returns whether `name` is `package/interface@0.2.x`. Hosts link every patch version of 0.2.
 fn is_interface(name: &str, package: &str, interface: &str) -> bool {
     name.strip_prefix(package)
         .and_then(|rest| rest.strip_prefix('/'))
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn imports_are_judged_by_package_interface_and_track() {
+    fn imports_are_checked_by_package_interface_and_version() {
         for name in [
             "wasi:http/types@0.2.0",
             "wasi:http/types@0.2.12",
@@ -84,7 +84,7 @@ mod tests {
             "wasi:http/types@0.2.0-rc-2023-11-10",
             "wasi:http/types",
             "wasi:http/typesx@0.2.0",
-            // handed to the node, never by it
+            // exported by components, not offered by nodes
             "wasi:http/incoming-handler@0.2.0",
             "wasi:config/store@0.2.0-rc.9",
             "wasi:config/store@9.0.0",
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_handler_of_this_track_is_called() {
+    fn only_handlers_of_the_supported_version_are_called() {
         assert!(is_handler("wasi:http/incoming-handler@0.2.0"));
         for name in [
             "wasi:http/incoming-handler@0.2.",

@@ -1,5 +1,5 @@
-//! The admin port: `/healthz`, `/readyz`, `/metrics`; and a Unix socket for `/debug/*`, which shows
-//! more than the network should see, never a secret.
+//! The admin port with `/healthz`, `/readyz` and `/metrics`, and a Unix socket for `/debug/*`. The debug
+//! pages show details that must not be exposed to the network, but no secrets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,42 +15,48 @@ use axum::routing::get;
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
 
-/// Epoch thread and event loop must have moved within this time.
-pub const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
+/// Time within which the epoch thread and the event loop must respond to count as healthy.
+pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the admin port asks the process.
-pub trait Inspect: Send + Sync + 'static {
-    /// What is stuck, if anything is; says nothing about the world outside.
+/// Status of the process that the admin port exposes.
+pub trait ProcessStatus: Send + Sync + 'static {
+    /// Checks the process itself, not its dependencies.
+    ///
+    /// # Errors
+    /// Returns which part of the process does not respond.
     fn health(&self) -> BoxFuture<'_, Result<(), String>>;
-    /// Why load balancers should look elsewhere.
+    /// Checks whether load balancers should send requests to the node.
+    ///
+    /// # Errors
+    /// Returns why they should not.
     fn readiness(&self) -> Result<(), String>;
-    /// The metrics page.
+    /// Returns the metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
-    /// A page for people, JSON: `table`, `functions`, `connections`, `cache` or `config`.
+    /// Returns a debug page as JSON.
     fn debug(&self, page: DebugPage) -> serde_json::Value;
 }
 
-/// Pages on the Unix socket.
+/// Debug page on the Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DebugPage {
-    /// The table in force.
+    /// Current function table.
     Table,
-    /// Functions and where their code stands.
+    /// Functions and the load states of their components.
     Functions,
-    /// Connections of the data port.
+    /// Open connections of the data port.
     Connections,
     /// Components and native code on disk.
     Cache,
-    /// Flags of the process.
+    /// Configuration of the process.
     Config,
 }
 
-type Shared = Arc<dyn Inspect>;
+type Shared = Arc<dyn ProcessStatus>;
 
-/// Serves the admin port until the process ends; returns where it listens.
+/// Serves the admin port in the background and returns its address.
 ///
 /// # Errors
-/// The listener cannot be used.
+/// Returns an error when the listener cannot be used.
 pub fn serve(listener: std::net::TcpListener, inspect: Shared) -> io::Result<SocketAddr> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -62,18 +68,18 @@ pub fn serve(listener: std::net::TcpListener, inspect: Shared) -> io::Result<Soc
         .with_state(inspect);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin port ended");
+            tracing::error!(%error, "the admin server stopped");
         }
     });
     Ok(bound)
 }
 
-/// Serves the debug pages on a Unix socket that only this user can open.
+/// Serves the debug pages in the background on a Unix socket that only the current user can open.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// Returns an error when the socket cannot be created.
 pub fn serve_debug(path: &Path, inspect: Shared) -> io::Result<SocketFile> {
-    // a process that was killed leaves its socket behind
+    // a killed process leaves its socket file behind
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -94,13 +100,13 @@ pub fn serve_debug(path: &Path, inspect: Shared) -> io::Result<SocketFile> {
         .with_state(inspect);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the debug socket ended");
+            tracing::error!(%error, "the debug server stopped");
         }
     });
     Ok(SocketFile(path.to_owned()))
 }
 
-/// Removes the socket's file in the end.
+/// Removes the socket file when dropped.
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
@@ -111,11 +117,11 @@ impl Drop for SocketFile {
 }
 
 async fn healthz(State(inspect): State<Shared>) -> Response {
-    answer(inspect.health().await)
+    probe_response(inspect.health().await)
 }
 
 async fn readyz(State(inspect): State<Shared>) -> Response {
-    answer(inspect.readiness())
+    probe_response(inspect.readiness())
 }
 
 async fn metrics(State(inspect): State<Shared>) -> Response {
@@ -126,7 +132,7 @@ async fn metrics(State(inspect): State<Shared>) -> Response {
         .into_response()
 }
 
-fn answer(verdict: Result<(), String>) -> Response {
+fn probe_response(verdict: Result<(), String>) -> Response {
     match verdict {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),

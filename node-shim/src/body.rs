@@ -1,9 +1,10 @@
-//! Bodies on their way through: streamed, bounded, and never made to look complete when they are not.
+//! Request and response bodies. They are streamed and bounded, and an incomplete body never looks
+//! complete to its receiver.
 
-mod pace;
+mod progress;
 mod request;
 mod response;
 
-pub(crate) use pace::{Pace, PaceState};
+pub(crate) use progress::{StreamProgress, StreamState};
 pub(crate) use request::RequestBody;
-pub(crate) use response::{Framing, GuestBody, ResponseBody};
+pub(crate) use response::{BodyFraming, GuestBody, ResponseBody};

@@ -1,4 +1,4 @@
-//! The command line: one role per subcommand, every flag of `run` also an environment variable.
+//! Command line: one role per subcommand. Every flag of `run` is also an environment variable.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -10,19 +10,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use node_shim_core::cidr::Cidr;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::data_plane::DataPlaneOptions;
 use crate::disk::StateDir;
 use crate::engine::EngineOptions;
 use crate::node_api::{Settings, unix_ms};
-use crate::plane::DataOptions;
 use crate::serve::{self, ServeArgs};
 
 use crate::supervisor::Options;
 
-/// User and group that the shim runs as in its pod.
+/// User and group id of the node-shim in its pod.
 const NONROOT: u32 = 65_532;
 const RUNTIME_THREADS: usize = 2;
 
-/// `node-shim`
+/// Arguments of `node-shim`.
 #[derive(Debug, Parser)]
 #[command(version, about = "Serves WebAssembly components on one node")]
 pub struct Cli {
@@ -32,95 +32,95 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Serve what an operator assigns to this node
+    /// Serve the functions that the operator assigns to this node
     Run(Box<RunArgs>),
     /// Serve one component without a cluster
     Serve(ServeArgs),
 
-    /// Compile a component from stdin to native code on stdout; started by `run`
+    /// Compile a component from stdin to native code on stdout; started by `run` and `serve`
     #[command(hide = true)]
     Compile,
-    /// Hand the state folder to the shim's user; for an init container that runs as root
+    /// Create the state directory and change its owner; for an init container that runs as root
     PrepareState(PrepareArgs),
 }
 
 #[derive(Args, Debug)]
 struct RunArgs {
-    /// Kubernetes name of this node
+    /// Name of the Kubernetes node
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
-    /// Operator, https://host:port; repeatable, tried in turn
+    /// URL of an operator replica, https://host:port; repeatable, tried in turn
     #[arg(long, env = "SELVAGE_NODE_API", value_delimiter = ',')]
     node_api: Vec<String>,
-    /// Name in the operator's certificate
+    /// Server name in the operator's certificate
     #[arg(
         long,
         env = "SELVAGE_NODE_API_SERVER_NAME",
         default_value = "selvage-node-api"
     )]
     node_api_server_name: String,
-    /// CA certificates (PEM) of the operator
+    /// File with the CA certificates (PEM) that sign the operator's certificate
     #[arg(
         long,
         env = "SELVAGE_NODE_API_CA",
         default_value = "/var/run/selvage/ca/ca.crt"
     )]
     node_api_ca: PathBuf,
-    /// Service account token bound to the operator's audience
+    /// File with the service account token for the operator's audience
     #[arg(
         long,
         env = "SELVAGE_TOKEN_FILE",
         default_value = "/var/run/selvage/token/token"
     )]
     token_file: PathBuf,
-    /// Folder that outlives the process: table, components, native code
+    /// Directory for the function table, components and native code; kept across restarts
     #[arg(long, env = "SELVAGE_STATE_DIR", default_value = "/var/lib/selvage")]
     state_dir: PathBuf,
-    /// Where functions are served, HTTP/1.1 and h2c
+    /// Address that serves functions over HTTP/1.1 and h2c
     #[arg(long, env = "SELVAGE_DATA_ADDR", default_value = "[::]:8080")]
     data_addr: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are served
+    /// Address that serves /healthz, /readyz and /metrics
     #[arg(long, env = "SELVAGE_ADMIN_ADDR", default_value = "[::]:9180")]
     admin_addr: SocketAddr,
-    /// Unix socket of the debug pages; empty for none
+    /// Path of the Unix socket that serves the debug pages; empty to disable them
     #[arg(
         long,
         env = "SELVAGE_DEBUG_SOCKET",
         default_value = "/tmp/selvage-debug.sock"
     )]
     debug_socket: String,
-    /// Registry (host:port) spoken to in plain HTTP; repeatable
+    /// Registry (host:port) to access over plain HTTP; repeatable
     #[arg(long, env = "SELVAGE_INSECURE_REGISTRY", value_delimiter = ',')]
     insecure_registry: Vec<String>,
-    /// How long a node that ends goes on accepting
+    /// Time that the node keeps accepting connections after SIGTERM, until load balancers have noticed
     #[arg(long, env = "SELVAGE_DRAIN_PROPAGATION", default_value = "15s", value_parser = duration)]
     drain_propagation: Duration,
-    /// How long requests may then take to finish
+    /// Time that requests then have to finish
     #[arg(long, env = "SELVAGE_DRAIN_TIMEOUT", default_value = "45s", value_parser = duration)]
     drain_timeout: Duration,
-    /// Network (CIDR) of proxies whose forwarding headers are believed; repeatable
+    /// Network (CIDR) of proxies whose forwarding headers are trusted; repeatable
     #[arg(long, env = "SELVAGE_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<Cidr>,
-    /// Address of this node's data port to report; repeatable
+    /// IP address to report as the node's data address; repeatable
     #[arg(long, env = "POD_IP", value_delimiter = ',')]
     address: Vec<String>,
-    /// Instances at once, at most
+    /// Maximum number of concurrent instances
     #[arg(long, env = "SELVAGE_MAX_INSTANCES", default_value_t = 1_000)]
     max_instances: u32,
-    /// Components whose code is mapped at once; by the limits of process and kernel if not given
+    /// Maximum number of components whose code is mapped; default: derived from the limits of process and kernel
     #[arg(long, env = "SELVAGE_MAX_LOADED", hide = true)]
     max_loaded: Option<usize>,
-    /// Form of the shim's own log on stderr
+    /// Format of the node-shim's own log on stderr
     #[arg(long, env = "SELVAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
 }
 
 #[derive(Args, Debug)]
 struct PrepareArgs {
-    /// Folder to hand over
+    /// State directory
     #[arg(long, env = "SELVAGE_STATE_DIR", default_value = "/var/lib/selvage")]
     state_dir: PathBuf,
-    /// User and group id to hand it to
+    /// User and group id of the new owner
     #[arg(long, default_value_t = NONROOT)]
     owner: u32,
 }
@@ -132,11 +132,11 @@ enum LogFormat {
 }
 
 impl Cli {
-    /// Runs the role to its end.
+    /// Runs the selected role until it ends and returns its exit code.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let outcome = match self.role {
-            // the compiler's child bounds itself first and needs nothing else
+            // the compiler process limits its resources before it does anything else
             Role::Compile => return crate::compile::child::run(),
             Role::Run(args) => run(*args),
             Role::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
@@ -157,7 +157,7 @@ impl Cli {
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     start_log(args.log_format);
-    // a dump would hold the values of secrets
+    // a core dump would contain the values of secrets
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -169,7 +169,7 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let ended = runtime.block_on(crate::drain::run(options(args)));
-    // whatever still hangs, on a disk or a registry, does not hold the end up
+    // blocking work on a disk or a registry must not delay the exit
     runtime.shutdown_background();
     ended
 }
@@ -211,9 +211,9 @@ fn options(args: RunArgs) -> Options {
         insecure_registries: insecure_registry,
         drain_propagation,
         drain_timeout,
-        data: DataOptions {
+        data: DataPlaneOptions {
             trusted_proxies: trusted_proxy,
-            ..DataOptions::default()
+            ..DataPlaneOptions::default()
         },
         engine: EngineOptions {
             max_slots: max_instances,
@@ -236,7 +236,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-/// `500ms`, `15s`, `10m`, `1h`.
+/// Parses a duration such as `500ms`, `15s`, `10m` or `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -244,13 +244,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(digits);
     let number: u64 = number
         .parse()
-        .map_err(|_| format!("{text:?} is no duration"))?;
+        .map_err(|_| format!("{text:?} is not a duration, for example 15s"))?;
     let scale = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(format!("{text:?}: the unit is one of ms, s, m, h")),
+        _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
     };
     number
         .checked_mul(scale)
@@ -265,12 +265,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn durations_have_units() {
+    fn durations_need_units() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
         assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));

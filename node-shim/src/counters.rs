@@ -1,9 +1,9 @@
-//! What every request leaves behind: one set of counters per revision, read by the metrics page and
-//! by the frames to the operator. Written without locks, never reset while the process lives.
+//! Request counters: one set per revision, exported as metrics and reported to the operator. They are
+//! updated without locks and never reset while the process runs.
 
-mod numbers;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,26 +11,27 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use node_api::{LATENCY_BUCKETS, latency_bucket};
-use node_shim_core::outcome::{Code, Outcome, Population, Reason, Start};
+use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 
-/// Outcomes × codes × starts.
-const CELLS: usize = Outcome::ALL.len() * Code::ALL.len() * Start::ALL.len();
+/// Number of request counters per population: outcomes × status classes × kinds of start.
+const REQUEST_COUNTERS: usize = Outcome::ALL.len() * StatusClass::ALL.len() * StartKind::ALL.len();
 
-/// All counters of this process by function and revision.
+/// Counters of this process by function and revision.
 #[derive(Default)]
-pub struct Counters {
+pub struct CounterTable {
     revisions: Mutex<BTreeMap<(FunctionKey, RevisionName), Arc<RevisionCounters>>>,
 }
 
-/// Counters of one revision. They outlive its code: a revision that comes back goes on counting.
+/// Counters of one revision. They are kept when its code is unloaded, so a revision that is loaded again
+/// continues from the same values.
 pub struct RevisionCounters {
-    /// The function that owns the revision.
+    /// Function of the revision.
     pub function: FunctionKey,
-    /// The revision that is counted.
+    /// Name of the revision.
     pub revision: RevisionName,
-    populations: [OnceLock<Box<Cells>>; 5],
-    failures: [AtomicU64; Reason::ALL.len()],
+    populations: [OnceLock<Box<PopulationCounters>>; 5],
+    failures: [AtomicU64; FailureReason::ALL.len()],
     pub(crate) log_dropped: AtomicU64,
     pub(crate) egress_denied: AtomicU64,
     pub(crate) cpu_micros: AtomicU64,
@@ -42,13 +43,13 @@ pub struct RevisionCounters {
     shown: AtomicBool,
 }
 
-/// Upper bounds of `selvage_guest_memory_peak_bytes`, MiB; one more bucket has none.
+/// Upper bounds of the buckets of `selvage_guest_memory_peak_bytes` in MiB, without +Inf.
 pub(crate) const MEMORY_BOUNDS_MIB: [u64; 7] = [1, 4, 16, 64, 256, 1024, 4096];
 pub(crate) const MEMORY_BUCKETS: usize = MEMORY_BOUNDS_MIB.len() + 1;
 
-/// One population of one revision.
-struct Cells {
-    requests: [AtomicU64; CELLS],
+/// Counters of one population of a revision.
+struct PopulationCounters {
+    requests: [AtomicU64; REQUEST_COUNTERS],
     saturated: AtomicU64,
     head: Histogram,
     duration: Histogram,
@@ -59,82 +60,83 @@ struct Histogram {
     sum_micros: AtomicU64,
 }
 
-/// One request, when it is over.
+/// A request that has ended, as it is counted.
 #[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    /// The kind of traffic that the request belongs to.
+pub struct FinishedRequest {
+    /// Kind of traffic.
     pub population: Population,
     /// How the request ended.
     pub outcome: Outcome,
-    /// Of anything but a plain `Ok`.
-    pub reason: Option<Reason>,
-    /// Class of the status that the client received.
-    pub code: Code,
-    /// Whether the code was ready when the request arrived.
-    pub start: Start,
-    /// From the route to the head, when one was sent.
+    /// Why the request failed; `None` when it succeeded.
+    pub reason: Option<FailureReason>,
+    /// Class of the status code that was sent.
+    pub code: StatusClass,
+    /// Whether the code was loaded when the request arrived.
+    pub start: StartKind,
+    /// Time from routing to the response head; `None` when no head was sent.
     pub head: Option<Duration>,
-    /// From the route to the last byte.
+    /// Time from routing to the last byte of the response.
     pub duration: Duration,
 }
 
-/// The counters of one revision at one moment.
+/// Snapshot of the counters of one revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RevisionSnapshot {
-    /// The function that owns the revision.
+    /// Function of the revision.
     pub function: FunctionKey,
-    /// The revision that was counted.
+    /// Name of the revision.
     pub revision: RevisionName,
-    /// One entry for each population that had a request, and always one for `live`.
+    /// Populations with counters; always includes [`Population::Live`].
     pub populations: Vec<PopulationSnapshot>,
 }
 
-/// The counters of one population; `live` is always there.
+/// Snapshot of the counters of one population.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PopulationSnapshot {
-    /// The kind of traffic that was counted.
+    /// Kind of traffic.
     pub population: Population,
-    /// Only those above 0.
+    /// Request counters above 0.
     pub requests: Vec<RequestCount>,
-    /// Requests refused by the permits or the queue of the revision.
+    /// Requests that the revision's own concurrency limit or queue rejected.
     pub saturated: u64,
-    /// Time from the route to the response head.
+    /// Times to the response head, warm starts only.
     pub head: HistogramSnapshot,
-    /// Time from the route to the last byte of the response.
+    /// Times to the last byte, warm starts only.
     pub duration: HistogramSnapshot,
 }
 
-/// Number of requests with the same outcome, status class and start.
+/// Number of requests with the same labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestCount {
-    /// How these requests ended.
+    /// How the requests ended.
     pub outcome: Outcome,
-    /// Class of the status that their clients received.
-    pub code: Code,
-    /// Whether the code was ready when they arrived.
-    pub start: Start,
-    /// Number of requests since the process started.
+    /// Class of the status code that was sent.
+    pub code: StatusClass,
+    /// Whether the code was loaded when the requests arrived.
+    pub start: StartKind,
+    /// Number of requests.
     pub count: u64,
 }
 
-/// Counts per bucket (not cumulative), by position in [`node_api::LATENCY_BOUNDS`]; the last has no bound.
+/// Snapshot of a latency histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistogramSnapshot {
-    /// Number of requests in each bucket.
+    /// Counts per bucket, not cumulative, by position in [`node_api::LATENCY_BOUNDS`]; the last bucket is +Inf.
     pub counts: [u64; LATENCY_BUCKETS],
-    /// Sum of all durations, in seconds.
+    /// Sum of all observations in seconds.
     pub sum_seconds: f64,
 }
 
 // === impl Counters ===
 
-impl Counters {
-    /// Makes an empty set of counters.
+impl CounterTable {
+    /// Returns an empty table.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
-    /// The counters of a revision, made at 0 at the first call.
+    /// Returns the counters of a revision and shows them on the metrics page. Creates them at 0 on the
+    /// first call.
     pub fn revision(
         &self,
         function: &FunctionKey,
@@ -150,36 +152,37 @@ impl Counters {
         counters
     }
 
-    /// Takes a revision off the metrics page; its numbers are kept, so that they never fall if it
-    /// is loaded again.
+    /// Hides a revision from the metrics page. Its counters are kept, so they do not decrease when it is
+    /// loaded again.
     pub fn hide(&self, function: &FunctionKey, revision: &RevisionName) {
         if let Some(counters) = self.lock().get(&(function.clone(), revision.clone())) {
             counters.shown.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Takes the functions that `gone` names off the metrics page, as `hide` does.
+    /// Hides all revisions of the functions for which `gone` returns true.
     pub fn hide_functions(&self, gone: impl Fn(&FunctionKey) -> bool) {
         for counters in self.lock().values().filter(|one| gone(&one.function)) {
             counters.shown.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Forgets functions that were deleted. Who still holds counters of theirs counts for nobody.
+    /// Removes the counters of deleted functions. Requests that still hold them update counters that are
+    /// no longer exported.
     pub fn forget(&self, functions: &BTreeSet<FunctionKey>) {
         self.lock().retain(|(key, _), _| !functions.contains(key));
     }
 
-    /// The counters for a request that began when its function was in the table and may be the last
-    /// to know of it: they are made, or shown again, only while `in_table` says that it still is.
-    /// `None` when there are none and it is not.
-    pub fn account(
+    /// Returns the counters for a request that met no loaded code. They are created or shown only while
+    /// `in_table` returns true, so that a late request does not bring a deleted function back. `None`
+    /// when the function is not in the table and has no counters.
+    pub fn for_request(
         &self,
         function: &FunctionKey,
         revision: &RevisionName,
         in_table: impl FnOnce() -> bool,
     ) -> Option<Arc<RevisionCounters>> {
-        // asked under the lock: whoever forgets a function has published the table without it before
+        // `in_table` is called under the lock: the table without a function is published before `forget`
         let mut revisions = self.lock();
         let key = (function.clone(), revision.clone());
         let known = revisions.get(&key);
@@ -193,19 +196,19 @@ impl Counters {
         Some(Arc::clone(counters))
     }
 
-    /// Every revision, the hidden ones included, in order.
+    /// Returns the counters of all revisions, including hidden ones, in ascending order.
     pub fn all(&self) -> Vec<Arc<RevisionCounters>> {
         self.lock().values().cloned().collect()
     }
 
-    /// Every revision that is not hidden, in order.
+    /// Returns the counters of all revisions that are not hidden, in ascending order.
     pub fn shown(&self) -> Vec<Arc<RevisionCounters>> {
         let mut all = self.all();
         all.retain(|counters| counters.is_shown());
         all
     }
 
-    /// Snapshots of all revisions of the functions that `wanted` names.
+    /// Returns snapshots of all revisions of the functions for which `wanted` returns true.
     pub fn snapshot(&self, wanted: impl Fn(&FunctionKey) -> bool) -> Vec<RevisionSnapshot> {
         let found: Vec<_> = self
             .lock()
@@ -242,21 +245,21 @@ impl RevisionCounters {
             memory_peak_sum: AtomicU64::new(0),
             shown: AtomicBool::new(true),
         };
-        counters.cells(Population::Live);
+        counters.population(Population::Live);
         counters
     }
 
-    /// Whether it is to be on the metrics page.
+    /// Returns whether the revision is shown on the metrics page.
     pub(crate) fn is_shown(&self) -> bool {
         self.shown.load(Ordering::Relaxed)
     }
 
-    /// Records one request.
-    pub fn record(&self, finished: &Finished) {
-        let Some(cells) = self.cells(finished.population) else {
+    /// Counts one request.
+    pub fn record(&self, finished: &FinishedRequest) {
+        let Some(cells) = self.population(finished.population) else {
             return;
         };
-        let at = cell(finished.outcome, finished.code, finished.start);
+        let at = request_index(finished.outcome, finished.code, finished.start);
         if let Some(count) = cells.requests.get(at) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -264,12 +267,12 @@ impl RevisionCounters {
             if let Some(count) = self.failures.get(reason.index()) {
                 count.fetch_add(1, Ordering::Relaxed);
             }
-            if reason.saturated() {
+            if reason.counts_as_saturation() {
                 cells.saturated.fetch_add(1, Ordering::Relaxed);
             }
         }
-        // what the node refused has no latency of the function, and a cold start is never judged
-        if finished.start == Start::Warm && finished.outcome != Outcome::Overloaded {
+        // the latency of rejected requests and of cold starts says nothing about the function
+        if finished.start == StartKind::Warm && finished.outcome != Outcome::Overloaded {
             cells.duration.observe(finished.duration);
             cells
                 .head
@@ -277,7 +280,7 @@ impl RevisionCounters {
         }
     }
 
-    /// Counts the memory of an instance that ended.
+    /// Records the peak memory in bytes of an instance that ended.
     pub fn memory_peak(&self, bytes: u64) {
         let at = MEMORY_BOUNDS_MIB.iter().position(|mib| bytes <= mib << 20);
         if let Some(count) = self.memory_peak.get(at.unwrap_or(MEMORY_BOUNDS_MIB.len())) {
@@ -286,7 +289,7 @@ impl RevisionCounters {
         self.memory_peak_sum.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts per bucket and their sum in bytes.
+    /// Returns the counts per memory bucket and the sum in bytes.
     pub(crate) fn memory_peaks(&self) -> ([u64; MEMORY_BUCKETS], u64) {
         (
             read(&self.memory_peak),
@@ -294,13 +297,17 @@ impl RevisionCounters {
         )
     }
 
-    /// How often each reason ended a request.
-    pub fn failures(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        let count = |(reason, count): (Reason, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
-        Reason::ALL.into_iter().zip(&self.failures).map(count)
+    /// Returns the number of failed requests by reason.
+    pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> + '_ {
+        let count =
+            |(reason, count): (FailureReason, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
+        FailureReason::ALL
+            .into_iter()
+            .zip(&self.failures)
+            .map(count)
     }
 
-    /// Reads all counters of this revision. Single numbers are exact; together they may differ by requests that end meanwhile.
+    /// Returns a snapshot of the counters.
     pub fn snapshot(&self) -> RevisionSnapshot {
         let populations = Population::ALL
             .into_iter()
@@ -314,15 +321,15 @@ impl RevisionCounters {
         }
     }
 
-    fn cells(&self, population: Population) -> Option<&Cells> {
+    fn population(&self, population: Population) -> Option<&PopulationCounters> {
         let slot = self.populations.get(population.index())?;
-        Some(slot.get_or_init(|| Box::new(Cells::new())))
+        Some(slot.get_or_init(|| Box::new(PopulationCounters::new())))
     }
 }
 
 // === impl Cells, Histogram ===
 
-impl Cells {
+impl PopulationCounters {
     fn new() -> Self {
         Self {
             requests: zeros(),
@@ -335,11 +342,11 @@ impl Cells {
     fn snapshot(&self, population: Population) -> PopulationSnapshot {
         let mut requests = Vec::new();
         for outcome in Outcome::ALL {
-            for code in Code::ALL {
-                for start in Start::ALL {
+            for code in StatusClass::ALL {
+                for start in StartKind::ALL {
                     let count = self
                         .requests
-                        .get(cell(outcome, code, start))
+                        .get(request_index(outcome, code, start))
                         .map_or(0, |count| count.load(Ordering::Relaxed));
                     if count > 0 {
                         requests.push(RequestCount {
@@ -389,8 +396,8 @@ impl Histogram {
     }
 }
 
-fn cell(outcome: Outcome, code: Code, start: Start) -> usize {
-    (outcome.index() * Code::ALL.len() + code.index()) * Start::ALL.len() + start.index()
+fn request_index(outcome: Outcome, code: StatusClass, start: StartKind) -> usize {
+    (outcome.index() * StatusClass::ALL.len() + code.index()) * StartKind::ALL.len() + start.index()
 }
 
 fn zeros<const N: usize>() -> [AtomicU64; N] {

@@ -1,5 +1,8 @@
-//! The data path: one thread with one runtime that accepts, routes and runs. Two threads of one
-//! process are slower than one, because every change of a guest's mappings stops the other.
+//! The data plane: one thread with one runtime that accepts connections, routes requests and runs guests.
+//! A second thread in the same process makes it slower, because every change of a guest's memory mappings
+//! interrupts the other thread.
+
+mod state;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,55 +10,59 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::accept;
-use crate::counters::Counters;
+use crate::counters::CounterTable;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
+use crate::listener;
 use crate::node_counters::NodeCounters;
-use crate::plane::{DataOptions, Phase, Plane, Shed};
-use crate::table::RoutingTable;
+use crate::routing_table::RoutingTable;
 
-/// Connections the kernel holds while none is accepted.
+pub use state::{DataPlaneOptions, LoadShedding};
+pub(crate) use state::{DataPlaneState, DrainPhase};
+
+/// Length of the kernel's backlog of connections.
 const BACKLOG: i32 = 4_096;
-/// Descriptors for everything that is no connection: code, node API, admin, state.
-const RESERVED: u64 = 1_024;
+/// File descriptors reserved for everything but connections: code, node API, admin port, state.
+const RESERVED_DESCRIPTORS: u64 = 1_024;
 
-/// Connections that the process has descriptors for.
-pub(crate) fn descriptors() -> usize {
+/// Returns the number of connections that the process has file descriptors for.
+pub(crate) fn connection_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    // at least half of a small limit is for connections
-    let left = limit.map_or(u64::MAX, |all| all.saturating_sub(RESERVED).max(all / 2));
+    // with a small limit, half of it is for connections
+    let left = limit.map_or(u64::MAX, |all| {
+        all.saturating_sub(RESERVED_DESCRIPTORS).max(all / 2)
+    });
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
-/// The handle of the data path. Dropping it leaves the path running; `drain` ends it.
+/// Handle of the data plane. Dropping it does not stop the data plane; [`drain`](Self::drain) does.
 pub struct DataPlane {
-    plane: Arc<Plane>,
+    state: Arc<DataPlaneState>,
     address: SocketAddr,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Tables that requests may still use.
+    /// Replaced tables that requests may still use.
     retired: Mutex<Vec<Arc<RoutingTable>>>,
 }
 
 impl DataPlane {
-    /// Starts to accept on a bound listener. Until a table is published nothing has a route.
+    /// Starts the data plane on a bound listener, with an empty routing table and not ready.
     ///
     /// # Errors
-    /// The listener or the thread could not be set up.
+    /// Returns an error when the listener or the thread cannot be set up.
     pub fn start(
         listener: TcpListener,
         engine: Engine,
-        options: DataOptions,
-        counters: Arc<Counters>,
+        options: DataPlaneOptions,
+        counters: Arc<CounterTable>,
         node: Arc<NodeCounters>,
         log: GuestLog,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         rustix::net::listen(&listener, BACKLOG)?;
         let mut options = options;
-        options.max_connections = options.max_connections.min(descriptors());
+        options.max_connections = options.max_connections.min(connection_descriptors());
         let address = listener.local_addr()?;
-        let plane = Arc::new(Plane::new(engine, options, counters, node, log));
+        let plane = Arc::new(DataPlaneState::new(engine, options, counters, node, log));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -63,98 +70,98 @@ impl DataPlane {
         let thread = std::thread::Builder::new()
             .name("data".into())
             .spawn(move || {
-                runtime.block_on(accept::run(shared, listener));
+                runtime.block_on(listener::run(shared, listener));
             })?;
         Ok(Self {
-            plane,
+            state: plane,
             address,
             thread: Mutex::new(Some(thread)),
             retired: Mutex::default(),
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the data plane listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Replaces the whole table at once. Requests under way keep the one they began with.
+    /// Replaces the routing table atomically. Requests in progress keep the table they started with.
     pub fn publish(&self, table: Arc<RoutingTable>) {
-        let old = self.plane.publish(table);
+        let old = self.state.publish(table);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.push(old);
-        // freeing a large table takes longer than a request may wait, so it is not left to the last
-        // request that used it
+        // a large table takes long to free, so it is freed here and not by the last request that uses it
         retired.retain(|table| Arc::strong_count(table) > 1);
     }
 
-    /// The table requests are routed by now.
+    /// Returns the current routing table.
     pub fn table(&self) -> Arc<RoutingTable> {
-        self.plane.table()
+        self.state.table()
     }
 
-    /// What load balancers are told on the data port.
+    /// Sets the readiness that the data port reports to load balancers.
     pub fn set_ready(&self, ready: bool) {
-        self.plane.set_ready(ready);
+        self.state.set_ready(ready);
     }
 
-    /// What to refuse from now on for want of memory.
-    pub fn shed(&self, shed: Shed) {
-        self.plane.shed(shed);
+    /// Sets which requests to reject because of memory pressure.
+    pub fn set_load_shedding(&self, shed: LoadShedding) {
+        self.state.set_load_shedding(shed);
     }
 
     pub(crate) fn engine(&self) -> &Engine {
-        &self.plane.engine
+        &self.state.engine
     }
 
-    /// Counters of all revisions.
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.plane.counters
+    /// Returns the request counters of the revisions.
+    pub fn counters(&self) -> &Arc<CounterTable> {
+        &self.state.counters
     }
 
-    /// Counters of the node that belong to no revision.
+    /// Returns the counters of the node.
     pub fn node_counters(&self) -> &Arc<NodeCounters> {
-        &self.plane.node
+        &self.state.node_counters
     }
 
-    /// Instance slots that are free at this moment.
-    pub fn free_slots(&self) -> usize {
-        self.plane.slots.available_permits()
+    /// Returns the number of free instance slots.
+    pub fn free_instance_slots(&self) -> usize {
+        self.state.instance_slots.available_permits()
     }
 
-    /// Connections that are open at this moment.
-    pub fn connections(&self) -> usize {
-        self.plane.connections.len()
+    /// Returns the number of open connections.
+    pub fn open_connections(&self) -> usize {
+        self.state.connections.len()
     }
 
-    /// Whether the thread of the data path still turns its loop within `patience`.
-    pub async fn answers_within(&self, patience: Duration) -> bool {
-        let turned = self.plane.node.ask_turn();
-        tokio::time::timeout(patience, turned).await.is_ok()
+    /// Returns whether the event loop of the data plane responds within `timeout`.
+    pub async fn responds_within(&self, timeout: Duration) -> bool {
+        let turned = self.state.node_counters.ping_event_loop();
+        tokio::time::timeout(timeout, turned).await.is_ok()
     }
 
-    /// Goes on accepting for `propagation`, then lets what runs finish for at most `timeout`, then
-    /// cuts what is left. Returns when the thread has ended.
+    /// Shuts the data plane down: keeps accepting connections for `propagation`, waits for requests in
+    /// progress for at most `timeout`, and closes the remaining connections. Returns when the thread has
+    /// ended.
     pub async fn drain(&self, propagation: Duration, timeout: Duration) {
-        self.plane.enter(Phase::Leaving);
+        self.state.set_phase(DrainPhase::Announcing);
         tokio::time::sleep(propagation).await;
-        self.plane.enter(Phase::Finishing);
-        self.plane.connections.close();
-        let finished = self.plane.connections.wait();
+        self.state.set_phase(DrainPhase::Draining);
+        self.state.connections.close();
+        let finished = self.state.connections.wait();
         if tokio::time::timeout(timeout, finished).await.is_err() {
             tracing::warn!(
-                connections = self.connections(),
-                "drain timed out, cutting connections"
+                connections = self.open_connections(),
+                "drain timed out; closing the remaining connections"
             );
         }
-        self.plane.enter(Phase::Over);
+        self.state.set_phase(DrainPhase::Stopped);
         let thread = self
             .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(thread) = thread {
-            // the thread leaves at most two epochs after its last guest was told to
+            // the thread ends at most two epochs after its last guest was stopped
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }

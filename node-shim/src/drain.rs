@@ -1,4 +1,4 @@
-//! Signals: the first one asks for a good end, the second for a quick one.
+//! Signal handling: the first signal starts a graceful shutdown, the second one ends it early.
 
 use std::io;
 use std::process::ExitCode;
@@ -8,11 +8,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::supervisor::{Options, Supervisor};
 
-/// What is left to do after a second signal.
-const QUICK: Duration = Duration::from_millis(500);
+/// Time that the shutdown continues after a second signal.
+const FORCED_EXIT_DELAY: Duration = Duration::from_millis(500);
 
-/// SIGTERM and SIGINT, counted from the start of the process: a program without a parent shell does
-/// not get the default actions.
+/// SIGTERM and SIGINT, handled from the start of the process: the first process of a container does not
+/// get their default actions.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -20,10 +20,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// The handlers cannot be set.
+    /// Returns an error when a handler cannot be installed.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -40,10 +40,10 @@ impl Signals {
     }
 }
 
-/// Runs a node from its start to its end.
+/// Runs a node until it has shut down.
 ///
 /// # Errors
-/// The node could not be brought up.
+/// Returns an error when the node cannot be started.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let supervisor = tokio::select! {
@@ -56,14 +56,14 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             tracing::info!("drained");
             Ok(ExitCode::SUCCESS)
         }
-        () = second(&mut signals) => {
-            tracing::warn!("ended by a second signal before everything was finished");
+        () = second_signal(&mut signals) => {
+            tracing::warn!("a second signal ended the shutdown before all requests had finished");
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-async fn second(signals: &mut Signals) {
+async fn second_signal(signals: &mut Signals) {
     signals.next().await;
-    tokio::time::sleep(QUICK).await;
+    tokio::time::sleep(FORCED_EXIT_DELAY).await;
 }

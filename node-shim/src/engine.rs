@@ -1,9 +1,9 @@
-//! The one wasmtime engine of a process: what guests may contain, how instances are pooled, the
-//! clock that interrupts them.
+//! The wasmtime engine of the process: WebAssembly features, the instance pool and the epoch that
+//! interrupts guests.
 //!
-//! What bounds memory is the pool: its slots are reserved when the process starts and never grow.
-//! What interrupts guests is the epoch, advanced by an OS thread, because a guest that never yields
-//! stops every timer of the async runtime it runs on.
+//! The pool bounds memory: its slots are reserved when the process starts and never grow. An OS thread
+//! advances the epoch, because a guest that does not yield blocks every timer of the async runtime it runs
+//! on.
 
 mod config_store;
 mod linker;
@@ -20,19 +20,19 @@ use node_api::world::PROXY_WORLD;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::run::GuestState;
-use crate::shortage;
+use crate::instance::GuestState;
+use crate::resource_exhaustion;
 use ticker::Ticker;
 
 pub use settings::EngineOptions;
 
-/// Pages of linear memory have one size, because custom ones are off; bytes.
+/// Size of a page of linear memory in bytes. Custom page sizes are disabled.
 const WASM_PAGE: u64 = 64 << 10;
 
-/// Length of one epoch.
+/// Duration of one epoch.
 pub const TICK: Duration = Duration::from_millis(5);
 
-/// Cheap to clone; all clones share one pool.
+/// Handle of the engine. Cheap to clone; all clones share one pool.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -46,24 +46,24 @@ struct Inner {
     ticker: Ticker,
 }
 
-/// A component in native code, linked and ready to be instantiated. Cheap to clone.
+/// A component whose native code is mapped and linked, ready to be instantiated. Cheap to clone.
 #[derive(Clone)]
-pub struct Loaded {
+pub struct LinkedComponent {
     pub(crate) pre: ProxyPre<GuestState>,
-    /// Bytes of linear memory before the guest has run; `None` when it cannot be told beforehand.
+    /// Initial size of linear memory in bytes; `None` when it is not known in advance.
     pub(crate) initial_memory: Option<u64>,
 }
 
-/// Why an engine could not be built.
+/// Why an engine could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// wasmtime refused the configuration of the engine.
-    #[error("the engine refused its settings: {0:#}")]
+    /// wasmtime rejected the configuration.
+    #[error("wasmtime rejected the engine configuration: {0:#}")]
     Settings(wasmtime::Error),
-    /// The address space limit of the process leaves no room for an instance.
-    #[error("not even one instance slot fits into the address space: {0:#}")]
+    /// A pool of one slot does not fit into the address space.
+    #[error("the address space has no room for a single instance slot: {0:#}")]
     AddressSpace(wasmtime::Error),
-    /// The operating system refused to start the epoch thread.
+    /// The epoch thread could not be started.
     #[error("the epoch thread could not be started: {0}")]
     Ticker(std::io::Error),
 }
@@ -71,24 +71,27 @@ pub enum EngineError {
 /// Why native code could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file is not native code of this very engine.
+    /// The file is not native code for this engine.
     #[error("the native code cannot be mapped: {0:#}")]
-    Native(wasmtime::Error),
-    /// For want of descriptors, mappings or memory; another time it may be.
+    Incompatible(wasmtime::Error),
+    /// File descriptors, memory mappings or memory are exhausted. A later attempt may succeed.
     #[error("the native code cannot be mapped at present: {0:#}")]
-    Short(wasmtime::Error),
-    /// It has more of something than one instance may have.
-    #[error("the component is larger than an instance may be: {0:#}")]
-    Limit(wasmtime::Error),
-    /// The component wants something this node does not offer, or lacks the handler.
+    ResourceExhausted(wasmtime::Error),
+    /// The component exceeds a limit of an instance.
+    #[error("the component exceeds a limit of an instance: {0:#}")]
+    TooLarge(wasmtime::Error),
+    /// The component imports something that the node does not offer, or does not export the handler.
     #[error("the component does not fit the world {}: {}", PROXY_WORLD, .0.join("; "))]
     WorldMismatch(Vec<String>),
 }
 
 impl Engine {
-    /// Builds the engine that runs guests. The pool is halved until it fits the address space.
+    /// Creates the engine that runs guests. Halves the pool until it fits into the address space.
+    ///
+    /// # Errors
+    /// Returns an error when not even one slot fits or the epoch thread cannot be started.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let (engine, slots, pagemap_scan) = settings::pooled(options)?;
+        let (engine, slots, pagemap_scan) = settings::pooled_engine(options)?;
         let linker = linker::build(&engine).map_err(EngineError::Settings)?;
         let ticker = Ticker::start(engine.weak(), TICK).map_err(EngineError::Ticker)?;
         Ok(Self {
@@ -104,34 +107,42 @@ impl Engine {
 
     /// Maps native code and links it.
     ///
-    /// The file must have been written by this program (`precompile`) and be protected from
-    /// everybody else: it is executed as it is.
-    pub fn load(&self, path: &Path) -> Result<Loaded, LoadError> {
+    /// The file must come from [`Compiler::precompile`] of this program and must be protected from other
+    /// writers, because its content is executed.
+    ///
+    /// # Errors
+    /// Returns why the code cannot be mapped or linked.
+    pub fn load(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
         let pooled = || native::map(&self.inner.engine, path);
         let component = match pooled() {
             Ok(component) => component,
-            Err(error) if is_short(&error) => return Err(LoadError::Short(error)),
-            // asked again, so that a moment without memory or descriptors is not taken for a limit
-            Err(_) if is_sound(path) => pooled().map_err(|error| {
-                if is_short(&error) {
-                    LoadError::Short(error)
+            Err(error) if is_resource_exhaustion(&error) => {
+                return Err(LoadError::ResourceExhausted(error));
+            }
+            // retried, so that a short lack of memory or descriptors is not mistaken for a limit
+            Err(_) if loads_without_pool(path) => pooled().map_err(|error| {
+                if is_resource_exhaustion(&error) {
+                    LoadError::ResourceExhausted(error)
                 } else {
-                    LoadError::Limit(error)
+                    LoadError::TooLarge(error)
                 }
             })?,
-            Err(error) => return Err(LoadError::Native(error)),
+            Err(error) => return Err(LoadError::Incompatible(error)),
         };
         self.link(&component)
     }
 
-    /// Compiles in this process and links; only for tests, which trust their input.
-    pub fn compile_here(&self, wasm: &[u8]) -> anyhow::Result<Loaded> {
+    /// Compiles in this process and links. For tests only, which trust their input.
+    ///
+    /// # Errors
+    /// Returns an error when the component does not compile or does not fit the world.
+    pub fn compile_in_process(&self, wasm: &[u8]) -> anyhow::Result<LinkedComponent> {
         let component = Component::from_binary(&self.inner.engine, wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         Ok(self.link(&component)?)
     }
 
-    fn link(&self, component: &Component) -> Result<Loaded, LoadError> {
+    fn link(&self, component: &Component) -> Result<LinkedComponent, LoadError> {
         let missing = linker::missing(&self.inner.engine, component);
         if !missing.is_empty() {
             return Err(LoadError::WorldMismatch(missing));
@@ -147,7 +158,7 @@ impl Engine {
                 .unwrap_or(0)
                 .saturating_mul(WASM_PAGE)
         });
-        Ok(Loaded {
+        Ok(LinkedComponent {
             pre,
             initial_memory,
         })
@@ -157,70 +168,79 @@ impl Engine {
         &self.inner.engine
     }
 
-    /// Instances that can exist at once.
-    pub fn slots(&self) -> u32 {
+    /// Returns the maximum number of concurrent instances.
+    pub fn instance_slots(&self) -> u32 {
         self.inner.slots
     }
 
-    /// Whether unused memory is found by asking the kernel instead of by resetting all of it.
+    /// Returns whether the kernel reports which pages of a slot were touched, so that only these are reset.
     pub fn pagemap_scan(&self) -> bool {
         self.inner.pagemap_scan
     }
 
-    /// Time since the epoch thread last moved; for the health check.
+    /// Returns the time since the epoch last advanced, for the health check.
     pub fn since_tick(&self) -> Duration {
         self.inner.ticker.age()
     }
 
-    /// Epochs that came over a second late.
+    /// Returns the number of epochs that advanced over one second late.
     pub fn epoch_stalls(&self) -> u64 {
         self.inner.ticker.stalls()
     }
 
-    /// Changes whenever native code of one engine cannot run in another.
+    /// Returns a hash of everything that native code depends on. Engines with different hashes cannot
+    /// exchange native code.
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.inner.engine)
     }
 }
 
-fn is_short(error: &wasmtime::Error) -> bool {
-    error.chain().any(shortage::is_cause)
+fn is_resource_exhaustion(error: &wasmtime::Error) -> bool {
+    error
+        .chain()
+        .any(resource_exhaustion::is_resource_exhaustion)
 }
 
-/// Code that an engine without a pool takes is sound: if the pool refuses it, it has no place for it.
-fn is_sound(path: &Path) -> bool {
-    wasmtime::Engine::new(&settings::base()).is_ok_and(|engine| native::map(&engine, path).is_ok())
+/// Returns whether an engine without a pool accepts the code. If so, the code is valid, and the pool rejected
+/// it because of a limit.
+fn loads_without_pool(path: &Path) -> bool {
+    wasmtime::Engine::new(&settings::base_config())
+        .is_ok_and(|engine| native::map(&engine, path).is_ok())
 }
 
-/// Compiles components without ever running one: the other side of a process border.
+/// Compiles components without running them, in the compiler process.
 pub struct Compiler {
     engine: wasmtime::Engine,
 }
 
 impl Compiler {
-    /// Settings that decide about native code are those of `Engine`; nothing is reserved.
+    /// Creates a compiler with the code generation settings of [`Engine`] and without a pool.
+    ///
+    /// # Errors
+    /// Returns an error when wasmtime rejects the configuration.
     pub fn new() -> Result<Self, EngineError> {
-        let engine = wasmtime::Engine::new(&settings::base()).map_err(EngineError::Settings)?;
+        let engine =
+            wasmtime::Engine::new(&settings::base_config()).map_err(EngineError::Settings)?;
         Ok(Self { engine })
     }
 
-    /// From a component in binary form to native code.
+    /// Compiles a component in binary form to native code.
     ///
     /// # Errors
-    /// Whatever the compiler says about the input, features that are switched off included.
+    /// Returns why the input is invalid, which includes the use of disabled features.
     pub fn precompile(&self, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
         self.engine.precompile_component(wasm)
     }
 
-    /// As `Engine::compatibility`, without an engine that runs.
+    /// Returns the same hash as [`Engine::compatibility`].
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.engine)
     }
 
-    /// What the component imports that no node offers; empty when it fits.
+    /// Returns what keeps the component from being served, one sentence each; empty when it fits.
     ///
     /// # Errors
-    /// As `precompile`.
+    /// Returns the errors of [`precompile`](Self::precompile).
     pub fn missing_imports(&self, wasm: &[u8]) -> wasmtime::Result<Vec<String>> {
         let component = Component::from_binary(&self.engine, wasm)?;
         Ok(linker::missing(&self.engine, &component))
@@ -228,7 +248,7 @@ impl Compiler {
 }
 
 fn compatibility(engine: &wasmtime::Engine) -> u64 {
-    // the hasher has fixed keys, so the value is the same in every process of this build
+    // the hasher has fixed keys, so all processes of the same build get the same value
     let mut hasher = std::hash::DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
@@ -239,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_compiler_writes_the_engine_can_map() {
+    fn compiler_and_engine_are_compatible() {
         let engine = Engine::new(&EngineOptions::small()).unwrap();
         assert_eq!(
             engine.compatibility(),
@@ -254,6 +274,6 @@ mod tests {
             ..EngineOptions::small()
         };
         let engine = Engine::new(&options).unwrap();
-        assert!(engine.slots() > 0 && engine.slots() <= 1_000);
+        assert!(engine.instance_slots() > 0 && engine.instance_slots() <= 1_000);
     }
 }

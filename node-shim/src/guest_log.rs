@@ -1,32 +1,33 @@
-//! What guests print, as JSON lines on stdout: bounded per line, per revision and in all. A guest
-//! never waits for its log and never learns that some of it was dropped.
+//! Output of guests as JSON lines on stdout, bounded per line, per revision and in total. A guest never
+//! waits for its log and cannot detect dropped lines.
 
-pub(crate) mod bucket;
 mod stream;
+pub(crate) mod token_bucket;
 mod writer;
 
 use std::sync::Arc;
 
-use node_shim_core::outcome::Reason;
+use node_shim_core::outcome::FailureReason;
 use serde::Serialize;
 
 use crate::revision::Revision;
 
-pub use writer::{GuestLog, Output};
+pub use writer::{GuestLog, LogOutput};
 
-/// Longest line, bytes.
+/// Maximum length of a line in bytes.
 const MAX_LINE: usize = 8 << 10;
 
-/// The log of one request. Cheap to clone.
+/// Log of one request. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Sink {
+pub(crate) struct RequestLog {
     shared: Arc<Shared>,
 }
 
-/// By which names others know a request.
-pub(crate) struct Told {
+/// Identifiers of a request in its log records.
+pub(crate) struct LogContext {
+    /// Value of `x-request-id`.
     pub(crate) request_id: String,
-    /// Of a trace that a trusted peer began.
+    /// Id of the trace that a trusted peer started.
     pub(crate) trace_id: Option<String>,
 }
 
@@ -39,7 +40,7 @@ struct Shared {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct LogRecord<'a> {
     ts: String,
     level: &'a str,
     stream: &'a str,
@@ -54,12 +55,17 @@ struct Line<'a> {
     msg: &'a str,
 }
 
-impl Sink {
-    pub(crate) fn new(log: GuestLog, revision: Arc<Revision>, told: Told, cold: bool) -> Self {
-        let Told {
+impl RequestLog {
+    pub(crate) fn new(
+        log: GuestLog,
+        revision: Arc<Revision>,
+        context: LogContext,
+        cold: bool,
+    ) -> Self {
+        let LogContext {
             request_id,
             trace_id,
-        } = told;
+        } = context;
         Self {
             shared: Arc::new(Shared {
                 log,
@@ -71,13 +77,13 @@ impl Sink {
         }
     }
 
-    /// One of the guest's output streams.
+    /// Returns an output stream of the guest.
     pub(crate) fn stream(&self, name: &'static str) -> stream::GuestStream {
         stream::GuestStream::new(self.clone(), name)
     }
 
-    /// Why the guest ended early, for those who own it; never for clients.
-    pub(crate) fn failure(&self, reason: Reason, error: &wasmtime::Error) {
+    /// Logs why the guest failed, for the owner of the function. Clients do not see it.
+    pub(crate) fn failure(&self, reason: FailureReason, error: &wasmtime::Error) {
         self.line(
             "error",
             "shim",
@@ -89,24 +95,24 @@ impl Sink {
         let revision = &self.shared.revision;
         let text = text.get(..MAX_LINE).unwrap_or(text);
         let dropped = match revision.log.take(text.len() + 1, std::time::Instant::now()) {
-            bucket::Verdict::Drop => {
+            token_bucket::Admission::Drop => {
                 revision
                     .counters
                     .log_dropped
                     .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 return;
             }
-            bucket::Verdict::Pass { dropped } => dropped,
+            token_bucket::Admission::Pass { dropped } => dropped,
         };
         if dropped > 0 {
             self.write("warn", "shim", &format!("{dropped} lines dropped"));
         }
-        self.write(level, stream, &readable(text));
+        self.write(level, stream, &escaped(text));
     }
 
     fn write(&self, level: &str, stream: &str, msg: &str) {
         let shared = &self.shared;
-        let line = Line {
+        let line = LogRecord {
             ts: jiff::Timestamp::now().to_string(),
             level,
             stream,
@@ -119,7 +125,7 @@ impl Sink {
             cold: shared.cold,
             msg,
         };
-        // a struct of texts cannot fail to become JSON
+        // serialising a struct of strings does not fail
         if let Ok(mut json) = serde_json::to_vec(&line) {
             json.push(b'\n');
             shared.log.send(json);
@@ -127,9 +133,9 @@ impl Sink {
     }
 }
 
-/// Text as it is, bytes that are none as `\xNN`; control characters are escaped by JSON, except the
-/// ones that JSON lets through.
-fn readable(bytes: &[u8]) -> String {
+/// Returns the text with invalid UTF-8 as `\xNN` and the control characters that JSON does not escape as
+/// `\u{NN}`.
+fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -150,14 +156,11 @@ fn readable(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// HG-20: invalid UTF-8 and control characters that JSON lets through.
+    /// HG-20: invalid UTF-8 and control characters that JSON does not escape.
     #[test]
-    fn bytes_that_are_no_text_are_escaped() {
-        assert_eq!(readable("grün\t".as_bytes()), "grün\t");
-        assert_eq!(readable(b"a\xffb\xc3"), "a\\xffb\\xc3");
-        assert_eq!(
-            readable("x\u{9b}31m\u{7f}".as_bytes()),
-            "x\\u{9b}31m\\u{7f}"
-        );
+    fn invalid_bytes_and_control_characters_are_escaped() {
+        assert_eq!(escaped("grün\t".as_bytes()), "grün\t");
+        assert_eq!(escaped(b"a\xffb\xc3"), "a\\xffb\\xc3");
+        assert_eq!(escaped("x\u{9b}31m\u{7f}".as_bytes()), "x\\u{9b}31m\\u{7f}");
     }
 }

@@ -1,13 +1,13 @@
-//! The node shim: pulls, verifies and compiles components, and serves them.
+//! The node-shim: pulls, verifies and compiles components, and serves requests with them.
 //!
-//! One request goes `accept → gate → route → pick → admit → run → judge → count`: modules `accept`
-//! and `conn` (sockets), `exchange` (the sentence from gate to run), `run` (the guest and its
-//! clocks), `body` (what streams), `observer` and `counters` (what is left of it). `plane` is the
-//! handle of all that; `table` is what it is fed with.
+//! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler`
+//! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
+//! code), `instance` (the guest and its limits), `body` (streaming), `observer` and `counters` (counting).
+//! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
 //!
-//! What it is fed with comes by way of `supervisor`: `node_api` hears operators, `pull`, `verify`,
-//! `compile`, `cache` and `load` bring a component to where it can run, `disk` keeps all that over
-//! restarts, `admin` and `drain` are for the operator of the node, `cli` starts a role.
+//! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
+//! [`verify`], [`compile`] and [`native_cache`] turns a digest into code that can run; [`disk`] keeps the
+//! state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role.
 //!
 //! Before a component is compiled, its size and digest are checked against what the operator recorded:
 //!
@@ -27,41 +27,40 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod accept;
 pub mod admin;
-mod admit;
 mod body;
-pub mod cache;
 pub mod cli;
+pub mod code_cache;
 pub mod compile;
-mod conn;
+mod concurrency_limit;
+pub mod config_value;
+mod connection;
 pub mod counters;
 pub mod data_plane;
 pub mod disk;
 pub mod drain;
 pub mod engine;
-mod exchange;
 pub mod guest_log;
+mod handler;
+mod instance;
+mod listener;
 pub mod load;
-mod memory;
+mod memory_pressure;
 pub mod metrics;
+pub mod native_cache;
 pub mod node_api;
 pub mod node_counters;
 mod observer;
-pub mod plane;
 pub mod pull;
-mod reply;
-pub mod residency;
+mod resource_exhaustion;
 pub mod revision;
-mod run;
+pub mod routing_table;
 pub mod serve;
-mod shortage;
+mod shim_response;
 pub mod supervisor;
-pub mod table;
-pub mod value;
 pub mod verify;
 
-pub use conn::ConnLimits;
+pub use connection::ConnectionLimits;
 
-/// The engine's version, for the operator and for people.
+/// Version of wasmtime, as reported to the operator.
 pub const WASMTIME_VERSION: &str = "48.0.8";

@@ -1,9 +1,9 @@
-//! One component from its digest to code that can run: native cache, else local component, else
-//! pull; verify, compile, cache, load. Every stage is bounded and fails with a reason of the closed
-//! list. What failed for good is remembered over restarts, so a component that eats a compiler does
-//! it once.
+//! Pipeline that turns the digest of a component into code that can run: use the native cache, else the
+//! stored component, else pull it; then verify, compile, cache and load. Every stage is bounded and fails
+//! with a reason from a closed list. Permanent failures are remembered across restarts, so a component that
+//! exhausts the compiler does so only once.
 
-mod refused;
+mod known_failures;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -16,32 +16,32 @@ use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
 use tokio::sync::Semaphore;
 
-use crate::cache::{Lookup, NativeCache};
-use crate::compile::{Compile, Compiled};
+use crate::code_cache::{CodeCache, MapCode, MappedCode};
+use crate::compile::{Compiled, CompilerPool};
 use crate::disk::Blobs;
 use crate::engine::{Engine, LoadError};
+use crate::native_cache::{Lookup, NativeCache};
 use crate::pull::{Puller, Wanted, blocking, failure, sha256_hex};
-use crate::residency::{Map, Residency, Resident};
 use crate::verify::verify;
 
-pub use refused::Refused;
+pub use known_failures::KnownFailures;
 
-/// Components fetched at once.
+/// Maximum number of concurrent pulls.
 const PULLS: usize = 4;
 
-/// A stage that takes time a person may ask about.
+/// Stage of the pipeline whose duration is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// From a registry or the operator.
+pub enum LoadStage {
+    /// Pulling the component from a registry or the operator.
     Pull,
-    /// In the child.
+    /// Compiling the component in the compiler process.
     Compile,
-    /// Mapping and linking.
+    /// Mapping and linking the native code.
     Load,
 }
 
-impl Stage {
-    /// Value of the metric's label.
+impl LoadStage {
+    /// Returns the value of the `stage` label of `selvage_cold_start_seconds`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -52,40 +52,40 @@ impl Stage {
     }
 }
 
-/// Is told how long each stage took.
-pub type StageObserver = Arc<dyn Fn(Stage, Duration) + Send + Sync>;
+/// Callback that receives the duration of each stage.
+pub type StageObserver = Arc<dyn Fn(LoadStage, Duration) + Send + Sync>;
 
-/// The stages and what they share.
+/// The stages of the pipeline and their shared state.
 #[derive(Clone)]
-pub struct Pipeline {
-    /// Components on this node.
+pub struct LoadPipeline {
+    /// Components stored on this node.
     pub blobs: Blobs,
-    /// Native code on this node.
+    /// Native code stored on this node.
     pub cache: Arc<NativeCache>,
-    /// Fetches what is not here.
+    /// Client that fetches components.
     pub puller: Puller,
-    /// Starts compile children.
-    pub compile: Compile,
-    /// Runs what is loaded.
+    /// Runs the compiler processes.
+    pub compiler: CompilerPool,
+    /// Engine that maps and links native code.
     pub engine: Engine,
-    /// What no attempt will make loadable.
-    pub refused: Arc<Refused>,
-    /// Is told how long things took.
+    /// Components that failed permanently.
+    pub known_failures: Arc<KnownFailures>,
+    /// Receives the duration of each stage.
     pub observe: StageObserver,
-    /// Bounds what is mapped.
-    residency: Arc<Residency>,
+    /// Bounds the mapped components.
+    code_cache: Arc<CodeCache>,
     pulls: Arc<Semaphore>,
 }
 
-impl Pipeline {
-    /// Puts the stages together.
+impl LoadPipeline {
+    /// Returns a pipeline of the given stages.
     #[must_use]
     pub fn new(
         (blobs, cache): (Blobs, Arc<NativeCache>),
         puller: Puller,
-        compile: Compile,
-        (engine, residency): (Engine, Arc<Residency>),
-        refused: Arc<Refused>,
+        compile: CompilerPool,
+        (engine, code_cache): (Engine, Arc<CodeCache>),
+        refused: Arc<KnownFailures>,
         observe: StageObserver,
     ) -> Self {
         let pulls = Arc::new(Semaphore::new(PULLS));
@@ -93,47 +93,53 @@ impl Pipeline {
             blobs,
             cache,
             puller,
-            compile,
+            compiler: compile,
             engine,
-            refused,
+            known_failures: refused,
             observe,
-            residency,
+            code_cache,
             pulls,
         }
     }
 
-    /// Brings one component to where it can run.
+    /// Loads one component.
     ///
     /// # Errors
-    /// With the reason of the stage that failed.
-    pub async fn run(&self, wanted: &Wanted) -> Result<Resident, Failure> {
-        let hex = sha256_hex(&wanted.digest)
-            .ok_or_else(|| failure("DigestMismatch", true, "not a sha256 digest".into()))?;
+    /// Returns the failure of the first stage that failed.
+    pub async fn run(&self, wanted: &Wanted) -> Result<MappedCode, Failure> {
+        let hex = sha256_hex(&wanted.digest).ok_or_else(|| {
+            failure(
+                "DigestMismatch",
+                true,
+                "the digest is not a SHA-256 digest".into(),
+            )
+        })?;
         if let Some(code) = self.cached(hex).await? {
             match self.load(code, hex).await {
                 Ok(loaded) => return Ok(loaded),
-                // authentic and yet useless: make it again
-                Err(Unloaded::Useless(_)) => self.cache.discard(hex),
+                // authentic but incompatible code: compile the component again
+                Err(NativeLoadError::DiscardCode(_)) => self.cache.discard(hex),
                 Err(unloaded) => return Err(unloaded.into()),
             }
         }
-        if let Some(known) = self.refused.get(hex, self.cache.engine()) {
+        if let Some(known) = self.known_failures.get(hex, self.cache.engine()) {
             return Err(known);
         }
         let outcome = self.build(wanted, hex).await;
         if let Err(failed) = &outcome
             && failed.permanent
         {
-            self.refused.remember(hex, self.cache.engine(), failed);
+            self.known_failures
+                .remember(hex, self.cache.engine(), failed);
         }
         outcome
     }
 
-    async fn build(&self, wanted: &Wanted, hex: &str) -> Result<Resident, Failure> {
+    async fn build(&self, wanted: &Wanted, hex: &str) -> Result<MappedCode, Failure> {
         let component = self.component(wanted, hex).await?;
         let started = Instant::now();
         let code = self.compile(component, hex).await?;
-        (self.observe)(Stage::Compile, started.elapsed());
+        (self.observe)(LoadStage::Compile, started.elapsed());
         Ok(self.load(code, hex).await?)
     }
 
@@ -141,8 +147,8 @@ impl Pipeline {
         let (cache, hex) = (Arc::clone(&self.cache), hex.to_string());
         blocking(move || match cache.get(&hex) {
             Lookup::Hit(file) => Ok(Some(file)),
-            Lookup::Miss | Lookup::Refused(_) => Ok(None),
-            Lookup::Short(error) => Err(short(&error)),
+            Lookup::Miss | Lookup::Rejected(_) => Ok(None),
+            Lookup::ResourceExhausted(error) => Err(resource_exhausted(&error)),
         })
         .await
     }
@@ -152,7 +158,7 @@ impl Pipeline {
             match self.verified(file, wanted).await {
                 Ok(file) => return Ok(file),
                 Err(failed) => {
-                    tracing::warn!(digest = %wanted.digest, reason = failed.message, "stored component dropped");
+                    tracing::warn!(digest = %wanted.digest, reason = failed.message, "the stored component is invalid; removed it");
                     self.blobs.discard(hex);
                 }
             }
@@ -164,7 +170,7 @@ impl Pipeline {
             .map_err(|error| failure("PullFailed", false, error.to_string()))?;
         let started = Instant::now();
         let file = self.puller.fetch(wanted).await?;
-        (self.observe)(Stage::Pull, started.elapsed());
+        (self.observe)(LoadStage::Pull, started.elapsed());
         self.verified(file, wanted).await
     }
 
@@ -177,82 +183,92 @@ impl Pipeline {
         let io = |error: std::io::Error| failure("DiskFull", false, error.to_string());
         let again = component.try_clone().map_err(io)?;
         let draft = self.cache.draft().map_err(io)?;
-        let draft = match self.compile.run(component, draft).await? {
+        let draft = match self.compiler.run(component, draft).await? {
             Compiled::Code(draft) => draft,
             Compiled::DiskFull => {
                 let mut component = again;
                 std::io::Seek::rewind(&mut component).map_err(io)?;
                 let memory = self.cache.draft_in_memory().map_err(io)?;
-                match self.compile.run(component, memory).await? {
+                match self.compiler.run(component, memory).await? {
                     Compiled::Code(draft) => draft,
                     Compiled::DiskFull => {
-                        return Err(failure("DiskFull", false, "no room for native code".into()));
+                        return Err(failure(
+                            "DiskFull",
+                            false,
+                            "neither disk nor memory has room for the native code".into(),
+                        ));
                     }
                 }
             }
         };
         let (cache, hex) = (Arc::clone(&self.cache), hex.to_string());
-        blocking(move || cache.keep(draft, &hex).map_err(io)).await
+        blocking(move || cache.store(draft, &hex).map_err(io)).await
     }
 
-    async fn load(&self, code: File, hex: &str) -> Result<Resident, Unloaded> {
-        let (engine, residency) = (self.engine.clone(), Arc::clone(&self.residency));
+    async fn load(&self, code: File, hex: &str) -> Result<MappedCode, NativeLoadError> {
+        let (engine, code_cache) = (self.engine.clone(), Arc::clone(&self.code_cache));
         let started = Instant::now();
-        let (loaded, place) = blocking(move || {
-            let place = residency.reserve();
-            // by descriptor: what was authenticated is what is mapped
+        let (loaded, slot) = blocking(move || {
+            let slot = code_cache.reserve();
+            // map by descriptor, so that exactly the authenticated file is mapped
             let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-            Ok((engine.load(&path), place))
+            Ok((engine.load(&path), slot))
         })
         .await
-        .map_err(Unloaded::Kept)?;
+        .map_err(NativeLoadError::KeepCode)?;
         let loaded = loaded?;
-        (self.observe)(Stage::Load, started.elapsed());
-        Ok(Resident {
+        (self.observe)(LoadStage::Load, started.elapsed());
+        Ok(MappedCode {
             loaded,
-            place,
+            slot,
             on_disk: self.cache.has(hex),
             map: Arc::new(self.clone()),
         })
     }
 }
 
-/// Why native code could not be loaded, and what that says of its file.
-enum Unloaded {
-    /// Nothing that making it again would change.
-    Kept(Failure),
-    /// It is no native code of this engine.
-    Useless(Failure),
+/// Why native code could not be loaded, and whether to keep its file.
+enum NativeLoadError {
+    /// Compiling again would not help.
+    KeepCode(Failure),
+    /// The file is not native code for this engine.
+    DiscardCode(Failure),
 }
 
-impl From<LoadError> for Unloaded {
+impl From<LoadError> for NativeLoadError {
     fn from(error: LoadError) -> Self {
         let text = error.to_string();
         match error {
-            LoadError::WorldMismatch(_) => Self::Kept(failure("WorldMismatch", true, text)),
-            LoadError::Limit(_) => Self::Kept(failure("CompileLimit", true, text)),
-            LoadError::Short(_) => Self::Kept(failure("LoadFailed", false, text)),
-            LoadError::Native(_) => Self::Useless(failure("LoadFailed", false, text)),
+            LoadError::WorldMismatch(_) => Self::KeepCode(failure("WorldMismatch", true, text)),
+            LoadError::TooLarge(_) => Self::KeepCode(failure("CompileLimit", true, text)),
+            LoadError::ResourceExhausted(_) => Self::KeepCode(failure("LoadFailed", false, text)),
+            LoadError::Incompatible(_) => Self::DiscardCode(failure("LoadFailed", false, text)),
         }
     }
 }
 
-impl From<Unloaded> for Failure {
-    fn from(unloaded: Unloaded) -> Self {
-        let (Unloaded::Kept(failed) | Unloaded::Useless(failed)) = unloaded;
+impl From<NativeLoadError> for Failure {
+    fn from(unloaded: NativeLoadError) -> Self {
+        let (NativeLoadError::KeepCode(failed) | NativeLoadError::DiscardCode(failed)) = unloaded;
         failed
     }
 }
 
-fn short(error: &std::io::Error) -> Failure {
+fn resource_exhausted(error: &std::io::Error) -> Failure {
     let text = format!("the native code cannot be read at present: {error}");
     failure("LoadFailed", false, text)
 }
 
-impl Map for Pipeline {
-    fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Resident, Failure>> {
+impl MapCode for LoadPipeline {
+    fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
         async move {
-            let gone = || failure("LoadFailed", false, "its native code is gone".into());
+            let gone = || {
+                failure(
+                    "LoadFailed",
+                    false,
+                    "the native code is no longer on disk".into(),
+                )
+            };
             let hex = sha256_hex(digest).ok_or_else(gone)?;
             let code = self.cached(hex).await?.ok_or_else(gone)?;
             Ok(self.load(code, hex).await?)

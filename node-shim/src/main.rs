@@ -1,4 +1,4 @@
-//! One program, several roles; `node-shim --help` lists them.
+//! The `node-shim` program. `node-shim --help` lists its roles.
 
 use std::process::ExitCode;
 

@@ -1,14 +1,13 @@
-//! The data path's part of the metrics page. The numbers are kept where they arise; this file reads
-//! them and is the only one that knows the format's library.
+//! Metrics of the data plane in the text format of Prometheus.
 
-mod places;
+mod function_series;
 
 use std::sync::Mutex;
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Code, Outcome, Population, Start};
-use node_shim_core::series::Level;
+use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
+use node_shim_core::series::DetailLevel;
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -18,41 +17,41 @@ use crate::counters::{
     HistogramSnapshot, MEMORY_BOUNDS_MIB, PopulationSnapshot, RevisionCounters, RevisionSnapshot,
 };
 use crate::data_plane::DataPlane;
-use places::{Places, Row};
+use function_series::{FunctionSeries, Row};
 
-/// Who is speaking.
+/// Identity of the process in the metrics.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct NodeIdentity {
     /// Name of the Kubernetes node.
     pub node_name: String,
-    /// Start of the supervisor, ms since the epoch: tells two runs on one node apart.
+    /// Start of the process in milliseconds since the Unix epoch.
     pub started_ms: u64,
 }
 
-/// The data path's part of the pages of one process.
+/// Renders the metrics of the data plane.
 pub struct Metrics {
-    identity: Identity,
-    places: Mutex<Places>,
+    identity: NodeIdentity,
+    series: Mutex<FunctionSeries>,
 }
 
 impl Metrics {
-    /// Before the first page.
+    /// Returns the state before the first scrape.
     #[must_use]
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: NodeIdentity) -> Self {
         Self {
             identity,
-            places: Places::new(),
+            series: FunctionSeries::new(),
         }
     }
 
-    /// Appends to a page in the text format of Prometheus.
+    /// Appends the metrics of the data plane to `page`.
     pub fn write(&self, page: &mut String, plane: &DataPlane) {
-        let rows = Places::rows(&self.places, plane, Instant::now());
+        let rows = FunctionSeries::rows(&self.series, plane, Instant::now());
         let mut families = per_function(&rows);
         families.extend(per_node(&self.identity, plane));
         families.retain(|family| !family.get_metric().is_empty());
         if let Err(error) = TextEncoder::new().encode_utf8(&families, page) {
-            tracing::error!(%error, "the metrics page could not be written");
+            tracing::error!(%error, "the metrics could not be encoded");
         }
     }
 }
@@ -62,14 +61,14 @@ type Labels<'a> = &'a [(&'a str, &'a str)];
 fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
     let mut requests = family(
         "selvage_requests_total",
-        "Requests that ended.",
+        "Number of requests that have ended.",
         MetricType::COUNTER,
     );
-    let help = "Requests refused by the revision's own permits or queue.";
+    let help = "Number of requests that the revision's own concurrency limit or queue rejected.";
     let mut saturated = family("selvage_saturated_total", help, MetricType::COUNTER);
-    let help = "From the route to the response head; warm starts only.";
+    let help = "Time from routing to the response head in seconds; warm starts only.";
     let mut head = family("selvage_response_head_seconds", help, MetricType::HISTOGRAM);
-    let help = "From the route to the last byte; warm starts only.";
+    let help = "Time from routing to the last byte of the response in seconds; warm starts only.";
     let mut duration = family(
         "selvage_request_duration_seconds",
         help,
@@ -77,12 +76,12 @@ fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
     );
     let mut failures = family(
         "selvage_failures_total",
-        "Why requests failed.",
+        "Number of failed requests by reason.",
         MetricType::COUNTER,
     );
-    let mut others = Others::new();
+    let mut others = ScalarFamilies::new();
     for (counters, level) in rows {
-        let full = *level == Level::Full;
+        let full = *level == DetailLevel::Full;
         let snapshot = counters.snapshot();
         let base = base_labels(&snapshot);
         for population in &snapshot.populations {
@@ -90,7 +89,7 @@ fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
             let labels = with(&base, &[("population", population.population.label())]);
             add(&mut saturated, &labels, counter(population.saturated));
             add(&mut head, &labels, latency(&population.head));
-            // what a rollout judges unless it says otherwise is the one that everybody has
+            // rollouts use the histogram of heads by default, so every function exports that one
             if full {
                 add(&mut duration, &labels, latency(&population.duration));
             }
@@ -109,15 +108,16 @@ fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
     families
 }
 
-/// Series that live traffic can make exist at 0, so that their first count is not lost.
+/// Adds the request counters of a population. Every series that live traffic can produce is exported from 0
+/// on, so that `rate` and `increase` see its first increment.
 fn count_requests(
     requests: &mut MetricFamily,
     base: &[LabelPair],
     population: &PopulationSnapshot,
 ) {
     for outcome in Outcome::ALL {
-        for code in Code::possible(outcome) {
-            for start in Start::ALL {
+        for code in StatusClass::possible(outcome) {
+            for start in StartKind::ALL {
                 let found = population
                     .requests
                     .iter()
@@ -141,48 +141,48 @@ fn count_requests(
     }
 }
 
-/// Everything of a revision that is one number.
-struct Others {
+/// Metric families of a revision beside requests and latencies.
+struct ScalarFamilies {
     families: Vec<MetricFamily>,
 }
 
-impl Others {
+impl ScalarFamilies {
     fn new() -> Self {
         let family = |(name, help, kind)| family(name, help, kind);
         let families = [
             (
-                "selvage_in_flight",
-                "Permits that are taken.",
+                "selvage_in_flight_requests",
+                "Number of requests that hold a permit of the revision.",
                 MetricType::GAUGE,
             ),
             (
-                "selvage_queued",
-                "Requests that wait for a permit.",
+                "selvage_queued_requests",
+                "Number of requests that wait for a permit of the revision.",
                 MetricType::GAUGE,
             ),
             (
                 "selvage_instances",
-                "Instances that exist.",
+                "Number of live instances.",
                 MetricType::GAUGE,
             ),
             (
                 "selvage_guest_cpu_seconds_total",
-                "CPU time of guests.",
+                "CPU time of guests in seconds.",
                 MetricType::COUNTER,
             ),
             (
                 "selvage_guest_log_dropped_total",
-                "Lines of guests that were dropped.",
+                "Number of log lines of guests that were dropped.",
                 MetricType::COUNTER,
             ),
             (
                 "selvage_egress_denied_total",
-                "Calls out that were refused.",
+                "Number of outbound requests that were denied.",
                 MetricType::COUNTER,
             ),
             (
                 "selvage_guest_memory_peak_bytes",
-                "Memory of instances at their end.",
+                "Peak memory of instances in bytes, observed at their end.",
                 MetricType::HISTOGRAM,
             ),
         ];
@@ -216,7 +216,7 @@ impl Others {
     }
 }
 
-fn per_node(identity: &Identity, plane: &DataPlane) -> Vec<MetricFamily> {
+fn per_node(identity: &NodeIdentity, plane: &DataPlane) -> Vec<MetricFamily> {
     let node = plane.node_counters();
     let mut families = Vec::new();
     let mut one = |name, help, kind, rows: &[(Labels<'_>, Metric)]| {
@@ -229,14 +229,14 @@ fn per_node(identity: &Identity, plane: &DataPlane) -> Vec<MetricFamily> {
     let started = gauge(identity.started_ms as f64 / 1000.0);
     one(
         "process_start_time_seconds",
-        "Start of the process.",
+        "Start time of the process in seconds since the Unix epoch.",
         MetricType::GAUGE,
         &[(&[], started)],
     );
     let name = [("node_name", identity.node_name.as_str())];
     one(
         "selvage_node_info",
-        "Which node this is.",
+        "Name of the Kubernetes node; always 1.",
         MetricType::GAUGE,
         &[(&name, gauge(1.0))],
     );
@@ -248,33 +248,33 @@ fn per_node(identity: &Identity, plane: &DataPlane) -> Vec<MetricFamily> {
     ];
     one(
         "selvage_engine_info",
-        "How guests are run.",
+        "Version and options of the engine; always 1.",
         MetricType::GAUGE,
         &[(&engine, gauge(1.0))],
     );
     let errors = counter(node.accept_errors());
     one(
         "selvage_accept_errors_total",
-        "Connections that could not be accepted.",
+        "Number of connections that could not be accepted.",
         MetricType::COUNTER,
         &[(&[], errors)],
     );
     let fallbacks = counter(node.fallbacks());
     one(
-        "selvage_pick_fallback_total",
-        "Requests of a candidate that stable answered.",
+        "selvage_candidate_fallbacks_total",
+        "Number of requests of a candidate that the stable revision served, because the candidate could not run.",
         MetricType::COUNTER,
         &[(&[], fallbacks)],
     );
     let stalls = counter(plane.engine().epoch_stalls());
     one(
         "selvage_epoch_stalls_total",
-        "Epochs that came over a second late.",
+        "Number of epochs that advanced over one second late, which delays CPU limits.",
         MetricType::COUNTER,
         &[(&[], stalls)],
     );
-    let free = plane.free_slots() as u64;
-    let taken = node.slots().saturating_sub(free);
+    let free = plane.free_instance_slots() as u64;
+    let taken = node.instance_slots().saturating_sub(free);
     let slots: [(Labels<'_>, Metric); 2] = [
         (
             &[("kind", "instance"), ("state", "free")],
@@ -287,24 +287,24 @@ fn per_node(identity: &Identity, plane: &DataPlane) -> Vec<MetricFamily> {
     ];
     one(
         "selvage_pool_slots",
-        "Slots of the instance pool.",
+        "Number of slots of the instance pool by state.",
         MetricType::GAUGE,
         &slots,
     );
     let mut connections = family(
         "selvage_connections",
-        "Open connections.",
+        "Number of open connections.",
         MetricType::GAUGE,
     );
     for (proto, open) in node.connections() {
         add(
             &mut connections,
-            &with(&[], &[("proto", proto)]),
+            &with(&[], &[("protocol", proto)]),
             gauge(open as f64),
         );
     }
-    let help = "Requests refused before they had a function.";
-    let mut rejections = family("selvage_gate_rejections_total", help, MetricType::COUNTER);
+    let help = "Number of requests rejected before they were routed to a function, or for the size of their body.";
+    let mut rejections = family("selvage_rejected_requests_total", help, MetricType::COUNTER);
     let mut by_label = std::collections::BTreeMap::new();
     for (reason, count) in node.rejections() {
         *by_label.entry(reason.label()).or_insert(0) += count;
@@ -384,7 +384,7 @@ fn memory(counters: &RevisionCounters) -> Metric {
     histogram(bounds, &counts, sum as f64)
 }
 
-/// Buckets of the format are cumulative; the one without a bound is the count.
+/// Builds a histogram. Buckets of the format are cumulative, and the +Inf bucket is the sample count.
 fn histogram(bounds: impl Iterator<Item = f64>, counts: &[u64], sum: f64) -> Metric {
     let mut total = 0;
     let mut buckets = Vec::new();

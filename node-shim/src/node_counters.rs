@@ -1,11 +1,11 @@
-//! What a node counts without regard to functions.
+//! Counters of the node that do not belong to a function.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use node_shim_core::gate::Rejection;
+use node_shim_core::validation::Rejection;
 use tokio::sync::Notify;
 
-/// Shared by the data path and the metrics page.
+/// Counters shared by the data plane and the metrics page.
 #[derive(Debug, Default)]
 pub struct NodeCounters {
     rejections: [AtomicU64; Rejection::ALL.len()],
@@ -13,14 +13,14 @@ pub struct NodeCounters {
     fallbacks: AtomicU64,
     connections_h1: AtomicU64,
     connections_h2: AtomicU64,
-    slots: AtomicU64,
-    asked: Notify,
-    turned: Notify,
+    instance_slots: AtomicU64,
+    ping: Notify,
+    pong: Notify,
 }
 
-/// Protocol of a connection.
+/// HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proto {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
@@ -32,7 +32,7 @@ impl NodeCounters {
         }
     }
 
-    /// By reason; the two refusals of a method are one reason.
+    /// Returns the number of rejected requests by reason. The two rejections of a method share a label.
     pub fn rejections(&self) -> impl Iterator<Item = (Rejection, u64)> + '_ {
         let read =
             |(reason, count): (Rejection, &AtomicU64)| (reason, count.load(Ordering::Relaxed));
@@ -43,7 +43,7 @@ impl NodeCounters {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of failed `accept` calls since the process started.
+    /// Returns the number of failed accepts.
     pub fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Ordering::Relaxed)
     }
@@ -52,56 +52,59 @@ impl NodeCounters {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of requests in the candidate's share that stable answered, because the candidate was not loaded.
+    /// Returns the number of requests of candidates that the stable revision served.
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn opened(&self, proto: Proto) -> OpenConnection<'_> {
+    pub(crate) fn opened(&self, proto: Protocol) -> OpenConnection<'_> {
         let count = self.open(proto);
         count.fetch_add(1, Ordering::Relaxed);
         OpenConnection(count)
     }
 
-    /// Open connections by protocol label.
+    /// Returns the number of open connections by `protocol` label.
     pub fn connections(&self) -> [(&'static str, u64); 2] {
         let read = |proto| self.open(proto).load(Ordering::Relaxed);
-        [("http1", read(Proto::Http1)), ("http2", read(Proto::Http2))]
+        [
+            ("http1", read(Protocol::Http1)),
+            ("http2", read(Protocol::Http2)),
+        ]
     }
 
-    fn open(&self, proto: Proto) -> &AtomicU64 {
+    fn open(&self, proto: Protocol) -> &AtomicU64 {
         match proto {
-            Proto::Http1 => &self.connections_h1,
-            Proto::Http2 => &self.connections_h2,
+            Protocol::Http1 => &self.connections_h1,
+            Protocol::Http2 => &self.connections_h2,
         }
     }
 
-    pub(crate) fn set_slots(&self, slots: u64) {
-        self.slots.store(slots, Ordering::Relaxed);
+    pub(crate) fn set_instance_slots(&self, slots: u64) {
+        self.instance_slots.store(slots, Ordering::Relaxed);
     }
 
-    /// Requests that can run at once.
-    pub fn slots(&self) -> u64 {
-        self.slots.load(Ordering::Relaxed)
+    /// Returns the maximum number of concurrent requests.
+    pub fn instance_slots(&self) -> u64 {
+        self.instance_slots.load(Ordering::Relaxed)
     }
 
-    /// Asks the data path's loop for a sign of life and waits for it.
-    pub(crate) async fn ask_turn(&self) {
-        let turned = self.turned.notified();
-        self.asked.notify_one();
+    /// Pings the event loop of the data plane and waits for its response.
+    pub(crate) async fn ping_event_loop(&self) {
+        let turned = self.pong.notified();
+        self.ping.notify_one();
         turned.await;
     }
 
-    /// The loop's side of `ask_turn`.
-    pub(crate) async fn turn(&self) {
+    /// Answers the pings of [`ping_event_loop`](Self::ping_event_loop). Never returns.
+    pub(crate) async fn answer_pings(&self) {
         loop {
-            self.asked.notified().await;
-            self.turned.notify_waiters();
+            self.ping.notified().await;
+            self.pong.notify_waiters();
         }
     }
 }
 
-/// Counted as open while it lives.
+/// Counts a connection as open until dropped.
 pub(crate) struct OpenConnection<'a>(&'a AtomicU64);
 
 impl Drop for OpenConnection<'_> {

@@ -1,43 +1,44 @@
-//! Counts one request of a function, exactly once, whatever ended it: it records when it is dropped.
+//! Observer of a request that counts it exactly once, when it is dropped.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use node_shim_core::outcome::{Code, Outcome, Population, Reason, Start};
+use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 
-use crate::counters::{Finished, RevisionCounters};
+use crate::counters::{FinishedRequest, RevisionCounters};
 
-/// Made when the revision is known. Until told otherwise the client is the one who left.
-pub(crate) struct Observer {
+/// Records how a request to a revision ends. Unless `succeed` or `fail` is called, it counts as
+/// `client_gone`.
+pub(crate) struct RequestObserver {
     counters: Arc<RevisionCounters>,
     population: Population,
-    start: Start,
+    start: StartKind,
     began: Instant,
-    head: Option<(Instant, Code)>,
-    /// `None`: as promised.
-    ended: Option<Reason>,
+    head: Option<(Instant, StatusClass)>,
+    /// Why the request failed; `None` when it succeeded.
+    ended: Option<FailureReason>,
     settled: bool,
 }
 
-impl Observer {
-    pub(crate) fn new(counters: Arc<RevisionCounters>, start: Start, began: Instant) -> Self {
+impl RequestObserver {
+    pub(crate) fn new(counters: Arc<RevisionCounters>, start: StartKind, began: Instant) -> Self {
         Self {
             counters,
             population: Population::Live,
             start,
             began,
             head: None,
-            ended: Some(Reason::ClientGone),
+            ended: Some(FailureReason::ClientGone),
             settled: false,
         }
     }
 
-    /// A head with this status goes out now.
+    /// Records that a head with this status is sent now.
     pub(crate) fn head(&mut self, status: u16) {
-        self.head = Some((Instant::now(), Code::of(status)));
+        self.head = Some((Instant::now(), StatusClass::of(status)));
     }
 
-    /// The response ended as promised.
+    /// Records that the response was sent completely, unless the request has failed before.
     pub(crate) fn succeed(&mut self) {
         if !self.settled {
             self.ended = None;
@@ -45,9 +46,9 @@ impl Observer {
         }
     }
 
-    /// The request failed; the first reason stays, but a client that leaves while the last bytes
-    /// are still in our hands turns success into its own fault.
-    pub(crate) fn fail(&mut self, reason: Reason) {
+    /// Records that the request failed. The first reason is kept. A failure replaces a success, because
+    /// the client may disconnect while the last bytes are being sent.
+    pub(crate) fn fail(&mut self, reason: FailureReason) {
         if !self.settled || self.ended.is_none() {
             self.ended = Some(reason);
             self.settled = true;
@@ -55,15 +56,15 @@ impl Observer {
     }
 }
 
-impl Drop for Observer {
+impl Drop for RequestObserver {
     fn drop(&mut self) {
         let now = Instant::now();
-        let outcome = self.ended.map_or(Outcome::Ok, Reason::outcome);
-        self.counters.record(&Finished {
+        let outcome = self.ended.map_or(Outcome::Ok, FailureReason::outcome);
+        self.counters.record(&FinishedRequest {
             population: self.population,
             outcome,
             reason: self.ended,
-            code: self.head.map_or(Code::None, |(_, code)| code),
+            code: self.head.map_or(StatusClass::None, |(_, code)| code),
             start: self.start,
             head: self.head.map(|(at, _)| at.duration_since(self.began)),
             duration: now.duration_since(self.began),
@@ -76,38 +77,41 @@ mod tests {
     use node_shim_core::table::{FunctionKey, RevisionName};
 
     use super::*;
-    use crate::counters::{Counters, RequestCount};
+    use crate::counters::{CounterTable, RequestCount};
 
-    fn recorded(tell: impl FnOnce(&mut Observer)) -> RequestCount {
+    fn recorded(act: impl FnOnce(&mut RequestObserver)) -> RequestCount {
         let function = FunctionKey::new("ns", "f");
-        let counters = Counters::new().revision(&function, &RevisionName::new("r").unwrap());
-        let mut observer = Observer::new(counters.clone(), Start::Warm, Instant::now());
-        tell(&mut observer);
+        let counters = CounterTable::new().revision(&function, &RevisionName::new("r").unwrap());
+        let mut observer = RequestObserver::new(counters.clone(), StartKind::Warm, Instant::now());
+        act(&mut observer);
         drop(observer);
         let [one] = counters.snapshot().populations[0].requests[..] else {
-            panic!("once")
+            panic!("counted exactly once")
         };
         one
     }
 
     #[test]
-    fn every_end_is_counted_once() {
+    fn every_request_is_counted_once() {
         let silent = recorded(|_| {});
         assert_eq!(
             (silent.outcome, silent.code, silent.count),
-            (Outcome::ClientFault, Code::None, 1)
+            (Outcome::ClientFault, StatusClass::None, 1)
         );
         let fine = recorded(|o| {
             o.head(204);
             o.succeed();
         });
-        assert_eq!((fine.outcome, fine.code), (Outcome::Ok, Code::C2xx));
+        assert_eq!((fine.outcome, fine.code), (Outcome::Ok, StatusClass::C2xx));
         let aborted = recorded(|o| {
             o.head(200);
-            o.fail(Reason::Trap);
-            o.fail(Reason::ClientGone);
+            o.fail(FailureReason::Trap);
+            o.fail(FailureReason::ClientGone);
             o.succeed();
         });
-        assert_eq!((aborted.outcome, aborted.code), (Outcome::Trap, Code::C2xx));
+        assert_eq!(
+            (aborted.outcome, aborted.code),
+            (Outcome::Trap, StatusClass::C2xx)
+        );
     }
 }

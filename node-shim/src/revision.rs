@@ -1,80 +1,85 @@
-//! A revision that can run: native code, limits, configuration, permits, counters.
+//! A revision that can run: its code, limits, configuration, concurrency limit and counters.
 
 use std::sync::Arc;
 
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
-use crate::admit::Permits;
-use crate::counters::{Counters, RevisionCounters};
-use crate::guest_log::bucket::Bucket;
-use crate::residency::Code;
-use crate::value::Value;
+use crate::code_cache::CompiledComponent;
+use crate::concurrency_limit::ConcurrencyLimit;
+use crate::config_value::ConfigValue;
+use crate::counters::{CounterTable, RevisionCounters};
+use crate::guest_log::token_bucket::TokenBucket;
 
-/// Everything of a definition that shows while a request runs.
+/// The parts of a revision's definition that are needed while a request runs.
 #[derive(Clone, Debug)]
 pub struct RevisionSpec {
-    /// The function that owns the revision.
+    /// Function of the revision.
     pub function: FunctionKey,
     /// Name of the revision.
     pub name: RevisionName,
-    /// Limits of every request and instance.
+    /// Resource limits.
     pub limits: Limits,
-    /// Environment.
-    pub env: Vec<(String, Value)>,
-    /// `wasi:config/store`.
-    pub config: Vec<(String, Value)>,
+    /// Environment variables of the guest.
+    pub env: Vec<(String, ConfigValue)>,
+    /// Entries of `wasi:config/store`.
+    pub config: Vec<(String, ConfigValue)>,
 }
 
-/// Shared by every table that names it and by every request that runs it.
+/// A revision, shared by the routing tables that contain it and the requests that run it.
 pub struct Revision {
     pub(crate) spec: RevisionSpec,
-    pub(crate) code: Arc<Code>,
-    pub(crate) permits: Arc<Permits>,
+    pub(crate) code: Arc<CompiledComponent>,
+    pub(crate) concurrency: Arc<ConcurrencyLimit>,
     pub(crate) counters: Arc<RevisionCounters>,
-    pub(crate) log: Bucket,
+    pub(crate) log: TokenBucket,
 }
 
-/// Why a component cannot run under its limits, told before there is any traffic.
+/// Why a component cannot run within its limits.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevisionError {
-    /// The memory that the component declares is larger than its limit.
-    #[error("the component starts with {needs} bytes of memory, limits.memory is {limit}")]
+    /// The initial memory exceeds the limit.
+    #[error(
+        "the component starts with {needs} bytes of memory, but limits.memory is {limit} bytes"
+    )]
     Memory {
-        /// Linear memory of a fresh instance, in bytes.
+        /// Initial memory in bytes.
         needs: u64,
-        /// `limits.memory`, in bytes.
+        /// Limit in bytes.
         limit: u64,
     },
 }
 
 impl Revision {
-    /// Its series exist at 0 from here on.
+    /// Creates a revision. Its metrics exist at 0 from then on.
+    ///
+    /// # Errors
+    /// Returns an error when the component cannot run within its limits.
     pub fn new(
         spec: RevisionSpec,
-        code: impl Into<Arc<Code>>,
-        counters: &Counters,
+        code: impl Into<Arc<CompiledComponent>>,
+        counters: &CounterTable,
     ) -> Result<Arc<Self>, RevisionError> {
         let (code, limit) = (code.into(), spec.limits.memory);
         if let Some(needs) = code.initial_memory.filter(|needs| *needs > limit) {
             return Err(RevisionError::Memory { needs, limit });
         }
         let counters = counters.revision(&spec.function, &spec.name);
-        let permits = Permits::new(spec.limits.concurrency, counters.clone());
+        let permits = ConcurrencyLimit::new(spec.limits.concurrency, counters.clone());
         Ok(Arc::new(Self {
             spec,
             code,
-            permits,
+            concurrency: permits,
             counters,
-            log: Bucket::default(),
+            log: TokenBucket::default(),
         }))
     }
 
-    /// The function that owns the revision.
+    /// Returns the function of the revision.
     pub fn function(&self) -> &FunctionKey {
         &self.spec.function
     }
 
-    /// Name of the revision.
+    /// Returns the name of the revision.
     pub fn name(&self) -> &RevisionName {
         &self.spec.name
     }

@@ -1,4 +1,4 @@
-//! `node-shim serve FILE`: one component, the limits of production, no cluster.
+//! `node-shim serve FILE`: serves one component without a cluster, with the limits of a node.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -10,34 +10,36 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::compile::{Compile, Compiled, THIS_PROGRAM};
-use crate::counters::Counters;
+use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
+use crate::config_value::ConfigValue;
+use crate::counters::CounterTable;
 use crate::data_plane::DataPlane;
-use crate::disk::{Draft, Health};
-use crate::engine::{Engine, EngineOptions, Loaded};
+use crate::data_plane::DataPlaneOptions;
+use crate::disk::{DiskHealth, Draft};
+use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
-use crate::plane::DataOptions;
 use crate::revision::{Revision, RevisionSpec};
-use crate::table::{RoutingTable, Served, Slot};
-use crate::value::Value;
+use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
-/// Options of `serve`. Defaults are those of a function that says nothing.
+/// Options of `serve`. The defaults of the limits are those of the API.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     /// Component to serve, in binary form
     pub file: PathBuf,
-    /// Address to listen on; port 0 takes a free one
+    /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub addr: String,
-    /// Environment of the guest
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    /// Environment variable of the guest; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub env: Vec<(String, String)>,
-    /// What the guest reads by wasi:config/store
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    /// Entry of wasi:config/store; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub config: Vec<(String, String)>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
@@ -45,33 +47,33 @@ pub struct ServeArgs {
     /// CPU time of one request, ms
     #[arg(long, default_value_t = 50)]
     pub cpu: u64,
-    /// Wall time of one request, ms
+    /// Wall-clock time of one request, ms
     #[arg(long, default_value_t = 30_000)]
     pub timeout: u64,
-    /// Wall time until the response head, ms
+    /// Wall-clock time until the response head, ms
     #[arg(long, default_value_t = 10_000)]
     pub first_byte: u64,
-    /// Wall time between two chunks of a body, ms
+    /// Wall-clock time between two chunks of a body, ms
     #[arg(long, default_value_t = 15_000)]
     pub idle: u64,
-    /// Requests at once
+    /// Maximum number of concurrent requests
     #[arg(long, default_value_t = 100)]
     pub concurrency: u32,
-    /// Requests that may wait
+    /// Maximum number of requests that wait in the queue
     #[arg(long, default_value_t = 100)]
     pub queue_length: u32,
-    /// How long one may wait, ms
+    /// Maximum time that a request waits in the queue, ms
     #[arg(long, default_value_t = 1_000)]
     pub queue_timeout: u64,
-    /// Request body, KiB
+    /// Maximum size of a request body, KiB
     #[arg(long, default_value_t = 10 << 10)]
     pub request_body: u64,
-    /// How long requests may take to finish after SIGINT or SIGTERM, ms
+    /// Time that requests have to finish after SIGINT or SIGTERM, ms
     #[arg(long, default_value_t = 45_000)]
     pub drain_timeout: u64,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -95,7 +97,7 @@ impl ServeArgs {
 /// Serves until SIGINT or SIGTERM, then drains.
 ///
 /// # Errors
-/// The file is no component that can be served, or the address cannot be listened on.
+/// Returns an error when the file is not a component that can be served or the address cannot be bound.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let file = args.file.display();
     let component = open(&args.file)?;
@@ -106,14 +108,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let loaded = runtime
         .block_on(compile(&engine, component))
         .with_context(|| format!("cannot serve {file}"))?;
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let values = |list: &[(String, String)]| {
-        let value = |(name, value): &(String, String)| (name.clone(), Value::Plain(value.clone()));
+        let value =
+            |(name, value): &(String, String)| (name.clone(), ConfigValue::Plain(value.clone()));
         list.iter().map(value).collect()
     };
     let spec = RevisionSpec {
         function: FunctionKey::new("local", "serve"),
-        name: RevisionName::new("file").context("a revision needs a name")?,
+        name: RevisionName::new("file").context("the name of the revision is empty")?,
         limits: args.limits(),
         env: values(&args.env),
         config: values(&args.config),
@@ -122,9 +125,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(&args.addr).with_context(|| format!("cannot listen on {}", args.addr))?;
     let log = GuestLog::start("local", Box::new(std::io::stdout()))?;
-    let options = DataOptions {
+    let options = DataPlaneOptions {
         max_per_peer: u32::MAX,
-        ..DataOptions::default()
+        ..DataPlaneOptions::default()
     };
     let plane = DataPlane::start(
         listener,
@@ -134,15 +137,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         Arc::new(NodeCounters::default()),
         log,
     )?;
-    plane.publish(Arc::new(RoutingTable::new(1, vec![only(revision)])));
+    plane.publish(Arc::new(RoutingTable::new(1, vec![catch_all(revision)])));
     plane.set_ready(true);
-    runtime.block_on(until_told(
+    runtime.block_on(run_until_signal(
         &plane,
         Duration::from_millis(args.drain_timeout),
     ))
 }
 
-/// Opens what looks like a component; what it is worth is for the compiler to say.
+/// Opens a file that starts like a component. The compiler validates the rest.
 fn open(path: &Path) -> anyhow::Result<File> {
     let name = path.display();
     let cannot_read = || format!("cannot read {name}");
@@ -160,63 +163,63 @@ fn open(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// As on a node: bytes of a component are parsed in a child that bounds itself, and only what it
-/// wrote is mapped.
-async fn compile(engine: &Engine, component: File) -> anyhow::Result<Loaded> {
-    let compile = Compile::new(PathBuf::from(THIS_PROGRAM));
-    let draft = Draft::in_memory(&Arc::new(Health::default()))?;
+/// Compiles the component as a node does: in a separate process with limited resources, whose output is
+/// mapped.
+async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedComponent> {
+    let compile = CompilerPool::new(PathBuf::from(THIS_PROGRAM));
+    let draft = Draft::in_memory(&Arc::new(DiskHealth::default()))?;
     let code = match compile.run(component, draft).await {
         Ok(Compiled::Code(draft)) => draft.handle()?,
-        Ok(Compiled::DiskFull) => bail!("no memory for its native code"),
+        Ok(Compiled::DiskFull) => bail!("there is not enough memory for the native code"),
         Err(failure) => bail!("{} ({})", failure.message, failure.reason),
     };
     let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
     Ok(engine.load(&path)?)
 }
 
-async fn until_told(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
+async fn run_until_signal(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // whoever started this program waits for the line, so it comes after the signal handlers
+    // callers wait for this line, so the signal handlers are installed before it
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
-    either(&mut interrupt, &mut terminate).await;
+    either_signal(&mut interrupt, &mut terminate).await;
     tokio::select! {
         () = plane.drain(Duration::ZERO, drain) => {}
-        () = either(&mut interrupt, &mut terminate) => {}
+        () = either_signal(&mut interrupt, &mut terminate) => {}
     }
     Ok(())
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
+async fn either_signal(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
         _ = other.recv() => {}
     }
 }
 
-/// A function that answers every host and path.
-fn only(revision: Arc<Revision>) -> Served {
+/// Returns a function that serves every host and path.
+fn catch_all(revision: Arc<Revision>) -> ServedFunction {
     let entry = FunctionEntry {
         key: revision.function().clone(),
-        created: 0,
+        created_ms: 0,
         routes: vec![Route {
             hosts: vec!["*".to_owned()],
             ..Route::default()
         }],
         suspended: false,
-        share: Share {
+        split: TrafficSplit {
             stable: Some(revision.name().clone()),
-            ..Share::default()
+            ..TrafficSplit::default()
         },
     };
-    Served {
+    ServedFunction {
         entry: Arc::new(entry),
-        stable: Slot::Ready(revision),
-        candidate: Slot::Absent,
+        stable: RevisionSlot::Ready(revision),
+        candidate: RevisionSlot::Absent,
     }
 }
 
-/// By magic and layer: a core module is not one, and neither is text or native code.
+/// Returns whether the bytes start with the magic number and the layer of a component.
 fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0, b'a', b's', b'm', 0x0d, 0, 1, 0])
 }
@@ -234,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn pairs() {
-        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert!(pair("a").is_err());
+    fn names_and_values_are_separated_by_the_first_equals_sign() {
+        assert_eq!(name_and_value("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(name_and_value("a").is_err());
     }
 }

@@ -1,5 +1,4 @@
-//! The last look at a component before it is compiled: what lies on the disk may have changed since
-//! it was pulled.
+//! Verification of a component before compilation. A stored component may have changed since it was pulled.
 
 use std::fs::File;
 
@@ -7,10 +6,10 @@ use node_shim_core::desired::Failure;
 
 use crate::pull::{failure, hash, sha256_hex};
 
-/// Checks digest and size (0 = not told) of a component; the file stands at its start afterwards.
+/// Verifies the digest and the size (0 if unknown) of a component, and rewinds the file.
 ///
 /// # Errors
-/// `DigestMismatch`, or `LoadFailed` when the file cannot be read.
+/// Returns `DigestMismatch`, or `LoadFailed` when the file cannot be read.
 pub fn verify(file: &mut File, digest: &str, size: u64) -> Result<(), Failure> {
     let unreadable = |error: std::io::Error| failure("LoadFailed", false, error.to_string());
     let found = file.metadata().map_err(unreadable)?.len();
@@ -18,7 +17,7 @@ pub fn verify(file: &mut File, digest: &str, size: u64) -> Result<(), Failure> {
         return Err(failure(
             "DigestMismatch",
             false,
-            format!("{found} bytes instead of {size}"),
+            format!("the stored component has {found} bytes instead of {size}"),
         ));
     }
     let hash = hash(file).map_err(unreadable)?;

@@ -1,10 +1,10 @@
-//! `wasi:config/store`: what a revision's `config` says, by name.
+//! Tests of `wasi:config/store`, which exposes a revision's `config`.
 
 use crate::support::component;
 use crate::support::node::{Node, Setup};
 use crate::support::wire::get;
 
-/// Answers 200 with the value of `key`, 404 when there is none.
+/// Responds with 200 and the value of `key`, or 404 when there is none.
 fn reader(interface: &str, key: &str) -> Vec<u8> {
     component::guest(
         &format!(
@@ -22,7 +22,7 @@ fn reader(interface: &str, key: &str) -> Vec<u8> {
     )
 }
 
-/// Answers 200 + the number of entries, with the value of the last.
+/// Responds with status 200 + the number of entries and the value of the last entry.
 fn lister(interface: &str) -> Vec<u8> {
     component::guest(
         &format!(r#"(import "{interface}" "get-all" (func $all (param i32)))"#),

@@ -1,4 +1,4 @@
-//! One guest per behaviour. Each takes milliseconds to build and is built where it is used.
+//! Guests, one per behaviour, built on first use.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use crate::support::component::guest;
 
 pub(crate) type Guest = LazyLock<Vec<u8>>;
 
-/// 200 `hello`.
+/// Responds with 200 `hello`.
 pub(crate) static ANSWER: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "hello\n")"#,
@@ -14,7 +14,7 @@ pub(crate) static ANSWER: Guest = LazyLock::new(|| {
     )
 });
 
-/// 204 without a body.
+/// Responds with 204 and no body.
 pub(crate) static NO_CONTENT: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "ignored")"#,
@@ -22,8 +22,8 @@ pub(crate) static NO_CONTENT: Guest = LazyLock::new(|| {
     )
 });
 
-/// Sends the request body back as it comes; a body that breaks is answered with 500 when nothing
-/// was sent yet, else by dropping the answer unfinished.
+/// Streams the request body back. If the body fails, responds with 500 when nothing has been sent yet, else
+/// drops the response unfinished.
 pub(crate) static ECHO: Guest = LazyLock::new(|| {
     guest(
         "(import \"wasi:http/types@0.2.12\" \"[resource-drop]outgoing-body\" (func $body-drop (param i32)))",
@@ -53,7 +53,7 @@ pub(crate) static ECHO: Guest = LazyLock::new(|| {
     )
 });
 
-/// Reads the whole body, then answers 200 `done`; 500 `cut` when reading failed.
+/// Reads the whole body, then responds with 200 `done`, or 500 `cut` when reading failed.
 pub(crate) static SINK: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "done") (data (i32.const 4112) "cut")"#,
@@ -71,7 +71,7 @@ pub(crate) static SINK: Guest = LazyLock::new(|| {
     )
 });
 
-/// Computes for ever.
+/// Computes in an endless loop.
 pub(crate) static SPIN: Guest = LazyLock::new(|| guest("", "(loop $on (br $on))"));
 
 /// Waits for a timer that is days away.
@@ -88,7 +88,7 @@ pub(crate) static SLEEP_IN_BODY: Guest = LazyLock::new(|| {
 
 pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
 
-/// Sets an answer, sends a chunk and sees it leave, then traps.
+/// Sets a response, sends a chunk, waits until it was read, then traps.
 pub(crate) static TRAP_IN_BODY: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "part")"#,
@@ -96,7 +96,7 @@ pub(crate) static TRAP_IN_BODY: Guest = LazyLock::new(|| {
     )
 });
 
-/// Opens an answer, sends `part`, leaves the body open.
+/// Starts a response, sends `part` and leaves the body open.
 const SEND_PART: &str = "
     (local.set $r (call $make (i32.const 200)))
     (local.set $b (call $body (local.get $r)))
@@ -104,17 +104,17 @@ const SEND_PART: &str = "
     (local.set $s (call $open (local.get $b)))
     (drop (call $write (local.get $s) (i32.const 4096) (i32.const 4)))";
 
-/// Sets an answer, leaves its body open and traps at once.
+/// Sets a response, leaves its body open and traps at once.
 pub(crate) static TRAP_AFTER_SET: Guest =
     LazyLock::new(|| guest("", &format!("{OPEN_ANSWER} unreachable")));
 
-/// Sets an answer whose body is still to come.
+/// Sets a response whose body follows.
 const OPEN_ANSWER: &str = "
     (local.set $r (call $make (i32.const 200)))
     (local.set $b (call $body (local.get $r)))
     (call $set (local.get $out) (local.get $r))";
 
-/// Grows memory until refused, then answers.
+/// Grows memory until growth fails, then responds.
 pub(crate) static GROW: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "refused")"#,
@@ -123,7 +123,7 @@ pub(crate) static GROW: Guest = LazyLock::new(|| {
     )
 });
 
-/// Grows memory until refused, then traps.
+/// Grows memory until growth fails, then traps.
 pub(crate) static OOM: Guest = LazyLock::new(|| {
     guest(
         "",
@@ -134,14 +134,14 @@ pub(crate) static OOM: Guest = LazyLock::new(|| {
 pub(crate) static RECURSE: Guest =
     LazyLock::new(|| guest("(func $down (call $down) (call $down))", "(call $down)"));
 
-/// Returns without an answer.
+/// Returns without a response.
 pub(crate) static SILENT: Guest = LazyLock::new(|| guest("", ""));
 
-/// Drops the place for the answer.
+/// Drops the response outparam.
 pub(crate) static DROP_OUT: Guest =
     LazyLock::new(|| guest("", "(call $outparam-drop (local.get $out))"));
 
-/// Sets the answer twice.
+/// Sets the response twice.
 pub(crate) static TWICE: Guest =
     LazyLock::new(|| guest("", &format!("{OPEN_ANSWER} {OPEN_ANSWER}")));
 
@@ -149,7 +149,7 @@ pub(crate) static TWICE: Guest =
 pub(crate) static UNFINISHED: Guest =
     LazyLock::new(|| guest(r#"(data (i32.const 4096) "part")"#, SEND_PART));
 
-/// Answers with a declared `content-length` of `declared` and `sent` bytes of body.
+/// Responds with a `content-length` of `declared` and a body of `sent` bytes.
 pub(crate) fn length(declared: u32, sent: u32) -> Vec<u8> {
     let text = declared.to_string();
     guest(
@@ -170,7 +170,7 @@ pub(crate) fn length(declared: u32, sent: u32) -> Vec<u8> {
     )
 }
 
-/// Appends header `name: value`; answers 200 when the host took it, 418 when it refused.
+/// Appends the header `name: value`; responds with 200 when the host accepts it, else with 418.
 pub(crate) fn header(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| {
         text.bytes()
@@ -198,7 +198,7 @@ pub(crate) fn header(name: &str, value: &str) -> Vec<u8> {
     )
 }
 
-/// Writes 64 KiB chunks of body for ever.
+/// Writes 64 KiB chunks of body in an endless loop.
 pub(crate) static ENDLESS: Guest = LazyLock::new(|| {
     guest(
         "",
@@ -211,7 +211,7 @@ pub(crate) static ENDLESS: Guest = LazyLock::new(|| {
     )
 });
 
-/// Writes empty chunks for ever.
+/// Writes empty chunks in an endless loop.
 pub(crate) static EMPTY_CHUNKS: Guest = LazyLock::new(|| {
     guest(
         "",
@@ -224,7 +224,7 @@ pub(crate) static EMPTY_CHUNKS: Guest = LazyLock::new(|| {
     )
 });
 
-/// Answers with its request: target, authority, then one line per header field.
+/// Responds with the request: target, authority, then one line per header field.
 pub(crate) static MIRROR: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "\n: ")

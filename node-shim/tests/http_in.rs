@@ -1,4 +1,4 @@
-//! What comes in: every row of the gate, limits of connections and bodies, forged fields.
+//! Requests over HTTP/1.1: validation, timeouts, body limits and forwarding headers.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::support::h2;
 use crate::support::node::{Node, Setup};
 use crate::support::wire::{Reply, Wire, get, once};
 
-fn told(node: &Node, request: &str) -> (u16, String, bool) {
+fn summary(node: &Node, request: &str) -> (u16, String, bool) {
     let mut wire = Wire::connect(node.address());
-    let reply = wire.send(request).read().expect("an answer");
+    let reply = wire.send(request).read().expect("a response");
     let closes = reply.header("connection") == Some("close");
     (
         reply.status,
@@ -23,9 +23,9 @@ fn told(node: &Node, request: &str) -> (u16, String, bool) {
     )
 }
 
-/// HH-1, HH-6: status, reason and whether the connection ends, for what the gate refuses.
+/// HH-1, HH-6: status, reason and whether the connection is closed, for every rejection.
 #[test]
-fn hh_1_every_row_of_the_gate() {
+fn hh_1_invalid_requests_are_rejected() {
     let node = Node::serve(&guests::ANSWER);
     let long = "a".repeat(9 << 10);
     let rows: &[(&str, (u16, &str, bool))] = &[
@@ -118,16 +118,16 @@ fn hh_1_every_row_of_the_gate() {
         ),
     ];
     for (request, (status, error, closes)) in rows {
-        let got = told(&node, request);
+        let got = summary(&node, request);
         assert_eq!(got, (*status, (*error).to_owned(), *closes), "{request:?}");
     }
-    // all of them but the length were refused before there was a function
+    // only the body length is checked after routing, so only this rejection counts for the function
     assert_eq!(node.outcomes(1), ["client 4xx 1"]);
 }
 
-/// HH-1: the same for what the parser refuses.
+/// HH-1: requests that hyper rejects.
 #[test]
-fn hh_1_what_the_parser_refuses_ends_the_connection() {
+fn hh_1_parser_errors_close_the_connection() {
     let node = Node::serve(&guests::ANSWER);
     let many = "x: y\r\n".repeat(101);
     let large = format!("x: {}\r\n", "y".repeat(40 << 10));
@@ -159,15 +159,15 @@ fn hh_1_what_the_parser_refuses_ends_the_connection() {
     ];
     for (request, status) in rows {
         let mut wire = Wire::connect(node.address());
-        let reply = wire.send(request).read().expect("an answer");
+        let reply = wire.send(request).read().expect("a response");
         assert_eq!(reply.status, *status, "{request:?}");
         assert!(wire.is_closed(), "{request:?}");
     }
 }
 
-/// HH-1: what follows is not taken for a second request.
+/// HH-1: the following bytes are not interpreted as a second request.
 #[test]
-fn hh_1_a_length_beside_chunks_is_dropped_and_the_connection_closed() {
+fn hh_1_a_length_with_chunked_coding_is_ignored_and_the_connection_closed() {
     let node = Node::serve(&guests::ECHO);
     let mut wire = Wire::connect(node.address());
     let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -180,9 +180,9 @@ fn hh_1_a_length_beside_chunks_is_dropped_and_the_connection_closed() {
     assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
-/// HH-1, HH-9: sizes that are none are an error to the guest.
+/// HH-1, HH-9: the guest sees invalid chunk sizes as an error.
 #[test]
-fn hh_1_malformed_chunks_never_become_a_whole_body() {
+fn hh_1_malformed_chunks_never_form_a_complete_body() {
     let chunks = [
         "zz\r\nabc\r\n",
         "-1\r\nabc\r\n",
@@ -212,9 +212,9 @@ fn pipelined_requests_are_answered_in_order() {
     }
 }
 
-/// HH-3: unknown host, unmatched path, bare address and deleted function are one 404.
+/// HH-3: an unknown host, an unmatched path, an IP address and a deleted function get the same 404.
 #[test]
-fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
+fn hh_3_unknown_hosts_and_paths_get_identical_responses() {
     let route = Route {
         hosts: vec!["h.example".into()],
         paths: vec![node_shim_core::table::PathMatch::Prefix("/only".into())],
@@ -256,11 +256,11 @@ fn hh_3_unknown_hosts_and_paths_are_told_the_same_bytes() {
     }
 }
 
-/// HH-4: each by its own limit.
+/// HH-4: each has its own timeout.
 #[test]
-fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
+fn hh_4_slow_heads_and_idle_connections_time_out() {
     let node = Setup::connections(|c| {
-        c.head = Duration::from_millis(500);
+        c.head_read = Duration::from_millis(500);
         c.idle = Duration::from_secs(2);
     })
     .start(&guests::ANSWER);
@@ -282,21 +282,21 @@ fn hh_4_slow_heads_and_idle_connections_are_closed_by_their_own_clock() {
 
 /// HH-4: 408, closed, outcome `client`.
 #[test]
-fn hh_4_a_slow_body_is_the_clients_fault() {
+fn hh_4_a_slow_body_counts_as_client_fault() {
     let node = Setup::limits(|l| l.idle = Duration::from_millis(200)).start(&guests::SINK);
     let mut wire = Wire::connect(node.address());
     wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc");
-    assert_eq!(wire.read().unwrap().told(), (408, "body_slow"));
+    assert_eq!(wire.read().unwrap().status_and_error(), (408, "body_slow"));
     assert!(wire.is_closed());
     assert_eq!(node.outcomes(1), ["client 4xx 1"]);
     assert_eq!(node.failures(), ["body_slow 1"]);
     node.is_quiet();
 }
 
-/// HH-4: nothing is held for a client that does not read.
+/// HH-4: resources of a client that does not read are freed.
 #[test]
-fn hh_4_a_slow_reader_is_closed() {
-    let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
+fn hh_4_a_slow_reader_is_disconnected() {
+    let mut setup = Setup::connections(|c| c.write_stall = Duration::from_millis(300));
     setup.limits.cpu = Duration::from_secs(60);
     let node = setup.start(&guests::ENDLESS);
     let mut wire = Wire::connect(node.address());
@@ -307,11 +307,11 @@ fn hh_4_a_slow_reader_is_closed() {
     node.is_quiet();
 }
 
-/// HH-6: CONNECT is a 405, h2c is not upgraded to, a method passes when its route names it.
+/// HH-6: CONNECT gets 405, an upgrade to h2c is ignored, an uncommon method passes when the route lists it.
 #[test]
-fn hh_6_upgrades_and_tunnels_are_not_carried() {
+fn hh_6_upgrades_and_tunnels_are_not_supported() {
     let node = Node::serve(&guests::MIRROR);
-    let connect = told(&node, "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n");
+    let connect = summary(&node, "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n");
     assert_eq!((connect.0, connect.1.as_str()), (405, "method"));
     let upgrade = once(
         node.address(),
@@ -329,12 +329,12 @@ fn hh_6_upgrades_and_tunnels_are_not_carried() {
         ..Setup::default()
     }
     .start(&guests::ANSWER);
-    assert_eq!(told(&node, "BREW / HTTP/1.1\r\nhost: a\r\n\r\n").0, 200);
+    assert_eq!(summary(&node, "BREW / HTTP/1.1\r\nhost: a\r\n\r\n").0, 200);
 }
 
-/// HH-8: what a stranger claims never reaches the guest.
+/// HH-8: forwarding headers of untrusted peers do not reach the guest.
 #[test]
-fn hh_8_forged_fields_are_removed_unless_a_trusted_peer_sent_them() {
+fn hh_8_forwarding_headers_of_untrusted_peers_are_removed() {
     let request = "GET /a?b=c HTTP/1.1\r\nhost: h.example:81\r\nx-forwarded-for: 9.9.9.9\r\nx_forwarded_proto: https\r\nforwarded: for=1\r\ntraceparent: 00-1\r\nselvage-override: r9\r\nx-selvage-shadow: 1\r\nx-kept: yes\r\n\r\n";
     let node = Node::serve(&guests::MIRROR);
     let text = once(node.address(), request).text();
@@ -363,9 +363,9 @@ fn hh_8_forged_fields_are_removed_unless_a_trusted_peer_sent_them() {
     assert!(text.contains("traceparent: 00-1\n"), "{text}");
 }
 
-/// HH-9: 413 at the cap of a chunked body; a half-closed one fails.
+/// HH-9: a chunked body above the limit gets 413; an incomplete body fails.
 #[test]
-fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
+fn hh_9_a_body_that_is_too_large_or_incomplete_is_an_error() {
     let setup = Setup::limits(|l| l.request_body = 10_000);
     let node = setup.clone().start(&guests::SINK);
     let mut wire = Wire::connect(node.address());
@@ -374,7 +374,10 @@ fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
     for _ in 0..4 {
         wire.send(&chunk);
     }
-    assert_eq!(wire.read().unwrap().told(), (413, "body_too_large"));
+    assert_eq!(
+        wire.read().unwrap().status_and_error(),
+        (413, "body_too_large")
+    );
     assert!(wire.is_closed());
     assert_eq!(node.outcomes(1), ["client 4xx 1"]);
     assert_eq!(node.failures(), ["body_too_large 1"]);
@@ -398,9 +401,9 @@ fn hh_9_a_body_over_the_limit_or_cut_is_an_error_and_never_a_short_whole() {
     node.is_quiet();
 }
 
-/// HH-9: 413 at the cap on HTTP/2.
+/// HH-9: a body above the limit gets 413 on HTTP/2.
 #[tokio::test]
-async fn hh_9_a_body_over_the_limit_is_refused_on_http_2() {
+async fn hh_9_a_body_above_the_limit_is_rejected_on_http_2() {
     let node = Setup::limits(|l| l.request_body = 10).start(&guests::SINK);
     let body = Full::new(Bytes::from(vec![b'x'; 100]));
     let request = Request::post("http://h.example/").body(body).unwrap();
@@ -414,7 +417,7 @@ async fn hh_9_a_body_over_the_limit_is_refused_on_http_2() {
 }
 
 #[test]
-fn the_body_is_asked_for_when_the_guest_reads_it() {
+fn continue_is_sent_when_the_guest_reads_the_body() {
     let expecting =
         "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
     let node = Node::serve(&guests::SINK);
@@ -425,22 +428,22 @@ fn the_body_is_asked_for_when_the_guest_reads_it() {
     wire.line();
     assert_eq!(wire.read().unwrap().status, 200);
 
-    // a guest that answers without reading is heard alone, and the body is not waited for
+    // a guest that responds without reading gets no 100 Continue, and the body is not awaited
     let node = Node::serve(&guests::ANSWER);
     let mut wire = Wire::connect(node.address());
     wire.send(expecting);
     assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 200 OK"));
 }
 
-/// HH-7: a window of 0 is closed by the write limit.
+/// HH-7: a stream whose window stays 0 is closed by the write timeout.
 #[tokio::test]
-async fn hh_7_a_stream_that_is_left_standing_is_cut() {
-    let mut setup = Setup::connections(|c| c.write = Duration::from_millis(300));
+async fn hh_7_a_stalled_stream_is_closed() {
+    let mut setup = Setup::connections(|c| c.write_stall = Duration::from_millis(300));
     setup.limits.cpu = Duration::from_secs(60);
     let node = setup.start(&guests::ENDLESS);
     let response = h2::get(node.address(), "/").await;
     assert_eq!(response.status(), 200);
-    // nothing is read: the window of the stream closes, the connection itself stays alive
+    // nothing is read, so the window of the stream closes while the connection stays alive
     let (node, outcomes) = tokio::task::spawn_blocking(move || {
         let outcomes = node.outcomes(1);
         (node, outcomes)

@@ -1,4 +1,4 @@
-//! What leaves the edge: whole answers whole, broken ones visibly broken.
+//! Responses: complete ones arrive completely, incomplete ones are visibly incomplete.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::support::wire::{Reply, Wire, get};
 use crate::support::{component, h2};
 
 #[test]
-fn an_answer_that_is_all_there_has_a_length_and_the_connection_lives() {
+fn a_complete_response_has_a_length_and_keeps_the_connection() {
     let node = Node::serve(&guests::ANSWER);
     let mut wire = Wire::connect(node.address());
     let mut asked = 0;
-    // an epoch that ends inside the guest lets the head go first, and then the length is not known
+    // if an epoch ends inside the guest, the head is sent before the length is known
     loop {
         wire.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
         let reply = wire.read().unwrap();
@@ -24,13 +24,13 @@ fn an_answer_that_is_all_there_has_a_length_and_the_connection_lives() {
         if asked >= 3 && reply.header("content-length") == Some("6") {
             break;
         }
-        assert!(asked < 100, "no answer of {asked} had a length");
+        assert!(asked < 100, "none of {asked} responses had a length");
     }
     assert_eq!(node.outcomes(asked), [format!("ok 2xx {asked}")]);
 }
 
 #[tokio::test]
-async fn http_2_by_prior_knowledge_answers() {
+async fn http_2_with_prior_knowledge_is_served() {
     let node = Node::serve(&guests::ANSWER);
     let response = h2::get(node.address(), "/").await;
     assert_eq!(response.status(), 200);
@@ -38,12 +38,15 @@ async fn http_2_by_prior_knowledge_answers() {
     assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
-/// HG-14: 502 without an answer, `trap` for a second one.
+/// HG-14: a guest without a response gets 502; a second response counts as `trap`.
 #[test]
-fn hg_14_a_guest_without_an_answer_is_answered_for() {
+fn hg_14_a_guest_without_a_response_gets_an_error_response() {
     for guest in [&guests::SILENT, &guests::DROP_OUT] {
         let node = Node::serve(guest);
-        assert_eq!(get(node.address(), "/").told(), (502, "guest_error"));
+        assert_eq!(
+            get(node.address(), "/").status_and_error(),
+            (502, "guest_error")
+        );
         assert_eq!(node.outcomes(1), ["guest_error 5xx 1"]);
         assert_eq!(node.failures(), ["no_response 1"]);
         node.is_quiet();
@@ -56,27 +59,27 @@ fn hg_14_a_guest_without_an_answer_is_answered_for() {
     }
 }
 
-/// A guest that breaks its answer while sending it is answered for when that shows in time; an
-/// epoch that ends just then lets the head go first, and then the answer is visibly cut.
-fn broken(reply: &Reply, told: (u16, &str)) {
+/// Checks the response of a guest that fails while it sends its body: an error response if the failure is
+/// detected before the head is sent, else a visibly incomplete response.
+fn broken(reply: &Reply, expected: (u16, &str)) {
     assert!(
-        reply.told() == told || (reply.status == 200 && !reply.whole),
+        reply.status_and_error() == expected || (reply.status == 200 && !reply.whole),
         "{reply:?}"
     );
 }
 
-/// HG-14: an answer without an end is a 502 or visibly cut.
+/// HG-14: an unfinished response becomes a 502 or is visibly incomplete.
 #[test]
-fn hg_14_a_body_left_open_is_an_error_of_the_guest() {
+fn hg_14_an_unfinished_body_is_a_guest_error() {
     let node = Node::serve(&guests::UNFINISHED);
     broken(&get(node.address(), "/"), (502, "guest_error"));
     assert!(node.outcomes(1)[0].starts_with("guest_error "));
     assert_eq!(node.failures(), ["unfinished 1"]);
 }
 
-/// HG-14, FN-14: cut chunks on HTTP/1.1, a reset on HTTP/1.0, counted once.
+/// HG-14, FN-14: missing last chunk on HTTP/1.1, reset on HTTP/1.0, counted once.
 #[test]
-fn hg_14_a_trap_after_the_head_aborts_on_the_wire() {
+fn hg_14_a_trap_after_the_head_aborts_the_response() {
     let node = Node::serve(&guests::TRAP_IN_BODY);
     let reply = get(node.address(), "/");
     assert_eq!(
@@ -85,7 +88,7 @@ fn hg_14_a_trap_after_the_head_aborts_on_the_wire() {
     );
     assert_eq!(node.outcomes(1), ["trap 2xx 1"]);
 
-    // the end of an HTTP/1.0 body is the end of the connection, so only a reset tells
+    // the end of the connection ends an HTTP/1.0 body, so only a reset shows that it is incomplete
     let mut old = Wire::connect(node.address());
     let reply = old
         .send("GET / HTTP/1.0\r\nhost: h\r\n\r\n")
@@ -109,9 +112,9 @@ async fn hg_14_a_trap_after_the_head_resets_the_stream() {
     node.is_quiet();
 }
 
-/// HG-15: the wall limit cuts it, and it never looks whole.
+/// HG-15: the timeout stops it, and it never looks complete.
 #[test]
-fn hg_15_an_endless_body_meets_the_wall_limit_and_never_looks_complete() {
+fn hg_15_an_endless_body_is_stopped_by_the_timeout() {
     let setup = Setup::limits(|l| l.timeout = Duration::from_millis(500));
     let node = setup.start(&guests::ENDLESS);
     let reply = get(node.address(), "/");
@@ -122,9 +125,9 @@ fn hg_15_an_endless_body_meets_the_wall_limit_and_never_looks_complete() {
     node.is_quiet();
 }
 
-/// HG-16: nothing is sent for an empty chunk, and the CPU limit ends it.
+/// HG-16: nothing is sent for an empty chunk, and the CPU limit stops the guest.
 #[tokio::test]
-async fn hg_16_empty_chunks_are_swallowed_until_the_cpu_limit() {
+async fn hg_16_empty_chunks_are_dropped_until_the_cpu_limit() {
     let setup = Setup::limits(|l| l.cpu = Duration::from_millis(300));
     let node = setup.start(&guests::EMPTY_CHUNKS);
     let response = h2::get(node.address(), "/").await;
@@ -135,9 +138,9 @@ async fn hg_16_empty_chunks_are_swallowed_until_the_cpu_limit() {
     node.is_quiet();
 }
 
-/// HG-17: a body longer or shorter than promised is a 502 or visibly cut.
+/// HG-17: a body of the wrong length becomes a 502 or is visibly incomplete.
 #[test]
-fn hg_17_a_length_is_kept_or_the_answer_is_broken() {
+fn hg_17_a_body_of_the_wrong_length_is_an_error() {
     let node = Node::serve(&guests::length(4, 4));
     let mut wire = Wire::connect(node.address());
     for _ in 0..2 {
@@ -154,7 +157,7 @@ fn hg_17_a_length_is_kept_or_the_answer_is_broken() {
     for (declared, sent) in [(4, 2), (4, 6), (4, 0), (0, 3)] {
         let node = Node::serve(&guests::length(declared, sent));
         let reply = get(node.address(), "/");
-        // nothing was promised, so a head that went first was all there is: the client has it whole
+        // with a declared length of 0, a head that is sent first is the complete response
         if declared == 0 && (reply.status, reply.whole, reply.body.len()) == (200, true, 0) {
             assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
             continue;
@@ -169,9 +172,9 @@ fn hg_17_a_length_is_kept_or_the_answer_is_broken() {
     }
 }
 
-/// HG-17: after HEAD and 204 the next request gets its own answer.
+/// HG-17: after HEAD and 204, the next request gets its own response.
 #[test]
-fn hg_17_head_and_bodiless_statuses_leave_the_connection_in_order() {
+fn hg_17_the_connection_stays_usable_after_responses_without_body() {
     let node = Node::serve(&guests::length(4, 4));
     let mut wire = Wire::connect(node.address());
     let reply = wire
@@ -201,9 +204,9 @@ fn hg_17_head_and_bodiless_statuses_leave_the_connection_in_order() {
     assert_eq!(node.outcomes(2), ["ok 2xx 2"]);
 }
 
-/// HG-18: CR, LF, NUL and hop-by-hop names are refused to the guest, names of ours removed.
+/// HG-18: CR, LF, NUL and hop-by-hop names are rejected; names reserved for the node are removed.
 #[test]
-fn hg_18_bad_fields_are_the_guests_error_and_ours_are_not_theirs() {
+fn hg_18_invalid_fields_are_rejected_and_reserved_ones_removed() {
     for (name, value) in [
         ("x-a", "a\r\nx-b: c"),
         ("x-a", "a\0"),
@@ -228,7 +231,7 @@ fn hg_18_bad_fields_are_the_guests_error_and_ours_are_not_theirs() {
 }
 
 #[test]
-fn bodies_stream_both_ways_whatever_their_size() {
+fn bodies_of_any_size_stream_in_both_directions() {
     let node = Setup::limits(|l| {
         l.request_body = 64 << 20;
         l.cpu = Duration::from_secs(60);
@@ -241,7 +244,7 @@ fn bodies_stream_both_ways_whatever_their_size() {
         wire.send(format!(
             "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {size}\r\n\r\n"
         ));
-        // the answer begins before the request is over, so both sides move at once
+        // the response starts before the request ends, so both bodies are streamed concurrently
         let reply = std::thread::scope(|scope| {
             let mut writer = wire.again();
             let sent = &body;
@@ -259,7 +262,7 @@ fn bodies_stream_both_ways_whatever_their_size() {
 }
 
 #[tokio::test]
-async fn an_event_is_not_held_back() {
+async fn a_single_event_is_sent_at_once() {
     let node = Setup::limits(|l| l.timeout = Duration::from_secs(20)).start(&guests::SLEEP_IN_BODY);
     let mut response = h2::get(node.address(), "/").await;
     let first = response
@@ -272,22 +275,22 @@ async fn an_event_is_not_held_back() {
     assert_eq!(first, "part");
 }
 
-/// HG-23: its own variables, no argument, stdin at its end.
+/// HG-23: its own variables, no arguments, and an empty stdin.
 #[test]
-fn hg_23_a_guest_sees_its_own_environment_and_nothing_else() {
+fn hg_23_a_guest_sees_only_its_own_environment() {
     let wasm = component::guest(ENVIRONMENT, ENVIRONMENT_BODY);
     let node = Setup {
         env: vec![("A".into(), "1".into())],
         ..Setup::default()
     }
     .start(&wasm);
-    // one variable, no argument, stdin at its end
+    // one variable, no arguments, empty stdin
     assert_eq!(get(node.address(), "/").status, 201);
     let node = Node::serve(&wasm);
     assert_eq!(get(node.address(), "/").status, 200);
 }
 
-/// Answers 200 + number of variables, + 100 for arguments, + 50 for anything on stdin.
+/// Responds with status 200 + number of variables, + 100 for arguments, + 50 for data on stdin.
 const ENVIRONMENT: &str = r#"
 (import "wasi:cli/environment@0.2.12" "get-environment" (func $env (param i32)))
 (import "wasi:cli/environment@0.2.12" "get-arguments" (func $args (param i32)))
@@ -303,16 +306,16 @@ const ENVIRONMENT_BODY: &str = "
     (if (i32.eqz (i32.load8_u (i32.const 64))) (then (local.set $n (i32.add (local.get $n) (i32.const 50)))))
     (call $answer (local.get $out) (local.get $n) (i32.const 4096) (i32.const 1))";
 
-/// HE-1, HE-2, as long as nobody may call out: every call is denied before any address is looked at, and counted.
+/// HE-1, HE-2, while outbound HTTP is not supported: every request is denied before its address is examined, and counted.
 #[test]
-fn calls_out_are_denied_and_counted() {
+fn outbound_requests_are_denied_and_counted() {
     let wasm = component::guest(CALL_OUT, CALL_OUT_BODY);
     let node = Node::serve(&wasm);
     // error-code 15 is HTTP-request-denied
     let reply = get(node.address(), "/");
     assert_eq!(reply.status, 200 + 15, "{:?}", node.failures());
     let mut page = String::new();
-    let identity = node_shim::metrics::Identity {
+    let identity = node_shim::metrics::NodeIdentity {
         node_name: "n".into(),
         started_ms: 1,
     };
@@ -334,7 +337,7 @@ const CALL_OUT: &str = r#"
 (data (i32.const 4096) "127.0.0.1/")
 "#;
 
-/// Answers 200 + the number of the error code. Layout of `get`: option, result, result, error-code.
+/// Responds with status 200 + the number of the error code. Layout of `get`: option, result, result, error-code.
 const CALL_OUT_BODY: &str = "
     (local.set $r (call $request (call $fields)))
     (drop (call $set-authority (local.get $r) (i32.const 1) (i32.const 4096) (i32.const 9)))
@@ -346,13 +349,13 @@ const CALL_OUT_BODY: &str = "
     (local.set $n (i32.load8_u (i32.const 152)))
     (call $answer (local.get $out) (i32.add (i32.const 200) (local.get $n)) (i32.const 4096) (i32.const 1))";
 
-/// HG-20: bounded, escaped, and the number of dropped lines told.
+/// HG-20: bounded, escaped, and with the number of dropped lines.
 #[test]
-fn hg_20_a_flood_of_output_is_bounded_escaped_and_told() {
+fn hg_20_a_flood_of_output_is_bounded_escaped_and_reported() {
     let wasm = component::guest(FLOOD, FLOOD_BODY);
     let node = Setup::limits(|l| l.cpu = Duration::from_secs(30)).start(&wasm);
     assert_eq!(get(node.address(), "/").status, 200);
-    // the writer is a thread of its own
+    // lines are written by a separate thread
     crate::support::node::eventually("lines are written", || node.log().len() > 20);
     let log = node.log();
     let written: usize = log
@@ -374,28 +377,31 @@ fn hg_20_a_flood_of_output_is_bounded_escaped_and_told() {
         line["msg"].as_str().unwrap().starts_with("\u{1b}[31m\\xff"),
         "{line}"
     );
-    // the next line that fits tells how many did not
-    let told = || {
+    // the next line within the rate reports how many were dropped
+    let reported = || {
         node.log()
             .iter()
             .any(|line| line["msg"].as_str().unwrap().ends_with(" lines dropped"))
     };
-    crate::support::node::eventually("the dropped lines are told", || {
+    crate::support::node::eventually("the dropped lines are reported", || {
         assert_eq!(get(node.address(), "/").status, 200);
-        told()
+        reported()
     });
 }
 
-/// HG-20: empty writes for ever end by the CPU limit, and not one of them is a line.
+/// HG-20: endless empty writes are stopped by the CPU limit and produce no lines.
 #[test]
-fn hg_20_empty_writes_are_no_lines() {
+fn hg_20_empty_writes_produce_no_lines() {
     let wasm = component::guest(
         FLOOD,
         "(local.set $s (call $stderr))
          (loop $on (br_if $on (i32.eqz (call $write (local.get $s) (i32.const 4096) (i32.const 0)))))",
     );
     let node = Setup::limits(|l| l.cpu = Duration::from_millis(300)).start(&wasm);
-    assert_eq!(get(node.address(), "/").told(), (504, "deadline"));
+    assert_eq!(
+        get(node.address(), "/").status_and_error(),
+        (504, "deadline")
+    );
     assert_eq!(node.failures(), ["cpu 1"]);
     crate::support::node::eventually("the reason is written", || !node.log().is_empty());
     let log = node.log();

@@ -1,6 +1,6 @@
-//! What one tenant can learn of another: nothing from what was left behind, little from clocks.
+//! Isolation between tenants: no data of previous guests is visible, and clocks are coarse.
 
-use node_shim::counters::Counters;
+use node_shim::counters::CounterTable;
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim_core::table::{FunctionKey, Route};
 
@@ -8,8 +8,8 @@ use crate::support::component::guest;
 use crate::support::node::{Setup, served};
 use crate::support::wire::{Wire, get};
 
-/// A memory of 40 pages, more than what stays resident of one, and a table likewise. `$marked` counts
-/// what is not as a fresh instance has it, leaving out the first 8 KiB, which are its own.
+/// A memory of 40 pages, more than stays resident, and a large table. `$marked` counts the words and elements
+/// that differ from a fresh instance, except for the first 8 KiB, which the guest uses itself.
 const MARKER: &str = r#"
 (table $t 1000 20000 funcref)
 (elem declare func $mark)
@@ -29,7 +29,7 @@ const MARKER: &str = r#"
   (local.get $n))
 "#;
 
-/// Answers two numbers: what it found, and what it finds after it has filled everything.
+/// Responds with two numbers: the differences found at the start and after the guest has filled everything.
 const FIND_AND_MARK: &str = "
     (drop (memory.grow (i32.const 36)))
     (drop (table.grow $t (ref.null func) (i32.const 9000)))
@@ -39,15 +39,15 @@ const FIND_AND_MARK: &str = "
     (i32.store (i32.const 2052) (call $marked))
     (call $answer (local.get $out) (i32.const 200) (i32.const 2048) (i32.const 8))";
 
-/// What one guest fills: words of memory, elements of the table.
+/// Number of words of memory and elements of the table that one guest fills.
 const FILLED: u32 = (40 * 65_536 - 8_192) / 8 + 10_000;
 
-/// More of them than the pool has memories, so that each slot goes from one to the next.
+/// More tenants than the pool has memories, so that slots are reused.
 const TENANTS: usize = 24;
 
-/// HG-22: of memory and table, with and without memory that stays resident; wasm cannot read a stack.
+/// HG-22: memory and table, with and without resident memory. WebAssembly cannot read the stack.
 #[test]
-fn hg_22_no_guest_finds_what_another_has_left_behind() {
+fn hg_22_guests_do_not_see_data_of_previous_guests() {
     let wasm = guest(MARKER, FIND_AND_MARK);
     for keep_resident in [true, false] {
         let options = EngineOptions {
@@ -60,7 +60,7 @@ fn hg_22_no_guest_finds_what_another_has_left_behind() {
             ..Setup::default()
         };
         assert!(keep_resident || !setup.engine.pagemap_scan());
-        let counters = Counters::new();
+        let counters = CounterTable::new();
         let node = setup.start_empty(counters.clone());
         let tenant = |n: usize| {
             let function = FunctionKey::new(format!("ns{n}"), "f");
@@ -97,8 +97,8 @@ const CLOCKS: &str = r#"
 (import "wasi:clocks/wall-clock@0.2.12" "resolution" (func $wall-resolution (param i32)))
 "#;
 
-/// Answers four numbers: readings finer than 10 µs of the one clock and than 1 ms of the other, of
-/// 1,000 each, and the resolutions they claim, ns.
+/// Responds with four numbers: how many of 1,000 readings are finer than 10 µs (monotonic clock) and than 1 ms
+/// (wall clock), and the reported resolutions in ns.
 const READ_CLOCKS: &str = "
     (loop $more
       (local.set $i (i32.add (local.get $i) (i64.ne (i64.rem_u (call $now) (i64.const 10000)) (i64.const 0))))
@@ -113,7 +113,8 @@ const READ_CLOCKS: &str = "
     (i32.store (i32.const 2060) (i32.load (i32.const 72)))
     (call $answer (local.get $out) (i32.const 200) (i32.const 2048) (i32.const 16))";
 
-/// HG-24: 10 µs and 1 ms are all that the clocks tell; threads that could count are refused (HG-11).
+/// HG-24: the clocks have resolutions of 10 µs and 1 ms. Threads, which could serve as a clock, are rejected
+/// (HG-11).
 #[test]
 fn hg_24_clocks_are_coarse() {
     let node = Setup::default().start(&guest(CLOCKS, READ_CLOCKS));

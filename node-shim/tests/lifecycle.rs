@@ -1,12 +1,12 @@
-//! Permits, revisions, clients that leave, and the end of a node.
+//! Concurrency limits, traffic splits, disconnecting clients and shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_shim::counters::Counters;
-use node_shim::table::Slot;
-use node_shim_core::outcome::Reason;
-use node_shim_core::table::{FunctionEntry, RevisionName, Share};
+use node_shim::counters::CounterTable;
+use node_shim::routing_table::RevisionSlot;
+use node_shim_core::outcome::FailureReason;
+use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use crate::guests;
 use crate::support::node::{Node, Setup, eventually, served};
@@ -14,20 +14,22 @@ use crate::support::wire::{Wire, get};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// HG-19: outcome `client`, every slot back.
+/// HG-19: outcome `client`, and all slots are freed.
 #[test]
-fn hg_19_clients_that_leave_cancel_their_guests() {
+fn hg_19_disconnecting_clients_cancel_their_guests() {
     let node = Node::serve(&guests::SLEEP);
     for _ in 0..50 {
         let mut wire = Wire::connect(node.address());
         wire.send(GET);
         drop(wire);
     }
-    // half of them with a body that never comes
+    // half of them with a body that is never sent
     for _ in 0..50 {
         let mut wire = Wire::connect(node.address());
         wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nabcde");
-        eventually("the guest runs", || node.plane.free_slots() < node.slots());
+        eventually("the guest runs", || {
+            node.plane.free_instance_slots() < node.slots()
+        });
         drop(wire);
         node.is_quiet();
     }
@@ -39,9 +41,9 @@ fn hg_19_clients_that_leave_cancel_their_guests() {
     );
 }
 
-/// HG-19: the same after the head was sent.
+/// HG-19: the same after the head has been sent.
 #[test]
-fn hg_19_a_client_that_leaves_in_the_body_cancels_its_guest() {
+fn hg_19_a_client_that_disconnects_during_the_body_cancels_its_guest() {
     let node = Node::serve(&guests::SLEEP_IN_BODY);
     let mut wire = Wire::connect(node.address());
     wire.send(GET);
@@ -51,9 +53,9 @@ fn hg_19_a_client_that_leaves_in_the_body_cancels_its_guest() {
     node.is_quiet();
 }
 
-/// FN-8: the permits of a function bound it; what waits too long or does not fit is a 503 of its own.
+/// FN-8: requests above the concurrency limit wait; those that wait too long or do not fit the queue get 503.
 #[test]
-fn a_full_function_queues_then_refuses() {
+fn a_saturated_function_queues_then_rejects() {
     let node = Setup::limits(|l| {
         l.concurrency = 1;
         l.queue_length = 1;
@@ -63,7 +65,9 @@ fn a_full_function_queues_then_refuses() {
     .start(&guests::SLEEP);
     let mut running = Wire::connect(node.address());
     running.send(GET);
-    eventually("the first runs", || node.plane.free_slots() < node.slots());
+    eventually("the first runs", || {
+        node.plane.free_instance_slots() < node.slots()
+    });
     let mut waiting = Wire::connect(node.address());
     waiting.send(GET);
     let shown = node.plane.counters().shown();
@@ -71,9 +75,12 @@ fn a_full_function_queues_then_refuses() {
     if refused.header("retry-after").is_none() {
         refused = get(node.address(), "/");
     }
-    assert_eq!(refused.told(), (503, "overloaded"));
+    assert_eq!(refused.status_and_error(), (503, "overloaded"));
     assert_eq!(refused.header("retry-after"), Some("1"));
-    assert_eq!(waiting.read().unwrap().told(), (503, "overloaded"));
+    assert_eq!(
+        waiting.read().unwrap().status_and_error(),
+        (503, "overloaded")
+    );
     drop(running);
     node.outcomes(3);
     let saturated: u64 = shown
@@ -84,70 +91,73 @@ fn a_full_function_queues_then_refuses() {
     node.is_quiet();
 }
 
-fn share(stable: &str, candidate: &str, weight: u32) -> Share {
-    Share {
+fn share(stable: &str, candidate: &str, weight: u32) -> TrafficSplit {
+    TrafficSplit {
         stable: RevisionName::new(stable),
         candidate: RevisionName::new(candidate),
         weight,
-        ..Share::default()
+        ..TrafficSplit::default()
     }
 }
 
 #[test]
-fn shares_decide_who_answers_and_an_unloadable_candidate_falls_back() {
+fn traffic_is_split_by_weight_and_an_unloaded_candidate_falls_back() {
     let setup = Setup::default();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let good = setup.revision("good", &guests::ANSWER, &counters);
     let bad = setup.revision("bad", &guests::TRAP, &counters);
     let node = setup.start_empty(counters);
-    let publish = |share: Share, candidate: Slot| {
+    let publish = |share: TrafficSplit, candidate: RevisionSlot| {
         let mut entry = served(&good, setup.routes.clone());
         entry.entry = Arc::new(FunctionEntry {
-            share,
+            split: share,
             ..(*entry.entry).clone()
         });
         entry.candidate = candidate;
         node.publish(vec![entry]);
     };
     let all = |status: u16| (0..20).all(|_| get(node.address(), "/").status == status);
-    publish(share("good", "bad", 0), Slot::Ready(bad.clone()));
+    publish(share("good", "bad", 0), RevisionSlot::Ready(bad.clone()));
     assert!(all(200));
-    publish(share("good", "bad", 10_000), Slot::Ready(bad.clone()));
+    publish(
+        share("good", "bad", 10_000),
+        RevisionSlot::Ready(bad.clone()),
+    );
     assert!(all(500));
     publish(
         share("good", "bad", 10_000),
-        Slot::Failed(Reason::Unloadable),
+        RevisionSlot::Failed(FailureReason::Unloadable),
     );
     assert!(all(200));
     assert_eq!(node.plane.node_counters().fallbacks(), 20);
-    publish(share("good", "bad", 5_000), Slot::Ready(bad));
+    publish(share("good", "bad", 5_000), RevisionSlot::Ready(bad));
     let traps = (0..200)
         .filter(|_| get(node.address(), "/").status == 500)
         .count();
-    // binomial of 200 and one half: outside with a probability under 1e-9
+    // a binomial variable of 200 and 1/2 is outside of this range with a probability below 1e-9
     assert!((56..=144).contains(&traps), "{traps}");
 }
 
 #[test]
-fn a_request_waits_for_code_on_its_way_and_counts_as_cold() {
+fn a_request_that_waits_for_code_counts_as_cold() {
     let setup = Setup::default();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let revision = setup.revision("r1", &guests::ANSWER, &counters);
     let node = setup.start_empty(counters);
     let mut loading = served(&revision, setup.routes.clone());
-    loading.stable = Slot::Loading;
+    loading.stable = RevisionSlot::Loading;
     node.publish(vec![loading]);
     let mut wire = Wire::connect(node.address());
     wire.send(GET);
-    eventually("it waits", || node.plane.connections() == 1);
+    eventually("it waits", || node.plane.open_connections() == 1);
     node.publish(vec![served(&revision, setup.routes.clone())]);
     assert_eq!(wire.read().unwrap().status, 200);
     node.outcomes(1);
     let mut failed = served(&revision, setup.routes.clone());
-    failed.stable = Slot::Failed(Reason::SecretsUnavailable);
+    failed.stable = RevisionSlot::Failed(FailureReason::SecretsUnavailable);
     node.publish(vec![failed]);
     assert_eq!(
-        get(node.address(), "/").told(),
+        get(node.address(), "/").status_and_error(),
         (503, "secrets_unavailable")
     );
 }
@@ -155,14 +165,14 @@ fn a_request_waits_for_code_on_its_way_and_counts_as_cold() {
 #[test]
 fn requests_for_code_that_never_loaded_are_counted() {
     let setup = Setup::default();
-    // the node has no counters of it yet
-    let revision = setup.revision("r1", &guests::ANSWER, &Counters::new());
-    let node = setup.start_empty(Counters::new());
+    // the node has no counters of the revision yet
+    let revision = setup.revision("r1", &guests::ANSWER, &CounterTable::new());
+    let node = setup.start_empty(CounterTable::new());
     let mut failed = served(&revision, setup.routes.clone());
-    failed.stable = Slot::Failed(Reason::SecretsUnavailable);
+    failed.stable = RevisionSlot::Failed(FailureReason::SecretsUnavailable);
     node.publish(vec![failed]);
     assert_eq!(
-        get(node.address(), "/").told(),
+        get(node.address(), "/").status_and_error(),
         (503, "secrets_unavailable")
     );
     node.outcomes(1);
@@ -170,9 +180,9 @@ fn requests_for_code_that_never_loaded_are_counted() {
 }
 
 #[test]
-fn a_suspended_function_says_so() {
+fn a_suspended_function_responds_with_503() {
     let setup = Setup::default();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let revision = setup.revision("r1", &guests::ANSWER, &counters);
     let node = setup.start_empty(counters);
     let mut entry = served(&revision, setup.routes.clone());
@@ -181,20 +191,23 @@ fn a_suspended_function_says_so() {
         ..(*entry.entry).clone()
     });
     node.publish(vec![entry]);
-    assert_eq!(get(node.address(), "/").told(), (503, "suspended"));
+    assert_eq!(
+        get(node.address(), "/").status_and_error(),
+        (503, "suspended")
+    );
 }
 
-/// FN-11: the health check sees whether the data path's loop still turns.
+/// FN-11: the health check detects whether the event loop of the data plane responds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loop_that_turns_no_more_is_noticed() {
+async fn a_blocked_event_loop_is_detected() {
     let node = Node::serve(&guests::ANSWER);
-    assert!(node.plane.answers_within(Duration::from_secs(30)).await);
+    assert!(node.plane.responds_within(Duration::from_secs(30)).await);
     node.plane.drain(Duration::ZERO, Duration::ZERO).await;
-    assert!(!node.plane.answers_within(Duration::from_millis(50)).await);
+    assert!(!node.plane.responds_within(Duration::from_millis(50)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn draining_finishes_what_runs_and_then_ends() {
+async fn draining_finishes_requests_in_progress() {
     let node = Arc::new(Node::serve(&guests::SLEEP_IN_BODY));
     let mut idle = Wire::connect(node.address());
     idle.send("GET /.well-known/selvage/ready HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -210,8 +223,8 @@ async fn draining_finishes_what_runs_and_then_ends() {
             .drain(propagation, Duration::from_millis(300))
             .await;
     });
-    // whoever still asks is told to come back on another connection, which then is closed
-    let told = tokio::task::spawn_blocking(move || {
+    // further requests get `connection: close`
+    let client = tokio::task::spawn_blocking(move || {
         let probe = "GET /.well-known/selvage/ready HTTP/1.1\r\nhost: a\r\n\r\n";
         loop {
             match idle.send(probe).read() {
@@ -224,14 +237,14 @@ async fn draining_finishes_what_runs_and_then_ends() {
                     assert!(idle.is_closed());
                     return;
                 }
-                // this machine was too busy to ask in time
+                // the machine was too busy to send the request in time
                 None => return,
             }
         }
     });
-    told.await.unwrap();
+    client.await.unwrap();
     drain.await.unwrap();
-    // closed in whatever way, but closed
+    // closed, gracefully or by a reset
     tokio::task::spawn_blocking(move || running.read_to_end())
         .await
         .unwrap();

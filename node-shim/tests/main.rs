@@ -1,5 +1,5 @@
-//! The data path against real wasmtime: one guest per behaviour, raw sockets on the other side.
-//! Tests carry the ids of the hostile inputs they play.
+//! Tests of the data plane with real wasmtime: one guest per behaviour, raw sockets as clients. Test names
+//! start with the id of the hostile input that they reproduce.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,9 +9,9 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
-mod answers;
 mod config;
-mod crowded;
+mod connection_limits;
+mod content_length;
 mod guests;
 mod h2_in;
 mod hostile;
@@ -22,8 +22,8 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod metrics;
-mod parsing;
 mod program;
-mod refused;
+mod rejected_components;
+mod request_parsing;
 mod support;
 mod trailers;

@@ -1,23 +1,23 @@
-//! The metrics page of the data path.
+//! Metrics of the data plane.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_shim::counters::{Counters, Finished};
-use node_shim::metrics::{Identity, Metrics};
-use node_shim::table::{Served, Slot};
-use node_shim_core::outcome::{Code, Outcome, Population, Start};
-use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Share};
+use node_shim::counters::{CounterTable, FinishedRequest};
+use node_shim::metrics::{Metrics, NodeIdentity};
+use node_shim::routing_table::{RevisionSlot, ServedFunction};
+use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
+use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, TrafficSplit};
 
 use crate::guests;
 use crate::support::node::{Node, Setup};
 
-const FINE: Finished = Finished {
+const FINE: FinishedRequest = FinishedRequest {
     population: Population::Live,
     outcome: Outcome::Ok,
     reason: None,
-    code: Code::C2xx,
-    start: Start::Warm,
+    code: StatusClass::C2xx,
+    start: StartKind::Warm,
     head: None,
     duration: Duration::from_millis(2),
 };
@@ -26,7 +26,7 @@ const FINE: Finished = Finished {
 fn series_of_a_loaded_revision_exist_at_zero() {
     let node = Node::serve(&guests::ANSWER);
     let mut page = String::new();
-    let identity = Identity {
+    let identity = NodeIdentity {
         node_name: "n1".into(),
         started_ms: 1_234,
     };
@@ -43,16 +43,16 @@ fn series_of_a_loaded_revision_exist_at_zero() {
         format!("selvage_response_head_seconds_count{{{labels},population=\"live\"}} 0"),
         "process_start_time_seconds 1.234".to_owned(),
         "selvage_node_info{node_name=\"n1\"} 1".to_owned(),
-        "selvage_gate_rejections_total{reason=\"method\"} 0".to_owned(),
+        "selvage_rejected_requests_total{reason=\"method\"} 0".to_owned(),
     ] {
         assert!(page.lines().any(|l| l == line), "{line}\nin\n{page}");
     }
 }
 
-/// The page has a budget: what a function beyond it counts is in a sum, and stays there.
+/// Functions beyond the budget of series are aggregated, and the aggregate never decreases.
 #[test]
-fn functions_beyond_the_budget_are_summed_and_a_rollout_has_everything() {
-    let node = Setup::default().start_empty(Counters::new());
+fn functions_beyond_the_budget_are_aggregated_and_rollouts_have_full_detail() {
+    let node = Setup::default().start_empty(CounterTable::new());
     let counters: Vec<_> = (0..300)
         .map(|at| {
             let function = FunctionKey::new("ns", format!("f{at:03}"));
@@ -64,20 +64,20 @@ fn functions_beyond_the_budget_are_summed_and_a_rollout_has_everything() {
         .collect();
     let rolling = FunctionEntry {
         key: FunctionKey::new("ns", "f299"),
-        created: 0,
+        created_ms: 0,
         routes: Vec::new(),
         suspended: false,
-        share: Share {
+        split: TrafficSplit {
             in_rollout: true,
-            ..Share::default()
+            ..TrafficSplit::default()
         },
     };
-    node.publish(vec![Served {
+    node.publish(vec![ServedFunction {
         entry: Arc::new(rolling),
-        stable: Slot::Absent,
-        candidate: Slot::Absent,
+        stable: RevisionSlot::Absent,
+        candidate: RevisionSlot::Absent,
     }]);
-    let metrics = Metrics::new(Identity {
+    let metrics = Metrics::new(NodeIdentity {
         node_name: "n1".into(),
         started_ms: 1,
     });
@@ -108,7 +108,7 @@ fn functions_beyond_the_budget_are_summed_and_a_rollout_has_everything() {
     let duration = "selvage_request_duration_seconds_count";
     assert_eq!(of(&page, head, "_other"), [(300 - own) as f64]);
     assert_eq!(of(&page, duration, "_other"), [0.0; 0]);
-    // one in a rollout, one that has a place, one that has none
+    // a function in a rollout, one with its own series, one that is aggregated
     assert_eq!(of(&page, duration, "f299"), [1.0]);
     assert_eq!(
         (of(&page, head, "f000"), of(&page, duration, "f000")),

@@ -1,4 +1,4 @@
-//! `node-shim serve` as a program.
+//! Tests of the program `node-shim serve`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ fn interrupt(child: &Child) {
 }
 
 #[test]
-fn serve_answers_until_interrupted_and_ends_well() {
+fn serve_runs_until_interrupted_and_exits_with_success() {
     let (mut child, address) = start(&guests::ANSWER, &[]);
     assert_eq!(get(address, "/").text(), "hello\n");
     interrupt(&child);
@@ -45,19 +45,19 @@ fn serve_answers_until_interrupted_and_ends_well() {
 }
 
 #[test]
-fn serve_drains_what_runs_before_it_ends() {
+fn serve_drains_requests_before_it_exits() {
     let flags = ["--timeout", "1500", "--memory", "32"];
     let (mut child, address) = start(&guests::SLEEP_IN_BODY, &flags);
     let mut running = Wire::connect(address);
     running.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(running.line().as_deref(), Some("HTTP/1.1 200 OK"));
     interrupt(&child);
-    // the guest meets its own limit, not the drain's
+    // the guest is stopped by its own limit and not by the drain
     running.read_to_end();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// What `serve` says of a file that it cannot serve.
+/// Returns the error message of `serve` for a file that it cannot serve.
 fn refusal(bytes: &[u8]) -> String {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
@@ -70,19 +70,19 @@ fn refusal(bytes: &[u8]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// HG-10: text is refused in one sentence.
+/// HG-10: a text file is rejected with one sentence.
 #[test]
-fn serve_says_in_a_sentence_what_it_cannot_serve() {
-    let told = refusal(b"(component)");
+fn serve_rejects_files_that_are_not_components() {
+    let message = refusal(b"(component)");
     assert!(
-        told.contains("is not a WebAssembly component in binary form"),
-        "{told}"
+        message.contains("is not a WebAssembly component in binary form"),
+        "{message}"
     );
 }
 
-/// HG-9, HG-11, HG-12: broken bytes, a feature that is off, no handler.
+/// HG-9, HG-11, HG-12: invalid bytes, a disabled feature, no handler.
 #[test]
-fn serve_tells_what_the_compiler_said_in_one_line() {
+fn serve_reports_compiler_errors_in_one_line() {
     let text = "(component (core module (memory i64 1)))";
     for (bytes, reason) in [
         (b"\0asm\x0d\0\x01\0\x07\xff".to_vec(), "(CompileFailed)"),
@@ -92,11 +92,11 @@ fn serve_tells_what_the_compiler_said_in_one_line() {
             "lacks the export wasi:http/incoming-handler@0.2",
         ),
     ] {
-        let told = refusal(&bytes);
+        let message = refusal(&bytes);
         assert!(
-            told.contains("cannot serve") && told.trim_end().ends_with(reason),
-            "{told}"
+            message.contains("cannot serve") && message.trim_end().ends_with(reason),
+            "{message}"
         );
-        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
     }
 }

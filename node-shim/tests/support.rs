@@ -1,4 +1,4 @@
-//! Shared by all tests of this binary.
+//! Helpers shared by the tests.
 
 pub(crate) mod component;
 pub(crate) mod frames;

@@ -1,4 +1,4 @@
-//! Trailers of answers: which pass, and how each protocol gets them.
+//! Trailers of responses: which are allowed and how they are sent with each protocol.
 
 use http_body_util::BodyExt;
 
@@ -12,8 +12,8 @@ const DATA: &str = r#"
 (data (i32.const 4160) "trailer") (data (i32.const 4168) "Grpc-Status, x-forwarded-for")
 (data (i32.const 4200) "content-length6")"#;
 
-/// The head, with what `fields` adds to it in `$i`; the body, `pause`; the trailers `grpc-status` and
-/// two that must not pass.
+/// Sends a head with the fields that `fields` adds to `$i`, a body, `pause`, and the trailers `grpc-status` and
+/// two that are not allowed.
 fn guest(fields: &str, pause: &str) -> Vec<u8> {
     let body = format!(
         "
@@ -39,7 +39,7 @@ const ANNOUNCED: &str = "
     (drop (call $header (local.get $i) (i32.const 4160) (i32.const 7) (i32.const 4168) (i32.const 28)))";
 const LENGTH: &str = "
     (drop (call $header (local.get $i) (i32.const 4200) (i32.const 14) (i32.const 4214) (i32.const 1)))";
-/// Long enough for the head to leave first.
+/// Pause that is long enough for the head to be sent first.
 const PAUSE: &str = "(call $sleep (i64.const 100000000))";
 
 fn ask(node: &Node, te: &str) -> Reply {
@@ -60,9 +60,9 @@ fn sent(reply: &Reply) -> Vec<(&str, &str)> {
 
 const TE: &str = "te: gzip, trailers\r\n";
 
-/// HG-18: forbidden trailers never reach the wire of HTTP/2.
+/// HG-18: only allowed trailers are sent on HTTP/2.
 #[tokio::test]
-async fn hg_18_trailers_pass_on_http_2_when_they_change_nothing() {
+async fn hg_18_allowed_trailers_are_sent_on_http_2() {
     for pause in ["", PAUSE] {
         let node = Node::serve(&guest("", pause));
         let response = h2::get(node.address(), "/").await;
@@ -75,12 +75,12 @@ async fn hg_18_trailers_pass_on_http_2_when_they_change_nothing() {
     }
 }
 
-/// HG-18: nor that of HTTP/1.1, where those that pass are named first.
+/// HG-18: on HTTP/1.1, allowed trailers are announced in the head.
 #[test]
-fn hg_18_trailers_of_a_whole_answer_are_named_and_sent_on_http_1_when_asked_for() {
+fn hg_18_trailers_of_a_complete_response_are_sent_on_http_1_if_accepted() {
     let node = Node::serve(&guest("", ""));
-    // an epoch that ends inside the guest lets the head go first, and then they are not known
-    eventually("an answer with trailers", || {
+    // if an epoch ends inside the guest, the head is sent before the trailers are known
+    eventually("a response with trailers", || {
         let reply = ask(&node, TE);
         assert_eq!(reply.header("content-length"), None);
         assert!(
@@ -93,9 +93,9 @@ fn hg_18_trailers_of_a_whole_answer_are_named_and_sent_on_http_1_when_asked_for(
     assert_eq!((plain.header("trailer"), sent(&plain)), (None, vec![]));
 }
 
-/// HG-18: what a guest announces is filtered like what it sends.
+/// HG-18: announced trailers are filtered like sent ones.
 #[test]
-fn hg_18_trailers_that_a_guest_announces_follow_its_stream_on_http_1() {
+fn hg_18_announced_trailers_are_sent_after_a_stream_on_http_1() {
     let node = Node::serve(&guest(ANNOUNCED, PAUSE));
     let reply = ask(&node, TE);
     assert_eq!(reply.header("trailer"), Some("grpc-status"));
@@ -105,9 +105,9 @@ fn hg_18_trailers_that_a_guest_announces_follow_its_stream_on_http_1() {
     assert_eq!(node.outcomes(2), ["ok 2xx 2"]);
 }
 
-/// HG-18: trailers behind a length are dropped, not the answer.
+/// HG-18: trailers after a body with a declared length are dropped.
 #[test]
-fn hg_18_trailers_without_room_are_dropped_and_the_answer_is_whole() {
+fn hg_18_trailers_that_cannot_be_sent_are_dropped() {
     for fields in ["", LENGTH] {
         let node = Node::serve(&guest(fields, PAUSE));
         let reply = ask(&node, TE);

@@ -1,19 +1,20 @@
-//! The node's own parts, from the cache of native code to the socket.
+//! The measured side: the node's own code from the native cache to the socket.
 
 use anyhow::{Context, Result, bail, ensure};
 use node_shim::{
-    cache::{Lookup, NativeCache},
-    counters::Counters,
-    data_plane::DataPlane,
-    disk::{Health, StateDir},
+    counters::CounterTable,
+    data_plane::{DataPlane, DataPlaneOptions},
+    disk::{DiskHealth, StateDir},
     engine::{Compiler, Engine, EngineOptions},
     guest_log::GuestLog,
+    native_cache::{Lookup, NativeCache},
     node_counters::NodeCounters,
-    plane::DataOptions,
     revision::{Revision, RevisionSpec},
-    table::{RoutingTable, Served, Slot},
+    routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
-use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
+};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -23,14 +24,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Names the component in the cache; what it is made of does not matter here.
+/// Name of the component in the cache, in place of its digest.
 const HEX: &str = "00";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 pub(super) struct Node {
     engine: Engine,
     cache: NativeCache,
-    counters: Arc<Counters>,
+    counters: Arc<CounterTable>,
     plane: DataPlane,
     client: TcpStream,
     version: u64,
@@ -43,18 +44,18 @@ impl Node {
         let compiler = Compiler::new()?;
         let engine = Engine::new(&EngineOptions::default())?;
         let hash = format!("{:016x}", engine.compatibility());
-        let cache = NativeCache::open(&dir, &hash, Arc::new(Health::default()))?;
+        let cache = NativeCache::open(&dir, &hash, Arc::new(DiskHealth::default()))?;
         let code = compiler
             .precompile(wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let mut draft = cache.draft()?;
         draft.write_all(&code)?;
-        cache.keep(draft, HEX)?;
-        let counters = Counters::new();
+        cache.store(draft, HEX)?;
+        let counters = CounterTable::new();
         let plane = DataPlane::start(
             TcpListener::bind("127.0.0.1:0")?,
             engine.clone(),
-            DataOptions::default(),
+            DataPlaneOptions::default(),
             counters.clone(),
             Arc::new(NodeCounters::default()),
             GuestLog::start("bench", Box::new(std::io::sink()))?,
@@ -69,22 +70,25 @@ impl Node {
             client,
             version: 0,
         };
-        // accepts the connection
-        ensure!(node.ask()? == 404, "a node without functions has an answer");
+        // the first request makes the node accept the connection
+        ensure!(
+            node.ask()? == 404,
+            "a node without functions must respond with 404"
+        );
         Ok(node)
     }
 
-    /// From the cache of native code to the whole response.
+    /// Measures the time from the native cache to the complete response.
     pub(super) fn first(&mut self) -> Result<Duration> {
         let started = Instant::now();
         let Lookup::Hit(code) = self.cache.get(HEX) else {
-            bail!("the cache lost the code");
+            bail!("the native code is missing in the cache");
         };
         let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
         let loaded = self.engine.load(&path)?;
         let spec = RevisionSpec {
             function: FunctionKey::new("bench", "first"),
-            name: RevisionName::new("only").context("a revision needs a name")?,
+            name: RevisionName::new("only").context("the name of the revision is empty")?,
             limits: Limits::default(),
             env: Vec::new(),
             config: Vec::new(),
@@ -93,20 +97,23 @@ impl Node {
         self.publish(vec![only(revision)]);
         let status = self.ask()?;
         let took = started.elapsed();
-        ensure!(status == 200, "the node answered {status}");
-        // the code goes outside of what is measured, as that of the other side does
+        ensure!(status == 200, "the node responded with {status}");
+        // the code is dropped outside of the measured time, as on the other side
         self.publish(Vec::new());
-        ensure!(self.ask()? == 404, "a function that is gone answers");
+        ensure!(
+            self.ask()? == 404,
+            "a removed function must respond with 404"
+        );
         Ok(took)
     }
 
-    fn publish(&mut self, functions: Vec<Served>) {
+    fn publish(&mut self, functions: Vec<ServedFunction>) {
         self.version += 1;
         let table = RoutingTable::new(self.version, functions);
         self.plane.publish(Arc::new(table));
     }
 
-    /// One request on the open connection; the answers are short and come in one piece.
+    /// Sends one request on the open connection and returns the status. Responses are short and have a length.
     fn ask(&mut self) -> Result<u16> {
         self.client.write_all(REQUEST)?;
         let mut head = Vec::new();
@@ -122,33 +129,36 @@ impl Node {
             let length = lines
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())
-                .context("an answer without length")?;
+                .context("the response has no content-length")?;
             if body.len() >= length {
-                let status = lines.split(' ').nth(1).context("no status")?;
+                let status = lines
+                    .split(' ')
+                    .nth(1)
+                    .context("the response has no status")?;
                 return Ok(status.parse()?);
             }
         }
     }
 }
 
-/// A function that answers every host and path.
-fn only(revision: Arc<Revision>) -> Served {
+/// Returns a function that serves every host and path.
+fn only(revision: Arc<Revision>) -> ServedFunction {
     let entry = FunctionEntry {
         key: FunctionKey::new("bench", "first"),
-        created: 0,
+        created_ms: 0,
         routes: vec![Route {
             hosts: vec!["*".into()],
             ..Route::default()
         }],
         suspended: false,
-        share: Share {
+        split: TrafficSplit {
             stable: RevisionName::new("only"),
-            ..Share::default()
+            ..TrafficSplit::default()
         },
     };
-    Served {
+    ServedFunction {
         entry: Arc::new(entry),
-        stable: Slot::Ready(revision),
-        candidate: Slot::Absent,
+        stable: RevisionSlot::Ready(revision),
+        candidate: RevisionSlot::Absent,
     }
 }

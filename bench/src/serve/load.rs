@@ -1,5 +1,5 @@
-//! Keeps a fixed number of connections busy for a while (closed loop: this measures capacity, not latency
-//! under a rate).
+//! Closed-loop load generator: keeps a fixed number of connections busy. It measures capacity, not latency at a
+//! given rate.
 
 use anyhow::{Context, Result};
 use std::{
@@ -9,17 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The core for load; servers are pinned to the other.
+/// CPU core of the load generator. Servers are pinned to the other core.
 pub(super) const LOAD_CORE: usize = 1;
 
-/// How the generator waits for answers. In a virtual machine an answer that wakes a sleeping client costs the
-/// *server* an interrupt between processors, tens of microseconds, so servers that answer one by one look worse
-/// than they are: the processor time that counts is the one measured while spinning.
+/// How the generator waits for responses. In a virtual machine, a response that wakes a sleeping client costs the
+/// *server* an inter-processor interrupt of tens of microseconds, so servers that respond one by one look worse than
+/// they are. The CPU time measured while spinning is the meaningful one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Waiting {
-    /// One thread that asks all its sockets again and again
+    /// One thread that polls all its sockets continuously
     Spinning,
-    /// A thread per connection that sleeps until its answer comes
+    /// One thread per connection that sleeps until the response arrives
     Sleeping,
 }
 
@@ -60,11 +60,11 @@ pub(super) fn drive(
     })
 }
 
-/// The threads of this process inherit it.
+/// Pins this thread, and the threads it starts, to a CPU core.
 fn pin(core: usize) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(core);
-    // a machine with one core measures all the same, only worse
+    // on a machine with one core, the measurement is less precise
     let _ = rustix::thread::sched_setaffinity(None, &set);
 }
 
@@ -129,7 +129,7 @@ struct Connection {
     to: SocketAddr,
     stream: TcpStream,
     nonblocking: bool,
-    /// The server said that the last answer is the connection's last.
+    /// Whether the server has announced that it closes the connection.
     closing: bool,
     sent: Instant,
     buffer: Vec<u8>,
@@ -160,22 +160,22 @@ impl Connection {
         self.stream.write_all(REQUEST).context("write")
     }
 
-    /// Reads once; when the answer is complete, whether it is a 200.
+    /// Reads once. Returns whether the response is a 200 when it is complete, else `None`.
     fn answer(&mut self) -> Result<Option<bool>> {
         let mut chunk = [0; 4096];
         let read = match self.stream.read(&mut chunk) {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                // a blocking socket says this when its time is up
+                // a blocking socket returns this error when its read timeout elapses
                 anyhow::ensure!(
                     self.sent.elapsed() < Duration::from_secs(10),
-                    "no answer in 10 s"
+                    "no response within 10 s"
                 );
                 return Ok(None);
             }
             Err(error) => return Err(error).context("read"),
         };
-        anyhow::ensure!(read > 0, "connection closed");
+        anyhow::ensure!(read > 0, "the server closed the connection");
         self.buffer
             .extend_from_slice(chunk.get(..read).unwrap_or_default());
         if !complete(&self.buffer) {
@@ -186,7 +186,7 @@ impl Connection {
     }
 }
 
-/// Knows the two framings that our servers use.
+/// Returns whether a response is complete. Supports the two framings that the measured servers use.
 fn complete(answer: &[u8]) -> bool {
     let Some(end) = position(answer, b"\r\n\r\n") else {
         return false;
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_complete_by_length_or_last_chunk() {
+    fn responses_are_complete_by_length_or_last_chunk() {
         for (answer, whole) in [
             (&b"HTTP/1.1 200 OK\r\n"[..], false),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello", false),

@@ -1,10 +1,10 @@
-//! `node-shim serve` against a bare hyper server that gives the same response, and against the smallest host of the same
-//! component, on the same core, in one run. The second says what hyper, wasmtime and the kernel cost on this machine:
-//! the rest is ours.
+//! Compares `node-shim serve` with a bare hyper server that sends the same response and with a minimal host of the same
+//! component, on the same core and in one run. The minimal host shows the cost of hyper, wasmtime and the kernel on this
+//! machine; the difference to it is the cost of the node-shim.
 //!
-//! Servers take turns (A B A B …), so that a machine that changes its speed changes it for both. The load
-//! generator runs on another core and keeps a fixed number of connections busy. What counts is the ratio
-//! of requests/s and the CPU time per request of the server; absolute figures say little on shared machines.
+//! The servers take turns (A B A B …), so that changes of the machine's speed affect all of them. The load generator
+//! runs on another core and keeps a fixed number of connections busy. The relevant results are the ratio of requests/s
+//! and the CPU time per request of the server; absolute values mean little on shared machines.
 
 mod load;
 mod reference;
@@ -16,30 +16,30 @@ pub(crate) use server::run_bare;
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, time::Duration};
 
-/// What to measure, for how long.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The program to measure
+    /// Program to measure
     #[arg(long, default_value = "target/dist/node-shim")]
     node_shim: PathBuf,
-    /// Components to serve, one row each
+    /// Component to serve, one row each; repeatable
     #[arg(long = "guest", default_value = "target/dist/examples/hello-bare.wasm")]
     guests: Vec<PathBuf>,
-    /// Rounds per server
+    /// Number of rounds per server
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Seconds per round, after one second of warm-up
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Connections kept busy
+    /// Number of busy connections
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// How the load generator waits
+    /// How the load generator waits for responses
     #[arg(long, value_enum, default_value = "spinning")]
     waiting: load::Waiting,
 }
 
-/// One round of one server.
+/// Result of one round of one server.
 #[derive(Clone, Copy)]
 struct Round {
     per_second: f64,
@@ -51,7 +51,7 @@ struct Round {
 /// Measures every guest against the bare server and prints a table.
 ///
 /// # Errors
-/// A server does not start, or answers anything but 200.
+/// Returns an error when a server does not start or sends a response other than 200.
 pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     print("| server | req/s | ÷ bare | CPU µs/request | p50 µs | p99 µs |");
     print("|---|---|---|---|---|---|");
@@ -59,21 +59,21 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
         let bare = server::Server::bare()?;
         let least = server::Server::reference(guest)?;
         let shim = server::Server::shim(&args.node_shim, guest)?;
-        let (mut base, mut host, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut base, mut host, mut shim_rounds) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..args.rounds {
             base.push(round(&bare, args)?);
             host.push(round(&least, args)?);
-            ours.push(round(&shim, args)?);
+            shim_rounds.push(round(&shim, args)?);
         }
         let name = guest
             .file_stem()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let (base, host, ours) = (median(&base)?, median(&host)?, median(&ours)?);
+        let (base, host, shim_rounds) = (median(&base)?, median(&host)?, median(&shim_rounds)?);
         print(&row("bare hyper", base, base));
-        print(&row(&format!("smallest host of {name}"), host, base));
-        print(&row(&format!("node-shim serve {name}"), ours, base));
+        print(&row(&format!("minimal host of {name}"), host, base));
+        print(&row(&format!("node-shim serve {name}"), shim_rounds, base));
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ fn round(server: &server::Server, args: &Args) -> Result<Round> {
     let cpu = server.cpu()?.saturating_sub(before);
     if done.requests == 0 || done.failed > 0 {
         bail!(
-            "{} answered {} of {} requests wrongly",
+            "{}: {} of {} responses were not 200",
             server.address,
             done.failed,
             done.requests
@@ -113,7 +113,10 @@ fn round(server: &server::Server, args: &Args) -> Result<Round> {
 fn median(rounds: &[Round]) -> Result<Round> {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-    sorted.get(sorted.len() / 2).copied().context("no round")
+    sorted
+        .get(sorted.len() / 2)
+        .copied()
+        .context("--rounds must be at least 1")
 }
 
 fn row(name: &str, round: Round, base: Round) -> String {

@@ -1,7 +1,7 @@
-//! A small host with the pool tuned as the node-shim's and nothing else: no gate, no routes, no limits, no counters,
-//! no zeroed stacks. What a request costs here is what hyper, wasmtime and the kernel of this machine cost.
+//! A minimal host whose pool is configured like that of the node-shim, without validation, routes, limits, counters and
+//! zeroed stacks. The cost of a request here is the cost of hyper, wasmtime and the kernel on this machine.
 
-use crate::host::{self, State, said};
+use crate::host::{self, State, to_anyhow};
 use anyhow::{Context, Result};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -22,17 +22,17 @@ struct Host {
     pre: ProxyPre<State>,
 }
 
-/// Serves a component; `say` hears the address.
+/// Serves a component and passes its address to `announce`.
 ///
 /// # Errors
-/// The component does not compile, or no address can be bound.
-pub(crate) async fn run_reference(file: &Path, say: impl FnOnce(SocketAddr)) -> Result<()> {
-    let engine = Engine::new(&config()).map_err(said)?;
-    let component = Component::from_file(&engine, file).map_err(said)?;
+/// Returns an error when the component does not compile or no address can be bound.
+pub(crate) async fn run_reference(file: &Path, announce: impl FnOnce(SocketAddr)) -> Result<()> {
+    let engine = Engine::new(&config()).map_err(to_anyhow)?;
+    let component = Component::from_file(&engine, file).map_err(to_anyhow)?;
     let pre = host::link(&host::linker(&engine)?, &component)?;
     let host = Arc::new(Host { engine, pre });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    say(listener.local_addr()?);
+    announce(listener.local_addr()?);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
@@ -71,13 +71,13 @@ impl Host {
             .data_mut()
             .http()
             .new_incoming_request(Scheme::Http, request)
-            .map_err(said)?;
+            .map_err(to_anyhow)?;
         let (sender, answered) = oneshot::channel();
         let out = store
             .data_mut()
             .http()
             .new_response_outparam(sender)
-            .map_err(said)?;
+            .map_err(to_anyhow)?;
         let host = Arc::clone(self);
         tokio::spawn(async move {
             let proxy = host.pre.instantiate_async(&mut store).await?;
@@ -86,7 +86,7 @@ impl Host {
         });
         answered
             .await
-            .context("no answer")?
+            .context("the guest ended without a response")?
             .map_err(|code| anyhow::anyhow!("{code:?}"))
     }
 }

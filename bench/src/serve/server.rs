@@ -1,4 +1,4 @@
-//! The servers under measurement: child processes pinned to one core, and their CPU time.
+//! The measured servers: child processes pinned to one core, and their CPU time.
 
 use super::load::LOAD_CORE;
 use anyhow::{Context, Result};
@@ -24,7 +24,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// This program again, as the bare server.
+    /// Starts this program as the bare server.
     pub(super) fn bare() -> Result<Self> {
         let own = std::env::current_exe()?;
         Self::start(
@@ -36,7 +36,7 @@ impl Server {
         )
     }
 
-    /// This program again, as the smallest host of a component.
+    /// Starts this program as the minimal host of a component.
     pub(super) fn reference(guest: &Path) -> Result<Self> {
         Self::start(
             Command::new("taskset")
@@ -59,7 +59,7 @@ impl Server {
         )
     }
 
-    /// Both print one line with `http://ADDR` on stderr once they listen.
+    /// Starts a server. Every server prints a line with `http://ADDR` to stderr once it listens.
     fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::null())
@@ -71,13 +71,13 @@ impl Server {
         let address = lines
             .by_ref()
             .find_map(|line| line.ok()?.split_once("http://")?.1.trim().parse().ok())
-            .context("the server ended before it listened")?;
-        // what it says later must not fill the pipe
+            .context("the server exited before it listened")?;
+        // later output must not fill the pipe
         std::thread::spawn(move || lines.for_each(drop));
         Ok(Self { child, address })
     }
 
-    /// User and system time so far, all threads.
+    /// Returns the user and system time of all threads so far.
     pub(super) fn cpu(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let after_name = stat.rsplit_once(')').context("stat")?.1;
@@ -103,13 +103,13 @@ impl Drop for Server {
     }
 }
 
-/// Serves what the example component answers, with nothing in between.
+/// Serves the response of the example component directly from hyper.
 ///
 /// # Errors
-/// The address cannot be bound.
-pub(crate) async fn run_bare(say: impl FnOnce(SocketAddr)) -> Result<()> {
+/// Returns an error when the address cannot be bound.
+pub(crate) async fn run_bare(announce: impl FnOnce(SocketAddr)) -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    say(listener.local_addr()?);
+    announce(listener.local_addr()?);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             continue;

@@ -1,22 +1,22 @@
-//! Ranges of addresses.
+//! IP address ranges in CIDR notation.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// An address and how many of its leading bits count.
+/// An IP network: an address and the length of its prefix in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     network: IpAddr,
     prefix: u8,
 }
 
-/// Why a text is no range.
+/// Error returned when a string is not a valid range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected an address with an optional /prefix, like 10.0.0.0/8")]
 pub struct CidrError;
 
 impl Cidr {
-    /// Whether the address is in the range; a mapped v4 address counts as v4.
+    /// Returns whether the address is in the range. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let bits = |address: IpAddr| match address {
             IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 4),
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges() {
+    fn ranges_contain_addresses_of_their_own_family() {
         let table = [
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "11.0.0.1", false),

@@ -1,4 +1,5 @@
-//! Which header fields cross this edge, and which of them are ours to write.
+//! Rewriting of header fields: which of them pass between client and guest, and which the node sets
+//! itself.
 
 use std::net::IpAddr;
 
@@ -13,43 +14,43 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What is known of a request beside its own words.
+/// Facts about a request that come from the connection and not from its header fields.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// Address of the peer of the connection.
+pub struct ForwardingContext<'a> {
+    /// Address of the peer.
     pub peer: IpAddr,
-    /// The peer is a proxy whose word about the client is taken.
+    /// Whether the peer is a trusted proxy, whose forwarding headers are kept.
     pub trusted: bool,
     /// Whether the connection uses TLS.
     pub tls: bool,
-    /// As sent, the port included.
+    /// Host as sent, including the port.
     pub authority: &'a str,
-    /// Used unless a trusted peer brought one.
-    pub fresh_id: u128,
+    /// Request id to use when a trusted peer did not send one.
+    pub generated_id: u128,
 }
 
-/// What the rewriting decided.
+/// Facts established while rewriting a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewritten {
-    /// Whether the client used HTTPS, to this node or to a trusted proxy.
+    /// Whether the client used HTTPS.
     pub https: bool,
-    /// Value of `x-request-id`.
+    /// Id of the request, also sent to the guest as `x-request-id`.
     pub request_id: String,
 }
 
-/// Brings a request's fields into the form a guest may see: hop-by-hop fields and what untrusted
-/// peers say about others go first, then our own are set, so that nothing a peer nominates can
-/// remove them.
-pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritten {
+/// Rewrites the header fields of a request for the guest. Removes hop-by-hop fields and the forwarding
+/// headers of untrusted peers first and then sets the node's own fields, so that a `connection` header
+/// cannot remove the latter.
+pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) -> Rewritten {
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
     if !context.trusted {
-        let forged: Vec<_> = headers
+        let untrusted: Vec<_> = headers
             .keys()
-            .filter(|name| speaks_for_others(name))
+            .filter(|name| is_forwarding_header(name))
             .cloned()
             .collect();
-        for name in forged {
+        for name in untrusted {
             headers.remove(name);
         }
     }
@@ -61,7 +62,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritt
         Some("http") => false,
         _ => context.tls,
     };
-    let client = match list_of(headers, &FORWARDED_FOR) {
+    let client = match joined_values(headers, &FORWARDED_FOR) {
         Some(before) => format!("{before}, {}", context.peer),
         None => context.peer.to_string(),
     };
@@ -74,27 +75,28 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: Context<'_>) -> Rewritt
     if !headers.contains_key(FORWARDED_HOST) {
         set(headers, FORWARDED_HOST, context.authority);
     }
-    let brought = headers
+    let received = headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok());
-    let request_id = match brought.filter(|id| is_id(id)) {
+    let request_id = match received.filter(|id| is_valid_request_id(id)) {
         Some(id) => id.to_owned(),
-        None => format!("{:032x}", context.fresh_id),
+        None => format!("{:032x}", context.generated_id),
     };
     set(headers, REQUEST_ID, &request_id);
     Rewritten { https, request_id }
 }
 
-/// Takes out of a guest's response what is not the guest's to say. Framing and `date` are ours. A
-/// cookie is for one client, so caches may not guess that its answer is for others too.
+/// Removes the fields from a guest's response that only the node may set, such as framing and `date`.
+/// Adds `cache-control: no-store` to a response that sets a cookie and has no caching policy, so that no
+/// cache serves it to another client.
 pub fn rewrite_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    let ours: Vec<_> = headers
+    let reserved: Vec<_> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("selvage-") || *name == http::header::HOST)
         .cloned()
         .collect();
-    for name in ours {
+    for name in reserved {
         headers.remove(name);
     }
     headers.remove(http::header::DATE);
@@ -103,11 +105,11 @@ pub fn rewrite_response(headers: &mut HeaderMap) {
     }
 }
 
-/// Keeps of a trailer section only what cannot change how the message was read.
+/// Removes all trailers except those that cannot change how the message is interpreted.
 pub fn filter_trailers(trailers: &mut HeaderMap) {
     let refused: Vec<_> = trailers
         .keys()
-        .filter(|name| !is_trailer(name.as_str()))
+        .filter(|name| !is_allowed_trailer(name.as_str()))
         .cloned()
         .collect();
     for name in refused {
@@ -115,7 +117,7 @@ pub fn filter_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// The names that a response's own `trailer` fields announce, as far as they may be sent.
+/// Returns the allowed names that a response announces in its `trailer` fields; `None` without any.
 #[must_use]
 pub fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
     let named = headers
@@ -124,18 +126,18 @@ pub fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
         .filter_map(|name| name.trim().parse::<HeaderName>().ok());
-    list(named.filter(|name| is_trailer(name.as_str())))
+    comma_separated(named.filter(|name| is_allowed_trailer(name.as_str())))
 }
 
-/// The names of a trailer section as the value of a `trailer` field; `None` when it is empty.
+/// Returns the names of a trailer section as the value of a `trailer` field; `None` when it is empty.
 #[must_use]
 pub fn trailer_names(trailers: &HeaderMap) -> Option<HeaderValue> {
-    list(trailers.keys().cloned())
+    comma_separated(trailers.keys().cloned())
 }
 
-/// Whether `te` says that the client looks at trailers.
+/// Returns whether the client accepts trailers according to its `te` field.
 #[must_use]
-pub fn takes_trailers(headers: &HeaderMap) -> bool {
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(TE)
         .iter()
@@ -144,7 +146,7 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-fn list(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValue> {
+fn comma_separated(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValue> {
     let names: Vec<HeaderName> = names.collect();
     let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
     HeaderValue::from_str(&names.join(", "))
@@ -162,7 +164,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|name| name.trim().parse().ok())
             .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
             .collect();
-        // `te` is judged by its own value below
+        // `te` is handled below according to its value
         for name in named.into_iter().filter(|name| *name != TE) {
             headers.remove(name);
         }
@@ -193,8 +195,9 @@ fn is_hop_by_hop(name: &str) -> bool {
     name.starts_with("proxy-") || name == "keep-alive" || name == "http2-settings"
 }
 
-/// Statements about the client, the trace or this edge; also as gateways spell them with `_`.
-fn speaks_for_others(name: &HeaderName) -> bool {
+/// Returns whether a field describes the client, the trace or the node. Some gateways spell such names
+/// with `_` in place of `-`.
+fn is_forwarding_header(name: &HeaderName) -> bool {
     let about = |name: &str| {
         name.starts_with("x-forwarded-")
             || name.starts_with("x-selvage-")
@@ -208,14 +211,14 @@ fn speaks_for_others(name: &HeaderName) -> bool {
     about(name) || (name.contains('_') && about(&name.replace('_', "-")))
 }
 
-fn is_trailer(name: &str) -> bool {
+fn is_allowed_trailer(name: &str) -> bool {
     let client = name.starts_with("x-forwarded-") || name == "x-real-ip";
     matches!(name, "content-digest" | "repr-digest" | "server-timing")
         || name.starts_with("grpc-")
         || (name.starts_with("x-") && !client)
 }
 
-fn list_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+fn joined_values(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<_> = headers
         .get_all(name)
         .iter()
@@ -224,8 +227,8 @@ fn list_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// At most 64 bytes of a token.
-fn is_id(id: &str) -> bool {
+/// Returns whether a request id is a token of 1 to 64 bytes.
+fn is_valid_request_id(id: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     (1..=64).contains(&id.len()) && id.bytes().all(token)
 }
@@ -265,20 +268,20 @@ mod tests {
         lines
     }
 
-    fn context(trusted: bool) -> Context<'static> {
+    fn context(trusted: bool) -> ForwardingContext<'static> {
         let peer = "192.0.2.7".parse().unwrap();
-        Context {
+        ForwardingContext {
             peer,
             trusted,
             tls: false,
             authority: "h.example:80",
-            fresh_id: 0xab,
+            generated_id: 0xab,
         }
     }
 
     /// HH-8: in every spelling.
     #[test]
-    fn forged_statements_of_strangers_are_removed() {
+    fn forwarding_headers_of_untrusted_peers_are_removed() {
         let mut headers = map(&[
             ("x-forwarded-for", "1.1.1.1"),
             ("X-Forwarded-Proto", "https"),
@@ -313,9 +316,9 @@ mod tests {
         );
     }
 
-    /// HH-8: what a trusted peer says is kept, within bounds.
+    /// HH-8: forwarding headers of a trusted peer are kept, and an invalid request id is replaced.
     #[test]
-    fn a_trusted_proxy_speaks_for_its_client() {
+    fn forwarding_headers_of_a_trusted_proxy_are_kept() {
         let mut headers = map(&[
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),
@@ -353,9 +356,9 @@ mod tests {
         }
     }
 
-    /// HG-18, HH-8: `connection` cannot name what is ours.
+    /// HG-18, HH-8: a `connection` header cannot remove the fields that the node sets.
     #[test]
-    fn a_nominated_name_cannot_remove_ours() {
+    fn a_connection_header_cannot_remove_the_nodes_fields() {
         let mut headers = map(&[
             ("connection", "close, x-forwarded-for, x-mine"),
             ("connection", "x-request-id"),
@@ -385,10 +388,10 @@ mod tests {
         assert!(!headers.contains_key(TE));
     }
 
-    /// HH-10: a cookie is not stored by caches unless the guest says otherwise.
+    /// HH-10: caches do not store a response with a cookie unless the guest allows it.
     #[test]
-    fn cookies_are_not_for_caches() {
-        for (said, leaves) in [
+    fn responses_with_cookies_are_not_cached() {
+        for (response, expected) in [
             (&[("set-cookie", "a=1")][..], Some("no-store")),
             (
                 &[("set-cookie", "a=1"), ("cache-control", "max-age=5")],
@@ -396,16 +399,16 @@ mod tests {
             ),
             (&[("x-b", "2")], None),
         ] {
-            let mut headers = map(said);
+            let mut headers = map(response);
             rewrite_response(&mut headers);
-            let told = headers.get(CACHE_CONTROL).map(|v| v.to_str().unwrap());
-            assert_eq!(told, leaves, "{said:?}");
+            let policy = headers.get(CACHE_CONTROL).map(|v| v.to_str().unwrap());
+            assert_eq!(policy, expected, "{response:?}");
         }
     }
 
-    /// HG-18: what of an answer never leaves.
+    /// HG-18: fields that only the node may set are removed from responses and trailers.
     #[test]
-    fn responses_and_trailers() {
+    fn reserved_fields_are_removed_from_responses_and_trailers() {
         let mut headers = map(&[
             ("connection", "x-a"),
             ("x-a", "1"),
@@ -427,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_are_named_before_they_are_sent() {
+    fn allowed_trailers_are_announced() {
         let none: Option<&str> = None;
         for (lines, announced) in [
             (
@@ -452,12 +455,12 @@ mod tests {
     }
 
     #[test]
-    fn te_is_a_list() {
+    fn te_is_read_as_a_list() {
         for yes in ["trailers", "Trailers", "gzip;q=0.5, trailers"] {
-            assert!(takes_trailers(&map(&[("te", yes)])), "{yes}");
+            assert!(accepts_trailers(&map(&[("te", yes)])), "{yes}");
         }
         for no in ["", "gzip", "trailersx"] {
-            assert!(!takes_trailers(&map(&[("te", no)])), "{no}");
+            assert!(!accepts_trailers(&map(&[("te", no)])), "{no}");
         }
     }
 }

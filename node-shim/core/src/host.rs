@@ -1,35 +1,35 @@
-//! Host names as they are compared everywhere: lower case, no port, no trailing dot.
+//! Normalised host names: lower case, without port and without trailing dot.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A checked host without its port.
+/// A valid host without its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// Labels of 1–63 bytes, 253 in all, lower case.
+    /// DNS name in lower case: labels of 1–63 bytes, at most 253 bytes in total.
     Name(String),
-    /// A literal address; only a catch-all function answers it.
+    /// IP address literal. Only routes for the host `*` match it.
     Address(String),
 }
 
-/// Why a text is not a host.
+/// Why a string is not a valid host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// The text is empty.
+    /// The string is empty.
     #[error("the host is empty")]
     Empty,
-    /// The text is longer than 255 bytes.
+    /// The string is longer than 255 bytes.
     #[error("the host is longer than 255 bytes")]
     TooLong,
-    /// The part behind the colon is not a port number.
+    /// The port is not a decimal number up to 65535.
     #[error("the port is not a number up to 65535")]
     Port,
-    /// The text is neither a DNS name nor an IP address.
+    /// The host is neither a DNS name nor an IP address.
     #[error("the host is neither a name nor an address")]
     Malformed,
 }
 
 impl Host {
-    /// The host as text, in its normalised form.
+    /// Returns the host as text; IPv6 addresses are in brackets.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Name(host) | Self::Address(host) => host,
@@ -37,8 +37,10 @@ impl Host {
     }
 }
 
-/// Takes `host[:port]` apart and brings it to the one form that is compared. The port must be
-/// valid and is then dropped.
+/// Parses `host[:port]` and normalises the host. The port must be valid and is dropped.
+///
+/// # Errors
+/// Returns why the string is not a valid host.
 pub fn normalise_host(text: &str) -> Result<Host, HostError> {
     if text.is_empty() {
         return Err(HostError::Empty);
@@ -68,7 +70,7 @@ pub fn normalise_host(text: &str) -> Result<Host, HostError> {
     }
 }
 
-/// `""` or `:` followed by at most five digits up to 65535.
+/// Accepts an empty string, or `:` followed by a decimal number up to 65535.
 fn check_port(text: &str) -> Result<(), HostError> {
     if text.is_empty() {
         return Ok(());
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn one_form() {
+    fn hosts_are_normalised() {
         assert_eq!(normalise_host("Example.COM."), name("example.com"));
         assert_eq!(normalise_host("example.com:8080"), name("example.com"));
         assert_eq!(normalise_host("example.com.:0"), name("example.com"));
@@ -127,9 +129,9 @@ mod tests {
         );
     }
 
-    /// HH-1, HH-2: names that are none.
+    /// HH-1, HH-2: invalid names.
     #[test]
-    fn refusals() {
+    fn invalid_hosts_are_rejected() {
         let long = format!("{}.example", "a".repeat(64));
         let table = [
             ("", HostError::Empty),
@@ -162,14 +164,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normalising_twice_changes_nothing(text in "[A-Za-z0-9.:\\[\\]-]{0,40}") {
+        fn normalising_is_idempotent(text in "[A-Za-z0-9.:\\[\\]-]{0,40}") {
             if let Ok(host) = normalise_host(&text) {
                 prop_assert_eq!(normalise_host(host.as_str()), Ok(host.clone()));
             }
         }
 
         #[test]
-        fn any_text_is_answered(text in "\\PC{0,300}") {
+        fn no_text_causes_a_panic(text in "\\PC{0,300}") {
             let _ = normalise_host(&text);
         }
     }

@@ -1,17 +1,17 @@
-//! What one node decides about a request, without IO, clocks or randomness: which host and path are
-//! meant, which function owns them, which revision answers, what an ending counts as. Everything
-//! that varies (time, dice, peers) is an argument.
+//! The decisions of one node, without IO, clocks or randomness: whether a request is valid, which
+//! function and which revision serve it, how its outcome is counted, and which components to load. The
+//! current time and random numbers are arguments.
 //!
-//! The modules follow a request: [`gate`] checks it, [`host`] and [`route`] find the function, [`pick`] chooses the
-//! revision, [`outcome`] names how it ended. [`desired`] decides what the node loads.
+//! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses
+//! the revision, [`outcome`] classifies how it ended. [`desired`] decides what the node loads.
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue, Method, Uri, Version, header::HOST};
-//! use node_shim_core::gate::{Head, Rejection, check};
+//! use node_shim_core::validation::{Rejection, RequestHead, validate};
 //!
 //! let uri = Uri::from_static("/checkout?item=7");
 //! let passed = |headers: &HeaderMap| {
-//!     check(Head { version: Version::HTTP_11, method: &Method::GET, uri: &uri, headers })
+//!     validate(RequestHead { version: Version::HTTP_11, method: &Method::GET, uri: &uri, headers })
 //! };
 //!
 //! let mut headers = HeaderMap::new();
@@ -24,15 +24,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cidr;
+pub mod code_cache;
 pub mod desired;
-pub mod gate;
 pub mod headers;
 pub mod host;
+pub mod memory_pressure;
 pub mod outcome;
 pub mod path;
 pub mod pick;
-pub mod pressure;
-pub mod residency;
-pub mod route;
+pub mod routing;
 pub mod series;
 pub mod table;
+pub mod validation;

@@ -1,120 +1,121 @@
-//! How a request can end, what the client then sees, and what it counts as.
+//! Outcomes of requests: how a request can end, which response the client receives and how it is counted.
 
 pub use node_api_types::Outcome;
 
-/// Why, within an outcome; the label of `selvage_failures_total`.
+/// Why a request failed; the `reason` label of `selvage_failures_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// The guest returned without setting a response.
+pub enum FailureReason {
+    /// The guest returned without a response.
     NoResponse,
-    /// The guest set an error code instead of a response.
+    /// The guest returned an error code in place of a response.
     ErrorCode,
-    /// The guest's response head is not valid.
+    /// The response head is invalid.
     BadHead,
-    /// The guest's body is shorter or longer than its `content-length`.
+    /// The body is longer or shorter than its `content-length`.
     BadLength,
-    /// The guest called `exit`.
+    /// The guest exited before it had responded.
     Exit,
-    /// The guest ended before its response body was complete.
+    /// The guest ended without finishing its body.
     Unfinished,
-    /// The guest trapped.
+    /// The guest executed a trapping instruction.
     Trap,
-    /// The guest exceeded a limit of the host that is neither time nor memory.
+    /// The guest exceeded a limit of a host call, such as the number of handles.
     HostLimit,
-    /// The guest used its CPU time (`limits.cpu`).
+    /// The request exceeded `limits.cpu`.
     Cpu,
-    /// The request took longer than `limits.timeout`.
+    /// The request exceeded `limits.timeout`.
     Wall,
-    /// The response head took longer than `limits.firstByte`.
+    /// The response head did not arrive within `limits.firstByte`.
     FirstByte,
-    /// No chunk of the body moved for `limits.idle`.
+    /// The body paused for longer than `limits.idle`.
     Idle,
-    /// The guest needed more memory than `limits.memory`.
+    /// The guest trapped after it was refused memory beyond `limits.memory`.
     Memory,
-    /// All permits of the revision were taken and it has no queue.
+    /// All permits of the revision were in use, and it has no queue.
     Concurrency,
-    /// The queue of the revision was full, or no permit became free in time.
+    /// The queue of the revision was full, or the request waited for too long in it.
     Queue,
-    /// The node had no free instance slot.
+    /// The instance pool of the node was full.
     Pool,
-    /// The node refuses requests because its memory is short.
+    /// The node was short of memory.
     MemoryPressure,
-    /// The code was not ready in time, or too many requests waited for code.
+    /// The code was not loaded in time.
     Compile,
-    /// The circuit breaker of the function is open.
+    /// The circuit breaker of the revision was open.
     Breaker,
-    /// The function is suspended (`spec.suspend`).
+    /// The function is suspended.
     Suspended,
-    /// The node has no value for a Secret that the revision refers to.
+    /// The values of the function's secrets are not known on the node.
     SecretsUnavailable,
-    /// The node cannot load the code of the revision.
+    /// The component cannot be loaded on the node.
     Unloadable,
-    /// The task that ran the request panicked.
+    /// A host call panicked.
     Panic,
-    /// The node stopped the request, for instance at the end of a drain.
+    /// The node stopped the request, for example at the end of a drain.
     Cancelled,
     /// The request body is larger than `limits.requestBody`.
     BodyTooLarge,
-    /// The client sent no chunk of its body for `limits.idle`.
+    /// The request body arrived too slowly.
     BodySlow,
-    /// The client closed the connection before the response was complete.
+    /// The client disconnected before the response was complete.
     ClientGone,
 }
 
-/// Class of the status the client was sent.
+/// Class of the status code that was sent to the client; the `code` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Code {
+pub enum StatusClass {
     /// 200 to 299.
     C2xx,
     /// 300 to 399.
     C3xx,
     /// 400 to 499.
     C4xx,
-    /// 500 to 599, and everything that is in no other class.
+    /// 500 to 599.
     C5xx,
-    /// Nothing was sent.
+    /// No response head was sent.
     None,
 }
 
-/// Whether the code was there when the request came.
+/// Whether the revision's code was loaded when the request arrived; the `start` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Start {
-    /// The code was ready when the request arrived.
+pub enum StartKind {
+    /// The code was loaded and mapped.
     Warm,
-    /// The request waited for the code.
+    /// The request had to wait for its code.
     Cold,
 }
 
-/// Which kind of traffic a request belongs to; kept apart because only comparable requests are compared.
+/// Kind of traffic that a request belongs to; the `population` label. The analysis compares only requests
+/// of the same population.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Population {
-    /// Ordinary requests of clients.
+    /// Ordinary requests, divided by weight.
     Live,
-    /// Requests that an A/B test assigned by a rule.
+    /// Requests that a match rule of the rollout routes to the candidate.
     Matched,
     /// Copies of requests whose responses are discarded.
     Shadow,
-    /// Requests that the operator generates as a load test.
+    /// Requests that the platform generates.
     Synthetic,
-    /// Requests that address a candidate explicitly, before it gets traffic.
+    /// Requests to a preview of a revision.
     Preview,
 }
 
-/// What the shim answers when the guest's own head was not sent.
+/// Response of the node-shim in place of the guest's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// HTTP status, 400 to 599.
+pub struct ErrorResponse {
+    /// Status code.
     pub status: u16,
-    /// Value of `selvage-error`.
+    /// Value of the `selvage-error` header.
     pub error: &'static str,
-    /// Seconds.
+    /// Value of the `retry-after` header in seconds.
     pub retry_after: Option<u32>,
 }
 
 // === impl Reason ===
 
-impl Reason {
-    /// All reasons, in the order of their positions.
+impl FailureReason {
+    /// All reasons in the order of their indices.
     pub const ALL: [Self; 27] = [
         Self::NoResponse,
         Self::ErrorCode,
@@ -145,12 +146,12 @@ impl Reason {
         Self::ClientGone,
     ];
 
-    /// Position in `ALL`.
+    /// Returns the position in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Value of the metrics label `reason`.
+    /// Returns the value of the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::NoResponse => "no_response",
@@ -183,7 +184,7 @@ impl Reason {
         }
     }
 
-    /// The outcome that this reason belongs to.
+    /// Returns the outcome that the reason belongs to.
     pub fn outcome(self) -> Outcome {
         match self {
             Self::NoResponse
@@ -209,22 +210,23 @@ impl Reason {
         }
     }
 
-    /// Refused by the revision's own permits or queue: the refusals that count against it.
-    pub fn saturated(self) -> bool {
+    /// Returns whether the revision's own concurrency limit or queue rejected the request. Only these
+    /// rejections count against the revision.
+    pub fn counts_as_saturation(self) -> bool {
         matches!(self, Self::Concurrency | Self::Queue)
     }
 
-    /// What the client is told; `None` when there is nobody to tell.
-    pub fn reply(self) -> Option<Reply> {
+    /// Returns the response to the client; `None` when the client has disconnected.
+    pub fn error_response(self) -> Option<ErrorResponse> {
         let reply = |status, error| {
-            Some(Reply {
+            Some(ErrorResponse {
                 status,
                 error,
                 retry_after: None,
             })
         };
         let later = |error| {
-            Some(Reply {
+            Some(ErrorResponse {
                 status: 503,
                 error,
                 retry_after: Some(1),
@@ -257,11 +259,12 @@ impl Reason {
 
 // === impl Code, Start, Population ===
 
-impl Code {
-    /// All classes, in the order of their positions.
+impl StatusClass {
+    /// All classes in the order of their indices.
     pub const ALL: [Self; 5] = [Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx, Self::None];
 
-    /// Classes that traffic with this outcome can carry: an abort keeps the class of the head that was sent.
+    /// Returns the status classes that can occur with an outcome. An aborted response keeps the class of the
+    /// head that was sent.
     pub fn possible(outcome: Outcome) -> &'static [Self] {
         match outcome {
             Outcome::Overloaded => &[Self::C5xx],
@@ -275,7 +278,7 @@ impl Code {
         }
     }
 
-    /// The class of a status. A status outside of 200 to 499 counts as `C5xx`.
+    /// Returns the class of a status code. Codes outside of 200–499 count as 5xx.
     pub fn of(status: u16) -> Self {
         match status / 100 {
             2 => Self::C2xx,
@@ -285,7 +288,7 @@ impl Code {
         }
     }
 
-    /// Value of the metrics label `code`.
+    /// Returns the value of the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::C2xx => "2xx",
@@ -296,17 +299,17 @@ impl Code {
         }
     }
 
-    /// Position in `ALL`.
+    /// Returns the position in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
 }
 
-impl Start {
-    /// Both starts, in the order of their positions.
+impl StartKind {
+    /// Both kinds in the order of their indices.
     pub const ALL: [Self; 2] = [Self::Warm, Self::Cold];
 
-    /// Value of the metrics label `start`.
+    /// Returns the value of the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Warm => "warm",
@@ -314,14 +317,14 @@ impl Start {
         }
     }
 
-    /// Position in `ALL`.
+    /// Returns the position in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
 }
 
 impl Population {
-    /// All populations, in the order of their positions.
+    /// All populations in the order of their indices.
     pub const ALL: [Self; 5] = [
         Self::Live,
         Self::Matched,
@@ -330,7 +333,7 @@ impl Population {
         Self::Preview,
     ];
 
-    /// Value of the metrics label `population`.
+    /// Returns the value of the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -341,7 +344,7 @@ impl Population {
         }
     }
 
-    /// Position in `ALL`.
+    /// Returns the position in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
@@ -352,11 +355,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_agree_with_the_lists() {
-        for (at, code) in Code::ALL.into_iter().enumerate() {
+    fn indices_match_the_lists() {
+        for (at, code) in StatusClass::ALL.into_iter().enumerate() {
             assert_eq!(code.index(), at);
         }
-        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+        for (at, reason) in FailureReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), at);
         }
         for (at, population) in Population::ALL.into_iter().enumerate() {
@@ -365,19 +368,44 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_was_not_sent_names_the_outcome() {
-        let told = |reason: Reason| reason.reply().map(|r| (r.status, r.error, r.retry_after));
-        assert_eq!(told(Reason::NoResponse), Some((502, "guest_error", None)));
-        assert_eq!(told(Reason::HostLimit), Some((500, "trap", None)));
-        assert_eq!(told(Reason::FirstByte), Some((504, "deadline", None)));
-        assert_eq!(told(Reason::Memory), Some((500, "out_of_memory", None)));
-        assert_eq!(told(Reason::Pool), Some((503, "overloaded", Some(1))));
-        assert_eq!(told(Reason::ClientGone), None);
+    fn each_reason_has_its_response() {
+        let response = |reason: FailureReason| {
+            reason
+                .error_response()
+                .map(|r| (r.status, r.error, r.retry_after))
+        };
+        assert_eq!(
+            response(FailureReason::NoResponse),
+            Some((502, "guest_error", None))
+        );
+        assert_eq!(
+            response(FailureReason::HostLimit),
+            Some((500, "trap", None))
+        );
+        assert_eq!(
+            response(FailureReason::FirstByte),
+            Some((504, "deadline", None))
+        );
+        assert_eq!(
+            response(FailureReason::Memory),
+            Some((500, "out_of_memory", None))
+        );
+        assert_eq!(
+            response(FailureReason::Pool),
+            Some((503, "overloaded", Some(1)))
+        );
+        assert_eq!(response(FailureReason::ClientGone), None);
     }
 
     #[test]
-    fn only_own_permits_saturate() {
-        assert!(Reason::Queue.saturated() && Reason::Concurrency.saturated());
-        assert!(!Reason::Pool.saturated() && !Reason::MemoryPressure.saturated());
+    fn only_the_revisions_own_limits_count_as_saturation() {
+        assert!(
+            FailureReason::Queue.counts_as_saturation()
+                && FailureReason::Concurrency.counts_as_saturation()
+        );
+        assert!(
+            !FailureReason::Pool.counts_as_saturation()
+                && !FailureReason::MemoryPressure.counts_as_saturation()
+        );
     }
 }

@@ -1,31 +1,35 @@
-//! Request targets that mean the same to everybody who reads them.
+//! Validation of request targets. Only targets that every HTTP implementation interprets in the same way
+//! are accepted.
 
-/// Why a path is refused.
+/// Why a request target is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// The path does not start with `/`.
     #[error("the path does not start with a slash")]
     Relative,
-    /// A byte appears that must be percent-encoded.
-    #[error("the target holds a byte that must be percent-encoded")]
+    /// The target contains a byte that must be percent-encoded.
+    #[error("the target contains a byte that must be percent-encoded")]
     RawByte,
-    /// A percent sign is not followed by two hexadecimal digits, or encodes a byte that is refused.
-    #[error("the target is badly percent-encoded")]
+    /// The target contains invalid percent-encoding or an encoded NUL.
+    #[error("the target contains invalid percent-encoding")]
     Encoding,
-    /// A segment is `.` or `..`, plain or encoded.
-    #[error("the path holds a dot segment")]
+    /// A segment of the path is `.` or `..`, plain or encoded.
+    #[error("the path contains a dot segment")]
     DotSegment,
 }
 
-/// Checks path and query as they were sent. Nothing is decoded and nothing is collapsed: what
-/// passes goes to the guest byte for byte.
+/// Checks the path and the query as they were sent. Nothing is decoded or normalised: the guest receives
+/// an accepted target byte for byte.
+///
+/// # Errors
+/// Returns the first problem found.
 pub fn check_target(path: &str, query: Option<&str>) -> Result<(), PathError> {
     if !path.starts_with('/') {
         return Err(PathError::Relative);
     }
     check_bytes(path)?;
     check_bytes(query.unwrap_or_default())?;
-    if path.split('/').any(is_dots) {
+    if path.split('/').any(is_dot_segment) {
         Err(PathError::DotSegment)
     } else {
         Ok(())
@@ -37,7 +41,10 @@ fn check_bytes(text: &str) -> Result<(), PathError> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => {
-                let digits = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+                let digits = (
+                    bytes.next().and_then(hex_digit),
+                    bytes.next().and_then(hex_digit),
+                );
                 let (Some(high), Some(low)) = digits else {
                     return Err(PathError::Encoding);
                 };
@@ -52,12 +59,12 @@ fn check_bytes(text: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-fn hex(byte: u8) -> Option<u32> {
+fn hex_digit(byte: u8) -> Option<u32> {
     char::from(byte).to_digit(16)
 }
 
-/// `.` or `..`, each dot plain or encoded.
-fn is_dots(segment: &str) -> bool {
+/// Returns whether a segment is `.` or `..`, with each dot plain or encoded.
+fn is_dot_segment(segment: &str) -> bool {
     let mut rest = segment;
     let mut dots = 0;
     while !rest.is_empty() {
@@ -77,9 +84,9 @@ fn is_dots(segment: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// HH-1: paths that are none.
+    /// HH-1: valid and invalid paths.
     #[test]
-    fn targets() {
+    fn targets_are_checked_as_sent() {
         let table = [
             ("/", None, Ok(())),
             ("/a//b/%20;x=1/~", Some("a=%2F?"), Ok(())),

@@ -1,12 +1,12 @@
-//! Which revision answers. The candidate owns the low interval of the buckets, so that a growing
-//! share never moves anybody back to stable.
+//! Choice of the revision that serves a request. The candidate has the lowest buckets, so a rising weight
+//! never moves a bucket back to the stable revision.
 
-use crate::table::{RevisionName, Share};
+use crate::table::{RevisionName, TrafficSplit};
 
-/// Buckets a request can fall into; a weight is a number of them.
+/// Number of buckets that requests fall into. A weight is a number of buckets.
 pub const BUCKETS: u32 = 10_000;
 
-/// A choice between the two revisions of a share.
+/// One of the two sides of a traffic split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
     /// The stable revision.
@@ -15,40 +15,40 @@ pub enum Arm {
     Candidate,
 }
 
-/// The choice, and whether the candidate had to be passed over.
+/// Result of a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
-    /// The revision that answers.
+    /// The chosen side.
     pub arm: Arm,
-    /// The bucket was the candidate's but it cannot run here.
+    /// Whether the bucket belongs to the candidate, which cannot run on this node.
     pub fallback: bool,
 }
 
-/// Decides by a bucket in `[0, 10000)`. A candidate at weight 0 gets nothing, at 10,000 everything.
-/// While there is no stable revision the candidate answers whatever its weight.
+/// Chooses a side by a bucket in `[0, 10000)`. A candidate receives no requests at weight 0 and all of
+/// them at 10,000. It receives all requests as well while there is no stable revision.
 ///
 /// ```
 /// use node_shim_core::pick::{Arm, pick};
-/// use node_shim_core::table::{RevisionName, Share};
+/// use node_shim_core::table::{RevisionName, TrafficSplit};
 ///
-/// let share = Share {
+/// let split = TrafficSplit {
 ///     stable: RevisionName::new("checkout-51ab"),
 ///     candidate: RevisionName::new("checkout-7d4c"),
 ///     weight: 500, // 5 %
-///     ..Share::default()
+///     ..TrafficSplit::default()
 /// };
-/// assert_eq!(pick(&share, 499, true).arm, Arm::Candidate);
-/// assert_eq!(pick(&share, 500, true).arm, Arm::Stable);
+/// assert_eq!(pick(&split, 499, true).arm, Arm::Candidate);
+/// assert_eq!(pick(&split, 500, true).arm, Arm::Stable);
 ///
-/// // a larger share moves no client back to stable
-/// let larger = Share { weight: 2_500, ..share.clone() };
+/// // a larger weight moves no client back to stable
+/// let larger = TrafficSplit { weight: 2_500, ..split.clone() };
 /// assert_eq!(pick(&larger, 499, true).arm, Arm::Candidate);
 ///
-/// // until the candidate's code is loaded, stable answers in its place
-/// let pick = pick(&share, 499, false);
+/// // until the candidate's code is loaded, the stable revision serves its requests
+/// let pick = pick(&split, 499, false);
 /// assert!(pick.arm == Arm::Stable && pick.fallback);
 /// ```
-pub fn pick(share: &Share, bucket: u32, candidate_loaded: bool) -> Pick {
+pub fn pick(share: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
     let own = share.candidate.is_some() && (bucket < share.weight || share.stable.is_none());
     match (own, candidate_loaded) {
         (true, true) => Pick {
@@ -66,16 +66,17 @@ pub fn pick(share: &Share, bucket: u32, candidate_loaded: bool) -> Pick {
     }
 }
 
-/// Permits of the candidate at a share of `weight`: enough for twice its part, never under two, so
-/// that a hanging candidate starves nobody and a small one can still be measured.
+/// Returns the concurrency limit of a candidate at `weight`: twice its part of `concurrency`, at least 2.
+/// A hanging candidate cannot starve the stable revision, and a candidate with a small weight can still
+/// be measured.
 ///
 /// ```
-/// use node_shim_core::pick::candidate_permits;
-/// assert_eq!(candidate_permits(100, 500), 10); // 5 %
-/// assert_eq!(candidate_permits(100, 10), 2); // 0.1 %
-/// assert_eq!(candidate_permits(100, 10_000), 100);
+/// use node_shim_core::pick::candidate_concurrency;
+/// assert_eq!(candidate_concurrency(100, 500), 10); // 5 %
+/// assert_eq!(candidate_concurrency(100, 10), 2); // 0.1 %
+/// assert_eq!(candidate_concurrency(100, 10_000), 100);
 /// ```
-pub fn candidate_permits(concurrency: u32, weight: u32) -> u32 {
+pub fn candidate_concurrency(concurrency: u32, weight: u32) -> u32 {
     let twice = u64::from(weight.min(BUCKETS))
         .saturating_mul(2)
         .min(u64::from(BUCKETS));
@@ -83,8 +84,8 @@ pub fn candidate_permits(concurrency: u32, weight: u32) -> u32 {
     u32::try_from(part).unwrap_or(u32::MAX).max(2)
 }
 
-impl Share {
-    /// The revision of an arm.
+impl TrafficSplit {
+    /// Returns the revision of a side.
     pub fn revision(&self, arm: Arm) -> Option<&RevisionName> {
         match arm {
             Arm::Stable => self.stable.as_ref(),
@@ -98,12 +99,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn share(weight: u32) -> Share {
-        Share {
+    fn share(weight: u32) -> TrafficSplit {
+        TrafficSplit {
             stable: RevisionName::new("s"),
             candidate: RevisionName::new("c"),
             weight,
-            ..Share::default()
+            ..TrafficSplit::default()
         }
     }
 
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unloadable_candidate_falls_back_and_says_so() {
+    fn an_unloaded_candidate_falls_back_to_stable() {
         assert_eq!(
             pick(&share(10_000), 5, false),
             Pick {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn permits_follow_the_share() {
+    fn the_candidates_concurrency_follows_its_weight() {
         let table = [
             (0, 2),
             (1, 2),
@@ -147,14 +148,18 @@ mod tests {
             (10_000, 100),
         ];
         for (weight, permits) in table {
-            assert_eq!(candidate_permits(100, weight), permits, "weight {weight}");
+            assert_eq!(
+                candidate_concurrency(100, weight),
+                permits,
+                "weight {weight}"
+            );
         }
-        assert_eq!(candidate_permits(1, 10_000), 2);
+        assert_eq!(candidate_concurrency(1, 10_000), 2);
     }
 
     proptest! {
         #[test]
-        fn a_rising_weight_never_moves_anybody_back(bucket in 0..BUCKETS, a in 0..=BUCKETS, b in 0..=BUCKETS) {
+        fn a_rising_weight_never_moves_a_bucket_back(bucket in 0..BUCKETS, a in 0..=BUCKETS, b in 0..=BUCKETS) {
             let (low, high) = (a.min(b), a.max(b));
             if pick(&share(low), bucket, true).arm == Arm::Candidate {
                 prop_assert_eq!(pick(&share(high), bucket, true).arm, Arm::Candidate);

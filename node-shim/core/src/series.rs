@@ -1,99 +1,98 @@
-//! Which functions have series of their own on the metrics page. A node has a budget of series; who
-//! does not fit is summed. Numbers on the page never fall by a move: what a function counted while
-//! it was summed stays in the sum, and what it counts later is in its own series, which are
-//! absolute.
+//! Allocation of time series on the metrics page. A node has a budget of series; functions that do not
+//! fit are aggregated into one. Exported counters never decrease when a function moves: its increments
+//! while aggregated stay in the aggregate, and its own series are absolute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::table::{FunctionKey, RevisionName};
 
-/// Counters by position, ascending, those at 0 left out.
-pub type Numbers = Vec<(u32, u64)>;
+/// Counter values by position, ascending, without zeros.
+pub type CounterValues = Vec<(u32, u64)>;
 
-/// How much of a function is on the page.
+/// Level of detail of a function on the metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Everything.
+pub enum DetailLevel {
+    /// All series.
     Full,
-    /// Counters and one histogram.
+    /// Counters and the histogram of response heads.
     Brief,
-    /// A part of the sum of all such functions.
-    Summed,
+    /// No series of its own; part of the aggregate.
+    Aggregated,
 }
 
-/// What the page may hold.
+/// Limits of the metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Series of functions, the sum left out.
+pub struct SeriesBudget {
+    /// Maximum number of series of functions, without the aggregate.
     pub series: usize,
-    /// Functions with series of their own that are in no rollout.
+    /// Maximum number of functions with their own series that are not in a rollout.
     pub functions: usize,
-    /// A function whose counters stood still for this long gives way to one whose counters move.
+    /// Time without increments after which a function gives way to an active one.
     pub idle: Duration,
 }
 
-/// One revision at the moment of a page.
+/// Counters of one revision at the time of a scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Its function.
+pub struct RevisionSample {
+    /// Function of the revision.
     pub function: FunctionKey,
-    /// Its name.
+    /// Name of the revision.
     pub revision: RevisionName,
-    /// The function is in a rollout.
+    /// Whether the function is in a rollout.
     pub in_rollout: bool,
-    /// Its counters.
-    pub numbers: Numbers,
-    /// Series it makes at most at [`Level::Full`]; 0 when it is not shown.
+    /// Current counter values.
+    pub values: CounterValues,
+    /// Maximum number of series at [`DetailLevel::Full`]; 0 when the revision is hidden.
     pub full: usize,
-    /// Series it makes at most at [`Level::Brief`]; 0 when it is not shown.
+    /// Maximum number of series at [`DetailLevel::Brief`]; 0 when the revision is hidden.
     pub brief: usize,
 }
 
-/// The state behind the pages of one process.
+/// Assigns a level of detail to every function, scrape by scrape.
 #[derive(Clone, Debug)]
-pub struct Series {
-    budget: Budget,
+pub struct SeriesAllocator {
+    budget: SeriesBudget,
     functions: BTreeMap<FunctionKey, Function>,
-    rest: BTreeMap<u32, u64>,
+    aggregated: BTreeMap<u32, u64>,
 }
 
 #[derive(Clone, Debug)]
 struct Function {
-    /// `None` before its first page.
-    level: Option<Level>,
-    /// When its counters last moved.
+    /// `None` before the first scrape.
+    level: Option<DetailLevel>,
+    /// Time of the last increment.
     active: Instant,
     in_rollout: bool,
     full: usize,
     brief: usize,
-    revisions: BTreeMap<RevisionName, Numbers>,
-    /// What came since the page before.
-    growth: Numbers,
+    revisions: BTreeMap<RevisionName, CounterValues>,
+    /// Increments since the previous scrape.
+    growth: CounterValues,
 }
 
-impl Series {
-    /// No function yet.
+impl SeriesAllocator {
+    /// Returns an allocator without functions.
     #[must_use]
-    pub fn new(budget: Budget) -> Self {
+    pub fn new(budget: SeriesBudget) -> Self {
         Self {
             budget,
             functions: BTreeMap::new(),
-            rest: BTreeMap::new(),
+            aggregated: BTreeMap::new(),
         }
     }
 
-    /// Takes the counters of all revisions, hidden ones included, and decides about the page of
-    /// this moment. A function that is not named any more is forgotten.
-    pub fn advance(&mut self, seen: Vec<Seen>, now: Instant) {
+    /// Reads the counters of all revisions, including hidden ones, and assigns the levels for this
+    /// scrape. Functions that `seen` lacks are removed.
+    pub fn update(&mut self, seen: Vec<RevisionSample>, now: Instant) {
         self.read(seen, now);
         let levels = self.assign(now);
         for (key, function) in &mut self.functions {
-            // what came since the page before belongs to where the function was then
+            // the increments since the previous scrape belong to the level at that time
             let was = function.level.or_else(|| levels.get(key).copied());
-            if was == Some(Level::Summed) {
+            if was == Some(DetailLevel::Aggregated) {
                 for (at, more) in function.growth.drain(..) {
-                    let sum = self.rest.entry(at).or_insert(0);
+                    let sum = self.aggregated.entry(at).or_insert(0);
                     *sum = sum.saturating_add(more);
                 }
             }
@@ -102,21 +101,21 @@ impl Series {
         }
     }
 
-    /// How much of a function is on the page; what was never seen is summed.
+    /// Returns the level of a function; an unknown function is aggregated.
     #[must_use]
-    pub fn level(&self, function: &FunctionKey) -> Level {
+    pub fn level(&self, function: &FunctionKey) -> DetailLevel {
         self.functions
             .get(function)
             .and_then(|function| function.level)
-            .unwrap_or(Level::Summed)
+            .unwrap_or(DetailLevel::Aggregated)
     }
 
-    /// What the summed functions counted while they were summed.
-    pub fn rest(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.rest.iter().map(|(at, sum)| (*at, *sum))
+    /// Returns the counter values of the aggregate.
+    pub fn aggregated(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.aggregated.iter().map(|(at, sum)| (*at, *sum))
     }
 
-    fn read(&mut self, seen: Vec<Seen>, now: Instant) {
+    fn read(&mut self, seen: Vec<RevisionSample>, now: Instant) {
         let mut named = BTreeSet::new();
         for one in seen {
             let first = named.insert(one.function.clone());
@@ -132,8 +131,8 @@ impl Series {
             function.brief += one.brief;
             function.in_rollout |= one.in_rollout;
             let known = function.revisions.entry(one.revision).or_default();
-            let growth = growth(known, &one.numbers);
-            *known = one.numbers;
+            let growth = growth(known, &one.values);
+            *known = one.values;
             if !growth.is_empty() {
                 function.active = now;
                 function.growth.extend(growth);
@@ -142,12 +141,12 @@ impl Series {
         self.functions.retain(|key, _| named.contains(key));
     }
 
-    /// Rollouts first, then who has a place and uses it, then who would use one, then who has one
-    /// that nobody else wants.
-    fn assign(&self, now: Instant) -> BTreeMap<FunctionKey, Level> {
+    /// Assigns levels by priority: functions in a rollout, active functions that have their own series,
+    /// other active functions, idle functions that have their own series, other idle functions.
+    fn assign(&self, now: Instant) -> BTreeMap<FunctionKey, DetailLevel> {
         let rank = |function: &Function| {
             let idle = now.saturating_duration_since(function.active) >= self.budget.idle;
-            let holds = matches!(function.level, Some(Level::Full | Level::Brief));
+            let holds = matches!(function.level, Some(DetailLevel::Full | DetailLevel::Brief));
             match (function.in_rollout, idle, holds) {
                 (true, _, true) => 0,
                 (true, _, false) => 1,
@@ -163,17 +162,17 @@ impl Series {
         let mut levels = BTreeMap::new();
         for (key, function) in order {
             let level = if function.full == 0 {
-                // nothing of it is shown
-                Level::Summed
+                // all of its revisions are hidden
+                DetailLevel::Aggregated
             } else if function.in_rollout && function.full <= left {
                 left -= function.full;
-                Level::Full
+                DetailLevel::Full
             } else if function.brief <= left && (function.in_rollout || places > 0) {
                 left -= function.brief;
                 places -= usize::from(!function.in_rollout);
-                Level::Brief
+                DetailLevel::Brief
             } else {
-                Level::Summed
+                DetailLevel::Aggregated
             };
             levels.insert(key.clone(), level);
         }
@@ -190,13 +189,13 @@ impl Function {
             full: 0,
             brief: 0,
             revisions: BTreeMap::new(),
-            growth: Numbers::new(),
+            growth: CounterValues::new(),
         }
     }
 }
 
-/// What came since; counters that fell are those of a new revision of the same name.
-fn growth(before: &Numbers, after: &Numbers) -> Numbers {
+/// Returns the increments. Counters that decreased belong to a new revision with the same name.
+fn growth(before: &CounterValues, after: &CounterValues) -> CounterValues {
     let before: BTreeMap<u32, u64> = before.iter().copied().collect();
     let fell = {
         let after: BTreeMap<u32, u64> = after.iter().copied().collect();

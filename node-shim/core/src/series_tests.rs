@@ -4,7 +4,10 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-#[allow(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test needs some instant to start from"
+)]
 fn origin() -> Instant {
     Instant::now()
 }
@@ -13,13 +16,14 @@ fn key(name: &str) -> FunctionKey {
     FunctionKey::new("ns", name)
 }
 
-/// A function with one revision that counted `count`; ten series in full, four in brief.
-fn seen(name: &str, count: u64, in_rollout: bool) -> Seen {
-    Seen {
+/// Returns a sample of a function with one revision that counted `count`: ten series at full detail, four
+/// at brief detail.
+fn seen(name: &str, count: u64, in_rollout: bool) -> RevisionSample {
+    RevisionSample {
         function: key(name),
         revision: RevisionName::new("r1").unwrap(),
         in_rollout,
-        numbers: vec![(0, count)]
+        values: vec![(0, count)]
             .into_iter()
             .filter(|(_, n)| *n > 0)
             .collect(),
@@ -28,30 +32,30 @@ fn seen(name: &str, count: u64, in_rollout: bool) -> Seen {
     }
 }
 
-fn with(series: usize, functions: usize) -> Series {
-    Series::new(Budget {
+fn with(series: usize, functions: usize) -> SeriesAllocator {
+    SeriesAllocator::new(SeriesBudget {
         series,
         functions,
         idle: HOUR,
     })
 }
 
-/// Levels as letters: full, brief, summed.
-fn levels(series: &Series, names: &[&str]) -> String {
+/// Returns the levels as letters: F for full, b for brief, - for aggregated.
+fn levels(series: &SeriesAllocator, names: &[&str]) -> String {
     let letter = |name: &&str| match series.level(&key(name)) {
-        Level::Full => 'F',
-        Level::Brief => 'b',
-        Level::Summed => '-',
+        DetailLevel::Full => 'F',
+        DetailLevel::Brief => 'b',
+        DetailLevel::Aggregated => '-',
     };
     names.iter().map(letter).collect()
 }
 
-fn rest(series: &Series) -> u64 {
-    series.rest().map(|(_, sum)| sum).sum()
+fn rest(series: &SeriesAllocator) -> u64 {
+    series.aggregated().map(|(_, sum)| sum).sum()
 }
 
 #[test]
-fn rollouts_have_everything_others_their_counters_and_the_rest_a_sum() {
+fn rollouts_have_full_detail_others_brief_detail_and_the_rest_is_aggregated() {
     let mut page = with(1_000, 2);
     let all = ["a", "b", "c", "d"];
     let functions = |rolling: &str| {
@@ -59,10 +63,10 @@ fn rollouts_have_everything_others_their_counters_and_the_rest_a_sum() {
         all.iter().map(one).collect::<Vec<_>>()
     };
     let start = origin();
-    page.advance(functions("d"), start);
+    page.update(functions("d"), start);
     assert_eq!(levels(&page, &all), "bb-F");
     assert_eq!(rest(&page), 5, "what c counted before its first page");
-    page.advance(functions(""), start);
+    page.update(functions(""), start);
     assert_eq!(
         levels(&page, &all),
         "bb--",
@@ -72,71 +76,71 @@ fn rollouts_have_everything_others_their_counters_and_the_rest_a_sum() {
 
 #[test]
 fn the_budget_of_series_bounds_rollouts_too() {
-    // ten for a, ten for b, four for c; nothing is left
+    // ten series for a, ten for b, four for c, which uses up the budget
     let mut page = with(25, 10);
     let all = ["a", "b", "c", "d", "e"];
     let functions = all.iter().map(|name| seen(name, 1, *name < "e")).collect();
-    page.advance(functions, origin());
+    page.update(functions, origin());
     assert_eq!(levels(&page, &all), "FFb--");
 }
 
 #[test]
-fn a_place_is_kept_until_its_holder_is_idle_for_an_hour_or_gone() {
+fn a_function_keeps_its_series_until_it_is_idle_for_an_hour_or_deleted() {
     let mut page = with(1_000, 1);
     let start = origin();
     let both = |a, b| vec![seen("a", a, false), seen("b", b, false)];
-    page.advance(both(0, 1), start);
+    page.update(both(0, 1), start);
     assert_eq!(levels(&page, &["a", "b"]), "b-");
-    page.advance(both(0, 2), start + HOUR - Duration::from_secs(1));
+    page.update(both(0, 2), start + HOUR - Duration::from_secs(1));
     assert_eq!(levels(&page, &["a", "b"]), "b-");
-    page.advance(both(0, 3), start + HOUR);
+    page.update(both(0, 3), start + HOUR);
     assert_eq!(levels(&page, &["a", "b"]), "-b");
-    // b is idle too by now, but nobody wants its place
-    page.advance(both(0, 3), start + HOUR * 3);
+    // b is idle too, but no active function needs its series
+    page.update(both(0, 3), start + HOUR * 3);
     assert_eq!(levels(&page, &["a", "b"]), "-b");
-    page.advance(vec![seen("a", 0, false)], start + HOUR * 3);
+    page.update(vec![seen("a", 0, false)], start + HOUR * 3);
     assert_eq!(levels(&page, &["a"]), "b");
 }
 
 #[test]
-fn a_move_takes_nothing_out_of_the_sum_and_counts_nothing_twice() {
+fn a_change_of_level_neither_decreases_the_aggregate_nor_counts_twice() {
     let mut page = with(1_000, 0);
     let now = origin();
-    page.advance(vec![seen("a", 3, false)], now);
-    page.advance(vec![seen("a", 5, false)], now);
+    page.update(vec![seen("a", 3, false)], now);
+    page.update(vec![seen("a", 5, false)], now);
     assert_eq!(rest(&page), 5);
-    page.advance(vec![seen("a", 6, true)], now);
+    page.update(vec![seen("a", 6, true)], now);
     assert_eq!((levels(&page, &["a"]).as_str(), rest(&page)), ("F", 6));
-    page.advance(vec![seen("a", 9, true)], now);
+    page.update(vec![seen("a", 9, true)], now);
     assert_eq!(rest(&page), 6, "its own series count now");
-    page.advance(vec![seen("a", 10, false)], now);
+    page.update(vec![seen("a", 10, false)], now);
     assert_eq!((levels(&page, &["a"]).as_str(), rest(&page)), ("-", 6));
-    page.advance(vec![seen("a", 12, false)], now);
+    page.update(vec![seen("a", 12, false)], now);
     assert_eq!(rest(&page), 8);
-    page.advance(vec![], now);
+    page.update(vec![], now);
     assert_eq!(rest(&page), 8, "gone, and still in the sum");
-    page.advance(vec![seen("a", 2, false)], now);
+    page.update(vec![seen("a", 2, false)], now);
     assert_eq!(rest(&page), 10, "a new function of the same name");
 }
 
 #[test]
-fn a_hidden_revision_takes_no_room_and_is_not_counted_again() {
+fn a_hidden_revision_uses_no_budget_and_is_not_counted_again() {
     let mut page = with(1_000, 0);
     let now = origin();
-    page.advance(vec![seen("a", 3, false)], now);
-    let hidden = Seen {
+    page.update(vec![seen("a", 3, false)], now);
+    let hidden = RevisionSample {
         full: 0,
         brief: 0,
         ..seen("a", 3, false)
     };
-    page.advance(vec![hidden], now);
-    page.advance(vec![seen("a", 4, false)], now);
+    page.update(vec![hidden], now);
+    page.update(vec![seen("a", 4, false)], now);
     assert_eq!(rest(&page), 4);
 }
 
 #[derive(Clone, Debug)]
 struct Turn {
-    /// By function: whether it exists, is in a rollout, what it counts.
+    /// For each function, whether it exists, whether it is in a rollout, and its increments.
     functions: Vec<(bool, bool, u64)>,
     minutes: u64,
 }
@@ -149,16 +153,16 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 proptest! {
-    /// Whatever comes and goes: the page stays within its budget, the sum never falls, sum and own
-    /// series together are what was counted, and a place in use is not taken away for another
-    /// function that is in no rollout.
+    /// For any sequence of changes, the page stays within its budget, the aggregate never decreases, the
+    /// aggregate and the functions' own series add up to all increments, and an active function does not
+    /// lose its series to a function that is not in a rollout.
     #[test]
-    fn sums_never_fall_and_the_budget_holds(turns in turns(), series in 0_usize..80, functions in 0_usize..6) {
+    fn the_aggregate_never_decreases_and_the_budget_is_kept(turns in turns(), series in 0_usize..80, functions in 0_usize..6) {
         let mut page = with(series, functions);
         let mut now = origin();
         let mut counts = [0_u64; 12];
         let mut summed = 0;
-        let mut before = Vec::<Level>::new();
+        let mut before = Vec::<DetailLevel>::new();
         let mut existed = [false; 12];
         let mut quiet_before = false;
         for turn in turns {
@@ -173,20 +177,20 @@ proptest! {
                 }
             }
             let earlier = rest(&page);
-            page.advance(all.clone(), now);
+            page.update(all.clone(), now);
             let level = |at: usize| page.level(&key(&format!("f{at:02}")));
             let cost: usize = all.iter().map(|one| match page.level(&one.function) {
-                Level::Full => one.full,
-                Level::Brief => one.brief,
-                Level::Summed => 0,
+                DetailLevel::Full => one.full,
+                DetailLevel::Brief => one.brief,
+                DetailLevel::Aggregated => 0,
             }).sum();
             prop_assert!(cost <= series, "{cost} of {series}");
-            let others = all.iter().filter(|one| !one.in_rollout && page.level(&one.function) != Level::Summed);
+            let others = all.iter().filter(|one| !one.in_rollout && page.level(&one.function) != DetailLevel::Aggregated);
             prop_assert!(others.count() <= functions);
             prop_assert!(rest(&page) >= earlier);
             for (at, (exists, _, _)) in turn.functions.iter().enumerate() {
                 let was = if existed[at] { before[at] } else { level(at) };
-                if *exists && was == Level::Summed {
+                if *exists && was == DetailLevel::Aggregated {
                     summed += grew[at];
                 }
             }
@@ -194,8 +198,8 @@ proptest! {
             let quiet = turn.functions.iter().all(|(_, rolling, _)| !rolling);
             if quiet && quiet_before {
                 for (at, (exists, _, more)) in turn.functions.iter().enumerate() {
-                    let kept = existed[at] && before[at] == Level::Brief && *exists && *more > 0;
-                    prop_assert!(!kept || level(at) != Level::Summed, "f{at:02} lost its place");
+                    let kept = existed[at] && before[at] == DetailLevel::Brief && *exists && *more > 0;
+                    prop_assert!(!kept || level(at) != DetailLevel::Aggregated, "f{at:02} lost its place");
                 }
             }
             before = (0..12).map(level).collect();

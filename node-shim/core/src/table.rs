@@ -1,4 +1,4 @@
-//! The plain data of a node's table: what the operator sent, after it was checked for form.
+//! Data types of a node's function table: the operator's records after validation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,120 +7,123 @@ use std::time::Duration;
 use node_api_types::FencingToken;
 pub use node_api_types::FunctionKey;
 
-/// Name of an immutable revision, unique within its function.
+/// Name of an immutable revision, unique within its function and never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RevisionName(Arc<str>);
 
-/// How a function's traffic is divided between its revisions on this node.
+/// Division of a function's traffic between its revisions on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    /// Token of the decision that made this share.
-    pub pair: FencingToken,
-    /// `None` while the first revision loads.
+pub struct TrafficSplit {
+    /// Token of the decision.
+    pub token: FencingToken,
+    /// Stable revision; `None` while the first revision loads.
     pub stable: Option<RevisionName>,
-    /// `None` at rest.
+    /// Revision under evaluation; `None` when no rollout is running.
     pub candidate: Option<RevisionName>,
-    /// The candidate's part, 1/10,000.
+    /// Weight of the candidate in basis points (1/10,000).
     pub weight: u32,
-    /// Counters of this function are reported in-band.
+    /// Whether the node reports the function's counters to the operator.
     pub in_rollout: bool,
-    /// Kept loaded until its revert window ends.
+    /// Previous stable revision, kept loaded until its revert window ends.
     pub previous: Option<RevisionName>,
 }
 
-/// What one revision may use. Defaults are those of the API.
+/// Resource limits of one revision. The defaults are those of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory of one instance, tables counted in; bytes.
+    /// Linear memory of one instance in bytes, including tables. Default: 64 MiB.
     pub memory: u64,
-    /// CPU time of one request.
+    /// CPU time of one request. Default: 50 ms.
     pub cpu: Duration,
-    /// Wall time of one request.
+    /// Wall-clock time of one request. Default: 30 s.
     pub timeout: Duration,
-    /// Wall time until the response head.
+    /// Wall-clock time until the response head. Default: 10 s.
     pub first_byte: Duration,
-    /// Wall time between two chunks of a body.
+    /// Wall-clock time between two chunks of a body. Default: 15 s.
     pub idle: Duration,
-    /// Requests of one revision at once on this node.
+    /// Concurrent requests of one revision on this node. Default: 100.
     pub concurrency: u32,
-    /// Requests that may wait for a permit.
+    /// Requests that may wait for a permit; 0 disables the queue. Default: 100.
     pub queue_length: u32,
-    /// How long one may wait.
+    /// Maximum time that a request waits in the queue. Default: 1 s.
     pub queue_timeout: Duration,
-    /// Request body, bytes.
+    /// Size of a request body in bytes. Default: 10 MiB.
     pub request_body: u64,
 }
 
-/// One way into a function: any host, any path, any method, all headers.
+/// A route of a function. A request matches when it matches any of the hosts, any of the paths, any of
+/// the methods and all header conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// Normalised; `*` matches all, `*.x` one or more labels before `.x`.
+    /// Normalised hosts. `*` matches all hosts, `*.x` one or more labels before `.x`.
     pub hosts: Vec<String>,
-    /// Empty = prefix `/`.
+    /// Paths; an empty list matches all paths.
     pub paths: Vec<PathMatch>,
-    /// Empty = all that the gate lets through.
+    /// Methods; an empty list matches all common methods.
     pub methods: Vec<String>,
-    /// Conditions on headers; all of them must hold.
+    /// Conditions on header fields, all of which must hold.
     pub headers: Vec<HeaderMatch>,
-    /// Replaces the matched prefix by whole segments.
+    /// Replacement of the matched path prefix.
     pub rewrite_prefix: Option<String>,
 }
 
-/// Which paths a route takes; paths are compared as sent, nothing is decoded.
+/// Path condition of a route. Paths are compared as sent, without decoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
-    /// The whole path, byte for byte.
+    /// Matches the path only.
     Exact(String),
-    /// On segment borders: `/a` takes `/a` and `/a/b`, not `/ab`.
+    /// Matches on segment boundaries: `/a` matches `/a` and `/a/b`, not `/ab`.
     Prefix(String),
 }
 
-/// A condition on one request header; names are compared without case.
+/// Condition on one request header field. Names are compared case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderMatch {
-    /// The header has exactly this value.
+    /// Any value of the field equals `value`.
     Exact {
-        /// Name of the header.
+        /// Name of the field.
         name: String,
-        /// Value that the header must have.
+        /// Expected value.
         value: String,
     },
-    /// The header is present, with any value.
+    /// The field is present.
     Present {
-        /// Name of the header.
+        /// Name of the field.
         name: String,
     },
-    /// Anchored at both ends. One that does not compile never matches.
+    /// Any value of the field matches the regular expression, which is anchored at both ends. An
+    /// expression that does not compile never matches.
     Regex {
-        /// Name of the header.
+        /// Name of the field.
         name: String,
-        /// Regular expression for the whole value.
+        /// Regular expression.
         pattern: String,
     },
 }
 
-/// One function as the data path sees it.
+/// A function as the data plane sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionEntry {
-    /// Namespace and name of the function.
+    /// Namespace and name.
     pub key: FunctionKey,
-    /// Creation, ms since the epoch: of two equal matches the older function wins.
-    pub created: u64,
-    /// Routes of the function; a request must match one of them.
+    /// Creation time in milliseconds since the Unix epoch. Of two equal matches the older function has
+    /// precedence.
+    pub created_ms: u64,
+    /// Routes of the function.
     pub routes: Vec<Route>,
-    /// Whether every request is refused with 503 `suspended`.
+    /// Whether requests are answered with 503.
     pub suspended: bool,
-    /// Division of the traffic between the revisions.
-    pub share: Share,
+    /// Division of the traffic.
+    pub split: TrafficSplit,
 }
 
 impl RevisionName {
-    /// `None` for the empty name, which stands for "no revision" on the wire.
+    /// Returns `None` for the empty name, which means "no revision" on the wire.
     pub fn new(name: &str) -> Option<Self> {
         (!name.is_empty()).then(|| Self(name.into()))
     }
 
-    /// The name as text; never empty.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

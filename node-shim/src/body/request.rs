@@ -1,5 +1,5 @@
-//! A client's body on its way to a guest. One that is cut, too large or too slow is an error to the
-//! guest, never an end of the stream.
+//! Request body as the guest reads it. A body that is incomplete, too large or too slow ends with an error
+//! and never with a normal end of stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,55 +10,64 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use node_shim_core::headers::filter_trailers;
-use node_shim_core::outcome::Reason;
+use node_shim_core::outcome::FailureReason;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 
-use crate::run::Control;
+use crate::instance::GuestControl;
 
-/// Over this much waiting, a client has to send `SLOWEST` bytes a second.
-const PACE_WINDOW: Duration = Duration::from_secs(30);
-const SLOWEST: u64 = 1 << 10;
+/// Waiting time over which a client has to send at least [`MIN_BYTES_PER_SECOND`].
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
 pub(crate) struct RequestBody {
     inner: Incoming,
-    control: Arc<Control>,
-    /// Bytes that may still come.
-    left: u64,
+    control: Arc<GuestControl>,
+    /// Bytes that may still arrive.
+    remaining: u64,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
     waited: Duration,
-    got: u64,
+    received_bytes: u64,
     failed: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, control: Arc<Control>, limit: u64, idle: Duration) -> Self {
+    pub(crate) fn new(
+        inner: Incoming,
+        control: Arc<GuestControl>,
+        limit: u64,
+        idle: Duration,
+    ) -> Self {
         Self {
             inner,
             control,
-            left: limit,
+            remaining: limit,
             idle,
             timer: None,
             waiting_since: None,
             waited: Duration::ZERO,
-            got: 0,
+            received_bytes: 0,
             failed: false,
         }
     }
 
-    fn fail(&mut self, reason: Reason, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn fail(
+        &mut self,
+        reason: FailureReason,
+        error: Error,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.failed = true;
-        self.control.client_failed(reason);
+        self.control.set_client_fault(reason);
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Arms the clock while the guest waits for the client; ready when the client took too long.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Runs the timer while the guest waits for the client. Ready when the client is too slow.
+    fn poll_client_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         let since = *self.waiting_since.get_or_insert(now);
-        let end = since + self.idle.min(PACE_WINDOW.saturating_sub(self.waited));
+        let end = since + self.idle.min(RATE_WINDOW.saturating_sub(self.waited));
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         if timer.deadline() != end {
             timer.as_mut().reset(end);
@@ -66,16 +75,16 @@ impl RequestBody {
         ready!(timer.as_mut().poll(cx));
         let waited = self.waited + now.duration_since(since);
         let idle = now.duration_since(since) >= self.idle;
-        if idle || self.got < SLOWEST * waited.as_secs() {
+        if idle || self.received_bytes < MIN_BYTES_PER_SECOND * waited.as_secs() {
             return Poll::Ready(());
         }
-        self.begin_window(now);
-        self.poll_patience(cx)
+        self.start_window(now);
+        self.poll_client_timeout(cx)
     }
 
-    fn begin_window(&mut self, now: Instant) {
+    fn start_window(&mut self, now: Instant) {
         self.waited = Duration::ZERO;
-        self.got = 0;
+        self.received_bytes = 0;
         self.waiting_since = Some(now);
     }
 
@@ -83,10 +92,12 @@ impl RequestBody {
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
-        self.got += bytes as u64;
-        if self.waited >= PACE_WINDOW && self.got >= SLOWEST * self.waited.as_secs() {
+        self.received_bytes += bytes as u64;
+        if self.waited >= RATE_WINDOW
+            && self.received_bytes >= MIN_BYTES_PER_SECOND * self.waited.as_secs()
+        {
             self.waited = Duration::ZERO;
-            self.got = 0;
+            self.received_bytes = 0;
         }
     }
 }
@@ -104,19 +115,22 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            ready!(this.poll_patience(cx));
-            return this.fail(Reason::BodySlow, Error::ConnectionReadTimeout);
+            ready!(this.poll_client_timeout(cx));
+            return this.fail(FailureReason::BodySlow, Error::ConnectionReadTimeout);
         };
         match frame {
             None => Poll::Ready(None),
-            Some(Err(_)) => this.fail(Reason::ClientGone, Error::ConnectionTerminated),
+            Some(Err(_)) => this.fail(FailureReason::ClientGone, Error::ConnectionTerminated),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     this.received(data.len());
-                    let Some(left) = this.left.checked_sub(data.len() as u64) else {
-                        return this.fail(Reason::BodyTooLarge, Error::HttpRequestBodySize(None));
+                    let Some(left) = this.remaining.checked_sub(data.len() as u64) else {
+                        return this.fail(
+                            FailureReason::BodyTooLarge,
+                            Error::HttpRequestBodySize(None),
+                        );
                     };
-                    this.left = left;
+                    this.remaining = left;
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Err(frame) => {

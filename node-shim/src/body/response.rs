@@ -1,5 +1,5 @@
-//! A guest's body on its way to a client: empty chunks dropped, small ones gathered, and an abort
-//! on the wire whenever the guest could not keep what its head promised.
+//! Response body on its way from the guest to the client. Drops empty chunks, coalesces small ones, and
+//! aborts the response on the wire when the guest does not complete it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,116 +12,119 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use node_shim_core::headers::filter_trailers;
-use node_shim_core::outcome::Reason;
+use node_shim_core::outcome::FailureReason;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use super::pace::{Pace, PaceState};
-use crate::conn::InExchange;
-use crate::observer::Observer;
-use crate::run::Control;
+use super::progress::{StreamProgress, StreamState};
+use crate::connection::RequestGuard;
+use crate::instance::GuestControl;
+use crate::observer::RequestObserver;
 
-/// Chunks that follow another within this time are gathered.
-const QUIET: Duration = Duration::from_millis(5);
-/// Up to this many bytes.
-const GATHER: usize = 4 << 10;
-/// Empty chunks swallowed before the connection gets its turn.
+/// Chunks that follow another one within this time are coalesced.
+const COALESCE_DELAY: Duration = Duration::from_millis(5);
+/// Maximum size of a coalesced chunk in bytes.
+const COALESCE_BYTES: usize = 4 << 10;
+/// Number of consecutive empty chunks after which the task yields to the connection.
 const EMPTY_CHUNKS: u32 = 32;
 
-/// What hyper sends.
+/// Body of a response that hyper sends.
 pub(crate) enum ResponseBody {
-    /// Ours, or a guest's that was all there when its head was.
-    Whole {
+    /// A response of the node-shim, or one of a guest that was complete when its head was sent.
+    Buffered {
         bytes: Option<Bytes>,
         trailers: Option<HeaderMap>,
-        observer: Option<Observer>,
-        _exchange: InExchange,
+        observer: Option<RequestObserver>,
+        _guard: RequestGuard,
     },
-    Guest(Box<GuestBody>),
+    Streaming(Box<GuestBody>),
 }
 
-/// What the head promised about the body.
+/// Framing of a response body according to its head.
 #[derive(Clone, Debug)]
-pub(crate) struct Framing {
-    /// The declared length, bytes.
+pub(crate) struct BodyFraming {
+    /// Declared length in bytes.
     pub(crate) length: Option<u64>,
-    /// Trailers can reach the client.
+    /// Whether trailers can be sent to the client.
     pub(crate) trailers: bool,
-    /// The end of the connection is the end of the body, so only a reset tells that it is cut.
+    /// Flag that resets the connection. Set on HTTP/1.0, where the end of the connection ends the body
+    /// and only a reset shows that it is incomplete.
     pub(crate) reset: Option<Arc<AtomicBool>>,
-    /// Between two chunks of a body with a declared length.
+    /// Maximum time between two chunks of a body with a declared length.
     pub(crate) idle: Duration,
 }
 
 pub(crate) struct GuestBody {
     inner: HyperOutgoingBody,
-    control: Arc<Control>,
-    observer: Observer,
-    framing: Framing,
-    left: Option<u64>,
-    gathered: BytesMut,
+    control: Arc<GuestControl>,
+    observer: RequestObserver,
+    framing: BodyFraming,
+    remaining: Option<u64>,
+    buffered: BytesMut,
     trailers: Option<HeaderMap>,
-    emitted: Option<Instant>,
+    last_sent: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
     stage: Stage,
-    pace: Arc<Pace>,
-    _exchange: InExchange,
+    progress: Arc<StreamProgress>,
+    _guard: RequestGuard,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// The guest is through; what was gathered goes out.
+    /// The guest has finished; the buffered rest is sent.
     Ending,
-    /// What was written before is flushed, then the abort follows.
-    Failing(Reason),
-    Aborting(Reason),
+    /// The connection flushes what was sent before; the abort follows.
+    Failing(FailureReason),
+    Aborting(FailureReason),
     Over,
 }
 
-/// Ends a body that cannot be completed; hyper turns it into the protocol's abort.
+/// Error that ends an incomplete body. hyper turns it into an abort of the protocol.
 #[derive(Debug)]
-pub(crate) struct Aborted(Reason);
+pub(crate) struct Aborted(FailureReason);
 
 impl GuestBody {
     pub(crate) fn new(
         inner: HyperOutgoingBody,
-        control: Arc<Control>,
-        observer: Observer,
-        framing: Framing,
-        exchange: InExchange,
+        control: Arc<GuestControl>,
+        observer: RequestObserver,
+        framing: BodyFraming,
+        guard: RequestGuard,
     ) -> Self {
         Self {
             inner,
             control,
             observer,
-            left: framing.length,
+            remaining: framing.length,
             framing,
-            gathered: BytesMut::new(),
+            buffered: BytesMut::new(),
             trailers: None,
-            emitted: None,
+            last_sent: None,
             timer: None,
             waiting_since: None,
             stage: Stage::Open,
-            pace: Arc::default(),
-            _exchange: exchange,
+            progress: Arc::default(),
+            _guard: guard,
         }
     }
 
-    /// Sends first what was read before the head went out.
-    pub(crate) fn after(mut self, read: Bytes, trailers: Option<HeaderMap>) -> Self {
-        self.left = self.left.map(|left| left.saturating_sub(read.len() as u64));
-        self.gathered = BytesMut::from(read);
+    /// Prepends what was read before the head was sent.
+    pub(crate) fn with_prefix(mut self, read: Bytes, trailers: Option<HeaderMap>) -> Self {
+        self.remaining = self
+            .remaining
+            .map(|left| left.saturating_sub(read.len() as u64));
+        self.buffered = BytesMut::from(read);
         self.trailers = trailers;
         self
     }
 
-    pub(crate) fn pace(&self) -> Arc<Pace> {
-        self.pace.clone()
+    pub(crate) fn progress(&self) -> Arc<StreamProgress> {
+        self.progress.clone()
     }
 
-    /// Reads the guest's body to its end for a client that gets none: the guest does not notice.
+    /// Reads the guest's body to its end and discards it, for a response that has no body.
     pub(crate) async fn discard(mut self) {
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await
         {
@@ -129,8 +132,8 @@ impl GuestBody {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
-        if self.emitted.is_none() && !self.gathered.is_empty() {
-            let read = self.gathered.split().freeze();
+        if self.last_sent.is_none() && !self.buffered.is_empty() {
+            let read = self.buffered.split().freeze();
             return self.emit(read);
         }
         let mut empty = 0;
@@ -141,9 +144,9 @@ impl GuestBody {
                 Poll::Ready(Some(Err(_))) => {
                     let length = self.framing.length.is_some();
                     return self.failed(if length {
-                        Reason::BadLength
+                        FailureReason::BadLength
                     } else {
-                        Reason::Unfinished
+                        FailureReason::Unfinished
                     });
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -156,13 +159,13 @@ impl GuestBody {
                     }
                     Ok(data) => {
                         self.waiting_since = None;
-                        if let Some(left) = self.left {
+                        if let Some(left) = self.remaining {
                             let Some(left) = left.checked_sub(data.len() as u64) else {
-                                return self.failed(Reason::BadLength);
+                                return self.failed(FailureReason::BadLength);
                             };
-                            self.left = Some(left);
+                            self.remaining = Some(left);
                         }
-                        if let Some(out) = self.gather(data) {
+                        if let Some(out) = self.coalesce(data) {
                             return self.emit(out);
                         }
                     }
@@ -172,29 +175,33 @@ impl GuestBody {
         }
     }
 
-    /// What can go out now: a chunk after some quiet or a large one at once, small ones together.
-    fn gather(&mut self, data: Bytes) -> Option<Bytes> {
-        // nothing follows the last byte of a promise
-        let quiet = self.left == Some(0) || self.emitted.is_none_or(|at| at.elapsed() >= QUIET);
-        if self.gathered.is_empty() && (quiet || data.len() >= GATHER) {
+    /// Returns the data to send now: a chunk after a pause or a large chunk at once, small chunks
+    /// coalesced.
+    fn coalesce(&mut self, data: Bytes) -> Option<Bytes> {
+        // nothing follows the last byte of the declared length
+        let quiet = self.remaining == Some(0)
+            || self
+                .last_sent
+                .is_none_or(|at| at.elapsed() >= COALESCE_DELAY);
+        if self.buffered.is_empty() && (quiet || data.len() >= COALESCE_BYTES) {
             return Some(data);
         }
-        self.gathered.extend_from_slice(&data);
-        (quiet || self.gathered.len() >= GATHER).then(|| self.gathered.split().freeze())
+        self.buffered.extend_from_slice(&data);
+        (quiet || self.buffered.len() >= COALESCE_BYTES).then(|| self.buffered.split().freeze())
     }
 
     fn emit(&mut self, data: Bytes) -> Poll<Option<Frame<Bytes>>> {
-        self.emitted = Some(Instant::now());
+        self.last_sent = Some(Instant::now());
         Poll::Ready(Some(Frame::data(data)))
     }
 
-    /// The guest has nothing yet: what was gathered goes out in time, and a promise is not kept
-    /// waiting for ever. An open response is bounded by `timeout` alone.
+    /// Waits for the guest. Sends buffered data after [`COALESCE_DELAY`], and fails a body with a declared
+    /// length after its idle timeout. Other bodies are bounded by `timeout` only.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         let now = Instant::now();
-        let end = if !self.gathered.is_empty() {
-            self.emitted.unwrap_or(now) + QUIET
-        } else if self.left.is_some() {
+        let end = if !self.buffered.is_empty() {
+            self.last_sent.unwrap_or(now) + COALESCE_DELAY
+        } else if self.remaining.is_some() {
             *self.waiting_since.get_or_insert(now) + self.framing.idle
         } else {
             return Poll::Pending;
@@ -206,33 +213,33 @@ impl GuestBody {
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        if self.gathered.is_empty() {
-            return self.failed(Reason::Idle);
+        if self.buffered.is_empty() {
+            return self.failed(FailureReason::Idle);
         }
-        let data = self.gathered.split().freeze();
+        let data = self.buffered.split().freeze();
         self.emit(data)
     }
 
-    /// The guest's side of the body is gone: because it was finished, or because the guest was.
+    /// Handles the end of the guest's body, which either was finished or ended with the guest.
     fn ended(&mut self) -> Poll<Option<Frame<Bytes>>> {
-        if let Some(ending) = self.control.ending().filter(|ending| ending.unfinished) {
-            return self.failed(ending.failure.unwrap_or(Reason::Unfinished));
+        if let Some(ending) = self.control.guest_end().filter(|ending| ending.unfinished) {
+            return self.failed(ending.failure.unwrap_or(FailureReason::Unfinished));
         }
-        if self.left.is_some_and(|left| left > 0) {
-            return self.failed(Reason::BadLength);
+        if self.remaining.is_some_and(|left| left > 0) {
+            return self.failed(FailureReason::BadLength);
         }
         self.stage = Stage::Ending;
         self.poll_ending()
     }
 
     fn poll_ending(&mut self) -> Poll<Option<Frame<Bytes>>> {
-        if !self.gathered.is_empty() {
-            let data = self.gathered.split().freeze();
+        if !self.buffered.is_empty() {
+            let data = self.buffered.split().freeze();
             return self.emit(data);
         }
         if let Some(mut trailers) = self.trailers.take().filter(|_| self.framing.trailers) {
             filter_trailers(&mut trailers);
-            // nothing follows them, and nobody asks for more
+            // nothing follows trailers, so the body is not polled again
             self.over();
             return Poll::Ready(Some(Frame::trailers(trailers)));
         }
@@ -240,12 +247,12 @@ impl GuestBody {
         Poll::Ready(None)
     }
 
-    fn failed(&mut self, reason: Reason) -> Poll<Option<Frame<Bytes>>> {
-        // what stopped the guest is why its body broke
+    fn failed(&mut self, reason: FailureReason) -> Poll<Option<Frame<Bytes>>> {
+        // the reason that stopped the guest is the cause of the broken body
         let reason = self
             .control
             .client_fault()
-            .or(self.control.stopped())
+            .or(self.control.stop_reason())
             .unwrap_or(reason);
         self.control.stop(reason);
         self.stage = Stage::Failing(reason);
@@ -253,8 +260,8 @@ impl GuestBody {
     }
 
     fn over(&mut self) {
-        match self.control.ending().and_then(|ending| ending.failure) {
-            // all bytes went out, but the guest died of something before the client had them
+        match self.control.guest_end().and_then(|ending| ending.failure) {
+            // all bytes were sent, but the guest failed before the client had received them
             Some(reason) => self.observer.fail(reason),
             None => self.observer.succeed(),
         }
@@ -291,10 +298,10 @@ impl Body for GuestBody {
                 Poll::Ready(Some(Err(Aborted(reason))))
             }
             (_, polled) => {
-                this.pace.set(if polled.is_ready() {
-                    PaceState::Handed
+                this.progress.set(if polled.is_ready() {
+                    StreamState::WaitingForClient
                 } else {
-                    PaceState::Asking
+                    StreamState::WaitingForGuest
                 });
                 polled.map(|frame| frame.map(Ok))
             }
@@ -306,8 +313,8 @@ impl Body for GuestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.left {
-            Some(left) => SizeHint::with_exact(left + self.gathered.len() as u64),
+        match self.remaining {
+            Some(left) => SizeHint::with_exact(left + self.buffered.len() as u64),
             None => SizeHint::default(),
         }
     }
@@ -315,13 +322,13 @@ impl Body for GuestBody {
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
-        self.pace.set(PaceState::Over);
+        self.progress.set(StreamState::Finished);
         if self.stage == Stage::Over {
             return;
         }
-        // with a declared length hyper does not ask for the end after the last byte
-        if self.left == Some(0)
-            && self.gathered.is_empty()
+        // with a declared length, hyper does not poll again after the last byte
+        if self.remaining == Some(0)
+            && self.buffered.is_empty()
             && matches!(self.stage, Stage::Open | Stage::Ending)
         {
             self.over();
@@ -329,10 +336,14 @@ impl Drop for GuestBody {
         }
         let reason = match self.stage {
             Stage::Failing(reason) | Stage::Aborting(reason) => reason,
-            _ => self.control.client_fault().unwrap_or(Reason::ClientGone),
+            _ => self
+                .control
+                .client_fault()
+                .unwrap_or(FailureReason::ClientGone),
         };
         self.control.stop(reason);
-        self.observer.fail(self.control.stopped().unwrap_or(reason));
+        self.observer
+            .fail(self.control.stop_reason().unwrap_or(reason));
     }
 }
 
@@ -345,7 +356,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match &mut *self {
-            Self::Whole {
+            Self::Buffered {
                 bytes, trailers, ..
             } => {
                 let data = bytes
@@ -357,43 +368,43 @@ impl Body for ResponseBody {
                         .map(Ok),
                 )
             }
-            Self::Guest(body) => Pin::new(body).poll_frame(cx),
+            Self::Streaming(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole {
+            Self::Buffered {
                 bytes, trailers, ..
             } => trailers.is_none() && bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Guest(body) => body.is_end_stream(),
+            Self::Streaming(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            // a length in the head would leave no room for them on HTTP/1.1
-            Self::Whole {
+            // trailers exclude a content-length on HTTP/1.1
+            Self::Buffered {
                 trailers: Some(_), ..
             } => SizeHint::default(),
-            Self::Whole { bytes, .. } => {
+            Self::Buffered { bytes, .. } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Guest(body) => body.size_hint(),
+            Self::Streaming(body) => body.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Self::Whole {
+        if let Self::Buffered {
             bytes,
             observer: Some(observer),
             ..
         } = self
             && bytes.as_ref().is_some_and(|bytes| !bytes.is_empty())
         {
-            observer.fail(Reason::ClientGone);
+            observer.fail(FailureReason::ClientGone);
         }
     }
 }

@@ -1,48 +1,49 @@
-//! The compile role: component on stdin, native code on stdout, then the end.
+//! The compiler process: reads a component from stdin, writes native code to stdout and exits.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use super::{Complaint, REFUSED, Reason, UNWRITABLE, inspect};
+use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect};
 use crate::engine::Compiler;
 
 const MAX_COMPONENT: u64 = 50 << 20;
 const ADDRESS_SPACE: u64 = 2 << 30;
-const PROCESSOR_SECONDS: u64 = 60;
+const CPU_SECONDS: u64 = 60;
 const MAX_NATIVE: u64 = 1 << 30;
-/// Below everything that serves.
+/// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
 
-/// Runs the role to its end.
+/// Compiles stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
+/// is rejected, and with `EXIT_OUTPUT_FULL` when stdout cannot be written.
 #[must_use]
 pub fn run() -> ExitCode {
-    match confine()
-        .map_err(|error| (Reason::CompileFailed, error.to_string()))
+    match limit_resources()
+        .map_err(|error| (RejectReason::CompileFailed, error.to_string()))
         .and_then(|()| compile())
     {
         Ok(code) => match write(&code) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(UNWRITABLE),
+            Err(_) => ExitCode::from(EXIT_OUTPUT_FULL),
         },
         Err((reason, message)) => {
-            let complaint = Complaint {
+            let complaint = ErrorReport {
                 reason,
                 message: first_lines(&message),
             };
             let line = serde_json::to_string(&complaint).unwrap_or_default();
             let _ = io::stderr().write_all(line.as_bytes());
-            ExitCode::from(REFUSED)
+            ExitCode::from(EXIT_REJECTED)
         }
     }
 }
 
-/// Bounds this process for good.
-fn confine() -> io::Result<()> {
+/// Limits the resources of this process irrevocably.
+fn limit_resources() -> io::Result<()> {
     let limits = [
         (Resource::As, ADDRESS_SPACE),
-        (Resource::Cpu, PROCESSOR_SECONDS),
+        (Resource::Cpu, CPU_SECONDS),
         (Resource::Fsize, MAX_NATIVE),
         (Resource::Core, 0),
     ];
@@ -57,32 +58,36 @@ fn confine() -> io::Result<()> {
     }
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // being polite is not worth failing for
+    // compilation works at normal priority too
     let _ = rustix::process::nice(NICENESS);
     Ok(())
 }
 
-fn compile() -> Result<Vec<u8>, (Reason, String)> {
+fn compile() -> Result<Vec<u8>, (RejectReason, String)> {
     let mut bytes = Vec::new();
     io::stdin()
         .lock()
         .take(MAX_COMPONENT + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| (Reason::CompileFailed, error.to_string()))?;
+        .map_err(|error| (RejectReason::CompileFailed, error.to_string()))?;
     if bytes.len() as u64 > MAX_COMPONENT {
-        return Err((Reason::CompileLimit, format!("over {MAX_COMPONENT} bytes")));
+        return Err((
+            RejectReason::CompileLimit,
+            format!("the component is larger than {MAX_COMPONENT} bytes"),
+        ));
     }
-    inspect::magic(&bytes)?;
-    inspect::counts(&bytes)?;
-    let compiler = Compiler::new().map_err(|error| (Reason::CompileFailed, error.to_string()))?;
+    inspect::check_magic(&bytes)?;
+    inspect::check_sizes(&bytes)?;
+    let compiler =
+        Compiler::new().map_err(|error| (RejectReason::CompileFailed, error.to_string()))?;
     compiler.precompile(&bytes).map_err(|error| {
         let refused_by_validation = error
             .downcast_ref::<wasmparser::BinaryReaderError>()
             .is_some();
-        let reason = if refused_by_validation && inspect::valid_with_everything(&bytes) {
-            Reason::UnsupportedFeature
+        let reason = if refused_by_validation && inspect::is_valid_with_all_features(&bytes) {
+            RejectReason::UnsupportedFeature
         } else {
-            Reason::CompileFailed
+            RejectReason::CompileFailed
         };
         (reason, format!("{error:#}"))
     })

@@ -1,13 +1,13 @@
-//! A first look at a component's bytes, before the compiler spends anything on them.
+//! Cheap checks of a component's bytes before compilation.
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use super::Reason;
+use super::RejectReason;
 
-/// This many functions or types are a bomb, not a program.
+/// Number of functions from which a component is rejected; real programs have far fewer.
 const MAX_FUNCTIONS: u64 = 100_000;
 const MAX_TYPES: u64 = 50_000;
-/// Components inside components; those that tools compose have a handful of levels.
+/// Nesting depth of components from which a component is rejected; composed components have a few levels.
 const MAX_DEPTH: u64 = 100;
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -15,32 +15,37 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const WASM: &[u8] = b"\0asm";
 const ELF: &[u8] = b"\x7fELF";
 
-/// Refuses by the first bytes whatever is not a component in binary form. Native code comes from
-/// nobody but this node's own compiler, so ELF, in which it travels, is refused like text.
-pub(super) fn magic(bytes: &[u8]) -> Result<(), (Reason, String)> {
-    let refuse = |what: &str| Err((Reason::NotAComponent, what.to_string()));
+/// Rejects input that is not a component in binary form by its first bytes. Native code is never accepted
+/// as input, so ELF files are rejected too.
+pub(super) fn check_magic(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
+    let refuse = |what: &str| Err((RejectReason::NotAComponent, what.to_string()));
     match bytes {
         [] => refuse("the file is empty"),
         _ if bytes.starts_with(COMPONENT) => Ok(()),
-        _ if bytes.starts_with(CORE_MODULE) => refuse("a core module, not a component"),
-        _ if bytes.starts_with(ELF) => refuse("native code; only WebAssembly components are taken"),
-        _ if bytes.starts_with(WASM) => refuse("a WebAssembly binary of an unknown version"),
+        _ if bytes.starts_with(CORE_MODULE) => refuse("the file is a core module, not a component"),
+        _ if bytes.starts_with(ELF) => {
+            refuse("the file is native code, not a WebAssembly component")
+        }
+        _ if bytes.starts_with(WASM) => {
+            refuse("the file is a WebAssembly binary of an unknown version")
+        }
         _ if bytes
             .iter()
             .take(64)
             .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) =>
         {
-            refuse("text; only the binary form is taken")
+            refuse("the file is text, not a WebAssembly component in binary form")
         }
-        _ => refuse("not a WebAssembly component"),
+        _ => refuse("the file is not a WebAssembly component"),
     }
 }
 
-/// Refuses sizes that only a bomb has; reads section headers, not bodies.
-pub(super) fn counts(bytes: &[u8]) -> Result<(), (Reason, String)> {
+/// Rejects components with excessive numbers of functions or types or excessive nesting. Reads section
+/// headers only.
+pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
     let (mut functions, mut types, mut depth) = (0u64, 0u64, 0u64);
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| (Reason::CompileFailed, error.to_string()))? {
+        match payload.map_err(|error| (RejectReason::CompileFailed, error.to_string()))? {
             Payload::FunctionSection(section) => functions += u64::from(section.count()),
             Payload::TypeSection(section) => types += u64::from(section.count()),
             Payload::ComponentTypeSection(section) => types += u64::from(section.count()),
@@ -50,25 +55,33 @@ pub(super) fn counts(bytes: &[u8]) -> Result<(), (Reason, String)> {
             _ => {}
         }
         if depth >= MAX_DEPTH {
-            let message = format!("nested {depth} deep; less than {MAX_DEPTH} is taken");
-            return Err((Reason::CompileLimit, message));
+            let message = format!(
+                "components are nested {depth} deep; the limit is {}",
+                MAX_DEPTH - 1
+            );
+            return Err((RejectReason::CompileLimit, message));
         }
         if functions >= MAX_FUNCTIONS {
-            let message =
-                format!("{functions} functions or more; fewer than {MAX_FUNCTIONS} are taken");
-            return Err((Reason::CompileLimit, message));
+            let message = format!(
+                "the component has at least {functions} functions; the limit is {}",
+                MAX_FUNCTIONS - 1
+            );
+            return Err((RejectReason::CompileLimit, message));
         }
         if types >= MAX_TYPES {
-            let message = format!("{types} types or more; fewer than {MAX_TYPES} are taken");
-            return Err((Reason::CompileLimit, message));
+            let message = format!(
+                "the component has at least {types} types; the limit is {}",
+                MAX_TYPES - 1
+            );
+            return Err((RejectReason::CompileLimit, message));
         }
     }
     Ok(())
 }
 
-/// Whether the bytes would be valid if every proposal were on: then what the compiler refused is a
-/// feature and not a defect.
-pub(super) fn valid_with_everything(bytes: &[u8]) -> bool {
+/// Returns whether the bytes would be valid with all WebAssembly features enabled. If so, the compiler
+/// rejected a disabled feature and not a defect.
+pub(super) fn is_valid_with_all_features(bytes: &[u8]) -> bool {
     Validator::new_with_features(WasmFeatures::all())
         .validate_all(bytes)
         .is_ok()
@@ -78,10 +91,10 @@ pub(super) fn valid_with_everything(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// HG-10: core module, ELF, text, nothing, native code: by their first bytes.
+    /// HG-10: core modules, ELF, text and empty files are recognised by their first bytes.
     #[test]
-    fn only_a_binary_component_passes_by_its_first_bytes() {
-        assert_eq!(magic(COMPONENT), Ok(()));
+    fn only_a_binary_component_passes() {
+        assert_eq!(check_magic(COMPONENT), Ok(()));
         let refused: [&[u8]; 7] = [
             b"",
             CORE_MODULE,
@@ -93,30 +106,33 @@ mod tests {
         ];
         for bytes in refused {
             assert_eq!(
-                magic(bytes).unwrap_err().0,
-                Reason::NotAComponent,
+                check_magic(bytes).unwrap_err().0,
+                RejectReason::NotAComponent,
                 "{bytes:?}"
             );
         }
     }
 
-    /// HG-8: counted before anything is compiled.
+    /// HG-8: checked before compilation.
     #[test]
-    fn numbers_of_functions_and_types_are_bounded() {
+    fn the_number_of_functions_is_bounded() {
         let functions = "(func)".repeat(100_000);
         let bomb = wat::parse_str(format!("(component (core module {functions}))")).unwrap();
-        assert_eq!(counts(&bomb).unwrap_err().0, Reason::CompileLimit);
-        let few = wat::parse_str("(component (core module (func)))").unwrap();
-        assert_eq!(counts(&few), Ok(()));
         assert_eq!(
-            counts(&few[..few.len() - 3]).unwrap_err().0,
-            Reason::CompileFailed
+            check_sizes(&bomb).unwrap_err().0,
+            RejectReason::CompileLimit
+        );
+        let few = wat::parse_str("(component (core module (func)))").unwrap();
+        assert_eq!(check_sizes(&few), Ok(()));
+        assert_eq!(
+            check_sizes(&few[..few.len() - 3]).unwrap_err().0,
+            RejectReason::CompileFailed
         );
     }
 
-    /// HG-4: depth is counted, and breadth is none.
+    /// HG-4: many siblings do not count as depth.
     #[test]
-    fn nesting_has_an_end() {
+    fn nesting_is_bounded() {
         let nested = |levels: usize| {
             (0..levels).fold(COMPONENT.to_vec(), |inner, _| {
                 let low = u8::try_from(inner.len() & 0x7f).unwrap() | 0x80;
@@ -124,30 +140,30 @@ mod tests {
                 [COMPONENT, &[4], &length, &inner].concat()
             })
         };
-        assert_eq!(counts(&nested(99)), Ok(()));
-        let (reason, message) = counts(&nested(100)).unwrap_err();
-        assert_eq!(reason, Reason::CompileLimit);
+        assert_eq!(check_sizes(&nested(99)), Ok(()));
+        let (reason, message) = check_sizes(&nested(100)).unwrap_err();
+        assert_eq!(reason, RejectReason::CompileLimit);
         assert!(message.contains("100 deep"), "{message}");
         let modules = "(core module (func))".repeat(200);
         let broad = wat::parse_str(format!("(component {modules})")).unwrap();
-        assert_eq!(counts(&broad), Ok(()));
+        assert_eq!(check_sizes(&broad), Ok(()));
     }
 
-    /// HG-11: so that the reason names the feature.
+    /// HG-11: the reason distinguishes a disabled feature from a defect.
     #[test]
-    fn a_feature_is_told_from_a_defect() {
+    fn a_disabled_feature_is_distinguished_from_a_defect() {
         let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
-        assert!(valid_with_everything(&threads));
+        assert!(is_valid_with_all_features(&threads));
         let mut broken = threads;
         let last = broken.len() - 1;
         broken[last] ^= 0xff;
-        assert!(!valid_with_everything(&broken));
+        assert!(!is_valid_with_all_features(&broken));
     }
 
-    /// HG-9: whatever bytes arrive: an answer and no panic. (The compiler itself gets a few of them in
-    /// the tests of the child, which may die of them.)
+    /// HG-9: no input causes a panic. (The tests of the compiler process, which may die of its input, give
+    /// a few of them to the compiler itself.)
     #[test]
-    fn hg_9_mutated_components_are_looked_at_without_a_panic() {
+    fn hg_9_mutated_components_are_inspected_without_a_panic() {
         let text = "(component
             (core module $m (type (func (param i32) (result i32))) (memory 1)
               (func (type 0) (i32.add (local.get 0) (i32.const 1))) (export \"f\" (func 0)))
@@ -155,7 +171,7 @@ mod tests {
             (type $r (record (field \"a\" u8) (field \"b\" (list string))))
             (func (export \"f\") (param \"x\" u32) (result u32) (canon lift (core func $i \"f\"))))";
         let good = wat::parse_str(text).unwrap();
-        assert_eq!(counts(&good), Ok(()));
+        assert_eq!(check_sizes(&good), Ok(()));
         let mut state = 1_u64;
         let mut below = |bound: usize| {
             state = state
@@ -175,8 +191,8 @@ mod tests {
                     _ => bytes.insert(at, u8::try_from(below(256)).unwrap()),
                 }
             }
-            let looked = magic(&bytes).and_then(|()| counts(&bytes));
-            valid_with_everything(&bytes);
+            let looked = check_magic(&bytes).and_then(|()| check_sizes(&bytes));
+            is_valid_with_all_features(&bytes);
             *if looked.is_ok() {
                 &mut taken
             } else {

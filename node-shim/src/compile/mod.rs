@@ -1,8 +1,9 @@
-//! Compiling hostile input: one child process per component, with nothing but its two streams.
+//! Compilation of untrusted components, each in a process of its own that has no access except to its
+//! standard streams.
 //!
-//! The supervisor gives the child the component as stdin and an empty file as stdout, waits for at
-//! most 30 s, and reads one line about what was wrong. The child bounds itself before it reads a
-//! byte ([`child`]). No parser of component bytes runs anywhere else.
+//! The process gets the component as stdin and an empty file as stdout. It has at most 30 s and reports
+//! an error as one line on stderr. It limits its own resources before it reads any input ([`child`]).
+//! Component bytes are parsed nowhere else.
 
 pub mod child;
 mod inspect;
@@ -22,35 +23,35 @@ use tokio::sync::Semaphore;
 use crate::disk::Draft;
 use crate::pull::failure;
 
-/// What to start as the child. The file may be replaced while this process runs; what runs is still there.
+/// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-const WALL: Duration = Duration::from_secs(30);
-/// A child that had less of the processor than this within the wall time was starved, not bombed.
-const STARVED: Duration = Duration::from_secs(10);
-const MAX_COMPLAINT: u64 = 64 << 10;
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(30);
+/// CPU time below which a compilation that timed out counts as starved and is retried.
+const STARVATION_THRESHOLD: Duration = Duration::from_secs(10);
+const MAX_REPORT: u64 = 64 << 10;
 
-/// Exit code with a [`Complaint`] on stderr.
-const REFUSED: u8 = 65;
-/// Exit code when stdout takes no more.
-const UNWRITABLE: u8 = 74;
+/// Exit code with an [`ErrorReport`] on stderr.
+const EXIT_REJECTED: u8 = 65;
+/// Exit code when stdout cannot be written.
+const EXIT_OUTPUT_FULL: u8 = 74;
 
-/// What the child says about input it refuses: one line of JSON on stderr.
+/// Why the compiler process rejected its input, as one line of JSON on stderr.
 #[derive(Debug, Deserialize, Serialize)]
-struct Complaint {
-    reason: Reason,
+struct ErrorReport {
+    reason: RejectReason,
     message: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-enum Reason {
+enum RejectReason {
     NotAComponent,
     UnsupportedFeature,
     CompileLimit,
     CompileFailed,
 }
 
-impl Reason {
+impl RejectReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::NotAComponent => "NotAComponent",
@@ -61,45 +62,49 @@ impl Reason {
     }
 }
 
-/// How a compilation ended.
+/// Result of a compilation.
 #[derive(Debug)]
 pub enum Compiled {
-    /// Native code; the draft stands at its end.
+    /// The draft contains native code and is positioned at its end.
     Code(Draft),
-    /// The draft's disk is full: try again with one in memory.
+    /// The disk of the draft is full. The caller can retry with a draft in memory.
     DiskFull,
 }
 
-/// Starts compile children, one per core at once.
+/// Runs compiler processes, at most one per CPU core at the same time.
 #[derive(Clone, Debug)]
-pub struct Compile {
+pub struct CompilerPool {
     program: PathBuf,
     permits: Arc<Semaphore>,
-    wall: Duration,
+    timeout: Duration,
 }
 
-impl Compile {
-    /// `program` is this very program: native code of another build would not fit the engine.
+impl CompilerPool {
+    /// Returns a pool that starts `program`, which must be the running program, because native code of
+    /// another build does not fit the engine.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             program,
             permits: Arc::new(Semaphore::new(cores)),
-            wall: WALL,
+            timeout: COMPILE_TIMEOUT,
         }
     }
 
-    /// As told, with another limit of the wall time.
+    /// Replaces the time limit of a compilation. Default: 30 s.
     #[must_use]
-    pub fn within(self, wall: Duration) -> Self {
-        Self { wall, ..self }
+    pub fn with_timeout(self, wall: Duration) -> Self {
+        Self {
+            timeout: wall,
+            ..self
+        }
     }
 
     /// Compiles a component into a draft.
     ///
     /// # Errors
-    /// With the reason; permanent when the component is at fault.
+    /// Returns the reason, which is permanent when the component is at fault.
     pub async fn run(&self, component: File, draft: Draft) -> Result<Compiled, Failure> {
         let broken =
             |error: std::io::Error| failure("CompileFailed", false, format!("compiler: {error}"));
@@ -118,63 +123,64 @@ impl Compile {
             .spawn()
             .map_err(broken)?;
         let id = child.id();
-        let outcome = tokio::time::timeout(self.wall, finish(&mut child)).await;
+        let outcome = tokio::time::timeout(self.timeout, finish(&mut child)).await;
         let Ok(finished) = outcome else {
             let spent = id.and_then(processor_time);
             let _ = child.kill().await;
-            let starved = spent.is_some_and(|spent| spent < STARVED.min(self.wall / 3));
-            let message = format!("not compiled within {} s", self.wall.as_secs());
+            let starved =
+                spent.is_some_and(|spent| spent < STARVATION_THRESHOLD.min(self.timeout / 3));
+            let message = format!(
+                "the compilation did not finish within {} s",
+                self.timeout.as_secs()
+            );
             return Err(failure("CompileLimit", !starved, message));
         };
-        let (status, complaint) = finished.map_err(broken)?;
-        judge(status, &complaint, draft)
+        let (status, stderr) = finished.map_err(broken)?;
+        classify(status, &stderr, draft)
     }
 }
 
 async fn finish(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>)> {
-    let mut complaint = Vec::new();
+    let mut report = Vec::new();
     if let Some(stderr) = child.stderr.take() {
-        stderr
-            .take(MAX_COMPLAINT)
-            .read_to_end(&mut complaint)
-            .await?;
+        stderr.take(MAX_REPORT).read_to_end(&mut report).await?;
     }
-    Ok((child.wait().await?, complaint))
+    Ok((child.wait().await?, report))
 }
 
-fn judge(status: ExitStatus, complaint: &[u8], draft: Draft) -> Result<Compiled, Failure> {
+fn classify(status: ExitStatus, stderr: &[u8], draft: Draft) -> Result<Compiled, Failure> {
     match status.code() {
         Some(0) => Ok(Compiled::Code(draft)),
-        Some(code) if code == i32::from(UNWRITABLE) => Ok(Compiled::DiskFull),
-        Some(code) if code == i32::from(REFUSED) => {
-            let said = serde_json::from_slice(complaint).unwrap_or_else(|_| Complaint {
-                reason: Reason::CompileFailed,
+        Some(code) if code == i32::from(EXIT_OUTPUT_FULL) => Ok(Compiled::DiskFull),
+        Some(code) if code == i32::from(EXIT_REJECTED) => {
+            let report = serde_json::from_slice(stderr).unwrap_or_else(|_| ErrorReport {
+                reason: RejectReason::CompileFailed,
                 message: "the compiler gave no reason".into(),
             });
-            Err(failure(said.reason.as_str(), true, said.message))
+            Err(failure(report.reason.as_str(), true, report.message))
         }
         Some(_) => {
-            let said = String::from_utf8_lossy(complaint);
-            let line = said.lines().next().unwrap_or_default();
+            let report = String::from_utf8_lossy(stderr);
+            let line = report.lines().next().unwrap_or_default();
             Err(failure(
                 "CompileFailed",
                 true,
                 format!("the compiler failed: {line}"),
             ))
         }
-        // a limit ends a process by signal, and so does memory that is refused
+        // a process that exceeds a limit or runs out of memory is ended by a signal
         None => Err(failure(
             "CompileLimit",
             true,
-            format!("the compiler was ended by {status}"),
+            format!("the compiler process was ended by {status}"),
         )),
     }
 }
 
-/// Time on the processor so far.
+/// Returns the CPU time of a process so far.
 fn processor_time(id: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // the name in parentheses may hold anything; what follows is numbers
+    // the name in parentheses may contain any character; only numbers follow it
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;

@@ -7,43 +7,43 @@ fn names() -> (FunctionKey, RevisionName) {
     )
 }
 
-fn finished(outcome: Outcome, reason: Option<Reason>) -> Finished {
-    Finished {
+fn finished(outcome: Outcome, reason: Option<FailureReason>) -> FinishedRequest {
+    FinishedRequest {
         population: Population::Live,
         outcome,
         reason,
-        code: Code::C5xx,
-        start: Start::Warm,
+        code: StatusClass::C5xx,
+        start: StartKind::Warm,
         head: None,
         duration: Duration::from_millis(2),
     }
 }
 
 #[test]
-fn a_request_is_counted_once_in_its_cell() {
+fn a_request_is_counted_once() {
     let (function, revision) = names();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     let one = counters.revision(&function, &revision);
-    one.record(&finished(Outcome::Trap, Some(Reason::Trap)));
-    one.record(&finished(Outcome::Overloaded, Some(Reason::Queue)));
+    one.record(&finished(Outcome::Trap, Some(FailureReason::Trap)));
+    one.record(&finished(Outcome::Overloaded, Some(FailureReason::Queue)));
 
     let all = counters.snapshot(|_| true);
     let live = &all[0].populations[0];
     assert_eq!(live.requests.iter().map(|r| r.count).sum::<u64>(), 2);
     assert_eq!(live.saturated, 1);
-    // 2 ms is a bound, and a bound belongs to its own bucket
+    // 2 ms is a bound, and upper bounds are inclusive
     assert_eq!(live.duration.counts[5], 1);
     assert_eq!(live.duration.counts.iter().sum::<u64>(), 1);
     assert!(
-        one.failures()
-            .all(|(reason, n)| n == u64::from(matches!(reason, Reason::Trap | Reason::Queue)))
+        one.failures().all(|(reason, n)| n
+            == u64::from(matches!(reason, FailureReason::Trap | FailureReason::Queue)))
     );
 }
 
 #[test]
-fn a_revision_that_comes_back_goes_on_counting() {
+fn a_revision_that_is_loaded_again_keeps_its_counters() {
     let (function, revision) = names();
-    let counters = Counters::new();
+    let counters = CounterTable::new();
     counters
         .revision(&function, &revision)
         .record(&finished(Outcome::Ok, None));
@@ -55,11 +55,11 @@ fn a_revision_that_comes_back_goes_on_counting() {
 }
 
 #[test]
-fn a_deleted_function_leaves_the_page_then_everything_and_no_request_brings_it_back() {
+fn a_late_request_does_not_bring_a_deleted_function_back() {
     let (function, revision) = names();
     let other = FunctionKey::new("ns", "g");
-    let counters = Counters::new();
-    let account = |there: bool| counters.account(&function, &revision, || there);
+    let counters = CounterTable::new();
+    let account = |there: bool| counters.for_request(&function, &revision, || there);
     assert!(account(false).is_none(), "nothing to resurrect");
     let held = account(true).unwrap();
     held.record(&finished(Outcome::Ok, None));
@@ -70,19 +70,19 @@ fn a_deleted_function_leaves_the_page_then_everything_and_no_request_brings_it_b
     };
     assert_eq!(shown(), [function.clone(), other.clone()]);
     counters.hide_functions(|key| *key == function);
-    // a late request still counts, where nobody looks
+    // a late request still updates the hidden counters
     account(false).unwrap().record(&finished(Outcome::Ok, None));
     assert_eq!(shown(), std::slice::from_ref(&other));
     assert_eq!(
         held.snapshot().populations[0].requests[0].count,
         2,
-        "one account"
+        "the same counters"
     );
     counters.forget(&BTreeSet::from([function.clone()]));
     held.record(&finished(Outcome::Ok, None));
     assert!(account(false).is_none());
     assert_eq!(counters.all().len(), 1);
-    // made again
+    // created again
     let again = account(true).unwrap();
     assert!(again.snapshot().populations[0].requests.is_empty());
     assert_eq!(shown(), [function.clone(), other.clone()]);

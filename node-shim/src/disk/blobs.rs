@@ -1,4 +1,4 @@
-//! Components as they were pulled, by digest.
+//! Stored components by digest.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,26 +7,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Draft, Health, StateDir};
+use super::{DiskHealth, Draft, StateDir};
 
-/// The folder of components.
+/// Directory of components.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     folder: PathBuf,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
 }
 
 impl Blobs {
-    /// Components below `dir`.
+    /// Returns the store below `dir`.
     #[must_use]
-    pub fn new(dir: &StateDir, health: Arc<Health>) -> Self {
+    pub fn new(dir: &StateDir, health: Arc<DiskHealth>) -> Self {
         Self {
             folder: dir.blobs(),
             health,
         }
     }
 
-    /// Opens a component that is there; marks it as used. Links are not followed.
+    /// Opens a component and updates its modification time; `None` when it is not stored. Does not follow
+    /// symbolic links.
     #[must_use]
     pub fn open(&self, hex: &str) -> Option<File> {
         let file = OpenOptions::new()
@@ -34,12 +35,12 @@ impl Blobs {
             .custom_flags(libc::O_NOFOLLOW)
             .open(self.folder.join(hex))
             .ok()?;
-        // for the order of deletion only
+        // garbage collection deletes the least recently used files first
         let _ = file.set_modified(SystemTime::now());
         Some(file)
     }
 
-    /// An empty draft of a component.
+    /// Returns an empty draft for a component.
     ///
     /// # Errors
     /// See [`Draft::create`].
@@ -47,7 +48,7 @@ impl Blobs {
         Draft::create(&self.folder, &self.health)
     }
 
-    /// Names a draft whose digest was checked.
+    /// Stores a draft whose digest has been verified.
     ///
     /// # Errors
     /// See [`Draft::keep`].
@@ -55,7 +56,7 @@ impl Blobs {
         draft.keep(&self.folder.join(hex))
     }
 
-    /// Removes a component that is not what its name says.
+    /// Removes a component whose content does not match its digest.
     pub fn discard(&self, hex: &str) {
         let _ = std::fs::remove_file(self.folder.join(hex));
     }

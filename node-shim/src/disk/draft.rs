@@ -1,5 +1,5 @@
-//! A file on its way to its final name. It moves to memory when the disk refuses it, so a full disk
-//! costs a restart its cache and a request nothing.
+//! Temporary files that are renamed when they are complete. A draft moves to memory when the disk fails, so
+//! a full disk costs the cache after a restart but no requests.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,25 +8,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{DRAFT_PREFIX, Health, is_disk_trouble, sync_folder};
+use super::{DRAFT_PREFIX, DiskHealth, is_disk_trouble, sync_folder};
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that become a file by [`Draft::keep`] or vanish when dropped.
+/// A temporary file. [`Draft::keep`] gives it its final name; dropping it deletes it.
 #[derive(Debug)]
 pub struct Draft {
     file: File,
-    /// `None`: in memory.
+    /// `None` when the draft is in memory.
     path: Option<PathBuf>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
 }
 
 impl Draft {
-    /// An empty draft in `folder`, or in memory when the disk refuses.
+    /// Creates an empty draft in `folder`, or in memory when the disk fails.
     ///
     /// # Errors
-    /// Neither disk nor memory gives a file.
-    pub fn create(folder: &Path, health: &Arc<Health>) -> io::Result<Self> {
+    /// Returns an error when an anonymous file in memory cannot be created either.
+    pub fn create(folder: &Path, health: &Arc<DiskHealth>) -> io::Result<Self> {
         let name = format!(
             "{DRAFT_PREFIX}{}-{}",
             std::process::id(),
@@ -52,11 +52,11 @@ impl Draft {
         }
     }
 
-    /// An empty draft that never touches the disk.
+    /// Creates an empty draft in memory.
     ///
     /// # Errors
-    /// The kernel gives no anonymous file.
-    pub fn in_memory(health: &Arc<Health>) -> io::Result<Self> {
+    /// Returns an error when the kernel cannot create an anonymous file.
+    pub fn in_memory(health: &Arc<DiskHealth>) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("selvage-draft", rustix::fs::MemfdFlags::CLOEXEC)?;
         Ok(Self {
             file: file.into(),
@@ -65,30 +65,30 @@ impl Draft {
         })
     }
 
-    /// Whether the bytes are in memory only.
+    /// Returns whether the draft is in memory only.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
         self.path.is_none()
     }
 
-    /// A second handle on the same bytes and position, for a child to write to.
+    /// Returns a second handle with the same content and position, for a child process to write to.
     ///
     /// # Errors
-    /// Descriptors are exhausted.
+    /// Returns an error when file descriptors are exhausted.
     pub fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// Gives the bytes their name, durably, replacing what had it. The returned file is positioned
-    /// at its start. In memory there is no name to give.
+    /// Renames the draft durably, replacing an existing file, and returns the file positioned at its
+    /// start. A draft in memory is returned without being stored, and so is one that cannot be renamed.
     ///
     /// # Errors
-    /// The bytes cannot be read back; a disk that refuses the name is not one.
+    /// Returns an error when the file cannot be positioned or its handle duplicated.
     pub fn keep(mut self, name: &Path) -> io::Result<File> {
         self.file.seek(SeekFrom::Start(0))?;
         if let Some(path) = self.path.take() {
             if let Err(error) = self.file.sync_all().and_then(|()| fs::rename(&path, name)) {
-                // the open file still has all its bytes
+                // the open file still has its content
                 self.health.failed(&error);
                 let _ = fs::remove_file(&path);
             } else {
@@ -154,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_draft_has_its_name_and_a_dropped_one_leaves_nothing() {
+    fn a_kept_draft_is_renamed_and_a_dropped_one_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let health = Arc::new(Health::default());
+        let health = Arc::new(DiskHealth::default());
         let mut draft = Draft::create(folder.path(), &health).unwrap();
         draft.write_all(b"abc").unwrap();
         let name = folder.path().join("final");
@@ -170,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_folder_it_lives_in_memory_and_says_so() {
-        let health = Arc::new(Health::default());
+    fn a_draft_without_a_directory_is_in_memory_and_reported() {
+        let health = Arc::new(DiskHealth::default());
         let missing = Path::new("/nonexistent/selvage");
         let mut draft = Draft::create(missing, &health).unwrap();
         assert!(draft.is_in_memory());
@@ -181,9 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn moving_to_memory_in_the_middle_keeps_every_byte() {
+    fn moving_to_memory_keeps_the_content() {
         let folder = tempfile::tempdir().unwrap();
-        let health = Arc::new(Health::default());
+        let health = Arc::new(DiskHealth::default());
         let mut draft = Draft::create(folder.path(), &health).unwrap();
         draft.write_all(b"first ").unwrap();
         draft.move_to_memory().unwrap();

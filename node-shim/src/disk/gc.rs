@@ -1,5 +1,5 @@
-//! Keeps the folder inside its budget: what was used longest ago goes first, what the table refers
-//! to never goes. Only the holder of the lock deletes.
+//! Garbage collection of the state directory. Deletes the least recently used files until the budget is
+//! met, but never files that the function table refers to. Only the holder of the lock deletes files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,37 +8,37 @@ use std::time::{Duration, SystemTime};
 
 use super::{DRAFT_PREFIX, StateDir, StateLock};
 
-/// A draft this old belongs to a process that is gone.
+/// Age from which a draft belongs to a process that has ended.
 const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
-/// How much components and native code may take.
+/// Disk budget of components and native code.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// Bytes, both kinds together.
+pub struct DiskBudget {
+    /// Total size of components and native code in bytes. Default: 4 GiB.
     pub bytes: u64,
 }
 
-impl Default for Budget {
+impl Default for DiskBudget {
     fn default() -> Self {
         Self { bytes: 4 << 30 }
     }
 }
 
 #[derive(Debug)]
-struct Stored {
+struct StoredFile {
     path: PathBuf,
     size: u64,
     used: SystemTime,
     needed: bool,
 }
 
-/// Deletes until the budget holds; returns what the two kinds take afterwards, in bytes: components,
-/// native code. `needed` are the digests (hex) that the table refers to, `engine` the end of
-/// the names of native files that this process can use.
-pub fn collect(
+/// Deletes files until the budget is met. Returns the remaining sizes of components and of native code in
+/// bytes. `needed` contains the digests (hex) that the function table refers to, and `engine` is the suffix
+/// of the native files that this process can use.
+pub fn collect_garbage(
     dir: &StateDir,
     _lock: &StateLock,
-    budget: Budget,
+    budget: DiskBudget,
     needed: &BTreeSet<String>,
     engine: &str,
 ) -> (u64, u64) {
@@ -52,11 +52,11 @@ pub fn collect(
     stored.sort_by_key(|file| file.used);
     let mut total: u64 = stored.iter().map(|file| file.size).sum();
     stored.retain(|file| {
-        let goes = total > budget.bytes && !file.needed && fs::remove_file(&file.path).is_ok();
-        if goes {
+        let deleted = total > budget.bytes && !file.needed && fs::remove_file(&file.path).is_ok();
+        if deleted {
             total = total.saturating_sub(file.size);
         }
-        !goes
+        !deleted
     });
     let native = dir.native();
     let (code, blobs): (Vec<_>, Vec<_>) = stored
@@ -68,8 +68,8 @@ pub fn collect(
     )
 }
 
-/// Removes drafts that an earlier process left behind.
-pub fn sweep_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
+/// Deletes drafts that an earlier process left behind.
+pub fn remove_stale_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
     for folder in [dir.blobs(), dir.native(), dir.state()] {
         for file in entries(&folder).filter(|(name, _)| name.starts_with(DRAFT_PREFIX)) {
             let old = fs::metadata(&file.1)
@@ -82,13 +82,13 @@ pub fn sweep_drafts(dir: &StateDir, _lock: &StateLock, now: SystemTime) {
     }
 }
 
-fn list(folder: &Path, needed: impl Fn(&str) -> bool) -> Vec<Stored> {
+fn list(folder: &Path, needed: impl Fn(&str) -> bool) -> Vec<StoredFile> {
     entries(folder)
         .filter(|(name, _)| !name.starts_with(DRAFT_PREFIX))
         .filter_map(|(name, path)| {
             let found = fs::symlink_metadata(&path).ok()?;
             let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            Some(Stored {
+            Some(StoredFile {
                 needed: needed(&name),
                 path,
                 size: found.len(),
@@ -121,9 +121,9 @@ mod tests {
             .unwrap();
     }
 
-    /// FN-5: collection never takes what is needed.
+    /// FN-5: needed files are never deleted.
     #[test]
-    fn the_longest_unused_goes_first_and_the_needed_never() {
+    fn the_least_recently_used_is_deleted_first_and_needed_files_stay() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();
@@ -134,7 +134,7 @@ mod tests {
         put(&dir.native().join("aa-e1-c1"), 100, 700);
         put(&dir.native().join("aa-e0-c1"), 100, 600);
         let needed = BTreeSet::from(["aa".to_string()]);
-        let kept = collect(&dir, &lock, Budget { bytes: 300 }, &needed, "e1-c1");
+        let kept = collect_garbage(&dir, &lock, DiskBudget { bytes: 300 }, &needed, "e1-c1");
         assert_eq!(kept, (200, 100));
         assert!(dir.blobs().join("aa").exists() && dir.native().join("aa-e1-c1").exists());
         assert!(!dir.blobs().join("bb").exists(), "oldest of the unneeded");
@@ -142,23 +142,23 @@ mod tests {
             !dir.native().join("aa-e0-c1").exists(),
             "another engine's code is not needed"
         );
-        collect(&dir, &lock, Budget { bytes: 0 }, &needed, "e1-c1");
+        collect_garbage(&dir, &lock, DiskBudget { bytes: 0 }, &needed, "e1-c1");
         assert!(!dir.blobs().join("cc").exists());
         assert!(
             dir.blobs().join("aa").exists(),
-            "over budget rather than without code"
+            "needed files stay even above the budget"
         );
     }
 
     #[test]
-    fn drafts_of_dead_processes_go() {
+    fn drafts_of_ended_processes_are_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();
         let lock = StateLock::try_take(&dir).unwrap().unwrap();
         put(&dir.blobs().join(".draft-1-1"), 1, 3700);
         put(&dir.blobs().join(".draft-1-2"), 1, 60);
-        sweep_drafts(&dir, &lock, SystemTime::now());
+        remove_stale_drafts(&dir, &lock, SystemTime::now());
         assert_eq!(entries(&dir.blobs()).count(), 1);
     }
 }

@@ -1,37 +1,37 @@
-//! Whether the disk takes writes. Set by whoever fails, cleared by whoever succeeds.
+//! Health of the disk. A failed write sets the error, a successful write clears it.
 
 use std::io;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Present trouble of the disk, and how often writes failed.
+/// Current error of the disk and number of failed writes.
 #[derive(Debug, Default)]
-pub struct Health {
+pub struct DiskHealth {
     trouble: Mutex<Option<String>>,
     errors: AtomicU64,
 }
 
-impl Health {
-    /// A write failed.
+impl DiskHealth {
+    /// Records a failed write.
     pub fn failed(&self, error: &io::Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.is_none() {
-            tracing::warn!(%error, "the disk does not take writes; serving from memory");
+            tracing::warn!(%error, "writing to the state directory failed; continuing in memory");
         }
         *trouble = Some(error.to_string());
     }
 
-    /// A write reached the disk.
+    /// Records a successful write.
     pub fn succeeded(&self) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.take().is_some() {
-            tracing::info!("the disk takes writes again");
+            tracing::info!("writing to the state directory works again");
         }
     }
 
-    /// What is wrong at present.
+    /// Returns the current error; `None` when the last write succeeded.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.trouble
@@ -40,7 +40,7 @@ impl Health {
             .clone()
     }
 
-    /// Failed writes since the start.
+    /// Returns the number of failed writes since the start of the process.
     #[must_use]
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)

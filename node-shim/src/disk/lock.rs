@@ -1,4 +1,4 @@
-//! Which of two processes on one node may change the folder.
+//! Lock that decides which of two processes on a node may change the state directory.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,17 +8,17 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::StateDir;
 
-/// The right to change `state/` and to delete. Ends when dropped, and with the process.
+/// The right to change `state/` and to delete files. Released when dropped and when the process ends.
 #[derive(Debug)]
 pub struct StateLock {
     _file: File,
 }
 
 impl StateLock {
-    /// Tries once; `None` while another process has it.
+    /// Tries to acquire the lock once; `None` while another process holds it.
     ///
     /// # Errors
-    /// The lock file cannot be made or locked: the folder is not writable.
+    /// Returns an error when the lock file cannot be created or locked.
     pub fn try_take(dir: &StateDir) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .write(true)
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_at_a_time_and_free_again_when_dropped() {
+    fn the_lock_is_exclusive_and_released_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         let first = StateLock::try_take(&dir).unwrap();

@@ -1,21 +1,21 @@
-//! The node's own folder: the last table, components and native code.
+//! The state directory of a node: the last function table, components and native code.
 //!
 //! ```text
-//! lock                         held by the one process that may change state/ and delete
+//! lock                         held by the process that may change state/ and delete files
 //! node.key                     0600; authenticates native code (cache)
 //! state/table, table.previous  the last table applied, and the one before it
-//! state/hot                    functions with traffic, one a line
-//! state/refused                components that no attempt will make loadable, one a line
+//! state/hot                    functions with recent traffic, one per line
+//! state/refused                components that failed permanently, one per line
 //! blobs/sha256/<hex>           components as pulled
 //! native/<digest>-<engine>-<cpu>, .mac
 //! ```
 //!
-//! Two processes share the folder while a new pod starts beside an old one on its node. Components
-//! and native code are named by content and appear by rename, so both may write them and neither
-//! sees half a file. What is changed in place by meaning (the table), and every deletion, belongs to
-//! the holder of `lock`; the new pod waits for it, reads meanwhile, and takes what the old one wrote
-//! last when it gets it. A disk that fails never ends the process: drafts move to memory, the table
-//! stays in memory, and [`Health`] says so.
+//! Two processes share the directory while a new pod starts beside the old one on its node. Components and
+//! native code are named by content and created by rename, so both processes may write them and neither
+//! reads an incomplete file. Only the holder of `lock` replaces the table and deletes files. The new pod
+//! reads the directory while it waits for the lock, and reads the table again when it has acquired it. A
+//! failing disk does not stop the process: drafts and the table stay in memory, and [`DiskHealth`] reports
+//! the error.
 
 mod blobs;
 mod draft;
@@ -31,33 +31,33 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::Blobs;
 pub use draft::Draft;
-pub use gc::{Budget, collect, sweep_drafts};
-pub use health::Health;
+pub use gc::{DiskBudget, collect_garbage, remove_stale_drafts};
+pub use health::DiskHealth;
 pub use lock::StateLock;
 pub use prepare::prepare;
 pub(crate) use table::without_secrets;
-pub use table::{Header, Kept, TableFile};
+pub use table::{PersistedTable, TableFile, TableHeader};
 
-/// Name prefix of files that are being written.
+/// Name prefix of temporary files.
 pub(crate) const DRAFT_PREFIX: &str = ".draft-";
 
-/// Paths inside the node's folder.
+/// Paths of the state directory.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     root: PathBuf,
 }
 
 impl StateDir {
-    /// The folder at `root`, whether it exists or not.
+    /// Returns the paths below `root`, which does not have to exist.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// Makes the folders that are missing.
+    /// Creates the missing directories.
     ///
     /// # Errors
-    /// The file system's; a caller goes on without a disk.
+    /// Returns the error of the file system. Callers can continue in memory.
     pub fn create(&self) -> io::Result<()> {
         for folder in [self.state(), self.blobs(), self.native()] {
             fs::create_dir_all(folder)?;
@@ -90,14 +90,14 @@ impl StateDir {
     }
 }
 
-/// Makes a rename durable. A file system that cannot sync a folder is not an error.
+/// Makes a rename in a directory durable. Ignores file systems that cannot sync directories.
 pub(crate) fn sync_folder(folder: &Path) {
     if let Ok(folder) = fs::File::open(folder) {
         let _ = folder.sync_all();
     }
 }
 
-/// The disk is at fault and not the caller: full, read-only, failing, or not ours to write.
+/// Returns whether the disk is the cause of an error: it is full, read-only, failing or not accessible.
 pub(crate) fn is_disk_trouble(error: &io::Error) -> bool {
     use io::ErrorKind::{
         NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,

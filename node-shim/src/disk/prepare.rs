@@ -1,6 +1,6 @@
-//! The init container's job: the folder on the host belongs to root when kubelet makes it, and the
-//! shim runs as somebody else. This runs as root with the capability to change owners and nothing
-//! more, so it neither reads other people's folders nor follows links.
+//! Preparation of the state directory by the init container. The kubelet creates the host directory as
+//! root, but the node-shim runs as another user. This code runs as root with `CAP_CHOWN` only, so it cannot
+//! enter directories of other users, and it does not follow symbolic links.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 
 use super::StateDir;
 
-/// Makes the folder and gives it, with all that is in it, to `owner` (user and group id).
+/// Creates the directory and changes its owner and that of its content to `owner` (user and group id).
 ///
 /// # Errors
-/// The file system's, with the path.
+/// Returns the error of the file system with the path.
 pub fn prepare(dir: &StateDir, owner: u32) -> io::Result<()> {
     fs::create_dir_all(dir.root()).map_err(|error| at(dir.root(), &error))?;
     give(dir.root(), owner)
@@ -23,14 +23,14 @@ pub fn prepare(dir: &StateDir, owner: u32) -> io::Result<()> {
 fn give(path: &Path, owner: u32) -> io::Result<()> {
     let found = fs::symlink_metadata(path).map_err(|error| at(path, &error))?;
     if found.uid() == owner && found.gid() == owner {
-        // it was handed over before; without more rights we could not look inside anyway
+        // its owner was changed before; root without further capabilities could not read it either
         return Ok(());
     }
     if found.is_dir() {
         for entry in fs::read_dir(path).map_err(|error| at(path, &error))? {
             give(&entry.map_err(|error| at(path, &error))?.path(), owner)?;
         }
-        // before it is given away: afterwards only its owner may
+        // before the owner changes, because only the owner may change permissions
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
             .map_err(|error| at(path, &error))?;
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gives_everything_to_the_owner_and_is_harmless_twice() {
+    fn changes_the_owner_of_everything_and_is_idempotent() {
         let folder = tempfile::tempdir().unwrap();
         let owner = if rustix::process::getuid().is_root() {
             65_532

@@ -1,13 +1,13 @@
-//! The last table on disk.
+//! The last function table on disk.
 //!
 //! ```text
 //! "SELVAGE\0"  format u32  api u32  version u64  epoch u64  serial u64
-//! contact u64 (ms since the epoch)  ttl u64 (ms)  length u64  body  SHA-256 of all before
+//! contact u64 (ms since the epoch)  ttl u64 (ms)  length u64  body  SHA-256 of everything before
 //! ```
 //!
-//! Numbers are little-endian; the body is a whole `Batch` of the node API without secret values.
-//! A file that is damaged, or newer than this program, is set aside for people to look at; then the
-//! previous one counts; then the stream.
+//! Numbers are little-endian. The body is a complete `Batch` of the node API without the values of secrets.
+//! A file that is damaged or written by another version is renamed for later inspection. The node then
+//! reads the previous table, and without one it waits for the operator.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -26,42 +26,42 @@ const MAGIC: &[u8; 8] = b"SELVAGE\0";
 const FORMAT: u32 = 1;
 const HEADER: usize = 64;
 const HASH: usize = 32;
-/// No node's table is larger; more is damage.
+/// Maximum size of a table file in bytes. A larger file counts as damaged.
 const MAX_FILE: u64 = 256 << 20;
-const SET_ASIDE_KEPT: usize = 3;
+const MAX_SET_ASIDE: usize = 3;
 
-/// What is known about a table besides its functions.
+/// Metadata of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct TableHeader {
     /// Version of the table.
     pub version: u64,
-    /// Highest epoch in any pair.
+    /// Highest epoch of any fencing token.
     pub epoch: u64,
-    /// Highest serial in any pair.
+    /// Highest serial of any fencing token.
     pub serial: u64,
-    /// Last contact with an operator, ms since the Unix epoch; 0 = never.
-    pub contact: u64,
-    /// How long a candidate's share outlives contact, ms.
-    pub ttl: u64,
+    /// Last contact with an operator in milliseconds since the Unix epoch; 0 if there was none.
+    pub last_contact_ms: u64,
+    /// Time in milliseconds after the last contact from which candidates receive no traffic.
+    pub unsupervised_ttl_ms: u64,
 }
 
-/// A table as read back.
+/// A function table as stored on disk.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
-    /// About the table.
-    pub header: Header,
-    /// Its functions, secrets as references only.
+pub struct PersistedTable {
+    /// Metadata of the table.
+    pub header: TableHeader,
+    /// Functions, with references to secrets in place of their values.
     pub functions: Vec<FunctionRecord>,
 }
 
-/// The file and its predecessor.
+/// The file of the current table and that of the previous one.
 #[derive(Clone, Debug)]
 pub struct TableFile {
     folder: PathBuf,
 }
 
 impl TableFile {
-    /// The table below `dir`.
+    /// Returns the files below `dir`.
     #[must_use]
     pub fn new(dir: &StateDir) -> Self {
         Self {
@@ -69,11 +69,11 @@ impl TableFile {
         }
     }
 
-    /// Writes a table durably. The one before it becomes the previous one.
+    /// Writes a table durably. The current table becomes the previous one.
     ///
     /// # Errors
-    /// The file system's; what was there before is still there.
-    pub fn save(&self, _lock: &StateLock, kept: &Kept) -> io::Result<()> {
+    /// Returns the error of the file system. The existing tables stay readable.
+    pub fn save(&self, _lock: &StateLock, kept: &PersistedTable) -> io::Result<()> {
         let draft = self.folder.join(format!("{DRAFT_PREFIX}table"));
         let written = self.write(&draft, &encode(kept));
         if written.is_err() {
@@ -90,7 +90,7 @@ impl TableFile {
         let mut file = File::create(draft)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        // a second name first: at no moment is there no table
+        // a hard link first, so that a table exists at any time
         let link = self.folder.join(format!("{DRAFT_PREFIX}previous"));
         let _ = fs::remove_file(&link);
         match fs::hard_link(&table, &link) {
@@ -103,10 +103,10 @@ impl TableFile {
         Ok(())
     }
 
-    /// The newest readable table, and how many unreadable ones were passed over. They are set aside
-    /// when the caller may change the folder, else left for who may.
+    /// Returns the newest readable table and the number of unreadable ones. Unreadable files are renamed
+    /// when the caller holds the lock.
     #[must_use]
-    pub fn load(&self, lock: Option<&StateLock>) -> (Option<Kept>, u64) {
+    pub fn load(&self, lock: Option<&StateLock>) -> (Option<PersistedTable>, u64) {
         let mut damaged = 0;
         for name in ["table", "table.previous"] {
             let path = self.folder.join(name);
@@ -115,7 +115,7 @@ impl TableFile {
                 Ok(None) => {}
                 Err(error) => {
                     damaged += 1;
-                    tracing::error!(path = %path.display(), %error, "unreadable table");
+                    tracing::error!(path = %path.display(), %error, "the stored function table cannot be read");
                     if lock.is_some() {
                         self.set_aside(name);
                     }
@@ -142,14 +142,14 @@ impl TableFile {
             .map(|entry| entry.path())
             .collect();
         aside.sort();
-        let surplus = aside.len().saturating_sub(SET_ASIDE_KEPT);
+        let surplus = aside.len().saturating_sub(MAX_SET_ASIDE);
         for path in aside.into_iter().take(surplus) {
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Takes the values of secrets out of a record; what is left says where they come from, and that they are not known.
+/// Removes the values of secrets from a record and keeps the references, which marks the values as unknown.
 pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
     for definition in &mut record.definitions {
         for variable in definition.env.iter_mut().chain(&mut definition.config) {
@@ -161,7 +161,7 @@ pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
     record
 }
 
-fn encode(kept: &Kept) -> Vec<u8> {
+fn encode(kept: &PersistedTable) -> Vec<u8> {
     let batch = Batch {
         version: kept.header.version,
         snapshot: SnapshotPhase::Whole.into(),
@@ -179,12 +179,12 @@ fn encode(kept: &Kept) -> Vec<u8> {
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&node_api::PROTOCOL_VERSION.to_le_bytes());
-    let Header {
+    let TableHeader {
         version,
         epoch,
         serial,
-        contact,
-        ttl,
+        last_contact_ms: contact,
+        unsupervised_ttl_ms: ttl,
     } = kept.header;
     for number in [version, epoch, serial, contact, ttl, body.len() as u64] {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -195,7 +195,7 @@ fn encode(kept: &Kept) -> Vec<u8> {
     bytes
 }
 
-fn read(path: &PathBuf) -> io::Result<Option<Kept>> {
+fn read(path: &PathBuf) -> io::Result<Option<PersistedTable>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -208,7 +208,7 @@ fn read(path: &PathBuf) -> io::Result<Option<Kept>> {
         .map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
+fn decode(bytes: &[u8]) -> Result<PersistedTable, &'static str> {
     let content = bytes.len().checked_sub(HASH).ok_or("too short")?;
     let (signed, hash) = bytes.split_at_checked(content).ok_or("too short")?;
     let (header, body) = signed.split_at_checked(HEADER).ok_or("too short")?;
@@ -234,18 +234,18 @@ fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
         .iter()
         .map(|chunk| u64::from_le_bytes(*chunk));
     let mut number = || numbers.next().unwrap_or_default();
-    let header = Header {
+    let header = TableHeader {
         version: number(),
         epoch: number(),
         serial: number(),
-        contact: number(),
-        ttl: number(),
+        last_contact_ms: number(),
+        unsupervised_ttl_ms: number(),
     };
     if number() != body.len() as u64 {
         return Err("length mismatch");
     }
     let batch = Batch::decode(body).map_err(|_| "body does not parse")?;
-    Ok(Kept {
+    Ok(PersistedTable {
         header,
         functions: batch.functions,
     })
@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    fn kept(version: u64) -> Kept {
+    fn kept(version: u64) -> PersistedTable {
         let secret = SecretValue {
             reference: "db/password".into(),
             value: Some(b"hunter2hunter2".to_vec()),
@@ -272,13 +272,13 @@ mod tests {
             config: vec![variable],
             ..Definition::default()
         };
-        Kept {
-            header: Header {
+        PersistedTable {
+            header: TableHeader {
                 version,
                 epoch: 3,
                 serial: 9,
-                contact: 1_000,
-                ttl: 600_000,
+                last_contact_ms: 1_000,
+                unsupervised_ttl_ms: 600_000,
             },
             functions: vec![FunctionRecord {
                 key: Some(FunctionKey {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_back_as_it_was_without_secret_values() {
+    fn a_table_is_restored_without_secret_values() {
         let (_folder, dir, lock) = folder();
         let file = TableFile::new(&dir);
         file.save(&lock, &kept(7)).unwrap();
@@ -316,9 +316,9 @@ mod tests {
         assert_eq!((loaded, damaged), (Some(expected), 0));
     }
 
-    /// FN-4: of the table, byte by byte.
+    /// FN-4: any changed byte and any truncation of the table is detected.
     #[test]
-    fn every_flipped_byte_and_every_cut_is_noticed_and_the_previous_one_counts() {
+    fn a_damaged_table_is_detected_and_the_previous_one_is_read() {
         let (_folder, dir, lock) = folder();
         let file = TableFile::new(&dir);
         file.save(&lock, &kept(7)).unwrap();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_not_guessed_at() {
+    fn a_newer_format_is_rejected() {
         let mut bytes = encode(&kept(1));
         bytes.truncate(bytes.len() - HASH);
         bytes[8] = 2;
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_there_is_nothing_damaged() {
+    fn a_missing_table_is_not_damaged() {
         let (_folder, dir, lock) = folder();
         assert_eq!(TableFile::new(&dir).load(Some(&lock)), (None, 0));
     }

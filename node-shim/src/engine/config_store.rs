@@ -1,13 +1,13 @@
-//! `wasi:config/store`: read-only text by name, from the revision's definition.
+//! Implementation of `wasi:config/store`: read-only configuration from the revision's definition.
 
 use node_api::world::CONFIG_STORES;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
-use crate::run::GuestState;
-use crate::value::Value;
+use crate::config_value::ConfigValue;
+use crate::instance::GuestState;
 
-/// The interface's error; ours never fails, but the type is part of its shape.
+/// Error type of the interface. This implementation never fails, but the signature requires the type.
 #[derive(ComponentType, Lift, Lower)]
 #[component(variant)]
 enum ConfigError {
@@ -33,8 +33,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
         instance.func_wrap(
             "get-all",
             |store: StoreContextMut<'_, GuestState>, (): ()| {
-                let plain =
-                    |(name, value): &(String, Value)| (name.clone(), value.as_ref().to_owned());
+                let plain = |(name, value): &(String, ConfigValue)| {
+                    (name.clone(), value.as_ref().to_owned())
+                };
                 let all: GetAll = Ok(store.data().config().iter().map(plain).collect());
                 Ok((all,))
             },
@@ -43,7 +44,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     Ok(())
 }
 
-fn lookup(config: &[(String, Value)], key: &str) -> Option<String> {
+fn lookup(config: &[(String, ConfigValue)], key: &str) -> Option<String> {
     config
         .iter()
         .find(|(name, _)| name == key)

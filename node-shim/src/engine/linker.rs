@@ -1,4 +1,4 @@
-//! What a guest may import, and nothing else.
+//! Imports that the node offers to guests.
 
 use node_api::world;
 use wasmtime::component::{Component, Linker};
@@ -9,7 +9,7 @@ use wasmtime_wasi::{WasiView, p2};
 use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
 
 use super::config_store;
-use crate::run::GuestState;
+use crate::instance::GuestState;
 
 pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
@@ -32,7 +32,7 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestS
     Ok(linker)
 }
 
-/// Everything that keeps the component from being served, one sentence each.
+/// Returns everything that keeps the component from being served, one sentence each.
 pub(super) fn missing(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
     let mut missing: Vec<String> = ty

@@ -1,4 +1,4 @@
-//! Mapping native code: the one place of this program where unsafe code is allowed.
+//! Mapping of native code, the only unsafe code of this program.
 
 #![allow(
     unsafe_code,
@@ -9,10 +9,10 @@ use std::path::Path;
 
 use wasmtime::component::Component;
 
-/// Maps a file that `Compiler::precompile` wrote. wasmtime itself refuses code of other versions,
-/// settings and processors; it cannot detect code that was tampered with.
+/// Maps a file that `Compiler::precompile` wrote. wasmtime rejects code of other versions, settings and CPUs,
+/// but it cannot detect modified code.
 pub(super) fn map(engine: &wasmtime::Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: callers pass only files of the native cache, whose MAC under a key that guests never
-    // see was verified, and which nobody else can write to.
+    // SAFETY: callers pass only files of the native cache. Their HMAC, under a key that guests cannot
+    // read, was verified, and no other user can write to them.
     unsafe { Component::deserialize_file(engine, path) }
 }

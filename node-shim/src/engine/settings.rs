@@ -1,4 +1,4 @@
-//! Every switch of the engine, with its reason.
+//! Configuration of the engine.
 
 use std::num::NonZeroUsize;
 
@@ -9,21 +9,22 @@ use wasmtime::{
 
 use super::EngineError;
 
-/// Memory that stays mapped in a slot between two guests, when the kernel can say which pages were
-/// touched.
+/// Memory in bytes that stays mapped in a slot between two guests, when the kernel can report which pages
+/// were touched.
 const KEEP_RESIDENT: usize = 1 << 20;
 
-/// What depends on the machine and on policy.
+/// Options of the engine that depend on the machine and on policy.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// What the process may use, bytes: a quarter of it bounds what idle slots keep.
+    /// Memory limit of the process in bytes, a quarter of which idle slots may keep. Default: the limit of
+    /// the cgroup, or the memory of the machine.
     pub memory_limit: u64,
-    /// Largest `limits.memory` any function may have, bytes.
+    /// Maximum of `limits.memory` in bytes. Default: 4 GiB.
     pub max_memory: usize,
-    /// Upper bound of instance slots.
+    /// Maximum number of instance slots. Default: 1,000.
     pub max_slots: u32,
-    /// Whether memory stays mapped in a slot between two guests, where the kernel can say which
-    /// pages were touched.
+    /// Whether memory stays mapped in a slot between two guests, provided that the kernel can report
+    /// which pages were touched. Default: true.
     pub keep_resident: bool,
 }
 
@@ -39,7 +40,7 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// A pool that starts at once; for tests.
+    /// Returns options for a small pool, for tests.
     pub fn small() -> Self {
         Self {
             memory_limit: 512 << 20,
@@ -50,11 +51,11 @@ impl EngineOptions {
     }
 }
 
-/// Settings that decide what is accepted and what native code looks like.
-pub(super) fn base() -> Config {
+/// Returns the settings that decide which components are valid and what their native code looks like.
+pub(super) fn base_config() -> Config {
     let mut config = Config::new();
-    // some of these are on by default; most advisories of this line are behind them. Asynchronous
-    // components are not even compiled in: they get a process of their own
+    // some of these are on by default, and most security advisories of wasmtime concern them; support for
+    // asynchronous components is not compiled in
     config
         .wasm_threads(false)
         .shared_memory(false)
@@ -67,24 +68,24 @@ pub(super) fn base() -> Config {
         .wasm_custom_page_sizes(false)
         .wasm_component_model(true)
         .wasm_component_model_gc(false)
-        // a third of the price of an empty request
+        // concurrency support takes a third of the time of an empty request
         .concurrency_support(false);
     config
         .strategy(Strategy::Cranelift)
-        // the same result on every node
+        // so that a component computes the same result on every node
         .relaxed_simd_deterministic(true)
         .epoch_interruption(true)
         .max_wasm_stack(512 << 10)
         .async_stack_size(2 << 20)
-        // no stale stack between tenants
+        // no stack content of another tenant
         .async_stack_zeroing(true)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16));
     config
 }
 
-/// The engine that runs guests, its slots, and whether the kernel tells which pages were touched.
-pub(super) fn pooled(
+/// Returns the engine that runs guests, its number of slots, and whether the kernel reports touched pages.
+pub(super) fn pooled_engine(
     options: &EngineOptions,
 ) -> Result<(wasmtime::Engine, u32, bool), EngineError> {
     let pagemap_scan =
@@ -95,7 +96,7 @@ pub(super) fn pooled(
         .min(u32::try_from(quarter).unwrap_or(u32::MAX))
         .max(8);
     loop {
-        let mut config = base();
+        let mut config = base_config();
         let pool = pool(options, slots, pagemap_scan);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
@@ -105,7 +106,7 @@ pub(super) fn pooled(
                 tracing::warn!(
                     slots,
                     error = format!("{error:#}"),
-                    "instance pool does not fit, halving it"
+                    "the instance pool does not fit into the address space; halving it"
                 );
                 slots /= 2;
             }
@@ -116,7 +117,7 @@ pub(super) fn pooled(
 fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
-        // a component of ordinary tools is three core instances, one of an interpreter up to thirty
+        // a component of common toolchains has three core instances, an interpreter up to thirty
         .total_core_instances(slots.saturating_mul(8))
         .total_tables(slots.saturating_mul(8))
         .total_memories(slots.saturating_mul(2))
@@ -127,15 +128,15 @@ fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAlloc
         .table_elements(20_000)
         .max_memory_size(options.max_memory)
         .max_unused_warm_slots(slots)
-        // overwritten for each guest, whether it used them or not: what small guests and host calls
-        // touch; a guest that needs more pays a page fault for each page beyond
+        // these bytes are overwritten for each guest: enough for small guests and host calls; a guest
+        // that uses more stack pays a page fault for each additional page
         .async_stack_keep_resident(16 << 10);
     if pagemap_scan {
         pool.pagemap_scan(Enabled::Yes)
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(64 << 10);
     } else {
-        // without the scan every byte kept would be overwritten for each guest, which is slower
+        // without the scan, all resident memory would be overwritten for each guest, which is slower
         pool.pagemap_scan(Enabled::No)
             .linear_memory_keep_resident(0)
             .table_keep_resident(0);
@@ -143,7 +144,7 @@ fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAlloc
     pool
 }
 
-/// The memory limit of this process's cgroup, else the machine's memory; bytes.
+/// Returns the memory limit of the process's cgroup, or the memory of the machine, in bytes.
 fn memory_limit() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()

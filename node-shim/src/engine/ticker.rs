@@ -1,4 +1,4 @@
-//! The OS thread that advances the epoch.
+//! OS thread that advances the epoch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::EngineWeak;
 
-/// Ends and joins its thread when dropped.
+/// Handle of the thread, which ends when the handle is dropped.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -16,12 +16,12 @@ pub(super) struct Ticker {
 struct Shared {
     stop: AtomicBool,
     started: Instant,
-    /// Microseconds after `started`.
+    /// Time of the last epoch in microseconds after `started`.
     last: AtomicU64,
     stalls: AtomicU64,
 }
 
-/// An epoch this late is a stall.
+/// Delay from which an epoch counts as stalled.
 const STALL: Duration = Duration::from_secs(1);
 
 impl Ticker {
@@ -59,7 +59,7 @@ impl Drop for Ticker {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // a panic of the ticker is already on stderr and changes nothing here
+            // a panic of the thread has been printed to stderr already
             let _ = thread.join();
         }
     }
@@ -84,10 +84,10 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
 mod tests {
     use super::*;
 
-    /// FN-11: a thread that moves no more shows by its age, which only grows.
+    /// FN-11: the age of the last epoch shows that the thread has stopped.
     #[test]
-    fn a_thread_that_stands_still_shows() {
-        let engine = wasmtime::Engine::new(&crate::engine::settings::base()).unwrap();
+    fn a_stopped_thread_is_detected() {
+        let engine = wasmtime::Engine::new(&crate::engine::settings::base_config()).unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_millis(1)).unwrap();
         let started = Instant::now();
         while ticker.shared.last.load(Ordering::Relaxed) == 0 {
@@ -97,7 +97,7 @@ mod tests {
             );
             std::thread::yield_now();
         }
-        // without an engine there is nothing to tick, and the thread ends
+        // the thread ends with its engine
         drop(engine);
         while ticker.thread.as_ref().is_some_and(|t| !t.is_finished()) {
             assert!(

@@ -1,4 +1,4 @@
-//! A guest's stdout or stderr: cut into lines, at once, in bounded memory.
+//! Standard output or error of a guest, split into lines in bounded memory.
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -6,24 +6,24 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use super::{MAX_LINE, Sink};
+use super::{MAX_LINE, RequestLog};
 
-/// What a guest may write in one call, bytes.
-const PERMIT: usize = 64 << 10;
+/// Maximum size of one write of a guest in bytes.
+const MAX_WRITE: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(crate) struct GuestStream {
-    sink: Sink,
+    sink: RequestLog,
     name: &'static str,
 }
 
-struct Lines {
+struct LineBuffer {
     stream: GuestStream,
     open: Vec<u8>,
 }
 
 impl GuestStream {
-    pub(super) fn new(sink: Sink, name: &'static str) -> Self {
+    pub(super) fn new(sink: RequestLog, name: &'static str) -> Self {
         Self { sink, name }
     }
 
@@ -44,25 +44,25 @@ impl IsTerminal for GuestStream {
 }
 
 impl StdoutStream for GuestStream {
-    /// Only other generations of the interface ask for this one.
+    /// Used only by other versions of the interface, which the node does not offer.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Lines {
+        Box::new(LineBuffer {
             stream: self.clone(),
             open: Vec::new(),
         })
     }
 }
 
-impl Lines {
+impl LineBuffer {
     fn push(&mut self, bytes: &[u8]) {
         let mut parts = bytes.split(|b| *b == b'\n').peekable();
         while let Some(part) = parts.next() {
             let mut rest = part;
-            // a line that never ends is cut
+            // a line that is too long is split
             while self.open.len() + rest.len() > MAX_LINE {
                 let (head, tail) =
                     rest.split_at(MAX_LINE.saturating_sub(self.open.len()).min(rest.len()));
@@ -83,7 +83,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for LineBuffer {
     fn drop(&mut self) {
         if !self.open.is_empty() {
             self.emit();
@@ -92,11 +92,11 @@ impl Drop for Lines {
 }
 
 #[async_trait]
-impl Pollable for Lines {
+impl Pollable for LineBuffer {
     async fn ready(&mut self) {}
 }
 
-impl OutputStream for Lines {
+impl OutputStream for LineBuffer {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.push(&bytes);
         Ok(())
@@ -107,6 +107,6 @@ impl OutputStream for Lines {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(PERMIT)
+        Ok(MAX_WRITE)
     }
 }

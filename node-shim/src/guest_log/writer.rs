@@ -1,14 +1,14 @@
-//! The one thread that writes guests' lines, so that nobody who serves ever waits for stdout.
+//! Thread that writes the lines of guests, so that serving threads never wait for stdout.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-/// Lines that may wait for the thread.
+/// Maximum number of lines that wait for the thread.
 const QUEUE: usize = 4_096;
 
-/// Where lines go. Cheap to clone; the thread ends with the last clone.
+/// Handle of the writer thread. Cheap to clone; the thread ends with the last clone.
 #[derive(Clone)]
 pub struct GuestLog {
     shared: Arc<Shared>,
@@ -20,15 +20,15 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-/// What the thread writes to.
-pub type Output = Box<dyn Write + Send>;
+/// Destination of the lines.
+pub type LogOutput = Box<dyn Write + Send>;
 
 impl GuestLog {
-    /// Starts the thread. `node` is named in every line.
+    /// Starts the thread. Every line contains the node's name `node`.
     ///
     /// # Errors
-    /// The thread could not be started.
-    pub fn start(node: &str, output: Output) -> std::io::Result<Self> {
+    /// Returns an error when the thread cannot be started.
+    pub fn start(node: &str, output: LogOutput) -> std::io::Result<Self> {
         let (lines, received) = sync_channel(QUEUE);
         std::thread::Builder::new()
             .name("guest-log".into())
@@ -56,15 +56,15 @@ impl GuestLog {
         }
     }
 
-    /// Lines lost because nobody read what was written.
+    /// Returns the number of lines dropped because stdout was not read fast enough.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 
-fn run(lines: &Receiver<Vec<u8>>, mut output: Output) {
+fn run(lines: &Receiver<Vec<u8>>, mut output: LogOutput) {
     while let Ok(line) = lines.recv() {
-        // a reader that went away must not end the shim; the lines are lost
+        // lines are lost when the reader of stdout is gone; serving continues
         let _ = output.write_all(&line);
         while let Ok(line) = lines.try_recv() {
             let _ = output.write_all(&line);

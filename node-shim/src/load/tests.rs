@@ -1,4 +1,4 @@
-//! Code that is there while the system lacks what mapping it takes.
+//! Loading of cached native code while file descriptors are exhausted.
 
 use std::io::Write;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use futures::stream::BoxStream;
 
 use super::*;
-use crate::disk::{Health, StateDir};
+use crate::disk::{DiskHealth, StateDir};
 use crate::engine::{Compiler, EngineOptions};
 use crate::pull::OperatorBlobs;
 
@@ -17,46 +17,53 @@ const GUEST: &str = r#"(component
     (instance $handler (export "handle" (func $handle)))
     (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
 
-struct Nobody;
+struct NoOperator;
 
-impl OperatorBlobs for Nobody {
+impl OperatorBlobs for NoOperator {
     fn blob(
         &self,
         _: &str,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<bytes::Bytes, Failure>>, Failure>>
     {
-        async { Err(failure("PullFailed", false, "nobody is asked".into())) }.boxed()
+        async {
+            Err(failure(
+                "PullFailed",
+                false,
+                "no operator is connected".into(),
+            ))
+        }
+        .boxed()
     }
 }
 
-/// With the native code of one component, and no way to get or to compile any.
-fn pipeline(dir: &StateDir, hex: &str) -> Pipeline {
+/// Returns a pipeline with the native code of one component that can neither pull nor compile.
+fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
     let _ = rustls::crypto::ring::default_provider().install_default();
     dir.create().unwrap();
-    let health: Arc<Health> = Arc::default();
+    let health: Arc<DiskHealth> = Arc::default();
     let engine = Engine::new(&EngineOptions::small()).unwrap();
     let cache = NativeCache::open(dir, "e", Arc::clone(&health)).unwrap();
     let wasm = wat::parse_str(GUEST).unwrap();
     let mut draft = cache.draft().unwrap();
     let code = Compiler::new().unwrap().precompile(&wasm).unwrap();
     draft.write_all(&code).unwrap();
-    cache.keep(draft, hex).unwrap();
+    cache.store(draft, hex).unwrap();
     let blobs = Blobs::new(dir, Arc::clone(&health));
-    let puller = Puller::new([], blobs.clone(), Arc::new(Nobody)).unwrap();
-    Pipeline::new(
+    let puller = Puller::new([], blobs.clone(), Arc::new(NoOperator)).unwrap();
+    LoadPipeline::new(
         (blobs, Arc::new(cache)),
         puller,
-        Compile::new(PathBuf::from("/nowhere")),
-        (engine, Residency::new(8).0),
-        Arc::new(Refused::open(dir, health)),
+        CompilerPool::new(PathBuf::from("/nowhere")),
+        (engine, CodeCache::new(8).0),
+        Arc::new(KnownFailures::open(dir, health)),
         Arc::new(|_, _| ()),
     )
 }
 
-/// FN-10: native code stays, is told of, and is mapped later, whichever of its descriptors there is none for.
+/// FN-10: native code is kept and can be mapped later, whichever of its descriptors is not available.
 #[test]
-fn fn_10_code_outlives_a_want_of_descriptors() {
-    // it takes all there are, so it has a process of its own
+fn fn_10_native_code_survives_a_lack_of_descriptors() {
+    // the test uses up all descriptors, so it runs in a process of its own
     let output = Command::new("sh")
         .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
@@ -64,9 +71,9 @@ fn fn_10_code_outlives_a_want_of_descriptors() {
         .args(["--ignored", "--nocapture"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    assert!(stdout.contains("1 passed"), "{stdout}");
 }
 
 #[tokio::test]
@@ -100,7 +107,7 @@ async fn alone_without_descriptors() {
             }
         }
     }
-    // its file, its authentication code, the mapping
+    // the code, its HMAC, the mapping
     assert!(refused >= 2, "{refused} times");
     assert!(pipeline.run(&wanted).await.is_ok());
 }

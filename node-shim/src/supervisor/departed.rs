@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use node_shim_core::table::FunctionKey;
 
 use super::records::Records;
-use crate::counters::Counters;
-use crate::table::RoutingTable;
+use crate::counters::CounterTable;
+use crate::routing_table::RoutingTable;
 
 /// From the end of a function to the end of its counters.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
@@ -35,7 +35,7 @@ impl Departed {
         for served in before.functions() {
             let entry = &served.entry;
             if !records.contains(&entry.key) {
-                let in_rollout = entry.share.in_rollout;
+                let in_rollout = entry.split.in_rollout;
                 let since = now;
                 self.gone
                     .insert(entry.key.clone(), Gone { since, in_rollout });
@@ -44,7 +44,7 @@ impl Departed {
         self.gone.retain(|key, _| !records.contains(key));
         let rolling = records
             .iter()
-            .filter(|(_, record)| record.parsed.entry.share.in_rollout);
+            .filter(|(_, record)| record.parsed.entry.split.in_rollout);
         for (key, _) in rolling {
             if !self.told.contains(key) {
                 self.told.insert(key.clone());
@@ -54,7 +54,7 @@ impl Departed {
 
     /// Ends series, and after a while counters. Returns the functions that are forgotten now. Comes
     /// after the table without them was published, so that no request shows them again.
-    pub(super) fn tick(&mut self, counters: &Counters, now: Instant) -> BTreeSet<FunctionKey> {
+    pub(super) fn tick(&mut self, counters: &CounterTable, now: Instant) -> BTreeSet<FunctionKey> {
         if self.gone.is_empty() {
             return BTreeSet::new();
         }

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cache::NativeCache;
-use crate::disk::{Budget, Health, Kept, StateDir, StateLock, TableFile, collect, sweep_drafts};
+use crate::disk::{
+    DiskBudget, DiskHealth, PersistedTable, StateDir, StateLock, TableFile, collect_garbage,
+    remove_stale_drafts,
+};
+use crate::native_cache::NativeCache;
 
 const POLL: Duration = Duration::from_millis(250);
 const WRITE_GAP: Duration = Duration::from_secs(1);
@@ -21,7 +24,7 @@ const COLLECT_GAP: Duration = Duration::from_secs(60);
 /// What to write, and what must not be deleted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    pub(crate) kept: Kept,
+    pub(crate) kept: PersistedTable,
     /// Digests (hex) the table refers to.
     pub(crate) needed: BTreeSet<String>,
     /// Functions with traffic, as text.
@@ -55,9 +58,9 @@ struct Thread {
     table: TableFile,
     lock: Option<StateLock>,
     cache: Arc<NativeCache>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
     usage: Arc<Usage>,
-    found: mpsc::Sender<Kept>,
+    found: mpsc::Sender<PersistedTable>,
     pending: Option<Box<Snapshot>>,
     needed: Option<BTreeSet<String>>,
     written: Option<Instant>,
@@ -71,8 +74,8 @@ impl Keeper {
         dir: &StateDir,
         lock: Option<StateLock>,
         cache: Arc<NativeCache>,
-        (health, usage): (Arc<Health>, Arc<Usage>),
-        found: mpsc::Sender<Kept>,
+        (health, usage): (Arc<DiskHealth>, Arc<Usage>),
+        found: mpsc::Sender<PersistedTable>,
     ) -> io::Result<Self> {
         let (orders, receiver) = channel();
         let thread = Thread {
@@ -111,7 +114,7 @@ impl Keeper {
 impl Thread {
     fn run(mut self, orders: &Receiver<Order>) {
         if let Some(lock) = &self.lock {
-            sweep_drafts(&self.dir, lock, SystemTime::now());
+            remove_stale_drafts(&self.dir, lock, SystemTime::now());
         }
         loop {
             match orders.recv_timeout(POLL) {
@@ -147,7 +150,7 @@ impl Thread {
             return;
         }
         if let Ok(Some(lock)) = StateLock::try_take(&self.dir) {
-            sweep_drafts(&self.dir, &lock, SystemTime::now());
+            remove_stale_drafts(&self.dir, &lock, SystemTime::now());
             let (kept, damaged) = self.table.load(Some(&lock));
             self.usage.damaged.fetch_add(damaged, Ordering::Relaxed);
             self.lock = Some(lock);
@@ -185,10 +188,10 @@ impl Thread {
             return;
         };
         self.collected = Some(Instant::now());
-        let (blobs, native) = collect(
+        let (blobs, native) = collect_garbage(
             &self.dir,
             lock,
-            Budget::default(),
+            DiskBudget::default(),
             needed,
             self.cache.engine(),
         );
@@ -201,15 +204,15 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Header;
+    use crate::disk::TableHeader;
 
     fn snapshot(version: u64) -> Snapshot {
-        let header = Header {
+        let header = TableHeader {
             version,
-            ..Header::default()
+            ..TableHeader::default()
         };
         Snapshot {
-            kept: Kept {
+            kept: PersistedTable {
                 header,
                 functions: Vec::new(),
             },
@@ -217,7 +220,7 @@ mod tests {
         }
     }
 
-    fn keeper(dir: &StateDir, lock: Option<StateLock>) -> (Keeper, mpsc::Receiver<Kept>) {
+    fn keeper(dir: &StateDir, lock: Option<StateLock>) -> (Keeper, mpsc::Receiver<PersistedTable>) {
         let cache = NativeCache::open(dir, "e", Arc::default()).unwrap();
         let cache = Arc::new(cache);
         let (found, receiver) = mpsc::channel(1);

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 
 use super::keeper::Usage;
 use super::status::{STAGE_BOUNDS, Status};
-use crate::disk::Health;
-use crate::load::Stage;
-use crate::residency::Residency;
+use crate::code_cache::CodeCache;
+use crate::disk::DiskHealth;
+use crate::load::LoadStage;
 
 /// Appends to a page.
-pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &Health) {
+pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &DiskHealth) {
     let contact = status.last_contact() as f64 / 1000.0;
     gauge(
         page,
@@ -77,7 +77,7 @@ pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &
 }
 
 /// Appends how much code is mapped and how much may be.
-pub(crate) fn write_residency(page: &mut String, residency: &Residency) {
+pub(crate) fn write_residency(page: &mut String, residency: &CodeCache) {
     let help = "Components whose code is mapped.";
     let mapped = residency.mapped() as f64;
     gauge(page, "selvage_loaded_components", help, mapped);
@@ -94,7 +94,7 @@ fn stages(page: &mut String, status: &Status) {
         "histogram",
         "Stages from a digest to code that can run.",
     );
-    let labels = [Stage::Pull, Stage::Compile, Stage::Load].map(Stage::label);
+    let labels = [LoadStage::Pull, LoadStage::Compile, LoadStage::Load].map(LoadStage::label);
     for (stage, (counts, sum)) in labels.into_iter().zip(status.stages()) {
         let mut total = 0;
         let bounds = STAGE_BOUNDS

@@ -40,21 +40,21 @@ use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, SocketFile};
-use crate::cache::NativeCache;
-use crate::compile::Compile;
-use crate::counters::Counters;
-use crate::data_plane::{DataPlane, descriptors};
-use crate::disk::{Blobs, Health, Kept, StateDir, StateLock, TableFile};
+use crate::code_cache::{self, CodeCache, MappedCode};
+use crate::compile::CompilerPool;
+use crate::counters::CounterTable;
+use crate::data_plane::{DataPlane, connection_descriptors};
+use crate::data_plane::{DataPlaneOptions, LoadShedding};
+use crate::disk::{Blobs, DiskHealth, PersistedTable, StateDir, StateLock, TableFile};
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
-use crate::load::{Pipeline, Refused};
-use crate::metrics::{Identity, Metrics};
+use crate::load::{KnownFailures, LoadPipeline};
+use crate::metrics::{Metrics, NodeIdentity};
+use crate::native_cache::NativeCache;
 use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
 use crate::node_counters::NodeCounters;
-use crate::plane::{DataOptions, Shed};
 use crate::pull::{Puller, Wanted, sha256_hex};
-use crate::residency::{self, Residency, Resident};
-use crate::table::RoutingTable;
+use crate::routing_table::RoutingTable;
 
 use hot::Hot;
 use keeper::{Keeper, Usage};
@@ -88,7 +88,7 @@ pub struct Options {
     /// How long requests may then take to finish.
     pub drain_timeout: Duration,
     /// Connections.
-    pub data: DataOptions,
+    pub data: DataPlaneOptions,
     /// Guests.
     pub engine: EngineOptions,
     /// Components mapped at once, unless more are in use; by the limits of process and kernel when
@@ -112,9 +112,9 @@ pub struct Supervisor {
 struct Disk {
     dir: StateDir,
     lock: Option<StateLock>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
     usage: Arc<Usage>,
-    kept: Option<Kept>,
+    kept: Option<PersistedTable>,
     hot: Hot,
 }
 
@@ -126,7 +126,7 @@ impl Supervisor {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let disk = open_disk(&options.state_dir);
         let engine = Engine::new(&options.engine).context("engine")?;
-        let counters = Counters::new();
+        let counters = CounterTable::new();
         let node_counters = Arc::new(NodeCounters::default());
         let log =
             GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
@@ -150,8 +150,8 @@ impl Supervisor {
         let dice = || Box::new(fastrand::f64);
         let (client, blobs) =
             Client::new(options.api.clone(), events, outlook_seen, source, dice());
-        let (residency, lost) = Residency::new(max_loaded(&options, &engine));
-        let parts = (engine.clone(), Arc::clone(&residency));
+        let (code_cache, lost) = CodeCache::new(max_loaded(&options, &engine));
+        let parts = (engine.clone(), Arc::clone(&code_cache));
         let pipeline = pipeline(&options, &disk, parts, &status, blobs)?;
         let (found, from_keeper) = mpsc::channel(1);
         let Disk {
@@ -162,7 +162,7 @@ impl Supervisor {
             kept,
             hot,
         } = disk;
-        let metrics = Metrics::new(Identity {
+        let metrics = Metrics::new(NodeIdentity {
             node_name: options.api.node.clone(),
             started_ms: options.api.boot_id,
         });
@@ -170,7 +170,7 @@ impl Supervisor {
             metrics,
             options: options.clone(),
             engine,
-            residency: Arc::clone(&residency),
+            residency: Arc::clone(&code_cache),
             plane: Arc::clone(&plane),
             status: Arc::clone(&status),
             usage: Arc::clone(&usage),
@@ -188,8 +188,8 @@ impl Supervisor {
             counters: Arc::clone(&counters),
             outlook,
             status,
-            residency,
-            memory: Box::new(|| crate::memory::pressure(Path::new("/"))),
+            residency: code_cache,
+            memory: Box::new(|| crate::memory_pressure::current_pressure(Path::new("/"))),
             dice: dice(),
         };
         let now = Now {
@@ -280,7 +280,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 fn open_disk(path: &Path) -> Disk {
     let dir = StateDir::new(path);
-    let health = Arc::new(Health::default());
+    let health = Arc::new(DiskHealth::default());
     let usage = Arc::new(Usage::default());
     let lock = dir
         .create()
@@ -312,35 +312,35 @@ fn open_disk(path: &Path) -> Disk {
 }
 
 fn max_loaded(options: &Options, engine: &Engine) -> usize {
-    let connections = options.data.max_connections.min(descriptors());
-    let limited = || residency::cap(connections, engine.slots());
+    let connections = options.data.max_connections.min(connection_descriptors());
+    let limited = || code_cache::max_mapped(connections, engine.instance_slots());
     options.max_loaded.unwrap_or_else(limited)
 }
 
 fn pipeline(
     options: &Options,
     disk: &Disk,
-    (engine, residency): (Engine, Arc<Residency>),
+    (engine, code_cache): (Engine, Arc<CodeCache>),
     status: &Arc<Status>,
     operator: BlobClient,
-) -> anyhow::Result<Pipeline> {
+) -> anyhow::Result<LoadPipeline> {
     let blobs = Blobs::new(&disk.dir, Arc::clone(&disk.health));
     let hash = format!("{:016x}", engine.compatibility());
     let cache = NativeCache::open(&disk.dir, &hash, Arc::clone(&disk.health)).context("cache")?;
     let insecure: BTreeSet<String> = options.insecure_registries.iter().cloned().collect();
     let puller = Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?;
     let observed = Arc::clone(status);
-    Ok(Pipeline::new(
+    Ok(LoadPipeline::new(
         (blobs, Arc::new(cache)),
         puller,
-        Compile::new(options.program.clone()),
-        (engine, residency),
-        Arc::new(Refused::open(&disk.dir, Arc::clone(&disk.health))),
+        CompilerPool::new(options.program.clone()),
+        (engine, code_cache),
+        Arc::new(KnownFailures::open(&disk.dir, Arc::clone(&disk.health))),
         Arc::new(move |stage, took| observed.observe(stage, took)),
     ))
 }
 
-struct CountersOf(Arc<Counters>);
+struct CountersOf(Arc<CounterTable>);
 
 impl CounterSource for CountersOf {
     fn read(&self, functions: &BTreeSet<FunctionKey>) -> Vec<RevisionCounters> {
@@ -351,8 +351,8 @@ impl CounterSource for CountersOf {
     }
 }
 
-impl Loader for Pipeline {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Resident, Failure>> {
+impl Loader for LoadPipeline {
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let pipeline = self.clone();
         async move { pipeline.run(&wanted).await }.boxed()
     }
@@ -371,7 +371,7 @@ impl Serve for DataPlane {
         Self::set_ready(self, ready);
     }
 
-    fn shed(&self, shed: Shed) {
-        Self::shed(self, shed);
+    fn shed(&self, shed: LoadShedding) {
+        Self::set_load_shedding(self, shed);
     }
 }

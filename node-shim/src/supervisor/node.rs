@@ -6,22 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_api::v1::{SnapshotPhase, Welcome};
-use node_shim_core::desired::{Failure, Load, Loads, Role, Supervision, Want, order};
-use node_shim_core::pressure::Pressure;
-use node_shim_core::table::{FunctionKey, RevisionName, Share};
+use node_shim_core::desired::{
+    Failure, LoadState, LoadTracker, RevisionRole, RevisionToLoad, Supervision, load_order,
+};
+use node_shim_core::memory_pressure::MemoryPressure;
+use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::departed::Departed;
 use super::hot::Hot;
 use super::keeper::Snapshot;
 use super::project::Definition;
 use super::records::Records;
-use crate::counters::Counters;
-use crate::disk::{Header, Kept, without_secrets};
+use crate::code_cache::{CompiledComponent, MappedCode};
+use crate::counters::CounterTable;
+use crate::disk::{PersistedTable, TableHeader, without_secrets};
 use crate::node_api::Event;
 use crate::pull::{Wanted, sha256_hex};
-use crate::residency::{Code, Resident};
 use crate::revision::Revision;
-use crate::table::RoutingTable;
+use crate::routing_table::RoutingTable;
 
 /// Components on their way at once, over all stages.
 const SLOTS: usize = 8;
@@ -72,23 +74,23 @@ pub(crate) struct Actions {
 /// Everything one node knows.
 pub(crate) struct Node {
     pub(crate) records: Records,
-    pub(crate) loads: Loads,
+    pub(crate) loads: LoadTracker,
     pub(crate) problems: BTreeMap<RevisionKey, Problem>,
     pub(crate) hot: Hot,
     pub(crate) connected: bool,
     /// How short memory is.
-    pub(crate) pressure: Pressure,
+    pub(crate) pressure: MemoryPressure,
     pub(crate) last_contact: u64,
     pub(super) supervision: Supervision,
     /// Of every component that is compiled, mapped or not.
-    pub(super) codes: BTreeMap<String, Arc<Code>>,
+    pub(super) codes: BTreeMap<String, Arc<CompiledComponent>>,
     pub(super) live: BTreeMap<RevisionKey, Live>,
     pub(super) leaving: BTreeMap<RevisionKey, Instant>,
     pub(super) departed: Departed,
     ordered: Vec<String>,
     /// Digests that only candidates refer to.
     trials: BTreeSet<String>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<CounterTable>,
     pub(super) table: Arc<RoutingTable>,
     started: Instant,
     resumed: bool,
@@ -109,29 +111,29 @@ struct Dirty {
 impl Node {
     /// A node that starts with what its disk had.
     pub(crate) fn new(
-        kept: Option<Kept>,
+        kept: Option<PersistedTable>,
         hot: Hot,
-        (counters, default_ttl): (Arc<Counters>, Duration),
+        (counters, default_ttl): (Arc<CounterTable>, Duration),
         now: Now,
     ) -> Self {
         let header = kept.as_ref().map(|kept| kept.header).unwrap_or_default();
-        let ttl = match header.ttl {
+        let ttl = match header.unsupervised_ttl_ms {
             0 => default_ttl,
             ms => Duration::from_millis(ms),
         };
-        let before = Duration::from_millis(now.wall.saturating_sub(header.contact));
+        let before = Duration::from_millis(now.wall.saturating_sub(header.last_contact_ms));
         let mut records = Records::default();
         if let Some(kept) = kept {
             records.restore(kept.header.version, kept.functions, now.wall);
         }
         Self {
             records,
-            loads: Loads::default(),
+            loads: LoadTracker::default(),
             problems: BTreeMap::new(),
             hot,
             connected: false,
-            pressure: Pressure::None,
-            last_contact: header.contact,
+            pressure: MemoryPressure::None,
+            last_contact: header.last_contact_ms,
             supervision: Supervision::new(ttl, before, now.at),
             codes: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -211,10 +213,10 @@ impl Node {
     }
 
     /// Takes the table that a process left which kept the disk before this one.
-    pub(crate) fn found(&mut self, kept: Kept, now: Now) {
+    pub(crate) fn found(&mut self, kept: PersistedTable, now: Now) {
         self.records
             .restore(kept.header.version, kept.functions, now.wall);
-        self.last_contact = self.last_contact.max(kept.header.contact);
+        self.last_contact = self.last_contact.max(kept.header.last_contact_ms);
         self.dirty = Dirty {
             wants: true,
             table: true,
@@ -226,18 +228,18 @@ impl Node {
     pub(crate) fn loaded(
         &mut self,
         digest: &str,
-        outcome: Result<Resident, Failure>,
+        outcome: Result<MappedCode, Failure>,
         now: Now,
         dice: f64,
     ) {
         self.dirty.table = true;
         match outcome {
             Ok(resident) => {
-                if self.loads.loaded(digest) {
+                if self.loads.mark_loaded(digest) {
                     match self.codes.get(digest) {
                         Some(code) => code.fill(resident),
                         None => {
-                            let code = Code::new(digest, resident);
+                            let code = CompiledComponent::new(digest, resident);
                             self.codes.insert(digest.to_string(), code);
                         }
                     }
@@ -251,15 +253,15 @@ impl Node {
                     permanent = failed.permanent,
                     "component not loaded"
                 );
-                self.loads.failed(digest, failed, now.at, dice);
+                self.loads.mark_failed(digest, failed, now.at, dice);
             }
         }
     }
 
     /// Takes that the native code of a component is not what it was: it is made again.
     pub(crate) fn lost(&mut self, digest: &str) {
-        if self.loads.get(digest) == Some(&Load::Loaded) {
-            self.loads.forget(digest);
+        if self.loads.get(digest) == Some(&LoadState::Loaded) {
+            self.loads.reset(digest);
             self.dirty.table = true;
         }
     }
@@ -306,19 +308,19 @@ impl Node {
             self.want();
         }
         let affordable: Vec<String> = match self.pressure {
-            Pressure::None => Vec::new(),
+            MemoryPressure::None => Vec::new(),
             pressure => {
                 let fits = |digest: &&String| {
-                    pressure.may_load(compiled(digest), self.trials.contains(*digest))
+                    pressure.allows_load(compiled(digest), self.trials.contains(*digest))
                 };
                 self.ordered.iter().filter(fits).cloned().collect()
             }
         };
         let ordered = match self.pressure {
-            Pressure::None => &self.ordered,
+            MemoryPressure::None => &self.ordered,
             _ => &affordable,
         };
-        for digest in self.loads.start(ordered, SLOTS, now.at) {
+        for digest in self.loads.start_due(ordered, SLOTS, now.at) {
             if let Some(wanted) = self.wanted(&digest) {
                 actions.load.push(wanted);
             }
@@ -333,19 +335,19 @@ impl Node {
         let mut wants = Vec::new();
         let mut digests = BTreeSet::new();
         for (key, record) in self.records.iter() {
-            let share = &record.parsed.entry.share;
+            let share = &record.parsed.entry.split;
             let hot = self.hot.contains(key);
             for (name, definition) in &record.parsed.definitions {
                 digests.insert(definition.wanted.digest.clone());
-                wants.push(Want {
+                wants.push(RevisionToLoad {
                     namespace: key.namespace.to_string(),
                     digest: definition.wanted.digest.clone(),
                     role: role(share, name),
-                    hot,
+                    recent_traffic: hot,
                 });
             }
         }
-        let trial = |want: &&Want| want.role == Role::Candidate;
+        let trial = |want: &&RevisionToLoad| want.role == RevisionRole::Candidate;
         let kept = wants.iter().filter(|want| !trial(want));
         let kept: BTreeSet<&String> = kept.map(|want| &want.digest).collect();
         let trials = wants.iter().filter(trial).map(|want| &want.digest);
@@ -353,8 +355,8 @@ impl Node {
             .filter(|digest| !kept.contains(digest))
             .cloned()
             .collect();
-        self.ordered = order(wants);
-        for gone in self.loads.want(&digests) {
+        self.ordered = load_order(wants);
+        for gone in self.loads.set_wanted(&digests) {
             self.codes.remove(&gone);
         }
     }
@@ -380,17 +382,18 @@ impl Node {
             .collect();
         let pairs = self.records.iter().flat_map(|(_, record)| {
             let standing = super::project::standing(&record.wire);
-            [standing.accepted, standing.share]
+            [standing.config_token, standing.split_token]
         });
         let highest = pairs.max().unwrap_or_default();
         Some(Snapshot {
-            kept: Kept {
-                header: Header {
+            kept: PersistedTable {
+                header: TableHeader {
                     version: self.records.version(),
                     epoch: highest.epoch,
                     serial: highest.serial,
-                    contact: self.last_contact,
-                    ttl: u64::try_from(self.supervision.ttl().as_millis()).unwrap_or(u64::MAX),
+                    last_contact_ms: self.last_contact,
+                    unsupervised_ttl_ms: u64::try_from(self.supervision.ttl().as_millis())
+                        .unwrap_or(u64::MAX),
                 },
                 functions,
             },
@@ -426,7 +429,7 @@ impl Node {
         record.parsed.definitions.values().all(|definition| {
             matches!(
                 self.loads.get(&definition.wanted.digest),
-                Some(Load::Loaded | Load::Failed { .. })
+                Some(LoadState::Loaded | LoadState::Failed { .. })
             )
         })
     }
@@ -440,12 +443,12 @@ impl Node {
     }
 }
 
-fn role(share: &Share, name: &RevisionName) -> Role {
+fn role(share: &TrafficSplit, name: &RevisionName) -> RevisionRole {
     if share.stable.as_ref() == Some(name) {
-        Role::Stable
+        RevisionRole::Stable
     } else if share.candidate.as_ref() == Some(name) {
-        Role::Candidate
+        RevisionRole::Candidate
     } else {
-        Role::Previous
+        RevisionRole::Previous
     }
 }

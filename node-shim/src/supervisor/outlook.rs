@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use node_api::v1::{LoadState, NodeException, RevisionState};
-use node_shim_core::table::{FunctionKey, RevisionName, Share};
+use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::node::Node;
 use super::records::Record;
@@ -15,7 +15,7 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
     let mut in_rollout = BTreeSet::new();
     let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
     for (key, record) in node.records.iter() {
-        let share = &record.parsed.entry.share;
+        let share = &record.parsed.entry.split;
         if share.in_rollout {
             in_rollout.insert(key.clone());
         }
@@ -49,12 +49,12 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
     }
 }
 
-fn main_revision(share: &Share) -> Option<&RevisionName> {
+fn main_revision(share: &TrafficSplit) -> Option<&RevisionName> {
     share.stable.as_ref().or(share.candidate.as_ref())
 }
 
 fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState> {
-    let pair = record.parsed.entry.share.pair;
+    let pair = record.parsed.entry.split.token;
     record
         .parsed
         .definitions

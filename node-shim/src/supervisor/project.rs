@@ -8,18 +8,18 @@ use std::time::Duration;
 use node_api::FencingToken;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{self as wire, FunctionRecord};
-use node_shim_core::desired::Standing;
+use node_shim_core::desired::RecordVersions;
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
-    FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, Share,
+    FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, TrafficSplit,
 };
 use prost::Message;
 use zeroize::Zeroizing;
 
 use super::secret_values::lacking;
+use crate::config_value::ConfigValue;
 use crate::pull::{Wanted, sha256_hex};
 use crate::revision::RevisionSpec;
-use crate::value::Value;
 
 const MAX_RECORD: usize = 2 << 20;
 const MAX_LIST: usize = 256;
@@ -44,12 +44,12 @@ pub(crate) struct Definition {
 }
 
 /// What decides between this record and another of the same function.
-pub(crate) fn standing(record: &FunctionRecord) -> Standing {
-    Standing {
+pub(crate) fn standing(record: &FunctionRecord) -> RecordVersions {
+    RecordVersions {
         uid: record.uid.clone(),
         version: record.version,
-        accepted: token(record.accepted),
-        share: token(record.share.as_ref().and_then(|share| share.pair)),
+        config_token: token(record.accepted),
+        split_token: token(record.share.as_ref().and_then(|share| share.pair)),
     }
 }
 
@@ -87,10 +87,10 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
     }
     let entry = FunctionEntry {
         key,
-        created: record.created,
+        created_ms: record.created,
         routes,
         suspended: record.suspended,
-        share,
+        split: share,
     };
     Ok(Parsed {
         entry: Arc::new(entry),
@@ -99,15 +99,15 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
 }
 
 /// Checks a share.
-pub(crate) fn share(share: Option<&wire::Share>) -> Result<Share, String> {
+pub(crate) fn share(share: Option<&wire::Share>) -> Result<TrafficSplit, String> {
     let Some(share) = share else {
-        return Ok(Share::default());
+        return Ok(TrafficSplit::default());
     };
     if share.weight > MAX_WEIGHT {
         return Err(format!("a weight of {}", share.weight));
     }
-    Ok(Share {
-        pair: token(share.pair),
+    Ok(TrafficSplit {
+        token: token(share.pair),
         stable: RevisionName::new(&share.stable),
         candidate: RevisionName::new(&share.candidate),
         weight: share.weight,
@@ -206,21 +206,21 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     })
 }
 
-fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, Value)>, String> {
+fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, String> {
     if list.len() > MAX_VARIABLES {
         return Err(format!("{} variables", list.len()));
     }
     let mut variables = Vec::with_capacity(list.len());
     for variable in list {
         let value = match &variable.kind {
-            Some(Kind::Value(value)) => Value::Plain(value.clone()),
+            Some(Kind::Value(value)) => ConfigValue::Plain(value.clone()),
             Some(Kind::Secret(secret)) => {
                 let Some(value) = &secret.value else { continue };
                 let text = std::str::from_utf8(value)
                     .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
-                Value::Secret(Zeroizing::new(text.to_owned()))
+                ConfigValue::Secret(Zeroizing::new(text.to_owned()))
             }
-            None => Value::Plain(String::new()),
+            None => ConfigValue::Plain(String::new()),
         };
         variables.push((variable.name.clone(), value));
     }
@@ -301,7 +301,7 @@ pub(crate) mod tests {
     #[test]
     fn a_good_record_passes() {
         let parsed = parse(&record("f", 1)).unwrap();
-        assert_eq!(parsed.entry.share.weight, 1000);
+        assert_eq!(parsed.entry.split.weight, 1000);
         assert_eq!(parsed.definitions.len(), 2);
     }
 

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use node_api::v1::{Batch, FunctionRecord, ShareUpdate, SnapshotPhase};
 use node_shim_core::desired::{
-    HintView, Intake, Standing, hint, intake, removes, survives_snapshot,
+    CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
+    survives_snapshot, weight_after_hint,
 };
-use node_shim_core::table::{FunctionKey, RevisionName, Share};
+use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::project::{Parsed, key, parse, share, standing};
 use super::secret_values::keep_known;
@@ -99,7 +100,7 @@ impl Records {
         let Some(record) = self.functions.get_mut(&key) else {
             return false;
         };
-        let lowered = hint(view(&record.parsed.entry.share), view(&offered));
+        let lowered = weight_after_hint(view(&record.parsed.entry.split), view(&offered));
         let Some(weight) = lowered else { return false };
         if let (Some(wire), Some(told)) = (&mut record.wire.share, &update.share) {
             wire.weight = weight;
@@ -129,7 +130,7 @@ impl Records {
                 && self
                     .functions
                     .get(&key)
-                    .is_some_and(|have| removes(&standing(&have.wire), removal.version))
+                    .is_some_and(|have| removal_applies(&standing(&have.wire), removal.version))
             {
                 self.functions.remove(&key);
                 self.quarantined.remove(&key);
@@ -148,7 +149,7 @@ impl Records {
         for record in functions {
             self.offer(record, false, now);
         }
-        let stays = |key: &FunctionKey, have: &Standing| {
+        let stays = |key: &FunctionKey, have: &RecordVersions| {
             named.contains(key) || survives_snapshot(have, version)
         };
         self.functions
@@ -180,11 +181,11 @@ impl Records {
             return false;
         };
         let have = self.functions.get(&key);
-        let verdict = intake(
+        let verdict = merge_decision(
             have.map(|have| standing(&have.wire)).as_ref(),
             &standing(&record),
         );
-        let Intake::Take { routes, share } = verdict else {
+        let MergeDecision::Apply { routes, share } = verdict else {
             return false;
         };
         // what a disk repeats of what an operator sent is no news
@@ -296,9 +297,9 @@ fn merge(
     offered
 }
 
-fn view(share: &Share) -> HintView<'_> {
-    HintView {
-        pair: share.pair,
+fn view(share: &TrafficSplit) -> CandidateSplit<'_> {
+    CandidateSplit {
+        token: share.token,
         stable: share.stable.as_ref().map_or("", RevisionName::as_str),
         candidate: share.candidate.as_ref().map_or("", RevisionName::as_str),
         weight: share.weight,

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use node_api::SECRETS_UNAVAILABLE;
-use node_shim_core::desired::{Failure, Load};
-use node_shim_core::outcome::Reason;
-use node_shim_core::table::{FunctionEntry, RevisionName, Share};
+use node_shim_core::desired::{Failure, LoadState};
+use node_shim_core::outcome::FailureReason;
+use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use super::node::{Live, Node, Now, Problem, RevisionKey};
 use super::project::Definition;
 use super::records::Record;
 use crate::pull::failure;
 use crate::revision::Revision;
-use crate::table::{RoutingTable, Served, Slot};
+use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
 /// References to Secrets that one message names.
 const LACKING_NAMED: usize = 3;
@@ -40,9 +40,9 @@ impl Node {
                                 revision: Arc::clone(&revision),
                             },
                         );
-                        Slot::Ready(revision)
+                        RevisionSlot::Ready(revision)
                     }
-                    Ok(None) => Slot::Loading,
+                    Ok(None) => RevisionSlot::Loading,
                     Err((reason, failed)) => {
                         let since = before
                             .get(&id)
@@ -63,7 +63,7 @@ impl Node {
                                 since,
                             },
                         );
-                        Slot::Failed(reason)
+                        RevisionSlot::Failed(reason)
                     }
                 };
                 slots.insert(name.clone(), slot);
@@ -89,14 +89,14 @@ impl Node {
     /// Candidates with traffic stay mapped.
     fn mark_trials(&self) {
         let trial = |record: &Record| {
-            let share = &record.parsed.entry.share;
+            let share = &record.parsed.entry.split;
             let candidate = share.candidate.as_ref().filter(|_| share.weight > 0)?;
             let definition = record.parsed.definitions.get(candidate)?;
             Some(definition.wanted.digest.clone())
         };
         let trials: BTreeSet<String> = self.records.iter().filter_map(|(_, r)| trial(r)).collect();
         for (digest, code) in &self.codes {
-            code.set_in_trial(trials.contains(digest));
+            code.set_serves_candidate(trials.contains(digest));
         }
     }
 
@@ -106,16 +106,18 @@ impl Node {
         id: &RevisionKey,
         definition: &Arc<Definition>,
         record: &Record,
-    ) -> Result<Option<Arc<Revision>>, (Reason, Failure)> {
+    ) -> Result<Option<Arc<Revision>>, (FailureReason, Failure)> {
         if !definition.lacking.is_empty() {
             let message = lacking(&definition.lacking, record.unconfirmed);
             let failed = failure(SECRETS_UNAVAILABLE, false, message);
-            return Err((Reason::SecretsUnavailable, failed));
+            return Err((FailureReason::SecretsUnavailable, failed));
         }
         let digest = &definition.wanted.digest;
         match self.loads.get(digest) {
-            Some(Load::Failed { failure, .. }) => Err((Reason::Unloadable, failure.clone())),
-            Some(Load::Loaded) => {
+            Some(LoadState::Failed { failure, .. }) => {
+                Err((FailureReason::Unloadable, failure.clone()))
+            }
+            Some(LoadState::Loaded) => {
                 let Some(code) = self.codes.get(digest) else {
                     return Ok(None);
                 };
@@ -130,12 +132,12 @@ impl Node {
                     .map(Some)
                     .map_err(|error| {
                         (
-                            Reason::Unloadable,
+                            FailureReason::Unloadable,
                             failure("LoadFailed", true, error.to_string()),
                         )
                     })
             }
-            Some(Load::Waiting | Load::Running) | None => Ok(None),
+            Some(LoadState::Pending | LoadState::Loading) | None => Ok(None),
         }
     }
 }
@@ -165,30 +167,30 @@ fn lacking(references: &[String], unconfirmed: bool) -> String {
 /// nothing; without a stable there is nothing to go back to.
 fn served(
     entry: &Arc<FunctionEntry>,
-    slots: &BTreeMap<RevisionName, Slot>,
+    slots: &BTreeMap<RevisionName, RevisionSlot>,
     unsupervised: bool,
-) -> Served {
+) -> ServedFunction {
     let slot = |name: &Option<RevisionName>| {
-        name.as_ref().map_or(Slot::Absent, |name| {
+        name.as_ref().map_or(RevisionSlot::Absent, |name| {
             slots.get(name).cloned().unwrap_or_default()
         })
     };
-    let share = &entry.share;
+    let share = &entry.split;
     let (stable, candidate) = (slot(&share.stable), slot(&share.candidate));
     let end = unsupervised && share.stable.is_some() && share.weight > 0;
     let entry = if end {
-        let share = Share {
+        let share = TrafficSplit {
             weight: 0,
             ..share.clone()
         };
         Arc::new(FunctionEntry {
-            share,
+            split: share,
             ..(**entry).clone()
         })
     } else {
         Arc::clone(entry)
     };
-    Served {
+    ServedFunction {
         entry,
         stable,
         candidate,

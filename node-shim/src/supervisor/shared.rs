@@ -10,39 +10,39 @@ use tokio::sync::watch;
 use super::keeper::Usage;
 use super::status::Status;
 use super::{Options, metrics};
-use crate::admin::{DebugPage, HEALTHY_WITHIN, Inspect};
+use crate::admin::{DebugPage, HEALTH_CHECK_TIMEOUT, ProcessStatus};
+use crate::code_cache::CodeCache;
 use crate::data_plane::DataPlane;
-use crate::disk::Health;
+use crate::disk::DiskHealth;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::node_api::Outlook;
-use crate::residency::Residency;
-use crate::table::{Served, Slot};
+use crate::routing_table::{RevisionSlot, ServedFunction};
 
 /// Handles on everything worth looking at.
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) engine: Engine,
-    pub(super) residency: Arc<Residency>,
+    pub(super) residency: Arc<CodeCache>,
     pub(super) plane: Arc<DataPlane>,
     pub(super) status: Arc<Status>,
     pub(super) usage: Arc<Usage>,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<DiskHealth>,
     pub(super) metrics: Metrics,
     pub(super) outlook: watch::Receiver<Arc<Outlook>>,
 }
 
-impl Inspect for Shared {
+impl ProcessStatus for Shared {
     fn health(&self) -> BoxFuture<'_, Result<(), String>> {
         async {
             let age = self.engine.since_tick();
-            if age > HEALTHY_WITHIN {
+            if age > HEALTH_CHECK_TIMEOUT {
                 return Err(format!(
                     "the epoch thread last moved {} ms ago",
                     age.as_millis()
                 ));
             }
-            if !self.plane.answers_within(HEALTHY_WITHIN).await {
+            if !self.plane.responds_within(HEALTH_CHECK_TIMEOUT).await {
                 return Err("the data path's event loop does not answer".into());
             }
             Ok(())
@@ -71,9 +71,9 @@ impl Inspect for Shared {
             }
             DebugPage::Functions => self.functions(),
             DebugPage::Connections => json!({
-                "open": self.plane.connections(),
-                "freeSlots": self.plane.free_slots(),
-                "slots": self.engine.slots(),
+                "open": self.plane.open_connections(),
+                "freeSlots": self.plane.free_instance_slots(),
+                "slots": self.engine.instance_slots(),
             }),
             DebugPage::Cache => {
                 let load = std::sync::atomic::Ordering::Relaxed;
@@ -135,21 +135,21 @@ impl Shared {
 }
 
 /// Routes and shares; environment and configuration are left out, so no secret can slip in.
-fn function(served: &Served) -> Value {
+fn function(served: &ServedFunction) -> Value {
     let entry = &served.entry;
-    let share = &entry.share;
+    let share = &entry.split;
     let hosts: Vec<&String> = entry.routes.iter().flat_map(|route| &route.hosts).collect();
-    let slot = |slot: &Slot| match slot {
-        Slot::Absent => "absent".to_string(),
-        Slot::Loading => "loading".to_string(),
-        Slot::Failed(reason) => format!("failed: {}", reason.label()),
-        Slot::Ready(_) => "ready".to_string(),
+    let slot = |slot: &RevisionSlot| match slot {
+        RevisionSlot::Absent => "absent".to_string(),
+        RevisionSlot::Loading => "loading".to_string(),
+        RevisionSlot::Failed(reason) => format!("failed: {}", reason.label()),
+        RevisionSlot::Ready(_) => "ready".to_string(),
     };
     json!({
         "function": entry.key.to_string(),
         "hosts": hosts,
         "suspended": entry.suspended,
-        "pair": [share.pair.epoch, share.pair.serial],
+        "pair": [share.token.epoch, share.token.serial],
         "stable": share.stable.as_ref().map(ToString::to_string),
         "stableState": slot(&served.stable),
         "candidate": share.candidate.as_ref().map(ToString::to_string),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::node::{Node, Now};
-use crate::load::Stage;
+use crate::load::LoadStage;
 
 /// Upper bounds of the cold start stages, seconds.
 pub(crate) const STAGE_BOUNDS: [f64; 12] = [
@@ -96,7 +96,7 @@ impl Status {
             .clone()
     }
 
-    pub(crate) fn observe(&self, stage: Stage, took: Duration) {
+    pub(crate) fn observe(&self, stage: LoadStage, took: Duration) {
         let seconds = took.as_secs_f64();
         let at = STAGE_BOUNDS.partition_point(|bound| *bound < seconds);
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
+use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::outcome::Outcome;
-use node_shim_core::pressure::Pressure;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -16,13 +16,13 @@ use super::keeper::Keeper;
 use super::node::{Node, Now};
 use super::outlook::outlook;
 use super::status::Status;
-use crate::counters::Counters;
-use crate::disk::{Health, Kept};
+use crate::code_cache::{CodeCache, MappedCode};
+use crate::counters::CounterTable;
+use crate::data_plane::LoadShedding;
+use crate::disk::{DiskHealth, PersistedTable};
 use crate::node_api::{Event, Outlook, unix_ms};
-use crate::plane::Shed;
 use crate::pull::Wanted;
-use crate::residency::{Residency, Resident};
-use crate::table::RoutingTable;
+use crate::routing_table::RoutingTable;
 
 const TICK: Duration = Duration::from_secs(1);
 /// Messages taken before the conclusions are drawn.
@@ -36,7 +36,7 @@ const WRITE_GAP: Duration = Duration::from_secs(1);
 /// Brings components to where they can run.
 pub(crate) trait Loader: Send + Sync {
     /// One attempt.
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Resident, Failure>>;
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>>;
     /// Whether nothing has to be compiled for it.
     fn is_compiled(&self, digest: &str) -> bool;
 }
@@ -48,7 +48,7 @@ pub(crate) trait Serve: Send + Sync {
     /// What load balancers are told on the data port.
     fn set_ready(&self, ready: bool);
     /// What is refused for want of memory.
-    fn shed(&self, shed: Shed);
+    fn shed(&self, shed: LoadShedding);
 }
 
 /// What the task is connected to.
@@ -57,13 +57,13 @@ pub(crate) struct Wiring {
     pub(crate) serve: Arc<dyn Serve>,
     /// `None` without a disk.
     pub(crate) keeper: Option<Keeper>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) health: Arc<DiskHealth>,
+    pub(crate) counters: Arc<CounterTable>,
     pub(crate) outlook: watch::Sender<Arc<Outlook>>,
     pub(crate) status: Arc<Status>,
-    pub(crate) residency: Arc<Residency>,
+    pub(crate) residency: Arc<CodeCache>,
     /// How short memory is now.
-    pub(crate) memory: Box<dyn Fn() -> Pressure + Send + Sync>,
+    pub(crate) memory: Box<dyn Fn() -> MemoryPressure + Send + Sync>,
     /// Numbers in [0, 1).
     pub(crate) dice: Box<dyn FnMut() -> f64 + Send + Sync>,
 }
@@ -72,7 +72,7 @@ pub(crate) struct Wiring {
 pub(crate) struct Inputs {
     pub(crate) api: mpsc::Receiver<Event>,
     /// Tables that another process left.
-    pub(crate) found: mpsc::Receiver<Kept>,
+    pub(crate) found: mpsc::Receiver<PersistedTable>,
     /// Digests of code that could not be mapped again.
     pub(crate) lost: mpsc::UnboundedReceiver<String>,
     /// Asks for the last state to be handed to the keeper; answered when it is.
@@ -82,7 +82,7 @@ pub(crate) struct Inputs {
 struct Task {
     node: Node,
     wiring: Wiring,
-    finished: mpsc::Sender<(String, Result<Resident, Failure>)>,
+    finished: mpsc::Sender<(String, Result<MappedCode, Failure>)>,
     handed_over: Option<Instant>,
     trouble_since: Option<u64>,
     ticks: u32,
@@ -152,9 +152,12 @@ impl Task {
         if pressure != before {
             tracing::warn!(?pressure, ?before, "memory of the node");
         }
-        if pressure != before || pressure != Pressure::None {
+        if pressure != before || pressure != MemoryPressure::None {
             let recent = self.node.hot.within(RECENT, now().wall);
-            self.wiring.serve.shed(Shed { pressure, recent });
+            self.wiring.serve.shed(LoadShedding {
+                pressure,
+                recent_traffic: recent,
+            });
         }
     }
 
@@ -224,7 +227,7 @@ fn now() -> Now {
 }
 
 /// Requests of each function since the start of the process.
-fn totals(counters: &Counters) -> BTreeMap<FunctionKey, u64> {
+fn totals(counters: &CounterTable) -> BTreeMap<FunctionKey, u64> {
     let mut totals = BTreeMap::new();
     for snapshot in counters.snapshot(|_| true) {
         let requests: u64 = snapshot

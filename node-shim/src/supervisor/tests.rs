@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, EnvVar, FunctionRecord, SecretValue, SnapshotPhase, Welcome};
 use node_shim_core::desired::Failure;
-use node_shim_core::outcome::{Code, Outcome, Population, Start};
-use node_shim_core::pressure::Pressure;
+use node_shim_core::memory_pressure::MemoryPressure;
+use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,13 +20,13 @@ use super::node::{Node, Now};
 use super::project::tests::record;
 use super::status::Status;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
-use crate::counters::{Counters, Finished, RevisionCounters};
-use crate::disk::{Header, Kept};
+use crate::code_cache::tests::{Gated, unmap, waiting, within};
+use crate::code_cache::{CodeCache, MappedCode};
+use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
+use crate::disk::{PersistedTable, TableHeader};
 use crate::node_api::{Event, Outlook, unix_ms};
 use crate::pull::{Wanted, failure};
-use crate::residency::tests::{Gated, unmap, waiting, within};
-use crate::residency::{Residency, Resident};
-use crate::table::RoutingTable;
+use crate::routing_table::RoutingTable;
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -35,7 +35,7 @@ const TTL: Duration = Duration::from_secs(600);
 struct Unreachable(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
 
 impl Loader for Unreachable {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<Resident, Failure>> {
+    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let mut asked = self.0.lock().unwrap();
         asked
             .entry(wanted.digest)
@@ -58,34 +58,34 @@ impl Serve for Seen {
 
     fn set_ready(&self, _: bool) {}
 
-    fn shed(&self, _: crate::plane::Shed) {}
+    fn shed(&self, _: crate::data_plane::LoadShedding) {}
 }
 
 struct Rig {
     events: mpsc::Sender<Event>,
     tables: watch::Receiver<Arc<RoutingTable>>,
     loader: Arc<Unreachable>,
-    counters: Arc<Counters>,
+    counters: Arc<CounterTable>,
     outlook: watch::Receiver<Arc<Outlook>>,
-    _found: mpsc::Sender<Kept>,
+    _found: mpsc::Sender<PersistedTable>,
     stop: oneshot::Sender<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Rig {
-    fn start(kept: Option<Kept>) -> Self {
-        Self::start_under(kept, Pressure::None)
+    fn start(kept: Option<PersistedTable>) -> Self {
+        Self::start_under(kept, MemoryPressure::None)
     }
 
-    fn start_under(kept: Option<Kept>, pressure: Pressure) -> Self {
+    fn start_under(kept: Option<PersistedTable>, pressure: MemoryPressure) -> Self {
         let (events, api) = mpsc::channel(16);
         let (found_sender, found) = mpsc::channel(1);
         let (stop_sender, stop) = oneshot::channel();
         let (tables, seen) = watch::channel(Arc::default());
-        let counters = Counters::new();
+        let counters = CounterTable::new();
         let (outlook, told) = watch::channel(Arc::new(Outlook::default()));
         let loader = Arc::new(Unreachable::default());
-        let (residency, lost) = Residency::new(1);
+        let (residency, lost) = CodeCache::new(1);
         let wiring = Wiring {
             loader: loader.clone(),
             serve: Arc::new(Seen(tables)),
@@ -151,7 +151,7 @@ impl Rig {
             table
                 .functions()
                 .first()
-                .is_some_and(|served| served.entry.share.weight == weight)
+                .is_some_and(|served| served.entry.split.weight == weight)
         };
         let waited = tokio::time::timeout(TTL * 3, self.tables.wait_for(reached)).await;
         assert!(waited.is_ok(), "the weight never was {weight}");
@@ -159,7 +159,7 @@ impl Rig {
 }
 
 /// Numbers of requests of the revisions whose counters exist, and whether each is shown.
-fn counted(counters: &Counters) -> Vec<(u64, bool)> {
+fn counted(counters: &CounterTable) -> Vec<(u64, bool)> {
     let all = counters.all();
     let requests = |one: &RevisionCounters| {
         let live = &one.snapshot().populations[0];
@@ -170,15 +170,15 @@ fn counted(counters: &Counters) -> Vec<(u64, bool)> {
         .collect()
 }
 
-fn on_disk(alone_for: Duration) -> Kept {
+fn on_disk(alone_for: Duration) -> PersistedTable {
     let contact = unix_ms() - alone_for.as_millis() as u64;
     let ttl = TTL.as_millis() as u64;
-    Kept {
-        header: Header {
+    PersistedTable {
+        header: TableHeader {
             version: 10,
-            contact,
-            ttl,
-            ..Header::default()
+            last_contact_ms: contact,
+            unsupervised_ttl_ms: ttl,
+            ..TableHeader::default()
         },
         functions: vec![record("f", 1)],
     }
@@ -224,8 +224,8 @@ async fn requests_wait_for_code_that_is_made_again() {
         wall: unix_ms(),
     };
     let kept = Some(on_disk(Duration::ZERO));
-    let mut node = Node::new(kept, Hot::default(), (Counters::new(), TTL), now);
-    let (residency, mut lost) = Residency::new(2);
+    let mut node = Node::new(kept, Hot::default(), (CounterTable::new(), TTL), now);
+    let (residency, mut lost) = CodeCache::new(2);
     let map = Gated::new(&residency, false);
     let digest = super::project::tests::digest('a');
     let asked = |node: &mut Node| {
@@ -268,7 +268,12 @@ async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_op
         })),
     }];
     let record = kept.functions[0].clone();
-    let mut node = Node::new(Some(kept), Hot::default(), (Counters::new(), TTL), start);
+    let mut node = Node::new(
+        Some(kept),
+        Hot::default(),
+        (CounterTable::new(), TTL),
+        start,
+    );
     for wanted in node.settle(start, |_| true).load {
         let gone = failure("PullFailed", true, "gone".into());
         node.loaded(&wanted.digest, Err(gone), start, 1.0);
@@ -329,7 +334,7 @@ async fn attempts_grow_apart_up_to_five_minutes() {
 /// FN-7: cold compilation is what is given up first.
 #[tokio::test(start_paused = true)]
 async fn fn_7_nothing_is_compiled_while_memory_is_short() {
-    let rig = Rig::start_under(Some(on_disk(Duration::ZERO)), Pressure::High);
+    let rig = Rig::start_under(Some(on_disk(Duration::ZERO)), MemoryPressure::High);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let asked = rig.loader.0.lock().unwrap().clone();
     let digests: Vec<&String> = asked.keys().collect();
@@ -343,12 +348,12 @@ async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
     let counters = Arc::clone(&rig.counters);
     let count = || {
         let revision = RevisionName::new("r1").unwrap();
-        counters.revision(&key, &revision).record(&Finished {
+        counters.revision(&key, &revision).record(&FinishedRequest {
             population: Population::Live,
             outcome: Outcome::Ok,
             reason: None,
-            code: Code::C2xx,
-            start: Start::Warm,
+            code: StatusClass::C2xx,
+            start: StartKind::Warm,
             head: None,
             duration: Duration::from_millis(1),
         });

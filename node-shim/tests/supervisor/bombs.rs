@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_shim::compile::{Compile, Compiled};
-use node_shim::disk::{Draft, Health};
+use node_shim::compile::{Compiled, CompilerPool};
+use node_shim::disk::{DiskHealth, Draft};
 
 /// LEB128
 fn number(mut n: usize) -> Vec<u8> {
@@ -62,8 +62,9 @@ async fn compile(bytes: &[u8], wall: Duration) -> Result<usize, &'static str> {
     let mut input = tempfile::tempfile().unwrap();
     input.write_all(bytes).unwrap();
     input.rewind().unwrap();
-    let draft = Draft::in_memory(&Arc::new(Health::default())).unwrap();
-    let compiler = Compile::new(PathBuf::from(env!("CARGO_BIN_EXE_node-shim"))).within(wall);
+    let draft = Draft::in_memory(&Arc::new(DiskHealth::default())).unwrap();
+    let compiler =
+        CompilerPool::new(PathBuf::from(env!("CARGO_BIN_EXE_node-shim"))).with_timeout(wall);
     match compiler.run(input, draft).await {
         Ok(Compiled::Code(draft)) => Ok(draft.handle().unwrap().metadata().unwrap().len() as usize),
         Ok(Compiled::DiskFull) => Err("DiskFull"),

@@ -91,7 +91,8 @@ async fn a_deleted_function_ends_its_series_not_its_requests_and_is_told_to_the_
     let head = "POST / HTTP/1.1\r\nhost: f.test\r\ncontent-length: 4\r\nconnection: close\r\n\r\n";
     under_way.write_all(head.as_bytes()).await.unwrap();
     let named = |page: &str| page.contains("function=\"f\"");
-    let running = |line: &str| line.starts_with("selvage_in_flight{") && line.ends_with(" 1");
+    let running =
+        |line: &str| line.starts_with("selvage_in_flight_requests{") && line.ends_with(" 1");
     page(&node, "the request", |page| page.lines().any(running)).await;
 
     let ended = requests(&node.metrics().await);

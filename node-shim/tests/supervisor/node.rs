@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use node_shim::data_plane::DataPlaneOptions;
 use node_shim::engine::EngineOptions;
 use node_shim::node_api::Settings;
-use node_shim::plane::DataOptions;
 use node_shim::supervisor::{Options, Supervisor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -69,7 +69,7 @@ pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options
             .collect(),
         drain_propagation: Duration::ZERO,
         drain_timeout: Duration::from_secs(10),
-        data: DataOptions::default(),
+        data: DataPlaneOptions::default(),
         engine: EngineOptions::small(),
         max_loaded: None,
         program: PathBuf::from(env!("CARGO_BIN_EXE_node-shim")),

@@ -219,7 +219,7 @@ async fn connections_leave_descriptors_for_everything_else() {
         let (status, page) = get(program.admin, "admin", "/metrics").await;
         assert_eq!(status, 200);
         assert!(page.contains("selvage_accept_errors_total 0"), "{page}");
-        if page.contains("selvage_connections{proto=\"http1\"} 128") {
+        if page.contains("selvage_connections{protocol=\"http1\"} 128") {
             break;
         }
         assert!(started.elapsed() < PATIENCE, "{page}");

@@ -1,4 +1,4 @@
-//! Components from WebAssembly text, so that no test needs a tool or a binary.
+//! Builds components from WebAssembly text, so that tests need no tools and no binaries.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -47,11 +47,11 @@ static WIT: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
     (resolve, world)
 });
 
-/// Where the interface files of the host's own dependency are.
+/// Returns the directory of the WIT files of the `wasmtime-wasi-http` dependency.
 fn wit_dir() -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline"])
-        // a fresh machine has fetched nothing that only others need
+        // only dependencies of this platform are downloaded on a fresh machine
         .args(["--filter-platform", "host-tuple"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
@@ -67,7 +67,7 @@ fn wit_dir() -> PathBuf {
     manifest.parent().unwrap().join("wit")
 }
 
-/// Wraps a core module that speaks the canonical ABI.
+/// Wraps a core module that uses the canonical ABI into a component.
 pub(crate) fn from_module(wat: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
     let (resolve, world) = &*WIT;
@@ -80,8 +80,8 @@ pub(crate) fn from_module(wat: &str) -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// A guest whose handler is `body`, WAT instructions over the locals `$req` and `$out` and the
-/// helpers of `PRELUDE`; `items` are more items of its module, imports first.
+/// Returns a guest whose handler is `body`: WAT instructions that use the locals `$req` and `$out` and the
+/// helpers of `PRELUDE`. `items` are further items of the module, imports first.
 pub(crate) fn guest(items: &str, body: &str) -> Vec<u8> {
     from_module(&format!(
         "(module {IMPORTS} {items} {PRELUDE}
@@ -116,7 +116,8 @@ const IMPORTS: &str = r#"
 (import "wasi:clocks/monotonic-clock@0.2.12" "subscribe-duration" (func $after (param i64) (result i32)))
 "#;
 
-/// Memory: 0–1023 results of host calls, 1024–4095 free, constants from 4096, heap from 65536.
+/// Helper functions. Memory layout: results of host calls at 0–1023, unused at 1024–4095, constants from
+/// 4096, heap from 65536.
 const PRELUDE: &str = r#"
 (memory (export "memory") 4)
 (global $heap (mut i32) (i32.const 65536))

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, for what no library would send.
+//! HTTP/2 client that sends single frames, for input that no library produces.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,11 +26,11 @@ pub(crate) struct Frames {
     stream: TcpStream,
 }
 
-/// How the peer answered one stream, or ended everything.
+/// How the peer responded to a stream or closed the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// The field of the status as the table of names has it.
-    Answer(u8),
+pub(crate) enum StreamEvent {
+    /// A response, with its status field as an HPACK static table index.
+    Response(u8),
     Reset(u32),
     Goaway(u32),
     Closed,
@@ -48,12 +48,12 @@ impl Frames {
         frames
     }
 
-    /// Leaves little room for what the peer says.
-    pub(crate) fn narrow(&self) {
+    /// Sets a small receive buffer.
+    pub(crate) fn shrink_receive_buffer(&self) {
         rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 4_096).unwrap();
     }
 
-    /// Whether the peer still takes it.
+    /// Sends bytes. Returns whether the peer still accepts them.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
@@ -62,24 +62,24 @@ impl Frames {
         self.raw(&frame(kind, flags, stream, payload))
     }
 
-    /// What comes first of an answer or a reset of `stream`, a farewell, or the end.
-    pub(crate) fn hear(&mut self, stream: u32) -> Heard {
+    /// Waits for a response to `stream`, its reset, a GOAWAY or the end of the connection.
+    pub(crate) fn wait_for(&mut self, stream: u32) -> StreamEvent {
         loop {
             let mut head = [0; 9];
             if !self.fill(&mut head) {
-                return Heard::Closed;
+                return StreamEvent::Closed;
             }
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
             let of = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             let mut payload = vec![0; length];
             if !self.fill(&mut payload) {
-                return Heard::Closed;
+                return StreamEvent::Closed;
             }
             let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
             match head[3] {
-                HEADERS if of == stream => return Heard::Answer(payload[0]),
-                RST_STREAM if of == stream => return Heard::Reset(code(0)),
-                GOAWAY if code(4) != 0 => return Heard::Goaway(code(4)),
+                HEADERS if of == stream => return StreamEvent::Response(payload[0]),
+                RST_STREAM if of == stream => return StreamEvent::Reset(code(0)),
+                GOAWAY if code(4) != 0 => return StreamEvent::Goaway(code(4)),
                 _ => {}
             }
         }
@@ -89,7 +89,11 @@ impl Frames {
         match self.stream.read_exact(buffer) {
             Ok(()) => true,
             Err(error) => {
-                assert_ne!(error.kind(), ErrorKind::WouldBlock, "nothing came in time");
+                assert_ne!(
+                    error.kind(),
+                    ErrorKind::WouldBlock,
+                    "no data arrived in time"
+                );
                 false
             }
         }
@@ -102,7 +106,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [head.as_slice(), payload].concat()
 }
 
-/// Fields as they are, without the table and without compression.
+/// Encodes fields as literals, without indexing and without compression.
 pub(crate) fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let one = |(name, value): &(&str, &str)| [vec![0], text(name), text(value)].concat();

@@ -1,4 +1,4 @@
-//! HTTP/2 by prior knowledge.
+//! HTTP/2 client with prior knowledge.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Response<Incoming> {
     connect(address).await.send_request(request).await.unwrap()
 }
 
-/// The body, or the error it ended with and what came before.
+/// Returns the body, or the data before an error and the error.
 pub(crate) async fn body(response: Response<Incoming>) -> Result<Bytes, (Bytes, String)> {
     let mut body = response.into_body();
     let mut all = Vec::new();

@@ -1,23 +1,25 @@
-//! A data path with one function that answers everything.
+//! A data plane with one function that serves all requests.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use node_shim::ConnLimits;
-use node_shim::counters::Counters;
+use node_shim::ConnectionLimits;
+use node_shim::config_value::ConfigValue;
+use node_shim::counters::CounterTable;
 use node_shim::data_plane::DataPlane;
+use node_shim::data_plane::DataPlaneOptions;
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
 use node_shim::node_counters::NodeCounters;
-use node_shim::plane::DataOptions;
 use node_shim::revision::{Revision, RevisionSpec};
-use node_shim::table::{RoutingTable, Served, Slot};
-use node_shim::value::Value;
-use node_shim_core::table::{FunctionEntry, FunctionKey, Limits, RevisionName, Route, Share};
+use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
+};
 
-/// One pool for the whole test program, as a process has one.
+/// Engine shared by all tests of the program, because a process has one pool.
 pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(&EngineOptions {
         max_slots: 64,
@@ -26,7 +28,7 @@ pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     .unwrap()
 });
 
-/// Nobody waits longer than this for anything that must happen.
+/// Limit on waiting for events that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Node {
@@ -34,11 +36,11 @@ pub(crate) struct Node {
     log: Arc<Mutex<Vec<u8>>>,
 }
 
-/// What a test says about its node beside the guest.
+/// Configuration of a node.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
-    pub(crate) options: DataOptions,
+    pub(crate) options: DataPlaneOptions,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) config: Vec<(String, String)>,
     pub(crate) routes: Vec<Route>,
@@ -46,7 +48,7 @@ pub(crate) struct Setup {
 }
 
 impl Default for Setup {
-    /// Unoptimised hosts are slow, so only tests of the CPU limit have a short one.
+    /// The default CPU limit is long, because unoptimised hosts are slow.
     fn default() -> Self {
         let limits = Limits {
             cpu: Duration::from_secs(5),
@@ -58,7 +60,7 @@ impl Default for Setup {
         }];
         Self {
             limits,
-            options: DataOptions::default(),
+            options: DataPlaneOptions::default(),
             env: Vec::new(),
             config: Vec::new(),
             routes,
@@ -74,21 +76,26 @@ impl Setup {
         setup
     }
 
-    pub(crate) fn connections(change: impl FnOnce(&mut ConnLimits)) -> Self {
+    pub(crate) fn connections(change: impl FnOnce(&mut ConnectionLimits)) -> Self {
         let mut setup = Self::default();
         change(&mut setup.options.connections);
         setup
     }
 
     pub(crate) fn start(self, wasm: &[u8]) -> Node {
-        let counters = Counters::new();
+        let counters = CounterTable::new();
         let revision = self.revision("r1", wasm, &counters);
         let node = self.start_empty(counters);
         node.publish(vec![served(&revision, self.routes)]);
         node
     }
 
-    pub(crate) fn revision(&self, name: &str, wasm: &[u8], counters: &Counters) -> Arc<Revision> {
+    pub(crate) fn revision(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        counters: &CounterTable,
+    ) -> Arc<Revision> {
         self.revision_of(FunctionKey::new("ns", "f"), name, wasm, counters)
     }
 
@@ -97,7 +104,7 @@ impl Setup {
         function: FunctionKey,
         name: &str,
         wasm: &[u8],
-        counters: &Counters,
+        counters: &CounterTable,
     ) -> Arc<Revision> {
         let spec = RevisionSpec {
             function,
@@ -108,13 +115,13 @@ impl Setup {
         };
         let loaded = self
             .engine
-            .compile_here(wasm)
+            .compile_in_process(wasm)
             .unwrap_or_else(|error| panic!("{error:#}"));
         Revision::new(spec, loaded, counters).unwrap()
     }
 
-    /// A data path without any function.
-    pub(crate) fn start_empty(&self, counters: Arc<Counters>) -> Node {
+    /// Starts a data plane without functions.
+    pub(crate) fn start_empty(&self, counters: Arc<CounterTable>) -> Node {
         let log: Arc<Mutex<Vec<u8>>> = Arc::default();
         let written = GuestLog::start("node-1", Box::new(Shared(log.clone()))).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -133,27 +140,27 @@ impl Setup {
     }
 }
 
-fn values(list: &[(String, String)]) -> Vec<(String, Value)> {
+fn values(list: &[(String, String)]) -> Vec<(String, ConfigValue)> {
     list.iter()
-        .map(|(name, value)| (name.clone(), Value::Plain(value.clone())))
+        .map(|(name, value)| (name.clone(), ConfigValue::Plain(value.clone())))
         .collect()
 }
 
-pub(crate) fn served(revision: &Arc<Revision>, routes: Vec<Route>) -> Served {
+pub(crate) fn served(revision: &Arc<Revision>, routes: Vec<Route>) -> ServedFunction {
     let entry = FunctionEntry {
         key: revision.function().clone(),
-        created: 0,
+        created_ms: 0,
         routes,
         suspended: false,
-        share: Share {
+        split: TrafficSplit {
             stable: Some(revision.name().clone()),
-            ..Share::default()
+            ..TrafficSplit::default()
         },
     };
-    Served {
+    ServedFunction {
         entry: Arc::new(entry),
-        stable: Slot::Ready(revision.clone()),
-        candidate: Slot::Absent,
+        stable: RevisionSlot::Ready(revision.clone()),
+        candidate: RevisionSlot::Absent,
     }
 }
 
@@ -166,13 +173,13 @@ impl Node {
         self.plane.address()
     }
 
-    pub(crate) fn publish(&self, functions: Vec<Served>) {
+    pub(crate) fn publish(&self, functions: Vec<ServedFunction>) {
         self.plane
             .publish(Arc::new(RoutingTable::new(1, functions)));
         self.plane.set_ready(true);
     }
 
-    /// `outcome code count` of every counted kind of request, once `total` were counted.
+    /// Waits until `total` requests are counted. Returns `outcome code count` for every kind of request.
     pub(crate) fn outcomes(&self, total: u64) -> Vec<String> {
         let counted = || {
             let all = self.plane.counters().snapshot(|_| true);
@@ -191,7 +198,7 @@ impl Node {
             .collect()
     }
 
-    /// Reasons of failures, by label.
+    /// Returns the labels and counts of the failure reasons.
     pub(crate) fn failures(&self) -> Vec<String> {
         let shown = self.plane.counters().shown();
         let reasons = shown.iter().flat_map(|c| c.failures().collect::<Vec<_>>());
@@ -202,16 +209,18 @@ impl Node {
     }
 
     pub(crate) fn slots(&self) -> usize {
-        self.plane.node_counters().slots() as usize
+        self.plane.node_counters().instance_slots() as usize
     }
 
-    /// Everything a request holds is given back.
+    /// Waits until all instance slots are free.
     pub(crate) fn is_quiet(&self) {
         let all = self.slots();
-        eventually("slots come back", || self.plane.free_slots() == all);
+        eventually("all slots are free", || {
+            self.plane.free_instance_slots() == all
+        });
     }
 
-    /// Lines of the guests' log written so far.
+    /// Returns the guest log lines written so far.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
         let bytes = self.log.lock().unwrap().clone();
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
@@ -221,7 +230,7 @@ impl Node {
     }
 }
 
-/// For what has no event to wait for.
+/// Polls a condition that has no event to wait for.
 pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {

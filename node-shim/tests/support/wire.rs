@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: what is sent is what the test says, and what comes back is told exactly.
+//! HTTP/1.1 client that sends exactly the given bytes and reports responses in detail.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ pub(crate) struct Reply {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Vec<(String, String)>,
-    /// The body ended as its framing promised.
+    /// Whether the body is complete according to its framing.
     pub(crate) whole: bool,
 }
 
@@ -32,8 +32,8 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Status and `selvage-error`.
-    pub(crate) fn told(&self) -> (u16, &str) {
+    /// Returns the status and the `selvage-error` header.
+    pub(crate) fn status_and_error(&self) -> (u16, &str) {
         (self.status, self.header("selvage-error").unwrap_or(""))
     }
 }
@@ -53,7 +53,7 @@ impl Wire {
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        // a peer that has closed already shows in what is read
+        // a closed connection is detected when reading
         let _ = self.stream.write_all(bytes.as_ref());
         self
     }
@@ -63,12 +63,12 @@ impl Wire {
         self
     }
 
-    /// The next answer; `None` when the connection ends before one begins.
+    /// Reads the next response; `None` when the connection ends before it starts.
     pub(crate) fn read(&mut self) -> Option<Reply> {
         self.read_answer(false)
     }
 
-    /// The next answer when the request was a HEAD.
+    /// Reads the next response to a HEAD request.
     pub(crate) fn read_head_only(&mut self) -> Option<Reply> {
         self.read_answer(true)
     }
@@ -79,7 +79,11 @@ impl Wire {
                 break at;
             }
             if !self.fill() {
-                assert!(self.buffer.is_empty(), "cut in the head: {:?}", self.buffer);
+                assert!(
+                    self.buffer.is_empty(),
+                    "the connection ended in a response head: {:?}",
+                    self.buffer
+                );
                 return None;
             }
         };
@@ -165,7 +169,7 @@ impl Wire {
         true
     }
 
-    /// Whether the peer closed in good order, not by reset.
+    /// Returns whether the peer closed the connection gracefully and not by a reset.
     pub(crate) fn read_to_end(&mut self) -> bool {
         loop {
             let mut chunk = [0; 16 << 10];
@@ -184,7 +188,7 @@ impl Wire {
         }
     }
 
-    /// Whether the connection is closed after what was read.
+    /// Returns whether the connection is closed after the data read so far.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && !self.fill()
     }
@@ -198,7 +202,11 @@ impl Wire {
                 true
             }
             Err(error) => {
-                assert_ne!(error.kind(), ErrorKind::WouldBlock, "nothing came in time");
+                assert_ne!(
+                    error.kind(),
+                    ErrorKind::WouldBlock,
+                    "no data arrived in time"
+                );
                 false
             }
         }
@@ -210,15 +218,15 @@ fn field(line: &str) -> (String, String) {
     (name.to_ascii_lowercase(), value.trim().to_owned())
 }
 
-/// One request on its own connection.
+/// Sends one request on a new connection.
 pub(crate) fn once(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
     Wire::connect(address)
         .send(bytes)
         .read()
-        .expect("an answer")
+        .expect("a response")
 }
 
-/// A plain GET.
+/// Sends a GET request on a new connection.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
     once(
         address,
@@ -227,7 +235,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
 }
 
 impl Wire {
-    /// A second handle of the same connection, to write while the first one reads.
+    /// Returns a second handle of the connection, to write while the first one reads.
     pub(crate) fn again(&self) -> Self {
         Self {
             stream: self.stream.try_clone().unwrap(),
@@ -235,6 +243,6 @@ impl Wire {
         }
     }
 
-    /// Ends a chain of sends.
+    /// Discards the handle at the end of a chain of sends.
     pub(crate) fn is_sent(&mut self) {}
 }

@@ -1,43 +1,45 @@
-//! How long to wait before the next attempt. Full jitter: any moment up to the bound is as likely
-//! as any other, so that a thousand nodes that failed together do not return together.
+//! Exponential backoff with full jitter: the delay is uniformly distributed between zero and the
+//! current bound, so that a thousand nodes that failed together do not retry together.
 
 use std::time::Duration;
 
-/// Bound of the first wait before code is fetched or compiled again.
+/// Upper bound of the delay after the first failed load of a component.
 pub const RETRY_BASE: Duration = Duration::from_secs(1);
-/// Bound of every later wait.
+/// Upper bound of every delay between loads of a component.
 pub const RETRY_CAP: Duration = Duration::from_secs(300);
 
 const RECONNECT_BASE: Duration = Duration::from_millis(200);
-/// Short, because a node that has not come back serves nothing new: with 30 s two of three nodes answered 404 for a new
-/// function for 38 s after operators had returned. Attempts at operators that are away cost nobody anything, and one
-/// that is busy says when to come back.
+/// Short, because a disconnected node serves no new functions: with 30 s, two of three nodes answered 404 for a new
+/// function for 38 s after the operators had returned. Attempts to reach an absent operator are cheap, and an overloaded
+/// operator sends a retry delay.
 const RECONNECT_CAP: Duration = Duration::from_secs(5);
 
-/// Wait before attempt number `attempts + 1`, `attempts` of which failed. What the other side asked
-/// for (`Retry-After`) is a floor, itself bounded by the cap. `dice` in [0, 1).
+/// Returns the delay before the next load after `attempts` consecutive failures. `requested`, the delay
+/// that the server asked for (`Retry-After`), is a lower bound and is itself capped at [`RETRY_CAP`].
+/// `jitter` is a random number in [0, 1).
 #[must_use]
-pub fn retry_delay(attempts: u32, dice: f64, asked: Option<Duration>) -> Duration {
-    let jittered = full_jitter(RETRY_BASE, RETRY_CAP, attempts.saturating_sub(1), dice);
-    jittered.max(asked.unwrap_or_default().min(RETRY_CAP))
+pub fn retry_delay(attempts: u32, jitter: f64, requested: Option<Duration>) -> Duration {
+    let jittered = full_jitter(RETRY_BASE, RETRY_CAP, attempts.saturating_sub(1), jitter);
+    jittered.max(requested.unwrap_or_default().min(RETRY_CAP))
 }
 
-/// Wait before connecting to an operator again after `failures` failures in a row. `dice` in [0, 1).
+/// Returns the delay before the next connection to an operator after `failures` consecutive failures.
+/// `requested` is the delay that the operator asked for, and `jitter` a random number in [0, 1).
 #[must_use]
-pub fn reconnect_delay(failures: u32, dice: f64, asked: Option<Duration>) -> Duration {
+pub fn reconnect_delay(failures: u32, jitter: f64, requested: Option<Duration>) -> Duration {
     let jittered = full_jitter(
         RECONNECT_BASE,
         RECONNECT_CAP,
         failures.saturating_sub(1),
-        dice,
+        jitter,
     );
-    jittered.max(asked.unwrap_or_default().min(RECONNECT_CAP))
+    jittered.max(requested.unwrap_or_default().min(RECONNECT_CAP))
 }
 
-fn full_jitter(base: Duration, cap: Duration, doublings: u32, dice: f64) -> Duration {
+fn full_jitter(base: Duration, cap: Duration, doublings: u32, jitter: f64) -> Duration {
     let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
     let bound = base.saturating_mul(factor).min(cap);
-    bound.mul_f64(dice.clamp(0.0, 1.0))
+    bound.mul_f64(jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -57,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_reaches_down_to_zero_and_a_request_to_wait_is_a_floor() {
+    fn jitter_reaches_zero_and_a_requested_delay_is_a_lower_bound() {
         assert_eq!(retry_delay(5, 0.0, None), Duration::ZERO);
         assert_eq!(
             retry_delay(1, 0.5, Some(Duration::from_secs(20))),

@@ -1,10 +1,10 @@
-//! How long this node has been on its own. A candidate is watched by an operator or it gets no
-//! traffic: after the time to live without contact its share ends, and only a table that an
-//! operator confirmed brings it back.
+//! Tracks how long the node has had no contact with an operator. A candidate receives traffic only
+//! while an operator evaluates it: after the TTL without contact its weight drops to 0, and it is
+//! restored only when an operator has confirmed the node's table.
 
 use std::time::{Duration, Instant};
 
-/// Contact with an operator over time.
+/// State of the contact with an operator.
 #[derive(Clone, Debug)]
 pub struct Supervision {
     ttl: Duration,
@@ -14,62 +14,63 @@ pub struct Supervision {
 
 #[derive(Clone, Debug)]
 enum Contact {
-    /// A stream is up; the table behind it may still be on its way.
-    Present,
-    /// None since `since`, and none for `before` ahead of it (an earlier run of the process).
-    Absent { since: Instant, before: Duration },
+    /// A stream is open; the table may not have arrived yet.
+    Connected,
+    /// No stream since `since`, nor for the duration `before` that preceded it in an earlier process.
+    Disconnected { since: Instant, before: Duration },
 }
 
 impl Supervision {
-    /// A node that starts at `now`, whose earlier run had its last contact `before` ago.
+    /// Starts at `now` for a node whose previous process had its last contact `before` ago.
     #[must_use]
     pub fn new(ttl: Duration, before: Duration, now: Instant) -> Self {
         Self {
             ttl,
-            contact: Contact::Absent { since: now, before },
+            contact: Contact::Disconnected { since: now, before },
             expired: before >= ttl,
         }
     }
 
-    /// An operator answered; it says what the time to live is.
+    /// Records that an operator accepted the stream and set the TTL.
     pub fn connected(&mut self, ttl: Duration) {
         self.ttl = ttl;
-        self.contact = Contact::Present;
+        self.contact = Contact::Connected;
     }
 
-    /// The stream ended.
+    /// Records that the stream ended at `now`.
     pub fn disconnected(&mut self, now: Instant) {
-        if matches!(self.contact, Contact::Present) {
-            self.contact = Contact::Absent {
+        if matches!(self.contact, Contact::Connected) {
+            self.contact = Contact::Disconnected {
                 since: now,
                 before: Duration::ZERO,
             };
         }
     }
 
-    /// The table is what a connected operator wants: shares count again.
+    /// Records that the table matches the connected operator's, which restores the candidates' weights.
     pub fn confirmed(&mut self) {
-        if matches!(self.contact, Contact::Present) {
+        if matches!(self.contact, Contact::Connected) {
             self.expired = false;
         }
     }
 
-    /// Looks at the time; true when the shares of candidates end by this look.
+    /// Checks the TTL at `now`. Returns true once, when candidates have to lose their traffic.
     pub fn expire(&mut self, now: Instant) -> bool {
         let due = !self.expired && self.expires_at(now).is_some_and(|at| at <= now);
         self.expired |= due;
         due
     }
 
-    /// Candidates get nothing: nobody watches them.
+    /// Returns whether candidates receive no traffic because no operator evaluates them.
     #[must_use]
     pub fn expired(&self) -> bool {
         self.expired
     }
 
-    /// When to look again; `None` while a stream is up or after the end.
+    /// Returns when to call [`expire`](Self::expire) next; `None` while a stream is open and after
+    /// expiry.
     #[must_use]
-    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+    pub fn expires_next_at(&self, now: Instant) -> Option<Instant> {
         if self.expired {
             None
         } else {
@@ -77,18 +78,18 @@ impl Supervision {
         }
     }
 
-    /// Time without contact.
+    /// Returns the time without contact; zero while a stream is open.
     #[must_use]
-    pub fn alone_for(&self, now: Instant) -> Duration {
+    pub fn unsupervised_for(&self, now: Instant) -> Duration {
         match &self.contact {
-            Contact::Present => Duration::ZERO,
-            Contact::Absent { since, before } => now
+            Contact::Connected => Duration::ZERO,
+            Contact::Disconnected { since, before } => now
                 .saturating_duration_since(*since)
                 .saturating_add(*before),
         }
     }
 
-    /// The time to live in force.
+    /// Returns the current TTL.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
@@ -96,9 +97,9 @@ impl Supervision {
 
     fn expires_at(&self, now: Instant) -> Option<Instant> {
         match &self.contact {
-            Contact::Present => None,
-            Contact::Absent { since, before } => {
-                // beyond what the clock can express is as good as far ahead
+            Contact::Connected => None,
+            Contact::Disconnected { since, before } => {
+                // a time that the clock cannot represent is treated as one TTL ahead
                 since
                     .checked_add(self.ttl.saturating_sub(*before))
                     .or_else(|| now.checked_add(self.ttl))
@@ -113,23 +114,26 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(600);
 
-    #[allow(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test needs some instant to start from"
+    )]
     fn origin() -> Instant {
         Instant::now()
     }
 
     #[test]
-    fn a_share_ends_once_after_the_time_to_live_and_returns_only_when_confirmed() {
+    fn candidates_expire_once_after_the_ttl_and_return_only_when_confirmed() {
         let start = origin();
         let mut supervision = Supervision::new(TTL, Duration::ZERO, start);
         supervision.connected(TTL);
         assert!(!supervision.expire(start + TTL * 5), "a stream is contact");
         let cut = start + TTL * 5;
         supervision.disconnected(cut);
-        assert_eq!(supervision.wake_at(cut), Some(cut + TTL));
+        assert_eq!(supervision.expires_next_at(cut), Some(cut + TTL));
         assert!(!supervision.expire(cut + TTL - Duration::from_millis(1)));
         assert!(supervision.expire(cut + TTL));
-        assert!(!supervision.expire(cut + TTL), "told once");
+        assert!(!supervision.expire(cut + TTL), "reported once");
         supervision.connected(TTL);
         assert!(
             supervision.expired(),
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_does_not_lengthen_it() {
+    fn a_restart_does_not_extend_the_ttl() {
         let start = origin();
         let mut supervision = Supervision::new(TTL, Duration::from_secs(590), start);
         assert!(!supervision.expire(start + Duration::from_secs(9)));
@@ -149,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn reconnecting_without_success_does_not_lengthen_it() {
+    fn a_failed_reconnect_does_not_extend_the_ttl() {
         let start = origin();
         let mut supervision = Supervision::new(TTL, Duration::ZERO, start);
         supervision.disconnected(start + TTL / 2);
         assert!(supervision.expire(start + TTL));
         supervision.confirmed();
-        assert!(supervision.expired(), "nobody is there to confirm");
+        assert!(supervision.expired(), "no operator is connected to confirm");
     }
 }

@@ -26,7 +26,7 @@ fn weight_of(records: &Records, name: &str) -> Option<u32> {
     records
         .functions
         .get(&key)
-        .map(|record| record.parsed.entry.share.weight)
+        .map(|record| record.parsed.entry.split.weight)
 }
 
 fn wire_key(name: &str) -> Option<WireKey> {
@@ -201,7 +201,7 @@ fn with_secret(name: &str, serial: u64, value: Option<&str>) -> FunctionRecord {
 /// The value that stable of `f` would run with.
 fn value(records: &Records) -> Option<String> {
     let record = &records.functions[&FunctionKey::new("ns", "f")];
-    let stable = record.parsed.entry.share.stable.as_ref().unwrap();
+    let stable = record.parsed.entry.split.stable.as_ref().unwrap();
     let definition = &record.parsed.definitions[stable];
     let found = definition.spec.env.first();
     assert_eq!(definition.lacking.is_empty(), found.is_some());

@@ -1,0 +1,270 @@
+//! Load state of every component that the node needs. There is one entry per digest, so a component
+//! that ten functions use is fetched, compiled and loaded once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::retry::{RETRY_CAP, retry_delay};
+
+/// Why an attempt to load a component failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// CamelCase reason from a closed list, for example `PullFailed`.
+    pub reason: &'static str,
+    /// Explanation in one sentence.
+    pub message: String,
+    /// Whether another attempt with the same bytes and the same engine would fail the same way.
+    pub permanent: bool,
+    /// Delay that the server asked for (`Retry-After`).
+    pub retry_after: Option<Duration>,
+}
+
+/// Load state of one component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadState {
+    /// No attempt has started.
+    Pending,
+    /// An attempt is in progress.
+    Loading,
+    /// The component can serve requests.
+    Loaded,
+    /// The last attempt failed.
+    Failed {
+        /// Failure of the last attempt.
+        failure: Failure,
+        /// Number of consecutive failed attempts.
+        attempts: u32,
+        /// Time of the next attempt.
+        retry_at: Instant,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    state: LoadState,
+    attempts: u32,
+}
+
+/// Load states of all components that the node needs, by digest.
+#[derive(Clone, Debug, Default)]
+pub struct LoadTracker {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl LoadTracker {
+    /// Replaces the set of wanted digests and returns the tracked digests that are no longer wanted.
+    pub fn set_wanted(&mut self, wanted: &BTreeSet<String>) -> Vec<String> {
+        for digest in wanted {
+            self.entries.entry(digest.clone()).or_insert(Entry {
+                state: LoadState::Pending,
+                attempts: 0,
+            });
+        }
+        let gone: Vec<String> = self
+            .entries
+            .keys()
+            .filter(|digest| !wanted.contains(*digest))
+            .cloned()
+            .collect();
+        self.entries.retain(|digest, _| wanted.contains(digest));
+        gone
+    }
+
+    /// Marks the digests whose attempts are due as loading and returns them, in the given order. At
+    /// most `slots` attempts are in progress at the same time.
+    pub fn start_due(&mut self, ordered: &[String], slots: usize, now: Instant) -> Vec<String> {
+        let running = self
+            .entries
+            .values()
+            .filter(|entry| entry.state == LoadState::Loading)
+            .count();
+        let mut free = slots.saturating_sub(running);
+        let mut started = Vec::new();
+        for digest in ordered {
+            if free == 0 {
+                break;
+            }
+            if let Some(entry) = self.entries.get_mut(digest)
+                && due(&entry.state, now)
+            {
+                entry.state = LoadState::Loading;
+                started.push(digest.clone());
+                free -= 1;
+            }
+        }
+        started
+    }
+
+    /// Records a successful attempt. Returns false when the digest is no longer wanted.
+    pub fn mark_loaded(&mut self, digest: &str) -> bool {
+        let Some(entry) = self.entries.get_mut(digest) else {
+            return false;
+        };
+        entry.state = LoadState::Loaded;
+        entry.attempts = 0;
+        true
+    }
+
+    /// Records that an attempt failed at `now` and schedules the next one. A permanent failure is
+    /// retried only after [`RETRY_CAP`], in case the source had served wrong bytes. `jitter` is a
+    /// random number in [0, 1).
+    pub fn mark_failed(&mut self, digest: &str, failure: Failure, now: Instant, jitter: f64) {
+        let Some(entry) = self.entries.get_mut(digest) else {
+            return;
+        };
+        entry.attempts = entry.attempts.saturating_add(1);
+        let wait = if failure.permanent {
+            RETRY_CAP
+        } else {
+            retry_delay(entry.attempts, jitter, failure.retry_after)
+        };
+        entry.state = LoadState::Failed {
+            failure,
+            attempts: entry.attempts,
+            retry_at: now.checked_add(wait).unwrap_or(now),
+        };
+    }
+
+    /// Schedules a new attempt at once, because the loaded code turned out to be unusable.
+    pub fn reset(&mut self, digest: &str) {
+        if let Some(entry) = self.entries.get_mut(digest) {
+            entry.state = LoadState::Pending;
+        }
+    }
+
+    /// Returns the load state of a digest; `None` when it is not wanted.
+    #[must_use]
+    pub fn get(&self, digest: &str) -> Option<&LoadState> {
+        self.entries.get(digest).map(|entry| &entry.state)
+    }
+
+    /// Iterates over all wanted digests in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &LoadState)> {
+        self.entries
+            .iter()
+            .map(|(digest, entry)| (digest.as_str(), &entry.state))
+    }
+
+    /// Returns the time of the next retry; `None` when no retry is scheduled.
+    #[must_use]
+    pub fn next_retry_at(&self) -> Option<Instant> {
+        self.entries
+            .values()
+            .filter_map(|entry| match &entry.state {
+                LoadState::Failed {
+                    retry_at: again_at, ..
+                } => Some(*again_at),
+                _ => None,
+            })
+            .min()
+    }
+}
+
+fn due(load: &LoadState, now: Instant) -> bool {
+    match load {
+        LoadState::Pending => true,
+        LoadState::Failed {
+            retry_at: again_at, ..
+        } => *again_at <= now,
+        LoadState::Loading | LoadState::Loaded => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test needs some instant to start from"
+    )]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    fn set(digests: &[&str]) -> BTreeSet<String> {
+        digests.iter().map(ToString::to_string).collect()
+    }
+
+    fn list(digests: &[&str]) -> Vec<String> {
+        digests.iter().map(ToString::to_string).collect()
+    }
+
+    fn transient() -> Failure {
+        Failure {
+            reason: "PullFailed",
+            message: "no route".into(),
+            permanent: false,
+            retry_after: None,
+        }
+    }
+
+    /// FN-13: the number of concurrent loads is bounded, and they start in the given order.
+    #[test]
+    fn concurrent_loads_are_bounded_and_start_in_order() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        assert!(loads.set_wanted(&set(&["a", "b", "c"])).is_empty());
+        let ordered = list(&["c", "a", "b"]);
+        assert_eq!(loads.start_due(&ordered, 2, now), list(&["c", "a"]));
+        assert!(
+            loads.start_due(&ordered, 2, now).is_empty(),
+            "single flight"
+        );
+        assert!(loads.mark_loaded("c"));
+        assert_eq!(loads.start_due(&ordered, 2, now), list(&["b"]));
+    }
+
+    #[test]
+    fn a_failed_load_is_retried_when_due_and_success_resets_the_backoff() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        loads.set_wanted(&set(&["a"]));
+        let ordered = list(&["a"]);
+        loads.start_due(&ordered, 4, now);
+        loads.mark_failed("a", transient(), now, 1.0);
+        assert_eq!(loads.next_retry_at(), Some(now + Duration::from_secs(1)));
+        assert!(loads.start_due(&ordered, 4, now).is_empty());
+        let later = now + Duration::from_secs(1);
+        assert_eq!(loads.start_due(&ordered, 4, later), ordered);
+        loads.mark_failed("a", transient(), later, 1.0);
+        assert_eq!(
+            loads.next_retry_at(),
+            Some(later + Duration::from_secs(2)),
+            "the bound doubled"
+        );
+        let last = later + Duration::from_secs(2);
+        loads.start_due(&ordered, 4, last);
+        assert!(loads.mark_loaded("a"));
+        assert_eq!(loads.next_retry_at(), None);
+    }
+
+    #[test]
+    fn a_permanent_failure_is_retried_after_the_cap() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        loads.set_wanted(&set(&["a"]));
+        loads.start_due(&list(&["a"]), 1, now);
+        loads.mark_failed(
+            "a",
+            Failure {
+                permanent: true,
+                ..transient()
+            },
+            now,
+            0.0,
+        );
+        assert_eq!(loads.next_retry_at(), Some(now + RETRY_CAP));
+    }
+
+    #[test]
+    fn an_unwanted_digest_is_returned_once_and_its_late_result_is_dropped() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        loads.set_wanted(&set(&["a", "b"]));
+        loads.start_due(&list(&["a"]), 1, now);
+        assert_eq!(loads.set_wanted(&set(&["b"])), list(&["a"]));
+        assert!(loads.set_wanted(&set(&["b"])).is_empty());
+        assert!(!loads.mark_loaded("a"));
+    }
+}

@@ -1,0 +1,185 @@
+//! State of the data plane that all connections and requests share.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use node_shim_core::cidr::Cidr;
+use node_shim_core::memory_pressure::MemoryPressure;
+use node_shim_core::table::FunctionKey;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::connection::ConnectionLimits;
+use crate::counters::CounterTable;
+use crate::engine::Engine;
+use crate::guest_log::GuestLog;
+use crate::node_counters::NodeCounters;
+use crate::routing_table::RoutingTable;
+
+/// Maximum number of requests that wait for code at the same time.
+const MAX_COLD_STARTS: usize = 1_000;
+
+/// Connection options of the data plane.
+#[derive(Clone, Debug)]
+pub struct DataPlaneOptions {
+    /// Timeouts and limits of each connection.
+    pub connections: ConnectionLimits,
+    /// Maximum number of open connections. Default: 10,000.
+    pub max_connections: usize,
+    /// Maximum number of open connections per peer address, except for trusted proxies. Default: 256.
+    pub max_per_peer: u32,
+    /// Networks of proxies whose forwarding headers are trusted. Default: none.
+    pub trusted_proxies: Vec<Cidr>,
+}
+
+impl Default for DataPlaneOptions {
+    fn default() -> Self {
+        Self {
+            connections: ConnectionLimits::default(),
+            max_connections: 10_000,
+            max_per_peer: 256,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl DataPlaneOptions {
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|cidr| cidr.contains(peer))
+    }
+}
+
+/// Phase of the shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DrainPhase {
+    /// Normal operation.
+    Serving,
+    /// Still accepting connections, because load balancers may not have noticed yet. Idle connections
+    /// are closed.
+    Announcing,
+    /// No new connections; requests in progress may finish.
+    Draining,
+    /// All remaining connections are closed.
+    Stopped,
+}
+
+/// Which requests to reject because of memory pressure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadShedding {
+    /// Current level of memory pressure.
+    pub pressure: MemoryPressure,
+    /// Functions with recent traffic, which are served while requests to others are rejected.
+    pub recent_traffic: BTreeSet<FunctionKey>,
+}
+
+/// State shared by all connections and requests.
+pub(crate) struct DataPlaneState {
+    pub(crate) engine: Engine,
+    pub(crate) options: DataPlaneOptions,
+    pub(crate) counters: Arc<CounterTable>,
+    pub(crate) node_counters: Arc<NodeCounters>,
+    pub(crate) log: GuestLog,
+    /// Fewer than the slots of the pool, so that a full pool is detected before a store is created.
+    pub(crate) instance_slots: Arc<Semaphore>,
+    pub(crate) cold_starts: Semaphore,
+    pub(crate) guests: TaskTracker,
+    pub(crate) connections: TaskTracker,
+    table: ArcSwap<RoutingTable>,
+    version: watch::Sender<u64>,
+    phase: watch::Sender<DrainPhase>,
+    ready: AtomicBool,
+    /// Whether there is memory pressure. Without it, requests read only this flag.
+    under_pressure: AtomicBool,
+    shed: ArcSwap<LoadShedding>,
+}
+
+impl DataPlaneState {
+    /// Returns the initial state: an empty routing table and not ready.
+    pub(crate) fn new(
+        engine: Engine,
+        options: DataPlaneOptions,
+        counters: Arc<CounterTable>,
+        node: Arc<NodeCounters>,
+        log: GuestLog,
+    ) -> Self {
+        let slots = (engine.instance_slots() as usize * 9 / 10).max(1);
+        node.set_instance_slots(slots as u64);
+        Self {
+            engine,
+            options,
+            counters,
+            node_counters: node,
+            log,
+            instance_slots: Arc::new(Semaphore::new(slots)),
+            cold_starts: Semaphore::new(MAX_COLD_STARTS),
+            guests: TaskTracker::new(),
+            connections: TaskTracker::new(),
+            table: ArcSwap::default(),
+            version: watch::Sender::new(0),
+            phase: watch::Sender::new(DrainPhase::Serving),
+            ready: AtomicBool::new(false),
+            under_pressure: AtomicBool::new(false),
+            shed: ArcSwap::default(),
+        }
+    }
+
+    /// Replaces the routing table atomically and returns the old one, which requests may still use.
+    pub(crate) fn publish(&self, table: Arc<RoutingTable>) -> Arc<RoutingTable> {
+        let old = self.table.swap(table);
+        self.version.send_modify(|version| *version += 1);
+        old
+    }
+
+    pub(crate) fn set_phase(&self, phase: DrainPhase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_load_shedding(&self, shed: LoadShedding) {
+        let pressed = shed.pressure != MemoryPressure::None;
+        self.shed.store(Arc::new(shed));
+        self.under_pressure.store(pressed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn table(&self) -> Arc<RoutingTable> {
+        self.table.load_full()
+    }
+
+    /// Returns a receiver that is notified of every new routing table.
+    pub(crate) fn watch_table(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(crate) fn phase(&self) -> DrainPhase {
+        *self.phase.borrow()
+    }
+
+    pub(crate) fn watch_phase(&self) -> watch::Receiver<DrainPhase> {
+        self.phase.subscribe()
+    }
+
+    /// Returns whether memory pressure allows a request to the function.
+    pub(crate) fn allows_request(&self, function: &FunctionKey) -> bool {
+        if !self.under_pressure.load(Ordering::Relaxed) {
+            return true;
+        }
+        let shed = self.shed.load();
+        shed.pressure
+            .allows_request(shed.recent_traffic.contains(function))
+    }
+
+    /// Returns whether memory pressure allows candidates to serve requests.
+    pub(crate) fn allows_candidate(&self) -> bool {
+        !self.under_pressure.load(Ordering::Relaxed) || self.shed.load().pressure.allows_candidate()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) && self.phase() == DrainPhase::Serving
+    }
+}

@@ -1,0 +1,216 @@
+//! Request handler: validates and routes a request, picks a revision, acquires permits, runs the guest
+//! and starts the response.
+
+mod admission;
+mod prefetch;
+mod response;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Uri, Version};
+use hyper::body::Incoming;
+use node_shim_core::headers::{self, Rewritten};
+use node_shim_core::outcome::{FailureReason, StartKind};
+use node_shim_core::validation::{Rejection, ValidatedHead};
+use tokio::sync::oneshot;
+
+use crate::body::{BodyFraming, RequestBody, ResponseBody};
+use crate::connection::{Connection, RequestGuard};
+use crate::data_plane::{DataPlaneState, DrainPhase};
+use crate::guest_log::{LogContext, RequestLog};
+use crate::instance::{GuestCall, GuestControl, GuestEnd, RunningGuest};
+use crate::shim_response;
+use admission::{Admitted, NotAdmitted, admit};
+use response::{
+    HttpResponse, ResponseFraming, abort_stalled_reader, check_head, content_length,
+    error_response, send,
+};
+
+/// Handles one request.
+pub(crate) async fn handle(
+    plane: Arc<DataPlaneState>,
+    conn: Arc<Connection>,
+    request: Request<Incoming>,
+) -> HttpResponse {
+    let began = Instant::now();
+    let guard = conn.begin_request();
+    let version = request.version();
+    let (parts, body) = request.into_parts();
+    let admitted = if conn.take_fragment() {
+        Err(NotAdmitted::Invalid(Rejection::BadPath))
+    } else {
+        admit(&plane, &parts, began).await
+    };
+    let mut answer = match admitted {
+        Ok(admitted) => serve(&plane, &conn, admitted, parts, body, guard).await,
+        Err(NotAdmitted::Invalid(rejection)) => {
+            plane.node_counters.rejected(rejection);
+            shim_response::rejected(rejection, guard)
+        }
+        Err(NotAdmitted::NoRoute) => shim_response::no_route(guard),
+        Err(NotAdmitted::Probe) => shim_response::ready(plane.is_ready(), guard),
+        Err(NotAdmitted::Failed(reason, observer)) => error_response(reason, observer, guard),
+    };
+    let last = plane.phase() != DrainPhase::Serving
+        || conn.requests_started() >= plane.options.connections.max_requests;
+    if last && version < Version::HTTP_2 {
+        shim_response::close(&mut answer);
+    }
+    answer
+}
+
+async fn serve(
+    plane: &Arc<DataPlaneState>,
+    conn: &Arc<Connection>,
+    admitted: Admitted,
+    mut parts: Parts,
+    body: Incoming,
+    guard: RequestGuard,
+) -> HttpResponse {
+    let Admitted {
+        passed,
+        revision,
+        code,
+        rewritten,
+        mut observer,
+        start,
+        permit,
+        slot,
+    } = admitted;
+    let response_framing = ResponseFraming::of(&parts);
+    let limits = &revision.spec.limits;
+    let control = GuestControl::new(limits.cpu);
+    let (idle, limit) = (limits.idle, limits.request_body);
+    let forwarding = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
+    let scheme = if forwarding.https {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    let body = RequestBody::new(body, control.clone(), limit, idle);
+    let (head, answered) = oneshot::channel();
+    let cold = start == StartKind::Cold;
+    let names = LogContext {
+        request_id: forwarding.request_id,
+        trace_id: trace_id(&parts),
+    };
+    let log = RequestLog::new(plane.log.clone(), revision.clone(), names, cold);
+    let request = Request::from_parts(parts, body);
+    let engine = plane.engine.clone();
+    let mut guest = RunningGuest::new(
+        GuestCall {
+            engine,
+            revision,
+            code,
+            request,
+            scheme,
+            control: control.clone(),
+            log,
+            head,
+            permit,
+            slot,
+        },
+        &plane.guests,
+    );
+    let answer = match guest.run_until(answered).await {
+        Ok(Ok(answer)) => check_head(&control, answer),
+        Ok(Err(_code)) => Err(FailureReason::ErrorCode),
+        Err(_) => Err(guest_end(&control)
+            .await
+            .failure
+            .unwrap_or(FailureReason::NoResponse)),
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(reason) => {
+            let reason = control.client_fault().unwrap_or(reason);
+            control.stop(reason);
+            guest.detach();
+            return error_response(reason, Some(observer), guard);
+        }
+    };
+    observer.head(answer.status().as_u16());
+    let reset = (response_framing.version == Version::HTTP_10).then(|| conn.reset.clone());
+    let length = content_length(answer.headers());
+    let framing = BodyFraming {
+        length,
+        trailers: response_framing.allows_trailers(length),
+        reset,
+        idle,
+    };
+    let sent = send(
+        plane,
+        answer,
+        guest,
+        &response_framing,
+        control,
+        observer,
+        framing,
+        guard,
+    )
+    .await;
+    if let (ResponseBody::Streaming(body), Version::HTTP_2) =
+        (sent.body(), response_framing.version)
+    {
+        plane.guests.spawn(abort_stalled_reader(
+            body.progress(),
+            conn.clone(),
+            plane.options.connections.write_stall,
+        ));
+    }
+    sent
+}
+
+/// Rewrites the request head for the guest.
+fn rewrite_head(
+    plane: &DataPlaneState,
+    conn: &Connection,
+    passed: &ValidatedHead,
+    rewritten: Option<String>,
+    parts: &mut Parts,
+) -> Rewritten {
+    if let Some(path) = rewritten {
+        rewrite_path(&mut parts.uri, &path);
+    }
+    let context = headers::ForwardingContext {
+        peer: conn.peer,
+        trusted: plane.options.trusts(conn.peer),
+        tls: false,
+        authority: &passed.authority,
+        generated_id: fastrand::u128(..),
+    };
+    headers::rewrite_request(&mut parts.headers, context)
+}
+
+/// Returns the trace id of a W3C `traceparent` header. Headers of untrusted peers have been removed.
+fn trace_id(parts: &Parts) -> Option<String> {
+    let parent = parts.headers.get("traceparent")?.to_str().ok()?;
+    let id = parent.split('-').nth(1)?;
+    let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| id.to_owned())
+}
+
+fn rewrite_path(uri: &mut Uri, path: &str) {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = std::mem::take(uri).into_parts();
+    // path and query are valid, because they come from a valid target
+    parts.path_and_query = PathAndQuery::try_from(target).ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Waits for the end of the guest.
+async fn guest_end(control: &GuestControl) -> GuestEnd {
+    poll_fn(|cx| {
+        control.register_watcher(cx.waker());
+        control.guest_end().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}

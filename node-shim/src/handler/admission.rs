@@ -1,0 +1,250 @@
+//! Admission of a request: validation, routing, choice of the revision, permits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use node_shim_core::outcome::{FailureReason, StartKind};
+use node_shim_core::pick::{Arm, BUCKETS, pick};
+use node_shim_core::routing;
+use node_shim_core::validation::{self, Rejection, ValidatedHead};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::response::content_length;
+use crate::code_cache::{CodeInUse, CodeUser};
+use crate::concurrency_limit::Permit;
+use crate::data_plane::DataPlaneState;
+use crate::observer::RequestObserver;
+use crate::revision::Revision;
+use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+
+/// Path of the readiness probe on the data port.
+const READY_PATH: &str = "/.well-known/selvage/ready";
+/// Maximum time that a request waits for code that is being loaded. The limits of the revision are not
+/// known yet.
+const LOAD_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a request is answered without running a guest.
+pub(super) enum NotAdmitted {
+    Invalid(Rejection),
+    NoRoute,
+    Probe,
+    Failed(FailureReason, Option<RequestObserver>),
+}
+
+/// An admitted request.
+pub(super) struct Admitted {
+    pub(super) passed: ValidatedHead,
+    pub(super) revision: Arc<Revision>,
+    pub(super) code: CodeInUse,
+    pub(super) rewritten: Option<String>,
+    pub(super) observer: RequestObserver,
+    pub(super) start: StartKind,
+    pub(super) permit: Permit,
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// Validates and routes a request, picks the revision and acquires its permits.
+pub(super) async fn admit(
+    plane: &Arc<DataPlaneState>,
+    parts: &Parts,
+    began: Instant,
+) -> Result<Admitted, NotAdmitted> {
+    let head = validation::RequestHead {
+        version: parts.version,
+        method: &parts.method,
+        uri: &parts.uri,
+        headers: &parts.headers,
+    };
+    let passed = validation::validate(head).map_err(NotAdmitted::Invalid)?;
+    if parts.uri.path() == READY_PATH {
+        return Err(NotAdmitted::Probe);
+    }
+    let table = plane.table();
+    let wanted = routing::RouteRequest {
+        host: &passed.host,
+        path: parts.uri.path(),
+        method: parts.method.as_str(),
+        headers: &parts.headers,
+    };
+    let found = table.index().find(wanted).ok_or(NotAdmitted::NoRoute)?;
+    let served = table.function(found.function).ok_or(NotAdmitted::NoRoute)?;
+    if passed.uncommon_method && !found.lists_method {
+        return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
+    }
+    if served.entry.suspended {
+        return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
+    }
+    let (revision, start) = choose_revision(plane, &table, served, began).await?;
+    // the code stays mapped from here on
+    let user = revision.code.enter();
+    let start = if user.is_mapped() {
+        start
+    } else {
+        StartKind::Cold
+    };
+    let mut observer = RequestObserver::new(revision.counters.clone(), start, began);
+    if !plane.allows_request(&served.entry.key) {
+        return Err(NotAdmitted::Failed(
+            FailureReason::MemoryPressure,
+            Some(observer),
+        ));
+    }
+    let limits = &revision.spec.limits;
+    if content_length(&parts.headers).is_some_and(|length| length > limits.request_body) {
+        observer.fail(FailureReason::BodyTooLarge);
+        plane.node_counters.rejected(Rejection::BodyTooLarge);
+        return Err(NotAdmitted::Failed(
+            FailureReason::BodyTooLarge,
+            Some(observer),
+        ));
+    }
+    let permit = match revision
+        .concurrency
+        .acquire(limits.queue_length, limits.queue_timeout)
+        .await
+    {
+        Ok(permit) => permit,
+        Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
+    };
+    let code = match mapped_code(plane, user, limits.queue_timeout).await {
+        Ok(code) => code,
+        Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
+    };
+    let Ok(slot) = plane.instance_slots.clone().try_acquire_owned() else {
+        return Err(NotAdmitted::Failed(FailureReason::Pool, Some(observer)));
+    };
+    let rewritten = found.rewritten;
+    Ok(Admitted {
+        passed,
+        revision,
+        code,
+        rewritten,
+        observer,
+        start,
+        permit,
+        slot,
+    })
+}
+
+/// Returns the code of the revision, and maps it first when it is only on disk. If it cannot be mapped, the
+/// component is loaded again, and the request waits for it for as long as it may wait in the queue.
+async fn mapped_code(
+    plane: &DataPlaneState,
+    user: CodeUser,
+    queue: Duration,
+) -> Result<CodeInUse, FailureReason> {
+    let _cold_start = if user.is_mapped() {
+        None
+    } else {
+        Some(
+            plane
+                .cold_starts
+                .try_acquire()
+                .map_err(|_| FailureReason::Compile)?,
+        )
+    };
+    tokio::time::timeout(queue.max(LOAD_WAIT), user.mapped())
+        .await
+        .map_err(|_| FailureReason::Compile)
+}
+
+/// Returns the revision that serves the request. Waits briefly when its code is being loaded.
+async fn choose_revision(
+    plane: &Arc<DataPlaneState>,
+    table: &RoutingTable,
+    served: &ServedFunction,
+    began: Instant,
+) -> Result<(Arc<Revision>, StartKind), NotAdmitted> {
+    let bucket = fastrand::u32(..BUCKETS);
+    match picked_revision(plane, served, bucket) {
+        RevisionSlot::Ready(revision) => Ok((revision.clone(), StartKind::Warm)),
+        RevisionSlot::Failed(reason) => Err(NotAdmitted::Failed(
+            *reason,
+            observer_without_code(plane, served, began, StartKind::Warm),
+        )),
+        RevisionSlot::Absent | RevisionSlot::Loading => {
+            let waited = wait_for_code(plane, table, served, bucket).await;
+            waited
+                .map(|revision| (revision, StartKind::Cold))
+                .map_err(|reason| {
+                    NotAdmitted::Failed(
+                        reason,
+                        observer_without_code(plane, served, began, StartKind::Cold),
+                    )
+                })
+        }
+    }
+}
+
+fn picked_revision<'a>(
+    plane: &DataPlaneState,
+    served: &'a ServedFunction,
+    bucket: u32,
+) -> &'a RevisionSlot {
+    let pick = pick(
+        &served.entry.split,
+        bucket,
+        served.candidate.ready().is_some() && plane.allows_candidate(),
+    );
+    if pick.fallback {
+        plane.node_counters.fell_back();
+    }
+    match pick.arm {
+        Arm::Stable => &served.stable,
+        Arm::Candidate => &served.candidate,
+    }
+}
+
+/// Waits for a routing table in which the revision can run. The request does not keep its own table,
+/// because that contains no code to run.
+async fn wait_for_code(
+    plane: &Arc<DataPlaneState>,
+    table: &RoutingTable,
+    served: &ServedFunction,
+    bucket: u32,
+) -> Result<Arc<Revision>, FailureReason> {
+    let _cold_start = plane
+        .cold_starts
+        .try_acquire()
+        .map_err(|_| FailureReason::Compile)?;
+    let mut published = plane.watch_table();
+    let key = &served.entry.key;
+    let find = |table: &RoutingTable| match picked_revision(plane, table.by_key(key)?, bucket) {
+        RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
+        RevisionSlot::Failed(reason) => Some(Err(*reason)),
+        RevisionSlot::Absent | RevisionSlot::Loading => None,
+    };
+    let wait = async {
+        loop {
+            let now = plane.table();
+            if !std::ptr::eq(&*now, table)
+                && let Some(found) = find(&now)
+            {
+                return found;
+            }
+            if published.changed().await.is_err() {
+                return Err(FailureReason::Cancelled);
+            }
+        }
+    };
+    tokio::time::timeout(LOAD_WAIT, wait)
+        .await
+        .unwrap_or(Err(FailureReason::Compile))
+}
+
+/// Returns the observer of a request that met no code. The request counts for the stable revision, or for
+/// the candidate while there is no stable revision.
+fn observer_without_code(
+    plane: &DataPlaneState,
+    served: &ServedFunction,
+    began: Instant,
+    start: StartKind,
+) -> Option<RequestObserver> {
+    let share = &served.entry.split;
+    let revision = share.stable.as_ref().or(share.candidate.as_ref())?;
+    let key = &served.entry.key;
+    let in_table = || plane.table().by_key(key).is_some();
+    let counters = plane.counters.for_request(key, revision, in_table)?;
+    Some(RequestObserver::new(counters, start, began))
+}

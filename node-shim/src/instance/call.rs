@@ -1,0 +1,133 @@
+//! Call of the guest: creates the store and the instance and calls the handler.
+
+use std::sync::Arc;
+
+use http::Request;
+use http::uri::Scheme as UriScheme;
+use node_shim_core::outcome::FailureReason;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody};
+
+use super::classify;
+use super::control::{GuestControl, GuestEnd};
+use super::state::{GuestState, MAX_HANDLES};
+use crate::body::RequestBody;
+use crate::code_cache::CodeInUse;
+use crate::concurrency_limit::Permit;
+use crate::engine::{Engine, LinkedComponent};
+use crate::guest_log::RequestLog;
+use crate::revision::Revision;
+
+/// Maximum memory in bytes that one host call may allocate for the guest.
+const HOSTCALL_BYTES: usize = 16 << 20;
+
+pub(crate) type GuestHead = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Everything that the call of a guest needs. The permits are returned when the guest ends.
+pub(crate) struct GuestCall {
+    pub(crate) engine: Engine,
+    pub(crate) revision: Arc<Revision>,
+    pub(crate) code: CodeInUse,
+    pub(crate) request: Request<RequestBody>,
+    pub(crate) scheme: UriScheme,
+    pub(crate) control: Arc<GuestControl>,
+    pub(crate) log: RequestLog,
+    pub(crate) head: oneshot::Sender<GuestHead>,
+    pub(crate) permit: Permit,
+    pub(crate) slot: OwnedSemaphorePermit,
+}
+
+/// Runs the handler and reports how it ended before the store is dropped, because the reader of the body
+/// needs the result when the body ends.
+pub(super) async fn call(
+    engine: Engine,
+    (revision, code): (Arc<Revision>, LinkedComponent),
+    request: Request<RequestBody>,
+    scheme: UriScheme,
+    control: Arc<GuestControl>,
+    log: RequestLog,
+    head: oneshot::Sender<GuestHead>,
+) {
+    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log));
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_max_component_handles(MAX_HANDLES);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback({
+        let control = control.clone();
+        move |_| {
+            control.check()?;
+            // goes to the back of the run queue; the built-in yield would be polled again at once
+            Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(tokio::task::yield_now()),
+            ))
+        }
+    });
+    let result = handle(&mut store, &code, request, scheme, &control, head).await;
+    let ending = judge(&mut store, &control, result.as_ref());
+    if let (Err(error), Some(reason)) = (&result, ending.failure) {
+        log.failure(reason, error);
+    }
+    revision.counters.memory_peak(store.data().limiter.used());
+    control.end(ending);
+}
+
+async fn handle(
+    store: &mut Store<GuestState>,
+    code: &LinkedComponent,
+    request: Request<RequestBody>,
+    scheme: UriScheme,
+    control: &Arc<GuestControl>,
+    head: oneshot::Sender<GuestHead>,
+) -> wasmtime::Result<()> {
+    let scheme = if scheme == UriScheme::HTTPS {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    let request = store
+        .data_mut()
+        .http()
+        .new_incoming_request(scheme, request)?;
+    let head_control = control.clone();
+    let out = store
+        .data_mut()
+        .http()
+        .new_response_outparam_from_callback(move |answer| {
+            head_control.set_head();
+            // the receiver is gone when the client has disconnected
+            let _ = head.send(answer);
+        })?;
+    let proxy = code.pre.instantiate_async(&mut *store).await?;
+    proxy
+        .wasi_http_incoming_handler()
+        .call_handle(store, request, out)
+        .await
+}
+
+fn judge(
+    store: &mut Store<GuestState>,
+    control: &GuestControl,
+    result: Result<&(), &wasmtime::Error>,
+) -> GuestEnd {
+    let refused = store.data().limiter.refused();
+    let open_body = store
+        .data_mut()
+        .table()
+        .iter_mut()
+        .any(|entry| (entry as &dyn std::any::Any).is::<HostOutgoingBody>());
+    let failure = match result {
+        Ok(()) if control.has_head() => None,
+        Ok(()) => Some(FailureReason::NoResponse),
+        Err(error) if classify::is_clean_exit(error) && control.has_head() && !open_body => None,
+        Err(error) => Some(classify::failure(error, refused)),
+    };
+    GuestEnd {
+        failure,
+        unfinished: open_body || !control.has_head(),
+    }
+}

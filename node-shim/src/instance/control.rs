@@ -1,0 +1,135 @@
+//! State shared by the two sides of a request: the connection task and the task that runs the guest.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use node_shim_core::outcome::FailureReason;
+
+use super::metered::CpuMeter;
+
+/// Controls a guest and reports how it ended.
+#[derive(Debug)]
+pub(crate) struct GuestControl {
+    pub(crate) meter: Arc<CpuMeter>,
+    pub(crate) budget: Duration,
+    /// Why the guest has to stop: 0 for no reason, else the index of the reason plus 1.
+    stop: AtomicU8,
+    /// How the client's body failed, encoded like `stop`.
+    client: AtomicU8,
+    /// Wakes the guest's task when it has to stop.
+    guest: AtomicWaker,
+    /// Wakes the task that waits for the end of the guest.
+    watcher: AtomicWaker,
+    head: AtomicBool,
+    end: OnceLock<GuestEnd>,
+}
+
+/// How the guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GuestEnd {
+    /// Why the guest failed; `None` when it returned normally.
+    pub(crate) failure: Option<FailureReason>,
+    /// Whether the guest left its response incomplete.
+    pub(crate) unfinished: bool,
+}
+
+/// Error with which the epoch callback traps.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the guest was stopped: {}", .0.label())]
+pub(super) struct Stopped(pub(super) FailureReason);
+
+impl GuestControl {
+    pub(crate) fn new(budget: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            meter: Arc::default(),
+            budget,
+            stop: AtomicU8::new(0),
+            client: AtomicU8::new(0),
+            guest: AtomicWaker::new(),
+            watcher: AtomicWaker::new(),
+            head: AtomicBool::new(false),
+            end: OnceLock::new(),
+        })
+    }
+
+    /// Stops the guest. The first reason is kept.
+    pub(crate) fn stop(&self, reason: FailureReason) {
+        write_first(&self.stop, reason);
+        self.guest.wake();
+    }
+
+    pub(crate) fn stop_reason(&self) -> Option<FailureReason> {
+        read(&self.stop)
+    }
+
+    /// Records that the client's body failed. The guest sees an error and may still respond.
+    pub(crate) fn set_client_fault(&self, reason: FailureReason) {
+        write_first(&self.client, reason);
+    }
+
+    pub(crate) fn client_fault(&self) -> Option<FailureReason> {
+        read(&self.client)
+    }
+
+    /// Returns an error when the guest has to stop or has used up its CPU time.
+    pub(super) fn check(&self) -> Result<(), Stopped> {
+        if let Some(reason) = self.stop_reason() {
+            return Err(Stopped(reason));
+        }
+        if self.meter.used() > self.budget {
+            Err(Stopped(FailureReason::Cpu))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn set_head(&self) {
+        self.head.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_head(&self) -> bool {
+        self.head.load(Ordering::Acquire)
+    }
+
+    pub(super) fn end(&self, ending: GuestEnd) {
+        // the first end is kept
+        let _ = self.end.set(ending);
+        self.watcher.wake();
+    }
+
+    pub(crate) fn guest_end(&self) -> Option<GuestEnd> {
+        self.end.get().copied()
+    }
+
+    pub(super) fn register_guest(&self, waker: &std::task::Waker) {
+        self.guest.register(waker);
+    }
+
+    pub(crate) fn register_watcher(&self, waker: &std::task::Waker) {
+        self.watcher.register(waker);
+    }
+}
+
+fn write_first(slot: &AtomicU8, reason: FailureReason) {
+    let code = u8::try_from(reason.index() + 1).unwrap_or(u8::MAX);
+    // an earlier reason is the cause of this one
+    let _ = slot.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+}
+
+fn read(slot: &AtomicU8) -> Option<FailureReason> {
+    let code = slot.load(Ordering::Acquire);
+    FailureReason::ALL
+        .get(usize::from(code.checked_sub(1)?))
+        .copied()
+}
+
+impl GuestEnd {
+    pub(crate) const fn failed(reason: FailureReason) -> Self {
+        Self {
+            failure: Some(reason),
+            unfinished: true,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A running guest. Until its response head is available, it is polled by the task that waits for the head,
+//! so most requests need no task of their own. Afterwards it continues in a separate task.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+
+use node_shim_core::outcome::FailureReason;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::call::GuestCall;
+use super::control::GuestControl;
+use super::task::run;
+
+/// A running guest. If it is dropped before `detach`, because the client has disconnected, the guest is
+/// stopped and ends in a separate task.
+pub(crate) struct RunningGuest {
+    guest: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    control: Arc<GuestControl>,
+}
+
+impl RunningGuest {
+    pub(crate) fn new(call: GuestCall, guests: &TaskTracker) -> Self {
+        Self {
+            control: call.control.clone(),
+            guest: Some(Box::pin(guests.track_future(run(call)))),
+        }
+    }
+
+    /// Polls the guest.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(guest) = &mut self.guest
+            && guest.as_mut().poll(cx).is_ready()
+        {
+            self.guest = None;
+        }
+    }
+
+    /// Runs the guest until it has responded or ended without a response.
+    pub(crate) async fn run_until<T>(
+        &mut self,
+        mut answered: oneshot::Receiver<T>,
+    ) -> Result<T, oneshot::error::RecvError> {
+        poll_fn(|cx| {
+            self.poll(cx);
+            Pin::new(&mut answered).poll(cx)
+        })
+        .await
+    }
+
+    /// Lets the guest continue in a separate task.
+    pub(crate) fn detach(mut self) {
+        self.spawn_rest();
+    }
+
+    fn spawn_rest(&mut self) {
+        // there is no runtime only at the end of the process
+        if let (Some(guest), Ok(runtime)) = (self.guest.take(), Handle::try_current()) {
+            runtime.spawn(guest);
+        }
+    }
+}
+
+impl Drop for RunningGuest {
+    fn drop(&mut self) {
+        if self.guest.is_some() {
+            self.control.stop(FailureReason::ClientGone);
+            self.spawn_rest();
+        }
+    }
+}

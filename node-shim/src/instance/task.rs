@@ -1,0 +1,141 @@
+//! Task that runs a guest: enforces wall-clock limits, reports the end and returns the permits.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::FutureExt;
+use node_shim_core::outcome::FailureReason;
+use tokio::time::{Instant, sleep_until};
+
+use super::call::{self, GuestCall};
+use super::control::{GuestControl, GuestEnd};
+use super::metered::MeteredFuture;
+use crate::counters::RevisionCounters;
+use crate::engine::TICK;
+
+/// Runs one call. The permits are returned when the guest has ended, which can be long before or after the
+/// end of its response.
+pub(super) async fn run(call: GuestCall) {
+    let GuestCall {
+        engine,
+        revision,
+        code,
+        request,
+        scheme,
+        control,
+        log,
+        head,
+        permit,
+        slot,
+    } = call;
+    let _ends = EndOnDrop(control.clone());
+    let limits = revision.spec.limits.clone();
+    let counters = revision.counters.clone();
+    let _instance = InstanceCount::new(&counters);
+    let guest = call::call(
+        engine,
+        (revision, code.loaded.clone()),
+        request,
+        scheme,
+        control.clone(),
+        log.clone(),
+        head,
+    );
+    let metered = MeteredFuture {
+        // a panic in a host call ends only this request
+        future: Box::pin(AssertUnwindSafe(guest).catch_unwind()),
+        meter: control.meter.clone(),
+    };
+    match watch(metered, &control, limits.first_byte, limits.timeout).await {
+        Some(Ok(())) => {}
+        Some(Err(panic)) => {
+            tracing::error!(panic = text_of(&*panic), "a host call panicked");
+            control.end(GuestEnd::failed(FailureReason::Panic));
+        }
+        None => {
+            let reason = control.stop_reason().unwrap_or(FailureReason::Cancelled);
+            control.end(GuestEnd::failed(reason));
+        }
+    }
+    let cpu = u64::try_from(control.meter.used().as_micros()).unwrap_or(u64::MAX);
+    counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
+    drop((permit, slot, code));
+}
+
+/// Polls the guest and its wall-clock timer. Returns `None` when the guest had to stop but executed no
+/// WebAssembly for two epochs.
+async fn watch<F: Future>(
+    guest: F,
+    control: &Arc<GuestControl>,
+    first_byte: Duration,
+    timeout: Duration,
+) -> Option<F::Output> {
+    let started = Instant::now();
+    let end = started + timeout;
+    let mut guest = pin!(guest);
+    let mut timer = pin!(sleep_until(end.min(started + first_byte)));
+    let mut leaving: Option<Instant> = None;
+    poll_fn(|cx| {
+        control.register_guest(cx.waker());
+        if let Poll::Ready(output) = guest.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        loop {
+            if leaving.is_none() && control.stop_reason().is_some() {
+                let patience = Instant::now() + 2 * TICK;
+                leaving = Some(patience);
+                timer.as_mut().reset(patience);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match leaving {
+                Some(_) => return Poll::Ready(None),
+                None if Instant::now() >= end => control.stop(FailureReason::Wall),
+                None if !control.has_head() => control.stop(FailureReason::FirstByte),
+                None => timer.as_mut().reset(end),
+            }
+        }
+    })
+    .await
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// Reports an end of the guest when dropped, so that waiting tasks continue even if this task panics. Only
+/// the first reported end counts, so this has no effect otherwise.
+struct EndOnDrop(Arc<GuestControl>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end(GuestEnd::failed(FailureReason::Panic));
+    }
+}
+
+/// Counts an instance as live until dropped.
+struct InstanceCount<'a>(&'a RevisionCounters);
+
+impl<'a> InstanceCount<'a> {
+    fn new(counters: &'a RevisionCounters) -> Self {
+        counters.instances.fetch_add(1, Ordering::Relaxed);
+        Self(counters)
+    }
+}
+
+impl Drop for InstanceCount<'_> {
+    fn drop(&mut self) {
+        self.0.instances.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,274 @@
+//! Accept loop: bounds connections, backs off after errors, detects the protocol and shuts every
+//! connection down gracefully.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::connection::{Connection, ConnectionIo};
+use crate::data_plane::{DataPlaneState, DrainPhase};
+use crate::handler;
+use crate::node_counters::Protocol;
+
+/// Time that guests without a client get after the data plane has stopped.
+const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
+
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Accepts and serves connections until the data plane has stopped.
+pub(crate) async fn run(plane: Arc<DataPlaneState>, listener: std::net::TcpListener) {
+    let mut phases = plane.watch_phase();
+    let alive = plane.node_counters.clone();
+    let turning = tokio::spawn(async move { alive.answer_pings().await });
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            let over = wait_for(&mut phases, DrainPhase::Draining);
+            tokio::select! {
+                () = over => {}
+                () = accept(&plane, &listener) => {}
+            }
+        }
+        Err(error) => tracing::error!(%error, "the listener cannot be used"),
+    }
+    wait_for(&mut phases, DrainPhase::Stopped).await;
+    plane.connections.close();
+    plane.connections.wait().await;
+    plane.guests.close();
+    // a guest whose client is gone may still compute; nothing else bounds its end
+    let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
+    turning.abort();
+}
+
+async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
+    // the sender lives as long as the data plane, which the caller holds
+    let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+/// Accepts connections. Never returns; errors delay the next connection.
+async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
+    let permits = Arc::new(Semaphore::new(plane.options.max_connections));
+    let peers = Arc::new(ConnectionsPerPeer::default());
+    let mut pause = BACKOFF.0;
+    loop {
+        // without a permit, new connections wait in the kernel's backlog
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                plane.node_counters.accept_failed();
+                tracing::warn!(%error, pause = ?pause, "accept failed");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+                continue;
+            }
+        };
+        pause = BACKOFF.0;
+        let peer = canonical(address);
+        let Some(peer_connection) = peers.try_open(peer, plane) else {
+            continue;
+        };
+        let shared = plane.clone();
+        plane.connections.spawn(async move {
+            serve(shared, stream, peer).await;
+            drop((permit, peer_connection));
+        });
+    }
+}
+
+/// Returns the peer's address, with IPv4-mapped addresses as IPv4.
+fn canonical(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}
+
+/// Serves one connection until it is closed.
+async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
+    // small responses must not wait for acknowledgements; without the option they are only slower
+    let _ = stream.set_nodelay(true);
+    let conn = Connection::new(peer);
+    let mut io = ConnectionIo::new(stream, conn.clone(), plane.options.connections);
+    let mut phases = plane.watch_phase();
+    let proto = tokio::select! {
+        () = wait_for(&mut phases, DrainPhase::Draining) => return,
+        sniffed = io.detect_http2() => match sniffed {
+            Ok(true) => Protocol::Http2,
+            Ok(false) => Protocol::Http1,
+            Err(_) => return,
+        },
+    };
+    let _open = plane.node_counters.opened(proto);
+    let service = service_fn(|request| {
+        let answer = handler::handle(plane.clone(), conn.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    match proto {
+        Protocol::Http1 => {
+            let connection = http1().serve_connection(TokioIo::new(io), service);
+            serve_until_closed(&plane, &conn, proto, connection).await;
+        }
+        Protocol::Http2 => {
+            let connection = http2().serve_connection(TokioIo::new(io), service);
+            serve_until_closed(&plane, &conn, proto, connection).await;
+        }
+    }
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // `ConnectionIo` has its own timeouts
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_headers(100)
+        .max_header_size(32 << 10)
+        .max_buf_size(64 << 10);
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .initial_stream_window_size(64 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_frame_size(16 << 10)
+        .max_header_list_size(32 << 10)
+        .max_send_buf_size(64 << 10)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(128)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10));
+    builder
+}
+
+/// A connection of either protocol that can be shut down gracefully.
+trait Graceful: Future {
+    fn graceful(self: std::pin::Pin<&mut Self>);
+}
+
+impl<S, B> Graceful for http1::Connection<TokioIo<ConnectionIo>, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful(self: std::pin::Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Graceful for http2::Connection<TokioIo<ConnectionIo>, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn graceful(self: std::pin::Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Polls a connection until it is closed and starts its graceful shutdown when it is idle, old or used up
+/// or the data plane drains.
+async fn serve_until_closed<C: Graceful>(
+    plane: &DataPlaneState,
+    conn: &Connection,
+    proto: Protocol,
+    connection: C,
+) {
+    let limits = &plane.options.connections;
+    let mut connection = pin!(connection);
+    let mut phases = plane.watch_phase();
+    let mut shutdown = plane.watch_phase();
+    let opened = Instant::now();
+    // spread by ±20 %, so that connections opened together do not all reconnect together
+    let old = opened + limits.max_age.mul_f64(0.8 + 0.4 * fastrand::f64());
+    // HTTP/2 clients get an early GOAWAY; HTTP/1 clients get `connection: close` with their next response
+    let shutdown_phase = match proto {
+        Protocol::Http1 => DrainPhase::Draining,
+        Protocol::Http2 => DrainPhase::Announcing,
+    };
+    let mut check = opened + limits.idle;
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = wait_for(&mut phases, DrainPhase::Stopped) => return,
+            () = conn.aborted() => return,
+            () = wait_for(&mut shutdown, shutdown_phase), if !leaving => {}
+            () = sleep_until(old.min(check)), if !leaving => {
+                let idle = conn.idle_since();
+                let used_up = conn.requests_started() >= limits.max_requests;
+                let idle_end = idle.map(|since| since + limits.idle);
+                let idle_over = proto == Protocol::Http2 && idle_end.is_some_and(|end| end <= Instant::now());
+                if Instant::now() < old && !used_up && !idle_over {
+                    let next = Instant::now() + limits.idle.min(Duration::from_secs(15));
+                    check = idle_end.filter(|end| *end > Instant::now()).unwrap_or(next).min(next);
+                    continue;
+                }
+            }
+        }
+        leaving = true;
+        connection.as_mut().graceful();
+    }
+}
+
+/// Counts the open connections of each peer address.
+#[derive(Default)]
+struct ConnectionsPerPeer {
+    open: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// An open connection of a peer, counted until it is dropped.
+struct PeerConnection {
+    peers: Arc<ConnectionsPerPeer>,
+    peer: IpAddr,
+}
+
+impl ConnectionsPerPeer {
+    /// Returns `None` when the peer has reached its limit and is not a trusted proxy.
+    fn try_open(self: &Arc<Self>, peer: IpAddr, plane: &DataPlaneState) -> Option<PeerConnection> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(peer).or_default();
+        if *count >= plane.options.max_per_peer && !plane.options.trusts(peer) {
+            return None;
+        }
+        *count += 1;
+        Some(PeerConnection {
+            peers: self.clone(),
+            peer,
+        })
+    }
+}
+
+impl Drop for PeerConnection {
+    fn drop(&mut self) {
+        let mut open = self
+            .peers
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Routing table of the data plane: the functions of the node with their routes and runnable revisions. It
+//! is replaced as a whole; a request keeps the table it started with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use node_shim_core::outcome::FailureReason;
+use node_shim_core::pick::candidate_concurrency;
+use node_shim_core::routing::RouteIndex;
+use node_shim_core::table::{FunctionEntry, FunctionKey};
+
+use crate::revision::Revision;
+
+/// A function and the state of its revisions on this node.
+#[derive(Clone, Debug)]
+pub struct ServedFunction {
+    /// Routes and traffic split.
+    pub entry: Arc<FunctionEntry>,
+    /// State of the stable revision.
+    pub stable: RevisionSlot,
+    /// State of the candidate.
+    pub candidate: RevisionSlot,
+}
+
+/// State of a revision on this node.
+#[derive(Clone, Debug, Default)]
+pub enum RevisionSlot {
+    /// The traffic split names no such revision.
+    #[default]
+    Absent,
+    /// The code is being loaded. Requests wait briefly for the next table.
+    Loading,
+    /// The revision cannot run on this node, for the given reason.
+    Failed(FailureReason),
+    /// The revision can run.
+    Ready(Arc<Revision>),
+}
+
+/// An immutable table of functions, rebuilt for every change.
+#[derive(Debug, Default)]
+pub struct RoutingTable {
+    /// Version of the operator's table that it was built from, for information only.
+    pub version: u64,
+    index: Arc<RouteIndex>,
+    /// Positions in `functions`.
+    positions: Arc<HashMap<FunctionKey, usize>>,
+    functions: Vec<ServedFunction>,
+}
+
+impl RoutingTable {
+    /// Builds a table and indexes the routes of all functions.
+    pub fn new(version: u64, functions: Vec<ServedFunction>) -> Self {
+        let index = Arc::new(RouteIndex::build(
+            functions.iter().map(|served| &*served.entry),
+        ));
+        let keys = functions.iter().map(|served| served.entry.key.clone());
+        let positions = Arc::new(keys.zip(0..).collect());
+        let table = Self {
+            version,
+            index,
+            positions,
+            functions,
+        };
+        table.apply_concurrency_limits();
+        table
+    }
+
+    /// Builds the next table. Reuses the index when the functions and their routes are the same and only
+    /// traffic splits or revisions have changed.
+    pub fn with_functions(&self, version: u64, functions: Vec<ServedFunction>) -> Self {
+        let same = functions.len() == self.functions.len()
+            && functions.iter().zip(&self.functions).all(|(new, old)| {
+                Arc::ptr_eq(&new.entry, &old.entry)
+                    || (new.entry.key == old.entry.key
+                        && new.entry.created_ms == old.entry.created_ms
+                        && new.entry.routes == old.entry.routes)
+            });
+        if !same {
+            return Self::new(version, functions);
+        }
+        let table = Self {
+            version,
+            index: self.index.clone(),
+            positions: self.positions.clone(),
+            functions,
+        };
+        table.apply_concurrency_limits();
+        table
+    }
+
+    /// Returns all functions.
+    pub fn functions(&self) -> &[ServedFunction] {
+        &self.functions
+    }
+
+    pub(crate) fn index(&self) -> &RouteIndex {
+        &self.index
+    }
+
+    pub(crate) fn function(&self, at: usize) -> Option<&ServedFunction> {
+        self.functions.get(at)
+    }
+
+    /// Returns a function by its key in constant time.
+    pub(crate) fn by_key(&self, key: &FunctionKey) -> Option<&ServedFunction> {
+        self.function(*self.positions.get(key)?)
+    }
+
+    /// Sets the concurrency limits: the stable revision has its full limit, the candidate one according
+    /// to its weight.
+    fn apply_concurrency_limits(&self) {
+        for served in &self.functions {
+            if let RevisionSlot::Ready(stable) = &served.stable {
+                stable.concurrency.set_limit(stable.spec.limits.concurrency);
+            }
+            if let RevisionSlot::Ready(candidate) = &served.candidate {
+                let all = candidate.spec.limits.concurrency;
+                let permits = match served.entry.split.stable {
+                    Some(_) => candidate_concurrency(all, served.entry.split.weight),
+                    None => all,
+                };
+                candidate.concurrency.set_limit(permits);
+            }
+        }
+    }
+}
+
+impl RevisionSlot {
+    /// Returns the revision if it can run.
+    pub fn ready(&self) -> Option<&Arc<Revision>> {
+        match self {
+            Self::Ready(revision) => Some(revision),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_shim_core::table::{Route, TrafficSplit};
+
+    use super::*;
+
+    /// Returns a function without revisions on a host.
+    fn served(name: &str, host: &str) -> ServedFunction {
+        let entry = FunctionEntry {
+            key: FunctionKey::new("ns", name),
+            created_ms: 0,
+            routes: vec![Route {
+                hosts: vec![host.to_owned()],
+                ..Route::default()
+            }],
+            suspended: false,
+            split: TrafficSplit::default(),
+        };
+        ServedFunction {
+            entry: Arc::new(entry),
+            stable: RevisionSlot::Absent,
+            candidate: RevisionSlot::Absent,
+        }
+    }
+
+    /// Returns the hosts of the functions with these names.
+    fn hosts<'a>(table: &'a RoutingTable, names: [&str; 3]) -> [Option<&'a str>; 3] {
+        names.map(|name| {
+            let found = table.by_key(&FunctionKey::new("ns", name))?;
+            Some(found.entry.routes[0].hosts[0].as_str())
+        })
+    }
+
+    #[test]
+    fn functions_are_found_by_name_in_every_table_that_follows() {
+        let names = ["a", "b", "c"];
+        let mut table = RoutingTable::default();
+        assert_eq!(hosts(&table, names), [None; 3]);
+        let mut all = vec![served("b", "b.test"), served("c", "c.test")];
+        // the second table reuses the index
+        for version in [1, 2] {
+            table = table.with_functions(version, all.clone());
+            assert_eq!(hosts(&table, names), [None, Some("b.test"), Some("c.test")]);
+        }
+        assert!(table.by_key(&FunctionKey::new("other", "b")).is_none());
+        all.insert(0, served("a", "a.test"));
+        table = table.with_functions(3, all.clone());
+        assert_eq!(
+            hosts(&table, names),
+            [Some("a.test"), Some("b.test"), Some("c.test")]
+        );
+        all.remove(1);
+        table = table.with_functions(4, all.clone());
+        assert_eq!(hosts(&table, names), [Some("a.test"), None, Some("c.test")]);
+        // another function has taken over the route
+        all[0] = served("b", "a.test");
+        table = table.with_functions(5, all);
+        assert_eq!(hosts(&table, names), [None, Some("a.test"), Some("c.test")]);
+    }
+}

@@ -1,0 +1,89 @@
+//! Responses that the node-shim produces itself. They have no body, a reason from a closed list and no data
+//! of tenants.
+
+use http::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use node_shim_core::outcome::ErrorResponse;
+use node_shim_core::validation::Rejection;
+
+use crate::body::ResponseBody;
+use crate::connection::RequestGuard;
+use crate::observer::RequestObserver;
+
+pub(crate) const ERROR: HeaderName = HeaderName::from_static("selvage-error");
+
+/// Returns the response to a request that matches no route. It does not depend on the request.
+pub(crate) fn no_route(guard: RequestGuard) -> Response<ResponseBody> {
+    let reply = ErrorResponse {
+        status: 404,
+        error: "no_route",
+        retry_after: None,
+    };
+    build(reply, None, guard)
+}
+
+pub(crate) fn rejected(rejection: Rejection, guard: RequestGuard) -> Response<ResponseBody> {
+    let reply = ErrorResponse {
+        status: rejection.status(),
+        error: rejection.label(),
+        retry_after: None,
+    };
+    let mut response = build(reply, None, guard);
+    if rejection.closes_connection() {
+        close(&mut response);
+    }
+    response
+}
+
+/// Returns the response to the readiness probe of a load balancer.
+pub(crate) fn ready(ready: bool, guard: RequestGuard) -> Response<ResponseBody> {
+    let mut response = build(
+        ErrorResponse {
+            status: 503,
+            error: "not_ready",
+            retry_after: None,
+        },
+        None,
+        guard,
+    );
+    if ready {
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove(ERROR);
+    }
+    response
+}
+
+/// Builds an error response and records its status with the observer.
+pub(crate) fn build(
+    reply: ErrorResponse,
+    observer: Option<RequestObserver>,
+    guard: RequestGuard,
+) -> Response<ResponseBody> {
+    let mut observer = observer;
+    if let Some(observer) = &mut observer {
+        observer.head(reply.status);
+    }
+    let body = ResponseBody::Buffered {
+        bytes: None,
+        trailers: None,
+        observer,
+        _guard: guard,
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(ERROR, HeaderValue::from_static(reply.error));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = reply.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Closes an HTTP/1 connection after the response.
+pub(crate) fn close<B>(response: &mut Response<B>) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+}
