@@ -6,13 +6,13 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 pub(crate) mod form {
-    /// Duration.
+    /// Duration such as `1m30s`.
     pub(crate) const DURATION: &str = "^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?([0-9]{1,5}ms)?$";
     /// Number of bytes.
     pub(crate) const QUANTITY: &str = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
-    /// Percentage.
+    /// Percentage such as `0.25%`.
     pub(crate) const SHARE: &str = r"^[0-9]{1,3}(\.[0-9]{1,2})?%$";
-    /// Decimal.
+    /// Decimal number such as `1.5`.
     pub(crate) const NUMBER: &str = r"^[0-9]{1,6}(\.[0-9]{1,6})?$";
     /// DNS label.
     pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
