@@ -216,15 +216,15 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
-                "type": { "type": "string", "maxLength": 316, "description": "CamelCase." },
-                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "True, False or Unknown." },
+                "type": { "type": "string", "maxLength": 316, "description": "Type of the condition, in CamelCase." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Status of the condition: True, False or Unknown." },
                 "observedGeneration": {
                     "type": "integer", "format": "int64", "minimum": 0,
-                    "description": "Generation of the spec this condition speaks about; older than metadata.generation: not up to date."
+                    "description": "Generation of the spec to which the condition refers. If it is older than metadata.generation, the condition is out of date."
                 },
-                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When status last changed." },
-                "reason": { "type": "string", "minLength": 1, "maxLength": 1024, "description": "One CamelCase word that programs may compare." },
-                "message": { "type": "string", "maxLength": 32768, "description": "A sentence for people; may be empty." }
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "Time at which the status last changed." },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 1024, "description": "Reason for the status as one CamelCase word, which programs may compare." },
+                "message": { "type": "string", "maxLength": 32768, "description": "Sentence that explains the status to people. May be empty." }
             }
         }
     })

@@ -386,14 +386,14 @@ async fn explain_reads_like_a_manual(cluster: &Cluster) -> Result<()> {
         ("rp.spec.canary.steps", ["Hold (default)", "Default 2h"]),
         (
             "erev.spec",
-            ["Digest of the component's bytes", "Counts up"],
+            ["Digest of the component's bytes", "counting up from 1"],
         ),
-        ("en.status", ["Version of the shim", "ten minutes"]),
+        ("en.status", ["Version of the node-shim", "ten minutes"]),
         (
             "hc.spec",
             [
-                "The host as functions write it",
-                "The namespace that owns it",
+                "Host name as functions write it",
+                "Namespace that owns the host name",
             ],
         ),
     ] {
@@ -402,7 +402,7 @@ async fn explain_reads_like_a_manual(cluster: &Cluster) -> Result<()> {
         for part in parts {
             ensure!(
                 flat.contains(part),
-                "kubectl explain {field} does not say {part:?}:\n{text}"
+                "kubectl explain {field} does not contain {part:?}:\n{text}"
             );
         }
     }
