@@ -272,12 +272,12 @@ async fn immutable_specs_never_change(client: &Client) -> Result<()> {
         (
             revision,
             json!({ "spec": { "digest": "sha256:01" } }),
-            "a revision never changes",
+            "an EdgeRevision is immutable",
         ),
         (
             good_objects()["claim"].clone(),
             json!({ "spec": { "namespace": "thief" } }),
-            "a claim never changes",
+            "a HostClaim is immutable",
         ),
     ] {
         let api = api(client, &object);
