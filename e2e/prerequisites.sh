@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks what must be on a machine before something is built, and names everything that is missing in one sentence.
-# Runs before cargo, so that it also helps where Rust is missing.
+# Checks the prerequisites of a build, and names everything that is missing in one sentence. It runs before cargo, so
+# that it also works where Rust is missing.
 #   prerequisites.sh programs   Rust and a C compiler
 #   prerequisites.sh cluster    what a local cluster needs as well: Go, Node.js, root, memory and disk space
 set -u
@@ -12,7 +12,7 @@ TARGET_GIB=8
 MEMORY_GIB=6
 
 missing=
-lacks() { # lacks TEXT: adds a part to the sentence
+lacks() { # lacks TEXT: adds a missing item to the sentence
   missing=${missing:+$missing; }$1
 }
 
@@ -25,7 +25,7 @@ tool() { # tool PROGRAM WANTED NAME HELP FOLDER ARGUMENT: PROGRAM, run in FOLDER
     lacks "$3 $2 or newer ($4)"
     return
   fi
-  # what goes to standard error stays visible: rustup and go may fetch the right version first
+  # standard error stays visible, because rustup and go may download the right version first
   found=$(cd "$5" && "$1" "$6" | sed -n 's/^[^0-9]*\([0-9][0-9]*\(\.[0-9][0-9]*\)*\).*/\1/p' | head -n 1)
   if [ -z "$found" ]; then
     lacks "$3 $2 or newer (\`$1 $6\` prints no version)"
@@ -60,7 +60,7 @@ cluster() {
   fi
   memory=$(awk '/^MemTotal:/ { print int($2 / 1048576 + 0.5) }' /proc/meminfo)
   [ "$memory" -ge "$MEMORY_GIB" ] || lacks "$MEMORY_GIB GiB of memory (found $memory GiB)"
-  # a machine that has built everything once has the space already
+  # a machine that has built everything once needs no additional space
   cache=${SELVAGE_CACHE:-${HOME:-/root}/.cache/selvage}
   target=${CARGO_TARGET_DIR:-$here/target}
   if [ -d "$cache" ] && [ -d "$target/dist" ]; then

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm, and
 # hello-bare.wasm and hello-still.wasm for measurements.
-# For wasm32-unknown-unknown, whose standard library wants nothing of its host, so that the component imports
-# only what it uses. rustup's target is taken where it is installed; else Debian's rustc builds the standard
-# library from its source (packages rustc-web, rust-web-src): no download beside the registries.
+# The target is wasm32-unknown-unknown, whose standard library needs nothing from its host, so the component imports
+# only what it uses. If rustup's target is not installed, Debian's rustc builds the standard library from source
+# (packages rustc-web and rust-web-src).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../target/examples}
@@ -20,7 +20,7 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 if rustup target list --installed 2>/dev/null | grep -qx "$target"; then
   set --
 else
-  # the very files that are used below: other packages of Debian bring an older compiler without this source
+  # check the files that are used below: other packages of Debian have an older compiler without this source
   usable() {
     [ -f /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] &&
       /usr/bin/rustc --edition 2024 --print cfg >/dev/null 2>&1
@@ -39,13 +39,13 @@ else
       exit 1
     }
   fi
-  # compiler and source must be of one version: Debian's, not rustup's
+  # compiler and source must have the same version: Debian's, not rustup's
   unset RUSTUP_TOOLCHAIN
   export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
   set -- -Zbuild-std=std,panic_abort
 fi
 
-# the first build compiles the standard library: show that it goes on
+# the first build compiles the standard library: show its progress
 quiet=
 [ ! -d "$CARGO_TARGET_DIR/$target" ] || quiet=--quiet
 for version in v1 v2 v3 v4 bare still; do

@@ -1,5 +1,5 @@
-//! The Monte-Carlo of the sequential test in small: few runs with fixed seeds, so that a broken promise shows in every
-//! test run. `cargo run -p bench --release -- monte-carlo` runs as many as the bars need.
+//! A small Monte Carlo simulation of the sequential test: few runs with fixed seeds, so that a violated guarantee
+//! fails the tests. `cargo run -p bench --release -- monte-carlo` makes as many runs as the required bounds need.
 
 use bench::monte_carlo::{Effort, Property, Row, lines, measure};
 

@@ -6,7 +6,7 @@ pub mod types {
     pub const READY: &str = "Ready";
     /// The operator or the nodes still work towards the spec (kstatus).
     pub const RECONCILING: &str = "Reconciling";
-    /// Nothing changes until a person acts (kstatus).
+    /// The object makes no progress until a person acts (kstatus).
     pub const STALLED: &str = "Stalled";
     /// The spec is valid and allowed.
     pub const ACCEPTED: &str = "Accepted";
@@ -28,7 +28,7 @@ pub mod types {
 
 /// Reasons of conditions that concern the spec and its resolution. Reasons of rollouts are defined in `operator-core`.
 pub mod reasons {
-    /// Defines the constants together with the list of all of them, so that neither can lack one.
+    /// Defines the constants together with the list of all of them, so that the list is always complete.
     macro_rules! words {
         ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
             $($(#[$doc])* pub const $name: &str = $word;)*

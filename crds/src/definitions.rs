@@ -67,8 +67,8 @@ pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
         .collect()
 }
 
-/// Removes what the generator writes and the API server does not want: `null` as a value of its own (the API server
-/// prunes nulls where none are allowed), unknown number formats, and the line breaks of the source, which
+/// Removes what the generator writes but a definition must not contain: `null` as a value of its own (the API server prunes
+/// nulls where none are allowed), unknown number formats, and the line breaks of the source, which
 /// `kubectl explain` would wrap a second time.
 fn finish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;

@@ -71,8 +71,9 @@ pub struct EdgeRevisionSpec {
     #[schemars(length(min = 1, max = 128))]
     pub digest: String,
 
-    /// The image string from which the revision was resolved, as in spec.source.image of the EdgeFunction. While the
-    /// revision is kept, this string means its digest, and no registry is asked. Absent for an inline source.
+    /// Image string from which the revision was resolved, as in spec.source.image of the EdgeFunction. While the
+    /// revision is kept, this string resolves to its digest without a request to the registry. Absent for an inline
+    /// source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub image: Option<String>,

@@ -6,13 +6,13 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 pub(crate) mod form {
-    /// Duration.
+    /// Duration such as `1m30s`.
     pub(crate) const DURATION: &str = "^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?([0-9]{1,5}ms)?$";
     /// Number of bytes.
     pub(crate) const QUANTITY: &str = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
-    /// Percentage.
+    /// Percentage such as `0.25%`.
     pub(crate) const SHARE: &str = r"^[0-9]{1,3}(\.[0-9]{1,2})?%$";
-    /// Decimal.
+    /// Decimal number such as `1.5`.
     pub(crate) const NUMBER: &str = r"^[0-9]{1,6}(\.[0-9]{1,6})?$";
     /// DNS label.
     pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -216,15 +216,15 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
-                "type": { "type": "string", "maxLength": 316, "description": "CamelCase." },
-                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "True, False or Unknown." },
+                "type": { "type": "string", "maxLength": 316, "description": "Type of the condition, in CamelCase." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Status of the condition: True, False or Unknown." },
                 "observedGeneration": {
                     "type": "integer", "format": "int64", "minimum": 0,
-                    "description": "Generation of the spec this condition speaks about; older than metadata.generation: not up to date."
+                    "description": "Generation of the spec to which the condition refers. If it is older than metadata.generation, the condition is out of date."
                 },
-                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When status last changed." },
-                "reason": { "type": "string", "minLength": 1, "maxLength": 1024, "description": "One CamelCase word that programs may compare." },
-                "message": { "type": "string", "maxLength": 32768, "description": "A sentence for people; may be empty." }
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "Time at which the status last changed." },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 1024, "description": "Reason for the status as one CamelCase word, which programs may compare." },
+                "message": { "type": "string", "maxLength": 32768, "description": "Sentence that explains the status to people. May be empty." }
             }
         }
     })

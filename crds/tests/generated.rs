@@ -73,15 +73,15 @@ fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     }
 }
 
-/// Complaints about all schemas below `spec` and `status`, for which `complain` gives any.
-fn complaints(complain: impl Fn(&str, &Value) -> Option<&'static str>) -> Vec<String> {
+/// Returns what `check` finds in the schemas below `spec` and `status` of all kinds.
+fn findings(check: impl Fn(&str, &Value) -> Option<&'static str>) -> Vec<String> {
     let mut found = Vec::new();
     for crd in crds::all() {
         let crd = serde_json::to_value(&crd).unwrap();
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap().to_owned();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         for part in ["spec", "status"] {
-            // kinds that nobody reports on have no status
+            // kinds without a controller that reports on them have no status
             let Some(properties) = schema["properties"].get(part) else {
                 continue;
             };
@@ -89,8 +89,8 @@ fn complaints(complain: impl Fn(&str, &Value) -> Option<&'static str>) -> Vec<St
                 &format!("{kind}.{part}"),
                 properties,
                 &mut |path, schema| {
-                    if let Some(complaint) = complain(path, schema) {
-                        found.push(format!("{path}: {complaint}"));
+                    if let Some(finding) = check(path, schema) {
+                        found.push(format!("{path}: {finding}"));
                     }
                 },
             );
@@ -106,7 +106,7 @@ fn none(found: Vec<String>) {
 /// HK-6: every string, list, map and number has a bound.
 #[test]
 fn everything_is_bounded() {
-    none(complaints(|_, schema| match schema["type"].as_str()? {
+    none(findings(|_, schema| match schema["type"].as_str()? {
         "string" => (schema["maxLength"].is_null()
             && schema["enum"].is_null()
             && schema["format"] != "date-time")
@@ -134,7 +134,7 @@ fn everything_is_bounded() {
 
 #[test]
 fn every_list_says_how_it_merges() {
-    none(complaints(|_, schema| {
+    none(findings(|_, schema| {
         if schema["type"] != "array" {
             return None;
         }
@@ -150,7 +150,7 @@ fn every_list_says_how_it_merges() {
 
 #[test]
 fn every_field_is_described() {
-    none(complaints(|path, schema| {
+    none(findings(|path, schema| {
         if path.ends_with("[]") || path.ends_with("{}") {
             return None;
         }
@@ -164,7 +164,7 @@ fn every_field_is_described() {
 #[test]
 fn nothing_is_defaulted_by_the_api_server() {
     // a default that the server writes looks like drift to GitOps, and could never change
-    none(complaints(|_, schema| {
+    none(findings(|_, schema| {
         (!schema["default"].is_null()).then_some("a default")
     }));
 }
@@ -172,7 +172,7 @@ fn nothing_is_defaulted_by_the_api_server() {
 /// HK-6: every rule's message names the fix.
 #[test]
 fn every_rule_names_the_fix() {
-    none(complaints(|_, schema| {
+    none(findings(|_, schema| {
         let rules = schema["x-kubernetes-validations"].as_array()?;
         rules
             .iter()
@@ -194,7 +194,7 @@ fn kinds_have_names_and_subresources() {
             assert_eq!(
                 version["subresources"]["status"].is_object(),
                 reported,
-                "{kind}: a status where somebody writes one, and nowhere else"
+                "{kind}: has a status subresource exactly if a status is written"
             );
             format!(
                 "{} {} {} {}",

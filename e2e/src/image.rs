@@ -1,25 +1,25 @@
-//! Container images without a daemon: one layer on nothing, as an OCI layout archive that
-//! `ctr images import` and `docker load` read. Same input, same bytes, same digest.
+//! Writes container images without a daemon: one layer without a base image, as an OCI layout archive that `ctr
+//! images import` and `docker load` read. The same input always gives the same bytes and digest.
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// The user that everything in our images runs as.
+/// User id of the processes in the images.
 pub const NONROOT: u32 = 65532;
 
 const PASSWD: &str = "root:x:0:0::/:\nnonroot:x:65532:65532::/:\n";
 const GROUP: &str = "root:x:0:\nnonroot:x:65532:\n";
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Writes `out`, an image `reference` (`name:tag`) whose entry point is `binary` at `/<name>`.
+/// Writes the image `reference` (`name:tag`) to the archive `out`. Its entry point is `binary` at `/<name>`.
 ///
-/// Beside the program there are `/etc/passwd`, `/etc/group`, an empty `/tmp` and, where this machine has
-/// them, CA certificates. Returns the digest of the manifest, `sha256:<hex>`.
+/// The image also contains `/etc/passwd`, `/etc/group`, an empty `/tmp` and, where this machine has them, CA
+/// certificates. Returns the digest of the manifest, `sha256:<hex>`.
 ///
 /// # Errors
-/// The binary cannot be read or `out` not written.
+/// Returns an error when the binary cannot be read or `out` cannot be written.
 pub fn write_image(reference: &str, binary: &Path, name: &str, out: &Path) -> Result<String> {
     let program = fs::read(binary).with_context(|| format!("read {}", binary.display()))?;
     let mut layer = vec![

@@ -1,4 +1,5 @@
-//! Proves Selvage from outside, through the API server and HTTP only; owns the local cluster.
+//! End-to-end tests of Selvage from outside, through the API server and HTTP only, with the local cluster and the
+//! demo.
 //!
 //! Tests wait for conditions of objects, which they read as JSON:
 //!

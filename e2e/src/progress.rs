@@ -1,4 +1,4 @@
-//! Shows that a long step is under way: a bar on a terminal, a line every 15 s elsewhere.
+//! Shows the progress of a long step: a bar on a terminal, a line every 15 s elsewhere.
 
 use crate::cluster::last_lines;
 use anyhow::{Context, Result, bail};
@@ -12,26 +12,26 @@ use std::{
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
-/// Time between two pictures of the bar.
+/// Time between two updates of the bar.
 const BAR_INTERVAL: Duration = Duration::from_millis(500);
 /// Number of lines of a failed command that the error quotes.
 const QUOTED: usize = 12;
 
-/// What is known of a step before it begins.
+/// Description of a step before it starts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
-    /// What is done, for example "Kubernetes 1.34.10".
+    /// Title of the step, for example "Kubernetes 1.34.10".
     pub(crate) title: String,
-    /// What is counted, for example "packages compiled".
+    /// Unit of the counted parts, for example "packages compiled".
     pub(crate) unit: String,
-    /// How many there are in all, where that is known.
+    /// Total number of parts, if known.
     pub(crate) total: Option<usize>,
-    /// How long the step took the last time on this machine.
+    /// Duration of the step in the previous run on this machine.
     pub(crate) last_time: Option<Duration>,
 }
 
 impl Plan {
-    /// One line: what is done, how much of it, for how long.
+    /// Returns one line with the title, the progress and the elapsed time.
     fn line(&self, done: usize, elapsed: Duration, with_bar: bool) -> String {
         let Self {
             title, unit, total, ..
@@ -52,19 +52,19 @@ impl Plan {
     }
 }
 
-/// What a finished step was.
+/// Result of a finished step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finished {
-    /// How many parts it counted.
+    /// Number of counted parts.
     pub(crate) parts: usize,
-    /// How long it took.
+    /// Duration of the step.
     pub(crate) took: Duration,
 }
 
 /// Runs a command and shows its progress: `counts` picks the lines of its output that each stand for a finished part.
 ///
 /// # Errors
-/// It could not be started, or failed: the error quotes the end of its other output.
+/// Returns an error when the command cannot be started or fails; the error quotes the end of its other output.
 pub(crate) fn run_with_progress(
     command: &mut Command,
     plan: &Plan,
@@ -104,8 +104,8 @@ pub(crate) fn run_with_progress(
     })
 }
 
-/// Hands each line of the child's output to `take`, and `None` when there was none for a while. Returns the last of
-/// the lines that `take` did not use.
+/// Passes each line of the child's output to `take`, and `None` when there was no line for a while. Returns the last
+/// lines that `take` did not use.
 fn follow(child: &mut Child, mut take: impl FnMut(Option<&str>) -> bool) -> Result<String> {
     // a bounded channel: the child waits for a slow terminal
     let (send, lines) = sync_channel::<String>(64);
@@ -146,7 +146,7 @@ fn forward(from: impl std::io::Read, into: &std::sync::mpsc::SyncSender<String>)
     }
 }
 
-/// What was shown last.
+/// Display of a running step, with its last output.
 struct Display<'a> {
     plan: &'a Plan,
     begin: Instant,
@@ -169,7 +169,7 @@ impl<'a> Display<'a> {
         display
     }
 
-    /// Shows the state when it is time to.
+    /// Shows the state if the interval has passed.
     fn refresh(&mut self) {
         let interval = if self.live {
             BAR_INTERVAL
@@ -184,7 +184,7 @@ impl<'a> Display<'a> {
 
     fn show(&self) {
         let line = self.plan.line(self.done, self.begin.elapsed(), self.live);
-        // a terminal that is gone is no reason to stop
+        // a closed terminal must not stop the step
         let _ = if self.live {
             write!(stderr(), "\r\x1b[K{line}")
         } else {
@@ -193,7 +193,7 @@ impl<'a> Display<'a> {
         let _ = stderr().flush();
     }
 
-    /// Removes the bar; in its place there is the time that the step took.
+    /// Replaces the bar by a line with the duration of the step.
     fn end(&self, success: bool) {
         let took = minutes(self.begin.elapsed());
         let before = if self.live { "\r\x1b[K" } else { "" };
@@ -203,13 +203,13 @@ impl<'a> Display<'a> {
     }
 }
 
-/// A bar of `width` places for a part of 1.
+/// Returns a bar of `width` characters for a part between 0 and 1.
 pub(crate) fn bar(part: f64, width: usize) -> String {
     let full = (part.clamp(0.0, 1.0) * width as f64).round() as usize;
     format!("{}{}", "█".repeat(full), "░".repeat(width - full))
 }
 
-/// A duration in whole seconds: `42 s`, `5 min 3 s`.
+/// Formats a duration in whole seconds: `42 s`, `5 min 3 s`.
 fn minutes(duration: Duration) -> String {
     match (duration.as_secs() / 60, duration.as_secs() % 60) {
         (0, seconds) => format!("{seconds} s"),

@@ -1,4 +1,4 @@
-//! Pushes a component to a registry as an OCI artifact, the way `wkg` and `oras` do.
+//! Pushes components to a registry as OCI artifacts, like `wkg` and `oras`.
 
 use anyhow::{Context, Result};
 use oci_client::{
@@ -12,11 +12,11 @@ use std::path::Path;
 const LAYER: &str = "application/wasm";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 
-/// Pushes the component in `file` to `reference` (`host:port/name:tag`) over plain HTTP; with
-/// `login` = (user, password) where the registry asks for one. Returns the manifest's digest.
+/// Pushes the component in `file` to `reference` (`host:port/name:tag`) over plain HTTP, with `login` = (user,
+/// password) if the registry requires it. Returns the digest of the manifest.
 ///
 /// # Errors
-/// The file cannot be read, or the registry refuses.
+/// Returns an error when the file cannot be read or the registry refuses.
 pub async fn push_component(
     reference: &str,
     file: &Path,
@@ -26,10 +26,10 @@ pub async fn push_component(
     push_bytes(reference, bytes, login).await
 }
 
-/// [`push_component`] for a component in memory.
+/// Pushes a component in memory, like [`push_component`].
 ///
 /// # Errors
-/// The registry refuses.
+/// Returns an error when the registry refuses.
 pub async fn push_bytes(
     reference: &str,
     component: Vec<u8>,

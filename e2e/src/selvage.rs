@@ -1,5 +1,5 @@
-//! Selvage on a cluster, as a user has it: images on the nodes, the chart installed by Helm, functions applied,
-//! requests sent through a node's port. Knows nothing of the programs' insides.
+//! Operates Selvage on a cluster like a user: loads images into the nodes, installs the chart by Helm, applies
+//! functions and sends requests through the port of a node. It depends on no internals of the programs.
 
 use crate::cluster::Cluster;
 use anyhow::{Context, Result, ensure};
@@ -16,25 +16,25 @@ use std::{
     time::Duration,
 };
 
-/// Where the chart is installed.
+/// Namespace in which the chart is installed.
 pub const NAMESPACE: &str = "selvage-system";
-/// The release's name.
+/// Name of the Helm release.
 pub const RELEASE: &str = "selvage";
-/// The port of every node that leads to the functions.
+/// Port of every node on which functions answer.
 pub const EDGE_PORT: u16 = 30080;
 
-/// The kinds a user writes or reads.
+/// Kinds that users write or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `EdgeFunction`
+    /// Kind `EdgeFunction`.
     Function,
-    /// `EdgeRevision`
+    /// Kind `EdgeRevision`.
     Revision,
-    /// `RolloutPolicy`
+    /// Kind `RolloutPolicy`.
     Policy,
-    /// `EdgeNode`
+    /// Kind `EdgeNode`.
     Node,
-    /// `HostClaim`
+    /// Kind `HostClaim`.
     Claim,
 }
 
@@ -52,24 +52,24 @@ impl Kind {
     }
 }
 
-/// Where this checkout keeps what `make dist` wrote: programs, images, example components.
+/// Returns the folder that `make dist` writes: programs, images, example components.
 #[must_use]
 pub fn dist() -> PathBuf {
     std::env::var_os("SELVAGE_DIST").map_or_else(|| root().join("target/dist"), PathBuf::from)
 }
 
-/// The checkout.
+/// Returns the root folder of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
-/// Puts the images on the nodes and installs the chart with the cluster's registry and Prometheus; `settings`
-/// are further `--set` values. Waits until everything runs, and lets Prometheus follow the pods.
+/// Loads the images into the nodes and installs the chart with the registry and Prometheus of the cluster; `settings`
+/// are additional `--set` values. Waits until all pods are ready, and makes Prometheus scrape them.
 ///
 /// # Errors
-/// `make dist` has not run, or Helm fails.
+/// Returns an error when `make dist` has not run or Helm fails.
 pub fn install(cluster: &mut Cluster, settings: &[&str]) -> Result<()> {
     for name in ["operator", "node-shim"] {
         let archive = dist().join(format!("{name}.tar"));
@@ -91,10 +91,10 @@ pub fn install(cluster: &mut Cluster, settings: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `helm upgrade --install … --wait` with the values of a local cluster and `settings`.
+/// Runs `helm upgrade --install … --wait` with the values of a local cluster and `settings`.
 ///
 /// # Errors
-/// Helm's message, or the reason why one of the pods cannot become ready: that ends the wait at once.
+/// Returns an error with the message of Helm, or as soon as a pod cannot become ready with the reason.
 pub fn helm_upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     let mut helm = cluster.helm()?;
     helm.args(["upgrade", "--install", RELEASE, "--namespace", NAMESPACE])
@@ -135,20 +135,20 @@ pub fn helm_upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Access to the objects, with all rights.
+/// Access to objects, with all permissions.
 #[derive(Clone)]
 pub struct Objects {
     client: Client,
 }
 
 impl Objects {
-    /// Objects of the cluster behind `client`.
+    /// Returns access to the objects of the cluster behind `client`.
     #[must_use]
     pub const fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// The API of a kind in a namespace; cluster-scoped kinds ignore it.
+    /// Returns the API of a kind in a namespace; for cluster-scoped kinds the namespace is ignored.
     #[must_use]
     pub fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
         match kind {
@@ -157,10 +157,10 @@ impl Objects {
         }
     }
 
-    /// Applies an object on the server's side, as `kubectl apply --server-side` does.
+    /// Applies an object, like `kubectl apply --server-side`.
     ///
     /// # Errors
-    /// The API server's refusal.
+    /// Returns an error when the API server refuses.
     pub async fn apply(
         &self,
         kind: Kind,
@@ -180,18 +180,18 @@ impl Objects {
             .await?)
     }
 
-    /// Writes a verb's annotation, as `kubectl annotate --overwrite` does.
+    /// Writes the annotation of an action, like `kubectl annotate --overwrite`.
     ///
     /// # Errors
-    /// The API server's refusal.
+    /// Returns an error when the API server refuses.
     pub async fn annotate(
         &self,
         namespace: &str,
         name: &str,
-        verb: &str,
+        action: &str,
         value: &str,
     ) -> Result<()> {
-        let key = format!("selvage.dev/{verb}");
+        let key = format!("selvage.dev/{action}");
         let patch = serde_json::json!({ "metadata": { "annotations": { key: value } } });
         let api = self.api(Kind::Function, namespace);
         api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
@@ -199,10 +199,10 @@ impl Objects {
         Ok(())
     }
 
-    /// Waits until `holds` is true of the object, as told by a watch.
+    /// Watches an object until `holds` returns true for it.
     ///
     /// # Errors
-    /// Not within `limit`; the error shows the object's status.
+    /// Returns an error after `limit`, with the status of the object.
     pub async fn wait(
         &self,
         kind: Kind,
@@ -232,7 +232,7 @@ impl Objects {
     }
 }
 
-/// The status of a condition (`True`, `False`, `Unknown`) and its reason; empty when it is absent.
+/// Returns the status of a condition (`True`, `False`, `Unknown`) and its reason; both are empty when it is absent.
 #[must_use]
 pub fn condition<'a>(object: &'a Value, kind: &str) -> (&'a str, &'a str) {
     let conditions = object["status"]["conditions"].as_array();
@@ -247,24 +247,24 @@ pub struct Edge {
     http: reqwest::Client,
 }
 
-/// What came back.
+/// A response to a request.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// HTTP status.
+    /// HTTP status code.
     pub status: u16,
-    /// `x-version`, which the example component sets.
+    /// Header `x-version`, which the example component sets.
     pub version: String,
-    /// `selvage-error`, when Selvage itself answered.
+    /// Header `selvage-error`, present when Selvage itself answered.
     pub error: String,
-    /// The body as text.
+    /// Body as text.
     pub body: String,
 }
 
 impl Edge {
-    /// A client that opens its own connections.
+    /// Creates a client that opens its own connections.
     ///
     /// # Errors
-    /// The HTTP client cannot be made.
+    /// Returns an error when the HTTP client cannot be created.
     pub fn new() -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(10))
@@ -274,10 +274,10 @@ impl Edge {
         })
     }
 
-    /// `GET path` of `host` through a node.
+    /// Sends `GET path` for `host` through a node.
     ///
     /// # Errors
-    /// No answer.
+    /// Returns an error when there is no response.
     pub async fn get(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
         let address = SocketAddr::from((node, EDGE_PORT));
         let request = self

@@ -1,5 +1,6 @@
-//! The chart, as Helm and a real API server see it: it renders for every kind of installation, every object is one
-//! that the API server takes, typos are refused, pods are as restricted as they claim, and it comes and goes cleanly.
+//! Tests of the chart with Helm and a real API server: it renders for every kind of installation, the API server
+//! accepts every object, typos are refused, pods are as restricted as documented, and it installs, upgrades and
+//! uninstalls cleanly.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 
 const NAMESPACE: &str = "selvage-system";
 
-/// Values of installations that differ in what they render.
+/// Values of installations that render different objects.
 const INSTALLATIONS: &[(&str, &[&str])] = &[
     ("defaults", &[]),
     (
@@ -66,7 +67,7 @@ const INSTALLATIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Values that must be refused, and what the refusal must name.
+/// Values that must be refused, and what the error must name.
 const REFUSED: &[(&str, &str)] = &[
     ("operator.replica=3", "replica"),
     ("operator.replicas=many", "replicas"),
@@ -88,7 +89,7 @@ fn chart() -> PathBuf {
     root().join("charts/selvage")
 }
 
-/// Runs Helm without a cluster; its words on failure.
+/// Runs Helm without a cluster. Returns its error output on failure.
 fn run_helm(arguments: &[&str], settings: &[&str]) -> Result<std::result::Result<String, String>> {
     let mut command = Command::new(helm()?);
     command.args(arguments).arg(chart());
@@ -104,7 +105,7 @@ fn run_helm(arguments: &[&str], settings: &[&str]) -> Result<std::result::Result
     })
 }
 
-/// The objects that an installation renders.
+/// Returns the objects that an installation renders.
 fn render(settings: &[&str]) -> Result<Vec<Value>> {
     let arguments = ["template", "selvage", "--namespace", NAMESPACE];
     let text = run_helm(&arguments, settings)?.map_err(anyhow::Error::msg)?;
@@ -216,7 +217,7 @@ async fn the_api_server_takes_every_object() -> Result<()> {
     restricted_pods(&cluster).await
 }
 
-/// What Pod Security says of the pods of a workload in a namespace that enforces `restricted`.
+/// Returns the warnings of Pod Security about the pods of a workload in a namespace that enforces `restricted`.
 async fn verdict(cluster: &Cluster, kind: &str) -> Result<String> {
     let workload = render(&[])?
         .into_iter()
@@ -238,10 +239,11 @@ async fn verdict(cluster: &Cluster, kind: &str) -> Result<String> {
         .unwrap_or_default())
 }
 
-/// The operator is restricted; the node shim is but for its folder on the node and who hands that over.
+/// The operator satisfies `restricted`. The node-shim does too, except for its folder on the node and the init
+/// container that changes the owner of that folder.
 async fn restricted_pods(cluster: &Cluster) -> Result<()> {
     namespace(&cluster.client(), "strict", "restricted").await?;
-    // the admission of pods needs the namespace's account
+    // the admission of pods needs the service account of the namespace
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
         Api::namespaced(cluster.client(), "strict");
     let exists = |account: Option<&k8s_openapi::api::core::v1::ServiceAccount>| account.is_some();
@@ -266,7 +268,7 @@ async fn restricted_pods(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Names of everything in the cluster that Helm or Selvage made, as `kind/name`.
+/// Returns the names of all objects in the cluster that Helm or Selvage created, as `kind/name`.
 fn leftovers(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let kinds = "all,serviceaccounts,secrets,configmaps,roles,rolebindings,poddisruptionbudgets,networkpolicies,leases,\
                  clusterroles,clusterrolebindings,flowschemas,prioritylevelconfigurations,crds";
@@ -333,7 +335,7 @@ async fn it_comes_changes_and_goes() -> Result<()> {
         );
     }
 
-    // a definition that an older release installed is brought up to date
+    // a definition that an older release installed is upgraded
     let old = r#"{"spec":{"names":{"kind":"HostClaim","listKind":"HostClaimList","plural":"hostclaims","singular":"hostclaim","shortNames":["old"]}}}"#;
     let patched = cluster
         .kubectl()
@@ -388,7 +390,7 @@ async fn it_comes_changes_and_goes() -> Result<()> {
         "the definitions, and with them every function, are gone: {after:?}"
     );
 
-    // and again over what was kept
+    // and installed again over the objects that were kept
     helm_does(&cluster, &["install", "selvage", chart])?;
     helm_does(&cluster, &["uninstall", "selvage"])?;
     Ok(())

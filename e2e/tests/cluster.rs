@@ -1,4 +1,4 @@
-//! The local cluster keeps its promises: it works, several live side by side, and nothing of it stays.
+//! Tests of the local cluster: it works, several can run at the same time, and nothing of them is left behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,8 +24,8 @@ const NODES: Options = Options {
     prometheus: None,
 };
 
-/// Where the machine cannot run nodes there is nothing to test; the reason is printed. A package that is missing is
-/// no such reason.
+/// Returns whether this machine can run nodes; otherwise prints the reason, and tests with nodes are skipped. A
+/// missing package is not such a reason.
 fn nodes_run() -> bool {
     if rustix::process::geteuid().is_root() {
         install(&[Purpose::Nodes]).unwrap();
@@ -39,7 +39,7 @@ async fn start(options: &Options) -> Cluster {
     Cluster::start(options, &|_, _| {}).await.unwrap()
 }
 
-/// Everything on this machine whose name carries the id of a run.
+/// Returns everything on this machine whose name contains the id of a run.
 fn traces(id: &str) -> Vec<String> {
     let mut found = Vec::new();
     let output = |line: &str| {
@@ -191,7 +191,7 @@ async fn a_pod_that_cannot_start_ends_the_wait_with_the_reason() {
     }
     let cluster = start(&Options { nodes: 1, ..NODES }).await;
     apply(&cluster, ABSENT);
-    // without a verdict on the pod, kubectl waits until its time-out and reports only the time-out
+    // without the check of the pod, kubectl would wait until its time-out and report only that
     let limit = Duration::from_secs(180);
     let error = rolled_out(&cluster, "default", "deploy/absent", limit).unwrap_err();
     let error = format!("{error:#}");
@@ -236,12 +236,12 @@ async fn the_next_start_removes_what_a_killed_owner_and_its_watchdog_left() {
     }
     owner.kill().unwrap();
     owner.wait().unwrap();
-    // another test's start may do it first
+    // the start of another test may do it first
     run::sweep().unwrap();
     gone(&id).await;
 }
 
-/// A process that starts a cluster and waits to be killed, and the id of its run.
+/// Starts a process that starts a cluster and waits to be killed. Returns it with the id of its run.
 fn owner() -> (std::process::Child, String) {
     let nodes = if nodes_run() {
         "--nodes=1"
@@ -253,7 +253,7 @@ fn owner() -> (std::process::Child, String) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // its end of the pipe stays open: who cannot write the next line ends by itself
+    // keep this end of the pipe open: a process that cannot write its next line ends by itself
     let lines = BufReader::new(child.stdout.as_mut().unwrap())
         .lines()
         .map_while(Result::ok);
@@ -322,7 +322,7 @@ async fn ready(nodes: &Api<Node>, name: &str, wanted: &str) {
     .unwrap_or_else(|error| panic!("{name} not {wanted}: {error}"));
 }
 
-/// An image that is on no node and must not be pulled.
+/// Pod with an image that no node has and that must not be pulled.
 const ABSENT: &str = "
 apiVersion: apps/v1
 kind: Deployment

@@ -1,15 +1,15 @@
-//! The installation of the cluster's packages on a machine without any of them: a minimal Debian root in a temporary
-//! folder, entered by chroot. Needs root and a Debian mirror; builds no Kubernetes.
+//! Tests the installation of the cluster's packages on a machine without any of them: a minimal Debian root in a
+//! temporary folder, entered by chroot. Needs root and a Debian mirror; does not build Kubernetes.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use e2e::cluster::FreshRoot;
 use std::{fs, path::PathBuf, process::Output};
 
-/// Where the compiled program is inside the root.
+/// Path of the compiled program inside the root.
 const CLUSTER: &str = "/opt/cluster";
 
-/// Files in places where the cluster runs them, one of each kind.
+/// Files at the paths where the cluster runs them, one of each kind.
 const SAMPLE: [&str; 8] = [
     "/usr/sbin/runc",
     "/usr/bin/containerd-shim-runc-v2",
@@ -21,7 +21,7 @@ const SAMPLE: [&str; 8] = [
     "/usr/bin/unzip",
 ];
 
-/// `cluster packages` in the root: installs what is missing and starts every program.
+/// Runs `cluster packages` in the root: it installs missing packages and starts every program.
 fn packages(root: &FreshRoot) -> Output {
     root.command(CLUSTER)
         .unwrap()
@@ -56,18 +56,18 @@ fn everything_is_installed_where_the_cluster_runs_it() {
     }
     assert_all_start(&root);
 
-    // as on most machines: iproute2 is there with its program `bridge`, the plugin of this name is not
+    // as on most machines, iproute2 is installed with its program `bridge`, but the plugin of this name is missing
     let remove = ["--remove", "--force-depends", "containernetworking-plugins"];
     let removed = root.command("dpkg").unwrap().args(remove).output().unwrap();
     assert!(removed.status.success());
     assert!(file("/usr/sbin/bridge").exists() && !file("/usr/lib/cni/bridge").exists());
     assert_all_start(&root);
 
-    // a package that is installed, but not whole
+    // a package that is installed but incomplete
     fs::remove_file(file("/usr/bin/containerd-shim-runc-v2")).unwrap();
     assert_all_start(&root);
 
-    // an installation that ends well and brings nothing
+    // an installation that succeeds but installs nothing
     fs::remove_file(file("/usr/sbin/runc")).unwrap();
     fs::remove_file(file("/usr/bin/apt-get")).unwrap();
     std::os::unix::fs::symlink("/bin/true", file("/usr/bin/apt-get")).unwrap();

@@ -1,5 +1,5 @@
-//! What users may write, judged by a real API server: good manifests pass, bad ones are refused with a message that
-//! names the fix, and what must never change does not.
+//! Tests of the API with a real API server: good manifests are accepted, bad ones are refused with a message that
+//! names the fix, and immutable fields cannot be changed.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,17 +26,17 @@ use serde_json::{Value, json};
 #[serde(deny_unknown_fields)]
 struct Case {
     case: String,
-    /// Which good object it is a change of.
+    /// Name of the good object to which the change is applied.
     #[serde(default = "function")]
     of: String,
-    /// A JSON merge patch.
+    /// Change, as a JSON merge patch.
     #[serde(default)]
     change: Value,
-    /// Puts a text of a length at a JSON pointer.
+    /// Sets a text of a given length at a JSON pointer.
     long: Option<Long>,
-    /// Puts a list of equal items at a JSON pointer.
+    /// Sets a list of equal items at a JSON pointer.
     many: Option<Many>,
-    /// Part of the refusal.
+    /// Part of the expected error message.
     says: String,
 }
 
@@ -100,7 +100,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Puts `value` at a path such as `/spec/canary/steps`, making the objects on the way.
+/// Sets `value` at a path such as `/spec/canary/steps` and creates the objects on the way.
 fn put(target: &mut Value, at: &str, value: Value) {
     let patch = at
         .rsplit('/')
@@ -131,7 +131,7 @@ fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
     }
 }
 
-/// As `kubectl apply --dry-run=server` does for a new object: strict, so unknown fields are errors.
+/// Runs `kubectl apply --dry-run=server` for a new object. It is strict, so unknown fields are errors.
 async fn try_to_create(client: &Client, object: &Value) -> Result<(), String> {
     let url = format!(
         "{}?dryRun=All&fieldValidation=Strict&fieldManager=test",
@@ -147,7 +147,7 @@ async fn try_to_create(client: &Client, object: &Value) -> Result<(), String> {
     }
 }
 
-/// As `kubectl apply --server-side --dry-run=server` does.
+/// Applies an object like `kubectl apply --server-side --dry-run=server`.
 async fn try_to_apply(client: &Client, object: &Value) -> Result<(), String> {
     let params = PatchParams {
         dry_run: true,
@@ -164,7 +164,7 @@ async fn try_to_apply(client: &Client, object: &Value) -> Result<(), String> {
     }
 }
 
-/// A control plane with the definitions that are committed.
+/// Starts a control plane with the committed definitions.
 async fn start() -> Result<Cluster> {
     let options = Options {
         nodes: 0,
@@ -194,9 +194,9 @@ async fn start() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// HK-6: every bad manifest of the table is refused by the API server with the message it must give.
+/// HK-6: the API server refuses every bad manifest of the table with the expected message.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_judges_manifests() -> Result<()> {
+async fn the_api_server_accepts_good_manifests_and_refuses_bad_ones() -> Result<()> {
     let cluster = start().await?;
     let client = cluster.client();
     let mut wrong = Vec::new();
@@ -262,7 +262,7 @@ async fn the_api_server_judges_manifests() -> Result<()> {
     explain_reads_like_a_manual(&cluster).await
 }
 
-/// A revision and a claim are written once.
+/// Revisions and claims are immutable.
 async fn immutable_specs_never_change(client: &Client) -> Result<()> {
     let revision = json!({
         "apiVersion": "selvage.dev/v1alpha1", "kind": "EdgeRevision", "metadata": { "name": "f-51ab90c3de" },
@@ -272,12 +272,12 @@ async fn immutable_specs_never_change(client: &Client) -> Result<()> {
         (
             revision,
             json!({ "spec": { "digest": "sha256:01" } }),
-            "a revision never changes",
+            "an EdgeRevision is immutable",
         ),
         (
             good_objects()["claim"].clone(),
             json!({ "spec": { "namespace": "thief" } }),
-            "a claim never changes",
+            "a HostClaim is immutable",
         ),
     ] {
         let api = api(client, &object);
@@ -298,7 +298,7 @@ async fn immutable_specs_never_change(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// `kubectl scale` finds the number of replicas, also where none was written.
+/// `kubectl scale` finds the number of replicas, also when the spec has none.
 async fn scale_changes_replicas(cluster: &Cluster) -> Result<()> {
     let object = good_objects()["function"].clone();
     let functions = api(&cluster.client(), &object);
@@ -311,7 +311,7 @@ async fn scale_changes_replicas(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The API server keeps every field that the types can write, and the columns show the middle of a rollout.
+/// The API server keeps every field that the types can write, and the columns show a running rollout.
 async fn a_whole_status_comes_back(cluster: &Cluster) -> Result<()> {
     let text = fs::read_to_string(manifests().join("status.yaml"))?;
     let written: crds::EdgeFunctionStatus = serde_yaml::from_str(&text)?;
@@ -372,7 +372,7 @@ async fn a_whole_status_comes_back(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Every field is found by its short name, with its unit and default.
+/// `kubectl explain` describes every field under its short name, with unit and default.
 async fn explain_reads_like_a_manual(cluster: &Cluster) -> Result<()> {
     for (field, parts) in [
         (
@@ -386,14 +386,14 @@ async fn explain_reads_like_a_manual(cluster: &Cluster) -> Result<()> {
         ("rp.spec.canary.steps", ["Hold (default)", "Default 2h"]),
         (
             "erev.spec",
-            ["Digest of the component's bytes", "Counts up"],
+            ["Digest of the component's bytes", "counting up from 1"],
         ),
-        ("en.status", ["Version of the shim", "ten minutes"]),
+        ("en.status", ["Version of the node-shim", "ten minutes"]),
         (
             "hc.spec",
             [
-                "The host as functions write it",
-                "The namespace that owns it",
+                "Host name as functions write it",
+                "Namespace that owns the host name",
             ],
         ),
     ] {
@@ -402,7 +402,7 @@ async fn explain_reads_like_a_manual(cluster: &Cluster) -> Result<()> {
         for part in parts {
             ensure!(
                 flat.contains(part),
-                "kubectl explain {field} does not say {part:?}:\n{text}"
+                "kubectl explain {field} does not contain {part:?}:\n{text}"
             );
         }
     }

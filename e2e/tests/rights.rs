@@ -1,5 +1,5 @@
-//! Who may do what, asked of the API server's authorizer for every resource and verb it knows: the operator has
-//! exactly the rights that it uses, the node shims have none, and the built-in roles gain what they should.
+//! Tests of permissions with the authorizer of the API server, for every resource and verb: the operator has exactly
+//! the permissions that it uses, node-shims have none, and the built-in roles gain the documented ones.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,12 +23,12 @@ use k8s_openapi::api::authorization::v1::{
 use kube::{Api, Client, api::PostParams};
 
 const NAMESPACE: &str = "selvage-system";
-/// Granted its Secrets by the chart.
+/// Namespace whose Secrets the chart grants to the operator.
 const GRANTED: &str = "shop";
-/// Has granted nothing.
+/// Namespace that grants nothing.
 const OTHER: &str = "other";
 
-/// Somebody whose rights are asked for.
+/// Identity whose permissions are tested.
 #[derive(Clone)]
 struct Identity {
     user: String,
@@ -55,7 +55,7 @@ impl Identity {
     }
 }
 
-/// `group/resource` with its verbs, for everything the API server serves.
+/// Returns all resources of the API server as `group/resource` with their verbs.
 async fn resources(client: &Client) -> Result<BTreeMap<(String, String), BTreeSet<String>>> {
     let mut lists = vec![(String::new(), client.list_core_api_resources("v1").await?)];
     for group in client.list_api_groups().await?.groups {
@@ -84,7 +84,7 @@ async fn resources(client: &Client) -> Result<BTreeMap<(String, String), BTreeSe
             verbs.extend(always.map(str::to_owned));
         }
     }
-    // verbs that no discovery lists, and what they are asked about
+    // verbs that discovery does not list, with the resources to which they apply
     for (group, resource, verb) in [
         ("", "users", "impersonate"),
         ("", "groups", "impersonate"),
@@ -106,7 +106,7 @@ async fn resources(client: &Client) -> Result<BTreeMap<(String, String), BTreeSe
     Ok(found)
 }
 
-/// Whether `identity` may; an empty namespace means everywhere.
+/// Returns whether `identity` has a permission. An empty namespace means all namespaces.
 async fn may(client: &Client, identity: &Identity, what: ResourceAttributes) -> Result<bool> {
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -141,7 +141,7 @@ fn attributes(
     }
 }
 
-/// Everything that `identity` may do in `namespace`, as `group/resource: verbs`.
+/// Returns all permissions of `identity` in `namespace`, as `group/resource: verbs`.
 async fn rights(client: &Client, identity: &Identity, namespace: &str) -> Result<BTreeSet<String>> {
     let questions: Vec<_> = resources(client)
         .await?
@@ -177,14 +177,14 @@ fn lines(list: &[&str]) -> BTreeSet<String> {
     list.iter().map(|&line| line.to_owned()).collect()
 }
 
-/// What everybody with a valid credential may: ask about himself.
-const EVERYBODY: &[&str] = &[
+/// Permissions of every authenticated identity: query its own identity and permissions.
+const AUTHENTICATED: &[&str] = &[
     "authentication.k8s.io/selfsubjectreviews: create",
     "authorization.k8s.io/selfsubjectaccessreviews: create",
     "authorization.k8s.io/selfsubjectrulesreviews: create",
 ];
 
-/// What the operator may everywhere.
+/// Permissions of the operator in all namespaces.
 const OPERATOR: &[&str] = &[
     "/configmaps: get list watch",
     "/nodes: get list watch",
@@ -240,24 +240,24 @@ fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// HK-3: nobody but the operator writes a status, a revision, a claim or a node.
+/// HK-3: only the operator can write a status, a revision, a claim or a node.
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_may_exactly_what_he_needs() -> Result<()> {
+async fn every_identity_has_exactly_the_rights_that_it_needs() -> Result<()> {
     let cluster = installed().await?;
     let client = cluster.client();
-    let everybody = lines(EVERYBODY);
+    let authenticated = lines(AUTHENTICATED);
 
     let shim = Identity::account("selvage-node-shim");
     for namespace in ["", NAMESPACE, GRANTED, OTHER] {
         assert_eq!(
             rights(&client, &shim, namespace).await?,
-            everybody,
+            authenticated,
             "node shim in {namespace:?}"
         );
     }
 
     let operator = Identity::account("selvage-operator");
-    let mut expected: BTreeSet<_> = lines(OPERATOR).union(&everybody).cloned().collect();
+    let mut expected: BTreeSet<_> = lines(OPERATOR).union(&authenticated).cloned().collect();
     for namespace in ["", OTHER, "kube-system"] {
         assert_eq!(
             rights(&client, &operator, namespace).await?,
@@ -287,7 +287,7 @@ async fn everybody_may_exactly_what_he_needs() -> Result<()> {
     people(&cluster).await
 }
 
-/// The operator knows one Secret and one Lease in its own namespace and two definitions, and no others.
+/// The operator can access one Secret and one Lease in its own namespace and two definitions, and no others.
 async fn objects_by_name(client: &Client, operator: &Identity) -> Result<()> {
     let verbs = ["get", "list", "watch", "update", "patch", "delete"];
     for (group, resource, own, used) in [
@@ -327,7 +327,7 @@ async fn objects_by_name(client: &Client, operator: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// The same by requests instead of questions, for the rights that would hurt most.
+/// Tests the most harmful permissions by real requests instead of access reviews.
 fn refused_for_real(cluster: &Cluster) -> Result<()> {
     for account in ["selvage-operator", "selvage-node-shim"] {
         let user = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
@@ -349,7 +349,7 @@ fn refused_for_real(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Built-in roles gain the kinds; nobody but the operator writes what is the operator's.
+/// Built-in roles gain access to the kinds, except for writing what only the operator writes.
 async fn people(cluster: &Cluster) -> Result<()> {
     let client = cluster.client();
     for role in ["view", "edit", "admin"] {
@@ -408,7 +408,7 @@ async fn people(cluster: &Cluster) -> Result<()> {
         let elsewhere = rights(&client, &person, GRANTED).await?;
         assert_eq!(
             elsewhere,
-            lines(EVERYBODY),
+            lines(AUTHENTICATED),
             "role {role} outside its namespace"
         );
     }

@@ -1,4 +1,4 @@
-//! The mean factor of one look, over every outcome: no dice, no doubt.
+//! Computes the mean factor of one evaluation exactly, by enumerating every outcome.
 
 use operator_core::stats::{Increment, Tolerance};
 
@@ -19,7 +19,7 @@ fn choose(n: u32, k: u32) -> f64 {
 }
 
 fn binomial(n: u32, k: u32, p: f64) -> f64 {
-    // 0^0 = 1, as it must be here
+    // 0^0 = 1, which is right here
     choose(n, k) * p.powi(k.cast_signed()) * (1.0 - p).powi((n - k).cast_signed())
 }
 
@@ -30,15 +30,15 @@ fn factor(tolerance: Tolerance, counts: [u32; 4], guess: f64, alternative: f64) 
         .exp()
 }
 
-/// The largest mean factor with independent outcomes, over all sizes, tolerances, guesses, alternatives of both
-/// sides, and rates under the null.
+/// Returns the largest mean factor with independent outcomes, over all sizes, tolerances, guesses, alternatives of
+/// both sides, and rates under the null hypothesis.
 #[must_use]
 pub fn largest_mean_factor() -> f64 {
     let mut largest: f64 = 0.0;
     for_each_bet(|tolerance, guess, alternative, is_pass| {
         for stable in RATES {
             let limit = tolerance.limit(stable);
-            // the border of the null, and points inside it
+            // the boundary of the null hypothesis, and points inside it
             let inside = RATES.iter().copied().filter(|rate| {
                 if is_pass {
                     *rate >= limit
@@ -63,7 +63,7 @@ pub fn largest_mean_factor() -> f64 {
     largest
 }
 
-/// The same when outcomes are fixed and only the routing is random; rollback side, R ≥ 1.
+/// Returns the largest mean factor when outcomes are fixed and only the routing is random (rollback side, R ≥ 1).
 #[must_use]
 pub(super) fn largest_mean_factor_of_routing() -> f64 {
     let mut largest: f64 = 0.0;

@@ -1,9 +1,9 @@
-//! Exact one-sided bounds of a rate.
+//! Computes exact one-sided confidence bounds of a rate.
 
-/// One minus the confidence of a bound.
+/// Error probability of a bound: one minus its confidence.
 const DOUBT: f64 = 0.001;
 
-/// ln C(n, k), by the gamma function of Stirling with corrections.
+/// Returns ln C(n, k), with the gamma function by Stirling's series.
 fn ln_choose(n: u32, k: u32) -> f64 {
     ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
 }
@@ -17,7 +17,7 @@ fn ln_factorial(n: u32) -> f64 {
         - 1.0 / (360.0 * x.powi(3))
 }
 
-/// P(X >= k) of a binomial.
+/// Returns P(X >= k) of a binomial distribution.
 fn at_least(k: u32, n: u32, p: f64) -> f64 {
     if k == 0 {
         return 1.0;
@@ -44,7 +44,7 @@ fn bisect(mut low: f64, mut high: f64, too_low: impl Fn(f64) -> bool) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// The rate is above this with 99.9 % confidence, after `k` of `n`.
+/// Returns the lower bound of a rate with 99.9 % confidence, after `k` events in `n` runs.
 #[must_use]
 pub fn lower_bound(k: u32, n: u32) -> f64 {
     if k == 0 {
@@ -53,7 +53,7 @@ pub fn lower_bound(k: u32, n: u32) -> f64 {
     bisect(0.0, 1.0, |p| at_least(k, n, p) < DOUBT)
 }
 
-/// The rate is below this with 99.9 % confidence, after `k` of `n`.
+/// Returns the upper bound of a rate with 99.9 % confidence, after `k` events in `n` runs.
 #[must_use]
 pub fn upper_bound(k: u32, n: u32) -> f64 {
     if k >= n {
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(lower_bound(0, 4000), 0.0);
         // all of n: 0.001^(1/n)
         assert!((lower_bound(500, 500) - 0.001_f64.powf(1.0 / 500.0)).abs() < 1e-9);
-        // 5 of 10: the p at which five or more come up once in a thousand
+        // 5 of 10: the p at which five or more occur once in a thousand
         assert!(
             (lower_bound(5, 10) - 0.089_813).abs() < 5e-4,
             "{}",

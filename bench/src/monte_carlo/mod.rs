@@ -1,11 +1,12 @@
-//! Does the sequential test keep its promises? Simulated rollouts on the shipping code, with fixed seeds.
+//! Measures whether the sequential test keeps its guarantees: simulated rollouts with the production code and fixed
+//! seeds.
 //!
-//! Each [`Property`] is a set of cells (traffic, rates, …) with a bar. [`measure`] runs them and gives [`Row`]s. A bar on a rate
-//! is missed when the one-sided 99.9 % Clopper–Pearson bound contradicts it, so that luck alone does not fail a run; a bar on a
-//! quantile is one on the rate of what lies above it.
+//! Each [`Property`] is a set of cells (traffic, rates, …) with a required bound. [`measure`] runs them and returns
+//! [`Row`]s. A required bound of a rate is missed when the one-sided 99.9 % Clopper–Pearson bound contradicts it, so
+//! that no run fails by chance. The bound of a quantile is tested as a bound of the rate of larger values.
 //!
-//! `enumerate` needs no dice at all, `single` bets one process on errors alone, `rollout` drives whole rollouts
-//! through the judge and the state machine with every default.
+//! `enumerate` uses no random numbers, `single` simulates one e-process for errors, and `rollout` simulates whole
+//! rollouts through the analysis and the state machine with all defaults.
 
 mod enumerate;
 mod interval;
@@ -17,29 +18,29 @@ mod traffic;
 pub use enumerate::largest_mean_factor;
 pub use interval::{lower_bound, upper_bound};
 pub use report::{HEAD, Row, lines};
-pub use traffic::Dice;
+pub use traffic::RandomSource;
 
-/// What is measured. The names are those of the report's first column.
+/// A measured property. Its name is in the first column of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Property {
-    /// The mean factor of a look is at most 1 under the null.
+    /// The mean factor of an evaluation is at most 1 under the null hypothesis.
     M1,
-    /// False rollbacks without any change.
+    /// Rate of false rollbacks without any change.
     M2,
-    /// False rollbacks exactly at the tolerance.
+    /// Rate of false rollbacks exactly at the tolerance.
     M3,
-    /// A candidate that fails from its first request.
+    /// Time until a candidate that fails every request is found.
     M8,
-    /// A good candidate through a whole rollout.
+    /// Duration of a whole rollout of a good candidate.
     M12,
-    /// A dead candidate in a whole rollout.
+    /// Time until a whole rollout of a candidate that fails every request ends.
     M13,
-    /// One request a minute.
+    /// Outcome of rollouts with one request a minute.
     M17,
 }
 
 impl Property {
-    /// All of them.
+    /// All properties.
     pub const ALL: [Self; 7] = [
         Self::M1,
         Self::M2,
@@ -50,7 +51,7 @@ impl Property {
         Self::M17,
     ];
 
-    /// `M1` …
+    /// Returns the property with a name such as `M1`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL
@@ -59,18 +60,18 @@ impl Property {
     }
 }
 
-/// How much is run.
+/// Amount of simulation.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Runs are divided by this, 1 = as many as the bars need.
+    /// Divisor of the number of runs. With 1 there are as many as the required bounds need.
     pub divisor: u32,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Dice of all runs derive from it.
+    /// Seed from which the random numbers of all runs derive.
     pub seed: u64,
 }
 
-/// Runs the cells of a property.
+/// Runs the cells of a property and returns one row per cell.
 #[must_use]
 pub fn measure(property: Property, effort: Effort) -> Vec<Row> {
     match property {
@@ -84,12 +85,13 @@ pub fn measure(property: Property, effort: Effort) -> Vec<Row> {
     }
 }
 
-/// Runs `run` for 0..`runs`, divided by the effort, each with its own dice; results in the order of the runs.
+/// Calls `run` for 0..`runs`, divided by the effort, each with its own random numbers. Returns the results in the
+/// order of the runs.
 fn repeat<T: Send>(
     effort: Effort,
     cell: u64,
     runs: u32,
-    run: impl Fn(&mut Dice) -> T + Sync,
+    run: impl Fn(&mut RandomSource) -> T + Sync,
 ) -> Vec<T> {
     let runs = (runs / effort.divisor.max(1)).max(1);
     let threads = effort.threads.max(1);
@@ -100,7 +102,12 @@ fn repeat<T: Send>(
                 scope.spawn(move || {
                     (0..runs)
                         .filter(|n| *n as usize % threads == worker)
-                        .map(|n| (n, run(&mut Dice::new(effort.seed, cell, u64::from(n)))))
+                        .map(|n| {
+                            (
+                                n,
+                                run(&mut RandomSource::new(effort.seed, cell, u64::from(n))),
+                            )
+                        })
                         .collect::<Vec<_>>()
                 })
             })
@@ -115,7 +122,7 @@ fn repeat<T: Send>(
     all.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The value below which the share `quantile` of the values lies; infinite if there are none.
+/// Returns the value below which the share `quantile` of the values lies, or infinity without values.
 fn quantile(values: &mut [f64], quantile: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
@@ -128,8 +135,8 @@ fn quantile(values: &mut [f64], quantile: f64) -> f64 {
     values.get(index as usize).copied().unwrap_or(f64::INFINITY)
 }
 
-/// Whether the share `quantile` of the values can be at or below `most`: it is contradicted only when more values than luck
-/// explains are above.
+/// Returns whether the share `quantile` of the values may be at or below `most`. This is contradicted only when more
+/// values are above it than chance explains.
 fn is_quantile_within(values: &[f64], quantile: f64, most: f64) -> bool {
     let above = values.iter().filter(|v| **v > most).count();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

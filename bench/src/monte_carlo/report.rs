@@ -1,32 +1,32 @@
-//! The table.
+//! Formats the results as a Markdown table.
 
 use std::fmt::Write as _;
 
 use super::interval::{lower_bound, upper_bound};
 
-/// One cell, measured.
+/// Result of one cell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Which property.
+    /// Name of the property.
     pub property: &'static str,
-    /// Which cell.
+    /// Description of the cell.
     pub cell: String,
-    /// How often it was run; 0 = enumerated.
+    /// Number of runs; 0 if the result was enumerated.
     pub runs: u32,
-    /// What came out.
+    /// Measured values.
     pub measured: String,
-    /// What an independent implementation measured.
+    /// Values that an independent implementation measured.
     pub reference: String,
-    /// The bar.
+    /// Required bound.
     pub bar: String,
-    /// 99.9 % bounds of the rate the bar is about.
+    /// 99.9 % confidence bounds of the rate to which the required bound applies.
     pub bounds: Option<(f64, f64)>,
-    /// Whether the bar is met.
+    /// Whether the required bound is met.
     pub ok: bool,
 }
 
 impl Row {
-    /// A rate that must stay at or below `bar`.
+    /// Creates the row of a rate that must be at most `bar`.
     pub(super) fn rate(
         property: &'static str,
         cell: String,
@@ -48,15 +48,15 @@ impl Row {
     }
 }
 
-/// `0.07 %`.
+/// Formats a share as a percentage, for example `0.07 %`.
 pub(super) fn percent(share: f64) -> String {
     format!("{} %", (share * 10_000.0).round() / 100.0)
 }
 
-/// Head of the table.
+/// Header of the table.
 pub const HEAD: &str = "| # | Cell | Runs | Measured | Reference | 99.9 % bounds | Bar | |\n|---|---|---|---|---|---|---|---|\n";
 
-/// The rows as lines of a table.
+/// Returns the rows as lines of the table.
 #[must_use]
 pub fn lines(rows: &[Row]) -> String {
     let mut out = String::new();

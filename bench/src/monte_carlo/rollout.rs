@@ -1,4 +1,5 @@
-//! Whole rollouts: every default, the judge and the state machine, one node whose counters are read every five seconds.
+//! Simulates whole rollouts: all defaults, the analysis and the state machine, and one node whose counters are read
+//! every five seconds.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use operator_core::samples::{Code, Counters, Outcome, Snapshot};
 
 use super::report::{Row, percent};
 use super::traffic::Latency;
-use super::{Dice, Effort, is_quantile_within, mean, quantile, repeat};
+use super::{Effort, RandomSource, is_quantile_within, mean, quantile, repeat};
 
 const STABLE: &str = "shop-old";
 const CANDIDATE: &str = "shop-new";
@@ -23,14 +24,14 @@ const CLIENT_ERRORS: f64 = 0.01;
 const HISTORY_SECONDS: i64 = 15 * 60;
 const TRAFFIC: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
 
-/// What is simulated.
+/// Parameters of a simulated rollout.
 #[derive(Debug, Clone, Copy)]
 struct Scenario {
     per_second: f64,
     stable_errors: f64,
     candidate_errors: f64,
     dispersion: f64,
-    look_seconds: i64,
+    evaluation_seconds: i64,
     horizon_seconds: i64,
 }
 
@@ -41,16 +42,16 @@ impl Scenario {
             stable_errors,
             candidate_errors,
             dispersion: 1.0,
-            look_seconds: 5,
+            evaluation_seconds: 5,
             horizon_seconds: 4 * 3600,
         }
     }
 }
 
-/// How it ended.
+/// Outcome of a simulated rollout.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
-    /// The last step was left.
+    /// The last step has ended.
     Promoted,
     RolledBack,
     Undecided,
@@ -60,12 +61,12 @@ enum End {
 struct Run {
     end: End,
     seconds: f64,
-    /// Failed requests of the candidate.
+    /// Number of failed requests of the candidate.
     failed: f64,
 }
 
-/// Everything outside of the operator.
-struct World {
+/// State of a simulation, including everything outside of the operator.
+struct Simulation {
     scenario: Scenario,
     latency: Latency,
     function: Function,
@@ -76,17 +77,17 @@ struct World {
     before: Vec<Snapshot>,
 }
 
-impl World {
-    fn new(dice: &mut Dice, scenario: Scenario) -> Self {
+impl Simulation {
+    fn new(random: &mut RandomSource, scenario: Scenario) -> Self {
         let mut policy = Policy::default();
         policy.analysis.dispersion = Some(scenario.dispersion);
-        policy.analysis.look_period = seconds(scenario.look_seconds);
+        policy.analysis.look_period = seconds(scenario.evaluation_seconds);
         let start = Timestamp::UNIX_EPOCH + seconds(1_800_000_000);
         let stable = RevisionRef {
             revision: revision(STABLE),
             since: start,
         };
-        let mut world = Self {
+        let mut simulation = Self {
             scenario,
             latency: Latency::new(),
             function: Function {
@@ -109,13 +110,13 @@ impl World {
             memory: None,
             before: Vec::new(),
         };
-        world.before.push(world.snapshot());
-        for _ in 0..HISTORY_SECONDS / scenario.look_seconds {
-            world.pass_time(dice, 0.0);
-            world.before.push(world.snapshot());
+        simulation.before.push(simulation.snapshot());
+        for _ in 0..HISTORY_SECONDS / scenario.evaluation_seconds {
+            simulation.advance(random, 0.0);
+            simulation.before.push(simulation.snapshot());
         }
-        world.function.generation = 2;
-        world
+        simulation.function.generation = 2;
+        simulation
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -132,12 +133,12 @@ impl World {
         }
     }
 
-    /// Requests of one look arrive and end; returns the candidate's failures.
-    fn pass_time(&mut self, dice: &mut Dice, weight: f64) -> u64 {
+    /// Simulates the requests of one evaluation period. Returns the number of failed requests of the candidate.
+    fn advance(&mut self, random: &mut RandomSource, weight: f64) -> u64 {
         let scenario = self.scenario;
-        self.now += seconds(scenario.look_seconds);
-        let all = dice.arrivals(scenario.per_second * scenario.look_seconds as f64);
-        let to_candidate = dice.of(all, weight);
+        self.now += seconds(scenario.evaluation_seconds);
+        let all = random.arrivals(scenario.per_second * scenario.evaluation_seconds as f64);
+        let to_candidate = random.of(all, weight);
         let arms = [
             (to_candidate, scenario.candidate_errors),
             (all - to_candidate, scenario.stable_errors),
@@ -146,18 +147,18 @@ impl World {
         for ((counters, (requests, rate)), failures) in
             self.counters.iter_mut().zip(arms).zip(&mut failures)
         {
-            let failed = dice.of(requests, rate);
-            let refused = dice.of(requests - failed, CLIENT_ERRORS);
+            let failed = random.of(requests, rate);
+            let refused = random.of(requests - failed, CLIENT_ERRORS);
             counters.add(Outcome::Ok, Code::ServerError, failed);
             counters.add(Outcome::Ok, Code::ClientError, refused);
             counters.add(Outcome::Ok, Code::Other, requests - failed - refused);
-            self.latency.draw(dice, requests, &mut counters.latency.0);
+            self.latency.draw(random, requests, &mut counters.latency.0);
             *failures = failed;
         }
         failures[0]
     }
 
-    /// Decides until nothing changes any more; the node loads and acknowledges at once.
+    /// Decides until nothing changes. The node loads and acknowledges at once.
     fn settle(&mut self, mut measured: Measured) {
         loop {
             let before = self.state.pair;
@@ -202,7 +203,7 @@ impl World {
         }
     }
 
-    fn look(&mut self) -> Measured {
+    fn evaluate(&mut self) -> Measured {
         if !due(self.now, &self.function, &self.state).look {
             return Measured::NotDue;
         }
@@ -218,7 +219,7 @@ impl World {
                 snapshots: &[snapshot],
                 before: &self.before,
                 source: "InBand",
-                scrape_interval: seconds(self.scenario.look_seconds),
+                scrape_interval: seconds(self.scenario.evaluation_seconds),
             },
         )
     }
@@ -231,22 +232,22 @@ impl World {
     }
 }
 
-fn run(dice: &mut Dice, scenario: Scenario) -> Run {
-    let mut world = World::new(dice, scenario);
-    world.settle(Measured::NotDue);
+fn run(random: &mut RandomSource, scenario: Scenario) -> Run {
+    let mut simulation = Simulation::new(random, scenario);
+    simulation.settle(Measured::NotDue);
     let (mut passed, mut failed) = (0, 0);
     let end = loop {
-        match world.state.state {
+        match simulation.state.state {
             State::Baking => break End::Promoted,
             State::RolledBack => break End::RolledBack,
             _ if passed >= scenario.horizon_seconds => break End::Undecided,
             _ => {}
         }
-        let weight = world.weight();
-        failed += world.pass_time(dice, weight);
-        passed += scenario.look_seconds;
-        let measured = world.look();
-        world.settle(measured);
+        let weight = simulation.weight();
+        failed += simulation.advance(random, weight);
+        passed += scenario.evaluation_seconds;
+        let measured = simulation.evaluate();
+        simulation.settle(measured);
     };
     Run {
         end,
@@ -281,8 +282,8 @@ pub(super) fn at_tolerance(effort: Effort) -> Vec<Row> {
         .enumerate()
         .map(|(index, (per_second, reference))| {
             let scenario = Scenario::usual(per_second, 0.01, 0.015);
-            let runs = repeat(effort, 3100 + index as u64, 2000, |dice| {
-                run(dice, scenario)
+            let runs = repeat(effort, 3100 + index as u64, 2000, |random| {
+                run(random, scenario)
             });
             Row::rate(
                 "M3",
@@ -309,9 +310,9 @@ pub(super) fn good(effort: Effort) -> Vec<Row> {
                 ..Scenario::usual(per_second, base, base)
             };
             let cell = 12_000 + 10 * family as u64 + column as u64;
-            let runs = repeat(effort, cell, 2000, |dice| run(dice, scenario));
+            let runs = repeat(effort, cell, 2000, |random| run(random, scenario));
             let rolled_back = ended(&runs, End::RolledBack);
-            // one that is undecided took longer than all that were decided
+            // an undecided rollout counts as longer than all decided ones
             let mut times: Vec<f64> = runs
                 .iter()
                 .filter(|run| run.end != End::RolledBack)
@@ -343,8 +344,8 @@ pub(super) fn good(effort: Effort) -> Vec<Row> {
 
 pub(super) fn dead(effort: Effort) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (family, look_seconds) in [5, 15].into_iter().enumerate() {
-        let references = if look_seconds == 5 {
+    for (family, evaluation_seconds) in [5, 15].into_iter().enumerate() {
+        let references = if evaluation_seconds == 5 {
             [(30.0, 15.0), (10.0, 17.0), (10.0, 17.0), (10.0, 100.0)]
         } else {
             [(30.0, 0.0); 4]
@@ -353,11 +354,11 @@ pub(super) fn dead(effort: Effort) -> Vec<Row> {
             TRAFFIC.into_iter().zip(references).enumerate()
         {
             let scenario = Scenario {
-                look_seconds,
+                evaluation_seconds,
                 ..Scenario::usual(per_second, 0.01, 1.0)
             };
             let cell = 13_000 + 10 * family as u64 + column as u64;
-            let runs = repeat(effort, cell, 2000, |dice| run(dice, scenario));
+            let runs = repeat(effort, cell, 2000, |random| run(random, scenario));
             let mut times: Vec<f64> = runs
                 .iter()
                 .map(|run| match run.end {
@@ -367,26 +368,28 @@ pub(super) fn dead(effort: Effort) -> Vec<Row> {
                 .collect();
             let failures: Vec<f64> = runs.iter().map(|run| run.failed).collect();
             let p95 = quantile(&mut times, 0.95);
-            let most = match (look_seconds, per_second < 10.0) {
+            let most = match (evaluation_seconds, per_second < 10.0) {
                 (5, true) => 60.0,
                 (5, false) => 15.0,
                 _ => f64::INFINITY,
             };
             rows.push(Row {
                 property: "M13",
-                cell: format!("dead, looks of {look_seconds} s, {per_second} requests/s"),
+                cell: format!(
+                    "dead, evaluated every {evaluation_seconds} s, {per_second} requests/s"
+                ),
                 runs: total(&runs),
                 measured: format!(
                     "median {} s, p95 {p95} s, mean {:.0} failed",
                     quantile(&mut times, 0.5),
                     mean(&failures)
                 ),
-                reference: if look_seconds == 5 {
+                reference: if evaluation_seconds == 5 {
                     format!("median {time} s, mean {failed} failed")
                 } else {
                     format!("median {time} s")
                 },
-                bar: if look_seconds == 5 {
+                bar: if evaluation_seconds == 5 {
                     format!("p95 ≤ {most} s")
                 } else {
                     String::new()
@@ -405,7 +408,7 @@ pub(super) fn one_a_minute(effort: Effort) -> Vec<Row> {
         horizon_seconds: 24 * 3600,
         ..Scenario::usual(1.0 / 60.0, 0.01, 0.01)
     };
-    let runs = repeat(effort, 17_000, 500, |dice| run(dice, scenario));
+    let runs = repeat(effort, 17_000, 500, |random| run(random, scenario));
     let (rolled_back, promoted) = (ended(&runs, End::RolledBack), ended(&runs, End::Promoted));
     vec![Row {
         property: "M17",

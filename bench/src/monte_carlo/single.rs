@@ -1,12 +1,12 @@
-//! One process on errors alone: looks of five seconds, weights rising every six minutes.
+//! Simulates one e-process for errors, with evaluations every five seconds and weights that rise every six minutes.
 
 use operator_core::stats::{EProcess, Increment, Settings, Side, Tolerance};
 
 use super::report::{Row, percent};
-use super::{Dice, Effort, is_quantile_within, quantile, repeat};
+use super::{Effort, RandomSource, is_quantile_within, quantile, repeat};
 
 const ALPHA: f64 = 0.01;
-const LOOK_SECONDS: f64 = 5.0;
+const EVALUATION_SECONDS: f64 = 5.0;
 const LOOKS_PER_WEIGHT: usize = 72;
 const WEIGHTS: [f64; 5] = [0.01, 0.05, 0.1, 0.25, 0.5];
 const TRAFFIC: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
@@ -20,20 +20,26 @@ fn process() -> EProcess {
     EProcess::new(settings, &[0.01])
 }
 
-fn draw(dice: &mut Dice, per_second: f64, weight: f64, candidate: f64, stable: f64) -> Increment {
-    let requests = dice.arrivals(per_second * LOOK_SECONDS);
-    let nc = dice.of(requests, weight);
+fn draw(
+    random: &mut RandomSource,
+    per_second: f64,
+    weight: f64,
+    candidate: f64,
+    stable: f64,
+) -> Increment {
+    let requests = random.arrivals(per_second * EVALUATION_SECONDS);
+    let nc = random.of(requests, weight);
     let ns = requests - nc;
-    let (xc, xs) = (dice.of(nc, candidate), dice.of(ns, stable));
+    let (xc, xs) = (random.of(nc, candidate), random.of(ns, stable));
     Increment::new(nc as f64, xc as f64, ns as f64, xs as f64)
 }
 
-/// Whether 30 minutes of rising weights end in a rollback.
-fn is_rolled_back(dice: &mut Dice, per_second: f64, candidate: f64, stable: f64) -> bool {
+/// Returns whether 30 minutes of rising weights end in a rollback.
+fn is_rolled_back(random: &mut RandomSource, per_second: f64, candidate: f64, stable: f64) -> bool {
     let mut process = process();
     WEIGHTS.iter().any(|weight| {
         (0..LOOKS_PER_WEIGHT).any(|_| {
-            process.look(&[draw(dice, per_second, *weight, candidate, stable)]);
+            process.look(&[draw(random, per_second, *weight, candidate, stable)]);
             process.reached(ALPHA)
         })
     })
@@ -45,8 +51,8 @@ fn rolled_back(
     per_second: f64,
     (candidate, stable): (f64, f64),
 ) -> (u32, u32) {
-    let ends = repeat(effort, cell, 4000, |dice| {
-        is_rolled_back(dice, per_second, candidate, stable)
+    let ends = repeat(effort, cell, 4000, |random| {
+        is_rolled_back(random, per_second, candidate, stable)
     });
     let count = |ends: &[bool], what: bool| {
         u32::try_from(ends.iter().filter(|e| **e == what).count()).unwrap_or(u32::MAX)
@@ -93,12 +99,12 @@ pub(super) fn at_tolerance(effort: Effort) -> Vec<Row> {
         .collect()
 }
 
-/// Looks and failed requests until a candidate that answers nothing is found.
-fn until_found(dice: &mut Dice, per_second: f64, weight: f64) -> (f64, f64) {
+/// Returns the number of evaluations and of failed requests until a candidate that fails every request is found.
+fn until_found(random: &mut RandomSource, per_second: f64, weight: f64) -> (f64, f64) {
     let mut process = process();
     let (mut looks, mut failed) = (0.0, 0.0);
     while !process.reached(ALPHA) && looks < 1e6 {
-        let increment = draw(dice, per_second, weight, 1.0, 0.01);
+        let increment = draw(random, per_second, weight, 1.0, 0.01);
         process.look(&[increment]);
         looks += 1.0;
         failed += increment.candidate_events;
@@ -111,11 +117,11 @@ pub(super) fn dead(effort: Effort) -> Vec<Row> {
     for (index, weight) in [0.01, 0.05, 0.1, 0.5].into_iter().enumerate() {
         for (column, per_second) in TRAFFIC.into_iter().enumerate() {
             let cell = 8000 + 10 * index as u64 + column as u64;
-            let found = repeat(effort, cell, 1000, |dice| {
-                until_found(dice, per_second, weight)
+            let found = repeat(effort, cell, 1000, |random| {
+                until_found(random, per_second, weight)
             });
             let (mut looks, mut failed): (Vec<f64>, Vec<f64>) = found.into_iter().unzip();
-            let enough = per_second * LOOK_SECONDS * weight >= 5.0;
+            let enough = per_second * EVALUATION_SECONDS * weight >= 5.0;
             let most_failed = if weight >= 0.5 { 21.0 } else { 10.0 };
             let (looks_95, failed_95) = (quantile(&mut looks, 0.95), quantile(&mut failed, 0.95));
             rows.push(Row {
@@ -123,18 +129,18 @@ pub(super) fn dead(effort: Effort) -> Vec<Row> {
                 cell: format!("dead, w = {}, {per_second} requests/s", percent(weight)),
                 runs: u32::try_from(looks.len()).unwrap_or(u32::MAX),
                 measured: format!(
-                    "median {} looks, {} failed; p95 {looks_95}, {failed_95}",
+                    "median {} evaluations, {} failed; p95 {looks_95}, {failed_95}",
                     quantile(&mut looks, 0.5),
                     quantile(&mut failed, 0.5)
                 ),
                 reference: if enough {
-                    "2 looks".to_owned()
+                    "2 evaluations".to_owned()
                 } else if weight >= 0.5 {
                     "13 failed".to_owned()
                 } else {
                     "4–6 failed".to_owned()
                 },
-                bar: format!("p95 ≤ 3 looks or ≤ {most_failed} failed"),
+                bar: format!("p95 ≤ 3 evaluations or ≤ {most_failed} failed"),
                 bounds: None,
                 ok: is_quantile_within(&looks, 0.95, 3.0)
                     || is_quantile_within(&failed, 0.95, most_failed),

@@ -1,16 +1,16 @@
-//! Dice, and what they make of rates.
+//! Random numbers, and random counts from rates.
 
 use operator_core::samples::{LATENCY_BOUNDS, LATENCY_BUCKETS};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Binomial, Distribution as _, Poisson};
 
-/// Reproducible dice of one run.
+/// Reproducible source of random numbers for one run.
 #[derive(Debug)]
-pub struct Dice(StdRng);
+pub struct RandomSource(StdRng);
 
-impl Dice {
-    /// Dice that depend on nothing but the three numbers.
+impl RandomSource {
+    /// Creates a source that depends on the three numbers only.
     #[must_use]
     pub fn new(seed: u64, cell: u64, run: u64) -> Self {
         let mut bytes = [0; 32];
@@ -23,7 +23,7 @@ impl Dice {
         Self(StdRng::from_seed(bytes))
     }
 
-    /// How many of `n` happen, each with probability `p`.
+    /// Returns how many of `n` events occur, each with probability `p`.
     pub fn of(&mut self, n: u64, p: f64) -> u64 {
         if n == 0 || p <= 0.0 {
             return 0;
@@ -37,7 +37,7 @@ impl Dice {
         Binomial::new(n, p).map_or(0, |d| d.sample(&mut self.0))
     }
 
-    /// How many arrive when `mean` are expected.
+    /// Returns a Poisson-distributed number of arrivals with mean `mean`.
     pub fn arrivals(&mut self, mean: f64) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -48,13 +48,14 @@ impl Dice {
     }
 }
 
-/// Median and shape of a log-normal latency.
+/// Median and shape of a log-normal latency distribution.
 const MEDIAN_SECONDS: f64 = 0.05;
 const SIGMA: f64 = 0.8;
-/// Below this bound no quantile of interest lies; one bucket holds all of it.
+/// Bound below which no quantile of interest lies, so one bucket counts everything below it.
 const FIRST_BOUND: f64 = 0.1;
 
-/// P(slower than each bound), as a chain: bound by bound, how likely what is slower than the last one is slower than this one.
+/// Conditional probabilities of a latency distribution: for each bound, the probability that a request slower than
+/// the previous bound is slower than this one.
 #[derive(Debug, Clone)]
 pub(super) struct Latency(Vec<(usize, f64)>);
 
@@ -76,10 +77,10 @@ impl Latency {
         )
     }
 
-    /// Adds `requests` to buckets.
+    /// Adds `requests` with random latencies to the buckets.
     pub(super) fn draw(
         &self,
-        dice: &mut Dice,
+        random: &mut RandomSource,
         mut requests: u64,
         buckets: &mut [u64; LATENCY_BUCKETS],
     ) {
@@ -87,7 +88,7 @@ impl Latency {
             if requests == 0 {
                 return;
             }
-            let rest = dice.of(requests, *slower);
+            let rest = random.of(requests, *slower);
             if let Some(slot) = buckets.get_mut(*bucket) {
                 *slot += requests - rest;
             }
@@ -99,7 +100,8 @@ impl Latency {
     }
 }
 
-/// P(Z > z) of a standard normal, z ≥ 0, to about 1e-7: the rational approximation of Abramowitz and Stegun 26.2.17.
+/// Returns P(Z > z) of a standard normal distribution for z ≥ 0, with an error of about 1e-7 (rational approximation
+/// 26.2.17 of Abramowitz and Stegun).
 fn normal_tail(z: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z);
     let polynomial = [
@@ -129,8 +131,8 @@ mod tests {
     #[test]
     fn dice_are_reproducible_and_differ_between_runs() {
         let draw = |run| {
-            let mut dice = Dice::new(1, 2, run);
-            (0..20).map(|_| dice.of(1000, 0.3)).collect::<Vec<_>>()
+            let mut random = RandomSource::new(1, 2, run);
+            (0..20).map(|_| random.of(1000, 0.3)).collect::<Vec<_>>()
         };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));

@@ -76,7 +76,7 @@ words! {
 /// Condition on one header of a request.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(has(self.type) && self.type == 'Present') != has(self.value)")
-    .message("write value, but for type Present, which has none"))]
+    .message("write value, except for type Present, which has none"))]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderMatch {
     /// Name of the header, at most 256 bytes.
@@ -109,14 +109,14 @@ const HOST: &str =
 
 /// A host name, or one with a wildcard.
 pub(crate) fn host(_: &mut SchemaGenerator) -> Schema {
-    let says = [
+    let cases = [
         (
             "self.contains('/')",
             "a host has no scheme and no path: write shop.example",
         ),
         (
             "self.contains('[')",
-            "an IP address is no host: write a name",
+            "an IP address is not a host name: write a host name",
         ),
         (
             "self.contains(':')",
@@ -131,12 +131,12 @@ pub(crate) fn host(_: &mut SchemaGenerator) -> Schema {
         ),
         (
             r"self.matches(r'(^|\.)(0x[0-9a-f]*|[0-9]+)$')",
-            "the last label of a host is no number: an IP address is no host, write a name",
+            "the last label of a host must not be a number: an IP address is not a host name",
         ),
     ];
     let otherwise = "a host has labels of letters, digits and '-' with dots between them, each label at most 63 characters";
     let mut chain = String::new();
-    for (case, message) in says {
+    for (case, message) in cases {
         chain.push_str(&format!("{case} ? \"{message}\" : "));
     }
     chain.push_str(&format!("\"{otherwise}\""));
@@ -159,7 +159,7 @@ fn hosts(generator: &mut SchemaGenerator) -> Schema {
 
 /// The path of a match or a rewrite.
 pub(crate) fn path(_: &mut SchemaGenerator) -> Schema {
-    let says = [
+    let cases = [
         ("!self.startsWith('/')", "a path begins with /"),
         (
             "self.contains('?')",
@@ -186,7 +186,7 @@ pub(crate) fn path(_: &mut SchemaGenerator) -> Schema {
         "a path has letters, digits and -._~!$&'()*+,;=:@%/ only: encode everything else";
     let mut chain = String::new();
     let mut all = String::new();
-    for (case, message) in says {
+    for (case, message) in cases {
         chain.push_str(&format!("{case} ? \"{message}\" : "));
         all.push_str(&format!("!({case}) && "));
     }

@@ -234,7 +234,7 @@ fn env_name(_: &mut SchemaGenerator) -> Schema {
         256,
         &[rule(
             "self.matches(r'^[A-Za-z_][A-Za-z0-9_]*$')",
-            "the name of a variable has letters, digits and _, and no digit first",
+            "the name of a variable has letters, digits and _, and does not start with a digit",
         )],
     )
 }
@@ -257,7 +257,7 @@ fn egress_targets(_: &mut SchemaGenerator) -> Schema {
     let all = format!(
         "self.startsWith('function://') ? self.matches(r'{function}') : self.contains('://') ? self.matches(r'{url}') : isCIDR(self)"
     );
-    let says = concat!(
+    let cases = concat!(
         "self.startsWith('function://') ? \"write function://namespace/name\" : ",
         "!self.contains('://') ? \"write a target with its scheme, such as https://api.pay.example, or a CIDR such as 10.1.0.0/16\" : ",
         "!self.startsWith('http://') && !self.startsWith('https://') ? \"the scheme of a target is http, https or function\" : ",
@@ -274,7 +274,7 @@ fn egress_targets(_: &mut SchemaGenerator) -> Schema {
             320,
             &[rule_saying(
                 all,
-                says,
+                cases,
                 "write a target as scheme://host[:port], a CIDR, or function://namespace/name",
             )],
         ),

@@ -293,7 +293,7 @@ pub struct CheckFailures {
 
 /// Number of bad results, `count`, among the last `of` results.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("self.count <= self.of").message("count is at most of"))]
+#[x_kube(validation = Rule::new("self.count <= self.of").message("count must be at most of"))]
 #[serde(rename_all = "camelCase")]
 pub struct CheckWindow {
     /// Number of bad results, 1 to 100.

@@ -25,7 +25,7 @@ pub struct Canary {
 /// Steps that grow by a factor. For example, first 1%, factor 5 and max 50% give 1 %, 5 %, 25 % and 50 %.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!(self.first.endsWith('%') && self.max.endsWith('%')) || double(self.first.replace('%', '')) <= double(self.max.replace('%', ''))")
-    .message("first is at most max"))]
+    .message("first must be at most max"))]
 #[serde(rename_all = "camelCase")]
 pub struct Ladder {
     /// Weight of the first step, 0.01% to 100%.
@@ -155,17 +155,17 @@ pub(crate) fn step_rules() -> Vec<serde_json::Value> {
     vec![
         rule(
             each_pair(&rises),
-            "weights of steps rise strictly: put them in rising order, none twice",
+            "weights of steps must rise strictly: sort them and remove duplicates",
         ),
         rule(
             each_pair(
                 "!(has(self[i + 1].weight) && self[i + 1].weight == 'Auto') || has(self[i].shadow)",
             ),
-            "Auto is for the first weight only",
+            "Auto is allowed for the first weight only",
         ),
         rule(
             each_pair("!has(self[i + 1].shadow) || has(self[i].shadow)"),
-            "shadow steps come before all weights",
+            "put shadow steps before all steps with a weight",
         ),
     ]
 }

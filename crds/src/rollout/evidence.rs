@@ -11,7 +11,7 @@ words! {
         Prometheus = "Prometheus",
         /// The reports of the nodes to the operator.
         InBand = "InBand",
-        /// Both; of each process the counts that are furthest.
+        /// Both sources. Of each process, the newer counts are used.
         Both = "Both",
     }
 }
@@ -30,7 +30,7 @@ pub struct Evidence {
     /// Source of the counts: Prometheus, InBand (the reports of the nodes) or Both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<EvidenceSource>,
-    /// Share of stable's requests that is on nodes with fresh counts, for example 100%. Nothing rises below 80%.
+    /// Part of stable's requests that come from nodes with fresh counts, for example 100%. No weight rises below 80%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub coverage: Option<String>,
@@ -51,11 +51,12 @@ pub struct Evidence {
     /// Progress of the step towards the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<PassProgress>,
-    /// Number of candidate requests that an increase of the error rate takes to be found, for three sizes of the increase.
+    /// Number of candidate requests after which an increase of the error rate is found, for three sizes of the
+    /// increase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub power: Vec<Power>,
-    /// Counts that decided, if the candidate was rolled back by the analysis.
+    /// Decisive evaluation, if the analysis rolled the candidate back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisive: Option<Decisive>,
     /// Name of the node that has more than half of the candidate's requests in this step, if there are fewer than 20 nodes.
@@ -68,13 +69,13 @@ pub struct Evidence {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestCounts {
-    /// Number of requests that count.
+    /// Number of requests whose outcome counts for or against the revision.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests: u64,
     /// Number of those requests that failed (5xx, trap, deadline, out of memory).
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub errors: u64,
-    /// Number of those requests that were answered 4xx.
+    /// Number of those requests that were answered with a 4xx status.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub client_errors: u64,
 }
@@ -86,7 +87,7 @@ words! {
         Evidence = "Evidence",
         /// The time of the step was over.
         Time = "Time",
-        /// A person ended it.
+        /// A person ended the step by an action.
         Action = "Action",
     }
 }
@@ -110,7 +111,8 @@ pub struct StepEvidence {
     /// Counts of stable in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<RequestCounts>,
-    /// Cause of the end of the step: Evidence, Time or Verb (a person). Absent if the weight was lowered.
+    /// Cause of the end of the step: Evidence, Time or Action (of a person). Absent while the step runs and if the
+    /// weight was lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_by: Option<PassedBy>,
 }
@@ -122,12 +124,12 @@ pub struct MetricEvidence {
     /// Name of the metric with its latency bound, for example errors, clientErrors, latency/250ms, slo or slo/300ms.
     #[schemars(length(max = 64))]
     pub name: String,
-    /// Evidence that the candidate is worse than tolerated: 1 at the start, 100 in the weighted mean over the metrics rolls
-    /// back (by default).
+    /// E-value: evidence that the candidate is worse than tolerated. It starts at 1. The candidate is rolled back
+    /// when the weighted mean over the metrics reaches 100 (by default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub e: Option<String>,
-    /// Anytime-valid p-value, 1 / the largest evidence so far.
+    /// Anytime-valid p-value: 1 / the largest e-value so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub p: Option<String>,
@@ -138,15 +140,16 @@ pub struct MetricEvidence {
     /// Observed rates of both revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// Latency bound above which a request counts, for example 250ms. Only of latency metrics.
+    /// Latency above which a request counts as slow, for example 250ms. Present for latency metrics only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub bound: Option<String>,
-    /// Dispersion: how many times more than by chance the nodes differ, at least 1. Each evaluation counts for 1 / dispersion.
+    /// Dispersion: how many times more the nodes differ than chance explains, at least 1. Each evaluation counts 1 /
+    /// dispersion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub dispersion: Option<String>,
-    /// Weight of the metric in the combined evidence, 0 to 1.
+    /// Weight of the metric in the combined e-value, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub share: Option<String>,
@@ -195,17 +198,17 @@ pub struct Power {
     /// Size of the increase in percentage points, for example +1 pp.
     #[schemars(length(max = 32))]
     pub increase: String,
-    /// Number of candidate requests in half of the rollouts.
+    /// Number of candidate requests that are sufficient in half of the rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests50: Option<u64>,
-    /// Number of candidate requests in 95 of 100 rollouts.
+    /// Number of candidate requests that are sufficient in 95 of 100 rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub requests95: Option<u64>,
 }
 
-/// Evaluation that decided, with the counts of the last two evaluations.
+/// Evaluation that caused the rollback, with the counts of the last two evaluations.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decisive {
@@ -219,7 +222,7 @@ pub struct Decisive {
     /// Time of the evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<MicroTime>,
-    /// Combined evidence against the candidate.
+    /// Combined e-value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub e: Option<String>,

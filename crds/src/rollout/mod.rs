@@ -59,7 +59,7 @@ words! {
 /// Rollout settings of an EdgeFunction: the name of a RolloutPolicy, or the fields of one inline.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!has(self.policyRef) || !(has(self.strategy) || has(self.canary) || has(self.bake) || has(self.blueGreen) || has(self.abTest) || has(self.shadow) || has(self.affinity) || has(self.waves) || has(self.freeze) || has(self.priority) || has(self.nodes) || has(self.revert) || has(self.analysis) || has(self.gates) || has(self.loadTest) || has(self.notify))")
-    .message("write policyRef or the fields themselves, not both: remove policyRef, or everything beside it"))]
+    .message("write policyRef or the fields themselves, not both: remove policyRef or all other fields"))]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionRollout {
     /// RolloutPolicy of this namespace whose spec applies. No other field of rollout may be set with it.

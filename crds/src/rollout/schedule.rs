@@ -33,19 +33,19 @@ pub struct Wave {
 words! {
     /// Day of the week.
     FreezeDay {
-        /// Monday.
+        /// The day Monday.
         Mon = "Mon",
-        /// Tuesday.
+        /// The day Tuesday.
         Tue = "Tue",
-        /// Wednesday.
+        /// The day Wednesday.
         Wed = "Wed",
-        /// Thursday.
+        /// The day Thursday.
         Thu = "Thu",
-        /// Friday.
+        /// The day Friday.
         Fri = "Fri",
-        /// Saturday.
+        /// The day Saturday.
         Sat = "Sat",
-        /// Sunday.
+        /// The day Sunday.
         Sun = "Sun",
     }
 }

@@ -121,7 +121,7 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
 
-    /// State that a new leader continues from: opaque, versioned, compressed. It holds nothing for people.
+    /// State from which a new leader continues: opaque, versioned and compressed. It is for programs only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
     pub working_record: Option<String>,

@@ -17,9 +17,9 @@ pub enum ShareError {
 }
 
 impl Share {
-    /// 100 %.
+    /// The whole: 100 %.
     pub const WHOLE: Self = Self { parts: 10_000 };
-    /// 0 %.
+    /// Nothing: 0 %.
     pub const NONE: Self = Self { parts: 0 };
 
     /// Creates a share from basis points. Returns `None` above 10,000.

@@ -1,4 +1,4 @@
-//! What is built or fetched once and kept between runs, each entry in a folder named by its content.
+//! Cache of what is built or fetched once and kept between runs. Each entry is a folder named by its content.
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -13,10 +13,10 @@ use std::{
 /// The folder of the cache with durations of long steps.
 const DURATIONS: &str = "durations";
 
-/// The folder of everything kept: `SELVAGE_CACHE`, else `~/.cache/selvage`.
+/// Returns the folder of the cache: `SELVAGE_CACHE`, otherwise `~/.cache/selvage`.
 ///
 /// # Errors
-/// Neither `SELVAGE_CACHE` nor `HOME` is set, or the folder cannot be made.
+/// Returns an error when neither `SELVAGE_CACHE` nor `HOME` is set, or the folder cannot be created.
 pub(crate) fn root() -> Result<PathBuf> {
     let dir = match (env::var_os("SELVAGE_CACHE"), env::var_os("HOME")) {
         (Some(dir), _) => PathBuf::from(dir),
@@ -27,12 +27,12 @@ pub(crate) fn root() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Returns the entry `name`, calling `make` with an empty folder to fill when it is not there yet.
+/// Returns the entry `name`. If it does not exist yet, calls `make` with an empty folder to fill.
 ///
-/// One process at a time makes an entry; the others wait and use it. An entry appears whole or not at all.
+/// One process at a time creates an entry; the others wait and use it. An entry appears completely or not at all.
 ///
 /// # Errors
-/// The cache cannot be written, or `make` failed.
+/// Returns an error when the cache cannot be written or `make` fails.
 pub(crate) fn entry(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let root = root()?;
     let dir = root.join(name);
@@ -54,13 +54,13 @@ pub(crate) fn entry(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Resul
     Ok(dir)
 }
 
-/// How long a step took the last time on this machine, as [`remember_duration`] kept it.
+/// Duration of a step in the previous run on this machine, as recorded by [`remember_duration`].
 pub(crate) fn last_duration(step: &str) -> Option<Duration> {
     let text = fs::read_to_string(root().ok()?.join(DURATIONS).join(step)).ok()?;
     Some(Duration::from_secs(text.trim().parse().ok()?))
 }
 
-/// Keeps how long a step took, for the next run. A cache that cannot be written costs only that.
+/// Records the duration of a step for the next run. Errors are ignored: only the estimate is lost.
 pub(crate) fn remember_duration(step: &str, took: Duration) {
     let Ok(dir) = root().map(|root| root.join(DURATIONS)) else {
         return;
@@ -69,10 +69,10 @@ pub(crate) fn remember_duration(step: &str, took: Duration) {
     let _ = fs::write(dir.join(step), took.as_secs().to_string());
 }
 
-/// The first 16 hex digits of the SHA-256 of names and contents of all files below `dir`.
+/// Returns the first 16 hex digits of the SHA-256 over names and contents of all files below `dir`.
 ///
 /// # Errors
-/// A file cannot be read.
+/// Returns an error when a file cannot be read.
 pub(crate) fn content_key(dir: &Path) -> Result<String> {
     let mut files = Vec::new();
     collect(dir, &mut files)?;
@@ -105,7 +105,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// Runs a command to its end and returns what it wrote to standard output.
 ///
 /// # Errors
-/// It could not be started, or failed: then the error quotes the end of what it wrote to standard error.
+/// Returns an error when the command cannot be started or fails; the error then quotes the end of its standard error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -125,7 +125,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The last `count` lines of `text`.
+/// Returns the last `count` lines of `text`.
 #[must_use]
 pub(crate) fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
@@ -133,7 +133,7 @@ pub(crate) fn last_lines(text: &str, count: usize) -> String {
     lines.get(from..).unwrap_or_default().join("\n")
 }
 
-/// Whether `program` is on `PATH`.
+/// Returns whether `program` is on `PATH`.
 #[must_use]
 pub(crate) fn on_path(program: &str) -> bool {
     env::var_os("PATH")

@@ -1,4 +1,4 @@
-//! Every certificate, key and kubeconfig of a cluster: ECDSA throughout, valid for as long as nobody keeps one.
+//! Creates all certificates, keys and kubeconfigs of a cluster. All keys are ECDSA.
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An authority and the folder its certificates go to.
+/// A certificate authority and the folder of its certificates.
 #[derive(Debug)]
 pub(super) struct Authority {
     dir: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What a certificate says about its holder.
+/// Subject of a certificate.
 pub(super) struct Holder<'a> {
     /// File name without ending.
     pub(super) file: &'a str,
@@ -32,7 +32,7 @@ pub(super) struct Holder<'a> {
 }
 
 impl Authority {
-    /// Makes `<name>.crt` and `<name>.key` in `dir`.
+    /// Creates an authority and writes `<name>.crt` and `<name>.key` into `dir`.
     pub(super) fn create(dir: &Path, name: &'static str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let key = KeyPair::generate().context("make a key")?;
@@ -50,12 +50,12 @@ impl Authority {
         })
     }
 
-    /// A certificate with which a client proves who it is.
+    /// Issues a client certificate.
     pub(super) fn client(&self, holder: &Holder<'_>) -> Result<()> {
         self.issue(holder, ExtendedKeyUsagePurpose::ClientAuth, Vec::new())
     }
 
-    /// A certificate with which a server proves its names and addresses.
+    /// Issues a server certificate for names and addresses.
     pub(super) fn server(
         &self,
         holder: &Holder<'_>,
@@ -120,7 +120,7 @@ impl Authority {
     }
 }
 
-/// Makes the key pair that signs service account tokens: `sa.key` and `sa.pub`.
+/// Creates the key pair that signs service account tokens: `sa.key` and `sa.pub`.
 pub(super) fn service_account_key(dir: &Path) -> Result<()> {
     let key = KeyPair::generate().context("make a key")?;
     write(dir, "sa.key", &key.serialize_pem())?;

@@ -1,4 +1,4 @@
-//! Which control groups this machine has, and a place in them for each node.
+//! Detects the control groups of this machine and creates a group for each node.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 
 const MOUNT: &str = "/sys/fs/cgroup";
-/// What kubelet insists on, and `io` and `hugetlb` where the machine has them.
+/// Controllers that kubelet requires, plus `io` and `hugetlb` where the machine has them.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 
 /// The layout of control groups on this machine.
@@ -77,10 +77,10 @@ impl Layout {
     }
 }
 
-/// All pods of a cluster are one group beside every single process of the machine: without a larger share of the
-/// processor a compiler with twenty threads would leave them a twentieth.
+/// CPU shares of a cluster in cgroup v1. All pods of a cluster form one group that competes with every single process
+/// of the machine, so without a larger share a compiler with twenty threads would leave them a twentieth.
 const SHARES_V1: &str = "10240";
-/// The same, of 100 by default.
+/// CPU weight of a cluster in cgroup v2, where the default is 100.
 const WEIGHT_V2: &str = "1000";
 
 fn create_v1(name: &str) -> Result<()> {
@@ -140,7 +140,7 @@ fn create_v2(id: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Hands all controllers of a v2 group on to its children.
+/// Delegates all controllers of a v2 group to its children.
 fn delegate(dir: &Path) -> Result<()> {
     let available = fs::read_to_string(dir.join("cgroup.controllers"))
         .with_context(|| format!("read the controllers of {}", dir.display()))?;
@@ -151,7 +151,7 @@ fn delegate(dir: &Path) -> Result<()> {
         }
         match fs::write(&control, format!("+{controller}")) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                // a container's root group holds processes and may then not hand anything on
+                // the root group of a container holds processes, so it may not delegate controllers
                 move_processes(dir)?;
                 write(&control, &format!("+{controller}"))?;
             }
@@ -167,13 +167,13 @@ fn move_processes(dir: &Path) -> Result<()> {
     let aside = dir.join("selvage-others");
     make(&aside)?;
     for pid in fs::read_to_string(dir.join("cgroup.procs"))?.split_whitespace() {
-        // kernel threads stay, and some end meanwhile: the next write says whether enough has moved
+        // kernel threads cannot be moved and some processes end meanwhile: the next write shows whether enough moved
         let _ = fs::write(aside.join("cgroup.procs"), pid);
     }
     Ok(())
 }
 
-/// Removes what a dead node left below its group. Each left pod costs the next kubelet six seconds.
+/// Removes the groups that a dead node left below its own. Each remaining pod costs the next kubelet six seconds.
 ///
 /// # Errors
 /// The groups of the node are still in use after five seconds.
@@ -218,7 +218,7 @@ fn write(file: &Path, value: &str) -> Result<()> {
     fs::write(file, value).with_context(|| format!("write {}", file.display()))
 }
 
-/// Tries to make and remove a group.
+/// Creates and removes a group, to test whether that is possible.
 pub(super) fn probe() -> Result<Layout> {
     let layout = Layout::detect()?;
     let parent = match layout {

@@ -20,22 +20,22 @@ use std::{
     time::Duration,
 };
 
-/// The running control plane. A test may kill, freeze and restart each part.
+/// A running control plane. A test may kill, freeze and restart each part.
 #[derive(Debug)]
 pub struct ControlPlane {
-    /// The store.
+    /// The etcd process.
     pub etcd: Process,
-    /// The API server.
+    /// The API server process.
     pub api_server: Process,
-    /// The controller manager.
+    /// The controller manager process.
     pub controller_manager: Process,
-    /// The scheduler, where there are nodes.
+    /// The scheduler process; `None` in a cluster without nodes.
     pub scheduler: Option<Process>,
     pub(super) kubeconfig: PathBuf,
     pub(super) server: String,
 }
 
-/// Certificates of one cluster, for those who start its parts.
+/// Certificates of one cluster, used to start its parts.
 #[derive(Debug)]
 pub(super) struct Pki {
     pub(super) dir: PathBuf,
@@ -94,7 +94,7 @@ impl Pki {
 }
 
 impl ControlPlane {
-    /// Starts everything and waits until the first service account exists, which is when pods can be made.
+    /// Starts everything and waits until the first service account exists; from then on pods can be created.
     pub(super) async fn start(run: &Run, tools: &Tools, pki: &Pki, nodes: bool) -> Result<Self> {
         let slot = run.slot();
         let client_port = slot_port(slot, 2379)?;
@@ -144,7 +144,7 @@ impl ControlPlane {
         })
     }
 
-    /// The control plane of somebody else.
+    /// Represents the control plane of an existing cluster, which this process did not start.
     pub(super) fn absent(run: &Run, kubeconfig: PathBuf, server: String) -> Self {
         let part = |name| Process::absent(run.dir(), name);
         Self {
@@ -168,7 +168,7 @@ impl ControlPlane {
     }
 }
 
-/// A client with the identity of a kubeconfig.
+/// Creates a client with the identity of a kubeconfig.
 pub(super) async fn client(kubeconfig: &Path) -> Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
@@ -192,7 +192,7 @@ async fn ready(client: &Client, path: &str, parts: &mut [Process]) -> Result<()>
     .await
 }
 
-/// Only the API server talks to etcd: loopback, distinct per slot.
+/// Arguments of etcd. Only the API server connects to it, so it listens on loopback, on an address of its slot.
 fn etcd_host(slot: Slot) -> std::net::Ipv4Addr {
     std::net::Ipv4Addr::new(127, 77, slot.index(), 1)
 }
@@ -211,7 +211,7 @@ fn start_etcd(run: &Run, tools: &Tools, url: &str) -> Result<Process> {
         [
             "--name=default".into(),
             format!("--data-dir={}", run.dir().join("etcd").display()),
-            // the data does not outlive the run, so it need not survive a power failure
+            // the data is deleted with the run, so it does not have to survive a power failure
             "--unsafe-no-fsync".into(),
             format!("--listen-client-urls={url}"),
             format!("--advertise-client-urls={url}"),
@@ -261,12 +261,13 @@ fn start_api_server(
         "--enable-admission-plugins=NodeRestriction".into(),
         "--allow-privileged=true".into(),
         format!("--service-cluster-ip-range={}", slot.services()),
-        // without nodes nobody follows the Service of the API server, and a loopback address may not be its endpoint
+        // without nodes no kube-proxy uses the Service of the API server, and a loopback address is not allowed as
+        // its endpoint
         format!(
             "--endpoint-reconciler-type={}",
             if nodes { "lease" } else { "none" }
         ),
-        // a test that stops the API server waits for it to end
+        // tests that stop the API server wait for its end
         "--shutdown-delay-duration=0s".into(),
         "--profiling=false".into(),
     ];

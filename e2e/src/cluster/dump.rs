@@ -1,4 +1,4 @@
-//! What a person needs to see when a test failed: objects, events and the logs of all processes, as files.
+//! Writes the information that explains a failed test into files: objects, events and the logs of all processes.
 
 use super::{
     Cluster,
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Looked at in every namespace. A kind that the cluster does not know is left out.
+/// Kinds that are dumped from every namespace. Kinds that the cluster does not serve are left out.
 const KINDS: [&str; 16] = [
     "namespaces",
     "nodes",
@@ -32,12 +32,12 @@ const KINDS: [&str; 16] = [
 ];
 
 impl Cluster {
-    /// Writes everything into `dir` and returns a summary of some twenty lines for standard error.
+    /// Writes everything into `dir` and returns a summary of about twenty lines for standard error.
     ///
-    /// Parts that cannot be read are named in the summary; the rest is written all the same.
+    /// Parts that cannot be read are named in the summary; everything else is still written.
     ///
     /// # Errors
-    /// `dir` cannot be written.
+    /// Returns an error when `dir` cannot be written.
     pub fn dump(&self, dir: &Path) -> Result<String> {
         let (objects, logs) = (dir.join("objects"), dir.join("logs"));
         fs::create_dir_all(&objects)?;
@@ -104,7 +104,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Where the processes of the cluster write.
+    /// Log files of the cluster's processes.
     #[must_use]
     pub fn logs(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = self.nodes().iter().flat_map(super::Node::logs).collect();
@@ -119,7 +119,7 @@ impl Cluster {
     }
 }
 
-/// Logs of nodes have the same name on each: the folder goes in front.
+/// Names of log files in the dump. Logs have the same names on every node, so the name of the folder is put in front.
 fn copy_log(log: &Path, into: &Path) -> Result<()> {
     let name = log.file_name().unwrap_or_default().to_string_lossy();
     let parent = log

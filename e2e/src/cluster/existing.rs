@@ -1,5 +1,5 @@
-//! A cluster that somebody else runs, named by `KUBECONFIG`: kind, k3s, a cloud. Registry and Prometheus still run on
-//! this machine, at the address that leads to the cluster.
+//! Support for an existing cluster that `KUBECONFIG` names, for example of kind, k3s or a cloud provider. Registry
+//! and Prometheus still run on this machine, at the address from which it reaches the cluster.
 
 use super::{cache::run as run_command, process::Process, run::Run, tools::Tools};
 use anyhow::{Context, Result, bail};
@@ -20,23 +20,23 @@ use std::{
     process::Command,
 };
 
-/// Somebody else's cluster.
+/// An existing cluster.
 #[derive(Debug)]
 pub(super) struct Existing {
     context: String,
-    /// A copy of the configuration, in one file.
+    /// Path of a copy of the kubeconfig, merged into one file.
     pub(super) kubeconfig: PathBuf,
     pub(super) server: String,
-    /// This machine's address, as the cluster's pods may reach it.
+    /// Address of this machine that the cluster's pods may reach.
     pub(super) host: Ipv4Addr,
-    /// `kubectl proxy`, through which Prometheus reaches pods that this machine has no route to.
+    /// The `kubectl proxy` through which Prometheus scrapes pods, because this machine may have no route to them.
     pub(super) proxy: Process,
     pub(super) proxy_address: String,
-    /// Addresses of the nodes.
+    /// IP addresses of the nodes.
     pub(super) nodes: Vec<Ipv4Addr>,
 }
 
-/// Whether `KUBECONFIG` names a cluster.
+/// Returns whether `KUBECONFIG` is set.
 #[must_use]
 pub fn is_named() -> bool {
     env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty())
@@ -86,7 +86,7 @@ impl Existing {
         })
     }
 
-    /// Puts an image archive on all nodes, by the tool that made the cluster.
+    /// Loads an image archive into all nodes with the tool that created the cluster.
     pub(super) fn import_image(&self, archive: &Path) -> Result<()> {
         let own = env::var_os("SELVAGE_IMAGE_LOADER");
         let mut command = loader(&self.context, archive, own.as_deref())?;
@@ -95,13 +95,14 @@ impl Existing {
     }
 }
 
-/// The address of this machine that leads to the API server; where that is this machine, the one that leads out.
+/// Returns the local address from which this machine reaches the API server; if the API server runs on this machine,
+/// the address of its default route.
 fn local_address(host: &str, port: u16) -> Result<Ipv4Addr> {
     let servers = (host.trim_matches(['[', ']']), port).to_socket_addrs();
     let server = servers
         .context("resolve the API server")?
         .find(std::net::SocketAddr::is_ipv4);
-    // connecting a UDP socket sends nothing: it asks the routing table
+    // connecting a UDP socket sends no packet, it only consults the routing table
     for target in server.into_iter().chain(["192.0.2.1:9".parse()?]) {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         if socket.connect(target).is_ok()
@@ -130,7 +131,8 @@ async fn node_addresses(client: Client) -> Result<Vec<Ipv4Addr>> {
     Ok(found.items.into_iter().filter_map(internal).collect())
 }
 
-/// The command that loads an image into a cluster, guessed from the name that its tool gives to the context.
+/// Returns the command that loads an image into the cluster, derived from the name of the kubeconfig context, which
+/// the tools set.
 fn loader(context: &str, archive: &Path, own: Option<&OsStr>) -> Result<Command> {
     let (program, before, after): (_, &[&str], Vec<&str>) = if let Some(own) = own {
         (own, &[], Vec::new())

@@ -1,4 +1,5 @@
-//! A minimal Debian system in a temporary folder, entered by chroot: the machine on which nothing was prepared.
+//! A minimal Debian system in a temporary folder, entered by chroot. It represents a machine on which nothing is
+//! installed yet.
 
 use super::{
     cache::{self, run},
@@ -15,13 +16,13 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The tests install these in the root; their archives are kept with it.
+/// Packages that the tests install in the root; their archives are cached with it.
 const PURPOSES: [Purpose; 2] = [Purpose::ControlPlane, Purpose::Nodes];
 
-/// Entries of the cache begin with this.
+/// Prefix of the cache entries.
 const PREFIX: &str = "fresh-debian-";
 
-/// Files by which apt of this machine finds and trusts its mirrors, where they exist.
+/// Files from which apt on this machine reads its mirrors and their keys. Those that exist are copied.
 const APT_FILES: [&str; 6] = [
     "/etc/apt/auth.conf",
     "/etc/apt/auth.conf.d",
@@ -31,7 +32,8 @@ const APT_FILES: [&str; 6] = [
     "/etc/hosts",
 ];
 
-/// Settings by which it reaches them: proxies, certificates, retries. Others, such as hooks, stay out of the root.
+/// Groups of apt settings for the network: proxies, certificates, retries. Other settings, such as hooks, are not
+/// copied.
 const APT_SETTINGS: [&str; 4] = [
     "acquire::http",
     "acquire::ftp",
@@ -39,18 +41,18 @@ const APT_SETTINGS: [&str; 4] = [
     "acquire::retries",
 ];
 
-/// A copy of the root, removed when it is dropped.
+/// A copy of the root. It is removed when the value is dropped.
 #[derive(Debug)]
 pub struct FreshRoot {
     dir: TempDir,
 }
 
 impl FreshRoot {
-    /// Unpacks a root that holds Debian's required packages and nothing else. The first call of a month makes it from
-    /// the mirrors that this machine's apt uses (about a minute); later ones take seconds.
+    /// Unpacks a root that contains only Debian's required packages. The first call in 30 days creates it from the
+    /// mirrors that apt on this machine uses (about a minute); later calls take seconds.
     ///
     /// # Errors
-    /// This process is not root, debootstrap cannot be installed, or a mirror does not answer.
+    /// Returns an error when this process is not root, debootstrap cannot be installed, or a mirror does not answer.
     pub fn unpack() -> Result<Self> {
         packages::install(&[Purpose::Nodes, Purpose::FreshRoot])?;
         let suite = Suite::of_this_machine()?;
@@ -69,26 +71,26 @@ impl FreshRoot {
         Ok(Self { dir })
     }
 
-    /// The folder that is `/` inside.
+    /// Returns the folder that is `/` inside the root.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
-    /// A command inside the root, as root, in namespaces that end with it: nothing stays mounted.
+    /// Returns a command that runs inside the root as user root. It has its own namespaces, so nothing stays mounted.
     ///
     /// # Errors
-    /// util-linux is missing.
+    /// Returns an error when util-linux is missing.
     pub fn command(&self, name: &str) -> Result<Command> {
         inside(&self.path(), name)
     }
 }
 
-/// The release of Debian that runs on this machine, and where its apt gets packages.
+/// Debian release of this machine and the sources of its apt.
 struct Suite {
     codename: String,
     architecture: String,
-    /// Lines of `sources.list` without the leading `deb`; the first is the main archive.
+    /// Lines of `sources.list` without the leading `deb`. The first is the main archive.
     sources: Vec<String>,
 }
 
@@ -96,7 +98,7 @@ impl Suite {
     fn of_this_machine() -> Result<Self> {
         let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
         let codename = codename(&release).context("/etc/os-release names no VERSION_CODENAME")?;
-        // apt itself reads its sources: they have two formats and many options
+        // let apt read its sources, which have two formats and many options
         let targets = run(Command::new("apt-get").args([
             "indextargets",
             "--format",
@@ -117,7 +119,8 @@ impl Suite {
         })
     }
 
-    /// Changes with everything that the root consists of, and every 30 days, because archives change.
+    /// Returns the key of the cache entry. It changes with the content of the root, and every 30 days because the
+    /// archives change.
     fn entry_name(&self) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let mut hash = Sha256::new();
@@ -135,7 +138,7 @@ impl Suite {
         Ok(format!("{PREFIX}{codename}-{short}"))
     }
 
-    /// Writes `root.tar` into `dir`: the root, with archives of the packages in apt's cache.
+    /// Writes `root.tar` into `dir`: the root with the archives of the packages in apt's cache.
     fn build(&self, dir: &Path) -> Result<()> {
         let root = dir.join("root");
         let main = self.sources.first().context("apt has sources")?;
@@ -153,7 +156,7 @@ impl Suite {
             .with_context(|| format!("make a root of {} from {mirror}", self.codename))?;
         let lines: Vec<String> = self.sources.iter().map(|s| format!("deb {s}\n")).collect();
         fs::write(root.join("etc/apt/sources.list"), lines.concat())?;
-        // the root does not survive a power failure, so it need not wait for the disk
+        // the root does not have to survive a power failure, so do not wait for the disk
         fs::write(
             root.join("etc/dpkg/dpkg.cfg.d/unsafe-io"),
             "force-unsafe-io\n",
@@ -192,14 +195,14 @@ impl Suite {
     }
 }
 
-/// Removes roots of an earlier month, release or list of packages: no later call uses them.
+/// Removes outdated roots, which no later call uses.
 fn forget_others(entry: &Path) {
     let Some(Ok(all)) = entry.parent().map(fs::read_dir) else {
         return;
     };
     for other in all.filter_map(|found| Some(found.ok()?.path())) {
         let name = other.file_name().unwrap_or_default().to_string_lossy();
-        // one that another process is just making ends with .part
+        // a root that another process is creating ends with .part
         if name.starts_with(PREFIX) && !name.ends_with(".part") && other != entry {
             let _ = fs::remove_dir_all(&other);
         }
@@ -217,13 +220,13 @@ fn inside(root: &Path, name: &str) -> Result<Command> {
         .env("PATH", packages::search_path())
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C")
-        // folders of this machine that the root does not have
+        // folders that exist on this machine but not in the root
         .env_remove("TMPDIR")
         .current_dir("/");
     Ok(command)
 }
 
-/// `VERSION_CODENAME` of `/etc/os-release`.
+/// Returns `VERSION_CODENAME` of `/etc/os-release`.
 fn codename(release: &str) -> Option<String> {
     let value = release
         .lines()
@@ -231,11 +234,11 @@ fn codename(release: &str) -> Option<String> {
     Some(value.trim_matches(['"', '\'']).to_owned()).filter(|name| !name.is_empty())
 }
 
-/// The lines of `apt-config dump` that concern the network.
+/// Returns the lines of `apt-config dump` that concern the network.
 fn network(settings: &str) -> String {
     let concerns = |line: &&str| {
         let line = line.to_ascii_lowercase();
-        // a script that detects proxies is not in the root
+        // the script that detects proxies does not exist in the root
         APT_SETTINGS.iter().any(|name| line.starts_with(name)) && !line.contains("detect")
     };
     settings
@@ -245,8 +248,9 @@ fn network(settings: &str) -> String {
         .collect()
 }
 
-/// Sources of a release, main archive first: of lines `URI SUITE COMPONENT`, those whose suite is the release or one of
-/// its pockets, such as `bookworm-security`. Archives of other vendors have suites of other names.
+/// Returns the sources of a release, main archive first. Of lines `URI SUITE COMPONENT` it selects those whose suite
+/// is the release or one of its pockets, such as `bookworm-security`; suites of other vendors' archives have other
+/// names.
 fn sources(targets: &str, codename: &str) -> Vec<String> {
     let mut found: Vec<String> = targets
         .lines()

@@ -62,14 +62,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What to start.
+/// Options of [`Cluster::start`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many nodes; with 0, the control plane alone, on loopback and without root.
+    /// Number of nodes. With 0, only the control plane is started, on loopback and without root.
     pub nodes: u8,
     /// Whether to start an OCI registry.
     pub registry: bool,
-    /// Whether to start a Prometheus, and how often it scrapes.
+    /// Scrape interval of Prometheus; `None` starts no Prometheus.
     pub prometheus: Option<Duration>,
 }
 
@@ -83,22 +83,22 @@ impl Default for Options {
     }
 }
 
-/// Told about each part that is up, and how long after the beginning.
+/// Callback that is called for each part that has started, with the time since the beginning.
 pub type Report<'a> = dyn Fn(&str, Duration) + Send + Sync + 'a;
 
-/// A cluster of this machine. Dropping it removes every trace of it.
+/// A local cluster. Dropping it removes everything that it created on this machine.
 pub struct Cluster {
     client: Client,
     tools: Tools,
-    /// The control plane.
+    /// Processes of the control plane.
     pub control_plane: ControlPlane,
     nodes: Vec<Node>,
-    /// The registry, where asked for.
+    /// OCI registry, if requested.
     pub registry: Option<Registry>,
-    /// Prometheus, where asked for.
+    /// Prometheus, if requested.
     pub prometheus: Option<Prometheus>,
     existing: Option<Existing>,
-    // last: its end removes what the others use
+    // declared last, because dropping it removes what the others use
     run: Run,
 }
 
@@ -106,9 +106,10 @@ impl Cluster {
     /// Starts a cluster and waits until all nodes are Ready.
     ///
     /// # Errors
-    /// A program is missing or does not start; the error quotes its log. Nothing is left behind.
+    /// Returns an error when a program is missing or does not start; the error quotes its log. Nothing is left
+    /// behind.
     pub async fn start(options: &Options, report: &Report<'_>) -> Result<Self> {
-        // a second call finds it installed, which is as good
+        // the error means that another call has already installed it, which is sufficient
         let _ = rustls::crypto::ring::default_provider().install_default();
         let begin = Instant::now();
         let done = |part: &str| report(part, begin.elapsed());
@@ -170,10 +171,10 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Uses the cluster that `KUBECONFIG` names; starts only a registry and a Prometheus, on this machine.
+    /// Uses the cluster that `KUBECONFIG` names and starts only a registry and a Prometheus on this machine.
     ///
     /// # Errors
-    /// The cluster does not answer, or one of the two does not start.
+    /// Returns an error when the cluster does not answer, or the registry or Prometheus does not start.
     pub async fn existing(options: &Options, report: &Report<'_>) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let begin = Instant::now();
@@ -215,13 +216,13 @@ impl Cluster {
         })
     }
 
-    /// Whether somebody else runs the cluster.
+    /// Returns whether the cluster existed before, so that it is not removed at the end.
     #[must_use]
     pub fn is_existing(&self) -> bool {
         self.existing.is_some()
     }
 
-    /// The addresses of all nodes, whoever runs them.
+    /// Returns the addresses of all nodes, also in an existing cluster.
     #[must_use]
     pub fn node_addresses(&self) -> Vec<std::net::Ipv4Addr> {
         match &self.existing {
@@ -233,7 +234,7 @@ impl Cluster {
     /// Waits until every node is Ready in Kubernetes.
     ///
     /// # Errors
-    /// A node ended, or one is not Ready after `limit`.
+    /// Returns an error when a node ends or is not Ready after `limit`.
     pub async fn nodes_ready(&mut self, limit: Duration) -> Result<()> {
         let api: Api<KubeNode> = Api::all(self.client.clone());
         let wanted: Vec<String> = self
@@ -261,24 +262,24 @@ impl Cluster {
         .with_context(|| format!("wait for the nodes: {missing}"))
     }
 
-    /// A client with all rights that lives as long as the runtime the cluster was started on.
+    /// Returns a client with all permissions. It works as long as the runtime on which the cluster was started.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// A new client with all rights, for a test with a runtime of its own.
+    /// Creates a client with all permissions, for a test that has its own runtime.
     ///
     /// # Errors
-    /// The kubeconfig cannot be read.
+    /// Returns an error when the kubeconfig cannot be read.
     pub async fn connect(&self) -> Result<Client> {
         control_plane::client(self.kubeconfig()).await
     }
 
-    /// Makes a namespace with a name that begins with `prefix` and is used nowhere else.
+    /// Creates a namespace with a unique name that starts with `prefix`.
     ///
     /// # Errors
-    /// The API server refused.
+    /// Returns an error when the API server refuses.
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         let api: Api<Namespace> = Api::all(self.connect().await?);
         let mut namespace = Namespace::default();
@@ -290,52 +291,52 @@ impl Cluster {
         made.metadata.name.context("a namespace has a name")
     }
 
-    /// The file that makes other programs talk to this cluster, with all rights.
+    /// Returns the path of the kubeconfig with all permissions.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.control_plane.kubeconfig
     }
 
-    /// The URL of the API server.
+    /// Returns the URL of the API server.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.control_plane.server
     }
 
-    /// The certificate of the authority that signed the API server's.
+    /// Returns the path of the certificate authority that signed the certificate of the API server.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.run.dir().join("pki/ca.crt")
     }
 
-    /// The programs it runs.
+    /// Returns the programs that the cluster runs.
     #[must_use]
     pub fn tools(&self) -> &Tools {
         &self.tools
     }
 
-    /// The claim on this machine's resources, to start further processes that end with the cluster.
+    /// Returns the run, with which further processes can be started that end with the cluster.
     #[must_use]
     pub fn run(&self) -> &Run {
         &self.run
     }
 
-    /// The address at which host, nodes and pods reach what runs on the host.
+    /// Returns the address at which the host, nodes and pods reach programs on the host.
     #[must_use]
     pub fn host(&self) -> std::net::Ipv4Addr {
         self.run.host()
     }
 
-    /// Its nodes, in the order of their numbers.
+    /// Returns the nodes in the order of their numbers.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// A node by its place, from 0, to be killed and restarted.
+    /// Returns the node at an index, starting at 0, so that a test can kill and restart it.
     ///
     /// # Errors
-    /// There are not so many.
+    /// Returns an error when there is no such node.
     pub fn node(&mut self, index: usize) -> Result<&mut Node> {
         let count = self.nodes.len();
         self.nodes
@@ -343,7 +344,7 @@ impl Cluster {
             .with_context(|| format!("there are {count} nodes"))
     }
 
-    /// `kubectl` with all rights.
+    /// Returns a `kubectl` command with all permissions.
     #[must_use]
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.tools.program("kubectl"));
@@ -352,10 +353,10 @@ impl Cluster {
         command
     }
 
-    /// Helm, fetched when this is the first use, with all rights.
+    /// Returns a `helm` command with all permissions. The first use downloads Helm.
     ///
     /// # Errors
-    /// It cannot be fetched.
+    /// Returns an error when Helm cannot be downloaded.
     pub fn helm(&self) -> Result<Command> {
         let mut command = Command::new(helm()?);
         command.env("KUBECONFIG", self.kubeconfig());
@@ -370,15 +371,16 @@ impl Cluster {
         Ok(command)
     }
 
-    // by default the cache is shared by all clusters that ever had this address
+    // the default cache is shared by all clusters that ever had this address
     fn discovery_cache(&self) -> PathBuf {
         self.run.dir().join("discovery")
     }
 
-    /// Runs a command that waits for pods of a namespace, and ends it when one of them cannot become ready.
+    /// Runs a command that waits for pods of a namespace. Ends it early when one of the pods cannot become ready.
     ///
     /// # Errors
-    /// The command cannot be started; or the reason that Kubernetes gives for such a pod, whole.
+    /// Returns an error when the command cannot be started or a pod cannot become ready; the error then has the
+    /// complete reason that Kubernetes gives.
     pub fn output_unless_hopeless(
         &self,
         namespace: &str,
@@ -387,10 +389,10 @@ impl Cluster {
         pod_watch::output_unless_hopeless(self.kubeconfig(), namespace, command)
     }
 
-    /// Puts an image archive on every node.
+    /// Loads an image archive into every node.
     ///
     /// # Errors
-    /// A node refused it.
+    /// Returns an error when a node refuses the image.
     pub fn import_image(&self, archive: &Path) -> Result<()> {
         if let Some(existing) = &self.existing {
             return existing.import_image(archive);
@@ -411,10 +413,10 @@ impl Cluster {
         })
     }
 
-    /// Leaves everything running. Returns the folder with which [`run::end`] ends it.
+    /// Leaves everything running. Returns the folder of the run, for [`run::end`].
     ///
     /// # Errors
-    /// The run's folder cannot be written.
+    /// Returns an error when the folder of the run cannot be written.
     pub fn keep(self) -> Result<PathBuf> {
         let ControlPlane {
             etcd,
@@ -438,10 +440,10 @@ impl Cluster {
         Some(self.run.dir())
     }
 
-    /// Says so when one of its programs ended by itself.
+    /// Checks that all programs of the cluster are running.
     ///
     /// # Errors
-    /// One did: the error quotes the end of its log.
+    /// Returns an error when a program has ended; the error quotes the end of its log.
     pub fn check(&mut self) -> Result<()> {
         for process in self.control_plane.processes() {
             process.check()?;

@@ -1,6 +1,6 @@
 //! Addresses and network namespaces of a cluster.
 //!
-//! Each cluster has a slot, and each slot ranges of its own, so that several live side by side:
+//! Each cluster has a slot with its own address ranges, so that several clusters can run at the same time:
 //!
 //! | | slot k |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | Services | `10.(225+k).0.0/16` |
 //! | control plane alone | `127.77.k.1` |
 //!
-//! The bridge lives in a namespace of its own, joined to the host by one pair of interfaces: what a firewall of the
-//! host forwards or not does not concern traffic between nodes, and removing the namespaces removes everything.
+//! The bridge is in its own network namespace, which one pair of interfaces connects to the host. A firewall of the
+//! host therefore does not affect traffic between nodes, and removing the namespaces removes everything.
 
 use super::{cache::run, packages::program};
 use anyhow::{Context, Result, bail};
@@ -22,7 +22,7 @@ use std::{
 
 const SLOTS: u8 = 24;
 
-/// The addresses of one cluster.
+/// Addresses of one cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     index: u8,
@@ -30,7 +30,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The first slot that is not `taken` and, for nodes, whose ranges this machine does not route elsewhere.
+    /// Returns the first slot that is not `taken` and whose ranges this machine, for clusters with nodes, does not
+    /// route elsewhere.
     pub(super) fn free(taken: &[u8], nodes: bool) -> Result<Self> {
         let routed = if nodes {
             routes(&run(
@@ -46,13 +47,14 @@ impl Slot {
             .context("no free range of addresses for another cluster: is one of the others to be ended with `cluster down`?")
     }
 
-    /// The number of the slot.
+    /// Returns the number of the slot.
     #[must_use]
     pub fn index(self) -> u8 {
         self.index
     }
 
-    /// Where the control plane, the registry and Prometheus listen: reachable from the host, nodes and pods.
+    /// Returns the address at which control plane, registry and Prometheus listen. The host, nodes and pods can reach
+    /// it.
     #[must_use]
     pub fn host(self) -> Ipv4Addr {
         if self.nodes {
@@ -62,50 +64,50 @@ impl Slot {
         }
     }
 
-    /// The address of node `i`, counted from 1.
+    /// Returns the address of node `i`, starting at 1.
     #[must_use]
     pub fn node(self, i: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 200, self.index, 10 + i)
     }
 
-    /// The pod range of node `i`, counted from 1.
+    /// Returns the pod range of node `i`, starting at 1.
     #[must_use]
     pub fn pods(self, i: u8) -> String {
         format!("10.{}.{i}.0/24", 201 + self.index)
     }
 
-    /// The pod range of all nodes.
+    /// Returns the pod range of all nodes.
     #[must_use]
     pub fn all_pods(self) -> String {
         format!("10.{}.0.0/16", 201 + self.index)
     }
 
-    /// The range of Service addresses.
+    /// Returns the range of Service addresses.
     #[must_use]
     pub fn services(self) -> String {
         format!("10.{}.0.0/16", 225 + self.index)
     }
 
-    /// The address of the API server's own Service.
+    /// Returns the address of the Service `kubernetes`.
     #[must_use]
     pub fn api_service(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 225 + self.index, 0, 1)
     }
 
-    /// The address kept for a DNS server, of which there is none.
+    /// Returns the address reserved for a DNS server. The cluster does not have one.
     pub(super) fn dns(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 225 + self.index, 0, 10)
     }
 
-    /// A port at [`Self::host`] where nothing listens, `preferred` if that is so there.
+    /// Returns a free port at [`Self::host`]: `preferred` if it is free, otherwise any.
     ///
     /// # Errors
-    /// Nothing can listen at the address.
+    /// Returns an error when no server can listen at the address.
     pub fn port(self, preferred: u16) -> Result<u16> {
         self.port_at(self.host(), preferred)
     }
 
-    /// As [`Self::port`], at another address of the slot.
+    /// Returns a free port like [`Self::port`], at another address of the slot.
     pub(super) fn port_at(self, host: Ipv4Addr, preferred: u16) -> Result<u16> {
         (0..25)
             .map(|step| preferred + 1000 * step)
@@ -145,7 +147,7 @@ impl Range {
     }
 }
 
-/// The ranges that `ip route show` lists, without the default route, which leads everywhere.
+/// Returns the ranges that `ip route show` lists, without the default route, which covers everything.
 fn routes(listing: &str) -> Vec<Range> {
     listing
         .lines()
@@ -168,10 +170,10 @@ fn routes(listing: &str) -> Vec<Range> {
         .collect()
 }
 
-/// Makes the namespaces `selvage-<id>-lan` and `selvage-<id>-node<i>` with all addresses and routes.
+/// Creates the namespaces `selvage-<id>-lan` and `selvage-<id>-node<i>` with all addresses and routes.
 ///
 /// # Errors
-/// One of the `ip` commands failed.
+/// Returns an error when one of the `ip` commands fails.
 pub(super) fn create(id: &str, slot: Slot, nodes: u8) -> Result<()> {
     let lan = format!("selvage-{id}-lan");
     let veth = format!("slv{id}");
@@ -213,7 +215,7 @@ pub(super) fn create(id: &str, slot: Slot, nodes: u8) -> Result<()> {
     ))
 }
 
-/// The network namespace of node `i` of a run.
+/// Returns the name of the network namespace of node `i` of a run.
 pub(super) fn node_namespace(id: &str, i: u8) -> String {
     format!("selvage-{id}-node{i}")
 }
@@ -223,7 +225,7 @@ fn ip(arguments: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tries what nodes need from the network, and removes it.
+/// Tests whether this machine supports the network features that nodes need, and cleans up.
 pub(super) fn probe() -> Result<()> {
     let name = format!("selvage-probe-{}", std::process::id());
     let result = ip(&format!("netns add {name}"))
@@ -259,7 +261,7 @@ mod tests {
             })
             .map(Slot::index)
             .collect();
-        // 0: its nodes; 1 and 2: their Services
+        // slot 0 by its nodes, slots 1 and 2 by their Services
         assert_eq!(free, [3, 4, 5]);
     }
 

@@ -1,34 +1,34 @@
 #!/bin/sh
 # First process of a node: it has its own mount, process, host name and IPC namespaces, and the network namespace of
-# its node. Gives the node the folders that Kubernetes programs have by default, then runs them.
-# The harness sets NODE (its name), NODE_IP, NODE_DIR (its folder), PROGRAMS (the search path in which it has found
-# every program), PAUSE_IMAGE and SNAPSHOTTER (how containerd stores layers).
+# its node. It binds folders of the node to the default paths of the Kubernetes programs, then starts the programs.
+# The harness sets NODE (its name), NODE_IP, NODE_DIR (its folder), PROGRAMS (the search path in which it found every
+# program), PAUSE_IMAGE and SNAPSHOTTER (how containerd stores layers).
 set -eu
 PATH=$PROGRAMS
 export PATH
 hostname "$NODE"
 
-own() { # own FOLDER PATH: PATH of this node is FOLDER of its own
+own() { # own FOLDER PATH: binds FOLDER of this node to PATH
   mkdir -p "$NODE_DIR/$1" "$2"
   mount --bind "$NODE_DIR/$1" "$2"
 }
 own kubelet /var/lib/kubelet
-# volumes that kubelet mounts must be seen by containers that are started later
+# volumes that kubelet mounts must be visible in containers that start later
 mount --make-rshared /var/lib/kubelet
 own containerd /var/lib/containerd
 own pods /var/log/pods
 own containers /var/log/containers
 own cni /etc/cni/net.d
-# what the node shims keep on their node
+# state directory of the node-shims
 own selvage /var/lib/selvage
 mount -t tmpfs tmpfs /run
 mkdir -p /run/containerd /run/netns /run/lock
 
 echo 1 > /proc/sys/net/ipv4/ip_forward
-# absent when the kernel has no bridge filter: then there is nothing to switch on
+# absent if the kernel has no bridge filter; then there is nothing to enable
 [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables
 
-# kubelet sets these for the whole machine unless they already read as it wants: let them read so here
+# kubelet sets these for the whole machine unless they have the required values already: provide those here
 mkdir -p /run/sysctl
 for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1; do
   name=${setting%=*}

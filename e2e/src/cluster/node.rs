@@ -1,4 +1,4 @@
-//! A node: kubelet, kube-proxy and containerd in namespaces of their own.
+//! A node of the local cluster: kubelet, kube-proxy and containerd in their own namespaces.
 
 use super::{
     cache::run as run_command,
@@ -24,7 +24,7 @@ use std::{
 
 const INIT: &str = include_str!("node-init.sh");
 
-/// A node of the cluster. Killing its process is pulling its plug.
+/// A node of the cluster. Killing its process has the effect of a power failure.
 #[derive(Debug)]
 pub struct Node {
     number: u8,
@@ -38,7 +38,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts node `number` (from 1); it registers itself some seconds later.
+    /// Starts node `number` (from 1). It registers itself at the API server some seconds later.
     pub(super) fn start(
         run: &Run,
         tools: &Tools,
@@ -72,7 +72,7 @@ impl Node {
             format!("--net=/run/netns/{namespace}"),
             program("unshare")?.display().to_string(),
         ];
-        // not `ip netns exec`, which mounts /sys anew and with it loses the control groups
+        // `ip netns exec` cannot be used: it mounts a new /sys, without the control groups
         for flag in [
             "--mount",
             "--uts",
@@ -113,19 +113,19 @@ impl Node {
         })
     }
 
-    /// Its name in Kubernetes.
+    /// Returns the name of the node in Kubernetes.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its address, which the host reaches.
+    /// Returns the address of the node, which the host can reach.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.slot.node(self.number)
     }
 
-    /// The logs of its programs.
+    /// Returns the paths of the logs of its programs.
     #[must_use]
     pub fn logs(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = ["containerd.log", "kubelet.log", "kube-proxy.log"]
@@ -135,15 +135,15 @@ impl Node {
         logs
     }
 
-    /// Kills everything on it at once, pods included.
+    /// Kills all processes of the node at once, including pods.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after [`Self::kill`]: what its disk holds is there, nothing else.
+    /// Starts the node again after [`Self::kill`]. Only its disk survives.
     ///
     /// # Errors
-    /// Processes of its former life do not go away, or it cannot be started.
+    /// Returns an error when earlier processes of the node do not end, or the node cannot be started.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
         cgroup::clear(&self.run_id, self.number)?;
@@ -151,10 +151,10 @@ impl Node {
         self.process.restart()
     }
 
-    /// A command that runs in all namespaces of the node, as root.
+    /// Returns a command that runs in all namespaces of the node, as root.
     ///
     /// # Errors
-    /// The node does not run.
+    /// Returns an error when the node does not run.
     pub fn command(&self, name: impl AsRef<OsStr>) -> Result<Command> {
         let init = self.init()?.to_string();
         let mut command = Command::new(program("nsenter")?);
@@ -167,7 +167,8 @@ impl Node {
         Ok(command)
     }
 
-    /// The node's first process, as the host sees it: the only child of the process that made its namespaces.
+    /// Returns the id of the node's first process on the host: the only child of the process that created its
+    /// namespaces.
     fn init(&self) -> Result<u32> {
         let parent = self
             .process
@@ -182,12 +183,12 @@ impl Node {
             .with_context(|| format!("{} has no first process", self.name))
     }
 
-    /// Puts an image archive into the node's containerd, so that pods find it without a registry.
+    /// Loads an image archive into the node's containerd, so that pods can use it without a registry.
     ///
     /// # Errors
-    /// The node does not run or the archive is not an image.
+    /// Returns an error when the node does not run or the archive is not an image.
     pub fn import_image(&self, archive: &Path) -> Result<()> {
-        // through standard input: the node need not see the file
+        // by standard input, because the node may not see the file
         let file = File::open(archive).with_context(|| format!("open {}", archive.display()))?;
         let output = self
             .command("ctr")?
@@ -206,8 +207,8 @@ impl Node {
             .output()
             .context("start ctr")?;
         output.status.success().then_some(()).with_context(|| {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            format!("import {} into {}: {said}", archive.display(), self.name)
+            let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            format!("import {} into {}: {stderr}", archive.display(), self.name)
         })
     }
 
@@ -219,10 +220,10 @@ impl Node {
         self.process
     }
 
-    /// Says so when the node has ended by itself.
+    /// Checks that the node is running.
     ///
     /// # Errors
-    /// It has.
+    /// Returns an error when the node has ended.
     pub fn check(&mut self) -> Result<()> {
         self.process.check()
     }
@@ -248,7 +249,7 @@ fn certificates(pki: &Pki, slot: Slot, name: &str, number: u8) -> Result<()> {
         .server(&holder, &[name], &[IpAddr::V4(slot.node(number))])
 }
 
-/// The reason why the node of this name is not Ready, with the whole message of kubelet; `None` when it is Ready.
+/// Returns the reason why a node is not Ready, with the complete message of kubelet, or `None` when it is Ready.
 pub(super) fn not_ready(name: &str, nodes: &[KubeNode]) -> Option<String> {
     let node = nodes
         .iter()
@@ -270,10 +271,10 @@ pub(super) fn not_ready(name: &str, nodes: &[KubeNode]) -> Option<String> {
     }
 }
 
-/// The reason why nodes cannot run on this machine, or the layout of its control groups.
+/// Checks whether nodes can run on this machine and returns the layout of its control groups.
 ///
 /// # Errors
-/// One sentence with what is missing.
+/// Returns an error with one sentence that names what is missing.
 pub fn probe() -> Result<Layout> {
     if !rustix::process::geteuid().is_root() {
         anyhow::bail!("nodes need root");

@@ -1,4 +1,4 @@
-//! The configuration files of a node's programs.
+//! Writes the configuration files of a node's programs.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -10,20 +10,20 @@ use super::{
     tools::PAUSE_IMAGE,
 };
 
-/// Linux numbers the right to lower another process's OOM score 24.
+/// Number of the Linux capability `CAP_SYS_RESOURCE`, which is needed to lower the OOM score of another process.
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-/// What differs between nodes.
+/// Settings that differ between nodes.
 pub(super) struct Settings<'a> {
     pub(super) name: &'a str,
     pub(super) address: Ipv4Addr,
-    /// The node's own pod range.
+    /// Pod range of this node.
     pub(super) pods: String,
-    /// The pod range of all nodes.
+    /// Pod range of all nodes.
     pub(super) all_pods: String,
-    /// Where DNS would be.
+    /// Address of the DNS server that kubelet writes into pods. The cluster does not have one.
     pub(super) dns: Ipv4Addr,
-    /// Its control group.
+    /// Path of the node's control group.
     pub(super) group: &'a str,
     pub(super) pki: &'a Path,
 }
@@ -47,7 +47,7 @@ impl Settings<'_> {
         json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": [
             { "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
               "ipam": { "type": "host-local", "ranges": [[{ "subnet": self.pods }]],
-                        // given out addresses are forgotten when the node dies, as its pods are
+                        // assigned addresses are forgotten when the node dies, like its pods
                         "dataDir": "/run/cni-ipam", "routes": [{ "dst": "0.0.0.0/0" }] } },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ]})
@@ -69,9 +69,9 @@ impl Settings<'_> {
             "cgroupDriver": "cgroupfs", "cgroupRoot": self.group, "cgroupsPerQOS": true,
             "enforceNodeAllocatable": [], "failSwapOn": false, "failCgroupV1": false,
             "resolvConf": "", "clusterDomain": "cluster.local",
-            // nobody answers there: without an address every pod gets a warning
+            // no DNS server listens there, but without an address every pod gets a warning
             "clusterDNS": [self.dns],
-            // imported images cannot be fetched again
+            // imported images cannot be pulled again
             "imageGCHighThresholdPercent": 100, "imageMinimumGCAge": "24h",
             "evictionHard": {
                 "memory.available": "50Mi", "nodefs.available": "1%",
@@ -87,7 +87,7 @@ impl Settings<'_> {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "mode": "nftables", "clusterCIDR": self.all_pods, "hostnameOverride": self.name,
             "clientConnection": { "kubeconfig": self.pki.join("kube-proxy.kubeconfig") },
-            // the limits of connection tracking are the machine's: leave them
+            // the limits of connection tracking apply to the whole machine, so do not change them
             "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
             "nodePortAddresses": ["primary"],
             "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
@@ -95,7 +95,8 @@ impl Settings<'_> {
     }
 }
 
-/// `restrict` keeps containerd from lowering OOM scores, which fails every sandbox where the machine forbids it.
+/// Returns the configuration of containerd. `restrict` keeps it from lowering OOM scores, because every sandbox fails
+/// where the machine forbids that.
 fn containerd(major: u32, restrict: bool, snapshotter: &str, cni: &str) -> String {
     let pause = PAUSE_IMAGE;
     if major >= 2 {
@@ -135,7 +136,8 @@ fn containerd(major: u32, restrict: bool, snapshotter: &str, cni: &str) -> Strin
     )
 }
 
-/// Overlays cannot be stacked: on the overlay that is a container's root, layers are copied instead.
+/// Chooses the snapshotter. Overlays cannot be stacked, so where the folder itself is on an overlay, such as the root
+/// of a container, layers are copied instead.
 pub(super) fn snapshotter(dir: &Path) -> Result<&'static str> {
     const OVERLAY: i64 = 0x794c_7630;
     let kind = rustix::fs::statfs(dir)
@@ -148,7 +150,7 @@ pub(super) fn snapshotter(dir: &Path) -> Result<&'static str> {
     })
 }
 
-/// The major version in `containerd github.com/... v2.1.4 <commit>` or `... 1.6.20~ds1 ...`.
+/// Returns the major version from `containerd github.com/... v2.1.4 <commit>` or `... 1.6.20~ds1 ...`.
 fn major(version: &str) -> u32 {
     version
         .split_whitespace()

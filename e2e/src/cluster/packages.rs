@@ -1,5 +1,6 @@
-//! Debian packages of a cluster: which files of which package it runs, where it looks for them, and how missing
-//! ones are installed. [`Machine`] resolves each path, for the check and for the use: what runs is what was checked.
+//! Debian packages of a cluster: the files that it runs, where it looks for them, and how missing packages are
+//! installed. [`Machine`] resolves each path both for the check and for the use, so that exactly the checked files
+//! run.
 
 use super::cache::{on_path, run};
 use crate::progress::{Plan, run_with_progress};
@@ -11,7 +12,7 @@ use std::{
     process::Command,
 };
 
-/// Folders of programs, in the order in which the harness and the nodes look for them.
+/// Folders of programs, in the order in which the harness and the nodes search them.
 const PROGRAM_DIRS: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -21,24 +22,24 @@ const PROGRAM_DIRS: [&str; 6] = [
     "/bin",
 ];
 
-/// Folders of CNI plugins. containerd gets the first that holds all of them.
+/// Folders of CNI plugins. containerd uses the first one that contains all of them.
 const CNI_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
-/// The CNI plugins that the network of pods names, and `loopback`, which containerd runs in every pod.
+/// CNI plugins that the pod network uses, and `loopback`, which containerd runs in every pod.
 const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
-/// What a package is needed for.
+/// Purpose for which a package is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A control plane, a registry, Prometheus and Helm.
     ControlPlane,
     /// Nodes that run pods.
     Nodes,
-    /// The test of the installation on a machine without any of it.
+    /// The test that installs everything on a machine without any of the packages.
     FreshRoot,
 }
 
-/// A Debian package and the files of it that are run.
+/// A Debian package and the files of it that the harness runs.
 struct Package {
     name: &'static str,
     purpose: Purpose,
@@ -46,9 +47,9 @@ struct Package {
 }
 
 enum Files {
-    /// Programs in [`PROGRAM_DIRS`], each with the argument that makes it print its version.
+    /// Programs in [`PROGRAM_DIRS`], each with the argument for printing its version.
     Programs(&'static [(&'static str, &'static str)]),
-    /// [`CNI_PLUGINS`], all in one of [`CNI_DIRS`].
+    /// The [`CNI_PLUGINS`], all of them in one of [`CNI_DIRS`].
     CniPlugins,
 }
 
@@ -64,7 +65,7 @@ const fn package(
     }
 }
 
-/// Everything that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
+/// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
 const PACKAGES: [Package; 16] = [
     package(
         Purpose::ControlPlane,
@@ -128,17 +129,17 @@ const PACKAGES: [Package; 16] = [
     ),
 ];
 
-/// The machine whose file system begins at `root`.
+/// A machine, identified by the root of its file system. Resolves the paths of programs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine<'a> {
     root: &'a str,
 }
 
-/// The machine that this process runs on.
+/// Returns the machine on which this process runs.
 pub(super) const THIS: Machine<'static> = Machine { root: "" };
 
 impl Machine<'_> {
-    /// The path of a program: the first executable file of this name in [`PROGRAM_DIRS`].
+    /// Returns the path of a program: the first executable file of this name in [`PROGRAM_DIRS`].
     fn find(&self, name: &str) -> Option<PathBuf> {
         PROGRAM_DIRS
             .iter()
@@ -146,7 +147,7 @@ impl Machine<'_> {
             .find(|path| self.runs(path))
     }
 
-    /// The folder that containerd gets for CNI plugins: the first in [`CNI_DIRS`] that holds all of them.
+    /// Returns the folder of CNI plugins for containerd: the first in [`CNI_DIRS`] that contains all of them.
     fn find_cni(&self) -> Option<&'static str> {
         CNI_DIRS.into_iter().find(|dir| {
             CNI_PLUGINS
@@ -155,14 +156,14 @@ impl Machine<'_> {
         })
     }
 
-    /// Whether `path` of this machine is a file that may be executed.
+    /// Returns whether `path` on this machine is an executable file.
     fn runs(&self, path: &Path) -> bool {
         let path = format!("{}{}", self.root, path.display());
         fs::metadata(path)
             .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     }
 
-    /// The packages of which a file is missing.
+    /// Returns the packages of which a file is missing.
     fn missing(&self, purposes: &[Purpose]) -> Vec<Missing> {
         PACKAGES
             .iter()
@@ -198,7 +199,7 @@ impl Machine<'_> {
     }
 }
 
-/// A package that is not there, or not whole.
+/// A package that is missing or incomplete.
 #[derive(Debug, PartialEq, Eq)]
 struct Missing {
     package: &'static str,
@@ -211,10 +212,10 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The path of a program that a package of the table provides.
+/// Returns the path of a program that a package of the table provides.
 ///
 /// # Errors
-/// It is not on this machine; the error names its package.
+/// Returns an error when the program is not on this machine; the error names its package.
 pub(super) fn program(name: &str) -> Result<PathBuf> {
     THIS.find(name).with_context(|| {
         let package = PACKAGES.iter().find(|package| match package.files {
@@ -226,10 +227,10 @@ pub(super) fn program(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// The folder with the CNI plugins.
+/// Returns the folder of the CNI plugins.
 ///
 /// # Errors
-/// No folder holds all of them.
+/// Returns an error when no folder contains all of them.
 pub(super) fn cni_dir() -> Result<&'static str> {
     THIS.find_cni().with_context(|| {
         format!(
@@ -240,15 +241,15 @@ pub(super) fn cni_dir() -> Result<&'static str> {
     })
 }
 
-/// The value of `PATH` with which programs that look for programs themselves find those that were checked.
+/// Returns the value of `PATH` with which child processes find the same programs that were checked.
 pub(super) fn search_path() -> String {
     PROGRAM_DIRS.join(":")
 }
 
-/// Starts every program of the packages once. Returns a line for each: its path and the version that it prints.
+/// Starts every program of the packages once. Returns one line per program: its path and the version that it prints.
 ///
 /// # Errors
-/// A program is missing, or does not start, for example because a library is missing.
+/// Returns an error when a program is missing or does not start, for example because a library is missing.
 pub fn versions(purposes: &[Purpose]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for package in PACKAGES.iter().filter(|p| purposes.contains(&p.purpose)) {
@@ -276,7 +277,7 @@ fn version(command: &mut Command) -> Result<String> {
     Ok(format!("{path}: {}", first.unwrap_or_default().trim()))
 }
 
-/// Names of the packages, for [`super::FreshRoot`].
+/// Returns the names of the packages, for [`super::FreshRoot`].
 pub(super) fn names(purposes: &[Purpose]) -> impl Iterator<Item = &'static str> {
     PACKAGES
         .iter()
@@ -284,16 +285,16 @@ pub(super) fn names(purposes: &[Purpose]) -> impl Iterator<Item = &'static str> 
         .map(|package| package.name)
 }
 
-/// Whether the network of pods may name a CNI plugin.
+/// Returns whether the pod network may use a CNI plugin.
 #[cfg(test)]
 pub(super) fn is_checked_plugin(name: &str) -> bool {
     CNI_PLUGINS.contains(&name)
 }
 
-/// Installs the Debian packages of which a file is missing, when root; then looks again.
+/// Installs the Debian packages of which a file is missing, if this process is root, and checks again.
 ///
 /// # Errors
-/// A file is missing and could not be installed: one sentence names files and packages.
+/// Returns an error when a file is missing and could not be installed. One sentence names files and packages.
 pub fn install(purposes: &[Purpose]) -> Result<()> {
     let missing = THIS.missing(purposes);
     if missing.is_empty() {
@@ -340,7 +341,8 @@ fn list(missing: &[Missing]) -> String {
     all.join(", ")
 }
 
-/// Runs apt-get without questions. Another installation may be under way, as on a machine that was just started.
+/// Runs apt-get non-interactively. Waits for another installation, which is common on a machine that has just
+/// started.
 fn apt(arguments: &[&str], plan: &Plan) -> Result<()> {
     let mut command = Command::new("apt-get");
     command
@@ -351,7 +353,8 @@ fn apt(arguments: &[&str], plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Prevents packages from starting their services while they are installed: the harness starts its own, elsewhere.
+/// Prevents packages from starting their services while they are installed, because the harness starts the programs
+/// itself.
 struct QuietInstall(bool);
 
 const POLICY_FILE: &str = "/usr/sbin/policy-rc.d";
@@ -359,7 +362,7 @@ const POLICY: &str = "#!/bin/sh\n# written by Selvage's local cluster\nexit 101\
 
 impl QuietInstall {
     fn begin() -> Result<Self> {
-        // one with our text was left by a run that was killed
+        // a file with the same text was left by a killed run
         if fs::read(POLICY_FILE).is_ok_and(|text| text != POLICY.as_bytes()) {
             return Ok(Self(false));
         }
@@ -384,7 +387,7 @@ mod tests {
 
     const NODES: [Purpose; 2] = [Purpose::ControlPlane, Purpose::Nodes];
 
-    /// A root folder with these files, all executable.
+    /// Creates a root folder with these files, all executable.
     fn root(files: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for file in files {

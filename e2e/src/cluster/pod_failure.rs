@@ -1,16 +1,18 @@
-//! Decides whether a pod can still become ready. Pure: from the pod and its events to a verdict.
+//! Decides from a pod and its events whether the pod can still become ready. Pure: no IO and no clock.
 //!
-//! A pod that starts often fails once for reasons that pass: the pod network is not set up yet, the registry is slow, a
-//! program exits because another one is not there yet. So each failure is certain or not. A certain one has a reason or
-//! a text that time does not change. Counting events cannot replace this: kubelet 1.34 reported a sandbox that failed
-//! for two minutes in a single event.
+//! A starting pod often fails once for a temporary reason: the pod network is not set up yet, the registry is slow, a
+//! program exits because another one has not started yet. Each failure is therefore either certain or not. The reason
+//! or message of a certain failure does not change with time. Counting events is not sufficient: kubelet 1.34
+//! reported a sandbox that failed for two minutes in a single event.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
 
-/// Reasons of a waiting container that only another specification or other images on the node end.
+/// Reasons of a waiting container that only a change of the pod's specification or of the images on the node
+/// resolves.
 const CERTAIN_REASONS: [&str; 3] = ["ErrImageNeverPull", "InvalidImageName", "ErrImageInspect"];
 
-/// Texts of a sandbox or container that could not be started, of which only a change of the node or image is a cure.
+/// Messages of a sandbox or container that could not be started, which only a change of the node or the image
+/// resolves.
 const CERTAIN_STARTS: [&str; 4] = [
     "failed to find plugin",
     "executable file not found",
@@ -18,7 +20,7 @@ const CERTAIN_STARTS: [&str; 4] = [
     "can't get final child's PID from pipe",
 ];
 
-/// Texts of refused pulls.
+/// Messages of refused pulls.
 const CERTAIN_PULLS: [&str; 6] = [
     "not found",
     "manifest unknown",
@@ -28,19 +30,21 @@ const CERTAIN_PULLS: [&str; 6] = [
     "server gave HTTP response to HTTPS client",
 ];
 
-/// Restarts of a crashing container that make its failure certain: the first comes at once, the second after 10 s.
+/// Number of restarts that make the failure of a crashing container certain. The first restart is immediate, the
+/// second after 10 s.
 const CERTAIN_RESTARTS: i32 = 2;
 
-/// Why a pod does not become ready.
+/// Reason why a pod does not become ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// Namespace and name of the pod, then the reason and the whole message that Kubernetes gives.
+    /// Namespace and name of the pod, followed by the reason and the complete message that Kubernetes gives.
     pub(super) message: String,
-    /// Whether waiting is pointless. An uncertain failure may pass within seconds.
+    /// Whether waiting is pointless. An uncertain failure may disappear within seconds.
     pub(super) certain: bool,
 }
 
-/// The failure that keeps `pod` from becoming ready, if there is one. `events` may be those of the whole namespace.
+/// Returns the failure that keeps `pod` from becoming ready, if there is one. `events` may be those of the whole
+/// namespace.
 #[must_use]
 pub(super) fn verdict(pod: &Pod, events: &[Event]) -> Option<Failure> {
     // a pod that is being deleted is not waited for
@@ -84,7 +88,7 @@ fn container_failure(container: &ContainerStatus) -> Option<(String, bool)> {
         "CrashLoopBackOff" => container.restart_count >= CERTAIN_RESTARTS,
         "ErrImagePull" | "ImagePullBackOff" => contains_any(message, &CERTAIN_PULLS),
         "CreateContainerError" | "RunContainerError" => contains_any(message, &CERTAIN_STARTS),
-        // another pod that is just starting may make the Secret or ConfigMap that is missing
+        // another pod that is just starting may create the missing Secret or ConfigMap
         "CreateContainerConfigError" => false,
         _ => return None,
     };
@@ -96,7 +100,7 @@ fn container_failure(container: &ContainerStatus) -> Option<(String, bool)> {
     ))
 }
 
-/// How the container ended last, which the message of a crash loop does not say.
+/// Returns how the container ended last. The message of a crash loop does not contain it.
 fn last_exit(container: &ContainerStatus) -> Option<String> {
     let ended = container.last_state.as_ref()?.terminated.as_ref()?;
     let reason = ended.reason.as_deref().unwrap_or("ended");

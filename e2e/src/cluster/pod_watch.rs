@@ -1,4 +1,4 @@
-//! Waits for a command that waits for pods, and ends it when one of the pods cannot become ready.
+//! Runs commands that wait for pods and ends them early when one of the pods cannot become ready.
 
 use super::{Cluster, control_plane::client, pod_failure::verdict};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -21,13 +21,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a pod may keep failing for a reason that may pass, before the wait ends.
+/// Time for which a pod may fail for a temporary reason before the wait ends.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Waits until a workload is rolled out, as `kubectl rollout status` does.
+/// Waits until a workload is rolled out, like `kubectl rollout status`.
 ///
 /// # Errors
-/// It is not after `limit`, or one of the pods in the namespace cannot become ready, which ends the wait at once.
+/// Returns an error when the workload is not rolled out after `limit`, or at once when a pod in the namespace cannot
+/// become ready.
 pub fn rolled_out(
     cluster: &Cluster,
     namespace: &str,
@@ -46,10 +47,11 @@ pub fn rolled_out(
     Ok(())
 }
 
-/// Runs `command` to its end beside a watch of the pods of a namespace.
+/// Runs `command` to its end while watching the pods of a namespace.
 ///
 /// # Errors
-/// The command cannot be started, or a pod of the namespace cannot become ready: the error gives the reason whole.
+/// Returns an error when the command cannot be started or a pod of the namespace cannot become ready; the error then
+/// has the complete reason.
 pub(crate) fn output_unless_hopeless(
     kubeconfig: &Path,
     namespace: &str,
@@ -65,7 +67,7 @@ pub(crate) fn output_unless_hopeless(
             reason = hopeless => bail!("{}", reason?),
         }
     };
-    // callers may have a runtime already; this one lives on a thread of its own
+    // the caller may run on a runtime already, so this one is on a separate thread
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
@@ -80,7 +82,7 @@ pub(crate) fn output_unless_hopeless(
     })
 }
 
-/// Completes with the reason when a pod of the namespace cannot become ready, and not before.
+/// Completes with the reason once a pod of the namespace cannot become ready; otherwise never.
 async fn hopeless(client: Client, namespace: &str) -> Result<String> {
     let mut pods = BTreeMap::new();
     let mut events = BTreeMap::new();
@@ -110,7 +112,7 @@ async fn hopeless(client: Client, namespace: &str) -> Result<String> {
     }
 }
 
-/// Completes at the time, or never when there is none.
+/// Completes at the given time, or never without one.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -118,7 +120,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// The changes of a kind. While the API server is away, the watch tries again.
+/// Returns the changes of objects of a kind. The watch reconnects while the API server is unavailable.
 fn changes<K>(client: Client, namespace: &str) -> impl futures::Stream<Item = watcher::Event<K>>
 where
     K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,

@@ -1,4 +1,5 @@
-//! A process of a run: marked, with a log, in a group of its own so that Ctrl-C reaches only the owner.
+//! A process of a run: marked with the run's id, with a log, and in its own process group so that Ctrl-C reaches only
+//! the owner.
 
 use super::cache::last_lines;
 use super::run::MARK;
@@ -11,22 +12,22 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A program that runs as long as the cluster does, unless a test kills it.
+/// A program that runs as long as the cluster, unless a test kills it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     run: PathBuf,
-    /// Program and arguments, to start it again.
+    /// Program and arguments, kept for restarts.
     line: Vec<std::ffi::OsString>,
     env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl Process {
-    /// Starts a program; its output goes to `log/<name>` of the run in `run`.
+    /// Starts a program. Its output is written to `log/<name>` in the folder `run`.
     ///
     /// # Errors
-    /// The log cannot be opened or the program not started.
+    /// Returns an error when the log cannot be opened or the program cannot be started.
     pub fn start<I, S>(run: &Path, name: &str, program: &Path, arguments: I) -> Result<Self>
     where
         I: IntoIterator<Item = S>,
@@ -35,7 +36,7 @@ impl Process {
         Self::start_with(run, name, program, arguments, Vec::new())
     }
 
-    /// [`Self::start`] with variables beside the inherited environment.
+    /// Starts a program like [`Self::start`], with additional environment variables.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -63,7 +64,7 @@ impl Process {
         Ok(process)
     }
 
-    /// A program that somebody else runs: nothing can be done to it.
+    /// Represents a program of an existing cluster, which this process cannot control.
     pub(super) fn absent(run: &Path, name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -74,7 +75,7 @@ impl Process {
         }
     }
 
-    /// Starts the program again as it was; kills it first if it still runs.
+    /// Starts the program again with the same arguments. Kills it first if it still runs.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -89,7 +90,7 @@ impl Process {
         let id = self.run.file_name().unwrap_or_default();
         let child = Command::new(program)
             .args(arguments)
-            // these would send a program of ours to the user's own cluster or proxy
+            // these would direct the program to the user's own cluster or proxy
             .env_remove("KUBECONFIG")
             .env_remove("HTTP_PROXY")
             .env_remove("HTTPS_PROXY")
@@ -108,25 +109,25 @@ impl Process {
         Ok(())
     }
 
-    /// The name it was started under.
+    /// Returns the name under which the program was started.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where its output goes.
+    /// Returns the path of its log.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.run.join("log").join(&self.name)
     }
 
-    /// Its process id while it runs.
+    /// Returns its process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// SIGKILL, and waits for the end. Nothing happens when it does not run.
+    /// Sends SIGKILL and waits for the end. Does nothing when the program does not run.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -134,7 +135,7 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = signal(&child, Signal::TERM);
@@ -142,7 +143,7 @@ impl Process {
         }
     }
 
-    /// SIGSTOP: it hangs, with its sockets open.
+    /// Sends SIGSTOP: the program hangs with its sockets open.
     ///
     /// # Errors
     /// It does not run.
@@ -150,7 +151,7 @@ impl Process {
         signal(self.child.as_ref().context("not running")?, Signal::STOP)
     }
 
-    /// SIGCONT, after [`Self::freeze`].
+    /// Sends SIGCONT, which ends [`Self::freeze`].
     ///
     /// # Errors
     /// It does not run.
@@ -158,10 +159,10 @@ impl Process {
         signal(self.child.as_ref().context("not running")?, Signal::CONT)
     }
 
-    /// Says so when the program has ended by itself.
+    /// Checks that the program is running.
     ///
     /// # Errors
-    /// It has: the error quotes the end of its log.
+    /// Returns an error when the program has ended; the error quotes the end of its log.
     pub fn check(&mut self) -> Result<()> {
         let Some(child) = self.child.as_mut() else {
             return Ok(());
@@ -174,7 +175,7 @@ impl Process {
         bail!("{} ended with {status}: {}", self.name, last_lines(&log, 5));
     }
 
-    /// Lets it run beyond its owner.
+    /// Lets the program run after the end of its owner.
     pub(crate) fn release(mut self) {
         self.child = None;
     }

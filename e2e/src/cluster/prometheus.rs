@@ -1,4 +1,4 @@
-//! A real Prometheus on the host, told by files which pods to scrape.
+//! A real Prometheus on the host, which reads the pods to scrape from files.
 
 use super::{packages::program, process::Process, run::Run, wait};
 use anyhow::{Context, Result};
@@ -23,20 +23,20 @@ pub struct Prometheus {
     followers: Vec<JoinHandle<()>>,
 }
 
-/// Where something is scraped and the labels its series get.
+/// A scrape target and the labels of its series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Host and port; the path is `/metrics`.
+    /// Host and port. The path is `/metrics`.
     pub address: String,
-    /// Labels beside `job` and `instance`.
+    /// Labels in addition to `job` and `instance`.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Prometheus {
-    /// Starts it without targets.
+    /// Starts Prometheus without targets.
     ///
     /// # Errors
-    /// It does not start.
+    /// Returns an error when Prometheus does not start.
     pub async fn start(run: &Run, scrape_interval: Duration) -> Result<Self> {
         let dir = run.dir().join("prometheus");
         let targets = dir.join("targets");
@@ -46,7 +46,7 @@ impl Prometheus {
         let config = json!({
             "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },
             "scrape_configs": [{
-                // every file names its job itself
+                // every file sets the job of its targets
                 "job_name": "selvage",
                 "file_sd_configs": [{ "files": [targets.join("*.json")], "refresh_interval": "1s" }],
             }],
@@ -77,21 +77,21 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    /// The base of its API, as pods and host reach it.
+    /// Returns the base URL of its API, which pods and host can reach.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process. After a restart it has the same port and the same data.
+    /// Returns its process. After a restart it has the same port and the same data.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Waits until it answers queries.
+    /// Waits until Prometheus answers queries.
     ///
     /// # Errors
-    /// It ended, or did not answer for 60 s.
+    /// Returns an error when Prometheus ends or does not answer for 60 s.
     pub async fn ready(&mut self) -> Result<()> {
         let url = format!("{}/-/ready", self.url);
         wait::until(
@@ -112,17 +112,18 @@ impl Prometheus {
     /// Replaces the targets of a job.
     ///
     /// # Errors
-    /// The file of targets cannot be written.
+    /// Returns an error when the file of targets cannot be written.
     pub fn set_targets(&self, job: &str, targets: &[Target]) -> Result<()> {
         write_targets(&self.targets, job, targets)
     }
 
-    /// From now on pods are reached through `kubectl proxy` at this host and port.
+    /// Makes Prometheus scrape pods through the `kubectl proxy` at this host and port.
     pub(super) fn set_proxy(&mut self, address: String) {
         self.proxy = Some(address);
     }
 
-    /// Keeps the targets of `job` equal to the running pods that a label selector finds; `node_name` says where.
+    /// Keeps the targets of `job` equal to the running pods that match a label selector. The label `node_name` has
+    /// the name of the node.
     pub fn follow_pods(
         &mut self,
         client: Client,
@@ -137,7 +138,7 @@ impl Prometheus {
         self.followers.push(tokio::spawn(async move {
             let mut written = None;
             loop {
-                // an API server that is away changes no pods
+                // while the API server is unavailable, pods do not change
                 if let Ok(found) = pods.list(&list).await {
                     let targets: Vec<Target> = found
                         .items
@@ -155,10 +156,10 @@ impl Prometheus {
         }));
     }
 
-    /// The result of an instant query, `data.result` of the answer.
+    /// Runs an instant query and returns `data.result` of the response.
     ///
     /// # Errors
-    /// It does not answer, or refuses the query.
+    /// Returns an error when Prometheus does not answer or refuses the query.
     pub async fn query(&self, expression: &str) -> Result<Value> {
         query(&self.url, expression).await
     }
@@ -171,10 +172,10 @@ impl Prometheus {
     }
 }
 
-/// The result of an instant query of the Prometheus at `url`: `data.result` of the answer.
+/// Runs an instant query at the Prometheus at `url` and returns `data.result` of the response.
 ///
 /// # Errors
-/// It does not answer, or refuses the query.
+/// Returns an error when Prometheus does not answer or refuses the query.
 pub async fn query(url: &str, expression: &str) -> Result<Value> {
     let mut url = reqwest::Url::parse(&format!("{url}/api/v1/query"))?;
     url.query_pairs_mut().append_pair("query", expression);
@@ -194,7 +195,7 @@ fn write_targets(dir: &Path, job: &str, targets: &[Target]) -> Result<()> {
             json!({ "targets": [target.address], "labels": labels })
         })
         .collect();
-    // a reader never sees half a file
+    // a reader never sees a partial file
     let part = dir.join(format!("{job}.part"));
     fs::write(&part, serde_json::to_vec(&groups)?)?;
     fs::rename(&part, dir.join(format!("{job}.json"))).context("replace the targets")

@@ -5,11 +5,11 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use std::{fs, time::Duration};
 
-/// Who may use a [`Registry::start_private`].
+/// User name for a registry started by [`Registry::start_private`].
 pub const USER: &str = "selvage";
-/// The password of [`USER`].
+/// Password of [`USER`].
 pub const PASSWORD: &str = "open-sesame";
-/// `USER:bcrypt(PASSWORD)`, the only form the registry reads.
+/// `USER:bcrypt(PASSWORD)`, the only format that the registry reads.
 const HTPASSWD: &str = "selvage:$2a$05$QN.li5ttKu8UiZS5/Oy/AuU.oFFq5AKgX6N8YKMCaUSJGoaru0GVm\n";
 
 /// A running registry.
@@ -20,18 +20,18 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts a registry that anybody may read and write.
+    /// Starts a registry without authentication.
     ///
     /// # Errors
-    /// It does not start.
+    /// Returns an error when the registry does not start.
     pub async fn start(run: &Run) -> Result<Self> {
         Self::launch(run, "registry", 5000, false).await
     }
 
-    /// Starts a registry that asks for [`USER`] and [`PASSWORD`] (basic authentication).
+    /// Starts a registry that requires [`USER`] and [`PASSWORD`] (basic authentication).
     ///
     /// # Errors
-    /// It does not start.
+    /// Returns an error when the registry does not start.
     pub async fn start_private(run: &Run) -> Result<Self> {
         Self::launch(run, "registry-private", 5001, true).await
     }
@@ -47,7 +47,7 @@ impl Registry {
                 "filesystem": { "rootdirectory": dir.join("data") },
                 "delete": { "enabled": true }, "cache": { "blobdescriptor": "inmemory" },
             },
-            // replicas would share it; there is one, and nobody uploads across a restart
+            // shared by replicas; here there is one, and no upload continues after a restart
             "http": { "addr": address, "secret": "one replica" },
         });
         if private {
@@ -67,21 +67,21 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Host and port, the first part of an image reference.
+    /// Returns host and port, the first part of an image reference.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its process, to be killed, frozen and restarted.
+    /// Returns its process, which a test may kill, freeze and restart.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Waits until it answers, for instance after a restart.
+    /// Waits until the registry answers, for example after a restart.
     ///
     /// # Errors
-    /// It ended, or did not answer for 60 s.
+    /// Returns an error when the registry ends or does not answer for 60 s.
     pub async fn ready(&mut self) -> Result<()> {
         let url = format!("http://{}/v2/", self.address);
         wait::until(
@@ -89,7 +89,7 @@ impl Registry {
             Duration::from_millis(50),
             async || {
                 self.process.check()?;
-                // 401 is an answer, too
+                // a 401 also shows that it answers
                 Ok(reqwest::get(&url).await.is_ok().then_some(()))
             },
         )

@@ -1,7 +1,7 @@
-//! One run of a cluster: its folder, its id and its slot of addresses, and the promise that nothing of it stays.
+//! One run of a cluster: its folder, id and address slot, and the guarantee that nothing of it is left behind.
 //!
-//! Three things keep the promise: the owner tears down at its end; a watchdog, which sees a pipe close, does it when
-//! the owner was killed; and whoever starts next does it when both were.
+//! Three mechanisms provide this guarantee. The owner removes the run at its end. If the owner was killed, a watchdog
+//! does it when a pipe closes. If both were killed, the next start of a cluster does it.
 
 use super::cache;
 use super::net::Slot;
@@ -17,10 +17,10 @@ use std::{
 };
 
 const TEARDOWN: &str = include_str!("teardown.sh");
-/// Marks every process of a run.
+/// Environment variable that marks every process of a run.
 pub(super) const MARK: &str = "SELVAGE_RUN";
 
-/// The owner's claim on a run.
+/// A run, held by its owner. Dropping it removes the run.
 #[derive(Debug)]
 pub struct Run {
     dir: PathBuf,
@@ -30,10 +30,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// Removes what dead runs left, then takes a free slot.
+    /// Removes what dead runs left behind, then takes a free slot.
     ///
     /// # Errors
-    /// The folder of runs cannot be written, or all slots are taken.
+    /// Returns an error when the folder of runs cannot be written or all slots are taken.
     pub fn begin(nodes: bool) -> Result<Self> {
         let root = root()?;
         let _lock = lock(&root)?;
@@ -57,13 +57,13 @@ impl Run {
         })
     }
 
-    /// The run's folder, removed with it.
+    /// Returns the folder of the run, which is removed with it.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Eight hex digits that every trace of the run carries in its name.
+    /// Returns the id: eight hex digits, which are part of every name that the run creates on this machine.
     #[must_use]
     pub fn id(&self) -> &str {
         self.dir
@@ -72,33 +72,33 @@ impl Run {
             .unwrap_or_default()
     }
 
-    /// Where a server for hosts, nodes and pods listens.
+    /// Returns the address at which servers for the host, nodes and pods listen.
     #[must_use]
     pub fn host(&self) -> Ipv4Addr {
         self.host.unwrap_or_else(|| self.slot.host())
     }
 
-    /// Has servers listen elsewhere than at the slot's own address.
+    /// Makes servers listen at another address than that of the slot.
     pub(super) fn set_host(&mut self, host: Ipv4Addr) {
         self.host = Some(host);
     }
 
-    /// Host and port for a server, at [`Self::host`]; the port is `preferred` if that is free.
+    /// Returns host and port for a server at [`Self::host`]. The port is `preferred` if that is free.
     pub(super) fn listen(&self, preferred: u16) -> Result<String> {
         let port = self.slot.port_at(self.host(), preferred)?;
         Ok(format!("{}:{port}", self.host()))
     }
 
-    /// The addresses of the run.
+    /// Returns the addresses of the run.
     #[must_use]
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Leaves everything running after the owner's end, until [`end`] is called with the folder.
+    /// Leaves everything running after the end of the owner, until [`end`] is called with the folder.
     ///
     /// # Errors
-    /// The run's folder cannot be written.
+    /// Returns an error when the folder of the run cannot be written.
     pub fn keep(mut self) -> Result<PathBuf> {
         fs::write(self.dir.join("kept"), "")?;
         self.dismiss();
@@ -124,12 +124,12 @@ impl Drop for Run {
     }
 }
 
-/// Ends the run in `dir`, whoever owns it.
+/// Ends the run in `dir`, also when another process owns it.
 ///
 /// # Errors
-/// The teardown could not be run or left something behind.
+/// Returns an error when the teardown cannot be started or leaves something behind.
 pub fn end(dir: &Path) -> Result<()> {
-    // the text we know, not the one in the folder: that one may be half written
+    // use the script of this program: the copy in the folder may be incomplete
     cache::run(
         Command::new("sh")
             .args(["-c", TEARDOWN, "teardown.sh"])
@@ -140,10 +140,10 @@ pub fn end(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what dead runs left; live ones are not touched. Returns the ids of the removed.
+/// Removes what dead runs left behind and returns their ids. Live runs are not touched.
 ///
 /// # Errors
-/// The folder of runs cannot be read, or a teardown failed.
+/// Returns an error when the folder of runs cannot be read or a teardown fails.
 pub fn sweep() -> Result<Vec<String>> {
     let root = root()?;
     let _lock = lock(&root)?;
@@ -161,10 +161,10 @@ fn sweep_locked(root: &Path) -> Result<Vec<String>> {
     Ok(removed)
 }
 
-/// The folders of runs that live.
+/// Returns the folders of live runs.
 ///
 /// # Errors
-/// The folder of runs cannot be read.
+/// Returns an error when the folder of runs cannot be read.
 pub fn live() -> Result<Vec<PathBuf>> {
     Ok(list(&root()?)?
         .into_iter()
@@ -172,7 +172,8 @@ pub fn live() -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// A kept run lives as long as one of its processes; any other as long as its owner.
+/// Returns whether a run is live: a kept run as long as one of its processes runs, any other as long as its owner
+/// runs.
 fn alive(dir: &Path) -> bool {
     if dir.join("kept").exists() {
         return !processes(dir).is_empty();
@@ -183,7 +184,7 @@ fn alive(dir: &Path) -> bool {
         .is_some_and(|owner| owner.lives())
 }
 
-/// The processes marked with the run's id.
+/// Returns the processes that are marked with the id of a run.
 pub(super) fn processes(dir: &Path) -> Vec<u32> {
     let Some(id) = dir.file_name() else {
         return Vec::new();
@@ -200,7 +201,7 @@ pub(super) fn processes(dir: &Path) -> Vec<u32> {
         .collect()
 }
 
-/// Who made a run. A process id alone is soon somebody else's; with its start and the boot it is unique.
+/// The process that created a run. Process ids are reused, so start time and boot id make it unique.
 #[derive(Debug, PartialEq, Eq)]
 struct Owner {
     pid: u32,
@@ -244,10 +245,10 @@ fn boot_id() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// When a process started, in clock ticks since boot; `None` when it is gone or only waits to be collected.
+/// Returns the start time of a process in clock ticks since boot, or `None` when it does not exist or is a zombie.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the second field is the name in parentheses and may hold anything
+    // the second field is the name in parentheses and may contain any character
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
     let state = fields.next()?;
@@ -257,7 +258,7 @@ fn start_of(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Where runs live: one place per machine and user, because bridges and addresses are the machine's.
+/// Returns the folder of all runs: one per machine and user, because bridges and addresses belong to the machine.
 fn root() -> Result<PathBuf> {
     let uid = rustix::process::geteuid();
     let dir = if uid.is_root() {
@@ -273,7 +274,7 @@ fn root() -> Result<PathBuf> {
             dir.display()
         );
     }
-    // in /tmp another user may have been first
+    // in /tmp another user may have created the folder first
     let owner = rustix::fs::stat(&dir)?.st_uid;
     ensure!(
         owner == uid.as_raw(),
@@ -317,7 +318,8 @@ fn new_id() -> Result<String> {
         .to_owned())
 }
 
-/// A shell that waits for a line or the end of its input: a line says all is well, the end that the owner died.
+/// Starts a shell that waits for its input. A line means that the owner ended normally; the end of input without a
+/// line means that the owner died.
 fn watch(dir: &Path) -> Result<Child> {
     Command::new("sh")
         .args([

@@ -1,14 +1,15 @@
-//! Clusters that all tests of one process share. The watchdog removes them when the process ends, however it ends.
+//! Clusters that all tests of one process share. The watchdog removes them when the process ends, also when it is
+//! killed.
 
 use super::{Cluster, Options};
 use anyhow::{Context, Result, anyhow};
 use std::sync::OnceLock;
 use tokio::runtime::Runtime;
 
-/// The control plane alone: every test takes a namespace of its own, see [`Cluster::namespace`].
+/// Returns a cluster without nodes. Every test uses its own namespace, see [`Cluster::namespace`].
 ///
 /// # Errors
-/// It could not be started, now or at the first call.
+/// Returns an error when the cluster could not be started, now or at the first call.
 pub fn control_plane() -> Result<&'static Cluster> {
     static SHARED: OnceLock<Result<Cluster>> = OnceLock::new();
     let options = Options {
@@ -19,10 +20,10 @@ pub fn control_plane() -> Result<&'static Cluster> {
     get(&SHARED, options)
 }
 
-/// Three nodes, a registry and Prometheus, for tests that need pods.
+/// Returns a cluster with three nodes, a registry and Prometheus, for tests that need pods.
 ///
 /// # Errors
-/// It could not be started, now or at the first call.
+/// Returns an error when the cluster could not be started, now or at the first call.
 pub fn with_nodes() -> Result<&'static Cluster> {
     static SHARED: OnceLock<Result<Cluster>> = OnceLock::new();
     get(
@@ -37,7 +38,8 @@ pub fn with_nodes() -> Result<&'static Cluster> {
 fn get(shared: &'static OnceLock<Result<Cluster>>, options: Options) -> Result<&'static Cluster> {
     shared
         .get_or_init(|| {
-            // each test has a runtime that ends with it: the cluster needs one that stays, on a thread that has none yet
+            // the runtime of a test ends with the test, so the cluster needs its own, created on a thread without a
+            // runtime
             std::thread::spawn(move || {
                 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
                 let made = Runtime::new().context("make a runtime")?;

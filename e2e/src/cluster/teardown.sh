@@ -1,7 +1,7 @@
 #!/bin/sh
-# teardown.sh RUN-DIR: ends one run of a local cluster and removes all that carries its id, and nothing else.
-# Its owner calls this at its end, a watchdog when the owner died, and the next start when both did.
-# Every step may already have been done, and two of these may work on one run at the same time.
+# teardown.sh RUN-DIR: ends one run of a local cluster and removes everything that has its id in its name. The owner
+# calls this at its end, a watchdog if the owner was killed, and the next start if both were. Every step may already
+# be done, and two of these scripts may work on one run at the same time.
 dir=$1
 id=${dir##*/}
 [ -n "$id" ] || exit 2
@@ -41,7 +41,7 @@ while [ $tries -lt 50 ]; do
   sleep 0.1
 done
 
-# Nodes mount in namespaces of their own; this is for a node that died before it had one.
+# Nodes mount in their own namespaces. This is for a node that died before it had one.
 grep -s " $dir/" /proc/self/mounts | cut -d' ' -f2 | sort -r | while read -r point; do
   umount -l "$point" 2>/dev/null
 done

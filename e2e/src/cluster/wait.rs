@@ -1,12 +1,12 @@
-//! Waiting for something to become true, on the monotonic clock.
+//! Waits for a condition, on the monotonic clock.
 
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
-/// Asks every `pause` until `ask` returns something.
+/// Calls `ask` every `pause` until it returns a value.
 ///
 /// # Errors
-/// `limit` passed, or `ask` failed for good.
+/// Returns an error when `limit` has passed or `ask` fails.
 pub async fn until<T>(
     limit: Duration,
     pause: Duration,

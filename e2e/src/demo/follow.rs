@@ -1,4 +1,4 @@
-//! The function as the API server tells it, followed by a watch.
+//! Follows the state of the demo's function by a watch.
 
 use crate::selvage::{Kind, Objects};
 use futures::StreamExt;
@@ -13,10 +13,10 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-/// What the story needs of an `EdgeFunction`.
+/// Fields of an `EdgeFunction` that the demo uses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct View {
-    /// Whether the status speaks about the newest spec.
+    /// Whether the status describes the newest spec.
     pub(super) current: bool,
     pub(super) phase: String,
     pub(super) state: String,
@@ -25,16 +25,16 @@ pub(super) struct View {
     pub(super) started_at: String,
     pub(super) stable: String,
     pub(super) candidate: String,
-    /// The candidate's share in 1/10,000.
+    /// Weight of the candidate, in basis points (1/10,000).
     pub(super) weight: u64,
     pub(super) message: String,
     pub(super) ready: bool,
-    pub(super) looks: u64,
-    /// How each rollout ended, newest first.
+    pub(super) evaluations: u64,
+    /// Results of finished rollouts, newest first.
     pub(super) history: Vec<Ending>,
 }
 
-/// How a rollout ended.
+/// Result of a finished rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Ending {
     pub(super) revision: String,
@@ -70,7 +70,7 @@ impl View {
             weight: weight.unwrap_or_default(),
             message: text(&status["message"]),
             ready,
-            looks: evidence["evaluations"].as_u64().unwrap_or_default(),
+            evaluations: evidence["evaluations"].as_u64().unwrap_or_default(),
             history: list(&status["history"])
                 .iter()
                 .map(|entry| Ending {
@@ -83,7 +83,7 @@ impl View {
         }
     }
 
-    /// How the rollout of `revision` ended, if it did.
+    /// Returns the result of the rollout of `revision`, if it has ended.
     pub(super) fn ending(&self, revision: &str) -> Option<&Ending> {
         self.history
             .iter()
@@ -91,7 +91,7 @@ impl View {
     }
 }
 
-/// Every state that the watch showed, with the moment it did.
+/// Records every state that the watch shows, with its time.
 #[derive(Debug)]
 pub(super) struct Follower {
     latest: watch::Receiver<View>,
@@ -111,7 +111,7 @@ impl Follower {
             .boxed();
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {
-                // the watch mends itself; what it missed it shows afterwards
+                // the watch reconnects by itself and shows missed changes afterwards
                 let Ok(object) = event else { continue };
                 let DynamicObject { metadata, data, .. } = object;
                 let view = View::read(&data, metadata.generation);
@@ -126,12 +126,12 @@ impl Follower {
         Self { latest, seen, task }
     }
 
-    /// The newest state.
+    /// Returns the newest state.
     pub(super) fn view(&self) -> View {
         self.latest.borrow().clone()
     }
 
-    /// All states since `from`, oldest first.
+    /// Returns all states since `from`, oldest first.
     pub(super) fn since(&self, from: Instant) -> Vec<(Instant, View)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().filter(|(at, _)| *at >= from).cloned().collect()
@@ -164,7 +164,10 @@ mod tests {
             Some(3),
         );
         assert!(view.current);
-        assert_eq!((view.weight, view.looks, view.step), (1000, 4, Some(0)));
+        assert_eq!(
+            (view.weight, view.evaluations, view.step),
+            (1000, 4, Some(0))
+        );
         assert_eq!(
             view.ending("hello-a").map(|ending| ending.outcome.as_str()),
             Some("Promoted")

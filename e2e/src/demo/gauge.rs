@@ -1,21 +1,21 @@
-//! The evidence as the leader counts it, scraped by Prometheus every two seconds: the status of a function is written
-//! more rarely.
+//! Reads the evidence from the metrics of the leader, which Prometheus scrapes every two seconds. The status of a
+//! function is written less often.
 
 use crate::cluster::query;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::{sync::watch, task::JoinHandle};
 
-/// The rollout's own metrics.
+/// Metrics of a rollout.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Gauges {
-    /// The metric that speaks most against the candidate, and what a stake of 1 on that has grown to.
+    /// Name of the metric with the most evidence against the candidate, and its e-value.
     pub(super) against: Option<(String, f64)>,
-    /// Part of the proof for the next step that is there.
+    /// Progress towards the next step, 0 to 1.
     pub(super) pass: Option<f64>,
 }
 
-/// Reads the gauges again and again.
+/// Task that reads the metrics every second.
 #[derive(Debug)]
 pub(super) struct Gauge {
     latest: watch::Receiver<Gauges>,
@@ -65,7 +65,7 @@ impl Drop for Gauge {
     }
 }
 
-/// The largest value of an instant vector, and its label `metric`.
+/// Returns the largest value of an instant vector and its label `metric`.
 fn largest(vector: &Value) -> Option<(String, f64)> {
     let series = vector.as_array()?.iter().filter_map(|series| {
         let value: f64 = series["value"][1].as_str()?.parse().ok()?;

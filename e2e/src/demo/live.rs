@@ -1,26 +1,26 @@
-//! The view of a running rollout.
+//! Shows a running rollout.
 
 use super::{
+    context::DemoContext,
     follow::View,
     outcome::{percent, time},
-    stage::Stage,
 };
 use crate::{load::Arm, progress::bar};
 use std::time::Duration;
 
-/// What the table's recent column covers.
+/// Period of the columns with recent values.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// The names of the two versions on stage.
+/// Names of the two versions in a rollout.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cast {
+pub(super) struct Versions {
     pub(super) stable: &'static str,
     pub(super) candidate: &'static str,
 }
 
-/// The block that is drawn again and again.
-pub(super) fn block(stage: &Stage<'_>, cast: Cast, view: &View) -> Vec<String> {
-    let samples = stage.load.samples();
+/// Returns the block of lines that is redrawn during a rollout.
+pub(super) fn block(demo: &DemoContext<'_>, versions: Versions, view: &View) -> Vec<String> {
+    let samples = demo.load.samples();
     let from = samples.now().saturating_sub(RECENT);
     let weight = if view.candidate.is_empty() {
         0
@@ -32,14 +32,14 @@ pub(super) fn block(stage: &Stage<'_>, cast: Cast, view: &View) -> Vec<String> {
         "", "weight", "requests", "errors", "p95"
     )];
     for (name, role, weight) in [
-        (cast.stable, "stable", 10_000 - weight.min(10_000)),
-        (cast.candidate, "on trial", weight),
+        (versions.stable, "stable", 10_000 - weight.min(10_000)),
+        (versions.candidate, "candidate", weight),
     ] {
         let total = samples.arm(name, ..).requests;
         let recent = samples.arm(name, from..);
         lines.push(row(&format!("{name} {role}"), weight, total, &recent));
     }
-    lines.push(format!("  {}", evidence(stage)));
+    lines.push(format!("  {}", evidence(demo)));
     lines
 }
 
@@ -54,8 +54,8 @@ fn row(name: &str, weight: u64, total: u64, recent: &Arm) -> String {
     format!("  {name:<12}{weight:>8}{total:>12}{errors:>10}{p95:>10}")
 }
 
-fn evidence(stage: &Stage<'_>) -> String {
-    let gauges = stage.gauge.read();
+fn evidence(demo: &DemoContext<'_>) -> String {
+    let gauges = demo.gauge.read();
     let against = gauges.against.map_or_else(
         || "none yet".into(),
         |(metric, e)| format!("{e:.1} to 1 ({metric})"),
@@ -67,12 +67,12 @@ fn evidence(stage: &Stage<'_>) -> String {
             part * 100.0
         )
     });
-    format!("evidence against it {against}, back at 100 to 1{pass}")
+    format!("evidence against it {against}, rolled back at 100 to 1{pass}")
 }
 
-/// One line for output that is not a terminal.
-pub(super) fn line(stage: &Stage<'_>, cast: Cast) -> String {
-    let samples = stage.load.samples();
+/// Returns one line for output that is not a terminal.
+pub(super) fn line(demo: &DemoContext<'_>, versions: Versions) -> String {
+    let samples = demo.load.samples();
     let from = samples.now().saturating_sub(RECENT);
     let arm = |name: &str| {
         let arm = samples.arm(name, from..);
@@ -85,8 +85,8 @@ pub(super) fn line(stage: &Stage<'_>, cast: Cast) -> String {
     };
     format!(
         "{} | {} | {}",
-        arm(cast.stable),
-        arm(cast.candidate),
-        evidence(stage)
+        arm(versions.stable),
+        arm(versions.candidate),
+        evidence(demo)
     )
 }

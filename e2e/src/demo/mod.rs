@@ -1,14 +1,14 @@
-//! The main job on real parts, as a story: a function is served, a good version is promoted, bad ones go back.
+//! The demo on a real cluster: a function is served, a good version is promoted, and bad versions are rolled back.
 
-mod act;
+mod context;
 mod follow;
 mod gauge;
-mod ground;
 mod live;
 mod outcome;
+mod platform;
 mod processes;
+mod rollout;
 mod screen;
-mod stage;
 mod story;
 
 pub use story::{INTERRUPTED, Options, play};

@@ -1,5 +1,5 @@
-//! Where nodes cannot run: the operator and three shims as processes of this machine, under the identities that the
-//! chart gives their pods. Everything else is as real as with nodes.
+//! Runs the operator and three node-shims as processes of this machine, where nodes cannot run. They have the
+//! identities that the chart gives their pods; everything else is the same as with nodes.
 
 use crate::{
     cluster::{Cluster, Process, Target, wait},
@@ -19,22 +19,22 @@ use std::{
 };
 
 const NODES: u8 = 3;
-/// The audience of every token of the node API.
+/// Audience of the tokens of the node API.
 const AUDIENCE: &str = "selvage-node-api";
-/// Longer than any story.
+/// Argument for the lifetime of the tokens, longer than any demo.
 const VALID: &str = "--duration=12h";
 
-/// The programs of a release, without pods.
+/// The programs of an installation without pods.
 pub(super) struct Processes {
     dir: PathBuf,
     operators: Vec<Process>,
     shims: Vec<Process>,
-    /// How many operators were started so far: a replacement has a name and address of its own, as a pod would.
+    /// Number of operators started so far. A replacement has its own name and address, like a pod.
     started: u8,
 }
 
 impl Processes {
-    /// Installs the chart for its identities and rights, then starts two operators and three shims.
+    /// Installs the chart for its identities and permissions, then starts two operators and three shims.
     pub(super) async fn start(cluster: &Cluster) -> Result<Self> {
         install(cluster)?;
         let dir = cluster.run().dir().join("processes");
@@ -57,14 +57,14 @@ impl Processes {
         Ok(all)
     }
 
-    /// Where requests go.
+    /// Returns the addresses for requests.
     pub(super) fn targets(cluster: &Cluster) -> Vec<SocketAddr> {
         (1..=NODES)
             .map(|number| SocketAddr::from((shim_address(cluster, number), 8080)))
             .collect()
     }
 
-    /// Kills an operator by the name under which it leads, and starts another one, as a Deployment does.
+    /// Kills the operator that holds the lease under this name and starts another one, as a Deployment does.
     pub(super) async fn kill(&mut self, cluster: &Cluster, name: &str) -> Result<()> {
         let at = self
             .operators
@@ -77,7 +77,7 @@ impl Processes {
         self.scrape(cluster)
     }
 
-    /// Names of all processes.
+    /// Returns the names of all processes.
     pub(super) fn names(&self) -> Vec<String> {
         self.operators
             .iter()
@@ -86,7 +86,7 @@ impl Processes {
             .collect()
     }
 
-    /// Lets all of them run beyond the end of the demo.
+    /// Leaves all of them running after the end of the demo.
     pub(super) fn release(self) {
         self.operators
             .into_iter()
@@ -158,7 +158,7 @@ impl Processes {
             format!("--data-addr={address}:8080"),
             format!("--admin-addr={address}:9180"),
         ];
-        // a replacement of an operator listens at the next address: name some in advance
+        // a replacement of an operator listens at the next address, so the list contains some in advance
         flags.extend(
             (0..4).map(|n| format!("--node-api=https://{}:9443", operator_address(cluster, n))),
         );
@@ -174,7 +174,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Waits for the certificate that the first leader makes, and writes it for the shims.
+    /// Waits for the certificate that the first leader creates, and writes it to a file for the shims.
     async fn authority(&mut self, cluster: &Cluster) -> Result<()> {
         let secrets: Api<Secret> = Api::namespaced(cluster.client(), NAMESPACE);
         let operators = &mut self.operators;
@@ -217,7 +217,7 @@ impl Processes {
     }
 }
 
-/// Loopback addresses beside the control plane's: each process has the ports to itself.
+/// Returns a loopback address next to that of the control plane, so that each process can use the same ports.
 fn address(cluster: &Cluster, last: u8) -> Ipv4Addr {
     let [a, b, c, _] = cluster.host().octets();
     Ipv4Addr::new(a, b, c, last)
@@ -238,7 +238,7 @@ fn insecure(cluster: &Cluster) -> Option<String> {
         .map(|registry| format!("--insecure-registry={}", registry.address()))
 }
 
-/// The chart without waiting: its pods find no node.
+/// Installs the chart without waiting, because there are no nodes for its pods.
 fn install(cluster: &Cluster) -> Result<()> {
     let output = cluster
         .helm()?
@@ -261,7 +261,7 @@ fn install(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A kubeconfig with the operator's identity.
+/// Writes a kubeconfig with the identity of the operator.
 fn identity(cluster: &Cluster, dir: &Path) -> Result<()> {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "selvage",
@@ -289,7 +289,7 @@ fn token_for_api(cluster: &Cluster) -> Result<String> {
     ]))
 }
 
-/// A token of the node API, bound to the pod in whose place a process runs.
+/// Requests a token of the node API, bound to the pod that a process represents.
 fn token(cluster: &Cluster, account: &str, pod: &str) -> Result<String> {
     let (audience, bound) = (
         format!("--audience={AUDIENCE}"),
@@ -302,7 +302,7 @@ fn token(cluster: &Cluster, account: &str, pod: &str) -> Result<String> {
     create_token(kubectl.arg("--bound-object-kind=Pod"))
 }
 
-/// The pod in whose place a process runs: without a kubelet it stays as it is made.
+/// Returns the pod that a process represents. Without a kubelet it does not change.
 async fn pod(cluster: &Cluster, name: &str, account: &str, node: &str) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
     let body = serde_json::from_value(json!({
@@ -310,7 +310,7 @@ async fn pod(cluster: &Cluster, name: &str, account: &str, node: &str) -> Result
         "spec": {
             "nodeName": node, "serviceAccountName": account,
             "containers": [{ "name": "process", "image": "selvage.local/process" }],
-            // the node never says that it is Ready
+            // the node never becomes Ready
             "tolerations": [{ "operator": "Exists" }],
         },
     }))?;

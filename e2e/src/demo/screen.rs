@@ -1,4 +1,4 @@
-//! What the person at the terminal sees: lines that stay, and below them a few that are drawn again and again.
+//! Output of the demo: lines that stay, and below them a block of lines that is redrawn.
 
 use std::{
     io::{IsTerminal, Write, stdout},
@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The terminal, or a plain stream of lines.
+/// A terminal, or a plain stream of lines.
 #[derive(Debug)]
 pub(super) struct Screen {
     begin: Instant,
     live: bool,
-    /// The block below the last line that stays, as drawn.
+    /// The block below the last permanent line, as drawn.
     block: Mutex<Vec<String>>,
 }
 
@@ -25,27 +25,27 @@ impl Screen {
         }
     }
 
-    /// Whether blocks are drawn.
+    /// Returns whether blocks are drawn.
     pub(super) fn is_live(&self) -> bool {
         self.live
     }
 
-    /// Since the demo began.
+    /// Returns the time since the start of the demo.
     pub(super) fn elapsed(&self) -> Duration {
         self.begin.elapsed()
     }
 
-    /// A heading.
-    pub(super) fn chapter(&self, title: &str) {
+    /// Prints a heading.
+    pub(super) fn heading(&self, title: &str) {
         self.print(&format!("\n{}", self.bold(title)));
     }
 
-    /// A line with the time since the beginning.
+    /// Prints a line with the time since the start.
     pub(super) fn part(&self, text: &str) {
         self.print(&format!("{:>6.1} s  {text}", self.elapsed().as_secs_f64()));
     }
 
-    /// A line as it is.
+    /// Prints a line without a time.
     pub(super) fn print(&self, text: &str) {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         self.erase(&block);
@@ -56,7 +56,7 @@ impl Screen {
         }
     }
 
-    /// Replaces the block. Nothing happens where output is plain.
+    /// Replaces the block. Does nothing where the output is not a terminal.
     pub(super) fn block(&self, lines: Vec<String>) {
         if !self.live {
             return;
@@ -111,7 +111,7 @@ impl Screen {
     }
 }
 
-/// A terminal that is gone is no reason to stop the story.
+/// Writes text and ignores errors, because a closed terminal must not stop the demo.
 fn write(text: &str) {
     let mut out = stdout().lock();
     let _ = out.write_all(text.as_bytes());
@@ -126,7 +126,7 @@ fn width() -> usize {
         .unwrap_or(100)
 }
 
-/// Breaks a long line between words; what follows is indented like the line.
+/// Breaks a long line between words and indents the following lines like the first.
 fn wrap(line: &str, width: usize) -> Vec<String> {
     let indent: String = line.chars().take_while(|letter| *letter == ' ').collect();
     let mut lines = vec![];
@@ -147,7 +147,8 @@ fn wrap(line: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A line that wraps could not be erased. Colour codes take no room; blocks only use them at whole words.
+/// Shortens a line to the width of the terminal, because a wrapped line could not be erased. Colour codes have no
+/// width; blocks use them around whole words only.
 fn clip(line: &str, width: usize) -> String {
     let mut shown = 0;
     let mut escape = false;

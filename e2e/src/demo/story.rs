@@ -1,14 +1,14 @@
-//! The story from the beginning to the closing table.
+//! Plays the demo from the start of the cluster to the table of outcomes.
 
 use super::{
-    act::{self, Trial},
+    context::{self, DemoContext, FUNCTION, HOST},
     follow::Follower,
     gauge::Gauge,
-    ground::{DEMO, Ground},
-    live::Cast,
-    outcome::{NO_FAILURES, Outcomes, PROMISES, time},
+    live::Versions,
+    outcome::{EXPECTED, NO_FAILURES, Outcomes, time},
+    platform::{DEMO, Platform},
+    rollout::{self, ObservedRollout},
     screen::Screen,
-    stage::{self, FUNCTION, HOST, Stage},
 };
 use crate::{
     cluster::{Cluster, wait},
@@ -27,23 +27,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How the story is played.
+/// Options of the demo.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Leave everything running at the end.
     pub keep: bool,
-    /// Requests per second.
+    /// Number of requests per second.
     pub rate: u32,
-    /// Processes instead of pods, also where nodes could run.
+    /// Use processes instead of pods even if nodes can run.
     pub processes: bool,
 }
 
-/// How long version 1 runs alone under load.
+/// Time for which version 1 runs alone under load.
 const BASELINE: Duration = Duration::from_secs(8);
 
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 
-/// Set when somebody wants the story to stop.
+/// Set when the user interrupts the demo.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn stopped(screen: &Screen) -> bool {
@@ -52,38 +52,38 @@ fn stopped(screen: &Screen) -> bool {
     false
 }
 
-/// Plays the story until its end or until `stop`. Returns whether every outcome was observed.
+/// Plays the demo until its end or until `stop` completes. Returns whether every outcome was observed.
 ///
 /// # Errors
-/// A part does not start, or the story cannot go on; the outcomes so far are shown all the same.
+/// Returns an error when a part does not start or the demo cannot continue. The outcomes so far are still shown.
 pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bool> {
     let mut stop = pin!(stop);
     let screen = Screen::new();
     let mut outcomes = Outcomes::default();
-    screen.chapter("A real cluster");
-    let mut ground = Ground::choose(&screen, options.processes)?;
-    ground.prepare(&screen)?;
+    screen.heading("A real cluster");
+    let mut platform = Platform::choose(&screen, options.processes)?;
+    platform.prepare(&screen)?;
     let begin = Instant::now();
-    // a start that is dropped takes with it what there is
+    // dropping an unfinished start removes what has been started
     let mut cluster = tokio::select! {
-        raised = ground.raise(&screen) => raised?,
+        started = platform.start(&screen) => started?,
         () = &mut stop => return Ok(stopped(&screen)),
     };
     let figures = format!(
         "{} after {}",
-        ground.figures(&cluster),
+        platform.figures(&cluster),
         time(begin.elapsed())
     );
-    outcomes.add(PROMISES[0], true, figures);
+    outcomes.add(EXPECTED[0], true, figures);
 
     let played = tokio::select! {
         biased;
         () = &mut stop => None,
-        played = acts(&screen, &mut cluster, &mut ground, options, &mut outcomes) => Some(played),
+        played = play_parts(&screen, &mut cluster, &mut platform, options, &mut outcomes) => Some(played),
     };
-    // what failed because a program got the same Ctrl-C is not worth a report
+    // failures of programs that got the same Ctrl-C are not reported
     let Some(played) = played.filter(|_| !INTERRUPTED.load(Ordering::Relaxed)) else {
-        ground.leave_no_trace(&cluster)?;
+        platform.uninstall(&cluster)?;
         drop(cluster);
         return Ok(stopped(&screen));
     };
@@ -104,26 +104,26 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
         }
     }
     if options.keep {
-        let targets = ground.targets(&cluster);
-        ground.release();
+        let targets = platform.targets(&cluster);
+        platform.release();
         leave(&screen, cluster, &targets)?;
     } else {
-        ground.leave_no_trace(&cluster)?;
+        platform.uninstall(&cluster)?;
     }
     played.map(|()| passed)
 }
 
-async fn acts(
+async fn play_parts(
     screen: &Screen,
     cluster: &mut Cluster,
-    ground: &mut Ground,
+    platform: &mut Platform,
     options: Options,
     outcomes: &mut Outcomes,
 ) -> Result<()> {
     push(screen, cluster, outcomes).await?;
-    install(screen, cluster, ground, outcomes).await?;
+    install(screen, cluster, platform, outcomes).await?;
     let cluster = &*cluster;
-    let targets = ground.targets(cluster);
+    let targets = platform.targets(cluster);
     let follower = first(screen, cluster, &targets, outcomes).await?;
     let nodes = targets.len();
 
@@ -144,61 +144,61 @@ async fn acts(
         "{} requests/s over {} nodes from here to the end",
         options.rate, nodes
     ));
-    let mut stage = Stage {
+    let mut demo = DemoContext {
         cluster,
-        ground,
+        platform,
         screen,
         follower,
         gauge,
         load,
     };
 
-    // what is normal for version 1 must be known before another one can be compared with it
+    // the usual rates of version 1 must be measured before another version can be compared with it
     tokio::time::sleep(BASELINE).await;
 
-    screen.chapter("Version 2 is good: promoted on evidence, and the leader is killed on the way");
-    let cast = Cast {
+    screen.heading("Version 2 is good: promoted on evidence, and the leader is killed on the way");
+    let versions = Versions {
         stable: "v1",
         candidate: "v2",
     };
-    let trial = act::trial(&mut stage, cast, true).await?;
-    promoted(&stage, cast, &trial, outcomes);
+    let rollout = rollout::observe(&mut demo, versions, true).await?;
+    promoted(&demo, versions, &rollout, outcomes);
 
     let slow = Duration::from_millis(150);
-    for (title, candidate, reason, promise, slower) in [
+    for (title, candidate, reason, expected, slower) in [
         (
             "Version 3 fails 5 % of its requests",
             "v3",
             "ErrorsWorse",
-            PROMISES[6],
+            EXPECTED[6],
             None,
         ),
         (
             "Version 4 is 150 ms slow for a tenth of its requests",
             "v4",
             "SlowerThanStable",
-            PROMISES[7],
+            EXPECTED[7],
             Some(slow),
         ),
     ] {
-        screen.chapter(title);
-        let cast = Cast {
+        screen.heading(title);
+        let versions = Versions {
             stable: "v2",
             candidate,
         };
-        let trial = act::trial(&mut stage, cast, false).await?;
-        let (outcome, found, _) = trial.ending();
+        let rollout = rollout::observe(&mut demo, versions, false).await?;
+        let (outcome, found, _) = rollout.ending();
         let observed = outcome == "RolledBack" && found == reason;
-        let figures = act::report_bad(&stage, cast, &trial, slower).await?;
+        let figures = rollout::report_bad(&demo, versions, &rollout, slower).await?;
         screen.part(&figures);
-        outcomes.add(promise, observed, figures);
+        outcomes.add(expected, observed, figures);
     }
-    closing(stage, outcomes);
+    closing(demo, outcomes);
     Ok(())
 }
 
 async fn push(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Result<()> {
-    screen.chapter("Four versions of a component");
+    screen.heading("Four versions of a component");
     let registry = cluster
         .registry
         .as_ref()
@@ -209,67 +209,72 @@ async fn push(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Re
         let digest = push_component(&format!("{registry}/hello:{version}"), &file, None).await?;
         screen.part(&format!("{registry}/hello:{version}  {digest}"));
     }
-    outcomes.add(PROMISES[1], true, format!("hello:v1 … v4 at {registry}"));
+    outcomes.add(EXPECTED[1], true, format!("hello:v1 … v4 at {registry}"));
     Ok(())
 }
 
 async fn install(
     screen: &Screen,
     cluster: &mut Cluster,
-    ground: &mut Ground,
+    platform: &mut Platform,
     outcomes: &mut Outcomes,
 ) -> Result<()> {
-    screen.chapter("Selvage, by Helm");
+    screen.heading("Selvage, by Helm");
     let begin = Instant::now();
-    for line in ground.install(cluster).await? {
+    for line in platform.install(cluster).await? {
         screen.part(&line);
     }
-    // what no part of Selvage needs must be refused
+    // permissions that no part of Selvage needs must be refused
     let mut excess = Vec::new();
     for (account, verb, resource, what) in [
         (
             "selvage-operator",
             "*",
             "*",
-            "the operator may do everything",
+            "the operator can do everything",
         ),
         (
             "selvage-operator",
             "get",
             "secrets",
-            "the operator reads all Secrets",
+            "the operator can read all Secrets",
         ),
         (
             "selvage-node-shim",
             "get",
             "edgefunctions.selvage.dev",
-            "shims read functions",
+            "node-shims can read functions",
         ),
-        ("selvage-node-shim", "get", "secrets", "shims read Secrets"),
+        (
+            "selvage-node-shim",
+            "get",
+            "secrets",
+            "node-shims can read Secrets",
+        ),
     ] {
-        if stage::may(cluster, account, verb, resource)? {
+        if context::may(cluster, account, verb, resource)? {
             excess.push(what);
         }
     }
     let rights = if excess.is_empty() {
-        "asked the API server: the operator is no admin, nobody reads all Secrets, shims read nothing".to_owned()
+        "according to the API server, the operator is no admin and cannot read all Secrets, and node-shims can read nothing".to_owned()
     } else {
-        format!("too many rights: {}", excess.join(", "))
+        format!("excessive permissions: {}", excess.join(", "))
     };
     let figures = format!("ready after {}; {rights}", time(begin.elapsed()));
     screen.part(&figures);
-    outcomes.add(PROMISES[2], excess.is_empty(), figures);
+    outcomes.add(EXPECTED[2], excess.is_empty(), figures);
     Ok(())
 }
 
-/// Applies version 1 and asks it through every node.
+/// Applies version 1 and sends a request through every node.
 async fn first(
     screen: &Screen,
     cluster: &Cluster,
     targets: &[SocketAddr],
     outcomes: &mut Outcomes,
 ) -> Result<Follower> {
-    screen.chapter("Version 1");
+    screen.heading("Version 1");
     let namespaces: Api<Namespace> = Api::all(cluster.client());
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(DEMO.into());
@@ -278,7 +283,7 @@ async fn first(
         .await?;
     let follower = Follower::start(&Objects::new(cluster.client()), DEMO, FUNCTION);
     let begin = Instant::now();
-    stage::apply(cluster, &stage::manifest(cluster, "v1")?)?;
+    context::apply(cluster, &context::manifest(cluster, "v1")?)?;
     let limit = Duration::from_secs(60);
     wait::until(limit, Duration::from_millis(50), async || {
         let view = follower.view();
@@ -313,7 +318,7 @@ async fn first(
     }
     let all = answered == targets.len();
     outcomes.add(
-        PROMISES[3],
+        EXPECTED[3],
         all,
         format!(
             "Ready {} after apply; {answered} nodes answered",
@@ -323,27 +328,32 @@ async fn first(
     Ok(follower)
 }
 
-fn promoted(stage: &Stage<'_>, cast: Cast, trial: &Trial, outcomes: &mut Outcomes) {
-    let (outcome, _, message) = trial.ending();
-    stage.screen.print(&format!("          {message}"));
-    let failed = stage.load.samples().failures(&[], usize::MAX).len();
-    let requests = stage.load.samples().arm(cast.candidate, ..).requests;
-    let observed = outcome == "Promoted" && trial.end.stable == trial.revision && failed == 0;
+fn promoted(
+    demo: &DemoContext<'_>,
+    versions: Versions,
+    rollout: &ObservedRollout,
+    outcomes: &mut Outcomes,
+) {
+    let (outcome, _, message) = rollout.ending();
+    demo.screen.print(&format!("          {message}"));
+    let failed = demo.load.samples().failures(&[], usize::MAX).len();
+    let requests = demo.load.samples().arm(versions.candidate, ..).requests;
+    let observed = outcome == "Promoted" && rollout.end.stable == rollout.revision && failed == 0;
     let figures = format!(
-        "{outcome} after {}, {} looks, {requests} requests, {failed} failed",
-        time(trial.took()),
-        trial.end.looks
+        "{outcome} after {}, {} evaluations, {requests} requests, {failed} failed",
+        time(rollout.took()),
+        rollout.end.evaluations
     );
-    stage.screen.part(&figures);
-    outcomes.add(PROMISES[4], observed, figures);
-    let (went_on, figures) = act::went_on(stage, trial);
-    outcomes.add(PROMISES[5], went_on, figures);
+    demo.screen.part(&figures);
+    outcomes.add(EXPECTED[4], observed, figures);
+    let (rose, figures) = rollout::continued(demo, rollout);
+    outcomes.add(EXPECTED[5], rose, figures);
 }
 
-/// Ends the load and counts.
-fn closing(stage: Stage<'_>, outcomes: &mut Outcomes) {
-    let screen = stage.screen;
-    let samples = stage.load.finish();
+/// Ends the load and checks that no request failed.
+fn closing(demo: DemoContext<'_>, outcomes: &mut Outcomes) {
+    let screen = demo.screen;
+    let samples = demo.load.finish();
     let failures = samples.failures(&["v3"], 5);
     for failure in &failures {
         let target = failure.target() + 1;
@@ -368,7 +378,7 @@ fn closing(stage: Stage<'_>, outcomes: &mut Outcomes) {
     );
 }
 
-/// Leaves everything running and says how to look around.
+/// Leaves everything running and prints commands for inspecting it.
 fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr]) -> Result<()> {
     let kubectl = cluster.tools().program("kubectl").display().to_string();
     let kubeconfig = cluster.kubeconfig().display().to_string();
@@ -378,7 +388,7 @@ fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr]) -> Result<()
         .map(|prometheus| prometheus.url().to_owned())
         .unwrap_or_default();
     let dir: PathBuf = cluster.keep()?;
-    screen.chapter("All of it is still running");
+    screen.heading("All of it is still running");
     screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
     screen.print(&format!("  alias kubectl={kubectl}"));
     screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");

@@ -1,7 +1,7 @@
-//! Open-loop load: requests leave by a fixed schedule, whether or not earlier ones were answered.
+//! Open-loop load generator: it sends requests on a fixed schedule, whether or not earlier ones were answered.
 //!
-//! Latency counts from the moment a request was due, so a stall of the server (or of this machine) is seen by every
-//! request that should have been sent during it. Every answer is kept, up to a bound.
+//! Latency is measured from the scheduled time of a request, so a stall of the server (or of this machine) affects
+//! every request that should have been sent during it. All responses are recorded, up to a limit.
 
 mod sample;
 
@@ -26,29 +26,29 @@ use std::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-/// What is sent.
+/// Requests to send.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Requests per second over all targets.
+    /// Number of requests per second, over all targets.
     pub rate: u32,
-    /// Taken in turn.
+    /// Addresses to which requests are sent in turn.
     pub targets: Vec<SocketAddr>,
-    /// The host asked for.
+    /// Value of the header `host`.
     pub host: String,
-    /// Path and query.
+    /// Path and query of the requests.
     pub path: String,
-    /// An answer later than this is a failure.
+    /// Time after which a request without a complete response counts as failed.
     pub timeout: Duration,
 }
 
-/// Requests that may be under way at once; more are failures ([`sample::OVERRUN`]) and are not sent.
+/// Maximum number of requests in flight. Further ones are not sent and count as failures ([`sample::OVERRUN`]).
 const IN_FLIGHT: usize = 2048;
 
-/// A connection unused for so long is given up. Shorter than any server's own limit (ours: 60 s): a client that
-/// keeps connections longer than its server sends requests into connections that are being closed.
+/// Time after which an idle connection is closed. It must be shorter than the limit of the server (60 s in the
+/// node-shim); otherwise requests are sent on connections that are being closed.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// A running generator. Stops when dropped.
+/// A running load generator. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Load {
     samples: Arc<Samples>,
@@ -58,10 +58,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts sending, on a thread and runtime of its own so that whoever reads the results does not disturb it.
+    /// Starts sending on its own thread and runtime, so that reading the results does not disturb it.
     ///
     /// # Errors
-    /// The thread cannot be started, or there is no target or rate.
+    /// Returns an error when the thread cannot be started, or there is no target or the rate is 0.
     pub fn start(plan: Plan) -> Result<Self> {
         anyhow::ensure!(
             plan.rate > 0 && !plan.targets.is_empty(),
@@ -94,19 +94,19 @@ impl Load {
         })
     }
 
-    /// What was measured so far.
+    /// Returns the measurements so far.
     #[must_use]
     pub fn samples(&self) -> &Samples {
         &self.samples
     }
 
-    /// How many requests were due so far.
+    /// Returns the number of requests scheduled so far.
     #[must_use]
     pub fn due(&self) -> u64 {
         self.due.load(Ordering::Relaxed)
     }
 
-    /// Stops sending and waits for the answers that are still under way.
+    /// Stops sending and waits for the responses to requests in flight.
     #[must_use]
     pub fn finish(mut self) -> Arc<Samples> {
         self.end();
@@ -145,7 +145,7 @@ impl Generator {
             .pool_idle_timeout(IDLE)
             .build(connector);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT));
-        // every task holds a sender: the channel ends when the last answer is in
+        // every task holds a sender, so the channel ends with the last response
         let (under_way, mut answered) = mpsc::channel::<()>(1);
         let begin = self.samples.begin();
         let mut number = 0_u64;
@@ -182,7 +182,7 @@ impl Generator {
     }
 }
 
-/// Status and version of the answer, once its body is in.
+/// Sends a request and returns status and version of the response once its body is complete.
 async fn ask(http: &Http, plan: &Plan, target: usize) -> Result<(u16, String)> {
     let address = plan.targets.get(target).context("a target by its number")?;
     let request = Request::get(format!("http://{address}{}", plan.path))
@@ -196,7 +196,7 @@ async fn ask(http: &Http, plan: &Plan, target: usize) -> Result<(u16, String)> {
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
     let mut body = response.into_body();
-    // frames are dropped as they come: a long body costs no memory
+    // frames are dropped as they arrive, so a long body needs no memory
     while let Some(frame) = body.frame().await {
         frame?;
     }
@@ -211,7 +211,7 @@ mod tests {
         net::TcpListener,
     };
 
-    /// Answers `count` connections, every request with `answer`.
+    /// Accepts `count` connections and answers every request with `answer`.
     fn server(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

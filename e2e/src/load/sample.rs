@@ -1,4 +1,4 @@
-//! What became of each request.
+//! Results of the requests of a load generator.
 
 use std::{
     ops::{Bound, RangeBounds},
@@ -6,28 +6,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// No answer in time.
+/// Status of a request without a response in time.
 pub(super) const LATE: u16 = 0;
-/// The connection failed before the answer was whole.
+/// Status of a request whose connection failed before the response was complete.
 pub(super) const BROKEN: u16 = 1;
-/// Not sent: too many were under way.
+/// Status of a request that was not sent because too many were in flight.
 pub(super) const OVERRUN: u16 = 2;
 
-/// Beyond this (48 MB, an hour at 800 requests/s) requests are counted, but not kept.
+/// Number of requests that are recorded individually (48 MB, an hour at 800 requests/s). Further ones are only
+/// counted.
 const KEPT: usize = 3_000_000;
 
-/// One request.
+/// Result of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// When it was due, in microseconds since the generator began.
+    /// Scheduled time, in microseconds since the start of the generator.
     due: u64,
-    /// From then until the end of the answer, in microseconds.
+    /// Time from then until the end of the response, in microseconds.
     latency: u32,
-    /// HTTP status, or one of the constants above.
+    /// HTTP status code, or one of the constants above.
     status: u16,
-    /// Index into the names of versions.
+    /// Index in the list of versions.
     version: u8,
-    /// Index of the target.
+    /// Index in the list of targets.
     target: u8,
 }
 
@@ -53,31 +54,31 @@ impl Sample {
         Self::answered(begin, due, target, reason, 0)
     }
 
-    /// When the request was due, since the generator began.
+    /// Returns the scheduled time, since the start of the generator.
     #[must_use]
     pub const fn due(&self) -> Duration {
         Duration::from_micros(self.due)
     }
 
-    /// When the answer was whole, since the generator began.
+    /// Returns the time of the complete response, since the start of the generator.
     #[must_use]
     pub fn end(&self) -> Duration {
         self.due() + self.latency()
     }
 
-    /// From when it was due to the end of the answer.
+    /// Returns the time from the schedule to the end of the response.
     #[must_use]
     pub fn latency(&self) -> Duration {
         Duration::from_micros(self.latency.into())
     }
 
-    /// Anything but a 2xx.
+    /// Returns whether the result is anything but a 2xx response.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         !(200..300).contains(&self.status)
     }
 
-    /// The HTTP status, or why there is none.
+    /// Returns the HTTP status, or the reason why there is none.
     #[must_use]
     pub fn outcome(&self) -> String {
         match self.status {
@@ -88,33 +89,33 @@ impl Sample {
         }
     }
 
-    /// Which target it went to.
+    /// Returns the index of the target.
     #[must_use]
     pub fn target(&self) -> usize {
         self.target.into()
     }
 }
 
-/// The sum over the requests that one version answered; times since the generator began.
+/// Summary of the requests that one version answered. Times are since the start of the generator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arm {
-    /// Answers.
+    /// Number of responses.
     pub requests: u64,
-    /// Of them, not 2xx.
+    /// Number of those responses that are not 2xx.
     pub failed: u64,
-    /// Median latency.
+    /// Median of the latency.
     pub p50: Duration,
-    /// Latency that one of twenty exceeds.
+    /// 95th percentile of the latency.
     pub p95: Duration,
-    /// When the first request was due.
+    /// Scheduled time of the first request.
     pub first: Option<Duration>,
-    /// When the first failed request was answered.
+    /// Time of the response to the first failed request.
     pub first_failure: Option<Duration>,
-    /// When the last answer was in.
+    /// Time of the last response.
     pub last: Option<Duration>,
 }
 
-/// All requests so far, in the order of their ends.
+/// All requests so far, in the order in which they ended.
 #[derive(Debug)]
 pub struct Samples {
     begin: Instant,
@@ -124,9 +125,9 @@ pub struct Samples {
 #[derive(Debug)]
 struct State {
     kept: Vec<Sample>,
-    /// Requests beyond [`KEPT`].
+    /// Number of requests beyond [`KEPT`].
     beyond: u64,
-    /// Index 0: no version.
+    /// Names of versions. Index 0 stands for responses without a version.
     versions: Vec<String>,
 }
 
@@ -143,13 +144,13 @@ impl Samples {
         }
     }
 
-    /// When the generator began: the zero of every time here.
+    /// Returns the start of the generator, to which all times are relative.
     #[must_use]
     pub const fn begin(&self) -> Instant {
         self.begin
     }
 
-    /// Now, as the times here are told.
+    /// Returns the time since the start of the generator.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.begin.elapsed()
@@ -164,7 +165,7 @@ impl Samples {
         }
     }
 
-    /// The index of a version's name; names beyond the 255th are the empty one.
+    /// Returns the index of a version. Versions beyond the 255th are recorded without a name.
     pub(super) fn version(&self, name: &str) -> u8 {
         let mut state = self.lock();
         let index = state
@@ -181,13 +182,13 @@ impl Samples {
         u8::try_from(index).unwrap_or(0)
     }
 
-    /// How many requests ended but were not kept: above 0 the sums below are not whole.
+    /// Returns the number of requests that were not recorded individually. Above 0 the summaries are incomplete.
     #[must_use]
     pub fn beyond(&self) -> u64 {
         self.lock().beyond
     }
 
-    /// The versions that answered, in the order of their first answers.
+    /// Returns the versions that answered, in the order of their first responses.
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
         self.lock()
@@ -198,7 +199,8 @@ impl Samples {
             .collect()
     }
 
-    /// The sum over the answers of one version (the empty name: answers without one) that ended in `time`.
+    /// Returns the summary of the responses of one version that ended in `time`. The empty name selects responses
+    /// without a version.
     #[must_use]
     pub fn arm(&self, version: &str, time: impl RangeBounds<Duration>) -> Arm {
         let found = {
@@ -212,14 +214,14 @@ impl Samples {
         sum(found)
     }
 
-    /// The sum over all requests that ended in `time`.
+    /// Returns the summary of all requests that ended in `time`.
     #[must_use]
     pub fn all(&self, time: impl RangeBounds<Duration>) -> Arm {
         let found = recent(&self.lock().kept, &time).collect();
         sum(found)
     }
 
-    /// How many answers of a version took at least `bound`, and when the first of them was in.
+    /// Returns the number of responses of a version that took at least `bound`, and the time of the first.
     #[must_use]
     pub fn slower(&self, version: &str, bound: Duration) -> (u64, Option<Duration>) {
         let state = self.lock();
@@ -234,7 +236,7 @@ impl Samples {
         (slow().count() as u64, slow().map(Sample::end).min())
     }
 
-    /// The failures of all versions but `except`, oldest first, at most `limit`: when, what, which target.
+    /// Returns the failed requests of all versions but `except`, oldest first, at most `limit`.
     #[must_use]
     pub fn failures(&self, except: &[&str], limit: usize) -> Vec<Sample> {
         let state = self.lock();
@@ -255,13 +257,13 @@ impl Samples {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // a panic elsewhere leaves the list whole
+        // a panic elsewhere leaves the list consistent
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Samples that ended in `time`, newest first. They are kept in the order of their ends, but for a few microseconds
-/// between reading the clock and taking the lock, so looking back a second too far is enough.
+/// Returns the samples that ended in `time`, newest first. Their order differs from the order of their ends by a few
+/// microseconds at most (between reading the clock and taking the lock), so searching one second further is enough.
 fn recent<'a>(
     kept: &'a [Sample],
     time: &'a impl RangeBounds<Duration>,
@@ -294,7 +296,8 @@ fn sum(found: Vec<Sample>) -> Arm {
     }
 }
 
-/// The smallest value that at least a part `q` (0 to 1) of the sorted values does not exceed; zero without values.
+/// Returns the quantile `q` (0 to 1): the smallest value that at least this part of the sorted values does not
+/// exceed. Zero without values.
 #[must_use]
 pub fn quantile(sorted: &[Duration], q: f64) -> Duration {
     let rank = (q * sorted.len() as f64).ceil() as usize;
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_without_version_belongs_to_everybody() {
+    fn a_failure_without_version_is_never_excluded() {
         let samples = Samples::new(Instant::now());
         let v3 = samples.version("v3");
         samples.add(sample(0, 1, 500, v3));

@@ -1,8 +1,8 @@
-//! Manifests of the crates.
+//! Checks the manifests of the crates.
 
 use crate::tree::{packages, read};
 
-/// Whether a manifest takes the lints of the workspace and adds none of its own.
+/// Returns whether a manifest inherits the lints of the workspace and adds none.
 fn inherits_lints(manifest: &str) -> bool {
     let lines = manifest.lines().map(|line| {
         let code = line.split('#').next().unwrap_or_default();

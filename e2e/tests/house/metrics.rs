@@ -1,9 +1,9 @@
-//! `docs/metrics.md` and the metrics of the programs.
+//! Checks that `docs/metrics.md` and the programs name the same metrics.
 
 use crate::tree::{read, rust_files};
 use std::collections::BTreeSet;
 
-/// The files that name metrics where they are defined.
+/// Files that define metrics.
 const DEFINING: [&str; 5] = [
     "operator/src/metrics.rs",
     "operator/src/measure/meter.rs",
@@ -12,7 +12,7 @@ const DEFINING: [&str; 5] = [
     "node-shim/src/supervisor/metrics.rs",
 ];
 
-/// Names of metrics in a text, without the suffixes of histograms.
+/// Returns the names of metrics in a text, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_lowercase() || c == '_';
     text.split(|c| !word(c))

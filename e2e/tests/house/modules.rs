@@ -1,4 +1,4 @@
-//! Module trees: every file belongs to one, and each has its conventional place.
+//! Checks that every Rust file belongs to a module tree and is in its conventional place.
 
 use crate::{
     rust::{Token, code},
@@ -7,7 +7,7 @@ use crate::{
 use ra_ap_rustc_lexer::TokenKind;
 use std::collections::BTreeSet;
 
-/// Files that name a module's place by `#[path]`, and test files outside of their module's folder. Add none.
+/// Files that set the path of a module by `#[path]`, and test files outside of their module's folder. Do not add any.
 const MISPLACED: [&str; 13] = [
     "node-shim/core/src/series.rs",
     "node-shim/core/src/series_tests.rs",
@@ -24,7 +24,7 @@ const MISPLACED: [&str; 13] = [
     "operator/src/watch/cache_watch_tests.rs",
 ];
 
-/// A `mod name;`: the inline modules around it, its name, its `#[path]`.
+/// A declaration `mod name;` with the enclosing inline modules and its `#[path]`.
 #[derive(Debug, PartialEq, Eq)]
 struct Declared {
     inside: Vec<String>,
@@ -32,7 +32,7 @@ struct Declared {
     path: Option<String>,
 }
 
-/// The modules that a file declares and another file defines.
+/// Returns the modules that a file declares and another file defines.
 fn declared(source: &str) -> Vec<Declared> {
     let tokens = code(source);
     let text = |at: usize| tokens.get(at).map_or("", |t: &Token<'_>| t.text);
@@ -74,7 +74,7 @@ fn declared(source: &str) -> Vec<Declared> {
     found
 }
 
-/// The files that the compiler reads, starting from `file`.
+/// Returns the files that the compiler reads, starting from `file`.
 fn reach(file: &str, owns_folder: bool, reached: &mut BTreeSet<String>) {
     if !reached.insert(file.to_owned()) {
         return;
@@ -105,7 +105,7 @@ fn reach(file: &str, owns_folder: bool, reached: &mut BTreeSet<String>) {
     }
 }
 
-/// A path without `..`.
+/// Returns a path without `..`.
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -117,7 +117,7 @@ fn clean(path: &str) -> String {
     parts.join("/")
 }
 
-/// A file that no `mod` names is never compiled: its code rots and its tests never run.
+/// A file that no `mod` declares is never compiled, so its tests never run.
 #[test]
 fn every_rust_file_is_compiled() {
     let mut reached = BTreeSet::new();
@@ -130,7 +130,7 @@ fn every_rust_file_is_compiled() {
     assert!(forgotten.is_empty(), "no module declares {forgotten:?}");
 }
 
-/// Unit tests are inline or in `tests.rs` or `tests/` of the module's folder, where nothing has to name their path.
+/// Unit tests are inline, or in `tests.rs` or `tests/` of the module's folder, where they need no `#[path]`.
 #[test]
 fn modules_and_unit_tests_are_in_their_conventional_places() {
     let misplaced: BTreeSet<_> = rust_files()

@@ -1,4 +1,4 @@
-//! Rust source as the compiler's lexer sees it.
+//! Splits Rust source into tokens with the lexer of the compiler.
 
 use ra_ap_rustc_lexer::{FrontmatterAllowed, TokenKind, tokenize};
 
@@ -10,7 +10,7 @@ pub(crate) struct Token<'a> {
     pub(crate) line: usize,
 }
 
-/// All tokens, white space and comments included.
+/// Returns all tokens, including white space and comments.
 pub(crate) fn tokens(source: &str) -> Vec<Token<'_>> {
     let (mut at, mut line) = (0, 1);
     tokenize(source, FrontmatterAllowed::No)
@@ -28,7 +28,7 @@ pub(crate) fn tokens(source: &str) -> Vec<Token<'_>> {
         .collect()
 }
 
-/// The tokens that the parser sees: no white space, no comments.
+/// Returns the tokens without white space and comments.
 pub(crate) fn code(source: &str) -> Vec<Token<'_>> {
     let skipped = |kind| {
         matches!(

@@ -7,9 +7,9 @@ use std::{
     process::Command,
 };
 
-/// Folders that hold no source: build output and what `.gitignore` excludes.
+/// Folders without source: build output and what `.gitignore` excludes.
 const SKIPPED: [&str; 3] = ["target", "node_modules", ".work"];
-/// Hidden folders that do hold source.
+/// Hidden folders with source.
 const HIDDEN: [&str; 2] = [".ci", ".github"];
 const MAX_LINES: usize = 500;
 
@@ -28,12 +28,12 @@ pub(crate) fn root() -> PathBuf {
         .to_owned()
 }
 
-/// The text of a file, by its path from the root of the repository.
+/// Returns the text of a file, by its path from the root of the repository.
 pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Paths of all source files, from the root of the repository.
+/// Returns the paths of all source files, from the root of the repository.
 pub(crate) fn files() -> BTreeSet<String> {
     let (mut found, mut open) = (BTreeSet::new(), vec![root()]);
     while let Some(folder) = open.pop() {
@@ -61,7 +61,7 @@ pub(crate) fn rust_files() -> BTreeSet<String> {
     files
 }
 
-/// The packages of the workspace, as cargo sees them.
+/// Returns the packages of the workspace, according to cargo.
 pub(crate) fn packages() -> Vec<Package> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let out = Command::new(cargo)

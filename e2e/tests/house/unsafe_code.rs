@@ -1,4 +1,5 @@
-//! Where unsafe code may be. The workspace denies it, which an attribute can undo; this lists the files that do.
+//! Checks where unsafe code is used. The workspace denies it, but an attribute can permit it; this file lists the
+//! files that do so.
 
 use crate::{
     rust::{Token, code},
@@ -23,7 +24,7 @@ const ALLOWED: [(&str, &str); 3] = [
     ),
 ];
 
-/// Whether a file has unsafe code, or an attribute that permits it.
+/// Returns whether a file has unsafe code or an attribute that permits it.
 fn has_unsafe_code(source: &str) -> bool {
     const LEVELS: [&str; 5] = ["allow", "expect", "warn", "deny", "forbid"];
     let tokens = code(source);
@@ -52,7 +53,7 @@ fn unsafe_code_is_only_in_the_listed_files() {
     );
 }
 
-/// `deny` can be undone by an attribute and `forbid` cannot, so crates without a listed file forbid.
+/// An attribute can override `deny` but not `forbid`, so crates without a listed file must forbid unsafe code.
 #[test]
 fn crates_without_unsafe_code_forbid_it() {
     for package in packages() {

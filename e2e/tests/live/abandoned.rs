@@ -1,4 +1,4 @@
-//! A candidate that the newest spec does not ask for, while the registry is away.
+//! Candidates that the newest spec does not ask for, while the registry is unavailable.
 
 use crate::{
     scenarios,
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 scenarios![alone: [a_candidate_that_spec_does_not_ask_for_gets_nothing_without_the_registry]];
 
-/// Enough for a step within a few looks: a candidate that may rise does.
+/// Requests per second that suffice for a step within a few evaluations, so that a candidate whose weight may rise
+/// gets more weight.
 const RATE: u32 = 300;
-/// Long enough for a step, if there were any.
+/// Time in which a step would be taken, if the weight could rise.
 const WHILE: Duration = Duration::from_secs(20);
 
 fn spec(world: &World, version: &str) -> Value {
@@ -49,16 +50,16 @@ async fn a_candidate_that_spec_does_not_ask_for_gets_nothing_without_the_registr
 }
 
 async fn without_registry(world: &World, ns: &str) -> Result<()> {
-    // back to what a kept revision was made from
+    // back to the image of a kept revision
     world.apply(ns, "hello", spec(world, "v1")).await?;
     let back = gets_nothing(world, ns).await?;
     let newest = &back["status"]["history"][0];
     ensure!(newest["outcome"] == "Withdrawn", "{newest}");
     world.ready(ns, "hello").await?;
-    // forward again, to what another one was made from
+    // forward again, to the image of another kept revision
     world.apply(ns, "hello", spec(world, "v2")).await?;
     world.function(ns, "hello", SOON, has_share).await?;
-    // and to what nobody can resolve now
+    // and to an image that cannot be resolved now
     let mut unknown = spec(world, "v2");
     let image = &world.images["v2"];
     unknown["source"]["image"] = format!("{image}-unknown").into();
@@ -67,12 +68,12 @@ async fn without_registry(world: &World, ns: &str) -> Result<()> {
     Ok(())
 }
 
-/// The candidate's share is gone at once on all nodes, and does not come back.
+/// Checks that the candidate receives no requests on any node, at once and permanently.
 async fn gets_nothing(world: &World, ns: &str) -> Result<Value> {
     let limit = Duration::from_secs(10);
     let gone = |f: &Value| !has_share(f);
     let function = world.function(ns, "hello", limit, gone).await?;
-    // nodes hear of it beside the write of the status
+    // nodes receive the change concurrently with the write of the status
     world
         .until(async |w: &World| {
             for node in w.nodes() {

@@ -1,4 +1,4 @@
-//! Who owns a host name.
+//! Ownership of host names.
 
 use crate::{
     scenarios,
@@ -13,7 +13,7 @@ scenarios![together: [
     inside_a_namespace_the_older_route_wins
 ]];
 
-/// HK-1: the loser says so, and not one request reaches it.
+/// HK-1: the namespace that claims a host second reports it, and receives no request.
 async fn two_namespaces_that_want_one_host_have_one_owner(world: &World) -> Result<()> {
     let (a, b) = (
         world.namespace("t-claim-a").await?,
@@ -48,7 +48,7 @@ async fn two_namespaces_that_want_one_host_have_one_owner(world: &World) -> Resu
 }
 
 async fn inside_a_namespace_the_older_route_wins(world: &World) -> Result<()> {
-    // ages are whole seconds; of two in one second the first by name counts as the older
+    // ages are whole seconds; of two functions with the same age the first by name counts as the older
     let ns = world.namespace("t-route").await?;
     world
         .serve(&ns, "elder", world.spec("v1", "shared.example"))

@@ -15,16 +15,16 @@ use std::time::Duration;
 
 scenarios![alone: [functions_of_deleted_namespaces_are_gone_within_seconds]];
 
-/// Namespaces that are deleted, and how many functions each has: more than a fifth of all.
+/// Deleted namespaces, and the number of functions in each: more than a fifth of all functions.
 const DELETED: [(&str, usize); 4] = [
     ("t-gone-a", 10),
     ("t-gone-b", 9),
     ("t-gone-c", 9),
     ("t-gone-d", 9),
 ];
-/// From the moment at which the API server has none of them left.
+/// Limit from the moment at which the API server has none of them left.
 const GONE: Duration = Duration::from_secs(10);
-/// A host is given back after ten seconds without a function.
+/// Limit for the release of hosts, which happens after ten seconds without a function.
 const RELEASED: Duration = Duration::from_secs(40);
 const RATE: u32 = 50;
 

@@ -1,4 +1,4 @@
-//! Things that break. Whatever serves goes on serving, and what was decided is neither lost nor done twice.
+//! Failures of parts. Functions continue to be served, and decisions are neither lost nor repeated.
 
 use crate::{
     scenarios,
@@ -23,7 +23,7 @@ scenarios![alone: [
 
 const RATE: u32 = 300;
 
-/// SIGKILL of a container's process, as a crash is: nothing is asked to end.
+/// Sends SIGKILL to the process of a container, like a crash: nothing terminates gracefully.
 pub(crate) fn kill_container(world: &World, pod: &Pod) -> Result<()> {
     let status = pod.status.as_ref().context("no status")?;
     let id = status
@@ -62,14 +62,14 @@ pub(crate) async fn leader(world: &World) -> Result<Pod> {
     let holder = lease
         .spec
         .and_then(|s| s.holder_identity)
-        .context("nobody leads")?;
+        .context("no replica leads")?;
     let pod = holder.split('/').next().unwrap_or_default().to_owned();
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), NAMESPACE);
     Ok(pods.get(&pod).await?)
 }
 
-/// Transitions that people were told of, by reason, about one object.
-async fn told(world: &World, ns: &str, reason: &str) -> Result<usize> {
+/// Returns the number of Events with a reason in a namespace.
+async fn count_events(world: &World, ns: &str, reason: &str) -> Result<usize> {
     let events: Api<Event> = Api::namespaced(world.cluster.client(), ns);
     let found = events.list(&ListParams::default()).await?;
     Ok(found
@@ -79,7 +79,7 @@ async fn told(world: &World, ns: &str, reason: &str) -> Result<usize> {
         .count())
 }
 
-/// FC-5: SIGKILL of the leader while stepping, baking and after a rollback loses and repeats nothing.
+/// FC-5: SIGKILL of the leader while stepping, while baking and after a rollback loses and repeats nothing.
 async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-leader").await?;
     world
@@ -117,7 +117,7 @@ async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
     );
     // events follow the persisted transition: there must be two, and never a third
     world
-        .until(async |w: &World| Ok(told(w, &ns, "Promoted").await? >= 2))
+        .until(async |w: &World| Ok(count_events(w, &ns, "Promoted").await? >= 2))
         .await?;
     let seen = load.finish().await?;
     ensure!(seen.failed == 0, "{seen:?}");
@@ -130,7 +130,7 @@ async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
     let back = world.function(&ns, "hello", LATER, rolled_back).await?;
     let killed = leader(world).await?;
     kill_container(world, &killed)?;
-    // the successor leads, and does not try the rejected revision again
+    // the next leader does not try the rejected revision again
     world
         .until(async |w: &World| {
             Ok(leader(w)
@@ -138,8 +138,8 @@ async fn the_leader_is_killed_in_each_state(world: &mut World) -> Result<()> {
                 .is_ok_and(|l| l.metadata.uid != killed.metadata.uid || restarted(&l, &killed)))
         })
         .await?;
-    let promotions = told(world, &ns, "Promoted").await?;
-    ensure!(promotions == 2, "told of {promotions} promotions");
+    let promotions = count_events(world, &ns, "Promoted").await?;
+    ensure!(promotions == 2, "{promotions} promotions were reported");
     let after = world.function(&ns, "hello", SOON, rolled_back).await?;
     ensure!(
         after["status"]["history"] == back["status"]["history"],
@@ -160,7 +160,7 @@ pub(crate) fn restarted(now: &Pod, before: &Pod) -> bool {
     count(now) > count(before)
 }
 
-/// FC-1
+/// FC-1: an outage of the API server does not affect requests, and the rollout continues afterwards.
 async fn the_api_server_is_away_for_30_seconds(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-api").await?;
     world
@@ -168,7 +168,7 @@ async fn the_api_server_is_away_for_30_seconds(world: &mut World) -> Result<()> 
         .await?;
     let load = world.load("api.example", RATE)?;
     world.cluster.control_plane.api_server.kill();
-    // the outage is the thing under test: its length is no wait for something
+    // the outage itself is under test: this is not a wait for an event
     tokio::time::sleep(Duration::from_secs(30)).await;
     world.cluster.control_plane.api_server.restart()?;
     world
@@ -179,7 +179,7 @@ async fn the_api_server_is_away_for_30_seconds(world: &mut World) -> Result<()> 
         seen.failed == 0 && seen.total > u64::from(RATE) * 25,
         "{seen:?}"
     );
-    // what is wished the moment it is back reaches every node
+    // an edit right after the outage reaches every node
     let fresh = world.spec("v1", "api-fresh.example");
     world.apply(&ns, "fresh", fresh).await?;
     for node in world.nodes() {
@@ -192,7 +192,7 @@ async fn the_api_server_is_away_for_30_seconds(world: &mut World) -> Result<()> 
             })
             .await?;
     }
-    // and it goes on where it was
+    // and the rollout continues where it was
     world.cluster.nodes_ready(SOON).await?;
     world
         .apply(&ns, "hello", world.spec("v2", "api.example"))
@@ -205,7 +205,7 @@ async fn the_api_server_is_away_for_30_seconds(world: &mut World) -> Result<()> 
     Ok(())
 }
 
-/// FN-2: everything else is away, and the node serves what it has on disk.
+/// FN-2: everything else is unavailable, and the node serves what it has on disk.
 async fn a_shim_starts_again_with_registry_and_operator_away(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-disk").await?;
     world
@@ -317,7 +317,7 @@ async fn a_dead_node_does_not_stop_a_rollout(world: &mut World) -> Result<()> {
     done?;
     let seen = load.finish().await?;
     ensure!(seen.failed == 0, "on the living nodes: {seen:?}");
-    // the node comes back with the version that won meanwhile
+    // the node returns with the version that was promoted meanwhile
     let back = world.nodes()[last];
     world
         .until(async |w: &World| {

@@ -1,4 +1,4 @@
-//! One function: applied, served, refused, removed.
+//! Single functions: applied, served, refused, removed.
 
 use crate::{
     scenarios,
@@ -44,7 +44,7 @@ async fn an_applied_function_answers_on_every_node(world: &World) -> Result<()> 
             answer.status == 200 && answer.version == "v1",
             "{node}: {answer:?}"
         );
-        let unknown = world.edge.get(node, "nobody.example", "/").await?;
+        let unknown = world.edge.get(node, "unclaimed.example", "/").await?;
         ensure!(
             unknown.status == 404 && unknown.error == "no_route",
             "{node}: {unknown:?}"
@@ -53,7 +53,7 @@ async fn an_applied_function_answers_on_every_node(world: &World) -> Result<()> 
     Ok(())
 }
 
-/// HS-1: a tag that moved changes nothing without a new wish.
+/// HS-1: a tag that moved changes nothing while the spec stays the same.
 async fn a_moved_tag_changes_nothing(world: &World) -> Result<()> {
     let ns = world.namespace("t-tag").await?;
     let image = world.images["v1"].replace("hello:v1", "moving:latest");
@@ -63,7 +63,7 @@ async fn a_moved_tag_changes_nothing(world: &World) -> Result<()> {
     spec["source"]["image"] = image.clone().into();
     let before = world.serve(&ns, "moving", spec.clone()).await?;
     push_component(&image, &dist.join("examples/hello-v2.wasm"), None).await?;
-    // an unrelated edit makes the operator look again, and it must not ask the tag
+    // an unrelated edit causes a reconcile, which must not resolve the tag again
     spec["revisionHistoryLimit"] = 5.into();
     let after = world.serve(&ns, "moving", spec).await?;
     ensure!(
@@ -81,7 +81,7 @@ async fn a_moved_tag_changes_nothing(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// HG-10, HS-3: bytes that are no component end in a condition and nowhere else.
+/// HG-10, HS-3: bytes that are not a component cause a condition and nothing else.
 async fn what_is_not_a_component_is_refused(world: &World) -> Result<()> {
     let ns = world.namespace("t-bytes").await?;
     let inputs: [(&str, &[u8]); 4] = [
@@ -139,7 +139,7 @@ async fn an_image_that_is_not_there_is_named(world: &World) -> Result<()> {
             selvage::condition(f, "Resolved") == ("False", "NotFound")
         })
         .await?;
-    // pushed later, it is found without an edit
+    // an image that is pushed later is found without an edit
     push_component(
         &image,
         &selvage::dist().join("examples/hello-v1.wasm"),

@@ -1,6 +1,6 @@
-//! Scenarios on one cluster of real nodes with a real registry and a real Prometheus. Each has its own
-//! namespace and hosts. Those that only use the cluster run side by side; those that break a part of it run
-//! alone and mend it before the next one starts.
+//! Scenarios on one cluster of real nodes with a real registry and a real Prometheus. Each has its own namespace and
+//! hosts. Scenarios that only use the cluster run concurrently. Scenarios that break a part of it run alone and
+//! repair it before the next one starts.
 //!
 //! `cargo test --test live -- errors` runs the scenarios whose name contains `errors`; `--list` names them.
 #![allow(
@@ -26,10 +26,10 @@ use futures::{StreamExt, future::LocalBoxFuture};
 use std::{process::ExitCode, time::Instant};
 use world::World;
 
-/// Side by side at most: two processors also carry the cluster and the requests of each.
+/// Maximum number of concurrent scenarios: two processors also run the cluster and the requests of each.
 const TOGETHER: usize = 5;
 
-/// A named story that ends in `Ok` only if everything in it was observed.
+/// A named scenario. It returns `Ok` only if everything in it was observed.
 pub(crate) struct Scenario {
     name: &'static str,
     run: Run,
@@ -131,7 +131,7 @@ async fn play_on(world: &mut World, chosen: Vec<Scenario>) -> Vec<Failure> {
     }
     let shared = &*world;
     let mut failures: Vec<Failure> = futures::stream::iter(together)
-        .map(async |(name, run)| judge(name, Instant::now(), run(shared).await, shared))
+        .map(async |(name, run)| report(name, Instant::now(), run(shared).await, shared))
         .buffer_unordered(TOGETHER)
         .filter_map(async |failure| failure)
         .collect()
@@ -139,7 +139,7 @@ async fn play_on(world: &mut World, chosen: Vec<Scenario>) -> Vec<Failure> {
     for (name, run) in alone {
         let started = Instant::now();
         let result = run(world).await;
-        if let Some(failure) = judge(name, started, result, world) {
+        if let Some(failure) = report(name, started, result, world) {
             failures.push(failure);
             if !world.mend().await {
                 break;
@@ -149,8 +149,8 @@ async fn play_on(world: &mut World, chosen: Vec<Scenario>) -> Vec<Failure> {
     failures
 }
 
-/// Prints the line of a scenario that has ended, and writes down what a person needs if it failed.
-fn judge(
+/// Prints the result of a scenario. If it failed, dumps objects, events and logs.
+fn report(
     name: &'static str,
     started: Instant,
     result: Result<()>,

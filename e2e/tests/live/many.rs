@@ -1,4 +1,4 @@
-//! Many functions at once: the work of the leader grows with the number of functions and not with its square.
+//! Many functions at once: the work of the leader is proportional to the number of functions, not to its square.
 //!
 //! `SELVAGE_MANY=2000 cargo test --workspace --test live -- many` tries more functions than the usual 300.
 
@@ -17,16 +17,17 @@ use std::time::{Duration, Instant};
 
 scenarios![alone: [many_functions_cost_each_a_few_reconciles]];
 
-/// Reconciles of the leader for one function, from the first to the last status write. It takes about 15.
+/// Maximum number of reconciles of the leader per function, from the first to the last status write. The usual number
+/// is about 15.
 const RECONCILES: f64 = 40.0;
-/// Status writes that the leader does in a second for what nodes do to functions at rest.
+/// Status writes per second that the leader makes for changes on nodes to functions without a rollout.
 const WRITES_PER_SECOND: u64 = 5;
-/// Requests of the test to the API server at the same time.
+/// Number of concurrent requests of the test to the API server.
 const AT_ONCE: usize = 16;
-/// Time without a change in which the leader must rest.
+/// Period without changes in which the leader must be idle.
 const REST: Duration = Duration::from_secs(20);
 
-/// What the leader has done since it started.
+/// Counters of the leader since it started.
 #[derive(Debug)]
 struct Work {
     reconciles: f64,
@@ -83,7 +84,7 @@ async fn many_functions_cost_each_a_few_reconciles(world: &mut World) -> Result<
     Ok(())
 }
 
-/// Functions that are Ready and of which the status says that every node follows.
+/// Returns the number of functions that are Ready and that all nodes serve, according to their status.
 async fn distributed(world: &World, ns: &str) -> Result<usize> {
     let all = world.objects.api(Kind::Function, ns);
     let all = all.list(&ListParams::default()).await?.items;
@@ -117,7 +118,7 @@ async fn work(world: &World, pod: &Pod) -> Result<Work> {
     })
 }
 
-/// CPU time of the processes of a pod; its node runs on this machine.
+/// Returns the CPU time of the processes of a pod, whose node runs on this machine.
 fn cpu_seconds(pod: &Pod) -> Result<f64> {
     let uid = pod.uid().context("no uid")?;
     let mut ticks = 0;

@@ -1,4 +1,4 @@
-//! New versions of Selvage itself.
+//! Upgrades of Selvage itself.
 
 use crate::{
     scenarios,
@@ -14,7 +14,7 @@ scenarios![alone: [an_upgrade_of_the_chart_loses_no_request]];
 
 const RATE: u32 = 100;
 
-/// Names of Selvage's pods that are not about to end.
+/// Returns the names of Selvage's pods that are not terminating.
 async fn pods(world: &World) -> Result<BTreeSet<String>> {
     let api: Api<Pod> = Api::namespaced(world.cluster.client(), NAMESPACE);
     let found = api.list(&ListParams::default()).await?.items;
@@ -24,7 +24,7 @@ async fn pods(world: &World) -> Result<BTreeSet<String>> {
     Ok(stay.filter_map(|pod| pod.metadata.name).collect())
 }
 
-/// Every pod of operator and shims is replaced while requests come in through every node.
+/// Replaces every pod of operator and node-shims while requests arrive through every node.
 async fn an_upgrade_of_the_chart_loses_no_request(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-upgrade").await?;
     let host = "upgrade.example";
@@ -40,7 +40,7 @@ async fn an_upgrade_of_the_chart_loses_no_request(world: &mut World) -> Result<(
         "operator.podAnnotations.release=next",
         "nodeShim.podAnnotations.release=next",
     ];
-    // Helm waits for every pod; the requests go on meanwhile
+    // Helm waits for every pod; the requests continue meanwhile
     tokio::task::block_in_place(|| helm_upgrade(&world.cluster, &settings))?;
     world
         .until(async |world| {
@@ -52,7 +52,7 @@ async fn an_upgrade_of_the_chart_loses_no_request(world: &mut World) -> Result<(
     ensure!(seen.failed == 0 && seen.unattributed() == 0, "{seen:?}");
     ensure!(seen.answered("v1") == seen.total, "{seen:?}");
 
-    // the new programs took over what the old ones knew: nothing was rolled out again
+    // the new programs took over the state of the old ones: nothing was rolled out again
     let after = world
         .function(&ns, "hello", SOON, |f| f["status"]["phase"] == "Ready")
         .await?;

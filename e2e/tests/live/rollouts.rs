@@ -1,4 +1,4 @@
-//! A new version takes over, or does not. Requests flow all the time, and stable never fails one.
+//! Rollouts of good and bad versions. Requests are sent all the time, and stable fails none of them.
 
 use crate::{
     scenarios,
@@ -15,13 +15,13 @@ scenarios![
         slowness_rolls_a_version_back,
         people_pause_abort_and_retry,
         errors_roll_a_version_back,
-        wishing_stable_again_withdraws_the_candidate,
+        asking_for_stable_again_withdraws_the_candidate,
         an_approval_gate_waits_for_a_person,
     ],
     alone: [without_prometheus_a_rollout_is_held_and_goes_on_later],
 ];
 
-/// Enough for the evidence of every step within a few looks.
+/// Requests per second that suffice for every step within a few evaluations.
 const RATE: u32 = 300;
 
 fn outcome(function: &Value) -> (&str, &str) {
@@ -104,7 +104,7 @@ async fn slowness_rolls_a_version_back(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Stable serves all through; the function says that the commit did not ship, and stays so.
+/// Stable serves all the time. The function reports that the commit is not live, and this does not change by itself.
 async fn rollback(world: &World, ns: &str, host: &str, bad: &str) -> Result<Value> {
     let first = world.serve(ns, "hello", world.spec("v1", host)).await?;
     let load = world.load(host, RATE)?;
@@ -126,7 +126,7 @@ async fn rollback(world: &World, ns: &str, host: &str, bad: &str) -> Result<Valu
     );
     ensure!(
         back["status"]["rollout"]["evidence"]["decisive"].is_object(),
-        "says not what decided"
+        "the decisive counts are missing"
     );
     let client = world.edge.clone();
     for node in world.nodes() {
@@ -146,7 +146,7 @@ async fn rollback(world: &World, ns: &str, host: &str, bad: &str) -> Result<Valu
     Ok(back)
 }
 
-/// FE-1: held while Prometheus is away, on afterwards.
+/// FE-1: the rollout is held while Prometheus is unavailable and continues afterwards.
 async fn without_prometheus_a_rollout_is_held_and_goes_on_later(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-prometheus").await?;
     let spec = |world: &World, version: &str| {
@@ -197,7 +197,7 @@ async fn without_prometheus_a_rollout_is_held_and_goes_on_later(world: &mut Worl
     Ok(())
 }
 
-/// HK-9: an edit in mid-rollout wins.
+/// HK-9: an edit during a rollout takes precedence.
 async fn the_newest_wish_wins_and_was_analysed(world: &World) -> Result<()> {
     let ns = world.namespace("t-edit").await?;
     world
@@ -245,7 +245,7 @@ async fn the_newest_wish_wins_and_was_analysed(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn wishing_stable_again_withdraws_the_candidate(world: &World) -> Result<()> {
+async fn asking_for_stable_again_withdraws_the_candidate(world: &World) -> Result<()> {
     let ns = world.namespace("t-withdraw").await?;
     world
         .serve(&ns, "hello", world.spec("v1", "withdraw.example"))

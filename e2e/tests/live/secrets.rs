@@ -1,5 +1,5 @@
-//! Functions with values of Secrets, while pods are replaced, crash and start again. The example component answers
-//! with the value that it sees.
+//! Functions that use values of Secrets, while pods are replaced, crash and restart. The example component answers
+//! with the value that it receives.
 
 use crate::{
     faults::{kill_container, restarted},
@@ -26,10 +26,10 @@ scenarios![alone: [
 ]];
 
 const RATE: u32 = 100;
-/// Requests go on for this long after a change: what goes wrong with a lock or a stream does so within seconds.
+/// Time for which requests continue after a change. Errors with a lock or a stream appear within seconds.
 const AFTERWARDS: Duration = Duration::from_secs(30);
 
-/// A namespace that grants its Secrets to the operator.
+/// Creates a namespace that grants its Secrets to the operator.
 async fn granted(world: &World, name: &str) -> Result<String> {
     let ns = world.namespace(name).await?;
     kubectl(
@@ -71,7 +71,7 @@ async fn write_secret(world: &World, ns: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// A function that answers with the value of the Secret.
+/// Returns the spec of a function that answers with the value of the Secret.
 fn spec(world: &World, host: &str) -> Value {
     let mut spec = brisk(world.spec("v1", host));
     let reference = json!({ "secretKeyRef": { "name": "greeting", "key": "word" } });
@@ -108,7 +108,7 @@ fn address(world: &World, pod: &Pod) -> Result<Ipv4Addr> {
     Ok(node.context("no such node")?.address())
 }
 
-/// Deletes the pod of a shim and waits until another one is ready on its node and it is gone; returns the node.
+/// Deletes the pod of a node-shim and waits until it is gone and another one is ready on its node. Returns the node.
 async fn replace(world: &World) -> Result<Ipv4Addr> {
     let before = shims(world).await?;
     let old = before.first().context("no shim")?;
@@ -127,7 +127,7 @@ async fn replace(world: &World) -> Result<Ipv4Addr> {
     anyhow::bail!("no pod took the place of {}", name(old))
 }
 
-/// Asks every node for [`AFTERWARDS`]; every answer has to be good.
+/// Sends requests to every node for [`AFTERWARDS`]. Every response must be correct.
 async fn answers(
     world: &World,
     nodes: &[Ipv4Addr],
@@ -169,7 +169,7 @@ async fn secrets_stay_when_a_shim_is_replaced(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// SIGKILL of a shim: it answers again with its secrets, and not one request without them.
+/// After SIGKILL, a node-shim answers again with its values of Secrets, and no request is answered without them.
 async fn secrets_come_back_when_a_shim_crashes(world: &mut World) -> Result<()> {
     let ns = granted(world, "t-secrets-crashed").await?;
     let host = "secrets-crashed.example";
@@ -182,7 +182,7 @@ async fn secrets_come_back_when_a_shim_crashes(world: &mut World) -> Result<()> 
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), NAMESPACE);
     let limit = Instant::now() + SOON;
     loop {
-        // a node without a process refuses connections; one with a process serves what it should
+        // a node without a process refuses connections; a node with a process must answer correctly
         if let Ok(answer) = world.edge.get(on, host, "/").await {
             ensure!(shows(&answer, "one"), "{on}: {answer:?}");
         }
@@ -199,7 +199,7 @@ async fn secrets_come_back_when_a_shim_crashes(world: &mut World) -> Result<()> 
     answers(world, &world.nodes(), host, |answer| shows(answer, "one")).await
 }
 
-/// A Secret is changed and its rollout aborted; then both operators start again and know the former value no longer.
+/// A Secret is changed and its rollout aborted; then both operators restart and no longer have the former value.
 async fn secrets_that_changed_are_never_empty(world: &mut World) -> Result<()> {
     let ns = granted(world, "t-secrets-changed").await?;
     let host = "secrets-changed.example";
@@ -255,7 +255,7 @@ async fn secrets_that_changed_are_never_empty(world: &mut World) -> Result<()> {
         let answer = world.edge.get(node, host, "/").await?;
         ensure!(shows(&answer, "one"), "{node}: {answer:?}");
     }
-    // what the condition asks for helps
+    // the command in the condition helps
     write_secret(world, &ns, "one").await?;
     world
         .until(async |w: &World| Ok(shows(&w.edge.get(on, host, "/").await?, "one")))

@@ -1,4 +1,4 @@
-//! What the scenarios share: the cluster, Selvage on it, the example component in the registry.
+//! Environment that the scenarios share: the cluster, Selvage on it, the example component in the registry.
 
 use anyhow::{Context, Result};
 use e2e::{
@@ -12,9 +12,9 @@ use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-/// Generous: a loaded machine is slow, and nothing here is a measurement.
+/// Time limit for a wait. It is generous, because a loaded machine is slow and these tests measure nothing.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
-/// For whole rollouts.
+/// Time limit for a complete rollout.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 
 pub(crate) struct World {
@@ -61,7 +61,7 @@ impl World {
         })
     }
 
-    /// A namespace for one scenario.
+    /// Creates a namespace for one scenario.
     pub(crate) async fn namespace(&self, name: &str) -> Result<String> {
         let api: Api<Namespace> = Api::all(self.cluster.client());
         let body = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
@@ -69,7 +69,7 @@ impl World {
         Ok(name.into())
     }
 
-    /// The spec of a function that answers `host` with `version`, under the short plan of the tests.
+    /// Returns the spec of a function that answers `host` with `version`, with the short rollout of the tests.
     pub(crate) fn spec(&self, version: &str, host: &str) -> Value {
         json!({
             "source": { "image": self.images[version] },
@@ -85,7 +85,7 @@ impl World {
         Ok(())
     }
 
-    /// Applies, and waits until the newest wish is served by all nodes.
+    /// Applies a spec and waits until all nodes serve it.
     pub(crate) async fn serve(&self, namespace: &str, name: &str, spec: Value) -> Result<Value> {
         self.apply(namespace, name, spec).await?;
         self.ready(namespace, name).await
@@ -111,12 +111,12 @@ impl World {
             .await
     }
 
-    /// Requests to a host through all nodes, without pause, until `finish`.
+    /// Sends requests to a host through all nodes until `finish`.
     pub(crate) fn load(&self, host: &str, rate: u32) -> Result<Traffic> {
         self.load_on(host, rate, self.nodes().len())
     }
 
-    /// The same through the first `count` nodes only.
+    /// Sends requests like [`Self::traffic`], through the first `count` nodes only.
     pub(crate) fn load_on(&self, host: &str, rate: u32, count: usize) -> Result<Traffic> {
         let nodes = self.nodes().into_iter().take(count);
         Ok(Traffic(Load::start(Plan {
@@ -128,7 +128,7 @@ impl World {
         })?))
     }
 
-    /// Asks again until `ask` says yes.
+    /// Calls `ask` until it returns true.
     pub(crate) async fn until(&self, ask: impl AsyncFn(&Self) -> Result<bool>) -> Result<()> {
         let pause = Duration::from_millis(100);
         e2e::cluster::wait::until(SOON, pause, async || Ok(ask(self).await?.then_some(()))).await
@@ -142,7 +142,7 @@ impl World {
             .collect()
     }
 
-    /// Objects, events and logs for a person; returns where.
+    /// Dumps objects, events and logs. Returns the folder.
     pub(crate) fn dump(&self, name: &str) -> String {
         let dir = selvage::dist().join("failures").join(name);
         match self.cluster.dump(&dir) {
@@ -151,13 +151,14 @@ impl World {
         }
     }
 
-    /// After a failure: is the cluster good enough for the next scenario?
+    /// Checks after a failure whether the next scenario can use the cluster.
     pub(crate) async fn mend(&mut self) -> bool {
         self.cluster.check().is_ok() && self.cluster.nodes_ready(SOON).await.is_ok()
     }
 }
 
-/// Three steps of a few looks each and a short bake; everything else as a user has it by default.
+/// Returns rollout settings with three steps of a few evaluations each and a short bake. Everything else has its
+/// default.
 pub(crate) fn short_rollout() -> Value {
     json!({
         "strategy": "Canary",
@@ -170,7 +171,7 @@ pub(crate) fn short_rollout() -> Value {
     })
 }
 
-/// The same for scenarios that are about something else than how much evidence a step needs.
+/// Returns the same settings for scenarios that do not test how much evidence a step needs.
 pub(crate) fn brisk(mut spec: Value) -> Value {
     spec["rollout"]["analysis"] = json!({
         "errors": { "passIncrease": "10%" },
@@ -179,25 +180,25 @@ pub(crate) fn brisk(mut spec: Value) -> Value {
     spec
 }
 
-/// A constant rate of requests that is under way.
+/// A running load generator with a constant rate of requests.
 pub(crate) struct Traffic(Load);
 
 impl Traffic {
-    pub(crate) async fn finish(self) -> Result<Seen> {
+    pub(crate) async fn finish(self) -> Result<TrafficReport> {
         let samples = tokio::task::spawn_blocking(|| self.0.finish()).await?;
         anyhow::ensure!(samples.beyond() == 0, "not all requests were kept");
-        Ok(Seen::new(samples))
+        Ok(TrafficReport::new(samples))
     }
 }
 
-/// What a client saw.
-pub(crate) struct Seen {
+/// Responses that a client received.
+pub(crate) struct TrafficReport {
     pub(crate) total: u64,
     pub(crate) failed: u64,
     samples: Arc<Samples>,
 }
 
-impl Seen {
+impl TrafficReport {
     fn new(samples: Arc<Samples>) -> Self {
         let all = samples.all(..);
         Self {
@@ -207,23 +208,23 @@ impl Seen {
         }
     }
 
-    /// Answers of a version.
+    /// Returns the number of responses of a version.
     pub(crate) fn answered(&self, version: &str) -> u64 {
         self.samples.arm(version, ..).requests
     }
 
-    /// Those of them that were not 2xx.
+    /// Returns the number of those responses that were not 2xx.
     pub(crate) fn failed_of(&self, version: &str) -> u64 {
         self.samples.arm(version, ..).failed
     }
 
-    /// Requests that no version answered: refused, cut, or answered by Selvage itself.
+    /// Returns the number of requests that no version answered: refused, aborted, or answered by Selvage itself.
     pub(crate) fn unattributed(&self) -> u64 {
         self.samples.arm("", ..).requests
     }
 }
 
-impl std::fmt::Debug for Seen {
+impl std::fmt::Debug for TrafficReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} requests, {} failed", self.total, self.failed)?;
         for version in self.samples.versions() {
@@ -234,7 +235,7 @@ impl std::fmt::Debug for Seen {
                 self.answered(&version)
             )?;
         }
-        write!(f, "; by nobody: {}", self.unattributed())?;
+        write!(f, "; by no version: {}", self.unattributed())?;
         for failure in self.samples.failures(&[], 5) {
             write!(
                 f,

@@ -1,5 +1,5 @@
-//! Memory for one request from a fixed piece, so that the guest's linear memory never grows: with a fresh instance
-//! for every request there is nothing to give back.
+//! Allocator that takes memory from a fixed buffer, so that the linear memory of the guest never grows. It never
+//! frees: every request has a fresh instance.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;

@@ -1,15 +1,15 @@
-//! A small edge function: answers every request with its version, and says it in `x-version` too. The variable
-//! `GREETING` replaces the word `hello`, so that a request shows which value the function sees.
+//! A small edge function. It answers every request with its version, also in the header `x-version`. The variable
+//! `GREETING` replaces the word `hello`, so that a response shows which value the function has.
 //!
-//! It is built four times, by one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its
-//! requests, `v4` is 150 ms slow for a tenth of them. A rollout must let `v2` pass and stop the others.
+//! It is built four times, with one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its requests, `v4` is
+//! 150 ms slower for a tenth of them. A rollout must promote `v2` and roll back the others.
 //!
-//! Every request takes 5 ms, as if a database had been asked. Without, an answer takes a fifth of a millisecond, and
-//! there a version with a tenth of the requests is slower by half for no fault of its own: its code is less often in the
-//! processor's caches.
+//! Every request takes 5 ms, like a query of a database. Without this, a response takes a fifth of a millisecond, and
+//! a version with a tenth of the requests is slower by half without being worse: its code is less often in the caches
+//! of the processor.
 //!
-//! Two more builds do nothing but answer: `make bench` measures what the host costs with them. `bare` grows its memory at
-//! the first allocation, as any Rust guest does, and `still` never.
+//! Two more builds only answer, so that `make bench` can measure the cost of the host. `bare` grows its memory at the
+//! first allocation, like any Rust guest; `still` never grows it.
 
 #[cfg(feature = "still")]
 mod arena;
@@ -24,14 +24,14 @@ use wasip2::random::insecure::get_insecure_random_u64;
 
 const MILLISECOND: u64 = 1_000_000;
 
-/// How long the database would take.
+/// Duration of the simulated query.
 const WORK: u64 = if cfg!(feature = "bare") {
     0
 } else {
     5 * MILLISECOND
 };
 
-/// What this build does besides answering.
+/// Behaviour of this build.
 struct Behaviour {
     version: &'static str,
     fails_percent: u64,
@@ -91,7 +91,8 @@ impl Guest for Hello {
     }
 }
 
-/// The builds for measurements ask the host for nothing.
+/// Returns the value of `GREETING`. The builds for measurements do not read it, so that they make no calls to the
+/// host.
 fn greeting() -> String {
     let environment = if cfg!(feature = "bare") {
         Vec::new()
@@ -107,8 +108,8 @@ fn happens(percent: u64) -> bool {
     percent > 0 && get_insecure_random_u64() % 100 < percent
 }
 
-/// The head goes out first: a body's stream only moves once the host has the response.
-/// Whatever cannot be set becomes an error that the host turns into a 502.
+/// Sends a response. The head is set first, because the stream of a body makes progress only once the host has the
+/// response. Anything that cannot be set becomes an error, which the host turns into a 502.
 fn respond(out: ResponseOutparam, status: u16, text: &str) {
     let failed = |what: &str| Err(ErrorCode::InternalError(Some(what.into())));
     let fields = Fields::new();
@@ -127,7 +128,7 @@ fn respond(out: ResponseOutparam, status: u16, text: &str) {
     };
     ResponseOutparam::set(out, Ok(response));
     if let Ok(stream) = body.write() {
-        // a client that left is no fault of ours: nothing is left to tell it
+        // the client may have disconnected: this is not an error, and there is nothing left to send
         let _ = stream.blocking_write_and_flush(text.as_bytes());
     }
     let _ = OutgoingBody::finish(body, None);

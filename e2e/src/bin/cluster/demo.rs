@@ -1,4 +1,4 @@
-//! `cluster demo`: plays the main job on real parts, see `make demo`.
+//! `cluster demo`: plays the demo on a real cluster, see `make demo`.
 
 use clap::Args;
 use e2e::{
@@ -43,7 +43,7 @@ async fn story(arguments: &Demo) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (stop, stopped) = oneshot::channel::<()>();
-    // beside the story, which may wait for a program that ends by the same Ctrl-C
+    // concurrent with the story, which may wait for a program that the same Ctrl-C ends
     tokio::spawn(async move {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
@@ -72,11 +72,11 @@ fn down() -> anyhow::Result<bool> {
             ended.extend(dir.file_name().map(|id| id.to_string_lossy().into_owned()));
         }
     }
-    let said = if ended.is_empty() {
+    let text = if ended.is_empty() {
         "nothing of the demo is running".to_owned()
     } else {
         format!("ended and removed: {}", ended.join(", "))
     };
-    writeln!(stdout(), "{said}")?;
+    writeln!(stdout(), "{text}")?;
     Ok(true)
 }

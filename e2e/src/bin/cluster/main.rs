@@ -1,6 +1,6 @@
-//! The local cluster of the tests, for use by hand; the demo on it; and the images that it runs. One program for all of
-//! this, because each release program is linked with link-time optimisation, which takes longer than everything else in
-//! this crate.
+//! Command line of the local cluster: starts and stops clusters, plays the demo on one, and writes the images that it
+//! runs. All of this is one program because every release program is linked with link-time optimisation, which takes
+//! longer than everything else in this crate.
 
 #![forbid(unsafe_code)]
 
@@ -72,7 +72,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Returns whether the action has succeeded where it can end without an error and without success.
+/// Runs a subcommand. Returns `false` when it ended without an error but did not succeed, for example a demo in which
+/// an outcome was not observed.
 async fn act(action: Action) -> Result<bool> {
     match action {
         Action::Up {

@@ -1,4 +1,4 @@
-//! Takes the prose out of a file: passages of words that belong together.
+//! Extracts the prose of a file as passages of words that belong together.
 
 use crate::rust::{Token as RustToken, tokens};
 use ra_ap_rustc_lexer::{DocStyle, LiteralKind, TokenKind};
@@ -60,7 +60,7 @@ impl Passage {
     }
 }
 
-/// All passages of a file: comments and literals of Rust, paragraphs of everything else.
+/// Returns all passages of a file: comments and literals of Rust source, paragraphs of other files.
 pub(super) fn passages(path: &str, text: &str) -> Vec<Passage> {
     if path.ends_with(".rs") {
         return of_rust(text);
@@ -79,7 +79,7 @@ pub(super) fn passages(path: &str, text: &str) -> Vec<Passage> {
 
 fn of_rust(source: &str) -> Vec<Passage> {
     let mut passages = Vec::new();
-    // a comment goes on while lines of the same kind follow each other
+    // a comment continues while lines of the same kind follow each other
     let mut open: Option<(Option<DocStyle>, Passage)> = None;
     for token in tokens(source) {
         let RustToken { kind, text, line } = token;
@@ -117,7 +117,7 @@ fn of_rust(source: &str) -> Vec<Passage> {
     passages
 }
 
-/// The text of a string literal, with as many lines as in the source; escapes become spaces.
+/// Returns the text of a string literal, with as many lines as in the source. Escapes become spaces.
 fn literal(kind: LiteralKind, text: &str) -> Option<String> {
     use LiteralKind::{ByteStr, CStr, RawByteStr, RawCStr, RawStr, Str};
     match kind {

@@ -1,4 +1,4 @@
-//! What the story plays on: pods on real nodes, or processes where nodes cannot run.
+//! Platform of the demo: pods on real nodes, or processes where nodes cannot run.
 
 use super::{processes::Processes, screen::Screen};
 use crate::{
@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::DeleteParams};
 use std::net::SocketAddr;
 
-/// The demo's namespace.
+/// Namespace of the demo.
 pub(super) const DEMO: &str = "demo";
-/// How many nodes, or processes in their place.
+/// Number of nodes, or of processes in their place.
 pub(super) const NODES: u8 = 3;
 
 const KINDS: [&str; 5] = [
@@ -23,9 +23,9 @@ const KINDS: [&str; 5] = [
     "hostclaims.selvage.dev",
 ];
 
-/// Pods or processes.
-pub(super) enum Ground {
-    /// Pods on nodes of ours.
+/// How Selvage runs in the demo: as pods or as processes.
+pub(super) enum Platform {
+    /// Pods on the nodes of a local cluster.
     Nodes,
     /// Pods on the nodes of the cluster that `KUBECONFIG` names.
     Existing,
@@ -33,11 +33,12 @@ pub(super) enum Ground {
     Processes(Option<Processes>),
 }
 
-impl Ground {
-    /// Chooses nodes where this machine can run them and the user did not ask for processes; else prints why not.
+impl Platform {
+    /// Chooses nodes if this machine can run them and processes were not requested. Otherwise prints why not.
     ///
     /// # Errors
-    /// A Debian package that nodes need cannot be installed. The demo ends then instead of going on without nodes.
+    /// Returns an error when a Debian package that nodes need cannot be installed. The demo then ends instead of
+    /// continuing without nodes.
     pub(super) fn choose(screen: &Screen, processes: bool) -> Result<Self> {
         if is_named() && !processes {
             return Ok(Self::Existing);
@@ -59,7 +60,7 @@ impl Ground {
         Ok(Self::Processes(None))
     }
 
-    /// Fetches and builds what the first run on a machine lacks, and says so: it takes minutes.
+    /// Downloads and builds what is missing, and announces it, because the first run takes minutes.
     pub(super) fn prepare(&self, screen: &Screen) -> Result<()> {
         install(&[Purpose::ControlPlane])?;
         if Tools::are_built()? {
@@ -73,8 +74,8 @@ impl Ground {
         Ok(())
     }
 
-    /// Starts what there is to start.
-    pub(super) async fn raise(&self, screen: &Screen) -> Result<Cluster> {
+    /// Starts or connects to the cluster.
+    pub(super) async fn start(&self, screen: &Screen) -> Result<Cluster> {
         let nodes = if matches!(self, Self::Nodes) {
             NODES
         } else {
@@ -88,7 +89,7 @@ impl Ground {
         match self {
             Self::Existing => {
                 let cluster = Cluster::existing(&options, &report).await?;
-                // at the end the demo takes out what it brought: it must not be somebody's
+                // the demo uninstalls Selvage at its end, so an existing installation must not be used
                 let found = cluster
                     .kubectl()
                     .args(["get", "customresourcedefinitions"])
@@ -104,8 +105,9 @@ impl Ground {
         }
     }
 
-    /// Takes out of somebody else's cluster what the demo brought.
-    pub(super) fn leave_no_trace(&self, cluster: &Cluster) -> Result<()> {
+    /// Removes everything that the demo created from an existing cluster. Does nothing for a local cluster, which is
+    /// removed as a whole.
+    pub(super) fn uninstall(&self, cluster: &Cluster) -> Result<()> {
         if !matches!(self, Self::Existing) {
             return Ok(());
         }
@@ -134,7 +136,7 @@ impl Ground {
         Ok(())
     }
 
-    /// What the nodes are, for the closing table.
+    /// Describes the nodes, for the table of outcomes.
     pub(super) fn figures(&self, cluster: &Cluster) -> String {
         let count = self.targets(cluster).len();
         match self {
@@ -144,11 +146,11 @@ impl Ground {
         }
     }
 
-    /// Installs Selvage by Helm; returns a line for each part that runs.
+    /// Installs Selvage by Helm. Returns one line per running part.
     pub(super) async fn install(&mut self, cluster: &mut Cluster) -> Result<Vec<String>> {
         match self {
             Self::Nodes | Self::Existing => {
-                // nobody waits for a load balancer when the demo takes its pods away again
+                // no load balancer has to notice the end of a pod when the demo removes it
                 let quick = ["nodeShim.drain.propagation=1s", "nodeShim.drain.timeout=5s"];
                 let settings = if cluster.is_existing() {
                     &quick[..]
@@ -167,7 +169,7 @@ impl Ground {
         }
     }
 
-    /// Where requests go: one address per node.
+    /// Returns the addresses for requests, one per node.
     pub(super) fn targets(&self, cluster: &Cluster) -> Vec<SocketAddr> {
         match self {
             Self::Nodes | Self::Existing => cluster
@@ -179,13 +181,14 @@ impl Ground {
         }
     }
 
-    /// Kills an operator at once, without a chance to say goodbye.
+    /// Kills an operator at once, without a graceful shutdown.
     pub(super) async fn kill(&mut self, cluster: &Cluster, name: &str) -> Result<()> {
         match self {
             Self::Nodes | Self::Existing => {
                 let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
                 let pod = pods.get(name).await.context("find the leader")?;
-                // deleting says goodbye first, however short the grace: on nodes of ours there is none
+                // deleting a pod terminates it gracefully, however short the grace period: on a local node, kill its
+                // process first
                 if let Some(node) = cluster
                     .nodes()
                     .iter()
@@ -209,7 +212,7 @@ impl Ground {
         }
     }
 
-    /// Lets everything run beyond the end of the demo.
+    /// Leaves everything running after the end of the demo.
     pub(super) fn release(self) {
         if let Self::Processes(Some(processes)) = self {
             processes.release();
@@ -236,12 +239,12 @@ fn pods(cluster: &Cluster) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Where a pod runs.
+/// Returns the name of the node on which a pod runs.
 fn on(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// SIGKILL to the programs of a pod.
+/// Sends SIGKILL to the programs of a pod.
 fn sigkill(node: &Node, pod: &Pod) -> Result<()> {
     let statuses = pod
         .status

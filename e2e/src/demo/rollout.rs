@@ -1,34 +1,35 @@
-//! One version on trial: apply it, watch until it is promoted or back, tell what happened.
+//! Rolls out one version: applies it, follows the rollout until it is promoted or rolled back, and reports what
+//! happened.
 
 use super::{
+    context::{self, DemoContext},
     follow::View,
-    live::{self, Cast},
+    live::{self, Versions},
     outcome::{percent, time},
-    stage::{self, Stage},
 };
 use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
 
-/// How long one rollout may take before the story goes on without its outcome.
+/// Maximum duration of one rollout, after which the demo fails.
 const LIMIT: Duration = Duration::from_secs(240);
-/// How often plain output gets a line.
+/// Time between two lines where the output is not a terminal.
 const PLAIN: Duration = Duration::from_secs(5);
 
-/// What was seen of a trial.
+/// What the demo observed of a rollout.
 #[derive(Debug)]
-pub(super) struct Trial {
-    /// The last state of the function.
+pub(super) struct ObservedRollout {
+    /// Last state of the function.
     pub(super) end: View,
-    /// The candidate's revision.
+    /// Name of the candidate's revision.
     pub(super) revision: String,
-    /// When the manifest was applied, and when the end was seen.
+    /// Time at which the manifest was applied. `ended` is the time at which the end was observed.
     pub(super) applied: Instant,
     pub(super) ended: Instant,
-    /// The change of leader, if there was one.
+    /// Change of the leader, if the leader was killed.
     pub(super) handover: Option<Handover>,
 }
 
-/// The leader was killed.
+/// Change of the leader after it was killed.
 #[derive(Debug, Clone)]
 pub(super) struct Handover {
     from: String,
@@ -38,8 +39,8 @@ pub(super) struct Handover {
     before: View,
 }
 
-impl Trial {
-    /// How the rollout ended: outcome, reason and sentence.
+impl ObservedRollout {
+    /// Returns how the rollout ended: outcome, reason and message.
     pub(super) fn ending(&self) -> (&str, &str, &str) {
         self.end
             .ending(&self.revision)
@@ -48,55 +49,59 @@ impl Trial {
             })
     }
 
-    /// How long the rollout took.
+    /// Returns the duration of the rollout.
     pub(super) fn took(&self) -> Duration {
         self.ended - self.applied
     }
 }
 
-/// Applies the candidate and follows it to its end; with `kill`, the leader dies in the second step.
-pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Result<Trial> {
-    let before = stage.follower.view().stable;
+/// Applies the candidate and follows its rollout to the end. With `kill`, kills the leader in the second step.
+pub(super) async fn observe(
+    demo: &mut DemoContext<'_>,
+    versions: Versions,
+    kill: bool,
+) -> Result<ObservedRollout> {
+    let before = demo.follower.view().stable;
     let applied = Instant::now();
-    stage::apply(
-        stage.cluster,
-        &stage::manifest(stage.cluster, cast.candidate)?,
+    context::apply(
+        demo.cluster,
+        &context::manifest(demo.cluster, versions.candidate)?,
     )?;
-    stage.screen.part(&format!(
+    demo.screen.part(&format!(
         "kubectl apply: {} → {}",
-        cast.stable, cast.candidate
+        versions.stable, versions.candidate
     ));
     let mut shown = View::default();
     let mut revision = String::new();
     let mut handover: Option<Handover> = None;
     let mut plain = Instant::now();
     loop {
-        let view = stage.follower.view();
+        let view = demo.follower.view();
         if view.current && !view.candidate.is_empty() && view.candidate != before {
             revision.clone_from(&view.candidate);
         }
-        // status is written at transitions and every 30 s: its sentence is news once
-        let said = |view: &View| (view.state.clone(), view.weight, view.message.clone());
-        if said(&view) != said(&shown) {
-            tell(stage, &view);
+        // the status is written at transitions and every 30 s: print its message only when it changes
+        let shown_parts = |view: &View| (view.state.clone(), view.weight, view.message.clone());
+        if shown_parts(&view) != shown_parts(&shown) {
+            print_view(demo, &view);
         }
         if kill && handover.is_none() && view.state == "Stepping" && view.step >= Some(1) {
-            handover = Some(kill_leader(stage, &view).await?);
+            handover = Some(kill_leader(demo, &view).await?);
         }
         if let Some(handover) = &mut handover {
-            look_for_successor(stage, handover).await;
+            check_for_successor(demo, handover).await;
         }
-        stage.screen.block(live::block(stage, cast, &view));
-        if !stage.screen.is_live() && plain.elapsed() >= PLAIN {
+        demo.screen.block(live::block(demo, versions, &view));
+        if !demo.screen.is_live() && plain.elapsed() >= PLAIN {
             plain = Instant::now();
-            stage.screen.part(&live::line(stage, cast));
+            demo.screen.part(&live::line(demo, versions));
         }
         let decided =
             !revision.is_empty() && view.ending(&revision).is_some() && view.state != "Baking";
         if decided {
-            stage.screen.clear();
-            let ended = first_seen(stage, applied, &revision);
-            return Ok(Trial {
+            demo.screen.clear();
+            let ended = first_seen(demo, applied, &revision);
+            return Ok(ObservedRollout {
                 end: view,
                 revision,
                 applied,
@@ -105,10 +110,10 @@ pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Resu
             });
         }
         if applied.elapsed() > LIMIT {
-            stage.screen.clear();
+            demo.screen.clear();
             bail!(
                 "{} neither promoted nor back after {} s: {}",
-                cast.candidate,
+                versions.candidate,
                 LIMIT.as_secs(),
                 view.message
             );
@@ -118,28 +123,27 @@ pub(super) async fn trial(stage: &mut Stage<'_>, cast: Cast, kill: bool) -> Resu
     }
 }
 
-/// When the watch first told the end of a rollout: the loop above looks only now and then.
-fn first_seen(stage: &Stage<'_>, from: Instant, revision: &str) -> Instant {
-    let seen = stage.follower.since(from);
+/// Returns the time at which the watch first showed the end of a rollout. The loop above reads the state less often.
+fn first_seen(demo: &DemoContext<'_>, from: Instant, revision: &str) -> Instant {
+    let seen = demo.follower.since(from);
     seen.iter()
         .find(|(_, view)| view.ending(revision).is_some())
         .map_or_else(Instant::now, |(at, _)| *at)
 }
 
-fn tell(stage: &Stage<'_>, view: &View) {
+fn print_view(demo: &DemoContext<'_>, view: &View) {
     if view.candidate.is_empty() {
         return;
     }
     let weight = view.weight as f64 / 100.0;
-    stage
-        .screen
+    demo.screen
         .part(&format!("{} {weight} %: {}", view.state, view.message));
 }
 
-async fn kill_leader(stage: &mut Stage<'_>, view: &View) -> Result<Handover> {
-    let from = stage::leader(stage.cluster).await?;
-    stage.ground.kill(stage.cluster, &from).await?;
-    stage.screen.part(&format!(
+async fn kill_leader(demo: &mut DemoContext<'_>, view: &View) -> Result<Handover> {
+    let from = context::leader(demo.cluster).await?;
+    demo.platform.kill(demo.cluster, &from).await?;
+    demo.screen.part(&format!(
         "the leader {from} is killed at {} %",
         view.weight as f64 / 100.0
     ));
@@ -152,29 +156,29 @@ async fn kill_leader(stage: &mut Stage<'_>, view: &View) -> Result<Handover> {
     })
 }
 
-async fn look_for_successor(stage: &mut Stage<'_>, handover: &mut Handover) {
+async fn check_for_successor(demo: &mut DemoContext<'_>, handover: &mut Handover) {
     if handover.to.is_some() {
         return;
     }
-    if let Ok(leader) = stage::leader(stage.cluster).await
+    if let Ok(leader) = context::leader(demo.cluster).await
         && leader != handover.from
     {
         let took = handover.killed.elapsed();
-        stage
-            .screen
+        demo.screen
             .part(&format!("{leader} leads, {} later", time(took)));
         handover.took = Some(took);
         handover.to = Some(leader);
     }
 }
 
-/// Whether the rollout went on from where it was: same attempt, same start, the share never fell, and it ended well.
-pub(super) fn went_on(stage: &Stage<'_>, trial: &Trial) -> (bool, String) {
-    let Some(handover) = &trial.handover else {
+/// Returns whether the rollout continued where it was: same attempt and start, the weight never decreased, and the
+/// candidate was promoted.
+pub(super) fn continued(demo: &DemoContext<'_>, rollout: &ObservedRollout) -> (bool, String) {
+    let Some(handover) = &rollout.handover else {
         return (false, "no leader was killed".into());
     };
     let before = &handover.before;
-    let after = stage.follower.since(handover.killed);
+    let after = demo.follower.since(handover.killed);
     let during: Vec<&View> = after
         .iter()
         .map(|(_, view)| view)
@@ -185,52 +189,53 @@ pub(super) fn went_on(stage: &Stage<'_>, trial: &Trial) -> (bool, String) {
             && view.started_at == before.started_at
             && view.weight >= before.weight
     });
-    let went_on = during.iter().any(|view| view.weight > before.weight);
-    let (outcome, ..) = trial.ending();
-    let observed = handover.to.is_some() && same && went_on && outcome == "Promoted";
+    let rose = during.iter().any(|view| view.weight > before.weight);
+    let (outcome, ..) = rollout.ending();
+    let observed = handover.to.is_some() && same && rose && outcome == "Promoted";
     let took = handover.took.map_or_else(
-        || "nobody took over".into(),
+        || "no other replica became the leader".into(),
         |took| format!("next leader after {}", time(took)),
     );
     (
         observed,
         format!(
-            "at {} %; {took}; share never fell, same attempt: {same}",
+            "at {} %; {took}; weight never decreased, same attempt: {same}",
             before.weight as f64 / 100.0
         ),
     )
 }
 
-/// The report of a version that went back: requests, failures, and the moments that matter.
+/// Reports a version that was rolled back: requests, failures, and the times of the decision and of the last
+/// response.
 pub(super) async fn report_bad(
-    stage: &Stage<'_>,
-    cast: Cast,
-    trial: &Trial,
+    demo: &DemoContext<'_>,
+    versions: Versions,
+    rollout: &ObservedRollout,
     slower: Option<Duration>,
 ) -> Result<String> {
-    // what was under way when the last node stopped is still to come
+    // requests that were in flight when the last node stopped still complete
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let samples = stage.load.samples();
-    let arm = samples.arm(cast.candidate, ..);
+    let samples = demo.load.samples();
+    let arm = samples.arm(versions.candidate, ..);
     let (bad, first) = match slower {
         None => (arm.failed, arm.first_failure),
-        Some(bound) => samples.slower(cast.candidate, bound),
+        Some(bound) => samples.slower(versions.candidate, bound),
     };
     let first = first.context("the bad version never answered badly")?;
     let last = arm.last.context("the bad version never answered")?;
-    let decided = trial.ended.saturating_duration_since(samples.begin());
+    let decided = rollout.ended.saturating_duration_since(samples.begin());
     let what = slower.map_or_else(
         || "failed".into(),
         |bound| format!("slower than {}", time(bound)),
     );
-    let (_, reason, message) = trial.ending();
-    stage.screen.print(&format!("          {message}"));
+    let (_, reason, message) = rollout.ending();
+    demo.screen.print(&format!("          {message}"));
     let after = |moment: Duration| time(moment.saturating_sub(first));
     let stopped = if last > decided {
         format!("last answer of it {} after that", time(last - decided))
     } else {
         format!(
-            "last answer of it {} before we saw that",
+            "last answer of it {} before that was observed",
             time(decided - last)
         )
     };

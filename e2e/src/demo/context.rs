@@ -1,6 +1,6 @@
-//! Where the story plays: the cluster with everything in it, and the ways to speak to it that a user has.
+//! Everything that the parts of the demo share, and the commands of a user: apply a manifest, check a permission.
 
-use super::{follow::Follower, gauge::Gauge, ground::Ground, screen::Screen};
+use super::{follow::Follower, gauge::Gauge, platform::Platform, screen::Screen};
 use crate::{cluster::Cluster, load::Load, selvage::NAMESPACE};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -10,22 +10,22 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The demo's function and host.
+/// Name of the demo's function. `HOST` is its host name.
 pub(super) const FUNCTION: &str = "hello";
 pub(super) const HOST: &str = "hello.example";
 const MANIFEST: &str = include_str!("function.yaml");
 
-/// Everything that runs.
-pub(super) struct Stage<'a> {
+/// Cluster, load generator and output of the demo.
+pub(super) struct DemoContext<'a> {
     pub(super) cluster: &'a Cluster,
-    pub(super) ground: &'a mut Ground,
+    pub(super) platform: &'a mut Platform,
     pub(super) screen: &'a Screen,
     pub(super) follower: Follower,
     pub(super) gauge: Gauge,
     pub(super) load: Load,
 }
 
-/// The manifest of a version.
+/// Returns the manifest of the function with a version.
 pub(super) fn manifest(cluster: &Cluster, version: &str) -> Result<String> {
     let registry = cluster
         .registry
@@ -37,7 +37,7 @@ pub(super) fn manifest(cluster: &Cluster, version: &str) -> Result<String> {
         .replace("VERSION", version))
 }
 
-/// `kubectl apply -f -`
+/// Runs `kubectl apply -f -` with a manifest.
 pub(super) fn apply(cluster: &Cluster, text: &str) -> Result<()> {
     let mut kubectl = cluster
         .kubectl()
@@ -61,7 +61,7 @@ pub(super) fn apply(cluster: &Cluster, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the API server lets a service account of the release do something.
+/// Returns whether a service account of the release has a permission, according to the API server.
 pub(super) fn may(cluster: &Cluster, account: &str, verb: &str, resource: &str) -> Result<bool> {
     let identity = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
     let output = output(
@@ -69,7 +69,7 @@ pub(super) fn may(cluster: &Cluster, account: &str, verb: &str, resource: &str) 
             .kubectl()
             .args(["auth", "can-i", verb, resource, "-A", &identity]),
     )?;
-    // a no may be followed by its reason
+    // "no" may be followed by the reason
     match output.split_whitespace().next() {
         Some("yes") => Ok(true),
         Some("no") => Ok(false),
@@ -77,13 +77,13 @@ pub(super) fn may(cluster: &Cluster, account: &str, verb: &str, resource: &str) 
     }
 }
 
-/// Standard output; `can-i` fails when the answer is no.
+/// Returns the standard output of a command, also when it fails: `can-i` fails when the answer is no.
 fn output(command: &mut Command) -> Result<String> {
     let output = command.output().context("start kubectl")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The pod that leads, by the Lease.
+/// Returns the name of the leading pod, read from the Lease.
 pub(super) async fn leader(cluster: &Cluster) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
     let lease = leases
@@ -93,8 +93,8 @@ pub(super) async fn leader(cluster: &Cluster) -> Result<String> {
     let holder = lease
         .spec
         .and_then(|spec| spec.holder_identity)
-        .context("nobody leads")?;
+        .context("no replica leads")?;
     let pod = holder.split('/').next().unwrap_or_default();
-    ensure!(!pod.is_empty(), "nobody leads");
+    ensure!(!pod.is_empty(), "no replica leads");
     Ok(pod.to_owned())
 }
