@@ -1,4 +1,4 @@
-//! The bytes of components that nodes cannot pull themselves: inline ones, and those behind a pull secret.
+//! Component bytes that nodes cannot pull themselves: inline components and those behind a pull secret.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use crate::node_api::{BlobError, BlobWanted, Blobs};
 use crate::resolve::{Credentials, Resolver, digest_of, parse_pull_secret};
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
-/// Bytes kept in memory, all components together.
+/// Size limit of the blobs kept in memory, in bytes, over all components.
 const KEPT: usize = 128 * 1024 * 1024;
 
-/// Finds components by their revisions.
+/// Looks up component bytes by digest in the revisions that refer to them.
 #[derive(Debug)]
 pub struct Components {
     caches: Caches,
@@ -24,7 +24,7 @@ pub struct Components {
 }
 
 impl Components {
-    /// Nothing is kept yet.
+    /// Creates an empty store.
     #[must_use]
     pub fn new(caches: Caches, secrets: Secrets, resolver: Arc<Resolver>) -> Self {
         Self {
@@ -52,7 +52,9 @@ impl Components {
                         self.keep(&wanted.digest, &bytes);
                         return Ok(bytes);
                     }
-                    Ok(_) => last = Some("the registry gave other bytes".to_owned()),
+                    Ok(_) => {
+                        last = Some("the registry returned bytes with another digest".to_owned())
+                    }
                     Err(why) => last = Some(why),
                 }
             }

@@ -1,4 +1,5 @@
-//! One `EdgeNode` per node with a shim: written by the leader on change, and every ten minutes as a sign of life.
+//! Maintains one `EdgeNode` object per node with a shim. The leader writes it on change, and every ten minutes as a
+//! heartbeat.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,23 +20,23 @@ use crate::reconcile::api::call;
 use crate::watch::{Cache, Caches, ObjectKey};
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Seconds.
+/// Interval between two heartbeat writes of a node, in seconds.
 const CONTACT: i64 = 600;
-/// Writes in one period: 8 a second at five thousand nodes.
+/// Maximum number of writes in one period: 8 a second at 5,000 nodes.
 const AT_ONCE: usize = 16;
 
-/// Keeps the objects in step with the fleet, for ever; run it on the leader.
+/// Keeps the `EdgeNode` objects in step with the fleet. Run it on the leader; it never returns.
 pub async fn keep(client: Client, caches: Caches, fleet: Fleet) {
     let api: Api<EdgeNode> = Api::all(client);
     loop {
         tokio::time::sleep(PERIOD).await;
         if let Err(error) = pass(&api, &caches, &fleet).await {
-            tracing::warn!(%error, "node reports are late");
+            tracing::warn!(%error, "EdgeNode objects could not be updated; they are retried");
         }
     }
 }
 
-/// Nodes that the last leader heard.
+/// Names of the nodes whose shim the previous leader reported as connected.
 pub fn serving(known: &Cache<EdgeNode>) -> BTreeSet<String> {
     let ready = |node: &EdgeNode| {
         let conditions = node.status.as_ref().map(|status| &status.conditions);
@@ -175,7 +176,7 @@ fn status(
             if node.live {
                 "the shim is connected"
             } else {
-                "nothing was heard of the shim for more than 10 s"
+                "the shim has sent nothing for more than 10 s"
             },
             now,
         ),
@@ -192,7 +193,7 @@ fn status(
             loaded: node.functions_loaded,
             failed: node.functions_failed,
         }),
-        // It rises with every change anywhere in the cluster and would be a write for each.
+        // It rises with every change anywhere in the cluster and would cause a write for each.
         table_version: None,
         last_contact: Some(contact(
             old.last_contact.as_ref(),
@@ -204,8 +205,8 @@ fn status(
     }
 }
 
-/// Of a live node the contact that stands there is good enough for ten minutes, so that it is no write for each
-/// report; of one that is gone it is exact.
+/// Time of the last contact to write. For a live node, the recorded time stays for ten minutes, so that not every
+/// report causes a write; for a disconnected node it is exact.
 fn contact(old: Option<&Time>, heard: Timestamp, live: bool) -> Time {
     let new = whole_seconds(heard);
     let age = |old: &Time| new.0.as_second() - old.0.as_second();
@@ -254,7 +255,11 @@ mod tests {
             let heard = Timestamp::from_millisecond(second * 1000 + 250).unwrap();
             contact(old.map(at).as_ref(), heard, live)
         };
-        assert_eq!(heard(None, 1_007, true), at(1_007), "never before it came");
+        assert_eq!(
+            heard(None, 1_007, true),
+            at(1_007),
+            "never earlier than recorded"
+        );
         assert_eq!(heard(Some(1_007), 1_606, true), at(1_007));
         assert_eq!(heard(Some(1_007), 1_607, true), at(1_607));
         assert_eq!(heard(Some(1_007), 1_100, false), at(1_100));

@@ -1,9 +1,9 @@
 //! Leader election on one `coordination.k8s.io` Lease.
 //!
-//! A holder is judged by how long the *record has not changed on this process's monotonic clock*; the
-//! time stamps in the record are for people and are never compared with anything, so clocks that differ
-//! between nodes cannot make two leaders. A lease is still not a fence: every status write carries a
-//! `resourceVersion`, every instruction to a node the epoch that is handed out here.
+//! A replica takes over when the *record has not changed for its duration on this replica's monotonic clock*. The
+//! time stamps in the record are informational and are never compared, so clock skew between nodes cannot produce two
+//! leaders. A lease is not a fence: every status write carries a `resourceVersion`, and every instruction to a node
+//! carries the epoch that this module hands out.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What one replica knows about leadership.
+/// Leadership as this replica sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Identity in the Lease, `<pod>/<ip>:<port>` of the node API; `None` until it was read.
+    /// Identity in the Lease, `<pod>/<ip>:<port>` of the node API; `None` until the Lease was read.
     pub holder: Option<String>,
-    /// The epoch under which this replica decides; `None` while it does not lead.
+    /// Epoch under which this replica decides; `None` while it does not lead.
     pub epoch: Option<u64>,
 }
 
-/// How the Lease is kept. Defaults of the command line: 15 s, 10 s, 2 s.
+/// Settings of the election. The command line defaults to 15 s, 10 s and 2 s.
 #[derive(Debug, Clone)]
 pub struct LeaseConfig {
     /// Namespace of the Lease.
@@ -34,32 +34,32 @@ pub struct LeaseConfig {
     pub name: String,
     /// Identity of this replica.
     pub identity: String,
-    /// How long an unchanged record belongs to its holder.
+    /// Time after which a Lease that has not changed may be taken over.
     pub duration: Duration,
-    /// Within this long a leader must have renewed.
+    /// Time within which a leader must renew; otherwise it stops leading.
     pub renew_deadline: Duration,
-    /// Between two looks.
+    /// Interval between two reads of the Lease.
     pub retry_period: Duration,
 }
 
 /// Why the election ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The record could not be renewed in time, or somebody else took it.
+    /// The record could not be renewed in time, or another replica took it.
     #[error(
-        "the lease was lost: {0}. Another replica decides now and nodes go on serving; this one ends and is started again"
+        "the lease was lost: {0}. Another replica decides now and nodes keep serving; this replica exits and is restarted"
     )]
     Lost(String),
 }
 
-/// Asks the election for things while it runs.
+/// Handle to a running election.
 #[derive(Debug, Clone)]
 pub struct LeaseHandle {
     leadership: watch::Receiver<Leadership>,
     raise: mpsc::Sender<(u64, oneshot::Sender<u64>)>,
 }
 
-/// The loop that reads, takes and renews the record.
+/// The election: a loop that reads, takes and renews the record.
 #[derive(Debug)]
 pub struct Election {
     api: Api<Lease>,
@@ -70,7 +70,7 @@ pub struct Election {
     renewed: Option<Instant>,
 }
 
-/// The newest record and since when it has looked like this.
+/// The newest record, and the time at which it was first observed.
 #[derive(Debug, Clone)]
 struct LeaseObservation {
     lease: Lease,
@@ -89,14 +89,14 @@ enum Action {
 // === impl LeaseHandle ===
 
 impl LeaseHandle {
-    /// Changes of leadership, for everyone who must know.
+    /// Receiver of changes of leadership.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
     }
 
-    /// Raises the epoch above `floor` and records that in the Lease before it is used, so that a successor
-    /// starts above it. Returns the epoch to decide under; `None` when this replica does not lead.
+    /// Raises the epoch above `floor` and records it in the Lease before it is used, so that a successor starts above
+    /// it. Returns the epoch to decide under; `None` when this replica does not lead.
     pub async fn raise_above(&self, floor: u64) -> Option<u64> {
         let (reply, raised) = oneshot::channel();
         self.raise.send((floor, reply)).await.ok()?;
@@ -107,7 +107,7 @@ impl LeaseHandle {
 // === impl Election ===
 
 impl Election {
-    /// An election that has not looked at the record yet.
+    /// Creates an election that has not read the record yet, and its handle.
     #[must_use]
     pub fn new(client: Client, config: LeaseConfig) -> (Self, LeaseHandle) {
         let (publish, leadership) = watch::channel(Leadership::default());
@@ -130,10 +130,10 @@ impl Election {
         )
     }
 
-    /// Runs until `stop`, then gives the record back.
+    /// Runs until `stop` is cancelled, then releases the Lease.
     ///
     /// # Errors
-    /// This replica led and no longer does: it must end, whatever it is doing.
+    /// This replica led and no longer does; the process must exit.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LeaseError> {
         loop {
             let outcome = tokio::select! {
@@ -159,7 +159,7 @@ impl Election {
         Ok(())
     }
 
-    /// One look at the record and what follows from it.
+    /// Reads the record once and acts on it.
     async fn turn(&mut self) -> Result<(), LeaseError> {
         let started = Instant::now();
         match tokio::time::timeout(self.patience(started), self.look_and_act(started)).await {
@@ -187,7 +187,7 @@ impl Election {
             self.renewed.is_some(),
             started,
         );
-        // The record is younger than this moment, however long looking at it took before.
+        // The record becomes valid at this moment, even if reading it took long.
         let sent = Instant::now();
         let written = match action {
             Action::Create => {
@@ -216,7 +216,7 @@ impl Election {
         Ok(())
     }
 
-    /// Raising is a renewal with a higher number: it is persisted before anybody uses it.
+    /// Renews the Lease with a higher epoch, so that the epoch is persisted before it is used.
     async fn raise_epoch(&mut self, floor: u64, reply: oneshot::Sender<u64>) {
         if self.renewed.is_none() {
             return;
@@ -254,11 +254,13 @@ impl Election {
         let params = PostParams::default();
         let write = self.api.replace(&self.config.name, &params, &lease);
         match tokio::time::timeout(self.config.retry_period, write).await {
-            Ok(Ok(_)) => tracing::info!("gave the lease back"),
+            Ok(Ok(_)) => tracing::info!("released the lease"),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease was not given back; it runs out by itself")
+                tracing::warn!(%error, "the lease could not be released; it expires by itself")
             }
-            Err(_) => tracing::warn!("the lease was not given back in time; it runs out by itself"),
+            Err(_) => {
+                tracing::warn!("the lease could not be released in time; it expires by itself")
+            }
         }
     }
 
@@ -270,7 +272,7 @@ impl Election {
             .await
     }
 
-    /// The record as this replica writes it; the old one's `resourceVersion` is the precondition.
+    /// Builds the record of this replica; the `resourceVersion` of `previous` is the precondition.
     fn record(&self, previous: Option<&Lease>, transitions: u64) -> Lease {
         let now = MicroTime(Timestamp::now());
         let spec = previous.and_then(|lease| lease.spec.as_ref());
@@ -325,7 +327,8 @@ impl Election {
             .map_or(0, |seen| transitions(&seen.lease))
     }
 
-    /// A leader may wait for an answer until it would be late, anybody else for one deadline.
+    /// Deadline of a request: a leader may wait until its renewal would be late, another replica for one renew
+    /// deadline.
     fn patience(&self, now: Instant) -> Duration {
         let limit = self
             .config
@@ -363,10 +366,15 @@ fn transitions(lease: &Lease) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-/// What to do about the record as it was seen; reads no clock.
-fn decide(seen: Option<&LeaseObservation>, config: &LeaseConfig, leading: bool, now: Instant) -> Action {
+/// Decides what to do about the observed record. Reads no clock.
+fn decide(
+    seen: Option<&LeaseObservation>,
+    config: &LeaseConfig,
+    leading: bool,
+    now: Instant,
+) -> Action {
     let Some(seen) = seen else {
-        // A deleted record may have been created again by somebody else meanwhile: start over as nobody.
+        // Another replica may have created the deleted record again: give up leadership and start over.
         return if leading {
             Action::Lost
         } else {
@@ -377,7 +385,7 @@ fn decide(seen: Option<&LeaseObservation>, config: &LeaseConfig, leading: bool, 
         Some(holder) if holder == config.identity && leading => Action::Renew,
         _ if leading => Action::Lost,
         None => Action::Take,
-        // The same pod with a new process: the old one has ended, and its epoch must not be used again.
+        // Same pod, new process: the old process has ended, and its epoch must not be used again.
         Some(holder) if holder == config.identity => Action::Take,
         Some(_) if now.duration_since(seen.since) >= config.duration => Action::Take,
         Some(_) => Action::Wait,
@@ -402,7 +410,7 @@ mod tests {
     fn seen(holder: &str, since: Instant) -> LeaseObservation {
         let spec = LeaseSpec {
             holder_identity: Some(holder.into()),
-            // An hour ahead of everybody: must not matter.
+            // One hour ahead of every clock: must not matter.
             renew_time: Some(MicroTime(
                 Timestamp::now() + jiff::SignedDuration::from_hours(1),
             )),
@@ -417,7 +425,7 @@ mod tests {
         }
     }
 
-    /// FC-17: a lease is judged by the own monotonic clock, whatever times are written in it.
+    /// FC-17: the lease expires by the local monotonic clock, whatever times the record contains.
     #[test]
     fn an_unchanged_record_is_taken_after_its_duration_and_not_before() {
         let start = Instant::now();
@@ -435,7 +443,8 @@ mod tests {
         assert_eq!(at(15), Action::Take);
     }
 
-    /// FC-6: who holds the record no more has lost, and nobody takes what another renews.
+    /// FC-6: a leader that no longer holds the record has lost, and no replica takes a record that another one
+    /// renews.
     #[test]
     fn every_state_of_the_record_has_one_answer() {
         let now = Instant::now();

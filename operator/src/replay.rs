@@ -1,7 +1,8 @@
 //! `operator replay FILE`: computes every expectation of a sample document with the shipping code.
 //!
-//! A document holds `cases`. An `eprocess` is a sequential test over cumulative counters; its `expect` has, per look, ln of the evidence, the
-//! p-value and the decision. A `phi_hat` is the dispersion of several nodes. Everything else of the document is printed as it was.
+//! A document holds `cases`. A case of kind `eprocess` is a sequential test over cumulative counters; its `expect`
+//! has, for each look, the natural logarithm of the evidence, the p-value and the decision. A case of kind `phi_hat`
+//! is the dispersion of several nodes. Everything else in the document is printed unchanged.
 
 mod document;
 
@@ -18,9 +19,9 @@ use operator_core::stats::{
 
 use document::Json;
 
-/// Stable's rate before anything was counted, unless the case names another.
+/// Prior rate of stable before any request was counted, unless the case sets another.
 const FIRST_GUESS: f64 = 0.01;
-/// Decimals that ln E is printed with.
+/// Number of decimals with which ln E is printed.
 const DECIMALS: f64 = 1e12;
 
 /// Reads `file` and writes the same document with computed expectations to standard output.
@@ -68,7 +69,7 @@ fn expectation(case: &Json) -> anyhow::Result<Json> {
     }
 }
 
-/// A number of `params`, written as a string so that nothing is lost on the way.
+/// Reads a number of `params`, which is written as a string to keep its exact value.
 fn parameter(params: &Json, key: &str) -> anyhow::Result<f64> {
     let text = params
         .get(key)
@@ -182,7 +183,7 @@ fn looks(case: &Json) -> anyhow::Result<Json> {
     Ok(Json::List(expected))
 }
 
-/// Each arm is one process of unknown boot, so the tracker finds out by itself when one counts from zero again.
+/// Each arm is one process of unknown boot, so the tracker detects by itself when its counters restart from zero.
 fn advance(tracker: &mut Tracker, number: usize, row: &Json) -> anyhow::Result<Increment> {
     let counts = counts(row)?;
     let [
@@ -196,7 +197,7 @@ fn advance(tracker: &mut Tracker, number: usize, row: &Json) -> anyhow::Result<I
     };
     let at = Timestamp::from_second(i64::try_from(number).unwrap_or(i64::MAX))?;
     let arm = |revision: &str, requests: u64, events: u64| {
-        // an event may be counted without its request, so neither is taken from the other
+        // An event may be counted before its request, so each counter is subtracted by itself.
         let mut counters = Counters::default();
         counters.add(Outcome::Ok, Code::Other, requests);
         counters.latency.0 = std::array::from_fn(|bucket| if bucket == 0 { events } else { 0 });
@@ -287,7 +288,7 @@ mod tests {
 
     const COMMITTED: &str = include_str!("../core/tests/sequential-samples.json");
 
-    /// Every text and every number of two documents, `log_e` within its tolerance.
+    /// Compares all texts and numbers of two documents, `log_e` within its tolerance.
     fn same(path: &str, got: &Json, expected: &Json) {
         match (got, expected) {
             (Json::Number(a), Json::Number(b)) => {
@@ -337,7 +338,7 @@ mod tests {
         assert!(printed.contains("  [5, 5, 45, 0],\n"), "{printed}");
     }
 
-    /// Each is refused with one sentence that names the place.
+    /// Each invalid document is refused with one sentence that names the place.
     #[test]
     fn malformed_documents_are_refused() {
         let case = |params: &str, looks: &str| {

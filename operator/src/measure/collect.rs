@@ -1,9 +1,9 @@
-//! Series to snapshots.
+//! Converts series to snapshots.
 //!
-//! All samples of one scrape carry the scrape's time, so a snapshot is what one target's series have at
-//! one time: both revisions of a node from one moment. Targets are told apart by every label that is not
-//! the metric's own. Two scrapers of one process, or an HA pair, are two targets of one node here; the one
-//! that counted most is used.
+//! All samples of one scrape carry the time of the scrape, so a snapshot consists of one target's series at one time,
+//! with both revisions of a node at the same moment. Targets are distinguished by every label that does not belong to
+//! the metric. Two scrapers of one process, or an HA pair, are two targets of one node; the target with the highest
+//! counts is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::answer::Series;
 use super::{Sampled, Wanted};
 use crate::node_api::FunctionKey;
 
-/// What the queries brought.
+/// Series that the queries returned.
 #[derive(Default)]
 pub(super) struct Scraped {
     pub(super) nodes: Vec<Series>,
@@ -26,16 +26,16 @@ pub(super) struct Scraped {
     pub(super) buckets: Vec<Series>,
 }
 
-/// Which moments become snapshots.
+/// Which scrape times become snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moments {
-    /// Of each process start the newest.
+    /// The newest scrape of each process start.
     Newest,
-    /// All.
+    /// All scrapes.
     All,
 }
 
-/// Labels that belong to a metric; what is left names the target.
+/// Labels that belong to a metric; the remaining labels identify the target.
 const OWN_LABELS: [&str; 10] = [
     "__name__",
     "function_namespace",
@@ -50,10 +50,10 @@ const OWN_LABELS: [&str; 10] = [
 ];
 
 type Labels = BTreeMap<String, String>;
-/// Milliseconds since the epoch.
+/// Milliseconds since the Unix epoch.
 type Moment = i64;
 
-/// The scrape target behind a series.
+/// Returns the labels that identify the scrape target of a series.
 fn target(metric: &Labels) -> Labels {
     let own = |label: &String| OWN_LABELS.contains(&label.as_str());
     let rest = metric.iter().filter(|(label, _)| !own(label));
@@ -74,13 +74,13 @@ fn moment(seconds: f64) -> Option<Moment> {
     (millis.abs() < 1e14).then_some(millis as Moment)
 }
 
-/// A text as a count, or why not.
+/// Parses a count, or returns why the value is rejected.
 fn number(text: &str) -> Result<f64, Rejected> {
     let value: f64 = text.parse().map_err(|_| Rejected::NotFinite)?;
     whole(value).map(|_| value)
 }
 
-/// What one target says of one function at one time.
+/// Counters of one target for one function at one time.
 #[derive(Default)]
 struct Reading {
     revisions: BTreeMap<String, Revision>,
@@ -127,13 +127,13 @@ pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) ->
     let mut readings = Readings::new();
     let due = Due::new(wanted);
     read_requests(&scraped.requests, &due, &mut readings);
-    // only requests make a moment: they exist for every revision from the start
+    // Only request counters create readings, because they exist for every revision from the start.
     read_saturated(&scraped.saturated, &due, &mut readings);
     read_buckets(&scraped.buckets, &due, &mut readings);
 
     let mut sampled = Sampled::default();
     for ((labels, function), mut by_moment) in readings {
-        // at the far edge the queries, which run one after the other, do not see the same samples
+        // At the edge of the window, the queries, which run one after the other, do not return the same samples.
         if moments == Moments::All {
             by_moment.pop_first();
         }
@@ -178,7 +178,7 @@ pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) ->
     sampled
 }
 
-/// Which series were asked for: the selectors match every combination of the names in them.
+/// Which series were requested: the selectors match every combination of the names in them.
 struct Due<'a>(BTreeMap<FunctionKey, &'a Wanted>);
 
 impl<'a> Due<'a> {
@@ -187,7 +187,7 @@ impl<'a> Due<'a> {
         Self(by_key.collect())
     }
 
-    /// Target, function and revision of a series.
+    /// Identifies the target, function and revision of a series.
     fn address<'s>(&self, metric: &'s Labels) -> Option<(Labels, FunctionKey, &'s str)> {
         let function = FunctionKey::new(
             label(metric, "function_namespace"),
@@ -228,7 +228,7 @@ fn read_requests(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
     }
 }
 
-/// Gives each sample of a series to its reading; moments that no request counter has are not made.
+/// Adds each sample of a series to its reading; times without a request counter are skipped.
 fn each_sample(
     series: &[Series],
     due: &Due<'_>,
@@ -270,7 +270,7 @@ fn read_buckets(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
     });
 }
 
-/// Which node a target is, and when its process started.
+/// Determines the node of a target, and when its process started.
 struct Targets {
     nodes: BTreeMap<Labels, String>,
     by_instance: BTreeMap<String, BTreeSet<String>>,
@@ -309,7 +309,7 @@ impl Targets {
         }
     }
 
-    /// By all labels; else by instance, when that is one node.
+    /// Matches by all labels, or else by instance if that is unique to one node.
     fn node(&self, labels: &Labels) -> Option<&str> {
         if let Some(name) = self.nodes.get(labels) {
             return Some(name);
@@ -318,7 +318,7 @@ impl Targets {
         (names.len() == 1).then(|| names.first().map(String::as_str))?
     }
 
-    /// The start known at that moment.
+    /// Returns the process start as of that time.
     fn boot(&self, labels: &Labels, at: Moment) -> Option<u64> {
         let starts = self.starts.get(labels)?;
         let known = starts

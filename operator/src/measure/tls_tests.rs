@@ -1,4 +1,4 @@
-//! FE-1: a Prometheus behind TLS that is not what it should be gives no answer, and certainly no empty one.
+//! FE-1: a Prometheus with a TLS fault yields an error, never an empty result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{MeasureError, Meter, Prometheus, Sampled};
 
 const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
 
-/// Says that there is nothing to whoever asks, with this certificate.
+/// A server with this certificate that answers every request with an empty result.
 async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAddr {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder()
@@ -29,7 +29,7 @@ async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAdd
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // whoever does not trust us leaves
+            // A client that does not trust the certificate disconnects.
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 continue;
             };
@@ -44,7 +44,8 @@ async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAdd
     address
 }
 
-/// Asks a server with a certificate for `name` until `end`, which is trusted or not; gives the failures counted, too.
+/// Queries a server with a certificate for `name` until `end`, trusted or not; returns also the number of counted
+/// failures.
 async fn asked(
     name: &str,
     end: (i32, u8),
@@ -91,7 +92,7 @@ async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
         assert_eq!(answer, Err(MeasureError::NoAnswer(said.to_owned())));
         assert_eq!(counted, 1.0, "{said}");
     }
-    // the same server is asked and believed when nothing is wrong with it
+    // The same server is queried successfully when its certificate is valid.
     let (answer, counted) = asked("127.0.0.1", (2099, 1), true).await;
     assert_eq!((answer, counted), (Ok(Sampled::default()), 0.0));
 }

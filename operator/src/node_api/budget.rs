@@ -1,4 +1,4 @@
-//! Allowances per second.
+//! Rate limits per second.
 
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// `per_second`, of which `seconds` worth may be used at once.
+    /// Creates a full bucket with a rate of `per_second` and a capacity of `seconds` times that rate.
     pub(super) fn new(per_second: u32, seconds: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         let burst = per_second * f64::from(seconds);
@@ -24,7 +24,7 @@ impl Budget {
         }
     }
 
-    /// Takes `amount` if it is there.
+    /// Takes `amount` if the bucket has that much; returns whether it did.
     pub(super) fn take(&mut self, amount: u32, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.burst);

@@ -1,4 +1,4 @@
-//! What every call shares.
+//! State and limits that all calls share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::settings::Settings;
 use super::tables::Tables;
 
-/// See the module's text.
+/// State that all calls share.
 pub(super) struct Calls {
     pub(super) settings: Settings,
     pub(super) tables: Tables,
@@ -31,8 +31,8 @@ pub(super) struct Calls {
     pub(super) blob_calls: Shares,
 }
 
-/// How fast streams may be opened: by all nodes, and by each, so that one that loops does not use up
-/// what the others need to come back.
+/// Limits the rate of new streams, for all nodes and for each, so that a node that reconnects in a loop does not use
+/// up the rate that the others need.
 pub(super) struct Openings(Mutex<Rates>);
 
 struct Rates {
@@ -40,9 +40,9 @@ struct Rates {
     each: HashMap<String, Budget>,
 }
 
-/// Streams a node may open per second, and how many seconds' worth at once.
+/// Streams that a node may open per second, and the burst in seconds of that rate.
 const OPENINGS_EACH: (u32, u32) = (1, 10);
-/// Nodes whose rate is remembered; beyond it those forgotten start afresh.
+/// Number of nodes whose rate is tracked; beyond it, dropped nodes start with a full bucket.
 const RATES: usize = 20_000;
 
 impl Openings {
@@ -65,7 +65,7 @@ impl Openings {
     }
 }
 
-/// Counts what identities have open, and no more of it than allowed.
+/// Limits the number of concurrent calls per identity and in total.
 #[derive(Clone)]
 pub(super) struct Shares {
     open: Arc<Mutex<HashMap<String, usize>>>,
@@ -73,18 +73,18 @@ pub(super) struct Shares {
     all: usize,
 }
 
-/// One of an identity's; gives itself back.
+/// A place of an identity; dropping it releases the place.
 pub(super) struct Held {
     shares: Shares,
     name: String,
 }
 
-/// Why there was none.
+/// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The identity has as many as it may.
+    /// The limit of the identity.
     Each,
-    /// All together have.
+    /// The limit of all identities together.
     All,
 }
 
@@ -135,7 +135,7 @@ mod tests {
         let opened = (0..1_000).filter(|_| openings.take("looping", now)).count();
         assert_eq!(opened, 10);
         let others = (0..10).filter(|n| openings.take(&format!("node-{n}"), now));
-        assert_eq!(others.count(), 5, "what all together may, less the ten");
+        assert_eq!(others.count(), 5, "the limit of all together, less the ten");
     }
 
     #[test]

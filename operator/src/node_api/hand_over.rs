@@ -1,4 +1,5 @@
-//! Components that a node cannot pull itself: their bytes by digest, only of what is placed there.
+//! Serves the bytes of components that a node cannot pull itself, by digest, and only of components placed on that
+//! node.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use super::calls::{Calls, Full};
 use super::listen::Peer;
 use super::meter::Meter;
 
-/// The contract's largest chunk, bytes.
+/// Largest chunk of the contract, in bytes.
 const CHUNK: usize = 256 * 1024;
 
-/// A node that does not take a component within this time would keep its place for ever.
+/// Deadline of a transfer. A node that stops reading would otherwise occupy its place indefinitely.
 const TAKEN_WITHIN: Duration = Duration::from_secs(300);
 
 async fn watch(done: CancellationToken, peer: Peer) {
@@ -44,7 +45,7 @@ pub(super) async fn blob(
         ));
     }
     let functions = calls.tables.referring(&caller.node, &request.digest);
-    // the same words for what exists elsewhere and for what does not exist
+    // Same message for digests that exist elsewhere and for those that do not exist.
     if functions.is_empty() {
         Meter::count(counter, "not_placed");
         return Err(Status::permission_denied(
@@ -54,8 +55,8 @@ pub(super) async fn blob(
     let held = calls.blob_calls.take(&caller.node).map_err(|full| {
         Meter::count(counter, "busy");
         match full {
-            Full::Each => Status::resource_exhausted("two at a time"),
-            Full::All => Status::unavailable("too many at present; try again"),
+            Full::Each => Status::resource_exhausted("at most two blob calls at a time"),
+            Full::All => Status::unavailable("too many blob calls at present; try again"),
         }
     })?;
     let digest = request.digest;

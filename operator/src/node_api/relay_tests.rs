@@ -1,4 +1,4 @@
-//! Two replicas on the loopback: what a follower's nodes say reaches the leader, hints come back.
+//! Two replicas on the loopback: reports of a follower's nodes reach the leader, and hints come back.
 
 use std::io::Write;
 
@@ -123,7 +123,7 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
         .fleet_shows(|fleet| fleet.nodes().iter().all(|node| !node.connected))
         .await;
     let last = leader.fleet.counters(&key(), reading);
-    assert_eq!(last.len(), 1, "what it counted still counts");
+    assert_eq!(last.len(), 1, "its counters still count");
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn only_a_replica_may_relay_and_only_to_the_leader() {
     }
 }
 
-/// What `node` gets for `digest`: bytes or a code.
+/// Result of requesting `digest` for `node`: bytes or a status code.
 async fn blob(rig: &Rig, token: &str, node: &str, digest: &str) -> Result<usize, Code> {
     let request = v1::BlobRequest {
         digest: digest.to_owned(),
@@ -252,7 +252,7 @@ async fn a_node_has_two_blobs_at_a_time() {
         };
         with_token(request, "token-of-node-1")
     };
-    // larger than a stream's window, so they stay open until they are read
+    // Larger than the window of a stream, so the calls stay open until they are read.
     let first = client.blob(request()).await.unwrap();
     let _second = client.blob(request()).await.unwrap();
     let third = client.blob(request()).await;

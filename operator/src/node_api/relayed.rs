@@ -1,4 +1,4 @@
-//! The leader's end of a relay: another replica tells what its nodes say, and takes hints back.
+//! The leader's end of a relay: receives the reports of another replica's nodes, and sends hints back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn leads(leader: &Option<Leader>) -> bool {
     leader.as_ref().is_some_and(|leader| leader.is_self)
 }
 
-/// Without what `wait_for` borrows, which may not be held while something else is awaited.
+/// Clones only what `wait_for` borrows, because the borrow must not be held across another await.
 async fn leads_no_more(leader: &mut watch::Receiver<Option<Leader>>) {
     let _ = leader.wait_for(|leader| !leads(leader)).await;
 }
@@ -77,7 +77,7 @@ impl Relay {
                 hint = hints.recv() => {
                     let Some(hint) = hint else { return };
                     let message = v1::RelayDown { hint: Some(v1::Hint { share: Some(hint) }) };
-                    // a follower that takes nothing must not keep this from hearing it
+                    // A follower that stops reading must not block its reports.
                     let sent = tokio::time::timeout(TAKEN_WITHIN, down.send(Ok(message))).await;
                     if !matches!(sent, Ok(Ok(()))) {
                         return;
@@ -88,7 +88,7 @@ impl Relay {
                     return;
                 }
                 () = tokio::time::sleep_until(self.until) => {
-                    let _ = down.try_send(Err(Status::unauthenticated("show the token again")));
+                    let _ = down.try_send(Err(Status::unauthenticated("present the token again")));
                     return;
                 }
                 () = self.stop.cancelled() => return,
@@ -97,7 +97,7 @@ impl Relay {
     }
 }
 
-/// The nodes that speak through one relay; all gone when it is.
+/// Sessions of the nodes behind one relay; all end with the relay.
 struct Nodes {
     fleet: Fleet,
     sessions: HashMap<String, SessionId>,

@@ -1,4 +1,4 @@
-//! A replica on the loopback and nodes that talk to it, for tests.
+//! Test support: a replica on the loopback, and nodes that talk to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ use super::{
 /// Nothing here takes long; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Judges tokens by a list.
+/// A reviewer that knows a fixed list of tokens.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) reviews: Mutex<HashMap<String, Review>>,
@@ -49,7 +49,7 @@ impl Reviewer for Known {
     }
 }
 
-/// What the API server says about a good token of the shim on `node`.
+/// Positive review of the token of the shim on `node`.
 pub(super) fn shim_review(node: &str) -> Review {
     let claim = |name: &str, value: &str| {
         let name = format!("authentication.kubernetes.io/{name}");
@@ -81,7 +81,7 @@ impl Blobs for Shelf {
     }
 }
 
-/// One replica.
+/// One replica of the operator.
 pub(super) struct Rig {
     pub(super) tables: Tables,
     pub(super) fleet: Fleet,
@@ -101,7 +101,7 @@ impl Drop for Rig {
 }
 
 impl Rig {
-    /// With tables that are synced at version 10.
+    /// Starts a replica whose tables are synced at version 10.
     pub(super) async fn start() -> Self {
         let rig = Self::with(|_| {}).await;
         rig.tables.synced(10);
@@ -181,14 +181,14 @@ impl Rig {
             .domain_name(tls::SERVER_NAME);
         let channel = Endpoint::from_shared(format!("https://{}", self.address))?
             .tls_config(trust)?
-            // the protocol's default, so that a few hundred kilobytes fill what nobody reads
+            // The protocol's default, so that a few hundred kilobytes fill the window of a node that does not read.
             .initial_stream_window_size(65_535)
             .connect()
             .await?;
         Ok(NodeApiClient::new(channel))
     }
 
-    /// A stream of `node` with its own token.
+    /// Opens a stream of `node` with its own token.
     pub(super) async fn node(&self, node: &str, have: u64) -> TestNode {
         let token = format!("token-of-{node}");
         self.stream(&token, hello(node, have)).await.unwrap()
@@ -206,7 +206,7 @@ impl Rig {
         Ok(TestNode { up, down })
     }
 
-    /// Waits until the fleet is as wished.
+    /// Waits until the fleet satisfies the condition.
     pub(super) async fn fleet_shows(&self, wish: impl Fn(&Fleet) -> bool) {
         let mut changes = self.fleet.subscribe();
         let shown = async {
@@ -236,14 +236,14 @@ pub(super) fn hello(node: &str, have: u64) -> v1::Hello {
     }
 }
 
-/// A node as far as the wire goes.
+/// A node at the level of the protocol.
 pub(super) struct TestNode {
     pub(super) up: mpsc::Sender<v1::NodeMessage>,
     pub(super) down: Streaming<v1::OperatorMessage>,
 }
 
 impl TestNode {
-    /// The next message, None at the end of the stream.
+    /// Receives the next message; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Option<Down> {
         let next = tokio::time::timeout(PATIENCE, self.down.message()).await;
         next.expect("no message").unwrap()?.kind
@@ -263,7 +263,7 @@ impl TestNode {
         }
     }
 
-    /// The reason with which the stream ends.
+    /// Returns the reason with which the stream ends.
     pub(super) async fn goodbye(&mut self) -> v1::Goodbye {
         loop {
             match self.next().await {
@@ -283,7 +283,7 @@ impl TestNode {
     }
 }
 
-/// A function at rest on revision `<name>-1`, component `sha256:<name>`, with a secret.
+/// A function without a rollout, on revision `<name>-1`, component `sha256:<name>`, with a secret.
 pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecord {
     v1::FunctionRecord {
         key: Some((&FunctionKey::new("shop", name)).into()),
@@ -312,7 +312,7 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
     }
 }
 
-/// A share of `<name>-1` with candidate `<name>-2`, if it has any weight.
+/// A traffic split of `<name>-1` with candidate `<name>-2`, if that has any weight.
 pub(super) fn share(name: &str, serial: u64, weight: u32) -> v1::Share {
     v1::Share {
         pair: Some(v1::Pair { epoch: 1, serial }),

@@ -1,36 +1,36 @@
-//! The rollout state field by field, for people. Nothing reads these fields back.
+//! The rollout state as readable status fields. The operator never reads these fields back.
 
-use crds::function::{HistoryEntry, Outcome, FencingToken};
+use crds::function::{FencingToken, HistoryEntry, Outcome};
 use crds::rollout::{self as api, Evidence, RolloutStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use operator_core::rollout::{
-    self as core, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan, PlanKind,
-    Rollout, RolloutState, StepRecord, StepWeight, Strategy, ActionResult, Weight,
+    self as core, ActionResult, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan,
+    PlanKind, Rollout, RolloutState, StepRecord, StepWeight, Strategy, Weight,
 };
 
-// The schema's limits, in characters.
+// Limits of the schema, in characters.
 const MESSAGE: usize = 1000;
 const VALUE: usize = 256;
 const BY: usize = 128;
 const NODE: usize = 253;
 const WHY: usize = 512;
-/// Whole numbers above this are not exact for every reader of JSON.
+/// Largest integer that every JSON parser represents exactly.
 const COUNT: u64 = (1 << 53) - 1;
 
-/// A moment with the resolution of a second, as Kubernetes prints most.
+/// Formats a time with a resolution of one second, as Kubernetes does for most times.
 #[must_use]
 pub fn time(at: Timestamp) -> Time {
     Time(at)
 }
 
-/// A moment with microseconds.
+/// Formats a time with a resolution of one microsecond.
 #[must_use]
 pub fn micro(at: Timestamp) -> MicroTime {
     MicroTime(at)
 }
 
-/// `status.rollout`, without the record.
+/// Builds `status.rollout` without the record.
 #[must_use]
 pub fn rollout(state: &RolloutState) -> RolloutStatus {
     let running = state.rollout.as_ref();
@@ -98,7 +98,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
     }
 }
 
-/// `status.history`.
+/// Builds `status.history`.
 #[must_use]
 pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
     let entry = |entry: &core::HistoryEntry| HistoryEntry {
@@ -117,7 +117,7 @@ pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
     state.history.iter().take(10).map(entry).collect()
 }
 
-/// The share that nodes give the candidate now.
+/// Current weight of the candidate on the nodes.
 fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
     if state.stable.is_none() {
         Weight::FULL
@@ -128,7 +128,7 @@ fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
     }
 }
 
-/// How much of the present step was not active time, up to where clocks are counted.
+/// Time of the current step that was not active, up to the moment until which the clocks were advanced.
 fn stopped_for(rollout: &Rollout) -> Option<String> {
     let passed = rollout.clock_at.duration_since(rollout.step_started_at);
     let passed = std::time::Duration::try_from(passed).unwrap_or_default();
@@ -305,7 +305,7 @@ fn word<T: Copy>(all: &[T], text: &str, as_str: impl Fn(T) -> &'static str) -> O
     all.iter().copied().find(|word| as_str(*word) == text)
 }
 
-/// At most four significant decimals, never an exponent where a person would not expect one.
+/// Formats a number with at most four significant decimals; uses an exponent only for extreme values.
 fn decimal(value: f64) -> String {
     if !value.is_finite() {
         return "0".to_owned();
@@ -318,7 +318,7 @@ fn decimal(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// An increase in percentage points: `+0.5 pp`.
+/// Formats an increase in percentage points: `+0.5 pp`.
 fn points(share: f64) -> String {
     format!("+{} pp", decimal(share * 100.0))
 }
@@ -331,7 +331,7 @@ fn span(duration: std::time::Duration) -> String {
     crds::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
 }
 
-/// A latency bound; the finest are parts of a millisecond.
+/// Formats a latency threshold; the finest are fractions of a millisecond.
 fn bound(duration: std::time::Duration) -> String {
     let millis = duration.as_secs_f64() * 1e3;
     format!("{}ms", decimal(millis))

@@ -1,4 +1,4 @@
-//! What the leader does beside serving nodes, for as long as it leads.
+//! Work that only the leader does, besides serving nodes.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use tokio::sync::watch;
 
 use super::{SETTLE, Start};
 use crate::lease::Leadership;
-use crate::{edge_nodes, certificate_secret};
+use crate::{certificate_secret, edge_nodes};
 
-/// Whenever this replica leads: raise the epoch above everything that was used, then decide.
+/// Each time this replica becomes leader, raises the epoch above all used ones, then starts deciding.
 pub(super) async fn lead(start: Start) {
     let mut leadership = start.lease.leadership();
     loop {
@@ -34,14 +34,14 @@ pub(super) async fn lead(start: Start) {
             }
         }
         if leadership.changed().await.is_err() {
-            // The election has ended and says why; this is no second reason.
+            // The election has ended and reports the reason; do not report a second one.
             std::future::pending::<()>().await;
         }
     }
 }
 
 impl Start {
-    /// The highest epoch that anything persisted or any node acts on.
+    /// Highest epoch that is persisted in any object or in use by any node.
     fn highest_epoch(&self) -> u64 {
         let persisted = self
             .caches

@@ -1,4 +1,4 @@
-//! No field of the schema is silently ignored: each is used, and it says where, or its use is refused by name.
+//! Every field of the schema either has an effect, and the table names the code that uses it, or is refused by name.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::tests::violations;
 use super::*;
 
-/// Every leaf below `spec` that does something, and where.
+/// Every leaf below `spec` that has an effect, and the code that uses it.
 const USED: &[(&str, &str)] = &[
     ("config[].configMapRef.name", "revision.rs settle"),
     ("config[].values{}", "revision.rs settle"),
@@ -19,7 +19,7 @@ const USED: &[(&str, &str)] = &[
     ("env[].valueFrom.secretKeyRef.name", "revision.rs settle"),
     (
         "instances.reuse.idleTimeout",
-        "part of the revision; of no effect while one instance answers one request",
+        "part of the revision; without effect while one instance answers one request",
     ),
     ("limits.concurrency", "project.rs limits"),
     ("limits.cpu", "project.rs limits"),
@@ -61,7 +61,10 @@ const USED: &[(&str, &str)] = &[
         "rollout.analysis.latency.passIncrease",
         "core analysis/plan.rs",
     ),
-    ("rollout.analysis.evaluationInterval", "core analysis/plan.rs"),
+    (
+        "rollout.analysis.evaluationInterval",
+        "core analysis/plan.rs",
+    ),
     ("rollout.analysis.maxUnknown", "core lowering.rs"),
     ("rollout.analysis.onUnknown", "core lowering.rs"),
     ("rollout.analysis.slo.errors", "core analysis/plan.rs"),
@@ -110,7 +113,7 @@ const USED: &[(&str, &str)] = &[
     ("suspend", "project.rs"),
 ];
 
-/// Fields of later versions (with all below them), a manifest that uses one, and what is named.
+/// Fields of later versions (with all fields below them), a manifest that uses one, and the field that is named.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
         "egress",
@@ -182,7 +185,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "rollout: { waves: [{ name: pilot, nodeSelector: { zone: a } }] }",
         "rollout.waves",
     ),
-    // Used, but not every value is.
+    // The field is used, but not all of its values are.
     (
         "rollout.revert.revisions",
         "rollout: { revert: { revisions: 2 } }",
@@ -249,7 +252,7 @@ fn what_is_refused_is_named() {
     }
 }
 
-/// `kubectl explain` says so before the operator has to.
+/// `kubectl explain` shows that a field is not supported, before the operator refuses it.
 #[test]
 fn what_is_refused_says_so_in_its_description() {
     let all = crds::all();

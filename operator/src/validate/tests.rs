@@ -98,7 +98,7 @@ fn every_field_of_a_later_version_is_named() {
     }
 }
 
-/// HK-7: an object from before a stricter schema is refused by name and nothing else.
+/// HK-7: an object stored under an older, looser schema is refused with the names of the wrong fields.
 #[test]
 fn what_a_stricter_schema_would_have_refused_is_named_and_not_fatal() {
     assert_eq!(

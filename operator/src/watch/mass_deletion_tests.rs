@@ -20,7 +20,7 @@ fn pending(brake: MassDeletionGuard) -> Pending<ConfigMap> {
     Pending::new(brake, Client::new(service, "default"))
 }
 
-/// FC-15: half of all objects gone at once stay until a quarter of an hour has passed without an answer.
+/// FC-15: when half of all objects disappear at once, they stay for a quarter of an hour without an answer.
 #[tokio::test]
 async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     let now = Instant::now();
@@ -31,7 +31,7 @@ async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     assert!(pending.held.is_empty());
 }
 
-/// FC-15: a fifth within a minute is believed, and no more.
+/// FC-15: the deletion of a fifth within a minute is applied, and of more it is not.
 #[tokio::test]
 async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
     let now = Instant::now();
@@ -47,11 +47,21 @@ async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
 #[tokio::test]
 async fn few_objects_and_free_kinds_are_never_held() {
     let now = Instant::now();
-    assert_eq!(pending(MassDeletionGuard::Held).sort(gone(0..9), 9, now).len(), 9);
-    assert_eq!(pending(MassDeletionGuard::Free).sort(gone(0..90), 90, now).len(), 90);
+    assert_eq!(
+        pending(MassDeletionGuard::Held)
+            .sort(gone(0..9), 9, now)
+            .len(),
+        9
+    );
+    assert_eq!(
+        pending(MassDeletionGuard::Free)
+            .sort(gone(0..90), 90, now)
+            .len(),
+        90
+    );
 }
 
-/// What the API server says that it has is never given up by time.
+/// An object that the API server still has is never dropped by time.
 #[tokio::test]
 async fn an_object_that_is_there_is_never_outwaited() {
     let mut now = Instant::now();

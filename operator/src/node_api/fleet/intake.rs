@@ -1,4 +1,4 @@
-//! What arrives: connects, reports, ends; and what is noticed because nothing arrives.
+//! Processes connects, reports and disconnects of nodes, and detects silent nodes.
 
 use std::collections::BTreeSet;
 
@@ -14,23 +14,23 @@ use super::{
     Source, State, view,
 };
 
-/// A session of the fleet; passed back with everything it says.
+/// A session of the fleet; passed back with every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node_api) struct SessionId {
     pub(super) node: String,
     pub(super) number: u64,
 }
 
-/// What became of a report.
+/// Result of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node_api) struct Received {
     pub(in crate::node_api) frame: Option<FrameResult>,
-    /// Something in it was above its limit and left out.
+    /// A part of the report was above its limit and was left out.
     pub(in crate::node_api) dropped: bool,
 }
 
 impl Fleet {
-    /// A node has opened a stream; None when there are too many nodes.
+    /// Registers a stream that a node has opened; `None` when there are too many nodes.
     pub(in crate::node_api) fn connect(
         &self,
         source: Source,
@@ -60,7 +60,7 @@ impl Fleet {
         Some(SessionId { node, number })
     }
 
-    /// A node has reported.
+    /// Processes a report of a node.
     pub(in crate::node_api) fn report(&self, id: &SessionId, report: v1::Report) -> Received {
         let mut state = self.lock();
         let session = state
@@ -109,7 +109,7 @@ impl Fleet {
         }
     }
 
-    /// A stream has ended. What it said holds until another stream has said everything.
+    /// Ends a stream. Its reports stay valid until another stream has sent a complete report.
     pub(in crate::node_api) fn gone(&self, id: &SessionId) {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&id.node) else {
@@ -132,8 +132,8 @@ impl Fleet {
         self.tell_node(&id.node);
     }
 
-    /// Tells of nodes that fell silent since `last`, forgets those that left long ago. To be called
-    /// about once a second.
+    /// Reports nodes that became silent since `last`, and forgets nodes that left long ago. Call this about once a
+    /// second.
     pub(in crate::node_api) fn sweep(&self, last: Instant, now: Instant) {
         let silence = self.0.silence;
         let mut state = self.lock();
@@ -164,7 +164,7 @@ impl Fleet {
     }
 }
 
-/// A node that comes back acts on what it had, and only something newer counts as followed again.
+/// A reconnecting node still uses its old state, so only a newer state counts as following again.
 fn note_return(node: &mut Node, session: u64, functions: &BTreeSet<FunctionKey>) {
     let Some(session) = node.sessions.get(&session) else {
         return;
@@ -185,7 +185,7 @@ fn note_return(node: &mut Node, session: u64, functions: &BTreeSet<FunctionKey>)
     }
 }
 
-/// An ended session matters only as the last word.
+/// An ended session is kept only while it has the latest report of its node.
 fn drop_replaced(node: &mut Node) {
     let mut sessions = node.sessions.values();
     let replaced = sessions.any(|session| !session.ended && session.complete);

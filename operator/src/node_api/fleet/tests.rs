@@ -72,15 +72,15 @@ async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
     let mut changes = fleet.subscribe();
     fleet.sweep(spoke, Instant::now());
     let told = changes.next().await;
-    assert!(told.nodes.contains("n"), "its silence is told");
+    assert!(told.nodes.contains("n"), "its silence is reported");
     assert!(
         told.functions.contains(&FunctionKey::new("shop", "a")),
-        "to its functions too"
+        "also for its functions"
     );
     fleet.report(&id, v1::Report::default());
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
     let told = changes.next().await;
-    assert!(told.nodes.contains("n"), "its return too");
+    assert!(told.nodes.contains("n"), "its return is reported too");
     assert!(told.functions.contains(&FunctionKey::new("shop", "a")));
 }
 
@@ -104,7 +104,7 @@ async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_lon
     assert_eq!(
         counted(&fleet).len(),
         2,
-        "connected, but not told everything"
+        "connected, but without a complete report"
     );
     let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
     fleet.report(&id, complete(vec![loaded]));
@@ -119,7 +119,10 @@ async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_lon
     assert!(fleet.awaited().is_empty());
     let mut changes = fleet.subscribe();
     fleet.sweep(began, Instant::now());
-    assert!(changes.next().await.nodes.contains("gone"), "it is told");
+    assert!(
+        changes.next().await.nodes.contains("gone"),
+        "it is reported"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +160,7 @@ async fn a_node_that_moved_is_what_its_new_stream_says() {
     assert_eq!(
         live(&fleet),
         [("n".to_owned(), true)],
-        "the old word still counts"
+        "the old report still counts"
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     fleet.report(
@@ -172,7 +175,7 @@ async fn a_node_that_moved_is_what_its_new_stream_says() {
     assert_eq!(
         revisions(&fleet, "a"),
         ["a-2"],
-        "a session that is gone says nothing"
+        "an ended session is ignored"
     );
 }
 
@@ -193,11 +196,11 @@ async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
         assert_eq!(
             shown(&fleet),
             (true, vec!["a-1".to_owned()]),
-            "before it told all"
+            "before its complete report"
         );
         fleet.gone(&next);
     }
-    // streams that end before they told anything leave nothing behind
+    // Streams that end before they sent any report leave nothing behind.
     assert!(fleet.lock().nodes["n"].sessions.len() <= 1);
 }
 
@@ -219,7 +222,7 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
     let told = changes.next().await;
     let names: Vec<_> = told.functions.iter().map(|key| &*key.name).collect();
     assert_eq!((names, told.nodes.len()), (vec!["b"], 0));
-    // a complete report without b, and one that ends a-1
+    // A complete report without b, and a report that removes a-1.
     fleet.report(
         &id,
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
@@ -235,7 +238,7 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
     assert!(revisions(&fleet, "a").is_empty() && revisions(&fleet, "b").is_empty());
 }
 
-/// HK-5: an absurd epoch of a node raises nobody's.
+/// HK-5: an absurd epoch of a node does not raise the leader's epoch.
 #[tokio::test]
 async fn an_absurd_epoch_is_not_believed() {
     let fleet = fleet();
@@ -246,7 +249,7 @@ async fn an_absurd_epoch_is_not_believed() {
     assert_eq!(fleet.max_epoch_seen(), 41);
 }
 
-/// FD-4: a node that was away longer than its leave counts as returned to stable until it follows again.
+/// FD-4: a node that was away longer than the time to live counts as returned to stable until it follows again.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_newer() {
     let fleet = fleet();
@@ -262,12 +265,16 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
     fleet.gone(&id);
     tokio::time::advance(TTL + REMEMBER).await;
     fleet.sweep(Instant::now(), Instant::now());
-    assert_eq!(live(&fleet), [], "forgotten, but for when it was heard");
+    assert_eq!(
+        live(&fleet),
+        [],
+        "forgotten, except for the time of its last contact"
+    );
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(&id, v1::Report::default());
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), Some(FencingToken::new(1, 1)));
-    // Between two streams nothing is forgotten, and saying the same again changes nothing.
+    // Between two streams nothing is forgotten, and repeating the same report changes nothing.
     fleet.gone(&id);
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(&id, loaded(1));

@@ -1,4 +1,5 @@
-//! Who may open a stream, what ends it, and what is too much; each against a server on the loopback.
+//! Which callers may open a stream, what ends a stream, and which limits apply; each against a server on the
+//! loopback.
 
 use node_api::v1::operator_message::Kind as Down;
 use node_api::{FencingToken, v1};
@@ -7,7 +8,8 @@ use tonic::Code;
 use super::super::FunctionKey;
 use super::super::rig::{Rig, hello, names, record, shim_review, with_token};
 
-/// HK-4: another node's token, audience, account or no claim of node or pod is refused and counted by reason.
+/// HK-4: a token of another node, audience or account, or without a claim of node or pod, is refused and counted by
+/// reason.
 #[tokio::test]
 async fn a_token_opens_only_its_own_nodes_stream() {
     let rig = Rig::start().await;
@@ -69,8 +71,8 @@ async fn a_token_opens_only_its_own_nodes_stream() {
     assert_eq!(rig.fleet.nodes(), []);
 }
 
-/// HK-4: a token that was taken from a node opens no stream, and fetches nothing, in another one's name; the node that it
-/// was taken from notices nothing.
+/// HK-4: a token that was stolen from a node opens no stream and fetches nothing in another node's name, and the node
+/// it was stolen from is not affected.
 #[tokio::test]
 async fn a_token_that_is_known_already_is_refused_under_another_name() {
     let rig = Rig::start().await;
@@ -82,7 +84,7 @@ async fn a_token_that_is_known_already_is_refused_under_another_name() {
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     assert_eq!(rig.closed("wrong_node"), 1);
     let asked = rig.reviewer.asked.load(std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(asked, 1, "by what was remembered of it");
+    assert_eq!(asked, 1, "from the cached review");
     let wanted = v1::BlobRequest {
         node: "node-2".to_owned(),
         digest: "sha256:a".to_owned(),
@@ -101,7 +103,7 @@ async fn a_token_that_is_known_already_is_refused_under_another_name() {
     assert_eq!(names(&owner.batch().await), ["a"]);
 }
 
-/// FD-6: without a common protocol version a stream is refused by name. HK-11: so is an oversized hello.
+/// FD-6: without a common protocol version a stream is refused by name. HK-11: so is an oversized Hello.
 #[tokio::test]
 async fn a_hello_that_we_cannot_speak_with_is_refused() {
     let rig = Rig::start().await;
@@ -122,7 +124,7 @@ async fn a_hello_that_we_cannot_speak_with_is_refused() {
     }
 }
 
-/// HK-11: an acknowledgement of the future ends the stream.
+/// HK-11: an acknowledgement of a version that was never sent ends the stream.
 #[tokio::test]
 async fn acknowledging_what_was_never_sent_ends_the_stream() {
     let rig = Rig::start().await;
@@ -176,7 +178,7 @@ async fn no_more_than_64_exceptions_are_kept_and_the_rest_is_counted() {
     assert_eq!(on_function[0].exceptions.len(), 64);
 }
 
-/// HK-11: one identity has two streams, and others are not refused for it.
+/// HK-11: one identity has at most two streams, and that does not affect other identities.
 #[tokio::test]
 async fn a_node_has_two_streams_and_no_third() {
     let rig = Rig::start().await;
@@ -198,7 +200,7 @@ async fn a_node_has_two_streams_and_no_third() {
     }
 }
 
-/// FC-15: a replica without complete lists sends nodes away instead of telling them an empty table.
+/// FC-15: a replica without complete lists sends nodes away instead of sending them an empty table.
 #[tokio::test]
 async fn nobody_is_served_before_the_caches_are_complete() {
     let rig = Rig::with(|_| {}).await;
@@ -210,7 +212,7 @@ async fn nobody_is_served_before_the_caches_are_complete() {
     rig.node("node-1", 0).await.welcome().await;
 }
 
-/// FD-2: streams beyond the cap per second are told when to come back.
+/// FD-2: streams beyond the limit per second receive a time to return.
 #[tokio::test]
 async fn too_many_new_streams_are_sent_away_for_a_while() {
     let rig = Rig::with(|settings| settings.new_streams_per_second = 1).await;
@@ -254,7 +256,7 @@ async fn after_a_gap_absolute_counters_are_asked_for_and_insisted_on() {
     assert_eq!((count("frame_applied"), count("frame_gap")), (3, 6));
 }
 
-/// HK-11: above its budget of bytes a node loses counters, counted, and nothing that a rollback needs.
+/// HK-11: above its byte budget a node loses counters, which is counted, and nothing that a rollback needs.
 #[tokio::test]
 async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
     let rig = Rig::with(|settings| settings.report_bytes_per_second = 1).await;
@@ -281,7 +283,7 @@ async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
     assert_eq!(rig.fleet.max_epoch_seen(), 4);
 }
 
-/// HK-11: bytes that are no TLS are closed; an open stream hears nothing of it.
+/// HK-11: connections that do not speak TLS are closed, and an open stream is not affected.
 #[tokio::test]
 async fn garbage_is_closed_and_disturbs_nobody() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -293,11 +295,11 @@ async fn garbage_is_closed_and_disturbs_nobody() {
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
         vec![0; 100_000],
         vec![0xff; 100_000],
-        // the head of a handshake of 16 kB that goes on as something else
+        // The head of a handshake of 16 kB, followed by something else.
         [b"\x16\x03\x01\x40\x00".as_slice(), &[7; 20_000]].concat(),
     ] {
         let mut stream = tokio::net::TcpStream::connect(rig.address).await.unwrap();
-        // who is closed on while writing was closed
+        // The server may close the connection while the client still writes.
         let _ = stream.write_all(&garbage).await;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
@@ -345,7 +347,7 @@ async fn a_stream_is_authenticated_again_in_time_and_a_review_is_remembered_unti
     assert_eq!(asked(), 2);
 }
 
-/// FD-1: a replica that stops sends its nodes to another at once.
+/// FD-1: a replica that stops sends its nodes to another one at once.
 #[tokio::test]
 async fn a_replica_that_stops_sends_its_nodes_elsewhere() {
     let rig = Rig::start().await;

@@ -1,4 +1,4 @@
-//! What a node is told, and when; against a server on the loopback.
+//! What a node receives, and when; against a server on the loopback.
 
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{self, SnapshotPhase};
@@ -45,7 +45,7 @@ async fn a_new_node_gets_what_is_placed_there_and_nothing_else() {
     assert_eq!(
         (names(&batch), batch.shares.len()),
         (vec![], 1),
-        "a share alone"
+        "only a traffic split"
     );
     rig.place_on(record("here", 22, 3), &["node-2"]);
     let batch = node.batch().await;
@@ -56,7 +56,7 @@ async fn a_new_node_gets_what_is_placed_there_and_nothing_else() {
     rig.tables
         .remove(&FunctionKey::new("shop", "everywhere"), 24);
     let batch = node.batch().await;
-    assert_eq!(batch.removals.len(), 1, "only of what it had");
+    assert_eq!(batch.removals.len(), 1, "only of functions that it had");
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn an_empty_table_is_a_snapshot_too() {
     );
 }
 
-/// FD-1: a node that resumes with what it has gets the difference and no snapshot.
+/// FD-1: a node that resumes with its state receives the difference and no snapshot.
 #[tokio::test]
 async fn a_node_that_comes_back_gets_the_difference() {
     let rig = Rig::start().await;
@@ -120,7 +120,7 @@ async fn a_node_that_comes_back_gets_the_difference() {
         .collect();
     gone.sort();
     assert_eq!(gone, ["deleted", "moved"]);
-    // a node that was never told of them does not hear of them now
+    // A node that never received them does not receive their removal now.
     let mut other = rig.node("node-3", version).await;
     other.welcome().await;
     let gone = other.batch().await.removals;
@@ -131,7 +131,7 @@ async fn a_node_that_comes_back_gets_the_difference() {
     assert_eq!(gone, ["deleted"]);
 }
 
-/// FD-1: at a replica that is behind a node keeps its version and its stream.
+/// FD-1: a node keeps its version and its stream at a replica that is behind.
 #[tokio::test]
 async fn a_node_from_before_the_log_gets_a_snapshot_and_one_from_a_newer_replica_keeps_its_place() {
     let rig = Rig::start().await;
@@ -143,7 +143,7 @@ async fn a_node_from_before_the_log_gets_a_snapshot_and_one_from_a_newer_replica
     assert!(ahead.welcome().await.resumed);
     rig.place(record("b", 12, 1));
     let batch = ahead.batch().await;
-    assert_eq!(batch.version, 500, "never back");
+    assert_eq!(batch.version, 500, "never lower");
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn of_many_changes_only_the_last_reaches_a_node() {
     let mut node = rig.node("node-1", 0).await;
     node.welcome().await;
     node.batch().await;
-    // the one thread of this test runs no stream in between
+    // The single thread of this test runs no stream in between.
     for serial in 2..=500_u64 {
         let weight = u32::try_from(serial).unwrap();
         rig.place(on_trial("a", 11 + serial, serial, weight));
@@ -177,7 +177,7 @@ async fn what_changes_nothing_is_not_sent() {
     assert_eq!(names(&node.batch().await), ["b"]);
 }
 
-/// FD-3: a stuck node is cut with a reason, and others hear of everything meanwhile.
+/// FD-3: a stuck node is disconnected with a reason, and the others receive everything meanwhile.
 #[tokio::test]
 async fn a_stream_that_does_not_drain_is_cut_and_no_other_waits_for_it() {
     let rig = Rig::with(|settings| settings.drain = std::time::Duration::from_millis(200)).await;
@@ -204,7 +204,7 @@ async fn a_stream_that_does_not_drain_is_cut_and_no_other_waits_for_it() {
     assert_eq!(rig.closed("slow"), 1);
     rig.place(record("small", 12, 1));
     assert_eq!(names(&healthy.batch().await), ["small"]);
-    // the connection went with it: what was in flight may still be read, then it breaks
+    // The connection was closed too: data in flight may still be read, then reading fails.
     let mut last = Ok(None);
     for _ in 0..10 {
         last = stuck.down.message().await;
@@ -230,7 +230,7 @@ async fn placement_everywhere_that_narrows_removes_elsewhere() {
     assert_eq!(names(&node.batch().await), ["a"], "a whole record again");
 }
 
-/// FD-4: a rollback by hint is what a node hears first that connects before its write.
+/// FD-4: a node that connects before the status write receives a rollback by hint first.
 #[tokio::test]
 async fn a_hint_lowers_and_stays_lowered() {
     let rig = Rig::start().await;
@@ -243,7 +243,7 @@ async fn a_hint_lowers_and_stays_lowered() {
             update("a", 6, 1_001),
             "it would not lower the candidate's weight",
         ),
-        (update("a", 5, 0), "the pair is not newer"),
+        (update("a", 5, 0), "the fencing token is not newer"),
         (update("b", 6, 0), "unknown function"),
     ] {
         let error = rig.fleet.hint(&hint).unwrap_err();
@@ -261,7 +261,7 @@ async fn a_hint_lowers_and_stays_lowered() {
         Some(Down::Hint(hint)) => assert_eq!(hint.share, Some(update("a", 6, 0))),
         other => panic!("{other:?}"),
     }
-    // the caches still have the step before the rollback
+    // The caches still have the step before the rollback.
     rig.place(on_trial("a", 12, 5, 1_000));
     let mut late = rig.node("node-2", 0).await;
     late.welcome().await;
@@ -283,7 +283,7 @@ async fn a_wave_must_not_rise_under_a_hint() {
     placed.share.as_mut().unwrap().waves = vec![wave(500)];
     rig.place(placed);
     let mut hint = update("a", 6, 600);
-    // without its own entry the wave would get the general weight
+    // Without its own entry, the wave would get the general weight.
     assert!(rig.fleet.hint(&hint).is_err());
     hint.share.as_mut().unwrap().waves = vec![wave(400)];
     rig.fleet.hint(&hint).unwrap();
