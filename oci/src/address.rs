@@ -19,7 +19,7 @@ pub enum Reach {
 pub fn reach(address: IpAddr) -> Reach {
     match address {
         IpAddr::V4(v4) => reach_v4(v4),
-        IpAddr::V6(v6) => match carried(v6) {
+        IpAddr::V6(v6) => match embedded_v4(v6) {
             Some(v4) => reach_v4(v4),
             None => reach_v6(v6),
         },
@@ -78,7 +78,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
 
 /// Returns the IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses are not
 /// unwrapped, because they are reserved as a whole.
-fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let four = |high: u16, low: u16| {
         let [w, x] = high.to_be_bytes();
@@ -100,7 +100,7 @@ mod tests {
 
     /// HE-1: metadata and private ranges.
     #[test]
-    fn the_floor() {
+    fn metadata_and_reserved_ranges_are_never_allowed() {
         let never = |label| Reach::Never(label);
         let table = [
             ("1.1.1.1", Reach::Public),

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_with_a_path_are_for_what_begins_with_it_and_come_first() {
+    fn entries_with_a_path_match_by_prefix_and_come_first() {
         let known = entries(&[
             ("ghcr.io", "all"),
             ("ghcr.io/team-a", "a"),

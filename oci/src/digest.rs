@@ -122,7 +122,7 @@ mod tests {
 
     /// HS-2: wrong, short, longer and endless content ends with an error, with a declared size and without.
     #[tokio::test]
-    async fn only_the_content_of_the_digest_passes() {
+    async fn only_content_that_matches_the_digest_passes() {
         let digest = digest_of(b"abcde");
         for size in [None, Some(5)] {
             assert_eq!(run(b"abcde", &digest, size).await.unwrap(), b"abcde");

@@ -96,7 +96,7 @@ pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateS
 }
 
 /// Renews certificates before they expire, for as long as this replica leads.
-pub async fn keep(client: Client, namespace: String, secrets: Secrets) {
+pub async fn maintain(client: Client, namespace: String, secrets: Secrets) {
     let key = ObjectKey::new(&namespace, NAME);
     let api: Api<Secret> = Api::namespaced(client, &namespace);
     loop {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back_and_can_be_used() {
+    fn a_created_secret_can_be_loaded() {
         let made = tls::make(Timestamp::now()).unwrap();
         let secret = Secret {
             data: Some(content(&made)),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_a_key_is_named_and_changes_nothing() {
+    fn a_secret_with_a_missing_key_is_reported_and_changes_nothing() {
         let own = CertificateSecret {
             tls: tls::Store::default(),
             hash_key: Arc::default(),

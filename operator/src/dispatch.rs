@@ -34,7 +34,7 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Queues every function, for example when this replica starts to lead.
-    pub fn everything(&self) {
+    pub fn queue_all(&self) {
         for key in self.caches.functions.all().keys() {
             self.queue.push(key);
         }
@@ -60,7 +60,7 @@ impl Dispatch {
             match change {
                 None => return,
                 Some(Changed::Node) => nodes_changed = true,
-                Some(change) => self.one(&change),
+                Some(change) => self.handle(&change),
             }
         }
     }
@@ -91,7 +91,7 @@ impl Dispatch {
             own(&secret);
             let refers = Term::Secret(secret.clone());
             for function in self.caches.functions.find(&refers) {
-                self.concern(&function);
+                self.refresh_and_queue(&function);
             }
             // A revision may still refer to a Secret that the function no longer refers to.
             for revision in self.caches.revisions.find(&refers) {
@@ -129,17 +129,17 @@ impl Dispatch {
         }
     }
 
-    fn one(&self, change: &Changed) {
+    fn handle(&self, change: &Changed) {
         match change {
             Changed::Function(key, dropped) => {
                 self.projector.refresh(key);
                 self.queue.push(key);
-                self.freed(dropped);
+                self.queue_refused(dropped);
             }
             Changed::FunctionGone(key, version, terms) => {
                 self.projector.remove(key, *version);
                 self.queue.push(key);
-                self.freed(terms);
+                self.queue_refused(terms);
             }
             Changed::Revision(key) => {
                 self.projector.refresh(key);
@@ -167,7 +167,7 @@ impl Dispatch {
     }
 
     /// Queues the functions that were refused for a route that another function has released.
-    fn freed(&self, terms: &[Term]) {
+    fn queue_refused(&self, terms: &[Term]) {
         let routes = terms.iter().filter(|term| matches!(term, Term::Route(..)));
         for route in routes {
             let mut refused = self.caches.functions.find(route);
@@ -185,10 +185,10 @@ impl Dispatch {
     fn nodes(&self, labelled: &mut BTreeSet<String>) {
         self.projector.label_nodes(labelled);
         self.projector.refresh_all();
-        self.everything();
+        self.queue_all();
     }
 
-    fn concern(&self, function: &EdgeFunction) {
+    fn refresh_and_queue(&self, function: &EdgeFunction) {
         let key = ObjectKey::of(function);
         self.projector.refresh(&key);
         self.queue.push(&key);

@@ -26,11 +26,11 @@ const CONTACT: i64 = 600;
 const AT_ONCE: usize = 16;
 
 /// Keeps the `EdgeNode` objects in step with the fleet. Run it on the leader; it never returns.
-pub async fn keep(client: Client, caches: Caches, fleet: Fleet) {
+pub async fn maintain(client: Client, caches: Caches, fleet: Fleet) {
     let api: Api<EdgeNode> = Api::all(client);
     loop {
         tokio::time::sleep(PERIOD).await;
-        if let Err(error) = pass(&api, &caches, &fleet).await {
+        if let Err(error) = update_all(&api, &caches, &fleet).await {
             tracing::warn!(%error, "EdgeNode objects could not be updated; they are retried");
         }
     }
@@ -51,7 +51,7 @@ pub fn serving(known: &Cache<EdgeNode>) -> BTreeSet<String> {
         .collect()
 }
 
-async fn pass(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Result<(), CallError> {
+async fn update_all(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Result<(), CallError> {
     let now = Timestamp::now();
     let mut writes = 0;
     for node in fleet.nodes() {
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_contact_is_written_every_ten_minutes_and_exactly_when_it_was_the_last() {
+    fn a_contact_is_written_every_ten_minutes_and_exactly_for_a_disconnected_node() {
         let at = |second: i64| crate::persist::time(Timestamp::from_second(second).unwrap());
         let heard = |old: Option<i64>, second: i64, live| {
             let heard = Timestamp::from_millisecond(second * 1000 + 250).unwrap();

@@ -138,7 +138,7 @@ impl Election {
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => break,
-                outcome = self.turn() => outcome,
+                outcome = self.tick() => outcome,
             };
             if let Err(error) = outcome {
                 self.announce(None);
@@ -155,14 +155,15 @@ impl Election {
                 Some((floor, reply)) = self.raise.recv() => self.raise_epoch(floor, reply).await,
             }
         }
-        self.give_back().await;
+        self.release().await;
         Ok(())
     }
 
     /// Reads the record once and acts on it.
-    async fn turn(&mut self) -> Result<(), LeaseError> {
+    async fn tick(&mut self) -> Result<(), LeaseError> {
         let started = Instant::now();
-        match tokio::time::timeout(self.patience(started), self.look_and_act(started)).await {
+        match tokio::time::timeout(self.request_timeout(started), self.read_and_act(started)).await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or written"),
             Err(_) => tracing::warn!("the API server did not answer a lease request in time"),
@@ -178,7 +179,7 @@ impl Election {
         Ok(())
     }
 
-    async fn look_and_act(&mut self, started: Instant) -> Result<(), kube::Error> {
+    async fn read_and_act(&mut self, started: Instant) -> Result<(), kube::Error> {
         let found = self.api.get_opt(&self.config.name).await?;
         self.observe(found, started);
         let action = decide(
@@ -227,7 +228,7 @@ impl Election {
             return;
         }
         let started = Instant::now();
-        match tokio::time::timeout(self.patience(started), self.replace(floor + 1)).await {
+        match tokio::time::timeout(self.request_timeout(started), self.replace(floor + 1)).await {
             Ok(Ok(written)) => {
                 let epoch = transitions(&written);
                 self.observe(Some(written), started);
@@ -240,7 +241,7 @@ impl Election {
         }
     }
 
-    async fn give_back(&mut self) {
+    async fn release(&mut self) {
         self.announce(None);
         if self.renewed.is_none() {
             return;
@@ -329,7 +330,7 @@ impl Election {
 
     /// Deadline of a request: a leader may wait until its renewal would be late, another replica for one renew
     /// deadline.
-    fn patience(&self, now: Instant) -> Duration {
+    fn request_timeout(&self, now: Instant) -> Duration {
         let limit = self
             .config
             .renew_deadline
@@ -446,17 +447,17 @@ mod tests {
     /// FC-6: a leader that no longer holds the record has lost, and no replica takes a record that another one
     /// renews.
     #[test]
-    fn every_state_of_the_record_has_one_answer() {
+    fn every_state_of_the_record_leads_to_one_action() {
         let now = Instant::now();
         let me = seen("a/10.0.0.1:9443", now);
-        let nobody = seen("", now);
+        let unheld = seen("", now);
         let other = seen("b/10.0.0.2:9443", now);
         assert_eq!(decide(None, &config(), false, now), Action::Create);
         assert_eq!(decide(None, &config(), true, now), Action::Lost);
         assert_eq!(decide(Some(&me), &config(), true, now), Action::Renew);
         assert_eq!(decide(Some(&me), &config(), false, now), Action::Take);
-        assert_eq!(decide(Some(&nobody), &config(), false, now), Action::Take);
-        assert_eq!(decide(Some(&nobody), &config(), true, now), Action::Lost);
+        assert_eq!(decide(Some(&unheld), &config(), false, now), Action::Take);
+        assert_eq!(decide(Some(&unheld), &config(), true, now), Action::Lost);
         assert_eq!(decide(Some(&other), &config(), true, now), Action::Lost);
     }
 }

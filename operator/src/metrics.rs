@@ -22,11 +22,11 @@ const ROLLOUT_SECONDS: &[f64] = &[
 pub struct Metrics {
     registry: Registry,
     families: Arc<Families>,
-    per_function: Arc<Mutex<Shown>>,
+    per_function: Arc<Mutex<PublishedGauges>>,
 }
 
 /// Gauges that exist for each function: family and labels.
-type Shown = HashMap<ObjectKey, Vec<(usize, Vec<String>)>>;
+type PublishedGauges = HashMap<ObjectKey, Vec<(usize, Vec<String>)>>;
 
 struct Families {
     functions: Vec<GaugeVec>,
@@ -310,7 +310,7 @@ impl Metrics {
             .inc_by(seconds.max(0.0));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shown> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, PublishedGauges> {
         self.per_function
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_a_function_go_with_what_they_say() {
+    fn outdated_series_of_a_function_are_removed() {
         let metrics = Metrics::new().unwrap();
         let key = ObjectKey::new("shop", "checkout");
         metrics.set_function(

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_at_a_time_and_news_during_a_turn_is_another_turn() {
+    async fn a_function_runs_once_at_a_time_and_a_change_meanwhile_queues_it_again() {
         let queue = Queue::default();
         queue.push(&key("a", "f"));
         queue.push(&key("a", "f"));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_may_take_nothing_rests_while_others_are_at_work() {
+    async fn a_worker_that_may_take_nothing_sleeps_while_others_work() {
         let queue = Queue::default();
         queue.push(&key("a", "f"));
         let woken = Arc::new(Woken::default());
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_a_turn_wakes_waiting_workers_only_for_an_earlier_timer() {
+    async fn a_finished_item_wakes_waiting_workers_only_for_an_earlier_timer() {
         let queue = Queue::default();
         let after = |seconds| Some(Instant::now() + Duration::from_secs(seconds));
         for name in ["f", "g", "h"] {

@@ -20,7 +20,7 @@ use operator_core::stats::{
 use document::Json;
 
 /// Prior rate of stable before any request was counted, unless the case sets another.
-const FIRST_GUESS: f64 = 0.01;
+const DEFAULT_PRIOR_RATE: f64 = 0.01;
 /// Number of decimals with which ln E is printed.
 const DECIMALS: f64 = 1e12;
 
@@ -118,7 +118,7 @@ fn read_case(case: &Json) -> anyhow::Result<Case> {
         alpha > 0.0 && alpha < 1.0,
         "`params.alpha` is not between 0 and 1"
     );
-    let (mut first_guess, mut redistribution) = (FIRST_GUESS, REDISTRIBUTION);
+    let (mut first_guess, mut redistribution) = (DEFAULT_PRIOR_RATE, REDISTRIBUTION);
     if let Some(Json::Object(constants)) = params.get("constants") {
         for (name, _) in constants {
             let value = parameter(params.get("constants").unwrap_or(params), name)?;

@@ -211,7 +211,7 @@ impl Start {
         let own_key = ObjectKey::new(&self.args_namespace, certificate_secret::NAME);
         let (own, secrets, watched) = (self.own.clone(), self.secrets.clone(), own_key.clone());
         let (loaded, is_loaded) = watch::channel(false);
-        let everybody = self.dispatch.clone();
+        let dispatch = self.dispatch.clone();
         let load = move |changed: &ObjectKey| {
             if *changed != watched {
                 return;
@@ -222,8 +222,8 @@ impl Start {
             match own.load(&secret) {
                 Ok(()) => {
                     loaded.send_replace(true);
-                    everybody.projector.refresh_all();
-                    everybody.everything();
+                    dispatch.projector.refresh_all();
+                    dispatch.queue_all();
                 }
                 Err(error) => tracing::error!(%error, "the operator's own Secret cannot be used"),
             }

@@ -178,7 +178,7 @@ async fn a_tag_becomes_the_digest_of_its_manifest() {
 }
 
 #[test]
-fn registries_are_spoken_to_at_their_own_address() {
+fn registries_are_called_at_their_own_address() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::new(["plain.example:5000".to_owned()]).unwrap();
     for (image, base) in [
@@ -224,7 +224,7 @@ async fn an_index_is_followed_once() {
 
 /// HS-2: wrong, truncated and longer bytes, and a manifest of another digest.
 #[tokio::test]
-async fn hs_2_other_bytes_than_declared_are_refused() {
+async fn hs_2_content_that_does_not_match_its_digest_is_refused() {
     for bytes in [
         &b"\0asm\x0d\0\x01\x01"[..],
         &COMPONENT[..4],
@@ -254,7 +254,7 @@ async fn hs_2_other_bytes_than_declared_are_refused() {
 
 /// HS-2, HS-3: endless layers, manifests and tokens are not read beyond their limit.
 #[tokio::test]
-async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
+async fn hs_2_and_hs_3_answers_above_their_limit_are_not_read_to_the_end() {
     fn endless() -> Response {
         let chunks = futures::stream::repeat_with(|| {
             Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 * 1024]))
@@ -285,7 +285,7 @@ async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
 /// HS-9: 404, 403, 429 and 502 are distinguished and keep `Retry-After`, from the registry and from its token
 /// service.
 #[tokio::test]
-async fn hs_9_answers_have_their_status_and_retry_after_is_kept() {
+async fn hs_9_errors_keep_status_and_retry_after() {
     for code in [404, 403, 429, 502] {
         for at in ["/v2/", "/token"] {
             let registry = Registry::start(move |path, authorization, host| {
@@ -403,7 +403,7 @@ async fn a_redirect_on_the_registry_itself_keeps_the_token() {
 
 /// HS-4: a redirect to another address of this machine is denied before it is requested.
 #[tokio::test]
-async fn hs_4_redirects_do_not_carry_credentials_and_do_not_lead_inside() {
+async fn hs_4_redirects_carry_no_credentials_and_reach_no_private_address() {
     let storage = Registry::start(|path, _, _| good(path)).await;
     for target in [
         format!("http://{}/store", storage.host),
@@ -438,7 +438,7 @@ async fn hs_4_redirects_do_not_carry_credentials_and_do_not_lead_inside() {
 }
 
 #[tokio::test]
-async fn redirects_end() {
+async fn redirects_are_limited() {
     let registry = Registry::start(|path, _, _| moved(path, path.to_owned())).await;
     let error = registry.pull(":1", &none()).await.unwrap_err();
     assert!(
@@ -450,7 +450,7 @@ async fn redirects_end() {
 
 /// HS-4: a token service on a private address is not called, so it gets no credentials either.
 #[tokio::test]
-async fn a_token_service_inside_gets_no_credentials() {
+async fn a_token_service_on_a_private_address_gets_no_credentials() {
     let inside = Registry::start(|_, _, _| r#"{"token":"t0"}"#.into_response()).await;
     let there = inside.host.clone();
     let registry = Registry::start(move |_, _, _| {
@@ -469,7 +469,7 @@ async fn a_token_service_inside_gets_no_credentials() {
 
 /// HS-9: a registry that disconnects in the middle of a layer, and one that is unreachable, are reported as such.
 #[tokio::test]
-async fn a_registry_that_breaks_off_or_is_gone_is_named() {
+async fn a_registry_that_disconnects_or_is_unreachable_is_reported() {
     const DECLARED: usize = 8 << 20;
     let registry = Registry::start(|path, _, _| {
         if path.contains("/manifests/") {

@@ -89,7 +89,7 @@ fn every_form_of_a_component_layer_is_found() {
 
 /// HS-3: wrong types, duplicate keys, 10,000 levels, no layer, two layers, foreign digests, other media types.
 #[test]
-fn what_is_not_exactly_one_component_is_refused() {
+fn a_manifest_without_exactly_one_component_is_refused() {
     let wasm = |digit| layer("application/wasm", digit, 10);
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let typed =

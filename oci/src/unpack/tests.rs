@@ -82,7 +82,7 @@ fn all_members_and_frames_are_one_archive() {
 
 /// HS-3: archives with more, other or larger files than one component are refused.
 #[test]
-fn hostile_archives_are_refused() {
+fn malicious_archives_are_refused() {
     let zeros = vec![0; 8 << 20];
     let folder = (EntryType::Directory, "d/", &b""[..]);
     let folders = vec![folder; MAX_ENTRIES + 1];

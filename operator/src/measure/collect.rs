@@ -125,11 +125,11 @@ type Readings = BTreeMap<(Labels, FunctionKey), BTreeMap<Moment, Reading>>;
 pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) -> Sampled {
     let targets = Targets::new(scraped);
     let mut readings = Readings::new();
-    let due = Due::new(wanted);
-    read_requests(&scraped.requests, &due, &mut readings);
+    let requested = Requested::new(wanted);
+    read_requests(&scraped.requests, &requested, &mut readings);
     // Only request counters create readings, because they exist for every revision from the start.
-    read_saturated(&scraped.saturated, &due, &mut readings);
-    read_buckets(&scraped.buckets, &due, &mut readings);
+    read_saturated(&scraped.saturated, &requested, &mut readings);
+    read_buckets(&scraped.buckets, &requested, &mut readings);
 
     let mut sampled = Sampled::default();
     for ((labels, function), mut by_moment) in readings {
@@ -179,9 +179,9 @@ pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) ->
 }
 
 /// Which series were requested: the selectors match every combination of the names in them.
-struct Due<'a>(BTreeMap<FunctionKey, &'a Wanted>);
+struct Requested<'a>(BTreeMap<FunctionKey, &'a Wanted>);
 
-impl<'a> Due<'a> {
+impl<'a> Requested<'a> {
     fn new(wanted: &'a [Wanted]) -> Self {
         let by_key = wanted.iter().map(|one| (one.function.clone(), one));
         Self(by_key.collect())
@@ -195,15 +195,15 @@ impl<'a> Due<'a> {
         );
         let wanted = self.0.get(&function)?;
         let revision = label(metric, "revision");
-        let due = wanted.revisions.iter().any(|one| one == revision)
+        let requested = wanted.revisions.iter().any(|one| one == revision)
             && wanted.population == label(metric, "population");
-        due.then(|| (target(metric), function, revision))
+        requested.then(|| (target(metric), function, revision))
     }
 }
 
-fn read_requests(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
+fn read_requests(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
     for one in series {
-        let Some((labels, function, revision)) = due.address(&one.metric) else {
+        let Some((labels, function, revision)) = requested.address(&one.metric) else {
             continue;
         };
         let outcome = Outcome::from_label(label(&one.metric, "outcome"));
@@ -231,12 +231,12 @@ fn read_requests(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
 /// Adds each sample of a series to its reading; times without a request counter are skipped.
 fn each_sample(
     series: &[Series],
-    due: &Due<'_>,
+    requested: &Requested<'_>,
     readings: &mut Readings,
     mut take: impl FnMut(&Labels, &mut Revision, f64) -> Result<(), Rejected>,
 ) {
     for one in series {
-        let Some((labels, function, revision)) = due.address(&one.metric) else {
+        let Some((labels, function, revision)) = requested.address(&one.metric) else {
             continue;
         };
         let Some(by_moment) = readings.get_mut(&(labels, function)) else {
@@ -252,16 +252,16 @@ fn each_sample(
     }
 }
 
-fn read_saturated(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
-    each_sample(series, due, readings, |_, revision, value| {
+fn read_saturated(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
+    each_sample(series, requested, readings, |_, revision, value| {
         let more = whole(value)?;
         revision.counters.saturated = revision.counters.saturated.saturating_add(more);
         Ok(())
     });
 }
 
-fn read_buckets(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
-    each_sample(series, due, readings, |metric, revision, value| {
+fn read_buckets(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
+    each_sample(series, requested, readings, |metric, revision, value| {
         let bound = label(metric, "le")
             .parse()
             .map_err(|_| Rejected::UnknownBound)?;

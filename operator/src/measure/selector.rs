@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_name_stays_inside_its_string() {
+    fn a_malicious_name_stays_inside_its_string() {
         let hostile = "\"} or vector(1) or {\n";
         let text = Selector::new("m")
             .one_of("l", [hostile])

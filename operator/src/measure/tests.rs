@@ -240,7 +240,7 @@ async fn history_has_every_scrape() {
 
 /// FE-3: samples scraped by two Prometheus servers count once.
 #[tokio::test]
-async fn of_two_scrapers_the_one_that_saw_more_is_used_and_nothing_is_added() {
+async fn of_two_scrapers_the_one_with_higher_counts_is_used() {
     let mut scraped = one_node();
     for all in scraped.values_mut() {
         for mut other in all.clone() {
@@ -334,7 +334,7 @@ async fn an_empty_answer_is_no_samples_and_no_error() {
 
 /// FE-1 and the rest of FE-2: an unusable answer has a kind, and is counted under it.
 #[tokio::test]
-async fn answers_that_are_none_have_a_kind() {
+async fn unusable_answers_are_reported_by_kind() {
     fn ok(body: &str) -> Reply {
         (StatusCode::OK, body.to_owned())
     }
@@ -397,7 +397,7 @@ async fn answers_that_are_none_have_a_kind() {
 
 /// FE-1: an unreachable Prometheus is reported as such.
 #[tokio::test]
-async fn a_server_that_is_gone_is_named_as_such() {
+async fn an_unreachable_server_is_reported() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -411,7 +411,7 @@ async fn a_server_that_is_gone_is_named_as_such() {
 }
 
 #[test]
-fn what_is_no_http_url_is_refused() {
+fn a_url_that_is_not_http_is_refused() {
     for url in ["", "prometheus:9090", "file:///etc/passwd"] {
         assert!(client(url).is_err(), "{url}");
     }

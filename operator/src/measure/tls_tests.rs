@@ -72,8 +72,8 @@ async fn asked(
 }
 
 #[tokio::test]
-async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
-    for (name, end, is_trusted, said) in [
+async fn an_invalid_certificate_is_reported_and_counted() {
+    for (name, end, is_trusted, message) in [
         (
             "127.0.0.1",
             (2099, 1),
@@ -89,8 +89,8 @@ async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
         ("127.0.0.1", (2021, 1), true, "its certificate has expired"),
     ] {
         let (answer, counted) = asked(name, end, is_trusted).await;
-        assert_eq!(answer, Err(MeasureError::NoAnswer(said.to_owned())));
-        assert_eq!(counted, 1.0, "{said}");
+        assert_eq!(answer, Err(MeasureError::NoAnswer(message.to_owned())));
+        assert_eq!(counted, 1.0, "{message}");
     }
     // The same server is queried successfully when its certificate is valid.
     let (answer, counted) = asked("127.0.0.1", (2099, 1), true).await;
@@ -98,7 +98,7 @@ async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_under_an_https_url_is_named_as_such() {
+async fn a_server_without_tls_under_an_https_url_is_reported() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -109,6 +109,6 @@ async fn a_server_without_tls_under_an_https_url_is_named_as_such() {
     let meter = Meter::new(&Registry::new()).unwrap();
     let prometheus = Prometheus::new(&url, Duration::from_secs(2), meter).unwrap();
     let error = prometheus.sample(&[wanted()]).await.unwrap_err();
-    let said = "no answer (it does not speak TLS, but the URL is https)";
-    assert_eq!(error.to_string(), said);
+    let message = "no answer (it does not speak TLS, but the URL is https)";
+    assert_eq!(error.to_string(), message);
 }

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::budget::Budget;
 use super::identity::{Review, Reviewer};
 use super::meter::Meter;
 use super::settings::Settings;
+use super::token_bucket::TokenBucket;
 
 const NODE_CLAIM: &str = "authentication.kubernetes.io/node-name";
 const POD_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
@@ -25,7 +25,7 @@ const REVIEWS: usize = 16;
 /// Maximum number of reviews per second: all nodes of the largest cluster can reconnect within half a minute.
 const REVIEWS_PER_SECOND: u32 = 200;
 /// Maximum number of cached tokens; above it, the oldest entries are dropped.
-const REMEMBERED: usize = 16_384;
+const MAX_CACHED_REVIEWS: usize = 16_384;
 /// A refused token is not reviewed again for this long.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// Maximum length of a token, in bytes.
@@ -80,7 +80,7 @@ impl Refused {
     }
 }
 
-struct Remembered {
+struct CachedReview {
     verdict: Result<Identity, Refused>,
     until: Instant,
 }
@@ -92,9 +92,9 @@ pub(super) struct Authenticator {
     shim_user: String,
     operator_user: String,
     reauthenticate: Duration,
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    remembered: Mutex<HashMap<[u8; 32], CachedReview>>,
     reviews: Semaphore,
-    rate: Mutex<Budget>,
+    rate: Mutex<TokenBucket>,
     meter: Meter,
 }
 
@@ -108,7 +108,7 @@ impl Authenticator {
             reauthenticate: settings.reauthenticate,
             remembered: Mutex::default(),
             reviews: Semaphore::new(REVIEWS),
-            rate: Mutex::new(Budget::new(REVIEWS_PER_SECOND, 2, Instant::now())),
+            rate: Mutex::new(TokenBucket::new(REVIEWS_PER_SECOND, 2, Instant::now())),
             meter,
         }
     }
@@ -164,7 +164,7 @@ impl Authenticator {
         })?;
         let now = Instant::now();
         let until = self.valid_until(token, now);
-        let verdict = self.judge(&review, until);
+        let verdict = self.check_review(&review, until);
         if let Err(refused) = verdict {
             let node = claim(&review, NODE_CLAIM).unwrap_or_default();
             tracing::warn!(user = %review.username, %node, %refused, "a caller is refused");
@@ -174,7 +174,7 @@ impl Authenticator {
         } else {
             now + REFUSED_FOR
         };
-        self.remember(digest, verdict.clone(), until, now);
+        self.cache_review(digest, verdict.clone(), until, now);
         Ok(verdict)
     }
 
@@ -184,7 +184,7 @@ impl Authenticator {
     }
 
     /// Checks the result of a review.
-    fn judge(&self, review: &Review, until: Instant) -> Result<Identity, Refused> {
+    fn check_review(&self, review: &Review, until: Instant) -> Result<Identity, Refused> {
         if !review.authenticated {
             return Err(Refused::NotAuthenticated);
         }
@@ -216,7 +216,7 @@ impl Authenticator {
         (known.until > now).then(|| known.verdict.clone())
     }
 
-    fn remember(
+    fn cache_review(
         &self,
         digest: [u8; 32],
         verdict: Result<Identity, Refused>,
@@ -227,13 +227,13 @@ impl Authenticator {
             .remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED {
+        if remembered.len() >= MAX_CACHED_REVIEWS {
             remembered.retain(|_, known| known.until > now);
         }
-        if remembered.len() >= REMEMBERED {
+        if remembered.len() >= MAX_CACHED_REVIEWS {
             remembered.clear();
         }
-        remembered.insert(digest, Remembered { verdict, until });
+        remembered.insert(digest, CachedReview { verdict, until });
     }
 
     /// Expiry of the identity: at most `reauthenticate` from now, spread so that the nodes of a replica do not return

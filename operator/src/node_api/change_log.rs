@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_change_is_told_only_to_who_lacks_it() {
+    fn an_old_change_is_sent_only_to_nodes_that_lack_it() {
         let mut log = ChangeLog::default();
         log.restart(10);
         let start = Instant::now();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_log_raises_the_floor() {
+    fn evicted_changes_raise_the_floor() {
         let mut log = ChangeLog::default();
         log.restart(10);
         let start = Instant::now();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_placement_is_told_whatever_version_the_node_has() {
+    fn a_change_of_placement_is_sent_at_any_version_of_the_node() {
         let mut log = ChangeLog::default();
         log.restart(10);
         let start = Instant::now();

@@ -115,7 +115,7 @@ mod tests {
     /// HK-4: a positive review names node and pod; that of an expired token, or of one for other audiences, grants
     /// nothing.
     #[tokio::test]
-    async fn an_answer_grants_only_what_it_says() {
+    async fn an_answer_grants_only_what_it_contains() {
         let user = json!({
             "username": "system:serviceaccount:sys:selvage-node-shim",
             "extra": {

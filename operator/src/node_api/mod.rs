@@ -13,12 +13,11 @@
 //!   report above its budget is dropped and counted, and a hint is sent ahead of every queue.
 
 mod authenticate;
+mod blob_transfer;
 mod blobs;
-mod budget;
 mod calls;
 mod change_log;
 mod fleet;
-mod hand_over;
 mod identity;
 mod leader;
 mod listen;
@@ -28,8 +27,6 @@ mod relay;
 #[cfg(test)]
 mod relay_tests;
 mod relayed;
-#[cfg(test)]
-mod rig;
 mod server;
 mod service;
 mod settings;
@@ -37,7 +34,10 @@ mod settings;
 mod simulated_node;
 mod sync;
 mod tables;
+#[cfg(test)]
+mod test_support;
 pub mod tls;
+mod token_bucket;
 mod wire;
 
 pub use blobs::{BlobError, BlobWanted, Blobs};

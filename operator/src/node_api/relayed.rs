@@ -18,7 +18,7 @@ use super::calls::Calls;
 use super::fleet::{Fleet, SessionId, Source};
 use super::leader::Leader;
 
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Down = BoxStream<'static, Result<v1::RelayDown, Status>>;
 
@@ -49,7 +49,7 @@ fn leads(leader: &Option<Leader>) -> bool {
 }
 
 /// Clones only what `wait_for` borrows, because the borrow must not be held across another await.
-async fn leads_no_more(leader: &mut watch::Receiver<Option<Leader>>) {
+async fn leadership_lost(leader: &mut watch::Receiver<Option<Leader>>) {
     let _ = leader.wait_for(|leader| !leads(leader)).await;
 }
 
@@ -78,12 +78,12 @@ impl Relay {
                     let Some(hint) = hint else { return };
                     let message = v1::RelayDown { hint: Some(v1::Hint { share: Some(hint) }) };
                     // A follower that stops reading must not block its reports.
-                    let sent = tokio::time::timeout(TAKEN_WITHIN, down.send(Ok(message))).await;
+                    let sent = tokio::time::timeout(SEND_TIMEOUT, down.send(Ok(message))).await;
                     if !matches!(sent, Ok(Ok(()))) {
                         return;
                     }
                 }
-                () = leads_no_more(&mut self.leader) => {
+                () = leadership_lost(&mut self.leader) => {
                     let _ = down.try_send(Err(Status::failed_precondition("no longer leading")));
                     return;
                 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authenticator;
 use super::blobs::Blobs;
-use super::calls::{Calls, Openings, Shares};
+use super::calls::{Calls, ConcurrencyLimit, StreamRateLimit};
 use super::fleet::Fleet;
 use super::identity::Reviewer;
 use super::leader::Leader;
@@ -178,9 +178,9 @@ impl Server {
         let per_second = settings.new_streams_per_second;
         Calls {
             authenticator: Authenticator::new(self.reviewer, &settings, self.meter.clone()),
-            openings: Openings::new(per_second, Instant::now()),
-            streams: Shares::new(settings.streams_per_identity, settings.max_streams),
-            blob_calls: Shares::new(BLOBS_PER_NODE, settings.blobs),
+            openings: StreamRateLimit::new(per_second, Instant::now()),
+            streams: ConcurrencyLimit::new(settings.streams_per_identity, settings.max_streams),
+            blob_calls: ConcurrencyLimit::new(BLOBS_PER_NODE, settings.blobs),
             tables: self.tables,
             fleet: self.fleet,
             blobs: self.blobs,

@@ -18,7 +18,7 @@ use super::authenticate::Role;
 use super::calls::Calls;
 use super::sync::Outbound;
 use super::wire::{Sized, SyncCodec};
-use super::{hand_over, relayed, sync};
+use super::{blob_transfer, relayed, sync};
 
 /// Serves Sync with a custom codec, and everything else with the generated code.
 #[derive(Clone)]
@@ -103,7 +103,7 @@ impl NodeApi for Calls {
     ) -> Result<Response<Self::BlobStream>, Status> {
         let caller = self.authenticator.caller(request.metadata(), Role::Node);
         let caller = caller.await?;
-        hand_over::blob(self, &caller, request).await
+        blob_transfer::blob(self, &caller, request).await
     }
 
     async fn relay(

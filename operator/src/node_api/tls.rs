@@ -256,7 +256,7 @@ mod tests {
 
     /// FD-7: during a rotation both CAs are trusted.
     #[test]
-    fn during_a_change_both_authorities_are_accepted() {
+    fn during_a_rotation_both_authorities_are_accepted() {
         let old = make(Timestamp::now()).unwrap();
         let new = make(Timestamp::now()).unwrap();
         let both = format!("{}{}", new.ca_crt, old.ca_crt);
@@ -266,7 +266,7 @@ mod tests {
 
     /// FD-7: a certificate that does not match its key replaces nothing.
     #[test]
-    fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
+    fn a_certificate_that_does_not_match_its_key_changes_nothing() {
         let store = Store::default();
         let made = make(Timestamp::now()).unwrap();
         store.replace(&made).unwrap();

@@ -9,7 +9,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 
 /// Size limit of the unpacked text, in bytes. A status is far smaller, so larger data was not written by Selvage.
-const MOST: u64 = 4 * 1024 * 1024;
+const MAX_UNPACKED: u64 = 4 * 1024 * 1024;
 
 pub(super) fn pack(text: &[u8]) -> String {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
@@ -27,10 +27,10 @@ pub(super) fn unpack(packed: &str) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     let read = DeflateDecoder::new(bytes.as_slice())
-        .take(MOST)
+        .take(MAX_UNPACKED)
         .read_to_end(&mut text)
         .map_err(|error| error.to_string())?;
-    if read as u64 == MOST {
+    if read as u64 == MAX_UNPACKED {
         return Err("it is longer than the limit".to_owned());
     }
     Ok(text)

@@ -36,7 +36,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
     let running = state.rollout.as_ref();
     let flags = running.map(|rollout| &rollout.flags);
     RolloutStatus {
-        state: word(api::State::ALL, state.state.as_str(), api::State::as_str),
+        state: variant(api::State::ALL, state.state.as_str(), api::State::as_str),
         paused: flags
             .and_then(|flags| flags.paused.as_ref())
             .map(|paused| api::Paused {
@@ -56,7 +56,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             .unwrap_or_default()
             .iter()
             .filter_map(|waiting| {
-                word(
+                variant(
                     api::WaitingFor::ALL,
                     waiting.as_str(),
                     api::WaitingFor::as_str,
@@ -77,7 +77,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         weight: running.map(|rollout| percent(exposed(state, rollout))),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
-        stopped_duration: running.and_then(stopped_for),
+        stopped_duration: running.and_then(paused_duration),
         stopped_since: flags.and_then(core::Flags::stopped_since).map(micro),
         approved: running.map(approved).unwrap_or_default(),
         rejected: state.rejected.as_ref().map(|rejected| api::Rejected {
@@ -85,7 +85,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             reason: rejected.reason.clone(),
             at: micro(rejected.at),
         }),
-        actions: state.actions.iter().map(verb).collect(),
+        actions: state.actions.iter().map(action_record).collect(),
         backstops: running
             .map(|rollout| rollout.backstops)
             .filter(|brakes| *brakes > 0),
@@ -105,7 +105,7 @@ pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
         revision: entry.revision.name.clone(),
         digest: some(&entry.revision.digest),
         attempt: entry.attempt,
-        outcome: word(Outcome::ALL, entry.outcome.as_str(), Outcome::as_str)
+        outcome: variant(Outcome::ALL, entry.outcome.as_str(), Outcome::as_str)
             .unwrap_or(Outcome::Withdrawn),
         reason: some(&entry.reason),
         started_at: Some(micro(entry.started_at)),
@@ -129,7 +129,7 @@ fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
 }
 
 /// Time of the current step that was not active, up to the moment until which the clocks were advanced.
-fn stopped_for(rollout: &Rollout) -> Option<String> {
+fn paused_duration(rollout: &Rollout) -> Option<String> {
     let passed = rollout.clock_at.duration_since(rollout.step_started_at);
     let passed = std::time::Duration::try_from(passed).unwrap_or_default();
     let stopped = passed.saturating_sub(rollout.active).as_secs();
@@ -195,7 +195,7 @@ fn approved(rollout: &Rollout) -> Vec<api::ApprovedGate> {
     rollout.approved.iter().map(gate).collect()
 }
 
-fn verb(record: &core::ActionRecord) -> api::ActionRecord {
+fn action_record(record: &core::ActionRecord) -> api::ActionRecord {
     let (result, message) = match &record.result {
         ActionResult::Done => (api::ActionResult::Done, None),
         ActionResult::Ignored(why) => (api::ActionResult::Ignored, some(&cut(why, WHY))),
@@ -301,8 +301,8 @@ fn arm(sums: core::ArmSums) -> api::RequestCounts {
     }
 }
 
-fn word<T: Copy>(all: &[T], text: &str, as_str: impl Fn(T) -> &'static str) -> Option<T> {
-    all.iter().copied().find(|word| as_str(*word) == text)
+fn variant<T: Copy>(all: &[T], text: &str, as_str: impl Fn(T) -> &'static str) -> Option<T> {
+    all.iter().copied().find(|variant| as_str(*variant) == text)
 }
 
 /// Formats a number with at most four significant decimals; uses an exponent only for extreme values.
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_those_a_person_writes() {
+    fn decimals_have_a_readable_form() {
         let texts = [0.0, 1.0, 0.5, 0.0012, 0.00001, 236.04, 1e9, f64::INFINITY].map(decimal);
         assert_eq!(
             texts,

@@ -84,7 +84,7 @@ async fn a_component_is_found_in_its_layer_and_in_an_archive() {
 
 /// HS-2, HS-3: wrong bytes and hostile manifests have the reason of what is wrong with them.
 #[tokio::test]
-async fn content_that_is_not_as_declared_has_its_reason() {
+async fn content_that_differs_from_its_declaration_has_its_reason() {
     for (blob, failure) in [
         (&b"other"[..], Failure::DigestMismatch),
         (b"core-longer", Failure::DigestMismatch),
@@ -123,7 +123,7 @@ async fn hs_9_answers_have_their_class_and_retry_after_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_reference_is_not_found() {
+async fn an_invalid_image_reference_is_reported_as_not_found() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Resolver::new([]).unwrap();
     for image in ["", "r.example/UPPER", "r.example/a@sha256:1"] {

@@ -21,14 +21,14 @@ pub(super) async fn lead(start: Start) {
             tokio::time::sleep(SETTLE).await;
             if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
                 tracing::info!(epoch, "deciding");
-                start.dispatch.everything();
+                start.dispatch.queue_all();
                 let reconciler = &start.reconciler;
                 tokio::select! {
                     () = Arc::clone(reconciler).work(epoch) => {}
                     () = Arc::clone(reconciler).sweep_claims() => {}
                     () = Arc::clone(reconciler).tell_unreadable() => {}
-                    () = certificate_secret::keep(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
-                    () = edge_nodes::keep(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
+                    () = certificate_secret::maintain(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
+                    () = edge_nodes::maintain(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
                 }
             }
@@ -50,7 +50,7 @@ impl Start {
             .into_values()
             .filter_map(|function| {
                 let status = function.status.as_ref()?;
-                let share = status
+                let split = status
                     .rollout
                     .as_ref()
                     .and_then(|rollout| rollout.version.as_ref())
@@ -60,7 +60,7 @@ impl Start {
                     .as_ref()
                     .and_then(|accepted| accepted.version.as_ref())
                     .map_or(0, |pair| pair.epoch);
-                Some(share.max(accepted))
+                Some(split.max(accepted))
             });
         persisted
             .max()

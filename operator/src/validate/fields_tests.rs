@@ -244,7 +244,7 @@ fn every_field_of_the_schema_is_used_or_refused() {
 }
 
 #[test]
-fn what_is_refused_is_named() {
+fn refused_fields_are_named() {
     for (_, yaml, field) in REFUSED {
         let found = violations(&format!("  {yaml}"));
         let named = (reasons::NOT_YET_SUPPORTED, format!("spec.{field}"));
@@ -254,7 +254,7 @@ fn what_is_refused_is_named() {
 
 /// `kubectl explain` shows that a field is not supported, before the operator refuses it.
 #[test]
-fn what_is_refused_says_so_in_its_description() {
+fn descriptions_of_refused_fields_mention_that() {
     let all = crds::all();
     for kind in ["EdgeFunction", "RolloutPolicy"] {
         let crd = all.iter().find(|crd| crd.spec.names.kind == kind).unwrap();

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_conflicts_has_a_place_in_common() {
+    fn conflicting_routes_share_a_place() {
         let mine = [route("a.example", "/x")];
         assert_eq!(places(&mine), places(&[route("a.example", "/x/")]));
         let other = [route("a.example", "/y"), route("b.example", "/x")];
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_is_the_root() {
+    fn a_route_without_a_path_matches_the_root() {
         let bare = Route {
             hosts: vec!["a.example".into()],
             ..Route::default()

@@ -232,8 +232,8 @@ impl<K> Cache<K> {
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
-    fn read<T>(&self, look: impl FnOnce(&Objects<K>) -> T) -> T {
-        look(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
+    fn read<T>(&self, f: impl FnOnce(&Objects<K>) -> T) -> T {
+        f(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Objects<K>) -> T) -> T {
@@ -256,14 +256,17 @@ where
     pub fn watch(
         &self,
         api: Api<K>,
-        brake: MassDeletionGuard,
+        deletion_guard: MassDeletionGuard,
         slim: impl Fn(&mut K) + Send + 'static,
-        told: impl Fn(Change<K>) + Send + 'static,
+        on_change: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()>
     where
         DeserializeGuard<K>: Resource<DynamicType = ()>,
     {
-        Box::pin(self.clone().follow(api, brake, slim, |_, _| true, told))
+        Box::pin(
+            self.clone()
+                .follow(api, deletion_guard, slim, |_, _| true, on_change),
+        )
     }
 
     /// Like [`Cache::watch`], but reports a change only if `differs(old, new)`.
@@ -272,24 +275,24 @@ where
         api: Api<K>,
         slim: impl Fn(&mut K) + Send + 'static,
         differs: impl Fn(&K, &K) -> bool + Send + 'static,
-        told: impl Fn(Change<K>) + Send + 'static,
+        on_change: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()> {
         Box::pin(
             self.clone()
-                .follow(api, MassDeletionGuard::Free, slim, differs, told),
+                .follow(api, MassDeletionGuard::Free, slim, differs, on_change),
         )
     }
 
     async fn follow(
         self,
         api: Api<K>,
-        brake: MassDeletionGuard,
+        deletion_guard: MassDeletionGuard,
         slim: impl Fn(&mut K) + Send,
         differs: impl Fn(&K, &K) -> bool + Send,
-        told: impl Fn(Change<K>) + Send,
+        on_change: impl Fn(Change<K>) + Send,
     ) {
         let client = api.into_client();
-        let mut pending = Pending::new(brake, client.clone());
+        let mut pending = Pending::new(deletion_guard, client.clone());
         let guarded: Api<DeserializeGuard<K>> = Api::all(client);
         let mut events = watcher(guarded, watcher::Config::default())
             .backoff(WatchBackoff::default())
@@ -300,7 +303,7 @@ where
                 event = events.next() => event,
                 gone = pending.confirmed(&self) => {
                     for (object, version) in gone {
-                        self.forget(object, version, &told);
+                        self.forget(object, version, &on_change);
                     }
                     continue;
                 }
@@ -313,12 +316,12 @@ where
                         listed.insert(key.clone(), ());
                     }
                     pending.came_back(&key);
-                    self.accept(key, guard, &slim, &differs, &told);
+                    self.accept(key, guard, &slim, &differs, &on_change);
                 }
                 Some(Ok(watcher::Event::Delete(guard))) => {
                     let key = ObjectKey::of(&guard);
                     self.set_readable(&key);
-                    self.lose(vec![(key, version(&guard))], &mut pending, &told);
+                    self.lose(vec![(key, version(&guard))], &mut pending, &on_change);
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let listed = listed.take().unwrap_or_default();
@@ -329,7 +332,7 @@ where
                             .map(|key| (key.clone(), 0))
                             .collect()
                     });
-                    self.lose(gone, &mut pending, &told);
+                    self.lose(gone, &mut pending, &on_change);
                     self.unreadable
                         .write()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -350,7 +353,7 @@ where
         guard: DeserializeGuard<K>,
         slim: &impl Fn(&mut K),
         differs: &impl Fn(&K, &K) -> bool,
-        told: &impl Fn(Change<K>),
+        on_change: &impl Fn(Change<K>),
     ) {
         let mut object = match guard.0 {
             Ok(object) => object,
@@ -372,7 +375,7 @@ where
             old.resource_version() != object.resource_version() && differs(&old, &object)
         });
         if news {
-            told(Change::Applied(object, dropped));
+            on_change(Change::Applied(object, dropped));
         }
     }
 
@@ -380,7 +383,7 @@ where
         &self,
         keys: Vec<(ObjectKey, u64)>,
         pending: &mut Pending<K>,
-        told: &impl Fn(Change<K>),
+        on_change: &impl Fn(Change<K>),
     ) {
         let now = Instant::now();
         let total = self.len();
@@ -389,13 +392,13 @@ where
             .filter_map(|(key, version)| Some((self.get(key)?, *version)))
             .collect();
         for (object, version) in pending.sort(gone, total, now) {
-            self.forget(object, version, told);
+            self.forget(object, version, on_change);
         }
     }
 
-    fn forget(&self, object: Arc<K>, version: u64, told: &impl Fn(Change<K>)) {
+    fn forget(&self, object: Arc<K>, version: u64, on_change: &impl Fn(Change<K>)) {
         self.write(|objects| objects.remove(&ObjectKey::of(&*object)));
-        told(Change::Deleted(object, version));
+        on_change(Change::Deleted(object, version));
     }
 
     fn set_readable(&self, key: &ObjectKey) {

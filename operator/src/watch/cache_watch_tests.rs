@@ -195,7 +195,7 @@ impl Store {
 struct Followed {
     server: Server,
     cache: Cache<EdgeRevision>,
-    told: mpsc::UnboundedReceiver<(bool, String, u64)>,
+    changes: mpsc::UnboundedReceiver<(bool, String, u64)>,
 }
 
 impl Followed {
@@ -203,8 +203,8 @@ impl Followed {
     async fn twenty() -> Self {
         let server = Server::new(list_of(0..20, 10));
         let cache = Cache::<EdgeRevision>::default();
-        let (sender, told) = mpsc::unbounded_channel();
-        let tell = move |change: Change<EdgeRevision>| {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let report = move |change: Change<EdgeRevision>| {
             let applied = matches!(change, Change::Applied(..));
             let object = change.into_object();
             let _ = sender.send((applied, object.name_any(), version(&*object)));
@@ -213,7 +213,7 @@ impl Followed {
             Api::all(server.client()),
             MassDeletionGuard::Held,
             |_| {},
-            tell,
+            report,
         ));
         cache.filled().await;
         server
@@ -225,7 +225,7 @@ impl Followed {
         let mut followed = Self {
             server,
             cache,
-            told,
+            changes,
         };
         for _ in 0..20 {
             assert!(followed.next().await.0);
@@ -234,7 +234,7 @@ impl Followed {
     }
 
     async fn next(&mut self) -> (bool, String, u64) {
-        self.told.recv().await.unwrap()
+        self.changes.recv().await.unwrap()
     }
 
     fn change(&self, change: impl FnOnce(&mut Store)) {
@@ -271,7 +271,7 @@ impl Followed {
 
 /// FC-3: after a 410 the list is compared with the cache, and only differences are reported.
 #[tokio::test(start_paused = true)]
-async fn an_expired_watch_tells_differences_and_no_spurious_deletion() {
+async fn an_expired_watch_reports_differences_and_no_spurious_deletion() {
     let mut followed = Followed::twenty().await;
     let (status, mut list) = list_of(0..20, 10);
     list["items"][3] = object(3, 30);
@@ -298,7 +298,7 @@ async fn an_outage_forgets_nothing_and_ends_with_one_list() {
 
 /// FC-15: objects that many users delete at once disappear within seconds, because the API server confirms it.
 #[tokio::test(start_paused = true)]
-async fn a_mass_deletion_that_is_true_is_believed_within_seconds() {
+async fn a_real_mass_deletion_is_applied_within_seconds() {
     // Namespaces are listed where that costs less; the first nine deletions of a slow sequence need no confirmation.
     let cases = [
         (true, 0..19, 1),
@@ -336,7 +336,7 @@ async fn a_mass_deletion_that_is_true_is_believed_within_seconds() {
 
 /// FC-15, HK-11: an object that a quorum read finds is never removed, however long a watch or a list lacks it.
 #[tokio::test(start_paused = true)]
-async fn a_mass_deletion_that_is_contradicted_takes_nothing_away() {
+async fn a_contradicted_mass_deletion_removes_nothing() {
     let followed = Followed::twenty().await;
     followed.lose(&(0..15)).await;
     assert_eq!(followed.after(3600).await, 20);
@@ -351,7 +351,7 @@ async fn a_mass_deletion_that_is_contradicted_takes_nothing_away() {
 
 /// FC-15: an API server that is unavailable, refuses, lost its definition or has an older store confirms no deletion.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_confirmed_is_kept_for_a_quarter_of_an_hour() {
+async fn unconfirmed_deletions_are_held_for_a_quarter_of_an_hour() {
     let lies: [fn(&mut Store); 7] = [
         |store| store.fails = Some(503),
         |store| store.fails = Some(403),
@@ -383,7 +383,7 @@ async fn what_cannot_be_confirmed_is_kept_for_a_quarter_of_an_hour() {
 /// HK-10, FC-15: after the definition is deleted (404) and created again, empty, objects stay until their time is
 /// over; objects that come back meanwhile are treated as never deleted.
 #[tokio::test(start_paused = true)]
-async fn a_deleted_definition_takes_nothing_away_at_once() {
+async fn a_deleted_definition_removes_nothing_at_once() {
     let mut followed = Followed::twenty().await;
     followed.server.expire(failure(404)).await;
     assert_eq!(followed.cache.len(), 20);
@@ -402,7 +402,7 @@ async fn a_deleted_definition_takes_nothing_away_at_once() {
 /// FC-8, HK-7: an object that cannot be decoded keeps its last good version, and changes of others are still
 /// reported.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_decoded_stops_no_watch() {
+async fn an_undecodable_object_does_not_stop_the_watch() {
     let mut followed = Followed::twenty().await;
     let key = ObjectKey::new("shop", "5");
     let mut strange = object(5, 30);

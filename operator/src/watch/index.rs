@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_found_by_what_they_say_now_and_leave_nothing_behind() {
+    fn objects_are_found_by_their_current_terms_only() {
         let mut objects = Objects::default();
         let found = |objects: &Objects<Hosts>, name: &str| objects.find(&host(name)).len();
         let (a, b) = (ObjectKey::new("n", "a"), ObjectKey::new("n", "b"));

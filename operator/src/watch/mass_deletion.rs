@@ -42,7 +42,7 @@ pub enum MassDeletionGuard {
 
 /// Deletions that are not confirmed yet.
 pub(super) struct Pending<K> {
-    brake: MassDeletionGuard,
+    mode: MassDeletionGuard,
     client: Client,
     recent: Vec<Instant>,
     held: HashMap<ObjectKey, Held<K>>,
@@ -70,9 +70,9 @@ impl<K> Pending<K>
 where
     K: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync + 'static,
 {
-    pub(super) fn new(brake: MassDeletionGuard, client: Client) -> Self {
+    pub(super) fn new(mode: MassDeletionGuard, client: Client) -> Self {
         Self {
-            brake,
+            mode,
             client,
             recent: Vec::new(),
             held: HashMap::new(),
@@ -95,7 +95,7 @@ where
         let lost = self.recent.len();
         // `total` still counts the objects of this call, but no longer those deleted earlier in the window.
         let before = total + lost.saturating_sub(gone.len());
-        if self.brake == MassDeletionGuard::Free || lost < LEAST || lost * 5 <= before {
+        if self.mode == MassDeletionGuard::Free || lost < LEAST || lost * 5 <= before {
             return gone;
         }
         if !gone.is_empty() && self.held.is_empty() {

@@ -12,12 +12,12 @@ fn object(name: usize) -> Arc<ConfigMap> {
     Arc::new(object)
 }
 
-fn pending(brake: MassDeletionGuard) -> Pending<ConfigMap> {
+fn pending(mode: MassDeletionGuard) -> Pending<ConfigMap> {
     let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>(
         )
     });
-    Pending::new(brake, Client::new(service, "default"))
+    Pending::new(mode, Client::new(service, "default"))
 }
 
 /// FC-15: when half of all objects disappear at once, they stay for a quarter of an hour without an answer.
@@ -33,7 +33,7 @@ async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
 
 /// FC-15: the deletion of a fifth within a minute is applied, and of more it is not.
 #[tokio::test]
-async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
+async fn single_deletions_are_applied_and_slow_ones_within_a_minute_add_up() {
     let now = Instant::now();
     let mut pending = pending(MassDeletionGuard::Held);
     let believed = (0..40)
@@ -63,7 +63,7 @@ async fn few_objects_and_free_kinds_are_never_held() {
 
 /// An object that the API server still has is never dropped by time.
 #[tokio::test]
-async fn an_object_that_is_there_is_never_outwaited() {
+async fn an_existing_object_is_never_dropped_by_time() {
     let mut now = Instant::now();
     let mut pending = pending(MassDeletionGuard::Held);
     assert!(pending.sort(gone(0..50), 100, now).is_empty());

@@ -69,14 +69,14 @@ impl Caches {
         client: &Client,
         changed: &mpsc::UnboundedSender<Changed>,
     ) -> Vec<BoxFuture<'static, ()>> {
-        let tell = |changed: &mpsc::UnboundedSender<Changed>| {
+        let sender = |changed: &mpsc::UnboundedSender<Changed>| {
             let sender = changed.clone();
             move |change: Changed| {
                 // The receiver lives until the process ends.
                 let _ = sender.send(change);
             }
         };
-        let send = tell(changed);
+        let send = sender(changed);
         let functions = self.functions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
@@ -95,7 +95,7 @@ impl Caches {
                 }
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let revisions = self.revisions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
@@ -109,7 +109,7 @@ impl Caches {
                 )));
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let policies = self.policies.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Free,
@@ -118,7 +118,7 @@ impl Caches {
                 send(Changed::Policy(ObjectKey::of(&*change.into_object())));
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let claims = self.claims.watch(
             Api::all(client.clone()),
             // Functions that still need a deleted claim create it again.
@@ -128,7 +128,7 @@ impl Caches {
                 send(Changed::Claim(change.into_object().spec.host.clone()));
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         // Shims report changes all the time, but placement depends only on whether a shim exists.
         let edge_nodes = self.edge_nodes.watch_if(
             Api::all(client.clone()),
@@ -136,7 +136,7 @@ impl Caches {
             |_, _| false,
             move |_| send(Changed::Node),
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let slim = |node: &mut Node| {
             strip(node);
             node.metadata.annotations = None;
@@ -148,7 +148,7 @@ impl Caches {
             .watch_if(Api::all(client.clone()), slim, labels_differ, move |_| {
                 send(Changed::Node)
             });
-        let send = tell(changed);
+        let send = sender(changed);
         let config_maps = self.config_maps.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Free,

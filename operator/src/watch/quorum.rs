@@ -63,7 +63,7 @@ where
         .await;
     // Check this after the reads: a definition that is intact now was not being deleted when the objects were read.
     let trust = Trust::establish(&client, &kind).await;
-    let judged = answers
+    let results = answers
         .into_iter()
         .flatten()
         .map(|(lost, found)| match found {
@@ -73,7 +73,7 @@ where
             }
             found => (lost.key, found),
         });
-    judged.collect()
+    results.collect()
 }
 
 async fn read(client: &Client, kind: &ApiResource, question: Question) -> Vec<(Lost, Found)> {

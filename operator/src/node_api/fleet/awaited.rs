@@ -27,25 +27,25 @@ impl Fleet {
     pub fn awaited(&self) -> BTreeSet<String> {
         let now = Instant::now();
         let state = self.lock();
-        unheard(&state, now).map(str::to_owned).collect()
+        without_report(&state, now).map(str::to_owned).collect()
     }
 }
 
 /// Awaited nodes that have not sent a complete report, while they are awaited.
-pub(super) fn unheard(state: &State, now: Instant) -> impl Iterator<Item = &str> {
+pub(super) fn without_report(state: &State, now: Instant) -> impl Iterator<Item = &str> {
     let waits = state.awaited.until.is_some_and(|until| now < until);
     let names = state.awaited.names.iter().filter(move |_| waits);
     names.map(String::as_str).filter(|name| {
-        let speaker = state.nodes.get(*name).and_then(view::speaker);
-        !speaker.is_some_and(|session| session.complete)
+        let representative = state.nodes.get(*name).and_then(view::representative);
+        !representative.is_some_and(|session| session.complete)
     })
 }
 
 /// Nodes whose waiting time ended between `last` and `now`.
-pub(super) fn given_up(state: &State, last: Instant, now: Instant) -> BTreeSet<String> {
+pub(super) fn no_longer_awaited(state: &State, last: Instant, now: Instant) -> BTreeSet<String> {
     let over = |until: Instant| last < until && until <= now;
     if state.awaited.until.is_some_and(over) {
-        unheard(state, last).map(str::to_owned).collect()
+        without_report(state, last).map(str::to_owned).collect()
     } else {
         BTreeSet::new()
     }

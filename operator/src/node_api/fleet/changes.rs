@@ -58,7 +58,7 @@ impl Subscribers {
         Changes(mailbox)
     }
 
-    pub(super) fn tell(&self, news: &Changed) {
+    pub(super) fn publish(&self, news: &Changed) {
         if *news == Changed::default() {
             return;
         }

@@ -55,7 +55,7 @@ impl Fleet {
         if source == Source::Direct {
             self.0.outbox.connected(&name);
         }
-        self.tell_node(&name);
+        self.publish_node(&name);
         let node = name;
         Some(SessionId { node, number })
     }
@@ -102,7 +102,7 @@ impl Fleet {
         if applied.node {
             changed.nodes.insert(id.node.clone());
         }
-        self.0.subscribers.tell(&changed);
+        self.0.subscribers.publish(&changed);
         Received {
             frame: applied.frame,
             dropped: applied.dropped,
@@ -129,7 +129,7 @@ impl Fleet {
         if source == Source::Direct && !direct_left {
             self.0.outbox.gone(&id.node);
         }
-        self.tell_node(&id.node);
+        self.publish_node(&id.node);
     }
 
     /// Reports nodes that became silent since `last`, and forgets nodes that left long ago. Call this about once a
@@ -137,27 +137,31 @@ impl Fleet {
     pub(in crate::node_api) fn sweep(&self, last: Instant, now: Instant) {
         let silence = self.0.silence;
         let mut state = self.lock();
-        let given_up = awaited::given_up(&state, last, now);
+        let no_longer_awaited = awaited::no_longer_awaited(&state, last, now);
         let nodes = forget(&mut state, now);
         let fell_silent = state.nodes.iter().filter(|(_, node)| {
-            let spoke = view::speaker(node);
-            spoke.is_some_and(|session| {
+            let session = view::representative(node);
+            session.is_some_and(|session| {
                 view::is_live(session, last, silence) && !view::is_live(session, now, silence)
             })
         });
         let (mut silent, mut functions) = (BTreeSet::new(), BTreeSet::new());
         for (name, node) in fell_silent {
             silent.insert(name.clone());
-            let known = view::speaker(node).map(|session| session.revisions.keys().cloned());
+            let known = view::representative(node).map(|session| session.revisions.keys().cloned());
             functions.extend(known.into_iter().flatten());
         }
         drop(state);
-        let nodes = nodes.into_iter().chain(silent).chain(given_up).collect();
-        self.0.subscribers.tell(&Changed { functions, nodes });
+        let nodes = nodes
+            .into_iter()
+            .chain(silent)
+            .chain(no_longer_awaited)
+            .collect();
+        self.0.subscribers.publish(&Changed { functions, nodes });
     }
 
-    fn tell_node(&self, name: &str) {
-        self.0.subscribers.tell(&Changed {
+    fn publish_node(&self, name: &str) {
+        self.0.subscribers.publish(&Changed {
             nodes: BTreeSet::from([name.to_owned()]),
             ..Changed::default()
         });
@@ -189,7 +193,7 @@ fn note_return(node: &mut Node, session: u64, functions: &BTreeSet<FunctionKey>)
 fn drop_replaced(node: &mut Node) {
     let mut sessions = node.sessions.values();
     let replaced = sessions.any(|session| !session.ended && session.complete);
-    let last = view::speaker(node).map(|session| session.last_contact);
+    let last = view::representative(node).map(|session| session.last_contact);
     node.sessions
         .retain(|_, session| !session.ended || !replaced && Some(session.last_contact) == last);
 }
@@ -200,7 +204,7 @@ fn forget(state: &mut State, now: Instant) -> Vec<String> {
     let left = &mut state.left;
     left.retain(|_, last| *last + LEFT >= now);
     state.nodes.retain(|name, node| {
-        let last = view::speaker(node).map(|session| session.last_contact);
+        let last = view::representative(node).map(|session| session.last_contact);
         node.sessions.retain(|_, session| !old(session));
         if node.sessions.is_empty() {
             forgotten.push(name.clone());

@@ -109,7 +109,7 @@ impl Fleet {
     pub fn function_nodes(&self, key: &FunctionKey) -> Vec<FunctionOnNode> {
         let now = Instant::now();
         let state = self.lock();
-        let awaited: BTreeSet<&str> = awaited::unheard(&state, now).collect();
+        let awaited: BTreeSet<&str> = awaited::without_report(&state, now).collect();
         let nodes = state.nodes.iter();
         nodes
             .filter(|(name, _)| !awaited.contains(name.as_str()))
@@ -140,7 +140,7 @@ impl Fleet {
         let nodes = state.nodes.iter();
         nodes
             .filter_map(|(name, node)| {
-                let session = view::speaker(node)?;
+                let session = view::representative(node)?;
                 session.counters.snapshot(name, key, reading)
             })
             .collect()

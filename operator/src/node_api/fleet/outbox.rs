@@ -129,7 +129,7 @@ impl Fleet {
         let known = state.nodes.get(&node);
         let sessions = known.into_iter().flat_map(|known| known.sessions.values());
         let direct = sessions.filter(|one| one.source == Source::Direct && !one.ended);
-        let Some(session) = view::loudest(direct) else {
+        let Some(session) = view::latest(direct) else {
             return Vec::new();
         };
         let mut messages = Vec::new();

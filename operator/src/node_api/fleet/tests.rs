@@ -52,7 +52,7 @@ fn revisions(fleet: &Fleet, function: &str) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
+async fn a_node_is_live_from_its_complete_report_until_it_is_silent() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     assert_eq!(live(&fleet), [("n".to_owned(), false)], "not in sync yet");
@@ -63,29 +63,29 @@ async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
     );
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
-    let spoke = Instant::now();
+    let reported_at = Instant::now();
     tokio::time::advance(SILENCE).await;
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
 
     let mut changes = fleet.subscribe();
-    fleet.sweep(spoke, Instant::now());
-    let told = changes.next().await;
-    assert!(told.nodes.contains("n"), "its silence is reported");
+    fleet.sweep(reported_at, Instant::now());
+    let changed = changes.next().await;
+    assert!(changed.nodes.contains("n"), "its silence is reported");
     assert!(
-        told.functions.contains(&FunctionKey::new("shop", "a")),
+        changed.functions.contains(&FunctionKey::new("shop", "a")),
         "also for its functions"
     );
     fleet.report(&id, v1::Report::default());
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
-    let told = changes.next().await;
-    assert!(told.nodes.contains("n"), "its return is reported too");
-    assert!(told.functions.contains(&FunctionKey::new("shop", "a")));
+    let changed = changes.next().await;
+    assert!(changed.nodes.contains("n"), "its return is reported too");
+    assert!(changed.functions.contains(&FunctionKey::new("shop", "a")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_long_enough() {
+async fn nodes_of_the_previous_leader_count_as_live_until_the_silence_limit() {
     let fleet = fleet();
     let key = FunctionKey::new("shop", "a");
     let counted = |fleet: &Fleet| -> Vec<(String, bool, usize)> {
@@ -149,7 +149,7 @@ async fn a_node_that_left_is_remembered_for_ten_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_moved_is_what_its_new_stream_says() {
+async fn the_new_stream_of_a_node_that_moved_determines_its_state() {
     let fleet = fleet();
     let old = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(
@@ -205,7 +205,7 @@ async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
 }
 
 #[tokio::test]
-async fn listeners_hear_of_what_changed_and_of_nothing_else() {
+async fn subscribers_receive_changes_and_nothing_else() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
@@ -219,9 +219,9 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
             ..v1::Report::default()
         },
     );
-    let told = changes.next().await;
-    let names: Vec<_> = told.functions.iter().map(|key| &*key.name).collect();
-    assert_eq!((names, told.nodes.len()), (vec!["b"], 0));
+    let changed = changes.next().await;
+    let names: Vec<_> = changed.functions.iter().map(|key| &*key.name).collect();
+    assert_eq!((names, changed.nodes.len()), (vec!["b"], 0));
     // A complete report without b, and a report that removes a-1.
     fleet.report(
         &id,
@@ -240,12 +240,12 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
 
 /// HK-5: an absurd epoch of a node does not raise the leader's epoch.
 #[tokio::test]
-async fn an_absurd_epoch_is_not_believed() {
+async fn an_absurd_epoch_is_ignored() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
-    let told = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
-    fleet.report(&id, told(41));
-    fleet.report(&id, told(u64::MAX));
+    let changed = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
+    fleet.report(&id, changed(41));
+    fleet.report(&id, changed(u64::MAX));
     assert_eq!(fleet.max_epoch_seen(), 41);
 }
 

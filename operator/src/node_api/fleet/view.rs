@@ -72,13 +72,13 @@ pub struct NodeView {
 }
 
 /// Returns the session that represents a node.
-pub(super) fn speaker(node: &Node) -> Option<&Session> {
-    loudest(node.sessions.values())
+pub(super) fn representative(node: &Node) -> Option<&Session> {
+    latest(node.sessions.values())
 }
 
 /// Selects the authoritative session of several: complete, with the latest message. An ended stream does not matter,
 /// because a node between two streams keeps its last reported state.
-pub(super) fn loudest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
+pub(super) fn latest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
     sessions.max_by_key(|session| (session.complete, session.last_contact))
 }
 
@@ -93,7 +93,7 @@ pub(super) fn function_on_node(
     now: Instant,
     silence: Duration,
 ) -> Option<FunctionOnNode> {
-    let session = speaker(node)?;
+    let session = representative(node)?;
     let revisions = session.revisions.get(key).into_iter().flatten();
     let revisions = revisions.map(|(revision, state)| RevisionOnNode {
         revision: revision.clone(),
@@ -121,7 +121,7 @@ pub(super) fn node_view(
     now: Instant,
     silence: Duration,
 ) -> Option<NodeView> {
-    let session = speaker(node)?;
+    let session = representative(node)?;
     Some(NodeView {
         name: name.to_owned(),
         live: is_live(session, now, silence),

@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authenticate::{Identity, Role};
-use super::calls::{Calls, Full, Held};
+use super::calls::{Calls, LimitReached, Permit};
 use super::fleet::{SessionId, Source};
 use super::listen::Peer;
 use super::meter::Meter;
@@ -128,8 +128,8 @@ pub(super) async fn open(
     check_hello(&calls, &caller, &hello)?;
     let held = match calls.streams.take(&caller.node) {
         Ok(held) => held,
-        Err(Full::Each) => return Ok(turned_away(&calls, End::TooMany)),
-        Err(Full::All) => return Ok(turned_away(&calls, End::Busy)),
+        Err(LimitReached::Each) => return Ok(turned_away(&calls, End::TooMany)),
+        Err(LimitReached::All) => return Ok(turned_away(&calls, End::Busy)),
     };
     let Some(opening) = calls.tables.open(&caller.node, hello.have) else {
         return Ok(turned_away(&calls, End::Starting));
@@ -207,7 +207,7 @@ struct Registered {
     calls: Arc<Calls>,
     stream: u64,
     session: SessionId,
-    _held: Held,
+    _held: Permit,
 }
 
 impl Drop for Registered {

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::super::FunctionKey;
-use super::super::budget::Budget;
 use super::super::calls::Calls;
 use super::super::fleet::{FrameResult, SessionId};
 use super::super::meter::Meter;
 use super::super::tables::StreamQueue;
+use super::super::token_bucket::TokenBucket;
 use super::super::wire::Sized;
 use super::{End, Progress};
 
@@ -23,7 +23,7 @@ pub(super) struct Reader<'a> {
     calls: &'a Arc<Calls>,
     session: &'a SessionId,
     progress: &'a Progress,
-    budget: Budget,
+    budget: TokenBucket,
     gaps: u32,
     /// The node resumed and has not sent a complete report yet.
     unchecked: Option<&'a StreamQueue>,
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         progress: &'a Progress,
         resumed: Option<&'a StreamQueue>,
     ) -> Self {
-        let budget = Budget::new(calls.settings.report_bytes_per_second, 10, Instant::now());
+        let budget = TokenBucket::new(calls.settings.report_bytes_per_second, 10, Instant::now());
         Self {
             calls,
             session,
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
                 Meter::count(&self.calls.meter.reports, "truncated");
             }
             if let Some(result) = received.frame
-                && let Some(end) = self.judge(result)
+                && let Some(end) = self.handle_result(result)
             {
                 return end;
             }
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         report
     }
 
-    fn judge(&mut self, result: FrameResult) -> Option<End> {
+    fn handle_result(&mut self, result: FrameResult) -> Option<End> {
         Meter::count(&self.calls.meter.reports, result.label());
         match result {
             FrameResult::Applied => self.gaps = 0,

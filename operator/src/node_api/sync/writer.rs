@@ -30,7 +30,7 @@ pub(super) struct Writer<'a> {
 }
 
 /// What to send next.
-enum Due {
+enum Pending {
     Hints,
     Changes,
     Version,
@@ -70,10 +70,10 @@ impl Writer<'_> {
         }
         loop {
             self.drained().await?;
-            match self.due().await {
-                Due::Hints => self.send_hints().await?,
-                Due::Version => self.send_changes(true).await?,
-                Due::Changes => {
+            match self.next().await {
+                Pending::Hints => self.send_hints().await?,
+                Pending::Version => self.send_changes(true).await?,
+                Pending::Changes => {
                     // Collect changes for a moment, but let a hint through.
                     let delay = tokio::time::sleep(settings.batch_delay);
                     tokio::pin!(delay);
@@ -85,7 +85,7 @@ impl Writer<'_> {
                     }
                     self.send_changes(false).await?;
                 }
-                Due::Counters => {
+                Pending::Counters => {
                     let wanted = Kind::CountersWanted(v1::CountersWanted {});
                     self.send(encode(wanted)).await?;
                 }
@@ -104,13 +104,13 @@ impl Writer<'_> {
         }
     }
 
-    async fn due(&self) -> Due {
+    async fn next(&self) -> Pending {
         tokio::select! {
             biased;
-            () = self.queue.hinted() => Due::Hints,
-            () = self.queue.changed() => Due::Changes,
-            () = self.progress.counters_wanted.notified() => Due::Counters,
-            () = tokio::time::sleep(VERSION_ALONE) => Due::Version,
+            () = self.queue.hinted() => Pending::Hints,
+            () = self.queue.changed() => Pending::Changes,
+            () = self.progress.counters_wanted.notified() => Pending::Counters,
+            () = tokio::time::sleep(VERSION_ALONE) => Pending::Version,
         }
     }
 

@@ -325,4 +325,4 @@ impl Tables {
 }
 
 #[cfg(test)]
-mod histories;
+mod simulation;

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_just_made_is_good_and_stays_good_for_most_of_its_time() {
+    fn new_certificates_need_no_renewal_for_most_of_their_lifetime() {
         let made = make(now()).unwrap();
         for later in [0, 1, 30, 365] {
             assert!(
@@ -178,7 +178,7 @@ mod tests {
     /// At each step, a node that has read the previous `ca.crt` and one that has read the current one both trust the
     /// served certificate.
     #[test]
-    fn a_ca_changes_in_steps_that_no_node_notices() {
+    fn a_ca_rotates_in_steps_without_a_trust_gap() {
         let mut material = make(now()).unwrap();
         let mut at = now();
         let mut seen_by_nodes = material.ca_crt.clone();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_altogether_is_made_anew_at_once() {
+    fn expired_material_is_replaced_at_once() {
         let made = make(now()).unwrap();
         let later = now() + days(30 * 365);
         let renewed = renew(&made, later).unwrap().unwrap();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_an_error_and_not_a_new_one() {
+    fn an_invalid_certificate_is_an_error_and_not_replaced() {
         let mut made = make(now()).unwrap();
         made.ca_crt = "nonsense".to_owned();
         assert!(matches!(renew(&made, now()), Err(TlsError::Unusable(_))));

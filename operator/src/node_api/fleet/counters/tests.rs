@@ -107,7 +107,7 @@ fn after_a_gap_only_absolute_values_count() {
 
 /// FE-3: a restarted shim starts from zero.
 #[test]
-fn a_restarted_node_begins_with_absolute_values() {
+fn a_restarted_node_starts_with_absolute_values() {
     let mut book = CounterTable::new(7);
     book.take(frame(7, 9, true, 100), at(0));
     assert_eq!(book.take(frame(8, 10, false, 3), at(5)), FrameResult::Gap);
@@ -140,7 +140,7 @@ fn a_malformed_frame_changes_nothing_and_asks_for_absolute_values() {
 }
 
 #[test]
-fn what_is_relayed_reads_back_to_the_same_numbers() {
+fn relayed_counters_have_the_same_values() {
     let mut book = CounterTable::new(7);
     let mut first = frame(7, 1, true, 100);
     first.revisions[0].saturated = 4;

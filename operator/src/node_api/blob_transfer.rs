@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::authenticate::Identity;
 use super::blobs::{BlobError, BlobWanted};
-use super::calls::{Calls, Full};
+use super::calls::{Calls, LimitReached};
 use super::listen::Peer;
 use super::meter::Meter;
 
@@ -19,10 +19,10 @@ use super::meter::Meter;
 const CHUNK: usize = 256 * 1024;
 
 /// Deadline of a transfer. A node that stops reading would otherwise occupy its place indefinitely.
-const TAKEN_WITHIN: Duration = Duration::from_secs(300);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
 
 async fn watch(done: CancellationToken, peer: Peer) {
-    if tokio::time::timeout(TAKEN_WITHIN, done.cancelled())
+    if tokio::time::timeout(TRANSFER_TIMEOUT, done.cancelled())
         .await
         .is_err()
     {
@@ -55,8 +55,8 @@ pub(super) async fn blob(
     let held = calls.blob_calls.take(&caller.node).map_err(|full| {
         Meter::count(counter, "busy");
         match full {
-            Full::Each => Status::resource_exhausted("at most two blob calls at a time"),
-            Full::All => Status::unavailable("too many blob calls at present; try again"),
+            LimitReached::Each => Status::resource_exhausted("at most two blob calls at a time"),
+            LimitReached::All => Status::unavailable("too many blob calls at present; try again"),
         }
     })?;
     let digest = request.digest;

@@ -8,7 +8,7 @@ use node_api::v1::operator_message::Kind;
 use proptest::prelude::*;
 use prost::Message;
 
-use super::super::rig::{record, share};
+use super::super::test_support::{record, share};
 use super::*;
 
 const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
@@ -388,7 +388,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_node_ends_with_what_is_placed_there(steps in prop::collection::vec(step(), 1..80)) {
+    fn every_node_ends_with_the_functions_placed_on_it(steps in prop::collection::vec(step(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

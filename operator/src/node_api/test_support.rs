@@ -25,9 +25,9 @@ use super::{
 };
 
 /// Nothing here takes long; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A reviewer that knows a fixed list of tokens.
+/// A reviewer that add_review a fixed list of tokens.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) reviews: Mutex<HashMap<String, Review>>,
@@ -66,9 +66,9 @@ pub(super) fn shim_review(node: &str) -> Review {
     }
 }
 
-struct Shelf;
+struct FixedBlobs;
 
-impl Blobs for Shelf {
+impl Blobs for FixedBlobs {
     fn fetch(&self, wanted: BlobWanted) -> BoxFuture<'_, Result<Bytes, BlobError>> {
         async move {
             if wanted.digest == "sha256:gone" {
@@ -82,7 +82,7 @@ impl Blobs for Shelf {
 }
 
 /// One replica of the operator.
-pub(super) struct Rig {
+pub(super) struct TestReplica {
     pub(super) tables: Tables,
     pub(super) fleet: Fleet,
     pub(super) meter: Meter,
@@ -94,18 +94,18 @@ pub(super) struct Rig {
     pub(super) stop: CancellationToken,
 }
 
-impl Drop for Rig {
+impl Drop for TestReplica {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Rig {
+impl TestReplica {
     /// Starts a replica whose tables are synced at version 10.
     pub(super) async fn start() -> Self {
-        let rig = Self::with(|_| {}).await;
-        rig.tables.synced(10);
-        rig
+        let replica = Self::with(|_| {}).await;
+        replica.tables.synced(10);
+        replica
     }
 
     pub(super) async fn with(narrow: impl FnOnce(&mut Settings)) -> Self {
@@ -134,7 +134,7 @@ impl Rig {
             fleet: fleet.clone(),
             tls: store.clone(),
             reviewer: Arc::clone(&reviewer) as Arc<dyn Reviewer>,
-            blobs: Arc::new(Shelf),
+            blobs: Arc::new(FixedBlobs),
             leader: leads,
             meter: meter.clone(),
         };
@@ -142,7 +142,7 @@ impl Rig {
         let address = bound.address().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(bound.serve(stop.clone()));
-        let rig = Self {
+        let replica = Self {
             tables,
             fleet,
             meter,
@@ -154,12 +154,12 @@ impl Rig {
             stop,
         };
         for node in ["node-1", "node-2", "node-3"] {
-            rig.knows(&format!("token-of-{node}"), shim_review(node));
+            replica.add_review(&format!("token-of-{node}"), shim_review(node));
         }
-        rig
+        replica
     }
 
-    pub(super) fn knows(&self, token: &str, review: Review) {
+    pub(super) fn add_review(&self, token: &str, review: Review) {
         let mut reviews = self.reviewer.reviews.lock().unwrap();
         reviews.insert(token.to_owned(), review);
     }
@@ -207,14 +207,14 @@ impl Rig {
     }
 
     /// Waits until the fleet satisfies the condition.
-    pub(super) async fn fleet_shows(&self, wish: impl Fn(&Fleet) -> bool) {
+    pub(super) async fn wait_for_fleet(&self, condition: impl Fn(&Fleet) -> bool) {
         let mut changes = self.fleet.subscribe();
         let shown = async {
-            while !wish(&self.fleet) {
+            while !condition(&self.fleet) {
                 changes.next().await;
             }
         };
-        let shown = tokio::time::timeout(PATIENCE, shown).await;
+        let shown = tokio::time::timeout(TEST_TIMEOUT, shown).await;
         assert!(shown.is_ok(), "{:#?}", self.fleet.nodes());
     }
 }
@@ -245,7 +245,7 @@ pub(super) struct TestNode {
 impl TestNode {
     /// Receives the next message; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Option<Down> {
-        let next = tokio::time::timeout(PATIENCE, self.down.message()).await;
+        let next = tokio::time::timeout(TEST_TIMEOUT, self.down.message()).await;
         next.expect("no message").unwrap()?.kind
     }
 
@@ -324,7 +324,7 @@ pub(super) fn share(name: &str, serial: u64, weight: u32) -> v1::Share {
     }
 }
 
-impl Rig {
+impl TestReplica {
     pub(super) fn place(&self, record: v1::FunctionRecord) {
         self.tables.upsert(record, Placement::All).unwrap();
     }

@@ -4,14 +4,14 @@ use tokio::time::Instant;
 
 /// A token bucket.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct TokenBucket {
     per_second: f64,
     burst: f64,
     left: f64,
     at: Instant,
 }
 
-impl Budget {
+impl TokenBucket {
     /// Creates a full bucket with a rate of `per_second` and a capacity of `seconds` times that rate.
     pub(super) fn new(per_second: u32, seconds: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
@@ -44,9 +44,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_comes_back_with_time_and_never_beyond_the_burst() {
+    fn tokens_refill_with_time_up_to_the_burst() {
         let start = Instant::now();
-        let mut budget = Budget::new(10, 2, start);
+        let mut budget = TokenBucket::new(10, 2, start);
         assert!(budget.take(20, start));
         assert!(!budget.take(1, start));
         assert!(budget.take(5, start + Duration::from_millis(500)));
