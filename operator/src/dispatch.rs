@@ -50,7 +50,7 @@ impl Dispatch {
                     Ok(change) => change,
                     Err(_) => {
                         nodes_changed = false;
-                        self.nodes(&mut labelled);
+                        self.refresh_nodes(&mut labelled);
                         continue;
                     }
                 }
@@ -182,7 +182,7 @@ impl Dispatch {
         }
     }
 
-    fn nodes(&self, labelled: &mut BTreeSet<String>) {
+    fn refresh_nodes(&self, labelled: &mut BTreeSet<String>) {
         self.projector.label_nodes(labelled);
         self.projector.refresh_all();
         self.queue_all();

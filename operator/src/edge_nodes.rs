@@ -159,7 +159,7 @@ fn status(
                 reasons::LOADING
             },
             &format!(
-                "{} of {} functions are loaded, {} cannot be",
+                "{} of {} functions are loaded, {} cannot be loaded",
                 node.functions_loaded, node.functions_desired, node.functions_failed
             ),
             now,
@@ -207,8 +207,8 @@ fn status(
 
 /// Time of the last contact to write. For a live node, the recorded time stays for ten minutes, so that not every
 /// report causes a write; for a disconnected node it is exact.
-fn contact(old: Option<&Time>, heard: Timestamp, live: bool) -> Time {
-    let new = whole_seconds(heard);
+fn contact(old: Option<&Time>, last_contact: Timestamp, live: bool) -> Time {
+    let new = whole_seconds(last_contact);
     let age = |old: &Time| new.0.as_second() - old.0.as_second();
     let recent = |old: &&Time| live && (0..CONTACT).contains(&age(old));
     old.filter(recent).cloned().unwrap_or(new)
@@ -251,18 +251,22 @@ mod tests {
     #[test]
     fn a_contact_is_written_every_ten_minutes_and_exactly_for_a_disconnected_node() {
         let at = |second: i64| crate::persist::time(Timestamp::from_second(second).unwrap());
-        let heard = |old: Option<i64>, second: i64, live| {
-            let heard = Timestamp::from_millisecond(second * 1000 + 250).unwrap();
-            contact(old.map(at).as_ref(), heard, live)
+        let recorded = |old: Option<i64>, second: i64, live| {
+            let last_contact = Timestamp::from_millisecond(second * 1000 + 250).unwrap();
+            contact(old.map(at).as_ref(), last_contact, live)
         };
         assert_eq!(
-            heard(None, 1_007, true),
+            recorded(None, 1_007, true),
             at(1_007),
-            "never earlier than recorded"
+            "rounded down to whole seconds"
         );
-        assert_eq!(heard(Some(1_007), 1_606, true), at(1_007));
-        assert_eq!(heard(Some(1_007), 1_607, true), at(1_607));
-        assert_eq!(heard(Some(1_007), 1_100, false), at(1_100));
-        assert_eq!(heard(Some(1_007), 900, true), at(900), "a clock set back");
+        assert_eq!(recorded(Some(1_007), 1_606, true), at(1_007));
+        assert_eq!(recorded(Some(1_007), 1_607, true), at(1_607));
+        assert_eq!(recorded(Some(1_007), 1_100, false), at(1_100));
+        assert_eq!(
+            recorded(Some(1_007), 900, true),
+            at(900),
+            "a clock set back"
+        );
     }
 }

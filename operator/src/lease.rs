@@ -188,7 +188,7 @@ impl Election {
             self.renewed.is_some(),
             started,
         );
-        // The record becomes valid at this moment, even if reading it took long.
+        // Count the renewal from here: the record is written after this moment, however long the read took.
         let sent = Instant::now();
         let written = match action {
             Action::Create => {

@@ -35,7 +35,7 @@ struct Inner {
     /// Number of functions in `urgent` and `normal`.
     waiting: usize,
     /// Namespace that was served last.
-    turn: Option<Arc<str>>,
+    last_namespace: Option<Arc<str>>,
     timers: BTreeSet<(Instant, ObjectKey)>,
     known: HashMap<ObjectKey, Slot>,
 }
@@ -83,15 +83,15 @@ impl Queue {
             // that may not take the function would have to pass the notification on, and if all other workers are
             // busy, it would circulate between such waiters endlessly.
             let notified = self.0.work.notified();
-            let (turn, next_timer) = {
+            let (item, next_timer) = {
                 let mut inner = self.lock();
                 let now = Instant::now();
-                inner.ripen(now);
-                let turn = inner.pop(urgent_only, now);
-                (turn, inner.first_timer())
+                inner.expire_timers(now);
+                let item = inner.pop(urgent_only, now);
+                (item, inner.first_timer())
             };
-            if let Some(turn) = turn {
-                return turn;
+            if let Some(item) = item {
+                return item;
             }
             match next_timer {
                 Some(at) => tokio::select! {
@@ -162,7 +162,7 @@ impl Inner {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    fn ripen(&mut self, now: Instant) {
+    fn expire_timers(&mut self, now: Instant) {
         while let Some((at, key)) = self.timers.first().cloned() {
             if at > now {
                 return;
@@ -203,10 +203,10 @@ impl Inner {
 
     /// Returns the namespace that follows the last served one.
     fn pop_normal(&mut self) -> Option<ObjectKey> {
-        let after = self.turn.take();
+        let after = self.last_namespace.take();
         let next = after
-            .and_then(|turn| {
-                let range = (std::ops::Bound::Excluded(turn), std::ops::Bound::Unbounded);
+            .and_then(|last| {
+                let range = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
                 self.normal
                     .range::<Arc<str>, _>(range)
                     .next()
@@ -218,7 +218,7 @@ impl Inner {
         if waiting.is_empty() {
             self.normal.remove(&next);
         }
-        self.turn = Some(next);
+        self.last_namespace = Some(next);
         key
     }
 }
@@ -269,16 +269,16 @@ mod tests {
         let queue = Queue::default();
         queue.push(&key("a", "f"));
         queue.push(&key("a", "f"));
-        let turn = queue.take(false).await;
+        let item = queue.take(false).await;
         queue.push(&key("a", "f"));
         assert!(
             tokio::time::timeout(Duration::from_secs(1), queue.take(false))
                 .await
                 .is_err()
         );
-        queue.done(&turn.key, Class::Normal, None);
-        assert_eq!(queue.take(false).await.key, turn.key);
-        queue.done(&turn.key, Class::Normal, None);
+        queue.done(&item.key, Class::Normal, None);
+        assert_eq!(queue.take(false).await.key, item.key);
+        queue.done(&item.key, Class::Normal, None);
         assert!(
             tokio::time::timeout(Duration::from_secs(1), queue.take(false))
                 .await
@@ -346,16 +346,16 @@ mod tests {
         let queue = Queue::default();
         let start = Instant::now();
         queue.push(&key("a", "f"));
-        let turn = queue.take(false).await;
+        let item = queue.take(false).await;
         queue.done(
-            &turn.key,
+            &item.key,
             Class::Normal,
             Some(start + Duration::from_secs(60)),
         );
         queue.push(&key("a", "f"));
-        let turn = queue.take(false).await;
+        let item = queue.take(false).await;
         queue.done(
-            &turn.key,
+            &item.key,
             Class::Normal,
             Some(start + Duration::from_secs(5)),
         );

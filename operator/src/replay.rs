@@ -1,4 +1,4 @@
-//! `operator replay FILE`: computes every expectation of a sample document with the shipping code.
+//! `operator replay FILE`: computes the expectations of a sample document with the production code.
 //!
 //! A document holds `cases`. A case of kind `eprocess` is a sequential test over cumulative counters; its `expect`
 //! has, for each look, the natural logarithm of the evidence, the p-value and the decision. A case of kind `phi_hat`
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_samples_are_what_the_shipping_code_computes() {
+    fn the_committed_samples_match_the_computed_ones() {
         let printed = compute(COMMITTED).unwrap();
         let got: Json = serde_json::from_str(&printed).unwrap();
         let expected: Json = serde_json::from_str(COMMITTED).unwrap();

@@ -25,8 +25,8 @@ pub struct Prometheus {
     client: reqwest::Client,
     endpoint: String,
     window: Duration,
-    /// A query in progress.
-    turn: Mutex<()>,
+    /// Held while queries run, so that only one is in progress.
+    query_lock: Mutex<()>,
     meter: Meter,
 }
 
@@ -62,7 +62,7 @@ impl Prometheus {
             client,
             endpoint,
             window: MIN_WINDOW.max(scrape_interval * 4),
-            turn: Mutex::new(()),
+            query_lock: Mutex::new(()),
             meter,
         })
     }
@@ -79,7 +79,7 @@ impl Prometheus {
     /// Returns every snapshot of the last fifteen minutes, as the history of stable before a rollout.
     ///
     /// # Errors
-    /// The same as of [`Prometheus::sample`].
+    /// The same errors as [`Prometheus::sample`].
     pub async fn history(&self, wanted: &Wanted) -> Result<Sampled, MeasureError> {
         let wanted = std::slice::from_ref(wanted);
         self.collect(wanted, HISTORY, Moments::All).await
@@ -88,7 +88,7 @@ impl Prometheus {
     /// Returns every snapshot that evaluations within the last `past` could have used.
     ///
     /// # Errors
-    /// The same as of [`Prometheus::sample`].
+    /// The same errors as [`Prometheus::sample`].
     pub async fn since(&self, wanted: &Wanted, past: Duration) -> Result<Sampled, MeasureError> {
         let wanted = std::slice::from_ref(wanted);
         self.collect(wanted, past + self.window, Moments::All).await
@@ -103,7 +103,7 @@ impl Prometheus {
         if wanted.is_empty() {
             return Ok(Sampled::default());
         }
-        let _turn = self.turn.lock().await;
+        let _guard = self.query_lock.lock().await;
         let started = Instant::now();
         let answer = self.read(wanted, window, moments).await;
         self.meter.read(started.elapsed(), &answer);
@@ -120,8 +120,9 @@ impl Prometheus {
         let nodes = self.query(&nodes).await?;
         let mut scraped = Scraped::default();
         for latency in [Latency::Head, Latency::Duration] {
-            let due: Vec<&Wanted> = wanted.iter().filter(|one| one.latency == latency).collect();
-            for group in selector::groups(&due) {
+            let same_latency: Vec<&Wanted> =
+                wanted.iter().filter(|one| one.latency == latency).collect();
+            for group in selector::groups(&same_latency) {
                 let select = |metric| selector::of_functions(metric, &group, window);
                 let requests = self.query(&select("selvage_requests_total")).await?;
                 scraped.requests.extend(requests);

@@ -49,7 +49,7 @@ pub(super) async fn blob(
     if functions.is_empty() {
         Meter::count(counter, "not_placed");
         return Err(Status::permission_denied(
-            "nothing on this node refers to that digest",
+            "no function on this node refers to that digest",
         ));
     }
     let held = calls.blob_calls.take(&caller.node).map_err(|full| {

@@ -62,7 +62,7 @@ pub(super) fn accept(
                 // Neither side can report the error; the node retries with backoff.
                 let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await
                 else {
-                    tracing::debug!(%address, "no TLS handshake");
+                    tracing::debug!(%address, "TLS handshake failed");
                     return;
                 };
                 drop(handshake);

@@ -92,7 +92,7 @@ impl Follower {
         let token = read_token(&self.token).await?;
         let mut request = Request::new(ReceiverStream::new(outbound));
         let bearer = format!("Bearer {token}").parse();
-        let bearer = bearer.map_err(|_| "the token file holds no token".to_owned())?;
+        let bearer = bearer.map_err(|_| "the token file contains no token".to_owned())?;
         request.metadata_mut().insert("authorization", bearer);
         let trust = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
@@ -120,7 +120,7 @@ impl Follower {
         loop {
             let message = match down.message().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return "the leader closed it".to_owned(),
+                Ok(None) => return "the leader closed the relay".to_owned(),
                 Err(status) => return status.message().to_owned(),
             };
             let hint = message.hint.and_then(|hint| hint.share);
@@ -131,7 +131,7 @@ impl Follower {
                     .map_or_else(|_| "relayed_refused", |()| "relayed");
                 Meter::count(&self.meter.hints, label);
                 if let Err(refused) = result {
-                    tracing::warn!(%refused, "a hint of the leader is not passed on");
+                    tracing::warn!(%refused, "a hint of the leader was refused");
                 }
             }
         }

@@ -48,7 +48,8 @@ fn leads(leader: &Option<Leader>) -> bool {
     leader.as_ref().is_some_and(|leader| leader.is_self)
 }
 
-/// Clones only what `wait_for` borrows, because the borrow must not be held across another await.
+/// Waits until this replica no longer leads. Drops the guard that `wait_for` returns, because it must not be held
+/// across another await.
 async fn leadership_lost(leader: &mut watch::Receiver<Option<Leader>>) {
     let _ = leader.wait_for(|leader| !leads(leader)).await;
 }

@@ -77,7 +77,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         weight: running.map(|rollout| percent(exposed(state, rollout))),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
-        stopped_duration: running.and_then(paused_duration),
+        stopped_duration: running.and_then(stopped_duration),
         stopped_since: flags.and_then(core::Flags::stopped_since).map(micro),
         approved: running.map(approved).unwrap_or_default(),
         rejected: state.rejected.as_ref().map(|rejected| api::Rejected {
@@ -88,7 +88,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         actions: state.actions.iter().map(action_record).collect(),
         backstops: running
             .map(|rollout| rollout.backstops)
-            .filter(|brakes| *brakes > 0),
+            .filter(|backstops| *backstops > 0),
         superseded: Some(state.superseded).filter(|count| *count > 0),
         evidence: state
             .figures
@@ -128,8 +128,8 @@ fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
     }
 }
 
-/// Time of the current step that was not active, up to the moment until which the clocks were advanced.
-fn paused_duration(rollout: &Rollout) -> Option<String> {
+/// Time of the current step during which its clock was stopped, up to the last update of the clocks.
+fn stopped_duration(rollout: &Rollout) -> Option<String> {
     let passed = rollout.clock_at.duration_since(rollout.step_started_at);
     let passed = std::time::Duration::try_from(passed).unwrap_or_default();
     let stopped = passed.saturating_sub(rollout.active).as_secs();

@@ -146,7 +146,7 @@ where
                 None => std::future::pending().await,
             }
             let now = Instant::now();
-            let old = self.outwaited(now);
+            let old = self.expired(now);
             if old.is_empty() {
                 self.ask(cache, now);
             }
@@ -242,7 +242,7 @@ where
     }
 
     /// Returns the objects whose deletion no read has contradicted for [`CONFIRMATION`].
-    fn outwaited(&mut self, now: Instant) -> Vec<(Arc<K>, u64)> {
+    fn expired(&mut self, now: Instant) -> Vec<(Arc<K>, u64)> {
         let old = |held: &Held<K>| now.duration_since(held.since) >= CONFIRMATION;
         let keys: Vec<ObjectKey> = self
             .held

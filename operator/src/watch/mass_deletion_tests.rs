@@ -26,8 +26,8 @@ async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     let now = Instant::now();
     let mut pending = pending(MassDeletionGuard::Held);
     assert!(pending.sort(gone(0..50), 100, now).is_empty());
-    assert!(pending.outwaited(now + Duration::from_secs(60)).is_empty());
-    assert_eq!(pending.outwaited(now + CONFIRMATION).len(), 50);
+    assert!(pending.expired(now + Duration::from_secs(60)).is_empty());
+    assert_eq!(pending.expired(now + CONFIRMATION).len(), 50);
     assert!(pending.held.is_empty());
 }
 
@@ -73,7 +73,7 @@ async fn an_existing_object_is_never_dropped_by_time() {
         let answers = vec![(key.clone(), Found::There)];
         assert!(pending.take(answers, now).is_empty());
     }
-    assert_eq!(pending.outwaited(now).len(), 49);
+    assert_eq!(pending.expired(now).len(), 49);
     let answers = vec![(key.clone(), Found::Gone), (key, Found::Gone)];
     assert_eq!(pending.take(answers, now).len(), 1);
 }

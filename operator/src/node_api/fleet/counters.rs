@@ -62,7 +62,7 @@ pub struct Reading<'a> {
 
 #[derive(Clone, Default)]
 struct Row {
-    /// Selects a population without latency.
+    /// Counters without latency.
     counted: Counters,
     head: Histogram,
     duration: Histogram,
@@ -222,7 +222,7 @@ impl Row {
     }
 }
 
-/// Converts buckets to rows; each label parses back to the same class.
+/// Status classes, each with a label that parses back to it.
 const CODES: [(Code, &str); 3] = [
     (Code::ClientError, "4xx"),
     (Code::ServerError, "5xx"),

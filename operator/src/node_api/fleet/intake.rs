@@ -10,8 +10,8 @@ use super::awaited;
 use super::counters::FrameResult;
 use super::session::Session;
 use super::{
-    Changed, Fleet, FunctionKey, LEFT, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node, REMEMBER,
-    Source, State, view,
+    CONTACT_RETENTION, Changed, Fleet, FunctionKey, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node,
+    RETENTION, Source, State, view,
 };
 
 /// A session of the fleet; passed back with every message.
@@ -199,10 +199,10 @@ fn drop_replaced(node: &mut Node) {
 }
 
 fn forget(state: &mut State, now: Instant) -> Vec<String> {
-    let old = |session: &Session| session.ended && session.last_contact + REMEMBER < now;
+    let old = |session: &Session| session.ended && session.last_contact + RETENTION < now;
     let mut forgotten = Vec::new();
     let left = &mut state.left;
-    left.retain(|_, last| *last + LEFT >= now);
+    left.retain(|_, last| *last + CONTACT_RETENTION >= now);
     state.nodes.retain(|name, node| {
         let last = view::representative(node).map(|session| session.last_contact);
         node.sessions.retain(|_, session| !old(session));

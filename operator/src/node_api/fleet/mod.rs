@@ -37,9 +37,9 @@ use session::Session;
 pub use view::{FunctionOnNode, NodeView, RevisionOnNode};
 
 /// A node that left is forgotten after this long.
-const REMEMBER: Duration = Duration::from_secs(600);
+const RETENTION: Duration = Duration::from_secs(600);
 /// How long the time of the last contact with a forgotten node is kept.
-const LEFT: Duration = Duration::from_secs(24 * 3600);
+const CONTACT_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of nodes; more indicate a mistake or an attack.
 const MAX_NODES: usize = 20_000;
 /// Highest accepted epoch: a single faulty node must not exhaust the range of epochs.

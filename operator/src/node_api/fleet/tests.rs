@@ -143,7 +143,7 @@ async fn a_node_that_left_is_remembered_for_ten_minutes() {
     tokio::time::advance(SILENCE + Duration::from_millis(1)).await;
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
     assert_eq!(revisions(&fleet, "a"), ["a-1"]);
-    tokio::time::advance(REMEMBER + Duration::from_secs(1)).await;
+    tokio::time::advance(RETENTION + Duration::from_secs(1)).await;
     fleet.sweep(Instant::now(), Instant::now());
     assert_eq!(live(&fleet), []);
 }
@@ -263,7 +263,7 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), None, "it still served the candidate");
     fleet.gone(&id);
-    tokio::time::advance(TTL + REMEMBER).await;
+    tokio::time::advance(TTL + RETENTION).await;
     fleet.sweep(Instant::now(), Instant::now());
     assert_eq!(
         live(&fleet),

@@ -175,7 +175,7 @@ async fn first_message(inbound: &mut Streaming<Sized>) -> Result<v1::Hello, Stat
 fn check_hello(calls: &Calls, caller: &Identity, hello: &v1::Hello) -> Result<(), Status> {
     if hello.node != caller.node {
         Meter::count(&calls.meter.closed, "wrong_node");
-        tracing::warn!(claimed = %hello.node.escape_debug(), token = %caller.node, "a node claims to be another");
+        tracing::warn!(claimed = %hello.node.escape_debug(), token = %caller.node, "a node uses the name of another node");
         return Err(Status::permission_denied(
             "the token is bound to another node",
         ));

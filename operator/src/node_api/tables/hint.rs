@@ -17,7 +17,7 @@ pub enum HintRefused {
     NotLower,
     /// The fencing token is not higher than that of the nodes.
     #[error("the fencing token is not newer")]
-    OldPair,
+    OldToken,
 }
 
 impl Tables {
@@ -49,7 +49,7 @@ impl State {
         }
         let token = share.pair.map(FencingToken::from);
         if token <= token_of(&old.record) {
-            return Err(HintRefused::OldPair);
+            return Err(HintRefused::OldToken);
         }
         let mut record = old.record.clone();
         record.share = Some(share.clone());

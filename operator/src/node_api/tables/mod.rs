@@ -34,7 +34,7 @@ pub enum RecordRefused {
     #[error("the record has no {0}")]
     Incomplete(&'static str),
     /// The encoded record exceeds the limit; the function keeps its previous record.
-    #[error("{bytes} bytes; a record may have {limit}")]
+    #[error("the record has {bytes} bytes; at most {limit} are allowed")]
     TooLarge {
         /// Encoded size, in bytes.
         bytes: usize,
@@ -168,11 +168,13 @@ impl State {
             .as_ref()
             .map(FunctionKey::from)
             .ok_or(RecordRefused::Incomplete("key"))?;
-        let pair = token_of(&record).ok_or(RecordRefused::Incomplete("share with a pair"))?;
+        let token = token_of(&record).ok_or(RecordRefused::Incomplete(
+            "traffic split with a fencing token",
+        ))?;
         let old = self.functions.get(&key);
         if let Some(old) = old
             && old.record.uid == record.uid
-            && token_of(&old.record).is_some_and(|held| held > pair)
+            && token_of(&old.record).is_some_and(|held| held > token)
         {
             keep_newer(&mut record, &old.record);
         }
