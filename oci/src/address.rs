@@ -1,15 +1,16 @@
-//! Which addresses may be called: those that no policy can open lead to the node itself, to metadata services or nowhere.
+//! Classifies addresses by whether they may be called. Addresses that no policy can allow lead to the node itself, to
+//! metadata services, or to no host at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// On the public Internet.
+    /// The address is on the public Internet.
     Public,
-    /// Private, unique local or carrier-grade: only an explicit permission opens it.
+    /// The address is private, unique local or carrier-grade; it requires an explicit permission.
     Private,
-    /// Never called, with the reason as a label.
+    /// The address is never called; with the reason as a label.
     Never(&'static str),
 }
 
@@ -18,7 +19,7 @@ pub enum Reach {
 pub fn reach(address: IpAddr) -> Reach {
     match address {
         IpAddr::V4(v4) => reach_v4(v4),
-        IpAddr::V6(v6) => match carried(v6) {
+        IpAddr::V6(v6) => match embedded_v4(v6) {
             Some(v4) => reach_v4(v4),
             None => reach_v6(v6),
         },
@@ -55,7 +56,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     if address.is_loopback() {
         return Reach::Never("loopback");
     }
-    // the metadata service of one cloud lives among unique local addresses
+    // The metadata service of one cloud has a unique local address.
     if address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) {
         return Reach::Never("metadata");
     }
@@ -67,7 +68,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         (0x2001, 0, _) => Reach::Never("teredo"),
         (0x2001, 0xdb8, _) | (0x3fff, 0..=0x0fff, _) => Reach::Never("documentation"),
         (0x2001, 2, 0) => Reach::Never("benchmark"),
-        // what is left of 2001::/23, discard-only, and everything outside global unicast
+        // The rest of 2001::/23, discard-only addresses, and everything outside global unicast.
         (0x2001, 1..=0x1ff, _) | (0..=0x1fff, ..) | (0x4000..=0xfbff, ..) => {
             Reach::Never("reserved")
         }
@@ -75,9 +76,9 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     }
 }
 
-/// The IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses
-/// are not taken apart: they are reserved as they stand.
-fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// Returns the IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses are not
+/// unwrapped, because they are reserved as a whole.
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let four = |high: u16, low: u16| {
         let [w, x] = high.to_be_bytes();
@@ -99,7 +100,7 @@ mod tests {
 
     /// HE-1: metadata and private ranges.
     #[test]
-    fn the_floor() {
+    fn metadata_and_reserved_ranges_are_never_allowed() {
         let never = |label| Reach::Never(label);
         let table = [
             ("1.1.1.1", Reach::Public),

@@ -1,4 +1,4 @@
-//! Challenges of registries, and what answers them.
+//! Authentication challenges of registries, and the answers to them.
 
 use http_auth::ChallengeParser;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
@@ -11,16 +11,16 @@ use crate::Login;
 /// How a registry wants requests to be authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
-    /// With user name and password in each request.
+    /// User name and password in each request.
     Basic,
-    /// With a token of the service at `realm`.
+    /// A token of the service at `realm`.
     Bearer {
         realm: String,
         service: Option<String>,
     },
 }
 
-/// What a request shows to the registry.
+/// Value of the `Authorization` header.
 pub(crate) enum Authorization {
     Basic(Login),
     Bearer(Zeroizing<String>),
@@ -35,7 +35,8 @@ struct TokenResponse {
 // === impl Challenge ===
 
 impl Challenge {
-    /// The challenge to answer of those in `headers`: tokens are preferred to passwords, other schemes are not supported.
+    /// Selects the challenge to answer from `headers`: tokens are preferred to passwords, other schemes are not
+    /// supported.
     pub(crate) fn select(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter();
         let values = values.filter_map(|value| value.to_str().ok());
@@ -60,7 +61,7 @@ impl Challenge {
     }
 }
 
-/// The address at which the token service at `realm` gives a token to pull from `repository`.
+/// Address at which the token service at `realm` issues a token to pull from `repository`.
 pub(crate) fn token_url(realm: &str, service: Option<&str>, repository: &str) -> Option<Url> {
     let mut url = Url::parse(realm).ok()?;
     url.query_pairs_mut()
@@ -69,7 +70,7 @@ pub(crate) fn token_url(realm: &str, service: Option<&str>, repository: &str) ->
     Some(url)
 }
 
-/// Reads the answer of a token service.
+/// Parses the answer of a token service.
 pub(crate) fn token(body: &[u8]) -> Option<Authorization> {
     let response: TokenResponse = serde_json::from_slice(body).ok()?;
     let token = response.token.or(response.access_token)?;

@@ -24,19 +24,19 @@ pub struct Client {
     plain_http: Arc<BTreeSet<String>>,
 }
 
-/// The pull of one image. A token that the registry gives lives as long as the pull.
+/// Pull of one image. A token from the registry is kept for the duration of the pull.
 pub struct Pull {
     transport: Transport,
     base: Url,
     reference: Reference,
-    /// Logins that were not tried yet; `None` is an anonymous token.
+    /// Logins that were not tried yet; `None` requests an anonymous token.
     logins: VecDeque<Option<Login>>,
     challenge: Option<Challenge>,
     authorization: Option<Authorization>,
     used_credentials: bool,
 }
 
-/// An image, by what its manifest says.
+/// An image as its manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Digest of the image's manifest, `sha256:<hex>`. For an index, that of the manifest of its WebAssembly image.
@@ -59,7 +59,7 @@ impl Client {
         })
     }
 
-    /// Begins the pull of an image. Nothing is sent yet.
+    /// Starts the pull of an image. No request is sent yet.
     ///
     /// # Errors
     /// The registry's name is not a host.
@@ -91,7 +91,7 @@ impl Pull {
     /// Finds the component of the image: reads its manifest, and follows an index to the manifest of its WebAssembly image.
     ///
     /// # Errors
-    /// The registry does not answer as asked, or the image is not exactly one component.
+    /// The registry's answer is missing or invalid, or the image is not exactly one component.
     pub async fn image(&mut self) -> Result<Image, Error> {
         let wanted = self.reference.digest().or_else(|| self.reference.tag());
         let wanted = wanted.unwrap_or("latest").to_owned();
@@ -112,7 +112,7 @@ impl Pull {
     /// of it may be used before its end.
     ///
     /// # Errors
-    /// The registry does not answer as asked.
+    /// The registry's answer is missing or invalid.
     pub async fn blob(
         &mut self,
         layer: &Layer,
@@ -122,18 +122,18 @@ impl Pull {
         verified(body, &layer.digest, Some(layer.size), |error| error)
     }
 
-    /// Whether credentials were sent. If so, others may not be able to pull the image.
+    /// Whether credentials were sent. If so, clients without credentials may not be able to pull the image.
     #[must_use]
     pub fn used_credentials(&self) -> bool {
         self.used_credentials
     }
 
-    /// The manifest of a tag, or of a digest that it must have, and its digest.
+    /// Reads the manifest of a tag or of a digest, which is verified, and returns it with its digest.
     async fn manifest(&mut self, wanted: &str) -> Result<(Manifest, String), Error> {
         let response = self.get("manifests", wanted, manifest::ACCEPT).await?;
         let body = transport::read(response, MAX_MANIFEST, "the manifest").await?;
         let found = digest_of(&body);
-        // a tag has no colon
+        // Tags contain no colon.
         if wanted.contains(':') && found != wanted {
             let expected = wanted.to_owned();
             return Err(Error::DigestMismatch { expected, found });
@@ -152,11 +152,11 @@ impl Pull {
                 return Ok(response);
             }
             let error = self.refusal(&response);
-            // the challenges of a host that the registry redirects to are not answered
+            // Challenges of a host that the registry redirects to are not answered.
             let own = response.url().origin() == self.base.origin();
             match (status, self.authorization.is_some()) {
                 (401, false) if own => self.challenge = Challenge::select(response.headers()),
-                // what a login may not see, many registries say they do not have
+                // Many registries answer "not found" for a repository that a login may not read.
                 (401 | 403 | 404, true) if own => {}
                 _ => return Err(error),
             }
@@ -164,7 +164,7 @@ impl Pull {
         }
     }
 
-    /// What the next login gives; `refused` when there is none.
+    /// Authorization with the next login; `refused` when there is none left.
     async fn next_authorization(&mut self, refused: Error) -> Result<Authorization, Error> {
         let mut refused = refused;
         while let Some(login) = self.logins.pop_front() {
@@ -176,7 +176,7 @@ impl Pull {
         Err(refused)
     }
 
-    /// Answers the challenge: Basic at once, Bearer by way of the token service that it names.
+    /// Answers the challenge: Basic at once, Bearer with a token of the service that it names.
     async fn authorize(&mut self, login: Option<Login>) -> Result<Authorization, Error> {
         let host = transport::host(&self.base);
         let unauthorized = |why| Error::Unauthorized { host, why };
@@ -200,7 +200,7 @@ impl Pull {
             return Err(self.refusal(&response));
         }
         let body = transport::read(response, MAX_TOKEN, "the token").await?;
-        auth::token(&body).ok_or_else(|| unauthorized("its token service gave no token"))
+        auth::token(&body).ok_or_else(|| unauthorized("its token service returned no token"))
     }
 
     fn refusal(&self, response: &Response) -> Error {

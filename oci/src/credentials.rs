@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 /// User name and password for a registry. `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// User name.
+    /// User name of the login.
     pub user: String,
     /// Password or token; overwritten when dropped.
     pub password: Zeroizing<String>,
@@ -72,18 +72,18 @@ impl std::fmt::Debug for Credentials {
 // === impl Credentials ===
 
 impl Credentials {
-    /// The logins for an image, in the order in which they are to be tried: those of the most specific entry first, those
-    /// of one entry in the order of their Secrets.
+    /// Returns the logins for an image in the order in which to try them: those of the most specific entry first, and
+    /// those of one entry in the order of their Secrets.
     #[must_use]
     pub fn logins(&self, image: &Reference) -> Vec<Login> {
         let image = format!("{}/{}", image.registry(), image.repository());
-        // a longer path comes after a shorter one, and a name after a pattern
+        // A longer path sorts after a shorter one, and a name after a pattern.
         let entries = self.0.iter().rev();
         let matching = entries.filter(|(entry, _)| matches(entry, &image));
         matching.flat_map(|(_, logins)| logins).cloned().collect()
     }
 
-    /// Adds the logins of another Secret. They are tried after those that are there.
+    /// Adds the logins of another Secret. They are tried after the existing ones.
     pub fn merge(&mut self, other: Self) {
         for (entry, logins) in other.0 {
             self.0.entry(entry).or_default().extend(logins);
@@ -94,7 +94,7 @@ impl Credentials {
 /// Reads the content of one pull secret by the type of the Secret. Entries without a login are skipped.
 ///
 /// # Errors
-/// Another type, a missing key, or content that is not of its kind.
+/// The Secret has another type, lacks a key, or its content does not match its type.
 pub fn parse_pull_secret(
     kind: &str,
     data: &BTreeMap<String, Vec<u8>>,
@@ -178,7 +178,7 @@ fn normalize(entry: &str) -> String {
     }
 }
 
-/// Whether an entry is for an image `host/repository`: the host by its labels, the path by its beginning.
+/// Whether an entry applies to an image `host/repository`: the host matches by its labels, the path by its beginning.
 fn matches(entry: &str, image: &str) -> bool {
     let (host, path) = entry.split_once('/').unwrap_or((entry, ""));
     let host = regex::escape(host)
@@ -203,7 +203,7 @@ mod tests {
         parse_pull_secret(CONFIG_JSON, &secret(".dockerconfigjson", &content))
     }
 
-    /// A Secret with one login per entry; the user's name says which.
+    /// A Secret with one login per entry; the user name identifies the entry.
     fn entries(names: &[(&str, &str)]) -> Credentials {
         let entry = |(name, user): &(&str, &str)| {
             format!(r#""{name}":{{"username":"{user}","password":"p"}}"#)
@@ -252,7 +252,7 @@ mod tests {
         assert!(!format!("{good:?}{logins:?}").contains("hush"));
     }
 
-    /// What `kubectl create secret docker-registry` and `docker logout` leave behind.
+    /// Content that `kubectl create secret docker-registry` and `docker logout` leave behind.
     #[test]
     fn an_empty_entry_does_not_spoil_the_others() {
         for empty in [r"{}", r#"{"auth":""}"#, r#"{"identitytoken":"x"}"#] {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_with_a_path_are_for_what_begins_with_it_and_come_first() {
+    fn entries_with_a_path_match_by_prefix_and_come_first() {
         let known = entries(&[
             ("ghcr.io", "all"),
             ("ghcr.io/team-a", "a"),

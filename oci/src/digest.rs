@@ -24,9 +24,9 @@ pub fn sha256_hex(digest: &str) -> Option<&str> {
     })
 }
 
-/// Passes `content` on and ends with an error as soon as it cannot be that of `digest`: it is longer than `size`, shorter,
-/// or hashes to another value. Without a `size`, at most [`MAX_COMPONENT`] bytes pass. `wrap` turns the errors of
-/// this function into those of the stream.
+/// Passes `content` through, and ends with an error as soon as it cannot match `digest`: it is longer than `size`,
+/// shorter, or has another hash. Without a `size`, at most [`MAX_COMPONENT`] bytes pass. `wrap` converts the errors
+/// of this function to those of the stream.
 ///
 /// Nothing that was received may be used before the stream has ended without an error.
 ///
@@ -122,7 +122,7 @@ mod tests {
 
     /// HS-2: wrong, short, longer and endless content ends with an error, with a declared size and without.
     #[tokio::test]
-    async fn only_the_content_of_the_digest_passes() {
+    async fn only_content_that_matches_the_digest_passes() {
         let digest = digest_of(b"abcde");
         for size in [None, Some(5)] {
             assert_eq!(run(b"abcde", &digest, size).await.unwrap(), b"abcde");

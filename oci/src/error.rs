@@ -1,4 +1,4 @@
-//! Why a pull failed.
+//! Errors of a pull.
 
 use std::time::Duration;
 
@@ -29,34 +29,34 @@ pub enum Error {
         /// What was being read, for example `the manifest`.
         what: &'static str,
     },
-    /// The registry names a redirect or a token service that is not called.
+    /// The registry names a redirect or a token service that must not be called.
     #[error("{host} refers to {target}: denied, {why}")]
     Denied {
-        /// The registry.
+        /// Host of the registry.
         host: String,
-        /// The host that it names.
+        /// Host that the registry names.
         target: String,
-        /// The rule that denies it.
+        /// The rule that denies the target.
         why: &'static str,
     },
     /// The registry answered with another status than success.
     #[error("{}", status_message(host, repository, *status))]
     Status {
-        /// The registry, or the token service.
+        /// Host of the registry, or of the token service.
         host: String,
-        /// Repository that was asked for.
+        /// Repository that was requested.
         repository: String,
         /// HTTP status code.
         status: u16,
         /// Time to wait before the next attempt, from `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The registry asks for authentication that cannot be given.
+    /// The registry requires authentication that is not available.
     #[error("{host} requires authentication: {why}")]
     Unauthorized {
-        /// The registry.
+        /// Host of the registry.
         host: String,
-        /// What is missing.
+        /// What is missing for authentication.
         why: &'static str,
     },
     /// A manifest or a token is longer than allowed.
@@ -77,24 +77,24 @@ pub enum Error {
         /// Bytes received when reading stopped.
         received: u64,
     },
-    /// The content is not that of the digest.
+    /// The content does not match its digest.
     #[error("the registry sent content with digest {found} instead of {expected}")]
     DigestMismatch {
-        /// Digest that was asked for.
+        /// Digest that was requested.
         expected: String,
-        /// Digest of what was received.
+        /// Digest of the received content.
         found: String,
     },
     /// A digest is not `sha256:` and 64 lower-case hexadecimal digits.
     #[error("{digest:?} is not a sha256 digest")]
     UnsupportedDigest {
-        /// The digest as written.
+        /// The malformed digest.
         digest: String,
     },
     /// The manifest does not describe exactly one component.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The layer does not hold exactly one component.
+    /// The layer does not contain exactly one component.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
 }
@@ -102,7 +102,7 @@ pub enum Error {
 // === impl Error ===
 
 impl Error {
-    /// Time to wait before the next attempt, when the registry asked for it.
+    /// Delay before the next attempt, if the registry requested one.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

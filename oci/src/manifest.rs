@@ -1,4 +1,5 @@
-//! Image manifests and indexes: which layer of an image is the component. Pure; the input is not trusted.
+//! Image manifests and indexes: selects the layer of an image that contains the component. Pure; the input is not
+//! trusted.
 
 use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os};
 use serde::Deserialize;
@@ -17,28 +18,28 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// What a manifest leads to.
+/// Result of parsing a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manifest {
-    /// An image, by the layer that holds its component.
+    /// An image, with the layer that contains its component.
     Image(Layer),
-    /// An image index, by the digest of its WebAssembly image.
+    /// An image index, with the digest of its WebAssembly image.
     Index(String),
 }
 
-/// The layer of an image that holds its component.
+/// The layer of an image that contains its component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Media type, for example `application/wasm`.
     pub media_type: String,
-    /// Digest of the layer as stored, `sha256:<hex>`.
+    /// Digest of the layer as stored (`sha256:<hex>`).
     pub digest: String,
     /// Size of the layer as stored, in bytes.
     pub size: u64,
     pub(crate) packing: Packing,
 }
 
-/// How a layer holds its component.
+/// How a layer contains its component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
     /// The layer is the component.
@@ -51,13 +52,13 @@ pub(crate) enum Packing {
 /// Why a manifest does not describe exactly one component.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// It is not JSON, or not in the form of a manifest.
+    /// The manifest is not JSON, or not in the form of a manifest.
     #[error("the manifest is not valid: {0}")]
     Invalid(#[from] serde_json::Error),
-    /// Its schema version is not 2.
+    /// The schema version is not 2.
     #[error("the manifest has schema version {0}, not 2")]
     SchemaVersion(u32),
-    /// It has both layers and manifests, neither, or a media type that contradicts them.
+    /// The manifest has both layers and manifests, neither, or a media type that contradicts them.
     #[error("the manifest is neither an image nor an index (media type {0:?})")]
     Ambiguous(Option<String>),
     /// An index refers to another index.
@@ -118,7 +119,7 @@ impl Manifest {
     }
 }
 
-/// The only entry of an index, or the only one for WebAssembly.
+/// Returns the only entry of an index, or the only one for WebAssembly.
 fn wasm_image(entries: &[Descriptor]) -> Result<String, ManifestError> {
     if let [only] = entries {
         return sha256(only);
@@ -138,7 +139,7 @@ fn wasm_image(entries: &[Descriptor]) -> Result<String, ManifestError> {
     }
 }
 
-/// Provenance or SBOM that `docker buildx` pushes beside the image.
+/// Whether an entry is provenance or an SBOM, which `docker buildx` pushes next to the image.
 fn is_attestation(entry: &Descriptor) -> bool {
     let annotated = |annotations: &std::collections::HashMap<String, String>| {
         annotations.contains_key(ATTESTATION)

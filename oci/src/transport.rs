@@ -1,4 +1,4 @@
-//! HTTP to registries and to the hosts that they name: redirects, addresses, time-outs, bounded answers.
+//! HTTP to registries and to the hosts that they name: redirects, addresses, timeouts, bounded answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::{Error, address};
 
 const MAX_REDIRECTS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two pieces of an answer.
+/// Maximum time between two chunks of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// For a whole answer.
+/// Maximum time of a whole answer.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 const NOT_PUBLIC: &str = "it has no public address";
 
-/// Two HTTP clients: the user chose the registry, the registry chooses every other host.
+/// Two HTTP clients: the user chose the registry, and the registry chooses every other host.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     registry: Client,
@@ -33,7 +33,7 @@ pub(crate) struct Transport {
 // === impl Transport ===
 
 impl Transport {
-    /// `resolver` finds the addresses of hosts that registries name.
+    /// Creates the clients. `resolver` looks up the hosts that registries name.
     pub(crate) fn new(resolver: Arc<dyn Resolve>) -> Result<Self, reqwest::Error> {
         Ok(Self {
             registry: client(None)?,
@@ -41,7 +41,8 @@ impl Transport {
         })
     }
 
-    /// Sends a request to the registry and follows its redirects. `authorization` is shown to the registry's own origin alone.
+    /// Sends a request to the registry and follows its redirects. `authorization` is sent only to the registry's own
+    /// origin.
     pub(crate) async fn get(
         &self,
         url: &Url,
@@ -66,7 +67,7 @@ impl Transport {
         Err(denied(url, &target, "it is one redirect too many"))
     }
 
-    /// Sends one request to `target`, which `registry` names. Redirects are not followed.
+    /// Sends one request to `target`, which `registry` named. Redirects are not followed.
     pub(crate) async fn send(
         &self,
         registry: &Url,
@@ -83,7 +84,7 @@ impl Transport {
         response.map_err(|error| failed(&error, registry, target))
     }
 
-    /// The client that may speak to `target`.
+    /// Returns the client that may connect to `target`.
     fn client(&self, registry: &Url, target: &Url) -> Result<&Client, Error> {
         if target.origin() == registry.origin() {
             return Ok(&self.registry);
@@ -92,7 +93,7 @@ impl Transport {
             let why = "it is neither the registry itself nor HTTPS";
             return Err(denied(registry, target, why));
         }
-        // addresses are not looked up, so the resolver does not see them
+        // Literal addresses are not looked up, so the resolver does not check them.
         let literal = target.host_str().unwrap_or_default();
         match literal.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) if !address::is_public(address) => {
@@ -122,7 +123,7 @@ fn client(resolver: Option<Arc<PublicOnly>>) -> Result<Client, reqwest::Error> {
     })
 }
 
-/// Why no answer began.
+/// Converts an error before the start of an answer.
 fn failed(error: &reqwest::Error, registry: &Url, target: &Url) -> Error {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -135,7 +136,7 @@ fn failed(error: &reqwest::Error, registry: &Url, target: &Url) -> Error {
     if error.is_timeout() {
         return Error::Timeout { host };
     }
-    // only the innermost cause: the others may show the URL, which may carry a signature
+    // Report only the innermost cause: the others may contain the URL, which may carry a signature.
     let cause = if error.is_builder() {
         "the request has an invalid header".to_owned()
     } else {
@@ -168,7 +169,7 @@ pub(crate) fn host(url: &Url) -> String {
     }
 }
 
-/// The body of an answer as it arrives.
+/// Streams the body of an answer.
 pub(crate) fn body(
     response: Response,
     what: &'static str,
@@ -185,7 +186,7 @@ pub(crate) fn body(
     response.bytes_stream().map_err(failed).boxed()
 }
 
-/// The whole body, at most `limit` bytes.
+/// Reads the whole body, at most `limit` bytes.
 pub(crate) async fn read(
     response: Response,
     limit: u64,
@@ -203,7 +204,7 @@ pub(crate) async fn read(
     Ok(read)
 }
 
-/// The value of `Retry-After`: seconds, or a date after `now`.
+/// Parses `Retry-After`: seconds, or a date after `now`.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
@@ -213,7 +214,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     date.duration_since(now).ok()
 }
 
-/// The system's resolver.
+/// Resolver of the operating system.
 pub(crate) struct SystemResolver;
 
 impl Resolve for SystemResolver {
@@ -225,8 +226,8 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Passes on the public addresses of a host. The client connects to the addresses that were checked, so that a second
-/// answer of the name server cannot lead elsewhere.
+/// Returns only the public addresses of a host. The client connects to the checked addresses, so that a second DNS
+/// answer cannot lead elsewhere.
 struct PublicOnly(Arc<dyn Resolve>);
 
 #[derive(Debug, thiserror::Error)]
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(found, Some(seven));
     }
 
-    /// Answers every name with the same addresses.
+    /// A resolver that returns the same addresses for every name.
     struct Fixed(Vec<IpAddr>);
 
     impl Resolve for Fixed {
@@ -308,7 +309,8 @@ mod tests {
         assert!(error.is::<NotPublic>(), "{error}");
     }
 
-    /// HS-4: a host that a registry names is denied by what its name resolves to, not only by what is written.
+    /// HS-4: a host that a registry names is denied by the addresses that its name resolves to, not only by literal
+    /// ones.
     #[tokio::test]
     async fn foreign_hosts_need_https_and_a_public_address() {
         let _ = rustls::crypto::ring::default_provider().install_default();

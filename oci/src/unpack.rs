@@ -1,4 +1,4 @@
-//! Takes the component out of its layer. The input is not trusted: it is read as a stream, under the same bound as a
+//! Extracts the component from its layer. The input is not trusted: it is read as a stream, with the same limit as a
 //! component that is not packed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,15 +12,15 @@ use tar::EntryType;
 use crate::MAX_COMPONENT;
 use crate::manifest::{Layer, Packing};
 
-/// Unpacked bytes per packed byte. More is a decompression bomb.
+/// Maximum number of unpacked bytes per packed byte; more indicates a decompression bomb.
 const MAX_RATIO: u64 = 100;
-/// Unpacked size that is allowed whatever the ratio: small files compress well.
+/// Unpacked size that is allowed at any ratio, because small files compress well.
 const MIN_LIMIT: u64 = 64 << 10;
-/// Entries of an archive, its folders included.
+/// Maximum number of entries of an archive, including folders.
 const MAX_ENTRIES: usize = 64;
-/// Bytes of an archive besides the component: headers and padding.
+/// Maximum number of bytes of an archive besides the component: headers and padding.
 const ARCHIVE_OVERHEAD: u64 = 1 << 20;
-/// Memory that a zstd frame may ask for; no component needs to look further back.
+/// Maximum memory of a zstd frame; no component needs a larger window.
 const MAX_WINDOW: u64 = 64 << 20;
 
 /// Why a layer could not be unpacked.
@@ -44,13 +44,13 @@ pub enum UnpackError {
     /// The component has more bytes than allowed.
     #[error("the component in the layer's archive has {size} bytes; at most {limit} are allowed")]
     TooLarge {
-        /// Bytes of the component.
+        /// Size of the component, in bytes.
         size: u64,
-        /// Allowed bytes.
+        /// Maximum size, in bytes.
         limit: u64,
     },
     /// The component could not be written to its destination.
-    #[error("write the component: {0}")]
+    #[error("the component cannot be written: {0}")]
     Write(#[source] io::Error),
 }
 
@@ -94,13 +94,13 @@ fn only_file(archive: impl Read, limit: u64, sink: &mut impl Write) -> Result<u6
         }
         match entry.header().entry_type() {
             EntryType::Directory | EntryType::XGlobalHeader if position < MAX_ENTRIES => {}
-            // a contiguous file is a regular one to every reader of archives
+            // Programs that read archives treat a contiguous file as a regular one.
             EntryType::Regular | EntryType::Continuous if found.is_none() => {
                 let size = entry.size();
                 if size > limit {
                     return Err(UnpackError::TooLarge { size, limit });
                 }
-                // a file that is cut off is an error of the next entry
+                // A truncated file makes reading the next entry fail.
                 found = Some(copy(&mut entry, sink)?);
             }
             EntryType::Regular | EntryType::Continuous | EntryType::Directory => {
@@ -112,7 +112,7 @@ fn only_file(archive: impl Read, limit: u64, sink: &mut impl Write) -> Result<u6
     found.ok_or(UnpackError::NoFile)
 }
 
-/// Like [`io::copy`], with the side that failed.
+/// Like [`io::copy`], but the error says which side failed.
 fn copy(mut source: impl Read, sink: &mut impl Write) -> Result<u64, UnpackError> {
     let mut buffer = vec![0; 64 << 10];
     let mut copied = 0;
@@ -126,7 +126,7 @@ fn copy(mut source: impl Read, sink: &mut impl Write) -> Result<u64, UnpackError
     }
 }
 
-/// Fails, rather than ends, after the given number of bytes.
+/// A reader that fails, rather than ends, after the given number of bytes.
 struct Bounded<R>(R, u64);
 
 impl<R: Read> Read for Bounded<R> {
@@ -138,7 +138,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// All frames of a zstd stream, one after the other. Some tools write one frame per file, and their own data in
+/// Reads all frames of a zstd stream one after the other. Some tools write one frame per file, and their own data in
 /// frames that decoders skip.
 struct ZstdFrames<R> {
     source: R,

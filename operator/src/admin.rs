@@ -1,4 +1,4 @@
-//! The admin endpoints: is the process alive, has it seen the cluster, what has it counted.
+//! The admin endpoints: liveness (`/healthz`), readiness (`/readyz`) and metrics (`/metrics`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// Says what is not ready yet; nothing when all is.
+/// Names the part that is not ready yet; `None` when the operator is ready.
 pub type Readiness = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 #[derive(Clone)]
@@ -22,10 +22,10 @@ struct Shared {
     ready: Readiness,
 }
 
-/// Serves until `stop`.
+/// Serves the admin endpoints until `stop` is cancelled.
 ///
 /// # Errors
-/// The address cannot be bound, or accepting failed for good.
+/// The address cannot be bound, or the listener fails permanently.
 pub async fn run(
     address: SocketAddr,
     metrics: Metrics,
@@ -34,7 +34,7 @@ pub async fn run(
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     let router = Router::new()
-        // Answering at all is the proof: the event loop turns. The world outside is no reason for a restart.
+        // An answer proves that the event loop runs. A fault outside the process is no reason to restart it.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))

@@ -1,4 +1,4 @@
-//! The bytes of components that nodes cannot pull themselves: inline ones, and those behind a pull secret.
+//! Component bytes that nodes cannot pull themselves: inline components and those behind a pull secret.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,32 +11,32 @@ use crate::node_api::{BlobError, BlobWanted, Blobs};
 use crate::resolve::{Credentials, Resolver, digest_of, parse_pull_secret};
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
-/// Bytes kept in memory, all components together.
-const KEPT: usize = 128 * 1024 * 1024;
+/// Size limit of the blobs cached in memory, in bytes, over all components.
+const MAX_CACHED_BYTES: usize = 128 * 1024 * 1024;
 
-/// Finds components by their revisions.
+/// Looks up component bytes by digest in the revisions that refer to them.
 #[derive(Debug)]
 pub struct Components {
     caches: Caches,
     secrets: Secrets,
     resolver: Arc<Resolver>,
-    kept: Mutex<VecDeque<(String, Bytes)>>,
+    cached: Mutex<VecDeque<(String, Bytes)>>,
 }
 
 impl Components {
-    /// Nothing is kept yet.
+    /// Creates an empty store.
     #[must_use]
     pub fn new(caches: Caches, secrets: Secrets, resolver: Arc<Resolver>) -> Self {
         Self {
             caches,
             secrets,
             resolver,
-            kept: Mutex::default(),
+            cached: Mutex::default(),
         }
     }
 
     async fn find(&self, wanted: BlobWanted) -> Result<Bytes, BlobError> {
-        if let Some(bytes) = self.kept(&wanted.digest) {
+        if let Some(bytes) = self.cached(&wanted.digest) {
             return Ok(bytes);
         }
         let mut last = None;
@@ -49,10 +49,12 @@ impl Components {
             for revision in revisions.into_iter().filter(refers) {
                 match self.of(&function.namespace, &revision).await {
                     Ok(bytes) if digest_of(&bytes) == wanted.digest => {
-                        self.keep(&wanted.digest, &bytes);
+                        self.cache(&wanted.digest, &bytes);
                         return Ok(bytes);
                     }
-                    Ok(_) => last = Some("the registry gave other bytes".to_owned()),
+                    Ok(_) => {
+                        last = Some("the registry returned bytes with another digest".to_owned())
+                    }
                     Err(why) => last = Some(why),
                 }
             }
@@ -100,25 +102,27 @@ impl Components {
             .map_err(|error| error.to_string())
     }
 
-    fn kept(&self, digest: &str) -> Option<Bytes> {
-        let mut kept = self.lock();
-        let at = kept.iter().position(|(known, _)| known == digest)?;
-        let entry = kept.remove(at)?;
+    fn cached(&self, digest: &str) -> Option<Bytes> {
+        let mut cached = self.lock();
+        let at = cached.iter().position(|(known, _)| known == digest)?;
+        let entry = cached.remove(at)?;
         let bytes = entry.1.clone();
-        kept.push_back(entry);
+        cached.push_back(entry);
         Some(bytes)
     }
 
-    fn keep(&self, digest: &str, bytes: &Bytes) {
-        let mut kept = self.lock();
-        kept.push_back((digest.to_owned(), bytes.clone()));
-        while kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > KEPT && kept.len() > 1 {
-            kept.pop_front();
+    fn cache(&self, digest: &str, bytes: &Bytes) {
+        let mut cached = self.lock();
+        cached.push_back((digest.to_owned(), bytes.clone()));
+        while cached.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MAX_CACHED_BYTES
+            && cached.len() > 1
+        {
+            cached.pop_front();
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(String, Bytes)>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The operator's one Secret: certificates of the node API and the key of content hashes. Made by the leader
-//! when absent, read by every replica.
+//! The operator's Secret: certificates of the node API and the key of content hashes. The leader creates and renews
+//! it; every replica reads it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::reconcile::CallError;
 use crate::reconcile::api::call;
 use crate::watch::{ObjectKey, SecretState, Secrets};
 
-/// Certificates are looked at this often; what comes to its end does so in months.
+/// Interval between two checks of the certificates, which are valid for months.
 const RENEWAL: Duration = Duration::from_secs(3600);
 
-/// Its name.
+/// Name of the Secret.
 pub const NAME: &str = "selvage-node-api";
 
 const CA_CERTIFICATE: &str = "ca.crt";
@@ -32,7 +32,7 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const HASH_KEY: &str = "hash.key";
 
-/// Where the content goes.
+/// Where the content of the Secret is published.
 #[derive(Clone)]
 pub struct CertificateSecret {
     /// Certificates in use.
@@ -41,25 +41,25 @@ pub struct CertificateSecret {
     pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
 }
 
-/// Why the Secret is of no use.
+/// Why the Secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateSecretError {
     /// A key is missing or not text.
     #[error("the Secret {NAME} has no usable {0}")]
     Key(&'static str),
-    /// The certificates are unusable.
+    /// The certificates are invalid.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// It could not be written.
+    /// The Secret could not be read or written.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
 impl CertificateSecret {
-    /// Uses what the Secret holds.
+    /// Puts the content of the Secret into use.
     ///
     /// # Errors
-    /// It is not what was written; what is in use stays.
+    /// The content is invalid; the previous content stays in use.
     pub fn load(&self, secret: &Secret) -> Result<(), CertificateSecretError> {
         let material = parse(secret)?;
         self.tls.replace(&material)?;
@@ -69,10 +69,10 @@ impl CertificateSecret {
     }
 }
 
-/// Makes the Secret; when another replica was faster, that one's stays.
+/// Creates the Secret. If another replica created it first, that Secret stays.
 ///
 /// # Errors
-/// It could not be made or written.
+/// The content cannot be generated, or the Secret cannot be written.
 pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateSecretError> {
     let material = tls::make(Timestamp::now())?;
     let secret = Secret {
@@ -87,7 +87,7 @@ pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateS
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match call(secrets.create(&PostParams::default(), &secret)).await {
         Ok(_) => {
-            tracing::info!(secret = NAME, "made the certificates of the node API");
+            tracing::info!(secret = NAME, "created the certificates of the node API");
             Ok(())
         }
         Err(error) if error.is_already_there() => Ok(()),
@@ -95,8 +95,8 @@ pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateS
     }
 }
 
-/// Renews what comes to its end, for as long as this replica leads.
-pub async fn keep(client: Client, namespace: String, secrets: Secrets) {
+/// Renews certificates before they expire, for as long as this replica leads.
+pub async fn maintain(client: Client, namespace: String, secrets: Secrets) {
     let key = ObjectKey::new(&namespace, NAME);
     let api: Api<Secret> = Api::namespaced(client, &namespace);
     loop {
@@ -109,7 +109,7 @@ pub async fn keep(client: Client, namespace: String, secrets: Secrets) {
     }
 }
 
-/// The object's own version is the precondition: a Secret that changed meanwhile is looked at next time.
+/// Uses the `resourceVersion` as a precondition: if the Secret changed meanwhile, the next check handles it.
 async fn renew(api: &Api<Secret>, secret: &Secret) -> Result<(), CertificateSecretError> {
     let Some(material) = tls::renew(&parse(secret)?, Timestamp::now())? else {
         return Ok(());
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back_and_can_be_used() {
+    fn a_created_secret_can_be_loaded() {
         let made = tls::make(Timestamp::now()).unwrap();
         let secret = Secret {
             data: Some(content(&made)),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_a_key_is_named_and_changes_nothing() {
+    fn a_secret_with_a_missing_key_is_reported_and_changes_nothing() {
         let own = CertificateSecret {
             tls: tls::Store::default(),
             hash_key: Arc::default(),

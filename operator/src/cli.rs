@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of the operator.
 
 use std::path::PathBuf;
 
@@ -20,9 +20,9 @@ enum Command {
     Run(Box<RunArgs>),
     /// Print the custom resource definitions as YAML.
     Crds,
-    /// Compute every expectation of a sample document with the shipping code.
+    /// Compute the expectations of a sample document with the production code.
     Replay {
-        /// The document, as JSON.
+        /// Sample document, as JSON.
         file: PathBuf,
     },
 }
@@ -31,7 +31,7 @@ impl Args {
     /// Runs the chosen subcommand to its end.
     ///
     /// # Errors
-    /// Whatever ended the subcommand, as one sentence.
+    /// The failure that ended the subcommand, as one sentence.
     pub async fn execute(self) -> anyhow::Result<()> {
         let Self { command } = self;
         match command {

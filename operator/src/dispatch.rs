@@ -1,5 +1,5 @@
-//! Who is concerned when something changes: tables are projected at once on every replica, functions are
-//! queued for the leader.
+//! Routes changes to the parts that they concern: every replica projects node tables at once, and the leader queues
+//! functions.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use crate::terms::is_refused;
 use crate::validate::references;
 use crate::watch::{Caches, Changed, ObjectKey, Secrets, Term};
 
-/// Between two looks for Secrets that nothing refers to.
+/// Interval between two searches for Secrets that no object refers to.
 const FORGET: Duration = Duration::from_secs(60);
-/// Changes of nodes are collected for this long: a DaemonSet that starts is many of them.
+/// Changes of nodes are collected for this long, because a starting DaemonSet causes many of them.
 const NODES: Duration = Duration::from_millis(300);
 
-/// Sends changes to where they matter.
+/// Sends changes to the node tables and to the reconcile queue.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
-    /// What is known.
+    /// Caches of the API server's objects.
     pub caches: Caches,
-    /// Tables of this replica.
+    /// Node tables of this replica.
     pub projector: Projector,
-    /// The leader's work.
+    /// Work queue of the leader.
     pub queue: Queue,
 }
 
 impl Dispatch {
-    /// Queues every function, e.g. when this replica begins to lead.
-    pub fn everything(&self) {
+    /// Queues every function, for example when this replica starts to lead.
+    pub fn queue_all(&self) {
         for key in self.caches.functions.all().keys() {
             self.queue.push(key);
         }
     }
 
-    /// Follows the caches until they end.
+    /// Handles changes of cached objects until the channel closes.
     pub async fn follow_caches(self, mut changes: mpsc::UnboundedReceiver<Changed>) {
         let mut labelled = BTreeSet::new();
         let mut nodes_changed = false;
@@ -50,7 +50,7 @@ impl Dispatch {
                     Ok(change) => change,
                     Err(_) => {
                         nodes_changed = false;
-                        self.nodes(&mut labelled);
+                        self.refresh_nodes(&mut labelled);
                         continue;
                     }
                 }
@@ -60,12 +60,12 @@ impl Dispatch {
             match change {
                 None => return,
                 Some(Changed::Node) => nodes_changed = true,
-                Some(change) => self.one(&change),
+                Some(change) => self.handle(&change),
             }
         }
     }
 
-    /// Follows what nodes say.
+    /// Handles reports of nodes until the channel closes.
     pub async fn follow_fleet(self, mut changes: Changes) {
         loop {
             let changed = changes.next().await;
@@ -81,7 +81,7 @@ impl Dispatch {
         }
     }
 
-    /// Follows Secrets.
+    /// Handles changes of Secrets until the channel closes.
     pub async fn follow_secrets(
         self,
         mut changes: mpsc::UnboundedReceiver<ObjectKey>,
@@ -91,19 +91,19 @@ impl Dispatch {
             own(&secret);
             let refers = Term::Secret(secret.clone());
             for function in self.caches.functions.find(&refers) {
-                self.concern(&function);
+                self.refresh_and_queue(&function);
             }
-            // A revision may still refer to what the function no longer does.
+            // A revision may still refer to a Secret that the function no longer refers to.
             for revision in self.caches.revisions.find(&refers) {
                 let function = ObjectKey::new(&secret.namespace, &revision.spec.function);
                 self.projector.refresh(&function);
-                // its status says whether the values of its revisions are known
+                // The status shows whether the values of its revisions are available.
                 self.queue.push(&function);
             }
         }
     }
 
-    /// Lets go of Secrets that nothing refers to any more, for ever; `own` is always kept.
+    /// Periodically forgets Secrets that no object refers to, and never returns; `own` is always kept.
     pub async fn forget_secrets(self, secrets: Secrets, own: ObjectKey) {
         loop {
             tokio::time::sleep(FORGET).await;
@@ -129,17 +129,17 @@ impl Dispatch {
         }
     }
 
-    fn one(&self, change: &Changed) {
+    fn handle(&self, change: &Changed) {
         match change {
             Changed::Function(key, dropped) => {
                 self.projector.refresh(key);
                 self.queue.push(key);
-                self.freed(dropped);
+                self.queue_refused(dropped);
             }
             Changed::FunctionGone(key, version, terms) => {
                 self.projector.remove(key, *version);
                 self.queue.push(key);
-                self.freed(terms);
+                self.queue_refused(terms);
             }
             Changed::Revision(key) => {
                 self.projector.refresh(key);
@@ -166,8 +166,8 @@ impl Dispatch {
         }
     }
 
-    /// Queues the functions that were refused for a route that another function has given up.
-    fn freed(&self, terms: &[Term]) {
+    /// Queues the functions that were refused for a route that another function has released.
+    fn queue_refused(&self, terms: &[Term]) {
         let routes = terms.iter().filter(|term| matches!(term, Term::Route(..)));
         for route in routes {
             let mut refused = self.caches.functions.find(route);
@@ -182,13 +182,13 @@ impl Dispatch {
         }
     }
 
-    fn nodes(&self, labelled: &mut BTreeSet<String>) {
+    fn refresh_nodes(&self, labelled: &mut BTreeSet<String>) {
         self.projector.label_nodes(labelled);
         self.projector.refresh_all();
-        self.everything();
+        self.queue_all();
     }
 
-    fn concern(&self, function: &EdgeFunction) {
+    fn refresh_and_queue(&self, function: &EdgeFunction) {
         let key = ObjectKey::of(function);
         self.projector.refresh(&key);
         self.queue.push(&key);

@@ -1,4 +1,5 @@
-//! One `EdgeNode` per node with a shim: written by the leader on change, and every ten minutes as a sign of life.
+//! Maintains one `EdgeNode` object per node with a shim. The leader writes it on change, and every ten minutes as a
+//! heartbeat.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,23 +20,23 @@ use crate::reconcile::api::call;
 use crate::watch::{Cache, Caches, ObjectKey};
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// Seconds.
+/// Interval between two heartbeat writes of a node, in seconds.
 const CONTACT: i64 = 600;
-/// Writes in one period: 8 a second at five thousand nodes.
+/// Maximum number of writes in one period: 8 a second at 5,000 nodes.
 const AT_ONCE: usize = 16;
 
-/// Keeps the objects in step with the fleet, for ever; run it on the leader.
-pub async fn keep(client: Client, caches: Caches, fleet: Fleet) {
+/// Keeps the `EdgeNode` objects in step with the fleet. Run it on the leader; it never returns.
+pub async fn maintain(client: Client, caches: Caches, fleet: Fleet) {
     let api: Api<EdgeNode> = Api::all(client);
     loop {
         tokio::time::sleep(PERIOD).await;
-        if let Err(error) = pass(&api, &caches, &fleet).await {
-            tracing::warn!(%error, "node reports are late");
+        if let Err(error) = update_all(&api, &caches, &fleet).await {
+            tracing::warn!(%error, "EdgeNode objects could not be updated; they are retried");
         }
     }
 }
 
-/// Nodes that the last leader heard.
+/// Names of the nodes whose shim the previous leader reported as connected.
 pub fn serving(known: &Cache<EdgeNode>) -> BTreeSet<String> {
     let ready = |node: &EdgeNode| {
         let conditions = node.status.as_ref().map(|status| &status.conditions);
@@ -50,7 +51,7 @@ pub fn serving(known: &Cache<EdgeNode>) -> BTreeSet<String> {
         .collect()
 }
 
-async fn pass(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Result<(), CallError> {
+async fn update_all(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Result<(), CallError> {
     let now = Timestamp::now();
     let mut writes = 0;
     for node in fleet.nodes() {
@@ -158,7 +159,7 @@ fn status(
                 reasons::LOADING
             },
             &format!(
-                "{} of {} functions are loaded, {} cannot be",
+                "{} of {} functions are loaded, {} cannot be loaded",
                 node.functions_loaded, node.functions_desired, node.functions_failed
             ),
             now,
@@ -175,7 +176,7 @@ fn status(
             if node.live {
                 "the shim is connected"
             } else {
-                "nothing was heard of the shim for more than 10 s"
+                "the shim has sent nothing for more than 10 s"
             },
             now,
         ),
@@ -192,7 +193,7 @@ fn status(
             loaded: node.functions_loaded,
             failed: node.functions_failed,
         }),
-        // It rises with every change anywhere in the cluster and would be a write for each.
+        // It rises with every change anywhere in the cluster and would cause a write for each.
         table_version: None,
         last_contact: Some(contact(
             old.last_contact.as_ref(),
@@ -204,10 +205,10 @@ fn status(
     }
 }
 
-/// Of a live node the contact that stands there is good enough for ten minutes, so that it is no write for each
-/// report; of one that is gone it is exact.
-fn contact(old: Option<&Time>, heard: Timestamp, live: bool) -> Time {
-    let new = whole_seconds(heard);
+/// Time of the last contact to write. For a live node, the recorded time stays for ten minutes, so that not every
+/// report causes a write; for a disconnected node it is exact.
+fn contact(old: Option<&Time>, last_contact: Timestamp, live: bool) -> Time {
+    let new = whole_seconds(last_contact);
     let age = |old: &Time| new.0.as_second() - old.0.as_second();
     let recent = |old: &&Time| live && (0..CONTACT).contains(&age(old));
     old.filter(recent).cloned().unwrap_or(new)
@@ -248,16 +249,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_contact_is_written_every_ten_minutes_and_exactly_when_it_was_the_last() {
+    fn a_contact_is_written_every_ten_minutes_and_exactly_for_a_disconnected_node() {
         let at = |second: i64| crate::persist::time(Timestamp::from_second(second).unwrap());
-        let heard = |old: Option<i64>, second: i64, live| {
-            let heard = Timestamp::from_millisecond(second * 1000 + 250).unwrap();
-            contact(old.map(at).as_ref(), heard, live)
+        let recorded = |old: Option<i64>, second: i64, live| {
+            let last_contact = Timestamp::from_millisecond(second * 1000 + 250).unwrap();
+            contact(old.map(at).as_ref(), last_contact, live)
         };
-        assert_eq!(heard(None, 1_007, true), at(1_007), "never before it came");
-        assert_eq!(heard(Some(1_007), 1_606, true), at(1_007));
-        assert_eq!(heard(Some(1_007), 1_607, true), at(1_607));
-        assert_eq!(heard(Some(1_007), 1_100, false), at(1_100));
-        assert_eq!(heard(Some(1_007), 900, true), at(900), "a clock set back");
+        assert_eq!(
+            recorded(None, 1_007, true),
+            at(1_007),
+            "rounded down to whole seconds"
+        );
+        assert_eq!(recorded(Some(1_007), 1_606, true), at(1_007));
+        assert_eq!(recorded(Some(1_007), 1_607, true), at(1_607));
+        assert_eq!(recorded(Some(1_007), 1_100, false), at(1_100));
+        assert_eq!(
+            recorded(Some(1_007), 900, true),
+            at(900),
+            "a clock set back"
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! Leader election on one `coordination.k8s.io` Lease.
 //!
-//! A holder is judged by how long the *record has not changed on this process's monotonic clock*; the
-//! time stamps in the record are for people and are never compared with anything, so clocks that differ
-//! between nodes cannot make two leaders. A lease is still not a fence: every status write carries a
-//! `resourceVersion`, every instruction to a node the epoch that is handed out here.
+//! A replica takes over when the *record has not changed for its duration on this replica's monotonic clock*. The
+//! time stamps in the record are informational and are never compared, so clock skew between nodes cannot produce two
+//! leaders. A lease is not a fence: every status write carries a `resourceVersion`, and every instruction to a node
+//! carries the epoch that this module hands out.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What one replica knows about leadership.
+/// Leadership as this replica sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Identity in the Lease, `<pod>/<ip>:<port>` of the node API; `None` until it was read.
+    /// Identity in the Lease, `<pod>/<ip>:<port>` of the node API; `None` until the Lease was read.
     pub holder: Option<String>,
-    /// The epoch under which this replica decides; `None` while it does not lead.
+    /// Epoch under which this replica decides; `None` while it does not lead.
     pub epoch: Option<u64>,
 }
 
-/// How the Lease is kept. Defaults of the command line: 15 s, 10 s, 2 s.
+/// Settings of the election. The command line defaults to 15 s, 10 s and 2 s.
 #[derive(Debug, Clone)]
 pub struct LeaseConfig {
     /// Namespace of the Lease.
@@ -34,32 +34,32 @@ pub struct LeaseConfig {
     pub name: String,
     /// Identity of this replica.
     pub identity: String,
-    /// How long an unchanged record belongs to its holder.
+    /// Time after which a Lease that has not changed may be taken over.
     pub duration: Duration,
-    /// Within this long a leader must have renewed.
+    /// Time within which a leader must renew; otherwise it stops leading.
     pub renew_deadline: Duration,
-    /// Between two looks.
+    /// Interval between two reads of the Lease.
     pub retry_period: Duration,
 }
 
 /// Why the election ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The record could not be renewed in time, or somebody else took it.
+    /// The record could not be renewed in time, or another replica took it.
     #[error(
-        "the lease was lost: {0}. Another replica decides now and nodes go on serving; this one ends and is started again"
+        "the lease was lost: {0}. Another replica decides now and nodes keep serving; this replica exits and is restarted"
     )]
     Lost(String),
 }
 
-/// Asks the election for things while it runs.
+/// Handle to a running election.
 #[derive(Debug, Clone)]
 pub struct LeaseHandle {
     leadership: watch::Receiver<Leadership>,
     raise: mpsc::Sender<(u64, oneshot::Sender<u64>)>,
 }
 
-/// The loop that reads, takes and renews the record.
+/// The election: a loop that reads, takes and renews the record.
 #[derive(Debug)]
 pub struct Election {
     api: Api<Lease>,
@@ -70,7 +70,7 @@ pub struct Election {
     renewed: Option<Instant>,
 }
 
-/// The newest record and since when it has looked like this.
+/// The newest record, and the time at which it was first observed.
 #[derive(Debug, Clone)]
 struct LeaseObservation {
     lease: Lease,
@@ -89,14 +89,14 @@ enum Action {
 // === impl LeaseHandle ===
 
 impl LeaseHandle {
-    /// Changes of leadership, for everyone who must know.
+    /// Receiver of changes of leadership.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
     }
 
-    /// Raises the epoch above `floor` and records that in the Lease before it is used, so that a successor
-    /// starts above it. Returns the epoch to decide under; `None` when this replica does not lead.
+    /// Raises the epoch above `floor` and records it in the Lease before it is used, so that a successor starts above
+    /// it. Returns the epoch to decide under; `None` when this replica does not lead.
     pub async fn raise_above(&self, floor: u64) -> Option<u64> {
         let (reply, raised) = oneshot::channel();
         self.raise.send((floor, reply)).await.ok()?;
@@ -107,7 +107,7 @@ impl LeaseHandle {
 // === impl Election ===
 
 impl Election {
-    /// An election that has not looked at the record yet.
+    /// Creates an election that has not read the record yet, and its handle.
     #[must_use]
     pub fn new(client: Client, config: LeaseConfig) -> (Self, LeaseHandle) {
         let (publish, leadership) = watch::channel(Leadership::default());
@@ -130,15 +130,15 @@ impl Election {
         )
     }
 
-    /// Runs until `stop`, then gives the record back.
+    /// Runs until `stop` is cancelled, then releases the Lease.
     ///
     /// # Errors
-    /// This replica led and no longer does: it must end, whatever it is doing.
+    /// This replica led and no longer does; the process must exit.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LeaseError> {
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => break,
-                outcome = self.turn() => outcome,
+                outcome = self.tick() => outcome,
             };
             if let Err(error) = outcome {
                 self.announce(None);
@@ -155,14 +155,15 @@ impl Election {
                 Some((floor, reply)) = self.raise.recv() => self.raise_epoch(floor, reply).await,
             }
         }
-        self.give_back().await;
+        self.release().await;
         Ok(())
     }
 
-    /// One look at the record and what follows from it.
-    async fn turn(&mut self) -> Result<(), LeaseError> {
+    /// Reads the record once and acts on it.
+    async fn tick(&mut self) -> Result<(), LeaseError> {
         let started = Instant::now();
-        match tokio::time::timeout(self.patience(started), self.look_and_act(started)).await {
+        match tokio::time::timeout(self.request_timeout(started), self.read_and_act(started)).await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or written"),
             Err(_) => tracing::warn!("the API server did not answer a lease request in time"),
@@ -178,7 +179,7 @@ impl Election {
         Ok(())
     }
 
-    async fn look_and_act(&mut self, started: Instant) -> Result<(), kube::Error> {
+    async fn read_and_act(&mut self, started: Instant) -> Result<(), kube::Error> {
         let found = self.api.get_opt(&self.config.name).await?;
         self.observe(found, started);
         let action = decide(
@@ -187,7 +188,7 @@ impl Election {
             self.renewed.is_some(),
             started,
         );
-        // The record is younger than this moment, however long looking at it took before.
+        // Count the renewal from here: the record is written after this moment, however long the read took.
         let sent = Instant::now();
         let written = match action {
             Action::Create => {
@@ -216,7 +217,7 @@ impl Election {
         Ok(())
     }
 
-    /// Raising is a renewal with a higher number: it is persisted before anybody uses it.
+    /// Renews the Lease with a higher epoch, so that the epoch is persisted before it is used.
     async fn raise_epoch(&mut self, floor: u64, reply: oneshot::Sender<u64>) {
         if self.renewed.is_none() {
             return;
@@ -227,7 +228,7 @@ impl Election {
             return;
         }
         let started = Instant::now();
-        match tokio::time::timeout(self.patience(started), self.replace(floor + 1)).await {
+        match tokio::time::timeout(self.request_timeout(started), self.replace(floor + 1)).await {
             Ok(Ok(written)) => {
                 let epoch = transitions(&written);
                 self.observe(Some(written), started);
@@ -240,7 +241,7 @@ impl Election {
         }
     }
 
-    async fn give_back(&mut self) {
+    async fn release(&mut self) {
         self.announce(None);
         if self.renewed.is_none() {
             return;
@@ -254,11 +255,13 @@ impl Election {
         let params = PostParams::default();
         let write = self.api.replace(&self.config.name, &params, &lease);
         match tokio::time::timeout(self.config.retry_period, write).await {
-            Ok(Ok(_)) => tracing::info!("gave the lease back"),
+            Ok(Ok(_)) => tracing::info!("released the lease"),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease was not given back; it runs out by itself")
+                tracing::warn!(%error, "the lease could not be released; it expires by itself")
             }
-            Err(_) => tracing::warn!("the lease was not given back in time; it runs out by itself"),
+            Err(_) => {
+                tracing::warn!("the lease could not be released in time; it expires by itself")
+            }
         }
     }
 
@@ -270,7 +273,7 @@ impl Election {
             .await
     }
 
-    /// The record as this replica writes it; the old one's `resourceVersion` is the precondition.
+    /// Builds the record of this replica; the `resourceVersion` of `previous` is the precondition.
     fn record(&self, previous: Option<&Lease>, transitions: u64) -> Lease {
         let now = MicroTime(Timestamp::now());
         let spec = previous.and_then(|lease| lease.spec.as_ref());
@@ -325,8 +328,9 @@ impl Election {
             .map_or(0, |seen| transitions(&seen.lease))
     }
 
-    /// A leader may wait for an answer until it would be late, anybody else for one deadline.
-    fn patience(&self, now: Instant) -> Duration {
+    /// Deadline of a request: a leader may wait until its renewal would be late, another replica for one renew
+    /// deadline.
+    fn request_timeout(&self, now: Instant) -> Duration {
         let limit = self
             .config
             .renew_deadline
@@ -363,7 +367,7 @@ fn transitions(lease: &Lease) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-/// What to do about the record as it was seen; reads no clock.
+/// Decides what to do about the observed record. Reads no clock.
 fn decide(
     seen: Option<&LeaseObservation>,
     config: &LeaseConfig,
@@ -371,7 +375,7 @@ fn decide(
     now: Instant,
 ) -> Action {
     let Some(seen) = seen else {
-        // A deleted record may have been created again by somebody else meanwhile: start over as nobody.
+        // Another replica may have created the deleted record again: give up leadership and start over.
         return if leading {
             Action::Lost
         } else {
@@ -382,7 +386,7 @@ fn decide(
         Some(holder) if holder == config.identity && leading => Action::Renew,
         _ if leading => Action::Lost,
         None => Action::Take,
-        // The same pod with a new process: the old one has ended, and its epoch must not be used again.
+        // Same pod, new process: the old process has ended, and its epoch must not be used again.
         Some(holder) if holder == config.identity => Action::Take,
         Some(_) if now.duration_since(seen.since) >= config.duration => Action::Take,
         Some(_) => Action::Wait,
@@ -407,7 +411,7 @@ mod tests {
     fn seen(holder: &str, since: Instant) -> LeaseObservation {
         let spec = LeaseSpec {
             holder_identity: Some(holder.into()),
-            // An hour ahead of everybody: must not matter.
+            // One hour ahead of every clock: must not matter.
             renew_time: Some(MicroTime(
                 Timestamp::now() + jiff::SignedDuration::from_hours(1),
             )),
@@ -422,7 +426,7 @@ mod tests {
         }
     }
 
-    /// FC-17: a lease is judged by the own monotonic clock, whatever times are written in it.
+    /// FC-17: the lease expires by the local monotonic clock, whatever times the record contains.
     #[test]
     fn an_unchanged_record_is_taken_after_its_duration_and_not_before() {
         let start = Instant::now();
@@ -440,19 +444,20 @@ mod tests {
         assert_eq!(at(15), Action::Take);
     }
 
-    /// FC-6: who holds the record no more has lost, and nobody takes what another renews.
+    /// FC-6: a leader that no longer holds the record has lost, and no replica takes a record that another one
+    /// renews.
     #[test]
-    fn every_state_of_the_record_has_one_answer() {
+    fn every_state_of_the_record_leads_to_one_action() {
         let now = Instant::now();
         let me = seen("a/10.0.0.1:9443", now);
-        let nobody = seen("", now);
+        let unheld = seen("", now);
         let other = seen("b/10.0.0.2:9443", now);
         assert_eq!(decide(None, &config(), false, now), Action::Create);
         assert_eq!(decide(None, &config(), true, now), Action::Lost);
         assert_eq!(decide(Some(&me), &config(), true, now), Action::Renew);
         assert_eq!(decide(Some(&me), &config(), false, now), Action::Take);
-        assert_eq!(decide(Some(&nobody), &config(), false, now), Action::Take);
-        assert_eq!(decide(Some(&nobody), &config(), true, now), Action::Lost);
+        assert_eq!(decide(Some(&unheld), &config(), false, now), Action::Take);
+        assert_eq!(decide(Some(&unheld), &config(), true, now), Action::Lost);
         assert_eq!(decide(Some(&other), &config(), true, now), Action::Lost);
     }
 }

@@ -1,9 +1,10 @@
-//! The operator: watch, resolve, measure, persist, apply, report; hold the lease; serve the node API.
+//! The operator of Selvage: watches and resolves functions, samples their requests, persists and applies decisions,
+//! reports status, takes part in the leader election and serves the node API.
 //!
-//! Decisions are made in `operator_core`; everything here is IO around them or a pure mapping between
-//! what Kubernetes stores and what the core understands.
+//! `operator_core` makes the decisions. This crate contains the IO around them, and pure conversions between Kubernetes
+//! objects and the types of the core.
 //!
-//! The first step of a reconcile reads the spec of a function and names everything that is wrong with it:
+//! The first step of a reconcile validates the spec of a function and reports all violations:
 //!
 //! ```
 //! use operator::validate::{summary, validate};

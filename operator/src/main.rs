@@ -1,4 +1,4 @@
-//! The operator's binary: install the one crypto provider, parse, run.
+//! Entry point of the operator: installs the crypto provider, parses the arguments and runs the command.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +8,7 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Fails only when a provider is installed already, which leaves the process with one either way.
+    // This fails only when a provider is already installed, so the process has one in either case.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match operator::cli::Args::parse().execute().await {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What the operator counts. One file knows the library; everybody else calls methods.
+//! Metrics of the operator. Only this file uses the metrics library; other modules call its methods.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +17,16 @@ const ROLLOUT_SECONDS: &[f64] = &[
     10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0, 7200.0, 14_400.0, 86_400.0,
 ];
 
-/// All of the operator's series. Cheap to clone.
+/// All series of the operator. Clones are cheap and share the series.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     families: Arc<Families>,
-    per_function: Arc<Mutex<Shown>>,
+    per_function: Arc<Mutex<PublishedGauges>>,
 }
 
-/// Per function the gauges that exist: family and labels.
-type Shown = HashMap<ObjectKey, Vec<(usize, Vec<String>)>>;
+/// Gauges that exist for each function: family and labels.
+type PublishedGauges = HashMap<ObjectKey, Vec<(usize, Vec<String>)>>;
 
 struct Families {
     functions: Vec<GaugeVec>,
@@ -52,78 +52,82 @@ struct Families {
 pub enum FunctionGauge {
     /// 1 for the present state. Label `state`.
     State,
-    /// 1. Labels `candidate`, `stable`, `strategy`.
+    /// Always 1. Labels `candidate`, `stable`, `strategy`.
     Info,
-    /// 1/10,000. Label `wave`.
+    /// Weight of the candidate, in basis points (1/10,000). Label `wave`.
     Weight,
-    /// From 0.
+    /// Index of the current step, from 0.
     Step,
-    /// ln E. Labels `metric`, `side`.
+    /// Natural logarithm of the evidence of a sequential test. Labels `metric`, `side`.
     LogE,
-    /// 0 to 1.
+    /// Progress of the current step, 0 to 1.
     PassProgress,
-    /// Requests over the rollout. Label `arm`.
+    /// Requests counted over the rollout. Label `arm`.
     Requests,
-    /// Events over the rollout. Labels `arm`, `metric`.
+    /// Events counted over the rollout. Labels `arm`, `metric`.
     Events,
-    /// φ. Label `metric`.
+    /// Estimated dispersion φ. Label `metric`.
     Dispersion,
-    /// 1, 0, −1. Label `check`.
+    /// 1 good, 0 not enough data, −1 bad. Label `check`.
     CheckVerdict,
-    /// 1 while held. Label `reason`.
+    /// 1 while the weight is held. Label `reason`.
     Hold,
 }
 
 const GAUGES: [(&str, &str, &[&str]); 11] = [
     (
         "selvage_rollout_state",
-        "1 for the state that the function's rollout is in.",
+        "1 for the current state of the function's rollout.",
         &["state"],
     ),
     (
         "selvage_rollout_info",
-        "Who is on trial against whom.",
+        "Revisions that the rollout compares.",
         &["candidate", "stable", "strategy"],
     ),
     (
         "selvage_rollout_weight",
-        "The candidate's share in 1/10,000.",
+        "Weight of the candidate in basis points (1/10,000).",
         &["wave"],
     ),
-    ("selvage_rollout_step", "Step of the plan, from 0.", &[]),
+    (
+        "selvage_rollout_step",
+        "Index of the current step of the plan, from 0.",
+        &[],
+    ),
     (
         "selvage_rollout_log_e",
-        "Logarithm of the evidence of a sequential test.",
+        "Natural logarithm of the evidence of a sequential test.",
         &["metric", "side"],
     ),
     (
         "selvage_rollout_pass_progress",
-        "How far the step is, 0 to 1.",
+        "Progress of the current step, 0 to 1.",
         &[],
     ),
     (
         "selvage_rollout_requests",
-        "Requests that the rollout's tests counted.",
+        "Requests counted by the tests of the rollout.",
         &["arm"],
     ),
     (
         "selvage_rollout_events",
-        "Events among them.",
+        "Events (errors, slow requests) among those requests.",
         &["arm", "metric"],
     ),
     (
         "selvage_rollout_dispersion",
-        "How much more than chance nodes differ.",
+        "Dispersion between nodes: 1 when they differ no more than by chance.",
         &["metric"],
     ),
     (
         "selvage_rollout_check_verdict",
-        "1 good, 0 not enough, -1 bad.",
+        "Result of a check: 1 good, 0 not enough data, -1 bad.",
         &["check"],
     ),
     (
         "selvage_rollout_hold",
-        "1 while the share stays for this reason.",
+        "1 while the weight is held for this reason.",
         &["reason"],
     ),
 ];
@@ -140,7 +144,7 @@ impl Metrics {
     /// Registers every family.
     ///
     /// # Errors
-    /// A family is declared wrongly, which the tests find.
+    /// A family is declared incorrectly, which the tests detect.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
@@ -151,13 +155,13 @@ impl Metrics {
         })
     }
 
-    /// For parts that count by themselves.
+    /// Registry for components that register their own metrics.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Everything in the text format.
+    /// Renders all metrics in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::new();
@@ -167,7 +171,7 @@ impl Metrics {
         text
     }
 
-    /// Replaces all gauges of one function: what is not in `values` any more goes.
+    /// Replaces all gauges of one function: series that are not in `values` are removed.
     pub fn set_function(&self, key: &ObjectKey, values: &[(FunctionGauge, Vec<&str>, f64)]) {
         let mut kept = Vec::with_capacity(values.len());
         for (gauge, labels, value) in values {
@@ -197,13 +201,13 @@ impl Metrics {
                 && let Some(family) = self.families.functions.get(index)
             {
                 let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-                // Gone already is as good.
+                // The series was already removed, which is the wanted result.
                 let _ = family.remove_label_values(&labels);
             }
         }
     }
 
-    /// How many rollouts are in a state.
+    /// Sets the number of rollouts in a state.
     pub fn set_rollouts(&self, state: &str, count: usize) {
         self.families
             .rollouts
@@ -211,7 +215,7 @@ impl Metrics {
             .set(count as f64);
     }
 
-    /// A rollout ended.
+    /// Counts a finished rollout and records its duration.
     pub fn rollout_ended(&self, strategy: &str, outcome: &str, reason: &str, seconds: f64) {
         self.families
             .rollouts_total
@@ -223,7 +227,7 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// A rollback got to a stage: `decided`, `persisted`, `first_node`, `last_node`.
+    /// Records the time until a rollback reached a stage: `decided`, `persisted`, `first_node`, `last_node`.
     pub fn rollback_stage(&self, stage: &str, seconds: f64) {
         self.families
             .rollback_seconds
@@ -231,7 +235,7 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// A look was taken.
+    /// Counts an evaluation.
     pub fn looked(&self, result: &str, reason: &str) {
         self.families
             .looks
@@ -239,12 +243,12 @@ impl Metrics {
             .inc();
     }
 
-    /// A verb was acted on or ignored.
+    /// Counts an action that was executed or ignored.
     pub fn verb(&self, verb: &str, result: &str) {
         self.families.verbs.with_label_values(&[verb, result]).inc();
     }
 
-    /// An Event was dropped because its queue was full or the API server refused it.
+    /// Counts an Event that was dropped because its queue was full or the API server refused it.
     pub fn event_dropped(&self, reason: &str) {
         self.families
             .events_dropped
@@ -252,7 +256,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A reconcile ended.
+    /// Records the duration of a reconcile.
     pub fn reconciled(&self, result: &str, seconds: f64) {
         self.families
             .reconcile_seconds
@@ -260,7 +264,7 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// A step of a reconcile failed.
+    /// Counts a step of a reconcile that failed.
     pub fn reconcile_failed(&self, step: &str) {
         self.families
             .reconcile_failures
@@ -268,7 +272,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A status was written, or the write was refused.
+    /// Counts a status write, successful or refused.
     pub fn status_written(&self, result: &str) {
         self.families
             .status_writes
@@ -276,17 +280,17 @@ impl Metrics {
             .inc();
     }
 
-    /// An image was asked for.
+    /// Counts a request for an image to a registry.
     pub fn resolved(&self, result: &str) {
         self.families.resolves.with_label_values(&[result]).inc();
     }
 
-    /// Whether this replica decides.
+    /// Sets whether this replica leads.
     pub fn set_leading(&self, leading: bool) {
         self.families.leading.set(i64::from(leading));
     }
 
-    /// How many objects of a kind cannot be read.
+    /// Sets how many objects of a kind cannot be decoded.
     pub fn set_unreadable(&self, kind: &str, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.families
@@ -295,7 +299,7 @@ impl Metrics {
             .set(f64::from(count));
     }
 
-    /// Functions that wait for their reconcile, and how long one waited.
+    /// Sets the number of queued functions, and records how long one waited.
     pub fn waited(&self, waiting: usize, class: &str, seconds: f64) {
         self.families
             .queue
@@ -306,7 +310,7 @@ impl Metrics {
             .inc_by(seconds.max(0.0));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shown> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, PublishedGauges> {
         self.per_function
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -349,7 +353,7 @@ impl Families {
         let unreadable = GaugeVec::new(
             Opts::new(
                 "selvage_unreadable_objects",
-                "Objects whose newest version this operator cannot read; the last version that it could stays in use.",
+                "Objects whose newest version this operator cannot decode; the last readable version stays in use.",
             ),
             &["kind"],
         )?;
@@ -357,7 +361,7 @@ impl Families {
         let wait = CounterVec::new(
             Opts::new(
                 "selvage_queue_wait_seconds_total",
-                "Time that functions waited for their reconcile.",
+                "Time that functions waited in the queue before their reconcile.",
             ),
             &["class"],
         )?;
@@ -368,62 +372,62 @@ impl Families {
             wait,
             rollouts_total: counter(
                 "selvage_rollouts_total",
-                "Rollouts that ended.",
+                "Finished rollouts.",
                 &["strategy", "outcome", "reason"],
             )?,
             rollout_duration: histogram(
                 "selvage_rollout_duration_seconds",
-                "From start to end.",
+                "Duration of rollouts from start to end.",
                 &["outcome"],
                 ROLLOUT_SECONDS,
             )?,
             rollback_seconds: histogram(
                 "selvage_rollback_seconds",
-                "From the look that decided.",
+                "Time from the deciding evaluation to each stage of a rollback.",
                 &["stage"],
                 SECONDS,
             )?,
             looks: counter(
                 "selvage_evaluations_total",
-                "Looks of the sequential tests.",
+                "Evaluations of the sequential tests.",
                 &["result", "reason"],
             )?,
             verbs: counter(
                 "selvage_actions_total",
-                "Verbs that people wrote.",
+                "Actions that users requested.",
                 &["action", "result"],
             )?,
             events_dropped: counter(
                 "selvage_events_dropped_total",
-                "Events that were not recorded.",
+                "Events that were dropped and not recorded.",
                 &["reason"],
             )?,
             reconcile_seconds: histogram(
                 "selvage_reconcile_seconds",
-                "Time of one reconcile.",
+                "Duration of a reconcile.",
                 &["result"],
                 SECONDS,
             )?,
             reconcile_failures: counter(
                 "selvage_reconcile_failures_total",
-                "Reconciles that a step ended.",
+                "Reconciles that ended early because a step failed.",
                 &["step"],
             )?,
             status_writes: counter(
                 "selvage_status_writes_total",
-                "Writes of function status.",
+                "Writes of the status of functions.",
                 &["result"],
             )?,
             resolves: counter(
                 "selvage_resolves_total",
-                "Images that a registry was asked for.",
+                "Requests for images to registries.",
                 &["result"],
             )?,
             unreadable,
-            leading: gauge("selvage_leading", "1 while this replica decides.")?,
+            leading: gauge("selvage_leading", "1 while this replica leads.")?,
             queue: gauge(
                 "selvage_queue_length",
-                "Functions that wait for their reconcile.",
+                "Functions that wait in the queue for their reconcile.",
             )?,
         })
     }
@@ -438,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_a_function_go_with_what_they_say() {
+    fn outdated_series_of_a_function_are_removed() {
         let metrics = Metrics::new().unwrap();
         let key = ObjectKey::new("shop", "checkout");
         metrics.set_function(

@@ -1,5 +1,5 @@
-//! Which function is reconciled next: those with a candidate in traffic first, the rest fair by namespace, each
-//! at most once at a time, and all timers in one place.
+//! The reconcile queue: functions with a candidate in traffic first, the others fairly by namespace. A function runs
+//! at most once at a time, and all timers are in one place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use crate::watch::ObjectKey;
 
-/// How soon a function must be looked at.
+/// Priority of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Its candidate gets requests: a rollback may be due.
+    /// The candidate receives requests, so a rollback may be needed.
     Urgent,
-    /// Everything else.
+    /// All other functions.
     Normal,
 }
 
@@ -35,7 +35,7 @@ struct Inner {
     /// Number of functions in `urgent` and `normal`.
     waiting: usize,
     /// Namespace that was served last.
-    turn: Option<Arc<str>>,
+    last_namespace: Option<Arc<str>>,
     timers: BTreeSet<(Instant, ObjectKey)>,
     known: HashMap<ObjectKey, Slot>,
 }
@@ -45,28 +45,28 @@ struct Slot {
     urgent: bool,
     queued: Option<Instant>,
     running: bool,
-    /// Something changed while it ran.
+    /// A change arrived while the function was reconciled.
     again: bool,
     timer: Option<Instant>,
 }
 
-/// A function whose turn it is. Give it back with [`Queue::done`].
+/// A function to reconcile. Return it with [`Queue::done`].
 #[derive(Debug)]
 pub struct WorkItem {
-    /// Which.
+    /// The function.
     pub key: ObjectKey,
-    /// How long it waited, seconds.
+    /// Time that the function waited, in seconds.
     pub waited: f64,
-    /// Others that still wait.
+    /// Number of functions that still wait.
     pub waiting: usize,
-    /// Its class.
+    /// Priority of the function.
     pub class: Class,
 }
 
 // === impl Queue ===
 
 impl Queue {
-    /// Something about the function changed: look at it as soon as possible.
+    /// Queues a function that changed, to be reconciled as soon as possible.
     pub fn push(&self, key: &ObjectKey) {
         let mut inner = self.lock();
         let now = Instant::now();
@@ -76,22 +76,22 @@ impl Queue {
         }
     }
 
-    /// Waits for the next function. With `urgent_only`, for one with a candidate in traffic.
+    /// Waits for the next function. With `urgent_only`, waits for one with a candidate in traffic.
     pub async fn take(&self, urgent_only: bool) -> WorkItem {
         loop {
-            // Made before the look: what comes in between is not missed. News wakes everybody who waits, because
-            // one who may not take it would have to pass it on, and with all others at work it would go round
-            // between those few for ever.
+            // Register before checking, so that no notification is missed. A notification wakes all waiters: a waiter
+            // that may not take the function would have to pass the notification on, and if all other workers are
+            // busy, it would circulate between such waiters endlessly.
             let notified = self.0.work.notified();
-            let (turn, next_timer) = {
+            let (item, next_timer) = {
                 let mut inner = self.lock();
                 let now = Instant::now();
-                inner.ripen(now);
-                let turn = inner.pop(urgent_only, now);
-                (turn, inner.first_timer())
+                inner.expire_timers(now);
+                let item = inner.pop(urgent_only, now);
+                (item, inner.first_timer())
             };
-            if let Some(turn) = turn {
-                return turn;
+            if let Some(item) = item {
+                return item;
             }
             match next_timer {
                 Some(at) => tokio::select! {
@@ -103,7 +103,7 @@ impl Queue {
         }
     }
 
-    /// The function's reconcile ended; look again at `wake` at the latest.
+    /// Ends the reconcile of a function; it is queued again at `wake` at the latest.
     pub fn done(&self, key: &ObjectKey, class: Class, wake: Option<Instant>) {
         let mut inner = self.lock();
         let now = Instant::now();
@@ -118,7 +118,7 @@ impl Queue {
         } else if wake.is_none() {
             inner.known.remove(key);
         }
-        // Workers that wait sleep until the first timer that they saw. A later timer is no news to them.
+        // Waiting workers sleep until the first timer that they observed, so a later timer must not wake them.
         let sooner = match (first, inner.first_timer()) {
             (Some(before), Some(after)) => after < before,
             (before, after) => before.is_none() && after.is_some(),
@@ -135,7 +135,7 @@ impl Queue {
 }
 
 impl Inner {
-    /// Whether it was not waiting yet.
+    /// Whether the function was not queued yet.
     fn enqueue(&mut self, key: &ObjectKey, now: Instant) -> bool {
         let slot = self.known.entry(key.clone()).or_default();
         if slot.running {
@@ -162,7 +162,7 @@ impl Inner {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    fn ripen(&mut self, now: Instant) {
+    fn expire_timers(&mut self, now: Instant) {
         while let Some((at, key)) = self.timers.first().cloned() {
             if at > now {
                 return;
@@ -201,12 +201,12 @@ impl Inner {
         })
     }
 
-    /// The next namespace after the one that was served last.
+    /// Returns the namespace that follows the last served one.
     fn pop_normal(&mut self) -> Option<ObjectKey> {
-        let after = self.turn.take();
+        let after = self.last_namespace.take();
         let next = after
-            .and_then(|turn| {
-                let range = (std::ops::Bound::Excluded(turn), std::ops::Bound::Unbounded);
+            .and_then(|last| {
+                let range = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
                 self.normal
                     .range::<Arc<str>, _>(range)
                     .next()
@@ -218,7 +218,7 @@ impl Inner {
         if waiting.is_empty() {
             self.normal.remove(&next);
         }
-        self.turn = Some(next);
+        self.last_namespace = Some(next);
         key
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         names
     }
 
-    /// HK-9, FC-18: a loud namespace delays another by one turn, and a candidate in traffic by none.
+    /// HK-9, FC-18: a busy namespace delays another by one work item, and a candidate in traffic by none.
     #[tokio::test(start_paused = true)]
     async fn namespaces_take_turns_and_traffic_goes_first() {
         let queue = Queue::default();
@@ -265,20 +265,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_at_a_time_and_news_during_a_turn_is_another_turn() {
+    async fn a_function_runs_once_at_a_time_and_a_change_meanwhile_queues_it_again() {
         let queue = Queue::default();
         queue.push(&key("a", "f"));
         queue.push(&key("a", "f"));
-        let turn = queue.take(false).await;
+        let item = queue.take(false).await;
         queue.push(&key("a", "f"));
         assert!(
             tokio::time::timeout(Duration::from_secs(1), queue.take(false))
                 .await
                 .is_err()
         );
-        queue.done(&turn.key, Class::Normal, None);
-        assert_eq!(queue.take(false).await.key, turn.key);
-        queue.done(&turn.key, Class::Normal, None);
+        queue.done(&item.key, Class::Normal, None);
+        assert_eq!(queue.take(false).await.key, item.key);
+        queue.done(&item.key, Class::Normal, None);
         assert!(
             tokio::time::timeout(Duration::from_secs(1), queue.take(false))
                 .await
@@ -286,7 +286,7 @@ mod tests {
         );
     }
 
-    /// Counts how often somebody who waits is woken.
+    /// Counts how often a waiter is woken.
     #[derive(Default)]
     struct Woken(AtomicUsize);
 
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_may_take_nothing_rests_while_others_are_at_work() {
+    async fn a_worker_that_may_take_nothing_sleeps_while_others_work() {
         let queue = Queue::default();
         queue.push(&key("a", "f"));
         let woken = Arc::new(Woken::default());
@@ -312,12 +312,12 @@ mod tests {
         assert_eq!(poll(), (false, 0));
         assert_eq!(poll(), (false, 0));
         queue.push(&key("b", "f"));
-        assert_eq!(poll(), (false, 1), "one wake for one piece of news");
+        assert_eq!(poll(), (false, 1), "one wake for one change");
         assert_eq!(poll(), (false, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_a_turn_wakes_waiting_workers_only_for_an_earlier_timer() {
+    async fn a_finished_item_wakes_waiting_workers_only_for_an_earlier_timer() {
         let queue = Queue::default();
         let after = |seconds| Some(Instant::now() + Duration::from_secs(seconds));
         for name in ["f", "g", "h"] {
@@ -346,16 +346,16 @@ mod tests {
         let queue = Queue::default();
         let start = Instant::now();
         queue.push(&key("a", "f"));
-        let turn = queue.take(false).await;
+        let item = queue.take(false).await;
         queue.done(
-            &turn.key,
+            &item.key,
             Class::Normal,
             Some(start + Duration::from_secs(60)),
         );
         queue.push(&key("a", "f"));
-        let turn = queue.take(false).await;
+        let item = queue.take(false).await;
         queue.done(
-            &turn.key,
+            &item.key,
             Class::Normal,
             Some(start + Duration::from_secs(5)),
         );

@@ -1,7 +1,8 @@
-//! `operator replay FILE`: computes every expectation of a sample document with the shipping code.
+//! `operator replay FILE`: computes the expectations of a sample document with the production code.
 //!
-//! A document holds `cases`. An `eprocess` is a sequential test over cumulative counters; its `expect` has, per look, ln of the evidence, the
-//! p-value and the decision. A `phi_hat` is the dispersion of several nodes. Everything else of the document is printed as it was.
+//! A document holds `cases`. A case of kind `eprocess` is a sequential test over cumulative counters; its `expect`
+//! has, for each look, the natural logarithm of the evidence, the p-value and the decision. A case of kind `phi_hat`
+//! is the dispersion of several nodes. Everything else in the document is printed unchanged.
 
 mod document;
 
@@ -18,9 +19,9 @@ use operator_core::stats::{
 
 use document::Json;
 
-/// Stable's rate before anything was counted, unless the case names another.
-const FIRST_GUESS: f64 = 0.01;
-/// Decimals that ln E is printed with.
+/// Prior rate of stable before any request was counted, unless the case sets another.
+const DEFAULT_PRIOR_RATE: f64 = 0.01;
+/// Number of decimals with which ln E is printed.
 const DECIMALS: f64 = 1e12;
 
 /// Reads `file` and writes the same document with computed expectations to standard output.
@@ -68,7 +69,7 @@ fn expectation(case: &Json) -> anyhow::Result<Json> {
     }
 }
 
-/// A number of `params`, written as a string so that nothing is lost on the way.
+/// Reads a number of `params`, which is written as a string to keep its exact value.
 fn parameter(params: &Json, key: &str) -> anyhow::Result<f64> {
     let text = params
         .get(key)
@@ -117,7 +118,7 @@ fn read_case(case: &Json) -> anyhow::Result<Case> {
         alpha > 0.0 && alpha < 1.0,
         "`params.alpha` is not between 0 and 1"
     );
-    let (mut first_guess, mut redistribution) = (FIRST_GUESS, REDISTRIBUTION);
+    let (mut first_guess, mut redistribution) = (DEFAULT_PRIOR_RATE, REDISTRIBUTION);
     if let Some(Json::Object(constants)) = params.get("constants") {
         for (name, _) in constants {
             let value = parameter(params.get("constants").unwrap_or(params), name)?;
@@ -182,7 +183,7 @@ fn looks(case: &Json) -> anyhow::Result<Json> {
     Ok(Json::List(expected))
 }
 
-/// Each arm is one process of unknown boot, so the tracker finds out by itself when one counts from zero again.
+/// Each arm is one process of unknown boot, so the tracker detects by itself when its counters restart from zero.
 fn advance(tracker: &mut Tracker, number: usize, row: &Json) -> anyhow::Result<Increment> {
     let counts = counts(row)?;
     let [
@@ -196,7 +197,7 @@ fn advance(tracker: &mut Tracker, number: usize, row: &Json) -> anyhow::Result<I
     };
     let at = Timestamp::from_second(i64::try_from(number).unwrap_or(i64::MAX))?;
     let arm = |revision: &str, requests: u64, events: u64| {
-        // an event may be counted without its request, so neither is taken from the other
+        // An event may be counted before its request, so each counter is subtracted by itself.
         let mut counters = Counters::default();
         counters.add(Outcome::Ok, Code::Other, requests);
         counters.latency.0 = std::array::from_fn(|bucket| if bucket == 0 { events } else { 0 });
@@ -287,7 +288,7 @@ mod tests {
 
     const COMMITTED: &str = include_str!("../core/tests/sequential-samples.json");
 
-    /// Every text and every number of two documents, `log_e` within its tolerance.
+    /// Compares all texts and numbers of two documents, `log_e` within its tolerance.
     fn same(path: &str, got: &Json, expected: &Json) {
         match (got, expected) {
             (Json::Number(a), Json::Number(b)) => {
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_samples_are_what_the_shipping_code_computes() {
+    fn the_committed_samples_match_the_computed_ones() {
         let printed = compute(COMMITTED).unwrap();
         let got: Json = serde_json::from_str(&printed).unwrap();
         let expected: Json = serde_json::from_str(COMMITTED).unwrap();
@@ -337,7 +338,7 @@ mod tests {
         assert!(printed.contains("  [5, 5, 45, 0],\n"), "{printed}");
     }
 
-    /// Each is refused with one sentence that names the place.
+    /// Each invalid document is refused with one sentence that names the place.
     #[test]
     fn malformed_documents_are_refused() {
         let case = |params: &str, looks: &str| {

@@ -1,8 +1,8 @@
-//! What a revision is: its name, its object, and what a node needs of it. Pure.
+//! Builds revisions: their names, their objects, and what a node needs of them. Pure.
 //!
-//! The name contains a hash over everything that decides how the code behaves, so the same wish gives the same
-//! name and a return to a known revision is recognised. ConfigMap content is written into the revision (it
-//! must stay servable when the ConfigMap changes); Secret content never is, only a keyed hash of it.
+//! The name contains a hash over everything that decides how the code behaves, so equal specs give equal names, and a
+//! return to an existing revision is recognised. The content of ConfigMaps is copied into the revision, which must
+//! stay servable when the ConfigMap changes. The content of Secrets is never copied, only a keyed hash of it.
 
 use std::collections::BTreeMap;
 
@@ -19,61 +19,61 @@ use crate::validate::Runtime;
 
 const NAME_LIMIT: usize = 63;
 
-/// The code of a revision, as the registry or the spec gave it.
+/// Code of a revision, from the registry or from the spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ComponentImage {
-    /// `registry/name`; empty for an inline source.
+    /// Repository as `registry/name`; empty for an inline source.
     pub repository: String,
-    /// `sha256:…` of the manifest, or of the bytes when inline.
+    /// Digest of the manifest (`sha256:…`), or of the bytes for an inline source.
     pub digest: String,
-    /// `sha256:…` of the component's bytes.
+    /// Digest of the component's bytes (`sha256:…`).
     pub component_digest: String,
-    /// Bytes.
+    /// Size of the component in bytes.
     pub size: u64,
-    /// Of the layer.
+    /// Media type of the layer.
     pub media_type: String,
-    /// WIT interfaces that it wants.
+    /// WIT interfaces that the component imports.
     pub imports: Vec<String>,
-    /// The world it runs in; empty when it exports no handler.
+    /// World that the component runs in; empty when it exports no handler.
     pub world: String,
-    /// The bytes, if that was the source.
+    /// Bytes of an inline source.
     pub inline: Option<Vec<u8>>,
-    /// Names of pull secrets; with any, nodes get the bytes from the operator.
+    /// Names of pull secrets. If there is any, nodes get the bytes from the operator.
     pub pull_secrets: Vec<String>,
 }
 
-/// Configuration with every reference replaced by what it stood for.
+/// Configuration with references resolved.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ResolvedReferences {
-    /// ConfigMap keys by value, Secret keys by reference.
+    /// Environment variables: ConfigMap keys by value, Secret keys by reference.
     pub env: Vec<EnvEntry>,
-    /// ConfigMaps by value.
+    /// Configuration entries; ConfigMaps by value.
     pub config: Vec<ConfigEntry>,
-    /// Keyed hashes of all content that was referred to.
+    /// Keyed hashes of all referenced content.
     pub references: Vec<ReferenceHash>,
 }
 
-/// Something that is referred to and is not there.
+/// A referenced object or key that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// Path of the field.
+    /// Path of the field with the reference.
     pub field: String,
-    /// One clause.
+    /// Explanation, as a clause.
     pub message: String,
 }
 
-/// Looks up content in the function's namespace.
+/// Looks up content in the namespace of the function.
 pub trait Content {
-    /// All keys of a ConfigMap.
+    /// Returns all keys of a ConfigMap, or `None` if it does not exist.
     fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>>;
-    /// One key of a Secret.
+    /// Returns one key of a Secret, or `None` if it does not exist.
     fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>>;
 }
 
 /// Replaces references by content.
 ///
 /// # Errors
-/// Everything that is referred to and does not exist.
+/// All references whose target does not exist.
 pub fn settle(
     runtime: &Runtime,
     content: &impl Content,
@@ -173,7 +173,7 @@ pub fn settle(
     }
 }
 
-/// The revision's name: the function's, cut so that the hash always fits.
+/// Name of the revision: the name of the function, shortened so that the hash always fits.
 #[must_use]
 pub fn name(
     function: &str,
@@ -192,7 +192,7 @@ pub fn name(
     let mut hasher = Sha256::new();
     hasher.update(function.as_bytes());
     hasher.update(b"\n");
-    // Maps of this value are sorted by key.
+    // The keys of maps in this value are sorted.
     hasher.update(canonical.to_string().as_bytes());
     let full = hex::encode(hasher.finalize());
     let short: String = full.chars().take(10).collect();
@@ -201,7 +201,7 @@ pub fn name(
     format!("{}-{short}", stem.trim_end_matches('-'))
 }
 
-/// The object.
+/// Builds the `EdgeRevision` object.
 #[must_use]
 pub fn object(
     function: &EdgeFunction,
@@ -263,7 +263,7 @@ pub fn object(
     }
 }
 
-/// The code of an existing revision, for one that differs in configuration only.
+/// Code of an existing revision, for a revision that differs in configuration only.
 #[must_use]
 pub fn code_of(revision: &EdgeRevision) -> Option<ComponentImage> {
     let spec = &revision.spec;
@@ -284,10 +284,10 @@ pub fn code_of(revision: &EdgeRevision) -> Option<ComponentImage> {
     })
 }
 
-/// Keyed hash of content, for names and comparisons; tells nothing about the content without the key.
+/// Keyed hash of content, for names and comparisons. Reveals nothing about the content without the key.
 #[must_use]
 pub fn hash(key: &[u8], content: &[u8]) -> String {
-    // A key of any length is allowed.
+    // HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
         return String::new();
     };

@@ -1,4 +1,4 @@
-//! `operator run`: wires caches, lease, node API and reconcile together and waits for the end of one.
+//! `operator run`: starts caches, election, node API and reconciler, and waits until one of them ends.
 
 mod args;
 mod lead;
@@ -36,15 +36,15 @@ use crate::reconcile::{
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
 
-/// Secrets that were asked for at start are waited for at most this long.
+/// Maximum wait at start for the Secrets that were requested.
 const SECRETS: Duration = Duration::from_secs(5);
-/// A new leader lets nodes come back before it decides anything about them.
+/// Time that a new leader gives nodes to reconnect before it makes decisions about them.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Runs until a signal or until a part that everything depends on has ended.
+/// Runs until a signal arrives or an essential part ends.
 ///
 /// # Errors
-/// The API server cannot be configured, a port is taken, or the lease was lost.
+/// The API server cannot be configured, a port is in use, or the lease was lost.
 #[expect(
     clippy::too_many_lines,
     reason = "starts every part in order; the parts share its local variables"
@@ -179,7 +179,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         },
     };
     stop.cancel();
-    // Gives the lease back and lets streams say goodbye; whoever needs longer is cut.
+    // Releases the lease and lets streams end orderly; parts that need longer are cancelled.
     let _ = tokio::time::timeout(Duration::from_secs(3), async {
         while parts.join_next().await.is_some() {}
     })
@@ -187,7 +187,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     outcome
 }
 
-/// What happens in order: fill, project, serve, lead.
+/// Runs the stages in order: fill caches, project tables, serve, lead.
 struct Start {
     client: Client,
     args_namespace: String,
@@ -211,7 +211,7 @@ impl Start {
         let own_key = ObjectKey::new(&self.args_namespace, certificate_secret::NAME);
         let (own, secrets, watched) = (self.own.clone(), self.secrets.clone(), own_key.clone());
         let (loaded, is_loaded) = watch::channel(false);
-        let everybody = self.dispatch.clone();
+        let dispatch = self.dispatch.clone();
         let load = move |changed: &ObjectKey| {
             if *changed != watched {
                 return;
@@ -222,8 +222,8 @@ impl Start {
             match own.load(&secret) {
                 Ok(()) => {
                     loaded.send_replace(true);
-                    everybody.projector.refresh_all();
-                    everybody.everything();
+                    dispatch.projector.refresh_all();
+                    dispatch.queue_all();
                 }
                 Err(error) => tracing::error!(%error, "the operator's own Secret cannot be used"),
             }
@@ -249,7 +249,7 @@ impl Start {
         let (forget, secrets, own) = (self.dispatch.clone(), self.secrets.clone(), own_key.clone());
         tasks.spawn(async move {
             forget.forget_secrets(secrets, own).await;
-            "the care for Secrets"
+            "the garbage collection of Secrets"
         });
         tokio::select! {
             () = self.own_secret(&own_key, is_loaded.clone()) => {}
@@ -258,7 +258,7 @@ impl Start {
         self.serve().await?;
         tasks.spawn(async move {
             lead::lead(self).await;
-            "the decisions"
+            "the leader's work"
         });
         match tasks.join_next().await {
             Some(ended) => Err(ended_early(ended)),
@@ -266,7 +266,7 @@ impl Start {
         }
     }
 
-    /// Waits for the operator's own Secret; the leader makes it.
+    /// Waits for the operator's own Secret, which the leader creates.
     async fn own_secret(&self, key: &ObjectKey, mut loaded: watch::Receiver<bool>) {
         loop {
             if *loaded.borrow_and_update() {
@@ -277,7 +277,7 @@ impl Start {
                 && matches!(self.secrets.get(key), SecretState::Missing)
                 && let Err(error) = certificate_secret::create(&self.client, &key.namespace).await
             {
-                tracing::error!(%error, "the operator's own Secret could not be made");
+                tracing::error!(%error, "the operator's own Secret could not be created");
             }
             let _ = tokio::time::timeout(Duration::from_millis(500), loaded.changed()).await;
         }
@@ -294,13 +294,13 @@ impl Start {
         };
         if tokio::time::timeout(SECRETS, known).await.is_err() {
             tracing::warn!(
-                "some Secrets are not known yet; their functions answer 503 until they are"
+                "some Secrets are not loaded yet; their functions answer 503 until then"
             );
         }
         let functions: Api<EdgeFunction> = Api::all(self.client.clone());
         let version = loop {
-            // Later than everything in the caches: deletions before it are not known here. Metadata alone, because an
-            // object that cannot be read must keep nobody from being served.
+            // This version must be later than everything in the caches, because deletions before it are not recorded
+            // here. Only metadata is read, so that an object that cannot be decoded does not prevent serving.
             match crate::reconcile::api::call(
                 functions.list_metadata(&ListParams::default().limit(1)),
             )
@@ -314,7 +314,7 @@ impl Start {
                         .unwrap_or(0);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the API server gave no version; trying again")
+                    tracing::warn!(%error, "the API server returned no version; retrying")
                 }
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -326,17 +326,17 @@ impl Start {
     }
 }
 
-/// None of these ends while the process is well: what happened, and what comes of it.
+/// Describes the end of a part and its consequence. In a healthy process no part ends.
 fn ended_early(ended: Result<&'static str, tokio::task::JoinError>) -> anyhow::Error {
     const NEXT: &str =
-        "another replica decides now and nodes go on serving; this one ends and is started again";
+        "another replica takes over and nodes keep serving; this replica exits and is restarted";
     match ended {
-        Ok(part) => anyhow::anyhow!("{part} ended, which is a fault of the operator; {NEXT}"),
+        Ok(part) => anyhow::anyhow!("{part} ended, which is a bug in the operator; {NEXT}"),
         Err(error) => anyhow::anyhow!("a part of the operator failed ({error}); {NEXT}"),
     }
 }
 
-/// The leader's address, as the node API's relay wants it.
+/// Address of the leader for the relay of the node API.
 fn leader_addresses(
     mut leadership: watch::Receiver<Leadership>,
     identity: String,
@@ -362,7 +362,7 @@ fn leader_addresses(
                 changed
             });
             if leadership.changed().await.is_err() {
-                // The election has ended and says why; this is no second reason.
+                // The election has ended and reports the reason; do not report a second one.
                 std::future::pending::<()>().await;
             }
         }
@@ -418,10 +418,12 @@ fn lease_config(args: &RunArgs, identity: &str) -> LeaseConfig {
 
 fn sample_source(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<SampleSource> {
     if args.prometheus_url.is_empty() {
-        tracing::info!("no Prometheus: rollouts are judged by the nodes' own counters");
+        tracing::info!(
+            "Prometheus is not configured: rollouts are evaluated with the nodes' own counters"
+        );
         return Ok(SampleSource::default());
     }
-    let meter = measure::Meter::new(metrics.registry()).context("metrics of measuring")?;
+    let meter = measure::Meter::new(metrics.registry()).context("metrics of sampling")?;
     let prometheus = Prometheus::new(&args.prometheus_url, args.scrape_interval, meter)
         .context("--prometheus-url")?;
     Ok(SampleSource::new(prometheus))

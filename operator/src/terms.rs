@@ -1,4 +1,4 @@
-//! Terms by which the objects of each kind are found in the caches.
+//! Index terms of the objects of each kind in the caches.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Indexed for EdgeNode {}
 impl Indexed for Node {}
 impl Indexed for ConfigMap {}
 
-/// Whether the spec of `function` is refused for this reason.
+/// Whether the spec of `function` was refused for this reason.
 pub(crate) fn is_refused(function: &EdgeFunction, reason: &str) -> bool {
     let conditions = function
         .status

@@ -1,4 +1,4 @@
-//! Against a registry of a few lines on the loopback.
+//! Tests against a minimal registry on the loopback.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -16,10 +16,10 @@ use serde_json::json;
 use super::*;
 use crate::parse_pull_secret;
 
-/// `answer(path, authorization, own host)`.
+/// Answers a request: `answer(path, authorization, own host)`.
 type Answer = Arc<dyn Fn(&str, Option<&str>, &str) -> Response + Send + Sync>;
 
-/// Paths, and what was shown as `Authorization`.
+/// Paths of the requests, and their `Authorization` headers.
 type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 #[derive(Clone)]
@@ -89,7 +89,7 @@ impl Registry {
         client.pull(&image.unwrap(), credentials).unwrap()
     }
 
-    /// The image, its bytes, and whether credentials were used.
+    /// Returns the image, its bytes, and whether credentials were used.
     async fn pull(
         &self,
         reference: &str,
@@ -106,7 +106,7 @@ impl Registry {
         self.requests.lock().unwrap().clone()
     }
 
-    /// What was shown with requests for paths that contain `part`.
+    /// `Authorization` headers of requests for paths that contain `part`.
     fn shown(&self, part: &str) -> Vec<Option<String>> {
         let requests = self.requests().into_iter();
         let matching = requests.filter(|(path, _)| path.contains(part));
@@ -146,7 +146,7 @@ fn challenge(text: String) -> Response {
     (StatusCode::UNAUTHORIZED, challenge).into_response()
 }
 
-/// Everything but the token service wants a token; `me` gets one.
+/// Requires a token for everything but the token service; `me` gets one.
 fn guarded(path: &str, authorization: Option<&str>, host: &str) -> Response {
     match (path, authorization) {
         ("/token", Some(shown)) if shown == basic("me") => r#"{"token":"t0"}"#.into_response(),
@@ -178,7 +178,7 @@ async fn a_tag_becomes_the_digest_of_its_manifest() {
 }
 
 #[test]
-fn registries_are_spoken_to_at_their_own_address() {
+fn registries_are_called_at_their_own_address() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::new(["plain.example:5000".to_owned()]).unwrap();
     for (image, base) in [
@@ -196,7 +196,7 @@ fn registries_are_spoken_to_at_their_own_address() {
     }
 }
 
-/// HS-3: an index leads to one image, and to no second index.
+/// HS-3: an index leads to one image, and an index inside an index is refused.
 #[tokio::test]
 async fn an_index_is_followed_once() {
     let index = |digest: String| {
@@ -224,7 +224,7 @@ async fn an_index_is_followed_once() {
 
 /// HS-2: wrong, truncated and longer bytes, and a manifest of another digest.
 #[tokio::test]
-async fn hs_2_other_bytes_than_declared_are_refused() {
+async fn hs_2_content_that_does_not_match_its_digest_is_refused() {
     for bytes in [
         &b"\0asm\x0d\0\x01\x01"[..],
         &COMPONENT[..4],
@@ -252,9 +252,9 @@ async fn hs_2_other_bytes_than_declared_are_refused() {
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
 }
 
-/// HS-2, HS-3: endless layers, manifests and tokens are given up, not read.
+/// HS-2, HS-3: endless layers, manifests and tokens are not read beyond their limit.
 #[tokio::test]
-async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
+async fn hs_2_and_hs_3_answers_above_their_limit_are_not_read_to_the_end() {
     fn endless() -> Response {
         let chunks = futures::stream::repeat_with(|| {
             Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 * 1024]))
@@ -282,9 +282,10 @@ async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
     }
 }
 
-/// HS-9: 404, 403, 429 and 502 keep their status and `Retry-After`, from the registry and from its token service.
+/// HS-9: 404, 403, 429 and 502 are distinguished and keep `Retry-After`, from the registry and from its token
+/// service.
 #[tokio::test]
-async fn hs_9_answers_have_their_status_and_retry_after_is_kept() {
+async fn hs_9_errors_keep_status_and_retry_after() {
     for code in [404, 403, 429, 502] {
         for at in ["/v2/", "/token"] {
             let registry = Registry::start(move |path, authorization, host| {
@@ -350,7 +351,7 @@ async fn a_password_is_sent_to_a_registry_that_wants_one() {
 async fn logins_are_tried_in_their_order_until_one_is_accepted() {
     let by_token = |path: &str, authorization: Option<&str>, host: &str| match (path, authorization)
     {
-        // its token opens another repository
+        // The token of this login is for another repository.
         ("/token", Some(shown)) if shown == basic("other") => r#"{"token":"t1"}"#.into_response(),
         (_, Some("Bearer t1")) => StatusCode::NOT_FOUND.into_response(),
         _ => guarded(path, authorization, host),
@@ -402,7 +403,7 @@ async fn a_redirect_on_the_registry_itself_keeps_the_token() {
 
 /// HS-4: a redirect to another address of this machine is denied before it is requested.
 #[tokio::test]
-async fn hs_4_redirects_do_not_carry_credentials_and_do_not_lead_inside() {
+async fn hs_4_redirects_carry_no_credentials_and_reach_no_private_address() {
     let storage = Registry::start(|path, _, _| good(path)).await;
     for target in [
         format!("http://{}/store", storage.host),
@@ -437,7 +438,7 @@ async fn hs_4_redirects_do_not_carry_credentials_and_do_not_lead_inside() {
 }
 
 #[tokio::test]
-async fn redirects_end() {
+async fn redirects_are_limited() {
     let registry = Registry::start(|path, _, _| moved(path, path.to_owned())).await;
     let error = registry.pull(":1", &none()).await.unwrap_err();
     assert!(
@@ -447,9 +448,9 @@ async fn redirects_end() {
     assert_eq!(registry.shown("/blobs/").len(), 6);
 }
 
-/// HS-4: a token service inside is not asked, so it gets no credentials either.
+/// HS-4: a token service on a private address is not called, so it gets no credentials either.
 #[tokio::test]
-async fn a_token_service_inside_gets_no_credentials() {
+async fn a_token_service_on_a_private_address_gets_no_credentials() {
     let inside = Registry::start(|_, _, _| r#"{"token":"t0"}"#.into_response()).await;
     let there = inside.host.clone();
     let registry = Registry::start(move |_, _, _| {
@@ -466,9 +467,9 @@ async fn a_token_service_inside_gets_no_credentials() {
     assert!(inside.requests().is_empty(), "{:?}", inside.requests());
 }
 
-/// HS-9: a registry that breaks off in the middle of a layer, and one that is gone, are named as such.
+/// HS-9: a registry that disconnects in the middle of a layer, and one that is unreachable, are reported as such.
 #[tokio::test]
-async fn a_registry_that_breaks_off_or_is_gone_is_named() {
+async fn a_registry_that_disconnects_or_is_unreachable_is_reported() {
     const DECLARED: usize = 8 << 20;
     let registry = Registry::start(|path, _, _| {
         if path.contains("/manifests/") {

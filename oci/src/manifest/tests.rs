@@ -59,7 +59,7 @@ fn entry(digit: char, os: &str, architecture: &str) -> String {
     format!(r#"{open},"platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#)
 }
 
-/// The digest that an index leads to.
+/// Digest of the image that an index leads to.
 fn chosen(entries: &[String]) -> Result<String, ManifestError> {
     match Manifest::parse(index(entries).as_bytes())? {
         Manifest::Index(digest) => Ok(digest),
@@ -87,9 +87,9 @@ fn every_form_of_a_component_layer_is_found() {
     }
 }
 
-/// HS-3: wrong types, keys twice, 10,000 levels, no layer, two layers, foreign digests, other media types.
+/// HS-3: wrong types, duplicate keys, 10,000 levels, no layer, two layers, foreign digests, other media types.
 #[test]
-fn what_is_not_exactly_one_component_is_refused() {
+fn a_manifest_without_exactly_one_component_is_refused() {
     let wasm = |digit| layer("application/wasm", digit, 10);
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let typed =

@@ -12,7 +12,7 @@ fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (kind, path, content) in entries {
         let mut header = tar::Header::new_gnu();
-        // the setter of paths refuses hostile ones
+        // The setter of paths refuses malicious ones.
         header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
         header.set_entry_type(*kind);
         header.set_size(content.len() as u64);
@@ -61,14 +61,14 @@ fn the_only_file_of_every_kind_of_archive_is_the_component() {
     }
 }
 
-/// POSIX allows a contiguous file for a regular one.
+/// POSIX allows a contiguous file in place of a regular one.
 #[test]
 fn a_contiguous_file_is_a_file() {
     let archive = tar(&[(EntryType::Continuous, "a.wasm", b"component")]);
     assert_eq!(run(Packing::Tar, &archive).unwrap(), b"component");
 }
 
-/// Tools for lazy pulling write one member or frame per file, and zstd frames with data of their own.
+/// Tools for lazy pulling write one member or frame per file, and their own data in zstd frames.
 #[test]
 fn all_members_and_frames_are_one_archive() {
     let archive = tar(&[FILE]);
@@ -82,7 +82,7 @@ fn all_members_and_frames_are_one_archive() {
 
 /// HS-3: archives with more, other or larger files than one component are refused.
 #[test]
-fn hostile_archives_are_refused() {
+fn malicious_archives_are_refused() {
     let zeros = vec![0; 8 << 20];
     let folder = (EntryType::Directory, "d/", &b""[..]);
     let folders = vec![folder; MAX_ENTRIES + 1];
@@ -103,7 +103,7 @@ fn hostile_archives_are_refused() {
         let error = run(Packing::TarGzip, &gzip(&archive)).unwrap_err();
         assert!(!matches!(error, UnpackError::Write(_)), "{what}: {error}");
     }
-    // far over 100 to 1, declared in the archive's header or not
+    // Far more than 100 to 1, declared in the archive's header or not.
     let bomb = tar(&[(EntryType::Regular, "a", &zeros)]);
     for (packing, packed) in [
         (Packing::TarGzip, gzip(&bomb)),

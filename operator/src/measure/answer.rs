@@ -1,4 +1,4 @@
-//! An answer of Prometheus' query API, as far as it is used.
+//! The parts of a Prometheus query response that the operator uses.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::MeasureError;
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Series {
     pub(super) metric: BTreeMap<String, String>,
-    /// Seconds since the epoch, and the value as text (`NaN` and `+Inf` have no other form).
+    /// Seconds since the Unix epoch, and the value as text (JSON numbers cannot express `NaN` and `+Inf`).
     pub(super) values: Vec<(f64, String)>,
 }
 
@@ -31,11 +31,11 @@ struct Data<R> {
     result: R,
 }
 
-/// The series of a matrix.
+/// Returns the series of a matrix.
 pub(super) fn parse(body: &[u8]) -> Result<Vec<Series>, MeasureError> {
     let malformed = |what: &dyn std::fmt::Display| MeasureError::Malformed(what.to_string());
     let read = serde_json::from_slice::<Answer<Vec<Series>>>(body);
-    // another type of result has another form: then say so rather than where the form differs
+    // A result of another type has another form: report the type, not where the form differs.
     let Ok(answer) = read else {
         let typed = serde_json::from_slice::<Answer<IgnoredAny>>(body);
         let found = typed.ok().and_then(|answer| answer.data);
@@ -62,7 +62,7 @@ fn wrong_type(found: &str) -> MeasureError {
     MeasureError::Malformed(format!("a {found} instead of a matrix"))
 }
 
-/// The error of an answer that says it failed, for a person.
+/// Formats the error of a failed response for users.
 pub(super) fn error_text(body: &[u8]) -> String {
     let answer = serde_json::from_slice::<Answer<IgnoredAny>>(body);
     let text = answer.map(|answer| answer.error).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Series to snapshots.
+//! Converts series to snapshots.
 //!
-//! All samples of one scrape carry the scrape's time, so a snapshot is what one target's series have at
-//! one time: both revisions of a node from one moment. Targets are told apart by every label that is not
-//! the metric's own. Two scrapers of one process, or an HA pair, are two targets of one node here; the one
-//! that counted most is used.
+//! All samples of one scrape carry the time of the scrape, so a snapshot consists of one target's series at one time,
+//! with both revisions of a node at the same moment. Targets are distinguished by every label that does not belong to
+//! the metric. Two scrapers of one process, or an HA pair, are two targets of one node; the target with the highest
+//! counts is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::answer::Series;
 use super::{Sampled, Wanted};
 use crate::node_api::FunctionKey;
 
-/// What the queries brought.
+/// Series that the queries returned.
 #[derive(Default)]
 pub(super) struct Scraped {
     pub(super) nodes: Vec<Series>,
@@ -26,16 +26,16 @@ pub(super) struct Scraped {
     pub(super) buckets: Vec<Series>,
 }
 
-/// Which moments become snapshots.
+/// Which scrape times become snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moments {
-    /// Of each process start the newest.
+    /// The newest scrape of each process start.
     Newest,
-    /// All.
+    /// All scrapes.
     All,
 }
 
-/// Labels that belong to a metric; what is left names the target.
+/// Labels that belong to a metric; the remaining labels identify the target.
 const OWN_LABELS: [&str; 10] = [
     "__name__",
     "function_namespace",
@@ -50,10 +50,10 @@ const OWN_LABELS: [&str; 10] = [
 ];
 
 type Labels = BTreeMap<String, String>;
-/// Milliseconds since the epoch.
+/// Milliseconds since the Unix epoch.
 type Moment = i64;
 
-/// The scrape target behind a series.
+/// Returns the labels that identify the scrape target of a series.
 fn target(metric: &Labels) -> Labels {
     let own = |label: &String| OWN_LABELS.contains(&label.as_str());
     let rest = metric.iter().filter(|(label, _)| !own(label));
@@ -74,13 +74,13 @@ fn moment(seconds: f64) -> Option<Moment> {
     (millis.abs() < 1e14).then_some(millis as Moment)
 }
 
-/// A text as a count, or why not.
+/// Parses a count, or returns why the value is rejected.
 fn number(text: &str) -> Result<f64, Rejected> {
     let value: f64 = text.parse().map_err(|_| Rejected::NotFinite)?;
     whole(value).map(|_| value)
 }
 
-/// What one target says of one function at one time.
+/// Counters of one target for one function at one time.
 #[derive(Default)]
 struct Reading {
     revisions: BTreeMap<String, Revision>,
@@ -125,15 +125,15 @@ type Readings = BTreeMap<(Labels, FunctionKey), BTreeMap<Moment, Reading>>;
 pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) -> Sampled {
     let targets = Targets::new(scraped);
     let mut readings = Readings::new();
-    let due = Due::new(wanted);
-    read_requests(&scraped.requests, &due, &mut readings);
-    // only requests make a moment: they exist for every revision from the start
-    read_saturated(&scraped.saturated, &due, &mut readings);
-    read_buckets(&scraped.buckets, &due, &mut readings);
+    let requested = Requested::new(wanted);
+    read_requests(&scraped.requests, &requested, &mut readings);
+    // Only request counters create readings, because they exist for every revision from the start.
+    read_saturated(&scraped.saturated, &requested, &mut readings);
+    read_buckets(&scraped.buckets, &requested, &mut readings);
 
     let mut sampled = Sampled::default();
     for ((labels, function), mut by_moment) in readings {
-        // at the far edge the queries, which run one after the other, do not see the same samples
+        // At the edge of the window, the queries, which run one after the other, do not return the same samples.
         if moments == Moments::All {
             by_moment.pop_first();
         }
@@ -178,16 +178,16 @@ pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) ->
     sampled
 }
 
-/// Which series were asked for: the selectors match every combination of the names in them.
-struct Due<'a>(BTreeMap<FunctionKey, &'a Wanted>);
+/// Which series were requested: the selectors match every combination of the names in them.
+struct Requested<'a>(BTreeMap<FunctionKey, &'a Wanted>);
 
-impl<'a> Due<'a> {
+impl<'a> Requested<'a> {
     fn new(wanted: &'a [Wanted]) -> Self {
         let by_key = wanted.iter().map(|one| (one.function.clone(), one));
         Self(by_key.collect())
     }
 
-    /// Target, function and revision of a series.
+    /// Identifies the target, function and revision of a series.
     fn address<'s>(&self, metric: &'s Labels) -> Option<(Labels, FunctionKey, &'s str)> {
         let function = FunctionKey::new(
             label(metric, "function_namespace"),
@@ -195,15 +195,15 @@ impl<'a> Due<'a> {
         );
         let wanted = self.0.get(&function)?;
         let revision = label(metric, "revision");
-        let due = wanted.revisions.iter().any(|one| one == revision)
+        let requested = wanted.revisions.iter().any(|one| one == revision)
             && wanted.population == label(metric, "population");
-        due.then(|| (target(metric), function, revision))
+        requested.then(|| (target(metric), function, revision))
     }
 }
 
-fn read_requests(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
+fn read_requests(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
     for one in series {
-        let Some((labels, function, revision)) = due.address(&one.metric) else {
+        let Some((labels, function, revision)) = requested.address(&one.metric) else {
             continue;
         };
         let outcome = Outcome::from_label(label(&one.metric, "outcome"));
@@ -228,15 +228,15 @@ fn read_requests(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
     }
 }
 
-/// Gives each sample of a series to its reading; moments that no request counter has are not made.
+/// Adds each sample of a series to its reading; times without a request counter are skipped.
 fn each_sample(
     series: &[Series],
-    due: &Due<'_>,
+    requested: &Requested<'_>,
     readings: &mut Readings,
     mut take: impl FnMut(&Labels, &mut Revision, f64) -> Result<(), Rejected>,
 ) {
     for one in series {
-        let Some((labels, function, revision)) = due.address(&one.metric) else {
+        let Some((labels, function, revision)) = requested.address(&one.metric) else {
             continue;
         };
         let Some(by_moment) = readings.get_mut(&(labels, function)) else {
@@ -252,16 +252,16 @@ fn each_sample(
     }
 }
 
-fn read_saturated(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
-    each_sample(series, due, readings, |_, revision, value| {
+fn read_saturated(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
+    each_sample(series, requested, readings, |_, revision, value| {
         let more = whole(value)?;
         revision.counters.saturated = revision.counters.saturated.saturating_add(more);
         Ok(())
     });
 }
 
-fn read_buckets(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
-    each_sample(series, due, readings, |metric, revision, value| {
+fn read_buckets(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
+    each_sample(series, requested, readings, |metric, revision, value| {
         let bound = label(metric, "le")
             .parse()
             .map_err(|_| Rejected::UnknownBound)?;
@@ -270,7 +270,7 @@ fn read_buckets(series: &[Series], due: &Due<'_>, readings: &mut Readings) {
     });
 }
 
-/// Which node a target is, and when its process started.
+/// Determines the node of a target, and when its process started.
 struct Targets {
     nodes: BTreeMap<Labels, String>,
     by_instance: BTreeMap<String, BTreeSet<String>>,
@@ -309,7 +309,7 @@ impl Targets {
         }
     }
 
-    /// By all labels; else by instance, when that is one node.
+    /// Matches by all labels, or else by instance if that is unique to one node.
     fn node(&self, labels: &Labels) -> Option<&str> {
         if let Some(name) = self.nodes.get(labels) {
             return Some(name);
@@ -318,7 +318,7 @@ impl Targets {
         (names.len() == 1).then(|| names.first().map(String::as_str))?
     }
 
-    /// The start known at that moment.
+    /// Returns the process start as of that time.
     fn boot(&self, labels: &Labels, at: Moment) -> Option<u64> {
         let starts = self.starts.get(labels)?;
         let known = starts

@@ -1,4 +1,4 @@
-//! How measuring goes.
+//! Metrics of sampling.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{MeasureError, Sampled};
 
 const SOURCE: &str = "prometheus";
 
-/// Series about queries and what was left out of their answers. Clones count together.
+/// Metrics of queries and of snapshots left out. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Meter {
     seconds: HistogramVec,
@@ -17,28 +17,28 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// At zero, registered with `registry`.
+    /// Creates the metrics at zero, registered with `registry`.
     ///
     /// # Errors
-    /// A name is registered already.
+    /// A name is already registered.
     pub fn new(registry: &Registry) -> Result<Self, ::prometheus::Error> {
         let opts = HistogramOpts::new(
             "selvage_metrics_query_seconds",
-            "How long it took to read the samples of everything that was due.",
+            "Duration of one read of samples, for all functions to evaluate.",
         );
         let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
         let seconds = HistogramVec::new(opts.buckets(buckets), &["source"])?;
         let failures = IntCounterVec::new(
             Opts::new(
                 "selvage_metrics_query_failures_total",
-                "Reads of samples without a usable answer.",
+                "Reads of samples that returned no usable answer.",
             ),
             &["source", "reason"],
         )?;
         let rejected = IntCounterVec::new(
             Opts::new(
                 "selvage_samples_rejected_total",
-                "Snapshots that were left out, because a number in them is none or nobody is known to have counted it.",
+                "Snapshots that were left out, because a number in them is invalid or their node is unknown.",
             ),
             &["reason"],
         )?;

@@ -1,9 +1,9 @@
-//! Takes the samples that a decision is due: what every process counted since it started.
+//! Collects the samples for an evaluation: the counters of every process since its start.
 //!
-//! Two ways lead to the same numbers. Prometheus is asked for raw samples (a range selector in an instant
-//! query): never for rates or sums, which guess at the edges of a window and hide restarts. In-band
-//! counters come from [`crate::node_api::Fleet::counters`]. Either gives [`Snapshot`]s keyed by node and
-//! start of its process; `operator_core::samples::merge` takes one of them and never adds.
+//! Two sources provide the same numbers. Prometheus returns raw samples (a range selector in an instant query); rates
+//! and sums are never queried, because they extrapolate at the edges of a window and hide restarts. In-band counters
+//! come from [`crate::node_api::Fleet::counters`]. Both sources produce [`Snapshot`]s keyed by node and start of its
+//! process; `operator_core::samples::merge` selects one source and never adds them.
 
 mod answer;
 mod collect;
@@ -20,55 +20,55 @@ use crate::node_api::{FunctionKey, Latency};
 pub use meter::Meter;
 pub use prometheus::Prometheus;
 
-/// What one function's decision needs.
+/// Samples that the decision about one function needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// The function.
+    /// The function to evaluate.
     pub function: FunctionKey,
-    /// Candidate and stable.
+    /// Candidate and stable revisions.
     pub revisions: Vec<String>,
-    /// Which latency the plan judges.
+    /// Latency that the plan compares.
     pub latency: Latency,
-    /// Whose requests: `live` unless the strategy says otherwise.
+    /// Population of requests: `live` unless the strategy selects another.
     pub population: String,
 }
 
-/// What came back. A function without anything usable is missing from `snapshots`.
+/// Result of a read. A function without usable data is missing from `snapshots`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sampled {
-    /// In order of their time.
+    /// Snapshots per function, in order of time.
     pub snapshots: BTreeMap<FunctionKey, Vec<Snapshot>>,
-    /// How many snapshots were left out, by reason.
+    /// Number of snapshots left out, by reason.
     pub rejected: BTreeMap<&'static str, u64>,
 }
 
-/// Why there is nothing. None of these says anything about a revision.
+/// Why there are no samples. No variant implies anything about a revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MeasureError {
-    /// No connection, or it broke.
+    /// The connection failed or broke.
     #[error("no answer ({0})")]
     NoAnswer(String),
-    /// Not within five seconds.
+    /// No answer arrived within five seconds.
     #[error("no answer within 5 s")]
     Timeout,
-    /// It answered that it cannot.
+    /// The server answered with an error.
     #[error("status {status}{detail}")]
     BadStatus {
-        /// HTTP status.
+        /// HTTP status code.
         status: u16,
-        /// What the body says, shortened, with a leading separator; empty if nothing.
+        /// Message of the body, shortened, with a leading separator; empty if there is none.
         detail: String,
     },
-    /// More than 16 MiB.
+    /// The answer is larger than 16 MiB.
     #[error("the answer is larger than 16 MiB")]
     TooLarge,
-    /// Not what the API promises.
+    /// The answer violates the API's format.
     #[error("malformed answer ({0})")]
     Malformed(String),
 }
 
 impl MeasureError {
-    /// The value of the `reason` label.
+    /// Value of the `reason` label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoAnswer(_) => "no_answer",

@@ -1,4 +1,4 @@
-//! The client: a few selectors for all functions that are due, one query at a time.
+//! Client of Prometheus: a few selectors cover all functions to evaluate, and queries run one at a time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use crate::node_api::Latency;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// A look back at least this long, so that one missed scrape is not silence.
+/// Minimum window of a query, so that one missed scrape does not look like missing data.
 const MIN_WINDOW: Duration = Duration::from_secs(60);
-/// Stable's past before a rollout.
+/// Window of stable's history before a rollout.
 const HISTORY: Duration = Duration::from_secs(15 * 60);
 
-/// One Prometheus.
+/// Client of one Prometheus server.
 pub struct Prometheus {
     client: reqwest::Client,
     endpoint: String,
     window: Duration,
-    /// One query in flight.
-    turn: Mutex<()>,
+    /// Held while queries run, so that only one is in progress.
+    query_lock: Mutex<()>,
     meter: Meter,
 }
 
 impl Prometheus {
-    /// A client of the server at `url` (without `/api/v1`), which scrapes every `scrape_interval`.
+    /// Creates a client of the server at `url` (without `/api/v1`), which scrapes every `scrape_interval`.
     ///
     /// # Errors
-    /// The URL is not one, or TLS has no provider.
+    /// The URL is invalid, or no TLS provider is installed.
     pub fn new(url: &str, scrape_interval: Duration, meter: Meter) -> Result<Self, MeasureError> {
         Self::over(reqwest::Client::builder(), url, scrape_interval, meter)
     }
 
-    /// As [`Prometheus::new`], with a client that may trust others than the system does.
+    /// Like [`Prometheus::new`], with an HTTP client that may trust other authorities than the system does.
     pub(super) fn over(
         client: reqwest::ClientBuilder,
         url: &str,
@@ -62,33 +62,33 @@ impl Prometheus {
             client,
             endpoint,
             window: MIN_WINDOW.max(scrape_interval * 4),
-            turn: Mutex::new(()),
+            query_lock: Mutex::new(()),
             meter,
         })
     }
 
-    /// The newest snapshot of every process for everything that is due.
+    /// Returns the newest snapshot of every process for everything in `wanted`.
     ///
     /// # Errors
-    /// One of the queries had no usable answer; then nothing is returned, because half of the counters
-    /// of a process would look like a fall.
+    /// A query had no usable answer. Then no samples are returned, because half of the counters of a process would
+    /// look like a decrease.
     pub async fn sample(&self, wanted: &[Wanted]) -> Result<Sampled, MeasureError> {
         self.collect(wanted, self.window, Moments::Newest).await
     }
 
-    /// Every snapshot of the last fifteen minutes, for what is known of stable before a rollout.
+    /// Returns every snapshot of the last fifteen minutes, as the history of stable before a rollout.
     ///
     /// # Errors
-    /// As [`Prometheus::sample`].
+    /// The same errors as [`Prometheus::sample`].
     pub async fn history(&self, wanted: &Wanted) -> Result<Sampled, MeasureError> {
         let wanted = std::slice::from_ref(wanted);
         self.collect(wanted, HISTORY, Moments::All).await
     }
 
-    /// Every snapshot from which the looks of the last `past` could have been taken.
+    /// Returns every snapshot that evaluations within the last `past` could have used.
     ///
     /// # Errors
-    /// As [`Prometheus::sample`].
+    /// The same errors as [`Prometheus::sample`].
     pub async fn since(&self, wanted: &Wanted, past: Duration) -> Result<Sampled, MeasureError> {
         let wanted = std::slice::from_ref(wanted);
         self.collect(wanted, past + self.window, Moments::All).await
@@ -103,7 +103,7 @@ impl Prometheus {
         if wanted.is_empty() {
             return Ok(Sampled::default());
         }
-        let _turn = self.turn.lock().await;
+        let _guard = self.query_lock.lock().await;
         let started = Instant::now();
         let answer = self.read(wanted, window, moments).await;
         self.meter.read(started.elapsed(), &answer);
@@ -120,8 +120,9 @@ impl Prometheus {
         let nodes = self.query(&nodes).await?;
         let mut scraped = Scraped::default();
         for latency in [Latency::Head, Latency::Duration] {
-            let due: Vec<&Wanted> = wanted.iter().filter(|one| one.latency == latency).collect();
-            for group in selector::groups(&due) {
+            let same_latency: Vec<&Wanted> =
+                wanted.iter().filter(|one| one.latency == latency).collect();
+            for group in selector::groups(&same_latency) {
                 let select = |metric| selector::of_functions(metric, &group, window);
                 let requests = self.query(&select("selvage_requests_total")).await?;
                 scraped.requests.extend(requests);
@@ -131,7 +132,7 @@ impl Prometheus {
                 scraped.buckets.extend(buckets);
             }
         }
-        // last: whatever scrape the others saw, its start time is in here
+        // Query start times last, so that they include every scrape that the other queries returned.
         if let Some(selector) = start_selector(&nodes) {
             scraped.starts = self.query(&selector.range(window)).await?;
         }
@@ -174,7 +175,7 @@ impl Prometheus {
     }
 }
 
-/// Start times of the scraped nodes alone: everything that Prometheus scrapes has one.
+/// Start times of the scraped nodes only, because every target of Prometheus has this metric.
 fn start_selector(nodes: &[Series]) -> Option<Selector> {
     let values = |label: &str| -> BTreeSet<&str> {
         let found = nodes.iter().filter_map(|series| series.metric.get(label));

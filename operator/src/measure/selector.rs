@@ -1,4 +1,4 @@
-//! PromQL selectors from names. Nothing a user wrote becomes PromQL: names are matched, escaped.
+//! Builds PromQL selectors from names. User input never becomes PromQL: names are escaped and matched literally.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Wanted;
 
-/// Revisions in one query.
+/// Maximum number of revisions in one query.
 const REVISIONS: usize = 50;
 
 /// A vector selector under construction.
@@ -23,7 +23,7 @@ impl Selector {
         }
     }
 
-    /// `label` is one of `values`, each taken literally.
+    /// Adds a matcher: `label` is one of `values`, each taken literally.
     pub(super) fn one_of<'a>(
         mut self,
         label: &str,
@@ -33,20 +33,20 @@ impl Selector {
         let pattern = values.into_iter().collect::<Vec<_>>().join("|");
         let comma = if self.first { "" } else { "," };
         self.first = false;
-        // a string in double quotes has escapes of its own
+        // A string in double quotes has its own escapes.
         let quoted = pattern.replace('\\', "\\\\").replace('"', "\\\"");
         let quoted = quoted.replace('\n', "\\n");
         let _ = write!(self.text, "{comma}{label}=~\"{quoted}\"");
         self
     }
 
-    /// Raw samples of the last `window`.
+    /// Finishes the selector: raw samples of the last `window`.
     pub(super) fn range(self, window: Duration) -> String {
         format!("{}}}[{}ms]", self.text, window.as_millis())
     }
 }
 
-/// The selector of everything that `wanted` needs of one metric.
+/// Builds the selector of everything that `wanted` needs of one metric.
 pub(super) fn of_functions(metric: &str, wanted: &[&Wanted], window: Duration) -> String {
     let namespaces = wanted.iter().map(|one| &*one.function.namespace);
     let names = wanted.iter().map(|one| &*one.function.name);
@@ -60,7 +60,7 @@ pub(super) fn of_functions(metric: &str, wanted: &[&Wanted], window: Duration) -
         .range(window)
 }
 
-/// Groups that fit into one query each.
+/// Splits `wanted` into groups that fit into one query each.
 pub(super) fn groups<'a>(wanted: &[&'a Wanted]) -> Vec<Vec<&'a Wanted>> {
     let mut groups: Vec<Vec<&Wanted>> = Vec::new();
     let mut room = 0;
@@ -80,7 +80,7 @@ pub(super) fn groups<'a>(wanted: &[&'a Wanted]) -> Vec<Vec<&'a Wanted>> {
     groups
 }
 
-/// Everything but letters, digits, `-` and `_` escaped for a regular expression (RE2).
+/// Escapes everything but letters, digits, `-` and `_` for a regular expression (RE2).
 fn literal(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_name_stays_inside_its_string() {
+    fn a_malicious_name_stays_inside_its_string() {
         let hostile = "\"} or vector(1) or {\n";
         let text = Selector::new("m")
             .one_of("l", [hostile])

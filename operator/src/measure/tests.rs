@@ -18,7 +18,7 @@ fn client(url: &str) -> Result<Prometheus, MeasureError> {
     Prometheus::new(url, SCRAPE, meter)
 }
 
-/// Reads without a usable answer that were counted with `reason`.
+/// Number of reads without a usable answer that were counted with `reason`.
 pub(super) fn failures(registry: &::prometheus::Registry, reason: &str) -> f64 {
     let families = registry.gather();
     let of_failures = families
@@ -135,7 +135,7 @@ fn requests(revision: &str, outcome: &str, code: &str, values: Value) -> Value {
     )
 }
 
-/// One node, both revisions, two scrapes.
+/// Samples of one node with both revisions and two scrapes.
 pub(super) fn one_node() -> BTreeMap<&'static str, Vec<Value>> {
     let info = json!({"node_name": "node-1"});
     let bucket = |revision, le, values| {
@@ -238,14 +238,14 @@ async fn history_has_every_scrape() {
     assert_eq!(totals, [90, 100], "all but the window's edge");
 }
 
-/// FE-3: what two Prometheis scraped counts once.
+/// FE-3: samples scraped by two Prometheus servers count once.
 #[tokio::test]
-async fn of_two_scrapers_the_one_that_saw_more_is_used_and_nothing_is_added() {
+async fn of_two_scrapers_the_one_with_higher_counts_is_used() {
     let mut scraped = one_node();
     for all in scraped.values_mut() {
         for mut other in all.clone() {
             other["metric"]["prometheus_replica"] = json!("b");
-            // an older scrape of the same counters
+            // An older scrape of the same counters.
             for sample in other["values"].as_array_mut().unwrap() {
                 sample[0] = json!(sample[0].as_f64().unwrap() - 0.75);
             }
@@ -278,7 +278,7 @@ async fn a_restart_within_the_window_gives_a_snapshot_of_each_start() {
     assert_eq!(boots, [(Some(900_250), 91), (Some(1_001_000), 102)]);
 }
 
-/// FE-2: what is wrong in a sample leaves that snapshot out, by reason, and no other.
+/// FE-2: an invalid value in a sample rejects that snapshot, with the reason, and no other.
 #[tokio::test]
 async fn broken_samples_are_left_out_by_reason() {
     for (broken, reason) in [
@@ -332,9 +332,9 @@ async fn an_empty_answer_is_no_samples_and_no_error() {
     assert_eq!(sampled, Sampled::default());
 }
 
-/// FE-1 and the rest of FE-2: an answer that is none has a kind, and is counted by it.
+/// FE-1 and the rest of FE-2: an unusable answer has a kind, and is counted under it.
 #[tokio::test]
-async fn answers_that_are_none_have_a_kind() {
+async fn unusable_answers_are_reported_by_kind() {
     fn ok(body: &str) -> Reply {
         (StatusCode::OK, body.to_owned())
     }
@@ -395,9 +395,9 @@ async fn answers_that_are_none_have_a_kind() {
     }
 }
 
-/// FE-1: a Prometheus that is gone is named as such.
+/// FE-1: an unreachable Prometheus is reported as such.
 #[tokio::test]
-async fn a_server_that_is_gone_is_named_as_such() {
+async fn an_unreachable_server_is_reported() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -411,7 +411,7 @@ async fn a_server_that_is_gone_is_named_as_such() {
 }
 
 #[test]
-fn what_is_no_http_url_is_refused() {
+fn a_url_that_is_not_http_is_refused() {
     for url in ["", "prometheus:9090", "file:///etc/passwd"] {
         assert!(client(url).is_err(), "{url}");
     }

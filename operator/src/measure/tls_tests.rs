@@ -1,4 +1,4 @@
-//! FE-1: a Prometheus behind TLS that is not what it should be gives no answer, and certainly no empty one.
+//! FE-1: a Prometheus with a TLS fault yields an error, never an empty result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{MeasureError, Meter, Prometheus, Sampled};
 
 const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
 
-/// Says that there is nothing to whoever asks, with this certificate.
+/// A server with this certificate that answers every request with an empty result.
 async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAddr {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder()
@@ -29,7 +29,7 @@ async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAdd
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // whoever does not trust us leaves
+            // A client that does not trust the certificate disconnects.
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 continue;
             };
@@ -44,7 +44,8 @@ async fn serve(certificate: CertificateDer<'static>, key: &KeyPair) -> SocketAdd
     address
 }
 
-/// Asks a server with a certificate for `name` until `end`, which is trusted or not; gives the failures counted, too.
+/// Queries a server with a certificate for `name` until `end`, trusted or not; returns also the number of counted
+/// failures.
 async fn asked(
     name: &str,
     end: (i32, u8),
@@ -71,8 +72,8 @@ async fn asked(
 }
 
 #[tokio::test]
-async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
-    for (name, end, is_trusted, said) in [
+async fn an_invalid_certificate_is_reported_and_counted() {
+    for (name, end, is_trusted, message) in [
         (
             "127.0.0.1",
             (2099, 1),
@@ -88,16 +89,16 @@ async fn a_certificate_that_does_not_hold_is_no_answer_and_named_and_counted() {
         ("127.0.0.1", (2021, 1), true, "its certificate has expired"),
     ] {
         let (answer, counted) = asked(name, end, is_trusted).await;
-        assert_eq!(answer, Err(MeasureError::NoAnswer(said.to_owned())));
-        assert_eq!(counted, 1.0, "{said}");
+        assert_eq!(answer, Err(MeasureError::NoAnswer(message.to_owned())));
+        assert_eq!(counted, 1.0, "{message}");
     }
-    // the same server is asked and believed when nothing is wrong with it
+    // The same server is queried successfully when its certificate is valid.
     let (answer, counted) = asked("127.0.0.1", (2099, 1), true).await;
     assert_eq!((answer, counted), (Ok(Sampled::default()), 0.0));
 }
 
 #[tokio::test]
-async fn a_server_without_tls_under_an_https_url_is_named_as_such() {
+async fn a_server_without_tls_under_an_https_url_is_reported() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -108,6 +109,6 @@ async fn a_server_without_tls_under_an_https_url_is_named_as_such() {
     let meter = Meter::new(&Registry::new()).unwrap();
     let prometheus = Prometheus::new(&url, Duration::from_secs(2), meter).unwrap();
     let error = prometheus.sample(&[wanted()]).await.unwrap_err();
-    let said = "no answer (it does not speak TLS, but the URL is https)";
-    assert_eq!(error.to_string(), said);
+    let message = "no answer (it does not speak TLS, but the URL is https)";
+    assert_eq!(error.to_string(), message);
 }

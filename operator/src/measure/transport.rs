@@ -1,4 +1,4 @@
-//! Why there was no answer, in words that name what to mend.
+//! Explains why there was no answer, in words that name what to fix.
 
 use std::error::Error;
 use std::io;
@@ -7,7 +7,7 @@ use rustls::{CertificateError, InvalidMessage};
 
 use super::MeasureError;
 
-/// What a request that came to nothing means.
+/// Returns the cause of a failed request.
 pub(super) fn failed(error: &reqwest::Error) -> MeasureError {
     if error.is_timeout() {
         return MeasureError::Timeout;
@@ -16,7 +16,7 @@ pub(super) fn failed(error: &reqwest::Error) -> MeasureError {
     MeasureError::NoAnswer(text)
 }
 
-/// What TLS itself says of these is for programmers.
+/// Explains TLS errors, whose own messages are written for programmers.
 fn tls(error: &reqwest::Error) -> Option<&'static str> {
     use CertificateError as Bad;
     let text = match rustls_error(error)? {
@@ -43,21 +43,21 @@ fn rustls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
         if let Some(found) = one.downcast_ref() {
             return Some(found);
         }
-        // an IO error names as its source that of what it wraps, and never what it wraps
+        // An IO error returns as its source the source of the wrapped error, and never the wrapped error itself.
         let wrapped = one.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = wrapped.map_or_else(|| one.source(), |wrapped| Some(wrapped));
     }
     None
 }
 
-/// "connection refused" rather than "error sending request".
+/// Returns the innermost cause: "connection refused" rather than "error sending request".
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
     let text = cause.to_string();
-    // "Connection refused (os error 111)"
+    // Strips the suffix of "Connection refused (os error 111)".
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_ascii_lowercase());

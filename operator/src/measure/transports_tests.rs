@@ -1,4 +1,4 @@
-//! Prometheus and in-band: the same counters give the same snapshot.
+//! Prometheus and in-band counters give the same snapshot for the same counts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::tests::{key, of_revision, one_node, only, series, wanted};
 use super::{answer, collect};
 use crate::node_api::{Fleet, Latency, Reading, Tables};
 
-/// What a node could have counted for one revision.
+/// Counts that a node may have for one revision.
 #[derive(Debug, Clone)]
 struct Counted {
     outcomes: Vec<(&'static str, &'static str, &'static str, u64)>,
@@ -45,7 +45,7 @@ fn counted() -> impl Strategy<Value = Counted> {
     })
 }
 
-/// As the node exposes it.
+/// Renders the counts as the node exposes them.
 fn scraped(all: &BTreeMap<String, Counted>) -> BTreeMap<&'static str, Vec<Value>> {
     let mut found = one_node();
     let at = |value: u64| json!([[1002.5, value.to_string()]]);
@@ -84,7 +84,7 @@ fn scraped(all: &BTreeMap<String, Counted>) -> BTreeMap<&'static str, Vec<Value>
     found
 }
 
-/// As the node reports it: first a part, absolute, then the rest as increments.
+/// Encodes the counts as the node reports them: first a part, absolute, then the rest as increments.
 fn reported(all: &BTreeMap<String, Counted>, split: u64) -> [v1::CounterFrame; 2] {
     let part = |n: u64, first: bool| if first { n / split } else { n - n / split };
     [true, false].map(|first| v1::CounterFrame {

@@ -1,4 +1,4 @@
-//! Tokens to identities: reviewed by the API server, judged here, remembered for a while.
+//! Authenticates callers by token: the API server reviews the token, this module checks the result and caches it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,40 +13,40 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::budget::Budget;
 use super::identity::{Review, Reviewer};
 use super::meter::Meter;
 use super::settings::Settings;
+use super::token_bucket::TokenBucket;
 
 const NODE_CLAIM: &str = "authentication.kubernetes.io/node-name";
 const POD_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
-/// Reviews at a time: a storm of unknown tokens must not become a storm on the API server.
+/// Maximum number of concurrent reviews, so that many unknown tokens do not overload the API server.
 const REVIEWS: usize = 16;
-/// And per second: all nodes of the largest cluster come back within half a minute.
+/// Maximum number of reviews per second: all nodes of the largest cluster can reconnect within half a minute.
 const REVIEWS_PER_SECOND: u32 = 200;
-/// Tokens remembered; above it the oldest knowledge is dropped.
-const REMEMBERED: usize = 16_384;
-/// A refused token is not asked about again for this long.
+/// Maximum number of cached tokens; above it, the oldest entries are dropped.
+const MAX_CACHED_REVIEWS: usize = 16_384;
+/// A refused token is not reviewed again for this long.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Longest token looked at, bytes.
+/// Maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// Who may call what.
+/// The role of a caller, which determines the calls that it may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// A node shim: Sync and Blob.
+    /// A node shim, which may call Sync and Blob.
     Node,
-    /// Another replica: Relay.
+    /// Another replica of the operator, which may call Relay.
     Replica,
 }
 
-/// Somebody who was reviewed.
+/// An identity verified by TokenReview.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     role: Role,
-    /// The node that the token is bound to; empty for a replica without one.
+    /// Node that the token is bound to; empty for a replica without one.
     pub(super) node: String,
-    /// To be asked for again by then.
+    /// Time by which the token must be presented again.
     pub(super) until: Instant,
 }
 
@@ -80,21 +80,21 @@ impl Refused {
     }
 }
 
-struct Remembered {
+struct CachedReview {
     verdict: Result<Identity, Refused>,
     until: Instant,
 }
 
-/// See the module's text.
+/// Authenticates callers and caches the results.
 pub(super) struct Authenticator {
     reviewer: Arc<dyn Reviewer>,
     audience: String,
     shim_user: String,
     operator_user: String,
     reauthenticate: Duration,
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    remembered: Mutex<HashMap<[u8; 32], CachedReview>>,
     reviews: Semaphore,
-    rate: Mutex<Budget>,
+    rate: Mutex<TokenBucket>,
     meter: Meter,
 }
 
@@ -108,12 +108,12 @@ impl Authenticator {
             reauthenticate: settings.reauthenticate,
             remembered: Mutex::default(),
             reviews: Semaphore::new(REVIEWS),
-            rate: Mutex::new(Budget::new(REVIEWS_PER_SECOND, 2, Instant::now())),
+            rate: Mutex::new(TokenBucket::new(REVIEWS_PER_SECOND, 2, Instant::now())),
             meter,
         }
     }
 
-    /// The caller in `role`, or the status to answer with.
+    /// Returns the identity of the caller in `role`, or the status to answer with.
     pub(super) async fn caller(
         &self,
         metadata: &MetadataMap,
@@ -148,7 +148,7 @@ impl Authenticator {
         let Ok(_permit) = self.reviews.acquire().await else {
             return Err(Status::unavailable("shutting down"));
         };
-        // many streams of one node may have waited for the first one's review
+        // Several streams of one node may have waited for the first one's review.
         if let Some(known) = self.known(&digest, now) {
             return Ok(known);
         }
@@ -164,7 +164,7 @@ impl Authenticator {
         })?;
         let now = Instant::now();
         let until = self.valid_until(token, now);
-        let verdict = self.judge(&review, until);
+        let verdict = self.check_review(&review, until);
         if let Err(refused) = verdict {
             let node = claim(&review, NODE_CLAIM).unwrap_or_default();
             tracing::warn!(user = %review.username, %node, %refused, "a caller is refused");
@@ -174,7 +174,7 @@ impl Authenticator {
         } else {
             now + REFUSED_FOR
         };
-        self.remember(digest, verdict.clone(), until, now);
+        self.cache_review(digest, verdict.clone(), until, now);
         Ok(verdict)
     }
 
@@ -183,12 +183,12 @@ impl Authenticator {
         rate.take(1, Instant::now())
     }
 
-    /// What a review must say.
-    fn judge(&self, review: &Review, until: Instant) -> Result<Identity, Refused> {
+    /// Checks the result of a review.
+    fn check_review(&self, review: &Review, until: Instant) -> Result<Identity, Refused> {
         if !review.authenticated {
             return Err(Refused::NotAuthenticated);
         }
-        // an API server that knows no audiences answers with none: then the token proves nothing to us
+        // An API server that does not support audiences returns none; then the token proves nothing.
         if !review.audiences.contains(&self.audience) {
             return Err(Refused::Audience);
         }
@@ -216,7 +216,7 @@ impl Authenticator {
         (known.until > now).then(|| known.verdict.clone())
     }
 
-    fn remember(
+    fn cache_review(
         &self,
         digest: [u8; 32],
         verdict: Result<Identity, Refused>,
@@ -227,17 +227,17 @@ impl Authenticator {
             .remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED {
+        if remembered.len() >= MAX_CACHED_REVIEWS {
             remembered.retain(|_, known| known.until > now);
         }
-        if remembered.len() >= REMEMBERED {
+        if remembered.len() >= MAX_CACHED_REVIEWS {
             remembered.clear();
         }
-        remembered.insert(digest, Remembered { verdict, until });
+        remembered.insert(digest, CachedReview { verdict, until });
     }
 
-    /// At most `reauthenticate` from now, spread so that a replica's nodes do not come back at once,
-    /// and not beyond the token's own end.
+    /// Expiry of the identity: at most `reauthenticate` from now, spread so that the nodes of a replica do not return
+    /// at once, and never after the token's own expiry.
     fn valid_until(&self, token: &str, now: Instant) -> Instant {
         let spread = self.reauthenticate.mul_f64(0.8 + 0.2 * fastrand::f64());
         let left = expires_in(token, Timestamp::now());
@@ -256,8 +256,8 @@ fn claim(review: &Review, name: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.clone())
 }
 
-/// How long the token says that it lives. Only ever shortens what the review allowed, so it need not
-/// be verified; clocks differ, so half a minute is always given.
+/// Remaining lifetime that the token claims. It only shortens what the review allowed, so the token need not be
+/// verified; half a minute is always granted, because clocks differ.
 fn expires_in(token: &str, now: Timestamp) -> Option<Duration> {
     let payload = token.split('.').nth(1)?;
     let json = URL_SAFE_NO_PAD.decode(payload).ok()?;

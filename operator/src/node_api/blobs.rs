@@ -1,37 +1,37 @@
-//! Where the bytes of components come from that a node cannot pull itself.
+//! Source of the component bytes that a node cannot pull itself.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::FunctionKey;
 
-/// What a node asked for, after it was found to be placed there.
+/// A blob request of a node, after the check that the component is placed there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobWanted {
-    /// `sha256:<hex>` of the component's bytes.
+    /// Digest of the component's bytes (`sha256:<hex>`).
     pub digest: String,
-    /// The functions on that node that refer to it: whose pull secrets may fetch it again.
+    /// Functions on that node that refer to the component; their pull secrets may be used to fetch it.
     pub functions: Vec<FunctionKey>,
 }
 
-/// Why there are no bytes.
+/// Why a blob is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// Nobody has them, and asking again will not help.
+    /// No source has the bytes, and a retry will not help.
     #[error("{digest} is not available: {reason}")]
     Missing {
-        /// What was asked for.
+        /// Digest that the node requested.
         digest: String,
-        /// One sentence without credentials.
+        /// Explanation in one sentence, without credentials.
         reason: String,
     },
-    /// The registry did not answer; worth another try.
+    /// The registry did not answer; a retry may help.
     #[error("not available now: {0}")]
     Unavailable(String),
 }
 
-/// Gives component bytes by digest, from a cache or by fetching them again.
+/// Provides component bytes by digest, from a cache or by fetching them again.
 pub trait Blobs: Send + Sync + 'static {
-    /// The bytes, verified against the digest.
+    /// Returns the bytes, verified against the digest.
     fn fetch(&self, wanted: BlobWanted) -> BoxFuture<'_, Result<Bytes, BlobError>>;
 }

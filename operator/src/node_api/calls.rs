@@ -1,4 +1,4 @@
-//! What every call shares.
+//! State and limits that all calls share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authenticator;
 use super::blobs::Blobs;
-use super::budget::Budget;
 use super::fleet::Fleet;
 use super::leader::Leader;
 use super::meter::Meter;
 use super::settings::Settings;
 use super::tables::Tables;
+use super::token_bucket::TokenBucket;
 
-/// See the module's text.
+/// State that all calls share.
 pub(super) struct Calls {
     pub(super) settings: Settings,
     pub(super) tables: Tables,
@@ -26,92 +26,92 @@ pub(super) struct Calls {
     pub(super) leader: watch::Receiver<Option<Leader>>,
     pub(super) meter: Meter,
     pub(super) stop: CancellationToken,
-    pub(super) openings: Openings,
-    pub(super) streams: Shares,
-    pub(super) blob_calls: Shares,
+    pub(super) openings: StreamRateLimit,
+    pub(super) streams: ConcurrencyLimit,
+    pub(super) blob_calls: ConcurrencyLimit,
 }
 
-/// How fast streams may be opened: by all nodes, and by each, so that one that loops does not use up
-/// what the others need to come back.
-pub(super) struct Openings(Mutex<Rates>);
+/// Limits the rate of new streams, for all nodes and for each, so that a node that reconnects in a loop does not use
+/// up the rate that the others need.
+pub(super) struct StreamRateLimit(Mutex<Rates>);
 
 struct Rates {
-    all: Budget,
-    each: HashMap<String, Budget>,
+    all: TokenBucket,
+    each: HashMap<String, TokenBucket>,
 }
 
-/// Streams a node may open per second, and how many seconds' worth at once.
-const OPENINGS_EACH: (u32, u32) = (1, 10);
-/// Nodes whose rate is remembered; beyond it those forgotten start afresh.
-const RATES: usize = 20_000;
+/// Streams that a node may open per second, and the burst in seconds of that rate.
+const STREAM_RATE_PER_NODE: (u32, u32) = (1, 10);
+/// Number of nodes whose rate is tracked; beyond it, dropped nodes start with a full bucket.
+const MAX_TRACKED_NODES: usize = 20_000;
 
-impl Openings {
+impl StreamRateLimit {
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self(Mutex::new(Rates {
-            all: Budget::new(per_second, 1, now),
+            all: TokenBucket::new(per_second, 1, now),
             each: HashMap::new(),
         }))
     }
 
     pub(super) fn take(&self, node: &str, now: Instant) -> bool {
         let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if rates.each.len() >= RATES && !rates.each.contains_key(node) {
+        if rates.each.len() >= MAX_TRACKED_NODES && !rates.each.contains_key(node) {
             rates.each.clear();
         }
-        let (per_second, seconds) = OPENINGS_EACH;
+        let (per_second, seconds) = STREAM_RATE_PER_NODE;
         let own = rates.each.entry(node.to_owned());
-        let own = own.or_insert_with(|| Budget::new(per_second, seconds, now));
+        let own = own.or_insert_with(|| TokenBucket::new(per_second, seconds, now));
         own.take(1, now) && rates.all.take(1, now)
     }
 }
 
-/// Counts what identities have open, and no more of it than allowed.
+/// Limits the number of concurrent calls per identity and in total.
 #[derive(Clone)]
-pub(super) struct Shares {
+pub(super) struct ConcurrencyLimit {
     open: Arc<Mutex<HashMap<String, usize>>>,
     each: usize,
     all: usize,
 }
 
-/// One of an identity's; gives itself back.
-pub(super) struct Held {
-    shares: Shares,
+/// A place of an identity; dropping it releases the place.
+pub(super) struct Permit {
+    limit: ConcurrencyLimit,
     name: String,
 }
 
-/// Why there was none.
+/// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    /// The identity has as many as it may.
+pub(super) enum LimitReached {
+    /// The limit of the identity.
     Each,
-    /// All together have.
+    /// The limit of all identities together.
     All,
 }
 
-impl Shares {
+impl ConcurrencyLimit {
     pub(super) fn new(each: usize, all: usize) -> Self {
         let open = Arc::default();
         Self { open, each, all }
     }
 
-    pub(super) fn take(&self, name: &str) -> Result<Held, Full> {
+    pub(super) fn take(&self, name: &str) -> Result<Permit, LimitReached> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.get(name).copied().unwrap_or(0) >= self.each {
-            return Err(Full::Each);
+            return Err(LimitReached::Each);
         }
         if open.values().sum::<usize>() >= self.all {
-            return Err(Full::All);
+            return Err(LimitReached::All);
         }
         *open.entry(name.to_owned()).or_default() += 1;
-        let (shares, name) = (self.clone(), name.to_owned());
-        Ok(Held { shares, name })
+        let (limit, name) = (self.clone(), name.to_owned());
+        Ok(Permit { limit, name })
     }
 }
 
-impl Drop for Held {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self
-            .shares
+            .limit
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -129,25 +129,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_loops_does_not_use_up_what_others_need() {
+    fn a_node_that_reconnects_in_a_loop_does_not_exhaust_the_rate_of_others() {
         let now = Instant::now();
-        let openings = Openings::new(15, now);
+        let openings = StreamRateLimit::new(15, now);
         let opened = (0..1_000).filter(|_| openings.take("looping", now)).count();
         assert_eq!(opened, 10);
         let others = (0..10).filter(|n| openings.take(&format!("node-{n}"), now));
-        assert_eq!(others.count(), 5, "what all together may, less the ten");
+        assert_eq!(others.count(), 5, "the limit of all together, less the ten");
     }
 
     #[test]
-    fn each_has_its_share_and_gives_it_back() {
-        let shares = Shares::new(2, 3);
-        let first = shares.take("a").ok();
-        let second = shares.take("a").ok();
+    fn each_identity_has_a_limit_and_releases_its_permits() {
+        let limit = ConcurrencyLimit::new(2, 3);
+        let first = limit.take("a").ok();
+        let second = limit.take("a").ok();
         assert!(first.is_some() && second.is_some());
-        assert_eq!(shares.take("a").err(), Some(Full::Each));
-        let third = shares.take("b").ok();
-        assert_eq!(shares.take("c").err(), Some(Full::All));
+        assert_eq!(limit.take("a").err(), Some(LimitReached::Each));
+        let third = limit.take("b").ok();
+        assert_eq!(limit.take("c").err(), Some(LimitReached::All));
         drop((first, third));
-        assert!(shares.take("a").is_ok() && shares.take("c").is_ok());
+        assert!(limit.take("a").is_ok() && limit.take("c").is_ok());
     }
 }

@@ -1,7 +1,8 @@
-//! What changed in the last minutes, so that a node that comes back gets the difference.
+//! Log of recent changes, so that a node that reconnects receives only the difference.
 //!
-//! Bounded by functions and by time: one entry per function, the newest, for [`KEEP`]. An entry says
-//! who lost the function meanwhile, because those nodes must hear of it although it is not placed there.
+//! The log is bounded by functions and by time: one entry per function, the newest, for [`KEEP`]. An entry names the
+//! nodes that lost the function meanwhile, because they must receive the removal although the function is no longer
+//! placed there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,11 +12,11 @@ use tokio::time::Instant;
 use super::FunctionKey;
 use super::placement::Placement;
 
-/// How long a difference can be told.
+/// How long changes are kept.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
 
-/// Replicas fill their caches in different orders, so a node may hold a high version and still lack an
-/// object with a smaller one. What was logged this recently is told again; pairs make that harmless.
+/// Replicas fill their caches in different orders, so a node may have a high version and still lack an object with a
+/// lower one. Changes logged this recently are sent again; fencing tokens make that harmless.
 const OVERLAP: Duration = Duration::from_secs(60);
 
 struct Logged {
@@ -26,7 +27,7 @@ struct Logged {
     placement_changed: bool,
 }
 
-/// See the module's text.
+/// Log of recent changes, one entry per function.
 #[derive(Default)]
 pub(super) struct ChangeLog {
     by_key: HashMap<FunctionKey, Logged>,
@@ -35,21 +36,21 @@ pub(super) struct ChangeLog {
     floor: u64,
 }
 
-/// One function that a returning node must be told about.
+/// A change that a reconnecting node has missed.
 pub(super) struct Missed<'a> {
     pub(super) key: &'a FunctionKey,
     left: &'a Placement,
 }
 
 impl Missed<'_> {
-    /// Whether `node` had the function within the log's time.
+    /// Whether `node` had the function within the period of the log.
     pub(super) fn was_on(&self, node: &str) -> bool {
         self.left.includes(node)
     }
 }
 
 impl ChangeLog {
-    /// Forgets everything: differences can be told from `version` on.
+    /// Clears the log; differences are available from `version` on.
     pub(super) fn restart(&mut self, version: u64) {
         *self = Self {
             floor: version,
@@ -57,7 +58,7 @@ impl ChangeLog {
         };
     }
 
-    /// Notes a change of `key`; `left` are nodes that had it before and do not have it now.
+    /// Records a change of `key`; `left` are the nodes that had it before and do not have it now.
     pub(super) fn note(
         &mut self,
         key: &FunctionKey,
@@ -86,14 +87,14 @@ impl ChangeLog {
         self.by_key.insert(key.clone(), entry);
     }
 
-    /// An object of `version` brought what was noted before.
+    /// Raises the version of a recorded change to that of the object that also contains it.
     pub(super) fn raise(&mut self, key: &FunctionKey, version: u64) {
         if let Some(entry) = self.by_key.get_mut(key) {
             entry.version = entry.version.max(version);
         }
     }
 
-    /// What a node that has `have` missed, or None when the log does not reach that far back.
+    /// Returns the changes since version `have`, or `None` when the log does not reach that far back.
     pub(super) fn since(&mut self, have: u64, now: Instant) -> Option<Vec<Missed<'_>>> {
         self.evict(now);
         if have < self.floor || have == 0 {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_change_is_told_only_to_who_lacks_it() {
+    fn an_old_change_is_sent_only_to_nodes_that_lack_it() {
         let mut log = ChangeLog::default();
         log.restart(10);
         let start = Instant::now();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_log_raises_the_floor() {
+    fn evicted_changes_raise_the_floor() {
         let mut log = ChangeLog::default();
         log.restart(10);
         let start = Instant::now();
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_placement_is_told_whatever_version_the_node_has() {
+    fn a_change_of_placement_is_sent_at_any_version_of_the_node() {
         let mut log = ChangeLog::default();
         log.restart(10);
         let start = Instant::now();

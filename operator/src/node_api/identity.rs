@@ -1,4 +1,4 @@
-//! Who is calling: what a TokenReview says about a token, and what we require of it.
+//! Identity of a caller: the result of a TokenReview, and the checks on it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 
-/// What the API server says about a token.
+/// Result of a token review.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Review {
     /// Whether the token is valid at all.
     pub authenticated: bool,
-    /// `system:serviceaccount:<namespace>:<name>`.
+    /// User name, `system:serviceaccount:<namespace>:<name>`.
     pub username: String,
-    /// The audiences for which the token is valid, of those asked for.
+    /// Requested audiences for which the token is valid.
     pub audiences: Vec<String>,
-    /// Further claims, e.g. `authentication.kubernetes.io/node-name`.
+    /// Further claims, for example `authentication.kubernetes.io/node-name`.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// The review did not take place; says nothing about the token.
+/// The review failed; this implies nothing about the token.
 #[derive(Debug, thiserror::Error)]
 #[error("token review: {0}")]
 pub struct ReviewError(pub String);
 
-/// Asks the API server about tokens.
+/// Reviews tokens with the API server.
 pub trait Reviewer: Send + Sync + 'static {
     /// Reviews `token` for `audience`.
     fn review<'a>(
@@ -42,7 +42,7 @@ pub struct KubeReviewer {
 }
 
 impl KubeReviewer {
-    /// Asks through `client`, whose identity needs `create` on `tokenreviews`.
+    /// Creates a reviewer that uses `client`, whose identity needs `create` on `tokenreviews`.
     pub fn new(client: kube::Client) -> Self {
         Self {
             api: kube::Api::all(client),
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// What is made of an API server's answer about a token, which is asked about for our audience alone.
+    /// Converts the API server's answer about a token, which was reviewed for Selvage's audience only.
     async fn reviewed(status: Value) -> Review {
         let service = tower::service_fn(move |request: Request<Body>| {
             let status = status.clone();
@@ -112,9 +112,10 @@ mod tests {
         reviewer.review("t", "selvage-node-api").await.unwrap()
     }
 
-    /// HK-4: a good answer names node and pod; that of an expired token, or of one for others, grants nothing.
+    /// HK-4: a positive review names node and pod; that of an expired token, or of one for other audiences, grants
+    /// nothing.
     #[tokio::test]
-    async fn an_answer_grants_only_what_it_says() {
+    async fn an_answer_grants_only_what_it_contains() {
         let user = json!({
             "username": "system:serviceaccount:sys:selvage-node-shim",
             "extra": {
@@ -133,12 +134,12 @@ mod tests {
             (claim("node-name"), claim("pod-uid")),
             (vec!["node-2".to_owned()], vec!["u-2".to_owned()])
         );
-        // as a server says of a token that has expired, and of one whose pod is gone
+        // Answers of a server about an expired token, and about one whose pod is gone.
         for error in ["token has expired", "pod has been invalidated"] {
             let review = reviewed(json!({ "error": error, "user": {} })).await;
             assert_eq!(review, Review::default(), "{error}");
         }
-        // a server that knows no audiences
+        // A server that does not support audiences.
         let review = reviewed(json!({ "authenticated": true, "user": user })).await;
         assert_eq!(review.audiences, Vec::<String>::new());
     }

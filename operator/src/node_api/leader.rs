@@ -1,12 +1,12 @@
-//! Which replica decides.
+//! Identity of the current leader.
 
 use std::net::SocketAddr;
 
-/// Who decides at present, as the Lease says.
+/// The current leader according to the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leader {
-    /// Its node API.
+    /// Address of the leader's node API.
     pub address: SocketAddr,
-    /// It is this replica.
+    /// Whether this replica is the leader.
     pub is_self: bool,
 }

@@ -1,4 +1,5 @@
-//! Connections: accepted for ever, TLS in a task of its own, bounded, and cut when somebody says so.
+//! Accepts connections until the server stops, performs each TLS handshake in a task of its own, limits their number,
+//! and closes them on request.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,15 +17,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// A handshake that takes longer is given up.
+/// Deadline of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// After a failed accept (no descriptors left, usually) nothing is accepted for this long.
+/// Pause after a failed accept, which is usually caused by a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a call knows of its connection.
+/// Handle of a call to its connection.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// Ends the connection at once, whatever waits in it.
+    /// Closes the connection at once, regardless of pending data.
     pub(super) cut: CancellationToken,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Accepts until `stop`; `connections` at a time, of them `handshakes` in their handshake.
+/// Accepts until `stop`: at most `connections` at a time, of which at most `handshakes` are in their handshake.
 pub(super) fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -58,10 +59,10 @@ pub(super) fn accept(
             };
             let (acceptor, sender) = (acceptor.clone(), sender.clone());
             tokio::spawn(async move {
-                // both sides have nothing better to say; the node retries with back-off
+                // Neither side can report the error; the node retries with backoff.
                 let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await
                 else {
-                    tracing::debug!(%address, "no TLS handshake");
+                    tracing::debug!(%address, "TLS handshake failed");
                     return;
                 };
                 drop(handshake);
@@ -86,7 +87,7 @@ type Accepted = (
     OwnedSemaphorePermit,
 );
 
-/// Waits for permits before it accepts, so that what cannot be served stays in the kernel's queue.
+/// Waits for permits before accepting, so that excess connections stay in the kernel's queue.
 async fn accept_one(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,

@@ -1,38 +1,38 @@
-//! Counters of the node API.
+//! Metrics of the node API.
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
-/// What happened to streams, reports, hints and blobs. Clones count together.
+/// Counters of streams, reports, hints and blobs. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    /// Open streams of nodes.
+    /// Number of open streams of nodes.
     pub streams: IntGauge,
-    /// Streams refused or closed by us, by reason.
+    /// Streams that the operator refused or closed, by reason.
     pub closed: IntCounterVec,
-    /// Reports, counter frames and parts of them by result.
+    /// Reports, counter frames and parts of them, by result.
     pub reports: IntCounterVec,
-    /// Batches and their bytes.
+    /// Batches that were sent, and their bytes.
     pub sent: IntCounterVec,
-    /// Hints by result.
+    /// Hints, by result.
     pub hints: IntCounterVec,
-    /// Blob calls by result.
+    /// Blob calls, by result.
     pub blobs: IntCounterVec,
-    /// Token reviews by result.
+    /// Token reviews, by result.
     pub reviews: IntCounterVec,
 }
 
 impl Meter {
-    /// Counters at zero, registered with `registry`.
+    /// Creates the counters at zero, registered with `registry`.
     ///
     /// # Errors
-    /// A name is registered already.
+    /// A name is already registered.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, label: &str| {
             let counter = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let streams = IntGauge::new("selvage_node_streams", "Open streams of nodes.")?;
+        let streams = IntGauge::new("selvage_node_streams", "Number of open streams of nodes.")?;
         registry.register(Box::new(streams.clone()))?;
         Ok(Self {
             streams,
@@ -43,33 +43,33 @@ impl Meter {
             )?,
             reports: counter(
                 "selvage_node_reports_total",
-                "Reports of nodes and the counter frames in them, by what became of them.",
+                "Reports of nodes and the counter frames in them, by result.",
                 "result",
             )?,
             sent: counter(
                 "selvage_node_sent_total",
-                "What went down to the nodes.",
+                "Batches sent to the nodes, and their bytes.",
                 "unit",
             )?,
             hints: counter(
                 "selvage_node_hints_total",
-                "Rollback hints, by what became of them.",
+                "Rollback hints, by result.",
                 "result",
             )?,
             blobs: counter(
                 "selvage_node_blobs_total",
-                "Components handed over to nodes, by result.",
+                "Components served to nodes, by result.",
                 "result",
             )?,
             reviews: counter(
                 "selvage_token_reviews_total",
-                "Tokens of nodes and replicas, by result.",
+                "Reviewed tokens of nodes and replicas, by result.",
                 "result",
             )?,
         })
     }
 
-    /// Adds one to a labelled counter.
+    /// Increments a labelled counter by one.
     pub(super) fn count(counter: &IntCounterVec, label: &str) {
         counter.with_label_values(&[label]).inc();
     }

@@ -1,4 +1,4 @@
-//! The operator's side of the node API: every replica serves it, any replica can serve any node.
+//! The operator's side of the node API. Every replica serves it, and any replica can serve any node.
 //!
 //! ```text
 //! caches ─► Tables ─► queue per stream (keyed by function) ─► batches ─► nodes
@@ -6,19 +6,18 @@
 //! nodes  ─► reports ─► Fleet ◄─ Relay ─◄ other replicas
 //! ```
 //!
-//! * [`Tables`] is what the nodes should have. It is a function of the replica's caches and knows which
-//!   node may see what; nothing leaves it for a node where it is not placed.
-//! * [`Fleet`] is what the nodes say. On the leader it merges direct and relayed nodes.
-//! * [`Server`] joins them over TLS. Who waits: nobody. A stream that does not drain is cut, a report
-//!   above its budget is dropped and counted, a hint goes ahead of every queue.
+//! * [`Tables`] is the desired state of the nodes. It is a function of the replica's caches and records which node may
+//!   see which function; a node never receives a function that is not placed on it.
+//! * [`Fleet`] is the state that the nodes report. On the leader it merges direct and relayed nodes.
+//! * [`Server`] connects the two over TLS. It never waits for a slow peer: a stream that does not drain is closed, a
+//!   report above its budget is dropped and counted, and a hint is sent ahead of every queue.
 
 mod authenticate;
+mod blob_transfer;
 mod blobs;
-mod budget;
 mod calls;
 mod change_log;
 mod fleet;
-mod hand_over;
 mod identity;
 mod leader;
 mod listen;
@@ -28,8 +27,6 @@ mod relay;
 #[cfg(test)]
 mod relay_tests;
 mod relayed;
-#[cfg(test)]
-mod rig;
 mod server;
 mod service;
 mod settings;
@@ -37,7 +34,10 @@ mod settings;
 mod simulated_node;
 mod sync;
 mod tables;
+#[cfg(test)]
+mod test_support;
 pub mod tls;
+mod token_bucket;
 mod wire;
 
 pub use blobs::{BlobError, BlobWanted, Blobs};

@@ -1,24 +1,24 @@
-//! Which nodes may see a function.
+//! Placement: the nodes on which a function runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The nodes a function is placed on. Functions with equal selectors should share one set.
+/// Nodes on which a function is placed. Functions with equal selectors should share one set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// Every node, also those that join later.
+    /// Every node, including those that join later.
     All,
     /// Exactly these nodes, by name.
     Nodes(Arc<BTreeSet<String>>),
 }
 
 impl Placement {
-    /// No node at all.
+    /// Returns the placement on no node.
     pub fn nowhere() -> Self {
         Self::Nodes(Arc::default())
     }
 
-    /// Exactly the nodes named.
+    /// Returns the placement on exactly the named nodes.
     pub fn nodes<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
         Self::Nodes(Arc::new(names.into_iter().map(Into::into).collect()))
     }
@@ -31,7 +31,7 @@ impl Placement {
         }
     }
 
-    /// The nodes of either.
+    /// Returns the nodes of either placement.
     pub(super) fn union(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => Self::All,

@@ -1,7 +1,7 @@
-//! A follower's end of a relay: dials the leader and tells it what this replica's nodes say.
+//! A follower's end of a relay: connects to the leader and forwards the reports of this replica's nodes.
 //!
-//! Nothing depends on it but the leader's view: without a relay nodes are served all the same, and the
-//! leader counts them as absent.
+//! Only the leader's view depends on the relay: without it, nodes are still served, and the leader counts them as
+//! absent.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +25,7 @@ const DIAL: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// See the module's text.
+/// A follower's relay to the leader.
 pub(super) struct Follower {
     pub(super) settings: Settings,
     pub(super) token: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Relays whenever somebody else leads, until `stop`.
+    /// Relays whenever another replica leads, until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -69,7 +69,7 @@ impl Follower {
         }
     }
 
-    /// One relay from dial to end; the answer says why it ended.
+    /// Runs one relay from connect to end; returns why it ended.
     async fn relay(&self, leader: &Leader) -> String {
         let (sender, receiver) = mpsc::channel::<v1::RelayUp>(64);
         let answer = match self.dial(leader, receiver).await {
@@ -79,7 +79,7 @@ impl Follower {
         let open = OpenRelay::new(&self.fleet);
         tokio::select! {
             reason = self.take_hints(answer) => reason,
-            () = open.send_all(sender) => "the leader takes nothing".to_owned(),
+            () = open.send_all(sender) => "the leader accepts no messages".to_owned(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Follower {
         let token = read_token(&self.token).await?;
         let mut request = Request::new(ReceiverStream::new(outbound));
         let bearer = format!("Bearer {token}").parse();
-        let bearer = bearer.map_err(|_| "the token file holds no token".to_owned())?;
+        let bearer = bearer.map_err(|_| "the token file contains no token".to_owned())?;
         request.metadata_mut().insert("authorization", bearer);
         let trust = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
@@ -120,7 +120,7 @@ impl Follower {
         loop {
             let message = match down.message().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return "the leader closed it".to_owned(),
+                Ok(None) => return "the leader closed the relay".to_owned(),
                 Err(status) => return status.message().to_owned(),
             };
             let hint = message.hint.and_then(|hint| hint.share);
@@ -131,7 +131,7 @@ impl Follower {
                     .map_or_else(|_| "relayed_refused", |()| "relayed");
                 Meter::count(&self.meter.hints, label);
                 if let Err(refused) = result {
-                    tracing::warn!(%refused, "a hint of the leader is not passed on");
+                    tracing::warn!(%refused, "a hint of the leader was refused");
                 }
             }
         }
@@ -169,7 +169,7 @@ async fn read_token(path: &Path) -> Result<String, String> {
     Ok(token.trim().to_owned())
 }
 
-/// The whole chain: a transport error's own words say nothing.
+/// Formats the whole error chain, because a transport error's own message has no details.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! Two replicas on the loopback: what a follower's nodes say reaches the leader, hints come back.
+//! Two replicas on the loopback: reports of a follower's nodes reach the leader, and hints come back.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use node_api::{FencingToken, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::rig::{Rig, record, share, shim_review, with_token};
+use super::test_support::{TestReplica, record, share, shim_review, with_token};
 use super::{FunctionKey, Latency, Leader, Reading, Review};
 
 fn replica_review() -> Review {
@@ -53,13 +53,13 @@ fn counted(sequence: u64, absolute: bool, count: u64) -> v1::CounterFrame {
 }
 
 /// Leader and follower with one CA; the token file must outlive them.
-async fn two_replicas() -> (Rig, Rig, tempfile::NamedTempFile) {
+async fn two_replicas() -> (TestReplica, TestReplica, tempfile::NamedTempFile) {
     let mut token = tempfile::NamedTempFile::new().unwrap();
     writeln!(token, "token-of-a-replica").unwrap();
-    let leader = Rig::start().await;
-    leader.knows("token-of-a-replica", replica_review());
+    let leader = TestReplica::start().await;
+    leader.add_review("token-of-a-replica", replica_review());
     let path = token.path().to_owned();
-    let follower = Rig::with_material(leader.material.clone(), |settings| {
+    let follower = TestReplica::with_material(leader.material.clone(), |settings| {
         settings.operator_token = Some(path);
     })
     .await;
@@ -88,7 +88,7 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
     })
     .await;
     leader
-        .fleet_shows(|fleet| fleet.nodes().iter().any(|node| node.live && node.relayed))
+        .wait_for_fleet(|fleet| fleet.nodes().iter().any(|node| node.live && node.relayed))
         .await;
     node.report(v1::Report {
         revisions: vec![loaded(6)],
@@ -104,7 +104,7 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
             .and_then(|node| node.revisions.first()?.applied)
     };
     leader
-        .fleet_shows(|fleet| applied(fleet) == Some(FencingToken::new(3, 6)))
+        .wait_for_fleet(|fleet| applied(fleet) == Some(FencingToken::new(3, 6)))
         .await;
     assert_eq!(leader.fleet.max_epoch_seen(), 3);
     let reading = Reading {
@@ -120,10 +120,10 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
 
     drop(node);
     leader
-        .fleet_shows(|fleet| fleet.nodes().iter().all(|node| !node.connected))
+        .wait_for_fleet(|fleet| fleet.nodes().iter().all(|node| !node.connected))
         .await;
     let last = leader.fleet.counters(&key(), reading);
-    assert_eq!(last.len(), 1, "what it counted still counts");
+    assert_eq!(last.len(), 1, "its counters still count");
 }
 
 #[tokio::test]
@@ -138,7 +138,9 @@ async fn a_hint_of_the_leader_reaches_a_followers_node() {
     let mut node = follower.node("node-1", 0).await;
     node.welcome().await;
     node.batch().await;
-    leader.fleet_shows(|fleet| !fleet.nodes().is_empty()).await;
+    leader
+        .wait_for_fleet(|fleet| !fleet.nodes().is_empty())
+        .await;
     let hint = v1::ShareUpdate {
         key: Some((&key()).into()),
         version: 0,
@@ -154,15 +156,15 @@ async fn a_hint_of_the_leader_reaches_a_followers_node() {
 #[tokio::test]
 async fn when_the_leader_changes_the_relay_follows_and_the_old_one_forgets() {
     let (old, follower, _token) = two_replicas().await;
-    let new = Rig::with_material(old.material.clone(), |_| {}).await;
-    new.knows("token-of-a-replica", replica_review());
+    let new = TestReplica::with_material(old.material.clone(), |_| {}).await;
+    new.add_review("token-of-a-replica", replica_review());
     let node = follower.node("node-1", 0).await;
     node.report(v1::Report {
         revisions_complete: true,
         ..v1::Report::default()
     })
     .await;
-    old.fleet_shows(|fleet| fleet.nodes().iter().any(|node| node.live))
+    old.wait_for_fleet(|fleet| fleet.nodes().iter().any(|node| node.live))
         .await;
     let leader = |is_self| {
         Some(Leader {
@@ -173,38 +175,44 @@ async fn when_the_leader_changes_the_relay_follows_and_the_old_one_forgets() {
     new.leader.send_replace(leader(true));
     old.leader.send_replace(leader(false));
     follower.leader.send_replace(leader(false));
-    new.fleet_shows(|fleet| fleet.nodes().iter().any(|node| node.live))
+    new.wait_for_fleet(|fleet| fleet.nodes().iter().any(|node| node.live))
         .await;
-    old.fleet_shows(|fleet| fleet.nodes().iter().all(|node| !node.connected))
+    old.wait_for_fleet(|fleet| fleet.nodes().iter().all(|node| !node.connected))
         .await;
 }
 
 #[tokio::test]
 async fn only_a_replica_may_relay_and_only_to_the_leader() {
-    let rig = Rig::start().await;
-    rig.knows("token-of-a-replica", replica_review());
+    let replica = TestReplica::start().await;
+    replica.add_review("token-of-a-replica", replica_review());
     for (token, leads, code) in [
         ("token-of-node-1", true, Code::PermissionDenied),
         ("unknown", true, Code::Unauthenticated),
         ("token-of-a-replica", false, Code::FailedPrecondition),
     ] {
-        let address = rig.address;
+        let address = replica.address;
         let is_self = leads;
-        rig.leader.send_replace(Some(Leader { address, is_self }));
+        replica
+            .leader
+            .send_replace(Some(Leader { address, is_self }));
         let (_up, receiver) = tokio::sync::mpsc::channel::<v1::RelayUp>(1);
         let request = with_token(ReceiverStream::new(receiver), token);
-        let refused = rig.client().await.relay(request).await;
+        let refused = replica.client().await.relay(request).await;
         assert_eq!(refused.map(|_| ()).unwrap_err().code(), code, "{token}");
     }
 }
 
-/// What `node` gets for `digest`: bytes or a code.
-async fn blob(rig: &Rig, token: &str, node: &str, digest: &str) -> Result<usize, Code> {
+/// Result of requesting `digest` for `node`: bytes or a status code.
+async fn blob(replica: &TestReplica, token: &str, node: &str, digest: &str) -> Result<usize, Code> {
     let request = v1::BlobRequest {
         digest: digest.to_owned(),
         node: node.to_owned(),
     };
-    let answer = rig.client().await.blob(with_token(request, token)).await;
+    let answer = replica
+        .client()
+        .await
+        .blob(with_token(request, token))
+        .await;
     let mut chunks = answer.map_err(|status| status.code())?.into_inner();
     let mut bytes = 0;
     while let Some(chunk) = chunks.message().await.unwrap() {
@@ -216,10 +224,10 @@ async fn blob(rig: &Rig, token: &str, node: &str, digest: &str) -> Result<usize,
 
 #[tokio::test]
 async fn a_component_is_handed_only_to_nodes_that_refer_to_it() {
-    let rig = Rig::start().await;
-    rig.place_on(record("a", 11, 1), &["node-1"]);
-    rig.place_on(record("gone", 12, 1), &["node-1"]);
-    let ask = |token, node, digest| blob(&rig, token, node, digest);
+    let replica = TestReplica::start().await;
+    replica.place_on(record("a", 11, 1), &["node-1"]);
+    replica.place_on(record("gone", 12, 1), &["node-1"]);
+    let ask = |token, node, digest| blob(&replica, token, node, digest);
     assert_eq!(
         ask("token-of-node-1", "node-1", "sha256:a").await,
         Ok(600 * 1024)
@@ -236,15 +244,15 @@ async fn a_component_is_handed_only_to_nodes_that_refer_to_it() {
         ask("", "node-1", "sha256:a").await,
         Err(Code::Unauthenticated)
     );
-    rig.tables.remove(&key(), 13);
+    replica.tables.remove(&key(), 13);
     assert_eq!(ask("token-of-node-1", "node-1", "sha256:a").await, denied);
 }
 
 #[tokio::test]
 async fn a_node_has_two_blobs_at_a_time() {
-    let rig = Rig::start().await;
-    rig.place(record("a", 11, 1));
-    let mut client = rig.client().await;
+    let replica = TestReplica::start().await;
+    replica.place(record("a", 11, 1));
+    let mut client = replica.client().await;
     let request = || {
         let request = v1::BlobRequest {
             digest: "sha256:a".to_owned(),
@@ -252,7 +260,7 @@ async fn a_node_has_two_blobs_at_a_time() {
         };
         with_token(request, "token-of-node-1")
     };
-    // larger than a stream's window, so they stay open until they are read
+    // Larger than the window of a stream, so the calls stay open until they are read.
     let first = client.blob(request()).await.unwrap();
     let _second = client.blob(request()).await.unwrap();
     let third = client.blob(request()).await;

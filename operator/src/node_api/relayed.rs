@@ -1,4 +1,4 @@
-//! The leader's end of a relay: another replica tells what its nodes say, and takes hints back.
+//! The leader's end of a relay: receives the reports of another replica's nodes, and sends hints back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::calls::Calls;
 use super::fleet::{Fleet, SessionId, Source};
 use super::leader::Leader;
 
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Down = BoxStream<'static, Result<v1::RelayDown, Status>>;
 
@@ -48,8 +48,9 @@ fn leads(leader: &Option<Leader>) -> bool {
     leader.as_ref().is_some_and(|leader| leader.is_self)
 }
 
-/// Without what `wait_for` borrows, which may not be held while something else is awaited.
-async fn leads_no_more(leader: &mut watch::Receiver<Option<Leader>>) {
+/// Waits until this replica no longer leads. Drops the guard that `wait_for` returns, because it must not be held
+/// across another await.
+async fn leadership_lost(leader: &mut watch::Receiver<Option<Leader>>) {
     let _ = leader.wait_for(|leader| !leads(leader)).await;
 }
 
@@ -77,18 +78,18 @@ impl Relay {
                 hint = hints.recv() => {
                     let Some(hint) = hint else { return };
                     let message = v1::RelayDown { hint: Some(v1::Hint { share: Some(hint) }) };
-                    // a follower that takes nothing must not keep this from hearing it
-                    let sent = tokio::time::timeout(TAKEN_WITHIN, down.send(Ok(message))).await;
+                    // A follower that stops reading must not block its reports.
+                    let sent = tokio::time::timeout(SEND_TIMEOUT, down.send(Ok(message))).await;
                     if !matches!(sent, Ok(Ok(()))) {
                         return;
                     }
                 }
-                () = leads_no_more(&mut self.leader) => {
+                () = leadership_lost(&mut self.leader) => {
                     let _ = down.try_send(Err(Status::failed_precondition("no longer leading")));
                     return;
                 }
                 () = tokio::time::sleep_until(self.until) => {
-                    let _ = down.try_send(Err(Status::unauthenticated("show the token again")));
+                    let _ = down.try_send(Err(Status::unauthenticated("present the token again")));
                     return;
                 }
                 () = self.stop.cancelled() => return,
@@ -97,7 +98,7 @@ impl Relay {
     }
 }
 
-/// The nodes that speak through one relay; all gone when it is.
+/// Sessions of the nodes behind one relay; all end with the relay.
 struct Nodes {
     fleet: Fleet,
     sessions: HashMap<String, SessionId>,

@@ -1,4 +1,4 @@
-//! The server: accepts, authenticates, and joins tables and fleet over streams.
+//! The server of the node API: accepts, authenticates, and connects tables and fleet over streams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authenticator;
 use super::blobs::Blobs;
-use super::calls::{Calls, Openings, Shares};
+use super::calls::{Calls, ConcurrencyLimit, StreamRateLimit};
 use super::fleet::Fleet;
 use super::identity::Reviewer;
 use super::leader::Leader;
@@ -25,7 +25,7 @@ use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;
 
-/// Connections beside those with a stream: relays, blobs, nodes that are just reconnecting.
+/// Connections in addition to those with a stream: relays, blobs, and nodes that are just reconnecting.
 const SPARE_CONNECTIONS: usize = 512;
 const STREAMS_PER_CONNECTION: u32 = 16;
 const BLOBS_PER_NODE: usize = 2;
@@ -38,47 +38,47 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}: {error}")]
     Listen {
-        /// Where.
+        /// Configured listen address.
         address: SocketAddr,
-        /// What the system says.
+        /// Error of the operating system.
         error: std::io::Error,
     },
     /// The TLS library refuses its settings.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// The transport ended.
+    /// The transport failed.
     #[error("node API: {0}")]
     Transport(String),
 }
 
-/// Everything one replica serves nodes with.
+/// Everything with which one replica serves nodes.
 pub struct Server {
-    /// Bounds.
+    /// Limits and addresses.
     pub settings: Settings,
-    /// What the nodes should have.
+    /// Desired state of the nodes.
     pub tables: Tables,
-    /// What they say.
+    /// State that the nodes report.
     pub fleet: Fleet,
-    /// Certificates.
+    /// Certificates of the node API.
     pub tls: tls::Store,
-    /// Judges tokens.
+    /// Reviews tokens.
     pub reviewer: Arc<dyn Reviewer>,
-    /// Bytes of components.
+    /// Source of component bytes.
     pub blobs: Arc<dyn Blobs>,
-    /// Who leads; None while nobody is known to.
+    /// The current leader; `None` while none is known.
     pub leader: watch::Receiver<Option<Leader>>,
-    /// Counters.
+    /// Metrics of the node API.
     pub meter: Meter,
 }
 
 impl Server {
-    /// Listens; nothing is accepted before [`Bound::serve`].
+    /// Binds the address; no connection is accepted before [`Bound::serve`].
     ///
     /// # Errors
-    /// The address is taken or TLS is unusable.
+    /// The address is in use, or the TLS settings are unusable.
     pub async fn bind(self) -> Result<Bound, ServerError> {
         let address = self.settings.listen;
         let listener = TcpListener::bind(address).await;
@@ -94,13 +94,13 @@ impl Server {
     /// Serves until `stop`; a follower also relays to the leader.
     ///
     /// # Errors
-    /// The address is taken or TLS is unusable.
+    /// The address is in use, or the TLS settings are unusable.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServerError> {
         self.bind().await?.serve(stop).await
     }
 }
 
-/// A server that listens.
+/// A server that has bound its address.
 pub struct Bound {
     server: Server,
     listener: TcpListener,
@@ -108,15 +108,16 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Where it listens.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The operating system does not report the address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`: streams end with a Goodbye, and what is open after five seconds is cut.
+    /// Serves until `stop`: streams end with a Goodbye, and connections that are still open after five seconds are
+    /// closed.
     ///
     /// # Errors
     /// The transport failed.
@@ -177,9 +178,9 @@ impl Server {
         let per_second = settings.new_streams_per_second;
         Calls {
             authenticator: Authenticator::new(self.reviewer, &settings, self.meter.clone()),
-            openings: Openings::new(per_second, Instant::now()),
-            streams: Shares::new(settings.streams_per_identity, settings.max_streams),
-            blob_calls: Shares::new(BLOBS_PER_NODE, settings.blobs),
+            openings: StreamRateLimit::new(per_second, Instant::now()),
+            streams: ConcurrencyLimit::new(settings.streams_per_identity, settings.max_streams),
+            blob_calls: ConcurrencyLimit::new(BLOBS_PER_NODE, settings.blobs),
             tables: self.tables,
             fleet: self.fleet,
             blobs: self.blobs,
@@ -191,7 +192,7 @@ impl Server {
     }
 }
 
-/// Notices nodes that fell silent.
+/// Detects nodes that became silent.
 async fn sweep(fleet: Fleet, stop: CancellationToken) {
     let mut last = Instant::now();
     let mut ticks = tokio::time::interval(SWEEP);

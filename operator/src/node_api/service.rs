@@ -1,4 +1,4 @@
-//! The calls as they are offered: each is handed to the module that answers it.
+//! Routes each gRPC call to the module that implements it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::authenticate::Role;
 use super::calls::Calls;
 use super::sync::Outbound;
 use super::wire::{Sized, SyncCodec};
-use super::{hand_over, relayed, sync};
+use super::{blob_transfer, relayed, sync};
 
-/// Sync by a codec of our own, everything else by the generated code.
+/// Serves Sync with a custom codec, and everything else with the generated code.
 #[derive(Clone)]
 pub(super) struct NodeApiService {
     calls: Arc<Calls>,
@@ -89,7 +89,7 @@ impl NodeApi for Calls {
     type BlobStream = BoxStream<'static, Result<v1::BlobChunk, Status>>;
     type RelayStream = BoxStream<'static, Result<v1::RelayDown, Status>>;
 
-    /// Served by its own codec before it gets here.
+    /// Sync is routed to its own codec before it reaches this method.
     async fn sync(
         &self,
         _: Request<Streaming<v1::NodeMessage>>,
@@ -103,7 +103,7 @@ impl NodeApi for Calls {
     ) -> Result<Response<Self::BlobStream>, Status> {
         let caller = self.authenticator.caller(request.metadata(), Role::Node);
         let caller = caller.await?;
-        hand_over::blob(self, &caller, request).await
+        blob_transfer::blob(self, &caller, request).await
     }
 
     async fn relay(

@@ -1,62 +1,62 @@
-//! Every bound of the node API in one place.
+//! All limits and settings of the node API.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a replica serves nodes. [`Settings::new`] gives the documented bounds; tests narrow some.
+/// Settings with which a replica serves nodes. [`Settings::new`] returns the documented values; tests narrow some.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where to listen.
+    /// Listen address.
     pub listen: SocketAddr,
     /// Audience that every token must be bound to.
     pub audience: String,
-    /// `system:serviceaccount:<namespace>:<name>` of the node shims.
+    /// Service account of the node shims, `system:serviceaccount:<namespace>:<name>`.
     pub shim_user: String,
-    /// The same for the operator's replicas.
+    /// Service account of the operator's replicas, in the same form.
     pub operator_user: String,
-    /// This replica's own token, shown to the leader; re-read for each dial. None: nothing is relayed.
+    /// File with this replica's own token for the leader, read again for each connection. `None` disables the relay.
     pub operator_token: Option<PathBuf>,
     /// Server name in the serving certificate.
     pub server_name: String,
-    /// Told to the nodes: a candidate's share ends after this long without contact.
+    /// Sent to the nodes: time without contact after which a node ends a candidate's traffic.
     pub unsupervised_ttl: Duration,
-    /// Told to the nodes: counters of functions in rollout come at least this often.
+    /// Sent to the nodes: maximum interval between counter frames of functions in a rollout.
     pub report_interval: Duration,
-    /// Without a message for this long a node is absent.
+    /// Time without a message after which a node is absent.
     pub silence: Duration,
-    /// A stream or a cached review lives no longer than this after its TokenReview.
+    /// Maximum lifetime of a stream or a cached review after its TokenReview.
     pub reauthenticate: Duration,
     /// Changes of one stream are collected for this long, or until `batch_bytes`.
     pub batch_delay: Duration,
-    /// A batch is closed at about this size, bytes.
+    /// Approximate size at which a batch is closed, in bytes.
     pub batch_bytes: usize,
-    /// A part of a snapshot is closed at about this size, bytes.
+    /// Approximate size at which a part of a snapshot is closed, in bytes.
     pub part_bytes: usize,
-    /// Largest message in either direction, bytes.
+    /// Maximum size of a message in either direction, in bytes.
     pub frame_bytes: usize,
-    /// A stream that took nothing for this long, with something waiting, is cut.
+    /// A stream with pending messages that accepts none for this long is closed.
     pub drain: Duration,
-    /// Keepalive pings are sent this often and must be answered as fast.
+    /// Interval of keepalive pings, and the deadline of their answers.
     pub keepalive: Duration,
-    /// Streams of one identity at a time.
+    /// Maximum number of streams of one identity.
     pub streams_per_identity: usize,
-    /// New streams per second and replica.
+    /// Maximum number of new streams per second and replica.
     pub new_streams_per_second: u32,
-    /// Streams at a time, all nodes together.
+    /// Maximum number of streams of all nodes together.
     pub max_streams: usize,
-    /// TLS handshakes at a time.
+    /// Maximum number of concurrent TLS handshakes.
     pub handshakes: usize,
-    /// Reports of one identity, bytes per second; ten seconds' worth may come at once.
+    /// Rate limit of the reports of one identity, in bytes per second; the burst is ten seconds of it.
     pub report_bytes_per_second: u32,
-    /// Exceptions kept per report.
+    /// Maximum number of exceptions kept per report.
     pub exceptions: usize,
-    /// Blob answers at a time and replica, and at most two per identity.
+    /// Maximum number of concurrent blob answers per replica; at most two per identity.
     pub blobs: usize,
 }
 
 impl Settings {
-    /// The documented bounds, for a release in `namespace`.
+    /// Returns the documented values for a release in `namespace`.
     pub fn new(listen: SocketAddr, namespace: &str) -> Self {
         Self {
             listen,

@@ -1,5 +1,5 @@
-//! A node without a connection, for tests of the control plane: it takes what the tables hold for it, loads everything at
-//! once and reports so.
+//! A node without a connection, for tests of the control plane: it applies the content of the tables, loads every
+//! revision at once and reports that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{Fleet, FunctionKey, Tables};
 /// Time between a change of the tables and the report of the node, as with real nodes.
 const REPORT: Duration = Duration::from_millis(500);
 
-/// See the documentation of the module.
+/// A node without a connection.
 pub(crate) struct SimulatedNode {
     tables: Tables,
     fleet: Fleet,
@@ -22,7 +22,7 @@ pub(crate) struct SimulatedNode {
 }
 
 impl SimulatedNode {
-    /// Connects a node that has nothing yet to tables that are complete.
+    /// Connects a node without state to complete tables.
     pub(crate) fn connect(name: &str, tables: &Tables, fleet: &Fleet) -> Self {
         let opening = tables.open(name, 0).expect("the tables are complete");
         let hello = v1::Hello {
@@ -41,7 +41,7 @@ impl SimulatedNode {
         node
     }
 
-    /// Loads and reports until the future is dropped, and keeps the node alive with empty reports.
+    /// Loads and reports until the future is dropped; empty reports keep the node alive.
     pub(crate) async fn run(self) {
         loop {
             let _ = tokio::time::timeout(REPORT * 10, self.queue.changed()).await;
@@ -54,7 +54,7 @@ impl SimulatedNode {
         }
     }
 
-    /// Every revision of the function, loaded, with its present share applied.
+    /// Every revision of the function, loaded, with its current traffic split applied.
     fn load(&self, key: &FunctionKey) -> Vec<v1::RevisionState> {
         let Some(record) = self.tables.told_for_test(key) else {
             return Vec::new();

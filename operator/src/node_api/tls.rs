@@ -1,6 +1,6 @@
-//! Certificates of the node API: made once, kept in one Secret, reloaded without a restart.
+//! Certificates of the node API: generated once, stored in one Secret, reloaded without a restart.
 //!
-//! How they rotate is told in [`renew`].
+//! [`renew`] describes their rotation.
 
 mod renew;
 
@@ -22,24 +22,24 @@ use zeroize::Zeroizing;
 
 pub use renew::renew;
 
-/// The name that nodes require in the serving certificate.
+/// Name that nodes require in the serving certificate.
 pub const SERVER_NAME: &str = "selvage-node-api";
 
 const CA_YEARS: i64 = 10;
 const SERVING_YEARS: i64 = 2;
 
-/// The content of the Secret `selvage-node-api`.
+/// Content of the Secret `selvage-node-api`.
 #[derive(Clone)]
 pub struct Material {
-    /// `ca.crt`: PEM, one or two certificates; the first one's key is `ca_key`.
+    /// `ca.crt`: PEM, one or two certificates; `ca_key` belongs to the first.
     pub ca_crt: String,
-    /// `ca.key`: PEM.
+    /// `ca.key`: private key of the CA, PEM.
     pub ca_key: Zeroizing<String>,
     /// `tls.crt`: PEM, the serving certificate.
     pub tls_crt: String,
-    /// `tls.key`: PEM.
+    /// `tls.key`: private key of the serving certificate, PEM.
     pub tls_key: Zeroizing<String>,
-    /// `hash.key`: 32 bytes; keys the hashes of Secret values that are part of a revision's name.
+    /// `hash.key`: 32 bytes, the key of the hashes of Secret values in revision names.
     pub hash_key: Zeroizing<Vec<u8>>,
 }
 
@@ -52,24 +52,24 @@ impl fmt::Debug for Material {
     }
 }
 
-/// What is wrong with certificates or keys.
+/// Error of certificates or keys.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// They could not be made.
+    /// The certificates cannot be generated.
     #[error("cannot make certificates: {0}")]
     Make(#[from] rcgen::Error),
-    /// The system gave no random bytes.
+    /// The system returned no random bytes.
     #[error("no randomness")]
     NoRandomness,
-    /// They cannot be used.
+    /// The certificates cannot be used.
     #[error("cannot use the certificates: {0}")]
     Unusable(String),
 }
 
-/// Makes a CA, a serving certificate for [`SERVER_NAME`] and a hash key.
+/// Generates a CA, a serving certificate for [`SERVER_NAME`] and a hash key.
 ///
 /// # Errors
-/// The random source failed, or `now` is outside what certificates can express.
+/// The random source failed, or `now` is outside the range of certificates.
 pub fn make(now: Timestamp) -> Result<Material, TlsError> {
     let (ca_crt, ca_key) = make_ca(now)?;
     let (tls_crt, tls_key) = make_serving(&ca_crt, &ca_key, now)?;
@@ -103,7 +103,7 @@ fn make_ca(now: Timestamp) -> Result<Issued, TlsError> {
     Ok((certificate, Zeroizing::new(key.serialize_pem())))
 }
 
-/// A serving certificate of the first CA in `ca_crt`, whose key is `ca_key`.
+/// Issues a serving certificate of the first CA in `ca_crt`, whose key is `ca_key`.
 fn make_serving(ca_crt: &str, ca_key: &str, now: Timestamp) -> Result<Issued, TlsError> {
     let issuer = Issuer::from_ca_cert_pem(ca_crt, KeyPair::from_pem(ca_key)?)?;
     let key = KeyPair::generate()?;
@@ -120,10 +120,10 @@ fn make_serving(ca_crt: &str, ca_key: &str, now: Timestamp) -> Result<Issued, Tl
     Ok((certificate, Zeroizing::new(key.serialize_pem())))
 }
 
-/// Whole days that a certificate is valid before it was made, because clocks differ.
+/// Days by which the validity starts before the time of issue, because clocks differ.
 const BACKDATED: i64 = 2;
 
-/// From two days ago for `years`.
+/// Validity from two days ago for `years`.
 fn set_validity(params: &mut CertificateParams, now: Timestamp, years: i64) {
     let today = now.to_zoned(TimeZone::UTC).date();
     let from = today.saturating_sub(BACKDATED.days());
@@ -142,16 +142,16 @@ struct Loaded {
     ca_pem: String,
 }
 
-/// The certificates in use; clones share them. Empty until the first [`Store::replace`]: handshakes
-/// fail and nodes come again.
+/// The certificates in use. Clones share them. Empty until the first [`Store::replace`]: until then handshakes fail
+/// and nodes retry.
 #[derive(Clone, Default)]
 pub struct Store(Arc<ArcSwapOption<Loaded>>);
 
 impl Store {
-    /// Uses `material` from the next handshake on; connections that are open stay.
+    /// Uses `material` from the next handshake on; open connections stay.
     ///
     /// # Errors
-    /// Something in it cannot be parsed or does not fit together; then nothing changes.
+    /// A certificate or key cannot be parsed, or they do not match; then nothing changes.
     pub fn replace(&self, material: &Material) -> Result<(), TlsError> {
         let unusable =
             |what: &str, error: &dyn fmt::Display| TlsError::Unusable(format!("{what}: {error}"));
@@ -175,17 +175,17 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there is anything to serve with.
+    /// Whether certificates are loaded.
     pub fn is_loaded(&self) -> bool {
         self.0.load().is_some()
     }
 
-    /// `ca.crt` as last loaded, for dialling the leader.
+    /// Returns `ca.crt` as last loaded, to connect to the leader.
     pub(super) fn ca_pem(&self) -> Option<String> {
         self.0.load().as_ref().map(|loaded| loaded.ca_pem.clone())
     }
 
-    /// TLS 1.3 with HTTP/2, always with the newest certificate.
+    /// Configuration for TLS 1.3 with HTTP/2, always with the newest certificate.
     pub(super) fn server_config(&self) -> Result<rustls::ServerConfig, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -254,9 +254,9 @@ mod tests {
         assert_eq!(made.hash_key.len(), 32);
     }
 
-    /// FD-7: during a change both authorities are trusted.
+    /// FD-7: during a rotation both CAs are trusted.
     #[test]
-    fn during_a_change_both_authorities_are_accepted() {
+    fn during_a_rotation_both_authorities_are_accepted() {
         let old = make(Timestamp::now()).unwrap();
         let new = make(Timestamp::now()).unwrap();
         let both = format!("{}{}", new.ca_crt, old.ca_crt);
@@ -264,9 +264,9 @@ mod tests {
         assert!(verify(&both, &new.tls_crt, SERVER_NAME));
     }
 
-    /// FD-7: a certificate that does not fit its key replaces nothing.
+    /// FD-7: a certificate that does not match its key replaces nothing.
     #[test]
-    fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
+    fn a_certificate_that_does_not_match_its_key_changes_nothing() {
         let store = Store::default();
         let made = make(Timestamp::now()).unwrap();
         store.replace(&made).unwrap();

@@ -1,4 +1,4 @@
-//! How messages of the Sync stream become bytes: down they are encoded already, up their size is noted.
+//! Codec of the Sync stream: messages to nodes are already encoded; the size of messages from nodes is recorded.
 
 use bytes::{Buf, BufMut, Bytes};
 use node_api::v1;
@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// A message of a node and how long it was on the wire.
+/// A message of a node with its encoded length.
 pub(super) struct Sized {
     pub(super) message: v1::NodeMessage,
     pub(super) bytes: usize,

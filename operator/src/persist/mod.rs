@@ -1,8 +1,9 @@
-//! The rollout state in `status`: once for people, field by field, and once as the record that is read back.
+//! Persistence of the rollout state in `status`: as readable fields for users, and as the record that the operator
+//! reads back.
 //!
-//! Only the record is read. What a person changes in the other fields is overwritten and moves nothing. A
-//! record that is missing or cannot be read means that the state was lost, and the core recovers from that:
-//! stable from the newest promoted revision, nothing on trial, held.
+//! Only the record is read. Changes to the other fields are overwritten and have no effect. A missing or unreadable
+//! record means that the state was lost, and the core recovers: the newest promoted revision becomes stable, no
+//! revision is the candidate, and the rollout is held.
 
 mod packed;
 mod readable;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 
 pub use readable::{history, micro, rollout, time};
 
-/// How a record begins: its version, and what follows is packed. A record that begins with a brace is of version 1,
+/// Prefix of a record: its version, followed by the packed data. A record that begins with a brace is version 1,
 /// plain JSON.
 const PREFIX: &str = "2:";
 
@@ -28,30 +29,30 @@ struct Plain<S> {
 /// Why a record could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// There is none.
+    /// The status has no record.
     #[error("status holds no record of the rollout")]
     Absent,
-    /// It was written by another version.
+    /// The record has an unknown version.
     #[error("the record has version {0}")]
     Version(u32),
-    /// It is not what was written.
+    /// The record is damaged.
     #[error("the record cannot be read: {0}")]
     Damaged(String),
 }
 
-/// The record as text.
+/// Serialises the state as a record.
 ///
 /// # Errors
-/// The state holds something that has no text form.
+/// The state contains a value that JSON cannot represent.
 pub fn encode(state: &RolloutState) -> Result<String, serde_json::Error> {
     let text = serde_json::to_vec(state)?;
     Ok(format!("{PREFIX}{}", packed::pack(&text)))
 }
 
-/// The state of a status.
+/// Reads the state from a status.
 ///
 /// # Errors
-/// There is none, or it cannot be read.
+/// The status has no record, or it cannot be read.
 pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> {
     let record = status
         .rollout
@@ -79,7 +80,7 @@ pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> 
         .map_err(damaged)
 }
 
-/// Of a function's revisions the one that was promoted last.
+/// Finds the revision that was promoted last.
 #[must_use]
 pub fn last_promoted<'a>(revisions: impl Iterator<Item = &'a EdgeRevision>) -> Option<Revision> {
     revisions

@@ -1,4 +1,4 @@
-//! Text that is short in `kubectl describe`: deflated, in base64.
+//! Compact text for `kubectl describe`: deflated and base64-encoded.
 
 use std::io::{Read, Write};
 
@@ -8,12 +8,12 @@ use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 
-/// A status is far smaller; what grows beyond is not ours.
-const MOST: u64 = 4 * 1024 * 1024;
+/// Size limit of the unpacked text, in bytes. A status is far smaller, so larger data was not written by Selvage.
+const MAX_UNPACKED: u64 = 4 * 1024 * 1024;
 
 pub(super) fn pack(text: &[u8]) -> String {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    // A vector takes everything, so neither of these fails.
+    // Writing to a vector cannot fail.
     let packed = encoder
         .write_all(text)
         .and_then(|()| encoder.finish())
@@ -27,11 +27,11 @@ pub(super) fn unpack(packed: &str) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     let read = DeflateDecoder::new(bytes.as_slice())
-        .take(MOST)
+        .take(MAX_UNPACKED)
         .read_to_end(&mut text)
         .map_err(|error| error.to_string())?;
-    if read as u64 == MOST {
-        return Err("it is too long".to_owned());
+    if read as u64 == MAX_UNPACKED {
+        return Err("it is longer than the limit".to_owned());
     }
     Ok(text)
 }

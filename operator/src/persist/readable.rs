@@ -1,4 +1,4 @@
-//! The rollout state field by field, for people. Nothing reads these fields back.
+//! The rollout state as readable status fields. The operator never reads these fields back.
 
 use crds::function::{FencingToken, HistoryEntry, Outcome};
 use crds::rollout::{self as api, Evidence, RolloutStatus};
@@ -9,34 +9,34 @@ use operator_core::rollout::{
     PlanKind, Rollout, RolloutState, StepRecord, StepWeight, Strategy, Weight,
 };
 
-// The schema's limits, in characters.
+// Limits of the schema, in characters.
 const MESSAGE: usize = 1000;
 const VALUE: usize = 256;
 const BY: usize = 128;
 const NODE: usize = 253;
 const WHY: usize = 512;
-/// Whole numbers above this are not exact for every reader of JSON.
+/// Largest integer that every JSON parser represents exactly.
 const COUNT: u64 = (1 << 53) - 1;
 
-/// A moment with the resolution of a second, as Kubernetes prints most.
+/// Formats a time with a resolution of one second, as Kubernetes does for most times.
 #[must_use]
 pub fn time(at: Timestamp) -> Time {
     Time(at)
 }
 
-/// A moment with microseconds.
+/// Formats a time with a resolution of one microsecond.
 #[must_use]
 pub fn micro(at: Timestamp) -> MicroTime {
     MicroTime(at)
 }
 
-/// `status.rollout`, without the record.
+/// Builds `status.rollout` without the record.
 #[must_use]
 pub fn rollout(state: &RolloutState) -> RolloutStatus {
     let running = state.rollout.as_ref();
     let flags = running.map(|rollout| &rollout.flags);
     RolloutStatus {
-        state: word(api::State::ALL, state.state.as_str(), api::State::as_str),
+        state: variant(api::State::ALL, state.state.as_str(), api::State::as_str),
         paused: flags
             .and_then(|flags| flags.paused.as_ref())
             .map(|paused| api::Paused {
@@ -56,7 +56,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             .unwrap_or_default()
             .iter()
             .filter_map(|waiting| {
-                word(
+                variant(
                     api::WaitingFor::ALL,
                     waiting.as_str(),
                     api::WaitingFor::as_str,
@@ -77,7 +77,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         weight: running.map(|rollout| percent(exposed(state, rollout))),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
-        stopped_duration: running.and_then(stopped_for),
+        stopped_duration: running.and_then(stopped_duration),
         stopped_since: flags.and_then(core::Flags::stopped_since).map(micro),
         approved: running.map(approved).unwrap_or_default(),
         rejected: state.rejected.as_ref().map(|rejected| api::Rejected {
@@ -85,10 +85,10 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             reason: rejected.reason.clone(),
             at: micro(rejected.at),
         }),
-        actions: state.actions.iter().map(verb).collect(),
+        actions: state.actions.iter().map(action_record).collect(),
         backstops: running
             .map(|rollout| rollout.backstops)
-            .filter(|brakes| *brakes > 0),
+            .filter(|backstops| *backstops > 0),
         superseded: Some(state.superseded).filter(|count| *count > 0),
         evidence: state
             .figures
@@ -98,14 +98,14 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
     }
 }
 
-/// `status.history`.
+/// Builds `status.history`.
 #[must_use]
 pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
     let entry = |entry: &core::HistoryEntry| HistoryEntry {
         revision: entry.revision.name.clone(),
         digest: some(&entry.revision.digest),
         attempt: entry.attempt,
-        outcome: word(Outcome::ALL, entry.outcome.as_str(), Outcome::as_str)
+        outcome: variant(Outcome::ALL, entry.outcome.as_str(), Outcome::as_str)
             .unwrap_or(Outcome::Withdrawn),
         reason: some(&entry.reason),
         started_at: Some(micro(entry.started_at)),
@@ -117,7 +117,7 @@ pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
     state.history.iter().take(10).map(entry).collect()
 }
 
-/// The share that nodes give the candidate now.
+/// Current weight of the candidate on the nodes.
 fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
     if state.stable.is_none() {
         Weight::FULL
@@ -128,8 +128,8 @@ fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
     }
 }
 
-/// How much of the present step was not active time, up to where clocks are counted.
-fn stopped_for(rollout: &Rollout) -> Option<String> {
+/// Time of the current step during which its clock was stopped, up to the last update of the clocks.
+fn stopped_duration(rollout: &Rollout) -> Option<String> {
     let passed = rollout.clock_at.duration_since(rollout.step_started_at);
     let passed = std::time::Duration::try_from(passed).unwrap_or_default();
     let stopped = passed.saturating_sub(rollout.active).as_secs();
@@ -195,7 +195,7 @@ fn approved(rollout: &Rollout) -> Vec<api::ApprovedGate> {
     rollout.approved.iter().map(gate).collect()
 }
 
-fn verb(record: &core::ActionRecord) -> api::ActionRecord {
+fn action_record(record: &core::ActionRecord) -> api::ActionRecord {
     let (result, message) = match &record.result {
         ActionResult::Done => (api::ActionResult::Done, None),
         ActionResult::Ignored(why) => (api::ActionResult::Ignored, some(&cut(why, WHY))),
@@ -301,11 +301,11 @@ fn arm(sums: core::ArmSums) -> api::RequestCounts {
     }
 }
 
-fn word<T: Copy>(all: &[T], text: &str, as_str: impl Fn(T) -> &'static str) -> Option<T> {
-    all.iter().copied().find(|word| as_str(*word) == text)
+fn variant<T: Copy>(all: &[T], text: &str, as_str: impl Fn(T) -> &'static str) -> Option<T> {
+    all.iter().copied().find(|variant| as_str(*variant) == text)
 }
 
-/// At most four significant decimals, never an exponent where a person would not expect one.
+/// Formats a number with at most four significant decimals; uses an exponent only for extreme values.
 fn decimal(value: f64) -> String {
     if !value.is_finite() {
         return "0".to_owned();
@@ -318,7 +318,7 @@ fn decimal(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// An increase in percentage points: `+0.5 pp`.
+/// Formats an increase in percentage points: `+0.5 pp`.
 fn points(share: f64) -> String {
     format!("+{} pp", decimal(share * 100.0))
 }
@@ -331,7 +331,7 @@ fn span(duration: std::time::Duration) -> String {
     crds::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
 }
 
-/// A latency bound; the finest are parts of a millisecond.
+/// Formats a latency threshold; the finest are fractions of a millisecond.
 fn bound(duration: std::time::Duration) -> String {
     let millis = duration.as_secs_f64() * 1e3;
     format!("{}ms", decimal(millis))
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_those_a_person_writes() {
+    fn decimals_have_a_readable_form() {
         let texts = [0.0, 1.0, 0.5, 0.0012, 0.00001, 236.04, 1e9, f64::INFINITY].map(decimal);
         assert_eq!(
             texts,

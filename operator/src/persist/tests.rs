@@ -8,14 +8,14 @@ use operator_core::rollout::{
 
 use super::*;
 
-fn function(wish: &str) -> Function {
+fn function(desired: &str) -> Function {
     Function {
         namespace: "shop".into(),
         name: "checkout".into(),
         generation: 1,
         desired: Some(Revision {
-            name: wish.into(),
-            digest: format!("sha256:{wish}"),
+            name: desired.into(),
+            digest: format!("sha256:{desired}"),
         }),
         abandoned: None,
         refused: None,
@@ -54,7 +54,7 @@ fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
     }
 }
 
-/// The status that a state would be written to.
+/// Status that a state is written to.
 fn written(state: &RolloutState) -> EdgeFunctionStatus {
     let mut rollout = rollout(state);
     rollout.working_record = Some(encode(state).unwrap());
@@ -63,7 +63,7 @@ fn written(state: &RolloutState) -> EdgeFunctionStatus {
         history: history(state),
         ..EdgeFunctionStatus::default()
     };
-    // Through the text that the API server keeps.
+    // Round trip through the text that the API server stores.
     serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap()
 }
 
@@ -73,14 +73,14 @@ fn a_state_comes_back_from_its_status_at_every_decision() {
     let (mut kept, mut stored) = (RolloutState::default(), RolloutState::default());
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..400 {
-        let wish = function(if round < 20 { "a" } else { "b" });
+        let desired = function(if round < 20 { "a" } else { "b" });
         let loaded: &[&str] = if (20..30).contains(&round) {
             &["a"]
         } else {
             &["a", "b"]
         };
-        kept = decide(now, &wish, &kept, &evidence(&kept, loaded)).state;
-        stored = decide(now, &wish, &stored, &evidence(&stored, loaded)).state;
+        kept = decide(now, &desired, &kept, &evidence(&kept, loaded)).state;
+        stored = decide(now, &desired, &stored, &evidence(&stored, loaded)).state;
         stored = decode(&written(&stored)).unwrap();
         assert_eq!(kept, stored, "round {round}");
         seen.insert(kept.state);
@@ -97,9 +97,9 @@ fn a_state_comes_back_from_its_status_at_every_decision() {
     );
 }
 
-/// FC-14: a record of a later operator is told from a damaged one, and neither is guessed at.
+/// FC-14: a record of a later operator is distinguished from a damaged one, and neither is guessed at.
 #[test]
-fn a_record_of_another_version_or_none_is_told_apart() {
+fn a_missing_record_and_one_of_another_version_are_distinguished() {
     let mut status = written(&RolloutState::default());
     assert_eq!(
         decode(&EdgeFunctionStatus::default()),
@@ -123,7 +123,7 @@ fn a_record_of_another_version_or_none_is_told_apart() {
     ));
 }
 
-/// FC-10: what was promoted last is known without the status.
+/// FC-10: the last promoted revision is found without the status.
 #[test]
 fn fc_10_stable_is_recovered_from_the_newest_promotion() {
     let revision = |name: &str, second: Option<i64>| {
@@ -144,7 +144,7 @@ fn fc_10_stable_is_recovered_from_the_newest_promotion() {
     assert_eq!(last_promoted([].iter()), None);
 }
 
-/// FC-13, FC-14: fields of a later operator are passed over, those of an earlier one may be missing.
+/// FC-13, FC-14: fields of a later operator are ignored, and fields may be missing in a record of an earlier one.
 #[test]
 fn a_record_of_the_first_version_is_still_read_and_new_fields_may_be_missing_or_unknown() {
     let mut state = serde_json::to_value(in_rollout()).unwrap();
@@ -175,13 +175,13 @@ fn a_record_is_short_enough_to_scroll_past() {
     );
 }
 
-/// On trial, not measured yet.
+/// State with a candidate that is not measured yet.
 fn in_rollout() -> RolloutState {
     let mut state = RolloutState::default();
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    for wish in ["a", "a", "b", "b"] {
+    for desired in ["a", "a", "b", "b"] {
         let evidence = evidence(&state, &["a", "b"]);
-        state = decide(now, &function(wish), &state, &evidence).state;
+        state = decide(now, &function(desired), &state, &evidence).state;
     }
     assert!(state.rollout.is_some());
     state

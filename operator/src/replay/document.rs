@@ -1,4 +1,4 @@
-//! JSON whose keys stay in the order they were written in, and whose rows of counts stay on one line.
+//! JSON that keeps the order of its keys, and prints each row of counts on one line.
 
 use std::fmt::{self, Write as _};
 
@@ -56,7 +56,7 @@ impl Json {
         }
     }
 
-    /// A finite number; null otherwise, which no calculation of ours yields.
+    /// A finite number; other values become null, but no calculation here yields one.
     pub(super) fn number(value: f64) -> Self {
         Number::from_f64(value).map_or(Self::Null, Self::Number)
     }
@@ -65,7 +65,7 @@ impl Json {
         !matches!(self, Self::List(_) | Self::Object(_))
     }
 
-    /// The document as text, one space of indent per level, without a line break at its end.
+    /// Renders the document, indented by one space per level, without a line break at its end.
     pub(super) fn print(&self) -> String {
         let mut out = String::new();
         self.write(&mut out, 0, false);
@@ -119,11 +119,11 @@ fn block<T>(
 }
 
 fn quote(out: &mut String, text: &str) {
-    // writing to a String cannot fail
+    // Writing to a String cannot fail.
     let _ = write!(out, "{}", serde_json::Value::from(text));
 }
 
-/// The shortest text that reads back as the same number; exponents have two digits, as in the committed samples.
+/// Shortest text that parses to the same number; exponents have two digits, as in the committed samples.
 fn decimal(number: &Number) -> String {
     let Some(value) = number.as_f64().filter(|_| number.is_f64()) else {
         return number.to_string();

@@ -1,5 +1,5 @@
-//! What a component is and wants, read from its outermost level. Nothing is validated or compiled here: that
-//! is done on the nodes, in a process that may die of it.
+//! Inspects the imports and exports of a component, from its outermost level. Components are not validated or
+//! compiled here: nodes do that, in a process that may crash.
 
 use std::collections::BTreeSet;
 
@@ -12,19 +12,19 @@ const MAX_DEPTH: usize = 64;
 const MAX_NAMES: usize = 1000;
 const MAX_NAME: usize = 256;
 
-/// The interfaces that a component names.
+/// Names of the interfaces of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// What it wants from its host, e.g. `wasi:io/streams@0.2.6`.
+    /// Imported interfaces, for example `wasi:io/streams@0.2.6`.
     pub imports: BTreeSet<String>,
-    /// What it offers.
+    /// Exported interfaces.
     pub exports: BTreeSet<String>,
 }
 
 // === impl Inspection ===
 
 impl Inspection {
-    /// The world it can run in; `None` when it exports no handler that a node can call.
+    /// World that the component can run in; `None` when it exports no handler that a node can call.
     #[must_use]
     pub fn world(&self) -> Option<&'static str> {
         let handler = |name: &String| world::is_handler(name);
@@ -34,7 +34,7 @@ impl Inspection {
             .then_some(world::PROXY_WORLD)
     }
 
-    /// The imports that no node offers.
+    /// Imports that no node offers.
     #[must_use]
     pub fn not_offered(&self) -> Vec<&str> {
         self.imports
@@ -48,7 +48,7 @@ impl Inspection {
 /// Reads the imports and exports of a component.
 ///
 /// # Errors
-/// The bytes are something else, or damaged.
+/// The bytes are not a component, or are damaged.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, ResolveError> {
     let refuse = |message: String| ResolveError::new(Failure::NotAComponent, message);
     if !bytes.starts_with(b"\0asm") {
@@ -96,7 +96,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ResolveError> {
     Ok(found)
 }
 
-/// Names end in status and messages: no control characters, no novels.
+/// Shortens a name for status and messages, and removes control characters.
 fn bounded(name: &str) -> String {
     name.chars()
         .take(MAX_NAME)

@@ -1,8 +1,9 @@
-//! From an image string to bytes that are known: tag to manifest digest, manifest to component, component
-//! to its imports. Nothing here decides anything; what it finds is kept in `status.resolved` and in the
-//! `EdgeRevision`, so a tag is asked once per change of the image string.
+//! Resolves an image reference to verified bytes: tag to manifest digest, manifest to component, component to its
+//! imports. This module makes no decisions; its result is stored in `status.resolved` and in the `EdgeRevision`, so
+//! the registry is asked for a tag once per change of the image reference.
 //!
-//! The crate `oci` bounds and verifies what a registry sends. At most four resolves run at a time, which bounds memory.
+//! The crate `oci` limits and verifies what a registry sends. At most four resolves run at a time, which bounds
+//! memory.
 
 mod component;
 
@@ -18,53 +19,53 @@ pub use oci::{Credentials, digest_of, parse_pull_secret};
 
 const CONCURRENT: usize = 4;
 
-/// What an image string stands for.
+/// Result of resolving an image reference.
 #[derive(Debug, Clone)]
 pub struct Artifact {
-    /// `registry/name`, without tag or digest.
+    /// Repository as `registry/name`, without tag or digest.
     pub repository: String,
-    /// `sha256:…` of the manifest; what a user sees in the registry.
+    /// Digest of the manifest (`sha256:…`), as users see it in the registry.
     pub manifest_digest: String,
-    /// `sha256:…` of the component's bytes.
+    /// Digest of the component's bytes (`sha256:…`).
     pub component_digest: String,
     /// Media type of the layer that held the component.
     pub media_type: String,
-    /// What the component is and wants.
+    /// Imports and exports of the component.
     pub inspection: Inspection,
-    /// The component.
+    /// Bytes of the component.
     pub bytes: Bytes,
-    /// Credentials were needed: nodes, which hold none, get the bytes from the operator.
+    /// Whether credentials were needed. Nodes have none, so they get the bytes from the operator.
     pub private: bool,
 }
 
-/// The reason of a `Resolved=False` condition.
+/// Reason of a condition `Resolved=False`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The registry did not answer, or not with what was asked for.
+    /// The registry did not answer, or sent an invalid answer.
     PullFailed,
-    /// The registry does not have it.
+    /// The registry does not have the image.
     NotFound,
-    /// The registry wants other credentials, or none were accepted.
+    /// The registry requires other credentials, or accepted none.
     Unauthorized,
-    /// The bytes are not one WebAssembly component.
+    /// The content is not exactly one WebAssembly component.
     NotAComponent,
-    /// The bytes are not those of the digest.
+    /// The bytes do not match their digest.
     DigestMismatch,
 }
 
-/// Why an image string could not be resolved.
+/// Why an image reference could not be resolved.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ResolveError {
-    /// Its class.
+    /// Class of the failure.
     pub failure: Failure,
-    /// One sentence without secrets.
+    /// Explanation in one sentence, without secrets.
     pub message: String,
-    /// What the registry asked for with `Retry-After`.
+    /// Delay that the registry requested with `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
-/// Resolves image strings; cheap to share.
+/// Resolves image references. Sharing it is cheap.
 #[derive(Debug)]
 pub struct Resolver {
     client: oci::Client,
@@ -74,7 +75,7 @@ pub struct Resolver {
 // === impl Failure ===
 
 impl Failure {
-    /// The condition's reason.
+    /// Reason of the condition.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -98,8 +99,8 @@ impl ResolveError {
         }
     }
 
-    /// How long to wait after the `attempt`-th failure (from 1): full jitter under a doubling ceiling of 1 s
-    /// to 5 min, never less than the registry asked for. `dice` is in [0, 1).
+    /// Delay after the `attempt`-th failure (from 1): full jitter below a ceiling that doubles from 1 s to 5 min, and
+    /// never shorter than the registry requested. `dice` is in [0, 1).
     #[must_use]
     pub fn backoff(&self, attempt: u32, dice: f64) -> Duration {
         let ceiling = Duration::from_secs(1 << attempt.saturating_sub(1).min(8))
@@ -137,7 +138,7 @@ impl From<oci::Error> for ResolveError {
 // === impl Resolver ===
 
 impl Resolver {
-    /// A resolver that speaks plain HTTP to `insecure` registries (`host:port`) and TLS to all others.
+    /// Creates a resolver that uses plain HTTP for `insecure` registries (`host:port`) and TLS for all others.
     ///
     /// # Errors
     /// The TLS client cannot be built.
@@ -148,10 +149,10 @@ impl Resolver {
         })
     }
 
-    /// Asks the registry what `image` is now, fetches and inspects it.
+    /// Looks up the current content of `image` in the registry, downloads it and inspects it.
     ///
     /// # Errors
-    /// With the class that the condition names.
+    /// The image cannot be resolved; the error has the class that the condition names.
     pub async fn resolve(
         &self,
         image: &str,
@@ -176,7 +177,7 @@ impl Resolver {
         } = pull.image().await?;
         let packed = fetch(&mut pull, &layer).await?;
         let media_type = layer.media_type.clone();
-        // Unpacking and parsing are CPU work on input that is not trusted: away from the timers.
+        // Unpacking and parsing use the CPU on untrusted input, so they run outside the threads that run timers.
         let work = tokio::task::spawn_blocking(move || {
             let bytes = unpack(packed, &layer)?;
             let inspection = inspect(&bytes)?;
@@ -197,7 +198,7 @@ impl Resolver {
     }
 }
 
-/// The whole layer in memory.
+/// Downloads the whole layer into memory.
 async fn fetch(pull: &mut oci::Pull, layer: &oci::Layer) -> Result<Bytes, oci::Error> {
     let capacity = usize::try_from(layer.size).unwrap_or_default();
     let mut chunks = pull.blob(layer).await?;
@@ -208,7 +209,7 @@ async fn fetch(pull: &mut oci::Pull, layer: &oci::Layer) -> Result<Bytes, oci::E
     Ok(bytes.freeze())
 }
 
-/// The component in its layer.
+/// Extracts the component from its layer.
 fn unpack(packed: Bytes, layer: &oci::Layer) -> Result<Bytes, oci::Error> {
     if !layer.is_archive() {
         return Ok(packed);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// HS-9: pauses double up to five minutes and are never shorter than the registry asked for.
+/// HS-9: delays double up to five minutes and are never shorter than the registry requested.
 #[test]
 fn backoff_doubles_to_a_ceiling_and_honours_the_registry() {
     let error = ResolveError::new(Failure::PullFailed, "x");
@@ -22,7 +22,7 @@ fn backoff_doubles_to_a_ceiling_and_honours_the_registry() {
     assert_eq!(asked.backoff(1, 0.3), Duration::from_secs(77));
 }
 
-/// Resolves `shop/app:1` at a registry that answers each path by `answer`.
+/// Resolves `shop/app:1` with a registry that answers each path with `answer`.
 async fn resolve<R: IntoResponse>(
     answer: impl Fn(&str) -> R + Clone + Send + Sync + 'static,
 ) -> (String, Result<Artifact, ResolveError>) {
@@ -82,9 +82,9 @@ async fn a_component_is_found_in_its_layer_and_in_an_archive() {
     }
 }
 
-/// HS-2, HS-3: wrong bytes and hostile manifests have the reason of what is wrong with them.
+/// HS-2, HS-3: wrong bytes and malicious manifests are refused with the right reason.
 #[tokio::test]
-async fn content_that_is_not_as_declared_has_its_reason() {
+async fn content_that_differs_from_its_declaration_has_its_reason() {
     for (blob, failure) in [
         (&b"other"[..], Failure::DigestMismatch),
         (b"core-longer", Failure::DigestMismatch),
@@ -102,7 +102,7 @@ async fn content_that_is_not_as_declared_has_its_reason() {
     assert_eq!(resolved.unwrap_err().failure, Failure::NotAComponent);
 }
 
-/// HS-9: 404, 403, 429 and 502 have their reason and keep `Retry-After`.
+/// HS-9: 404, 403, 429 and 502 have distinct reasons and keep `Retry-After`.
 #[tokio::test]
 async fn hs_9_answers_have_their_class_and_retry_after_is_kept() {
     for (status, failure) in [
@@ -123,7 +123,7 @@ async fn hs_9_answers_have_their_class_and_retry_after_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_reference_is_not_found() {
+async fn an_invalid_image_reference_is_reported_as_not_found() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Resolver::new([]).unwrap();
     for image in ["", "r.example/UPPER", "r.example/a@sha256:1"] {

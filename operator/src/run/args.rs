@@ -6,49 +6,49 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people to read.
     Text,
 }
 
 /// Settings of `operator run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Namespace of this release: lease, own Secret.
+    /// Namespace of this release, which holds the Lease and the operator's Secret.
     #[arg(long, env = "POD_NAMESPACE", default_value = "selvage-system")]
     pub namespace: String,
-    /// Name of this pod; identifies the lease holder.
+    /// Name of this pod, which identifies the lease holder.
     #[arg(long, env = "POD_NAME", default_value = "operator")]
     pub pod_name: String,
     /// Address at which other replicas reach this one.
     #[arg(long, env = "POD_IP", default_value = "127.0.0.1")]
     pub pod_ip: String,
-    /// Where the node API listens.
+    /// Listen address of the node API.
     #[arg(long, env = "SELVAGE_NODE_API_ADDR", default_value = "[::]:9443")]
     pub node_api_addr: SocketAddr,
-    /// Where /healthz, /readyz and /metrics listen.
+    /// Listen address of /healthz, /readyz and /metrics.
     #[arg(long, env = "SELVAGE_ADMIN_ADDR", default_value = "[::]:9180")]
     pub admin_addr: SocketAddr,
     /// Name of the Lease that elects the leader.
     #[arg(long, env = "SELVAGE_LEASE_NAME", default_value = "selvage-operator")]
     pub lease_name: String,
-    /// How long an unchanged Lease belongs to its holder.
+    /// Time after which an unchanged Lease may be taken over by another replica.
     #[arg(long, env = "SELVAGE_LEASE_DURATION", default_value = "15s", value_parser = duration)]
     pub lease_duration: Duration,
-    /// A leader that could not renew for this long stops deciding and exits.
+    /// Time within which a leader must renew its Lease; otherwise it stops deciding and exits.
     #[arg(long, env = "SELVAGE_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
     pub renew_deadline: Duration,
-    /// Between two looks at the Lease.
+    /// Interval between two reads of the Lease.
     #[arg(long, env = "SELVAGE_RETRY_PERIOD", default_value = "2s", value_parser = duration)]
     pub retry_period: Duration,
-    /// Base URL of Prometheus; empty means in-band counters alone.
+    /// Base URL of Prometheus. Empty means that only in-band counters are used.
     #[arg(long, env = "SELVAGE_PROMETHEUS_URL", default_value = "")]
     pub prometheus_url: String,
-    /// Registry spoken to over plain HTTP, as host:port. Repeatable.
+    /// Registry that is accessed over plain HTTP, as host:port. Repeatable.
     #[arg(
         long = "insecure-registry",
         env = "SELVAGE_INSECURE_REGISTRIES",
@@ -69,31 +69,31 @@ pub struct RunArgs {
         default_value = "selvage-node-shim"
     )]
     pub shim_service_account: String,
-    /// Service account of the operator's replicas, for what they tell each other.
+    /// Service account of the operator's replicas, for the relay between them.
     #[arg(
         long,
         env = "SELVAGE_OPERATOR_SERVICE_ACCOUNT",
         default_value = "selvage-operator"
     )]
     pub operator_service_account: String,
-    /// Token that this replica shows to the leader; without one nothing is relayed.
+    /// File with the token that this replica presents to the leader; without it, nothing is relayed.
     #[arg(long, env = "SELVAGE_OPERATOR_TOKEN_FILE")]
     pub operator_token_file: Option<PathBuf>,
-    /// A node returns a function to stable after this long without contact.
+    /// Time without contact after which a node returns a function to its stable revision.
     #[arg(long, env = "SELVAGE_UNSUPERVISED_TTL", default_value = "10m", value_parser = duration)]
     pub unsupervised_ttl: Duration,
-    /// Rollouts that may carry traffic at one time.
+    /// Maximum number of rollouts that carry traffic at one time.
     #[arg(long, env = "SELVAGE_MAX_ROLLOUTS", default_value_t = 500)]
     pub max_rollouts: usize,
-    /// How often Prometheus scrapes the nodes.
+    /// Interval at which Prometheus scrapes the nodes.
     #[arg(long, env = "SELVAGE_SCRAPE_INTERVAL", default_value = "15s", value_parser = duration)]
     pub scrape_interval: Duration,
-    /// How log lines are written.
+    /// Format of log lines.
     #[arg(long, env = "SELVAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
-/// Reads `1h30m`, `15s`, `250ms` and the like.
+/// Parses durations such as `1h30m`, `15s` and `250ms`.
 fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
     Duration::try_from(span).map_err(|_| "must not be negative".to_owned())

@@ -1,4 +1,4 @@
-//! What the leader does beside serving nodes, for as long as it leads.
+//! Work that only the leader does, besides serving nodes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{SETTLE, Start};
 use crate::lease::Leadership;
 use crate::{certificate_secret, edge_nodes};
 
-/// Whenever this replica leads: raise the epoch above everything that was used, then decide.
+/// Each time this replica becomes leader, raises the epoch above all used ones, then starts deciding.
 pub(super) async fn lead(start: Start) {
     let mut leadership = start.lease.leadership();
     loop {
@@ -21,27 +21,27 @@ pub(super) async fn lead(start: Start) {
             tokio::time::sleep(SETTLE).await;
             if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
                 tracing::info!(epoch, "deciding");
-                start.dispatch.everything();
+                start.dispatch.queue_all();
                 let reconciler = &start.reconciler;
                 tokio::select! {
                     () = Arc::clone(reconciler).work(epoch) => {}
                     () = Arc::clone(reconciler).sweep_claims() => {}
                     () = Arc::clone(reconciler).tell_unreadable() => {}
-                    () = certificate_secret::keep(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
-                    () = edge_nodes::keep(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
+                    () = certificate_secret::maintain(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
+                    () = edge_nodes::maintain(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
                 }
             }
         }
         if leadership.changed().await.is_err() {
-            // The election has ended and says why; this is no second reason.
+            // The election has ended and reports the reason; do not report a second one.
             std::future::pending::<()>().await;
         }
     }
 }
 
 impl Start {
-    /// The highest epoch that anything persisted or any node acts on.
+    /// Highest epoch that is persisted in any object or in use by any node.
     fn highest_epoch(&self) -> u64 {
         let persisted = self
             .caches
@@ -50,7 +50,7 @@ impl Start {
             .into_values()
             .filter_map(|function| {
                 let status = function.status.as_ref()?;
-                let share = status
+                let split = status
                     .rollout
                     .as_ref()
                     .and_then(|rollout| rollout.version.as_ref())
@@ -60,7 +60,7 @@ impl Start {
                     .as_ref()
                     .and_then(|accepted| accepted.version.as_ref())
                     .map_or(0, |pair| pair.epoch);
-                Some(share.max(accepted))
+                Some(split.max(accepted))
             });
         persisted
             .max()

@@ -1,4 +1,4 @@
-//! No field of the schema is silently ignored: each is used, and it says where, or its use is refused by name.
+//! Every field of the schema either has an effect, and the table names the code that uses it, or is refused by name.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::tests::violations;
 use super::*;
 
-/// Every leaf below `spec` that does something, and where.
+/// Every leaf below `spec` that has an effect, and the code that uses it.
 const USED: &[(&str, &str)] = &[
     ("config[].configMapRef.name", "revision.rs settle"),
     ("config[].values{}", "revision.rs settle"),
@@ -19,7 +19,7 @@ const USED: &[(&str, &str)] = &[
     ("env[].valueFrom.secretKeyRef.name", "revision.rs settle"),
     (
         "instances.reuse.idleTimeout",
-        "part of the revision; of no effect while one instance answers one request",
+        "part of the revision; without effect while one instance answers one request",
     ),
     ("limits.concurrency", "project.rs limits"),
     ("limits.cpu", "project.rs limits"),
@@ -113,7 +113,7 @@ const USED: &[(&str, &str)] = &[
     ("suspend", "project.rs"),
 ];
 
-/// Fields of later versions (with all below them), a manifest that uses one, and what is named.
+/// Fields of later versions (with all fields below them), a manifest that uses one, and the field that is named.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
         "egress",
@@ -185,7 +185,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "rollout: { waves: [{ name: pilot, nodeSelector: { zone: a } }] }",
         "rollout.waves",
     ),
-    // Used, but not every value is.
+    // The field is used, but not all of its values are.
     (
         "rollout.revert.revisions",
         "rollout: { revert: { revisions: 2 } }",
@@ -244,7 +244,7 @@ fn every_field_of_the_schema_is_used_or_refused() {
 }
 
 #[test]
-fn what_is_refused_is_named() {
+fn refused_fields_are_named() {
     for (_, yaml, field) in REFUSED {
         let found = violations(&format!("  {yaml}"));
         let named = (reasons::NOT_YET_SUPPORTED, format!("spec.{field}"));
@@ -252,9 +252,9 @@ fn what_is_refused_is_named() {
     }
 }
 
-/// `kubectl explain` says so before the operator has to.
+/// `kubectl explain` shows that a field is not supported, before the operator refuses it.
 #[test]
-fn what_is_refused_says_so_in_its_description() {
+fn descriptions_of_refused_fields_mention_that() {
     let all = crds::all();
     for kind in ["EdgeFunction", "RolloutPolicy"] {
         let crd = all.iter().find(|crd| crd.spec.names.kind == kind).unwrap();

@@ -1,7 +1,7 @@
-//! From an `EdgeFunction` to what the rest of a reconcile may rely on, or to everything that is wrong with it.
+//! Validation of an `EdgeFunction`: the result is either a checked spec or the list of all violations.
 //!
-//! The schema refuses most nonsense before it is stored; what is checked here is what a schema cannot say,
-//! what an older or edited schema let through, and fields of later versions: those are named, never ignored.
+//! The schema refuses most errors before an object is stored. This module checks what a schema cannot express, what
+//! an older or edited schema accepted, and fields of later versions, which are refused by name and never ignored.
 
 mod rollout;
 mod routes;
@@ -18,40 +18,40 @@ use operator_core::rollout::Policy;
 pub use routes::{conflict, places};
 pub use runtime::{Limits, Runtime, limits};
 
-/// How many old revisions are kept when the user does not say.
+/// Default number of old revisions to keep.
 const HISTORY: u32 = 10;
 
-/// One thing that is wrong.
+/// One error in a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Reason of the `Accepted` condition.
     pub reason: &'static str,
     /// Path of the field.
     pub field: String,
-    /// One clause: the value and why it cannot be.
+    /// Explanation, as a clause: the value and why it is invalid.
     pub message: String,
 }
 
-/// A spec that the next steps cannot fail on.
+/// A valid spec with defaults applied, on which later steps cannot fail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accepted {
-    /// The requests it answers.
+    /// Routes whose requests the function answers.
     pub routes: Vec<Route>,
-    /// Where it runs.
+    /// Nodes on which the function runs.
     pub placement: Placement,
-    /// Answers 503 everywhere.
+    /// Whether the function is suspended and answers 503 on every node.
     pub suspend: bool,
     /// How a new revision takes over.
     pub policy: Policy,
-    /// Name of the `RolloutPolicy`, if it comes from one.
+    /// Name of the `RolloutPolicy` that the rollout comes from, if any.
     pub policy_name: Option<String>,
-    /// What belongs to the revision beside its code.
+    /// Content of the revision besides its code.
     pub runtime: Runtime,
-    /// Old revisions to keep.
+    /// Number of old revisions to keep.
     pub history_limit: usize,
 }
 
-/// What a function refers to in its namespace.
+/// Objects that a function refers to in its namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct References {
     /// Names of ConfigMaps.
@@ -91,7 +91,7 @@ impl Violation {
     }
 }
 
-/// All violations in one sentence, the reason of the first; at most eight are named.
+/// Summarises all violations in one sentence, with the reason of the first; at most eight are named.
 #[must_use]
 pub fn summary(violations: &[Violation]) -> (&'static str, String) {
     let reason = violations
@@ -109,7 +109,7 @@ pub fn summary(violations: &[Violation]) -> (&'static str, String) {
     (reason, sentence)
 }
 
-/// What the function refers to; works on any spec, valid or not.
+/// Collects the references of a function; works on any spec, valid or not.
 #[must_use]
 pub fn references(function: &EdgeFunction) -> References {
     let mut found = References::default();
@@ -156,8 +156,7 @@ pub fn references(function: &EdgeFunction) -> References {
     found
 }
 
-/// What of a spec belongs to the revision beside its code, whatever else is wrong with the spec; `None` when something
-/// in that part is wrong.
+/// Content of the revision besides its code, whatever other errors the spec has; `None` when this part has errors.
 #[must_use]
 pub fn revision_part(function: &EdgeFunction) -> Option<Runtime> {
     let mut violations = Vec::new();
@@ -166,10 +165,10 @@ pub fn revision_part(function: &EdgeFunction) -> Option<Runtime> {
     violations.is_empty().then_some(runtime)
 }
 
-/// Checks a function. `policy` is the `RolloutPolicy` that it names, if that exists.
+/// Validates a function. `policy` is the `RolloutPolicy` that it names, if that exists.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the spec.
+/// All violations, in the order of the spec.
 pub fn validate(
     function: &EdgeFunction,
     policy: Option<&RolloutPolicy>,

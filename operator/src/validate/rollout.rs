@@ -1,4 +1,4 @@
-//! The rollout body with every default filled in.
+//! The rollout body with all defaults applied.
 
 use crds::rollout::{self as api, RolloutBody};
 use operator_core::rollout::{
@@ -9,7 +9,7 @@ use operator_core::rollout::{
 use super::runtime::duration;
 use super::{Violation, unsupported};
 
-/// Reads a body; `path` names where it is written.
+/// Validates a body; `path` is the path of its field.
 pub(super) fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) -> Policy {
     unsupported::check_rollout(body, path, violations);
     let mut reader = Reader { path, violations };
@@ -250,7 +250,7 @@ impl Reader<'_> {
             .map_or(default, |share| Weight::new(share.as_parts()))
     }
 
-    /// A percentage as a part of one.
+    /// Converts a percentage to a fraction of 1.
     fn part(&mut self, value: Option<&String>, name: &str, default: f64) -> f64 {
         self.parsed::<crds::Share>(value, name)
             .map_or(default, crds::Share::as_fraction)
@@ -295,7 +295,8 @@ fn gate(gate: &api::Gate) -> Gate {
             api::GatePoint::Step => GateAt::Step,
             api::GatePoint::Promotion => GateAt::Promotion,
             api::GatePoint::Bake => GateAt::Bake,
-            // A word of a newer version is asked as early as possible: nothing is served before it.
+            // A gate at an unknown point of a newer version applies at the earliest point, so that nothing is
+            // served before it.
             api::GatePoint::Start | api::GatePoint::Unknown => GateAt::Start,
         },
     }

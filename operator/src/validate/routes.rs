@@ -1,4 +1,4 @@
-//! Routes: what one function may not say, and what two functions of a namespace may not both say.
+//! Routes: the rules within one function, and conflicts between two functions of a namespace.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
     for (index, route) in routes.iter().enumerate() {
         let at = format!("spec.routes[{index}]");
         if route.hosts.iter().any(|host| host == "*") {
-            let message = "\"*\": the host of all hosts needs a cluster admin's policy, which this version does not have";
+            let message = "\"*\": a catch-all host needs a policy of the cluster admin, which this version does not support";
             violations.push(Violation::new(
                 reasons::POLICY_VIOLATION,
                 format!("{at}.hosts"),
@@ -53,7 +53,7 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
             .iter()
             .any(|path| path.match_type == Some(PathMatchType::Exact));
         if exact && route.rewrite.is_some() {
-            let message = "a rewrite replaces a prefix and an exact path has none";
+            let message = "a rewrite replaces a prefix, and an exact path has no prefix";
             violations.push(Violation::new(
                 reasons::INVALID_ROUTE,
                 format!("{at}.rewrite"),
@@ -105,7 +105,7 @@ fn matches(routes: &[Route]) -> BTreeSet<Match<'_>> {
         };
         for host in &route.hosts {
             for (exact, path) in &paths {
-                // On segment borders `/a` and `/a/` are the same prefix.
+                // Prefixes match whole path segments, so `/a` and `/a/` are the same prefix.
                 let path = if *exact {
                     path
                 } else {
@@ -124,7 +124,7 @@ fn matches(routes: &[Route]) -> BTreeSet<Match<'_>> {
     all
 }
 
-/// Host and path of every match. Functions whose matches conflict have one of these in common.
+/// Host and path of every match. Functions whose matches conflict have at least one of these in common.
 #[must_use]
 pub fn places(routes: &[Route]) -> BTreeSet<String> {
     let all = matches(routes).into_iter();
@@ -135,7 +135,7 @@ pub fn places(routes: &[Route]) -> BTreeSet<String> {
     .collect()
 }
 
-/// Whether two functions of one namespace claim the same match; the match in words.
+/// Describes the first match that two functions of one namespace both claim.
 #[must_use]
 pub fn conflict(mine: &[Route], other: &[Route]) -> Option<String> {
     let other = matches(other);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_conflicts_has_a_place_in_common() {
+    fn conflicting_routes_share_a_place() {
         let mine = [route("a.example", "/x")];
         assert_eq!(places(&mine), places(&[route("a.example", "/x/")]));
         let other = [route("a.example", "/y"), route("b.example", "/x")];
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_is_the_root() {
+    fn a_route_without_a_path_matches_the_root() {
         let bare = Route {
             hosts: vec!["a.example".into()],
             ..Route::default()

@@ -1,4 +1,4 @@
-//! Limits, environment and configuration with every default filled in.
+//! Limits, environment and configuration with all defaults applied.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,41 +8,41 @@ use crds::function::{ConfigEntry, EnvEntry};
 
 use super::Violation;
 
-/// What belongs to a revision beside its code.
+/// Content of a revision besides its code.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Runtime {
-    /// As written.
+    /// Environment variables, as written.
     pub env: Vec<EnvEntry>,
-    /// As written; later entries win.
+    /// Configuration entries, as written; later entries win.
     pub config: Vec<ConfigEntry>,
-    /// With defaults.
+    /// Limits, with defaults applied.
     pub limits: Limits,
-    /// Requests per instance; 1 = a fresh one each time.
+    /// Requests per instance; 1 means a fresh instance for each request.
     pub reuse_max_requests: u32,
-    /// How long an idle instance is kept.
+    /// Time that an idle instance is kept.
     pub reuse_idle_timeout: Duration,
 }
 
 /// Limits of one request or one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory and tables of one instance, bytes.
+    /// Linear memory and tables of one instance, in bytes.
     pub memory: u64,
     /// Guest CPU time of one request.
     pub cpu: Duration,
-    /// Wall clock of one request.
+    /// Wall-clock time of one request.
     pub timeout: Duration,
-    /// Until the response head.
+    /// Time until the response head.
     pub first_byte: Duration,
-    /// Between two chunks of a body.
+    /// Longest time between two chunks of a body.
     pub idle: Duration,
-    /// Requests in flight per node.
+    /// Maximum number of concurrent requests per node.
     pub concurrency: u32,
-    /// Requests that wait for a permit.
+    /// Maximum number of requests that wait for a permit.
     pub queue_length: u32,
-    /// How long they wait.
+    /// Longest time that a request waits for a permit.
     pub queue_timeout: Duration,
-    /// Bytes.
+    /// Maximum size of a request body, in bytes.
     pub request_body: u64,
 }
 
@@ -63,7 +63,7 @@ impl Default for Limits {
     }
 }
 
-/// Reads what the schema has let through; anything that still cannot be read is a violation.
+/// Converts fields that the schema has accepted; a value that still cannot be parsed is a violation.
 pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Runtime {
     let reuse = spec
         .instances
@@ -83,7 +83,7 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
     }
 }
 
-/// Limits with their defaults.
+/// Limits with defaults applied.
 pub fn limits(written: Option<&crds::function::Limits>, violations: &mut Vec<Violation>) -> Limits {
     let default = Limits::default();
     let Some(written) = written else {
@@ -121,7 +121,7 @@ pub fn limits(written: Option<&crds::function::Limits>, violations: &mut Vec<Vio
     limits
 }
 
-/// A duration that may be absent.
+/// Parses an optional duration.
 pub(super) fn duration(
     value: Option<&String>,
     field: &str,
@@ -155,7 +155,8 @@ fn quantity(
 }
 
 impl Limits {
-    /// By name, in canonical units (bytes, milliseconds): equal limits are written equally however the user did.
+    /// Keys in canonical units (bytes, milliseconds), so that equal limits are serialised equally however the user
+    /// wrote them.
     #[must_use]
     pub fn canonical(&self) -> BTreeMap<&'static str, u64> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

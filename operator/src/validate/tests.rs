@@ -98,9 +98,9 @@ fn every_field_of_a_later_version_is_named() {
     }
 }
 
-/// HK-7: an object from before a stricter schema is refused by name and nothing else.
+/// HK-7: an object stored under an older, looser schema is refused with the names of the wrong fields.
 #[test]
-fn what_a_stricter_schema_would_have_refused_is_named_and_not_fatal() {
+fn violations_of_a_stricter_schema_are_named_and_not_fatal() {
     assert_eq!(
         violations("  limits: { memory: lots, cpu: -1s }"),
         [
@@ -138,7 +138,7 @@ fn the_whole_rollout_body_is_read() {
 }
 
 #[test]
-fn a_missing_policy_and_a_bad_one_are_told_apart() {
+fn a_missing_policy_and_an_invalid_one_are_distinguished() {
     let named = function(&format!(
         "{MINIMAL}  rollout: {{ policyRef: {{ name: p }} }}\n"
     ));

@@ -5,7 +5,7 @@ use crds::rollout::{RolloutBody, Strategy};
 
 use super::Violation;
 
-/// Checks what is beside the rollout.
+/// Checks fields outside the rollout.
 pub(super) fn check(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) {
     if !spec.key_value.is_empty() {
         violations.push(Violation::later("spec.keyValue", "a key-value store"));
@@ -31,7 +31,7 @@ pub(super) fn check(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Checks a rollout body; `path` names where it is written.
+/// Checks a rollout body; `path` is the path of its field.
 pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) {
     let mut later = |used: bool, field: &str, what: &str| {
         if used {
@@ -53,7 +53,7 @@ pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec
     later(
         body.priority.is_some_and(|priority| priority != 0),
         "priority",
-        "a place in the queue of rollouts",
+        "priority in the queue of rollouts",
     );
     later(body.load_test.is_some(), "loadTest", "a load test");
     later(!body.notify.is_empty(), "notify", "a notification");
@@ -73,13 +73,13 @@ pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec
         later(
             !analysis.checks.is_empty(),
             "analysis.checks",
-            "a query of your own",
+            "a custom query",
         );
     }
     let revisions = body.revert.as_ref().and_then(|revert| revert.revisions);
     later(
         revisions.is_some_and(|revisions| revisions > 1),
         "revert.revisions",
-        "returning by more than one revision",
+        "reverting by more than one revision",
     );
 }

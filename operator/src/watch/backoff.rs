@@ -1,6 +1,6 @@
-//! How long to wait before a watch is begun again. A few replicas watch, not thousands of nodes, so the pause stays short:
-//! what a replica does not hear its nodes do not hear either. With kube's default a replica's nodes were told nothing for a
-//! minute after the API server was back.
+//! Backoff before a watch is started again. Only a few replicas watch, not thousands of nodes, so the delay stays
+//! short: while a replica receives no changes, its nodes receive none either. With kube's default backoff, the nodes
+//! of a replica received no changes for a minute after the API server was available again.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use kube::runtime::utils::Backoff;
 const FIRST: Duration = Duration::from_millis(500);
 const LAST: Duration = Duration::from_secs(5);
 
-/// Doubles from half a second to five, each time shortened by up to a half, and starts over with anything that is heard.
+/// Doubles from 0.5 s to 5 s, each delay shortened by a random part of up to a half; starts over after any event.
 #[derive(Debug, Default)]
 pub(super) struct WatchBackoff {
     failures: u32,

@@ -1,8 +1,8 @@
-//! One kind of object, held in memory as the API server last said.
+//! An in-memory cache of the objects of one kind, as last received from the API server.
 //!
-//! A list is compared with what is held, so a re-list tells only differences. Objects that cannot be decoded
-//! are skipped one by one: the last good version stays, and the watch goes on. Many deletions at once are confirmed by
-//! the API server before they are believed; see `mass_deletion.rs`.
+//! A list is compared with the cache, so that a re-list reports only differences. An object that cannot be decoded is
+//! skipped: its last good version stays, and the watch continues. Many deletions at once are confirmed by the API
+//! server before they are applied; see `mass_deletion.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,25 +21,25 @@ use super::backoff::WatchBackoff;
 use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{MassDeletionGuard, Pending};
 
-/// Namespace (empty for cluster scope) and name.
+/// Namespace (empty for cluster-scoped objects) and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// Namespace, empty for cluster scope.
+    /// Namespace; empty for cluster-scoped objects.
     pub namespace: Arc<str>,
-    /// Name.
+    /// Name of the object.
     pub name: Arc<str>,
 }
 
-/// What happened to an object.
+/// A change of an object.
 #[derive(Debug, Clone)]
 pub enum Change<K> {
-    /// It is new or different; the terms that its former version had and this one does not.
+    /// The object was created or changed. With the terms that its previous version had and this one does not.
     Applied(Arc<K>, Vec<Term>),
-    /// It is gone: its last state, and the version of its deletion (0 when a list no longer had it).
+    /// The object was deleted. With its last state, and the version of its deletion (0 when a list no longer had it).
     Deleted(Arc<K>, u64),
 }
 
-/// The objects of one kind. Cheap to clone; clones share.
+/// The objects of one kind. Clones are cheap and share the content.
 pub struct Cache<K> {
     objects: Arc<RwLock<Objects<K>>>,
     unreadable: Arc<RwLock<BTreeMap<ObjectKey, String>>>,
@@ -49,7 +49,7 @@ pub struct Cache<K> {
 // === impl ObjectKey ===
 
 impl ObjectKey {
-    /// From parts.
+    /// Creates a key from its parts.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl ObjectKey {
         }
     }
 
-    /// Of an object.
+    /// Returns the key of an object.
     #[must_use]
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
@@ -82,7 +82,7 @@ impl fmt::Display for ObjectKey {
 // === impl Change ===
 
 impl<K> Change<K> {
-    /// The object, whatever happened to it.
+    /// Returns the object, whether it was applied or deleted.
     #[must_use]
     pub fn into_object(self) -> Arc<K> {
         match self {
@@ -122,19 +122,19 @@ impl<K> fmt::Debug for Cache<K> {
 }
 
 impl<K> Cache<K> {
-    /// The object, if there is one.
+    /// Returns an object, or `None` if it does not exist.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
         self.read(|objects| objects.get(key).cloned())
     }
 
-    /// All objects, in order of their keys.
+    /// Returns all objects, in order of their keys.
     #[must_use]
     pub fn all(&self) -> BTreeMap<ObjectKey, Arc<K>> {
         self.read(|objects| (**objects).clone())
     }
 
-    /// Those for which `wanted` holds, in no order.
+    /// Returns the objects for which `wanted` holds, in no particular order.
     #[must_use]
     pub fn filter(&self, wanted: impl Fn(&ObjectKey, &K) -> bool) -> Vec<Arc<K>> {
         self.read(|objects| {
@@ -146,7 +146,7 @@ impl<K> Cache<K> {
         })
     }
 
-    /// Keys of all objects of a namespace, in order of their names.
+    /// Returns the keys of all objects of a namespace, in order of their names.
     pub(super) fn keys_in_namespace(&self, namespace: &str) -> Vec<ObjectKey> {
         let from = ObjectKey::new(namespace, "");
         self.read(|objects| {
@@ -157,13 +157,14 @@ impl<K> Cache<K> {
         })
     }
 
-    /// Those with a term, in order of their keys. The cost grows with their number, not with that of all objects.
+    /// Returns the objects with a term, in order of their keys. The cost grows with the number of results, not with
+    /// that of all objects.
     #[must_use]
     pub fn find(&self, term: &Term) -> Vec<Arc<K>> {
         self.read(|objects| objects.find(term))
     }
 
-    /// Objects whose newest version cannot be decoded, and why; an older version may still be held.
+    /// Objects whose newest version cannot be decoded, with the error; an older version may still be cached.
     #[must_use]
     pub fn unreadable(&self) -> BTreeMap<ObjectKey, String> {
         self.unreadable
@@ -172,7 +173,7 @@ impl<K> Cache<K> {
             .clone()
     }
 
-    /// Takes an object as a write of our own returned it, ahead of the watch.
+    /// Stores an object that the API server returned to a write of this process, ahead of the watch.
     pub fn learn(&self, object: K)
     where
         K: Resource + Indexed,
@@ -188,7 +189,7 @@ impl<K> Cache<K> {
         });
     }
 
-    /// Puts an object in as a watch would.
+    /// Stores an object as a watch would.
     #[cfg(test)]
     pub(crate) fn put(&self, object: K)
     where
@@ -198,7 +199,7 @@ impl<K> Cache<K> {
         self.filled.send_replace(true);
     }
 
-    /// Says that the newest version of an object cannot be decoded, as a watch would.
+    /// Records that the newest version of an object cannot be decoded, as a watch would.
     #[cfg(test)]
     pub(crate) fn put_unreadable(&self, key: &ObjectKey, why: &str) {
         self.unreadable
@@ -207,19 +208,19 @@ impl<K> Cache<K> {
             .insert(key.clone(), why.to_owned());
     }
 
-    /// How many.
+    /// Number of objects.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read(|objects| objects.len())
     }
 
-    /// Whether there is none.
+    /// Whether the cache has no objects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether a complete list has been seen.
+    /// Whether a complete list has been received.
     #[must_use]
     pub fn is_filled(&self) -> bool {
         *self.filled.borrow()
@@ -227,12 +228,12 @@ impl<K> Cache<K> {
 
     /// Waits for the first complete list.
     pub async fn filled(&self) {
-        // The sender lives as long as this cache.
+        // The sender lives as long as this cache, so this wait cannot fail.
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
-    fn read<T>(&self, look: impl FnOnce(&Objects<K>) -> T) -> T {
-        look(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
+    fn read<T>(&self, f: impl FnOnce(&Objects<K>) -> T) -> T {
+        f(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Objects<K>) -> T) -> T {
@@ -251,44 +252,47 @@ where
         + Sync
         + 'static,
 {
-    /// Keeps the cache in step with the API server, for ever; `told` hears of every difference.
+    /// Keeps the cache in step with the API server and never returns. Calls `on_change` with every difference.
     pub fn watch(
         &self,
         api: Api<K>,
-        brake: MassDeletionGuard,
+        deletion_guard: MassDeletionGuard,
         slim: impl Fn(&mut K) + Send + 'static,
-        told: impl Fn(Change<K>) + Send + 'static,
+        on_change: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()>
     where
         DeserializeGuard<K>: Resource<DynamicType = ()>,
     {
-        Box::pin(self.clone().follow(api, brake, slim, |_, _| true, told))
+        Box::pin(
+            self.clone()
+                .follow(api, deletion_guard, slim, |_, _| true, on_change),
+        )
     }
 
-    /// Like [`Cache::watch`], but tells of a change only if `differs(old, new)`.
+    /// Like [`Cache::watch`], but reports a change only if `differs(old, new)`.
     pub fn watch_if(
         &self,
         api: Api<K>,
         slim: impl Fn(&mut K) + Send + 'static,
         differs: impl Fn(&K, &K) -> bool + Send + 'static,
-        told: impl Fn(Change<K>) + Send + 'static,
+        on_change: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()> {
         Box::pin(
             self.clone()
-                .follow(api, MassDeletionGuard::Free, slim, differs, told),
+                .follow(api, MassDeletionGuard::Free, slim, differs, on_change),
         )
     }
 
     async fn follow(
         self,
         api: Api<K>,
-        brake: MassDeletionGuard,
+        deletion_guard: MassDeletionGuard,
         slim: impl Fn(&mut K) + Send,
         differs: impl Fn(&K, &K) -> bool + Send,
-        told: impl Fn(Change<K>) + Send,
+        on_change: impl Fn(Change<K>) + Send,
     ) {
         let client = api.into_client();
-        let mut pending = Pending::new(brake, client.clone());
+        let mut pending = Pending::new(deletion_guard, client.clone());
         let guarded: Api<DeserializeGuard<K>> = Api::all(client);
         let mut events = watcher(guarded, watcher::Config::default())
             .backoff(WatchBackoff::default())
@@ -299,7 +303,7 @@ where
                 event = events.next() => event,
                 gone = pending.confirmed(&self) => {
                     for (object, version) in gone {
-                        self.forget(object, version, &told);
+                        self.forget(object, version, &on_change);
                     }
                     continue;
                 }
@@ -312,12 +316,12 @@ where
                         listed.insert(key.clone(), ());
                     }
                     pending.came_back(&key);
-                    self.accept(key, guard, &slim, &differs, &told);
+                    self.accept(key, guard, &slim, &differs, &on_change);
                 }
                 Some(Ok(watcher::Event::Delete(guard))) => {
                     let key = ObjectKey::of(&guard);
                     self.set_readable(&key);
-                    self.lose(vec![(key, version(&guard))], &mut pending, &told);
+                    self.lose(vec![(key, version(&guard))], &mut pending, &on_change);
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let listed = listed.take().unwrap_or_default();
@@ -328,7 +332,7 @@ where
                             .map(|key| (key.clone(), 0))
                             .collect()
                     });
-                    self.lose(gone, &mut pending, &told);
+                    self.lose(gone, &mut pending, &on_change);
                     self.unreadable
                         .write()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -336,7 +340,7 @@ where
                     self.filled.send_replace(true);
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; what is known stays in use");
+                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; cached objects stay in use");
                 }
                 None => return,
             }
@@ -349,12 +353,12 @@ where
         guard: DeserializeGuard<K>,
         slim: &impl Fn(&mut K),
         differs: &impl Fn(&K, &K) -> bool,
-        told: &impl Fn(Change<K>),
+        on_change: &impl Fn(Change<K>),
     ) {
         let mut object = match guard.0 {
             Ok(object) => object,
             Err(invalid) => {
-                tracing::error!(kind = %K::kind(&()), object = %key, error = %invalid.error, "cannot be read and is skipped");
+                tracing::error!(kind = %K::kind(&()), object = %key, error = %invalid.error, "the object cannot be decoded; its last good version stays in use");
                 self.unreadable
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -371,7 +375,7 @@ where
             old.resource_version() != object.resource_version() && differs(&old, &object)
         });
         if news {
-            told(Change::Applied(object, dropped));
+            on_change(Change::Applied(object, dropped));
         }
     }
 
@@ -379,7 +383,7 @@ where
         &self,
         keys: Vec<(ObjectKey, u64)>,
         pending: &mut Pending<K>,
-        told: &impl Fn(Change<K>),
+        on_change: &impl Fn(Change<K>),
     ) {
         let now = Instant::now();
         let total = self.len();
@@ -388,13 +392,13 @@ where
             .filter_map(|(key, version)| Some((self.get(key)?, *version)))
             .collect();
         for (object, version) in pending.sort(gone, total, now) {
-            self.forget(object, version, told);
+            self.forget(object, version, on_change);
         }
     }
 
-    fn forget(&self, object: Arc<K>, version: u64, told: &impl Fn(Change<K>)) {
+    fn forget(&self, object: Arc<K>, version: u64, on_change: &impl Fn(Change<K>)) {
         self.write(|objects| objects.remove(&ObjectKey::of(&*object)));
-        told(Change::Deleted(object, version));
+        on_change(Change::Deleted(object, version));
     }
 
     fn set_readable(&self, key: &ObjectKey) {
@@ -405,7 +409,7 @@ where
     }
 }
 
-/// The object's `resourceVersion` as a number; 0 when it has none.
+/// Returns the object's `resourceVersion` as a number; 0 when it has none.
 pub(crate) fn version<K: Resource>(object: &K) -> u64 {
     object
         .meta()

@@ -1,4 +1,4 @@
-//! A cache that follows a server of a few lines, through everything that ends a watch.
+//! A cache that follows a minimal server, through every way in which a watch can end.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -15,11 +15,11 @@ use tokio::sync::mpsc;
 use super::super::mass_deletion::{CONFIRMATION, WINDOW};
 use super::*;
 
-/// What lists are answered with, and what the present watch sends. A watch of which the sender is dropped ends.
+/// Answer to lists, and the sender of the current watch. Dropping the sender ends the watch.
 #[derive(Clone)]
 struct Server {
     list: Arc<Mutex<(StatusCode, Value)>>,
-    /// What quorum reads are answered from.
+    /// Answers to quorum reads.
     store: Arc<Mutex<Store>>,
     events: Arc<Mutex<Option<mpsc::UnboundedSender<Value>>>>,
     lists: Arc<watch::Sender<usize>>,
@@ -29,10 +29,10 @@ struct Server {
 struct Store {
     /// Names of the objects that exist.
     there: Vec<usize>,
-    /// The code of every answer, if the reads fail.
+    /// Status code of every answer, if the reads fail.
     fails: Option<u16>,
     version: u64,
-    /// When the definition was made; `None`: there is none.
+    /// Creation time of the definition; `None` means that it does not exist.
     defined: Option<&'static str>,
     is_terminating: bool,
     /// `METHOD path` of every quorum read.
@@ -126,7 +126,7 @@ impl Server {
         events.as_ref().unwrap().send(event).unwrap();
     }
 
-    /// The watch has fallen too far behind; lists are answered like this from now on.
+    /// Ends the watch as too old; lists get this answer from now on.
     async fn expire(&self, list: (StatusCode, Value)) {
         *self.list.lock().unwrap() = list;
         let (lists, watches) = (*self.lists.borrow(), *self.watches.borrow());
@@ -138,7 +138,7 @@ impl Server {
                 .await
                 .map(|_| ())
         } else {
-            // tried more than once
+            // The list was tried more than once.
             self.lists
                 .subscribe()
                 .wait_for(|count| *count > lists + 2)
@@ -195,16 +195,16 @@ impl Store {
 struct Followed {
     server: Server,
     cache: Cache<EdgeRevision>,
-    told: mpsc::UnboundedReceiver<(bool, String, u64)>,
+    changes: mpsc::UnboundedReceiver<(bool, String, u64)>,
 }
 
 impl Followed {
-    /// Twenty objects of version 10, all told of.
+    /// Twenty objects of version 10, all reported.
     async fn twenty() -> Self {
         let server = Server::new(list_of(0..20, 10));
         let cache = Cache::<EdgeRevision>::default();
-        let (sender, told) = mpsc::unbounded_channel();
-        let tell = move |change: Change<EdgeRevision>| {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let report = move |change: Change<EdgeRevision>| {
             let applied = matches!(change, Change::Applied(..));
             let object = change.into_object();
             let _ = sender.send((applied, object.name_any(), version(&*object)));
@@ -213,7 +213,7 @@ impl Followed {
             Api::all(server.client()),
             MassDeletionGuard::Held,
             |_| {},
-            tell,
+            report,
         ));
         cache.filled().await;
         server
@@ -225,7 +225,7 @@ impl Followed {
         let mut followed = Self {
             server,
             cache,
-            told,
+            changes,
         };
         for _ in 0..20 {
             assert!(followed.next().await.0);
@@ -234,20 +234,20 @@ impl Followed {
     }
 
     async fn next(&mut self) -> (bool, String, u64) {
-        self.told.recv().await.unwrap()
+        self.changes.recv().await.unwrap()
     }
 
     fn change(&self, change: impl FnOnce(&mut Store)) {
         change(&mut self.server.store.lock().unwrap());
     }
 
-    /// A list lacks these.
+    /// Answers a list without these objects.
     async fn lose(&self, names: &Range<usize>) {
         let left = (0..20).filter(|name| !names.contains(name));
         self.server.expire(list_of(left, 10)).await;
     }
 
-    /// These exist no longer, and a list lacks them.
+    /// Deletes these objects, and answers a list without them.
     async fn delete(&self, names: &Range<usize>) {
         self.change(|store| store.delete(names));
         self.lose(names).await;
@@ -262,16 +262,16 @@ impl Followed {
         std::mem::take(&mut self.server.store.lock().unwrap().reads)
     }
 
-    /// A change after everything before it was worked off: nothing else was told.
+    /// Sends a change after all earlier ones were processed, and checks that nothing else was reported.
     async fn only_then(&mut self, name: usize, version: u64) {
         self.server.send("MODIFIED", &object(name, version));
         assert_eq!(self.next().await, (true, name.to_string(), version));
     }
 }
 
-/// FC-3: after a 410 the list is compared with what is held, and only what differs is told.
+/// FC-3: after a 410 the list is compared with the cache, and only differences are reported.
 #[tokio::test(start_paused = true)]
-async fn an_expired_watch_tells_differences_and_no_spurious_deletion() {
+async fn an_expired_watch_reports_differences_and_no_spurious_deletion() {
     let mut followed = Followed::twenty().await;
     let (status, mut list) = list_of(0..20, 10);
     list["items"][3] = object(3, 30);
@@ -282,7 +282,7 @@ async fn an_expired_watch_tells_differences_and_no_spurious_deletion() {
     followed.only_then(1, 31).await;
 }
 
-/// FC-1: without an API server what is known stays in use, and on its return it is listed once.
+/// FC-1: without an API server cached objects stay in use, and when it returns they are listed once.
 #[tokio::test(start_paused = true)]
 async fn an_outage_forgets_nothing_and_ends_with_one_list() {
     let mut followed = Followed::twenty().await;
@@ -296,10 +296,10 @@ async fn an_outage_forgets_nothing_and_ends_with_one_list() {
     followed.only_then(1, 31).await;
 }
 
-/// What many users delete at once is gone within seconds, since the API server confirms it.
+/// FC-15: objects that many users delete at once disappear within seconds, because the API server confirms it.
 #[tokio::test(start_paused = true)]
-async fn a_mass_deletion_that_is_true_is_believed_within_seconds() {
-    // a list of a namespace where that costs less; the first nine of a trickle are believed anyway
+async fn a_real_mass_deletion_is_applied_within_seconds() {
+    // Namespaces are listed where that costs less; the first nine deletions of a slow sequence need no confirmation.
     let cases = [
         (true, 0..19, 1),
         (true, 0..12, 1),
@@ -334,24 +334,24 @@ async fn a_mass_deletion_that_is_true_is_believed_within_seconds() {
     }
 }
 
-/// FC-15, HK-11: what a quorum read finds was never gone, however long a watch or a list says so.
+/// FC-15, HK-11: an object that a quorum read finds is never removed, however long a watch or a list lacks it.
 #[tokio::test(start_paused = true)]
-async fn a_mass_deletion_that_is_contradicted_takes_nothing_away() {
+async fn a_contradicted_mass_deletion_removes_nothing() {
     let followed = Followed::twenty().await;
     followed.lose(&(0..15)).await;
     assert_eq!(followed.after(3600).await, 20);
-    // and at a rate that falls
+    // The rate of reads decreases.
     let reads = followed.reads();
     let objects = reads.iter().filter(|path| path.contains("/shop/"));
     assert!(objects.count() < 100, "{reads:?}");
-    // in the end they are deleted
+    // Finally the objects are deleted.
     followed.change(|store| store.delete(&(0..15)));
     assert_eq!(followed.after(65).await, 5);
 }
 
-/// FC-15: an API server that is away, refuses, lost its definition or runs on an older store confirms nothing.
+/// FC-15: an API server that is unavailable, refuses, lost its definition or has an older store confirms no deletion.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_confirmed_is_kept_for_a_quarter_of_an_hour() {
+async fn unconfirmed_deletions_are_held_for_a_quarter_of_an_hour() {
     let lies: [fn(&mut Store); 7] = [
         |store| store.fails = Some(503),
         |store| store.fails = Some(403),
@@ -367,7 +367,7 @@ async fn what_cannot_be_confirmed_is_kept_for_a_quarter_of_an_hour() {
         followed.delete(&(0..15)).await;
         assert_eq!(followed.after(14 * 60).await, 20, "{number}");
         assert_eq!(followed.after(2 * 60).await, 5, "{number}");
-        // and believed as soon as it can be confirmed
+        // The deletion is applied as soon as it can be confirmed.
         let followed = Followed::twenty().await;
         followed.change(lie);
         followed.delete(&(0..15)).await;
@@ -380,10 +380,10 @@ async fn what_cannot_be_confirmed_is_kept_for_a_quarter_of_an_hour() {
     }
 }
 
-/// HK-10, FC-15: a definition that is deleted (404) and made again, empty, takes nothing away before its time; what
-/// comes back meanwhile is as if it had never been gone.
+/// HK-10, FC-15: after the definition is deleted (404) and created again, empty, objects stay until their time is
+/// over; objects that come back meanwhile are treated as never deleted.
 #[tokio::test(start_paused = true)]
-async fn a_deleted_definition_takes_nothing_away_at_once() {
+async fn a_deleted_definition_removes_nothing_at_once() {
     let mut followed = Followed::twenty().await;
     followed.server.expire(failure(404)).await;
     assert_eq!(followed.cache.len(), 20);
@@ -396,12 +396,13 @@ async fn a_deleted_definition_takes_nothing_away_at_once() {
     tokio::time::sleep(CONFIRMATION - WINDOW).await;
     assert_eq!(followed.cache.len(), 20);
     tokio::time::sleep(WINDOW * 2).await;
-    assert_eq!(followed.cache.len(), 1, "the one that came back");
+    assert_eq!(followed.cache.len(), 1, "the object that came back");
 }
 
-/// FC-8, HK-7: an object that cannot be decoded keeps its last good version, and others are heard of.
+/// FC-8, HK-7: an object that cannot be decoded keeps its last good version, and changes of others are still
+/// reported.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_decoded_stops_no_watch() {
+async fn an_undecodable_object_does_not_stop_the_watch() {
     let mut followed = Followed::twenty().await;
     let key = ObjectKey::new("shop", "5");
     let mut strange = object(5, 30);
@@ -412,7 +413,7 @@ async fn what_cannot_be_decoded_stops_no_watch() {
     assert!(followed.cache.unreadable().contains_key(&key));
     followed.only_then(5, 32).await;
     assert!(followed.cache.unreadable().is_empty());
-    // the same in a list
+    // The same holds in a list.
     let (status, mut list) = list_of(0..20, 32);
     list["items"][6]["spec"] = json!("no map");
     followed.server.expire((status, list)).await;

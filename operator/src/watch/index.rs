@@ -1,4 +1,4 @@
-//! The objects of a cache, and an index over them: what an event concerns is looked up, not searched for.
+//! The objects of a cache, with an index, so that the objects that an event concerns are looked up without a search.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
@@ -25,9 +25,9 @@ pub enum Term {
     Policy(ObjectKey),
 }
 
-/// Kinds whose objects are found by terms. The default has none.
+/// Kinds whose objects are indexed by terms. The default implementation has no terms.
 pub trait Indexed {
-    /// The terms of this object. They are a function of its content alone.
+    /// Terms of this object. They depend only on its content.
     fn terms(&self) -> BTreeSet<Term> {
         BTreeSet::new()
     }
@@ -41,9 +41,9 @@ pub(super) struct Objects<K> {
 
 /// Result of an insertion.
 pub(super) struct Inserted<K> {
-    /// The object that was replaced.
+    /// The previous version of the object, if any.
     pub(super) old: Option<Arc<K>>,
-    /// Terms of the replaced object that the new one does not have.
+    /// Terms of the previous version that the new one does not have.
     pub(super) dropped: Vec<Term>,
 }
 
@@ -65,7 +65,7 @@ impl<K> Deref for Objects<K> {
 }
 
 impl<K> Objects<K> {
-    /// The objects with a term, in order of their keys.
+    /// Returns the objects with a term, in order of their keys.
     pub(super) fn find(&self, term: &Term) -> Vec<Arc<K>> {
         let keys = self.by_term.get(term).into_iter().flatten();
         keys.filter_map(|key| self.by_key.get(key).map(Arc::clone))
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_found_by_what_they_say_now_and_leave_nothing_behind() {
+    fn objects_are_found_by_their_current_terms_only() {
         let mut objects = Objects::default();
         let found = |objects: &Objects<Hosts>, name: &str| objects.find(&host(name)).len();
         let (a, b) = (ObjectKey::new("n", "a"), ObjectKey::new("n", "b"));

@@ -1,9 +1,9 @@
-//! Guard against lists and watches that are wrong: when more than a fifth of the objects of a kind (at least ten) vanish
-//! within a minute or in one list, the API server is asked by quorum reads whether they are really gone.
+//! Guard against wrong lists and watches. When more than a fifth of the objects of a kind (and at least ten)
+//! disappear within a minute or in one list, quorum reads ask the API server whether they were really deleted.
 //!
-//! What it confirms goes at once. What it contradicts stays, and is asked for again. What cannot be confirmed, since the API
-//! server does not answer, refuses, runs behind what is already known, or lost the definition of the kind, is kept for
-//! [`CONFIRMATION`].
+//! Confirmed deletions are applied at once. Objects that still exist stay, and are checked again. When a deletion
+//! cannot be confirmed, because the API server does not answer, refuses, runs behind the known versions, or lost the
+//! definition of the kind, the object is kept for [`CONFIRMATION`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,50 +17,50 @@ use tokio::time::Instant;
 use super::quorum::{self, Found, Lost, Question};
 use super::{Cache, ObjectKey, version};
 
-/// How long vanished objects are kept while nothing confirms or contradicts their absence.
+/// Time for which missing objects are kept while no read confirms or contradicts their deletion.
 pub(super) const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
 /// Deletions within this time count together.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 const LEAST: usize = 10;
-/// Deletions that come together are asked about together.
+/// Deletions are collected for this long and then checked together.
 const COLLECT: Duration = Duration::from_millis(500);
-/// Between two rounds of questions, each of at most [`QUESTIONS`].
+/// Interval between two rounds of reads, each of at most [`QUESTIONS`].
 const ROUND: Duration = Duration::from_secs(1);
 const QUESTIONS: usize = 200;
-/// An object whose absence was not confirmed is asked for again after this long, twice that, and so on.
+/// Delay before an unconfirmed object is checked again; it doubles with each attempt.
 const AGAIN: Duration = Duration::from_secs(5);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
-/// Whether a mass deletion is believed at once.
+/// Whether mass deletions must be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MassDeletionGuard {
-    /// No: what serves traffic stays until the API server confirms its absence.
+    /// Deletions must be confirmed: objects that serve traffic stay until the API server confirms that they are gone.
     Held,
-    /// Yes.
+    /// Deletions are applied at once.
     Free,
 }
 
-/// Deletions that are not believed yet.
+/// Deletions that are not confirmed yet.
 pub(super) struct Pending<K> {
-    brake: MassDeletionGuard,
+    mode: MassDeletionGuard,
     client: Client,
     recent: Vec<Instant>,
     held: HashMap<ObjectKey, Held<K>>,
-    /// When there is something to do next, at the earliest.
+    /// Earliest time at which there is something to do.
     due_at: Option<Instant>,
-    /// The next round of questions begins no earlier.
+    /// Earliest time of the next round of reads.
     round_at: Instant,
-    /// The round that is under way.
+    /// The round of reads in progress.
     asking: Option<BoxFuture<'static, Vec<(ObjectKey, Found)>>>,
-    /// Whether it was logged that absences cannot be confirmed.
+    /// Whether the failure to confirm deletions was logged.
     warned: bool,
 }
 
-/// An object that vanished.
+/// An object that disappeared.
 struct Held<K> {
     object: Arc<K>,
     version: u64,
-    /// Since when nothing contradicts its absence.
+    /// Time since which no read has contradicted the deletion.
     since: Instant,
     ask_at: Instant,
     asked: u32,
@@ -70,9 +70,9 @@ impl<K> Pending<K>
 where
     K: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync + 'static,
 {
-    pub(super) fn new(brake: MassDeletionGuard, client: Client) -> Self {
+    pub(super) fn new(mode: MassDeletionGuard, client: Client) -> Self {
         Self {
-            brake,
+            mode,
             client,
             recent: Vec::new(),
             held: HashMap::new(),
@@ -83,7 +83,7 @@ where
         }
     }
 
-    /// Of the objects that are gone, those whose absence is believed now; the others are held.
+    /// Returns the deletions that can be applied now; the others are held.
     pub(super) fn sort(
         &mut self,
         gone: Vec<(Arc<K>, u64)>,
@@ -93,15 +93,15 @@ where
         self.recent.retain(|at| now.duration_since(*at) < WINDOW);
         self.recent.extend(std::iter::repeat_n(now, gone.len()));
         let lost = self.recent.len();
-        // `total` still counts what is about to go, but no longer what went earlier in the window.
+        // `total` still counts the objects of this call, but no longer those deleted earlier in the window.
         let before = total + lost.saturating_sub(gone.len());
-        if self.brake == MassDeletionGuard::Free || lost < LEAST || lost * 5 <= before {
+        if self.mode == MassDeletionGuard::Free || lost < LEAST || lost * 5 <= before {
             return gone;
         }
         if !gone.is_empty() && self.held.is_empty() {
             tracing::info!(
                 kind = %K::kind(&()), lost, of = before,
-                "many objects vanished at once: the API server is asked whether they are gone"
+                "many objects disappeared at once; asking the API server whether they were deleted"
             );
         }
         if !gone.is_empty() {
@@ -123,12 +123,12 @@ where
         Vec::new()
     }
 
-    /// The object is there after all.
+    /// Records that the object exists after all.
     pub(super) fn came_back(&mut self, key: &ObjectKey) {
         self.held.remove(key);
     }
 
-    /// Waits until absences are confirmed, by the API server or by time. Dropping the future loses nothing.
+    /// Waits until deletions are confirmed, by the API server or by time. Cancel-safe.
     pub(super) async fn confirmed(&mut self, cache: &Cache<K>) -> Vec<(Arc<K>, u64)> {
         loop {
             if let Some(asking) = &mut self.asking {
@@ -146,7 +146,7 @@ where
                 None => std::future::pending().await,
             }
             let now = Instant::now();
-            let old = self.outwaited(now);
+            let old = self.expired(now);
             if old.is_empty() {
                 self.ask(cache, now);
             }
@@ -157,15 +157,15 @@ where
         }
     }
 
-    /// When there is something to do for what is held.
+    /// Time of the next action for the held objects.
     fn next(&self) -> Option<Instant> {
         let ask = self.held.values().map(|held| held.ask_at).min()?;
         let believe = self.held.values().map(|held| held.since + CONFIRMATION);
         believe.chain([ask.max(self.round_at)]).min()
     }
 
-    /// Begins a round of questions. A namespace of which more vanished than is left is listed, since that costs less than
-    /// asking for each object.
+    /// Starts a round of reads. A namespace in which more objects disappeared than are left is listed, because that
+    /// costs less than a read per object.
     fn ask(&mut self, cache: &Cache<K>, now: Instant) {
         if now < self.round_at {
             return;
@@ -205,7 +205,7 @@ where
         self.asking = Some(Box::pin(quorum::ask::<K>(self.client.clone(), questions)));
     }
 
-    /// The objects that are gone by these answers; the others are asked for again.
+    /// Returns the objects that these answers confirm as deleted; the others are checked again.
     fn take(&mut self, answers: Vec<(ObjectKey, Found)>, now: Instant) -> Vec<(Arc<K>, u64)> {
         let mut gone = Vec::new();
         let mut doubt = None;
@@ -225,7 +225,7 @@ where
                 }
                 Found::There => {
                     held.since = now;
-                    doubt = Some("it has them".to_owned());
+                    doubt = Some("it still has them".to_owned());
                 }
                 Found::Unknown(why) => doubt = Some(why),
             }
@@ -234,15 +234,15 @@ where
             self.warned = true;
             tracing::error!(
                 kind = %K::kind(&()), kept = self.held.len(),
-                "the API server does not confirm that objects are gone: {why}; they are kept"
+                "the API server does not confirm that objects were deleted: {why}; they are kept"
             );
         }
         self.warned &= !self.held.is_empty();
         gone
     }
 
-    /// The objects whose absence nothing has contradicted for [`CONFIRMATION`].
-    fn outwaited(&mut self, now: Instant) -> Vec<(Arc<K>, u64)> {
+    /// Returns the objects whose deletion no read has contradicted for [`CONFIRMATION`].
+    fn expired(&mut self, now: Instant) -> Vec<(Arc<K>, u64)> {
         let old = |held: &Held<K>| now.duration_since(held.since) >= CONFIRMATION;
         let keys: Vec<ObjectKey> = self
             .held

@@ -12,28 +12,28 @@ fn object(name: usize) -> Arc<ConfigMap> {
     Arc::new(object)
 }
 
-fn pending(brake: MassDeletionGuard) -> Pending<ConfigMap> {
+fn pending(mode: MassDeletionGuard) -> Pending<ConfigMap> {
     let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>(
         )
     });
-    Pending::new(brake, Client::new(service, "default"))
+    Pending::new(mode, Client::new(service, "default"))
 }
 
-/// FC-15: half of all objects gone at once stay until a quarter of an hour has passed without an answer.
+/// FC-15: when half of all objects disappear at once, they stay for a quarter of an hour without an answer.
 #[tokio::test]
 async fn fc_15_a_mass_deletion_is_held_until_it_is_confirmed() {
     let now = Instant::now();
     let mut pending = pending(MassDeletionGuard::Held);
     assert!(pending.sort(gone(0..50), 100, now).is_empty());
-    assert!(pending.outwaited(now + Duration::from_secs(60)).is_empty());
-    assert_eq!(pending.outwaited(now + CONFIRMATION).len(), 50);
+    assert!(pending.expired(now + Duration::from_secs(60)).is_empty());
+    assert_eq!(pending.expired(now + CONFIRMATION).len(), 50);
     assert!(pending.held.is_empty());
 }
 
-/// FC-15: a fifth within a minute is believed, and no more.
+/// FC-15: the deletion of a fifth within a minute is applied, and of more it is not.
 #[tokio::test]
-async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
+async fn single_deletions_are_applied_and_slow_ones_within_a_minute_add_up() {
     let now = Instant::now();
     let mut pending = pending(MassDeletionGuard::Held);
     let believed = (0..40)
@@ -61,9 +61,9 @@ async fn few_objects_and_free_kinds_are_never_held() {
     );
 }
 
-/// What the API server says that it has is never given up by time.
+/// An object that the API server still has is never dropped by time.
 #[tokio::test]
-async fn an_object_that_is_there_is_never_outwaited() {
+async fn an_existing_object_is_never_dropped_by_time() {
     let mut now = Instant::now();
     let mut pending = pending(MassDeletionGuard::Held);
     assert!(pending.sort(gone(0..50), 100, now).is_empty());
@@ -73,7 +73,7 @@ async fn an_object_that_is_there_is_never_outwaited() {
         let answers = vec![(key.clone(), Found::There)];
         assert!(pending.take(answers, now).is_empty());
     }
-    assert_eq!(pending.outwaited(now).len(), 49);
+    assert_eq!(pending.expired(now).len(), 49);
     let answers = vec![(key.clone(), Found::Gone), (key, Found::Gone)];
     assert_eq!(pending.take(answers, now).len(), 1);
 }

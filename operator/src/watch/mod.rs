@@ -1,4 +1,4 @@
-//! Caches of what the API server has, one per kind, and who is told when they change.
+//! Caches of API objects, one per kind, and the routing of their changes.
 
 mod backoff;
 mod cache;
@@ -22,61 +22,61 @@ pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
 
-/// Everything a replica knows of the cluster. Cheap to clone.
+/// All caches of a replica. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Caches {
-    /// What users want.
+    /// Functions, which users write.
     pub functions: Cache<EdgeFunction>,
-    /// Versions of it.
+    /// Revisions of functions.
     pub revisions: Cache<EdgeRevision>,
-    /// Reusable rollout descriptions.
+    /// Reusable rollout policies.
     pub policies: Cache<RolloutPolicy>,
-    /// Which namespace owns which host.
+    /// Claims of namespaces on hosts.
     pub claims: Cache<HostClaim>,
-    /// What was last reported of the shims.
+    /// Last reports about the shims.
     pub edge_nodes: Cache<EdgeNode>,
-    /// The cluster's nodes, without their status.
+    /// Nodes of the cluster, without their status.
     pub nodes: Cache<Node>,
-    /// Configuration that functions may refer to.
+    /// ConfigMaps that functions may refer to.
     pub config_maps: Cache<ConfigMap>,
 }
 
-/// Which object changed.
+/// A change of a cached object.
 #[derive(Debug, Clone)]
 pub enum Changed {
-    /// A function was written; the terms that its former version had and this one does not.
+    /// A function was written. With the terms that its previous version had and this one does not.
     Function(ObjectKey, Vec<Term>),
-    /// A function was deleted; the version is that of its deletion, 0 when a list no longer had it. With the terms that it
-    /// had.
+    /// A function was deleted. With the version of its deletion (0 when a list no longer had it), and the terms that
+    /// it had.
     FunctionGone(ObjectKey, u64, Vec<Term>),
-    /// A revision was written or deleted; the function it belongs to.
+    /// A revision of this function was written or deleted.
     Revision(ObjectKey),
     /// A policy was written or deleted.
     Policy(ObjectKey),
-    /// A host changed hands.
+    /// The owner of a host changed.
     Claim(String),
-    /// A node came, went, or changed its labels.
+    /// A node joined, left, or changed its labels.
     Node,
     /// A ConfigMap was written or deleted.
     ConfigMap(ObjectKey),
 }
 
 impl Caches {
-    /// Watches every kind until the process ends; each future runs for ever.
+    /// Returns the futures that watch every kind; they run until the process ends.
     #[must_use]
     pub fn watch(
         &self,
         client: &Client,
         changed: &mpsc::UnboundedSender<Changed>,
     ) -> Vec<BoxFuture<'static, ()>> {
-        let tell = |changed: &mpsc::UnboundedSender<Changed>| {
+        let sender = |changed: &mpsc::UnboundedSender<Changed>| {
             let sender = changed.clone();
             move |change: Changed| {
-                // The receiver ends with the process.
+                // The receiver lives until the process ends.
                 let _ = sender.send(change);
             }
         };
-        let send = tell(changed);
+        let send = sender(changed);
         let functions = self.functions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
@@ -95,7 +95,7 @@ impl Caches {
                 }
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let revisions = self.revisions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
@@ -109,7 +109,7 @@ impl Caches {
                 )));
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let policies = self.policies.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Free,
@@ -118,37 +118,37 @@ impl Caches {
                 send(Changed::Policy(ObjectKey::of(&*change.into_object())));
             },
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let claims = self.claims.watch(
             Api::all(client.clone()),
-            // A claim that vanishes is taken again by whoever still needs it.
+            // Functions that still need a deleted claim create it again.
             MassDeletionGuard::Free,
             strip,
             move |change| {
                 send(Changed::Claim(change.into_object().spec.host.clone()));
             },
         );
-        let send = tell(changed);
-        // What a shim reports changes all the time; that there is one decides placement.
+        let send = sender(changed);
+        // Shims report changes all the time, but placement depends only on whether a shim exists.
         let edge_nodes = self.edge_nodes.watch_if(
             Api::all(client.clone()),
             strip,
             |_, _| false,
             move |_| send(Changed::Node),
         );
-        let send = tell(changed);
+        let send = sender(changed);
         let slim = |node: &mut Node| {
             strip(node);
             node.metadata.annotations = None;
             node.status = None;
         };
-        // A kubelet writes its node every few minutes; only labels and names matter here.
+        // A kubelet updates its node every few minutes, but only labels and names matter here.
         let nodes = self
             .nodes
             .watch_if(Api::all(client.clone()), slim, labels_differ, move |_| {
                 send(Changed::Node)
             });
-        let send = tell(changed);
+        let send = sender(changed);
         let config_maps = self.config_maps.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Free,
@@ -194,7 +194,7 @@ impl Caches {
     }
 }
 
-/// Field ownership is half of an object and read nowhere but on functions.
+/// Removes managed fields: they are half of an object, and only those of functions are read.
 fn strip<K: kube::Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }

@@ -1,4 +1,5 @@
-//! Quorum reads: whether an object is gone, as the API server and its store say now, and whether that word can be trusted.
+//! Quorum reads: find out from the API server and its store whether an object was deleted, and whether the answer can
+//! be trusted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,22 +15,22 @@ use kube::{Api, Client, Resource};
 use super::ObjectKey;
 use crate::reconcile::api::{CallError, call};
 
-/// Reads under way at one time.
+/// Maximum number of concurrent reads.
 const AT_ONCE: usize = 8;
-/// A list that is longer than this is not read to its end.
+/// Maximum length of a list; a longer list is not read to its end.
 const PAGE: u32 = 500;
 
-/// An object that seems to be gone.
+/// An object that seems to be deleted.
 #[derive(Debug, Clone)]
 pub(crate) struct Lost {
     pub(crate) key: ObjectKey,
     pub(crate) uid: Option<String>,
     pub(crate) created: Option<Time>,
-    /// The newest version that is known of it, its deletion included.
+    /// Newest known version of the object, including that of its deletion.
     pub(crate) version: u64,
 }
 
-/// One read.
+/// One read request.
 #[derive(Debug)]
 pub(crate) enum Question {
     /// A GET of one object.
@@ -38,18 +39,18 @@ pub(crate) enum Question {
     Namespace(Arc<str>, Vec<Lost>),
 }
 
-/// What a read says of one object.
+/// Result of a read for one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// It does not exist.
     Gone,
     /// It exists.
     There,
-    /// The read failed, or cannot be trusted.
+    /// The read failed, or its result cannot be trusted.
     Unknown(String),
 }
 
-/// Asks the API server, and says of each object what came of it.
+/// Reads objects from the API server and returns the result for each.
 pub(crate) async fn ask<K>(client: Client, questions: Vec<Question>) -> Vec<(ObjectKey, Found)>
 where
     K: Resource<DynamicType = ()>,
@@ -60,9 +61,9 @@ where
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    // Afterwards: a definition that is whole now was not being deleted when the objects were read.
+    // Check this after the reads: a definition that is intact now was not being deleted when the objects were read.
     let trust = Trust::establish(&client, &kind).await;
-    let judged = answers
+    let results = answers
         .into_iter()
         .flatten()
         .map(|(lost, found)| match found {
@@ -72,7 +73,7 @@ where
             }
             found => (lost.key, found),
         });
-    judged.collect()
+    results.collect()
 }
 
 async fn read(client: &Client, kind: &ApiResource, question: Question) -> Vec<(Lost, Found)> {
@@ -121,23 +122,23 @@ async fn one(client: &Client, kind: &ApiResource, lost: &Lost) -> Found {
     };
     match call(api.get_metadata(&lost.key.name)).await {
         Ok(there) if there.metadata.uid == lost.uid => Found::There,
-        // Another one of that name.
+        // A different object with the same name exists.
         Ok(_) => Found::Gone,
         Err(error) if error.is_gone_object(&lost.key.name) => Found::Gone,
         Err(error) => Found::Unknown(error.to_string()),
     }
 }
 
-/// Whether "it does not exist" means that somebody deleted it.
+/// Evidence that a missing object was deleted, and not lost with its store or definition.
 pub(crate) struct Trust {
-    /// The version of the store.
+    /// Current version of the store.
     version: Result<u64, String>,
-    /// When the definition of the kind was made; `None` for a kind that needs none.
+    /// Creation time of the kind's definition; `None` for a built-in kind.
     defined: Result<Option<Time>, String>,
 }
 
 impl Trust {
-    /// Asks for the version of the store and for the definition of the kind.
+    /// Reads the version of the store and the definition of the kind.
     pub(crate) async fn establish(client: &Client, kind: &ApiResource) -> Self {
         let all: Api<DynamicObject> = Api::all_with(client.clone(), kind);
         let list = call(all.list_metadata(&ListParams::default().limit(1))).await;
@@ -155,23 +156,25 @@ impl Trust {
         Self { version, defined }
     }
 
-    /// Whether an object that was known by `version`, and `created` then, was deleted.
+    /// Evaluates whether an object last seen at `version`, and created at `created`, was deleted.
     pub(crate) fn judge(&self, version: u64, created: Option<&Time>) -> Found {
         let unknown = |why: &str| Found::Unknown(why.to_owned());
         match (&self.version, &self.defined) {
             (Err(why), _) | (_, Err(why)) => unknown(why),
             (Ok(now), _) if *now < version => {
-                unknown("its store is older than what it told before")
+                unknown("its store is older than versions that it returned before")
             }
             (_, Ok(Some(defined))) if created.is_none_or(|created| created.0 < defined.0) => {
-                unknown("they went with the CustomResourceDefinition, which was made again since")
+                unknown(
+                    "they were removed together with the CustomResourceDefinition, which was created again since",
+                )
             }
             _ => Found::Gone,
         }
     }
 }
 
-/// When the definition of a kind was made, if it is whole.
+/// Returns the creation time of a kind's definition, if it is intact.
 async fn definition(client: &Client, kind: &ApiResource) -> Result<Time, String> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let name = format!("{}.{}", kind.plural, kind.group);

@@ -1,8 +1,8 @@
-//! Secrets, one by name, only where a namespace has granted them.
+//! Caches Secrets by name, only in namespaces that have granted access.
 //!
-//! A grant cannot be watched, so a refused name is tried again every [`RETRY`]. Values that were seen stay in
-//! memory by their keyed hash for as long as a revision refers to them: a Secret that is changed or deleted
-//! does not take the value away from the revision that was made with it.
+//! A grant cannot be watched, so a refused name is retried every [`RETRY`]. Values that were read stay in memory
+//! under their keyed hash while a revision refers to them: changing or deleting a Secret does not remove the value
+//! from the revision that was created with it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,24 +19,24 @@ use tokio::task::AbortHandle;
 use super::ObjectKey;
 use super::backoff::WatchBackoff;
 
-/// Between two tries of a name that was refused.
+/// Interval between two attempts to read a refused Secret.
 pub const RETRY: Duration = Duration::from_secs(30);
 
-/// What is known of one Secret.
+/// State of one Secret.
 #[derive(Clone, Default)]
 pub enum SecretState {
-    /// Not asked yet.
+    /// The Secret has not been read yet.
     #[default]
     Unknown,
     /// The namespace has not granted its Secrets to the operator.
     NotGranted,
-    /// It does not exist.
+    /// The Secret does not exist.
     Missing,
-    /// Its content.
+    /// Content of the Secret.
     Present(Arc<Secret>),
 }
 
-/// Secrets by name. Cheap to clone; clones share.
+/// Secrets by name. Clones are cheap and share the content.
 #[derive(Clone)]
 pub struct Secrets {
     client: Client,
@@ -69,7 +69,7 @@ impl fmt::Debug for Secrets {
 }
 
 impl SecretState {
-    /// The bytes of one key.
+    /// Returns the bytes of one key.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&[u8]> {
         match self {
@@ -84,7 +84,7 @@ impl SecretState {
 }
 
 impl Secrets {
-    /// Knows nothing yet; `changed` hears of every Secret whose state became another one.
+    /// Creates an empty cache; `changed` receives the key of every Secret whose state changes.
     #[must_use]
     pub fn new(client: Client, changed: mpsc::UnboundedSender<ObjectKey>) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl Secrets {
         }
     }
 
-    /// What is known of a Secret; begins to watch it when that is nothing.
+    /// Returns the state of a Secret; starts to watch it on the first call.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> SecretState {
         let mut known = self.lock();
@@ -112,7 +112,7 @@ impl Secrets {
         SecretState::Unknown
     }
 
-    /// Forgets every Secret that nothing refers to any more.
+    /// Forgets every Secret that is not in `referred`.
     pub fn retain(&self, referred: &HashSet<ObjectKey>) {
         self.lock().retain(|key, entry| {
             let keep = referred.contains(key);
@@ -143,7 +143,7 @@ impl Secrets {
                         self.learn(&key, SecretState::NotGranted);
                         break;
                     }
-                    // The error shows no content; the stream tries again by itself.
+                    // The error contains no content; the stream retries by itself.
                     Err(error) => {
                         tracing::debug!(secret = %key, %error, "a Secret could not be watched")
                     }
@@ -164,7 +164,7 @@ impl Secrets {
             news
         };
         if news {
-            // The receiver ends with the process.
+            // The receiver lives until the process ends.
             let _ = self.changed.send(key.clone());
         }
     }
@@ -176,7 +176,7 @@ impl Secrets {
 
 #[cfg(test)]
 impl Secrets {
-    /// What a watch would say of a Secret that was asked for before.
+    /// Sets the state of a Secret that was requested before, as a watch would.
     pub(crate) fn know_for_test(&self, key: &ObjectKey, state: SecretState) {
         self.learn(key, state);
     }

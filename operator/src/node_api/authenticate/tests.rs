@@ -4,9 +4,9 @@ fn token_with(claims: &str) -> String {
     format!("header.{}.signature", URL_SAFE_NO_PAD.encode(claims))
 }
 
-/// HK-4: no review outlives the token.
+/// HK-4: no review outlives its token.
 #[test]
-fn a_tokens_end_is_read_and_never_taken_as_longer_than_it_says() {
+fn the_expiry_of_a_token_is_never_extended() {
     let now = Timestamp::from_second(1_000).unwrap();
     for (claims, left) in [
         (r#"{"exp":1600}"#, Some(600)),

@@ -1,6 +1,6 @@
-//! Nodes that an earlier leader heard and this one has not. Until it has listened for as long as the silence limit
-//! it cannot say that they are silent: they count as live and as having loaded nothing, so that a function is not
-//! Ready on the one node that happened to come back first.
+//! Nodes that a previous leader had contact with and this one has not. Until the silence limit has passed, this
+//! leader cannot tell whether they are silent. They count as live with nothing loaded, so that a function does not
+//! become Ready because of the one node that reconnected first.
 
 use std::collections::BTreeSet;
 
@@ -17,41 +17,41 @@ pub(super) struct Awaited {
 }
 
 impl Fleet {
-    /// From now until the silence limit is over, these count as live although they were not heard yet.
+    /// Adds nodes that count as live until the silence limit has passed, although they have not connected yet.
     pub fn expect(&self, names: BTreeSet<String>) {
         let until = Some(Instant::now() + self.0.silence);
         self.lock().awaited = Awaited { until, names };
     }
 
-    /// Those that are still waited for.
+    /// Names of the nodes that are still awaited.
     pub fn awaited(&self) -> BTreeSet<String> {
         let now = Instant::now();
         let state = self.lock();
-        unheard(&state, now).map(str::to_owned).collect()
+        without_report(&state, now).map(str::to_owned).collect()
     }
 }
 
-/// Expected nodes that have not told everything, as long as they are waited for.
-pub(super) fn unheard(state: &State, now: Instant) -> impl Iterator<Item = &str> {
+/// Awaited nodes that have not sent a complete report, while they are awaited.
+pub(super) fn without_report(state: &State, now: Instant) -> impl Iterator<Item = &str> {
     let waits = state.awaited.until.is_some_and(|until| now < until);
     let names = state.awaited.names.iter().filter(move |_| waits);
     names.map(String::as_str).filter(|name| {
-        let speaker = state.nodes.get(*name).and_then(view::speaker);
-        !speaker.is_some_and(|session| session.complete)
+        let representative = state.nodes.get(*name).and_then(view::representative);
+        !representative.is_some_and(|session| session.complete)
     })
 }
 
-/// Nodes whose time ran out between `last` and `now`.
-pub(super) fn given_up(state: &State, last: Instant, now: Instant) -> BTreeSet<String> {
+/// Nodes whose waiting time ended between `last` and `now`.
+pub(super) fn no_longer_awaited(state: &State, last: Instant, now: Instant) -> BTreeSet<String> {
     let over = |until: Instant| last < until && until <= now;
     if state.awaited.until.is_some_and(over) {
-        unheard(state, last).map(str::to_owned).collect()
+        without_report(state, last).map(str::to_owned).collect()
     } else {
         BTreeSet::new()
     }
 }
 
-/// What is known of one function on such a node: nothing.
+/// View of one function on an awaited node: nothing is loaded.
 pub(super) fn silent(name: &str) -> FunctionOnNode {
     FunctionOnNode {
         node: name.to_owned(),

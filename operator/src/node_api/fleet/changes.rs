@@ -1,5 +1,5 @@
-//! Change notifications: sets that fill up while nobody looks, so a slow listener misses nothing and
-//! costs no more than the names in it.
+//! Change notifications: sets of names that accumulate between two reads. A slow subscriber misses nothing, and costs
+//! no more memory than the names.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 
 use super::FunctionKey;
 
-/// What changed since the last look.
+/// Changes since the last read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// A node loaded, failed, acknowledged or lost a revision of these, or has new exceptions.
+    /// Functions with a change: a node loaded, failed, acknowledged or lost a revision, or reported new exceptions.
     pub functions: BTreeSet<FunctionKey>,
-    /// These nodes came, left, fell silent, or report another condition of themselves.
+    /// Nodes that joined, left, became silent, or reported another condition of themselves.
     pub nodes: BTreeSet<String>,
 }
 
@@ -27,7 +27,7 @@ struct Mailbox {
 pub struct Changes(Arc<Mailbox>);
 
 impl Changes {
-    /// Everything that changed since the last call; waits until there is something.
+    /// Waits until there are changes, and returns all changes since the last call.
     pub async fn next(&mut self) -> Changed {
         loop {
             let taken = {
@@ -58,7 +58,7 @@ impl Subscribers {
         Changes(mailbox)
     }
 
-    pub(super) fn tell(&self, news: &Changed) {
+    pub(super) fn publish(&self, news: &Changed) {
         if *news == Changed::default() {
             return;
         }

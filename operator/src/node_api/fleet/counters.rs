@@ -1,9 +1,9 @@
-//! The node's own counters, put together from frames.
+//! Counters of a node, assembled from the frames that it sends.
 //!
-//! A frame is absolute after a connect or a gap, else it brings increments. Frames carry boot id and
-//! sequence: a repeated frame is dropped; after a missing one increments mean nothing, so they are
-//! dropped until the next absolute frame, which the node is asked for. What is held here is therefore
-//! at every moment what the node itself had counted, the same numbers a scrape of it reads.
+//! A frame is absolute after a connect or a gap; other frames contain increments. Frames carry a boot ID and a
+//! sequence number. A repeated frame is dropped. After a missing frame, increments are meaningless and are dropped
+//! until the next absolute frame, which the operator requests. The counters here therefore always equal a past state
+//! of the node's own counters, the same numbers that a scrape returns.
 
 use std::collections::BTreeMap;
 
@@ -13,24 +13,24 @@ use operator_core::samples::{Code, Counters, Histogram, Outcome, Snapshot};
 
 use super::FunctionKey;
 
-/// Rows (revision × population) of one node; two per rollout and room for what is ending.
+/// Maximum number of rows (revision × population) of one node: two per rollout, and room for those that are ending.
 const MAX_ROWS: usize = 4_096;
 
-/// What became of a frame.
+/// Result of adding a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node_api) enum FrameResult {
-    /// Taken.
+    /// The frame was applied.
     Applied,
-    /// Its sequence was here already.
+    /// A frame with this sequence number was already applied.
     Duplicate,
-    /// A frame is missing before it, or its boot is new and it is not absolute; nothing taken.
+    /// A frame is missing before it, or its boot ID is new and it is not absolute; it was not applied.
     Gap,
-    /// It contradicts the contract; treated as a gap.
+    /// The frame violates the contract; handled like a gap.
     Malformed,
 }
 
 impl FrameResult {
-    /// The value of a metric's label.
+    /// Value of the metric's label.
     pub(in crate::node_api) fn label(self) -> &'static str {
         match self {
             Self::Applied => "frame_applied",
@@ -41,28 +41,28 @@ impl FrameResult {
     }
 }
 
-/// Which of the two measured latencies a plan judges.
+/// The latency that a plan compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Latency {
-    /// Until the response's head.
+    /// Latency up to the response head.
     #[default]
     Head,
-    /// Until its last byte.
+    /// Latency up to the last byte of the response.
     Duration,
 }
 
-/// Which counters are asked for.
+/// Selects counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reading<'a> {
-    /// The latency that goes into [`Counters::latency`].
+    /// Latency that goes into [`Counters::latency`].
     pub latency: Latency,
-    /// `live`, `matched`, `shadow`, `synthetic` or `preview`.
+    /// Population of requests: `live`, `matched`, `shadow`, `synthetic` or `preview`.
     pub population: &'a str,
 }
 
 #[derive(Clone, Default)]
 struct Row {
-    /// Without latency.
+    /// Counters without latency.
     counted: Counters,
     head: Histogram,
     duration: Histogram,
@@ -75,7 +75,7 @@ struct RowKey {
     population: String,
 }
 
-/// One node's counters since one start of it.
+/// Counters of one node since one start of its process.
 pub(super) struct CounterTable {
     boot: u64,
     sequence: Option<u64>,
@@ -93,7 +93,7 @@ impl CounterTable {
         }
     }
 
-    /// Takes a frame that arrived at `at`.
+    /// Applies a frame that arrived at `at`.
     pub(super) fn take(&mut self, frame: v1::CounterFrame, at: Timestamp) -> FrameResult {
         let same_boot = frame.boot_id == self.boot;
         if same_boot && self.sequence.is_some_and(|last| frame.sequence <= last) {
@@ -125,7 +125,7 @@ impl CounterTable {
         FrameResult::Applied
     }
 
-    /// All revisions of a function, or None before the first frame.
+    /// Returns the counters of all revisions of a function, or `None` before the first frame.
     pub(super) fn snapshot(
         &self,
         process: &str,
@@ -155,7 +155,7 @@ impl CounterTable {
         })
     }
 
-    /// Everything held, as an absolute frame for another replica.
+    /// Returns all counters as an absolute frame for another replica.
     pub(super) fn to_frame(&self) -> Option<v1::CounterFrame> {
         let sequence = self.sequence?;
         let at = self.at?;
@@ -222,14 +222,14 @@ impl Row {
     }
 }
 
-/// With a label each that reads back to the same class.
+/// Status classes, each with a label that parses back to it.
 const CODES: [(Code, &str); 3] = [
     (Code::ClientError, "4xx"),
     (Code::ServerError, "5xx"),
     (Code::Other, "2xx"),
 ];
 
-/// None when a row has no function, a histogram an unknown bucket or two lists of different lengths.
+/// Parses a row; `None` if it has no function, a histogram with an unknown bucket, or two lists of different lengths.
 fn read_rows(wire: Vec<v1::RevisionCounters>) -> Option<Vec<(RowKey, Row)>> {
     let mut rows = Vec::with_capacity(wire.len().min(MAX_ROWS));
     for counters in wire.into_iter().take(MAX_ROWS) {
@@ -245,7 +245,7 @@ fn read_rows(wire: Vec<v1::RevisionCounters>) -> Option<Vec<(RowKey, Row)>> {
         };
         row.counted.saturated = counters.saturated;
         for one in counters.outcomes {
-            // an outcome of a newer node that nothing here judges by
+            // An outcome from a newer node, which no evaluation uses.
             let Some(outcome) = Outcome::from_label(&one.outcome) else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! The leader's hints on their way to the nodes of all replicas.
+//! Distributes the leader's hints to the nodes of all replicas.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Fleet, HintRefused};
 
-/// Hints that wait for one relay; a relay that is this far behind gets the status write instead.
+/// Maximum number of hints queued for one relay. A relay that is further behind receives the status write instead.
 const WAITING: usize = 1_024;
 
 /// The relays of the other replicas.
@@ -22,12 +22,12 @@ struct Numbered {
 }
 
 impl Fleet {
-    /// The rollback's fast lane: tells every node, here and by the other replicas, that a candidate's
-    /// weight is lower, while the status write is still under way. The pair is burned by this even
-    /// when that write fails.
+    /// Fast path of a rollback: sends every node, directly and through the other replicas, the lower weight of a
+    /// candidate while the status write is still in progress. The fencing token is used up even when that write
+    /// fails.
     ///
     /// # Errors
-    /// The hint would not lower the weight, or its pair is not newer; nothing was sent.
+    /// The hint would not lower the weight, or its fencing token is not newer; nothing was sent.
     pub fn hint(&self, hint: &v1::ShareUpdate) -> Result<(), HintRefused> {
         self.0.tables.hint(hint)?;
         let mut relays = self
@@ -45,7 +45,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Hints from now on, for one other replica; ends when the receiver is dropped.
+    /// Returns all further hints for one other replica; ends when the receiver is dropped.
     pub(in crate::node_api) fn hints(&self) -> mpsc::Receiver<v1::ShareUpdate> {
         let (sender, receiver) = mpsc::channel(WAITING);
         let mut relays = self

@@ -1,4 +1,4 @@
-//! What arrives: connects, reports, ends; and what is noticed because nothing arrives.
+//! Processes connects, reports and disconnects of nodes, and detects silent nodes.
 
 use std::collections::BTreeSet;
 
@@ -10,27 +10,27 @@ use super::awaited;
 use super::counters::FrameResult;
 use super::session::Session;
 use super::{
-    Changed, Fleet, FunctionKey, LEFT, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node, REMEMBER,
-    Source, State, view,
+    CONTACT_RETENTION, Changed, Fleet, FunctionKey, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node,
+    RETENTION, Source, State, view,
 };
 
-/// A session of the fleet; passed back with everything it says.
+/// A session of the fleet; passed back with every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node_api) struct SessionId {
     pub(super) node: String,
     pub(super) number: u64,
 }
 
-/// What became of a report.
+/// Result of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node_api) struct Received {
     pub(in crate::node_api) frame: Option<FrameResult>,
-    /// Something in it was above its limit and left out.
+    /// A part of the report was above its limit and was left out.
     pub(in crate::node_api) dropped: bool,
 }
 
 impl Fleet {
-    /// A node has opened a stream; None when there are too many nodes.
+    /// Registers a stream that a node has opened; `None` when there are too many nodes.
     pub(in crate::node_api) fn connect(
         &self,
         source: Source,
@@ -55,12 +55,12 @@ impl Fleet {
         if source == Source::Direct {
             self.0.outbox.connected(&name);
         }
-        self.tell_node(&name);
+        self.publish_node(&name);
         let node = name;
         Some(SessionId { node, number })
     }
 
-    /// A node has reported.
+    /// Processes a report of a node.
     pub(in crate::node_api) fn report(&self, id: &SessionId, report: v1::Report) -> Received {
         let mut state = self.lock();
         let session = state
@@ -102,14 +102,14 @@ impl Fleet {
         if applied.node {
             changed.nodes.insert(id.node.clone());
         }
-        self.0.subscribers.tell(&changed);
+        self.0.subscribers.publish(&changed);
         Received {
             frame: applied.frame,
             dropped: applied.dropped,
         }
     }
 
-    /// A stream has ended. What it said holds until another stream has said everything.
+    /// Ends a stream. Its reports stay valid until another stream has sent a complete report.
     pub(in crate::node_api) fn gone(&self, id: &SessionId) {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&id.node) else {
@@ -129,42 +129,46 @@ impl Fleet {
         if source == Source::Direct && !direct_left {
             self.0.outbox.gone(&id.node);
         }
-        self.tell_node(&id.node);
+        self.publish_node(&id.node);
     }
 
-    /// Tells of nodes that fell silent since `last`, forgets those that left long ago. To be called
-    /// about once a second.
+    /// Reports nodes that became silent since `last`, and forgets nodes that left long ago. Call this about once a
+    /// second.
     pub(in crate::node_api) fn sweep(&self, last: Instant, now: Instant) {
         let silence = self.0.silence;
         let mut state = self.lock();
-        let given_up = awaited::given_up(&state, last, now);
+        let no_longer_awaited = awaited::no_longer_awaited(&state, last, now);
         let nodes = forget(&mut state, now);
         let fell_silent = state.nodes.iter().filter(|(_, node)| {
-            let spoke = view::speaker(node);
-            spoke.is_some_and(|session| {
+            let session = view::representative(node);
+            session.is_some_and(|session| {
                 view::is_live(session, last, silence) && !view::is_live(session, now, silence)
             })
         });
         let (mut silent, mut functions) = (BTreeSet::new(), BTreeSet::new());
         for (name, node) in fell_silent {
             silent.insert(name.clone());
-            let known = view::speaker(node).map(|session| session.revisions.keys().cloned());
+            let known = view::representative(node).map(|session| session.revisions.keys().cloned());
             functions.extend(known.into_iter().flatten());
         }
         drop(state);
-        let nodes = nodes.into_iter().chain(silent).chain(given_up).collect();
-        self.0.subscribers.tell(&Changed { functions, nodes });
+        let nodes = nodes
+            .into_iter()
+            .chain(silent)
+            .chain(no_longer_awaited)
+            .collect();
+        self.0.subscribers.publish(&Changed { functions, nodes });
     }
 
-    fn tell_node(&self, name: &str) {
-        self.0.subscribers.tell(&Changed {
+    fn publish_node(&self, name: &str) {
+        self.0.subscribers.publish(&Changed {
             nodes: BTreeSet::from([name.to_owned()]),
             ..Changed::default()
         });
     }
 }
 
-/// A node that comes back acts on what it had, and only something newer counts as followed again.
+/// A reconnecting node still uses its old state, so only a newer state counts as following again.
 fn note_return(node: &mut Node, session: u64, functions: &BTreeSet<FunctionKey>) {
     let Some(session) = node.sessions.get(&session) else {
         return;
@@ -185,22 +189,22 @@ fn note_return(node: &mut Node, session: u64, functions: &BTreeSet<FunctionKey>)
     }
 }
 
-/// An ended session matters only as the last word.
+/// An ended session is kept only while it has the latest report of its node.
 fn drop_replaced(node: &mut Node) {
     let mut sessions = node.sessions.values();
     let replaced = sessions.any(|session| !session.ended && session.complete);
-    let last = view::speaker(node).map(|session| session.last_contact);
+    let last = view::representative(node).map(|session| session.last_contact);
     node.sessions
         .retain(|_, session| !session.ended || !replaced && Some(session.last_contact) == last);
 }
 
 fn forget(state: &mut State, now: Instant) -> Vec<String> {
-    let old = |session: &Session| session.ended && session.last_contact + REMEMBER < now;
+    let old = |session: &Session| session.ended && session.last_contact + RETENTION < now;
     let mut forgotten = Vec::new();
     let left = &mut state.left;
-    left.retain(|_, last| *last + LEFT >= now);
+    left.retain(|_, last| *last + CONTACT_RETENTION >= now);
     state.nodes.retain(|name, node| {
-        let last = view::speaker(node).map(|session| session.last_contact);
+        let last = view::representative(node).map(|session| session.last_contact);
         node.sessions.retain(|_, session| !old(session));
         if node.sessions.is_empty() {
             forgotten.push(name.clone());

@@ -1,9 +1,10 @@
-//! What the nodes say: who is there, what they loaded, what they act on.
+//! State of the nodes as they report it: which nodes exist, what they have loaded, and what they act on.
 //!
-//! A node may be heard over two streams for a moment (it moved to another replica, the old stream is
-//! half open). Each stream is a session with its own state; the node is what the session says that was
-//! heard last of those that told all their revisions. A node counts as live while that was within the
-//! silence limit, also between two streams: tokens make a stream end every ten minutes. Nodes that left are remembered for ten minutes: what they counted still counts.
+//! A node may briefly have two streams (it moved to another replica, and the old stream is half open). Each stream is
+//! a session with its own state. The state of the node is that of the session with the latest message among those
+//! that have sent a complete report. A node counts as live while its last message is within the silence limit, also
+//! between two streams, because token expiry ends a stream every ten minutes. Nodes that left are remembered for ten
+//! minutes, and their counters still count.
 
 mod awaited;
 mod changes;
@@ -36,17 +37,17 @@ use session::Session;
 pub use view::{FunctionOnNode, NodeView, RevisionOnNode};
 
 /// A node that left is forgotten after this long.
-const REMEMBER: Duration = Duration::from_secs(600);
-/// When it was last heard is known for this long.
-const LEFT: Duration = Duration::from_secs(24 * 3600);
-/// Nodes at a time; more are a mistake or an attack.
+const RETENTION: Duration = Duration::from_secs(600);
+/// How long the time of the last contact with a forgotten node is kept.
+const CONTACT_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Maximum number of nodes; more indicate a mistake or an attack.
 const MAX_NODES: usize = 20_000;
-/// Epochs above this are not believed: one lying node must not use up the numbers.
+/// Highest accepted epoch: a single faulty node must not exhaust the range of epochs.
 const MAX_EPOCH: u64 = 1 << 48;
-/// Exceptions kept per node.
+/// Maximum number of exceptions kept per node.
 const MAX_EXCEPTIONS: usize = 64;
 
-/// The nodes as this replica knows them; clones share it.
+/// The nodes as this replica sees them. Clones share the state.
 #[derive(Clone)]
 pub struct Fleet(Arc<Inner>);
 
@@ -63,7 +64,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     nodes: BTreeMap<String, Node>,
-    /// Nodes that are forgotten, and when they were last heard: they may come back.
+    /// Forgotten nodes and the time of their last contact, because they may return.
     left: BTreeMap<String, Instant>,
     awaited: Awaited,
     next_session: u64,
@@ -73,24 +74,25 @@ struct State {
 #[derive(Default)]
 struct Node {
     sessions: BTreeMap<u64, Session>,
-    /// It was away for so long that it had sent candidates' shares back to stable, and has not told everything yet.
+    /// The node was away long enough to have returned candidates' traffic to stable, and has not sent a complete
+    /// report yet.
     came_back: bool,
-    /// What it acted on when it came back, per function, until it acts on something newer.
+    /// What the node acted on when it returned, per function, until it acts on something newer.
     returned: BTreeMap<FunctionKey, FencingToken>,
 }
 
-/// Where a session's messages come from.
+/// Origin of the messages of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// The node's own stream.
     Direct,
-    /// Another replica's relay.
+    /// The relay of another replica.
     Relayed,
 }
 
 impl Fleet {
-    /// Nobody yet. Hints go through `tables`; without a message for `silence` a node is absent, and without
-    /// contact for `unsupervised_ttl` it gives candidates nothing any more.
+    /// Creates a fleet without nodes. Hints are sent through `tables`. A node without a message for `silence` is
+    /// absent, and one without contact for `unsupervised_ttl` no longer sends traffic to candidates.
     pub fn new(tables: Tables, silence: Duration, unsupervised_ttl: Duration) -> Self {
         Self(Arc::new(Inner {
             tables,
@@ -103,11 +105,11 @@ impl Fleet {
         }))
     }
 
-    /// What every known node says about one function, also nodes that are absent, and those that are awaited.
+    /// Returns the state of one function on every known node, including absent and awaited nodes.
     pub fn function_nodes(&self, key: &FunctionKey) -> Vec<FunctionOnNode> {
         let now = Instant::now();
         let state = self.lock();
-        let awaited: BTreeSet<&str> = awaited::unheard(&state, now).collect();
+        let awaited: BTreeSet<&str> = awaited::without_report(&state, now).collect();
         let nodes = state.nodes.iter();
         nodes
             .filter(|(name, _)| !awaited.contains(name.as_str()))
@@ -116,7 +118,7 @@ impl Fleet {
             .collect()
     }
 
-    /// Every node heard within the last ten minutes.
+    /// Returns every node that was in contact within the last ten minutes.
     pub fn nodes(&self) -> Vec<NodeView> {
         let now = Instant::now();
         let state = self.lock();
@@ -126,26 +128,26 @@ impl Fleet {
             .collect()
     }
 
-    /// Tells of every later change that a reconcile could care about; counters are not among them.
+    /// Subscribes to all later changes that affect a reconcile; counters are not among them.
     pub fn subscribe(&self) -> Changes {
         self.0.subscribers.subscribe()
     }
 
-    /// What every node that reported in the last ten minutes counted for one function since it
-    /// started: the same numbers a scrape of it gives. At most one snapshot per node.
+    /// Returns the counters of one function on every node that reported in the last ten minutes, since the start of
+    /// the node: the same numbers that a scrape returns. At most one snapshot per node.
     pub fn counters(&self, key: &FunctionKey, reading: Reading<'_>) -> Vec<Snapshot> {
         let state = self.lock();
         let nodes = state.nodes.iter();
         nodes
             .filter_map(|(name, node)| {
-                let session = view::speaker(node)?;
+                let session = view::representative(node)?;
                 session.counters.snapshot(name, key, reading)
             })
             .collect()
     }
 
-    /// The highest epoch any node acts on. A leader goes above it: after a restored backup the nodes
-    /// know more than the objects.
+    /// Returns the highest epoch that any node acts on. A leader must use a higher one: after a backup was restored,
+    /// the nodes have newer state than the objects.
     pub fn max_epoch_seen(&self) -> u64 {
         self.lock().max_epoch
     }
@@ -157,7 +159,7 @@ impl Fleet {
 
 #[cfg(test)]
 impl Fleet {
-    /// A node that connects and says this.
+    /// Hello of a node that connects and sends this.
     pub(crate) fn say_for_test(&self, node: &str, report: node_api::v1::Report) {
         let hello = node_api::v1::Hello {
             node: node.to_owned(),
@@ -169,7 +171,7 @@ impl Fleet {
         }
     }
 
-    /// A node that connects and sends these frames.
+    /// Node that connects and sends these frames.
     pub(crate) fn hear_for_test(
         &self,
         node: &str,

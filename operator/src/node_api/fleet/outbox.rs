@@ -1,5 +1,5 @@
-//! What a follower still has to relay to the leader: names only, so it is bounded by nodes and
-//! functions; content is read when it leaves, and the newest wins.
+//! Queue of what a follower still has to relay to the leader. It holds names only, so it is bounded by nodes and
+//! functions; the newest content is read when a message is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,19 +14,19 @@ use super::{Fleet, FunctionKey, Source};
 struct Pending {
     connected: bool,
     gone: bool,
-    /// Every function, because one may have lost a revision.
+    /// All functions, because any of them may have lost a revision.
     all: bool,
     functions: BTreeSet<FunctionKey>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// Without a relay nothing is collected.
+    /// Whether a relay is open; without one, nothing is collected.
     open: bool,
     nodes: BTreeMap<String, Pending>,
 }
 
-/// See the module's text.
+/// Names of what still has to be relayed.
 #[derive(Default)]
 pub(super) struct Outbox {
     waiting: Mutex<Waiting>,
@@ -74,7 +74,7 @@ impl Outbox {
 }
 
 impl Fleet {
-    /// A relay to the leader begins: everything that is known of direct nodes goes first.
+    /// Starts a relay to the leader: queues the complete state of the direct nodes first.
     pub(in crate::node_api) fn open_relay(&self) {
         let state = self.lock();
         let direct = state.nodes.iter().filter(|(_, node)| {
@@ -98,12 +98,12 @@ impl Fleet {
         self.0.outbox.filled.notify_one();
     }
 
-    /// The relay has ended; nothing is collected any more.
+    /// Ends the relay; nothing is collected any longer.
     pub(in crate::node_api) fn close_relay(&self) {
         *self.0.outbox.lock() = Waiting::default();
     }
 
-    /// Waits until a node has something to relay, and gives its messages in order.
+    /// Waits until a node has something to relay, and returns its messages in order.
     pub(in crate::node_api) async fn next_relayed(&self) -> Vec<v1::RelayUp> {
         loop {
             let first = self.0.outbox.lock().nodes.pop_first();
@@ -129,7 +129,7 @@ impl Fleet {
         let known = state.nodes.get(&node);
         let sessions = known.into_iter().flat_map(|known| known.sessions.values());
         let direct = sessions.filter(|one| one.source == Source::Direct && !one.ended);
-        let Some(session) = view::loudest(direct) else {
+        let Some(session) = view::latest(direct) else {
             return Vec::new();
         };
         let mut messages = Vec::new();
@@ -137,7 +137,7 @@ impl Fleet {
             let hello = Some(session.hello.clone());
             messages.push(up(Kind::Connected(v1::NodeConnected { hello })));
         }
-        // before the node's own first report there is nothing to tell
+        // Before the node's own first report there is nothing to relay.
         if session.complete {
             let report = session.to_report(pending.connected || pending.all, &pending.functions);
             let report = Some(report);

@@ -1,4 +1,4 @@
-//! One stream's word about its node.
+//! State of a node as one stream reported it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use tokio::time::Instant;
 use super::counters::{CounterTable, FrameResult};
 use super::{FunctionKey, Source};
 
-/// Revisions one node may report; a node that is placed more says so in its exceptions.
+/// Maximum number of revisions in the state of a node; a node with more placed revisions reports an exception.
 const MAX_REVISIONS: usize = 200_000;
-/// Longest text taken from a node, bytes: names are DNS names, messages are bounded by the contract.
+/// Maximum length of a text from a node, in bytes: names are DNS names, and the contract bounds messages.
 const MAX_TEXT: usize = 256;
 
-/// See the module's text.
+/// State of a node as one stream reported it.
 pub(super) struct Session {
     pub(super) source: Source,
     pub(super) hello: v1::Hello,
     pub(super) ended: bool,
-    /// A report that lists every revision has come: before, silence about a revision means nothing.
+    /// Whether a report that lists every revision has arrived. Before that, a missing revision means nothing.
     pub(super) complete: bool,
     pub(super) last_contact: Instant,
     pub(super) last_contact_at: Timestamp,
@@ -35,17 +35,17 @@ pub(super) struct Session {
     pub(super) counters: CounterTable,
 }
 
-/// What one report changed.
+/// Changes that a report caused.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     pub(super) functions: BTreeSet<FunctionKey>,
-    /// A revision is no longer there.
+    /// Whether a revision was removed.
     pub(super) removed: bool,
-    /// Something that shows in the node's own view.
+    /// Whether the node's own view changed.
     pub(super) node: bool,
     pub(super) max_epoch: u64,
     pub(super) frame: Option<FrameResult>,
-    /// Exceptions or revisions above their limit.
+    /// Whether exceptions or revisions exceeded their limit.
     pub(super) dropped: bool,
 }
 
@@ -71,7 +71,7 @@ impl Session {
         }
     }
 
-    /// The greatest token of a function's share that the node acts on.
+    /// Greatest fencing token of a function's traffic split that the node acts on.
     pub(super) fn acted_on(&self, key: &FunctionKey) -> Option<FencingToken> {
         let revisions = self.revisions.get(key)?.values();
         revisions
@@ -133,7 +133,7 @@ impl Session {
         applied
     }
 
-    /// What is held, as a report to another replica: of all functions, or of `functions` alone.
+    /// Returns the state as a report to another replica: of all functions, or only of `functions`.
     pub(super) fn to_report(&self, all: bool, functions: &BTreeSet<FunctionKey>) -> v1::Report {
         let of = |(key, revisions): (&FunctionKey, &BTreeMap<String, v1::RevisionState>)| {
             let states = revisions.values();
@@ -179,7 +179,7 @@ impl Session {
                 applied.max_epoch = applied.max_epoch.max(pair.epoch);
             }
             let key = FunctionKey::from(&wire);
-            // a node ends a revision by reporting it without a state
+            // A node removes a revision by reporting it without a state.
             if state.state() == v1::LoadState::Unspecified {
                 if let Some(held) = self.revisions.get_mut(&key)
                     && held.remove(&state.revision).is_some()
@@ -244,7 +244,7 @@ fn differing(former: &Revisions, present: &Revisions) -> BTreeSet<FunctionKey> {
         .collect()
 }
 
-/// Cuts at a character border and takes out what could move a terminal's cursor.
+/// Truncates at a character boundary and replaces control characters, which could move a terminal's cursor.
 fn shorten(text: &mut String) {
     let end = text.floor_char_boundary(MAX_TEXT);
     text.truncate(end);

@@ -52,7 +52,7 @@ fn revisions(fleet: &Fleet, function: &str) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
+async fn a_node_is_live_from_its_complete_report_until_it_is_silent() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     assert_eq!(live(&fleet), [("n".to_owned(), false)], "not in sync yet");
@@ -63,29 +63,29 @@ async fn a_node_is_live_once_it_told_everything_and_until_it_falls_silent() {
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
     );
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
-    let spoke = Instant::now();
+    let reported_at = Instant::now();
     tokio::time::advance(SILENCE).await;
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
 
     let mut changes = fleet.subscribe();
-    fleet.sweep(spoke, Instant::now());
-    let told = changes.next().await;
-    assert!(told.nodes.contains("n"), "its silence is told");
+    fleet.sweep(reported_at, Instant::now());
+    let changed = changes.next().await;
+    assert!(changed.nodes.contains("n"), "its silence is reported");
     assert!(
-        told.functions.contains(&FunctionKey::new("shop", "a")),
-        "to its functions too"
+        changed.functions.contains(&FunctionKey::new("shop", "a")),
+        "also for its functions"
     );
     fleet.report(&id, v1::Report::default());
     assert_eq!(live(&fleet), [("n".to_owned(), true)]);
-    let told = changes.next().await;
-    assert!(told.nodes.contains("n"), "its return too");
-    assert!(told.functions.contains(&FunctionKey::new("shop", "a")));
+    let changed = changes.next().await;
+    assert!(changed.nodes.contains("n"), "its return is reported too");
+    assert!(changed.functions.contains(&FunctionKey::new("shop", "a")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_long_enough() {
+async fn nodes_of_the_previous_leader_count_as_live_until_the_silence_limit() {
     let fleet = fleet();
     let key = FunctionKey::new("shop", "a");
     let counted = |fleet: &Fleet| -> Vec<(String, bool, usize)> {
@@ -104,7 +104,7 @@ async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_lon
     assert_eq!(
         counted(&fleet).len(),
         2,
-        "connected, but not told everything"
+        "connected, but without a complete report"
     );
     let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
     fleet.report(&id, complete(vec![loaded]));
@@ -119,7 +119,10 @@ async fn who_was_heard_by_the_last_leader_counts_until_this_one_has_listened_lon
     assert!(fleet.awaited().is_empty());
     let mut changes = fleet.subscribe();
     fleet.sweep(began, Instant::now());
-    assert!(changes.next().await.nodes.contains("gone"), "it is told");
+    assert!(
+        changes.next().await.nodes.contains("gone"),
+        "it is reported"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,13 +143,13 @@ async fn a_node_that_left_is_remembered_for_ten_minutes() {
     tokio::time::advance(SILENCE + Duration::from_millis(1)).await;
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
     assert_eq!(revisions(&fleet, "a"), ["a-1"]);
-    tokio::time::advance(REMEMBER + Duration::from_secs(1)).await;
+    tokio::time::advance(RETENTION + Duration::from_secs(1)).await;
     fleet.sweep(Instant::now(), Instant::now());
     assert_eq!(live(&fleet), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_moved_is_what_its_new_stream_says() {
+async fn the_new_stream_of_a_node_that_moved_determines_its_state() {
     let fleet = fleet();
     let old = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(
@@ -157,7 +160,7 @@ async fn a_node_that_moved_is_what_its_new_stream_says() {
     assert_eq!(
         live(&fleet),
         [("n".to_owned(), true)],
-        "the old word still counts"
+        "the old report still counts"
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     fleet.report(
@@ -172,7 +175,7 @@ async fn a_node_that_moved_is_what_its_new_stream_says() {
     assert_eq!(
         revisions(&fleet, "a"),
         ["a-2"],
-        "a session that is gone says nothing"
+        "an ended session is ignored"
     );
 }
 
@@ -193,16 +196,16 @@ async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
         assert_eq!(
             shown(&fleet),
             (true, vec!["a-1".to_owned()]),
-            "before it told all"
+            "before its complete report"
         );
         fleet.gone(&next);
     }
-    // streams that end before they told anything leave nothing behind
+    // Streams that end before they sent any report leave nothing behind.
     assert!(fleet.lock().nodes["n"].sessions.len() <= 1);
 }
 
 #[tokio::test]
-async fn listeners_hear_of_what_changed_and_of_nothing_else() {
+async fn subscribers_receive_changes_and_nothing_else() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
@@ -216,10 +219,10 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
             ..v1::Report::default()
         },
     );
-    let told = changes.next().await;
-    let names: Vec<_> = told.functions.iter().map(|key| &*key.name).collect();
-    assert_eq!((names, told.nodes.len()), (vec!["b"], 0));
-    // a complete report without b, and one that ends a-1
+    let changed = changes.next().await;
+    let names: Vec<_> = changed.functions.iter().map(|key| &*key.name).collect();
+    assert_eq!((names, changed.nodes.len()), (vec!["b"], 0));
+    // A complete report without b, and a report that removes a-1.
     fleet.report(
         &id,
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
@@ -235,18 +238,18 @@ async fn listeners_hear_of_what_changed_and_of_nothing_else() {
     assert!(revisions(&fleet, "a").is_empty() && revisions(&fleet, "b").is_empty());
 }
 
-/// HK-5: an absurd epoch of a node raises nobody's.
+/// HK-5: an absurd epoch of a node does not raise the leader's epoch.
 #[tokio::test]
-async fn an_absurd_epoch_is_not_believed() {
+async fn an_absurd_epoch_is_ignored() {
     let fleet = fleet();
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
-    let told = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
-    fleet.report(&id, told(41));
-    fleet.report(&id, told(u64::MAX));
+    let changed = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
+    fleet.report(&id, changed(41));
+    fleet.report(&id, changed(u64::MAX));
     assert_eq!(fleet.max_epoch_seen(), 41);
 }
 
-/// FD-4: a node that was away longer than its leave counts as returned to stable until it follows again.
+/// FD-4: a node that was away longer than the time to live counts as returned to stable until it follows again.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_newer() {
     let fleet = fleet();
@@ -260,14 +263,18 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), None, "it still served the candidate");
     fleet.gone(&id);
-    tokio::time::advance(TTL + REMEMBER).await;
+    tokio::time::advance(TTL + RETENTION).await;
     fleet.sweep(Instant::now(), Instant::now());
-    assert_eq!(live(&fleet), [], "forgotten, but for when it was heard");
+    assert_eq!(
+        live(&fleet),
+        [],
+        "forgotten, except for the time of its last contact"
+    );
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(&id, v1::Report::default());
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), Some(FencingToken::new(1, 1)));
-    // Between two streams nothing is forgotten, and saying the same again changes nothing.
+    // Between two streams nothing is forgotten, and repeating the same report changes nothing.
     fleet.gone(&id);
     let id = fleet.connect(Source::Direct, hello("n")).unwrap();
     fleet.report(&id, loaded(1));

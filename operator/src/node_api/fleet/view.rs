@@ -1,4 +1,4 @@
-//! What others may know about nodes.
+//! Views of nodes for the rest of the operator.
 
 use std::time::Duration;
 
@@ -9,76 +9,76 @@ use tokio::time::Instant;
 use super::session::Session;
 use super::{FunctionKey, Node, Source};
 
-/// One function as one node has it.
+/// State of one function on one node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FunctionOnNode {
-    /// The node's name.
+    /// Name of the node.
     pub node: String,
-    /// In sync and heard within the silence limit; only such a node counts in "all nodes".
+    /// Whether the node is in sync and in contact within the silence limit; only such a node counts in "all nodes".
     pub live: bool,
-    /// When it was last heard.
+    /// Time of the last message of the node.
     pub last_contact: Timestamp,
-    /// The revisions it knows of; empty if it said nothing about the function.
+    /// Revisions on the node; empty if it reported nothing about the function.
     pub revisions: Vec<RevisionOnNode>,
-    /// What it complains about.
+    /// Exceptions that the node reported.
     pub exceptions: Vec<v1::NodeException>,
-    /// It was away longer than the time to live of an unsupervised candidate, came back acting on this token,
-    /// and has not acted on anything newer since.
+    /// Fencing token that the node acted on when it reconnected after an absence longer than the time to live of an
+    /// unsupervised candidate, until it acts on a newer one.
     pub returned: Option<FencingToken>,
 }
 
-/// One revision on one node.
+/// State of one revision on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionOnNode {
-    /// Its name.
+    /// Name of the revision.
     pub revision: String,
-    /// How far it got.
+    /// Load state of the revision.
     pub state: v1::LoadState,
     /// With `Failed`: the node will not try again.
     pub permanent: bool,
-    /// Token of the share that the node acts on.
+    /// Fencing token of the traffic split that the node acts on.
     pub applied: Option<FencingToken>,
 }
 
-/// One node.
+/// State of one node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// In sync and heard within the silence limit.
+    /// Whether the node is in sync and in contact within the silence limit.
     pub live: bool,
-    /// A stream is open, here or at another replica.
+    /// Whether a stream is open, here or at another replica.
     pub connected: bool,
-    /// It is heard through another replica.
+    /// Whether the node is connected through another replica.
     pub relayed: bool,
-    /// When it was last heard.
+    /// Time of the last message of the node.
     pub last_contact: Timestamp,
-    /// What it said when it connected.
+    /// Hello message of the node.
     pub hello: v1::Hello,
-    /// The table version it acts on.
+    /// Table version that the node acts on.
     pub applied_version: u64,
-    /// Functions placed there.
+    /// Number of functions placed on the node.
     pub functions_desired: u32,
-    /// Of them: loaded.
+    /// Number of those functions that are loaded.
     pub functions_loaded: u32,
-    /// Of them: failed.
+    /// Number of those functions that failed to load.
     pub functions_failed: u32,
-    /// What its readiness probe says.
+    /// Result of the node's readiness probe.
     pub ready: bool,
-    /// What it complains about, at most 64.
+    /// Exceptions that the node reported, at most 64.
     pub exceptions: Vec<v1::NodeException>,
-    /// How many more complaints there are.
+    /// Number of further exceptions.
     pub exceptions_dropped: u32,
 }
 
-/// The session that speaks for a node.
-pub(super) fn speaker(node: &Node) -> Option<&Session> {
-    loudest(node.sessions.values())
+/// Returns the session that represents a node.
+pub(super) fn representative(node: &Node) -> Option<&Session> {
+    latest(node.sessions.values())
 }
 
-/// Of several sessions the one to believe: complete, heard last. That its stream has ended does not
-/// matter: a node between two streams is what it said a moment ago.
-pub(super) fn loudest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
+/// Selects the authoritative session of several: complete, with the latest message. An ended stream does not matter,
+/// because a node between two streams keeps its last reported state.
+pub(super) fn latest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
     sessions.max_by_key(|session| (session.complete, session.last_contact))
 }
 
@@ -93,7 +93,7 @@ pub(super) fn function_on_node(
     now: Instant,
     silence: Duration,
 ) -> Option<FunctionOnNode> {
-    let session = speaker(node)?;
+    let session = representative(node)?;
     let revisions = session.revisions.get(key).into_iter().flatten();
     let revisions = revisions.map(|(revision, state)| RevisionOnNode {
         revision: revision.clone(),
@@ -121,7 +121,7 @@ pub(super) fn node_view(
     now: Instant,
     silence: Duration,
 ) -> Option<NodeView> {
-    let session = speaker(node)?;
+    let session = representative(node)?;
     Some(NodeView {
         name: name.to_owned(),
         live: is_live(session, now, silence),

@@ -1,11 +1,11 @@
-//! One node's stream, from Hello to Goodbye.
+//! Stream of one node, from Hello to Goodbye.
 //!
 //! ```text
 //! token ─► rates ─► Hello ─► node claim ─► two per node ─► register ─┬─► reader: reports ─► fleet
 //!                                                                    └─► writer: welcome, table, hints
 //! ```
-//! Whatever ends first ends the stream: the node leaves, a rule is broken, the writer cannot drain, the
-//! token has to be shown again, the replica stops. Every end by us says why.
+//! The first of these events ends the stream: the node leaves, a rule is violated, the writer cannot drain, the token
+//! must be presented again, or the replica stops. Every end by the operator has a reason.
 
 mod reader;
 mod writer;
@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authenticate::{Identity, Role};
-use super::calls::{Calls, Full, Held};
+use super::calls::{Calls, LimitReached, Permit};
 use super::fleet::{SessionId, Source};
 use super::listen::Peer;
 use super::meter::Meter;
@@ -36,33 +36,33 @@ use writer::Writer;
 /// Encoded messages to the node.
 pub(super) type Outbound = ReceiverStream<Result<Bytes, Status>>;
 
-/// A node that said nothing for this long after it opened a stream is not waited for.
+/// Deadline of the first message after a node opened a stream.
 const HELLO: Duration = Duration::from_secs(10);
-/// A connection that did not take its Goodbye within this time is cut.
+/// A connection that did not accept its Goodbye within this time is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Why we end a stream.
+/// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The node ended it.
     Left,
-    /// It did not take what waited for it.
+    /// The node did not accept pending messages in time.
     Slow,
-    /// It acknowledged what it was never sent.
+    /// The node acknowledged a version that was never sent to it.
     AckOfTheFuture,
-    /// It goes on with increments although it was asked for absolute counters.
+    /// The node keeps sending increments although it was asked for absolute counters.
     CountersGap,
-    /// A message was not understood or too long.
+    /// A message was invalid or too long.
     Malformed,
-    /// The token is to be shown again.
+    /// The token must be presented again.
     Reauthenticate,
     /// This replica stops.
     Stopping,
     /// The caches are not complete yet.
     Starting,
-    /// New streams come too fast.
+    /// New streams are opened too fast.
     Busy,
-    /// The node has as many streams as it may.
+    /// The node already has the maximum number of streams.
     TooMany,
 }
 
@@ -82,12 +82,12 @@ impl End {
         }
     }
 
-    /// When to come back, ms; 0 = at once.
+    /// Delay before the node should reconnect, in ms; 0 means at once.
     fn retry_after(self) -> u64 {
         match self {
             Self::Left | Self::Reauthenticate | Self::Stopping | Self::CountersGap => 0,
             Self::Starting => 1_000,
-            // spread: whoever is turned away together should not return together
+            // Spread the delays, because nodes that were sent away together should not return together.
             Self::Busy => 1_000 + fastrand::u64(..4_000),
             Self::Slow | Self::AckOfTheFuture | Self::Malformed | Self::TooMany => 5_000,
         }
@@ -106,14 +106,14 @@ pub(super) fn encode(kind: v1::operator_message::Kind) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// What reader and writer share.
+/// State that reader and writer share.
 struct Progress {
-    /// The highest table version that the node has been sent, or said that it has.
+    /// Highest table version that was sent to the node, or that it claimed to have.
     sent: AtomicU64,
     counters_wanted: Notify,
 }
 
-/// Opens a stream: answers with it, or with a stream that says Goodbye, or with a status.
+/// Opens a stream: answers with it, with a stream that only contains a Goodbye, or with a status.
 pub(super) async fn open(
     calls: Arc<Calls>,
     mut request: Request<Streaming<Sized>>,
@@ -128,8 +128,8 @@ pub(super) async fn open(
     check_hello(&calls, &caller, &hello)?;
     let held = match calls.streams.take(&caller.node) {
         Ok(held) => held,
-        Err(Full::Each) => return Ok(turned_away(&calls, End::TooMany)),
-        Err(Full::All) => return Ok(turned_away(&calls, End::Busy)),
+        Err(LimitReached::Each) => return Ok(turned_away(&calls, End::TooMany)),
+        Err(LimitReached::All) => return Ok(turned_away(&calls, End::Busy)),
     };
     let Some(opening) = calls.tables.open(&caller.node, hello.have) else {
         return Ok(turned_away(&calls, End::Starting));
@@ -175,7 +175,7 @@ async fn first_message(inbound: &mut Streaming<Sized>) -> Result<v1::Hello, Stat
 fn check_hello(calls: &Calls, caller: &Identity, hello: &v1::Hello) -> Result<(), Status> {
     if hello.node != caller.node {
         Meter::count(&calls.meter.closed, "wrong_node");
-        tracing::warn!(claimed = %hello.node.escape_debug(), token = %caller.node, "a node claims to be another");
+        tracing::warn!(claimed = %hello.node.escape_debug(), token = %caller.node, "a node uses the name of another node");
         return Err(Status::permission_denied(
             "the token is bound to another node",
         ));
@@ -202,12 +202,12 @@ fn check_hello(calls: &Calls, caller: &Identity, hello: &v1::Hello) -> Result<()
     Ok(())
 }
 
-/// Everything that must be undone when the stream ends, however it ends.
+/// Undoes everything that must be undone when the stream ends, however it ends.
 struct Registered {
     calls: Arc<Calls>,
     stream: u64,
     session: SessionId,
-    _held: Held,
+    _held: Permit,
 }
 
 impl Drop for Registered {
@@ -263,12 +263,12 @@ impl Node {
         tracing::info!(node = %self.caller.node, reason = end.label(), "node stream ended");
         Meter::count(&calls.meter.closed, end.label());
         let peer = self.peer;
-        // the next stream of this node must not find itself counted as one too many
+        // Release this first: the next stream of this node must not count this one.
         drop(self.registered);
         if end != End::Left {
             let farewell = sender.send(Ok(end.goodbye()));
             let taken = tokio::time::timeout(FAREWELL, farewell).await;
-            // what waits in the connection's own buffers would keep it and its memory for long
+            // Otherwise, data in the buffers of the connection would keep its memory for long.
             if (taken.is_err() || end == End::Slow)
                 && let Some(peer) = peer
             {

@@ -1,4 +1,4 @@
-//! Reports of one node.
+//! Reads the reports of one node.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::super::FunctionKey;
-use super::super::budget::Budget;
 use super::super::calls::Calls;
 use super::super::fleet::{FrameResult, SessionId};
 use super::super::meter::Meter;
 use super::super::tables::StreamQueue;
+use super::super::token_bucket::TokenBucket;
 use super::super::wire::Sized;
 use super::{End, Progress};
 
-/// A node that was asked for absolute counters has this many frames' time to send them.
+/// Number of frames that a node may send before the absolute counters it was asked for.
 const GAPS: u32 = 4;
 
 pub(super) struct Reader<'a> {
     calls: &'a Arc<Calls>,
     session: &'a SessionId,
     progress: &'a Progress,
-    budget: Budget,
+    budget: TokenBucket,
     gaps: u32,
-    /// Of a node that resumed and has not said yet what it has.
+    /// The node resumed and has not sent a complete report yet.
     unchecked: Option<&'a StreamQueue>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         progress: &'a Progress,
         resumed: Option<&'a StreamQueue>,
     ) -> Self {
-        let budget = Budget::new(calls.settings.report_bytes_per_second, 10, Instant::now());
+        let budget = TokenBucket::new(calls.settings.report_bytes_per_second, 10, Instant::now());
         Self {
             calls,
             session,
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
                 Err(status) => return ended_by(&status),
             };
             let Some(Kind::Report(report)) = sized.message.kind else {
-                // a second Hello, or a kind of a newer node
+                // A second Hello, or a message kind of a newer node.
                 Meter::count(&self.calls.meter.reports, "ignored");
                 continue;
             };
@@ -70,14 +70,14 @@ impl<'a> Reader<'a> {
                 Meter::count(&self.calls.meter.reports, "truncated");
             }
             if let Some(result) = received.frame
-                && let Some(end) = self.judge(result)
+                && let Some(end) = self.handle_result(result)
             {
                 return end;
             }
         }
     }
 
-    /// The first complete word of a node that resumed is compared with what it should have.
+    /// Compares the first complete report of a node that resumed with the desired state.
     fn check(&mut self, report: &v1::Report) {
         if !report.revisions_complete {
             return;
@@ -95,12 +95,13 @@ impl<'a> Reader<'a> {
             tracing::info!(
                 node = queue.node(),
                 functions = found,
-                "a node had other functions than it should; told again"
+                "the functions of a node differ from the desired state; sending the differences"
             );
         }
     }
 
-    /// Above the budget a report loses its bulk. What it says about revisions is kept: it is told once.
+    /// Above the budget, a report loses its bulk data. Revision states are kept, because a node sends each of them
+    /// only once.
     fn within_budget(&mut self, mut report: v1::Report, bytes: usize) -> v1::Report {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if !self.budget.take(bytes, Instant::now()) {
@@ -114,7 +115,7 @@ impl<'a> Reader<'a> {
         report
     }
 
-    fn judge(&mut self, result: FrameResult) -> Option<End> {
+    fn handle_result(&mut self, result: FrameResult) -> Option<End> {
         Meter::count(&self.calls.meter.reports, result.label());
         match result {
             FrameResult::Applied => self.gaps = 0,
@@ -130,7 +131,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A message that is too long or not understood, or a connection that is gone.
+/// A message that is too long or invalid, or a broken connection.
 fn ended_by(status: &tonic::Status) -> End {
     match status.code() {
         tonic::Code::OutOfRange | tonic::Code::InvalidArgument | tonic::Code::Internal => {

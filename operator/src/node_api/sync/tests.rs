@@ -1,9 +1,9 @@
-//! What a node is told, and when; against a server on the loopback.
+//! What a node receives, and when; against a server on the loopback.
 
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{self, SnapshotPhase};
 
-use super::super::rig::{Rig, names, record, share};
+use super::super::test_support::{TestReplica, names, record, share};
 use super::super::{FunctionKey, Placement};
 
 fn update(name: &str, serial: u64, weight: u32) -> v1::ShareUpdate {
@@ -14,7 +14,7 @@ fn update(name: &str, serial: u64, weight: u32) -> v1::ShareUpdate {
     }
 }
 
-fn on_trial(name: &str, version: u64, serial: u64, weight: u32) -> v1::FunctionRecord {
+fn with_candidate(name: &str, version: u64, serial: u64, weight: u32) -> v1::FunctionRecord {
     v1::FunctionRecord {
         share: Some(share(name, serial, weight)),
         ..record(name, version, serial)
@@ -22,12 +22,12 @@ fn on_trial(name: &str, version: u64, serial: u64, weight: u32) -> v1::FunctionR
 }
 
 #[tokio::test]
-async fn a_new_node_gets_what_is_placed_there_and_nothing_else() {
-    let rig = Rig::start().await;
-    rig.place(record("everywhere", 11, 1));
-    rig.place_on(record("here", 12, 1), &["node-1"]);
-    rig.place_on(record("elsewhere", 13, 1), &["node-2"]);
-    let mut node = rig.node("node-1", 0).await;
+async fn a_new_node_receives_only_functions_placed_on_it() {
+    let replica = TestReplica::start().await;
+    replica.place(record("everywhere", 11, 1));
+    replica.place_on(record("here", 12, 1), &["node-1"]);
+    replica.place_on(record("elsewhere", 13, 1), &["node-2"]);
+    let mut node = replica.node("node-1", 0).await;
     assert!(!node.welcome().await.resumed);
     let batch = node.batch().await;
     assert_eq!(batch.snapshot(), SnapshotPhase::Whole);
@@ -39,34 +39,36 @@ async fn a_new_node_gets_what_is_placed_there_and_nothing_else() {
         "with its secret"
     );
 
-    rig.place_on(record("elsewhere", 20, 2), &["node-2"]);
-    rig.place_on(record("here", 21, 2), &["node-1"]);
+    replica.place_on(record("elsewhere", 20, 2), &["node-2"]);
+    replica.place_on(record("here", 21, 2), &["node-1"]);
     let batch = node.batch().await;
     assert_eq!(
         (names(&batch), batch.shares.len()),
         (vec![], 1),
-        "a share alone"
+        "only a traffic split"
     );
-    rig.place_on(record("here", 22, 3), &["node-2"]);
+    replica.place_on(record("here", 22, 3), &["node-2"]);
     let batch = node.batch().await;
     let removed = batch.removals[0].key.clone().unwrap();
     assert_eq!((removed.name.as_str(), batch.version), ("here", 22));
-    rig.tables
+    replica
+        .tables
         .remove(&FunctionKey::new("shop", "elsewhere"), 23);
-    rig.tables
+    replica
+        .tables
         .remove(&FunctionKey::new("shop", "everywhere"), 24);
     let batch = node.batch().await;
-    assert_eq!(batch.removals.len(), 1, "only of what it had");
+    assert_eq!(batch.removals.len(), 1, "only of functions that it had");
 }
 
 #[tokio::test]
 async fn a_large_snapshot_comes_in_parts_between_marks() {
-    let rig = Rig::with(|settings| settings.part_bytes = 1).await;
-    rig.tables.synced(10);
+    let replica = TestReplica::with(|settings| settings.part_bytes = 1).await;
+    replica.tables.synced(10);
     for name in ["a", "b", "c", "d"] {
-        rig.place(record(name, 11, 1));
+        replica.place(record(name, 11, 1));
     }
-    let mut node = rig.node("node-1", 0).await;
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     let mut phases = Vec::new();
     let mut found = Vec::new();
@@ -81,8 +83,8 @@ async fn a_large_snapshot_comes_in_parts_between_marks() {
 
 #[tokio::test]
 async fn an_empty_table_is_a_snapshot_too() {
-    let rig = Rig::start().await;
-    let mut node = rig.node("node-1", 0).await;
+    let replica = TestReplica::start().await;
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     let batch = node.batch().await;
     assert_eq!(
@@ -91,24 +93,27 @@ async fn an_empty_table_is_a_snapshot_too() {
     );
 }
 
-/// FD-1: a node that resumes with what it has gets the difference and no snapshot.
+/// FD-1: a node that resumes with its state receives the difference and no snapshot.
 #[tokio::test]
-async fn a_node_that_comes_back_gets_the_difference() {
-    let rig = Rig::start().await;
-    rig.place(record("kept", 11, 1));
-    rig.place(record("deleted", 12, 1));
-    rig.place_on(record("moved", 13, 1), &["node-1"]);
-    let mut node = rig.node("node-1", 0).await;
+async fn a_reconnecting_node_receives_the_difference() {
+    let replica = TestReplica::start().await;
+    replica.place(record("kept", 11, 1));
+    replica.place(record("deleted", 12, 1));
+    replica.place_on(record("moved", 13, 1), &["node-1"]);
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     let version = node.batch().await.version;
     drop(node);
-    rig.fleet_shows(|fleet| fleet.nodes().iter().all(|node| !node.connected))
+    replica
+        .wait_for_fleet(|fleet| fleet.nodes().iter().all(|node| !node.connected))
         .await;
-    rig.place(record("new", 14, 1));
-    rig.tables.remove(&FunctionKey::new("shop", "deleted"), 15);
-    rig.place_on(record("moved", 16, 2), &["node-2"]);
+    replica.place(record("new", 14, 1));
+    replica
+        .tables
+        .remove(&FunctionKey::new("shop", "deleted"), 15);
+    replica.place_on(record("moved", 16, 2), &["node-2"]);
 
-    let mut node = rig.node("node-1", version).await;
+    let mut node = replica.node("node-1", version).await;
     assert!(node.welcome().await.resumed);
     let batch = node.batch().await;
     assert_eq!((batch.snapshot(), batch.version), (SnapshotPhase::None, 16));
@@ -120,8 +125,8 @@ async fn a_node_that_comes_back_gets_the_difference() {
         .collect();
     gone.sort();
     assert_eq!(gone, ["deleted", "moved"]);
-    // a node that was never told of them does not hear of them now
-    let mut other = rig.node("node-3", version).await;
+    // A node that never received them does not receive their removal now.
+    let mut other = replica.node("node-3", version).await;
     other.welcome().await;
     let gone = other.batch().await.removals;
     let gone: Vec<_> = gone
@@ -131,32 +136,33 @@ async fn a_node_that_comes_back_gets_the_difference() {
     assert_eq!(gone, ["deleted"]);
 }
 
-/// FD-1: at a replica that is behind a node keeps its version and its stream.
+/// FD-1: a node keeps its version and its stream at a replica that is behind.
 #[tokio::test]
-async fn a_node_from_before_the_log_gets_a_snapshot_and_one_from_a_newer_replica_keeps_its_place() {
-    let rig = Rig::start().await;
-    rig.place(record("a", 11, 1));
-    let mut old = rig.node("node-1", 9).await;
+async fn a_node_older_than_the_log_gets_a_snapshot_and_one_from_a_newer_replica_keeps_its_version()
+{
+    let replica = TestReplica::start().await;
+    replica.place(record("a", 11, 1));
+    let mut old = replica.node("node-1", 9).await;
     assert!(!old.welcome().await.resumed);
     assert_eq!(old.batch().await.snapshot(), SnapshotPhase::Whole);
-    let mut ahead = rig.node("node-2", 500).await;
+    let mut ahead = replica.node("node-2", 500).await;
     assert!(ahead.welcome().await.resumed);
-    rig.place(record("b", 12, 1));
+    replica.place(record("b", 12, 1));
     let batch = ahead.batch().await;
-    assert_eq!(batch.version, 500, "never back");
+    assert_eq!(batch.version, 500, "never lower");
 }
 
 #[tokio::test]
 async fn of_many_changes_only_the_last_reaches_a_node() {
-    let rig = Rig::start().await;
-    rig.place(on_trial("a", 11, 1, 0));
-    let mut node = rig.node("node-1", 0).await;
+    let replica = TestReplica::start().await;
+    replica.place(with_candidate("a", 11, 1, 0));
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     node.batch().await;
-    // the one thread of this test runs no stream in between
+    // The single thread of this test runs no stream in between.
     for serial in 2..=500_u64 {
         let weight = u32::try_from(serial).unwrap();
-        rig.place(on_trial("a", 11 + serial, serial, weight));
+        replica.place(with_candidate("a", 11 + serial, serial, weight));
     }
     let batch = node.batch().await;
     assert_eq!(batch.version, 511);
@@ -166,45 +172,47 @@ async fn of_many_changes_only_the_last_reaches_a_node() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_is_not_sent() {
-    let rig = Rig::start().await;
-    rig.place(record("a", 11, 1));
-    let mut node = rig.node("node-1", 0).await;
+async fn a_record_without_a_change_is_not_sent() {
+    let replica = TestReplica::start().await;
+    replica.place(record("a", 11, 1));
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     node.batch().await;
-    rig.place(record("a", 12, 1));
-    rig.place(record("b", 13, 1));
+    replica.place(record("a", 12, 1));
+    replica.place(record("b", 13, 1));
     assert_eq!(names(&node.batch().await), ["b"]);
 }
 
-/// FD-3: a stuck node is cut with a reason, and others hear of everything meanwhile.
+/// FD-3: a stuck node is disconnected with a reason, and the others receive everything meanwhile.
 #[tokio::test]
 async fn a_stream_that_does_not_drain_is_cut_and_no_other_waits_for_it() {
-    let rig = Rig::with(|settings| settings.drain = std::time::Duration::from_millis(200)).await;
-    rig.tables.synced(10);
+    let replica =
+        TestReplica::with(|settings| settings.drain = std::time::Duration::from_millis(200)).await;
+    replica.tables.synced(10);
     let mut big = record("big", 11, 1);
     big.definitions[0].egress = vec!["x".repeat(1_500_000)];
-    rig.place(big.clone());
-    let mut stuck = rig.node("node-1", 0).await;
-    let mut healthy = rig.node("node-2", 0).await;
+    replica.place(big.clone());
+    let mut stuck = replica.node("node-1", 0).await;
+    let mut healthy = replica.node("node-2", 0).await;
     healthy.welcome().await;
     healthy.batch().await;
     for size in 1..=5 {
         big.definitions[0].size = size;
-        rig.place(big.clone());
+        replica.place(big.clone());
         healthy.batch().await;
     }
-    rig.fleet_shows(|fleet| {
-        let nodes = fleet.nodes();
-        nodes
-            .iter()
-            .any(|node| node.name == "node-1" && !node.connected)
-    })
-    .await;
-    assert_eq!(rig.closed("slow"), 1);
-    rig.place(record("small", 12, 1));
+    replica
+        .wait_for_fleet(|fleet| {
+            let nodes = fleet.nodes();
+            nodes
+                .iter()
+                .any(|node| node.name == "node-1" && !node.connected)
+        })
+        .await;
+    assert_eq!(replica.closed("slow"), 1);
+    replica.place(record("small", 12, 1));
     assert_eq!(names(&healthy.batch().await), ["small"]);
-    // the connection went with it: what was in flight may still be read, then it breaks
+    // The connection was closed too: data in flight may still be read, then reading fails.
     let mut last = Ok(None);
     for _ in 0..10 {
         last = stuck.down.message().await;
@@ -217,25 +225,26 @@ async fn a_stream_that_does_not_drain_is_cut_and_no_other_waits_for_it() {
 
 #[tokio::test]
 async fn placement_everywhere_that_narrows_removes_elsewhere() {
-    let rig = Rig::start().await;
-    rig.place(record("a", 11, 1));
-    let mut node = rig.node("node-1", 0).await;
+    let replica = TestReplica::start().await;
+    replica.place(record("a", 11, 1));
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     node.batch().await;
-    rig.tables
+    replica
+        .tables
         .upsert(record("a", 11, 1), Placement::nowhere())
         .unwrap();
     assert_eq!(node.batch().await.removals.len(), 1);
-    rig.place(record("a", 11, 1));
+    replica.place(record("a", 11, 1));
     assert_eq!(names(&node.batch().await), ["a"], "a whole record again");
 }
 
-/// FD-4: a rollback by hint is what a node hears first that connects before its write.
+/// FD-4: a node that connects before the status write receives a rollback by hint first.
 #[tokio::test]
 async fn a_hint_lowers_and_stays_lowered() {
-    let rig = Rig::start().await;
-    rig.place(on_trial("a", 11, 5, 1_000));
-    let mut node = rig.node("node-1", 0).await;
+    let replica = TestReplica::start().await;
+    replica.place(with_candidate("a", 11, 5, 1_000));
+    let mut node = replica.node("node-1", 0).await;
     node.welcome().await;
     node.batch().await;
     for (hint, refused) in [
@@ -243,48 +252,48 @@ async fn a_hint_lowers_and_stays_lowered() {
             update("a", 6, 1_001),
             "it would not lower the candidate's weight",
         ),
-        (update("a", 5, 0), "the pair is not newer"),
+        (update("a", 5, 0), "the fencing token is not newer"),
         (update("b", 6, 0), "unknown function"),
     ] {
-        let error = rig.fleet.hint(&hint).unwrap_err();
+        let error = replica.fleet.hint(&hint).unwrap_err();
         assert_eq!(error.to_string(), refused);
     }
     let mut other_stable = update("a", 6, 0);
     other_stable.share.as_mut().unwrap().stable = "a-2".to_owned();
-    assert!(rig.fleet.hint(&other_stable).is_err());
+    assert!(replica.fleet.hint(&other_stable).is_err());
     let mut other_candidate = update("a", 6, 0);
     other_candidate.share.as_mut().unwrap().candidate = "a-3".to_owned();
-    assert!(rig.fleet.hint(&other_candidate).is_err());
+    assert!(replica.fleet.hint(&other_candidate).is_err());
 
-    rig.fleet.hint(&update("a", 6, 0)).unwrap();
+    replica.fleet.hint(&update("a", 6, 0)).unwrap();
     match node.next().await {
         Some(Down::Hint(hint)) => assert_eq!(hint.share, Some(update("a", 6, 0))),
         other => panic!("{other:?}"),
     }
-    // the caches still have the step before the rollback
-    rig.place(on_trial("a", 12, 5, 1_000));
-    let mut late = rig.node("node-2", 0).await;
+    // The caches still have the step before the rollback.
+    replica.place(with_candidate("a", 12, 5, 1_000));
+    let mut late = replica.node("node-2", 0).await;
     late.welcome().await;
     let share = late.batch().await.functions[0].share.clone().unwrap();
     assert_eq!((share.weight, share.pair.unwrap().serial), (0, 6));
-    rig.place(on_trial("a", 13, 7, 0));
+    replica.place(with_candidate("a", 13, 7, 0));
     let share = late.batch().await.shares[0].share.clone().unwrap();
     assert_eq!(share.pair.unwrap().serial, 7);
 }
 
 #[tokio::test]
 async fn a_wave_must_not_rise_under_a_hint() {
-    let rig = Rig::start().await;
-    let mut placed = on_trial("a", 11, 5, 1_000);
+    let replica = TestReplica::start().await;
+    let mut placed = with_candidate("a", 11, 5, 1_000);
     let wave = |weight| v1::WaveWeight {
         wave: "east".to_owned(),
         weight,
     };
     placed.share.as_mut().unwrap().waves = vec![wave(500)];
-    rig.place(placed);
+    replica.place(placed);
     let mut hint = update("a", 6, 600);
-    // without its own entry the wave would get the general weight
-    assert!(rig.fleet.hint(&hint).is_err());
+    // Without its own entry, the wave would get the general weight.
+    assert!(replica.fleet.hint(&hint).is_err());
     hint.share.as_mut().unwrap().waves = vec![wave(400)];
-    rig.fleet.hint(&hint).unwrap();
+    replica.fleet.hint(&hint).unwrap();
 }

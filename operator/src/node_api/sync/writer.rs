@@ -1,4 +1,4 @@
-//! What one node is told: welcome, the table, hints ahead of everything.
+//! Sends a node everything it needs: the Welcome, the table, and hints ahead of everything.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,8 @@ use super::super::meter::Meter;
 use super::super::tables::{ReadyBatch, SnapshotParts, StreamQueue};
 use super::{End, Progress, encode};
 
-/// A node whose functions rest still learns of newer versions this often, so that its position does not
-/// leave the change log.
+/// Interval at which a node without changes receives the newest version, so that its position does not leave the
+/// change log.
 const VERSION_ALONE: Duration = Duration::from_secs(5);
 
 pub(super) struct Writer<'a> {
@@ -25,12 +25,12 @@ pub(super) struct Writer<'a> {
     pub(super) queue: &'a StreamQueue,
     pub(super) sender: &'a mpsc::Sender<Result<Bytes, Status>>,
     pub(super) progress: &'a Progress,
-    /// The table version that the node has with everything sent so far.
+    /// Table version that the node has after everything sent so far.
     pub(super) version: u64,
 }
 
-/// What there is to do.
-enum Due {
+/// What to send next.
+enum Pending {
     Hints,
     Changes,
     Version,
@@ -64,17 +64,17 @@ impl Writer<'_> {
             let tables = &self.calls.tables;
             let part = tables.next_part(self.node, &mut snapshot, settings.part_bytes);
             let Some(part) = part else { break };
-            // acknowledged once the last part is applied
+            // The node acknowledges the snapshot when it has applied the last part.
             self.send_batch(part).await?;
             self.send_hints().await?;
         }
         loop {
             self.drained().await?;
-            match self.due().await {
-                Due::Hints => self.send_hints().await?,
-                Due::Version => self.send_changes(true).await?,
-                Due::Changes => {
-                    // collect for a moment, but let a hint through
+            match self.next().await {
+                Pending::Hints => self.send_hints().await?,
+                Pending::Version => self.send_changes(true).await?,
+                Pending::Changes => {
+                    // Collect changes for a moment, but let a hint through.
                     let delay = tokio::time::sleep(settings.batch_delay);
                     tokio::pin!(delay);
                     loop {
@@ -85,7 +85,7 @@ impl Writer<'_> {
                     }
                     self.send_changes(false).await?;
                 }
-                Due::Counters => {
+                Pending::Counters => {
                     let wanted = Kind::CountersWanted(v1::CountersWanted {});
                     self.send(encode(wanted)).await?;
                 }
@@ -93,8 +93,8 @@ impl Writer<'_> {
         }
     }
 
-    /// What was sent last has been taken. Until then nothing new is put together: it would be old by
-    /// the time it leaves.
+    /// Waits until the last message was accepted. No new message is built before, because it would be outdated when
+    /// it is sent.
     async fn drained(&self) -> Result<(), End> {
         let drain = self.calls.settings.drain;
         match tokio::time::timeout(drain, self.sender.reserve()).await {
@@ -104,13 +104,13 @@ impl Writer<'_> {
         }
     }
 
-    async fn due(&self) -> Due {
+    async fn next(&self) -> Pending {
         tokio::select! {
             biased;
-            () = self.queue.hinted() => Due::Hints,
-            () = self.queue.changed() => Due::Changes,
-            () = self.progress.counters_wanted.notified() => Due::Counters,
-            () = tokio::time::sleep(VERSION_ALONE) => Due::Version,
+            () = self.queue.hinted() => Pending::Hints,
+            () = self.queue.changed() => Pending::Changes,
+            () = self.progress.counters_wanted.notified() => Pending::Counters,
+            () = tokio::time::sleep(VERSION_ALONE) => Pending::Version,
         }
     }
 
@@ -136,7 +136,7 @@ impl Writer<'_> {
 
     async fn send_batch(&mut self, batch: ReadyBatch) -> Result<(), End> {
         self.version = batch.version;
-        // before it leaves: the acknowledgement must not arrive before this is noted
+        // Record this before sending: the acknowledgement must not arrive earlier.
         self.progress
             .sent
             .fetch_max(batch.version, Ordering::AcqRel);
@@ -147,7 +147,7 @@ impl Writer<'_> {
         self.send(batch.message).await
     }
 
-    /// Hands a message to the connection; one that is not taken in time ends the stream.
+    /// Passes a message to the connection; if it is not accepted in time, the stream ends.
     async fn send(&self, message: Bytes) -> Result<(), End> {
         let drain = self.calls.settings.drain;
         match tokio::time::timeout(drain, self.sender.send(Ok(message))).await {

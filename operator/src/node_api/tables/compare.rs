@@ -1,9 +1,9 @@
-//! What a node says that it has, against what it should have.
+//! Compares the functions that a node reports with those it should have.
 //!
-//! A difference is told by version, and versions alone cannot tell everything: a replica whose watch is behind may
-//! give a node again what another replica had already taken from it, and the node's version does not fall by that.
-//! Once the removal has left the logs nobody would name it again. So a node that resumes is taken at its word about
-//! what it has, and what differs is put right.
+//! Differences are sent by version, and versions alone do not cover every case: a replica whose watch is behind may
+//! send a node a function that another replica had already removed, and that does not lower the node's version. Once
+//! the removal has left the logs, no replica would send it again. So the report of a node that resumes is compared,
+//! and differences are corrected.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use super::queue::{Change, StreamQueue};
 use super::{FunctionKey, Tables};
 
 impl Tables {
-    /// Queues what a node that has `has` has too much or lacks; returns how many functions that are.
+    /// Queues every surplus and missing function of a node that has `has`; returns their number.
     ///
-    /// Safe on a replica that is behind: a removal carries this replica's version, and a node keeps what is newer;
-    /// a record carries its pair, and a node ignores an older one.
+    /// Safe on a replica that is behind: a removal carries this replica's version, and a node keeps newer records; a
+    /// record carries its fencing token, and a node ignores an older one.
     pub(in crate::node_api) fn compare(
         &self,
         queue: &StreamQueue,

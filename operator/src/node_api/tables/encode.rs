@@ -1,5 +1,5 @@
-//! Records as bytes. A protobuf message is the concatenation of its fields, so a batch is put together
-//! from fields that were encoded once, when the record changed.
+//! Encodes records. A protobuf message is the concatenation of its fields, so a batch is assembled from fields that
+//! were encoded once, when the record changed.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use node_api::v1;
@@ -9,8 +9,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::super::placement::Placement;
 use super::{Entry, FunctionKey, RECORD_BYTES, RecordRefused};
 
-/// Field numbers of the contract's `Batch` and `OperatorMessage`; a test compares them with the
-/// generated code.
+/// Field numbers of the contract's `Batch` and `OperatorMessage`; a test compares them with the generated code.
 mod field {
     pub(super) const VERSION: u32 = 1;
     pub(super) const SNAPSHOT: u32 = 2;
@@ -44,7 +43,7 @@ impl Entry {
     }
 }
 
-/// A removal as a field of a batch.
+/// Encodes a removal as a field of a batch.
 pub(super) fn removal(key: &FunctionKey, version: u64) -> Bytes {
     let removal = v1::Removal {
         key: Some(key.into()),
@@ -53,7 +52,7 @@ pub(super) fn removal(key: &FunctionKey, version: u64) -> Bytes {
     encode_field(field::REMOVALS, &removal)
 }
 
-/// An `OperatorMessage` with a `Batch` of the fields given.
+/// Encodes an `OperatorMessage` with a `Batch` of the given fields.
 pub(super) fn batch(version: u64, phase: v1::SnapshotPhase, fields: &[Bytes]) -> Bytes {
     let phase = u64::try_from(i32::from(phase)).unwrap_or(0);
     let mut head = BytesMut::with_capacity(16);
@@ -70,7 +69,7 @@ pub(super) fn batch(version: u64, phase: v1::SnapshotPhase, fields: &[Bytes]) ->
     out.freeze()
 }
 
-/// Proto3 leaves out what is zero.
+/// Proto3 omits zero values.
 fn put_uint(out: &mut BytesMut, number: u32, value: u64) {
     if value != 0 {
         encode_key(number, WireType::Varint, out);

@@ -1,4 +1,4 @@
-//! Hints: a rollback that is told to the nodes beside the status write.
+//! Hints: messages that send a rollback to the nodes in parallel to the status write.
 
 use node_api::{FencingToken, v1};
 use tokio::time::Instant;
@@ -12,20 +12,20 @@ pub enum HintRefused {
     /// The function is not in this replica's tables.
     #[error("unknown function")]
     UnknownFunction,
-    /// A hint may only lower a candidate's weight.
+    /// The hint would not lower a candidate's weight.
     #[error("it would not lower the candidate's weight")]
     NotLower,
-    /// The pair is not above the one the nodes have.
-    #[error("the pair is not newer")]
-    OldPair,
+    /// The fencing token is not higher than that of the nodes.
+    #[error("the fencing token is not newer")]
+    OldToken,
 }
 
 impl Tables {
-    /// Tells the nodes of this replica at once that a candidate's weight is lower, and keeps it: a
-    /// record with a smaller pair that comes later does not undo it.
+    /// Sends the nodes of this replica the lower weight of a candidate at once, and keeps it: a later record with a
+    /// lower fencing token does not undo it.
     ///
     /// # Errors
-    /// Nothing was sent.
+    /// The hint is refused; nothing was sent.
     pub(in crate::node_api) fn hint(&self, hint: &v1::ShareUpdate) -> Result<(), HintRefused> {
         self.lock().hint(hint, Instant::now())
     }
@@ -49,7 +49,7 @@ impl State {
         }
         let token = share.pair.map(FencingToken::from);
         if token <= token_of(&old.record) {
-            return Err(HintRefused::OldPair);
+            return Err(HintRefused::OldToken);
         }
         let mut record = old.record.clone();
         record.share = Some(share.clone());
@@ -58,7 +58,7 @@ impl State {
         for stream in self.streams.values() {
             if entry.placement.includes(stream.node()) {
                 stream.push_hint(&key, hint.clone());
-                // a node in the middle of a snapshot may not have the function yet when the hint comes
+                // A node that is still receiving a snapshot may not have the function yet when the hint arrives.
                 stream.push(&key, Change::Share);
             }
         }
@@ -70,7 +70,7 @@ impl State {
     }
 }
 
-/// Same stable, same candidate or none, and no wave with more than before.
+/// Whether stable is the same, the candidate is the same or absent, and no wave has more weight than before.
 fn lowers(held: &v1::Share, hinted: &v1::Share) -> bool {
     let candidate = hinted.candidate.is_empty() || hinted.candidate == held.candidate;
     let wave = |share: &v1::Share, name: &str| {

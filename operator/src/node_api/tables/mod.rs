@@ -1,8 +1,7 @@
-//! What the nodes should have.
+//! Tables: the desired state of the nodes.
 //!
-//! One record per function, encoded once when it changes; streams share the bytes. A stream's queue
-//! holds only the keys of what changed, so the newest content wins by construction and the queue is
-//! bounded by functions, whatever happens in between.
+//! Each function has one record, encoded once when it changes; streams share the bytes. A stream's queue holds only
+//! the keys of changes, so that the newest content always wins and the queue is bounded by the number of functions.
 
 mod compare;
 mod encode;
@@ -25,26 +24,26 @@ use queue::Change;
 pub(super) use queue::StreamQueue;
 pub(super) use snapshot::{Opening, ReadyBatch, SnapshotParts};
 
-/// A record larger than this cannot travel beside others, bytes.
+/// Size limit of a record, in bytes; larger records do not fit into a batch with others.
 const RECORD_BYTES: usize = 2 * 1024 * 1024;
 
-/// Why a record did not enter the tables.
+/// Why a record was not accepted.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordRefused {
-    /// It has no key or no share.
+    /// The record has no key or no traffic split.
     #[error("the record has no {0}")]
     Incomplete(&'static str),
-    /// Its encoding is above the limit; the function keeps its former record.
-    #[error("{bytes} bytes; a record may have {limit}")]
+    /// The encoded record exceeds the limit; the function keeps its previous record.
+    #[error("the record has {bytes} bytes; at most {limit} are allowed")]
     TooLarge {
-        /// Encoded size.
+        /// Encoded size, in bytes.
         bytes: usize,
-        /// The limit.
+        /// Size limit, in bytes.
         limit: usize,
     },
 }
 
-/// The tables of one replica; clones share them. Every replica feeds its own from its caches.
+/// The tables of one replica, filled from its own caches. Clones share the content.
 #[derive(Clone, Default)]
 pub struct Tables(Arc<Mutex<State>>);
 
@@ -63,23 +62,23 @@ struct State {
 struct Entry {
     record: v1::FunctionRecord,
     placement: Placement,
-    /// As field `functions` of a batch.
+    /// Encoded as field `functions` of a batch.
     whole: Bytes,
-    /// As field `shares` of a batch.
+    /// Encoded as field `shares` of a batch.
     share: Bytes,
 }
 
 impl Tables {
-    /// Empty tables that serve nobody before [`Tables::synced`].
+    /// Creates empty tables, which serve no node before [`Tables::synced`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a record, new or changed; a call that changes nothing reaches no node. A share with a
-    /// smaller pair than the one held (a hint burned it) is ignored, the rest of the record is taken.
+    /// Stores a new or changed record; a call that changes nothing reaches no node. If the traffic split has a lower
+    /// fencing token than the stored one (used up by a hint), only the rest of the record is stored.
     ///
     /// # Errors
-    /// The record is incomplete or too large; the former one stays.
+    /// The record is incomplete or too large; the previous one stays.
     pub fn upsert(
         &self,
         record: v1::FunctionRecord,
@@ -88,14 +87,13 @@ impl Tables {
         self.lock().upsert(record, placement, Instant::now())
     }
 
-    /// Takes a function away. `version` is the resourceVersion of its deletion, or 0 when a list no
-    /// longer had it.
+    /// Removes a function. `version` is the resourceVersion of its deletion, or 0 when a list no longer had it.
     pub fn remove(&self, key: &FunctionKey, version: u64) {
         self.lock().remove(key, version, Instant::now());
     }
 
-    /// The caches are complete, as of `list_version`: the resourceVersion of a list made *after* the
-    /// caches were filled. Deletions before it are not known here, so nodes with less get a snapshot.
+    /// Marks the caches as complete as of `list_version`, the resourceVersion of a list made *after* the caches were
+    /// filled. Earlier deletions are not recorded here, so nodes with a lower version receive a snapshot.
     pub fn synced(&self, list_version: u64) {
         let mut state = self.lock();
         state.version = state.version.max(list_version);
@@ -109,32 +107,32 @@ impl Tables {
         self.lock().synced
     }
 
-    /// The labels of a node, told to it when it connects.
+    /// Sets the labels of a node, which it receives when it connects.
     pub fn set_node(&self, node: &str, labels: BTreeMap<String, String>) {
         self.lock().labels.insert(node.to_owned(), labels);
     }
 
-    /// The node is gone.
+    /// Removes a node.
     pub fn remove_node(&self, node: &str) {
         self.lock().labels.remove(node);
     }
 
-    /// The highest resourceVersion seen, and a little more for changes without one.
+    /// Highest resourceVersion seen, plus an increment for changes without one.
     pub fn version(&self) -> u64 {
         self.lock().version
     }
 
-    /// How many functions there are.
+    /// Number of functions.
     pub fn len(&self) -> usize {
         self.lock().functions.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no functions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The functions placed on `node` that refer to the component `digest`.
+    /// Returns the functions placed on `node` that refer to the component `digest`.
     pub(super) fn referring(&self, node: &str, digest: &str) -> Vec<FunctionKey> {
         let state = self.lock();
         let Some(keys) = state.by_digest.get(digest) else {
@@ -151,8 +149,8 @@ impl Tables {
         self.lock().labels.get(node).cloned().unwrap_or_default()
     }
 
-    /// A panic while the lock was held cannot leave the maps half-changed in a way that matters more
-    /// than serving nobody, so the poison is ignored.
+    /// A panic while the lock was held cannot leave the maps in a state that is worse than serving no node, so
+    /// poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,11 +168,13 @@ impl State {
             .as_ref()
             .map(FunctionKey::from)
             .ok_or(RecordRefused::Incomplete("key"))?;
-        let pair = token_of(&record).ok_or(RecordRefused::Incomplete("share with a pair"))?;
+        let token = token_of(&record).ok_or(RecordRefused::Incomplete(
+            "traffic split with a fencing token",
+        ))?;
         let old = self.functions.get(&key);
         if let Some(old) = old
             && old.record.uid == record.uid
-            && token_of(&old.record).is_some_and(|held| held > pair)
+            && token_of(&old.record).is_some_and(|held| held > token)
         {
             keep_newer(&mut record, &old.record);
         }
@@ -188,7 +188,7 @@ impl State {
             }
         };
         let Some(change) = change else {
-            // the write that a hint ran ahead of: who missed the hint has to hear of it by this version
+            // The write that a hint preceded: nodes that missed the hint must receive the split by this version.
             self.log.raise(&key, version);
             self.version = self.version.max(version);
             return Ok(());
@@ -214,9 +214,9 @@ impl State {
         Ok(())
     }
 
-    /// The version of the tables with a change that came by an object of `version`. What has no newer
-    /// object behind it (another placement, a hint, an object that came late) takes a number of its own:
-    /// a node that was away must not look as if it had it.
+    /// Version of the tables after a change caused by an object of `version`. A change without a newer object
+    /// (another placement, a hint, an object that arrived late) gets a new number: a node that was away must not
+    /// appear to have it.
     fn advance(&mut self, version: u64) -> u64 {
         self.version = version.max(self.version.saturating_add(1));
         self.version
@@ -256,11 +256,12 @@ fn old_includes(old: Option<&Entry>, node: &str) -> bool {
     old.is_some_and(|old| old.placement.includes(node))
 }
 
-/// The nodes of `old` that are not in `new`.
+/// Returns the nodes of `old` that are not in `new`.
 fn lost(old: &Placement, new: &Placement) -> Placement {
     match (old, new) {
         (_, Placement::All) => Placement::nowhere(),
-        // who else had it is not known by name, and whoever has it now is served by its placement
+        // The other nodes that had it are not known by name, and those that have it now receive it through their
+        // placement.
         (Placement::All, Placement::Nodes(_)) => Placement::All,
         (Placement::Nodes(old), Placement::Nodes(new)) => {
             Placement::Nodes(Arc::new(old.difference(new).cloned().collect()))
@@ -268,7 +269,7 @@ fn lost(old: &Placement, new: &Placement) -> Placement {
     }
 }
 
-/// None when nothing that a node could notice differs.
+/// Returns what changed for nodes; `None` if there is no visible difference.
 fn change_between(
     old: &Entry,
     record: &v1::FunctionRecord,
@@ -290,8 +291,8 @@ fn change_between(
     }
 }
 
-/// The share that is held is newer than what came: it stays, with all that it names, and so do routes that were
-/// accepted later. The rest of what came need not be older: a hint runs ahead of its write.
+/// Keeps the stored traffic split, which is newer than the received one, with the revisions it names and with routes
+/// that were accepted later. The rest of the received record need not be older, because a hint precedes its write.
 fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
     record.share.clone_from(&held.share);
     for definition in &held.definitions {
@@ -311,14 +312,14 @@ fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
     }
 }
 
-/// Token of the record's share.
+/// Returns the fencing token of the record's traffic split.
 fn token_of(record: &v1::FunctionRecord) -> Option<FencingToken> {
     record.share.as_ref()?.pair.map(FencingToken::from)
 }
 
 #[cfg(test)]
 impl Tables {
-    /// What every node with this function placed on it is told.
+    /// Builds the record that every node with this function receives.
     pub(crate) fn told_for_test(&self, key: &FunctionKey) -> Option<v1::FunctionRecord> {
         let state = self.lock();
         state.functions.get(key).map(|entry| entry.record.clone())
@@ -326,4 +327,4 @@ impl Tables {
 }
 
 #[cfg(test)]
-mod histories;
+mod simulation;

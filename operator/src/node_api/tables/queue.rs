@@ -1,4 +1,4 @@
-//! What one stream still has to be told: keys and kinds of change, never content.
+//! Pending changes of one stream: keys and kinds of change, never content.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::FunctionKey;
 
-/// The greatest wins when two meet, but a removal and a record replace each other.
+/// When two changes of a key meet, the greater kind wins, but a removal and a record replace each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node_api) enum Change {
     Share,
@@ -22,7 +22,7 @@ struct Waiting {
     hints: BTreeMap<FunctionKey, v1::ShareUpdate>,
 }
 
-/// See the module's text.
+/// Pending changes of one stream.
 pub(in crate::node_api) struct StreamQueue {
     node: String,
     waiting: Mutex<Waiting>,
@@ -47,7 +47,7 @@ impl StreamQueue {
     pub(super) fn push(&self, key: &FunctionKey, change: Change) {
         let mut waiting = self.lock();
         match waiting.changes.get_mut(key) {
-            // the node still lacks what the earlier change brings
+            // The node still needs what the earlier change contains.
             Some(Change::Whole) if change == Change::Share => {}
             Some(earlier) => {
                 *earlier = match (*earlier, change) {
@@ -74,7 +74,7 @@ impl StreamQueue {
             .collect()
     }
 
-    /// The first change that waits, taken out.
+    /// Removes and returns the first pending change.
     pub(in crate::node_api) fn pop(&self) -> Option<(FunctionKey, Change)> {
         self.lock().changes.pop_first()
     }
@@ -84,12 +84,12 @@ impl StreamQueue {
         waiting.changes.is_empty() && waiting.hints.is_empty()
     }
 
-    /// Completes when something was pushed since the last time it completed.
+    /// Completes when something was pushed since the last completion.
     pub(in crate::node_api) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The same for hints.
+    /// Completes when a hint was pushed since the last completion.
     pub(in crate::node_api) async fn hinted(&self) {
         self.hinted.notified().await;
     }

@@ -1,4 +1,4 @@
-//! What a stream sends: the opening (difference or snapshot), then batches of what changed.
+//! Builds what a stream sends: the opening (difference or snapshot), then batches of changes.
 
 use std::sync::Arc;
 
@@ -10,31 +10,31 @@ use super::encode::{batch, removal};
 use super::queue::{Change, StreamQueue};
 use super::{FunctionKey, State, Tables};
 
-/// A stream as registered: its queue and, when the log did not reach back, a snapshot to send first.
+/// A registered stream: its queue and, when the log did not reach back far enough, a snapshot to send first.
 pub(in crate::node_api) struct Opening {
     pub(in crate::node_api) id: u64,
     pub(in crate::node_api) queue: Arc<StreamQueue>,
     pub(in crate::node_api) snapshot: Option<SnapshotParts>,
 }
 
-/// A snapshot that is still to be sent, by key: content is read when a part leaves, so what changes
-/// meanwhile is sent twice, never lost.
+/// Remaining keys of a snapshot. Content is read when a part is sent, so that what changes meanwhile may be sent
+/// twice, but is never lost.
 pub(in crate::node_api) struct SnapshotParts {
     version: u64,
     keys: Vec<FunctionKey>,
     begun: bool,
 }
 
-/// A batch ready to leave.
+/// An encoded batch.
 pub(in crate::node_api) struct ReadyBatch {
     pub(in crate::node_api) message: Bytes,
-    /// The table version that a node has with it.
+    /// Table version that a node has after applying the batch.
     pub(in crate::node_api) version: u64,
 }
 
 impl Tables {
-    /// Registers a stream of `node`, or None while the caches are not complete. From here on every
-    /// change reaches its queue.
+    /// Registers a stream of `node`, or returns `None` while the caches are not complete. Every later change reaches
+    /// its queue.
     pub(in crate::node_api) fn open(&self, node: &str, have: u64) -> Option<Opening> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -70,12 +70,12 @@ impl Tables {
         })
     }
 
-    /// The stream has ended.
+    /// Unregisters a stream that has ended.
     pub(in crate::node_api) fn close(&self, id: u64) {
         self.lock().streams.remove(&id);
     }
 
-    /// The next part of a snapshot, about `bytes` long; `parts` is empty afterwards when it was the last.
+    /// Builds the next part of a snapshot, of about `bytes` bytes; `parts` is empty after the last one.
     pub(in crate::node_api) fn next_part(
         &self,
         node: &str,
@@ -113,8 +113,8 @@ impl Tables {
         Some(ReadyBatch { message, version })
     }
 
-    /// What waits in `queue`, about `bytes` of it. While more waits, the version stays at `sent`. None
-    /// when nothing waits, unless `version_alone` and the version has moved.
+    /// Builds a batch of about `bytes` bytes from `queue`. While more is pending, the version stays at `sent`.
+    /// Returns `None` when nothing is pending, unless `version_alone` is set and the version has changed.
     pub(in crate::node_api) fn next_batch(
         &self,
         queue: &StreamQueue,
@@ -132,7 +132,7 @@ impl Tables {
             size += field.len();
             fields.push(field);
         }
-        // taken under the lock that every change is pushed under: an empty queue is all there is
+        // Read under the lock under which every change is pushed: an empty queue means that nothing is missing.
         let version = if queue.is_empty() {
             state.version.max(sent)
         } else {
@@ -156,8 +156,8 @@ impl State {
         placed.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The newest content decides, whatever was queued: a function that left the node meanwhile goes
-    /// out as a removal, one that came back as a record.
+    /// Encodes the newest content, whatever was queued: a function that left the node meanwhile is sent as a removal,
+    /// and one that came back as a record.
     fn field(&self, key: &FunctionKey, change: Change, node: &str) -> Bytes {
         match self.functions.get(key) {
             Some(entry) if entry.placement.includes(node) => match change {

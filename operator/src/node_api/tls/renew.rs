@@ -1,10 +1,10 @@
-//! Certificates in time: a pure function of what there is and of the clock.
+//! Renews certificates in time: a pure function of the current material and the clock.
 //!
-//! The nodes trust every certificate in `ca.crt`, so a change of CA is two steps with time between them.
-//! A year before its end the CA gets a successor, which is put in front of it in `ca.crt`; its key
-//! replaces `ca.key`, and the serving certificate stays. A day or two later, when every node has read the
-//! file again, the serving certificate is issued anew, by the successor. The old CA leaves `ca.crt` when
-//! it has expired. A serving certificate is issued anew when less than a third of its time is left.
+//! Nodes trust every certificate in `ca.crt`, so a rotation of the CA takes two steps with time in between. A year
+//! before its expiry, the CA gets a successor, which is placed before it in `ca.crt`; its key replaces `ca.key`, and
+//! the serving certificate stays. A day or two later, when every node has read the file again, the successor issues a
+//! new serving certificate. The old CA is removed from `ca.crt` when it has expired. A serving certificate is renewed
+//! when less than a third of its lifetime is left.
 
 use jiff::{Timestamp, ToSpan};
 use rustls::pki_types::CertificateDer;
@@ -13,9 +13,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{BACKDATED, Material, TlsError, make_ca, make_serving};
 
-/// A CA with less than this left gets a successor.
+/// A CA with less remaining time gets a successor.
 const CA_LEFT: i64 = 365 * 24;
-/// Hours in which every node reads a changed `ca.crt`: the kubelet needs minutes.
+/// Hours within which every node reads a changed `ca.crt`: the kubelet needs minutes.
 const READ_BY_ALL: i64 = 24;
 
 struct Dates {
@@ -23,11 +23,11 @@ struct Dates {
     until: Timestamp,
 }
 
-/// What `material` should become at `now`, or None while it is good as it is. The hash key never
-/// changes: the names of revisions depend on it.
+/// Returns the new content for `material` at `now`, or `None` while no change is needed. The hash key never changes,
+/// because the names of revisions depend on it.
 ///
 /// # Errors
-/// A certificate cannot be read, or a new one cannot be made.
+/// A certificate cannot be read, or a new one cannot be generated.
 pub fn renew(material: &Material, now: Timestamp) -> Result<Option<Material>, TlsError> {
     let mut renewed = material.clone();
     let mut changed = false;
@@ -57,7 +57,7 @@ pub fn renew(material: &Material, now: Timestamp) -> Result<Option<Material>, Tl
     let old = serving.until.as_second() - now.as_second() < third;
     let expired = serving.until <= now;
     let foreign = !issued_by(&material.tls_crt, &renewed.ca_crt)?;
-    // an expired certificate serves nobody, so there is nothing to wait for
+    // No client accepts an expired certificate, so there is nothing to wait for.
     if ((old || foreign) && known_by_all) || expired {
         (renewed.tls_crt, renewed.tls_key) = make_serving(&renewed.ca_crt, &renewed.ca_key, now)?;
         changed = true;
@@ -65,7 +65,7 @@ pub fn renew(material: &Material, now: Timestamp) -> Result<Option<Material>, Tl
     Ok(changed.then_some(renewed))
 }
 
-/// The certificates of a PEM file, each as PEM.
+/// Splits a PEM file into its certificates, each as PEM.
 fn pems(text: &str) -> Result<Vec<String>, TlsError> {
     const END: &str = "-----END CERTIFICATE-----";
     let blocks = text
@@ -96,7 +96,7 @@ fn dates(pem: &str) -> Result<Dates, TlsError> {
     })
 }
 
-/// Whether the first certificate of `ca_crt` is the issuer, told by its key's identifier.
+/// Whether the first certificate of `ca_crt` is the issuer, determined by the identifier of its key.
 fn issued_by(tls_crt: &str, ca_crt: &str) -> Result<bool, TlsError> {
     use x509_parser::extensions::ParsedExtension;
     let (leaf, ca) = (der(tls_crt)?, der(ca_crt)?);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_just_made_is_good_and_stays_good_for_most_of_its_time() {
+    fn new_certificates_need_no_renewal_for_most_of_their_lifetime() {
         let made = make(now()).unwrap();
         for later in [0, 1, 30, 365] {
             assert!(
@@ -175,10 +175,10 @@ mod tests {
         assert!(renew(&renewed, later).unwrap().is_none(), "once");
     }
 
-    /// At each step a node that has read the former `ca.crt` and one that has read the present one both
-    /// trust what is served.
+    /// At each step, a node that has read the previous `ca.crt` and one that has read the current one both trust the
+    /// served certificate.
     #[test]
-    fn a_ca_changes_in_steps_that_no_node_notices() {
+    fn a_ca_rotates_in_steps_without_a_trust_gap() {
         let mut material = make(now()).unwrap();
         let mut at = now();
         let mut seen_by_nodes = material.ca_crt.clone();
@@ -191,7 +191,7 @@ mod tests {
                 assert!(verify_at(&renewed.ca_crt, &served, SERVER_NAME, at), "{at}");
                 material = renewed;
             }
-            // a node that reads before each change
+            // A node that reads the file before each change.
             assert!(
                 verify_at(&seen_by_nodes, &material.tls_crt, SERVER_NAME, at),
                 "{at}"
@@ -204,12 +204,12 @@ mod tests {
         assert_eq!(
             pems(&material.ca_crt).unwrap().len(),
             1,
-            "the old ones are gone"
+            "the old CAs are gone"
         );
     }
 
     #[test]
-    fn what_has_expired_altogether_is_made_anew_at_once() {
+    fn expired_material_is_replaced_at_once() {
         let made = make(now()).unwrap();
         let later = now() + days(30 * 365);
         let renewed = renew(&made, later).unwrap().unwrap();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_an_error_and_not_a_new_one() {
+    fn an_invalid_certificate_is_an_error_and_not_replaced() {
         let mut made = make(now()).unwrap();
         made.ca_crt = "nonsense".to_owned();
         assert!(matches!(renew(&made, now()), Err(TlsError::Unusable(_))));

@@ -13,7 +13,7 @@ fn key() -> FunctionKey {
     FunctionKey::new("shop", "checkout")
 }
 
-/// A frame with `ok` requests, each in bucket 3.
+/// Frame with `ok` requests, each in bucket 3.
 fn frame(boot_id: u64, sequence: u64, absolute: bool, ok: u64) -> v1::CounterFrame {
     v1::CounterFrame {
         boot_id,
@@ -93,7 +93,7 @@ fn after_a_gap_only_absolute_values_count() {
     book.take(frame(7, 1, true, 100), at(0));
     assert_eq!(book.take(frame(7, 3, false, 5), at(5)), FrameResult::Gap);
     assert_eq!(book.take(frame(7, 4, false, 5), at(6)), FrameResult::Gap);
-    assert_eq!(held(&book), Some(100), "what was sure stays");
+    assert_eq!(held(&book), Some(100), "certain counts stay");
     assert_eq!(
         book.take(frame(7, 5, true, 117), at(7)),
         FrameResult::Applied
@@ -105,9 +105,9 @@ fn after_a_gap_only_absolute_values_count() {
     assert_eq!(held(&book), Some(118));
 }
 
-/// FE-3: a restarted shim begins anew.
+/// FE-3: a restarted shim starts from zero.
 #[test]
-fn a_restarted_node_begins_with_absolute_values() {
+fn a_restarted_node_starts_with_absolute_values() {
     let mut book = CounterTable::new(7);
     book.take(frame(7, 9, true, 100), at(0));
     assert_eq!(book.take(frame(8, 10, false, 3), at(5)), FrameResult::Gap);
@@ -140,7 +140,7 @@ fn a_malformed_frame_changes_nothing_and_asks_for_absolute_values() {
 }
 
 #[test]
-fn what_is_relayed_reads_back_to_the_same_numbers() {
+fn relayed_counters_have_the_same_values() {
     let mut book = CounterTable::new(7);
     let mut first = frame(7, 1, true, 100);
     first.revisions[0].saturated = 4;

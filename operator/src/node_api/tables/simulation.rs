@@ -1,5 +1,5 @@
-//! Random histories: two replicas that lag differently, nodes that come, go and change replicas. In the
-//! end every node has what is placed there, and on the way it heard of nothing else.
+//! Random simulations: two replicas with different delays, and nodes that join, leave and change replicas. In the end
+//! every node has what is placed on it, and it never received anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use node_api::v1::operator_message::Kind;
 use proptest::prelude::*;
 use prost::Message;
 
-use super::super::rig::{record, share};
+use super::super::test_support::{record, share};
 use super::*;
 
 const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
@@ -16,18 +16,18 @@ const FUNCTIONS: [&str; 4] = ["a", "b", "c", "d"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Write a function: weight, the nodes it is placed on (a bit each; 8 = all, also later ones).
+    /// Writes a function: weight, and the nodes it is placed on (one bit each; 8 means all, including later ones).
     Write(usize, u32, u8),
-    /// Only the placement changes; nothing about the object does.
+    /// Changes only the placement, not the object.
     Move(usize, u8),
     Delete(usize),
-    /// A rollback: told to the nodes first, written after.
+    /// Rolls back: sent to the nodes first, written afterwards.
     Hint(usize),
-    /// A replica takes so many of the events it has not seen.
+    /// A replica processes this many of its pending events.
     Deliver(usize, usize),
     Connect(usize, usize),
     Disconnect(usize),
-    /// A node takes so many messages.
+    /// A node processes this many messages.
     Drain(usize, usize),
     Wait(u64),
 }
@@ -71,7 +71,7 @@ struct Replica {
     taken: usize,
 }
 
-/// A node by the contract's rules.
+/// A node that follows the rules of the contract.
 #[derive(Default)]
 struct Model {
     functions: BTreeMap<String, v1::FunctionRecord>,
@@ -85,7 +85,7 @@ struct Model {
 struct World {
     replicas: [Replica; 2],
     events: Vec<Event>,
-    /// Present objects and where they are placed.
+    /// Existing objects and their placement.
     truth: BTreeMap<String, (v1::FunctionRecord, Placement)>,
     ever_placed: BTreeSet<(String, &'static str)>,
     clock: u64,
@@ -191,7 +191,7 @@ impl World {
         world
     }
 
-    /// Versions are those of a whole cluster: far apart.
+    /// Resource versions as in a whole cluster: far apart.
     fn tick(&mut self) -> u64 {
         self.clock += 1_000;
         self.clock
@@ -253,7 +253,7 @@ impl World {
                     share: Some(share(name, self.clock + 1_000, 0)),
                 };
                 for replica in &self.replicas {
-                    // a replica that lags may refuse it; it gets the write
+                    // A replica that is behind may refuse the hint; it receives the write.
                     let _ = replica.tables.hint(&hint);
                 }
                 self.write(name, 0, placement);
@@ -266,7 +266,7 @@ impl World {
                     self.drain_one(node);
                 }
             }
-            // no replica lags for long: watches that say nothing are opened again
+            // No replica is behind for long, because silent watches are restarted.
             Step::Wait(_) => {
                 self.deliver(0, usize::MAX);
                 self.deliver(1, usize::MAX);
@@ -301,7 +301,7 @@ impl World {
             0
         };
         if opening.snapshot.is_none() {
-            // the first report of a node that resumes says what it has
+            // The first report of a node that resumes contains its whole state.
             let has = model.functions.keys();
             let has = has.map(|name| FunctionKey::new("shop", name)).collect();
             self.replicas[replica].tables.compare(&opening.queue, &has);
@@ -315,7 +315,7 @@ impl World {
         }
     }
 
-    /// False when nothing was waiting.
+    /// Processes a message; `false` when none was pending.
     fn drain_one(&mut self, node: usize) -> bool {
         let model = &mut self.nodes[node];
         let Some((replica, opening, sent)) = &mut model.stream else {
@@ -323,7 +323,7 @@ impl World {
         };
         let tables = &self.replicas[*replica].tables;
         let hints = opening.queue.take_hints();
-        // small batches, so that a node often leaves in the middle
+        // Small batches, so that nodes often leave in the middle.
         let batch = match opening.snapshot {
             Some(_) => tables.next_part(NODES[node], &mut opening.snapshot, 1),
             None => tables.next_batch(&opening.queue, *sent, 1, false),
@@ -374,7 +374,7 @@ impl World {
             for name in &model.heard_of {
                 prop_assert!(
                     self.ever_placed.contains(&(name.clone(), *node)),
-                    "{} heard of {}",
+                    "{} received {}",
                     node,
                     name
                 );
@@ -388,7 +388,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_node_ends_with_what_is_placed_there(steps in prop::collection::vec(step(), 1..80)) {
+    fn every_node_ends_with_the_functions_placed_on_it(steps in prop::collection::vec(step(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

@@ -1,4 +1,4 @@
-//! A replica on the loopback and nodes that talk to it, for tests.
+//! Test support: a replica on the loopback, and nodes that talk to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +25,9 @@ use super::{
 };
 
 /// Nothing here takes long; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Judges tokens by a list.
+/// A reviewer that add_review a fixed list of tokens.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) reviews: Mutex<HashMap<String, Review>>,
@@ -49,7 +49,7 @@ impl Reviewer for Known {
     }
 }
 
-/// What the API server says about a good token of the shim on `node`.
+/// Positive review of the token of the shim on `node`.
 pub(super) fn shim_review(node: &str) -> Review {
     let claim = |name: &str, value: &str| {
         let name = format!("authentication.kubernetes.io/{name}");
@@ -66,9 +66,9 @@ pub(super) fn shim_review(node: &str) -> Review {
     }
 }
 
-struct Shelf;
+struct FixedBlobs;
 
-impl Blobs for Shelf {
+impl Blobs for FixedBlobs {
     fn fetch(&self, wanted: BlobWanted) -> BoxFuture<'_, Result<Bytes, BlobError>> {
         async move {
             if wanted.digest == "sha256:gone" {
@@ -81,8 +81,8 @@ impl Blobs for Shelf {
     }
 }
 
-/// One replica.
-pub(super) struct Rig {
+/// One replica of the operator.
+pub(super) struct TestReplica {
     pub(super) tables: Tables,
     pub(super) fleet: Fleet,
     pub(super) meter: Meter,
@@ -94,18 +94,18 @@ pub(super) struct Rig {
     pub(super) stop: CancellationToken,
 }
 
-impl Drop for Rig {
+impl Drop for TestReplica {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Rig {
-    /// With tables that are synced at version 10.
+impl TestReplica {
+    /// Starts a replica whose tables are synced at version 10.
     pub(super) async fn start() -> Self {
-        let rig = Self::with(|_| {}).await;
-        rig.tables.synced(10);
-        rig
+        let replica = Self::with(|_| {}).await;
+        replica.tables.synced(10);
+        replica
     }
 
     pub(super) async fn with(narrow: impl FnOnce(&mut Settings)) -> Self {
@@ -134,7 +134,7 @@ impl Rig {
             fleet: fleet.clone(),
             tls: store.clone(),
             reviewer: Arc::clone(&reviewer) as Arc<dyn Reviewer>,
-            blobs: Arc::new(Shelf),
+            blobs: Arc::new(FixedBlobs),
             leader: leads,
             meter: meter.clone(),
         };
@@ -142,7 +142,7 @@ impl Rig {
         let address = bound.address().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(bound.serve(stop.clone()));
-        let rig = Self {
+        let replica = Self {
             tables,
             fleet,
             meter,
@@ -154,12 +154,12 @@ impl Rig {
             stop,
         };
         for node in ["node-1", "node-2", "node-3"] {
-            rig.knows(&format!("token-of-{node}"), shim_review(node));
+            replica.add_review(&format!("token-of-{node}"), shim_review(node));
         }
-        rig
+        replica
     }
 
-    pub(super) fn knows(&self, token: &str, review: Review) {
+    pub(super) fn add_review(&self, token: &str, review: Review) {
         let mut reviews = self.reviewer.reviews.lock().unwrap();
         reviews.insert(token.to_owned(), review);
     }
@@ -181,14 +181,14 @@ impl Rig {
             .domain_name(tls::SERVER_NAME);
         let channel = Endpoint::from_shared(format!("https://{}", self.address))?
             .tls_config(trust)?
-            // the protocol's default, so that a few hundred kilobytes fill what nobody reads
+            // The protocol's default, so that a few hundred kilobytes fill the window of a node that does not read.
             .initial_stream_window_size(65_535)
             .connect()
             .await?;
         Ok(NodeApiClient::new(channel))
     }
 
-    /// A stream of `node` with its own token.
+    /// Opens a stream of `node` with its own token.
     pub(super) async fn node(&self, node: &str, have: u64) -> TestNode {
         let token = format!("token-of-{node}");
         self.stream(&token, hello(node, have)).await.unwrap()
@@ -206,15 +206,15 @@ impl Rig {
         Ok(TestNode { up, down })
     }
 
-    /// Waits until the fleet is as wished.
-    pub(super) async fn fleet_shows(&self, wish: impl Fn(&Fleet) -> bool) {
+    /// Waits until the fleet satisfies the condition.
+    pub(super) async fn wait_for_fleet(&self, condition: impl Fn(&Fleet) -> bool) {
         let mut changes = self.fleet.subscribe();
         let shown = async {
-            while !wish(&self.fleet) {
+            while !condition(&self.fleet) {
                 changes.next().await;
             }
         };
-        let shown = tokio::time::timeout(PATIENCE, shown).await;
+        let shown = tokio::time::timeout(TEST_TIMEOUT, shown).await;
         assert!(shown.is_ok(), "{:#?}", self.fleet.nodes());
     }
 }
@@ -236,16 +236,16 @@ pub(super) fn hello(node: &str, have: u64) -> v1::Hello {
     }
 }
 
-/// A node as far as the wire goes.
+/// A node at the level of the protocol.
 pub(super) struct TestNode {
     pub(super) up: mpsc::Sender<v1::NodeMessage>,
     pub(super) down: Streaming<v1::OperatorMessage>,
 }
 
 impl TestNode {
-    /// The next message, None at the end of the stream.
+    /// Receives the next message; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Option<Down> {
-        let next = tokio::time::timeout(PATIENCE, self.down.message()).await;
+        let next = tokio::time::timeout(TEST_TIMEOUT, self.down.message()).await;
         next.expect("no message").unwrap()?.kind
     }
 
@@ -263,7 +263,7 @@ impl TestNode {
         }
     }
 
-    /// The reason with which the stream ends.
+    /// Returns the reason with which the stream ends.
     pub(super) async fn goodbye(&mut self) -> v1::Goodbye {
         loop {
             match self.next().await {
@@ -283,7 +283,7 @@ impl TestNode {
     }
 }
 
-/// A function at rest on revision `<name>-1`, component `sha256:<name>`, with a secret.
+/// A function without a rollout, on revision `<name>-1`, component `sha256:<name>`, with a secret.
 pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecord {
     v1::FunctionRecord {
         key: Some((&FunctionKey::new("shop", name)).into()),
@@ -312,7 +312,7 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
     }
 }
 
-/// A share of `<name>-1` with candidate `<name>-2`, if it has any weight.
+/// A traffic split of `<name>-1` with candidate `<name>-2`, if that has any weight.
 pub(super) fn share(name: &str, serial: u64, weight: u32) -> v1::Share {
     v1::Share {
         pair: Some(v1::Pair { epoch: 1, serial }),
@@ -324,7 +324,7 @@ pub(super) fn share(name: &str, serial: u64, weight: u32) -> v1::Share {
     }
 }
 
-impl Rig {
+impl TestReplica {
     pub(super) fn place(&self, record: v1::FunctionRecord) {
         self.tables.upsert(record, Placement::All).unwrap();
     }

@@ -1,18 +1,18 @@
-//! Allowances per second.
+//! Rate limits per second.
 
 use tokio::time::Instant;
 
 /// A token bucket.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct TokenBucket {
     per_second: f64,
     burst: f64,
     left: f64,
     at: Instant,
 }
 
-impl Budget {
-    /// `per_second`, of which `seconds` worth may be used at once.
+impl TokenBucket {
+    /// Creates a full bucket with a rate of `per_second` and a capacity of `seconds` times that rate.
     pub(super) fn new(per_second: u32, seconds: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         let burst = per_second * f64::from(seconds);
@@ -24,7 +24,7 @@ impl Budget {
         }
     }
 
-    /// Takes `amount` if it is there.
+    /// Takes `amount` if the bucket has that much; returns whether it did.
     pub(super) fn take(&mut self, amount: u32, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.burst);
@@ -44,9 +44,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_comes_back_with_time_and_never_beyond_the_burst() {
+    fn tokens_refill_with_time_up_to_the_burst() {
         let start = Instant::now();
-        let mut budget = Budget::new(10, 2, start);
+        let mut budget = TokenBucket::new(10, 2, start);
         assert!(budget.take(20, start));
         assert!(!budget.take(1, start));
         assert!(budget.take(5, start + Duration::from_millis(500)));

@@ -1,4 +1,5 @@
-//! Components that a node cannot pull itself: their bytes by digest, only of what is placed there.
+//! Serves the bytes of components that a node cannot pull itself, by digest, and only of components placed on that
+//! node.
 
 use std::time::Duration;
 
@@ -10,18 +11,18 @@ use tonic::{Request, Response, Status};
 
 use super::authenticate::Identity;
 use super::blobs::{BlobError, BlobWanted};
-use super::calls::{Calls, Full};
+use super::calls::{Calls, LimitReached};
 use super::listen::Peer;
 use super::meter::Meter;
 
-/// The contract's largest chunk, bytes.
+/// Largest chunk of the contract, in bytes.
 const CHUNK: usize = 256 * 1024;
 
-/// A node that does not take a component within this time would keep its place for ever.
-const TAKEN_WITHIN: Duration = Duration::from_secs(300);
+/// Deadline of a transfer. A node that stops reading would otherwise occupy its place indefinitely.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
 
 async fn watch(done: CancellationToken, peer: Peer) {
-    if tokio::time::timeout(TAKEN_WITHIN, done.cancelled())
+    if tokio::time::timeout(TRANSFER_TIMEOUT, done.cancelled())
         .await
         .is_err()
     {
@@ -44,18 +45,18 @@ pub(super) async fn blob(
         ));
     }
     let functions = calls.tables.referring(&caller.node, &request.digest);
-    // the same words for what exists elsewhere and for what does not exist
+    // Same message for digests that exist elsewhere and for those that do not exist.
     if functions.is_empty() {
         Meter::count(counter, "not_placed");
         return Err(Status::permission_denied(
-            "nothing on this node refers to that digest",
+            "no function on this node refers to that digest",
         ));
     }
     let held = calls.blob_calls.take(&caller.node).map_err(|full| {
         Meter::count(counter, "busy");
         match full {
-            Full::Each => Status::resource_exhausted("two at a time"),
-            Full::All => Status::unavailable("too many at present; try again"),
+            LimitReached::Each => Status::resource_exhausted("at most two blob calls at a time"),
+            LimitReached::All => Status::unavailable("too many blob calls at present; try again"),
         }
     })?;
     let digest = request.digest;
