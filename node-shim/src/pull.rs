@@ -29,7 +29,7 @@ pub trait OperatorBlobs: Send + Sync {
 
 /// What to fetch.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct ComponentRef {
     /// `sha256:<hex>` of the component.
     pub digest: String,
     /// Size the operator saw, bytes; 0 = not told.
@@ -75,22 +75,26 @@ impl Puller {
     ///
     /// # Errors
     /// With the reason.
-    pub async fn fetch(&self, wanted: &Wanted) -> Result<File, Failure> {
-        let hex = sha256_hex(&wanted.digest)
+    pub async fn fetch(&self, component: &ComponentRef) -> Result<File, Failure> {
+        let hex = sha256_hex(&component.digest)
             .ok_or_else(|| failure("DigestMismatch", true, "not a sha256 digest".into()))?;
-        if wanted.size > MAX_COMPONENT {
-            let message = format!("{} bytes; at most {MAX_COMPONENT} are taken", wanted.size);
+        if component.size > MAX_COMPONENT {
+            let message = format!(
+                "{} bytes; at most {MAX_COMPONENT} are taken",
+                component.size
+            );
             return Err(failure("PullFailed", true, message));
         }
-        let draft = if wanted.source.via_operator || wanted.source.repository.is_empty() {
-            let content = self.operator.blob(&wanted.digest).await?;
-            let size = Some(wanted.size).filter(|size| *size != 0);
+        let draft = if component.source.via_operator || component.source.repository.is_empty() {
+            let content = self.operator.blob(&component.digest).await?;
+            let size = Some(component.size).filter(|size| *size != 0);
             self.receive(
-                oci::verified(content, &wanted.digest, size, pull_failure).map_err(pull_failure)?,
+                oci::verified(content, &component.digest, size, pull_failure)
+                    .map_err(pull_failure)?,
             )
             .await?
         } else {
-            self.pull_image(wanted, hex).await?
+            self.pull_image(component, hex).await?
         };
         let blobs = self.blobs.clone();
         let hex = hex.to_string();
@@ -98,12 +102,12 @@ impl Puller {
     }
 
     /// Pulls from the registry without credentials: a node has none.
-    async fn pull_image(&self, wanted: &Wanted, hex: &str) -> Result<Draft, Failure> {
+    async fn pull_image(&self, component: &ComponentRef, hex: &str) -> Result<Draft, Failure> {
         let Source {
             repository,
             manifest_digest,
             ..
-        } = &wanted.source;
+        } = &component.source;
         let image = format!("{repository}@{manifest_digest}");
         let image: oci::Reference = image.parse().map_err(|error| {
             failure(
@@ -115,7 +119,7 @@ impl Puller {
         let pull = self.registry.pull(&image, &Credentials::default());
         let mut pull = pull.map_err(pull_failure)?;
         let layer = pull.image().await.map_err(pull_failure)?.layer;
-        if !layer.is_archive() && layer.digest != wanted.digest {
+        if !layer.is_archive() && layer.digest != component.digest {
             let message = format!("the image holds {}", layer.digest);
             return Err(failure("DigestMismatch", true, message));
         }

@@ -12,6 +12,8 @@
 
 #[path = "supervisor/bombs.rs"]
 mod bombs;
+#[path = "supervisor/code_cache.rs"]
+mod code_cache;
 #[path = "support/component.rs"]
 mod component;
 #[path = "supervisor/connection.rs"]
@@ -28,8 +30,6 @@ mod operator;
 mod process;
 #[path = "supervisor/registry.rs"]
 mod registry;
-#[path = "supervisor/residency.rs"]
-mod residency;
 #[path = "supervisor/restarts.rs"]
 mod restarts;
 #[path = "supervisor/secrets.rs"]

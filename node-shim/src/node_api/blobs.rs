@@ -16,7 +16,7 @@ use crate::pull::{OperatorBlobs, failure};
 
 /// The connection in use, if there is one.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct Connection {
     pub(super) channel: Channel,
     pub(super) token: Bearer,
 }
@@ -25,7 +25,7 @@ pub(super) struct Link {
 #[derive(Clone)]
 pub struct BlobClient {
     pub(super) node: String,
-    pub(super) link: watch::Receiver<Option<Link>>,
+    pub(super) connection: watch::Receiver<Option<Connection>>,
 }
 
 impl OperatorBlobs for BlobClient {
@@ -37,17 +37,17 @@ impl OperatorBlobs for BlobClient {
             digest: digest.to_string(),
             node: self.node.clone(),
         };
-        let link = self.link.borrow().clone();
+        let connection = self.connection.borrow().clone();
         async move {
-            let Some(link) = link else {
+            let Some(connection) = connection else {
                 return Err(failure(
                     "PullFailed",
                     false,
                     "no operator is connected".into(),
                 ));
             };
-            let request = with_token(request, &link.token);
-            let answer = NodeApiClient::new(link.channel).blob(request).await;
+            let request = with_token(request, &connection.token);
+            let answer = NodeApiClient::new(connection.channel).blob(request).await;
             let stream = answer.map_err(|status| refused(&status))?.into_inner();
             Ok(stream
                 .map_ok(|chunk| Bytes::from(chunk.data))

@@ -19,7 +19,7 @@ pub use blobs::BlobClient;
 pub use client::Client;
 pub(crate) use client::unix_ms;
 pub use counters::frame_of;
-pub(crate) use report::bounded;
+pub(crate) use report::limit_exceptions;
 
 /// How to reach an operator and who we are.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub enum Event {
 
 /// What this node tells an operator about itself.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outlook {
+pub struct NodeStatus {
     /// Version of the table in force.
     pub applied: u64,
     /// Version to resume from; 0 asks for a snapshot.
@@ -78,7 +78,7 @@ pub struct Outlook {
     pub in_rollout: BTreeSet<FunctionKey>,
     /// Changes whenever counters that were reported have been dropped: should they come again, they
     /// begin at 0.
-    pub forgotten: u64,
+    pub counter_generation: u64,
 }
 
 /// Where the counters of requests are read.

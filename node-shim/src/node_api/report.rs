@@ -7,12 +7,12 @@ use node_api::v1::{
     CounterFrame, Histogram, NodeException, OutcomeCount, Report, RevisionCounters, RevisionState,
 };
 
-use super::Outlook;
+use super::NodeStatus;
 
 /// Reports on change are at least this far apart.
 pub(super) const MIN_GAP: Duration = Duration::from_secs(1);
 /// This many requests since the last frame are worth one before its time.
-const EAGER_REQUESTS: u64 = 50;
+const EARLY_FRAME_REQUESTS: u64 = 50;
 
 type RevisionId = (String, String, String);
 type CounterId = (RevisionId, String);
@@ -23,22 +23,22 @@ pub(super) struct Reporter {
     interval: Duration,
     /// Highest version this stream offered; an acknowledgement never exceeds it.
     offered: u64,
-    sent: Option<Sent>,
-    frames: Frames,
+    sent: Option<LastReport>,
+    frames: CounterProgress,
 }
 
-struct Sent {
+struct LastReport {
     at: Instant,
-    outlook: Outlook,
+    status: NodeStatus,
     revisions: BTreeMap<RevisionId, RevisionState>,
 }
 
-struct Frames {
+struct CounterProgress {
     /// `None` until the first, absolute frame of this stream.
     base: Option<BTreeMap<CounterId, RevisionCounters>>,
     last: Instant,
-    /// [`Outlook::forgotten`] of the base.
-    forgotten: u64,
+    /// [`NodeStatus::counter_generation`] of the base.
+    counter_generation: u64,
 }
 
 impl Reporter {
@@ -49,10 +49,10 @@ impl Reporter {
             interval: interval.max(MIN_GAP),
             offered: resumed_at,
             sent: None,
-            frames: Frames {
+            frames: CounterProgress {
                 base: None,
                 last: now,
-                forgotten: 0,
+                counter_generation: 0,
             },
         }
     }
@@ -63,14 +63,14 @@ impl Reporter {
     }
 
     /// The operator lost a frame: the next one is absolute.
-    pub(super) fn start_over(&mut self) {
+    pub(super) fn request_absolute(&mut self) {
         self.frames.base = None;
     }
 
     /// The report to send now, if there is anything to say. `sequence` counts frames within a boot.
     pub(super) fn next(
         &mut self,
-        outlook: &Outlook,
+        status: &NodeStatus,
         counters: Vec<RevisionCounters>,
         sequence: &mut u64,
         (now, wall): (Instant, u64),
@@ -82,11 +82,11 @@ impl Reporter {
         if too_soon {
             return None;
         }
-        if self.frames.forgotten != outlook.forgotten {
+        if self.frames.counter_generation != status.counter_generation {
             // what was dropped may come again from 0: an absolute frame makes the operator drop it
             // too, so that nothing it holds ever falls
-            self.frames.forgotten = outlook.forgotten;
-            self.start_over();
+            self.frames.counter_generation = status.counter_generation;
+            self.request_absolute();
         }
         let frame = self.frame(counters, now).map(|(absolute, revisions)| {
             *sequence += 1;
@@ -101,7 +101,7 @@ impl Reporter {
         let unchanged = self
             .sent
             .as_ref()
-            .is_some_and(|sent| sent.outlook == *outlook);
+            .is_some_and(|sent| sent.status == *status);
         // a node that says nothing for 10 s counts as absent, however healthy its stream
         let silent = self
             .sent
@@ -110,27 +110,27 @@ impl Reporter {
         if frame.is_none() && unchanged && !silent {
             return None;
         }
-        let (revisions, complete) = self.revisions(outlook);
+        let (revisions, complete) = self.revisions(status);
         let report = Report {
-            applied_version: outlook.applied.min(self.offered),
+            applied_version: status.applied.min(self.offered),
             revisions,
             revisions_complete: complete,
-            exceptions: outlook.exceptions.clone(),
-            exceptions_dropped: outlook.exceptions_dropped,
+            exceptions: status.exceptions.clone(),
+            exceptions_dropped: status.exceptions_dropped,
             counters: frame,
-            functions_desired: outlook.functions_desired,
-            functions_loaded: outlook.functions_loaded,
-            functions_failed: outlook.functions_failed,
-            ready: outlook.ready,
+            functions_desired: status.functions_desired,
+            functions_loaded: status.functions_loaded,
+            functions_failed: status.functions_failed,
+            ready: status.ready,
         };
-        let revisions = outlook
+        let revisions = status
             .revisions
             .iter()
             .map(|state| (id(state), state.clone()))
             .collect();
-        self.sent = Some(Sent {
+        self.sent = Some(LastReport {
             at: now,
-            outlook: outlook.clone(),
+            status: status.clone(),
             revisions,
         });
         Some(report)
@@ -138,13 +138,13 @@ impl Reporter {
 
     /// Changes since the last report; the whole list when there is none, or when a revision went,
     /// which a change cannot express.
-    fn revisions(&self, outlook: &Outlook) -> (Vec<RevisionState>, bool) {
+    fn revisions(&self, status: &NodeStatus) -> (Vec<RevisionState>, bool) {
         let Some(sent) = &self.sent else {
-            return (outlook.revisions.clone(), true);
+            return (status.revisions.clone(), true);
         };
         let mut still_there = 0;
         let mut changed = Vec::new();
-        for state in &outlook.revisions {
+        for state in &status.revisions {
             let before = sent.revisions.get(&id(state));
             still_there += usize::from(before.is_some());
             if before != Some(state) {
@@ -152,7 +152,7 @@ impl Reporter {
             }
         }
         if still_there < sent.revisions.len() {
-            (outlook.revisions.clone(), true)
+            (status.revisions.clone(), true)
         } else {
             (changed, false)
         }
@@ -185,7 +185,7 @@ impl Reporter {
             .flat_map(|one| &one.outcomes)
             .map(|outcome| outcome.count)
             .sum();
-        if counters.is_empty() || !(due || requests >= EAGER_REQUESTS) {
+        if counters.is_empty() || !(due || requests >= EARLY_FRAME_REQUESTS) {
             return None;
         }
         // what is not reported now keeps its base: it may be reported again later
@@ -276,7 +276,7 @@ const MAX_EXCEPTIONS: usize = 64;
 const MAX_MESSAGE: usize = 256;
 
 /// Bounds a set of exceptions: number, and length of each message.
-pub(crate) fn bounded(mut exceptions: Vec<NodeException>) -> (Vec<NodeException>, u32) {
+pub(crate) fn limit_exceptions(mut exceptions: Vec<NodeException>) -> (Vec<NodeException>, u32) {
     exceptions
         .sort_by(|a, b| (a.since, &a.reason, &a.revision).cmp(&(b.since, &b.reason, &b.revision)));
     let dropped = exceptions.len().saturating_sub(MAX_EXCEPTIONS);

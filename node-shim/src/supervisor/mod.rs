@@ -5,21 +5,21 @@
 //! ```text
 //! node_api ──events──▶ task ──tables──▶ data path
 //!     ▲                 │ ▲──loads────▶ pipeline (pull, verify, compile, cache, load)
-//!     └───outlook───────┘ └──snapshots▶ keeper (disk)
+//!     └───node_status───────┘ └──snapshots▶ state_writer (disk)
 //! ```
 
-mod departed;
-mod hot;
-mod keeper;
+mod admin_status;
 mod metrics;
 mod node;
-mod outlook;
-mod project;
+mod node_status;
+mod parse_record;
+mod recent_traffic;
 mod records;
+mod removed_functions;
 mod secret_values;
-mod serving;
 mod shared;
-mod status;
+mod state_writer;
+mod table_builder;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -51,22 +51,24 @@ use crate::guest_log::GuestLog;
 use crate::load::{KnownFailures, LoadPipeline};
 use crate::metrics::{Metrics, NodeIdentity};
 use crate::native_cache::NativeCache;
-use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
+use crate::node_api::{
+    self as api, BlobClient, Client, CounterSource, NodeStatus, frame_of, unix_ms,
+};
 use crate::node_counters::NodeCounters;
-use crate::pull::{Puller, Wanted, sha256_hex};
+use crate::pull::{ComponentRef, Puller, sha256_hex};
 use crate::routing_table::RoutingTable;
 
-use hot::Hot;
-use keeper::{Keeper, Usage};
+use admin_status::AdminStatus;
 use node::{Node, Now};
+use recent_traffic::RecentTraffic;
 use shared::Shared;
-use status::Status;
+use state_writer::{DiskUsage, StateWriter};
 use task::{Inputs, Loader, Serve, Wiring};
 
 /// Used until an operator says otherwise.
-const DEFAULT_TTL: Duration = Duration::from_secs(600);
+const DEFAULT_UNSUPERVISED_TTL: Duration = Duration::from_secs(600);
 /// How long the end of the process waits for the disk.
-const FLUSH: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a node runs; each field is a flag of `node-shim run`.
 #[derive(Clone, Debug)]
@@ -101,7 +103,7 @@ pub struct Options {
 /// A node that runs.
 pub struct Supervisor {
     shared: Arc<Shared>,
-    keeper: Option<Keeper>,
+    state_writer: Option<StateWriter>,
     admin: SocketAddr,
     stop: oneshot::Sender<oneshot::Sender<()>>,
     drain: (Duration, Duration),
@@ -113,9 +115,9 @@ struct Disk {
     dir: StateDir,
     lock: Option<StateLock>,
     health: Arc<DiskHealth>,
-    usage: Arc<Usage>,
-    kept: Option<PersistedTable>,
-    hot: Hot,
+    disk_usage: Arc<DiskUsage>,
+    table: Option<PersistedTable>,
+    recent_traffic: RecentTraffic,
 }
 
 impl Supervisor {
@@ -143,24 +145,29 @@ impl Supervisor {
             log,
         );
         let plane = Arc::new(plane.context("data path")?);
-        let status = Arc::new(Status::default());
+        let admin_status = Arc::new(AdminStatus::default());
         let (events, from_api) = mpsc::channel(64);
-        let (outlook, outlook_seen) = watch::channel(Arc::new(Outlook::default()));
-        let source = Arc::new(CountersOf(Arc::clone(&counters)));
-        let dice = || Box::new(fastrand::f64);
-        let (client, blobs) =
-            Client::new(options.api.clone(), events, outlook_seen, source, dice());
-        let (code_cache, lost) = CodeCache::new(max_loaded(&options, &engine));
+        let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
+        let source = Arc::new(RolloutCounters(Arc::clone(&counters)));
+        let random = || Box::new(fastrand::f64);
+        let (client, blobs) = Client::new(
+            options.api.clone(),
+            events,
+            status_receiver,
+            source,
+            random(),
+        );
+        let (code_cache, code_lost) = CodeCache::new(max_loaded(&options, &engine));
         let parts = (engine.clone(), Arc::clone(&code_cache));
-        let pipeline = pipeline(&options, &disk, parts, &status, blobs)?;
-        let (found, from_keeper) = mpsc::channel(1);
+        let pipeline = pipeline(&options, &disk, parts, &admin_status, blobs)?;
+        let (inherited, inherited_tables) = mpsc::channel(1);
         let Disk {
             dir,
             lock,
             health,
-            usage,
-            kept,
-            hot,
+            disk_usage,
+            table,
+            recent_traffic,
         } = disk;
         let metrics = Metrics::new(NodeIdentity {
             node_name: options.api.node.clone(),
@@ -170,40 +177,46 @@ impl Supervisor {
             metrics,
             options: options.clone(),
             engine,
-            residency: Arc::clone(&code_cache),
+            code_cache: Arc::clone(&code_cache),
             plane: Arc::clone(&plane),
-            status: Arc::clone(&status),
-            usage: Arc::clone(&usage),
+            admin_status: Arc::clone(&admin_status),
+            disk_usage: Arc::clone(&disk_usage),
             health: Arc::clone(&health),
-            outlook: outlook.subscribe(),
+            node_status: node_status.subscribe(),
         });
-        let reports = (Arc::clone(&health), usage);
-        let keeper = Keeper::start(&dir, lock, Arc::clone(&pipeline.cache), reports, found).ok();
+        let reports = (Arc::clone(&health), disk_usage);
+        let state_writer =
+            StateWriter::start(&dir, lock, Arc::clone(&pipeline.cache), reports, inherited).ok();
         let (stop, stopped) = oneshot::channel();
         let wiring = Wiring {
             loader: Arc::new(pipeline),
             serve: plane,
-            keeper: keeper.clone(),
+            state_writer: state_writer.clone(),
             health,
             counters: Arc::clone(&counters),
-            outlook,
-            status,
-            residency: code_cache,
+            node_status,
+            admin_status,
+            code_cache,
             memory: Box::new(|| crate::memory_pressure::current_pressure(Path::new("/"))),
-            dice: dice(),
+            random: random(),
         };
         let now = Now {
             at: tokio::time::Instant::now().into_std(),
             wall: unix_ms(),
         };
-        let node = Node::new(kept, hot, (counters, DEFAULT_TTL), now);
+        let node = Node::new(
+            table,
+            recent_traffic,
+            (counters, DEFAULT_UNSUPERVISED_TTL),
+            now,
+        );
         // the client may greet before the node's task has run: what the disk has, it says at once
-        let first = outlook::outlook(&node, None, false);
-        wiring.outlook.send_replace(Arc::new(first));
+        let first = node_status::describe(&node, None, false);
+        wiring.node_status.send_replace(Arc::new(first));
         let inputs = Inputs {
             api: from_api,
-            found: from_keeper,
-            lost,
+            inherited: inherited_tables,
+            code_lost,
             stop: stopped,
         };
         tokio::spawn(task::run(node, wiring, inputs));
@@ -218,7 +231,7 @@ impl Supervisor {
         tracing::info!(data = %shared.plane.address(), %admin, "serving");
         Ok(Self {
             shared,
-            keeper,
+            state_writer,
             admin,
             stop,
             drain,
@@ -243,13 +256,13 @@ impl Supervisor {
     /// # Errors
     /// The reason.
     pub fn readiness(&self) -> Result<(), String> {
-        self.shared.status.readiness()
+        self.shared.admin_status.readiness()
     }
 
     /// Ends the node in good order: says so, goes on accepting while that gets around, lets requests
     /// finish, writes its state and gives up the lock on it.
     pub async fn drain(self) {
-        self.shared.status.drain();
+        self.shared.admin_status.drain();
         let (propagation, timeout) = self.drain;
         tracing::info!(?propagation, ?timeout, "draining");
         self.shared.plane.drain(propagation, timeout).await;
@@ -260,10 +273,10 @@ impl Supervisor {
     pub async fn flush(self) {
         let (done, handed_over) = oneshot::channel();
         if self.stop.send(done).is_ok() {
-            let _ = tokio::time::timeout(FLUSH, handed_over).await;
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, handed_over).await;
         }
-        if let Some(keeper) = self.keeper {
-            keeper.stop(FLUSH).await;
+        if let Some(state_writer) = self.state_writer {
+            state_writer.stop(FLUSH_TIMEOUT).await;
         }
     }
 }
@@ -281,7 +294,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 fn open_disk(path: &Path) -> Disk {
     let dir = StateDir::new(path);
     let health = Arc::new(DiskHealth::default());
-    let usage = Arc::new(Usage::default());
+    let disk_usage = Arc::new(DiskUsage::default());
     let lock = dir
         .create()
         .and_then(|()| StateLock::try_take(&dir))
@@ -289,14 +302,14 @@ fn open_disk(path: &Path) -> Disk {
             health.failed(&error);
             None
         });
-    let (kept, damaged) = TableFile::new(&dir).load(lock.as_ref());
-    usage.damaged.store(damaged, Ordering::Relaxed);
-    let hot = std::fs::read_to_string(dir.state().join("hot")).unwrap_or_default();
-    let hot = Hot::read(&hot, unix_ms());
-    match &kept {
-        Some(kept) => tracing::info!(
-            version = kept.header.version,
-            functions = kept.functions.len(),
+    let (table, damaged) = TableFile::new(&dir).load(lock.as_ref());
+    disk_usage.damaged_tables.store(damaged, Ordering::Relaxed);
+    let recent_traffic = std::fs::read_to_string(dir.state().join("hot")).unwrap_or_default();
+    let recent_traffic = RecentTraffic::from_text(&recent_traffic, unix_ms());
+    match &table {
+        Some(table) => tracing::info!(
+            version = table.header.version,
+            functions = table.functions.len(),
             "table read from disk"
         ),
         None => tracing::info!("no table on disk"),
@@ -305,9 +318,9 @@ fn open_disk(path: &Path) -> Disk {
         dir,
         lock,
         health,
-        usage,
-        kept,
-        hot,
+        disk_usage,
+        table,
+        recent_traffic,
     }
 }
 
@@ -321,7 +334,7 @@ fn pipeline(
     options: &Options,
     disk: &Disk,
     (engine, code_cache): (Engine, Arc<CodeCache>),
-    status: &Arc<Status>,
+    admin_status: &Arc<AdminStatus>,
     operator: BlobClient,
 ) -> anyhow::Result<LoadPipeline> {
     let blobs = Blobs::new(&disk.dir, Arc::clone(&disk.health));
@@ -329,7 +342,7 @@ fn pipeline(
     let cache = NativeCache::open(&disk.dir, &hash, Arc::clone(&disk.health)).context("cache")?;
     let insecure: BTreeSet<String> = options.insecure_registries.iter().cloned().collect();
     let puller = Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?;
-    let observed = Arc::clone(status);
+    let observed = Arc::clone(admin_status);
     Ok(LoadPipeline::new(
         (blobs, Arc::new(cache)),
         puller,
@@ -340,9 +353,9 @@ fn pipeline(
     ))
 }
 
-struct CountersOf(Arc<CounterTable>);
+struct RolloutCounters(Arc<CounterTable>);
 
-impl CounterSource for CountersOf {
+impl CounterSource for RolloutCounters {
     fn read(&self, functions: &BTreeSet<FunctionKey>) -> Vec<RevisionCounters> {
         if functions.is_empty() {
             return Vec::new();
@@ -352,7 +365,7 @@ impl CounterSource for CountersOf {
 }
 
 impl Loader for LoadPipeline {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>> {
+    fn load(&self, wanted: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let pipeline = self.clone();
         async move { pipeline.run(&wanted).await }.boxed()
     }

@@ -1,5 +1,5 @@
 //! The node's state and what follows from it: which code to load, what the data path serves, what
-//! operators are told, what goes to disk. One task owns it; every step ends in [`Node::settle`].
+//! operators are told, what goes to disk. One task owns it; every step ends in [`Node::reconcile`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use node_shim_core::desired::{
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
-use super::departed::Departed;
-use super::hot::Hot;
-use super::keeper::Snapshot;
-use super::project::Definition;
+use super::parse_record::Definition;
+use super::recent_traffic::RecentTraffic;
 use super::records::Records;
+use super::removed_functions::RemovedFunctions;
+use super::state_writer::Snapshot;
 use crate::code_cache::{CompiledComponent, MappedCode};
 use crate::counters::CounterTable;
 use crate::disk::{PersistedTable, TableHeader, without_secrets};
 use crate::node_api::Event;
-use crate::pull::{Wanted, sha256_hex};
+use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::Revision;
 use crate::routing_table::RoutingTable;
 
 /// Components on their way at once, over all stages.
-const SLOTS: usize = 8;
+const MAX_CONCURRENT_LOADS: usize = 8;
 /// How long a connected operator that resumed may have more to say before its silence is consent.
-const CONFIRM: Duration = Duration::from_secs(5);
+const RESUME_GRACE: Duration = Duration::from_secs(5);
 /// Counters of a revision that left stay on the metrics page for the scrapes that judge it.
-const SHOWN_AFTER: Duration = Duration::from_secs(600);
+const RETIRED_VISIBILITY: Duration = Duration::from_secs(600);
 /// Readiness waits at most this long for code.
-const READY_AT_LAST: Duration = Duration::from_secs(30);
+const MAX_WAIT_FOR_CODE: Duration = Duration::from_secs(30);
 /// Readiness waits at most this long for values of Secrets: without an operator all other functions serve.
-const VALUES_AT_LAST: Duration = Duration::from_secs(10);
+const MAX_WAIT_FOR_SECRETS: Duration = Duration::from_secs(10);
 
 pub(crate) type RevisionKey = (FunctionKey, RevisionName);
 
@@ -49,7 +49,7 @@ pub(crate) struct Problem {
 }
 
 /// A revision that serves, and what it was made from.
-pub(super) struct Live {
+pub(super) struct LiveRevision {
     pub(super) definition: Arc<Definition>,
     pub(super) revision: Arc<Revision>,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Now {
 #[derive(Default)]
 pub(crate) struct Actions {
     /// Components to bring to where they can run.
-    pub(crate) load: Vec<Wanted>,
+    pub(crate) load: Vec<ComponentRef>,
     /// A table for the data path.
     pub(crate) publish: Option<Arc<RoutingTable>>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Node {
     pub(crate) records: Records,
     pub(crate) loads: LoadTracker,
     pub(crate) problems: BTreeMap<RevisionKey, Problem>,
-    pub(crate) hot: Hot,
+    pub(crate) recent_traffic: RecentTraffic,
     pub(crate) connected: bool,
     /// How short memory is.
     pub(crate) pressure: MemoryPressure,
@@ -84,12 +84,12 @@ pub(crate) struct Node {
     pub(super) supervision: Supervision,
     /// Of every component that is compiled, mapped or not.
     pub(super) codes: BTreeMap<String, Arc<CompiledComponent>>,
-    pub(super) live: BTreeMap<RevisionKey, Live>,
-    pub(super) leaving: BTreeMap<RevisionKey, Instant>,
-    pub(super) departed: Departed,
-    ordered: Vec<String>,
+    pub(super) live: BTreeMap<RevisionKey, LiveRevision>,
+    pub(super) retired: BTreeMap<RevisionKey, Instant>,
+    pub(super) removed_functions: RemovedFunctions,
+    load_queue: Vec<String>,
     /// Digests that only candidates refer to.
-    trials: BTreeSet<String>,
+    candidate_digests: BTreeSet<String>,
     pub(super) counters: Arc<CounterTable>,
     pub(super) table: Arc<RoutingTable>,
     started: Instant,
@@ -101,7 +101,7 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Default)]
 struct Dirty {
     /// The set of wanted components may have changed.
-    wants: bool,
+    wanted: bool,
     /// The data path's table may have changed.
     table: bool,
     /// The disk's table may have changed.
@@ -111,43 +111,43 @@ struct Dirty {
 impl Node {
     /// A node that starts with what its disk had.
     pub(crate) fn new(
-        kept: Option<PersistedTable>,
-        hot: Hot,
+        table: Option<PersistedTable>,
+        recent_traffic: RecentTraffic,
         (counters, default_ttl): (Arc<CounterTable>, Duration),
         now: Now,
     ) -> Self {
-        let header = kept.as_ref().map(|kept| kept.header).unwrap_or_default();
+        let header = table.as_ref().map(|table| table.header).unwrap_or_default();
         let ttl = match header.unsupervised_ttl_ms {
             0 => default_ttl,
             ms => Duration::from_millis(ms),
         };
         let before = Duration::from_millis(now.wall.saturating_sub(header.last_contact_ms));
         let mut records = Records::default();
-        if let Some(kept) = kept {
-            records.restore(kept.header.version, kept.functions, now.wall);
+        if let Some(table) = table {
+            records.restore(table.header.version, table.functions, now.wall);
         }
         Self {
             records,
             loads: LoadTracker::default(),
             problems: BTreeMap::new(),
-            hot,
+            recent_traffic,
             connected: false,
             pressure: MemoryPressure::None,
             last_contact: header.last_contact_ms,
             supervision: Supervision::new(ttl, before, now.at),
             codes: BTreeMap::new(),
             live: BTreeMap::new(),
-            leaving: BTreeMap::new(),
-            departed: Departed::default(),
-            ordered: Vec::new(),
-            trials: BTreeSet::new(),
+            retired: BTreeMap::new(),
+            removed_functions: RemovedFunctions::default(),
+            load_queue: Vec::new(),
+            candidate_digests: BTreeSet::new(),
             counters,
             table: Arc::default(),
             started: now.at,
             resumed: false,
             confirm_at: None,
             dirty: Dirty {
-                wants: true,
+                wanted: true,
                 table: true,
                 disk: false,
             },
@@ -155,7 +155,7 @@ impl Node {
     }
 
     /// Takes what an operator said.
-    pub(crate) fn hear(&mut self, event: Event, now: Now) {
+    pub(crate) fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Connected(welcome) => self.connected(&welcome, now),
             Event::Batch(batch) => {
@@ -163,9 +163,9 @@ impl Node {
                 let phase = batch.snapshot();
                 let whole = matches!(phase, SnapshotPhase::End | SnapshotPhase::Whole);
                 let delta = phase == SnapshotPhase::None;
-                if self.records.batch(batch, now.wall) {
+                if self.records.apply_batch(batch, now.wall) {
                     self.dirty = Dirty {
-                        wants: true,
+                        wanted: true,
                         table: true,
                         disk: true,
                     };
@@ -176,7 +176,7 @@ impl Node {
             }
             Event::Hint(share) => {
                 self.last_contact = now.wall;
-                if self.records.hint(&share) {
+                if self.records.apply_hint(&share) {
                     self.dirty.table = true;
                     self.dirty.disk = true;
                 }
@@ -200,7 +200,7 @@ impl Node {
         self.last_contact = now.wall;
         self.supervision.connected(ttl);
         self.resumed = welcome.resumed;
-        self.confirm_at = welcome.resumed.then(|| now.at + CONFIRM);
+        self.confirm_at = welcome.resumed.then(|| now.at + RESUME_GRACE);
         self.dirty.disk = true;
     }
 
@@ -212,25 +212,25 @@ impl Node {
         }
     }
 
-    /// Takes the table that a process left which kept the disk before this one.
-    pub(crate) fn found(&mut self, kept: PersistedTable, now: Now) {
+    /// Takes the table that a process left which table the disk before this one.
+    pub(crate) fn inherit_table(&mut self, table: PersistedTable, now: Now) {
         self.records
-            .restore(kept.header.version, kept.functions, now.wall);
-        self.last_contact = self.last_contact.max(kept.header.last_contact_ms);
+            .restore(table.header.version, table.functions, now.wall);
+        self.last_contact = self.last_contact.max(table.header.last_contact_ms);
         self.dirty = Dirty {
-            wants: true,
+            wanted: true,
             table: true,
             disk: true,
         };
     }
 
     /// Takes the end of a load.
-    pub(crate) fn loaded(
+    pub(crate) fn load_finished(
         &mut self,
         digest: &str,
         outcome: Result<MappedCode, Failure>,
         now: Now,
-        dice: f64,
+        random: f64,
     ) {
         self.dirty.table = true;
         match outcome {
@@ -253,13 +253,13 @@ impl Node {
                     permanent = failed.permanent,
                     "component not loaded"
                 );
-                self.loads.mark_failed(digest, failed, now.at, dice);
+                self.loads.mark_failed(digest, failed, now.at, random);
             }
         }
     }
 
     /// Takes that the native code of a component is not what it was: it is made again.
-    pub(crate) fn lost(&mut self, digest: &str) {
+    pub(crate) fn code_lost(&mut self, digest: &str) {
         if self.loads.get(digest) == Some(&LoadState::Loaded) {
             self.loads.reset(digest);
             self.dirty.table = true;
@@ -279,48 +279,51 @@ impl Node {
             self.confirm();
         }
         let counters = &self.counters;
-        self.leaving.retain(|(function, revision), since| {
-            let stays = now.at.duration_since(*since) < SHOWN_AFTER;
+        self.retired.retain(|(function, revision), since| {
+            let stays = now.at.duration_since(*since) < RETIRED_VISIBILITY;
             if !stays {
                 counters.hide(function, revision);
             }
             stays
         });
-        let forgotten = self.departed.tick(&self.counters, now.at);
-        if !forgotten.is_empty() {
-            self.leaving
-                .retain(|(function, _), _| !forgotten.contains(function));
+        let counter_generation = self.removed_functions.tick(&self.counters, now.at);
+        if !counter_generation.is_empty() {
+            self.retired
+                .retain(|(function, _), _| !counter_generation.contains(function));
         }
     }
 
     /// Takes the number of requests of each function so far.
     pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<FunctionKey, u64>, now: Now) {
-        self.hot.observe(totals, now.wall);
-        self.dirty.wants = true;
+        self.recent_traffic.observe(totals, now.wall);
+        self.dirty.wanted = true;
         // what a restart reads should not be much older than the contact it speaks of
         self.dirty.disk |= self.records.applied();
     }
 
     /// Draws the conclusions of the steps before. `compiled` is asked while memory is short.
-    pub(crate) fn settle(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
+    pub(crate) fn reconcile(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
         let mut actions = Actions::default();
-        if std::mem::take(&mut self.dirty.wants) {
-            self.want();
+        if std::mem::take(&mut self.dirty.wanted) {
+            self.update_wanted();
         }
         let affordable: Vec<String> = match self.pressure {
             MemoryPressure::None => Vec::new(),
             pressure => {
                 let fits = |digest: &&String| {
-                    pressure.allows_load(compiled(digest), self.trials.contains(*digest))
+                    pressure.allows_load(compiled(digest), self.candidate_digests.contains(*digest))
                 };
-                self.ordered.iter().filter(fits).cloned().collect()
+                self.load_queue.iter().filter(fits).cloned().collect()
             }
         };
-        let ordered = match self.pressure {
-            MemoryPressure::None => &self.ordered,
+        let load_queue = match self.pressure {
+            MemoryPressure::None => &self.load_queue,
             _ => &affordable,
         };
-        for digest in self.loads.start_due(ordered, SLOTS, now.at) {
+        for digest in self
+            .loads
+            .start_due(load_queue, MAX_CONCURRENT_LOADS, now.at)
+        {
             if let Some(wanted) = self.wanted(&digest) {
                 actions.load.push(wanted);
             }
@@ -331,37 +334,40 @@ impl Node {
         actions
     }
 
-    fn want(&mut self) {
-        let mut wants = Vec::new();
+    fn update_wanted(&mut self) {
+        let mut wanted = Vec::new();
         let mut digests = BTreeSet::new();
         for (key, record) in self.records.iter() {
             let share = &record.parsed.entry.split;
-            let hot = self.hot.contains(key);
+            let recent_traffic = self.recent_traffic.contains(key);
             for (name, definition) in &record.parsed.definitions {
                 digests.insert(definition.wanted.digest.clone());
-                wants.push(RevisionToLoad {
+                wanted.push(RevisionToLoad {
                     namespace: key.namespace.to_string(),
                     digest: definition.wanted.digest.clone(),
                     role: role(share, name),
-                    recent_traffic: hot,
+                    recent_traffic: recent_traffic,
                 });
             }
         }
-        let trial = |want: &&RevisionToLoad| want.role == RevisionRole::Candidate;
-        let kept = wants.iter().filter(|want| !trial(want));
-        let kept: BTreeSet<&String> = kept.map(|want| &want.digest).collect();
-        let trials = wants.iter().filter(trial).map(|want| &want.digest);
-        self.trials = trials
-            .filter(|digest| !kept.contains(digest))
+        let trial = |update_wanted: &&RevisionToLoad| update_wanted.role == RevisionRole::Candidate;
+        let table = wanted.iter().filter(|update_wanted| !trial(update_wanted));
+        let table: BTreeSet<&String> = table.map(|update_wanted| &update_wanted.digest).collect();
+        let candidate_digests = wanted
+            .iter()
+            .filter(trial)
+            .map(|update_wanted| &update_wanted.digest);
+        self.candidate_digests = candidate_digests
+            .filter(|digest| !table.contains(digest))
             .cloned()
             .collect();
-        self.ordered = load_order(wants);
+        self.load_queue = load_order(wanted);
         for gone in self.loads.set_wanted(&digests) {
             self.codes.remove(&gone);
         }
     }
 
-    fn wanted(&self, digest: &str) -> Option<Wanted> {
+    fn wanted(&self, digest: &str) -> Option<ComponentRef> {
         self.records
             .iter()
             .flat_map(|(_, record)| record.parsed.definitions.values())
@@ -381,12 +387,12 @@ impl Node {
             .map(|(_, record)| without_secrets(record.wire.clone()))
             .collect();
         let pairs = self.records.iter().flat_map(|(_, record)| {
-            let standing = super::project::standing(&record.wire);
-            [standing.config_token, standing.split_token]
+            let record_versions = super::parse_record::record_versions(&record.wire);
+            [record_versions.config_token, record_versions.split_token]
         });
         let highest = pairs.max().unwrap_or_default();
         Some(Snapshot {
-            kept: PersistedTable {
+            table: PersistedTable {
                 header: TableHeader {
                     version: self.records.version(),
                     epoch: highest.epoch,
@@ -402,24 +408,24 @@ impl Node {
                 .iter()
                 .filter_map(|(digest, _)| sha256_hex(digest).map(ToString::to_string))
                 .collect(),
-            hot: self.hot.write(),
+            recent_traffic: self.recent_traffic.to_text(),
         })
     }
 
     /// Whether load balancers may send traffic: a table is applied, an operator has sent the values of
-    /// Secrets that the disk cannot have, and what had traffic here is loaded or failed with a reason, or it
+    /// Secrets that the disk cannot have, and what had traffic here is load_finished or failed with a reason, or it
     /// took too long.
     pub(crate) fn ready(&self, now: Now) -> bool {
         let settled = || {
             let keys = self.records.iter().map(|(key, _)| key);
-            self.hot
-                .awaited(keys)
+            self.recent_traffic
+                .required_for_readiness(keys)
                 .iter()
                 .all(|key| self.is_settled(key))
         };
         let age = now.at.duration_since(self.started);
-        let values = || age >= VALUES_AT_LAST || !self.records.awaits_values();
-        self.records.applied() && values() && (age >= READY_AT_LAST || settled())
+        let values = || age >= MAX_WAIT_FOR_SECRETS || !self.records.awaits_secret_values();
+        self.records.applied() && values() && (age >= MAX_WAIT_FOR_CODE || settled())
     }
 
     fn is_settled(&self, key: &FunctionKey) -> bool {

@@ -11,8 +11,8 @@ use node_shim_core::desired::{
 };
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
-use super::project::{Parsed, key, parse, share, standing};
-use super::secret_values::keep_known;
+use super::parse_record::{ParsedRecord, key, parse, record_versions, share};
+use super::secret_values::restore_known_values;
 
 /// More functions than this are not collected for one snapshot.
 const MAX_FUNCTIONS: usize = 200_000;
@@ -22,16 +22,16 @@ const MAX_QUARANTINED: usize = 1_000;
 #[derive(Clone)]
 pub(crate) struct Record {
     pub(crate) wire: FunctionRecord,
-    pub(crate) parsed: Parsed,
+    pub(crate) parsed: ParsedRecord,
     /// Read from disk by this process, and no operator has sent it since: values of Secrets that are
     /// not known may still come.
     pub(crate) unconfirmed: bool,
 }
 
 impl Record {
-    fn is_lacking(&self) -> bool {
+    fn has_missing_secrets(&self) -> bool {
         let mut definitions = self.parsed.definitions.values();
-        definitions.any(|definition| !definition.lacking.is_empty())
+        definitions.any(|definition| !definition.missing_secrets.is_empty())
     }
 }
 
@@ -57,16 +57,16 @@ impl Records {
     /// Takes a table from disk beside what is in force: by the same rules, without removing.
     pub(crate) fn restore(&mut self, version: u64, functions: Vec<FunctionRecord>, now: u64) {
         for record in functions {
-            self.offer(record, true, now);
+            self.apply_record(record, true, now);
         }
         self.version = self.version.max(version);
         self.applied = true;
     }
 
     /// Takes a batch. True when something may have changed.
-    pub(crate) fn batch(&mut self, batch: Batch, now: u64) -> bool {
+    pub(crate) fn apply_batch(&mut self, batch: Batch, now: u64) -> bool {
         match batch.snapshot() {
-            SnapshotPhase::None => self.delta(batch, now),
+            SnapshotPhase::None => self.apply_delta(batch, now),
             SnapshotPhase::Begin => {
                 self.collecting = Some(Vec::new());
                 self.collect(batch.functions);
@@ -79,20 +79,20 @@ impl Records {
             SnapshotPhase::End => {
                 self.collect(batch.functions);
                 match self.collecting.take() {
-                    Some(functions) => self.replace(functions, batch.version, now),
+                    Some(functions) => self.apply_snapshot(functions, batch.version, now),
                     // an end without a beginning is half a table
                     None => false,
                 }
             }
             SnapshotPhase::Whole => {
                 self.collecting = None;
-                self.replace(batch.functions, batch.version, now)
+                self.apply_snapshot(batch.functions, batch.version, now)
             }
         }
     }
 
     /// Takes a hint. True when it lowered a share.
-    pub(crate) fn hint(&mut self, update: &ShareUpdate) -> bool {
+    pub(crate) fn apply_hint(&mut self, update: &ShareUpdate) -> bool {
         let (Ok(key), Ok(offered)) = (key(update.key.as_ref()), share(update.share.as_ref()))
         else {
             return false;
@@ -100,7 +100,10 @@ impl Records {
         let Some(record) = self.functions.get_mut(&key) else {
             return false;
         };
-        let lowered = weight_after_hint(view(&record.parsed.entry.split), view(&offered));
+        let lowered = weight_after_hint(
+            candidate_split(&record.parsed.entry.split),
+            candidate_split(&offered),
+        );
         let Some(weight) = lowered else { return false };
         if let (Some(wire), Some(told)) = (&mut record.wire.share, &update.share) {
             wire.weight = weight;
@@ -117,20 +120,19 @@ impl Records {
         }
     }
 
-    fn delta(&mut self, batch: Batch, now: u64) -> bool {
+    fn apply_delta(&mut self, batch: Batch, now: u64) -> bool {
         let mut changed = false;
         for record in batch.functions {
-            changed |= self.offer(record, false, now);
+            changed |= self.apply_record(record, false, now);
         }
         for update in batch.shares {
-            changed |= self.share(update, now);
+            changed |= self.apply_share(update, now);
         }
         for removal in batch.removals {
             if let Ok(key) = key(removal.key.as_ref())
-                && self
-                    .functions
-                    .get(&key)
-                    .is_some_and(|have| removal_applies(&standing(&have.wire), removal.version))
+                && self.functions.get(&key).is_some_and(|have| {
+                    removal_applies(&record_versions(&have.wire), removal.version)
+                })
             {
                 self.functions.remove(&key);
                 self.quarantined.remove(&key);
@@ -141,26 +143,26 @@ impl Records {
         changed
     }
 
-    fn replace(&mut self, functions: Vec<FunctionRecord>, version: u64, now: u64) -> bool {
+    fn apply_snapshot(&mut self, functions: Vec<FunctionRecord>, version: u64, now: u64) -> bool {
         let named: std::collections::BTreeSet<FunctionKey> = functions
             .iter()
             .filter_map(|record| key(record.key.as_ref()).ok())
             .collect();
         for record in functions {
-            self.offer(record, false, now);
+            self.apply_record(record, false, now);
         }
         let stays = |key: &FunctionKey, have: &RecordVersions| {
             named.contains(key) || survives_snapshot(have, version)
         };
         self.functions
-            .retain(|key, record| stays(key, &standing(&record.wire)));
+            .retain(|key, record| stays(key, &record_versions(&record.wire)));
         self.quarantined.retain(|key, _| named.contains(key));
         self.version = self.version.max(version);
         self.applied = true;
         true
     }
 
-    fn share(&mut self, update: ShareUpdate, now: u64) -> bool {
+    fn apply_share(&mut self, update: ShareUpdate, now: u64) -> bool {
         let Ok(key) = key(update.key.as_ref()) else {
             return false;
         };
@@ -172,18 +174,18 @@ impl Records {
         record.version = record.version.max(update.version);
         record.share = update.share;
         let unconfirmed = have.unconfirmed;
-        self.offer(record, unconfirmed, now)
+        self.apply_record(record, unconfirmed, now)
     }
 
-    fn offer(&mut self, record: FunctionRecord, unconfirmed: bool, now: u64) -> bool {
+    fn apply_record(&mut self, record: FunctionRecord, unconfirmed: bool, now: u64) -> bool {
         let Ok(key) = key(record.key.as_ref()) else {
             tracing::error!("a record without a function");
             return false;
         };
         let have = self.functions.get(&key);
         let verdict = merge_decision(
-            have.map(|have| standing(&have.wire)).as_ref(),
-            &standing(&record),
+            have.map(|have| record_versions(&have.wire)).as_ref(),
+            &record_versions(&record),
         );
         let MergeDecision::Apply { routes, share } = verdict else {
             return false;
@@ -241,17 +243,17 @@ impl Records {
         self.applied
     }
 
-    /// Whether an operator that answers may bring values of Secrets that are lacking here.
-    pub(crate) fn awaits_values(&self) -> bool {
+    /// Whether an operator that answers may bring values of Secrets that are missing_secrets here.
+    pub(crate) fn awaits_secret_values(&self) -> bool {
         let mut records = self.functions.values();
-        records.any(|record| record.unconfirmed && record.is_lacking())
+        records.any(|record| record.unconfirmed && record.has_missing_secrets())
     }
 
     /// What to resume from. A table that lacks values of Secrets asks for a snapshot, which brings those
     /// that the operator knows, and so does one with a record that could not be taken.
     pub(crate) fn have(&self) -> u64 {
-        let lacking = self.functions.values().any(Record::is_lacking);
-        if lacking || !self.applied || !self.quarantined.is_empty() {
+        let missing_secrets = self.functions.values().any(Record::has_missing_secrets);
+        if missing_secrets || !self.applied || !self.quarantined.is_empty() {
             0
         } else {
             self.version
@@ -280,7 +282,7 @@ fn merge(
         offered.share.clone_from(&have.share);
     }
     offered.version = offered.version.max(have.version);
-    keep_known(&mut offered, have);
+    restore_known_values(&mut offered, have);
     let named = offered.share.clone().unwrap_or_default();
     for definition in &have.definitions {
         let needed = [&named.stable, &named.candidate, &named.previous]
@@ -297,7 +299,7 @@ fn merge(
     offered
 }
 
-fn view(share: &TrafficSplit) -> CandidateSplit<'_> {
+fn candidate_split(share: &TrafficSplit) -> CandidateSplit<'_> {
     CandidateSplit {
         token: share.token,
         stable: share.stable.as_ref().map_or("", RevisionName::as_str),

@@ -11,17 +11,17 @@ use node_api::v1::{Definition, EnvVar, FunctionRecord, SecretValue};
 ///
 /// A revision's name contains a hash over the content of every Secret that it refers to, so under one name a
 /// reference never stands for two values.
-pub(super) fn keep_known(offered: &mut FunctionRecord, have: &FunctionRecord) {
+pub(super) fn restore_known_values(offered: &mut FunctionRecord, have: &FunctionRecord) {
     for definition in &mut offered.definitions {
         let held = have.definitions.iter();
         let mut held = held.filter(|held| held.revision == definition.revision);
         let Some(held) = held.next() else { continue };
-        keep_in(&mut definition.env, &held.env);
-        keep_in(&mut definition.config, &held.config);
+        restore_known_variables(&mut definition.env, &held.env);
+        restore_known_variables(&mut definition.config, &held.config);
     }
 }
 
-fn keep_in(offered: &mut [EnvVar], held: &[EnvVar]) {
+fn restore_known_variables(offered: &mut [EnvVar], held: &[EnvVar]) {
     for variable in offered {
         let name = &variable.name;
         let Some(Kind::Secret(secret)) = &mut variable.kind else {
@@ -37,7 +37,7 @@ fn keep_in(offered: &mut [EnvVar], held: &[EnvVar]) {
 }
 
 /// References (`secret/key`) of a definition whose values are not known.
-pub(super) fn lacking(definition: &Definition) -> Vec<String> {
+pub(super) fn missing_secrets(definition: &Definition) -> Vec<String> {
     let variables = definition.env.iter().chain(&definition.config);
     let unknown = variables
         .filter_map(secret_of)
@@ -57,7 +57,7 @@ fn secret_of(variable: &EnvVar) -> Option<&SecretValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::project::tests::record;
+    use super::super::parse_record::tests::record;
     use super::*;
 
     fn variable(name: &str, reference: &str, value: Option<&str>) -> EnvVar {
@@ -90,31 +90,34 @@ mod tests {
             variable("C", "s/c", None),
             variable("D", "s/a", None),
         ]);
-        keep_known(&mut offered, &have);
+        restore_known_values(&mut offered, &have);
         assert_eq!(
             offered.definitions[0].env[0],
             variable("A", "s/a", Some("one"))
         );
         assert_eq!(
-            lacking(&offered.definitions[0]),
+            missing_secrets(&offered.definitions[0]),
             ["s/a", "s/c", "s/other"],
             "another reference or variable is another value"
         );
         let mut renamed = with(vec![variable("A", "s/a", None)]);
         renamed.definitions[0].revision = "r9".into();
-        keep_known(&mut renamed, &have);
-        assert_eq!(lacking(&renamed.definitions[0]), ["s/a"]);
+        restore_known_values(&mut renamed, &have);
+        assert_eq!(missing_secrets(&renamed.definitions[0]), ["s/a"]);
     }
 
     #[test]
     fn a_value_that_comes_is_taken_and_an_empty_one_is_a_value() {
         let have = with(vec![variable("A", "s/a", Some("one"))]);
         let mut offered = with(vec![variable("A", "s/a", Some(""))]);
-        keep_known(&mut offered, &have);
+        restore_known_values(&mut offered, &have);
         assert_eq!(
             offered.definitions[0].env[0],
             variable("A", "s/a", Some(""))
         );
-        assert_eq!(lacking(&offered.definitions[0]), Vec::<String>::new());
+        assert_eq!(
+            missing_secrets(&offered.definitions[0]),
+            Vec::<String>::new()
+        );
     }
 }

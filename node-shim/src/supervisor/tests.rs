@@ -14,28 +14,28 @@ use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::departed::KEPT;
-use super::hot::Hot;
+use super::admin_status::AdminStatus;
 use super::node::{Node, Now};
-use super::project::tests::record;
-use super::status::Status;
+use super::parse_record::tests::record;
+use super::recent_traffic::RecentTraffic;
+use super::removed_functions::COUNTER_RETENTION;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
 use crate::code_cache::tests::{Gated, unmap, waiting, within};
 use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
 use crate::disk::{PersistedTable, TableHeader};
-use crate::node_api::{Event, Outlook, unix_ms};
-use crate::pull::{Wanted, failure};
+use crate::node_api::{Event, NodeStatus, unix_ms};
+use crate::pull::{ComponentRef, failure};
 use crate::routing_table::RoutingTable;
 
 const TTL: Duration = Duration::from_secs(600);
 
 /// Never loads anything, and notes when it was asked.
 #[derive(Default)]
-struct Unreachable(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
+struct UnreachableLoader(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
 
-impl Loader for Unreachable {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>> {
+impl Loader for UnreachableLoader {
+    fn load(&self, wanted: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let mut asked = self.0.lock().unwrap();
         asked
             .entry(wanted.digest)
@@ -45,13 +45,13 @@ impl Loader for Unreachable {
     }
 
     fn is_compiled(&self, digest: &str) -> bool {
-        digest == super::project::tests::digest('a')
+        digest == super::parse_record::tests::digest('a')
     }
 }
 
-struct Seen(watch::Sender<Arc<RoutingTable>>);
+struct TableRecorder(watch::Sender<Arc<RoutingTable>>);
 
-impl Serve for Seen {
+impl Serve for TableRecorder {
     fn publish(&self, table: Arc<RoutingTable>) {
         self.0.send_replace(table);
     }
@@ -61,52 +61,57 @@ impl Serve for Seen {
     fn shed(&self, _: crate::data_plane::LoadShedding) {}
 }
 
-struct Rig {
+struct Harness {
     events: mpsc::Sender<Event>,
     tables: watch::Receiver<Arc<RoutingTable>>,
-    loader: Arc<Unreachable>,
+    loader: Arc<UnreachableLoader>,
     counters: Arc<CounterTable>,
-    outlook: watch::Receiver<Arc<Outlook>>,
+    node_status: watch::Receiver<Arc<NodeStatus>>,
     _found: mpsc::Sender<PersistedTable>,
     stop: oneshot::Sender<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Rig {
-    fn start(kept: Option<PersistedTable>) -> Self {
-        Self::start_under(kept, MemoryPressure::None)
+impl Harness {
+    fn start(table: Option<PersistedTable>) -> Self {
+        Self::start_under(table, MemoryPressure::None)
     }
 
-    fn start_under(kept: Option<PersistedTable>, pressure: MemoryPressure) -> Self {
+    fn start_under(table: Option<PersistedTable>, pressure: MemoryPressure) -> Self {
         let (events, api) = mpsc::channel(16);
-        let (found_sender, found) = mpsc::channel(1);
+        let (inherited_sender, inherited) = mpsc::channel(1);
         let (stop_sender, stop) = oneshot::channel();
         let (tables, seen) = watch::channel(Arc::default());
         let counters = CounterTable::new();
-        let (outlook, told) = watch::channel(Arc::new(Outlook::default()));
-        let loader = Arc::new(Unreachable::default());
-        let (residency, lost) = CodeCache::new(1);
+        let (node_status, told) = watch::channel(Arc::new(NodeStatus::default()));
+        let loader = Arc::new(UnreachableLoader::default());
+        let (code_cache, code_lost) = CodeCache::new(1);
         let wiring = Wiring {
             loader: loader.clone(),
-            serve: Arc::new(Seen(tables)),
-            keeper: None,
+            serve: Arc::new(TableRecorder(tables)),
+            state_writer: None,
             health: Arc::default(),
             counters: Arc::clone(&counters),
-            outlook,
-            status: Arc::new(Status::default()),
-            residency,
+            node_status,
+            admin_status: Arc::new(AdminStatus::default()),
+            code_cache,
             memory: Box::new(move || pressure),
-            dice: Box::new(|| 1.0),
+            random: Box::new(|| 1.0),
         };
         let now = Now {
             at: tokio::time::Instant::now().into_std(),
             wall: unix_ms(),
         };
-        let node = Node::new(kept, Hot::default(), (Arc::clone(&counters), TTL), now);
+        let node = Node::new(
+            table,
+            RecentTraffic::default(),
+            (Arc::clone(&counters), TTL),
+            now,
+        );
         let inputs = Inputs {
             api,
-            found,
-            lost,
+            inherited,
+            code_lost,
             stop,
         };
         Self {
@@ -114,8 +119,8 @@ impl Rig {
             tables: seen,
             loader,
             counters,
-            outlook: told,
-            _found: found_sender,
+            node_status: told,
+            _found: inherited_sender,
             stop: stop_sender,
             task: tokio::spawn(task::run(node, wiring, inputs)),
         }
@@ -187,7 +192,7 @@ fn on_disk(alone_for: Duration) -> PersistedTable {
 /// FD-4: cut off, a node ends its candidate's share by itself.
 #[tokio::test(start_paused = true)]
 async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed_table() {
-    let mut rig = Rig::start(None);
+    let mut rig = Harness::start(None);
     rig.connect(false).await;
     rig.snapshot(vec![record("f", 1)]).await;
     rig.weight(1000).await;
@@ -212,7 +217,7 @@ async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed
 
 #[tokio::test(start_paused = true)]
 async fn a_supervisor_that_is_dropped_ends_in_order() {
-    let Rig { stop, task, .. } = Rig::start(None);
+    let Harness { stop, task, .. } = Harness::start(None);
     drop(stop);
     task.await.unwrap();
 }
@@ -223,26 +228,31 @@ async fn requests_wait_for_code_that_is_made_again() {
         at: tokio::time::Instant::now().into_std(),
         wall: unix_ms(),
     };
-    let kept = Some(on_disk(Duration::ZERO));
-    let mut node = Node::new(kept, Hot::default(), (CounterTable::new(), TTL), now);
-    let (residency, mut lost) = CodeCache::new(2);
-    let map = Gated::new(&residency, false);
-    let digest = super::project::tests::digest('a');
+    let table = Some(on_disk(Duration::ZERO));
+    let mut node = Node::new(
+        table,
+        RecentTraffic::default(),
+        (CounterTable::new(), TTL),
+        now,
+    );
+    let (code_cache, mut code_lost) = CodeCache::new(2);
+    let map = Gated::new(&code_cache, false);
+    let digest = super::parse_record::tests::digest('a');
     let asked = |node: &mut Node| {
-        let loads = node.settle(now, |_| true).load;
+        let loads = node.reconcile(now, |_| true).load;
         loads.iter().any(|wanted| wanted.digest == digest)
     };
     assert!(asked(&mut node));
-    node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
+    node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
     assert!(!asked(&mut node));
     let code = Arc::clone(&node.codes[&digest]);
     unmap(&code);
     let request = waiting(&code);
     map.let_end(1);
-    assert_eq!(within(lost.recv()).await.as_ref(), Some(&digest));
-    node.lost(&digest);
+    assert_eq!(within(code_lost.recv()).await.as_ref(), Some(&digest));
+    node.code_lost(&digest);
     assert!(asked(&mut node), "it is made again");
-    node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
+    node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
     within(request).await;
     assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
 }
@@ -259,24 +269,24 @@ async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_op
         at: start.at + Duration::from_secs(seconds),
         ..start
     };
-    let mut kept = on_disk(Duration::ZERO);
-    kept.functions[0].definitions[0].env = vec![EnvVar {
+    let mut table = on_disk(Duration::ZERO);
+    table.functions[0].definitions[0].env = vec![EnvVar {
         name: "DB_URL".into(),
         kind: Some(Kind::Secret(SecretValue {
             reference: "db/url".into(),
             value: None,
         })),
     }];
-    let record = kept.functions[0].clone();
+    let record = table.functions[0].clone();
     let mut node = Node::new(
-        Some(kept),
-        Hot::default(),
+        Some(table),
+        RecentTraffic::default(),
         (CounterTable::new(), TTL),
         start,
     );
-    for wanted in node.settle(start, |_| true).load {
+    for wanted in node.reconcile(start, |_| true).load {
         let gone = failure("PullFailed", true, "gone".into());
-        node.loaded(&wanted.digest, Err(gone), start, 1.0);
+        node.load_finished(&wanted.digest, Err(gone), start, 1.0);
     }
     assert!(!node.ready(after(9)));
     assert!(node.ready(after(10)));
@@ -286,7 +296,7 @@ async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_op
         functions: vec![record],
         ..Batch::default()
     };
-    node.hear(Event::Batch(snapshot), start);
+    node.handle(Event::Batch(snapshot), start);
     assert!(
         node.ready(start),
         "the operator does not know the value either"
@@ -296,7 +306,7 @@ async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_op
 /// FD-4: what a node that was cut off hears first is the rollback, not its old share.
 #[tokio::test(start_paused = true)]
 async fn a_resumed_stream_brings_a_candidate_back_only_after_it_had_its_say() {
-    let mut rig = Rig::start(Some(on_disk(TTL)));
+    let mut rig = Harness::start(Some(on_disk(TTL)));
     rig.weight(0).await;
     rig.connect(true).await;
     let connected = tokio::time::Instant::now();
@@ -307,7 +317,7 @@ async fn a_resumed_stream_brings_a_candidate_back_only_after_it_had_its_say() {
 #[tokio::test(start_paused = true)]
 async fn a_restart_counts_the_time_before_it() {
     let started = tokio::time::Instant::now();
-    let mut rig = Rig::start(Some(on_disk(TTL - Duration::from_secs(30))));
+    let mut rig = Harness::start(Some(on_disk(TTL - Duration::from_secs(30))));
     rig.weight(1000).await;
     rig.weight(0).await;
     let took = started.elapsed();
@@ -316,7 +326,7 @@ async fn a_restart_counts_the_time_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn attempts_grow_apart_up_to_five_minutes() {
-    let rig = Rig::start(Some(on_disk(Duration::ZERO)));
+    let rig = Harness::start(Some(on_disk(Duration::ZERO)));
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let asked = rig.loader.0.lock().unwrap().clone();
     assert_eq!(asked.len(), 2, "both components");
@@ -334,16 +344,16 @@ async fn attempts_grow_apart_up_to_five_minutes() {
 /// FN-7: cold compilation is what is given up first.
 #[tokio::test(start_paused = true)]
 async fn fn_7_nothing_is_compiled_while_memory_is_short() {
-    let rig = Rig::start_under(Some(on_disk(Duration::ZERO)), MemoryPressure::High);
+    let rig = Harness::start_under(Some(on_disk(Duration::ZERO)), MemoryPressure::High);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let asked = rig.loader.0.lock().unwrap().clone();
     let digests: Vec<&String> = asked.keys().collect();
-    assert_eq!(digests, [&super::project::tests::digest('a')]);
+    assert_eq!(digests, [&super::parse_record::tests::digest('a')]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
-    let mut rig = Rig::start(None);
+    let mut rig = Harness::start(None);
     let key = FunctionKey::new("ns", "f");
     let counters = Arc::clone(&rig.counters);
     let count = || {
@@ -358,7 +368,7 @@ async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
             duration: Duration::from_millis(1),
         });
     };
-    let told = |outlook: &Arc<Outlook>| outlook.in_rollout.contains(&key);
+    let told = |node_status: &Arc<NodeStatus>| node_status.in_rollout.contains(&key);
     rig.connect(false).await;
     rig.snapshot_at(20, vec![record("f", 1)]).await;
     rig.weight(1000).await;
@@ -366,22 +376,25 @@ async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
     rig.snapshot_at(30, vec![]).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(counted(&counters), [(1, false)], "off the page, not lost");
-    assert!(told(&rig.outlook.borrow()), "an operator hears the last");
+    assert!(
+        told(&rig.node_status.borrow()),
+        "an operator hears the last"
+    );
 
     // made again while an operator may still remember it: it goes on
     rig.snapshot_at(40, vec![record("f", 1)]).await;
     rig.weight(1000).await;
     count();
-    tokio::time::sleep(KEPT * 2).await;
+    tokio::time::sleep(COUNTER_RETENTION * 2).await;
     assert_eq!(counted(&counters), [(2, true)]);
-    assert_eq!(rig.outlook.borrow().forgotten, 0);
+    assert_eq!(rig.node_status.borrow().counter_generation, 0);
 
     rig.snapshot_at(50, vec![]).await;
-    tokio::time::sleep(KEPT - Duration::from_secs(5)).await;
+    tokio::time::sleep(COUNTER_RETENTION - Duration::from_secs(5)).await;
     assert_eq!(counted(&counters), [(2, false)]);
-    assert!(told(&rig.outlook.borrow()));
+    assert!(told(&rig.node_status.borrow()));
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(counted(&counters), []);
-    assert!(!told(&rig.outlook.borrow()));
-    assert_eq!(rig.outlook.borrow().forgotten, 1);
+    assert!(!told(&rig.node_status.borrow()));
+    assert_eq!(rig.node_status.borrow().counter_generation, 1);
 }

@@ -7,15 +7,15 @@ use node_shim::supervisor::{Options, Supervisor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::node::{Node, ONE, PATIENCE, Surroundings, options};
+use crate::node::{Environment, Node, ONE, TIMEOUT, options};
 use crate::operator::{Operator, definition, function, via_operator};
 
 async fn start(folder: &Path, operator: &Operator, change: impl FnOnce(&mut Options)) -> Node {
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(operator),
         registry: None,
     };
-    let mut options = options(folder, &surroundings);
+    let mut options = options(folder, &environment);
     change(&mut options);
     Node {
         supervisor: Supervisor::start(options).await.unwrap(),
@@ -81,7 +81,7 @@ async fn a_rotated_token_is_read_again() {
     std::fs::write(operator.token_file(), "another-token").unwrap();
     operator.accept_only("another-token");
     operator.goodbye().await;
-    let reconnected = tokio::time::timeout(PATIENCE, async {
+    let reconnected = tokio::time::timeout(TIMEOUT, async {
         while operator.hellos().len() < 2 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

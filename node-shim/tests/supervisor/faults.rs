@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use node_api::v1::{LoadState, Report, Source};
 
-use crate::node::{Node, ONE, Surroundings, TWO, files};
+use crate::node::{Environment, Node, ONE, TWO, files};
 use crate::operator::{Operator, definition, digest, function, via_operator};
 use crate::registry::{Answer, Registry, blob_path};
 
@@ -31,11 +31,11 @@ async fn with_bad(f: node_api::v1::Definition, registry: &Registry) -> Report {
             vec![function("f", 1, vec![f], 0), function("g", 1, vec![g], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("g", 200, "two").await;
     // the whole list is in the first report and whenever it shrinks; exceptions are in every one
     let report = operator
@@ -160,11 +160,11 @@ async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
             vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     let report = operator
         .report("busy", |report| failed(report, "f").is_some())
         .await;
@@ -243,11 +243,11 @@ async fn a_refusal_outlives_a_restart() {
         )
         .await;
     for _ in 0..2 {
-        let surroundings = Surroundings {
+        let environment = Environment {
             operator: Some(&operator),
             registry: Some(&registry),
         };
-        let node = Node::start(folder.path(), surroundings).await;
+        let node = Node::start(folder.path(), environment).await;
         let report = operator
             .report("refused", |report| failed(report, "f").is_some())
             .await;
@@ -285,11 +285,11 @@ async fn a_packed_component_is_unpacked() {
             vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
 }
@@ -303,11 +303,11 @@ async fn a_component_that_the_operator_refuses_is_asked_for_again() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     let report = operator
         .report("refused", |report| failed(report, "f").is_some())
         .await;
@@ -360,11 +360,11 @@ async fn a_full_disk_is_reported_and_everything_is_served_from_memory() {
         |name: &str, source: Source| function(name, 1, vec![definition("r1", &ONE, source)], 0);
     let source = registry.push("app", &ONE);
     operator.snapshot(7, vec![record("f", source)]).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     operator
         .report("the disk", |report| {
@@ -396,11 +396,11 @@ async fn without_any_disk_the_node_serves() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(Path::new("/proc/selvage"), surroundings).await;
+    let node = Node::start(Path::new("/proc/selvage"), environment).await;
     node.answers("f", 200, "one").await;
     tokio::time::timeout(Duration::from_secs(30), node.drain())
         .await

@@ -17,7 +17,7 @@ use crate::operator::{Operator, SERVER_NAME};
 use crate::registry::Registry;
 
 /// Nobody waits longer than this for anything that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn answers(text: &str) -> Vec<u8> {
     let length = text.len();
@@ -41,13 +41,13 @@ pub(crate) struct Node {
 
 /// What surrounds a node.
 #[derive(Default)]
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct Environment<'a> {
     pub(crate) operator: Option<&'a Operator>,
     pub(crate) registry: Option<&'a Registry>,
 }
 
-pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options {
-    let operator = surroundings.operator;
+pub(crate) fn options(folder: &Path, environment: &Environment<'_>) -> Options {
+    let operator = environment.operator;
     Options {
         api: Settings {
             node: "node-1".into(),
@@ -62,7 +62,7 @@ pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options
         data_addr: "127.0.0.1:0".parse().unwrap(),
         admin_addr: "127.0.0.1:0".parse().unwrap(),
         debug_socket: None,
-        insecure_registries: surroundings
+        insecure_registries: environment
             .registry
             .map(Registry::host)
             .into_iter()
@@ -77,9 +77,9 @@ pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options
 }
 
 impl Node {
-    pub(crate) async fn start(folder: &Path, surroundings: Surroundings<'_>) -> Self {
+    pub(crate) async fn start(folder: &Path, environment: Environment<'_>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let supervisor = Supervisor::start(options(folder, &surroundings))
+        let supervisor = Supervisor::start(options(folder, &environment))
             .await
             .unwrap();
         Self { supervisor }
@@ -94,7 +94,7 @@ impl Node {
     pub(crate) async fn answers(&self, name: &str, status: u16, body: &str) {
         let expected = (status, body.to_string());
         let mut last = None;
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             loop {
                 let answer = self.get(name).await;
                 if answer == expected {
@@ -113,7 +113,7 @@ impl Node {
 
     /// Waits for readiness.
     pub(crate) async fn is_ready(&self) {
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             while self.supervisor.readiness().is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

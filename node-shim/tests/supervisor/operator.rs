@@ -1,4 +1,4 @@
-//! An operator that says what a test wants and remembers what it heard.
+//! An operator that says what a test wants and remembers what it report_received.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::node::PATIENCE;
+use crate::node::TIMEOUT;
 
 pub(crate) const TOKEN: &str = "a-token-of-this-node";
 pub(crate) const SERVER_NAME: &str = "selvage-node-api";
@@ -37,7 +37,7 @@ struct State {
     hellos: Mutex<Vec<Hello>>,
     /// Each with the number of its stream, from 1.
     reports: Mutex<VecDeque<(usize, Report)>>,
-    heard: Notify,
+    report_received: Notify,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     token: Mutex<String>,
 }
@@ -113,7 +113,7 @@ impl Operator {
             ..Batch::default()
         };
         *self.state.snapshot.lock().unwrap() = Some(batch.clone());
-        self.say(Down::Batch(batch)).await;
+        self.send(Down::Batch(batch)).await;
     }
 
     pub(crate) fn resume(&self) {
@@ -126,11 +126,11 @@ impl Operator {
             shares: vec![share],
             ..Batch::default()
         };
-        self.say(Down::Batch(batch)).await;
+        self.send(Down::Batch(batch)).await;
     }
 
     pub(crate) async fn delta(&self, version: u64, functions: Vec<FunctionRecord>) {
-        self.say(Down::Batch(Batch {
+        self.send(Down::Batch(Batch {
             version,
             functions,
             ..Batch::default()
@@ -143,7 +143,7 @@ impl Operator {
             namespace: "ns".into(),
             name: name.into(),
         });
-        self.say(Down::Batch(Batch {
+        self.send(Down::Batch(Batch {
             version,
             removals: vec![Removal { key, version }],
             ..Batch::default()
@@ -152,7 +152,7 @@ impl Operator {
     }
 
     pub(crate) async fn hint(&self, share: ShareUpdate) {
-        self.say(Down::Hint(Hint { share: Some(share) })).await;
+        self.send(Down::Hint(Hint { share: Some(share) })).await;
     }
 
     pub(crate) fn accept_only(&self, token: &str) {
@@ -161,7 +161,7 @@ impl Operator {
 
     /// Sends every node away, to come back at once.
     pub(crate) async fn goodbye(&self) {
-        self.say(Down::Goodbye(Goodbye::default())).await;
+        self.send(Down::Goodbye(Goodbye::default())).await;
         self.state.streams.lock().unwrap().clear();
     }
 
@@ -173,7 +173,7 @@ impl Operator {
             .insert(digest(bytes), bytes.to_vec());
     }
 
-    async fn say(&self, kind: Down) {
+    async fn send(&self, kind: Down) {
         let streams = self.state.streams.lock().unwrap().clone();
         for stream in streams {
             let _ = stream
@@ -208,16 +208,16 @@ impl Operator {
         mut wanted: impl FnMut(usize, &Report) -> bool,
     ) -> Report {
         let mut last = None;
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             loop {
-                let heard = self.state.heard.notified();
+                let report_received = self.state.report_received.notified();
                 while let Some((stream, report)) = self.next_report() {
                     if wanted(stream, &report) {
                         return report;
                     }
                     last = Some(report);
                 }
-                heard.await;
+                report_received.await;
             }
         })
         .await;
@@ -275,7 +275,7 @@ impl NodeApi for Service {
             while let Ok(Some(message)) = up.message().await {
                 if let Some(Up::Report(report)) = message.kind {
                     state.reports.lock().unwrap().push_back((number, report));
-                    state.heard.notify_waiters();
+                    state.report_received.notify_waiters();
                 }
             }
         });

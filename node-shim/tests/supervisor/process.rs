@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::node::{Node, ONE, PATIENCE, Surroundings, get};
+use crate::node::{Environment, Node, ONE, TIMEOUT, get};
 use crate::operator::{Operator, SERVER_NAME, definition, function, via_operator};
 
 struct Program {
@@ -80,7 +80,7 @@ impl Program {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < PATIENCE, "the program does not end");
+            assert!(started.elapsed() < TIMEOUT, "the program does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -88,7 +88,7 @@ impl Program {
     async fn is_ready(&self) {
         let started = Instant::now();
         while get(self.admin, "admin", "/readyz").await.0 != 200 {
-            assert!(started.elapsed() < PATIENCE, "never ready");
+            assert!(started.elapsed() < TIMEOUT, "never ready");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -109,11 +109,11 @@ async fn seeded() -> tempfile::TempDir {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     folder
@@ -222,7 +222,7 @@ async fn connections_leave_descriptors_for_everything_else() {
         if page.contains("selvage_connections{protocol=\"http1\"} 128") {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "{page}");
+        assert!(started.elapsed() < TIMEOUT, "{page}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(get(program.admin, "admin", "/healthz").await.0, 200);

@@ -29,14 +29,14 @@ pub(crate) enum Answer {
 }
 
 #[derive(Clone, Default)]
-struct Shelf {
+struct RegistryState {
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
 }
 
 /// Runs until dropped.
 pub(crate) struct Registry {
-    shelf: Shelf,
+    state: RegistryState,
     address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
@@ -51,11 +51,11 @@ impl Registry {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shelf = Shelf::default();
-        let router = Router::new().fallback(answer).with_state(shelf.clone());
+        let state = RegistryState::default();
+        let router = Router::new().fallback(answer).with_state(state.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
-            shelf,
+            state,
             address,
             server,
         }
@@ -66,7 +66,7 @@ impl Registry {
     }
 
     pub(crate) fn set(&self, path: &str, answer: Answer) {
-        self.shelf
+        self.state
             .answers
             .lock()
             .unwrap()
@@ -75,10 +75,10 @@ impl Registry {
 
     /// Paths asked for so far.
     pub(crate) fn asked(&self) -> Vec<(String, HeaderMap)> {
-        self.shelf.asked.lock().unwrap().clone()
+        self.state.asked.lock().unwrap().clone()
     }
 
-    /// Puts a component on the shelf as an image; says where.
+    /// Puts a component on the state as an image; says where.
     pub(crate) fn push(&self, name: &str, wasm: &[u8]) -> Source {
         self.push_as(name, wasm, "application/wasm", wasm.len())
     }
@@ -109,15 +109,15 @@ pub(crate) fn blob_path(name: &str, layer: &[u8]) -> String {
     format!("/v2/{name}/blobs/{}", digest(layer))
 }
 
-async fn answer(State(shelf): State<Shelf>, request: Request) -> Response {
+async fn answer(State(state): State<RegistryState>, request: Request) -> Response {
     let path = request.uri().path().to_string();
-    shelf
+    state
         .asked
         .lock()
         .unwrap()
         .push((path.clone(), request.headers().clone()));
     let answer = {
-        let mut answers = shelf.answers.lock().unwrap();
+        let mut answers = state.answers.lock().unwrap();
         match answers.get(&path).cloned() {
             Some(Answer::Then(first, later)) => {
                 answers.insert(path, *later);

@@ -5,7 +5,7 @@ use std::fs;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{EnvVar, SecretValue};
 
-use crate::node::{Node, ONE, Surroundings, TWO, contains, files};
+use crate::node::{Environment, Node, ONE, TWO, contains, files};
 use crate::operator::{Operator, definition, function, via_operator};
 use crate::registry::Registry;
 
@@ -21,11 +21,11 @@ async fn seeded() -> tempfile::TempDir {
             vec![function("f", 1, vec![f], 0), function("g", 1, vec![g], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     node.answers("g", 200, "two").await;
     node.drain().await;
@@ -36,7 +36,7 @@ async fn seeded() -> tempfile::TempDir {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_with_everything_away_serves_from_disk() {
     let folder = seeded().await;
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.answers("g", 200, "two").await;
     node.is_ready().await;
@@ -62,7 +62,7 @@ async fn harmed_native_code_is_rebuilt_without_a_registry() {
         bytes[middle] ^= 1;
         fs::write(&code, bytes).unwrap();
     }
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.answers("g", 200, "two").await;
     let metrics = node.metrics().await;
@@ -82,11 +82,11 @@ async fn harmed_components_are_fetched_again() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     fs::remove_dir_all(folder.path().join("native")).unwrap();
@@ -94,7 +94,7 @@ async fn harmed_components_are_fetched_again() {
         fs::write(blob, b"something else").unwrap();
     }
     let before = registry.asked().len();
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     assert!(registry.asked().len() > before);
     node.drain().await;
@@ -105,7 +105,7 @@ async fn harmed_components_are_fetched_again() {
 async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     let folder = seeded().await;
     // another run writes the same table again, so there is a previous one
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     let table = folder.path().join("state/table");
@@ -113,7 +113,7 @@ async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     fs::write(folder.path().join("state/table.previous"), &bytes).unwrap();
     bytes[100] ^= 1;
     fs::write(&table, bytes).unwrap();
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     assert!(
         node.metrics()
@@ -133,7 +133,7 @@ async fn without_a_readable_table_the_stream_is_waited_for() {
     let operator = Operator::start().await;
     let node = Node::start(
         folder.path(),
-        Surroundings {
+        Environment {
             operator: Some(&operator),
             registry: None,
         },
@@ -179,11 +179,11 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
             ],
         )
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     assert!(
@@ -192,13 +192,13 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
     );
     assert!(!contains(folder.path(), SECRET));
 
-    let alone = Node::start(folder.path(), Surroundings::default()).await;
+    let alone = Node::start(folder.path(), Environment::default()).await;
     alone.answers("g", 200, "one").await;
     let (status, body) = alone.get("f").await;
     assert_eq!((status, body.contains("battery")), (503, false));
     alone.drain().await;
 
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     assert_eq!(
         operator.hellos().last().unwrap().have,
@@ -218,19 +218,19 @@ async fn two_processes_share_a_folder_and_the_second_inherits_it() {
     operator
         .snapshot(8, vec![function("f", 2, vec![f], 0)])
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let old = Node::start(folder.path(), surroundings()).await;
+    let old = Node::start(folder.path(), environment()).await;
     old.answers("f", 200, "two").await;
-    let new = Node::start(folder.path(), Surroundings::default()).await;
+    let new = Node::start(folder.path(), Environment::default()).await;
     new.is_ready().await;
     assert_ne!(new.get("f").await.0, 0);
     old.drain().await;
     new.answers("f", 200, "two").await;
     new.drain().await;
-    let again = Node::start(folder.path(), Surroundings::default()).await;
+    let again = Node::start(folder.path(), Environment::default()).await;
     again.answers("f", 200, "two").await;
     again.drain().await;
 }
@@ -245,14 +245,14 @@ async fn a_node_that_knows_the_table_resumes() {
     operator
         .snapshot(7, vec![function("f", 1, vec![plain], 0)])
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     // the first one's reports are not all read when it is over
     let report = operator
         .report_on("after resuming", |stream, report| {

@@ -9,7 +9,7 @@ use node_api::v1::env_var::Kind;
 use node_api::v1::{Definition, EnvVar, FunctionRecord, Report, SecretValue};
 
 use crate::component::guest;
-use crate::node::{Node, PATIENCE, Surroundings, contains};
+use crate::node::{Environment, Node, TIMEOUT, contains};
 use crate::operator::{Operator, definition, function, via_operator};
 
 /// Answers with the value of its first variable; 204 without one.
@@ -48,11 +48,11 @@ async fn operator() -> Operator {
 }
 
 async fn node(folder: &Path, operator: &Operator) -> Node {
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(operator),
         registry: None,
     };
-    Node::start(folder, surroundings).await
+    Node::start(folder, environment).await
 }
 
 fn unavailable(report: &Report) -> Option<&str> {
@@ -76,7 +76,7 @@ async fn a_process_that_inherits_the_table_on_disk_keeps_the_values_that_it_has(
     // only the process that keeps the folder writes to it, and it has read the table before
     let g = function("g", 1, vec![definition("r1", &SHOW, via_operator())], 0);
     operator.delta(8, vec![g]).await;
-    let inherited = tokio::time::timeout(PATIENCE, async {
+    let inherited = tokio::time::timeout(TIMEOUT, async {
         while !contains(&folder.path().join("state"), b"g.test") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

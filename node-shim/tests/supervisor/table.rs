@@ -2,7 +2,7 @@
 
 use node_api::v1::{LoadState, PathMatch};
 
-use crate::node::{Node, ONE, Surroundings, TWO};
+use crate::node::{Environment, Node, ONE, TWO};
 use crate::operator::{Operator, definition, digest, function, share_of, via_operator};
 use crate::registry::Registry;
 
@@ -24,11 +24,11 @@ async fn what_is_applied_is_pulled_compiled_served_and_acknowledged() {
             vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     assert_eq!(node.get("unknown").await.0, 404);
     let report = operator
@@ -66,11 +66,11 @@ async fn shares_move_by_pairs_and_a_hint_only_lowers() {
     ];
     let record = function("f", 5, definitions, 0);
     operator.snapshot(7, vec![record.clone()]).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     operator
         .report("candidate loaded", |report| loaded(report, "r2"))
@@ -127,11 +127,11 @@ async fn a_poison_record_is_reported_and_harms_only_itself() {
             vec![function("f", 1, one(), 0), function("g", 1, one(), 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     let mut poison = function("f", 2, one(), 0);
     poison.routes[0].paths = vec![PathMatch {
@@ -172,11 +172,11 @@ async fn one_component_of_many_functions_is_fetched_once() {
         })
         .collect();
     operator.snapshot(7, functions).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f0", 200, "one").await;
     node.answers("f19", 200, "one").await;
     let blobs = registry

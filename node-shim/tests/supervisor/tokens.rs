@@ -1,6 +1,6 @@
 //! Registries that want a token, and who may give it.
 
-use crate::node::{Node, ONE, Surroundings};
+use crate::node::{Environment, Node, ONE};
 use crate::operator::{Operator, definition, function};
 use crate::registry::{Answer, Registry, blob_path};
 
@@ -25,11 +25,11 @@ async fn an_anonymous_token_is_fetched_and_used() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     let asked = registry.asked();
     let (_, headers) = asked
@@ -53,11 +53,11 @@ async fn a_token_service_inside_the_network_is_not_asked() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     let report = operator
         .report("the failure", |report| !report.exceptions.is_empty())
         .await;

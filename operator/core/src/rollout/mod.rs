@@ -9,6 +9,7 @@
 //! failed write it is dropped and the persisted one read again. The share of a candidate never rises by anything
 //! that was not written.
 
+mod action_lines;
 mod conditions;
 mod decide;
 mod decision;
@@ -25,7 +26,6 @@ mod secret_values;
 mod shares;
 mod state;
 mod transition;
-mod action_lines;
 mod weight;
 mod words;
 

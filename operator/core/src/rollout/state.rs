@@ -10,10 +10,10 @@ pub use node_api_types::FencingToken;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected, StepRecord, ActionRecord,
-    Weight,
+    ActionRecord, EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected,
+    StepRecord, Weight,
 };
-use crate::function::{Revision, Action};
+use crate::function::{Action, Revision};
 
 /// Where a function's rollout stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::context::DecisionContext;
-use super::{gates, holds, desired};
+use super::{desired, gates, holds};
 use crate::rollout::{
     Advance, PassedBy, PlanKind, State, Step, TransitionKind, Verdict, WaitingFor, message,
 };

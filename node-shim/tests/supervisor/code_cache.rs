@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::component::guest;
 use crate::deleted::reader;
-use crate::node::{Node, ONE, PATIENCE, Surroundings, TWO, files, options};
+use crate::node::{Environment, Node, ONE, TIMEOUT, TWO, files, options};
 use crate::operator::{Operator, definition, function, via_operator};
 
 /// Answers "three".
@@ -41,11 +41,11 @@ async fn start(
     let _ = rustls::crypto::ring::default_provider().install_default();
     let number = functions.len() as u32;
     operator.snapshot(7, functions).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(operator),
         registry: None,
     };
-    let mut options = options(folder, &surroundings);
+    let mut options = options(folder, &environment);
     options.max_loaded = Some(cap);
     let supervisor = Supervisor::start(options).await.unwrap();
     let all = |report: &node_api::v1::Report| report.functions_loaded == number;
@@ -116,7 +116,7 @@ async fn code_that_runs_stays_mapped_and_goes_when_it_is_idle() {
     let head = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 4\r\nconnection: close\r\n\r\n";
     under_way.write_all(head.as_bytes()).await.unwrap();
     let taken = ["kind=\"instance\"", "state=\"taken\""];
-    let runs = tokio::time::timeout(PATIENCE, async {
+    let runs = tokio::time::timeout(TIMEOUT, async {
         while metric(&node, "selvage_pool_slots", &taken).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -128,7 +128,7 @@ async fn code_that_runs_stays_mapped_and_goes_when_it_is_idle() {
     let mut answer = String::new();
     under_way.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let trimmed = tokio::time::timeout(PATIENCE, async {
+    let trimmed = tokio::time::timeout(TIMEOUT, async {
         while mapped(&node).await > 1 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -18,7 +18,7 @@ pub(crate) type StageCounts = ([u64; STAGE_BOUNDS.len() + 1], f64);
 
 /// Shared by the task and the admin port.
 #[derive(Debug, Default)]
-pub(crate) struct Status {
+pub(crate) struct AdminStatus {
     ready: AtomicBool,
     draining: AtomicBool,
     connected: AtomicBool,
@@ -29,7 +29,7 @@ pub(crate) struct Status {
     stages: Mutex<[StageCounts; 3]>,
 }
 
-impl Status {
+impl AdminStatus {
     pub(crate) fn update(&self, node: &Node, ready: bool, _now: Now) {
         self.ready.store(ready, Ordering::Relaxed);
         self.connected.store(node.connected, Ordering::Relaxed);

@@ -1,5 +1,5 @@
 //! Functions that left the table. Their series end at once. Their counters are kept for a while:
-//! requests under way still end, an operator is told the last of those in a rollout, and a function
+//! requests under way still end, an operator is reported the last of those in a rollout, and a function
 //! that is made again goes on counting, so that nothing falls between two looks at this process.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,81 +12,83 @@ use crate::counters::CounterTable;
 use crate::routing_table::RoutingTable;
 
 /// From the end of a function to the end of its counters.
-pub(super) const KEPT: Duration = Duration::from_secs(600);
+pub(super) const COUNTER_RETENTION: Duration = Duration::from_secs(600);
 
 /// What is remembered of functions that were deleted.
 #[derive(Debug, Default)]
-pub(crate) struct Departed {
-    gone: BTreeMap<FunctionKey, Gone>,
+pub(crate) struct RemovedFunctions {
+    removed: BTreeMap<FunctionKey, RemovedFunction>,
     /// Of which an operator may hold counters.
-    told: BTreeSet<FunctionKey>,
-    forgotten: u64,
+    reported: BTreeSet<FunctionKey>,
+    counter_generation: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Gone {
+struct RemovedFunction {
     since: Instant,
     in_rollout: bool,
 }
 
-impl Departed {
+impl RemovedFunctions {
     /// Compares what is in force with the table that served until now.
-    pub(super) fn compare(&mut self, before: &RoutingTable, records: &Records, now: Instant) {
+    pub(super) fn update(&mut self, before: &RoutingTable, records: &Records, now: Instant) {
         for served in before.functions() {
             let entry = &served.entry;
             if !records.contains(&entry.key) {
                 let in_rollout = entry.split.in_rollout;
                 let since = now;
-                self.gone
-                    .insert(entry.key.clone(), Gone { since, in_rollout });
+                self.removed
+                    .insert(entry.key.clone(), RemovedFunction { since, in_rollout });
             }
         }
-        self.gone.retain(|key, _| !records.contains(key));
+        self.removed.retain(|key, _| !records.contains(key));
         let rolling = records
             .iter()
             .filter(|(_, record)| record.parsed.entry.split.in_rollout);
         for (key, _) in rolling {
-            if !self.told.contains(key) {
-                self.told.insert(key.clone());
+            if !self.reported.contains(key) {
+                self.reported.insert(key.clone());
             }
         }
     }
 
-    /// Ends series, and after a while counters. Returns the functions that are forgotten now. Comes
+    /// Ends series, and after a while counters. Returns the functions that are counter_generation now. Comes
     /// after the table without them was published, so that no request shows them again.
     pub(super) fn tick(&mut self, counters: &CounterTable, now: Instant) -> BTreeSet<FunctionKey> {
-        if self.gone.is_empty() {
+        if self.removed.is_empty() {
             return BTreeSet::new();
         }
-        counters.hide_functions(|key| self.gone.contains_key(key));
-        let over = |gone: &Gone| now.saturating_duration_since(gone.since) >= KEPT;
+        counters.hide_functions(|key| self.removed.contains_key(key));
+        let over = |removed: &RemovedFunction| {
+            now.saturating_duration_since(removed.since) >= COUNTER_RETENTION
+        };
         let over: BTreeSet<FunctionKey> = self
-            .gone
+            .removed
             .iter()
-            .filter(|(_, gone)| over(gone))
+            .filter(|(_, removed)| over(removed))
             .map(|(key, _)| key.clone())
             .collect();
         if !over.is_empty() {
             counters.forget(&over);
-            self.gone.retain(|key, _| !over.contains(key));
-            let told = self.told.len();
-            self.told.retain(|key| !over.contains(key));
-            self.forgotten += u64::from(self.told.len() < told);
+            self.removed.retain(|key, _| !over.contains(key));
+            let reported = self.reported.len();
+            self.reported.retain(|key| !over.contains(key));
+            self.counter_generation += u64::from(self.reported.len() < reported);
         }
         over
     }
 
     /// Functions that were in a rollout when they were deleted: an operator hears of them until
-    /// they are forgotten.
+    /// they are counter_generation.
     pub(super) fn in_rollout(&self) -> impl Iterator<Item = &FunctionKey> {
-        self.gone
+        self.removed
             .iter()
-            .filter(|(_, gone)| gone.in_rollout)
+            .filter(|(_, removed)| removed.in_rollout)
             .map(|(key, _)| key)
     }
 
     /// Changes whenever counters that an operator may hold were dropped.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten
+    pub(super) fn counter_generation(&self) -> u64 {
+        self.counter_generation
     }
 }

@@ -16,9 +16,9 @@ use node_shim_core::table::{
 use prost::Message;
 use zeroize::Zeroizing;
 
-use super::secret_values::lacking;
+use super::secret_values::missing_secrets;
 use crate::config_value::ConfigValue;
-use crate::pull::{Wanted, sha256_hex};
+use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::RevisionSpec;
 
 const MAX_RECORD: usize = 2 << 20;
@@ -28,7 +28,7 @@ const MAX_WEIGHT: u32 = 10_000;
 
 /// A checked record.
 #[derive(Clone)]
-pub(crate) struct Parsed {
+pub(crate) struct ParsedRecord {
     pub(crate) entry: Arc<FunctionEntry>,
     pub(crate) definitions: BTreeMap<RevisionName, Arc<Definition>>,
 }
@@ -37,14 +37,14 @@ pub(crate) struct Parsed {
 #[derive(Clone)]
 pub(crate) struct Definition {
     pub(crate) spec: RevisionSpec,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: ComponentRef,
     /// References to Secrets (`secret/key`) whose values are not known here. With any of them the revision
     /// cannot run, and the variables are absent from `spec`.
-    pub(crate) lacking: Vec<String>,
+    pub(crate) missing_secrets: Vec<String>,
 }
 
 /// What decides between this record and another of the same function.
-pub(crate) fn standing(record: &FunctionRecord) -> RecordVersions {
+pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
     RecordVersions {
         uid: record.uid.clone(),
         version: record.version,
@@ -65,7 +65,7 @@ pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, String
 }
 
 /// Checks a record.
-pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
+pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
     if record.encoded_len() > MAX_RECORD {
         return Err(format!("over {MAX_RECORD} bytes"));
     }
@@ -92,7 +92,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
         suspended: record.suspended,
         split: share,
     };
-    Ok(Parsed {
+    Ok(ParsedRecord {
         entry: Arc::new(entry),
         definitions,
     })
@@ -190,8 +190,8 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
     Ok(Definition {
-        lacking: lacking(definition),
-        wanted: Wanted {
+        missing_secrets: missing_secrets(definition),
+        wanted: ComponentRef {
             digest: definition.digest.clone(),
             size: definition.size,
             source: definition.source.clone().unwrap_or_default(),
@@ -379,7 +379,7 @@ pub(crate) mod tests {
         assert!(!format!("{told:?}").contains("hunter2"));
         let parsed = parse(&told).unwrap();
         let definition = parsed.definitions.values().next().unwrap();
-        assert_eq!(definition.lacking, Vec::<String>::new());
+        assert_eq!(definition.missing_secrets, Vec::<String>::new());
         assert_eq!(definition.spec.env[1].1.as_ref(), "hunter2");
         assert_eq!(definition.spec.config[0].1.as_ref(), "hunter2");
         let shown = format!("{:?}", definition.spec);
@@ -390,7 +390,7 @@ pub(crate) mod tests {
         told.definitions[0].env = vec![variable("UNKNOWN", Kind::Secret(unknown))];
         let parsed = parse(&told).unwrap();
         let definition = parsed.definitions.values().next().unwrap();
-        assert_eq!(definition.lacking, ["db/password"]);
+        assert_eq!(definition.missing_secrets, ["db/password"]);
         assert_eq!(definition.spec.env, [], "and not as an empty text");
         told.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
         assert_eq!(

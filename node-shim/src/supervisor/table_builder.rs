@@ -9,15 +9,15 @@ use node_shim_core::desired::{Failure, LoadState};
 use node_shim_core::outcome::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
-use super::node::{Live, Node, Now, Problem, RevisionKey};
-use super::project::Definition;
+use super::node::{LiveRevision, Node, Now, Problem, RevisionKey};
+use super::parse_record::Definition;
 use super::records::Record;
 use crate::pull::failure;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
 /// References to Secrets that one message names.
-const LACKING_NAMED: usize = 3;
+const MAX_NAMED_SECRETS: usize = 3;
 
 impl Node {
     /// Every function with what there is of its revisions at this moment.
@@ -35,7 +35,7 @@ impl Node {
                         let definition = Arc::clone(definition);
                         live.insert(
                             id,
-                            Live {
+                            LiveRevision {
                                 definition,
                                 revision: Arc::clone(&revision),
                             },
@@ -68,7 +68,7 @@ impl Node {
                 };
                 slots.insert(name.clone(), slot);
             }
-            functions.push(served(
+            functions.push(served_function(
                 &record.parsed.entry,
                 &slots,
                 self.supervision.expired(),
@@ -76,27 +76,29 @@ impl Node {
         }
         self.problems = problems;
         for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
-            self.leaving.insert(id.clone(), now.at);
+            self.retired.insert(id.clone(), now.at);
         }
-        self.leaving.retain(|id, _| !live.contains_key(id));
+        self.retired.retain(|id, _| !live.contains_key(id));
         self.live = live;
-        self.mark_trials();
-        self.departed.compare(&self.table, &self.records, now.at);
+        self.mark_candidates();
+        self.removed_functions
+            .update(&self.table, &self.records, now.at);
         self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
         Arc::clone(&self.table)
     }
 
     /// Candidates with traffic stay mapped.
-    fn mark_trials(&self) {
+    fn mark_candidates(&self) {
         let trial = |record: &Record| {
             let share = &record.parsed.entry.split;
             let candidate = share.candidate.as_ref().filter(|_| share.weight > 0)?;
             let definition = record.parsed.definitions.get(candidate)?;
             Some(definition.wanted.digest.clone())
         };
-        let trials: BTreeSet<String> = self.records.iter().filter_map(|(_, r)| trial(r)).collect();
+        let candidate_digests: BTreeSet<String> =
+            self.records.iter().filter_map(|(_, r)| trial(r)).collect();
         for (digest, code) in &self.codes {
-            code.set_serves_candidate(trials.contains(digest));
+            code.set_serves_candidate(candidate_digests.contains(digest));
         }
     }
 
@@ -107,8 +109,8 @@ impl Node {
         definition: &Arc<Definition>,
         record: &Record,
     ) -> Result<Option<Arc<Revision>>, (FailureReason, Failure)> {
-        if !definition.lacking.is_empty() {
-            let message = lacking(&definition.lacking, record.unconfirmed);
+        if !definition.missing_secrets.is_empty() {
+            let message = missing_secrets_message(&definition.missing_secrets, record.unconfirmed);
             let failed = failure(SECRETS_UNAVAILABLE, false, message);
             return Err((FailureReason::SecretsUnavailable, failed));
         }
@@ -124,7 +126,7 @@ impl Node {
                 if let Some(live) = self
                     .live
                     .get(id)
-                    .filter(|live| same(&live.definition, definition))
+                    .filter(|live| is_equivalent(&live.definition, definition))
                 {
                     return Ok(Some(Arc::clone(&live.revision)));
                 }
@@ -143,13 +145,13 @@ impl Node {
 }
 
 /// Which values keep a revision from running, and who would have to bring them.
-fn lacking(references: &[String], unconfirmed: bool) -> String {
+fn missing_secrets_message(references: &[String], unconfirmed: bool) -> String {
     let named: Vec<&str> = references
         .iter()
-        .take(LACKING_NAMED)
+        .take(MAX_NAMED_SECRETS)
         .map(String::as_str)
         .collect();
-    let more = match references.len().saturating_sub(LACKING_NAMED) {
+    let more = match references.len().saturating_sub(MAX_NAMED_SECRETS) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -165,7 +167,7 @@ fn lacking(references: &[String], unconfirmed: bool) -> String {
 
 /// What the data path needs of a function. Without supervision a candidate beside a stable gets
 /// nothing; without a stable there is nothing to go back to.
-fn served(
+fn served_function(
     entry: &Arc<FunctionEntry>,
     slots: &BTreeMap<RevisionName, RevisionSlot>,
     unsupervised: bool,
@@ -197,7 +199,7 @@ fn served(
     }
 }
 
-fn same(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
+fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
     Arc::ptr_eq(a, b)
         || (a.wanted.digest == b.wanted.digest
             && a.spec.limits == b.spec.limits

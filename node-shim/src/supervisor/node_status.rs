@@ -7,10 +7,10 @@ use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::node::Node;
 use super::records::Record;
-use crate::node_api::{Outlook, bounded};
+use crate::node_api::{NodeStatus, limit_exceptions};
 
-/// Describes the node; `trouble` is what is wrong with its disk and since when.
-pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) -> Outlook {
+/// Describes the node; `disk_failure` is what is wrong with its disk and since when.
+pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bool) -> NodeStatus {
     let mut revisions = Vec::new();
     let mut in_rollout = BTreeSet::new();
     let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
@@ -32,9 +32,9 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
         }));
         revisions.extend(states);
     }
-    in_rollout.extend(node.departed.in_rollout().cloned());
-    let (exceptions, exceptions_dropped) = bounded(exceptions(node, trouble));
-    Outlook {
+    in_rollout.extend(node.removed_functions.in_rollout().cloned());
+    let (exceptions, exceptions_dropped) = limit_exceptions(exceptions(node, disk_failure));
+    NodeStatus {
         applied: node.records.version(),
         have: node.records.have(),
         revisions,
@@ -45,7 +45,7 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
         functions_failed: failed,
         ready,
         in_rollout,
-        forgotten: node.departed.forgotten(),
+        counter_generation: node.removed_functions.counter_generation(),
     }
 }
 
@@ -78,7 +78,7 @@ fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState>
         .collect()
 }
 
-fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
+fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeException> {
     let mut all: Vec<NodeException> = node
         .problems
         .iter()
@@ -101,7 +101,7 @@ fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
                 since: quarantine.since,
             }),
     );
-    all.extend(trouble.map(|(message, since)| NodeException {
+    all.extend(disk_failure.map(|(message, since)| NodeException {
         function: None,
         revision: String::new(),
         reason: "DiskFull".into(),

@@ -24,68 +24,68 @@ const COLLECT_GAP: Duration = Duration::from_secs(60);
 /// What to write, and what must not be deleted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    pub(crate) kept: PersistedTable,
+    pub(crate) table: PersistedTable,
     /// Digests (hex) the table refers to.
     pub(crate) needed: BTreeSet<String>,
     /// Functions with traffic, as text.
-    pub(crate) hot: String,
+    pub(crate) recent_traffic: String,
 }
 
 /// Bytes on disk, written by the thread, read by the metrics page.
 #[derive(Debug, Default)]
-pub(crate) struct Usage {
-    pub(crate) blobs: AtomicU64,
-    pub(crate) native: AtomicU64,
+pub(crate) struct DiskUsage {
+    pub(crate) blob_bytes: AtomicU64,
+    pub(crate) native_bytes: AtomicU64,
     /// Tables that could not be written.
     pub(crate) persist_errors: AtomicU64,
     /// Tables that could not be read.
-    pub(crate) damaged: AtomicU64,
+    pub(crate) damaged_tables: AtomicU64,
 }
 
-enum Order {
+enum Command {
     Save(Box<Snapshot>),
     Stop(oneshot::Sender<()>),
 }
 
 /// Handle on the thread.
 #[derive(Clone)]
-pub(crate) struct Keeper {
-    orders: Sender<Order>,
+pub(crate) struct StateWriter {
+    commands: Sender<Command>,
 }
 
-struct Thread {
+struct WriterThread {
     dir: StateDir,
-    table: TableFile,
+    file: TableFile,
     lock: Option<StateLock>,
     cache: Arc<NativeCache>,
     health: Arc<DiskHealth>,
-    usage: Arc<Usage>,
-    found: mpsc::Sender<PersistedTable>,
+    disk_usage: Arc<DiskUsage>,
+    inherited: mpsc::Sender<PersistedTable>,
     pending: Option<Box<Snapshot>>,
     needed: Option<BTreeSet<String>>,
     written: Option<Instant>,
     collected: Option<Instant>,
 }
 
-impl Keeper {
-    /// Starts the thread. `lock` is what the caller already has; `found` receives the table that a
+impl StateWriter {
+    /// Starts the thread. `lock` is what the caller already has; `inherited` receives the table that a
     /// process left which had the lock before. `cache` is of the same folder.
     pub(crate) fn start(
         dir: &StateDir,
         lock: Option<StateLock>,
         cache: Arc<NativeCache>,
-        (health, usage): (Arc<DiskHealth>, Arc<Usage>),
-        found: mpsc::Sender<PersistedTable>,
+        (health, disk_usage): (Arc<DiskHealth>, Arc<DiskUsage>),
+        inherited: mpsc::Sender<PersistedTable>,
     ) -> io::Result<Self> {
-        let (orders, receiver) = channel();
-        let thread = Thread {
+        let (commands, receiver) = channel();
+        let thread = WriterThread {
             dir: dir.clone(),
-            table: TableFile::new(dir),
+            file: TableFile::new(dir),
             lock,
             cache,
             health,
-            usage,
-            found,
+            disk_usage,
+            inherited,
             pending: None,
             needed: None,
             written: None,
@@ -94,32 +94,32 @@ impl Keeper {
         std::thread::Builder::new()
             .name("keeper".into())
             .spawn(move || thread.run(&receiver))?;
-        Ok(Self { orders })
+        Ok(Self { commands })
     }
 
     /// Hands over the newest state.
     pub(crate) fn save(&self, snapshot: Snapshot) {
-        let _ = self.orders.send(Order::Save(Box::new(snapshot)));
+        let _ = self.commands.send(Command::Save(Box::new(snapshot)));
     }
 
     /// Writes what is pending and gives the lock up, within `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
         let (done, finished) = oneshot::channel();
-        if self.orders.send(Order::Stop(done)).is_ok() {
+        if self.commands.send(Command::Stop(done)).is_ok() {
             let _ = tokio::time::timeout(patience, finished).await;
         }
     }
 }
 
-impl Thread {
-    fn run(mut self, orders: &Receiver<Order>) {
+impl WriterThread {
+    fn run(mut self, commands: &Receiver<Command>) {
         if let Some(lock) = &self.lock {
             remove_stale_drafts(&self.dir, lock, SystemTime::now());
         }
         loop {
-            match orders.recv_timeout(POLL) {
-                Ok(Order::Save(snapshot)) => self.take(snapshot),
-                Ok(Order::Stop(done)) => {
+            match commands.recv_timeout(POLL) {
+                Ok(Command::Save(snapshot)) => self.take(snapshot),
+                Ok(Command::Stop(done)) => {
                     self.write();
                     self.lock = None;
                     let _ = done.send(());
@@ -151,12 +151,14 @@ impl Thread {
         }
         if let Ok(Some(lock)) = StateLock::try_take(&self.dir) {
             remove_stale_drafts(&self.dir, &lock, SystemTime::now());
-            let (kept, damaged) = self.table.load(Some(&lock));
-            self.usage.damaged.fetch_add(damaged, Ordering::Relaxed);
+            let (table, damaged) = self.file.load(Some(&lock));
+            self.disk_usage
+                .damaged_tables
+                .fetch_add(damaged, Ordering::Relaxed);
             self.lock = Some(lock);
             tracing::info!("this process keeps the node's state from here on");
-            if let Some(kept) = kept {
-                let _ = self.found.blocking_send(kept);
+            if let Some(table) = table {
+                let _ = self.inherited.blocking_send(table);
             }
         }
     }
@@ -166,10 +168,11 @@ impl Thread {
             return;
         };
         self.written = Some(Instant::now());
-        let hot = self.dir.state().join("hot");
-        let written = self.table.save(lock, &snapshot.kept).and_then(|()| {
-            let draft = hot.with_extension("draft");
-            fs::write(&draft, &snapshot.hot).and_then(|()| fs::rename(draft, &hot))
+        let recent_traffic = self.dir.state().join("hot");
+        let written = self.file.save(lock, &snapshot.table).and_then(|()| {
+            let draft = recent_traffic.with_extension("draft");
+            fs::write(&draft, &snapshot.recent_traffic)
+                .and_then(|()| fs::rename(draft, &recent_traffic))
         });
         match written {
             Ok(()) => {
@@ -177,7 +180,9 @@ impl Thread {
                 self.pending = None;
             }
             Err(error) => {
-                self.usage.persist_errors.fetch_add(1, Ordering::Relaxed);
+                self.disk_usage
+                    .persist_errors
+                    .fetch_add(1, Ordering::Relaxed);
                 self.health.failed(&error);
             }
         }
@@ -196,8 +201,10 @@ impl Thread {
             self.cache.engine(),
         );
         self.cache.forget_removed();
-        self.usage.blobs.store(blobs, Ordering::Relaxed);
-        self.usage.native.store(native, Ordering::Relaxed);
+        self.disk_usage.blob_bytes.store(blobs, Ordering::Relaxed);
+        self.disk_usage
+            .native_bytes
+            .store(native, Ordering::Relaxed);
     }
 }
 
@@ -212,7 +219,7 @@ mod tests {
             ..TableHeader::default()
         };
         Snapshot {
-            kept: PersistedTable {
+            table: PersistedTable {
                 header,
                 functions: Vec::new(),
             },
@@ -220,12 +227,22 @@ mod tests {
         }
     }
 
-    fn keeper(dir: &StateDir, lock: Option<StateLock>) -> (Keeper, mpsc::Receiver<PersistedTable>) {
+    fn state_writer(
+        dir: &StateDir,
+        lock: Option<StateLock>,
+    ) -> (StateWriter, mpsc::Receiver<PersistedTable>) {
         let cache = NativeCache::open(dir, "e", Arc::default()).unwrap();
         let cache = Arc::new(cache);
-        let (found, receiver) = mpsc::channel(1);
+        let (inherited, receiver) = mpsc::channel(1);
         (
-            Keeper::start(dir, lock, cache, (Arc::default(), Arc::default()), found).unwrap(),
+            StateWriter::start(
+                dir,
+                lock,
+                cache,
+                (Arc::default(), Arc::default()),
+                inherited,
+            )
+            .unwrap(),
             receiver,
         )
     }
@@ -236,17 +253,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();
-        let (old, _) = keeper(&dir, StateLock::try_take(&dir).unwrap());
+        let (old, _) = state_writer(&dir, StateLock::try_take(&dir).unwrap());
         assert!(StateLock::try_take(&dir).unwrap().is_none());
-        let (new, mut found) = keeper(&dir, None);
+        let (new, mut inherited) = state_writer(&dir, None);
         new.save(snapshot(1));
         old.save(snapshot(5));
         old.stop(Duration::from_secs(10)).await;
-        assert_eq!(found.recv().await.unwrap().header.version, 5);
+        assert_eq!(inherited.recv().await.unwrap().header.version, 5);
         new.stop(Duration::from_secs(10)).await;
-        let (kept, _) = TableFile::new(&dir).load(None);
+        let (table, _) = TableFile::new(&dir).load(None);
         assert_eq!(
-            kept.unwrap().header.version,
+            table.unwrap().header.version,
             1,
             "written once the lock was there"
         );
