@@ -1,4 +1,4 @@
-//! Components that only the operator can read, over the connection of the stream.
+//! Client for components that only the operator can read. It uses the connection of the node's stream.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,14 +14,14 @@ use tonic::transport::Channel;
 use super::bearer::{Bearer, with_token};
 use crate::pull::{OperatorBlobs, failure};
 
-/// The connection in use, if there is one.
+/// Connection to an operator, and the token that was valid when it was opened.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) channel: Channel,
     pub(super) token: Bearer,
 }
 
-/// Asks whichever replica the stream is connected to.
+/// Fetches components from the operator replica to which the stream is connected.
 #[derive(Clone)]
 pub struct BlobClient {
     pub(super) node: String,
@@ -63,7 +63,7 @@ fn refused(status: &tonic::Status) -> Failure {
         Code::PermissionDenied | Code::Unauthenticated => "Unauthorized",
         _ => "PullFailed",
     };
-    // the replica may not know yet that the function is placed here, so every refusal may pass
+    // The replica may not have seen the function's placement on this node yet, so no refusal is permanent.
     failure(
         reason,
         false,

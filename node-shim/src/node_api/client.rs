@@ -1,5 +1,5 @@
-//! Keeps one stream to an operator replica. Every attempt reads token and CA certificates anew; a
-//! stream that ends is followed by the next replica after a random wait that grows with failures.
+//! Client that maintains one stream to an operator replica. Each attempt reads the token and the CA certificates
+//! again. When a stream ends, the client connects to the next replica after a random delay that grows with failures.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -23,15 +23,16 @@ use super::{CounterSource, Event, NodeStatus, Settings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// From a connection to the operator's first message.
+/// Maximum time between the connection and the operator's first message.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// A report that finds no room for this long has nobody to read it.
+/// Maximum time to queue a report. When it is exceeded, the operator does not read the stream.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// CounterProgress are at most 4 MiB; a little more for what surrounds them.
+/// Maximum size of a received message: records of at most 4 MiB plus 64 KiB of framing.
 const MAX_MESSAGE: usize = (4 << 20) + (64 << 10);
+/// Report interval when the operator sends none.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The stream, its place in the process, and the random.
+/// Client of the node API.
 pub struct Client {
     settings: Settings,
     events: mpsc::Sender<Event>,
@@ -39,10 +40,11 @@ pub struct Client {
     counters: Arc<dyn CounterSource>,
     connection: watch::Sender<Option<Connection>>,
     random: Box<dyn FnMut() -> f64 + Send + Sync>,
+    /// Sequence number of the last counter frame of this boot.
     sequence: u64,
 }
 
-/// Why a stream ended.
+/// Reason why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error("{0}: {1}")]
@@ -53,20 +55,20 @@ enum SessionError {
     Transport(#[from] tonic::transport::Error),
     #[error("{} ({:?})", .0.message(), .0.code())]
     Status(Box<tonic::Status>),
-    #[error("the operator said nothing within {} s", WELCOME_TIMEOUT.as_secs())]
+    #[error("the operator sent no welcome within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
-    #[error("the operator speaks protocol {0}, this node {version}", version = node_api::PROTOCOL_VERSION)]
+    #[error("the operator selected protocol version {0}; this node supports {version}", version = node_api::PROTOCOL_VERSION)]
     Protocol(u32),
-    #[error("the operator ended the stream: {reason}")]
+    #[error("the operator closed the stream: {reason}")]
     Goodbye {
         reason: String,
         retry_after: Duration,
     },
     #[error("the stream ended")]
     Closed,
-    #[error("reports are not read")]
+    #[error("the operator does not read reports")]
     ReportTimeout,
-    #[error("the supervisor is gone")]
+    #[error("the supervisor has stopped")]
     Abandoned,
 }
 
@@ -77,8 +79,10 @@ impl From<tonic::Status> for SessionError {
 }
 
 impl Client {
-    /// `events` is where what the operator says goes, `status` what is told about this node. `random`
-    /// gives numbers in [0, 1).
+    /// Creates a client and the blob client that shares its connection.
+    ///
+    /// `events` receives the operator's messages, `status` is the status to report, and `random` returns numbers in
+    /// [0, 1).
     pub fn new(
         settings: Settings,
         events: mpsc::Sender<Event>,
@@ -105,10 +109,10 @@ impl Client {
         )
     }
 
-    /// Runs until the supervisor is gone.
+    /// Runs until the supervisor stops. Without a configured operator it never returns.
     pub async fn run(mut self) {
         if self.settings.endpoints.is_empty() {
-            tracing::warn!("no operator is configured; serving what is on disk");
+            tracing::warn!("no operator is configured; serving the table from disk");
             pending::<()>().await;
         }
         let mut failures = 0;
@@ -131,15 +135,15 @@ impl Client {
             {
                 return;
             }
-            // a stream that stood for a while was a success
+            // A stream that lasted for a while resets the delay.
             let lasted = connected.elapsed() > KEEPALIVE_INTERVAL;
             failures = if welcomed && lasted { 1 } else { failures + 1 };
-            let asked = match &ended {
+            let requested = match &ended {
                 SessionError::Goodbye { retry_after, .. } => Some(*retry_after),
                 _ => None,
             };
-            let wait = reconnect_delay(failures, (self.random)(), asked);
-            tracing::warn!(%endpoint, reason = %ended, wait_ms = wait.as_millis() as u64, "no operator");
+            let wait = reconnect_delay(failures, (self.random)(), requested);
+            tracing::warn!(%endpoint, reason = %ended, wait_ms = wait.as_millis() as u64, "disconnected from the operator; connecting to the next one");
             attempt += 1;
             tokio::time::sleep(wait).await;
         }
@@ -150,7 +154,7 @@ impl Client {
         let channel = self.connect(endpoint).await?;
         let (up, outgoing) = mpsc::channel(16);
         let have = self.status.borrow().have;
-        // the channel is new and has room
+        // Cannot fail: the channel is new and empty.
         let _ = up.try_send(NodeMessage {
             kind: Some(Up::Hello(self.hello(have))),
         });
@@ -158,7 +162,7 @@ impl Client {
         let request = with_token(ReceiverStream::new(outgoing), &token);
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, async {
             let mut down = client.sync(request).await?.into_inner();
-            let welcome = first(&mut down).await?;
+            let welcome = receive_welcome(&mut down).await?;
             Ok::<_, SessionError>((down, welcome))
         });
         let (mut down, welcome) = opened.await.map_err(|_| SessionError::NoWelcome)??;
@@ -218,7 +222,7 @@ impl Client {
                 reporter.request_absolute();
                 Ok(())
             }
-            // a second welcome, or a message of a newer protocol
+            // Ignores a second welcome and messages of a newer protocol.
             Some(Down::Welcome(_)) | None => Ok(()),
         }
     }
@@ -295,7 +299,11 @@ impl Client {
     }
 }
 
-async fn first(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, SessionError> {
+/// Receives the operator's first message.
+///
+/// # Errors
+/// Fails when it is not a welcome with a supported protocol version.
+async fn receive_welcome(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, SessionError> {
     let message = down.message().await?.ok_or(SessionError::Closed)?;
     match message.kind {
         Some(Down::Welcome(welcome)) if welcome.protocol_version == node_api::PROTOCOL_VERSION => {
@@ -310,6 +318,7 @@ async fn first(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, Session
     }
 }
 
+/// Returns the wall clock time, in ms since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! What goes up in one report: everything after a connect, then what changed.
+//! Builds reports: the complete status after a connection, then changes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,40 +9,43 @@ use node_api::v1::{
 
 use super::NodeStatus;
 
-/// Reports on change are at least this far apart.
+/// Minimum time between two reports.
 pub(super) const MIN_GAP: Duration = Duration::from_secs(1);
-/// This many requests since the last frame are worth one before its time.
+/// Number of requests since the last counter frame after which the next one is sent before the interval ends.
 const EARLY_FRAME_REQUESTS: u64 = 50;
 
 type RevisionId = (String, String, String);
 type CounterId = (RevisionId, String);
 
-/// What the operator at the other end of one stream knows.
+/// Builds the reports of one stream and tracks what the operator has received.
 pub(super) struct Reporter {
     boot_id: u64,
     interval: Duration,
-    /// Highest version this stream offered; an acknowledgement never exceeds it.
+    /// Highest table version that the operator offered on this stream. `applied_version` never exceeds it.
     offered: u64,
     sent: Option<LastReport>,
     frames: CounterProgress,
 }
 
+/// Content of the last report.
 struct LastReport {
     at: Instant,
     status: NodeStatus,
     revisions: BTreeMap<RevisionId, RevisionState>,
 }
 
+/// Counters that the operator has received.
 struct CounterProgress {
-    /// `None` until the first, absolute frame of this stream.
+    /// Absolute values at the last frame; `None` makes the next frame absolute.
     base: Option<BTreeMap<CounterId, RevisionCounters>>,
     last: Instant,
-    /// [`NodeStatus::counter_generation`] of the base.
+    /// [`NodeStatus::counter_generation`] of `base`.
     counter_generation: u64,
 }
 
 impl Reporter {
-    /// For a new stream; `resumed_at` is what the node had when the operator agreed to go on from there.
+    /// Creates the reporter of a new stream. `resumed_at` is the table version from which the operator resumes; 0 if it
+    /// sends a snapshot.
     pub(super) fn new(boot_id: u64, interval: Duration, resumed_at: u64, now: Instant) -> Self {
         Self {
             boot_id,
@@ -57,17 +60,18 @@ impl Reporter {
         }
     }
 
-    /// The operator offered a table of this version.
+    /// Records that the operator sent a table of this version.
     pub(super) fn offered(&mut self, version: u64) {
         self.offered = self.offered.max(version);
     }
 
-    /// The operator lost a frame: the next one is absolute.
+    /// Makes the next counter frame absolute.
     pub(super) fn request_absolute(&mut self) {
         self.frames.base = None;
     }
 
-    /// The report to send now, if there is anything to say. `sequence` counts frames within a boot.
+    /// Returns the report to send now, if one is due. `sequence` is the number of the last counter frame of this boot
+    /// and is incremented with each frame.
     pub(super) fn next(
         &mut self,
         status: &NodeStatus,
@@ -83,8 +87,8 @@ impl Reporter {
             return None;
         }
         if self.frames.counter_generation != status.counter_generation {
-            // what was dropped may come again from 0: an absolute frame makes the operator drop it
-            // too, so that nothing it holds ever falls
+            // Dropped counters may start again at 0. An absolute frame makes the operator drop them too, so that no
+            // counter decreases there.
             self.frames.counter_generation = status.counter_generation;
             self.request_absolute();
         }
@@ -102,12 +106,12 @@ impl Reporter {
             .sent
             .as_ref()
             .is_some_and(|sent| sent.status == *status);
-        // a node that says nothing for 10 s counts as absent, however healthy its stream
-        let silent = self
+        // A node without reports for 10 s counts as absent, even if its stream is healthy.
+        let overdue = self
             .sent
             .as_ref()
             .is_some_and(|sent| now.duration_since(sent.at) >= self.interval);
-        if frame.is_none() && unchanged && !silent {
+        if frame.is_none() && unchanged && !overdue {
             return None;
         }
         let (revisions, complete) = self.revisions(status);
@@ -136,8 +140,8 @@ impl Reporter {
         Some(report)
     }
 
-    /// Changes since the last report; the whole list when there is none, or when a revision went,
-    /// which a change cannot express.
+    /// Returns the states that changed since the last report, and false; or all states and true in the first report
+    /// and after a revision was removed, because changes cannot express a removal.
     fn revisions(&self, status: &NodeStatus) -> (Vec<RevisionState>, bool) {
         let Some(sent) = &self.sent else {
             return (status.revisions.clone(), true);
@@ -158,7 +162,8 @@ impl Reporter {
         }
     }
 
-    /// Counters when they are due: absolute first, then what was added since the last frame.
+    /// Returns the counters if a frame is due, and whether they are absolute. After the first frame they are increments
+    /// since the last one.
     fn frame(
         &mut self,
         counters: Vec<RevisionCounters>,
@@ -188,7 +193,7 @@ impl Reporter {
         if counters.is_empty() || !(due || requests >= EARLY_FRAME_REQUESTS) {
             return None;
         }
-        // what is not reported now keeps its base: it may be reported again later
+        // Counters that are not reported now keep their base because they may be reported again.
         base.extend(counters.iter().map(|one| (counter_id(one), one.clone())));
         self.frames.last = now;
         Some((false, added))
@@ -208,7 +213,7 @@ fn counter_id(counters: &RevisionCounters) -> CounterId {
     )
 }
 
-/// `after` − `before`, both absolute.
+/// Returns the increments from `before` to `after`, both absolute.
 fn added(before: &RevisionCounters, after: &RevisionCounters) -> RevisionCounters {
     let count_before = |wanted: &OutcomeCount| {
         before
@@ -271,11 +276,13 @@ fn histogram_added(before: Option<&Histogram>, after: Option<&Histogram>) -> Opt
     })
 }
 
-/// At most this many exceptions travel; the rest is a number.
+/// Maximum number of exceptions in a report; the others are only counted.
 const MAX_EXCEPTIONS: usize = 64;
+/// Maximum length of an exception's message, in bytes.
 const MAX_MESSAGE: usize = 256;
 
-/// Bounds a set of exceptions: number, and length of each message.
+/// Limits the number of exceptions and the length of their messages. Keeps the oldest ones and returns the number of
+/// the others.
 pub(crate) fn limit_exceptions(mut exceptions: Vec<NodeException>) -> (Vec<NodeException>, u32) {
     exceptions
         .sort_by(|a, b| (a.since, &a.reason, &a.revision).cmp(&(b.since, &b.reason, &b.revision)));

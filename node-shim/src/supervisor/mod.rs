@@ -1,11 +1,11 @@
-//! The supervisor: everything of a node but the request path. It hears operators, keeps the table,
-//! brings code to where it can run, and feeds the data path, which today is a thread of the same
-//! process and later processes of its own behind the same seam (`task::Serve`).
+//! The supervisor runs everything of a node except the request path. It receives the table from an operator,
+//! stores it on disk, loads components and publishes routing tables to the data path. The data path is a thread
+//! of the same process behind the trait `task::Serve`.
 //!
 //! ```text
 //! node_api ──events──▶ task ──tables──▶ data path
-//!     ▲                 │ ▲──loads────▶ pipeline (pull, verify, compile, cache, load)
-//!     └───node_status───────┘ └──snapshots▶ state_writer (disk)
+//!     ▲                 │ │ ──loads───▶ pipeline (pull, verify, compile, cache, load)
+//!     └───node status───┘ └─snapshots─▶ state_writer (disk)
 //! ```
 
 mod admin_status;
@@ -65,42 +65,42 @@ use shared::Shared;
 use state_writer::{DiskUsage, StateWriter};
 use task::{Inputs, Loader, Serve, Wiring};
 
-/// Used until an operator says otherwise.
+/// Time without contact after which candidates lose their traffic, until an operator sends another value.
 const DEFAULT_UNSUPERVISED_TTL: Duration = Duration::from_secs(600);
-/// How long the end of the process waits for the disk.
+/// Maximum time that a terminating process waits for each step of writing its state.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a node runs; each field is a flag of `node-shim run`.
+/// Settings of a node. Each field corresponds to flags of `node-shim run`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How operators are reached.
+    /// Connection to the operators.
     pub api: api::Settings,
-    /// The node's folder.
+    /// Directory for the table, components and native code.
     pub state_dir: PathBuf,
-    /// Data port.
+    /// Address of the data port.
     pub data_addr: SocketAddr,
-    /// Admin port.
+    /// Address of the admin port.
     pub admin_addr: SocketAddr,
-    /// Unix socket of the debug pages.
+    /// Path of the Unix socket of the debug pages; `None` disables them.
     pub debug_socket: Option<PathBuf>,
-    /// Registries (`host:port`) spoken to in plain HTTP.
+    /// Registries (`host:port`) that are contacted over plain HTTP.
     pub insecure_registries: Vec<String>,
-    /// How long a node that drains goes on accepting.
+    /// Time for which a draining node continues to accept connections.
     pub drain_propagation: Duration,
-    /// How long requests may then take to finish.
+    /// Time that running requests then have to finish.
     pub drain_timeout: Duration,
-    /// Connections.
+    /// Limits of the data path's connections.
     pub data: DataPlaneOptions,
-    /// Guests.
+    /// Settings of the Wasm engine.
     pub engine: EngineOptions,
-    /// Components mapped at once, unless more are in use; by the limits of process and kernel when
-    /// not told.
+    /// Maximum number of components with mapped code; components in use are kept mapped beyond it. `None`
+    /// derives it from the limits of process and kernel.
     pub max_loaded: Option<usize>,
-    /// This program, for the compile child.
+    /// Path of this program, which runs again as the compile child process.
     pub program: PathBuf,
 }
 
-/// A node that runs.
+/// A running node.
 pub struct Supervisor {
     shared: Arc<Shared>,
     state_writer: Option<StateWriter>,
@@ -110,7 +110,7 @@ pub struct Supervisor {
     _debug: Option<SocketFile>,
 }
 
-/// What is on disk, and the right to change it.
+/// State found on disk at startup, and the lock that permits changing it.
 struct Disk {
     dir: StateDir,
     lock: Option<StateLock>,
@@ -121,10 +121,10 @@ struct Disk {
 }
 
 impl Supervisor {
-    /// Brings a node up: first what is on disk, then operators.
+    /// Starts a node from the state on disk and then connects to an operator.
     ///
     /// # Errors
-    /// What no node can do without: an engine, the two ports, threads.
+    /// Fails when the engine, a port or a thread cannot be created. A disk that cannot be used is not an error.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let disk = open_disk(&options.state_dir);
         let engine = Engine::new(&options.engine).context("engine")?;
@@ -210,7 +210,7 @@ impl Supervisor {
             (counters, DEFAULT_UNSUPERVISED_TTL),
             now,
         );
-        // the client may greet before the node's task has run: what the disk has, it says at once
+        // The client may send its Hello before the task has run once, so the status from disk is published here.
         let first = node_status::describe(&node, None, false);
         wiring.node_status.send_replace(Arc::new(first));
         let inputs = Inputs {
@@ -223,7 +223,7 @@ impl Supervisor {
         let admin = admin::serve(admin_listener, shared.clone()).context("admin port")?;
         let debug = options.debug_socket.as_ref().and_then(|path| {
             admin::serve_debug(path, shared.clone())
-                .inspect_err(|error| tracing::warn!(%error, "no debug socket"))
+                .inspect_err(|error| tracing::warn!(%error, "cannot open the debug socket; continuing without debug pages"))
                 .ok()
         });
         tokio::spawn(client.run());
@@ -239,28 +239,28 @@ impl Supervisor {
         })
     }
 
-    /// Where the data port listens.
+    /// Returns the address on which the data port listens.
     #[must_use]
     pub fn data_address(&self) -> SocketAddr {
         self.shared.plane.address()
     }
 
-    /// Where the admin port listens.
+    /// Returns the address on which the admin port listens.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Why load balancers should look elsewhere, if they should.
+    /// Returns `Ok` when load balancers may send traffic to this node.
     ///
     /// # Errors
-    /// The reason.
+    /// Returns the reason when the node is not ready.
     pub fn readiness(&self) -> Result<(), String> {
         self.shared.admin_status.readiness()
     }
 
-    /// Ends the node in good order: says so, goes on accepting while that gets around, lets requests
-    /// finish, writes its state and gives up the lock on it.
+    /// Shuts the node down gracefully: reports that it is not ready, continues to accept connections for the
+    /// propagation time, waits for running requests, writes the state and releases the lock.
     pub async fn drain(self) {
         self.shared.admin_status.drain();
         let (propagation, timeout) = self.drain;
@@ -269,7 +269,7 @@ impl Supervisor {
         self.flush().await;
     }
 
-    /// Writes the last state and gives up the lock, without a look at requests.
+    /// Writes the latest state and releases the lock without waiting for running requests.
     pub async fn flush(self) {
         let (done, handed_over) = oneshot::channel();
         if self.stop.send(done).is_ok() {
@@ -281,7 +281,7 @@ impl Supervisor {
     }
 }
 
-/// Listens; on a host without IPv6 "every address" means every IPv4 address.
+/// Binds a TCP listener. On a host without IPv6, `[::]` falls back to `0.0.0.0`.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).or_else(|error| match address {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
@@ -312,7 +312,7 @@ fn open_disk(path: &Path) -> Disk {
             functions = table.functions.len(),
             "table read from disk"
         ),
-        None => tracing::info!("no table on disk"),
+        None => tracing::info!("no table found on disk"),
     }
     Disk {
         dir,
@@ -353,6 +353,7 @@ fn pipeline(
     ))
 }
 
+/// Reads the counters that are reported to operators from the counter table.
 struct RolloutCounters(Arc<CounterTable>);
 
 impl CounterSource for RolloutCounters {

@@ -1,5 +1,5 @@
-//! The node's state and what follows from it: which code to load, what the data path serves, what
-//! operators are told, what goes to disk. One task owns it; every step ends in [`Node::reconcile`].
+//! State of the node, and what is derived from it: the components to load, the table of the data path, the
+//! status for operators and the state on disk. One task owns it; every step ends with [`Node::reconcile`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,79 +25,87 @@ use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::Revision;
 use crate::routing_table::RoutingTable;
 
-/// Components on their way at once, over all stages.
+/// Maximum number of components that are loaded concurrently, over all stages.
 const MAX_CONCURRENT_LOADS: usize = 8;
-/// How long a connected operator that resumed may have more to say before its silence is consent.
+/// Time after a resumed connection in which changes may still arrive. Without any, the table counts as confirmed.
 const RESUME_GRACE: Duration = Duration::from_secs(5);
-/// Counters of a revision that left stay on the metrics page for the scrapes that judge it.
+/// Time for which the counters of a retired revision stay on the metrics page, so that its last requests are
+/// scraped.
 const RETIRED_VISIBILITY: Duration = Duration::from_secs(600);
-/// Readiness waits at most this long for code.
+/// Maximum time that readiness waits for code after the start.
 const MAX_WAIT_FOR_CODE: Duration = Duration::from_secs(30);
-/// Readiness waits at most this long for values of Secrets: without an operator all other functions serve.
+/// Maximum time that readiness waits for values of Secrets after the start. When no operator is reachable, all
+/// other functions are served without them.
 const MAX_WAIT_FOR_SECRETS: Duration = Duration::from_secs(10);
 
+/// Identifies a revision on this node.
 pub(crate) type RevisionKey = (FunctionKey, RevisionName);
 
-/// Why a revision cannot run here.
+/// Reason why a revision cannot run on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) permanent: bool,
-    /// ms since the Unix epoch.
+    /// Time of the first failure with this reason, in ms since the Unix epoch.
     pub(crate) since: u64,
 }
 
-/// A revision that serves, and what it was made from.
+/// A revision that serves requests, and the definition from which it was created.
 pub(super) struct LiveRevision {
     pub(super) definition: Arc<Definition>,
     pub(super) revision: Arc<Revision>,
 }
 
-/// A moment, on both clocks.
+/// Current time of the monotonic clock and of the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) at: Instant,
-    /// ms since the Unix epoch.
+    /// Wall clock, in ms since the Unix epoch.
     pub(crate) wall: u64,
 }
 
-/// What is to be done after a step.
+/// Actions that [`Node::reconcile`] requests.
 #[derive(Default)]
 pub(crate) struct Actions {
-    /// Components to bring to where they can run.
+    /// Components to load.
     pub(crate) load: Vec<ComponentRef>,
-    /// A table for the data path.
+    /// Routing table to publish to the data path, if it changed.
     pub(crate) publish: Option<Arc<RoutingTable>>,
 }
 
-/// Everything one node knows.
+/// Complete state of a node.
 pub(crate) struct Node {
     pub(crate) records: Records,
     pub(crate) loads: LoadTracker,
     pub(crate) problems: BTreeMap<RevisionKey, Problem>,
     pub(crate) recent_traffic: RecentTraffic,
     pub(crate) connected: bool,
-    /// How short memory is.
+    /// Memory pressure on the node.
     pub(crate) pressure: MemoryPressure,
+    /// Time of the last contact with an operator, in ms since the Unix epoch; 0 = never.
     pub(crate) last_contact: u64,
     pub(super) supervision: Supervision,
-    /// Of every component that is compiled, mapped or not.
+    /// All compiled components by digest, whether their code is mapped or not.
     pub(super) codes: BTreeMap<String, Arc<CompiledComponent>>,
     pub(super) live: BTreeMap<RevisionKey, LiveRevision>,
+    /// Revisions that left the table, since when. Their counters are still shown.
     pub(super) retired: BTreeMap<RevisionKey, Instant>,
     pub(super) removed_functions: RemovedFunctions,
+    /// Digests to load, most urgent first.
     load_queue: Vec<String>,
-    /// Digests that only candidates refer to.
+    /// Digests to which only candidates refer.
     candidate_digests: BTreeSet<String>,
     pub(super) counters: Arc<CounterTable>,
     pub(super) table: Arc<RoutingTable>,
     started: Instant,
+    /// The current connection resumed from the table of this node.
     resumed: bool,
     confirm_at: Option<Instant>,
     dirty: Dirty,
 }
 
+/// Parts that the next [`Node::reconcile`] has to derive again.
 #[derive(Clone, Copy, Default)]
 struct Dirty {
     /// The set of wanted components may have changed.
@@ -109,7 +117,7 @@ struct Dirty {
 }
 
 impl Node {
-    /// A node that starts with what its disk had.
+    /// Creates the state of a node from the table found on disk.
     pub(crate) fn new(
         table: Option<PersistedTable>,
         recent_traffic: RecentTraffic,
@@ -154,7 +162,7 @@ impl Node {
         }
     }
 
-    /// Takes what an operator said.
+    /// Handles an event of the connection to the operator.
     pub(crate) fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Connected(welcome) => self.connected(&welcome, now),
@@ -174,9 +182,9 @@ impl Node {
                     self.confirm();
                 }
             }
-            Event::Hint(share) => {
+            Event::Hint(split) => {
                 self.last_contact = now.wall;
-                if self.records.apply_hint(&share) {
+                if self.records.apply_hint(&split) {
                     self.dirty.table = true;
                     self.dirty.disk = true;
                 }
@@ -212,7 +220,7 @@ impl Node {
         }
     }
 
-    /// Takes the table that a process left which table the disk before this one.
+    /// Merges the table of the process that owned the disk before this one.
     pub(crate) fn inherit_table(&mut self, table: PersistedTable, now: Now) {
         self.records
             .restore(table.header.version, table.functions, now.wall);
@@ -224,7 +232,7 @@ impl Node {
         };
     }
 
-    /// Takes the end of a load.
+    /// Handles the result of a load. `random` is a number in [0, 1) for the jitter of the next attempt.
     pub(crate) fn load_finished(
         &mut self,
         digest: &str,
@@ -251,14 +259,14 @@ impl Node {
                     reason = failed.reason,
                     message = failed.message,
                     permanent = failed.permanent,
-                    "component not loaded"
+                    "cannot load component"
                 );
                 self.loads.mark_failed(digest, failed, now.at, random);
             }
         }
     }
 
-    /// Takes that the native code of a component is not what it was: it is made again.
+    /// Handles the loss of a component's native code: the component is loaded again.
     pub(crate) fn code_lost(&mut self, digest: &str) {
         if self.loads.get(digest) == Some(&LoadState::Loaded) {
             self.loads.reset(digest);
@@ -266,13 +274,15 @@ impl Node {
         }
     }
 
-    /// Looks at the time.
+    /// Handles the passage of time: contact with the operator, confirmation of the table, retention of counters.
     pub(crate) fn tick(&mut self, now: Now) {
         if self.connected {
             self.last_contact = now.wall;
         }
         if self.supervision.expire(now.at) {
-            tracing::warn!("no operator for too long: candidates get no more traffic");
+            tracing::warn!(
+                "no contact with an operator for longer than the allowed time; candidates get no traffic until one confirms the table"
+            );
             self.dirty.table = true;
         }
         if self.confirm_at.is_some_and(|at| at <= now.at) {
@@ -286,22 +296,23 @@ impl Node {
             }
             stays
         });
-        let counter_generation = self.removed_functions.tick(&self.counters, now.at);
-        if !counter_generation.is_empty() {
+        let forgotten = self.removed_functions.tick(&self.counters, now.at);
+        if !forgotten.is_empty() {
             self.retired
-                .retain(|(function, _), _| !counter_generation.contains(function));
+                .retain(|(function, _), _| !forgotten.contains(function));
         }
     }
 
-    /// Takes the number of requests of each function so far.
+    /// Records the total number of requests of each function since the start of the process.
     pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<FunctionKey, u64>, now: Now) {
         self.recent_traffic.observe(totals, now.wall);
         self.dirty.wanted = true;
-        // what a restart reads should not be much older than the contact it speaks of
+        // Keeps the last contact on disk recent, so that a restart does not count too much time without contact.
         self.dirty.disk |= self.records.applied();
     }
 
-    /// Draws the conclusions of the steps before. `compiled` is asked while memory is short.
+    /// Derives what changed since the last call. `compiled` returns whether a component needs no compilation; it is
+    /// called only under memory pressure.
     pub(crate) fn reconcile(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
         let mut actions = Actions::default();
         if std::mem::take(&mut self.dirty.wanted) {
@@ -334,18 +345,19 @@ impl Node {
         actions
     }
 
+    /// Derives the set of components to load and their order from the table.
     fn update_wanted(&mut self) {
         let mut wanted = Vec::new();
         let mut digests = BTreeSet::new();
         for (key, record) in self.records.iter() {
-            let share = &record.parsed.entry.split;
+            let split = &record.parsed.entry.split;
             let recent_traffic = self.recent_traffic.contains(key);
             for (name, definition) in &record.parsed.definitions {
                 digests.insert(definition.wanted.digest.clone());
                 wanted.push(RevisionToLoad {
                     namespace: key.namespace.to_string(),
                     digest: definition.wanted.digest.clone(),
-                    role: role(share, name),
+                    role: role(split, name),
                     recent_traffic: recent_traffic,
                 });
             }
@@ -375,12 +387,12 @@ impl Node {
             .map(|definition| definition.wanted.clone())
     }
 
-    /// What to write to disk, if it changed.
+    /// Returns the state to write to disk, or `None` if it has not changed.
     pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
         if !std::mem::take(&mut self.dirty.disk) || !self.records.applied() {
             return None;
         }
-        // cleared here as well as by the writer: nothing on its way to a disk holds a secret
+        // The writer removes the values of Secrets too; removing them here keeps them out of the snapshot.
         let functions: Vec<_> = self
             .records
             .iter()
@@ -412,9 +424,9 @@ impl Node {
         })
     }
 
-    /// Whether load balancers may send traffic: a table is applied, an operator has sent the values of
-    /// Secrets that the disk cannot have, and what had traffic here is load_finished or failed with a reason, or it
-    /// took too long.
+    /// Returns whether load balancers may send traffic: a table is applied, values of Secrets have arrived, and all
+    /// functions with recent traffic are loaded or have failed. The waits for Secrets and code are limited by
+    /// `MAX_WAIT_FOR_SECRETS` and `MAX_WAIT_FOR_CODE`.
     pub(crate) fn ready(&self, now: Now) -> bool {
         let settled = || {
             let keys = self.records.iter().map(|(key, _)| key);
@@ -449,10 +461,10 @@ impl Node {
     }
 }
 
-fn role(share: &TrafficSplit, name: &RevisionName) -> RevisionRole {
-    if share.stable.as_ref() == Some(name) {
+fn role(split: &TrafficSplit, name: &RevisionName) -> RevisionRole {
+    if split.stable.as_ref() == Some(name) {
         RevisionRole::Stable
-    } else if share.candidate.as_ref() == Some(name) {
+    } else if split.candidate.as_ref() == Some(name) {
         RevisionRole::Candidate
     } else {
         RevisionRole::Previous

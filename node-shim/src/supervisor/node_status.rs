@@ -1,4 +1,4 @@
-//! What the node says about itself: to operators, to load balancers, to people. Pure.
+//! Derives the status that a node reports to operators and on its debug pages. Pure.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use super::node::Node;
 use super::records::Record;
 use crate::node_api::{NodeStatus, limit_exceptions};
 
-/// Describes the node; `disk_failure` is what is wrong with its disk and since when.
+/// Describes the node. `disk_failure` is the error of its disk and since when it persists (ms since the Unix epoch).
 pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bool) -> NodeStatus {
     let mut revisions = Vec::new();
     let mut in_rollout = BTreeSet::new();
     let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
     for (key, record) in node.records.iter() {
-        let share = &record.parsed.entry.split;
-        if share.in_rollout {
+        let split = &record.parsed.entry.split;
+        if split.in_rollout {
             in_rollout.insert(key.clone());
         }
         let states = states(node, key, record);
@@ -28,7 +28,7 @@ pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bo
         );
         loaded += u32::from(states.iter().any(|state| {
             state.state() == LoadState::Loaded
-                && main_revision(share).is_some_and(|main| main.as_str() == state.revision)
+                && main_revision(split).is_some_and(|main| main.as_str() == state.revision)
         }));
         revisions.extend(states);
     }
@@ -49,8 +49,9 @@ pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bo
     }
 }
 
-fn main_revision(share: &TrafficSplit) -> Option<&RevisionName> {
-    share.stable.as_ref().or(share.candidate.as_ref())
+/// Returns the revision that has to be loaded for the function to count as loaded.
+fn main_revision(split: &TrafficSplit) -> Option<&RevisionName> {
+    split.stable.as_ref().or(split.candidate.as_ref())
 }
 
 fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState> {

@@ -1,22 +1,25 @@
-//! Functions with traffic on this node in the last 24 h: the order of loading, and what readiness
-//! after a restart waits for.
+//! Functions with traffic on this node in the last 24 h. They are loaded first, and readiness after a restart waits
+//! for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use node_shim_core::table::FunctionKey;
 
+/// Time after its last request for which a function counts as having recent traffic.
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// Who had traffic when, ms since the Unix epoch.
+/// Functions with recent traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecentTraffic {
+    /// Time of the last observed request, in ms since the Unix epoch.
     last_request_ms: BTreeMap<FunctionKey, u64>,
+    /// Number of requests since the start of the process at the last observation.
     totals: BTreeMap<FunctionKey, u64>,
 }
 
 impl RecentTraffic {
-    /// What an earlier process wrote.
+    /// Parses the text that [`RecentTraffic::to_text`] of an earlier process wrote, ignoring invalid lines.
     pub(crate) fn from_text(text: &str, now: u64) -> Self {
         let last_request_ms = text.lines().filter_map(parse).collect();
         let mut recent_traffic = Self {
@@ -27,7 +30,7 @@ impl RecentTraffic {
         recent_traffic
     }
 
-    /// One function a line.
+    /// Formats one line per function: key and time of the last request.
     pub(crate) fn to_text(&self) -> String {
         self.last_request_ms
             .iter()
@@ -35,7 +38,7 @@ impl RecentTraffic {
             .collect()
     }
 
-    /// Takes the number of requests of each function since the start of the process.
+    /// Compares the number of requests of each function since the start of the process with the last observation.
     pub(crate) fn observe(&mut self, totals: BTreeMap<FunctionKey, u64>, now: u64) {
         for (key, total) in &totals {
             if self.totals.get(key).copied().unwrap_or_default() < *total {
@@ -46,11 +49,12 @@ impl RecentTraffic {
         self.remove_expired(now);
     }
 
+    /// Returns whether the function had traffic in the last 24 h.
     pub(crate) fn contains(&self, key: &FunctionKey) -> bool {
         self.last_request_ms.contains_key(key)
     }
 
-    /// Those with traffic within this time.
+    /// Returns the functions with traffic within `time` before `now` (ms since the Unix epoch).
     pub(crate) fn within(&self, time: Duration, now: u64) -> BTreeSet<FunctionKey> {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let recent = self
@@ -60,7 +64,8 @@ impl RecentTraffic {
         recent.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Of the functions given, those to wait for: all when nothing is known.
+    /// Returns the functions of `all` for which readiness waits: those with recent traffic, or all of them when no
+    /// traffic was recorded.
     pub(crate) fn required_for_readiness<'a>(
         &self,
         all: impl Iterator<Item = &'a FunctionKey>,
@@ -92,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_makes_hot_for_a_day_and_survives_a_restart() {
+    fn traffic_is_recent_for_a_day_and_survives_a_restart() {
         let day = 24 * 3600 * 1000;
         let mut recent_traffic = RecentTraffic::default();
         recent_traffic.observe(BTreeMap::from([(key("a"), 5), (key("b"), 0)]), 1_000);
@@ -105,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn without_knowledge_all_are_awaited() {
+    fn without_recorded_traffic_all_functions_are_required_for_readiness() {
         let all = [key("a"), key("b")];
         assert_eq!(
             RecentTraffic::default()

@@ -1,6 +1,6 @@
-//! The table in force: what of the operator's messages was taken, by the rules of
-//! [`node_shim_core::desired`]. A bad record quarantines its function (the previous record stays) and
-//! nothing else.
+//! Table of function records in effect. Messages of the operator are merged by the rules of
+//! [`node_shim_core::desired`]. An invalid record quarantines only its own function, whose previous record stays in
+//! effect.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,18 @@ use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 use super::parse_record::{ParsedRecord, key, parse, record_versions, share};
 use super::secret_values::restore_known_values;
 
-/// More functions than this are not collected for one snapshot.
+/// Maximum number of functions in a snapshot; further ones are dropped.
 const MAX_FUNCTIONS: usize = 200_000;
+/// Maximum number of quarantined functions that are remembered for reports.
 const MAX_QUARANTINED: usize = 1_000;
 
-/// One function in force.
+/// Record of a function in effect.
 #[derive(Clone)]
 pub(crate) struct Record {
     pub(crate) wire: FunctionRecord,
     pub(crate) parsed: ParsedRecord,
-    /// Read from disk by this process, and no operator has sent it since: values of Secrets that are
-    /// not known may still come.
+    /// The record was read from disk and no operator has sent it since, so missing values of Secrets may still
+    /// arrive.
     pub(crate) unconfirmed: bool,
 }
 
@@ -35,15 +36,15 @@ impl Record {
     }
 }
 
-/// A function whose newest record was not taken.
+/// Reason why the newest record of a function was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quarantine {
     pub(crate) message: String,
-    /// ms since the Unix epoch.
+    /// Time of the first rejected record, in ms since the Unix epoch.
     pub(crate) since: u64,
 }
 
-/// The table.
+/// Table of all function records.
 #[derive(Default)]
 pub(crate) struct Records {
     functions: BTreeMap<FunctionKey, Record>,
@@ -54,7 +55,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Takes a table from disk beside what is in force: by the same rules, without removing.
+    /// Merges a table from disk into the table in effect. Removes nothing.
     pub(crate) fn restore(&mut self, version: u64, functions: Vec<FunctionRecord>, now: u64) {
         for record in functions {
             self.apply_record(record, true, now);
@@ -63,7 +64,7 @@ impl Records {
         self.applied = true;
     }
 
-    /// Takes a batch. True when something may have changed.
+    /// Applies a batch. Returns whether the table may have changed.
     pub(crate) fn apply_batch(&mut self, batch: Batch, now: u64) -> bool {
         match batch.snapshot() {
             SnapshotPhase::None => self.apply_delta(batch, now),
@@ -80,7 +81,7 @@ impl Records {
                 self.collect(batch.functions);
                 match self.collecting.take() {
                     Some(functions) => self.apply_snapshot(functions, batch.version, now),
-                    // an end without a beginning is half a table
+                    // The beginning of this snapshot is missing, so it is incomplete.
                     None => false,
                 }
             }
@@ -91,7 +92,7 @@ impl Records {
         }
     }
 
-    /// Takes a hint. True when it lowered a share.
+    /// Applies a hint. Returns whether it lowered the weight of a candidate.
     pub(crate) fn apply_hint(&mut self, update: &ShareUpdate) -> bool {
         let (Ok(key), Ok(offered)) = (key(update.key.as_ref()), share(update.share.as_ref()))
         else {
@@ -105,10 +106,10 @@ impl Records {
             candidate_split(&offered),
         );
         let Some(weight) = lowered else { return false };
-        if let (Some(wire), Some(told)) = (&mut record.wire.share, &update.share) {
+        if let (Some(wire), Some(offered)) = (&mut record.wire.share, &update.share) {
             wire.weight = weight;
-            wire.pair = told.pair;
-            wire.decided_at = told.decided_at;
+            wire.pair = offered.pair;
+            wire.decided_at = offered.decided_at;
         }
         reparse(record)
     }
@@ -166,7 +167,7 @@ impl Records {
         let Ok(key) = key(update.key.as_ref()) else {
             return false;
         };
-        // a share without its function: the record is on its way or was removed
+        // The function was removed, or its record has not arrived yet.
         let Some(have) = self.functions.get(&key) else {
             return false;
         };
@@ -179,20 +180,20 @@ impl Records {
 
     fn apply_record(&mut self, record: FunctionRecord, unconfirmed: bool, now: u64) -> bool {
         let Ok(key) = key(record.key.as_ref()) else {
-            tracing::error!("a record without a function");
+            tracing::error!("ignored a record that names no function");
             return false;
         };
         let have = self.functions.get(&key);
-        let verdict = merge_decision(
+        let decision = merge_decision(
             have.map(|have| record_versions(&have.wire)).as_ref(),
             &record_versions(&record),
         );
-        let MergeDecision::Apply { routes, share } = verdict else {
+        let MergeDecision::Apply { routes, share } = decision else {
             return false;
         };
-        // what a disk repeats of what an operator sent is no news
+        // A record from disk does not replace the confirmation by an operator.
         let unconfirmed = unconfirmed && have.is_none_or(|have| have.unconfirmed);
-        // the same uid, or it would have been taken whole
+        // Parts of two records are merged only if both have the same uid.
         let merged = merge(have, record, routes, share);
         match parse(&merged) {
             Ok(parsed) => {
@@ -208,7 +209,7 @@ impl Records {
                 true
             }
             Err(message) => {
-                tracing::error!(function = %key, message, "a record that cannot be taken");
+                tracing::error!(function = %key, message, "rejected an invalid record; the previous record stays in effect");
                 if self.quarantined.len() < MAX_QUARANTINED {
                     let since = self.quarantined.get(&key).map_or(now, |known| known.since);
                     self.quarantined.insert(key, Quarantine { message, since });
@@ -218,39 +219,39 @@ impl Records {
         }
     }
 
-    /// All functions in order.
+    /// Iterates over all functions in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&FunctionKey, &Record)> {
         self.functions.iter()
     }
 
-    /// Whether the function is in the table.
+    /// Returns whether the table contains the function.
     pub(crate) fn contains(&self, key: &FunctionKey) -> bool {
         self.functions.contains_key(key)
     }
 
-    /// Functions whose newest record was not taken.
+    /// Iterates over the functions whose newest record was rejected.
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = (&FunctionKey, &Quarantine)> {
         self.quarantined.iter()
     }
 
-    /// Version of the table in force.
+    /// Returns the version of the table in effect.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Some table was applied, from disk or stream.
+    /// Returns whether a table was applied, from disk or from an operator.
     pub(crate) fn applied(&self) -> bool {
         self.applied
     }
 
-    /// Whether an operator that answers may bring values of Secrets that are missing_secrets here.
+    /// Returns whether values of Secrets are missing that an operator may still send.
     pub(crate) fn awaits_secret_values(&self) -> bool {
         let mut records = self.functions.values();
         records.any(|record| record.unconfirmed && record.has_missing_secrets())
     }
 
-    /// What to resume from. A table that lacks values of Secrets asks for a snapshot, which brings those
-    /// that the operator knows, and so does one with a record that could not be taken.
+    /// Returns the table version to resume from, or 0 to request a snapshot. A snapshot is needed without a table,
+    /// while values of Secrets are missing, and after a rejected record.
     pub(crate) fn have(&self) -> u64 {
         let missing_secrets = self.functions.values().any(Record::has_missing_secrets);
         if missing_secrets || !self.applied || !self.quarantined.is_empty() {
@@ -261,6 +262,7 @@ impl Records {
     }
 }
 
+/// Merges an offered record into the record in effect. `routes` and `share` select the parts to take from `offered`.
 fn merge(
     have: Option<&Record>,
     mut offered: FunctionRecord,

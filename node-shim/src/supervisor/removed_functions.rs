@@ -1,6 +1,6 @@
-//! Functions that left the table. Their series end at once. Their counters are kept for a while:
-//! requests under way still end, an operator is reported the last of those in a rollout, and a function
-//! that is made again goes on counting, so that nothing falls between two looks at this process.
+//! Functions that were removed from the table. Their metrics disappear at once, but their counters are kept for
+//! [`COUNTER_RETENTION`]: running requests are still counted, operators receive the final counts of a rollout, and
+//! a function that is created again continues its counters, so no reported counter ever decreases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use super::records::Records;
 use crate::counters::CounterTable;
 use crate::routing_table::RoutingTable;
 
-/// From the end of a function to the end of its counters.
+/// Time for which the counters of a removed function are kept.
 pub(super) const COUNTER_RETENTION: Duration = Duration::from_secs(600);
 
-/// What is remembered of functions that were deleted.
+/// Removed functions whose counters are still kept.
 #[derive(Debug, Default)]
 pub(crate) struct RemovedFunctions {
     removed: BTreeMap<FunctionKey, RemovedFunction>,
-    /// Of which an operator may hold counters.
+    /// Functions whose counters may have been reported to an operator.
     reported: BTreeSet<FunctionKey>,
     counter_generation: u64,
 }
@@ -30,7 +30,8 @@ struct RemovedFunction {
 }
 
 impl RemovedFunctions {
-    /// Compares what is in force with the table that served until now.
+    /// Adds the functions that the previous routing table contains and the records in effect do not; drops functions
+    /// that were created again.
     pub(super) fn update(&mut self, before: &RoutingTable, records: &Records, now: Instant) {
         for served in before.functions() {
             let entry = &served.entry;
@@ -52,8 +53,9 @@ impl RemovedFunctions {
         }
     }
 
-    /// Ends series, and after a while counters. Returns the functions that are counter_generation now. Comes
-    /// after the table without them was published, so that no request shows them again.
+    /// Hides the metrics of removed functions and drops their counters after the retention. Returns the functions
+    /// whose counters were dropped. Must be called after the table without them was published; otherwise a request
+    /// shows the metrics again.
     pub(super) fn tick(&mut self, counters: &CounterTable, now: Instant) -> BTreeSet<FunctionKey> {
         if self.removed.is_empty() {
             return BTreeSet::new();
@@ -78,8 +80,8 @@ impl RemovedFunctions {
         over
     }
 
-    /// Functions that were in a rollout when they were deleted: an operator hears of them until
-    /// they are counter_generation.
+    /// Iterates over the functions that were removed during a rollout. Their counters are reported until they are
+    /// dropped.
     pub(super) fn in_rollout(&self) -> impl Iterator<Item = &FunctionKey> {
         self.removed
             .iter()
@@ -87,7 +89,7 @@ impl RemovedFunctions {
             .map(|(key, _)| key)
     }
 
-    /// Changes whenever counters that an operator may hold were dropped.
+    /// Returns a number that increases whenever reported counters were dropped.
     pub(super) fn counter_generation(&self) -> u64 {
         self.counter_generation
     }

@@ -1,4 +1,4 @@
-//! What the admin port reads.
+//! State that the admin port reads: health, readiness, metrics and debug pages.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::node_api::NodeStatus;
 use crate::routing_table::{RevisionSlot, ServedFunction};
 
-/// Handles on everything worth looking at.
+/// Handles to the parts of a running node.
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) engine: Engine,
@@ -38,12 +38,12 @@ impl ProcessStatus for Shared {
             let age = self.engine.since_tick();
             if age > HEALTH_CHECK_TIMEOUT {
                 return Err(format!(
-                    "the epoch thread last moved {} ms ago",
+                    "the epoch thread made no progress for {} ms",
                     age.as_millis()
                 ));
             }
             if !self.plane.responds_within(HEALTH_CHECK_TIMEOUT).await {
-                return Err("the data path's event loop does not answer".into());
+                return Err("the event loop of the data path does not respond".into());
             }
             Ok(())
         }
@@ -139,10 +139,11 @@ impl Shared {
     }
 }
 
-/// Routes and shares; environment and configuration are left out, so no secret can slip in.
+/// Returns hosts and traffic split of a function. Environment and configuration are omitted because they may contain
+/// secrets.
 fn function(served: &ServedFunction) -> Value {
     let entry = &served.entry;
-    let share = &entry.split;
+    let split = &entry.split;
     let hosts: Vec<&String> = entry.routes.iter().flat_map(|route| &route.hosts).collect();
     let slot = |slot: &RevisionSlot| match slot {
         RevisionSlot::Absent => "absent".to_string(),
@@ -154,11 +155,11 @@ fn function(served: &ServedFunction) -> Value {
         "function": entry.key.to_string(),
         "hosts": hosts,
         "suspended": entry.suspended,
-        "pair": [share.token.epoch, share.token.serial],
-        "stable": share.stable.as_ref().map(ToString::to_string),
+        "pair": [split.token.epoch, split.token.serial],
+        "stable": split.stable.as_ref().map(ToString::to_string),
         "stableState": slot(&served.stable),
-        "candidate": share.candidate.as_ref().map(ToString::to_string),
+        "candidate": split.candidate.as_ref().map(ToString::to_string),
         "candidateState": slot(&served.candidate),
-        "weight": share.weight,
+        "weight": split.weight,
     })
 }

@@ -1,5 +1,5 @@
-//! The thread that owns the disk's state: waits for the lock, writes the newest table at most once a
-//! second, deletes what is over budget. A disk that hangs hangs this thread and nothing else.
+//! Thread that owns the state on disk. It waits for the lock, writes the newest table at most once per second and
+//! deletes files beyond the disk budget. A disk that hangs blocks only this thread.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,28 +17,33 @@ use crate::disk::{
 };
 use crate::native_cache::NativeCache;
 
+/// Interval of attempts to take the lock.
 const POLL: Duration = Duration::from_millis(250);
+/// Minimum time between two writes of the table.
 const WRITE_GAP: Duration = Duration::from_secs(1);
+/// Minimum time between two garbage collections.
 const COLLECT_GAP: Duration = Duration::from_secs(60);
 
-/// What to write, and what must not be deleted.
+/// State to write, and the files that must not be deleted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) table: PersistedTable,
-    /// Digests (hex) the table refers to.
+    /// Digests (hex) to which the table refers.
     pub(crate) needed: BTreeSet<String>,
-    /// Functions with traffic, as text.
+    /// Functions with recent traffic, in the format of `RecentTraffic::to_text`.
     pub(crate) recent_traffic: String,
 }
 
-/// Bytes on disk, written by the thread, read by the metrics page.
+/// Disk usage and errors for the metrics page.
 #[derive(Debug, Default)]
 pub(crate) struct DiskUsage {
+    /// Size of stored components, in bytes.
     pub(crate) blob_bytes: AtomicU64,
+    /// Size of stored native code, in bytes.
     pub(crate) native_bytes: AtomicU64,
-    /// Tables that could not be written.
+    /// Number of failed writes of the table.
     pub(crate) persist_errors: AtomicU64,
-    /// Tables that could not be read.
+    /// Number of tables that were damaged and could not be read.
     pub(crate) damaged_tables: AtomicU64,
 }
 
@@ -47,7 +52,7 @@ enum Command {
     Stop(oneshot::Sender<()>),
 }
 
-/// Handle on the thread.
+/// Handle of the thread that writes the state.
 #[derive(Clone)]
 pub(crate) struct StateWriter {
     commands: Sender<Command>,
@@ -68,8 +73,13 @@ struct WriterThread {
 }
 
 impl StateWriter {
-    /// Starts the thread. `lock` is what the caller already has; `inherited` receives the table that a
-    /// process left which had the lock before. `cache` is of the same folder.
+    /// Starts the thread.
+    ///
+    /// `lock` is the lock if the caller has already taken it. Otherwise the thread takes it later and sends the table
+    /// of the previous owner to `inherited`. `cache` must use the same directory.
+    ///
+    /// # Errors
+    /// Fails when the thread cannot be started.
     pub(crate) fn start(
         dir: &StateDir,
         lock: Option<StateLock>,
@@ -92,21 +102,21 @@ impl StateWriter {
             collected: None,
         };
         std::thread::Builder::new()
-            .name("keeper".into())
+            .name("state-writer".into())
             .spawn(move || thread.run(&receiver))?;
         Ok(Self { commands })
     }
 
-    /// Hands over the newest state.
+    /// Passes the newest state to the thread, which writes it later.
     pub(crate) fn save(&self, snapshot: Snapshot) {
         let _ = self.commands.send(Command::Save(Box::new(snapshot)));
     }
 
-    /// Writes what is pending and gives the lock up, within `patience`.
-    pub(crate) async fn stop(&self, patience: Duration) {
+    /// Writes the pending state, releases the lock and ends the thread. Stops waiting after `timeout`.
+    pub(crate) async fn stop(&self, timeout: Duration) {
         let (done, finished) = oneshot::channel();
         if self.commands.send(Command::Stop(done)).is_ok() {
-            let _ = tokio::time::timeout(patience, finished).await;
+            let _ = tokio::time::timeout(timeout, finished).await;
         }
     }
 }
@@ -118,7 +128,7 @@ impl WriterThread {
         }
         loop {
             match commands.recv_timeout(POLL) {
-                Ok(Command::Save(snapshot)) => self.take(snapshot),
+                Ok(Command::Save(snapshot)) => self.set_pending(snapshot),
                 Ok(Command::Stop(done)) => {
                     self.write();
                     self.lock = None;
@@ -128,7 +138,7 @@ impl WriterThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.wait_for_lock();
+            self.try_take_lock();
             let due = |at: Option<Instant>, gap| at.is_none_or(|at| at.elapsed() >= gap);
             if self.pending.is_some() && due(self.written, WRITE_GAP) {
                 self.write();
@@ -139,13 +149,13 @@ impl WriterThread {
         }
     }
 
-    fn take(&mut self, snapshot: Box<Snapshot>) {
+    fn set_pending(&mut self, snapshot: Box<Snapshot>) {
         self.needed = Some(snapshot.needed.clone());
         self.pending = Some(snapshot);
     }
 
-    /// The process that had the lock is gone or done: what it wrote last may be newer than ours.
-    fn wait_for_lock(&mut self) {
+    /// Takes the lock if its previous owner has released it, and passes on that owner's table, which may be newer.
+    fn try_take_lock(&mut self) {
         if self.lock.is_some() {
             return;
         }
@@ -156,7 +166,7 @@ impl WriterThread {
                 .damaged_tables
                 .fetch_add(damaged, Ordering::Relaxed);
             self.lock = Some(lock);
-            tracing::info!("this process keeps the node's state from here on");
+            tracing::info!("took the lock; this process now writes the node's state");
             if let Some(table) = table {
                 let _ = self.inherited.blocking_send(table);
             }
@@ -247,7 +257,7 @@ mod tests {
         )
     }
 
-    /// A new process beside an old one waits for the lock, then takes the last table of the old one.
+    /// A new process next to an old one waits for the lock and then reads the last table of the old one.
     #[tokio::test]
     async fn the_lock_and_the_last_table_pass_from_the_old_process_to_the_new() {
         let folder = tempfile::tempdir().unwrap();
@@ -265,7 +275,7 @@ mod tests {
         assert_eq!(
             table.unwrap().header.version,
             1,
-            "written once the lock was there"
+            "written after the lock was taken"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! From the node's state to the table of the data path: which revisions can run, and what keeps the
-//! others from it.
+//! Builds the routing table of the data path from the node's state: the revisions that can run, and the problems of
+//! those that cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::pull::failure;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
-/// References to Secrets that one message names.
+/// Maximum number of references to Secrets that a message names.
 const MAX_NAMED_SECRETS: usize = 3;
 
 impl Node {
-    /// Every function with what there is of its revisions at this moment.
+    /// Builds the routing table of all functions and updates problems, live and retired revisions.
     pub(super) fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
         let before = std::mem::take(&mut self.problems);
         let mut live = BTreeMap::new();
@@ -49,7 +49,7 @@ impl Node {
                             .filter(|known| known.reason == failed.reason);
                         let since = since.map_or(now.wall, |known| known.since);
                         let Failure {
-                            reason: word,
+                            reason: reason_name,
                             message,
                             permanent,
                             ..
@@ -57,7 +57,7 @@ impl Node {
                         problems.insert(
                             id,
                             Problem {
-                                reason: word,
+                                reason: reason_name,
                                 message,
                                 permanent,
                                 since,
@@ -87,22 +87,28 @@ impl Node {
         Arc::clone(&self.table)
     }
 
-    /// Candidates with traffic stay mapped.
+    /// Marks the components of candidates with traffic, which stay mapped.
     fn mark_candidates(&self) {
-        let trial = |record: &Record| {
-            let share = &record.parsed.entry.split;
-            let candidate = share.candidate.as_ref().filter(|_| share.weight > 0)?;
+        let candidate_digest = |record: &Record| {
+            let split = &record.parsed.entry.split;
+            let candidate = split.candidate.as_ref().filter(|_| split.weight > 0)?;
             let definition = record.parsed.definitions.get(candidate)?;
             Some(definition.wanted.digest.clone())
         };
-        let candidate_digests: BTreeSet<String> =
-            self.records.iter().filter_map(|(_, r)| trial(r)).collect();
+        let candidate_digests: BTreeSet<String> = self
+            .records
+            .iter()
+            .filter_map(|(_, r)| candidate_digest(r))
+            .collect();
         for (digest, code) in &self.codes {
             code.set_serves_candidate(candidate_digests.contains(digest));
         }
     }
 
-    /// The revision if it can run, `None` while its code is on the way.
+    /// Returns the revision if it can run, or `None` while its code is loading.
+    ///
+    /// # Errors
+    /// Returns the reason when the revision cannot run.
     fn slot(
         &self,
         id: &RevisionKey,
@@ -144,7 +150,7 @@ impl Node {
     }
 }
 
-/// Which values keep a revision from running, and who would have to bring them.
+/// Describes the missing values of Secrets that prevent a revision from running.
 fn missing_secrets_message(references: &[String], unconfirmed: bool) -> String {
     let named: Vec<&str> = references
         .iter()
@@ -157,16 +163,16 @@ fn missing_secrets_message(references: &[String], unconfirmed: bool) -> String {
     };
     let named = format!("{}{more}", named.join(", "));
     if unconfirmed {
-        format!("no operator has sent the values of {named} (secret/key) yet")
+        format!("waiting for an operator to send the values of {named} (secret/key)")
     } else {
         format!(
-            "the operator does not know the values of {named} (secret/key) that the revision was made with"
+            "the operator does not have the values of {named} (secret/key) with which the revision was created"
         )
     }
 }
 
-/// What the data path needs of a function. Without supervision a candidate beside a stable gets
-/// nothing; without a stable there is nothing to go back to.
+/// Builds the entry of a function for the data path. Without contact with an operator, a candidate gets no traffic
+/// if there is a stable revision to serve it.
 fn served_function(
     entry: &Arc<FunctionEntry>,
     slots: &BTreeMap<RevisionName, RevisionSlot>,
@@ -177,16 +183,16 @@ fn served_function(
             slots.get(name).cloned().unwrap_or_default()
         })
     };
-    let share = &entry.split;
-    let (stable, candidate) = (slot(&share.stable), slot(&share.candidate));
-    let end = unsupervised && share.stable.is_some() && share.weight > 0;
-    let entry = if end {
-        let share = TrafficSplit {
+    let split = &entry.split;
+    let (stable, candidate) = (slot(&split.stable), slot(&split.candidate));
+    let stop_candidate = unsupervised && split.stable.is_some() && split.weight > 0;
+    let entry = if stop_candidate {
+        let split = TrafficSplit {
             weight: 0,
-            ..share.clone()
+            ..split.clone()
         };
         Arc::new(FunctionEntry {
-            split: share,
+            split,
             ..(**entry).clone()
         })
     } else {
@@ -199,6 +205,7 @@ fn served_function(
     }
 }
 
+/// Returns whether a live revision of definition `a` can serve as `b`.
 fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
     Arc::ptr_eq(a, b)
         || (a.wanted.digest == b.wanted.digest

@@ -1,4 +1,4 @@
-//! The one task that owns the node's state: takes what comes, settles, and carries out what follows.
+//! The task that owns the node's state: it handles inputs, reconciles, and carries out the resulting actions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,58 +24,60 @@ use crate::node_api::{Event, NodeStatus, unix_ms};
 use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
 
+/// Interval of time-driven work.
 const TICK: Duration = Duration::from_secs(1);
-/// Messages taken before the conclusions are drawn.
+/// Maximum number of messages that are handled before each reconciliation.
 const BURST: usize = 64;
-/// Ticks between two looks at who had traffic.
+/// Number of ticks between two observations of traffic.
 const TRAFFIC_TICKS: u32 = 30;
-/// A function that had traffic within this time is served while memory is short.
+/// Functions with traffic within this time are served even under memory pressure.
 const RECENT: Duration = Duration::from_secs(600);
+/// Minimum time between two snapshots for the disk.
 const WRITE_GAP: Duration = Duration::from_secs(1);
 
-/// Brings components to where they can run.
+/// Loads components: pulls, verifies, compiles and maps them.
 pub(crate) trait Loader: Send + Sync {
-    /// One attempt.
+    /// Attempts once to load a component.
     fn load(&self, wanted: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>>;
-    /// Whether nothing has to be compiled for it.
+    /// Returns whether native code of the component is on disk, so that loading it needs no compilation.
     fn is_compiled(&self, digest: &str) -> bool;
 }
 
-/// Takes tables.
+/// Data path as seen by the supervisor.
 pub(crate) trait Serve: Send + Sync {
-    /// Replaces the table in force.
+    /// Replaces the routing table in effect.
     fn publish(&self, table: Arc<RoutingTable>);
-    /// What load balancers are status on the data port.
+    /// Sets the readiness that the data port reports to load balancers.
     fn set_ready(&self, ready: bool);
-    /// What is refused for update_wanted of memory.
+    /// Sets which requests are rejected under memory pressure.
     fn shed(&self, shed: LoadShedding);
 }
 
-/// What the task is connected to.
+/// Parts of the process that the task uses.
 pub(crate) struct Wiring {
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) serve: Arc<dyn Serve>,
-    /// `None` without a disk.
+    /// Writer of the state on disk; `None` if its thread could not be started.
     pub(crate) state_writer: Option<StateWriter>,
     pub(crate) health: Arc<DiskHealth>,
     pub(crate) counters: Arc<CounterTable>,
     pub(crate) node_status: watch::Sender<Arc<NodeStatus>>,
     pub(crate) admin_status: Arc<AdminStatus>,
     pub(crate) code_cache: Arc<CodeCache>,
-    /// How short memory is now.
+    /// Returns the current memory pressure.
     pub(crate) memory: Box<dyn Fn() -> MemoryPressure + Send + Sync>,
-    /// Numbers in [0, 1).
+    /// Returns random numbers in [0, 1).
     pub(crate) random: Box<dyn FnMut() -> f64 + Send + Sync>,
 }
 
-/// What comes in.
+/// Inputs of the task.
 pub(crate) struct Inputs {
     pub(crate) api: mpsc::Receiver<Event>,
-    /// Tables that another process left.
+    /// Table of the process that owned the disk before this one.
     pub(crate) inherited: mpsc::Receiver<PersistedTable>,
-    /// Digests of code that could not be mapped again.
+    /// Digests of components whose native code could not be mapped again.
     pub(crate) code_lost: mpsc::UnboundedReceiver<String>,
-    /// Asks for the last state to be handed to the state_writer; answered when it is.
+    /// Requests that the latest state is passed to the state writer; answered when that is done.
     pub(crate) stop: oneshot::Receiver<oneshot::Sender<()>>,
 }
 
@@ -88,7 +90,7 @@ struct Task {
     ticks: u32,
 }
 
-/// Runs until it is asked to stop.
+/// Runs until `inputs.stop` receives a request or its sender is dropped.
 pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
     let (finished, mut results) = mpsc::channel(BURST);
     let mut task = Task {
@@ -105,7 +107,7 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
     task.reconcile();
     loop {
         tokio::select! {
-            // without operators the branch rests and what is on disk is served
+            // Without a configured operator this branch is never taken, and the table from disk is served.
             Some(event) = inputs.api.recv() => {
                 task.node.handle(event, now());
                 for _ in 0..BURST {
@@ -120,7 +122,7 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
             }
             Some(digest) = inputs.code_lost.recv() => task.node.code_lost(&digest),
             _ = tick.tick() => task.tick(),
-            // or nobody is left who could ask
+            // A dropped sender ends the task too.
             done = &mut inputs.stop => {
                 task.save_snapshot();
                 let _ = done.map(|done| done.send(()));
@@ -150,7 +152,7 @@ impl Task {
         let pressure = (self.wiring.memory)();
         let before = std::mem::replace(&mut self.node.pressure, pressure);
         if pressure != before {
-            tracing::warn!(?pressure, ?before, "memory of the node");
+            tracing::warn!(?pressure, ?before, "memory pressure changed");
         }
         if pressure != before || pressure != MemoryPressure::None {
             let recent = self.node.recent_traffic.within(RECENT, now().wall);
@@ -226,7 +228,7 @@ fn now() -> Now {
     }
 }
 
-/// Requests of each function since the start of the process.
+/// Returns the number of requests of each function since the start of the process.
 fn totals(counters: &CounterTable) -> BTreeMap<FunctionKey, u64> {
     let mut totals = BTreeMap::new();
     for snapshot in counters.snapshot(|_| true) {
@@ -234,7 +236,7 @@ fn totals(counters: &CounterTable) -> BTreeMap<FunctionKey, u64> {
             .populations
             .iter()
             .flat_map(|population| &population.requests)
-            // who is only ever refused uses nothing
+            // A function whose requests are all rejected needs no code.
             .filter(|one| one.outcome != Outcome::Overloaded)
             .map(|one| one.count)
             .sum();

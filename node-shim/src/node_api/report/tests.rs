@@ -65,7 +65,7 @@ impl Stream {
 }
 
 #[test]
-fn everything_first_then_changes_and_silence_when_nothing_changed() {
+fn the_first_report_is_complete_and_later_ones_contain_changes() {
     let mut stream = Stream::new();
     let mut status = NodeStatus {
         revisions: vec![
@@ -85,13 +85,13 @@ fn everything_first_then_changes_and_silence_when_nothing_changed() {
     let third = stream.at(3, &status, 1).unwrap();
     assert!(
         third.revisions_complete,
-        "a revision that went needs the whole list"
+        "the removal of a revision requires the complete list"
     );
     assert_eq!(third.revisions.len(), 1);
 }
 
 #[test]
-fn a_node_with_nothing_to_say_says_so_every_interval() {
+fn a_node_without_changes_reports_every_interval() {
     let mut stream = Stream::new();
     let status = NodeStatus::default();
     let report = |stream: &mut Stream, seconds| {
@@ -108,7 +108,7 @@ fn a_node_with_nothing_to_say_says_so_every_interval() {
 }
 
 #[test]
-fn an_acknowledgement_never_exceeds_what_was_offered() {
+fn the_acknowledged_version_never_exceeds_the_offered_one() {
     let mut stream = Stream::new();
     let mut status = NodeStatus {
         applied: 900,
@@ -121,7 +121,7 @@ fn an_acknowledgement_never_exceeds_what_was_offered() {
 }
 
 #[test]
-fn counters_are_absolute_once_then_increments_by_interval_or_by_number() {
+fn counters_are_absolute_first_and_then_increments_by_interval_or_by_number_of_requests() {
     let mut stream = Stream::new();
     let status = NodeStatus::default();
     let frame = |report: Option<Report>| report.and_then(|report| report.counters);
@@ -134,7 +134,7 @@ fn counters_are_absolute_once_then_increments_by_interval_or_by_number() {
     assert_eq!(
         frame(stream.at(2, &status, 30)),
         None,
-        "neither due nor many"
+        "the interval has not passed and the requests are few"
     );
     let due = frame(stream.at(5, &status, 40)).unwrap();
     assert!(!due.absolute);
@@ -154,10 +154,10 @@ fn counters_are_absolute_once_then_increments_by_interval_or_by_number() {
     );
 }
 
-/// What an operator holds of a function that is deleted, dropped and made again never falls but
-/// by leaving: it adds increments to what an absolute frame began.
+/// The counters that an operator holds of a function that is deleted and created again never decrease; they only
+/// disappear. The operator adds increments to the values of the last absolute frame.
 #[test]
-fn counters_that_were_dropped_leave_the_operator_before_they_come_again() {
+fn dropped_counters_disappear_at_the_operator_before_they_start_again() {
     let mut stream = Stream::new();
     let mut status = NodeStatus::default();
     let mut held: Option<u64> = None;
@@ -177,13 +177,17 @@ fn counters_that_were_dropped_leave_the_operator_before_they_come_again() {
     status.counter_generation = 1;
     let at = |seconds| (start + Duration::from_secs(seconds), seconds * 1000);
     let dropped = stream.reporter.next(&status, vec![], sequence, at(6));
-    assert_eq!(take(dropped), None, "the operator drops it too");
-    assert_eq!(take(stream.at(11, &status, 7)), Some(7), "all of it is new");
+    assert_eq!(take(dropped), None, "the operator drops the counters too");
+    assert_eq!(
+        take(stream.at(11, &status, 7)),
+        Some(7),
+        "counting starts again at 0"
+    );
     assert_eq!(take(stream.at(16, &status, 9)), Some(9));
 }
 
 #[test]
-fn reports_are_a_second_apart() {
+fn reports_are_at_least_a_second_apart() {
     let mut stream = Stream::new();
     let mut status = NodeStatus::default();
     assert!(stream.at(0, &status, 0).is_some());
@@ -193,7 +197,7 @@ fn reports_are_a_second_apart() {
 }
 
 #[test]
-fn exceptions_are_bounded_in_number_and_length() {
+fn exceptions_are_limited_in_number_and_length() {
     let exception = |since| NodeException {
         since,
         message: "é".repeat(200),

@@ -48,7 +48,7 @@ fn update(name: &str, serial: u64, weight: u32) -> ShareUpdate {
 }
 
 #[test]
-fn a_snapshot_in_parts_replaces_at_its_end_and_not_before() {
+fn a_snapshot_in_parts_is_applied_when_its_last_part_arrives() {
     let mut records = Records::default();
     records.apply_batch(whole(10, vec![record("old", 1)]), 0);
     let part = |phase: SnapshotPhase, name: &str| Batch {
@@ -67,7 +67,7 @@ fn a_snapshot_in_parts_replaces_at_its_end_and_not_before() {
 }
 
 #[test]
-fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
+fn older_tokens_are_ignored_in_every_kind_of_message() {
     let mut records = Records::default();
     records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let mut late = record("f", 4);
@@ -78,7 +78,7 @@ fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
     assert_eq!(
         weight_of(&records, "f"),
         Some(1000),
-        "a snapshot is no exception"
+        "a snapshot must not apply an older split either"
     );
     records.apply_batch(
         Batch {
@@ -99,14 +99,18 @@ fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
 }
 
 #[test]
-fn a_hint_lowers_and_its_pair_is_burned() {
+fn a_hint_only_lowers_the_weight_and_its_token_is_not_accepted_again() {
     let mut records = Records::default();
     records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     assert!(!records.apply_hint(&update("f", 6, 2000)));
     assert!(records.apply_hint(&update("f", 7, 0)));
     assert_eq!(weight_of(&records, "f"), Some(0));
     records.apply_batch(delta(11, vec![record("f", 6)]), 0);
-    assert_eq!(weight_of(&records, "f"), Some(0), "older than the hint");
+    assert_eq!(
+        weight_of(&records, "f"),
+        Some(0),
+        "the record is older than the hint"
+    );
 }
 
 #[test]
@@ -135,9 +139,9 @@ fn removals_of_older_objects_are_ignored() {
     assert!(weight_of(&records, "f").is_none());
 }
 
-/// FD-5: the function keeps its record, the others take theirs.
+/// FD-5: the function of an invalid record keeps its previous one; records of other functions are applied.
 #[test]
-fn a_poison_record_keeps_its_function_and_spares_the_rest() {
+fn an_invalid_record_affects_only_its_own_function() {
     let mut records = Records::default();
     records.apply_batch(whole(10, vec![record("f", 5), record("g", 5)]), 0);
     let mut poison = record("f", 6);
@@ -153,13 +157,13 @@ fn a_poison_record_keeps_its_function_and_spares_the_rest() {
         (Some(1000), Some(1))
     );
     assert_eq!(records.quarantined().next().unwrap().1.since, 42);
-    assert_eq!(records.have(), 0, "ask for everything when coming back");
+    assert_eq!(records.have(), 0, "the next connection requests a snapshot");
     records.apply_batch(delta(12, vec![record("f", 7)]), 0);
     assert_eq!(records.quarantined().count(), 0);
 }
 
 #[test]
-fn a_share_keeps_the_definitions_it_names() {
+fn definitions_that_the_split_names_are_kept() {
     let mut records = Records::default();
     records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let mut newer_routes = record("f", 6);
@@ -174,7 +178,7 @@ fn a_share_keeps_the_definitions_it_names() {
 }
 
 #[test]
-fn what_a_disk_knows_does_not_undo_the_stream() {
+fn a_table_from_disk_does_not_replace_newer_records() {
     let mut records = Records::default();
     records.apply_batch(whole(20, vec![record("f", 5)]), 0);
     records.restore(10, vec![record("f", 4), record("g", 1)], 0);
@@ -185,7 +189,7 @@ fn what_a_disk_knows_does_not_undo_the_stream() {
     assert_eq!(records.version(), 20);
 }
 
-/// The record of `name` whose stable refers to a Secret with this value.
+/// Returns the record of `name` whose stable revision refers to a Secret with this value.
 fn with_secret(name: &str, serial: u64, value: Option<&str>) -> FunctionRecord {
     let mut record = record(name, serial);
     record.definitions[0].env = vec![EnvVar {
@@ -198,7 +202,7 @@ fn with_secret(name: &str, serial: u64, value: Option<&str>) -> FunctionRecord {
     record
 }
 
-/// The value that stable of `f` would run with.
+/// Returns the Secret value with which the stable revision of `f` runs.
 fn value(records: &Records) -> Option<String> {
     let record = &records.functions[&FunctionKey::new("ns", "f")];
     let stable = record.parsed.entry.split.stable.as_ref().unwrap();
@@ -208,9 +212,9 @@ fn value(records: &Records) -> Option<String> {
     found.map(|(_, value)| value.as_ref().to_owned())
 }
 
-/// Whatever brings a record without values, those in memory stay.
+/// A record without values does not remove values in memory, whichever message contains it.
 #[test]
-fn a_record_without_values_takes_none_away() {
+fn a_record_without_secret_values_keeps_the_values_in_memory() {
     type Bring = fn(&mut Records);
     let ways: [(&str, Bring); 5] = [
         ("the same table from disk", |records| {
@@ -242,17 +246,17 @@ fn a_record_without_values_takes_none_away() {
         bring(&mut records);
         assert_eq!(value(&records).as_deref(), Some("one"), "{what}");
         assert!(!records.awaits_secret_values(), "{what}");
-        assert!(records.have() >= 10, "{what}: nothing is lacking");
+        assert!(records.have() >= 10, "{what}: no value is missing");
     }
 }
 
 #[test]
-fn values_that_a_disk_cannot_have_are_awaited_until_an_operator_sends_the_record() {
+fn secret_values_are_awaited_until_an_operator_sends_the_record() {
     let mut records = Records::default();
     records.restore(10, vec![with_secret("f", 5, None)], 0);
     assert!(records.awaits_secret_values());
     assert_eq!((value(&records), records.have()), (None, 0));
-    // a share alone says nothing about values
+    // An update of the split alone does not confirm the values.
     let shares = vec![update("f", 6, 9)];
     records.apply_batch(
         Batch {
@@ -265,9 +269,13 @@ fn values_that_a_disk_cannot_have_are_awaited_until_an_operator_sends_the_record
     records.apply_batch(whole(12, vec![with_secret("f", 7, None)]), 0);
     assert!(
         !records.awaits_secret_values(),
-        "it does not know them either"
+        "the operator does not have the values either"
     );
-    assert_eq!((value(&records), records.have()), (None, 0), "asked again");
+    assert_eq!(
+        (value(&records), records.have()),
+        (None, 0),
+        "a snapshot is requested again"
+    );
     records.apply_batch(delta(13, vec![with_secret("f", 7, Some("one"))]), 0);
     assert_eq!(value(&records).as_deref(), Some("one"));
     assert_eq!(records.have(), 13);
