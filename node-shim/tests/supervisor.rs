@@ -1,5 +1,5 @@
-//! A whole node against an operator and a registry that do as they are told: real wasmtime, real
-//! compile children, real files, loopback sockets. Tests carry the ids of the faults they play.
+//! Tests of a complete node against a scripted operator and registry, with the real wasmtime, compile processes, files
+//! and loopback sockets. Test comments name the ids of the faults that they cover.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that fails says so"
+    reason = "a panic is how a test fails"
 )]
 
 #[path = "supervisor/bombs.rs"]

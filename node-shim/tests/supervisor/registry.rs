@@ -1,4 +1,4 @@
-//! A registry that answers as a test wants and counts who asks.
+//! A registry with scripted responses that records all requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,16 +15,16 @@ use node_api::v1::Source;
 
 use crate::operator::digest;
 
-/// What to answer to one path.
+/// Response to requests for one path.
 #[derive(Clone)]
 pub(crate) enum Answer {
     Bytes(Vec<u8>),
-    /// The first part of what was promised.
+    /// The declared length of the bytes, but only the first part of them.
     Cut(Vec<u8>, usize),
-    /// These bytes for ever.
+    /// These bytes, repeated without an end.
     Endless(Vec<u8>),
     Status(u16, Vec<(&'static str, String)>),
-    /// The first answer once, then the second.
+    /// The first response once, then the second.
     Then(Box<Self>, Box<Self>),
 }
 
@@ -34,7 +34,7 @@ struct RegistryState {
     asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
 }
 
-/// Runs until dropped.
+/// A running registry; stops when dropped.
 pub(crate) struct Registry {
     state: RegistryState,
     address: SocketAddr,
@@ -73,12 +73,12 @@ impl Registry {
             .insert(path.into(), answer);
     }
 
-    /// Paths asked for so far.
+    /// Returns paths and headers of all requests so far.
     pub(crate) fn asked(&self) -> Vec<(String, HeaderMap)> {
         self.state.asked.lock().unwrap().clone()
     }
 
-    /// Puts a component on the state as an image; says where.
+    /// Publishes a component as an image and returns its source.
     pub(crate) fn push(&self, name: &str, wasm: &[u8]) -> Source {
         self.push_as(name, wasm, "application/wasm", wasm.len())
     }

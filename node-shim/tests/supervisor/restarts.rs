@@ -1,4 +1,4 @@
-//! What outlives a process, and what does not.
+//! State that survives a restart, and state that does not.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::node::{Environment, Node, ONE, TWO, contains, files};
 use crate::operator::{Operator, definition, function, via_operator};
 use crate::registry::Registry;
 
-/// A node that served "one" for `f` and "two" for `g`, and ended well.
+/// Returns the folder of a node that served "one" for `f` and "two" for `g` and was shut down.
 async fn seeded() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
@@ -32,9 +32,9 @@ async fn seeded() -> tempfile::TempDir {
     folder
 }
 
-/// FN-2: without operator and registry, from the native cache and without a compiler.
+/// FN-2: a restart without operator and registry serves from the native cache without compiling.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_with_everything_away_serves_from_disk() {
+async fn a_restart_without_operator_and_registry_serves_from_disk() {
     let folder = seeded().await;
     let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
@@ -52,9 +52,9 @@ async fn a_restart_with_everything_away_serves_from_disk() {
     node.drain().await;
 }
 
-/// HS-10, FN-4: native code that was touched is never mapped; it is made again from the component.
+/// HS-10, FN-4: modified native code is never mapped; it is rebuilt from the component.
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_native_code_is_rebuilt_without_a_registry() {
+async fn damaged_native_code_is_rebuilt_without_a_registry() {
     let folder = seeded().await;
     for code in files(&folder.path().join("native"), "-") {
         let mut bytes = fs::read(&code).unwrap();
@@ -73,9 +73,9 @@ async fn harmed_native_code_is_rebuilt_without_a_registry() {
     node.drain().await;
 }
 
-/// FN-4: a component that was touched is fetched again.
+/// FN-4: a modified component is fetched again.
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_components_are_fetched_again() {
+async fn damaged_components_are_fetched_again() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let f = definition("r1", &ONE, registry.push("one", &ONE));
@@ -100,11 +100,11 @@ async fn harmed_components_are_fetched_again() {
     node.drain().await;
 }
 
-/// FN-4: a table that was touched is set aside and counted, and the one before it counts.
+/// FN-4: a modified table is set aside and counted, and the previous one is used.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
+async fn a_damaged_table_is_set_aside_and_the_previous_one_is_used() {
     let folder = seeded().await;
-    // another run writes the same table again, so there is a previous one
+    // Another run writes the same table again, so that a previous one exists.
     let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
@@ -124,9 +124,9 @@ async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     node.drain().await;
 }
 
-/// FN-4: a node without any readable table starts, says so, and takes the stream's.
+/// FN-4: a node without a readable table starts, is not ready, and applies the table of the stream.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_readable_table_the_stream_is_waited_for() {
+async fn a_node_without_a_readable_table_waits_for_the_stream() {
     let folder = seeded().await;
     fs::write(folder.path().join("state/table"), b"garbage").unwrap();
     let _ = fs::remove_file(folder.path().join("state/table.previous"));
@@ -153,9 +153,9 @@ async fn without_a_readable_table_the_stream_is_waited_for() {
     node.drain().await;
 }
 
-/// FN-12: after a restart without an operator the function with a secret is a 503, and it alone.
+/// FN-12: after a restart without an operator, only the function with a secret responds with 503.
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
+async fn secrets_are_never_written_to_disk_and_a_restarted_node_waits_for_them() {
     const SECRET: &[u8] = b"correct-horse-battery-staple";
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
@@ -188,7 +188,7 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
     node.drain().await;
     assert!(
         contains(folder.path(), b"db/password"),
-        "the reference is kept"
+        "the reference is on disk"
     );
     assert!(!contains(folder.path(), SECRET));
 
@@ -209,7 +209,8 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
     assert!(!contains(folder.path(), SECRET));
 }
 
-/// FN-3: a new pod beside the old one on the same node: both serve, one writes, the folder changes hands.
+/// FN-3: a new pod runs next to the old one on the same node. Both serve; the new one writes the folder when the old one
+/// has stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_share_a_folder_and_the_second_inherits_it() {
     let folder = seeded().await;
@@ -236,7 +237,7 @@ async fn two_processes_share_a_folder_and_the_second_inherits_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_knows_the_table_resumes() {
+async fn a_node_with_the_current_table_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     operator.blob(&ONE);
@@ -253,7 +254,7 @@ async fn a_node_that_knows_the_table_resumes() {
     node.answers("f", 200, "one").await;
     node.drain().await;
     let node = Node::start(folder.path(), environment()).await;
-    // the first one's reports are not all read when it is over
+    // Unread reports of the first process may still be queued.
     let report = operator
         .report_on("after resuming", |stream, report| {
             stream == 2 && report.ready
