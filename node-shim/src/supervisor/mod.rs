@@ -1,9 +1,9 @@
 //! The supervisor runs everything of a node except the request path. It receives the table from an operator,
-//! stores it on disk, loads components and publishes routing tables to the data path. The data path is a thread
+//! stores it on disk, loads components and publishes routing tables to the data plane. The data plane is a thread
 //! of the same process behind the trait `task::Serve`.
 //!
 //! ```text
-//! node_api ──events──▶ task ──tables──▶ data path
+//! node_api ──events──▶ task ──tables──▶ data plane
 //!     ▲                 │ │ ──loads───▶ pipeline (pull, verify, compile, cache, load)
 //!     └───node status───┘ └─snapshots─▶ state_writer (disk)
 //! ```
@@ -89,7 +89,7 @@ pub struct Options {
     pub drain_propagation: Duration,
     /// Time that running requests then have to finish.
     pub drain_timeout: Duration,
-    /// Limits of the data path's connections.
+    /// Limits of the data plane's connections.
     pub data: DataPlaneOptions,
     /// Settings of the Wasm engine.
     pub engine: EngineOptions,
@@ -129,22 +129,11 @@ impl Supervisor {
         let disk = open_disk(&options.state_dir);
         let engine = Engine::new(&options.engine).context("engine")?;
         let counters = CounterTable::new();
-        let node_counters = Arc::new(NodeCounters::default());
-        let log =
-            GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
-        let listener =
+        let data_listener =
             bind(options.data_addr).with_context(|| format!("data port {}", options.data_addr))?;
         let admin_listener = bind(options.admin_addr)
             .with_context(|| format!("admin port {}", options.admin_addr))?;
-        let plane = DataPlane::start(
-            listener,
-            engine.clone(),
-            options.data.clone(),
-            Arc::clone(&counters),
-            node_counters,
-            log,
-        );
-        let plane = Arc::new(plane.context("data path")?);
+        let plane = start_data_plane(&options, data_listener, &engine, &counters)?;
         let admin_status = Arc::new(AdminStatus::default());
         let (events, from_api) = mpsc::channel(64);
         let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
@@ -223,7 +212,7 @@ impl Supervisor {
         let admin = admin::serve(admin_listener, shared.clone()).context("admin port")?;
         let debug = options.debug_socket.as_ref().and_then(|path| {
             admin::serve_debug(path, shared.clone())
-                .inspect_err(|error| tracing::warn!(%error, "cannot open the debug socket; continuing without debug pages"))
+                .inspect_err(|error| tracing::warn!(%error, "cannot open the debug socket"))
                 .ok()
         });
         tokio::spawn(client.run());
@@ -279,6 +268,26 @@ impl Supervisor {
             state_writer.stop(FLUSH_TIMEOUT).await;
         }
     }
+}
+
+/// Starts the data plane on a listener, with an empty routing table.
+fn start_data_plane(
+    options: &Options,
+    listener: TcpListener,
+    engine: &Engine,
+    counters: &Arc<CounterTable>,
+) -> anyhow::Result<Arc<DataPlane>> {
+    let log =
+        GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
+    let plane = DataPlane::start(
+        listener,
+        engine.clone(),
+        options.data.clone(),
+        Arc::clone(counters),
+        Arc::new(NodeCounters::default()),
+        log,
+    );
+    Ok(Arc::new(plane.context("data plane")?))
 }
 
 /// Binds a TCP listener. On a host without IPv6, `[::]` falls back to `0.0.0.0`.
@@ -366,9 +375,9 @@ impl CounterSource for RolloutCounters {
 }
 
 impl Loader for LoadPipeline {
-    fn load(&self, wanted: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
+    fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let pipeline = self.clone();
-        async move { pipeline.run(&wanted).await }.boxed()
+        async move { pipeline.run(&component).await }.boxed()
     }
 
     fn is_compiled(&self, digest: &str) -> bool {

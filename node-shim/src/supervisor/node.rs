@@ -1,4 +1,4 @@
-//! State of the node, and what is derived from it: the components to load, the table of the data path, the
+//! State of the node, and what is derived from it: the components to load, the table of the data plane, the
 //! status for operators and the state on disk. One task owns it; every step ends with [`Node::reconcile`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +70,7 @@ pub(crate) struct Now {
 pub(crate) struct Actions {
     /// Components to load.
     pub(crate) load: Vec<ComponentRef>,
-    /// Routing table to publish to the data path, if it changed.
+    /// Routing table to publish to the data plane, if it changed.
     pub(crate) publish: Option<Arc<RoutingTable>>,
 }
 
@@ -108,11 +108,11 @@ pub(crate) struct Node {
 /// Parts that the next [`Node::reconcile`] has to derive again.
 #[derive(Clone, Copy, Default)]
 struct Dirty {
-    /// The set of wanted components may have changed.
-    wanted: bool,
-    /// The data path's table may have changed.
+    /// The set of components to load may have changed.
+    components: bool,
+    /// The routing table may have changed.
     table: bool,
-    /// The disk's table may have changed.
+    /// The state on disk is out of date.
     disk: bool,
 }
 
@@ -155,7 +155,7 @@ impl Node {
             resumed: false,
             confirm_at: None,
             dirty: Dirty {
-                wanted: true,
+                components: true,
                 table: true,
                 disk: false,
             },
@@ -173,7 +173,7 @@ impl Node {
                 let delta = phase == SnapshotPhase::None;
                 if self.records.apply_batch(batch, now.wall) {
                     self.dirty = Dirty {
-                        wanted: true,
+                        components: true,
                         table: true,
                         disk: true,
                     };
@@ -226,7 +226,7 @@ impl Node {
             .restore(table.header.version, table.functions, now.wall);
         self.last_contact = self.last_contact.max(table.header.last_contact_ms);
         self.dirty = Dirty {
-            wanted: true,
+            components: true,
             table: true,
             disk: true,
         };
@@ -306,7 +306,7 @@ impl Node {
     /// Records the total number of requests of each function since the start of the process.
     pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<FunctionKey, u64>, now: Now) {
         self.recent_traffic.observe(totals, now.wall);
-        self.dirty.wanted = true;
+        self.dirty.components = true;
         // Keeps the last contact on disk recent, so that a restart does not count too much time without contact.
         self.dirty.disk |= self.records.applied();
     }
@@ -315,10 +315,10 @@ impl Node {
     /// called only under memory pressure.
     pub(crate) fn reconcile(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
         let mut actions = Actions::default();
-        if std::mem::take(&mut self.dirty.wanted) {
-            self.update_wanted();
+        if std::mem::take(&mut self.dirty.components) {
+            self.update_load_queue();
         }
-        let affordable: Vec<String> = match self.pressure {
+        let loadable: Vec<String> = match self.pressure {
             MemoryPressure::None => Vec::new(),
             pressure => {
                 let fits = |digest: &&String| {
@@ -329,14 +329,14 @@ impl Node {
         };
         let load_queue = match self.pressure {
             MemoryPressure::None => &self.load_queue,
-            _ => &affordable,
+            _ => &loadable,
         };
         for digest in self
             .loads
             .start_due(load_queue, MAX_CONCURRENT_LOADS, now.at)
         {
-            if let Some(wanted) = self.wanted(&digest) {
-                actions.load.push(wanted);
+            if let Some(component) = self.component(&digest) {
+                actions.load.push(component);
             }
         }
         if std::mem::take(&mut self.dirty.table) {
@@ -346,45 +346,44 @@ impl Node {
     }
 
     /// Derives the set of components to load and their order from the table.
-    fn update_wanted(&mut self) {
-        let mut wanted = Vec::new();
+    fn update_load_queue(&mut self) {
+        let mut revisions = Vec::new();
         let mut digests = BTreeSet::new();
         for (key, record) in self.records.iter() {
             let split = &record.parsed.entry.split;
             let recent_traffic = self.recent_traffic.contains(key);
             for (name, definition) in &record.parsed.definitions {
-                digests.insert(definition.wanted.digest.clone());
-                wanted.push(RevisionToLoad {
+                digests.insert(definition.component.digest.clone());
+                revisions.push(RevisionToLoad {
                     namespace: key.namespace.to_string(),
-                    digest: definition.wanted.digest.clone(),
+                    digest: definition.component.digest.clone(),
                     role: role(split, name),
-                    recent_traffic: recent_traffic,
+                    recent_traffic,
                 });
             }
         }
-        let trial = |update_wanted: &&RevisionToLoad| update_wanted.role == RevisionRole::Candidate;
-        let table = wanted.iter().filter(|update_wanted| !trial(update_wanted));
-        let table: BTreeSet<&String> = table.map(|update_wanted| &update_wanted.digest).collect();
-        let candidate_digests = wanted
-            .iter()
-            .filter(trial)
-            .map(|update_wanted| &update_wanted.digest);
-        self.candidate_digests = candidate_digests
-            .filter(|digest| !table.contains(digest))
+        let is_candidate = |revision: &&RevisionToLoad| revision.role == RevisionRole::Candidate;
+        let others = revisions.iter().filter(|revision| !is_candidate(revision));
+        let others: BTreeSet<&String> = others.map(|revision| &revision.digest).collect();
+        let candidates = revisions.iter().filter(is_candidate);
+        self.candidate_digests = candidates
+            .map(|revision| &revision.digest)
+            .filter(|digest| !others.contains(digest))
             .cloned()
             .collect();
-        self.load_queue = load_order(wanted);
-        for gone in self.loads.set_wanted(&digests) {
-            self.codes.remove(&gone);
+        self.load_queue = load_order(revisions);
+        for removed in self.loads.set_wanted(&digests) {
+            self.codes.remove(&removed);
         }
     }
 
-    fn wanted(&self, digest: &str) -> Option<ComponentRef> {
+    /// Returns the component with this digest if a definition in the table refers to it.
+    fn component(&self, digest: &str) -> Option<ComponentRef> {
         self.records
             .iter()
             .flat_map(|(_, record)| record.parsed.definitions.values())
-            .find(|definition| definition.wanted.digest == digest)
-            .map(|definition| definition.wanted.clone())
+            .find(|definition| definition.component.digest == digest)
+            .map(|definition| definition.component.clone())
     }
 
     /// Returns the state to write to disk, or `None` if it has not changed.
@@ -446,7 +445,7 @@ impl Node {
         };
         record.parsed.definitions.values().all(|definition| {
             matches!(
-                self.loads.get(&definition.wanted.digest),
+                self.loads.get(&definition.component.digest),
                 Some(LoadState::Loaded | LoadState::Failed { .. })
             )
         })

@@ -1,5 +1,5 @@
-//! Converts records of the node API to the types of data path and load pipeline, and validates them. An invalid
-//! record replaces nothing. Pure.
+//! Validates records of the node API and converts them to the types of the data plane and the load pipeline. An
+//! invalid record replaces nothing. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ pub(crate) struct ParsedRecord {
 #[derive(Clone)]
 pub(crate) struct Definition {
     pub(crate) spec: RevisionSpec,
-    pub(crate) wanted: ComponentRef,
+    /// Component of the revision.
+    pub(crate) component: ComponentRef,
     /// References to Secrets (`secret/key`) whose values this node does not have. The revision cannot run while the
     /// list is not empty; `spec` does not contain these variables.
     pub(crate) missing_secrets: Vec<String>,
@@ -203,7 +204,7 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     let config = variables(&definition.config)?;
     Ok(Definition {
         missing_secrets: missing_secrets(definition),
-        wanted: ComponentRef {
+        component: ComponentRef {
             digest: definition.digest.clone(),
             size: definition.size,
             source: definition.source.clone().unwrap_or_default(),

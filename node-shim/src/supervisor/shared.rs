@@ -43,7 +43,7 @@ impl ProcessStatus for Shared {
                 ));
             }
             if !self.plane.responds_within(HEALTH_CHECK_TIMEOUT).await {
-                return Err("the event loop of the data path does not respond".into());
+                return Err("the event loop of the data plane does not respond".into());
             }
             Ok(())
         }

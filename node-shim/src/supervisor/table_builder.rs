@@ -1,4 +1,4 @@
-//! Builds the routing table of the data path from the node's state: the revisions that can run, and the problems of
+//! Builds the routing table of the data plane from the node's state: the revisions that can run, and the problems of
 //! those that cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +93,7 @@ impl Node {
             let split = &record.parsed.entry.split;
             let candidate = split.candidate.as_ref().filter(|_| split.weight > 0)?;
             let definition = record.parsed.definitions.get(candidate)?;
-            Some(definition.wanted.digest.clone())
+            Some(definition.component.digest.clone())
         };
         let candidate_digests: BTreeSet<String> = self
             .records
@@ -120,7 +120,7 @@ impl Node {
             let failed = failure(SECRETS_UNAVAILABLE, false, message);
             return Err((FailureReason::SecretsUnavailable, failed));
         }
-        let digest = &definition.wanted.digest;
+        let digest = &definition.component.digest;
         match self.loads.get(digest) {
             Some(LoadState::Failed { failure, .. }) => {
                 Err((FailureReason::Unloadable, failure.clone()))
@@ -171,7 +171,7 @@ fn missing_secrets_message(references: &[String], unconfirmed: bool) -> String {
     }
 }
 
-/// Builds the entry of a function for the data path. Without contact with an operator, a candidate gets no traffic
+/// Builds the entry of a function for the data plane. Without contact with an operator, a candidate gets no traffic
 /// if there is a stable revision to serve it.
 fn served_function(
     entry: &Arc<FunctionEntry>,
@@ -208,7 +208,7 @@ fn served_function(
 /// Returns whether a live revision of definition `a` can serve as `b`.
 fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
     Arc::ptr_eq(a, b)
-        || (a.wanted.digest == b.wanted.digest
+        || (a.component.digest == b.component.digest
             && a.spec.limits == b.spec.limits
             && a.spec.env == b.spec.env
             && a.spec.config == b.spec.config)

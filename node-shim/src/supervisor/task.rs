@@ -38,7 +38,7 @@ const WRITE_GAP: Duration = Duration::from_secs(1);
 /// Loads components: pulls, verifies, compiles and maps them.
 pub(crate) trait Loader: Send + Sync {
     /// Attempts once to load a component.
-    fn load(&self, wanted: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>>;
+    fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>>;
     /// Returns whether native code of the component is on disk, so that loading it needs no compilation.
     fn is_compiled(&self, digest: &str) -> bool;
 }
@@ -170,11 +170,11 @@ impl Task {
         if let Some(table) = actions.publish {
             self.wiring.serve.publish(table);
         }
-        for wanted in actions.load {
+        for component in actions.load {
             let (loader, finished) = (Arc::clone(&self.wiring.loader), self.finished.clone());
             tokio::spawn(async move {
-                let digest = wanted.digest.clone();
-                let outcome = loader.load(wanted).await;
+                let digest = component.digest.clone();
+                let outcome = loader.load(component).await;
                 let _ = finished.send((digest, outcome)).await;
             });
         }

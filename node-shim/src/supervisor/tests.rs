@@ -35,10 +35,10 @@ const TTL: Duration = Duration::from_secs(600);
 struct UnreachableLoader(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
 
 impl Loader for UnreachableLoader {
-    fn load(&self, wanted: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
+    fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let mut asked = self.0.lock().unwrap();
         asked
-            .entry(wanted.digest)
+            .entry(component.digest)
             .or_default()
             .push(tokio::time::Instant::now());
         async { Err(failure("PullFailed", false, "unreachable".into())) }.boxed()
@@ -240,7 +240,7 @@ async fn requests_wait_for_code_that_is_rebuilt() {
     let digest = super::parse_record::tests::digest('a');
     let asked = |node: &mut Node| {
         let loads = node.reconcile(now, |_| true).load;
-        loads.iter().any(|wanted| wanted.digest == digest)
+        loads.iter().any(|component| component.digest == digest)
     };
     assert!(asked(&mut node));
     node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
@@ -283,9 +283,9 @@ async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_
         (CounterTable::new(), TTL),
         start,
     );
-    for wanted in node.reconcile(start, |_| true).load {
+    for component in node.reconcile(start, |_| true).load {
         let gone = failure("PullFailed", true, "gone".into());
-        node.load_finished(&wanted.digest, Err(gone), start, 1.0);
+        node.load_finished(&component.digest, Err(gone), start, 1.0);
     }
     assert!(!node.ready(after(9)));
     assert!(node.ready(after(10)));
