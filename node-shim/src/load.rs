@@ -21,7 +21,7 @@ use crate::compile::{Compiled, CompilerPool};
 use crate::disk::Blobs;
 use crate::engine::{Engine, LoadError};
 use crate::native_cache::{Lookup, NativeCache};
-use crate::pull::{Puller, Wanted, blocking, failure, sha256_hex};
+use crate::pull::{ComponentRef, Puller, blocking, failure, sha256_hex};
 use crate::verify::verify;
 
 pub use known_failures::KnownFailures;
@@ -106,8 +106,8 @@ impl LoadPipeline {
     ///
     /// # Errors
     /// Returns the failure of the first stage that failed.
-    pub async fn run(&self, wanted: &Wanted) -> Result<MappedCode, Failure> {
-        let hex = sha256_hex(&wanted.digest).ok_or_else(|| {
+    pub async fn run(&self, component: &ComponentRef) -> Result<MappedCode, Failure> {
+        let hex = sha256_hex(&component.digest).ok_or_else(|| {
             failure(
                 "DigestMismatch",
                 true,
@@ -125,7 +125,7 @@ impl LoadPipeline {
         if let Some(known) = self.known_failures.get(hex, self.cache.engine()) {
             return Err(known);
         }
-        let outcome = self.build(wanted, hex).await;
+        let outcome = self.build(component, hex).await;
         if let Err(failed) = &outcome
             && failed.permanent
         {
@@ -135,8 +135,8 @@ impl LoadPipeline {
         outcome
     }
 
-    async fn build(&self, wanted: &Wanted, hex: &str) -> Result<MappedCode, Failure> {
-        let component = self.component(wanted, hex).await?;
+    async fn build(&self, component: &ComponentRef, hex: &str) -> Result<MappedCode, Failure> {
+        let component = self.component(component, hex).await?;
         let started = Instant::now();
         let code = self.compile(component, hex).await?;
         (self.observe)(LoadStage::Compile, started.elapsed());
@@ -153,12 +153,12 @@ impl LoadPipeline {
         .await
     }
 
-    async fn component(&self, wanted: &Wanted, hex: &str) -> Result<File, Failure> {
+    async fn component(&self, component: &ComponentRef, hex: &str) -> Result<File, Failure> {
         if let Some(file) = self.blobs.open(hex) {
-            match self.verified(file, wanted).await {
+            match self.verified(file, component).await {
                 Ok(file) => return Ok(file),
                 Err(failed) => {
-                    tracing::warn!(digest = %wanted.digest, reason = failed.message, "the stored component is invalid; removed it");
+                    tracing::warn!(digest = %component.digest, reason = failed.message, "the stored component is invalid; removed it");
                     self.blobs.discard(hex);
                 }
             }
@@ -169,13 +169,13 @@ impl LoadPipeline {
             .await
             .map_err(|error| failure("PullFailed", false, error.to_string()))?;
         let started = Instant::now();
-        let file = self.puller.fetch(wanted).await?;
+        let file = self.puller.fetch(component).await?;
         (self.observe)(LoadStage::Pull, started.elapsed());
-        self.verified(file, wanted).await
+        self.verified(file, component).await
     }
 
-    async fn verified(&self, mut file: File, wanted: &Wanted) -> Result<File, Failure> {
-        let (digest, size) = (wanted.digest.clone(), wanted.size);
+    async fn verified(&self, mut file: File, component: &ComponentRef) -> Result<File, Failure> {
+        let (digest, size) = (component.digest.clone(), component.size);
         blocking(move || verify(&mut file, &digest, size).map(|()| file)).await
     }
 

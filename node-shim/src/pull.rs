@@ -1,6 +1,5 @@
-//! From a digest to the component's bytes on this node: what is there already, else the registry,
-//! else the operator. Size is bounded by what was declared before the first byte and counted while
-//! the rest comes; the bytes are hashed on the way, and get their name only when the hash is right.
+//! Fetches components from a registry or from the operator. The size is limited by the declared size and checked
+//! while the bytes arrive. The bytes are hashed on arrival, and the file gets its name only if the digest matches.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,27 +17,27 @@ use sha2::{Digest, Sha256};
 use crate::disk::{Blobs, Draft};
 pub(crate) use oci::sha256_hex;
 
-/// Hands over components that only the operator can read.
+/// Source of components that only the operator can read.
 pub trait OperatorBlobs: Send + Sync {
-    /// The bytes with this digest, in pieces; bounded by the caller.
+    /// Streams the component with this digest. The caller limits the size and verifies the digest.
     fn blob(
         &self,
         digest: &str,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Failure>>, Failure>>;
 }
 
-/// What to fetch.
+/// Reference to a component: digest, size and location.
 #[derive(Clone, Debug)]
-pub struct Wanted {
-    /// `sha256:<hex>` of the component.
+pub struct ComponentRef {
+    /// Digest of the component (`sha256:<hex>`).
     pub digest: String,
-    /// Size the operator saw, bytes; 0 = not told.
+    /// Size in bytes; 0 = unknown.
     pub size: u64,
-    /// Where it is.
+    /// Location of the component.
     pub source: Source,
 }
 
-/// Fetches components.
+/// Fetches components and stores them on disk.
 #[derive(Clone)]
 pub struct Puller {
     registry: oci::Client,
@@ -55,10 +54,10 @@ impl std::fmt::Debug for Puller {
 }
 
 impl Puller {
-    /// `insecure`: registries (`host:port`) spoken to in plain HTTP.
+    /// Creates a puller. `insecure` lists registries (`host:port`) that are contacted over plain HTTP.
     ///
     /// # Errors
-    /// The HTTP client cannot be built.
+    /// Fails when the HTTP client cannot be created.
     pub fn new(
         insecure: impl IntoIterator<Item = String>,
         blobs: Blobs,
@@ -71,39 +70,48 @@ impl Puller {
         })
     }
 
-    /// Fetches a component; the file stands at its start and its content has the digest.
+    /// Fetches a component. The returned file is positioned at its start, and its content has the digest.
     ///
     /// # Errors
-    /// With the reason.
-    pub async fn fetch(&self, wanted: &Wanted) -> Result<File, Failure> {
-        let hex = sha256_hex(&wanted.digest)
-            .ok_or_else(|| failure("DigestMismatch", true, "not a sha256 digest".into()))?;
-        if wanted.size > MAX_COMPONENT {
-            let message = format!("{} bytes; at most {MAX_COMPONENT} are taken", wanted.size);
+    /// Returns the reason, and whether the failure is permanent.
+    pub async fn fetch(&self, component: &ComponentRef) -> Result<File, Failure> {
+        let hex = sha256_hex(&component.digest).ok_or_else(|| {
+            failure(
+                "DigestMismatch",
+                true,
+                "the digest is not a sha256 digest".into(),
+            )
+        })?;
+        if component.size > MAX_COMPONENT {
+            let message = format!(
+                "the component has {} bytes; the limit is {MAX_COMPONENT}",
+                component.size
+            );
             return Err(failure("PullFailed", true, message));
         }
-        let draft = if wanted.source.via_operator || wanted.source.repository.is_empty() {
-            let content = self.operator.blob(&wanted.digest).await?;
-            let size = Some(wanted.size).filter(|size| *size != 0);
+        let draft = if component.source.via_operator || component.source.repository.is_empty() {
+            let content = self.operator.blob(&component.digest).await?;
+            let size = Some(component.size).filter(|size| *size != 0);
             self.receive(
-                oci::verified(content, &wanted.digest, size, pull_failure).map_err(pull_failure)?,
+                oci::verified(content, &component.digest, size, pull_failure)
+                    .map_err(pull_failure)?,
             )
             .await?
         } else {
-            self.pull_image(wanted, hex).await?
+            self.pull_image(component, hex).await?
         };
         let blobs = self.blobs.clone();
         let hex = hex.to_string();
         blocking(move || blobs.keep(draft, &hex).map_err(|error| disk(&error))).await
     }
 
-    /// Pulls from the registry without credentials: a node has none.
-    async fn pull_image(&self, wanted: &Wanted, hex: &str) -> Result<Draft, Failure> {
+    /// Pulls from the registry without credentials, because a node has none.
+    async fn pull_image(&self, component: &ComponentRef, hex: &str) -> Result<Draft, Failure> {
         let Source {
             repository,
             manifest_digest,
             ..
-        } = &wanted.source;
+        } = &component.source;
         let image = format!("{repository}@{manifest_digest}");
         let image: oci::Reference = image.parse().map_err(|error| {
             failure(
@@ -115,8 +123,8 @@ impl Puller {
         let pull = self.registry.pull(&image, &Credentials::default());
         let mut pull = pull.map_err(pull_failure)?;
         let layer = pull.image().await.map_err(pull_failure)?.layer;
-        if !layer.is_archive() && layer.digest != wanted.digest {
-            let message = format!("the image holds {}", layer.digest);
+        if !layer.is_archive() && layer.digest != component.digest {
+            let message = format!("the image contains component {}", layer.digest);
             return Err(failure("DigestMismatch", true, message));
         }
         let content = pull.blob(&layer).await.map_err(pull_failure)?;
@@ -129,14 +137,14 @@ impl Puller {
         blocking(move || unpack(&packed, &layer, draft, &hex)).await
     }
 
-    /// Writes content that is verified while it arrives.
+    /// Writes content to a draft. The stream verifies the content.
     async fn receive(
         &self,
         mut content: BoxStream<'static, Result<Bytes, Failure>>,
     ) -> Result<Draft, Failure> {
         let mut draft = self.blobs.draft().map_err(|error| disk(&error))?;
         while let Some(chunk) = content.try_next().await? {
-            // pieces are small; a disk that hangs holds up this component alone
+            // Chunks are small, and a disk that hangs blocks only this component.
             draft = blocking(move || {
                 draft
                     .write_all(&chunk)
@@ -149,6 +157,7 @@ impl Puller {
     }
 }
 
+/// Unpacks the component from an archive layer and verifies its digest.
 fn unpack(
     packed: &Draft,
     layer: &oci::Layer,
@@ -167,12 +176,12 @@ fn unpack(
         Err(failure(
             "DigestMismatch",
             true,
-            "the archive holds another component".into(),
+            "the archive contains another component".into(),
         ))
     }
 }
 
-/// SHA-256 of a whole file, which stands at its start afterwards.
+/// Returns the SHA-256 of a whole file and positions the file at its start.
 pub(crate) fn hash(file: &mut File) -> io::Result<[u8; 32]> {
     file.seek(SeekFrom::Start(0))?;
     let mut hash = Sha256::new();
@@ -188,7 +197,7 @@ pub(crate) fn hash(file: &mut File) -> io::Result<[u8; 32]> {
     Ok(hash.finalize().into())
 }
 
-/// Runs what waits for the disk off the event loop.
+/// Runs blocking work on a separate thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -197,6 +206,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(failure("LoadFailed", false, error.to_string())))
 }
 
+/// Creates a failure without a retry delay.
 pub(crate) fn failure(reason: &'static str, permanent: bool, message: String) -> Failure {
     Failure {
         reason,
@@ -210,7 +220,7 @@ fn disk(error: &io::Error) -> Failure {
     failure("DiskFull", false, error.to_string())
 }
 
-/// What a failed pull is to this node. Permanent is what the same bytes would do again.
+/// Converts a pull error. It is permanent if the same bytes would cause it again.
 fn pull_failure(error: oci::Error) -> Failure {
     use oci::{Error, UnpackError};
     let (reason, permanent) = match &error {

@@ -1,5 +1,5 @@
-//! A whole node against an operator and a registry that do as they are told: real wasmtime, real
-//! compile children, real files, loopback sockets. Tests carry the ids of the faults they play.
+//! Tests of a complete node against a scripted operator and registry, with the real wasmtime, compile processes, files
+//! and loopback sockets. Test comments name the ids of the faults that they cover.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,11 +7,13 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that fails says so"
+    reason = "a panic is how a test fails"
 )]
 
 #[path = "supervisor/bombs.rs"]
 mod bombs;
+#[path = "supervisor/code_cache.rs"]
+mod code_cache;
 #[path = "support/component.rs"]
 mod component;
 #[path = "supervisor/connection.rs"]
@@ -28,8 +30,6 @@ mod operator;
 mod process;
 #[path = "supervisor/registry.rs"]
 mod registry;
-#[path = "supervisor/residency.rs"]
-mod residency;
 #[path = "supervisor/restarts.rs"]
 mod restarts;
 #[path = "supervisor/secrets.rs"]

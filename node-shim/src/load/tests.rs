@@ -82,7 +82,7 @@ async fn alone_without_descriptors() {
     let folder = tempfile::tempdir().unwrap();
     let hex = "a".repeat(64);
     let pipeline = pipeline(&StateDir::new(folder.path()), &hex);
-    let wanted = Wanted {
+    let component = ComponentRef {
         digest: format!("sha256:{hex}"),
         size: 0,
         source: node_api::v1::Source::default(),
@@ -94,7 +94,7 @@ async fn alone_without_descriptors() {
             held.push(file);
         }
         held.truncate(held.len() - free);
-        let outcome = pipeline.run(&wanted).await;
+        let outcome = pipeline.run(&component).await;
         drop(held);
         assert!(pipeline.cache.has(&hex), "removed with {free} to spare");
         match outcome {
@@ -109,5 +109,5 @@ async fn alone_without_descriptors() {
     }
     // the code, its HMAC, the mapping
     assert!(refused >= 2, "{refused} times");
-    assert!(pipeline.run(&wanted).await.is_ok());
+    assert!(pipeline.run(&component).await.is_ok());
 }

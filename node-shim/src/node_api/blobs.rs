@@ -1,4 +1,4 @@
-//! Components that only the operator can read, over the connection of the stream.
+//! Client for components that only the operator can read. It uses the connection of the node's stream.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,18 +14,18 @@ use tonic::transport::Channel;
 use super::bearer::{Bearer, with_token};
 use crate::pull::{OperatorBlobs, failure};
 
-/// The connection in use, if there is one.
+/// Connection to an operator, and the token that was valid when it was opened.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct Connection {
     pub(super) channel: Channel,
     pub(super) token: Bearer,
 }
 
-/// Asks whichever replica the stream is connected to.
+/// Fetches components from the operator replica to which the stream is connected.
 #[derive(Clone)]
 pub struct BlobClient {
     pub(super) node: String,
-    pub(super) link: watch::Receiver<Option<Link>>,
+    pub(super) connection: watch::Receiver<Option<Connection>>,
 }
 
 impl OperatorBlobs for BlobClient {
@@ -37,17 +37,17 @@ impl OperatorBlobs for BlobClient {
             digest: digest.to_string(),
             node: self.node.clone(),
         };
-        let link = self.link.borrow().clone();
+        let connection = self.connection.borrow().clone();
         async move {
-            let Some(link) = link else {
+            let Some(connection) = connection else {
                 return Err(failure(
                     "PullFailed",
                     false,
                     "no operator is connected".into(),
                 ));
             };
-            let request = with_token(request, &link.token);
-            let answer = NodeApiClient::new(link.channel).blob(request).await;
+            let request = with_token(request, &connection.token);
+            let answer = NodeApiClient::new(connection.channel).blob(request).await;
             let stream = answer.map_err(|status| refused(&status))?.into_inner();
             Ok(stream
                 .map_ok(|chunk| Bytes::from(chunk.data))
@@ -63,7 +63,7 @@ fn refused(status: &tonic::Status) -> Failure {
         Code::PermissionDenied | Code::Unauthenticated => "Unauthorized",
         _ => "PullFailed",
     };
-    // the replica may not know yet that the function is placed here, so every refusal may pass
+    // The replica may not have seen the function's placement on this node yet, so no refusal is permanent.
     failure(
         reason,
         false,

@@ -1,5 +1,5 @@
-//! Keeps one stream to an operator replica. Every attempt reads token and CA certificates anew; a
-//! stream that ends is followed by the next replica after a random wait that grows with failures.
+//! Client that maintains one stream to an operator replica. Each attempt reads the token and the CA certificates
+//! again. When a stream ends, the client connects to the next replica after a random delay that grows with failures.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,34 +17,36 @@ use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::bearer::{Bearer, with_token};
-use super::blobs::{BlobClient, Link};
+use super::blobs::{BlobClient, Connection};
 use super::report::{MIN_GAP, Reporter};
-use super::{CounterSource, Event, Outlook, Settings};
+use super::{CounterSource, Event, NodeStatus, Settings};
 
-const CONNECT: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// From a connection to the operator's first message.
-const WELCOME: Duration = Duration::from_secs(10);
-/// A report that finds no room for this long has nobody to read it.
-const STUCK: Duration = Duration::from_secs(10);
-/// Frames are at most 4 MiB; a little more for what surrounds them.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum time between the connection and the operator's first message.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time to queue a report. When it is exceeded, the operator does not read the stream.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of a received message: records of at most 4 MiB plus 64 KiB of framing.
 const MAX_MESSAGE: usize = (4 << 20) + (64 << 10);
+/// Report interval when the operator sends none.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The stream, its place in the process, and the dice.
+/// Client of the node API.
 pub struct Client {
     settings: Settings,
     events: mpsc::Sender<Event>,
-    outlook: watch::Receiver<Arc<Outlook>>,
+    status: watch::Receiver<Arc<NodeStatus>>,
     counters: Arc<dyn CounterSource>,
-    link: watch::Sender<Option<Link>>,
-    dice: Box<dyn FnMut() -> f64 + Send + Sync>,
+    connection: watch::Sender<Option<Connection>>,
+    random: Box<dyn FnMut() -> f64 + Send + Sync>,
+    /// Sequence number of the last counter frame of this boot.
     sequence: u64,
 }
 
-/// Why a stream ended.
+/// Reason why a stream ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum SessionError {
     #[error("{0}: {1}")]
     File(String, std::io::Error),
     #[error("the token is not text")]
@@ -53,115 +55,117 @@ enum Ended {
     Transport(#[from] tonic::transport::Error),
     #[error("{} ({:?})", .0.message(), .0.code())]
     Status(Box<tonic::Status>),
-    #[error("the operator said nothing within {} s", WELCOME.as_secs())]
+    #[error("the operator sent no welcome within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
-    #[error("the operator speaks protocol {0}, this node {version}", version = node_api::PROTOCOL_VERSION)]
+    #[error("the operator selected protocol version {0}; this node supports {version}", version = node_api::PROTOCOL_VERSION)]
     Protocol(u32),
-    #[error("the operator ended the stream: {reason}")]
+    #[error("the operator closed the stream: {reason}")]
     Goodbye {
         reason: String,
         retry_after: Duration,
     },
     #[error("the stream ended")]
     Closed,
-    #[error("reports are not read")]
-    Stuck,
-    #[error("the supervisor is gone")]
+    #[error("the operator does not read reports")]
+    ReportTimeout,
+    #[error("the supervisor has stopped")]
     Abandoned,
 }
 
-impl From<tonic::Status> for Ended {
+impl From<tonic::Status> for SessionError {
     fn from(status: tonic::Status) -> Self {
         Self::Status(Box::new(status))
     }
 }
 
 impl Client {
-    /// `events` is where what the operator says goes, `outlook` what is told about this node. `dice`
-    /// gives numbers in [0, 1).
+    /// Creates a client and the blob client that shares its connection.
+    ///
+    /// `events` receives the operator's messages, `status` is the status to report, and `random` returns numbers in
+    /// [0, 1).
     pub fn new(
         settings: Settings,
         events: mpsc::Sender<Event>,
-        outlook: watch::Receiver<Arc<Outlook>>,
+        status: watch::Receiver<Arc<NodeStatus>>,
         counters: Arc<dyn CounterSource>,
-        dice: Box<dyn FnMut() -> f64 + Send + Sync>,
+        random: Box<dyn FnMut() -> f64 + Send + Sync>,
     ) -> (Self, BlobClient) {
-        let (link, receiver) = watch::channel(None);
+        let (connection, receiver) = watch::channel(None);
         let blobs = BlobClient {
             node: settings.node.clone(),
-            link: receiver,
+            connection: receiver,
         };
         (
             Self {
                 settings,
                 events,
-                outlook,
+                status,
                 counters,
-                link,
-                dice,
+                connection,
+                random,
                 sequence: 0,
             },
             blobs,
         )
     }
 
-    /// Runs until the supervisor is gone.
+    /// Runs until the supervisor stops. Without a configured operator it never returns.
     pub async fn run(mut self) {
         if self.settings.endpoints.is_empty() {
-            tracing::warn!("no operator is configured; serving what is on disk");
+            tracing::warn!("no operator is configured; serving the table from disk");
             pending::<()>().await;
         }
         let mut failures = 0;
-        let mut turn = 0;
+        let mut attempt = 0;
         loop {
             let endpoint = self
                 .settings
                 .endpoints
-                .get(turn % self.settings.endpoints.len());
+                .get(attempt % self.settings.endpoints.len());
             let endpoint = endpoint.cloned().unwrap_or_default();
             let connected = Instant::now();
             let mut welcomed = false;
             let ended = match self.session(&endpoint, &mut welcomed).await {
                 Err(ended) => ended,
-                Ok(()) => Ended::Closed,
+                Ok(()) => SessionError::Closed,
             };
-            self.link.send_replace(None);
+            self.connection.send_replace(None);
             if welcomed && self.events.send(Event::Disconnected).await.is_err()
-                || matches!(ended, Ended::Abandoned)
+                || matches!(ended, SessionError::Abandoned)
             {
                 return;
             }
-            // a stream that stood for a while was a success
-            let lasted = connected.elapsed() > KEEPALIVE;
+            // A stream that lasted for a while resets the delay.
+            let lasted = connected.elapsed() > KEEPALIVE_INTERVAL;
             failures = if welcomed && lasted { 1 } else { failures + 1 };
-            let asked = match &ended {
-                Ended::Goodbye { retry_after, .. } => Some(*retry_after),
+            let requested = match &ended {
+                SessionError::Goodbye { retry_after, .. } => Some(*retry_after),
                 _ => None,
             };
-            let wait = reconnect_delay(failures, (self.dice)(), asked);
-            tracing::warn!(%endpoint, reason = %ended, wait_ms = wait.as_millis() as u64, "no operator");
-            turn += 1;
+            let wait = reconnect_delay(failures, (self.random)(), requested);
+            tracing::warn!(%endpoint, reason = %ended, wait_ms = wait.as_millis() as u64, "disconnected from the operator; connecting to the next one");
+            attempt += 1;
             tokio::time::sleep(wait).await;
         }
     }
 
-    async fn session(&mut self, endpoint: &str, welcomed: &mut bool) -> Result<(), Ended> {
+    async fn session(&mut self, endpoint: &str, welcomed: &mut bool) -> Result<(), SessionError> {
         let token = self.token().await?;
         let channel = self.connect(endpoint).await?;
         let (up, outgoing) = mpsc::channel(16);
-        let have = self.outlook.borrow().have;
-        // the channel is new and has room
+        let have = self.status.borrow().have;
+        // Cannot fail: the channel is new and empty.
         let _ = up.try_send(NodeMessage {
             kind: Some(Up::Hello(self.hello(have))),
         });
         let mut client = NodeApiClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let request = with_token(ReceiverStream::new(outgoing), &token);
-        let opened = tokio::time::timeout(WELCOME, async {
+        let opened = tokio::time::timeout(WELCOME_TIMEOUT, async {
             let mut down = client.sync(request).await?.into_inner();
-            let welcome = first(&mut down).await?;
-            Ok::<_, Ended>((down, welcome))
+            let welcome = receive_welcome(&mut down).await?;
+            Ok::<_, SessionError>((down, welcome))
         });
-        let (mut down, welcome) = opened.await.map_err(|_| Ended::NoWelcome)??;
+        let (mut down, welcome) = opened.await.map_err(|_| SessionError::NoWelcome)??;
         let interval = match welcome.report_interval {
             0 => DEFAULT_INTERVAL,
             ms => Duration::from_millis(ms),
@@ -175,7 +179,8 @@ impl Client {
             have,
             "connected to an operator"
         );
-        self.link.send_replace(Some(Link { channel, token }));
+        self.connection
+            .send_replace(Some(Connection { channel, token }));
         *welcomed = true;
         self.emit(Event::Connected(welcome)).await?;
         let mut tick = tokio::time::interval(MIN_GAP / 2);
@@ -183,12 +188,12 @@ impl Client {
         loop {
             tokio::select! {
                 message = down.message() => {
-                    let message = message?.ok_or(Ended::Closed)?;
+                    let message = message?.ok_or(SessionError::Closed)?;
                     self.receive(message, &mut reporter).await?;
                 }
                 _ = tick.tick() => self.report(&mut reporter, &up).await?,
-                changed = self.outlook.changed() => {
-                    changed.map_err(|_| Ended::Abandoned)?;
+                changed = self.status.changed() => {
+                    changed.map_err(|_| SessionError::Abandoned)?;
                     self.report(&mut reporter, &up).await?;
                 }
             }
@@ -199,7 +204,7 @@ impl Client {
         &mut self,
         message: OperatorMessage,
         reporter: &mut Reporter,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionError> {
         match message.kind {
             Some(Down::Batch(batch)) => {
                 reporter.offered(batch.version);
@@ -209,15 +214,15 @@ impl Client {
                 Some(share) => self.emit(Event::Hint(share)).await,
                 None => Ok(()),
             },
-            Some(Down::Goodbye(goodbye)) => Err(Ended::Goodbye {
+            Some(Down::Goodbye(goodbye)) => Err(SessionError::Goodbye {
                 reason: goodbye.reason,
                 retry_after: Duration::from_millis(goodbye.retry_after),
             }),
             Some(Down::CountersWanted(_)) => {
-                reporter.start_over();
+                reporter.request_absolute();
                 Ok(())
             }
-            // a second welcome, or a message of a newer protocol
+            // Ignores a second welcome and messages of a newer protocol.
             Some(Down::Welcome(_)) | None => Ok(()),
         }
     }
@@ -226,52 +231,55 @@ impl Client {
         &mut self,
         reporter: &mut Reporter,
         up: &mpsc::Sender<NodeMessage>,
-    ) -> Result<(), Ended> {
-        let outlook = Arc::clone(&self.outlook.borrow_and_update());
-        let counters = self.counters.read(&outlook.in_rollout);
+    ) -> Result<(), SessionError> {
+        let status = Arc::clone(&self.status.borrow_and_update());
+        let counters = self.counters.read(&status.in_rollout);
         let now = (Instant::now(), unix_ms());
-        let Some(report) = reporter.next(&outlook, counters, &mut self.sequence, now) else {
+        let Some(report) = reporter.next(&status, counters, &mut self.sequence, now) else {
             return Ok(());
         };
         let message = NodeMessage {
             kind: Some(Up::Report(report)),
         };
-        tokio::time::timeout(STUCK, up.send(message))
+        tokio::time::timeout(REPORT_TIMEOUT, up.send(message))
             .await
-            .map_err(|_| Ended::Stuck)?
-            .map_err(|_| Ended::Closed)
+            .map_err(|_| SessionError::ReportTimeout)?
+            .map_err(|_| SessionError::Closed)
     }
 
-    async fn emit(&self, event: Event) -> Result<(), Ended> {
-        self.events.send(event).await.map_err(|_| Ended::Abandoned)
+    async fn emit(&self, event: Event) -> Result<(), SessionError> {
+        self.events
+            .send(event)
+            .await
+            .map_err(|_| SessionError::Abandoned)
     }
 
-    async fn token(&self) -> Result<Bearer, Ended> {
+    async fn token(&self) -> Result<Bearer, SessionError> {
         let path = &self.settings.token_file;
         let token = tokio::fs::read_to_string(path)
             .await
-            .map_err(|error| Ended::File(path.display().to_string(), error))?;
+            .map_err(|error| SessionError::File(path.display().to_string(), error))?;
         let mut bearer: Bearer = format!("Bearer {}", token.trim())
             .parse()
-            .map_err(|_| Ended::Token)?;
+            .map_err(|_| SessionError::Token)?;
         bearer.set_sensitive(true);
         Ok(bearer)
     }
 
-    async fn connect(&self, endpoint: &str) -> Result<Channel, Ended> {
+    async fn connect(&self, endpoint: &str) -> Result<Channel, SessionError> {
         let path = &self.settings.ca_file;
         let ca = tokio::fs::read(path)
             .await
-            .map_err(|error| Ended::File(path.display().to_string(), error))?;
+            .map_err(|error| SessionError::File(path.display().to_string(), error))?;
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
             .domain_name(&self.settings.server_name);
         let endpoint = Endpoint::from_shared(endpoint.to_string())?
             .tls_config(tls)?
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_INTERVAL)
             .keep_alive_while_idle(true);
         Ok(endpoint.connect().await?)
     }
@@ -291,21 +299,26 @@ impl Client {
     }
 }
 
-async fn first(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, Ended> {
-    let message = down.message().await?.ok_or(Ended::Closed)?;
+/// Receives the operator's first message.
+///
+/// # Errors
+/// Fails when it is not a welcome with a supported protocol version.
+async fn receive_welcome(down: &mut Streaming<OperatorMessage>) -> Result<Welcome, SessionError> {
+    let message = down.message().await?.ok_or(SessionError::Closed)?;
     match message.kind {
         Some(Down::Welcome(welcome)) if welcome.protocol_version == node_api::PROTOCOL_VERSION => {
             Ok(welcome)
         }
-        Some(Down::Welcome(welcome)) => Err(Ended::Protocol(welcome.protocol_version)),
-        Some(Down::Goodbye(goodbye)) => Err(Ended::Goodbye {
+        Some(Down::Welcome(welcome)) => Err(SessionError::Protocol(welcome.protocol_version)),
+        Some(Down::Goodbye(goodbye)) => Err(SessionError::Goodbye {
             reason: goodbye.reason,
             retry_after: Duration::from_millis(goodbye.retry_after),
         }),
-        _ => Err(Ended::NoWelcome),
+        _ => Err(SessionError::NoWelcome),
     }
 }
 
+/// Returns the wall clock time, in ms since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

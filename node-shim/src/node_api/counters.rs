@@ -1,10 +1,10 @@
-//! From the counters of this process to the form they travel in.
+//! Converts the counters of this process to messages of the node API.
 
 use node_api::v1::{Histogram, OutcomeCount, RevisionCounters};
 
 use crate::counters::{HistogramSnapshot, RevisionSnapshot};
 
-/// One entry per population of each revision.
+/// Returns one message per population of each revision.
 #[must_use]
 pub fn frame_of(snapshots: &[RevisionSnapshot]) -> Vec<RevisionCounters> {
     snapshots.iter().flat_map(of_revision).collect()
@@ -34,6 +34,7 @@ fn of_revision(snapshot: &RevisionSnapshot) -> impl Iterator<Item = RevisionCoun
         })
 }
 
+/// Converts a histogram to its non-empty buckets.
 fn sparse(histogram: &HistogramSnapshot) -> Histogram {
     let (index, count) = histogram
         .counts

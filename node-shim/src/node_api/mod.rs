@@ -1,7 +1,7 @@
-//! This node's side of the node API: one stream to whichever operator replica answers, forever.
+//! Node side of the node API: one stream to an operator replica, with reconnection to the next replica.
 //!
-//! `client` keeps the stream up and turns it into [`Event`]s; `report` decides what goes back
-//! up; `blobs` fetches components on the same connection. What an event means is not decided here.
+//! `client` maintains the stream and converts its messages to [`Event`]s; `report` decides what to report; `blobs`
+//! fetches components over the same connection. The supervisor interprets the events.
 
 mod bearer;
 mod blobs;
@@ -19,70 +19,69 @@ pub use blobs::BlobClient;
 pub use client::Client;
 pub(crate) use client::unix_ms;
 pub use counters::frame_of;
-pub(crate) use report::bounded;
+pub(crate) use report::limit_exceptions;
 
-/// How to reach an operator and who we are.
+/// Addresses and credentials for the operators, and the identity of this node.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Kubernetes node name.
+    /// Name of the Kubernetes node.
     pub node: String,
-    /// `https://host:port`, tried in turn.
+    /// URLs of the operators (`https://host:port`), tried in turn. Empty: the node serves the table from disk.
     pub endpoints: Vec<String>,
-    /// Name the server's certificate must have.
+    /// Name that the server's certificate must contain.
     pub server_name: String,
-    /// CA certificates (PEM), read again for every connection.
+    /// File with CA certificates (PEM), read for every connection.
     pub ca_file: PathBuf,
-    /// Bearer token, read again for every connection.
+    /// File with the bearer token, read for every connection.
     pub token_file: PathBuf,
-    /// Start of this process, ms since the Unix epoch.
+    /// Start time of this process, in ms since the Unix epoch.
     pub boot_id: u64,
-    /// Addresses of this node's data port, for people.
+    /// Addresses of this node's data port, for display only.
     pub addresses: Vec<String>,
 }
 
-/// What an operator said, or that none is there.
+/// Message of an operator, or a change of the connection.
 #[derive(Debug)]
 pub enum Event {
-    /// A stream is up.
+    /// A stream was opened.
     Connected(Welcome),
-    /// A part of the table.
+    /// Changes to the table, or a part of a snapshot.
     Batch(Batch),
-    /// A share to lower at once.
+    /// Weight of a candidate to lower at once.
     Hint(ShareUpdate),
     /// The stream ended.
     Disconnected,
 }
 
-/// What this node tells an operator about itself.
+/// Status that this node reports to an operator.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outlook {
-    /// Version of the table in force.
+pub struct NodeStatus {
+    /// Version of the table in effect.
     pub applied: u64,
-    /// Version to resume from; 0 asks for a snapshot.
+    /// Table version to resume from; 0 requests a snapshot.
     pub have: u64,
-    /// Every revision the table names.
+    /// States of all revisions that the table names.
     pub revisions: Vec<RevisionState>,
-    /// At most 64.
+    /// Oldest current problems, at most 64.
     pub exceptions: Vec<NodeException>,
-    /// How many more there are.
+    /// Number of further problems.
     pub exceptions_dropped: u32,
-    /// Functions in the table.
+    /// Number of functions in the table.
     pub functions_desired: u32,
-    /// Those whose stable (or, before there is one, candidate) is loaded.
+    /// Number of functions whose stable revision (or candidate, if there is no stable one) is loaded.
     pub functions_loaded: u32,
-    /// Those with a revision that failed.
+    /// Number of functions with a failed revision.
     pub functions_failed: u32,
-    /// What `/readyz` says.
+    /// Result of `/readyz`.
     pub ready: bool,
-    /// Functions whose counters are reported; deleted ones until their counters are dropped.
+    /// Functions whose counters are reported. Deleted functions stay until their counters are dropped.
     pub in_rollout: BTreeSet<FunctionKey>,
-    /// Changes whenever counters that were reported have been dropped: should they come again, they
-    /// begin at 0.
-    pub forgotten: u64,
+    /// Increases whenever reported counters were dropped. If such counters appear again, they start at 0.
+    pub counter_generation: u64,
 }
 
-/// Where the counters of requests are read.
+/// Source of request counters.
 pub trait CounterSource: Send + Sync {
-    /// Absolute counters of the named functions since the start of the process.
+    /// Returns absolute counters of the given functions since the start of the process.
     fn read(&self, functions: &BTreeSet<FunctionKey>) -> Vec<RevisionCounters>;
 }

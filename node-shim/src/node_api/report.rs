@@ -1,4 +1,4 @@
-//! What goes up in one report: everything after a connect, then what changed.
+//! Builds reports: the complete status after a connection, then changes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,70 +7,74 @@ use node_api::v1::{
     CounterFrame, Histogram, NodeException, OutcomeCount, Report, RevisionCounters, RevisionState,
 };
 
-use super::Outlook;
+use super::NodeStatus;
 
-/// Reports on change are at least this far apart.
+/// Minimum time between two reports.
 pub(super) const MIN_GAP: Duration = Duration::from_secs(1);
-/// This many requests since the last frame are worth one before its time.
-const EAGER_REQUESTS: u64 = 50;
+/// Number of requests since the last counter frame after which the next one is sent before the interval ends.
+const EARLY_FRAME_REQUESTS: u64 = 50;
 
 type RevisionId = (String, String, String);
 type CounterId = (RevisionId, String);
 
-/// What the operator at the other end of one stream knows.
+/// Builds the reports of one stream and tracks what the operator has received.
 pub(super) struct Reporter {
     boot_id: u64,
     interval: Duration,
-    /// Highest version this stream offered; an acknowledgement never exceeds it.
+    /// Highest table version that the operator offered on this stream. `applied_version` never exceeds it.
     offered: u64,
-    sent: Option<Sent>,
-    frames: Frames,
+    sent: Option<LastReport>,
+    frames: CounterProgress,
 }
 
-struct Sent {
+/// Content of the last report.
+struct LastReport {
     at: Instant,
-    outlook: Outlook,
+    status: NodeStatus,
     revisions: BTreeMap<RevisionId, RevisionState>,
 }
 
-struct Frames {
-    /// `None` until the first, absolute frame of this stream.
+/// Counters that the operator has received.
+struct CounterProgress {
+    /// Absolute values at the last frame; `None` makes the next frame absolute.
     base: Option<BTreeMap<CounterId, RevisionCounters>>,
     last: Instant,
-    /// [`Outlook::forgotten`] of the base.
-    forgotten: u64,
+    /// [`NodeStatus::counter_generation`] of `base`.
+    counter_generation: u64,
 }
 
 impl Reporter {
-    /// For a new stream; `resumed_at` is what the node had when the operator agreed to go on from there.
+    /// Creates the reporter of a new stream. `resumed_at` is the table version from which the operator resumes; 0 if it
+    /// sends a snapshot.
     pub(super) fn new(boot_id: u64, interval: Duration, resumed_at: u64, now: Instant) -> Self {
         Self {
             boot_id,
             interval: interval.max(MIN_GAP),
             offered: resumed_at,
             sent: None,
-            frames: Frames {
+            frames: CounterProgress {
                 base: None,
                 last: now,
-                forgotten: 0,
+                counter_generation: 0,
             },
         }
     }
 
-    /// The operator offered a table of this version.
+    /// Records that the operator sent a table of this version.
     pub(super) fn offered(&mut self, version: u64) {
         self.offered = self.offered.max(version);
     }
 
-    /// The operator lost a frame: the next one is absolute.
-    pub(super) fn start_over(&mut self) {
+    /// Makes the next counter frame absolute.
+    pub(super) fn request_absolute(&mut self) {
         self.frames.base = None;
     }
 
-    /// The report to send now, if there is anything to say. `sequence` counts frames within a boot.
+    /// Returns the report to send now, if one is due. `sequence` is the number of the last counter frame of this boot
+    /// and is incremented with each frame.
     pub(super) fn next(
         &mut self,
-        outlook: &Outlook,
+        status: &NodeStatus,
         counters: Vec<RevisionCounters>,
         sequence: &mut u64,
         (now, wall): (Instant, u64),
@@ -82,11 +86,11 @@ impl Reporter {
         if too_soon {
             return None;
         }
-        if self.frames.forgotten != outlook.forgotten {
-            // what was dropped may come again from 0: an absolute frame makes the operator drop it
-            // too, so that nothing it holds ever falls
-            self.frames.forgotten = outlook.forgotten;
-            self.start_over();
+        if self.frames.counter_generation != status.counter_generation {
+            // Dropped counters may start again at 0. An absolute frame makes the operator drop them too, so that no
+            // counter decreases there.
+            self.frames.counter_generation = status.counter_generation;
+            self.request_absolute();
         }
         let frame = self.frame(counters, now).map(|(absolute, revisions)| {
             *sequence += 1;
@@ -101,50 +105,50 @@ impl Reporter {
         let unchanged = self
             .sent
             .as_ref()
-            .is_some_and(|sent| sent.outlook == *outlook);
-        // a node that says nothing for 10 s counts as absent, however healthy its stream
-        let silent = self
+            .is_some_and(|sent| sent.status == *status);
+        // A node without reports for 10 s counts as absent, even if its stream is healthy.
+        let overdue = self
             .sent
             .as_ref()
             .is_some_and(|sent| now.duration_since(sent.at) >= self.interval);
-        if frame.is_none() && unchanged && !silent {
+        if frame.is_none() && unchanged && !overdue {
             return None;
         }
-        let (revisions, complete) = self.revisions(outlook);
+        let (revisions, complete) = self.revisions(status);
         let report = Report {
-            applied_version: outlook.applied.min(self.offered),
+            applied_version: status.applied.min(self.offered),
             revisions,
             revisions_complete: complete,
-            exceptions: outlook.exceptions.clone(),
-            exceptions_dropped: outlook.exceptions_dropped,
+            exceptions: status.exceptions.clone(),
+            exceptions_dropped: status.exceptions_dropped,
             counters: frame,
-            functions_desired: outlook.functions_desired,
-            functions_loaded: outlook.functions_loaded,
-            functions_failed: outlook.functions_failed,
-            ready: outlook.ready,
+            functions_desired: status.functions_desired,
+            functions_loaded: status.functions_loaded,
+            functions_failed: status.functions_failed,
+            ready: status.ready,
         };
-        let revisions = outlook
+        let revisions = status
             .revisions
             .iter()
             .map(|state| (id(state), state.clone()))
             .collect();
-        self.sent = Some(Sent {
+        self.sent = Some(LastReport {
             at: now,
-            outlook: outlook.clone(),
+            status: status.clone(),
             revisions,
         });
         Some(report)
     }
 
-    /// Changes since the last report; the whole list when there is none, or when a revision went,
-    /// which a change cannot express.
-    fn revisions(&self, outlook: &Outlook) -> (Vec<RevisionState>, bool) {
+    /// Returns the states that changed since the last report, and false; or all states and true in the first report
+    /// and after a revision was removed, because changes cannot express a removal.
+    fn revisions(&self, status: &NodeStatus) -> (Vec<RevisionState>, bool) {
         let Some(sent) = &self.sent else {
-            return (outlook.revisions.clone(), true);
+            return (status.revisions.clone(), true);
         };
         let mut still_there = 0;
         let mut changed = Vec::new();
-        for state in &outlook.revisions {
+        for state in &status.revisions {
             let before = sent.revisions.get(&id(state));
             still_there += usize::from(before.is_some());
             if before != Some(state) {
@@ -152,13 +156,14 @@ impl Reporter {
             }
         }
         if still_there < sent.revisions.len() {
-            (outlook.revisions.clone(), true)
+            (status.revisions.clone(), true)
         } else {
             (changed, false)
         }
     }
 
-    /// Counters when they are due: absolute first, then what was added since the last frame.
+    /// Returns the counters if a frame is due, and whether they are absolute. After the first frame they are increments
+    /// since the last one.
     fn frame(
         &mut self,
         counters: Vec<RevisionCounters>,
@@ -185,10 +190,10 @@ impl Reporter {
             .flat_map(|one| &one.outcomes)
             .map(|outcome| outcome.count)
             .sum();
-        if counters.is_empty() || !(due || requests >= EAGER_REQUESTS) {
+        if counters.is_empty() || !(due || requests >= EARLY_FRAME_REQUESTS) {
             return None;
         }
-        // what is not reported now keeps its base: it may be reported again later
+        // Counters that are not reported now keep their base because they may be reported again.
         base.extend(counters.iter().map(|one| (counter_id(one), one.clone())));
         self.frames.last = now;
         Some((false, added))
@@ -208,7 +213,7 @@ fn counter_id(counters: &RevisionCounters) -> CounterId {
     )
 }
 
-/// `after` − `before`, both absolute.
+/// Returns the increments from `before` to `after`, both absolute.
 fn added(before: &RevisionCounters, after: &RevisionCounters) -> RevisionCounters {
     let count_before = |wanted: &OutcomeCount| {
         before
@@ -271,12 +276,14 @@ fn histogram_added(before: Option<&Histogram>, after: Option<&Histogram>) -> Opt
     })
 }
 
-/// At most this many exceptions travel; the rest is a number.
+/// Maximum number of exceptions in a report; the others are only counted.
 const MAX_EXCEPTIONS: usize = 64;
+/// Maximum length of an exception's message, in bytes.
 const MAX_MESSAGE: usize = 256;
 
-/// Bounds a set of exceptions: number, and length of each message.
-pub(crate) fn bounded(mut exceptions: Vec<NodeException>) -> (Vec<NodeException>, u32) {
+/// Limits the number of exceptions and the length of their messages. Keeps the oldest ones and returns the number of
+/// the others.
+pub(crate) fn limit_exceptions(mut exceptions: Vec<NodeException>) -> (Vec<NodeException>, u32) {
     exceptions
         .sort_by(|a, b| (a.since, &a.reason, &a.revision).cmp(&(b.since, &b.reason, &b.revision)));
     let dropped = exceptions.len().saturating_sub(MAX_EXCEPTIONS);

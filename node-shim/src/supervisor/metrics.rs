@@ -1,52 +1,66 @@
-//! The supervisor's part of the metrics page: table, operator, disk, cold starts. Text of the
-//! Prometheus exposition format, written where the numbers are.
+//! Metrics of the supervisor in the Prometheus text format: table, connection to the operator, disk, cold
+//! starts and mapped code.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use super::keeper::Usage;
-use super::status::{STAGE_BOUNDS, Status};
+use super::admin_status::{AdminStatus, STAGE_BOUNDS};
+use super::state_writer::DiskUsage;
 use crate::code_cache::CodeCache;
 use crate::disk::DiskHealth;
 use crate::load::LoadStage;
 
-/// Appends to a page.
-pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &DiskHealth) {
-    let contact = status.last_contact() as f64 / 1000.0;
+/// Appends the metrics of table, connection, disk and cold starts to a page.
+pub(crate) fn write(
+    page: &mut String,
+    admin_status: &AdminStatus,
+    disk_usage: &DiskUsage,
+    health: &DiskHealth,
+) {
+    let contact = admin_status.last_contact() as f64 / 1000.0;
     gauge(
         page,
         "selvage_table_version",
-        "Version of the table in force.",
-        status.version() as f64,
+        "Version of the routing table in effect.",
+        admin_status.version() as f64,
     );
-    let connected = f64::from(u8::from(status.is_connected()));
+    let connected = f64::from(u8::from(admin_status.is_connected()));
     gauge(
         page,
         "selvage_node_api_connected",
-        "1 while an operator is connected.",
+        "1 while the node is connected to an operator, else 0.",
         connected,
     );
-    let help = "Unix time of the last contact with an operator; 0 = never.";
+    let help =
+        "Time of the last contact with an operator, in seconds since the Unix epoch; 0 = never.";
     gauge(page, "selvage_node_api_last_contact_seconds", help, contact);
-    let unsupervised = f64::from(u8::from(status.is_unsupervised()));
-    let help = "1 while candidates get nothing because no operator watches them.";
+    let unsupervised = f64::from(u8::from(admin_status.is_unsupervised()));
+    let help = "1 while candidates get no traffic because the node has had no contact with an operator for too long, else 0.";
     gauge(page, "selvage_node_unsupervised", help, unsupervised);
-    let errors = usage.persist_errors.load(Ordering::Relaxed);
+    let errors = disk_usage.persist_errors.load(Ordering::Relaxed);
     counter(
         page,
         "selvage_table_persist_errors_total",
-        "Tables that could not be written.",
+        "Number of failed attempts to write the table to disk.",
         errors,
     );
-    let damaged = usage.damaged.load(Ordering::Relaxed);
+    let damaged = disk_usage.damaged_tables.load(Ordering::Relaxed);
     counter(
         page,
         "selvage_table_damaged_total",
-        "Tables that could not be read.",
+        "Number of tables on disk that were damaged and could not be read.",
         damaged,
     );
-    head(page, "selvage_cache_bytes", "gauge", "Bytes on disk.");
-    let kinds = [("blobs", &usage.blobs), ("native", &usage.native)];
+    head(
+        page,
+        "selvage_cache_bytes",
+        "gauge",
+        "Size of the caches on disk, in bytes.",
+    );
+    let kinds = [
+        ("blobs", &disk_usage.blob_bytes),
+        ("native", &disk_usage.native_bytes),
+    ];
     for (kind, bytes) in kinds {
         line(
             page,
@@ -59,9 +73,9 @@ pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &
         page,
         "selvage_exceptions",
         "gauge",
-        "Revisions that cannot run here, and the disk.",
+        "Number of current problems by reason: revisions that cannot run on this node, rejected records, a failing disk.",
     );
-    let mut exceptions = status.exceptions();
+    let mut exceptions = admin_status.exceptions();
     if health.trouble().is_some() {
         *exceptions.entry("DiskFull").or_insert(0) += 1;
     }
@@ -73,29 +87,29 @@ pub(crate) fn write(page: &mut String, status: &Status, usage: &Usage, health: &
             number,
         );
     }
-    stages(page, status);
+    stages(page, admin_status);
 }
 
-/// Appends how much code is mapped and how much may be.
-pub(crate) fn write_residency(page: &mut String, residency: &CodeCache) {
-    let help = "Components whose code is mapped.";
-    let mapped = residency.mapped() as f64;
+/// Appends the number of mapped components and its limit.
+pub(crate) fn write_code_cache(page: &mut String, code_cache: &CodeCache) {
+    let help = "Number of components whose code is mapped into memory.";
+    let mapped = code_cache.mapped() as f64;
     gauge(page, "selvage_loaded_components", help, mapped);
-    let help = "Components whose code may be mapped, unless more are in use.";
-    let cap = residency.cap() as f64;
+    let help = "Maximum number of components with mapped code. Components in use are kept mapped beyond it.";
+    let cap = code_cache.cap() as f64;
     gauge(page, "selvage_loaded_components_limit", help, cap);
 }
 
-fn stages(page: &mut String, status: &Status) {
+fn stages(page: &mut String, admin_status: &AdminStatus) {
     let name = "selvage_cold_start_seconds";
     head(
         page,
         name,
         "histogram",
-        "Stages from a digest to code that can run.",
+        "Duration of the stages of a cold start, in seconds: pull, compile, load.",
     );
     let labels = [LoadStage::Pull, LoadStage::Compile, LoadStage::Load].map(LoadStage::label);
-    for (stage, (counts, sum)) in labels.into_iter().zip(status.stages()) {
+    for (stage, (counts, sum)) in labels.into_iter().zip(admin_status.stages()) {
         let mut total = 0;
         let bounds = STAGE_BOUNDS
             .iter()

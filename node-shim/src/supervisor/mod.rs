@@ -1,25 +1,25 @@
-//! The supervisor: everything of a node but the request path. It hears operators, keeps the table,
-//! brings code to where it can run, and feeds the data path, which today is a thread of the same
-//! process and later processes of its own behind the same seam (`task::Serve`).
+//! The supervisor runs everything of a node except the request path. It receives the table from an operator,
+//! stores it on disk, loads components and publishes routing tables to the data plane. The data plane is a thread
+//! of the same process behind the trait `task::Serve`.
 //!
 //! ```text
-//! node_api ──events──▶ task ──tables──▶ data path
-//!     ▲                 │ ▲──loads────▶ pipeline (pull, verify, compile, cache, load)
-//!     └───outlook───────┘ └──snapshots▶ keeper (disk)
+//! node_api ──events──▶ task ──tables──▶ data plane
+//!     ▲                 │ │ ──loads───▶ pipeline (pull, verify, compile, cache, load)
+//!     └───node status───┘ └─snapshots─▶ state_writer (disk)
 //! ```
 
-mod departed;
-mod hot;
-mod keeper;
+mod admin_status;
 mod metrics;
 mod node;
-mod outlook;
-mod project;
+mod node_status;
+mod parse_record;
+mod recent_traffic;
 mod records;
+mod removed_functions;
 mod secret_values;
-mod serving;
 mod shared;
-mod status;
+mod state_writer;
+mod table_builder;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -51,116 +51,112 @@ use crate::guest_log::GuestLog;
 use crate::load::{KnownFailures, LoadPipeline};
 use crate::metrics::{Metrics, NodeIdentity};
 use crate::native_cache::NativeCache;
-use crate::node_api::{self as api, BlobClient, Client, CounterSource, Outlook, frame_of, unix_ms};
+use crate::node_api::{
+    self as api, BlobClient, Client, CounterSource, NodeStatus, frame_of, unix_ms,
+};
 use crate::node_counters::NodeCounters;
-use crate::pull::{Puller, Wanted, sha256_hex};
+use crate::pull::{ComponentRef, Puller, sha256_hex};
 use crate::routing_table::RoutingTable;
 
-use hot::Hot;
-use keeper::{Keeper, Usage};
+use admin_status::AdminStatus;
 use node::{Node, Now};
+use recent_traffic::RecentTraffic;
 use shared::Shared;
-use status::Status;
+use state_writer::{DiskUsage, StateWriter};
 use task::{Inputs, Loader, Serve, Wiring};
 
-/// Used until an operator says otherwise.
-const DEFAULT_TTL: Duration = Duration::from_secs(600);
-/// How long the end of the process waits for the disk.
-const FLUSH: Duration = Duration::from_secs(3);
+/// Time without contact after which candidates lose their traffic, until an operator sends another value.
+const DEFAULT_UNSUPERVISED_TTL: Duration = Duration::from_secs(600);
+/// Maximum time that a terminating process waits for each step of writing its state.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a node runs; each field is a flag of `node-shim run`.
+/// Settings of a node. Each field corresponds to flags of `node-shim run`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How operators are reached.
+    /// Connection to the operators.
     pub api: api::Settings,
-    /// The node's folder.
+    /// Directory for the table, components and native code.
     pub state_dir: PathBuf,
-    /// Data port.
+    /// Address of the data port.
     pub data_addr: SocketAddr,
-    /// Admin port.
+    /// Address of the admin port.
     pub admin_addr: SocketAddr,
-    /// Unix socket of the debug pages.
+    /// Path of the Unix socket of the debug pages; `None` disables them.
     pub debug_socket: Option<PathBuf>,
-    /// Registries (`host:port`) spoken to in plain HTTP.
+    /// Registries (`host:port`) that are contacted over plain HTTP.
     pub insecure_registries: Vec<String>,
-    /// How long a node that drains goes on accepting.
+    /// Time for which a draining node continues to accept connections.
     pub drain_propagation: Duration,
-    /// How long requests may then take to finish.
+    /// Time that running requests then have to finish.
     pub drain_timeout: Duration,
-    /// Connections.
+    /// Limits of the data plane's connections.
     pub data: DataPlaneOptions,
-    /// Guests.
+    /// Settings of the Wasm engine.
     pub engine: EngineOptions,
-    /// Components mapped at once, unless more are in use; by the limits of process and kernel when
-    /// not told.
+    /// Maximum number of components with mapped code; components in use are kept mapped beyond it. `None`
+    /// derives it from the limits of process and kernel.
     pub max_loaded: Option<usize>,
-    /// This program, for the compile child.
+    /// Path of this program, which runs again as the compile child process.
     pub program: PathBuf,
 }
 
-/// A node that runs.
+/// A running node.
 pub struct Supervisor {
     shared: Arc<Shared>,
-    keeper: Option<Keeper>,
+    state_writer: Option<StateWriter>,
     admin: SocketAddr,
     stop: oneshot::Sender<oneshot::Sender<()>>,
     drain: (Duration, Duration),
     _debug: Option<SocketFile>,
 }
 
-/// What is on disk, and the right to change it.
+/// State found on disk at startup, and the lock that permits changing it.
 struct Disk {
     dir: StateDir,
     lock: Option<StateLock>,
     health: Arc<DiskHealth>,
-    usage: Arc<Usage>,
-    kept: Option<PersistedTable>,
-    hot: Hot,
+    disk_usage: Arc<DiskUsage>,
+    table: Option<PersistedTable>,
+    recent_traffic: RecentTraffic,
 }
 
 impl Supervisor {
-    /// Brings a node up: first what is on disk, then operators.
+    /// Starts a node from the state on disk and then connects to an operator.
     ///
     /// # Errors
-    /// What no node can do without: an engine, the two ports, threads.
+    /// Fails when the engine, a port or a thread cannot be created. A disk that cannot be used is not an error.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let disk = open_disk(&options.state_dir);
         let engine = Engine::new(&options.engine).context("engine")?;
         let counters = CounterTable::new();
-        let node_counters = Arc::new(NodeCounters::default());
-        let log =
-            GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
-        let listener =
+        let data_listener =
             bind(options.data_addr).with_context(|| format!("data port {}", options.data_addr))?;
         let admin_listener = bind(options.admin_addr)
             .with_context(|| format!("admin port {}", options.admin_addr))?;
-        let plane = DataPlane::start(
-            listener,
-            engine.clone(),
-            options.data.clone(),
-            Arc::clone(&counters),
-            node_counters,
-            log,
-        );
-        let plane = Arc::new(plane.context("data path")?);
-        let status = Arc::new(Status::default());
+        let plane = start_data_plane(&options, data_listener, &engine, &counters)?;
+        let admin_status = Arc::new(AdminStatus::default());
         let (events, from_api) = mpsc::channel(64);
-        let (outlook, outlook_seen) = watch::channel(Arc::new(Outlook::default()));
-        let source = Arc::new(CountersOf(Arc::clone(&counters)));
-        let dice = || Box::new(fastrand::f64);
-        let (client, blobs) =
-            Client::new(options.api.clone(), events, outlook_seen, source, dice());
-        let (code_cache, lost) = CodeCache::new(max_loaded(&options, &engine));
+        let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
+        let source = Arc::new(RolloutCounters(Arc::clone(&counters)));
+        let random = || Box::new(fastrand::f64);
+        let (client, blobs) = Client::new(
+            options.api.clone(),
+            events,
+            status_receiver,
+            source,
+            random(),
+        );
+        let (code_cache, code_lost) = CodeCache::new(max_loaded(&options, &engine));
         let parts = (engine.clone(), Arc::clone(&code_cache));
-        let pipeline = pipeline(&options, &disk, parts, &status, blobs)?;
-        let (found, from_keeper) = mpsc::channel(1);
+        let pipeline = pipeline(&options, &disk, parts, &admin_status, blobs)?;
+        let (inherited, inherited_tables) = mpsc::channel(1);
         let Disk {
             dir,
             lock,
             health,
-            usage,
-            kept,
-            hot,
+            disk_usage,
+            table,
+            recent_traffic,
         } = disk;
         let metrics = Metrics::new(NodeIdentity {
             node_name: options.api.node.clone(),
@@ -170,47 +166,53 @@ impl Supervisor {
             metrics,
             options: options.clone(),
             engine,
-            residency: Arc::clone(&code_cache),
+            code_cache: Arc::clone(&code_cache),
             plane: Arc::clone(&plane),
-            status: Arc::clone(&status),
-            usage: Arc::clone(&usage),
+            admin_status: Arc::clone(&admin_status),
+            disk_usage: Arc::clone(&disk_usage),
             health: Arc::clone(&health),
-            outlook: outlook.subscribe(),
+            node_status: node_status.subscribe(),
         });
-        let reports = (Arc::clone(&health), usage);
-        let keeper = Keeper::start(&dir, lock, Arc::clone(&pipeline.cache), reports, found).ok();
+        let reports = (Arc::clone(&health), disk_usage);
+        let state_writer =
+            StateWriter::start(&dir, lock, Arc::clone(&pipeline.cache), reports, inherited).ok();
         let (stop, stopped) = oneshot::channel();
         let wiring = Wiring {
             loader: Arc::new(pipeline),
             serve: plane,
-            keeper: keeper.clone(),
+            state_writer: state_writer.clone(),
             health,
             counters: Arc::clone(&counters),
-            outlook,
-            status,
-            residency: code_cache,
+            node_status,
+            admin_status,
+            code_cache,
             memory: Box::new(|| crate::memory_pressure::current_pressure(Path::new("/"))),
-            dice: dice(),
+            random: random(),
         };
         let now = Now {
             at: tokio::time::Instant::now().into_std(),
             wall: unix_ms(),
         };
-        let node = Node::new(kept, hot, (counters, DEFAULT_TTL), now);
-        // the client may greet before the node's task has run: what the disk has, it says at once
-        let first = outlook::outlook(&node, None, false);
-        wiring.outlook.send_replace(Arc::new(first));
+        let node = Node::new(
+            table,
+            recent_traffic,
+            (counters, DEFAULT_UNSUPERVISED_TTL),
+            now,
+        );
+        // The client may send its Hello before the task has run once, so the status from disk is published here.
+        let first = node_status::describe(&node, None, false);
+        wiring.node_status.send_replace(Arc::new(first));
         let inputs = Inputs {
             api: from_api,
-            found: from_keeper,
-            lost,
+            inherited: inherited_tables,
+            code_lost,
             stop: stopped,
         };
         tokio::spawn(task::run(node, wiring, inputs));
         let admin = admin::serve(admin_listener, shared.clone()).context("admin port")?;
         let debug = options.debug_socket.as_ref().and_then(|path| {
             admin::serve_debug(path, shared.clone())
-                .inspect_err(|error| tracing::warn!(%error, "no debug socket"))
+                .inspect_err(|error| tracing::warn!(%error, "cannot open the debug socket"))
                 .ok()
         });
         tokio::spawn(client.run());
@@ -218,7 +220,7 @@ impl Supervisor {
         tracing::info!(data = %shared.plane.address(), %admin, "serving");
         Ok(Self {
             shared,
-            keeper,
+            state_writer,
             admin,
             stop,
             drain,
@@ -226,49 +228,69 @@ impl Supervisor {
         })
     }
 
-    /// Where the data port listens.
+    /// Returns the address on which the data port listens.
     #[must_use]
     pub fn data_address(&self) -> SocketAddr {
         self.shared.plane.address()
     }
 
-    /// Where the admin port listens.
+    /// Returns the address on which the admin port listens.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Why load balancers should look elsewhere, if they should.
+    /// Returns `Ok` when load balancers may send traffic to this node.
     ///
     /// # Errors
-    /// The reason.
+    /// Returns the reason when the node is not ready.
     pub fn readiness(&self) -> Result<(), String> {
-        self.shared.status.readiness()
+        self.shared.admin_status.readiness()
     }
 
-    /// Ends the node in good order: says so, goes on accepting while that gets around, lets requests
-    /// finish, writes its state and gives up the lock on it.
+    /// Shuts the node down gracefully: reports that it is not ready, continues to accept connections for the
+    /// propagation time, waits for running requests, writes the state and releases the lock.
     pub async fn drain(self) {
-        self.shared.status.drain();
+        self.shared.admin_status.drain();
         let (propagation, timeout) = self.drain;
         tracing::info!(?propagation, ?timeout, "draining");
         self.shared.plane.drain(propagation, timeout).await;
         self.flush().await;
     }
 
-    /// Writes the last state and gives up the lock, without a look at requests.
+    /// Writes the latest state and releases the lock without waiting for running requests.
     pub async fn flush(self) {
         let (done, handed_over) = oneshot::channel();
         if self.stop.send(done).is_ok() {
-            let _ = tokio::time::timeout(FLUSH, handed_over).await;
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, handed_over).await;
         }
-        if let Some(keeper) = self.keeper {
-            keeper.stop(FLUSH).await;
+        if let Some(state_writer) = self.state_writer {
+            state_writer.stop(FLUSH_TIMEOUT).await;
         }
     }
 }
 
-/// Listens; on a host without IPv6 "every address" means every IPv4 address.
+/// Starts the data plane on a listener, with an empty routing table.
+fn start_data_plane(
+    options: &Options,
+    listener: TcpListener,
+    engine: &Engine,
+    counters: &Arc<CounterTable>,
+) -> anyhow::Result<Arc<DataPlane>> {
+    let log =
+        GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
+    let plane = DataPlane::start(
+        listener,
+        engine.clone(),
+        options.data.clone(),
+        Arc::clone(counters),
+        Arc::new(NodeCounters::default()),
+        log,
+    );
+    Ok(Arc::new(plane.context("data plane")?))
+}
+
+/// Binds a TCP listener. On a host without IPv6, `[::]` falls back to `0.0.0.0`.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).or_else(|error| match address {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
@@ -281,7 +303,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 fn open_disk(path: &Path) -> Disk {
     let dir = StateDir::new(path);
     let health = Arc::new(DiskHealth::default());
-    let usage = Arc::new(Usage::default());
+    let disk_usage = Arc::new(DiskUsage::default());
     let lock = dir
         .create()
         .and_then(|()| StateLock::try_take(&dir))
@@ -289,25 +311,25 @@ fn open_disk(path: &Path) -> Disk {
             health.failed(&error);
             None
         });
-    let (kept, damaged) = TableFile::new(&dir).load(lock.as_ref());
-    usage.damaged.store(damaged, Ordering::Relaxed);
-    let hot = std::fs::read_to_string(dir.state().join("hot")).unwrap_or_default();
-    let hot = Hot::read(&hot, unix_ms());
-    match &kept {
-        Some(kept) => tracing::info!(
-            version = kept.header.version,
-            functions = kept.functions.len(),
+    let (table, damaged) = TableFile::new(&dir).load(lock.as_ref());
+    disk_usage.damaged_tables.store(damaged, Ordering::Relaxed);
+    let recent_traffic = std::fs::read_to_string(dir.state().join("hot")).unwrap_or_default();
+    let recent_traffic = RecentTraffic::from_text(&recent_traffic, unix_ms());
+    match &table {
+        Some(table) => tracing::info!(
+            version = table.header.version,
+            functions = table.functions.len(),
             "table read from disk"
         ),
-        None => tracing::info!("no table on disk"),
+        None => tracing::info!("no table found on disk"),
     }
     Disk {
         dir,
         lock,
         health,
-        usage,
-        kept,
-        hot,
+        disk_usage,
+        table,
+        recent_traffic,
     }
 }
 
@@ -321,7 +343,7 @@ fn pipeline(
     options: &Options,
     disk: &Disk,
     (engine, code_cache): (Engine, Arc<CodeCache>),
-    status: &Arc<Status>,
+    admin_status: &Arc<AdminStatus>,
     operator: BlobClient,
 ) -> anyhow::Result<LoadPipeline> {
     let blobs = Blobs::new(&disk.dir, Arc::clone(&disk.health));
@@ -329,7 +351,7 @@ fn pipeline(
     let cache = NativeCache::open(&disk.dir, &hash, Arc::clone(&disk.health)).context("cache")?;
     let insecure: BTreeSet<String> = options.insecure_registries.iter().cloned().collect();
     let puller = Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?;
-    let observed = Arc::clone(status);
+    let observed = Arc::clone(admin_status);
     Ok(LoadPipeline::new(
         (blobs, Arc::new(cache)),
         puller,
@@ -340,9 +362,10 @@ fn pipeline(
     ))
 }
 
-struct CountersOf(Arc<CounterTable>);
+/// Reads the counters that are reported to operators from the counter table.
+struct RolloutCounters(Arc<CounterTable>);
 
-impl CounterSource for CountersOf {
+impl CounterSource for RolloutCounters {
     fn read(&self, functions: &BTreeSet<FunctionKey>) -> Vec<RevisionCounters> {
         if functions.is_empty() {
             return Vec::new();
@@ -352,9 +375,9 @@ impl CounterSource for CountersOf {
 }
 
 impl Loader for LoadPipeline {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>> {
+    fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let pipeline = self.clone();
-        async move { pipeline.run(&wanted).await }.boxed()
+        async move { pipeline.run(&component).await }.boxed()
     }
 
     fn is_compiled(&self, digest: &str) -> bool {

@@ -1,5 +1,5 @@
-//! The node's state and what follows from it: which code to load, what the data path serves, what
-//! operators are told, what goes to disk. One task owns it; every step ends in [`Node::settle`].
+//! State of the node, and what is derived from it: the components to load, the table of the data plane, the
+//! status for operators and the state on disk. One task owns it; every step ends with [`Node::reconcile`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,150 +12,158 @@ use node_shim_core::desired::{
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
-use super::departed::Departed;
-use super::hot::Hot;
-use super::keeper::Snapshot;
-use super::project::Definition;
+use super::parse_record::Definition;
+use super::recent_traffic::RecentTraffic;
 use super::records::Records;
+use super::removed_functions::RemovedFunctions;
+use super::state_writer::Snapshot;
 use crate::code_cache::{CompiledComponent, MappedCode};
 use crate::counters::CounterTable;
 use crate::disk::{PersistedTable, TableHeader, without_secrets};
 use crate::node_api::Event;
-use crate::pull::{Wanted, sha256_hex};
+use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::Revision;
 use crate::routing_table::RoutingTable;
 
-/// Components on their way at once, over all stages.
-const SLOTS: usize = 8;
-/// How long a connected operator that resumed may have more to say before its silence is consent.
-const CONFIRM: Duration = Duration::from_secs(5);
-/// Counters of a revision that left stay on the metrics page for the scrapes that judge it.
-const SHOWN_AFTER: Duration = Duration::from_secs(600);
-/// Readiness waits at most this long for code.
-const READY_AT_LAST: Duration = Duration::from_secs(30);
-/// Readiness waits at most this long for values of Secrets: without an operator all other functions serve.
-const VALUES_AT_LAST: Duration = Duration::from_secs(10);
+/// Maximum number of components that are loaded concurrently, over all stages.
+const MAX_CONCURRENT_LOADS: usize = 8;
+/// Time after a resumed connection in which changes may still arrive. Without any, the table counts as confirmed.
+const RESUME_GRACE: Duration = Duration::from_secs(5);
+/// Time for which the counters of a retired revision stay on the metrics page, so that its last requests are
+/// scraped.
+const RETIRED_VISIBILITY: Duration = Duration::from_secs(600);
+/// Maximum time that readiness waits for code after the start.
+const MAX_WAIT_FOR_CODE: Duration = Duration::from_secs(30);
+/// Maximum time that readiness waits for values of Secrets after the start. When no operator is reachable, all
+/// other functions are served without them.
+const MAX_WAIT_FOR_SECRETS: Duration = Duration::from_secs(10);
 
+/// Identifies a revision on this node.
 pub(crate) type RevisionKey = (FunctionKey, RevisionName);
 
-/// Why a revision cannot run here.
+/// Reason why a revision cannot run on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) permanent: bool,
-    /// ms since the Unix epoch.
+    /// Time of the first failure with this reason, in ms since the Unix epoch.
     pub(crate) since: u64,
 }
 
-/// A revision that serves, and what it was made from.
-pub(super) struct Live {
+/// A revision that serves requests, and the definition from which it was created.
+pub(super) struct LiveRevision {
     pub(super) definition: Arc<Definition>,
     pub(super) revision: Arc<Revision>,
 }
 
-/// A moment, on both clocks.
+/// Current time of the monotonic clock and of the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) at: Instant,
-    /// ms since the Unix epoch.
+    /// Wall clock, in ms since the Unix epoch.
     pub(crate) wall: u64,
 }
 
-/// What is to be done after a step.
+/// Actions that [`Node::reconcile`] requests.
 #[derive(Default)]
 pub(crate) struct Actions {
-    /// Components to bring to where they can run.
-    pub(crate) load: Vec<Wanted>,
-    /// A table for the data path.
+    /// Components to load.
+    pub(crate) load: Vec<ComponentRef>,
+    /// Routing table to publish to the data plane, if it changed.
     pub(crate) publish: Option<Arc<RoutingTable>>,
 }
 
-/// Everything one node knows.
+/// Complete state of a node.
 pub(crate) struct Node {
     pub(crate) records: Records,
     pub(crate) loads: LoadTracker,
     pub(crate) problems: BTreeMap<RevisionKey, Problem>,
-    pub(crate) hot: Hot,
+    pub(crate) recent_traffic: RecentTraffic,
     pub(crate) connected: bool,
-    /// How short memory is.
+    /// Memory pressure on the node.
     pub(crate) pressure: MemoryPressure,
+    /// Time of the last contact with an operator, in ms since the Unix epoch; 0 = never.
     pub(crate) last_contact: u64,
     pub(super) supervision: Supervision,
-    /// Of every component that is compiled, mapped or not.
+    /// All compiled components by digest, whether their code is mapped or not.
     pub(super) codes: BTreeMap<String, Arc<CompiledComponent>>,
-    pub(super) live: BTreeMap<RevisionKey, Live>,
-    pub(super) leaving: BTreeMap<RevisionKey, Instant>,
-    pub(super) departed: Departed,
-    ordered: Vec<String>,
-    /// Digests that only candidates refer to.
-    trials: BTreeSet<String>,
+    pub(super) live: BTreeMap<RevisionKey, LiveRevision>,
+    /// Revisions that left the table, since when. Their counters are still shown.
+    pub(super) retired: BTreeMap<RevisionKey, Instant>,
+    pub(super) removed_functions: RemovedFunctions,
+    /// Digests to load, most urgent first.
+    load_queue: Vec<String>,
+    /// Digests to which only candidates refer.
+    candidate_digests: BTreeSet<String>,
     pub(super) counters: Arc<CounterTable>,
     pub(super) table: Arc<RoutingTable>,
     started: Instant,
+    /// The current connection resumed from the table of this node.
     resumed: bool,
     confirm_at: Option<Instant>,
     dirty: Dirty,
 }
 
+/// Parts that the next [`Node::reconcile`] has to derive again.
 #[derive(Clone, Copy, Default)]
 struct Dirty {
-    /// The set of wanted components may have changed.
-    wants: bool,
-    /// The data path's table may have changed.
+    /// The set of components to load may have changed.
+    components: bool,
+    /// The routing table may have changed.
     table: bool,
-    /// The disk's table may have changed.
+    /// The state on disk is out of date.
     disk: bool,
 }
 
 impl Node {
-    /// A node that starts with what its disk had.
+    /// Creates the state of a node from the table found on disk.
     pub(crate) fn new(
-        kept: Option<PersistedTable>,
-        hot: Hot,
+        table: Option<PersistedTable>,
+        recent_traffic: RecentTraffic,
         (counters, default_ttl): (Arc<CounterTable>, Duration),
         now: Now,
     ) -> Self {
-        let header = kept.as_ref().map(|kept| kept.header).unwrap_or_default();
+        let header = table.as_ref().map(|table| table.header).unwrap_or_default();
         let ttl = match header.unsupervised_ttl_ms {
             0 => default_ttl,
             ms => Duration::from_millis(ms),
         };
         let before = Duration::from_millis(now.wall.saturating_sub(header.last_contact_ms));
         let mut records = Records::default();
-        if let Some(kept) = kept {
-            records.restore(kept.header.version, kept.functions, now.wall);
+        if let Some(table) = table {
+            records.restore(table.header.version, table.functions, now.wall);
         }
         Self {
             records,
             loads: LoadTracker::default(),
             problems: BTreeMap::new(),
-            hot,
+            recent_traffic,
             connected: false,
             pressure: MemoryPressure::None,
             last_contact: header.last_contact_ms,
             supervision: Supervision::new(ttl, before, now.at),
             codes: BTreeMap::new(),
             live: BTreeMap::new(),
-            leaving: BTreeMap::new(),
-            departed: Departed::default(),
-            ordered: Vec::new(),
-            trials: BTreeSet::new(),
+            retired: BTreeMap::new(),
+            removed_functions: RemovedFunctions::default(),
+            load_queue: Vec::new(),
+            candidate_digests: BTreeSet::new(),
             counters,
             table: Arc::default(),
             started: now.at,
             resumed: false,
             confirm_at: None,
             dirty: Dirty {
-                wants: true,
+                components: true,
                 table: true,
                 disk: false,
             },
         }
     }
 
-    /// Takes what an operator said.
-    pub(crate) fn hear(&mut self, event: Event, now: Now) {
+    /// Handles an event of the connection to the operator.
+    pub(crate) fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Connected(welcome) => self.connected(&welcome, now),
             Event::Batch(batch) => {
@@ -163,9 +171,9 @@ impl Node {
                 let phase = batch.snapshot();
                 let whole = matches!(phase, SnapshotPhase::End | SnapshotPhase::Whole);
                 let delta = phase == SnapshotPhase::None;
-                if self.records.batch(batch, now.wall) {
+                if self.records.apply_batch(batch, now.wall) {
                     self.dirty = Dirty {
-                        wants: true,
+                        components: true,
                         table: true,
                         disk: true,
                     };
@@ -174,9 +182,9 @@ impl Node {
                     self.confirm();
                 }
             }
-            Event::Hint(share) => {
+            Event::Hint(split) => {
                 self.last_contact = now.wall;
-                if self.records.hint(&share) {
+                if self.records.apply_hint(&split) {
                     self.dirty.table = true;
                     self.dirty.disk = true;
                 }
@@ -200,7 +208,7 @@ impl Node {
         self.last_contact = now.wall;
         self.supervision.connected(ttl);
         self.resumed = welcome.resumed;
-        self.confirm_at = welcome.resumed.then(|| now.at + CONFIRM);
+        self.confirm_at = welcome.resumed.then(|| now.at + RESUME_GRACE);
         self.dirty.disk = true;
     }
 
@@ -212,25 +220,25 @@ impl Node {
         }
     }
 
-    /// Takes the table that a process left which kept the disk before this one.
-    pub(crate) fn found(&mut self, kept: PersistedTable, now: Now) {
+    /// Merges the table of the process that owned the disk before this one.
+    pub(crate) fn inherit_table(&mut self, table: PersistedTable, now: Now) {
         self.records
-            .restore(kept.header.version, kept.functions, now.wall);
-        self.last_contact = self.last_contact.max(kept.header.last_contact_ms);
+            .restore(table.header.version, table.functions, now.wall);
+        self.last_contact = self.last_contact.max(table.header.last_contact_ms);
         self.dirty = Dirty {
-            wants: true,
+            components: true,
             table: true,
             disk: true,
         };
     }
 
-    /// Takes the end of a load.
-    pub(crate) fn loaded(
+    /// Handles the result of a load. `random` is a number in [0, 1) for the jitter of the next attempt.
+    pub(crate) fn load_finished(
         &mut self,
         digest: &str,
         outcome: Result<MappedCode, Failure>,
         now: Now,
-        dice: f64,
+        random: f64,
     ) {
         self.dirty.table = true;
         match outcome {
@@ -251,78 +259,84 @@ impl Node {
                     reason = failed.reason,
                     message = failed.message,
                     permanent = failed.permanent,
-                    "component not loaded"
+                    "cannot load component"
                 );
-                self.loads.mark_failed(digest, failed, now.at, dice);
+                self.loads.mark_failed(digest, failed, now.at, random);
             }
         }
     }
 
-    /// Takes that the native code of a component is not what it was: it is made again.
-    pub(crate) fn lost(&mut self, digest: &str) {
+    /// Handles the loss of a component's native code: the component is loaded again.
+    pub(crate) fn code_lost(&mut self, digest: &str) {
         if self.loads.get(digest) == Some(&LoadState::Loaded) {
             self.loads.reset(digest);
             self.dirty.table = true;
         }
     }
 
-    /// Looks at the time.
+    /// Handles the passage of time: contact with the operator, confirmation of the table, retention of counters.
     pub(crate) fn tick(&mut self, now: Now) {
         if self.connected {
             self.last_contact = now.wall;
         }
         if self.supervision.expire(now.at) {
-            tracing::warn!("no operator for too long: candidates get no more traffic");
+            tracing::warn!(
+                "no contact with an operator for longer than the allowed time; candidates get no traffic until one confirms the table"
+            );
             self.dirty.table = true;
         }
         if self.confirm_at.is_some_and(|at| at <= now.at) {
             self.confirm();
         }
         let counters = &self.counters;
-        self.leaving.retain(|(function, revision), since| {
-            let stays = now.at.duration_since(*since) < SHOWN_AFTER;
+        self.retired.retain(|(function, revision), since| {
+            let stays = now.at.duration_since(*since) < RETIRED_VISIBILITY;
             if !stays {
                 counters.hide(function, revision);
             }
             stays
         });
-        let forgotten = self.departed.tick(&self.counters, now.at);
+        let forgotten = self.removed_functions.tick(&self.counters, now.at);
         if !forgotten.is_empty() {
-            self.leaving
+            self.retired
                 .retain(|(function, _), _| !forgotten.contains(function));
         }
     }
 
-    /// Takes the number of requests of each function so far.
+    /// Records the total number of requests of each function since the start of the process.
     pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<FunctionKey, u64>, now: Now) {
-        self.hot.observe(totals, now.wall);
-        self.dirty.wants = true;
-        // what a restart reads should not be much older than the contact it speaks of
+        self.recent_traffic.observe(totals, now.wall);
+        self.dirty.components = true;
+        // Keeps the last contact on disk recent, so that a restart does not count too much time without contact.
         self.dirty.disk |= self.records.applied();
     }
 
-    /// Draws the conclusions of the steps before. `compiled` is asked while memory is short.
-    pub(crate) fn settle(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
+    /// Derives what changed since the last call. `compiled` returns whether a component needs no compilation; it is
+    /// called only under memory pressure.
+    pub(crate) fn reconcile(&mut self, now: Now, compiled: impl Fn(&str) -> bool) -> Actions {
         let mut actions = Actions::default();
-        if std::mem::take(&mut self.dirty.wants) {
-            self.want();
+        if std::mem::take(&mut self.dirty.components) {
+            self.update_load_queue();
         }
-        let affordable: Vec<String> = match self.pressure {
+        let loadable: Vec<String> = match self.pressure {
             MemoryPressure::None => Vec::new(),
             pressure => {
                 let fits = |digest: &&String| {
-                    pressure.allows_load(compiled(digest), self.trials.contains(*digest))
+                    pressure.allows_load(compiled(digest), self.candidate_digests.contains(*digest))
                 };
-                self.ordered.iter().filter(fits).cloned().collect()
+                self.load_queue.iter().filter(fits).cloned().collect()
             }
         };
-        let ordered = match self.pressure {
-            MemoryPressure::None => &self.ordered,
-            _ => &affordable,
+        let load_queue = match self.pressure {
+            MemoryPressure::None => &self.load_queue,
+            _ => &loadable,
         };
-        for digest in self.loads.start_due(ordered, SLOTS, now.at) {
-            if let Some(wanted) = self.wanted(&digest) {
-                actions.load.push(wanted);
+        for digest in self
+            .loads
+            .start_due(load_queue, MAX_CONCURRENT_LOADS, now.at)
+        {
+            if let Some(component) = self.component(&digest) {
+                actions.load.push(component);
             }
         }
         if std::mem::take(&mut self.dirty.table) {
@@ -331,62 +345,65 @@ impl Node {
         actions
     }
 
-    fn want(&mut self) {
-        let mut wants = Vec::new();
+    /// Derives the set of components to load and their order from the table.
+    fn update_load_queue(&mut self) {
+        let mut revisions = Vec::new();
         let mut digests = BTreeSet::new();
         for (key, record) in self.records.iter() {
-            let share = &record.parsed.entry.split;
-            let hot = self.hot.contains(key);
+            let split = &record.parsed.entry.split;
+            let recent_traffic = self.recent_traffic.contains(key);
             for (name, definition) in &record.parsed.definitions {
-                digests.insert(definition.wanted.digest.clone());
-                wants.push(RevisionToLoad {
+                digests.insert(definition.component.digest.clone());
+                revisions.push(RevisionToLoad {
                     namespace: key.namespace.to_string(),
-                    digest: definition.wanted.digest.clone(),
-                    role: role(share, name),
-                    recent_traffic: hot,
+                    digest: definition.component.digest.clone(),
+                    role: role(split, name),
+                    recent_traffic,
                 });
             }
         }
-        let trial = |want: &&RevisionToLoad| want.role == RevisionRole::Candidate;
-        let kept = wants.iter().filter(|want| !trial(want));
-        let kept: BTreeSet<&String> = kept.map(|want| &want.digest).collect();
-        let trials = wants.iter().filter(trial).map(|want| &want.digest);
-        self.trials = trials
-            .filter(|digest| !kept.contains(digest))
+        let is_candidate = |revision: &&RevisionToLoad| revision.role == RevisionRole::Candidate;
+        let others = revisions.iter().filter(|revision| !is_candidate(revision));
+        let others: BTreeSet<&String> = others.map(|revision| &revision.digest).collect();
+        let candidates = revisions.iter().filter(is_candidate);
+        self.candidate_digests = candidates
+            .map(|revision| &revision.digest)
+            .filter(|digest| !others.contains(digest))
             .cloned()
             .collect();
-        self.ordered = load_order(wants);
-        for gone in self.loads.set_wanted(&digests) {
-            self.codes.remove(&gone);
+        self.load_queue = load_order(revisions);
+        for removed in self.loads.set_wanted(&digests) {
+            self.codes.remove(&removed);
         }
     }
 
-    fn wanted(&self, digest: &str) -> Option<Wanted> {
+    /// Returns the component with this digest if a definition in the table refers to it.
+    fn component(&self, digest: &str) -> Option<ComponentRef> {
         self.records
             .iter()
             .flat_map(|(_, record)| record.parsed.definitions.values())
-            .find(|definition| definition.wanted.digest == digest)
-            .map(|definition| definition.wanted.clone())
+            .find(|definition| definition.component.digest == digest)
+            .map(|definition| definition.component.clone())
     }
 
-    /// What to write to disk, if it changed.
+    /// Returns the state to write to disk, or `None` if it has not changed.
     pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
         if !std::mem::take(&mut self.dirty.disk) || !self.records.applied() {
             return None;
         }
-        // cleared here as well as by the writer: nothing on its way to a disk holds a secret
+        // The writer removes the values of Secrets too; removing them here keeps them out of the snapshot.
         let functions: Vec<_> = self
             .records
             .iter()
             .map(|(_, record)| without_secrets(record.wire.clone()))
             .collect();
         let pairs = self.records.iter().flat_map(|(_, record)| {
-            let standing = super::project::standing(&record.wire);
-            [standing.config_token, standing.split_token]
+            let record_versions = super::parse_record::record_versions(&record.wire);
+            [record_versions.config_token, record_versions.split_token]
         });
         let highest = pairs.max().unwrap_or_default();
         Some(Snapshot {
-            kept: PersistedTable {
+            table: PersistedTable {
                 header: TableHeader {
                     version: self.records.version(),
                     epoch: highest.epoch,
@@ -402,24 +419,24 @@ impl Node {
                 .iter()
                 .filter_map(|(digest, _)| sha256_hex(digest).map(ToString::to_string))
                 .collect(),
-            hot: self.hot.write(),
+            recent_traffic: self.recent_traffic.to_text(),
         })
     }
 
-    /// Whether load balancers may send traffic: a table is applied, an operator has sent the values of
-    /// Secrets that the disk cannot have, and what had traffic here is loaded or failed with a reason, or it
-    /// took too long.
+    /// Returns whether load balancers may send traffic: a table is applied, values of Secrets have arrived, and all
+    /// functions with recent traffic are loaded or have failed. The waits for Secrets and code are limited by
+    /// `MAX_WAIT_FOR_SECRETS` and `MAX_WAIT_FOR_CODE`.
     pub(crate) fn ready(&self, now: Now) -> bool {
         let settled = || {
             let keys = self.records.iter().map(|(key, _)| key);
-            self.hot
-                .awaited(keys)
+            self.recent_traffic
+                .required_for_readiness(keys)
                 .iter()
                 .all(|key| self.is_settled(key))
         };
         let age = now.at.duration_since(self.started);
-        let values = || age >= VALUES_AT_LAST || !self.records.awaits_values();
-        self.records.applied() && values() && (age >= READY_AT_LAST || settled())
+        let values = || age >= MAX_WAIT_FOR_SECRETS || !self.records.awaits_secret_values();
+        self.records.applied() && values() && (age >= MAX_WAIT_FOR_CODE || settled())
     }
 
     fn is_settled(&self, key: &FunctionKey) -> bool {
@@ -428,7 +445,7 @@ impl Node {
         };
         record.parsed.definitions.values().all(|definition| {
             matches!(
-                self.loads.get(&definition.wanted.digest),
+                self.loads.get(&definition.component.digest),
                 Some(LoadState::Loaded | LoadState::Failed { .. })
             )
         })
@@ -443,10 +460,10 @@ impl Node {
     }
 }
 
-fn role(share: &TrafficSplit, name: &RevisionName) -> RevisionRole {
-    if share.stable.as_ref() == Some(name) {
+fn role(split: &TrafficSplit, name: &RevisionName) -> RevisionRole {
+    if split.stable.as_ref() == Some(name) {
         RevisionRole::Stable
-    } else if share.candidate.as_ref() == Some(name) {
+    } else if split.candidate.as_ref() == Some(name) {
         RevisionRole::Candidate
     } else {
         RevisionRole::Previous

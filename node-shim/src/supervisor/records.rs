@@ -1,6 +1,6 @@
-//! The table in force: what of the operator's messages was taken, by the rules of
-//! [`node_shim_core::desired`]. A bad record quarantines its function (the previous record stays) and
-//! nothing else.
+//! Table of function records in effect. Messages of the operator are merged by the rules of
+//! [`node_shim_core::desired`]. An invalid record quarantines only its own function, whose previous record stays in
+//! effect.
 
 use std::collections::BTreeMap;
 
@@ -11,39 +11,40 @@ use node_shim_core::desired::{
 };
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
-use super::project::{Parsed, key, parse, share, standing};
-use super::secret_values::keep_known;
+use super::parse_record::{ParsedRecord, key, parse, record_versions, share};
+use super::secret_values::restore_known_values;
 
-/// More functions than this are not collected for one snapshot.
+/// Maximum number of functions in a snapshot; further ones are dropped.
 const MAX_FUNCTIONS: usize = 200_000;
+/// Maximum number of quarantined functions that are remembered for reports.
 const MAX_QUARANTINED: usize = 1_000;
 
-/// One function in force.
+/// Record of a function in effect.
 #[derive(Clone)]
 pub(crate) struct Record {
     pub(crate) wire: FunctionRecord,
-    pub(crate) parsed: Parsed,
-    /// Read from disk by this process, and no operator has sent it since: values of Secrets that are
-    /// not known may still come.
+    pub(crate) parsed: ParsedRecord,
+    /// The record was read from disk and no operator has sent it since, so missing values of Secrets may still
+    /// arrive.
     pub(crate) unconfirmed: bool,
 }
 
 impl Record {
-    fn is_lacking(&self) -> bool {
+    fn has_missing_secrets(&self) -> bool {
         let mut definitions = self.parsed.definitions.values();
-        definitions.any(|definition| !definition.lacking.is_empty())
+        definitions.any(|definition| !definition.missing_secrets.is_empty())
     }
 }
 
-/// A function whose newest record was not taken.
+/// Reason why the newest record of a function was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quarantine {
     pub(crate) message: String,
-    /// ms since the Unix epoch.
+    /// Time of the first rejected record, in ms since the Unix epoch.
     pub(crate) since: u64,
 }
 
-/// The table.
+/// Table of all function records.
 #[derive(Default)]
 pub(crate) struct Records {
     functions: BTreeMap<FunctionKey, Record>,
@@ -54,19 +55,19 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Takes a table from disk beside what is in force: by the same rules, without removing.
+    /// Merges a table from disk into the table in effect. Removes nothing.
     pub(crate) fn restore(&mut self, version: u64, functions: Vec<FunctionRecord>, now: u64) {
         for record in functions {
-            self.offer(record, true, now);
+            self.apply_record(record, true, now);
         }
         self.version = self.version.max(version);
         self.applied = true;
     }
 
-    /// Takes a batch. True when something may have changed.
-    pub(crate) fn batch(&mut self, batch: Batch, now: u64) -> bool {
+    /// Applies a batch. Returns whether the table may have changed.
+    pub(crate) fn apply_batch(&mut self, batch: Batch, now: u64) -> bool {
         match batch.snapshot() {
-            SnapshotPhase::None => self.delta(batch, now),
+            SnapshotPhase::None => self.apply_delta(batch, now),
             SnapshotPhase::Begin => {
                 self.collecting = Some(Vec::new());
                 self.collect(batch.functions);
@@ -79,20 +80,20 @@ impl Records {
             SnapshotPhase::End => {
                 self.collect(batch.functions);
                 match self.collecting.take() {
-                    Some(functions) => self.replace(functions, batch.version, now),
-                    // an end without a beginning is half a table
+                    Some(functions) => self.apply_snapshot(functions, batch.version, now),
+                    // The beginning of this snapshot is missing, so it is incomplete.
                     None => false,
                 }
             }
             SnapshotPhase::Whole => {
                 self.collecting = None;
-                self.replace(batch.functions, batch.version, now)
+                self.apply_snapshot(batch.functions, batch.version, now)
             }
         }
     }
 
-    /// Takes a hint. True when it lowered a share.
-    pub(crate) fn hint(&mut self, update: &ShareUpdate) -> bool {
+    /// Applies a hint. Returns whether it lowered the weight of a candidate.
+    pub(crate) fn apply_hint(&mut self, update: &ShareUpdate) -> bool {
         let (Ok(key), Ok(offered)) = (key(update.key.as_ref()), share(update.share.as_ref()))
         else {
             return false;
@@ -100,12 +101,15 @@ impl Records {
         let Some(record) = self.functions.get_mut(&key) else {
             return false;
         };
-        let lowered = weight_after_hint(view(&record.parsed.entry.split), view(&offered));
+        let lowered = weight_after_hint(
+            candidate_split(&record.parsed.entry.split),
+            candidate_split(&offered),
+        );
         let Some(weight) = lowered else { return false };
-        if let (Some(wire), Some(told)) = (&mut record.wire.share, &update.share) {
+        if let (Some(wire), Some(offered)) = (&mut record.wire.share, &update.share) {
             wire.weight = weight;
-            wire.pair = told.pair;
-            wire.decided_at = told.decided_at;
+            wire.pair = offered.pair;
+            wire.decided_at = offered.decided_at;
         }
         reparse(record)
     }
@@ -117,20 +121,19 @@ impl Records {
         }
     }
 
-    fn delta(&mut self, batch: Batch, now: u64) -> bool {
+    fn apply_delta(&mut self, batch: Batch, now: u64) -> bool {
         let mut changed = false;
         for record in batch.functions {
-            changed |= self.offer(record, false, now);
+            changed |= self.apply_record(record, false, now);
         }
         for update in batch.shares {
-            changed |= self.share(update, now);
+            changed |= self.apply_share(update, now);
         }
         for removal in batch.removals {
             if let Ok(key) = key(removal.key.as_ref())
-                && self
-                    .functions
-                    .get(&key)
-                    .is_some_and(|have| removal_applies(&standing(&have.wire), removal.version))
+                && self.functions.get(&key).is_some_and(|have| {
+                    removal_applies(&record_versions(&have.wire), removal.version)
+                })
             {
                 self.functions.remove(&key);
                 self.quarantined.remove(&key);
@@ -141,30 +144,30 @@ impl Records {
         changed
     }
 
-    fn replace(&mut self, functions: Vec<FunctionRecord>, version: u64, now: u64) -> bool {
+    fn apply_snapshot(&mut self, functions: Vec<FunctionRecord>, version: u64, now: u64) -> bool {
         let named: std::collections::BTreeSet<FunctionKey> = functions
             .iter()
             .filter_map(|record| key(record.key.as_ref()).ok())
             .collect();
         for record in functions {
-            self.offer(record, false, now);
+            self.apply_record(record, false, now);
         }
         let stays = |key: &FunctionKey, have: &RecordVersions| {
             named.contains(key) || survives_snapshot(have, version)
         };
         self.functions
-            .retain(|key, record| stays(key, &standing(&record.wire)));
+            .retain(|key, record| stays(key, &record_versions(&record.wire)));
         self.quarantined.retain(|key, _| named.contains(key));
         self.version = self.version.max(version);
         self.applied = true;
         true
     }
 
-    fn share(&mut self, update: ShareUpdate, now: u64) -> bool {
+    fn apply_share(&mut self, update: ShareUpdate, now: u64) -> bool {
         let Ok(key) = key(update.key.as_ref()) else {
             return false;
         };
-        // a share without its function: the record is on its way or was removed
+        // The function was removed, or its record has not arrived yet.
         let Some(have) = self.functions.get(&key) else {
             return false;
         };
@@ -172,25 +175,25 @@ impl Records {
         record.version = record.version.max(update.version);
         record.share = update.share;
         let unconfirmed = have.unconfirmed;
-        self.offer(record, unconfirmed, now)
+        self.apply_record(record, unconfirmed, now)
     }
 
-    fn offer(&mut self, record: FunctionRecord, unconfirmed: bool, now: u64) -> bool {
+    fn apply_record(&mut self, record: FunctionRecord, unconfirmed: bool, now: u64) -> bool {
         let Ok(key) = key(record.key.as_ref()) else {
-            tracing::error!("a record without a function");
+            tracing::error!("ignored a record that names no function");
             return false;
         };
         let have = self.functions.get(&key);
-        let verdict = merge_decision(
-            have.map(|have| standing(&have.wire)).as_ref(),
-            &standing(&record),
+        let decision = merge_decision(
+            have.map(|have| record_versions(&have.wire)).as_ref(),
+            &record_versions(&record),
         );
-        let MergeDecision::Apply { routes, share } = verdict else {
+        let MergeDecision::Apply { routes, share } = decision else {
             return false;
         };
-        // what a disk repeats of what an operator sent is no news
+        // A record from disk does not replace the confirmation by an operator.
         let unconfirmed = unconfirmed && have.is_none_or(|have| have.unconfirmed);
-        // the same uid, or it would have been taken whole
+        // Parts of two records are merged only if both have the same uid.
         let merged = merge(have, record, routes, share);
         match parse(&merged) {
             Ok(parsed) => {
@@ -206,7 +209,7 @@ impl Records {
                 true
             }
             Err(message) => {
-                tracing::error!(function = %key, message, "a record that cannot be taken");
+                tracing::error!(function = %key, message, "rejected an invalid record; the previous record stays in effect");
                 if self.quarantined.len() < MAX_QUARANTINED {
                     let since = self.quarantined.get(&key).map_or(now, |known| known.since);
                     self.quarantined.insert(key, Quarantine { message, since });
@@ -216,42 +219,42 @@ impl Records {
         }
     }
 
-    /// All functions in order.
+    /// Iterates over all functions in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&FunctionKey, &Record)> {
         self.functions.iter()
     }
 
-    /// Whether the function is in the table.
+    /// Returns whether the table contains the function.
     pub(crate) fn contains(&self, key: &FunctionKey) -> bool {
         self.functions.contains_key(key)
     }
 
-    /// Functions whose newest record was not taken.
+    /// Iterates over the functions whose newest record was rejected.
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = (&FunctionKey, &Quarantine)> {
         self.quarantined.iter()
     }
 
-    /// Version of the table in force.
+    /// Returns the version of the table in effect.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Some table was applied, from disk or stream.
+    /// Returns whether a table was applied, from disk or from an operator.
     pub(crate) fn applied(&self) -> bool {
         self.applied
     }
 
-    /// Whether an operator that answers may bring values of Secrets that are lacking here.
-    pub(crate) fn awaits_values(&self) -> bool {
+    /// Returns whether values of Secrets are missing that an operator may still send.
+    pub(crate) fn awaits_secret_values(&self) -> bool {
         let mut records = self.functions.values();
-        records.any(|record| record.unconfirmed && record.is_lacking())
+        records.any(|record| record.unconfirmed && record.has_missing_secrets())
     }
 
-    /// What to resume from. A table that lacks values of Secrets asks for a snapshot, which brings those
-    /// that the operator knows, and so does one with a record that could not be taken.
+    /// Returns the table version to resume from, or 0 to request a snapshot. A snapshot is needed without a table,
+    /// while values of Secrets are missing, and after a rejected record.
     pub(crate) fn have(&self) -> u64 {
-        let lacking = self.functions.values().any(Record::is_lacking);
-        if lacking || !self.applied || !self.quarantined.is_empty() {
+        let missing_secrets = self.functions.values().any(Record::has_missing_secrets);
+        if missing_secrets || !self.applied || !self.quarantined.is_empty() {
             0
         } else {
             self.version
@@ -259,6 +262,7 @@ impl Records {
     }
 }
 
+/// Merges an offered record into the record in effect. `routes` and `share` select the parts to take from `offered`.
 fn merge(
     have: Option<&Record>,
     mut offered: FunctionRecord,
@@ -280,7 +284,7 @@ fn merge(
         offered.share.clone_from(&have.share);
     }
     offered.version = offered.version.max(have.version);
-    keep_known(&mut offered, have);
+    restore_known_values(&mut offered, have);
     let named = offered.share.clone().unwrap_or_default();
     for definition in &have.definitions {
         let needed = [&named.stable, &named.candidate, &named.previous]
@@ -297,7 +301,7 @@ fn merge(
     offered
 }
 
-fn view(share: &TrafficSplit) -> CandidateSplit<'_> {
+fn candidate_split(share: &TrafficSplit) -> CandidateSplit<'_> {
     CandidateSplit {
         token: share.token,
         stable: share.stable.as_ref().map_or("", RevisionName::as_str),

@@ -1,27 +1,27 @@
-//! Values of Secrets in records: which are known here, and which of them outlive a record that comes without. Pure.
+//! Values of Secrets in records: which are missing, and which are kept when a new record comes without them. Pure.
 //!
-//! An operator that started after a Secret was changed does not know the content that an older revision was made
-//! with, and the table on disk never has values. An unknown value is not an empty one: it must neither reach a
-//! guest nor replace a value that this process has in memory.
+//! An operator that started after a Secret was changed does not have the content with which an older revision was
+//! created, and the table on disk never contains values. A missing value is not an empty one: it must neither reach
+//! a guest nor replace a value that this process has in memory.
 
 use node_api::v1::env_var::Kind;
 use node_api::v1::{Definition, EnvVar, FunctionRecord, SecretValue};
 
-/// Gives `offered` the values that `have`, a record of the same function, has for the same revision.
+/// Copies values that are missing in `offered` from `have`, an earlier record of the same function.
 ///
-/// A revision's name contains a hash over the content of every Secret that it refers to, so under one name a
-/// reference never stands for two values.
-pub(super) fn keep_known(offered: &mut FunctionRecord, have: &FunctionRecord) {
+/// Values are copied only within a revision. Its name contains a hash of the content of every Secret that it refers
+/// to, so a reference has one value per revision.
+pub(super) fn restore_known_values(offered: &mut FunctionRecord, have: &FunctionRecord) {
     for definition in &mut offered.definitions {
         let held = have.definitions.iter();
         let mut held = held.filter(|held| held.revision == definition.revision);
         let Some(held) = held.next() else { continue };
-        keep_in(&mut definition.env, &held.env);
-        keep_in(&mut definition.config, &held.config);
+        restore_known_variables(&mut definition.env, &held.env);
+        restore_known_variables(&mut definition.config, &held.config);
     }
 }
 
-fn keep_in(offered: &mut [EnvVar], held: &[EnvVar]) {
+fn restore_known_variables(offered: &mut [EnvVar], held: &[EnvVar]) {
     for variable in offered {
         let name = &variable.name;
         let Some(Kind::Secret(secret)) = &mut variable.kind else {
@@ -36,8 +36,8 @@ fn keep_in(offered: &mut [EnvVar], held: &[EnvVar]) {
     }
 }
 
-/// References (`secret/key`) of a definition whose values are not known.
-pub(super) fn lacking(definition: &Definition) -> Vec<String> {
+/// Returns the references (`secret/key`) of a definition whose values are missing, sorted and without duplicates.
+pub(super) fn missing_secrets(definition: &Definition) -> Vec<String> {
     let variables = definition.env.iter().chain(&definition.config);
     let unknown = variables
         .filter_map(secret_of)
@@ -57,7 +57,7 @@ fn secret_of(variable: &EnvVar) -> Option<&SecretValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::project::tests::record;
+    use super::super::parse_record::tests::record;
     use super::*;
 
     fn variable(name: &str, reference: &str, value: Option<&str>) -> EnvVar {
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// A record whose first revision has these variables.
+    /// Returns a record whose first revision has these variables.
     fn with(env: Vec<EnvVar>) -> FunctionRecord {
         let mut record = record("f", 1);
         record.definitions[0].env = env;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_value_takes_the_known_one_of_the_same_revision_variable_and_reference() {
+    fn a_missing_value_is_copied_from_the_same_revision_variable_and_reference() {
         let have = with(vec![
             variable("A", "s/a", Some("one")),
             variable("B", "s/b", Some("two")),
@@ -90,31 +90,34 @@ mod tests {
             variable("C", "s/c", None),
             variable("D", "s/a", None),
         ]);
-        keep_known(&mut offered, &have);
+        restore_known_values(&mut offered, &have);
         assert_eq!(
             offered.definitions[0].env[0],
             variable("A", "s/a", Some("one"))
         );
         assert_eq!(
-            lacking(&offered.definitions[0]),
+            missing_secrets(&offered.definitions[0]),
             ["s/a", "s/c", "s/other"],
-            "another reference or variable is another value"
+            "a value is copied only for the same variable and reference"
         );
         let mut renamed = with(vec![variable("A", "s/a", None)]);
         renamed.definitions[0].revision = "r9".into();
-        keep_known(&mut renamed, &have);
-        assert_eq!(lacking(&renamed.definitions[0]), ["s/a"]);
+        restore_known_values(&mut renamed, &have);
+        assert_eq!(missing_secrets(&renamed.definitions[0]), ["s/a"]);
     }
 
     #[test]
-    fn a_value_that_comes_is_taken_and_an_empty_one_is_a_value() {
+    fn a_new_value_replaces_the_old_one_even_if_it_is_empty() {
         let have = with(vec![variable("A", "s/a", Some("one"))]);
         let mut offered = with(vec![variable("A", "s/a", Some(""))]);
-        keep_known(&mut offered, &have);
+        restore_known_values(&mut offered, &have);
         assert_eq!(
             offered.definitions[0].env[0],
             variable("A", "s/a", Some(""))
         );
-        assert_eq!(lacking(&offered.definitions[0]), Vec::<String>::new());
+        assert_eq!(
+            missing_secrets(&offered.definitions[0]),
+            Vec::<String>::new()
+        );
     }
 }

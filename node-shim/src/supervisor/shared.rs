@@ -1,4 +1,4 @@
-//! What the admin port reads.
+//! State that the admin port reads: health, readiness, metrics and debug pages.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::keeper::Usage;
-use super::status::Status;
+use super::admin_status::AdminStatus;
+use super::state_writer::DiskUsage;
 use super::{Options, metrics};
 use crate::admin::{DebugPage, HEALTH_CHECK_TIMEOUT, ProcessStatus};
 use crate::code_cache::CodeCache;
@@ -16,20 +16,20 @@ use crate::data_plane::DataPlane;
 use crate::disk::DiskHealth;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::node_api::Outlook;
+use crate::node_api::NodeStatus;
 use crate::routing_table::{RevisionSlot, ServedFunction};
 
-/// Handles on everything worth looking at.
+/// Handles to the parts of a running node.
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) engine: Engine,
-    pub(super) residency: Arc<CodeCache>,
+    pub(super) code_cache: Arc<CodeCache>,
     pub(super) plane: Arc<DataPlane>,
-    pub(super) status: Arc<Status>,
-    pub(super) usage: Arc<Usage>,
+    pub(super) admin_status: Arc<AdminStatus>,
+    pub(super) disk_usage: Arc<DiskUsage>,
     pub(super) health: Arc<DiskHealth>,
     pub(super) metrics: Metrics,
-    pub(super) outlook: watch::Receiver<Arc<Outlook>>,
+    pub(super) node_status: watch::Receiver<Arc<NodeStatus>>,
 }
 
 impl ProcessStatus for Shared {
@@ -38,12 +38,12 @@ impl ProcessStatus for Shared {
             let age = self.engine.since_tick();
             if age > HEALTH_CHECK_TIMEOUT {
                 return Err(format!(
-                    "the epoch thread last moved {} ms ago",
+                    "the epoch thread made no progress for {} ms",
                     age.as_millis()
                 ));
             }
             if !self.plane.responds_within(HEALTH_CHECK_TIMEOUT).await {
-                return Err("the data path's event loop does not answer".into());
+                return Err("the event loop of the data plane does not respond".into());
             }
             Ok(())
         }
@@ -51,14 +51,19 @@ impl ProcessStatus for Shared {
     }
 
     fn readiness(&self) -> Result<(), String> {
-        self.status.readiness()
+        self.admin_status.readiness()
     }
 
     fn metrics(&self) -> String {
         let mut page = String::new();
         self.metrics.write(&mut page, &self.plane);
-        metrics::write(&mut page, &self.status, &self.usage, &self.health);
-        metrics::write_residency(&mut page, &self.residency);
+        metrics::write(
+            &mut page,
+            &self.admin_status,
+            &self.disk_usage,
+            &self.health,
+        );
+        metrics::write_code_cache(&mut page, &self.code_cache);
         page
     }
 
@@ -78,10 +83,10 @@ impl ProcessStatus for Shared {
             DebugPage::Cache => {
                 let load = std::sync::atomic::Ordering::Relaxed;
                 json!({
-                    "blobBytes": self.usage.blobs.load(load),
-                    "nativeBytes": self.usage.native.load(load),
-                    "loaded": self.residency.mapped(),
-                    "loadedLimit": self.residency.cap(),
+                    "blobBytes": self.disk_usage.blob_bytes.load(load),
+                    "nativeBytes": self.disk_usage.native_bytes.load(load),
+                    "loaded": self.code_cache.mapped(),
+                    "loadedLimit": self.code_cache.cap(),
                     "trouble": self.health.trouble(),
                     "failedWrites": self.health.errors(),
                 })
@@ -100,12 +105,12 @@ impl ProcessStatus for Shared {
 
 impl Shared {
     fn functions(&self) -> Value {
-        let outlook = self.outlook.borrow().clone();
+        let node_status = self.node_status.borrow().clone();
         let name = |key: &Option<node_api::v1::FunctionKey>| {
             key.as_ref()
                 .map(|key| format!("{}/{}", key.namespace, key.name))
         };
-        let revisions: Vec<Value> = outlook
+        let revisions: Vec<Value> = node_status
             .revisions
             .iter()
             .map(|state| {
@@ -117,7 +122,7 @@ impl Shared {
                 })
             })
             .collect();
-        let exceptions: Vec<Value> = outlook
+        let exceptions: Vec<Value> = node_status
             .exceptions
             .iter()
             .map(|exception| {
@@ -134,10 +139,11 @@ impl Shared {
     }
 }
 
-/// Routes and shares; environment and configuration are left out, so no secret can slip in.
+/// Returns hosts and traffic split of a function. Environment and configuration are omitted because they may contain
+/// secrets.
 fn function(served: &ServedFunction) -> Value {
     let entry = &served.entry;
-    let share = &entry.split;
+    let split = &entry.split;
     let hosts: Vec<&String> = entry.routes.iter().flat_map(|route| &route.hosts).collect();
     let slot = |slot: &RevisionSlot| match slot {
         RevisionSlot::Absent => "absent".to_string(),
@@ -149,11 +155,11 @@ fn function(served: &ServedFunction) -> Value {
         "function": entry.key.to_string(),
         "hosts": hosts,
         "suspended": entry.suspended,
-        "pair": [share.token.epoch, share.token.serial],
-        "stable": share.stable.as_ref().map(ToString::to_string),
+        "pair": [split.token.epoch, split.token.serial],
+        "stable": split.stable.as_ref().map(ToString::to_string),
         "stableState": slot(&served.stable),
-        "candidate": share.candidate.as_ref().map(ToString::to_string),
+        "candidate": split.candidate.as_ref().map(ToString::to_string),
         "candidateState": slot(&served.candidate),
-        "weight": share.weight,
+        "weight": split.weight,
     })
 }

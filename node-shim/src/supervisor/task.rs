@@ -1,4 +1,4 @@
-//! The one task that owns the node's state: takes what comes, settles, and carries out what follows.
+//! The task that owns the node's state: it handles inputs, reconciles, and carries out the resulting actions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,70 +12,72 @@ use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::keeper::Keeper;
+use super::admin_status::AdminStatus;
 use super::node::{Node, Now};
-use super::outlook::outlook;
-use super::status::Status;
+use super::node_status::describe;
+use super::state_writer::StateWriter;
 use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::CounterTable;
 use crate::data_plane::LoadShedding;
 use crate::disk::{DiskHealth, PersistedTable};
-use crate::node_api::{Event, Outlook, unix_ms};
-use crate::pull::Wanted;
+use crate::node_api::{Event, NodeStatus, unix_ms};
+use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
 
+/// Interval of time-driven work.
 const TICK: Duration = Duration::from_secs(1);
-/// Messages taken before the conclusions are drawn.
+/// Maximum number of messages that are handled before each reconciliation.
 const BURST: usize = 64;
-/// Ticks between two looks at who had traffic.
+/// Number of ticks between two observations of traffic.
 const TRAFFIC_TICKS: u32 = 30;
-/// A function that had traffic within this time is served while memory is short.
+/// Functions with traffic within this time are served even under memory pressure.
 const RECENT: Duration = Duration::from_secs(600);
+/// Minimum time between two snapshots for the disk.
 const WRITE_GAP: Duration = Duration::from_secs(1);
 
-/// Brings components to where they can run.
+/// Loads components: pulls, verifies, compiles and maps them.
 pub(crate) trait Loader: Send + Sync {
-    /// One attempt.
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>>;
-    /// Whether nothing has to be compiled for it.
+    /// Attempts once to load a component.
+    fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>>;
+    /// Returns whether native code of the component is on disk, so that loading it needs no compilation.
     fn is_compiled(&self, digest: &str) -> bool;
 }
 
-/// Takes tables.
+/// Data path as seen by the supervisor.
 pub(crate) trait Serve: Send + Sync {
-    /// Replaces the table in force.
+    /// Replaces the routing table in effect.
     fn publish(&self, table: Arc<RoutingTable>);
-    /// What load balancers are told on the data port.
+    /// Sets the readiness that the data port reports to load balancers.
     fn set_ready(&self, ready: bool);
-    /// What is refused for want of memory.
+    /// Sets which requests are rejected under memory pressure.
     fn shed(&self, shed: LoadShedding);
 }
 
-/// What the task is connected to.
+/// Parts of the process that the task uses.
 pub(crate) struct Wiring {
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) serve: Arc<dyn Serve>,
-    /// `None` without a disk.
-    pub(crate) keeper: Option<Keeper>,
+    /// Writer of the state on disk; `None` if its thread could not be started.
+    pub(crate) state_writer: Option<StateWriter>,
     pub(crate) health: Arc<DiskHealth>,
     pub(crate) counters: Arc<CounterTable>,
-    pub(crate) outlook: watch::Sender<Arc<Outlook>>,
-    pub(crate) status: Arc<Status>,
-    pub(crate) residency: Arc<CodeCache>,
-    /// How short memory is now.
+    pub(crate) node_status: watch::Sender<Arc<NodeStatus>>,
+    pub(crate) admin_status: Arc<AdminStatus>,
+    pub(crate) code_cache: Arc<CodeCache>,
+    /// Returns the current memory pressure.
     pub(crate) memory: Box<dyn Fn() -> MemoryPressure + Send + Sync>,
-    /// Numbers in [0, 1).
-    pub(crate) dice: Box<dyn FnMut() -> f64 + Send + Sync>,
+    /// Returns random numbers in [0, 1).
+    pub(crate) random: Box<dyn FnMut() -> f64 + Send + Sync>,
 }
 
-/// What comes in.
+/// Inputs of the task.
 pub(crate) struct Inputs {
     pub(crate) api: mpsc::Receiver<Event>,
-    /// Tables that another process left.
-    pub(crate) found: mpsc::Receiver<PersistedTable>,
-    /// Digests of code that could not be mapped again.
-    pub(crate) lost: mpsc::UnboundedReceiver<String>,
-    /// Asks for the last state to be handed to the keeper; answered when it is.
+    /// Table of the process that owned the disk before this one.
+    pub(crate) inherited: mpsc::Receiver<PersistedTable>,
+    /// Digests of components whose native code could not be mapped again.
+    pub(crate) code_lost: mpsc::UnboundedReceiver<String>,
+    /// Requests that the latest state is passed to the state writer; answered when that is done.
     pub(crate) stop: oneshot::Receiver<oneshot::Sender<()>>,
 }
 
@@ -83,61 +85,61 @@ struct Task {
     node: Node,
     wiring: Wiring,
     finished: mpsc::Sender<(String, Result<MappedCode, Failure>)>,
-    handed_over: Option<Instant>,
-    trouble_since: Option<u64>,
+    last_save: Option<Instant>,
+    disk_failing_since: Option<u64>,
     ticks: u32,
 }
 
-/// Runs until it is asked to stop.
+/// Runs until `inputs.stop` receives a request or its sender is dropped.
 pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
     let (finished, mut results) = mpsc::channel(BURST);
     let mut task = Task {
         node,
         wiring,
         finished,
-        handed_over: None,
-        trouble_since: None,
+        last_save: None,
+        disk_failing_since: None,
         ticks: 0,
     };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    task.look_at_memory();
-    task.settle();
+    task.update_memory_pressure();
+    task.reconcile();
     loop {
         tokio::select! {
-            // without operators the branch rests and what is on disk is served
+            // Without a configured operator this branch is never taken, and the table from disk is served.
             Some(event) = inputs.api.recv() => {
-                task.node.hear(event, now());
+                task.node.handle(event, now());
                 for _ in 0..BURST {
                     let Ok(event) = inputs.api.try_recv() else { break };
-                    task.node.hear(event, now());
+                    task.node.handle(event, now());
                 }
             }
-            Some(kept) = inputs.found.recv() => task.node.found(kept, now()),
+            Some(table) = inputs.inherited.recv() => task.node.inherit_table(table, now()),
             Some((digest, outcome)) = results.recv() => {
-                let dice = (task.wiring.dice)();
-                task.node.loaded(&digest, outcome, now(), dice);
+                let random = (task.wiring.random)();
+                task.node.load_finished(&digest, outcome, now(), random);
             }
-            Some(digest) = inputs.lost.recv() => task.node.lost(&digest),
+            Some(digest) = inputs.code_lost.recv() => task.node.code_lost(&digest),
             _ = tick.tick() => task.tick(),
-            // or nobody is left who could ask
+            // A dropped sender ends the task too.
             done = &mut inputs.stop => {
-                task.hand_over();
+                task.save_snapshot();
                 let _ = done.map(|done| done.send(()));
                 return;
             }
         }
-        task.settle();
+        task.reconcile();
     }
 }
 
 impl Task {
     fn tick(&mut self) {
         self.node.tick(now());
-        self.look_at_memory();
-        let residency = Arc::clone(&self.wiring.residency);
-        if residency.mapped() > residency.cap() {
-            tokio::task::spawn_blocking(move || residency.trim());
+        self.update_memory_pressure();
+        let code_cache = Arc::clone(&self.wiring.code_cache);
+        if code_cache.mapped() > code_cache.cap() {
+            tokio::task::spawn_blocking(move || code_cache.trim());
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TRAFFIC_TICKS) {
@@ -146,14 +148,14 @@ impl Task {
         }
     }
 
-    fn look_at_memory(&mut self) {
+    fn update_memory_pressure(&mut self) {
         let pressure = (self.wiring.memory)();
         let before = std::mem::replace(&mut self.node.pressure, pressure);
         if pressure != before {
-            tracing::warn!(?pressure, ?before, "memory of the node");
+            tracing::warn!(?pressure, ?before, "memory pressure changed");
         }
         if pressure != before || pressure != MemoryPressure::None {
-            let recent = self.node.hot.within(RECENT, now().wall);
+            let recent = self.node.recent_traffic.within(RECENT, now().wall);
             self.wiring.serve.shed(LoadShedding {
                 pressure,
                 recent_traffic: recent,
@@ -161,60 +163,60 @@ impl Task {
         }
     }
 
-    fn settle(&mut self) {
+    fn reconcile(&mut self) {
         let at = now();
         let loader = Arc::clone(&self.wiring.loader);
-        let actions = self.node.settle(at, |digest| loader.is_compiled(digest));
+        let actions = self.node.reconcile(at, |digest| loader.is_compiled(digest));
         if let Some(table) = actions.publish {
             self.wiring.serve.publish(table);
         }
-        for wanted in actions.load {
+        for component in actions.load {
             let (loader, finished) = (Arc::clone(&self.wiring.loader), self.finished.clone());
             tokio::spawn(async move {
-                let digest = wanted.digest.clone();
-                let outcome = loader.load(wanted).await;
+                let digest = component.digest.clone();
+                let outcome = loader.load(component).await;
                 let _ = finished.send((digest, outcome)).await;
             });
         }
-        self.tell(at);
+        self.publish_status(at);
         let early = self
-            .handed_over
+            .last_save
             .is_some_and(|last| last.elapsed() < WRITE_GAP);
         if !early {
-            self.hand_over();
+            self.save_snapshot();
         }
     }
 
-    fn tell(&mut self, at: Now) {
-        let trouble = self.wiring.health.trouble();
-        self.trouble_since = trouble
+    fn publish_status(&mut self, at: Now) {
+        let disk_failure = self.wiring.health.trouble();
+        self.disk_failing_since = disk_failure
             .as_ref()
-            .map(|_| self.trouble_since.unwrap_or(at.wall));
-        let shown = trouble.as_deref().zip(self.trouble_since);
+            .map(|_| self.disk_failing_since.unwrap_or(at.wall));
+        let shown = disk_failure.as_deref().zip(self.disk_failing_since);
         let ready = self.node.ready(at);
-        let told = outlook(
+        let status = describe(
             &self.node,
             shown,
-            ready && !self.wiring.status.is_draining(),
+            ready && !self.wiring.admin_status.is_draining(),
         );
         self.wiring.serve.set_ready(ready);
-        self.wiring.status.update(&self.node, ready, at);
-        self.wiring.outlook.send_if_modified(|current| {
-            let changed = **current != told;
+        self.wiring.admin_status.update(&self.node, ready, at);
+        self.wiring.node_status.send_if_modified(|current| {
+            let changed = **current != status;
             if changed {
-                *current = Arc::new(told);
+                *current = Arc::new(status);
             }
             changed
         });
     }
 
-    fn hand_over(&mut self) {
-        let Some(keeper) = &self.wiring.keeper else {
+    fn save_snapshot(&mut self) {
+        let Some(state_writer) = &self.wiring.state_writer else {
             return;
         };
         if let Some(snapshot) = self.node.snapshot() {
-            keeper.save(snapshot);
-            self.handed_over = Some(Instant::now());
+            state_writer.save(snapshot);
+            self.last_save = Some(Instant::now());
         }
     }
 }
@@ -226,7 +228,7 @@ fn now() -> Now {
     }
 }
 
-/// Requests of each function since the start of the process.
+/// Returns the number of requests of each function since the start of the process.
 fn totals(counters: &CounterTable) -> BTreeMap<FunctionKey, u64> {
     let mut totals = BTreeMap::new();
     for snapshot in counters.snapshot(|_| true) {
@@ -234,7 +236,7 @@ fn totals(counters: &CounterTable) -> BTreeMap<FunctionKey, u64> {
             .populations
             .iter()
             .flat_map(|population| &population.requests)
-            // who is only ever refused uses nothing
+            // A function whose requests are all rejected needs no code.
             .filter(|one| one.outcome != Outcome::Overloaded)
             .map(|one| one.count)
             .sum();

@@ -1,4 +1,4 @@
-//! The node's task on a clock that the test moves.
+//! Tests of the node's task with paused time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,44 +14,44 @@ use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::departed::KEPT;
-use super::hot::Hot;
+use super::admin_status::AdminStatus;
 use super::node::{Node, Now};
-use super::project::tests::record;
-use super::status::Status;
+use super::parse_record::tests::record;
+use super::recent_traffic::RecentTraffic;
+use super::removed_functions::COUNTER_RETENTION;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
 use crate::code_cache::tests::{Gated, unmap, waiting, within};
 use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
 use crate::disk::{PersistedTable, TableHeader};
-use crate::node_api::{Event, Outlook, unix_ms};
-use crate::pull::{Wanted, failure};
+use crate::node_api::{Event, NodeStatus, unix_ms};
+use crate::pull::{ComponentRef, failure};
 use crate::routing_table::RoutingTable;
 
 const TTL: Duration = Duration::from_secs(600);
 
-/// Never loads anything, and notes when it was asked.
+/// Loader whose attempts all fail, and which records when they were made.
 #[derive(Default)]
-struct Unreachable(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
+struct UnreachableLoader(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
 
-impl Loader for Unreachable {
-    fn load(&self, wanted: Wanted) -> BoxFuture<'static, Result<MappedCode, Failure>> {
+impl Loader for UnreachableLoader {
+    fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
         let mut asked = self.0.lock().unwrap();
         asked
-            .entry(wanted.digest)
+            .entry(component.digest)
             .or_default()
             .push(tokio::time::Instant::now());
-        async { Err(failure("PullFailed", false, "away".into())) }.boxed()
+        async { Err(failure("PullFailed", false, "unreachable".into())) }.boxed()
     }
 
     fn is_compiled(&self, digest: &str) -> bool {
-        digest == super::project::tests::digest('a')
+        digest == super::parse_record::tests::digest('a')
     }
 }
 
-struct Seen(watch::Sender<Arc<RoutingTable>>);
+struct TableRecorder(watch::Sender<Arc<RoutingTable>>);
 
-impl Serve for Seen {
+impl Serve for TableRecorder {
     fn publish(&self, table: Arc<RoutingTable>) {
         self.0.send_replace(table);
     }
@@ -61,52 +61,57 @@ impl Serve for Seen {
     fn shed(&self, _: crate::data_plane::LoadShedding) {}
 }
 
-struct Rig {
+struct Harness {
     events: mpsc::Sender<Event>,
     tables: watch::Receiver<Arc<RoutingTable>>,
-    loader: Arc<Unreachable>,
+    loader: Arc<UnreachableLoader>,
     counters: Arc<CounterTable>,
-    outlook: watch::Receiver<Arc<Outlook>>,
+    node_status: watch::Receiver<Arc<NodeStatus>>,
     _found: mpsc::Sender<PersistedTable>,
     stop: oneshot::Sender<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Rig {
-    fn start(kept: Option<PersistedTable>) -> Self {
-        Self::start_under(kept, MemoryPressure::None)
+impl Harness {
+    fn start(table: Option<PersistedTable>) -> Self {
+        Self::start_under(table, MemoryPressure::None)
     }
 
-    fn start_under(kept: Option<PersistedTable>, pressure: MemoryPressure) -> Self {
+    fn start_under(table: Option<PersistedTable>, pressure: MemoryPressure) -> Self {
         let (events, api) = mpsc::channel(16);
-        let (found_sender, found) = mpsc::channel(1);
+        let (inherited_sender, inherited) = mpsc::channel(1);
         let (stop_sender, stop) = oneshot::channel();
         let (tables, seen) = watch::channel(Arc::default());
         let counters = CounterTable::new();
-        let (outlook, told) = watch::channel(Arc::new(Outlook::default()));
-        let loader = Arc::new(Unreachable::default());
-        let (residency, lost) = CodeCache::new(1);
+        let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
+        let loader = Arc::new(UnreachableLoader::default());
+        let (code_cache, code_lost) = CodeCache::new(1);
         let wiring = Wiring {
             loader: loader.clone(),
-            serve: Arc::new(Seen(tables)),
-            keeper: None,
+            serve: Arc::new(TableRecorder(tables)),
+            state_writer: None,
             health: Arc::default(),
             counters: Arc::clone(&counters),
-            outlook,
-            status: Arc::new(Status::default()),
-            residency,
+            node_status,
+            admin_status: Arc::new(AdminStatus::default()),
+            code_cache,
             memory: Box::new(move || pressure),
-            dice: Box::new(|| 1.0),
+            random: Box::new(|| 1.0),
         };
         let now = Now {
             at: tokio::time::Instant::now().into_std(),
             wall: unix_ms(),
         };
-        let node = Node::new(kept, Hot::default(), (Arc::clone(&counters), TTL), now);
+        let node = Node::new(
+            table,
+            RecentTraffic::default(),
+            (Arc::clone(&counters), TTL),
+            now,
+        );
         let inputs = Inputs {
             api,
-            found,
-            lost,
+            inherited,
+            code_lost,
             stop,
         };
         Self {
@@ -114,8 +119,8 @@ impl Rig {
             tables: seen,
             loader,
             counters,
-            outlook: told,
-            _found: found_sender,
+            node_status: status_receiver,
+            _found: inherited_sender,
             stop: stop_sender,
             task: tokio::spawn(task::run(node, wiring, inputs)),
         }
@@ -145,7 +150,7 @@ impl Rig {
         self.events.send(Event::Batch(batch)).await.unwrap();
     }
 
-    /// Waits, on the moved clock, until the candidate of the only function has this weight.
+    /// Waits until the candidate of the only function has this weight.
     async fn weight(&mut self, weight: u32) {
         let reached = |table: &Arc<RoutingTable>| {
             table
@@ -154,11 +159,11 @@ impl Rig {
                 .is_some_and(|served| served.entry.split.weight == weight)
         };
         let waited = tokio::time::timeout(TTL * 3, self.tables.wait_for(reached)).await;
-        assert!(waited.is_ok(), "the weight never was {weight}");
+        assert!(waited.is_ok(), "the weight never became {weight}");
     }
 }
 
-/// Numbers of requests of the revisions whose counters exist, and whether each is shown.
+/// Returns the number of requests of each revision with counters, and whether its metrics are shown.
 fn counted(counters: &CounterTable) -> Vec<(u64, bool)> {
     let all = counters.all();
     let requests = |one: &RevisionCounters| {
@@ -184,73 +189,77 @@ fn on_disk(alone_for: Duration) -> PersistedTable {
     }
 }
 
-/// FD-4: cut off, a node ends its candidate's share by itself.
+/// FD-4: a node without contact with an operator stops the traffic of its candidates by itself.
 #[tokio::test(start_paused = true)]
-async fn a_candidate_ends_after_the_time_to_live_and_comes_back_with_a_confirmed_table() {
-    let mut rig = Rig::start(None);
-    rig.connect(false).await;
-    rig.snapshot(vec![record("f", 1)]).await;
-    rig.weight(1000).await;
+async fn a_candidate_loses_its_traffic_after_the_ttl_until_the_table_is_confirmed() {
+    let mut node = Harness::start(None);
+    node.connect(false).await;
+    node.snapshot(vec![record("f", 1)]).await;
+    node.weight(1000).await;
     tokio::time::sleep(TTL * 2).await;
-    rig.weight(1000).await;
+    node.weight(1000).await;
 
     let cut = tokio::time::Instant::now();
-    rig.events.send(Event::Disconnected).await.unwrap();
-    rig.weight(0).await;
+    node.events.send(Event::Disconnected).await.unwrap();
+    node.weight(0).await;
     let took = cut.elapsed();
     assert!(
         took >= TTL && took <= TTL + Duration::from_secs(2),
         "{took:?}"
     );
 
-    rig.connect(false).await;
+    node.connect(false).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    rig.weight(0).await;
-    rig.snapshot(vec![record("f", 1)]).await;
-    rig.weight(1000).await;
+    node.weight(0).await;
+    node.snapshot(vec![record("f", 1)]).await;
+    node.weight(1000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_supervisor_that_is_dropped_ends_in_order() {
-    let Rig { stop, task, .. } = Rig::start(None);
+async fn the_task_ends_when_the_supervisor_is_dropped() {
+    let Harness { stop, task, .. } = Harness::start(None);
     drop(stop);
     task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_wait_for_code_that_is_made_again() {
+async fn requests_wait_for_code_that_is_rebuilt() {
     let now = Now {
         at: tokio::time::Instant::now().into_std(),
         wall: unix_ms(),
     };
-    let kept = Some(on_disk(Duration::ZERO));
-    let mut node = Node::new(kept, Hot::default(), (CounterTable::new(), TTL), now);
-    let (residency, mut lost) = CodeCache::new(2);
-    let map = Gated::new(&residency, false);
-    let digest = super::project::tests::digest('a');
+    let table = Some(on_disk(Duration::ZERO));
+    let mut node = Node::new(
+        table,
+        RecentTraffic::default(),
+        (CounterTable::new(), TTL),
+        now,
+    );
+    let (code_cache, mut code_lost) = CodeCache::new(2);
+    let map = Gated::new(&code_cache, false);
+    let digest = super::parse_record::tests::digest('a');
     let asked = |node: &mut Node| {
-        let loads = node.settle(now, |_| true).load;
-        loads.iter().any(|wanted| wanted.digest == digest)
+        let loads = node.reconcile(now, |_| true).load;
+        loads.iter().any(|component| component.digest == digest)
     };
     assert!(asked(&mut node));
-    node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
+    node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
     assert!(!asked(&mut node));
     let code = Arc::clone(&node.codes[&digest]);
     unmap(&code);
     let request = waiting(&code);
     map.let_end(1);
-    assert_eq!(within(lost.recv()).await.as_ref(), Some(&digest));
-    node.lost(&digest);
-    assert!(asked(&mut node), "it is made again");
-    node.loaded(&digest, Ok(map.resident(true)), now, 1.0);
+    assert_eq!(within(code_lost.recv()).await.as_ref(), Some(&digest));
+    node.code_lost(&digest);
+    assert!(asked(&mut node), "the component is loaded again");
+    node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
     within(request).await;
     assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
 }
 
-/// Values of Secrets are waited for, but a node whose operators are away serves all other functions.
+/// Readiness waits for values of Secrets, but without a reachable operator the node still serves all other functions.
 #[tokio::test(start_paused = true)]
-async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_operator_without_them()
- {
+async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_lacks_them() {
     let start = Now {
         at: tokio::time::Instant::now().into_std(),
         wall: unix_ms(),
@@ -259,24 +268,24 @@ async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_op
         at: start.at + Duration::from_secs(seconds),
         ..start
     };
-    let mut kept = on_disk(Duration::ZERO);
-    kept.functions[0].definitions[0].env = vec![EnvVar {
+    let mut table = on_disk(Duration::ZERO);
+    table.functions[0].definitions[0].env = vec![EnvVar {
         name: "DB_URL".into(),
         kind: Some(Kind::Secret(SecretValue {
             reference: "db/url".into(),
             value: None,
         })),
     }];
-    let record = kept.functions[0].clone();
+    let record = table.functions[0].clone();
     let mut node = Node::new(
-        Some(kept),
-        Hot::default(),
+        Some(table),
+        RecentTraffic::default(),
         (CounterTable::new(), TTL),
         start,
     );
-    for wanted in node.settle(start, |_| true).load {
+    for component in node.reconcile(start, |_| true).load {
         let gone = failure("PullFailed", true, "gone".into());
-        node.loaded(&wanted.digest, Err(gone), start, 1.0);
+        node.load_finished(&component.digest, Err(gone), start, 1.0);
     }
     assert!(!node.ready(after(9)));
     assert!(node.ready(after(10)));
@@ -286,39 +295,39 @@ async fn readiness_waits_for_values_of_secrets_for_ten_seconds_and_not_for_an_op
         functions: vec![record],
         ..Batch::default()
     };
-    node.hear(Event::Batch(snapshot), start);
+    node.handle(Event::Batch(snapshot), start);
     assert!(
         node.ready(start),
-        "the operator does not know the value either"
+        "the operator does not have the value either"
     );
 }
 
-/// FD-4: what a node that was cut off hears first is the rollback, not its old share.
+/// FD-4: after a reconnection a rollback must arrive before the old weight takes effect again.
 #[tokio::test(start_paused = true)]
-async fn a_resumed_stream_brings_a_candidate_back_only_after_it_had_its_say() {
-    let mut rig = Rig::start(Some(on_disk(TTL)));
-    rig.weight(0).await;
-    rig.connect(true).await;
+async fn a_resumed_stream_restores_a_candidate_only_after_the_grace_period() {
+    let mut node = Harness::start(Some(on_disk(TTL)));
+    node.weight(0).await;
+    node.connect(true).await;
     let connected = tokio::time::Instant::now();
-    rig.weight(1000).await;
+    node.weight(1000).await;
     assert!(connected.elapsed() >= Duration::from_secs(4));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_counts_the_time_before_it() {
+async fn time_without_contact_before_a_restart_counts() {
     let started = tokio::time::Instant::now();
-    let mut rig = Rig::start(Some(on_disk(TTL - Duration::from_secs(30))));
-    rig.weight(1000).await;
-    rig.weight(0).await;
+    let mut node = Harness::start(Some(on_disk(TTL - Duration::from_secs(30))));
+    node.weight(1000).await;
+    node.weight(0).await;
     let took = started.elapsed();
     assert!(took <= Duration::from_secs(33), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_grow_apart_up_to_five_minutes() {
-    let rig = Rig::start(Some(on_disk(Duration::ZERO)));
+async fn load_attempts_back_off_up_to_five_minutes() {
+    let node = Harness::start(Some(on_disk(Duration::ZERO)));
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let asked = rig.loader.0.lock().unwrap().clone();
+    let asked = node.loader.0.lock().unwrap().clone();
     assert_eq!(asked.len(), 2, "both components");
     for times in asked.values() {
         let gaps: Vec<u64> = times
@@ -331,21 +340,21 @@ async fn attempts_grow_apart_up_to_five_minutes() {
     }
 }
 
-/// FN-7: cold compilation is what is given up first.
+/// FN-7: compilation is the first work that stops under memory pressure.
 #[tokio::test(start_paused = true)]
-async fn fn_7_nothing_is_compiled_while_memory_is_short() {
-    let rig = Rig::start_under(Some(on_disk(Duration::ZERO)), MemoryPressure::High);
+async fn fn_7_nothing_is_compiled_under_memory_pressure() {
+    let node = Harness::start_under(Some(on_disk(Duration::ZERO)), MemoryPressure::High);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let asked = rig.loader.0.lock().unwrap().clone();
+    let asked = node.loader.0.lock().unwrap().clone();
     let digests: Vec<&String> = asked.keys().collect();
-    assert_eq!(digests, [&super::project::tests::digest('a')]);
+    assert_eq!(digests, [&super::parse_record::tests::digest('a')]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
-    let mut rig = Rig::start(None);
+async fn counters_of_a_deleted_function_are_hidden_then_reported_and_then_dropped() {
+    let mut node = Harness::start(None);
     let key = FunctionKey::new("ns", "f");
-    let counters = Arc::clone(&rig.counters);
+    let counters = Arc::clone(&node.counters);
     let count = || {
         let revision = RevisionName::new("r1").unwrap();
         counters.revision(&key, &revision).record(&FinishedRequest {
@@ -358,30 +367,33 @@ async fn counters_of_a_deleted_function_are_hidden_told_and_then_dropped() {
             duration: Duration::from_millis(1),
         });
     };
-    let told = |outlook: &Arc<Outlook>| outlook.in_rollout.contains(&key);
-    rig.connect(false).await;
-    rig.snapshot_at(20, vec![record("f", 1)]).await;
-    rig.weight(1000).await;
+    let reported = |node_status: &Arc<NodeStatus>| node_status.in_rollout.contains(&key);
+    node.connect(false).await;
+    node.snapshot_at(20, vec![record("f", 1)]).await;
+    node.weight(1000).await;
     count();
-    rig.snapshot_at(30, vec![]).await;
+    node.snapshot_at(30, vec![]).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(counted(&counters), [(1, false)], "off the page, not lost");
-    assert!(told(&rig.outlook.borrow()), "an operator hears the last");
+    assert_eq!(counted(&counters), [(1, false)], "hidden but not lost");
+    assert!(
+        reported(&node.node_status.borrow()),
+        "operators receive the final counts"
+    );
 
-    // made again while an operator may still remember it: it goes on
-    rig.snapshot_at(40, vec![record("f", 1)]).await;
-    rig.weight(1000).await;
+    // Created again within the retention, the function continues its counters.
+    node.snapshot_at(40, vec![record("f", 1)]).await;
+    node.weight(1000).await;
     count();
-    tokio::time::sleep(KEPT * 2).await;
+    tokio::time::sleep(COUNTER_RETENTION * 2).await;
     assert_eq!(counted(&counters), [(2, true)]);
-    assert_eq!(rig.outlook.borrow().forgotten, 0);
+    assert_eq!(node.node_status.borrow().counter_generation, 0);
 
-    rig.snapshot_at(50, vec![]).await;
-    tokio::time::sleep(KEPT - Duration::from_secs(5)).await;
+    node.snapshot_at(50, vec![]).await;
+    tokio::time::sleep(COUNTER_RETENTION - Duration::from_secs(5)).await;
     assert_eq!(counted(&counters), [(2, false)]);
-    assert!(told(&rig.outlook.borrow()));
+    assert!(reported(&node.node_status.borrow()));
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(counted(&counters), []);
-    assert!(!told(&rig.outlook.borrow()));
-    assert_eq!(rig.outlook.borrow().forgotten, 1);
+    assert!(!reported(&node.node_status.borrow()));
+    assert_eq!(node.node_status.borrow().counter_generation, 1);
 }

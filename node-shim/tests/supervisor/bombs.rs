@@ -1,4 +1,4 @@
-//! Components that are small to send and endless to compile, or damaged, given to the real child.
+//! Components that are small but very expensive to compile, or damaged, compiled by the real child process.
 
 use std::io::{Seek, Write};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use node_shim::compile::{Compiled, CompilerPool};
 use node_shim::disk::{DiskHealth, Draft};
 
-/// LEB128
+/// Encodes a number as LEB128.
 fn number(mut n: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -25,7 +25,7 @@ fn sized(id: u8, content: &[u8]) -> Vec<u8> {
     [&[id], number(content.len()).as_slice(), content].concat()
 }
 
-/// A component around one function without parameters.
+/// Builds a component with one function without parameters.
 fn component(locals: usize, code: &[u8]) -> Vec<u8> {
     let locals = match locals {
         0 => vec![0],
@@ -43,7 +43,7 @@ fn component(locals: usize, code: &[u8]) -> Vec<u8> {
     [b"\0asm\x0d\0\x01\0".to_vec(), sized(1, &module)].concat()
 }
 
-/// Every value of a loop is alive everywhere in it.
+/// Builds a component with a loop in which every value stays alive throughout, which makes register allocation slow.
 fn entangled(values: usize, operations: usize) -> Vec<u8> {
     let mut code = vec![0x03, 0x40];
     for n in 0..operations {
@@ -72,9 +72,9 @@ async fn compile(bytes: &[u8], wall: Duration) -> Result<usize, &'static str> {
     }
 }
 
-/// HG-8: by the wall limit, `CompileLimit`.
+/// HG-8: the time limit ends the compilation with `CompileLimit`.
 #[tokio::test(flavor = "multi_thread")]
-async fn hg_8_a_child_that_does_not_end_is_ended() {
+async fn hg_8_a_child_that_exceeds_the_time_limit_is_killed() {
     let bomb = entangled(49_000, 400_000);
     assert_eq!(
         compile(&bomb, Duration::from_secs(1)).await,
@@ -84,7 +84,7 @@ async fn hg_8_a_child_that_does_not_end_is_ended() {
 
 /// HG-8: one huge function, deep blocks, a huge `br_table`.
 #[tokio::test(flavor = "multi_thread")]
-async fn hg_8_big_functions_and_deep_nesting_end_one_way_or_the_other() {
+async fn hg_8_big_functions_and_deep_nesting_compile_or_fail() {
     let big = component(0, &[0x41, 1, 0x1a].repeat(200_000));
     let nested = component(0, &[[0x02, 0x40].repeat(5_000), vec![0x0b; 5_000]].concat());
     let over = component(0, &[0x41, 1, 0x1a].repeat(3_000_000));
@@ -103,7 +103,7 @@ async fn hg_8_big_functions_and_deep_nesting_end_one_way_or_the_other() {
 
 /// HG-8: segments, functions, chains of types.
 #[tokio::test(flavor = "multi_thread")]
-async fn hg_8_many_of_a_kind_end_one_way_or_the_other() {
+async fn hg_8_many_items_of_a_kind_compile_or_fail() {
     let patience = Duration::from_secs(300);
     let module =
         |items: &str| wat::parse_str(format!("(component (core module {items}))")).unwrap();
@@ -112,7 +112,7 @@ async fn hg_8_many_of_a_kind_end_one_way_or_the_other() {
     assert!(compile(&segments, patience).await.is_ok());
     let functions = module(&"(func)".repeat(100_000));
     assert_eq!(compile(&functions, patience).await, Err("CompileLimit"));
-    // each type is made of the one before
+    // Each type refers to the previous one.
     let mut chain = "(component (type $t0 (list u8))".to_owned();
     for at in 1..60_000 {
         chain += &format!("(type $t{at} (list $t{}))", at - 1);
@@ -121,7 +121,7 @@ async fn hg_8_many_of_a_kind_end_one_way_or_the_other() {
     assert_eq!(compile(&chain, patience).await, Err("CompileLimit"));
 }
 
-/// HG-9: whatever a component was cut or changed to, the child ends in good order.
+/// HG-9: for any truncated or changed component, the child ends without a crash.
 #[tokio::test(flavor = "multi_thread")]
 async fn hg_9_cut_and_changed_components_are_errors_or_components() {
     let good = crate::node::ONE.clone();
@@ -132,7 +132,7 @@ async fn hg_9_cut_and_changed_components_are_errors_or_components() {
         changed[at] ^= 0x2a;
         for (what, bytes) in [("cut", &good[..at]), ("changed", &changed)] {
             let ended = compile(bytes, patience).await;
-            // a cut between two sections may leave a whole component
+            // A component truncated between two sections may be valid.
             assert!(
                 matches!(
                     ended,

@@ -1,4 +1,4 @@
-//! Finding an operator, and trusting it.
+//! Connecting to an operator and verifying its identity.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use node_shim::supervisor::{Options, Supervisor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::node::{Node, ONE, PATIENCE, Surroundings, options};
+use crate::node::{Environment, Node, ONE, TIMEOUT, options};
 use crate::operator::{Operator, definition, function, via_operator};
 
 async fn start(folder: &Path, operator: &Operator, change: impl FnOnce(&mut Options)) -> Node {
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(operator),
         registry: None,
     };
-    let mut options = options(folder, &surroundings);
+    let mut options = options(folder, &environment);
     change(&mut options);
     Node {
         supervisor: Supervisor::start(options).await.unwrap(),
@@ -32,7 +32,7 @@ async fn with_one_function() -> Operator {
     operator
 }
 
-/// FD-1 in small: the first address is nobody's.
+/// FD-1, reduced: no server listens on the first address.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_operator_is_tried_when_one_does_not_answer() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,11 +49,11 @@ async fn the_next_operator_is_tried_when_one_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_by_another_name_or_another_authority_hears_nothing() {
+async fn an_operator_with_another_name_or_authority_receives_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, stranger) = (with_one_function().await, Operator::start().await);
     let other_name = start(folder.path(), &operator, |options| {
-        options.api.server_name = "somebody-else".into();
+        options.api.server_name = "another-name".into();
     })
     .await;
     let other = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ async fn an_operator_by_another_name_or_another_authority_hears_nothing() {
     }
 }
 
-/// FD-7: a token that was rotated is read again, and the table goes on from where it was.
+/// FD-7: a rotated token is read again, and the stream resumes from the current table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_token_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -81,7 +81,7 @@ async fn a_rotated_token_is_read_again() {
     std::fs::write(operator.token_file(), "another-token").unwrap();
     operator.accept_only("another-token");
     operator.goodbye().await;
-    let reconnected = tokio::time::timeout(PATIENCE, async {
+    let reconnected = tokio::time::timeout(TIMEOUT, async {
         while operator.hellos().len() < 2 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -117,7 +117,7 @@ async fn the_debug_pages_show_the_table_and_no_secret() {
     })
     .await;
     node.answers("f", 200, "one").await;
-    // it answers a moment before the page of its states says so
+    // The function is served slightly before the page shows its state.
     let loaded = |report: &Report| {
         let mut states = report.revisions.iter();
         states.any(|one| one.state() == LoadState::Loaded)

@@ -1,4 +1,4 @@
-//! The end of a function.
+//! Deletion of a function.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::component::guest;
-use crate::node::{Node, ONE, PATIENCE, Surroundings};
+use crate::node::{Environment, Node, ONE, TIMEOUT};
 use crate::operator::{Operator, definition, function, via_operator};
 
-/// Reads its request to the end, then answers "done".
+/// Component that reads the whole request body and then responds with "done".
 pub(crate) fn reader() -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "done")"#,
@@ -26,11 +26,11 @@ pub(crate) fn reader() -> Vec<u8> {
     )
 }
 
-/// Puts the frames of one stream together, as an operator does.
+/// Sums the counter frames of one stream, as an operator does.
 #[derive(Default)]
-struct Book(BTreeMap<String, u64>);
+struct CounterTotals(BTreeMap<String, u64>);
 
-impl Book {
+impl CounterTotals {
     fn take(&mut self, report: &Report) {
         let Some(frame) = &report.counters else {
             return;
@@ -45,7 +45,7 @@ impl Book {
     }
 }
 
-/// Requests of the first revision that have ended.
+/// Returns the number of finished requests of the first revision.
 fn requests(page: &str) -> u64 {
     let lines = page.lines().filter(|line| {
         line.starts_with("selvage_requests_total{") && line.contains("revision=\"r1\"")
@@ -55,18 +55,18 @@ fn requests(page: &str) -> u64 {
         .sum()
 }
 
-/// Asks for the metrics page until it is as wanted.
+/// Polls the metrics page until it satisfies `wanted`.
 async fn page(node: &Node, what: &str, wanted: impl Fn(&str) -> bool) {
-    let found = tokio::time::timeout(PATIENCE, async {
+    let found = tokio::time::timeout(TIMEOUT, async {
         while !wanted(&node.metrics().await) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert!(found.await.is_ok(), "never on the page: {what}");
+    assert!(found.await.is_ok(), "the metrics page never showed: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_function_ends_its_series_not_its_requests_and_is_told_to_the_last() {
+async fn a_deleted_function_loses_its_metrics_but_running_requests_finish_and_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     let reader = reader();
@@ -79,11 +79,11 @@ async fn a_deleted_function_ends_its_series_not_its_requests_and_is_told_to_the_
     operator
         .snapshot(7, vec![function("f", 1, definitions, 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "done").await;
     let mut under_way = TcpStream::connect(node.supervisor.data_address())
         .await
@@ -104,13 +104,13 @@ async fn a_deleted_function_ends_its_series_not_its_requests_and_is_told_to_the_
     let mut answer = String::new();
     under_way.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let mut book = Book::default();
+    let mut totals = CounterTotals::default();
     operator
         .report("the last request", |report| {
-            book.take(report);
-            report.applied_version == 500 && book.0.get("r1") == Some(&(ended + 1))
+            totals.take(report);
+            report.applied_version == 500 && totals.0.get("r1") == Some(&(ended + 1))
         })
         .await;
-    assert!(!named(&node.metrics().await), "resurrected");
+    assert!(!named(&node.metrics().await), "the metrics appeared again");
     node.drain().await;
 }

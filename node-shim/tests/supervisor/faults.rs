@@ -1,4 +1,4 @@
-//! Registries, components and disks that are wrong.
+//! Faulty registries, components and disks.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use node_api::v1::{LoadState, Report, Source};
 
-use crate::node::{Node, ONE, Surroundings, TWO, files};
+use crate::node::{Environment, Node, ONE, TWO, files};
 use crate::operator::{Operator, definition, digest, function, via_operator};
 use crate::registry::{Answer, Registry, blob_path};
 
@@ -20,7 +20,7 @@ fn failed<'a>(report: &'a Report, name: &str) -> Option<(&'a str, bool)> {
     Some((exception.reason.as_str(), permanent))
 }
 
-/// Starts a node with `g`, which is fine, and `f`, which is wrong; waits until both are settled.
+/// Starts a node with a valid function `g` and a faulty function `f`, and waits until `g` is served and `f` has failed.
 async fn with_bad(f: node_api::v1::Definition, registry: &Registry) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
@@ -31,13 +31,13 @@ async fn with_bad(f: node_api::v1::Definition, registry: &Registry) -> Report {
             vec![function("f", 1, vec![f], 0), function("g", 1, vec![g], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("g", 200, "two").await;
-    // the whole list is in the first report and whenever it shrinks; exceptions are in every one
+    // Reports contain all exceptions, but all revisions only first and after a removal.
     let report = operator
         .report("the failure", |report| failed(report, "f").is_some())
         .await;
@@ -46,16 +46,17 @@ async fn with_bad(f: node_api::v1::Definition, registry: &Registry) -> Report {
     node.drain().await;
     assert!(
         files(folder.path(), ".draft-").is_empty(),
-        "drafts are gone"
+        "no draft remains"
     );
     report
 }
 
-/// HS-2: refused, no temporary file left, the neighbour serves (FN-6, HS-9: reset in the middle of a layer).
+/// HS-2: the bytes are rejected, no temporary file remains, and the other function serves (FN-6, HS-9: a connection
+/// reset in the middle of a layer).
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_truncated_longer_and_endless_bytes_are_refused_while_they_come() {
-    type Harm = fn(&[u8]) -> Answer;
-    let harms: [(&str, Harm, &str); 5] = [
+async fn wrong_truncated_longer_and_endless_content_is_rejected() {
+    type Fault = fn(&[u8]) -> Answer;
+    let faults: [(&str, Fault, &str); 5] = [
         ("wrong", |_| Answer::Bytes(TWO.clone()), "DigestMismatch"),
         (
             "short",
@@ -78,18 +79,19 @@ async fn wrong_truncated_longer_and_endless_bytes_are_refused_while_they_come() 
             "DigestMismatch",
         ),
     ];
-    for (what, harm, reason) in harms {
+    for (what, fault, reason) in faults {
         let registry = Registry::start().await;
         let source = registry.push("app", &ONE);
-        registry.set(&blob_path("app", &ONE), harm(&ONE));
+        registry.set(&blob_path("app", &ONE), fault(&ONE));
         let report = with_bad(definition("r1", &ONE, source), &registry).await;
         assert_eq!(failed(&report, "f").unwrap().0, reason, "{what}");
     }
 }
 
-/// HS-3: too large, two layers, 10,000 deep; for good, and the neighbour serves.
+/// HS-3: manifests that are too large, have two layers or are nested 10,000 deep fail permanently, and the other
+/// function serves.
 #[tokio::test(flavor = "multi_thread")]
-async fn manifests_that_are_none_are_refused() {
+async fn invalid_manifests_are_rejected() {
     let registry = Registry::start().await;
     let descriptor = |bytes: &[u8]| {
         format!(
@@ -116,9 +118,9 @@ async fn manifests_that_are_none_are_refused() {
     }
 }
 
-/// HS-4: a redirect to an address of this network is not followed.
+/// HS-4: a redirect to an address in a private network is not followed.
 #[tokio::test(flavor = "multi_thread")]
-async fn redirects_into_the_network_are_denied() {
+async fn redirects_into_a_private_network_are_denied() {
     let (registry, inner) = (Registry::start().await, Registry::start().await);
     let source = registry.push("app", &ONE);
     inner.push("app", &ONE);
@@ -144,9 +146,9 @@ async fn redirects_into_the_network_are_denied() {
     assert!(inner.asked().is_empty());
 }
 
-/// HS-9, FN-6: 429 and 503 are tried again after their `Retry-After`, and then it serves.
+/// HS-9, FN-6: after 429 and 503 the pull is retried when `Retry-After` has passed, and succeeds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
+async fn pulls_from_an_overloaded_registry_are_retried_after_its_delay() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let source = registry.push("app", &ONE);
@@ -160,11 +162,11 @@ async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
             vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     let report = operator
         .report("busy", |report| failed(report, "f").is_some())
         .await;
@@ -179,7 +181,7 @@ async fn a_registry_that_is_overloaded_is_asked_again_when_it_says_so() {
     node.drain().await;
 }
 
-/// HS-4: a registry that wants a login gets none.
+/// HS-4: a node sends no credentials to a registry that requires a login.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_registry_is_unauthorized() {
     let registry = Registry::start().await;
@@ -190,10 +192,10 @@ async fn a_private_registry_is_unauthorized() {
     assert_eq!(failed(&report, "f"), Some(("Unauthorized", false)));
 }
 
-/// HG-4, HG-8, HG-10, HG-11, HG-12: what is no component, wants too much or eats compilers is refused
-/// and remembered.
+/// HG-4, HG-8, HG-10, HG-11, HG-12: input that is not a component, exceeds limits or exhausts the compiler fails
+/// permanently.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_compiled_is_refused_once_for_all() {
+async fn components_that_cannot_be_compiled_fail_permanently() {
     let module = wat::parse_str("(module)").unwrap();
     let bomb = wat::parse_str(format!(
         "(component (core module {}))",
@@ -229,9 +231,9 @@ async fn what_cannot_be_compiled_is_refused_once_for_all() {
     }
 }
 
-/// HG-8: a refusal is remembered over a restart, and nothing is fetched for it again.
+/// HG-8: a permanent failure is remembered across restarts, and the component is not fetched again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_outlives_a_restart() {
+async fn a_permanent_failure_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let module = wat::parse_str("(module)").unwrap();
@@ -243,11 +245,11 @@ async fn a_refusal_outlives_a_restart() {
         )
         .await;
     for _ in 0..2 {
-        let surroundings = Surroundings {
+        let environment = Environment {
             operator: Some(&operator),
             registry: Some(&registry),
         };
-        let node = Node::start(folder.path(), surroundings).await;
+        let node = Node::start(folder.path(), environment).await;
         let report = operator
             .report("refused", |report| failed(report, "f").is_some())
             .await;
@@ -262,7 +264,7 @@ async fn a_refusal_outlives_a_restart() {
     assert_eq!(blobs, 1);
 }
 
-/// An image layer with the component as its only file.
+/// The image layer is an archive with the component as its only file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_packed_component_is_unpacked() {
     let folder = tempfile::tempdir().unwrap();
@@ -285,29 +287,29 @@ async fn a_packed_component_is_unpacked() {
             vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
 }
 
-/// The operator may not know the node's placement yet: its refusal passes.
+/// The operator may not have seen the function's placement on the node yet, so the node retries.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_that_the_operator_refuses_is_asked_for_again() {
+async fn a_component_that_the_operator_denies_is_requested_again() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     let f = definition("r1", &ONE, via_operator());
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     let report = operator
         .report("refused", |report| failed(report, "f").is_some())
         .await;
@@ -320,7 +322,7 @@ async fn a_component_that_the_operator_refuses_is_asked_for_again() {
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    /// 16 MiB, of which next to nothing is left; `None` where mounting is not allowed.
+    /// Mounts a file system of 16 MiB. Returns `None` where mounting is not permitted.
     fn mount(at: &'a Path) -> Option<Self> {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
@@ -346,12 +348,12 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// FN-5: a full disk is `DiskFull`, everything is served from memory, and it recovers by itself.
+/// FN-5: a full disk is reported as `DiskFull`, all functions are served from memory, and the node recovers by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_reported_and_everything_is_served_from_memory() {
+async fn a_full_disk_is_reported_and_functions_are_served_from_memory() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(folder.path()) else {
-        println!("skipped: this test mounts a small disk and may not");
+        println!("skipped: this test needs permission to mount a file system");
         return;
     };
     disk.fill();
@@ -360,11 +362,11 @@ async fn a_full_disk_is_reported_and_everything_is_served_from_memory() {
         |name: &str, source: Source| function(name, 1, vec![definition("r1", &ONE, source)], 0);
     let source = registry.push("app", &ONE);
     operator.snapshot(7, vec![record("f", source)]).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     operator
         .report("the disk", |report| {
@@ -381,26 +383,26 @@ async fn a_full_disk_is_reported_and_everything_is_served_from_memory() {
     );
     disk.free();
     operator
-        .report("no more trouble", |report| report.exceptions.is_empty())
+        .report("the disk recovered", |report| report.exceptions.is_empty())
         .await;
     node.drain().await;
     assert!(folder.path().join("state/table").exists());
 }
 
-/// FN-5: a folder that cannot even be made.
+/// FN-5: the folder cannot be created.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_any_disk_the_node_serves() {
+async fn the_node_serves_without_a_disk() {
     let operator = Operator::start().await;
     operator.blob(&ONE);
     let f = definition("r1", &ONE, via_operator());
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(Path::new("/proc/selvage"), surroundings).await;
+    let node = Node::start(Path::new("/proc/selvage"), environment).await;
     node.answers("f", 200, "one").await;
     tokio::time::timeout(Duration::from_secs(30), node.drain())
         .await

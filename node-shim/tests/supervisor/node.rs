@@ -1,4 +1,4 @@
-//! A node in this process.
+//! Runs a node in the test process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,10 @@ use crate::component::guest;
 use crate::operator::{Operator, SERVER_NAME};
 use crate::registry::Registry;
 
-/// Nobody waits longer than this for anything that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time that a test waits for an expected event.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Builds a component that responds with `text`.
 fn answers(text: &str) -> Vec<u8> {
     let length = text.len();
     guest(
@@ -29,25 +30,26 @@ fn answers(text: &str) -> Vec<u8> {
     )
 }
 
-/// Answers "one".
+/// Component that responds with "one".
 pub(crate) static ONE: LazyLock<Vec<u8>> = LazyLock::new(|| answers("one"));
-/// Answers "two".
+/// Component that responds with "two".
 pub(crate) static TWO: LazyLock<Vec<u8>> = LazyLock::new(|| answers("two"));
 
-/// One run of a node on a folder.
+/// A running node.
 pub(crate) struct Node {
     pub(crate) supervisor: Supervisor,
 }
 
-/// What surrounds a node.
+/// Servers to which a node connects.
 #[derive(Default)]
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct Environment<'a> {
     pub(crate) operator: Option<&'a Operator>,
     pub(crate) registry: Option<&'a Registry>,
 }
 
-pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options {
-    let operator = surroundings.operator;
+/// Returns the settings of a node with its state in `folder`.
+pub(crate) fn options(folder: &Path, environment: &Environment<'_>) -> Options {
+    let operator = environment.operator;
     Options {
         api: Settings {
             node: "node-1".into(),
@@ -62,7 +64,7 @@ pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options
         data_addr: "127.0.0.1:0".parse().unwrap(),
         admin_addr: "127.0.0.1:0".parse().unwrap(),
         debug_socket: None,
-        insecure_registries: surroundings
+        insecure_registries: environment
             .registry
             .map(Registry::host)
             .into_iter()
@@ -77,24 +79,24 @@ pub(crate) fn options(folder: &Path, surroundings: &Surroundings<'_>) -> Options
 }
 
 impl Node {
-    pub(crate) async fn start(folder: &Path, surroundings: Surroundings<'_>) -> Self {
+    pub(crate) async fn start(folder: &Path, environment: Environment<'_>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let supervisor = Supervisor::start(options(folder, &surroundings))
+        let supervisor = Supervisor::start(options(folder, &environment))
             .await
             .unwrap();
         Self { supervisor }
     }
 
-    /// Status and body of `GET /` on host `<name>.test`.
+    /// Returns status and body of `GET /` on host `<name>.test`.
     pub(crate) async fn get(&self, name: &str) -> (u16, String) {
         get(self.supervisor.data_address(), &format!("{name}.test"), "/").await
     }
 
-    /// Asks until the function answers so.
+    /// Sends requests until the function responds with this status and body.
     pub(crate) async fn answers(&self, name: &str, status: u16, body: &str) {
         let expected = (status, body.to_string());
         let mut last = None;
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             loop {
                 let answer = self.get(name).await;
                 if answer == expected {
@@ -111,9 +113,9 @@ impl Node {
         );
     }
 
-    /// Waits for readiness.
+    /// Waits until the node is ready.
     pub(crate) async fn is_ready(&self) {
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             while self.supervisor.readiness().is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -132,13 +134,13 @@ impl Node {
             .1
     }
 
-    /// Ends the node as SIGTERM does.
+    /// Shuts the node down as SIGTERM does.
     pub(crate) async fn drain(self) {
         self.supervisor.drain().await;
     }
 }
 
-/// One request on its own connection; a broken answer has status 0.
+/// Sends one request on a new connection. Returns status 0 for an invalid response.
 pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> (u16, String) {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -177,7 +179,7 @@ fn unchunk(mut body: &str) -> String {
     whole
 }
 
-/// Whether any file below `folder` contains `needle`.
+/// Returns whether any file below `folder` contains `needle`.
 pub(crate) fn contains(folder: &Path, needle: &[u8]) -> bool {
     std::fs::read_dir(folder).unwrap().any(|entry| {
         let path = entry.unwrap().path();
@@ -190,7 +192,7 @@ pub(crate) fn contains(folder: &Path, needle: &[u8]) -> bool {
     })
 }
 
-/// All files below a folder whose name contains `part`.
+/// Returns all files below `folder` whose name contains `part`.
 pub(crate) fn files(folder: &Path, part: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,4 +1,4 @@
-//! An operator that says what a test wants and remembers what it heard.
+//! An operator that sends what a test requests and records what it receives.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::node::PATIENCE;
+use crate::node::TIMEOUT;
 
 pub(crate) const TOKEN: &str = "a-token-of-this-node";
 pub(crate) const SERVER_NAME: &str = "selvage-node-api";
@@ -30,19 +30,19 @@ type Stream = mpsc::Sender<Result<OperatorMessage, Status>>;
 struct State {
     /// Sent first on every stream that does not resume.
     snapshot: Mutex<Option<Batch>>,
-    /// Says that it goes on from where the node is.
+    /// Resumes from the table version of the node instead of sending a snapshot.
     resume: Mutex<bool>,
     unsupervised_ttl: Mutex<Duration>,
     streams: Mutex<Vec<Stream>>,
     hellos: Mutex<Vec<Hello>>,
-    /// Each with the number of its stream, from 1.
+    /// Reports with the number of their stream, counted from 1.
     reports: Mutex<VecDeque<(usize, Report)>>,
-    heard: Notify,
+    report_received: Notify,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     token: Mutex<String>,
 }
 
-/// Runs until dropped.
+/// A running operator; stops when dropped.
 pub(crate) struct Operator {
     state: Arc<State>,
     address: SocketAddr,
@@ -104,7 +104,7 @@ impl Operator {
         self.folder.path().join("token")
     }
 
-    /// What nodes that connect get, and those that are connected.
+    /// Sends a snapshot to connected nodes and to those that connect later.
     pub(crate) async fn snapshot(&self, version: u64, functions: Vec<FunctionRecord>) {
         let batch = Batch {
             version,
@@ -113,7 +113,7 @@ impl Operator {
             ..Batch::default()
         };
         *self.state.snapshot.lock().unwrap() = Some(batch.clone());
-        self.say(Down::Batch(batch)).await;
+        self.send(Down::Batch(batch)).await;
     }
 
     pub(crate) fn resume(&self) {
@@ -126,11 +126,11 @@ impl Operator {
             shares: vec![share],
             ..Batch::default()
         };
-        self.say(Down::Batch(batch)).await;
+        self.send(Down::Batch(batch)).await;
     }
 
     pub(crate) async fn delta(&self, version: u64, functions: Vec<FunctionRecord>) {
-        self.say(Down::Batch(Batch {
+        self.send(Down::Batch(Batch {
             version,
             functions,
             ..Batch::default()
@@ -143,7 +143,7 @@ impl Operator {
             namespace: "ns".into(),
             name: name.into(),
         });
-        self.say(Down::Batch(Batch {
+        self.send(Down::Batch(Batch {
             version,
             removals: vec![Removal { key, version }],
             ..Batch::default()
@@ -152,16 +152,16 @@ impl Operator {
     }
 
     pub(crate) async fn hint(&self, share: ShareUpdate) {
-        self.say(Down::Hint(Hint { share: Some(share) })).await;
+        self.send(Down::Hint(Hint { share: Some(share) })).await;
     }
 
     pub(crate) fn accept_only(&self, token: &str) {
         *self.state.token.lock().unwrap() = token.into();
     }
 
-    /// Sends every node away, to come back at once.
+    /// Disconnects every node and lets it reconnect at once.
     pub(crate) async fn goodbye(&self) {
-        self.say(Down::Goodbye(Goodbye::default())).await;
+        self.send(Down::Goodbye(Goodbye::default())).await;
         self.state.streams.lock().unwrap().clear();
     }
 
@@ -173,7 +173,7 @@ impl Operator {
             .insert(digest(bytes), bytes.to_vec());
     }
 
-    async fn say(&self, kind: Down) {
+    async fn send(&self, kind: Down) {
         let streams = self.state.streams.lock().unwrap().clone();
         for stream in streams {
             let _ = stream
@@ -192,7 +192,7 @@ impl Operator {
         self.state.reports.lock().unwrap().pop_front()
     }
 
-    /// The first report, from now or before, that the test was waiting for; those before it are gone.
+    /// Returns the first unread report that satisfies `wanted`, and discards those before it.
     pub(crate) async fn report(
         &self,
         what: &str,
@@ -201,23 +201,23 @@ impl Operator {
         self.report_on(what, |_, report| wanted(report)).await
     }
 
-    /// The same for who has to know which stream it came on; the first is 1.
+    /// Like [`Operator::report`], with the number of the report's stream, counted from 1.
     pub(crate) async fn report_on(
         &self,
         what: &str,
         mut wanted: impl FnMut(usize, &Report) -> bool,
     ) -> Report {
         let mut last = None;
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             loop {
-                let heard = self.state.heard.notified();
+                let report_received = self.state.report_received.notified();
                 while let Some((stream, report)) = self.next_report() {
                     if wanted(stream, &report) {
                         return report;
                     }
                     last = Some(report);
                 }
-                heard.await;
+                report_received.await;
             }
         })
         .await;
@@ -275,7 +275,7 @@ impl NodeApi for Service {
             while let Ok(Some(message)) = up.message().await {
                 if let Some(Up::Report(report)) = message.kind {
                     state.reports.lock().unwrap().push_back((number, report));
-                    state.heard.notify_waiters();
+                    state.report_received.notify_waiters();
                 }
             }
         });
@@ -330,14 +330,14 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// A revision of a component.
+/// Returns the definition of a revision of a component.
 pub(crate) fn definition(revision: &str, wasm: &[u8], source: Source) -> Definition {
     Definition {
         revision: revision.into(),
         digest: digest(wasm),
         size: wasm.len() as u64,
         source: Some(source),
-        // unoptimised hosts are slow
+        // Unoptimised builds need more CPU time.
         limits: Some(node_api::v1::Limits {
             cpu: 5000,
             ..node_api::v1::Limits::default()
@@ -346,8 +346,8 @@ pub(crate) fn definition(revision: &str, wasm: &[u8], source: Source) -> Definit
     }
 }
 
-/// A function on host `<name>.test`, whose first definition is stable and whose second is under
-/// trial with `weight`.
+/// Returns a function on host `<name>.test`. Its first definition is the stable revision; the second is the candidate,
+/// with `weight`.
 pub(crate) fn function(
     name: &str,
     serial: u64,
@@ -386,7 +386,7 @@ pub(crate) fn function(
     }
 }
 
-/// Only the share of [`function`], with another serial and weight.
+/// Returns an update of the traffic split of [`function`], with another serial and weight.
 pub(crate) fn share_of(record: &FunctionRecord, serial: u64, weight: u32) -> ShareUpdate {
     let share = record.share.clone().unwrap();
     ShareUpdate {
@@ -400,7 +400,7 @@ pub(crate) fn share_of(record: &FunctionRecord, serial: u64, weight: u32) -> Sha
     }
 }
 
-/// Asks the operator for the bytes.
+/// Source that fetches the component from the operator.
 pub(crate) fn via_operator() -> Source {
     Source {
         via_operator: true,

@@ -1,4 +1,4 @@
-//! The real program under signals.
+//! Tests of the real program: signals, flags and limits.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::node::{Node, ONE, PATIENCE, Surroundings, get};
+use crate::node::{Environment, Node, ONE, TIMEOUT, get};
 use crate::operator::{Operator, SERVER_NAME, definition, function, via_operator};
 
 struct Program {
@@ -22,12 +22,12 @@ struct Program {
 }
 
 impl Program {
-    /// Starts the program on a folder and reads from its log where it listens.
+    /// Starts the program with its state in `folder` and reads its addresses from the log.
     fn start(folder: &Path, more: &[&str]) -> Self {
         Self::start_as(Command::new(env!("CARGO_BIN_EXE_node-shim")), folder, more)
     }
 
-    /// The same, allowed so many descriptors.
+    /// Like [`Program::start`], with a limit on file descriptors.
     fn start_with_descriptors(descriptors: u32, folder: &Path) -> Self {
         let mut shell = Command::new("sh");
         shell
@@ -57,8 +57,8 @@ impl Program {
             .by_ref()
             .map(Result::unwrap)
             .find(|line| line.contains("\"serving\""))
-            .expect("it says where it serves");
-        // whoever writes to a closed pipe fails, so the rest is read to its end
+            .expect("the log contains the addresses");
+        // Writing to a closed pipe fails, so the log is read to its end.
         std::thread::spawn(move || lines.for_each(drop));
         let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
         let address = |name: &str| serving[name].as_str().unwrap().parse().unwrap();
@@ -80,7 +80,7 @@ impl Program {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < PATIENCE, "the program does not end");
+            assert!(started.elapsed() < TIMEOUT, "the program did not exit");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -88,7 +88,7 @@ impl Program {
     async fn is_ready(&self) {
         let started = Instant::now();
         while get(self.admin, "admin", "/readyz").await.0 != 200 {
-            assert!(started.elapsed() < PATIENCE, "never ready");
+            assert!(started.elapsed() < TIMEOUT, "never ready");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -109,17 +109,17 @@ async fn seeded() -> tempfile::TempDir {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     folder
 }
 
-/// FN-3, of one node: clients that learn late go on until the port is closed. No request they sent is lost.
+/// FN-3, on one node: clients continue to send requests until they notice the failing probe. No request is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_loses_no_request() {
     let folder = seeded().await;
@@ -129,15 +129,18 @@ async fn sigterm_under_load_loses_no_request() {
     );
     program.is_ready().await;
     let (answered, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let told = Arc::new(AtomicBool::new(false));
+    let stop_sending = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let (answered, lost, told) =
-                (Arc::clone(&answered), Arc::clone(&lost), Arc::clone(&told));
+            let (answered, lost, stop_sending) = (
+                Arc::clone(&answered),
+                Arc::clone(&lost),
+                Arc::clone(&stop_sending),
+            );
             let address = program.data;
             tokio::spawn(async move {
-                // a balancer stops to send when it has seen the failing probe
-                while !told.load(Ordering::Relaxed) {
+                // A load balancer stops sending when it has seen the failing probe.
+                while !stop_sending.load(Ordering::Relaxed) {
                     match get(address, "f.test", "/").await {
                         (200, body) if body == "one" => answered.fetch_add(1, Ordering::Relaxed),
                         _ => lost.fetch_add(1, Ordering::Relaxed),
@@ -150,7 +153,7 @@ async fn sigterm_under_load_loses_no_request() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     program.terminate();
-    // the probe fails while the port still answers
+    // The probe fails while the data port still accepts requests.
     while get(program.admin, "admin", "/readyz").await.0 == 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -158,7 +161,7 @@ async fn sigterm_under_load_loses_no_request() {
     while answered.load(Ordering::Relaxed) < at_signal + 8 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    told.store(true, Ordering::Relaxed);
+    stop_sending.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();
     }
@@ -172,7 +175,7 @@ async fn sigterm_under_load_loses_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_sigterm_ends_it_quickly() {
+async fn a_second_sigterm_ends_the_program_at_once() {
     let folder = seeded().await;
     let mut program = Program::start(folder.path(), &["--drain-propagation=1h"]);
     program.is_ready().await;
@@ -184,9 +187,9 @@ async fn a_second_sigterm_ends_it_quickly() {
     assert_eq!(program.wait().code(), Some(1));
 }
 
-/// FN-2: killed without a word, with everything else away.
+/// FN-2: the program is killed and restarts without operator and registry.
 #[tokio::test(flavor = "multi_thread")]
-async fn sigkill_and_a_start_with_everything_away() {
+async fn the_program_serves_after_sigkill_without_operator_and_registry() {
     let folder = seeded().await;
     let mut program = Program::start(folder.path(), &[]);
     program.is_ready().await;
@@ -198,8 +201,8 @@ async fn sigkill_and_a_start_with_everything_away() {
     assert_eq!(get(again.admin, "admin", "/healthz").await.0, 200);
 }
 
-/// FN-10, HH-5: connections take no more than their share of the descriptors: the rest waits outside,
-/// admin answers meanwhile, and it is over when they leave.
+/// FN-10, HH-5: connections use at most half of the file descriptors. Further ones wait in the backlog, the admin port
+/// still responds, and the data port recovers when clients disconnect.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_leave_descriptors_for_everything_else() {
     let folder = seeded().await;
@@ -222,7 +225,7 @@ async fn connections_leave_descriptors_for_everything_else() {
         if page.contains("selvage_connections{protocol=\"http1\"} 128") {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "{page}");
+        assert!(started.elapsed() < TIMEOUT, "{page}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(get(program.admin, "admin", "/healthz").await.0, 200);
@@ -230,7 +233,7 @@ async fn connections_leave_descriptors_for_everything_else() {
     assert_eq!(get(program.data, "f.test", "/").await, (200, "one".into()));
 }
 
-/// The real program with an operator: what its flags say is what it does.
+/// The flags of the real program take effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flags_reach_the_node() {
     let folder = tempfile::tempdir().unwrap();
@@ -253,7 +256,7 @@ async fn the_flags_reach_the_node() {
 }
 
 #[test]
-fn the_compile_role_refuses_what_is_no_component() {
+fn the_compile_command_rejects_input_that_is_not_a_component() {
     let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
         .arg("compile")
         .env_clear()

@@ -1,4 +1,4 @@
-//! A registry that answers as a test wants and counts who asks.
+//! A registry with scripted responses that records all requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,28 +15,28 @@ use node_api::v1::Source;
 
 use crate::operator::digest;
 
-/// What to answer to one path.
+/// Response to requests for one path.
 #[derive(Clone)]
 pub(crate) enum Answer {
     Bytes(Vec<u8>),
-    /// The first part of what was promised.
+    /// The declared length of the bytes, but only the first part of them.
     Cut(Vec<u8>, usize),
-    /// These bytes for ever.
+    /// These bytes, repeated without an end.
     Endless(Vec<u8>),
     Status(u16, Vec<(&'static str, String)>),
-    /// The first answer once, then the second.
+    /// The first response once, then the second.
     Then(Box<Self>, Box<Self>),
 }
 
 #[derive(Clone, Default)]
-struct Shelf {
+struct RegistryState {
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
 }
 
-/// Runs until dropped.
+/// A running registry; stops when dropped.
 pub(crate) struct Registry {
-    shelf: Shelf,
+    state: RegistryState,
     address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
@@ -51,11 +51,11 @@ impl Registry {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shelf = Shelf::default();
-        let router = Router::new().fallback(answer).with_state(shelf.clone());
+        let state = RegistryState::default();
+        let router = Router::new().fallback(answer).with_state(state.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
-            shelf,
+            state,
             address,
             server,
         }
@@ -66,19 +66,19 @@ impl Registry {
     }
 
     pub(crate) fn set(&self, path: &str, answer: Answer) {
-        self.shelf
+        self.state
             .answers
             .lock()
             .unwrap()
             .insert(path.into(), answer);
     }
 
-    /// Paths asked for so far.
+    /// Returns paths and headers of all requests so far.
     pub(crate) fn asked(&self) -> Vec<(String, HeaderMap)> {
-        self.shelf.asked.lock().unwrap().clone()
+        self.state.asked.lock().unwrap().clone()
     }
 
-    /// Puts a component on the shelf as an image; says where.
+    /// Publishes a component as an image and returns its source.
     pub(crate) fn push(&self, name: &str, wasm: &[u8]) -> Source {
         self.push_as(name, wasm, "application/wasm", wasm.len())
     }
@@ -109,15 +109,15 @@ pub(crate) fn blob_path(name: &str, layer: &[u8]) -> String {
     format!("/v2/{name}/blobs/{}", digest(layer))
 }
 
-async fn answer(State(shelf): State<Shelf>, request: Request) -> Response {
+async fn answer(State(state): State<RegistryState>, request: Request) -> Response {
     let path = request.uri().path().to_string();
-    shelf
+    state
         .asked
         .lock()
         .unwrap()
         .push((path.clone(), request.headers().clone()));
     let answer = {
-        let mut answers = shelf.answers.lock().unwrap();
+        let mut answers = state.answers.lock().unwrap();
         match answers.get(&path).cloned() {
             Some(Answer::Then(first, later)) => {
                 answers.insert(path, *later);

@@ -1,15 +1,15 @@
-//! What outlives a process, and what does not.
+//! State that survives a restart, and state that does not.
 
 use std::fs;
 
 use node_api::v1::env_var::Kind;
 use node_api::v1::{EnvVar, SecretValue};
 
-use crate::node::{Node, ONE, Surroundings, TWO, contains, files};
+use crate::node::{Environment, Node, ONE, TWO, contains, files};
 use crate::operator::{Operator, definition, function, via_operator};
 use crate::registry::Registry;
 
-/// A node that served "one" for `f` and "two" for `g`, and ended well.
+/// Returns the folder of a node that served "one" for `f` and "two" for `g` and was shut down.
 async fn seeded() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
@@ -21,22 +21,22 @@ async fn seeded() -> tempfile::TempDir {
             vec![function("f", 1, vec![f], 0), function("g", 1, vec![g], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     node.answers("g", 200, "two").await;
     node.drain().await;
     folder
 }
 
-/// FN-2: without operator and registry, from the native cache and without a compiler.
+/// FN-2: a restart without operator and registry serves from the native cache without compiling.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_with_everything_away_serves_from_disk() {
+async fn a_restart_without_operator_and_registry_serves_from_disk() {
     let folder = seeded().await;
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.answers("g", 200, "two").await;
     node.is_ready().await;
@@ -52,9 +52,9 @@ async fn a_restart_with_everything_away_serves_from_disk() {
     node.drain().await;
 }
 
-/// HS-10, FN-4: native code that was touched is never mapped; it is made again from the component.
+/// HS-10, FN-4: modified native code is never mapped; it is rebuilt from the component.
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_native_code_is_rebuilt_without_a_registry() {
+async fn damaged_native_code_is_rebuilt_without_a_registry() {
     let folder = seeded().await;
     for code in files(&folder.path().join("native"), "-") {
         let mut bytes = fs::read(&code).unwrap();
@@ -62,7 +62,7 @@ async fn harmed_native_code_is_rebuilt_without_a_registry() {
         bytes[middle] ^= 1;
         fs::write(&code, bytes).unwrap();
     }
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.answers("g", 200, "two").await;
     let metrics = node.metrics().await;
@@ -73,20 +73,20 @@ async fn harmed_native_code_is_rebuilt_without_a_registry() {
     node.drain().await;
 }
 
-/// FN-4: a component that was touched is fetched again.
+/// FN-4: a modified component is fetched again.
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_components_are_fetched_again() {
+async fn damaged_components_are_fetched_again() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let f = definition("r1", &ONE, registry.push("one", &ONE));
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     fs::remove_dir_all(folder.path().join("native")).unwrap();
@@ -94,18 +94,18 @@ async fn harmed_components_are_fetched_again() {
         fs::write(blob, b"something else").unwrap();
     }
     let before = registry.asked().len();
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     assert!(registry.asked().len() > before);
     node.drain().await;
 }
 
-/// FN-4: a table that was touched is set aside and counted, and the one before it counts.
+/// FN-4: a modified table is set aside and counted, and the previous one is used.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
+async fn a_damaged_table_is_set_aside_and_the_previous_one_is_used() {
     let folder = seeded().await;
-    // another run writes the same table again, so there is a previous one
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    // Another run writes the same table again, so that a previous one exists.
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     let table = folder.path().join("state/table");
@@ -113,7 +113,7 @@ async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     fs::write(folder.path().join("state/table.previous"), &bytes).unwrap();
     bytes[100] ^= 1;
     fs::write(&table, bytes).unwrap();
-    let node = Node::start(folder.path(), Surroundings::default()).await;
+    let node = Node::start(folder.path(), Environment::default()).await;
     node.answers("f", 200, "one").await;
     assert!(
         node.metrics()
@@ -124,16 +124,16 @@ async fn a_harmed_table_is_set_aside_and_the_previous_one_counts() {
     node.drain().await;
 }
 
-/// FN-4: a node without any readable table starts, says so, and takes the stream's.
+/// FN-4: a node without a readable table starts, is not ready, and applies the table of the stream.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_readable_table_the_stream_is_waited_for() {
+async fn a_node_without_a_readable_table_waits_for_the_stream() {
     let folder = seeded().await;
     fs::write(folder.path().join("state/table"), b"garbage").unwrap();
     let _ = fs::remove_file(folder.path().join("state/table.previous"));
     let operator = Operator::start().await;
     let node = Node::start(
         folder.path(),
-        Surroundings {
+        Environment {
             operator: Some(&operator),
             registry: None,
         },
@@ -153,9 +153,9 @@ async fn without_a_readable_table_the_stream_is_waited_for() {
     node.drain().await;
 }
 
-/// FN-12: after a restart without an operator the function with a secret is a 503, and it alone.
+/// FN-12: after a restart without an operator, only the function with a secret responds with 503.
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
+async fn secrets_are_never_written_to_disk_and_a_restarted_node_waits_for_them() {
     const SECRET: &[u8] = b"correct-horse-battery-staple";
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
@@ -179,26 +179,26 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
             ],
         )
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
     assert!(
         contains(folder.path(), b"db/password"),
-        "the reference is kept"
+        "the reference is on disk"
     );
     assert!(!contains(folder.path(), SECRET));
 
-    let alone = Node::start(folder.path(), Surroundings::default()).await;
+    let alone = Node::start(folder.path(), Environment::default()).await;
     alone.answers("g", 200, "one").await;
     let (status, body) = alone.get("f").await;
     assert_eq!((status, body.contains("battery")), (503, false));
     alone.drain().await;
 
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     assert_eq!(
         operator.hellos().last().unwrap().have,
@@ -209,7 +209,8 @@ async fn secrets_never_touch_the_disk_and_a_cold_start_waits_for_them() {
     assert!(!contains(folder.path(), SECRET));
 }
 
-/// FN-3: a new pod beside the old one on the same node: both serve, one writes, the folder changes hands.
+/// FN-3: a new pod runs next to the old one on the same node. Both serve; the new one writes the folder when the old one
+/// has stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_share_a_folder_and_the_second_inherits_it() {
     let folder = seeded().await;
@@ -218,25 +219,25 @@ async fn two_processes_share_a_folder_and_the_second_inherits_it() {
     operator
         .snapshot(8, vec![function("f", 2, vec![f], 0)])
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let old = Node::start(folder.path(), surroundings()).await;
+    let old = Node::start(folder.path(), environment()).await;
     old.answers("f", 200, "two").await;
-    let new = Node::start(folder.path(), Surroundings::default()).await;
+    let new = Node::start(folder.path(), Environment::default()).await;
     new.is_ready().await;
     assert_ne!(new.get("f").await.0, 0);
     old.drain().await;
     new.answers("f", 200, "two").await;
     new.drain().await;
-    let again = Node::start(folder.path(), Surroundings::default()).await;
+    let again = Node::start(folder.path(), Environment::default()).await;
     again.answers("f", 200, "two").await;
     again.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_knows_the_table_resumes() {
+async fn a_node_with_the_current_table_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     operator.blob(&ONE);
@@ -245,15 +246,15 @@ async fn a_node_that_knows_the_table_resumes() {
     operator
         .snapshot(7, vec![function("f", 1, vec![plain], 0)])
         .await;
-    let surroundings = || Surroundings {
+    let environment = || Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings()).await;
+    let node = Node::start(folder.path(), environment()).await;
     node.answers("f", 200, "one").await;
     node.drain().await;
-    let node = Node::start(folder.path(), surroundings()).await;
-    // the first one's reports are not all read when it is over
+    let node = Node::start(folder.path(), environment()).await;
+    // Unread reports of the first process may still be queued.
     let report = operator
         .report_on("after resuming", |stream, report| {
             stream == 2 && report.ready

@@ -1,5 +1,5 @@
-//! Values of Secrets over the life of a node: they come from operators only, and one that is not known is never
-//! an empty one.
+//! Values of Secrets over the life of a node. Only operators send them, and a missing value is never treated as an empty
+//! one.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -9,10 +9,10 @@ use node_api::v1::env_var::Kind;
 use node_api::v1::{Definition, EnvVar, FunctionRecord, Report, SecretValue};
 
 use crate::component::guest;
-use crate::node::{Node, PATIENCE, Surroundings, contains};
+use crate::node::{Environment, Node, TIMEOUT, contains};
 use crate::operator::{Operator, definition, function, via_operator};
 
-/// Answers with the value of its first variable; 204 without one.
+/// Component that responds with the value of its first variable, or with 204 without variables.
 static SHOW: LazyLock<Vec<u8>> = LazyLock::new(|| {
     guest(
         r#"(import "wasi:cli/environment@0.2.12" "get-environment" (func $env (param i32)))"#,
@@ -24,7 +24,7 @@ static SHOW: LazyLock<Vec<u8>> = LazyLock::new(|| {
     )
 });
 
-/// A revision that refers to the key `url` of the Secret `db`.
+/// Returns a revision that refers to the key `url` of the Secret `db`.
 fn with_secret(revision: &str, value: Option<&str>) -> Definition {
     let mut definition = definition(revision, &SHOW, via_operator());
     definition.env.push(EnvVar {
@@ -48,11 +48,11 @@ async fn operator() -> Operator {
 }
 
 async fn node(folder: &Path, operator: &Operator) -> Node {
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(operator),
         registry: None,
     };
-    Node::start(folder, surroundings).await
+    Node::start(folder, environment).await
 }
 
 fn unavailable(report: &Report) -> Option<&str> {
@@ -61,9 +61,9 @@ fn unavailable(report: &Report) -> Option<&str> {
     found.map(|one| one.message.as_str())
 }
 
-/// A pod is replaced: the new process starts beside the old one and inherits the folder, whose table has no values.
+/// A pod is replaced: the new process starts next to the old one and takes over the folder, whose table has no values.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_inherits_the_table_on_disk_keeps_the_values_that_it_has() {
+async fn a_process_that_takes_over_the_folder_keeps_its_secret_values() {
     let folder = tempfile::tempdir().unwrap();
     let operator = operator().await;
     operator.snapshot(7, vec![record(1, Some("one"))]).await;
@@ -73,10 +73,10 @@ async fn a_process_that_inherits_the_table_on_disk_keeps_the_values_that_it_has(
     new.is_ready().await;
     assert_eq!(new.get("f").await, (200, "one".into()));
     old.drain().await;
-    // only the process that keeps the folder writes to it, and it has read the table before
+    // Only the owner of the folder writes to it, after it has read the table.
     let g = function("g", 1, vec![definition("r1", &SHOW, via_operator())], 0);
     operator.delta(8, vec![g]).await;
-    let inherited = tokio::time::timeout(PATIENCE, async {
+    let inherited = tokio::time::timeout(TIMEOUT, async {
         while !contains(&folder.path().join("state"), b"g.test") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -89,9 +89,9 @@ async fn a_process_that_inherits_the_table_on_disk_keeps_the_values_that_it_has(
     new.drain().await;
 }
 
-/// An operator that started after the Secret was changed does not know the value that the revision was made with.
+/// An operator that started after the Secret was changed does not have the value with which the revision was created.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_does_not_know_a_value_takes_none_away() {
+async fn an_operator_without_a_value_does_not_remove_it_from_nodes() {
     let folder = tempfile::tempdir().unwrap();
     let operator = operator().await;
     operator.snapshot(7, vec![record(1, Some("one"))]).await;
@@ -113,9 +113,9 @@ async fn an_operator_that_does_not_know_a_value_takes_none_away() {
     node.drain().await;
 }
 
-/// Neither an empty text nor silence: 503, an exception that names the reference, and no wait for readiness.
+/// A missing value causes 503 and an exception that names the reference; readiness does not wait for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_no_operator_knows_is_a_503_until_it_comes() {
+async fn a_missing_value_causes_503_until_an_operator_sends_it() {
     let folder = tempfile::tempdir().unwrap();
     let operator = operator().await;
     operator.snapshot(7, vec![record(1, None)]).await;
@@ -125,7 +125,7 @@ async fn a_value_that_no_operator_knows_is_a_503_until_it_comes() {
         .await;
     let message = unavailable(&report).unwrap();
     assert!(
-        message.contains("does not know") && message.contains("db/url"),
+        message.contains("does not have") && message.contains("db/url"),
         "{message}"
     );
     node.is_ready().await;
@@ -135,15 +135,15 @@ async fn a_value_that_no_operator_knows_is_a_503_until_it_comes() {
     operator
         .report("nothing missing", |report| unavailable(report).is_none())
         .await;
-    // a Secret may hold an empty text, and then it is known
+    // An empty text is a valid value.
     operator.delta(9, vec![record(2, Some(""))]).await;
     node.answers("f", 200, "").await;
     node.drain().await;
 }
 
-/// A process that starts again has no values: it is not ready before an operator has sent them.
+/// A restarted process has no values and is not ready until an operator has sent them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_starts_again_is_ready_with_its_secrets_and_not_before() {
+async fn a_restarted_node_is_not_ready_until_it_has_its_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let first = operator().await;
     let plain = definition("r1", &SHOW, via_operator());
@@ -164,9 +164,9 @@ async fn a_node_that_starts_again_is_ready_with_its_secrets_and_not_before() {
     after.answers("g", 204, "").await;
     assert!(
         after.supervisor.readiness().is_err(),
-        "an operator is there"
+        "an operator is connected, so readiness waits for the value"
     );
-    assert_eq!(second.hellos()[0].have, 0, "it asks for everything");
+    assert_eq!(second.hellos()[0].have, 0, "the node requests a snapshot");
     second.snapshot(8, vec![record(1, Some("one")), g]).await;
     after.is_ready().await;
     assert_eq!(after.get("f").await, (200, "one".into()));

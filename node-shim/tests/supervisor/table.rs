@@ -1,8 +1,8 @@
-//! From what an operator says to what clients get.
+//! Tables from an operator, and the responses that clients receive.
 
 use node_api::v1::{LoadState, PathMatch};
 
-use crate::node::{Node, ONE, Surroundings, TWO};
+use crate::node::{Environment, Node, ONE, TWO};
 use crate::operator::{Operator, definition, digest, function, share_of, via_operator};
 use crate::registry::Registry;
 
@@ -14,7 +14,7 @@ fn loaded(report: &node_api::v1::Report, revision: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_applied_is_pulled_compiled_served_and_acknowledged() {
+async fn an_applied_function_is_pulled_compiled_served_and_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let source = registry.push("app", &ONE);
@@ -24,11 +24,11 @@ async fn what_is_applied_is_pulled_compiled_served_and_acknowledged() {
             vec![function("f", 1, vec![definition("r1", &ONE, source)], 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     assert_eq!(node.get("unknown").await.0, 404);
     let report = operator
@@ -55,7 +55,7 @@ async fn what_is_applied_is_pulled_compiled_served_and_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shares_move_by_pairs_and_a_hint_only_lowers() {
+async fn weights_follow_the_newest_token_and_a_hint_only_lowers_them() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     operator.blob(&ONE);
@@ -66,11 +66,11 @@ async fn shares_move_by_pairs_and_a_hint_only_lowers() {
     ];
     let record = function("f", 5, definitions, 0);
     operator.snapshot(7, vec![record.clone()]).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     operator
         .report("candidate loaded", |report| loaded(report, "r2"))
@@ -80,7 +80,9 @@ async fn shares_move_by_pairs_and_a_hint_only_lowers() {
     node.answers("f", 200, "two").await;
     operator.share(9, share_of(&record, 4, 0)).await;
     operator
-        .report("the older share seen", |report| report.applied_version == 9)
+        .report("the older split received", |report| {
+            report.applied_version == 9
+        })
         .await;
     assert_eq!(
         node.get("f").await.1,
@@ -93,12 +95,14 @@ async fn shares_move_by_pairs_and_a_hint_only_lowers() {
     operator.hint(share_of(&record, 8, 10_000)).await;
     operator.share(10, share_of(&record, 6, 10_000)).await;
     operator
-        .report("both seen", |report| report.applied_version == 10)
+        .report("both messages received", |report| {
+            report.applied_version == 10
+        })
         .await;
     assert_eq!(
         node.get("f").await.1,
         "one",
-        "a hint does not raise, and its pair is burned"
+        "a hint does not raise the weight, and its token is not accepted again"
     );
     operator.share(11, share_of(&record, 9, 10_000)).await;
     node.answers("f", 200, "two").await;
@@ -113,9 +117,9 @@ async fn shares_move_by_pairs_and_a_hint_only_lowers() {
     node.drain().await;
 }
 
-/// FD-5: a record that makes no sense leaves its function at what it was, and the rest is applied.
+/// FD-5: an invalid record leaves its function unchanged, and the other records are applied.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poison_record_is_reported_and_harms_only_itself() {
+async fn an_invalid_record_is_reported_and_affects_only_its_function() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     operator.blob(&ONE);
@@ -127,25 +131,25 @@ async fn a_poison_record_is_reported_and_harms_only_itself() {
             vec![function("f", 1, one(), 0), function("g", 1, one(), 0)],
         )
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: None,
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
-    let mut poison = function("f", 2, one(), 0);
-    poison.routes[0].paths = vec![PathMatch {
+    let mut invalid = function("f", 2, one(), 0);
+    invalid.routes[0].paths = vec![PathMatch {
         r#type: 99,
         value: "/".into(),
     }];
     let two = vec![definition("r2", &TWO, via_operator())];
     operator
-        .delta(8, vec![poison, function("g", 2, two, 0)])
+        .delta(8, vec![invalid, function("g", 2, two, 0)])
         .await;
     node.answers("g", 200, "two").await;
     assert_eq!(node.get("f").await, (200, "one".into()));
     let report = operator
-        .report("the poison", |report| {
+        .report("the invalid record", |report| {
             report
                 .exceptions
                 .iter()
@@ -157,7 +161,7 @@ async fn a_poison_record_is_reported_and_harms_only_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_component_of_many_functions_is_fetched_once() {
+async fn a_component_that_many_functions_use_is_fetched_once() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let source = registry.push("app", &ONE);
@@ -172,11 +176,11 @@ async fn one_component_of_many_functions_is_fetched_once() {
         })
         .collect();
     operator.snapshot(7, functions).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f0", 200, "one").await;
     node.answers("f19", 200, "one").await;
     let blobs = registry

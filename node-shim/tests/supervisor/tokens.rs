@@ -1,6 +1,6 @@
-//! Registries that want a token, and who may give it.
+//! Registries that require a token, and the token services that a node may contact.
 
-use crate::node::{Node, ONE, Surroundings};
+use crate::node::{Environment, Node, ONE};
 use crate::operator::{Operator, definition, function};
 use crate::registry::{Answer, Registry, blob_path};
 
@@ -9,7 +9,7 @@ fn challenge(realm: &str) -> Answer {
     Answer::Status(401, vec![("www-authenticate", challenge)])
 }
 
-/// What many public registries want: an anonymous token from their own service.
+/// Many public registries require an anonymous token from their own token service.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_anonymous_token_is_fetched_and_used() {
     let folder = tempfile::tempdir().unwrap();
@@ -25,11 +25,11 @@ async fn an_anonymous_token_is_fetched_and_used() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "one").await;
     let asked = registry.asked();
     let (_, headers) = asked
@@ -40,9 +40,9 @@ async fn an_anonymous_token_is_fetched_and_used() {
     node.drain().await;
 }
 
-/// HS-4: a token service inside the network is never asked.
+/// HS-4: a node never contacts a token service in a private network.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_service_inside_the_network_is_not_asked() {
+async fn a_token_service_in_a_private_network_is_not_contacted() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, registry) = (Operator::start().await, Registry::start().await);
     let inner = Registry::start().await;
@@ -53,11 +53,11 @@ async fn a_token_service_inside_the_network_is_not_asked() {
     operator
         .snapshot(7, vec![function("f", 1, vec![f], 0)])
         .await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(&operator),
         registry: Some(&registry),
     };
-    let node = Node::start(folder.path(), surroundings).await;
+    let node = Node::start(folder.path(), environment).await;
     let report = operator
         .report("the failure", |report| !report.exceptions.is_empty())
         .await;

@@ -53,10 +53,10 @@ impl Stream {
         }
     }
 
-    fn at(&mut self, seconds: u64, outlook: &Outlook, ok: u64) -> Option<Report> {
+    fn at(&mut self, seconds: u64, status: &NodeStatus, ok: u64) -> Option<Report> {
         let now = self.start + Duration::from_secs(seconds);
         self.reporter.next(
-            outlook,
+            status,
             counters(ok),
             &mut self.sequence,
             (now, seconds * 1000),
@@ -65,39 +65,39 @@ impl Stream {
 }
 
 #[test]
-fn everything_first_then_changes_and_silence_when_nothing_changed() {
+fn the_first_report_is_complete_and_later_ones_contain_changes() {
     let mut stream = Stream::new();
-    let mut outlook = Outlook {
+    let mut status = NodeStatus {
         revisions: vec![
             state("r1", LoadState::Loaded),
             state("r2", LoadState::Loading),
         ],
-        ..Outlook::default()
+        ..NodeStatus::default()
     };
-    let first = stream.at(0, &outlook, 1).unwrap();
+    let first = stream.at(0, &status, 1).unwrap();
     assert!(first.revisions_complete && first.revisions.len() == 2);
-    assert_eq!(stream.at(1, &outlook, 1), None);
-    outlook.revisions[1] = state("r2", LoadState::Loaded);
-    let second = stream.at(2, &outlook, 1).unwrap();
+    assert_eq!(stream.at(1, &status, 1), None);
+    status.revisions[1] = state("r2", LoadState::Loaded);
+    let second = stream.at(2, &status, 1).unwrap();
     assert!(!second.revisions_complete);
     assert_eq!(second.revisions, [state("r2", LoadState::Loaded)]);
-    outlook.revisions.remove(0);
-    let third = stream.at(3, &outlook, 1).unwrap();
+    status.revisions.remove(0);
+    let third = stream.at(3, &status, 1).unwrap();
     assert!(
         third.revisions_complete,
-        "a revision that went needs the whole list"
+        "the removal of a revision requires the complete list"
     );
     assert_eq!(third.revisions.len(), 1);
 }
 
 #[test]
-fn a_node_with_nothing_to_say_says_so_every_interval() {
+fn a_node_without_changes_reports_every_interval() {
     let mut stream = Stream::new();
-    let outlook = Outlook::default();
+    let status = NodeStatus::default();
     let report = |stream: &mut Stream, seconds| {
         let now = (stream.start + Duration::from_secs(seconds), 0);
         let sequence = &mut stream.sequence;
-        stream.reporter.next(&outlook, Vec::new(), sequence, now)
+        stream.reporter.next(&status, Vec::new(), sequence, now)
     };
     assert!(report(&mut stream, 0).is_some());
     assert_eq!(report(&mut stream, 4), None);
@@ -108,45 +108,45 @@ fn a_node_with_nothing_to_say_says_so_every_interval() {
 }
 
 #[test]
-fn an_acknowledgement_never_exceeds_what_was_offered() {
+fn the_acknowledged_version_never_exceeds_the_offered_one() {
     let mut stream = Stream::new();
-    let mut outlook = Outlook {
+    let mut status = NodeStatus {
         applied: 900,
-        ..Outlook::default()
+        ..NodeStatus::default()
     };
-    assert_eq!(stream.at(0, &outlook, 0).unwrap().applied_version, 0);
+    assert_eq!(stream.at(0, &status, 0).unwrap().applied_version, 0);
     stream.reporter.offered(850);
-    outlook.ready = true;
-    assert_eq!(stream.at(1, &outlook, 0).unwrap().applied_version, 850);
+    status.ready = true;
+    assert_eq!(stream.at(1, &status, 0).unwrap().applied_version, 850);
 }
 
 #[test]
-fn counters_are_absolute_once_then_increments_by_interval_or_by_number() {
+fn counters_are_absolute_first_and_then_increments_by_interval_or_by_number_of_requests() {
     let mut stream = Stream::new();
-    let outlook = Outlook::default();
+    let status = NodeStatus::default();
     let frame = |report: Option<Report>| report.and_then(|report| report.counters);
-    let first = frame(stream.at(0, &outlook, 10)).unwrap();
+    let first = frame(stream.at(0, &status, 10)).unwrap();
     assert!(first.absolute);
     assert_eq!(
         (first.sequence, first.revisions[0].outcomes[0].count),
         (1, 10)
     );
     assert_eq!(
-        frame(stream.at(2, &outlook, 30)),
+        frame(stream.at(2, &status, 30)),
         None,
-        "neither due nor many"
+        "the interval has not passed and the requests are few"
     );
-    let due = frame(stream.at(5, &outlook, 40)).unwrap();
+    let due = frame(stream.at(5, &status, 40)).unwrap();
     assert!(!due.absolute);
     assert_eq!((due.sequence, due.revisions[0].outcomes[0].count), (2, 30));
     assert_eq!(due.revisions[0].duration.as_ref().unwrap().count, [30]);
-    let eager = frame(stream.at(6, &outlook, 90)).unwrap();
+    let eager = frame(stream.at(6, &status, 90)).unwrap();
     assert_eq!(
         (eager.sequence, eager.revisions[0].outcomes[0].count),
         (3, 50)
     );
-    stream.reporter.start_over();
-    let again = frame(stream.at(7, &outlook, 91)).unwrap();
+    stream.reporter.request_absolute();
+    let again = frame(stream.at(7, &status, 91)).unwrap();
     assert!(again.absolute);
     assert_eq!(
         (again.sequence, again.revisions[0].outcomes[0].count),
@@ -154,12 +154,12 @@ fn counters_are_absolute_once_then_increments_by_interval_or_by_number() {
     );
 }
 
-/// What an operator holds of a function that is deleted, dropped and made again never falls but
-/// by leaving: it adds increments to what an absolute frame began.
+/// The counters that an operator holds of a function that is deleted and created again never decrease; they only
+/// disappear. The operator adds increments to the values of the last absolute frame.
 #[test]
-fn counters_that_were_dropped_leave_the_operator_before_they_come_again() {
+fn dropped_counters_disappear_at_the_operator_before_they_start_again() {
     let mut stream = Stream::new();
-    let mut outlook = Outlook::default();
+    let mut status = NodeStatus::default();
     let mut held: Option<u64> = None;
     let mut take = |report: Option<Report>| {
         let frame = report.and_then(|report| report.counters).unwrap();
@@ -171,39 +171,39 @@ fn counters_that_were_dropped_leave_the_operator_before_they_come_again() {
         };
         held
     };
-    assert_eq!(take(stream.at(0, &outlook, 100)), Some(100));
-    assert_eq!(take(stream.at(5, &outlook, 103)), Some(103));
+    assert_eq!(take(stream.at(0, &status, 100)), Some(100));
+    assert_eq!(take(stream.at(5, &status, 103)), Some(103));
     let (sequence, start) = (&mut stream.sequence, stream.start);
-    outlook.forgotten = 1;
+    status.counter_generation = 1;
     let at = |seconds| (start + Duration::from_secs(seconds), seconds * 1000);
-    let dropped = stream.reporter.next(&outlook, vec![], sequence, at(6));
-    assert_eq!(take(dropped), None, "the operator drops it too");
+    let dropped = stream.reporter.next(&status, vec![], sequence, at(6));
+    assert_eq!(take(dropped), None, "the operator drops the counters too");
     assert_eq!(
-        take(stream.at(11, &outlook, 7)),
+        take(stream.at(11, &status, 7)),
         Some(7),
-        "all of it is new"
+        "counting starts again at 0"
     );
-    assert_eq!(take(stream.at(16, &outlook, 9)), Some(9));
+    assert_eq!(take(stream.at(16, &status, 9)), Some(9));
 }
 
 #[test]
-fn reports_are_a_second_apart() {
+fn reports_are_at_least_a_second_apart() {
     let mut stream = Stream::new();
-    let mut outlook = Outlook::default();
-    assert!(stream.at(0, &outlook, 0).is_some());
-    outlook.ready = true;
-    assert_eq!(stream.at(0, &outlook, 0), None);
-    assert!(stream.at(1, &outlook, 0).is_some());
+    let mut status = NodeStatus::default();
+    assert!(stream.at(0, &status, 0).is_some());
+    status.ready = true;
+    assert_eq!(stream.at(0, &status, 0), None);
+    assert!(stream.at(1, &status, 0).is_some());
 }
 
 #[test]
-fn exceptions_are_bounded_in_number_and_length() {
+fn exceptions_are_limited_in_number_and_length() {
     let exception = |since| NodeException {
         since,
         message: "é".repeat(200),
         ..NodeException::default()
     };
-    let (kept, dropped) = bounded((0..100).map(exception).collect());
+    let (kept, dropped) = limit_exceptions((0..100).map(exception).collect());
     assert_eq!((kept.len(), dropped), (64, 36));
     assert!(kept.iter().all(|one| one.message.len() <= 256));
 }

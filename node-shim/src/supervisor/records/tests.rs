@@ -1,7 +1,7 @@
 use node_api::v1::env_var::Kind;
 use node_api::v1::{EnvVar, FunctionKey as WireKey, Pair, PathMatch, Removal, SecretValue};
 
-use super::super::project::tests::record;
+use super::super::parse_record::tests::record;
 use super::*;
 
 fn whole(version: u64, functions: Vec<FunctionRecord>) -> Batch {
@@ -48,39 +48,39 @@ fn update(name: &str, serial: u64, weight: u32) -> ShareUpdate {
 }
 
 #[test]
-fn a_snapshot_in_parts_replaces_at_its_end_and_not_before() {
+fn a_snapshot_in_parts_is_applied_when_its_last_part_arrives() {
     let mut records = Records::default();
-    records.batch(whole(10, vec![record("old", 1)]), 0);
+    records.apply_batch(whole(10, vec![record("old", 1)]), 0);
     let part = |phase: SnapshotPhase, name: &str| Batch {
         version: 30,
         snapshot: phase.into(),
         functions: vec![record(name, 1)],
         ..Batch::default()
     };
-    assert!(!records.batch(part(SnapshotPhase::Begin, "a"), 0));
-    assert!(!records.batch(part(SnapshotPhase::Continue, "b"), 0));
+    assert!(!records.apply_batch(part(SnapshotPhase::Begin, "a"), 0));
+    assert!(!records.apply_batch(part(SnapshotPhase::Continue, "b"), 0));
     assert!(weight_of(&records, "old").is_some() && weight_of(&records, "a").is_none());
-    assert!(records.batch(part(SnapshotPhase::End, "c"), 0));
+    assert!(records.apply_batch(part(SnapshotPhase::End, "c"), 0));
     let names: Vec<&str> = records.iter().map(|(key, _)| &*key.name).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(records.version(), 30);
 }
 
 #[test]
-fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
+fn older_tokens_are_ignored_in_every_kind_of_message() {
     let mut records = Records::default();
-    records.batch(whole(10, vec![record("f", 5)]), 0);
+    records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let mut late = record("f", 4);
     late.share.as_mut().unwrap().weight = 9;
-    records.batch(delta(11, vec![late.clone()]), 0);
+    records.apply_batch(delta(11, vec![late.clone()]), 0);
     assert_eq!(weight_of(&records, "f"), Some(1000));
-    records.batch(whole(12, vec![late]), 0);
+    records.apply_batch(whole(12, vec![late]), 0);
     assert_eq!(
         weight_of(&records, "f"),
         Some(1000),
-        "a snapshot is no exception"
+        "a snapshot must not apply an older split either"
     );
-    records.batch(
+    records.apply_batch(
         Batch {
             shares: vec![update("f", 4, 9)],
             ..delta(13, vec![])
@@ -88,7 +88,7 @@ fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
         0,
     );
     assert_eq!(weight_of(&records, "f"), Some(1000));
-    records.batch(
+    records.apply_batch(
         Batch {
             shares: vec![update("f", 6, 9)],
             ..delta(14, vec![])
@@ -99,25 +99,29 @@ fn smaller_pairs_are_ignored_by_whatever_way_they_come() {
 }
 
 #[test]
-fn a_hint_lowers_and_its_pair_is_burned() {
+fn a_hint_only_lowers_the_weight_and_its_token_is_not_accepted_again() {
     let mut records = Records::default();
-    records.batch(whole(10, vec![record("f", 5)]), 0);
-    assert!(!records.hint(&update("f", 6, 2000)));
-    assert!(records.hint(&update("f", 7, 0)));
+    records.apply_batch(whole(10, vec![record("f", 5)]), 0);
+    assert!(!records.apply_hint(&update("f", 6, 2000)));
+    assert!(records.apply_hint(&update("f", 7, 0)));
     assert_eq!(weight_of(&records, "f"), Some(0));
-    records.batch(delta(11, vec![record("f", 6)]), 0);
-    assert_eq!(weight_of(&records, "f"), Some(0), "older than the hint");
+    records.apply_batch(delta(11, vec![record("f", 6)]), 0);
+    assert_eq!(
+        weight_of(&records, "f"),
+        Some(0),
+        "the record is older than the hint"
+    );
 }
 
 #[test]
 fn removals_of_older_objects_are_ignored() {
     let mut records = Records::default();
-    records.batch(whole(10, vec![record("f", 5)]), 0);
+    records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let removal = |version| Removal {
         key: wire_key("f"),
         version,
     };
-    records.batch(
+    records.apply_batch(
         Batch {
             removals: vec![removal(14)],
             ..delta(14, vec![])
@@ -125,7 +129,7 @@ fn removals_of_older_objects_are_ignored() {
         0,
     );
     assert!(weight_of(&records, "f").is_some());
-    records.batch(
+    records.apply_batch(
         Batch {
             removals: vec![removal(15)],
             ..delta(15, vec![])
@@ -135,11 +139,11 @@ fn removals_of_older_objects_are_ignored() {
     assert!(weight_of(&records, "f").is_none());
 }
 
-/// FD-5: the function keeps its record, the others take theirs.
+/// FD-5: the function of an invalid record keeps its previous one; records of other functions are applied.
 #[test]
-fn a_poison_record_keeps_its_function_and_spares_the_rest() {
+fn an_invalid_record_affects_only_its_own_function() {
     let mut records = Records::default();
-    records.batch(whole(10, vec![record("f", 5), record("g", 5)]), 0);
+    records.apply_batch(whole(10, vec![record("f", 5), record("g", 5)]), 0);
     let mut poison = record("f", 6);
     poison.routes[0].paths = vec![PathMatch {
         r#type: 77,
@@ -147,36 +151,36 @@ fn a_poison_record_keeps_its_function_and_spares_the_rest() {
     }];
     let mut fine = record("g", 6);
     fine.share.as_mut().unwrap().weight = 1;
-    records.batch(delta(11, vec![poison, fine]), 42);
+    records.apply_batch(delta(11, vec![poison, fine]), 42);
     assert_eq!(
         (weight_of(&records, "f"), weight_of(&records, "g")),
         (Some(1000), Some(1))
     );
     assert_eq!(records.quarantined().next().unwrap().1.since, 42);
-    assert_eq!(records.have(), 0, "ask for everything when coming back");
-    records.batch(delta(12, vec![record("f", 7)]), 0);
+    assert_eq!(records.have(), 0, "the next connection requests a snapshot");
+    records.apply_batch(delta(12, vec![record("f", 7)]), 0);
     assert_eq!(records.quarantined().count(), 0);
 }
 
 #[test]
-fn a_share_keeps_the_definitions_it_names() {
+fn definitions_that_the_split_names_are_kept() {
     let mut records = Records::default();
-    records.batch(whole(10, vec![record("f", 5)]), 0);
+    records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let mut newer_routes = record("f", 6);
     newer_routes.definitions.clear();
     newer_routes.share.as_mut().unwrap().pair = Some(Pair {
         epoch: 1,
         serial: 1,
     });
-    records.batch(delta(11, vec![newer_routes]), 0);
+    records.apply_batch(delta(11, vec![newer_routes]), 0);
     assert_eq!(records.quarantined().count(), 0);
     assert_eq!(weight_of(&records, "f"), Some(1000));
 }
 
 #[test]
-fn what_a_disk_knows_does_not_undo_the_stream() {
+fn a_table_from_disk_does_not_replace_newer_records() {
     let mut records = Records::default();
-    records.batch(whole(20, vec![record("f", 5)]), 0);
+    records.apply_batch(whole(20, vec![record("f", 5)]), 0);
     records.restore(10, vec![record("f", 4), record("g", 1)], 0);
     assert_eq!(
         (weight_of(&records, "f"), weight_of(&records, "g")),
@@ -185,7 +189,7 @@ fn what_a_disk_knows_does_not_undo_the_stream() {
     assert_eq!(records.version(), 20);
 }
 
-/// The record of `name` whose stable refers to a Secret with this value.
+/// Returns the record of `name` whose stable revision refers to a Secret with this value.
 fn with_secret(name: &str, serial: u64, value: Option<&str>) -> FunctionRecord {
     let mut record = record(name, serial);
     record.definitions[0].env = vec![EnvVar {
@@ -198,19 +202,19 @@ fn with_secret(name: &str, serial: u64, value: Option<&str>) -> FunctionRecord {
     record
 }
 
-/// The value that stable of `f` would run with.
+/// Returns the Secret value with which the stable revision of `f` runs.
 fn value(records: &Records) -> Option<String> {
     let record = &records.functions[&FunctionKey::new("ns", "f")];
     let stable = record.parsed.entry.split.stable.as_ref().unwrap();
     let definition = &record.parsed.definitions[stable];
     let found = definition.spec.env.first();
-    assert_eq!(definition.lacking.is_empty(), found.is_some());
+    assert_eq!(definition.missing_secrets.is_empty(), found.is_some());
     found.map(|(_, value)| value.as_ref().to_owned())
 }
 
-/// Whatever brings a record without values, those in memory stay.
+/// A record without values does not remove values in memory, whichever message contains it.
 #[test]
-fn a_record_without_values_takes_none_away() {
+fn a_record_without_secret_values_keeps_the_values_in_memory() {
     type Bring = fn(&mut Records);
     let ways: [(&str, Bring); 5] = [
         ("the same table from disk", |records| {
@@ -220,14 +224,14 @@ fn a_record_without_values_takes_none_away() {
             records.restore(11, vec![with_secret("f", 6, None)], 0);
         }),
         ("a snapshot", |records| {
-            records.batch(whole(11, vec![with_secret("f", 5, None)]), 0);
+            records.apply_batch(whole(11, vec![with_secret("f", 5, None)]), 0);
         }),
         ("a change", |records| {
-            records.batch(delta(11, vec![with_secret("f", 6, None)]), 0);
+            records.apply_batch(delta(11, vec![with_secret("f", 6, None)]), 0);
         }),
         ("a share", |records| {
             let shares = vec![update("f", 6, 9)];
-            records.batch(
+            records.apply_batch(
                 Batch {
                     shares,
                     ..delta(11, vec![])
@@ -238,34 +242,41 @@ fn a_record_without_values_takes_none_away() {
     ];
     for (what, bring) in ways {
         let mut records = Records::default();
-        records.batch(whole(10, vec![with_secret("f", 5, Some("one"))]), 0);
+        records.apply_batch(whole(10, vec![with_secret("f", 5, Some("one"))]), 0);
         bring(&mut records);
         assert_eq!(value(&records).as_deref(), Some("one"), "{what}");
-        assert!(!records.awaits_values(), "{what}");
-        assert!(records.have() >= 10, "{what}: nothing is lacking");
+        assert!(!records.awaits_secret_values(), "{what}");
+        assert!(records.have() >= 10, "{what}: no value is missing");
     }
 }
 
 #[test]
-fn values_that_a_disk_cannot_have_are_awaited_until_an_operator_sends_the_record() {
+fn secret_values_are_awaited_until_an_operator_sends_the_record() {
     let mut records = Records::default();
     records.restore(10, vec![with_secret("f", 5, None)], 0);
-    assert!(records.awaits_values());
+    assert!(records.awaits_secret_values());
     assert_eq!((value(&records), records.have()), (None, 0));
-    // a share alone says nothing about values
+    // An update of the split alone does not confirm the values.
     let shares = vec![update("f", 6, 9)];
-    records.batch(
+    records.apply_batch(
         Batch {
             shares,
             ..delta(11, vec![])
         },
         0,
     );
-    assert!(records.awaits_values());
-    records.batch(whole(12, vec![with_secret("f", 7, None)]), 0);
-    assert!(!records.awaits_values(), "it does not know them either");
-    assert_eq!((value(&records), records.have()), (None, 0), "asked again");
-    records.batch(delta(13, vec![with_secret("f", 7, Some("one"))]), 0);
+    assert!(records.awaits_secret_values());
+    records.apply_batch(whole(12, vec![with_secret("f", 7, None)]), 0);
+    assert!(
+        !records.awaits_secret_values(),
+        "the operator does not have the values either"
+    );
+    assert_eq!(
+        (value(&records), records.have()),
+        (None, 0),
+        "a snapshot is requested again"
+    );
+    records.apply_batch(delta(13, vec![with_secret("f", 7, Some("one"))]), 0);
     assert_eq!(value(&records).as_deref(), Some("one"));
     assert_eq!(records.have(), 13);
 }

@@ -1,4 +1,4 @@
-//! What the node says about itself: to operators, to load balancers, to people. Pure.
+//! Derives the status that a node reports to operators and on its debug pages. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +7,16 @@ use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::node::Node;
 use super::records::Record;
-use crate::node_api::{Outlook, bounded};
+use crate::node_api::{NodeStatus, limit_exceptions};
 
-/// Describes the node; `trouble` is what is wrong with its disk and since when.
-pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) -> Outlook {
+/// Describes the node. `disk_failure` is the error of its disk and since when it persists (ms since the Unix epoch).
+pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bool) -> NodeStatus {
     let mut revisions = Vec::new();
     let mut in_rollout = BTreeSet::new();
     let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
     for (key, record) in node.records.iter() {
-        let share = &record.parsed.entry.split;
-        if share.in_rollout {
+        let split = &record.parsed.entry.split;
+        if split.in_rollout {
             in_rollout.insert(key.clone());
         }
         let states = states(node, key, record);
@@ -28,13 +28,13 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
         );
         loaded += u32::from(states.iter().any(|state| {
             state.state() == LoadState::Loaded
-                && main_revision(share).is_some_and(|main| main.as_str() == state.revision)
+                && main_revision(split).is_some_and(|main| main.as_str() == state.revision)
         }));
         revisions.extend(states);
     }
-    in_rollout.extend(node.departed.in_rollout().cloned());
-    let (exceptions, exceptions_dropped) = bounded(exceptions(node, trouble));
-    Outlook {
+    in_rollout.extend(node.removed_functions.in_rollout().cloned());
+    let (exceptions, exceptions_dropped) = limit_exceptions(exceptions(node, disk_failure));
+    NodeStatus {
         applied: node.records.version(),
         have: node.records.have(),
         revisions,
@@ -45,12 +45,13 @@ pub(crate) fn outlook(node: &Node, trouble: Option<(&str, u64)>, ready: bool) ->
         functions_failed: failed,
         ready,
         in_rollout,
-        forgotten: node.departed.forgotten(),
+        counter_generation: node.removed_functions.counter_generation(),
     }
 }
 
-fn main_revision(share: &TrafficSplit) -> Option<&RevisionName> {
-    share.stable.as_ref().or(share.candidate.as_ref())
+/// Returns the revision that has to be loaded for the function to count as loaded.
+fn main_revision(split: &TrafficSplit) -> Option<&RevisionName> {
+    split.stable.as_ref().or(split.candidate.as_ref())
 }
 
 fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState> {
@@ -78,7 +79,7 @@ fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState>
         .collect()
 }
 
-fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
+fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeException> {
     let mut all: Vec<NodeException> = node
         .problems
         .iter()
@@ -101,7 +102,7 @@ fn exceptions(node: &Node, trouble: Option<(&str, u64)>) -> Vec<NodeException> {
                 since: quarantine.since,
             }),
     );
-    all.extend(trouble.map(|(message, since)| NodeException {
+    all.extend(disk_failure.map(|(message, since)| NodeException {
         function: None,
         revision: String::new(),
         reason: "DiskFull".into(),

@@ -1,5 +1,5 @@
-//! From a record of the node API to what the data path and the pipeline work with. Checks shapes and
-//! sizes; a record that does not pass replaces nothing. Pure.
+//! Validates records of the node API and converts them to the types of the data plane and the load pipeline. An
+//! invalid record replaces nothing. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,35 +16,40 @@ use node_shim_core::table::{
 use prost::Message;
 use zeroize::Zeroizing;
 
-use super::secret_values::lacking;
+use super::secret_values::missing_secrets;
 use crate::config_value::ConfigValue;
-use crate::pull::{Wanted, sha256_hex};
+use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::RevisionSpec;
 
+/// Maximum size of an encoded record, in bytes.
 const MAX_RECORD: usize = 2 << 20;
+/// Maximum length of each list in a record.
 const MAX_LIST: usize = 256;
+/// Maximum number of variables, and of configuration entries, of a revision.
 const MAX_VARIABLES: usize = 1024;
+/// Full weight, in basis points (1/10,000).
 const MAX_WEIGHT: u32 = 10_000;
 
-/// A checked record.
+/// A validated record of a function.
 #[derive(Clone)]
-pub(crate) struct Parsed {
+pub(crate) struct ParsedRecord {
     pub(crate) entry: Arc<FunctionEntry>,
     pub(crate) definitions: BTreeMap<RevisionName, Arc<Definition>>,
 }
 
-/// A checked definition.
+/// A validated definition of a revision.
 #[derive(Clone)]
 pub(crate) struct Definition {
     pub(crate) spec: RevisionSpec,
-    pub(crate) wanted: Wanted,
-    /// References to Secrets (`secret/key`) whose values are not known here. With any of them the revision
-    /// cannot run, and the variables are absent from `spec`.
-    pub(crate) lacking: Vec<String>,
+    /// Component of the revision.
+    pub(crate) component: ComponentRef,
+    /// References to Secrets (`secret/key`) whose values this node does not have. The revision cannot run while the
+    /// list is not empty; `spec` does not contain these variables.
+    pub(crate) missing_secrets: Vec<String>,
 }
 
-/// What decides between this record and another of the same function.
-pub(crate) fn standing(record: &FunctionRecord) -> RecordVersions {
+/// Returns the versions by which this record is compared with another record of the same function.
+pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
     RecordVersions {
         uid: record.uid.clone(),
         version: record.version,
@@ -53,21 +58,27 @@ pub(crate) fn standing(record: &FunctionRecord) -> RecordVersions {
     }
 }
 
-/// The function a message is about.
+/// Returns the function that a message names.
+///
+/// # Errors
+/// Fails when namespace or name is missing or longer than 253 bytes.
 pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, String> {
-    let key = key.ok_or("no function named")?;
+    let key = key.ok_or("the record names no function")?;
     let named = |text: &str| !text.is_empty() && text.len() <= 253;
     if named(&key.namespace) && named(&key.name) {
         Ok(key.into())
     } else {
-        Err("a function without namespace or name".into())
+        Err("the function's namespace or name is empty or too long".into())
     }
 }
 
-/// Checks a record.
-pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
+/// Validates a record.
+///
+/// # Errors
+/// Returns a message for the first violation of a limit or shape.
+pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
     if record.encoded_len() > MAX_RECORD {
-        return Err(format!("over {MAX_RECORD} bytes"));
+        return Err(format!("the record has more than {MAX_RECORD} bytes"));
     }
     let key = key(record.key.as_ref())?;
     let share = share(record.share.as_ref())?;
@@ -82,7 +93,9 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
     }
     for named in [&share.stable, &share.candidate].into_iter().flatten() {
         if !definitions.contains_key(named) {
-            return Err(format!("the share names {named}, which is not defined"));
+            return Err(format!(
+                "the traffic split names revision {named}, which the record does not define"
+            ));
         }
     }
     let entry = FunctionEntry {
@@ -92,19 +105,22 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<Parsed, String> {
         suspended: record.suspended,
         split: share,
     };
-    Ok(Parsed {
+    Ok(ParsedRecord {
         entry: Arc::new(entry),
         definitions,
     })
 }
 
-/// Checks a share.
+/// Validates a traffic split.
+///
+/// # Errors
+/// Fails when the weight exceeds 10,000.
 pub(crate) fn share(share: Option<&wire::Share>) -> Result<TrafficSplit, String> {
     let Some(share) = share else {
         return Ok(TrafficSplit::default());
     };
     if share.weight > MAX_WEIGHT {
-        return Err(format!("a weight of {}", share.weight));
+        return Err(format!("weight {} exceeds {MAX_WEIGHT}", share.weight));
     }
     Ok(TrafficSplit {
         token: token(share.pair),
@@ -122,7 +138,7 @@ fn token(pair: Option<wire::Pair>) -> FencingToken {
 
 fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {
     if list.len() > MAX_LIST {
-        Err(format!("{} {what}", list.len()))
+        Err(format!("{} {what}; the limit is {MAX_LIST}", list.len()))
     } else {
         Ok(list)
     }
@@ -131,7 +147,7 @@ fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {
 fn route(route: &wire::Route) -> Result<Route, String> {
     let hosts = bounded(&route.hosts, "hosts")?;
     if let Some(bad) = hosts.iter().find(|host| !is_host_pattern(host)) {
-        return Err(format!("{bad:?} is no host"));
+        return Err(format!("{bad:?} is not a valid host"));
     }
     Ok(Route {
         hosts: hosts.to_vec(),
@@ -155,14 +171,12 @@ fn is_host_pattern(pattern: &str) -> bool {
 
 fn path(path: &wire::PathMatch) -> Result<PathMatch, String> {
     if !path.value.starts_with('/') {
-        return Err(format!("{:?} is no path", path.value));
+        return Err(format!("path {:?} does not start with /", path.value));
     }
     match path.r#type() {
         wire::path_match::Type::Exact => Ok(PathMatch::Exact(path.value.clone())),
         wire::path_match::Type::Prefix => Ok(PathMatch::Prefix(path.value.clone())),
-        wire::path_match::Type::Unspecified => {
-            Err("a kind of path match of a newer version".into())
-        }
+        wire::path_match::Type::Unspecified => Err("unknown type of path match".into()),
     }
 }
 
@@ -178,20 +192,19 @@ fn header(header: &wire::HeaderMatch) -> Result<HeaderMatch, String> {
             name,
             pattern: header.value.clone(),
         }),
-        wire::header_match::Type::Unspecified => {
-            Err("a kind of header match of a newer version".into())
-        }
+        wire::header_match::Type::Unspecified => Err("unknown type of header match".into()),
     }
 }
 
 fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<Definition, String> {
-    let name = RevisionName::new(&definition.revision).ok_or("a revision without a name")?;
-    sha256_hex(&definition.digest).ok_or_else(|| format!("{name}: no sha256 digest"))?;
+    let name = RevisionName::new(&definition.revision).ok_or("a definition names no revision")?;
+    sha256_hex(&definition.digest)
+        .ok_or_else(|| format!("revision {name}: the digest is not a sha256 digest"))?;
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
     Ok(Definition {
-        lacking: lacking(definition),
-        wanted: Wanted {
+        missing_secrets: missing_secrets(definition),
+        component: ComponentRef {
             digest: definition.digest.clone(),
             size: definition.size,
             source: definition.source.clone().unwrap_or_default(),
@@ -208,7 +221,10 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
 
 fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, String> {
     if list.len() > MAX_VARIABLES {
-        return Err(format!("{} variables", list.len()));
+        return Err(format!(
+            "{} variables; the limit is {MAX_VARIABLES}",
+            list.len()
+        ));
     }
     let mut variables = Vec::with_capacity(list.len());
     for variable in list {
@@ -216,8 +232,12 @@ fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, String
             Some(Kind::Value(value)) => ConfigValue::Plain(value.clone()),
             Some(Kind::Secret(secret)) => {
                 let Some(value) = &secret.value else { continue };
-                let text = std::str::from_utf8(value)
-                    .map_err(|_| format!("the secret behind {} is not UTF-8", variable.name))?;
+                let text = std::str::from_utf8(value).map_err(|_| {
+                    format!(
+                        "the Secret value of variable {} is not UTF-8",
+                        variable.name
+                    )
+                })?;
                 ConfigValue::Secret(Zeroizing::new(text.to_owned()))
             }
             None => ConfigValue::Plain(String::new()),
@@ -227,7 +247,7 @@ fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, String
     Ok(variables)
 }
 
-/// What the operator left out has the default of the API.
+/// Converts limits. A limit of 0 has the default of the API, except the queue length.
 fn limits(limits: Option<&wire::Limits>) -> Limits {
     let default = Limits::default();
     let Some(limits) = limits else { return default };
@@ -247,7 +267,7 @@ fn limits(limits: Option<&wire::Limits>) -> Limits {
         first_byte: time(limits.first_byte, default.first_byte),
         idle: time(limits.idle, default.idle),
         concurrency: count(limits.concurrency, default.concurrency),
-        // no queue is a choice
+        // 0 disables the queue.
         queue_length: limits.queue_length,
         queue_timeout: time(limits.queue_timeout, default.queue_timeout),
         request_body: number(limits.request_body_bytes, default.request_body),
@@ -299,17 +319,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_good_record_passes() {
+    fn a_valid_record_is_accepted() {
         let parsed = parse(&record("f", 1)).unwrap();
         assert_eq!(parsed.entry.split.weight, 1000);
         assert_eq!(parsed.definitions.len(), 2);
     }
 
-    /// FD-5: shapes that must not replace anything.
+    /// FD-5: an invalid record must not replace anything.
     #[test]
-    fn bad_shapes_are_named() {
-        type Harm = fn(&mut FunctionRecord);
-        let harms: [(&str, Harm); 9] = [
+    fn invalid_records_are_rejected() {
+        type Change = fn(&mut FunctionRecord);
+        let changes: [(&str, Change); 9] = [
             ("no key", |record| record.key = None),
             ("weight", |record| {
                 record.share.as_mut().unwrap().weight = 10_001
@@ -333,17 +353,17 @@ pub(crate) mod tests {
             }),
             ("size", |record| record.uid = "x".repeat(3 << 20)),
         ];
-        for (what, harm) in harms {
+        for (what, change) in changes {
             let mut bad = record("f", 1);
-            harm(&mut bad);
+            change(&mut bad);
             assert!(parse(&bad).is_err(), "{what}");
         }
     }
 
     #[test]
-    fn limits_that_are_not_told_have_their_defaults() {
+    fn absent_limits_have_their_defaults() {
         assert_eq!(limits(None), Limits::default());
-        let told = wire::Limits {
+        let some = wire::Limits {
             timeout: 1500,
             queue_length: 0,
             ..wire::Limits::default()
@@ -353,11 +373,11 @@ pub(crate) mod tests {
             queue_length: 0,
             ..Limits::default()
         };
-        assert_eq!(limits(Some(&told)), expected);
+        assert_eq!(limits(Some(&some)), expected);
     }
 
     #[test]
-    fn secrets_are_for_the_guest_alone() {
+    fn secret_values_reach_the_guest_and_no_debug_output() {
         let variable = |name: &str, kind| wire::EnvVar {
             name: name.into(),
             kind: Some(kind),
@@ -370,16 +390,16 @@ pub(crate) mod tests {
         bad.value = Some(vec![0xff, b'x']);
         let mut unknown = secret.clone();
         unknown.value = None;
-        let mut told = record("f", 1);
-        told.definitions[0].env = vec![
+        let mut with_secrets = record("f", 1);
+        with_secrets.definitions[0].env = vec![
             variable("PLAIN", Kind::Value("seen".into())),
             variable("SECRET", Kind::Secret(secret.clone())),
         ];
-        told.definitions[0].config = vec![variable("secret", Kind::Secret(secret))];
-        assert!(!format!("{told:?}").contains("hunter2"));
-        let parsed = parse(&told).unwrap();
+        with_secrets.definitions[0].config = vec![variable("secret", Kind::Secret(secret))];
+        assert!(!format!("{with_secrets:?}").contains("hunter2"));
+        let parsed = parse(&with_secrets).unwrap();
         let definition = parsed.definitions.values().next().unwrap();
-        assert_eq!(definition.lacking, Vec::<String>::new());
+        assert_eq!(definition.missing_secrets, Vec::<String>::new());
         assert_eq!(definition.spec.env[1].1.as_ref(), "hunter2");
         assert_eq!(definition.spec.config[0].1.as_ref(), "hunter2");
         let shown = format!("{:?}", definition.spec);
@@ -387,15 +407,15 @@ pub(crate) mod tests {
             shown.contains("seen") && !shown.contains("hunter2"),
             "{shown}"
         );
-        told.definitions[0].env = vec![variable("UNKNOWN", Kind::Secret(unknown))];
-        let parsed = parse(&told).unwrap();
+        with_secrets.definitions[0].env = vec![variable("UNKNOWN", Kind::Secret(unknown))];
+        let parsed = parse(&with_secrets).unwrap();
         let definition = parsed.definitions.values().next().unwrap();
-        assert_eq!(definition.lacking, ["db/password"]);
-        assert_eq!(definition.spec.env, [], "and not as an empty text");
-        told.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
+        assert_eq!(definition.missing_secrets, ["db/password"]);
+        assert_eq!(definition.spec.env, [], "the variable is absent, not empty");
+        with_secrets.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
         assert_eq!(
-            parse(&told).err().as_deref(),
-            Some("the secret behind BAD is not UTF-8")
+            parse(&with_secrets).err().as_deref(),
+            Some("the Secret value of variable BAD is not UTF-8")
         );
     }
 }

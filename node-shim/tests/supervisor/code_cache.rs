@@ -1,4 +1,4 @@
-//! More components than may be mapped at once.
+//! A node with more components than may be mapped at once.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 
 use crate::component::guest;
 use crate::deleted::reader;
-use crate::node::{Node, ONE, PATIENCE, Surroundings, TWO, files, options};
+use crate::node::{Environment, Node, ONE, TIMEOUT, TWO, files, options};
 use crate::operator::{Operator, definition, function, via_operator};
 
-/// Answers "three".
+/// Component that responds with "three".
 static THREE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "three")"#,
@@ -23,12 +23,12 @@ static THREE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     )
 });
 
-/// One function of one component.
+/// Returns a function with one revision of this component.
 fn plain(name: &str, wasm: &[u8]) -> FunctionRecord {
     function(name, 1, vec![definition("r1", wasm, via_operator())], 0)
 }
 
-/// A node that may map `cap` components and has loaded or parked all of these functions.
+/// Starts a node that may map `cap` components, and waits until it has loaded all of these functions.
 async fn start(
     folder: &Path,
     operator: &Operator,
@@ -41,11 +41,11 @@ async fn start(
     let _ = rustls::crypto::ring::default_provider().install_default();
     let number = functions.len() as u32;
     operator.snapshot(7, functions).await;
-    let surroundings = Surroundings {
+    let environment = Environment {
         operator: Some(operator),
         registry: None,
     };
-    let mut options = options(folder, &surroundings);
+    let mut options = options(folder, &environment);
     options.max_loaded = Some(cap);
     let supervisor = Supervisor::start(options).await.unwrap();
     let all = |report: &node_api::v1::Report| report.functions_loaded == number;
@@ -53,7 +53,7 @@ async fn start(
     Node { supervisor }
 }
 
-/// Sum of the series of a metric whose labels contain all of these.
+/// Returns the sum of all series of a metric whose labels contain all of `labels`.
 async fn metric(node: &Node, name: &str, labels: &[&str]) -> u64 {
     let page = node.metrics().await;
     let lines = page.lines().filter(|line| {
@@ -70,7 +70,7 @@ async fn mapped(node: &Node) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_three_functions_two_are_mapped_and_all_answer() {
+async fn three_functions_are_served_with_two_mapped_components() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     let functions = vec![plain("a", &ONE), plain("b", &TWO), plain("c", &THREE)];
@@ -96,7 +96,7 @@ async fn of_three_functions_two_are_mapped_and_all_answer() {
     };
     tokio::join!(watch, ask);
     assert_eq!(most.load(Ordering::Relaxed), 2);
-    // in turn, so each comes when it has been unmapped, but for the first two
+    // The functions are called in turn, so each call finds its code unmapped, except the first two.
     let requests = "selvage_requests_total";
     let cold = metric(&node, requests, &["start=\"cold\"", "outcome=\"ok\""]).await;
     assert!(cold >= 28, "{cold}");
@@ -105,7 +105,7 @@ async fn of_three_functions_two_are_mapped_and_all_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn code_that_runs_stays_mapped_and_goes_when_it_is_idle() {
+async fn running_code_stays_mapped_and_is_unmapped_when_idle() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     let functions = vec![plain("a", &reader()), plain("b", &TWO)];
@@ -116,32 +116,39 @@ async fn code_that_runs_stays_mapped_and_goes_when_it_is_idle() {
     let head = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 4\r\nconnection: close\r\n\r\n";
     under_way.write_all(head.as_bytes()).await.unwrap();
     let taken = ["kind=\"instance\"", "state=\"taken\""];
-    let runs = tokio::time::timeout(PATIENCE, async {
+    let runs = tokio::time::timeout(TIMEOUT, async {
         while metric(&node, "selvage_pool_slots", &taken).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(runs.await.is_ok(), "the first runs");
+    assert!(runs.await.is_ok(), "the first function runs");
     assert_eq!(node.get("b").await, (200, "two".into()));
-    assert_eq!(mapped(&node).await, 2, "more than the limit are in use");
+    assert_eq!(
+        mapped(&node).await,
+        2,
+        "more components than the limit are in use"
+    );
     under_way.write_all(b"body").await.unwrap();
     let mut answer = String::new();
     under_way.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let trimmed = tokio::time::timeout(PATIENCE, async {
+    let trimmed = tokio::time::timeout(TIMEOUT, async {
         while mapped(&node).await > 1 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert!(trimmed.await.is_ok(), "idle code above the limit");
+    assert!(
+        trimmed.await.is_ok(),
+        "idle code beyond the limit is unmapped"
+    );
     node.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_candidate_with_traffic_is_never_cold() {
+async fn a_candidate_with_traffic_stays_mapped() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
-    let trial = function(
+    let in_rollout = function(
         "a",
         1,
         vec![
@@ -150,7 +157,7 @@ async fn a_candidate_with_traffic_is_never_cold() {
         ],
         10_000,
     );
-    let functions = vec![trial, plain("c", &THREE)];
+    let functions = vec![in_rollout, plain("c", &THREE)];
     let node = start(folder.path(), &operator, 1, functions).await;
     let candidate = "function=\"a\",revision=\"r2\"";
     let cold = [candidate, "start=\"cold\""];
@@ -166,7 +173,7 @@ async fn a_candidate_with_traffic_is_never_cold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn native_code_that_vanished_is_made_again() {
+async fn deleted_native_code_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let operator = Operator::start().await;
     let functions = vec![plain("a", &ONE), plain("b", &TWO)];

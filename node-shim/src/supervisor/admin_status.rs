@@ -1,4 +1,4 @@
-//! What the admin port shows of the node's state: written by its task, read by anybody.
+//! Snapshot of the node's state for the admin port. The node's task writes it; the admin handlers read it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use super::node::{Node, Now};
 use crate::load::LoadStage;
 
-/// Upper bounds of the cold start stages, seconds.
+/// Upper bounds of the histogram buckets for the stages of a cold start, in seconds.
 pub(crate) const STAGE_BOUNDS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
 
-/// Counts per bucket, the last one without a bound, and the sum in seconds.
+/// Number of observations per bucket (the last bucket has no upper bound) and their sum in seconds.
 pub(crate) type StageCounts = ([u64; STAGE_BOUNDS.len() + 1], f64);
 
-/// Shared by the task and the admin port.
+/// State that the node's task shares with the admin port. All methods may be called from any thread.
 #[derive(Debug, Default)]
-pub(crate) struct Status {
+pub(crate) struct AdminStatus {
     ready: AtomicBool,
     draining: AtomicBool,
     connected: AtomicBool,
@@ -29,7 +29,8 @@ pub(crate) struct Status {
     stages: Mutex<[StageCounts; 3]>,
 }
 
-impl Status {
+impl AdminStatus {
+    /// Copies the current state of the node.
     pub(crate) fn update(&self, node: &Node, ready: bool, _now: Now) {
         self.ready.store(ready, Ordering::Relaxed);
         self.connected.store(node.connected, Ordering::Relaxed);
@@ -53,7 +54,7 @@ impl Status {
             .unwrap_or_else(PoisonError::into_inner) = exceptions;
     }
 
-    /// From here on this process says that it is not ready.
+    /// Starts draining: from now on, [`AdminStatus::readiness`] fails.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -62,13 +63,17 @@ impl Status {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Returns `Ok` when the node is ready for traffic.
+    ///
+    /// # Errors
+    /// Returns the reason when the node drains, has no table yet or still loads code.
     pub(crate) fn readiness(&self) -> Result<(), String> {
         if self.is_draining() {
             Err("draining".into())
         } else if self.ready.load(Ordering::Relaxed) {
             Ok(())
         } else {
-            Err("no table yet, or code is still being loaded".into())
+            Err("not ready: no table has been applied yet, or code is still loading".into())
         }
     }
 
@@ -84,7 +89,7 @@ impl Status {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// ms since the Unix epoch; 0 = never.
+    /// Time of the last contact with an operator, in ms since the Unix epoch; 0 = never.
     pub(crate) fn last_contact(&self) -> u64 {
         self.last_contact.load(Ordering::Relaxed)
     }
@@ -96,6 +101,7 @@ impl Status {
             .clone()
     }
 
+    /// Records the duration of one stage of a cold start.
     pub(crate) fn observe(&self, stage: LoadStage, took: Duration) {
         let seconds = took.as_secs_f64();
         let at = STAGE_BOUNDS.partition_point(|bound| *bound < seconds);
@@ -108,7 +114,7 @@ impl Status {
         }
     }
 
-    /// In the order of [`Stage`].
+    /// Returns the durations of the cold start stages, in the order of [`LoadStage`].
     pub(crate) fn stages(&self) -> [StageCounts; 3] {
         *self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }

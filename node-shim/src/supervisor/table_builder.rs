@@ -1,5 +1,5 @@
-//! From the node's state to the table of the data path: which revisions can run, and what keeps the
-//! others from it.
+//! Builds the routing table of the data plane from the node's state: the revisions that can run, and the problems of
+//! those that cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use node_shim_core::desired::{Failure, LoadState};
 use node_shim_core::outcome::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
-use super::node::{Live, Node, Now, Problem, RevisionKey};
-use super::project::Definition;
+use super::node::{LiveRevision, Node, Now, Problem, RevisionKey};
+use super::parse_record::Definition;
 use super::records::Record;
 use crate::pull::failure;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
-/// References to Secrets that one message names.
-const LACKING_NAMED: usize = 3;
+/// Maximum number of references to Secrets that a message names.
+const MAX_NAMED_SECRETS: usize = 3;
 
 impl Node {
-    /// Every function with what there is of its revisions at this moment.
+    /// Builds the routing table of all functions and updates problems, live and retired revisions.
     pub(super) fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
         let before = std::mem::take(&mut self.problems);
         let mut live = BTreeMap::new();
@@ -35,7 +35,7 @@ impl Node {
                         let definition = Arc::clone(definition);
                         live.insert(
                             id,
-                            Live {
+                            LiveRevision {
                                 definition,
                                 revision: Arc::clone(&revision),
                             },
@@ -49,7 +49,7 @@ impl Node {
                             .filter(|known| known.reason == failed.reason);
                         let since = since.map_or(now.wall, |known| known.since);
                         let Failure {
-                            reason: word,
+                            reason: reason_name,
                             message,
                             permanent,
                             ..
@@ -57,7 +57,7 @@ impl Node {
                         problems.insert(
                             id,
                             Problem {
-                                reason: word,
+                                reason: reason_name,
                                 message,
                                 permanent,
                                 since,
@@ -68,7 +68,7 @@ impl Node {
                 };
                 slots.insert(name.clone(), slot);
             }
-            functions.push(served(
+            functions.push(served_function(
                 &record.parsed.entry,
                 &slots,
                 self.supervision.expired(),
@@ -76,43 +76,51 @@ impl Node {
         }
         self.problems = problems;
         for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
-            self.leaving.insert(id.clone(), now.at);
+            self.retired.insert(id.clone(), now.at);
         }
-        self.leaving.retain(|id, _| !live.contains_key(id));
+        self.retired.retain(|id, _| !live.contains_key(id));
         self.live = live;
-        self.mark_trials();
-        self.departed.compare(&self.table, &self.records, now.at);
+        self.mark_candidates();
+        self.removed_functions
+            .update(&self.table, &self.records, now.at);
         self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
         Arc::clone(&self.table)
     }
 
-    /// Candidates with traffic stay mapped.
-    fn mark_trials(&self) {
-        let trial = |record: &Record| {
-            let share = &record.parsed.entry.split;
-            let candidate = share.candidate.as_ref().filter(|_| share.weight > 0)?;
+    /// Marks the components of candidates with traffic, which stay mapped.
+    fn mark_candidates(&self) {
+        let candidate_digest = |record: &Record| {
+            let split = &record.parsed.entry.split;
+            let candidate = split.candidate.as_ref().filter(|_| split.weight > 0)?;
             let definition = record.parsed.definitions.get(candidate)?;
-            Some(definition.wanted.digest.clone())
+            Some(definition.component.digest.clone())
         };
-        let trials: BTreeSet<String> = self.records.iter().filter_map(|(_, r)| trial(r)).collect();
+        let candidate_digests: BTreeSet<String> = self
+            .records
+            .iter()
+            .filter_map(|(_, r)| candidate_digest(r))
+            .collect();
         for (digest, code) in &self.codes {
-            code.set_serves_candidate(trials.contains(digest));
+            code.set_serves_candidate(candidate_digests.contains(digest));
         }
     }
 
-    /// The revision if it can run, `None` while its code is on the way.
+    /// Returns the revision if it can run, or `None` while its code is loading.
+    ///
+    /// # Errors
+    /// Returns the reason when the revision cannot run.
     fn slot(
         &self,
         id: &RevisionKey,
         definition: &Arc<Definition>,
         record: &Record,
     ) -> Result<Option<Arc<Revision>>, (FailureReason, Failure)> {
-        if !definition.lacking.is_empty() {
-            let message = lacking(&definition.lacking, record.unconfirmed);
+        if !definition.missing_secrets.is_empty() {
+            let message = missing_secrets_message(&definition.missing_secrets, record.unconfirmed);
             let failed = failure(SECRETS_UNAVAILABLE, false, message);
             return Err((FailureReason::SecretsUnavailable, failed));
         }
-        let digest = &definition.wanted.digest;
+        let digest = &definition.component.digest;
         match self.loads.get(digest) {
             Some(LoadState::Failed { failure, .. }) => {
                 Err((FailureReason::Unloadable, failure.clone()))
@@ -124,7 +132,7 @@ impl Node {
                 if let Some(live) = self
                     .live
                     .get(id)
-                    .filter(|live| same(&live.definition, definition))
+                    .filter(|live| is_equivalent(&live.definition, definition))
                 {
                     return Ok(Some(Arc::clone(&live.revision)));
                 }
@@ -142,30 +150,30 @@ impl Node {
     }
 }
 
-/// Which values keep a revision from running, and who would have to bring them.
-fn lacking(references: &[String], unconfirmed: bool) -> String {
+/// Describes the missing values of Secrets that prevent a revision from running.
+fn missing_secrets_message(references: &[String], unconfirmed: bool) -> String {
     let named: Vec<&str> = references
         .iter()
-        .take(LACKING_NAMED)
+        .take(MAX_NAMED_SECRETS)
         .map(String::as_str)
         .collect();
-    let more = match references.len().saturating_sub(LACKING_NAMED) {
+    let more = match references.len().saturating_sub(MAX_NAMED_SECRETS) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     let named = format!("{}{more}", named.join(", "));
     if unconfirmed {
-        format!("no operator has sent the values of {named} (secret/key) yet")
+        format!("waiting for an operator to send the values of {named} (secret/key)")
     } else {
         format!(
-            "the operator does not know the values of {named} (secret/key) that the revision was made with"
+            "the operator does not have the values of {named} (secret/key) with which the revision was created"
         )
     }
 }
 
-/// What the data path needs of a function. Without supervision a candidate beside a stable gets
-/// nothing; without a stable there is nothing to go back to.
-fn served(
+/// Builds the entry of a function for the data plane. Without contact with an operator, a candidate gets no traffic
+/// if there is a stable revision to serve it.
+fn served_function(
     entry: &Arc<FunctionEntry>,
     slots: &BTreeMap<RevisionName, RevisionSlot>,
     unsupervised: bool,
@@ -175,16 +183,16 @@ fn served(
             slots.get(name).cloned().unwrap_or_default()
         })
     };
-    let share = &entry.split;
-    let (stable, candidate) = (slot(&share.stable), slot(&share.candidate));
-    let end = unsupervised && share.stable.is_some() && share.weight > 0;
-    let entry = if end {
-        let share = TrafficSplit {
+    let split = &entry.split;
+    let (stable, candidate) = (slot(&split.stable), slot(&split.candidate));
+    let stop_candidate = unsupervised && split.stable.is_some() && split.weight > 0;
+    let entry = if stop_candidate {
+        let split = TrafficSplit {
             weight: 0,
-            ..share.clone()
+            ..split.clone()
         };
         Arc::new(FunctionEntry {
-            split: share,
+            split,
             ..(**entry).clone()
         })
     } else {
@@ -197,9 +205,10 @@ fn served(
     }
 }
 
-fn same(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
+/// Returns whether a live revision of definition `a` can serve as `b`.
+fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
     Arc::ptr_eq(a, b)
-        || (a.wanted.digest == b.wanted.digest
+        || (a.component.digest == b.component.digest
             && a.spec.limits == b.spec.limits
             && a.spec.env == b.spec.env
             && a.spec.config == b.spec.config)
