@@ -1,10 +1,10 @@
-//! Computes evaluations again that were lost after the last write of the state, from the history of the samples.
+//! Repeats evaluations that were lost after the last write of the state, from the history of the samples.
 //!
-//! The state is written at every transition and every half minute. Evaluations since then are lost in a crash, and with every
-//! status write that fails, because the next decision starts from the written state. Without this module no verdict could be
-//! reached while the API server refuses writes: a verdict rests on at least two evaluations. Between two writes nothing
-//! changes but the evidence, so the same evaluations of the same samples restore it. They continue from the written
-//! state, which includes none of them, so no evaluation counts twice.
+//! The state is written at every transition and every half minute. Evaluations since the last write are lost in a crash
+//! and with every status write that fails, because the next decision starts from the written state. A verdict needs at
+//! least two evaluations, so without this module none could be reached while the API server refuses writes. Only the
+//! evidence changes between two writes, so the same evaluations of the same samples restore it. They continue from the
+//! written state, which includes none of them, so no evaluation counts twice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Judge, Sampled};
-use crate::analysis::LookInput;
+use crate::analysis::EvaluationInput;
 use crate::rollout::{HoldReason, Rollout, RolloutState};
 use crate::samples::Snapshot;
 
-/// Evaluations older than this stay lost.
+/// Age beyond which lost evaluations are not repeated.
 const MOST: SignedDuration = SignedDuration::from_mins(5);
-/// An evaluation reads samples of at most this age, or of four scrape intervals if that is longer.
+/// Maximum age of the samples that an evaluation reads; four scrape intervals if that is longer.
 const LEAST_WINDOW: Duration = Duration::from_secs(60);
 
 impl Judge {
-    /// How far back from `now` evaluations were lost that can be computed again; `None` if none was, or if the weight was not
-    /// acknowledged yet. The caller reads the samples of that time and passes them as [`Sampled::forgotten`].
+    /// Returns the period before `now` whose evaluations were lost and can be repeated; `None` if there is none, or if the
+    /// weight was not acknowledged yet. The caller reads the samples of that period and passes them as [`Sampled::forgotten`].
     #[must_use]
     pub fn forgotten(
         memory: Option<&Self>,
@@ -40,9 +40,9 @@ impl Judge {
         (gap > rollout.plan.analysis.look_period).then_some(gap)
     }
 
-    /// Computes the evaluations between the one at `written` and the current one. Which nodes had acknowledged the weight at
-    /// each of them is no longer known; the nodes that had the candidate loaded are used. That does not depend on what happened
-    /// to a request.
+    /// Repeats the evaluations between the one at `written` and the current one. It is not known which nodes had
+    /// acknowledged the weight at each of them, so the nodes that had loaded the candidate are used. That choice does not
+    /// depend on the outcome of any request.
     pub(super) fn recompute(
         &mut self,
         rollout: &Rollout,
@@ -67,7 +67,7 @@ impl Judge {
                 continue;
             }
             let snapshots: Vec<Snapshot> = seen.iter().map(|s| (*s).clone()).collect();
-            self.analysis.look(&LookInput {
+            self.analysis.evaluate(&EvaluationInput {
                 now: at,
                 candidate,
                 stable,
@@ -80,13 +80,13 @@ impl Judge {
     }
 }
 
-/// Whether the pass side stands still.
+/// Whether the tests of the pass side are stopped because of a shared failure.
 pub(super) fn is_frozen(rollout: &Rollout) -> bool {
     let hold = rollout.flags.hold.as_ref();
     hold.is_some_and(|hold| hold.reason == HoldReason::SharedFailure)
 }
 
-/// One `period` after the other, without the ends, and not before [`MOST`] ago.
+/// Times at intervals of `period` between `written` and `now`, without both ends, and at most [`MOST`] before `now`.
 fn looks_between(
     written: Timestamp,
     now: Timestamp,
