@@ -56,8 +56,8 @@ impl Annotation {
     /// Returns the value without surrounding whitespace, cut to 128 characters. It is compared and persisted in this form.
     #[must_use]
     pub fn normalized_value(&self) -> String {
-        const MOST: usize = 128;
-        self.value.trim().chars().take(MOST).collect()
+        const MAX_LENGTH: usize = 128;
+        self.value.trim().chars().take(MAX_LENGTH).collect()
     }
 }
 

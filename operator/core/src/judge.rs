@@ -139,7 +139,7 @@ impl Judge {
         result: &EvaluationResult,
     ) -> Evaluation {
         if result.backstop_reached {
-            // the rollout reacts to it once; if it cannot lower the weight, the backstop must not be reached again at every evaluation
+            // the rollout reacts to it once; if it cannot lower the weight, later evaluations must not report it again
             self.analysis.restart_backstop();
         }
         let missed = self.analysis.missed_slo();

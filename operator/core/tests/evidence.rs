@@ -232,7 +232,7 @@ proptest! {
         }
     }
 
-    /// All requests are counted in the end, however the samples are divided into evaluations and whichever transport carries them.
+    /// All requests are counted in the end, for every division of the samples into evaluations and every transport.
     #[test]
     fn a_missed_evaluation_is_included_in_the_next(
         looks in prop::collection::vec((prop::collection::vec(counts(), 3), any::<bool>()), 1..30),

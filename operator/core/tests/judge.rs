@@ -115,7 +115,7 @@ impl World {
         Judge::measure(&mut self.memory, &self.state, &sampled)
     }
 
-    fn look(&mut self, counts: [u64; 4]) -> Evaluation {
+    fn evaluate(&mut self, counts: [u64; 4]) -> Evaluation {
         self.count(counts);
         match self.measure() {
             Measured::Evaluation(look) => *look,
@@ -171,10 +171,10 @@ impl World {
 #[test]
 fn counting_starts_where_the_history_ends() {
     let mut world = World::stepping();
-    let look = world.look([8, 8, 492, 5]);
+    let look = world.evaluate([8, 8, 492, 5]);
     assert_eq!(look.figures.candidate.requests, 8);
     world.take(look);
-    let look = world.look([8, 8, 492, 5]);
+    let look = world.evaluate([8, 8, 492, 5]);
     assert_eq!(
         look.verdict,
         Verdict::Bad {
@@ -191,7 +191,7 @@ fn counting_starts_where_the_history_ends() {
 fn without_memory_it_continues_from_the_state() {
     let (mut kept, mut lost) = (World::stepping(), World::stepping());
     for _ in 0..40 {
-        let (a, b) = (kept.look(kept.healthy()), lost.look(lost.healthy()));
+        let (a, b) = (kept.evaluate(kept.healthy()), lost.evaluate(lost.healthy()));
         assert_eq!(a.analysis, b.analysis);
         kept.take(a);
         lost.take(b);
@@ -206,7 +206,7 @@ fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
     let mut undisturbed = World::stepping();
     let (mut history, mut written) = (Vec::new(), None);
     for index in 0..10 {
-        let look = undisturbed.look([8, u64::from(index % 4 == 0), 492, 5]);
+        let look = undisturbed.evaluate([8, u64::from(index % 4 == 0), 492, 5]);
         history.push(undisturbed.snapshot());
         undisturbed.take(look);
         if index == 3 {
@@ -226,7 +226,7 @@ fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
         (world.state, world.memory, world.forgotten) = (written.clone(), None, forgotten);
         let asked = Judge::forgotten(None, &world.state, now + Duration::from_secs(5));
         assert_eq!(asked, Some(Duration::from_secs(35)));
-        let look = world.look([8, 1, 492, 5]);
+        let look = world.evaluate([8, 1, 492, 5]);
         world.take(look.clone());
         assert_eq!(
             Judge::forgotten(world.memory.as_ref(), &world.state, world.now),
@@ -236,7 +236,7 @@ fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
     };
     let recomputed = again(history);
     let lost = again(Vec::new());
-    let expected = undisturbed.look([8, 1, 492, 5]);
+    let expected = undisturbed.evaluate([8, 1, 492, 5]);
     assert_eq!(recomputed.analysis, expected.analysis);
     assert_eq!(recomputed.figures, expected.figures);
     assert_ne!(lost.analysis, expected.analysis);
@@ -247,16 +247,16 @@ fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
 fn an_evaluation_that_was_not_persisted_is_repeated_and_counts_once() {
     let (mut undisturbed, mut dropped) = (World::stepping(), World::stepping());
     for index in 0..20 {
-        let a = undisturbed.look([8, 0, 492, 5]);
+        let a = undisturbed.evaluate([8, 0, 492, 5]);
         undisturbed.take(a);
-        let b = dropped.look([8, 0, 492, 5]);
+        let b = dropped.evaluate([8, 0, 492, 5]);
         if index % 3 != 0 {
             dropped.take(b);
         }
     }
     let (a, b) = (
-        undisturbed.look([8, 0, 492, 5]),
-        dropped.look([8, 0, 492, 5]),
+        undisturbed.evaluate([8, 0, 492, 5]),
+        dropped.evaluate([8, 0, 492, 5]),
     );
     assert_eq!(b.figures.candidate, a.figures.candidate);
     assert_eq!(
@@ -269,7 +269,7 @@ fn an_evaluation_that_was_not_persisted_is_repeated_and_counts_once() {
 #[test]
 fn missing_samples_are_normal_between_two_scrapes_and_a_fault_later() {
     let mut world = World::stepping();
-    let look = world.look([8, 0, 492, 5]);
+    let look = world.evaluate([8, 0, 492, 5]);
     world.take(look);
     let mut answers = Vec::new();
     let last = world.snapshot();
@@ -301,7 +301,7 @@ fn missing_samples_are_normal_between_two_scrapes_and_a_fault_later() {
 #[test]
 fn figures_have_readable_names() {
     let mut world = World::stepping();
-    let look = world.look([8, 0, 492, 5]);
+    let look = world.evaluate([8, 0, 492, 5]);
     let names: Vec<&str> = look
         .figures
         .metrics
@@ -324,7 +324,7 @@ fn the_backstop_starts_again_after_it_was_reported() {
     let mut world = World::stepping();
     let mut heard = Vec::new();
     for _ in 0..4 {
-        let look = world.look([8, 2, 492, 120]);
+        let look = world.evaluate([8, 2, 492, 120]);
         heard.push(look.backstop);
         let state = world.state.clone();
         world.take(look.clone());

@@ -45,7 +45,7 @@ pub struct EvaluationInput<'a> {
 pub struct EvaluationResult {
     /// Whether there were samples of any exposed node. If not, nothing changed.
     pub usable: bool,
-    /// Requests and errors of this evaluation, both arms.
+    /// Requests and errors of both revisions in this evaluation.
     pub errors: Increment,
     /// Verdict of the tests.
     pub verdict: Verdict,
@@ -53,7 +53,7 @@ pub struct EvaluationResult {
     pub backstop_reached: bool,
     /// Whether both revisions miss an objective.
     pub shared_failure: bool,
-    /// Whether enough of stable's requests are on nodes with fresh counts for a raise.
+    /// Whether enough of stable's requests are on nodes with fresh counts, so that the weight may rise.
     pub covered: bool,
     /// Whether the split of the requests contradicts the weight.
     pub share_mismatch: bool,

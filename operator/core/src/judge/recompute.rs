@@ -17,9 +17,9 @@ use crate::rollout::{HoldReason, Rollout, RolloutState};
 use crate::samples::Snapshot;
 
 /// Age beyond which lost evaluations are not repeated.
-const MOST: SignedDuration = SignedDuration::from_mins(5);
+const MAX_AGE: SignedDuration = SignedDuration::from_mins(5);
 /// Maximum age of the samples that an evaluation reads; four scrape intervals if that is longer.
-const LEAST_WINDOW: Duration = Duration::from_secs(60);
+const MIN_WINDOW: Duration = Duration::from_secs(60);
 
 impl Judge {
     /// Returns the period before `now` whose evaluations were lost and can be repeated; `None` if there is none, or if the
@@ -36,7 +36,7 @@ impl Judge {
         if memory.is_some_and(|judge| judge.text == written.state) {
             return None;
         }
-        let gap = Duration::try_from(now.duration_since(written.looked_at).min(MOST)).ok()?;
+        let gap = Duration::try_from(now.duration_since(written.looked_at).min(MAX_AGE)).ok()?;
         (gap > rollout.plan.analysis.look_period).then_some(gap)
     }
 
@@ -53,8 +53,8 @@ impl Judge {
         let candidate = rollout.candidate.revision.name.as_str();
         let mut history: Vec<&Snapshot> = sampled.forgotten.iter().collect();
         history.sort_by_key(|snapshot| snapshot.at);
-        let window = LEAST_WINDOW.max(sampled.scrape_interval * 4);
-        for at in looks_between(written, sampled.now, rollout.plan.analysis.look_period) {
+        let window = MIN_WINDOW.max(sampled.scrape_interval * 4);
+        for at in evaluation_times(written, sampled.now, rollout.plan.analysis.look_period) {
             let until = |time: Timestamp| history.partition_point(|s| s.at <= time);
             let oldest = at.saturating_sub(window).unwrap_or(Timestamp::MIN);
             let seen = history.get(until(oldest)..until(at)).unwrap_or_default();
@@ -86,18 +86,18 @@ pub(super) fn is_frozen(rollout: &Rollout) -> bool {
     hold.is_some_and(|hold| hold.reason == HoldReason::SharedFailure)
 }
 
-/// Times at intervals of `period` between `written` and `now`, without both ends, and at most [`MOST`] before `now`.
-fn looks_between(
+/// Times at intervals of `period` between `written` and `now`, without both ends, and at most [`MAX_AGE`] before `now`.
+fn evaluation_times(
     written: Timestamp,
     now: Timestamp,
     period: Duration,
 ) -> impl Iterator<Item = Timestamp> {
     let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX).max(1);
     let start = written.as_millisecond();
-    let too_old = now.duration_since(written) - MOST.min(now.duration_since(written));
+    let too_old = now.duration_since(written) - MAX_AGE.min(now.duration_since(written));
     let skipped = i64::try_from(too_old.as_millis()).unwrap_or(0) / period;
     (skipped.saturating_add(1)..)
-        .map_while(move |look| start.checked_add(look.checked_mul(period)?))
+        .map_while(move |number| start.checked_add(number.checked_mul(period)?))
         .map_while(|millis| Timestamp::from_millisecond(millis).ok())
         .take_while(move |at| *at < now)
 }
@@ -107,18 +107,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_lie_between_and_not_longer_ago_than_five_minutes() {
+    fn evaluation_times_lie_between_and_at_most_five_minutes_ago() {
         let second = |s: i64| Timestamp::from_second(s).unwrap();
-        let looks = |from: i64, to: i64| -> Vec<i64> {
-            looks_between(second(from), second(to), Duration::from_secs(5))
+        let times = |from: i64, to: i64| -> Vec<i64> {
+            evaluation_times(second(from), second(to), Duration::from_secs(5))
                 .map(Timestamp::as_second)
                 .collect()
         };
-        assert_eq!(looks(100, 117), [105, 110, 115]);
-        assert_eq!(looks(100, 115), [105, 110]);
-        assert_eq!(looks(100, 105), Vec::<i64>::new());
-        assert_eq!(looks(100, 90), Vec::<i64>::new());
-        let long = looks(100, 1_000_002);
+        assert_eq!(times(100, 117), [105, 110, 115]);
+        assert_eq!(times(100, 115), [105, 110]);
+        assert_eq!(times(100, 105), Vec::<i64>::new());
+        assert_eq!(times(100, 90), Vec::<i64>::new());
+        let long = times(100, 1_000_002);
         assert_eq!((long.len(), long[0]), (60, 999_705));
     }
 }

@@ -22,7 +22,8 @@ pub struct Decision {
     pub wake_at: Option<Timestamp>,
     /// Transitions in order. Each is reported exactly once, after the state was persisted.
     pub transitions: Vec<Transition>,
-    /// Whether the state must be written before the caller acts on it. Otherwise the caller keeps it in memory as the current one.
+    /// Whether the state must be written before the caller acts on it. Otherwise the caller keeps it in memory as the current
+    /// state.
     pub persist: bool,
     /// Split to send to the nodes at once, in parallel with the write. It only lowers a candidate's weight, and its fencing
     /// token lies between those of the old and the new state.

@@ -95,7 +95,7 @@ fn paused(reason: &str, by: &str) -> String {
         return "paused: status was lost, so nothing rises by itself.".into();
     }
     let who = words::through(by);
-    format!("paused{who}; evidence and rollback go on.")
+    format!("paused{who}; evaluation and rollback continue.")
 }
 
 /// Progress of the current state. A hold that explains the state leaves only the figures, and none while it stops the clock.
@@ -195,7 +195,7 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
                         .unwrap_or_default(),
                 ),
             };
-            // the sentence stays in the status for up to a checkpoint interval: a number of remaining seconds would be wrong at once
+            // the message stays in the status for a checkpoint interval, so a number of remaining seconds would soon be wrong
             if r.active >= least {
                 format!("Two evaluations are needed before {next}.")
             } else if r.active < CHECKPOINT {
@@ -216,7 +216,7 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
             )
         }
         WaitingFor::Traffic => {
-            "The candidate gets no requests; `advance: Time` would go on without.".into()
+            "The candidate gets no requests; `advance: Time` would continue without them.".into()
         }
         WaitingFor::Evidence => evidence(state, next)?,
         WaitingFor::Coverage => {

@@ -40,7 +40,7 @@ pub fn unknown_values(
     let restore = &unknown.restore;
     let next = match (&state.rejected, &state.rollout) {
         (Some(_), _) => format!(
-            "{restore} or try the revision with the present value again: {}",
+            "{restore} or try the revision with the current value again: {}",
             command(function, state, Action::Retry)
         ),
         (None, Some(rollout)) => format!(

@@ -86,10 +86,10 @@ impl World {
             }
             _ => (),
         }
-        Measured::Evaluation(Box::new(self.look()))
+        Measured::Evaluation(Box::new(self.evaluation()))
     }
 
-    pub fn look(&self) -> Evaluation {
+    pub fn evaluation(&self) -> Evaluation {
         let r = self.rollout();
         let number = r.analysis.as_ref().map_or(0, |a| a.looks) + 1;
         let before = self.state.figures.clone().unwrap_or_default();

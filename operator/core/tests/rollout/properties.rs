@@ -96,7 +96,7 @@ impl Checked {
             Op::Unknown(0) => w.unknown(),
             Op::Unknown(1) => w.refused(),
             Op::Unknown(_) => w.abandoned(),
-            Op::Annotate(verb, name, token) => {
+            Op::Annotate(action, name, token) => {
                 // mostly the desired revision
                 let desired = w
                     .function
@@ -113,7 +113,7 @@ impl Checked {
                     2 => format!("{revision}/step-1"),
                     n => format!("{revision}/{n}"),
                 };
-                w.annotate(Action::ALL[usize::from(*verb)], &value);
+                w.annotate(Action::ALL[usize::from(*action)], &value);
             }
             Op::Nodes(live, able, failing) => {
                 w.live = u32::from(*live).min(w.desired);
@@ -156,9 +156,9 @@ impl Checked {
 }
 
 /// Whether one of these actions was carried out in this decision.
-fn done(before: &RolloutState, after: &RolloutState, verbs: &[Action]) -> bool {
+fn done(before: &RolloutState, after: &RolloutState, actions: &[Action]) -> bool {
     after.actions.iter().any(|v| {
-        verbs.contains(&v.verb) && v.result == ActionResult::Done && !before.actions.contains(v)
+        actions.contains(&v.verb) && v.result == ActionResult::Done && !before.actions.contains(v)
     })
 }
 
@@ -398,8 +398,8 @@ proptest! {
         if promoted {
             // from here the desired revision `a` is a revert
             c.apply(&Op::SetDesired(1));
-            for verb in [Action::PromoteFull, Action::Promote] {
-                c.world.annotate(verb, "checkout-b/at-once");
+            for action in [Action::PromoteFull, Action::Promote] {
+                c.world.annotate(action, "checkout-b/at-once");
                 c.tick();
                 c.tick();
             }

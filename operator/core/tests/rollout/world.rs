@@ -214,10 +214,10 @@ impl World {
         self.function.generation += 1;
     }
 
-    pub fn annotate(&mut self, verb: Action, value: &str) {
-        self.function.actions.retain(|a| a.action != verb);
+    pub fn annotate(&mut self, action: Action, value: &str) {
+        self.function.actions.retain(|a| a.action != action);
         self.function.actions.push(Annotation {
-            action: verb,
+            action,
             value: value.into(),
             by: "kubectl-annotate".into(),
         });

@@ -16,7 +16,7 @@ fn nodes_with_stale_samples_do_not_count_as_covered() {
         bench.count(0, [5, 0, 95, 0]);
         covered.push(bench.read_of(&exposed, second(0)).covered);
     }
-    // scraped every 15 s, so 37.5 s is stale: the eighth look is the first one later than that
+    // with a scrape every 15 s, counters are stale after 37.5 s: the eighth evaluation is the first one after that
     assert_eq!(covered, [vec![true; 7], vec![false; 3]].concat());
 }
 

@@ -411,7 +411,7 @@ fn nodes_whose_baselines_do_not_fit_count_later_and_never_twice() {
     assert_eq!(bench.analysis.figures().candidate.requests, 2000);
 }
 
-/// Every test there can be, all latency buckets of both arms in use, counts of a long rollout at a thousand requests a second,
+/// All possible tests, all latency buckets of both revisions in use, counts of a long rollout at a thousand requests a second,
 /// and a verdict.
 #[test]
 fn the_longest_text_fits() {

@@ -182,17 +182,17 @@ fn row_39_actions_that_do_not_apply_are_recorded_with_the_reason() {
         (Action::Abort, "checkout-x", "the candidate is checkout-b"),
         (Action::PromoteFull, "", ""),
     ];
-    for (verb, value, why) in cases {
+    for (action, value, why) in cases {
         let mut w = World::stepping(policy());
-        w.annotate(verb, value);
+        w.annotate(action, value);
         w.after(1);
         w.run(10);
-        let record = w.state.actions.iter().find(|r| r.verb == verb);
+        let record = w.state.actions.iter().find(|r| r.verb == action);
         if why.is_empty() {
             assert_eq!(record, None, "an empty value is no request");
             continue;
         }
-        assert_eq!(w.kinds(), [Kind::ActionIgnored], "{verb:?}");
+        assert_eq!(w.kinds(), [Kind::ActionIgnored], "{action:?}");
         assert_eq!(
             record.map(|r| &r.result),
             Some(&ActionResult::Ignored(why.into()))

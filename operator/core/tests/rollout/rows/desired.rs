@@ -146,7 +146,11 @@ fn while_the_desired_revision_is_unknown_the_weight_does_not_change() {
             w.run(3600);
             assert_eq!((w.state.state, w.weight()), from, "{}", w.log);
             assert_eq!(w.rollout().flags.waiting_for, [WaitingFor::Spec]);
-            assert!(w.message().contains("which revision"), "{}", w.message());
+            assert!(
+                w.message().contains("until the desired revision is known"),
+                "{}",
+                w.message()
+            );
             w.restart(5);
             w.run(60);
             assert_eq!((w.state.state, w.weight()), from, "{}", w.log);
@@ -167,10 +171,10 @@ fn while_the_desired_revision_is_unknown_the_weight_does_not_change() {
 /// is refused.
 #[test]
 fn no_action_raises_the_weight_while_the_desired_revision_is_unknown() {
-    for verb in [Action::Promote, Action::PromoteFull] {
+    for action in [Action::Promote, Action::PromoteFull] {
         let mut w = World::stepping(policy());
         w.unknown();
-        w.annotate(verb, "checkout-b");
+        w.annotate(action, "checkout-b");
         w.run(60);
         assert_eq!((w.weight(), w.kinds()), (500, vec![]));
         w.set_desired("b");
@@ -178,7 +182,7 @@ fn no_action_raises_the_weight_while_the_desired_revision_is_unknown() {
         assert!(w.weight() > 500, "{}", w.log);
         let mut w = World::stepping(policy());
         w.refused();
-        w.annotate(verb, "checkout-b");
+        w.annotate(action, "checkout-b");
         w.run(60);
         assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::ActionIgnored]));
         let text = &w.events[0].message;
