@@ -204,7 +204,7 @@ impl Simulation {
     }
 
     fn evaluate(&mut self) -> Measured {
-        if !due(self.now, &self.function, &self.state).look {
+        if !due(self.now, &self.function, &self.state).evaluation {
             return Measured::NotDue;
         }
         let exposed = BTreeSet::from([NODE.to_owned()]);

@@ -1,13 +1,13 @@
-//! A function whose spec has been checked: what the rollout needs to know of it, and nothing else.
+//! A function with a validated spec, reduced to what a rollout needs.
 //!
-//! Routes, placement and everything that belongs to the code itself never reach a rollout decision:
-//! they are either applied at once or are part of the revision's identity.
+//! Routes and placement are applied at once, and the code and its configuration are part of the revision's identity, so
+//! none of them appears here.
 
 use serde::{Deserialize, Serialize};
 
 use crate::rollout::Policy;
 
-/// One immutable version of code and configuration.
+/// Immutable version of a function's code and configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision {
     /// Name of the `EdgeRevision`; it contains a hash over code and configuration, so equal names mean equal behaviour.
@@ -16,7 +16,7 @@ pub struct Revision {
     pub digest: String,
 }
 
-/// A validated function.
+/// A function with a validated spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Function {
     /// Namespace of the object.
@@ -25,63 +25,63 @@ pub struct Function {
     pub name: String,
     /// `metadata.generation` that was validated.
     pub generation: i64,
-    /// The revision that `spec` resolves to now. `None` while the newest spec is not resolved or not accepted: then
-    /// no share rises.
+    /// Desired revision: the one that `spec` resolves to. `None` while the newest spec is not resolved or not accepted; no
+    /// weight rises then.
     pub desired: Option<Revision>,
-    /// Name of the candidate if `spec` certainly asks for something else, although `wish` is not known yet: its share
-    /// falls to 0. `None` while `spec` may still mean the candidate, as after a restart of the operator.
+    /// Name of the candidate if `spec` certainly no longer asks for it, although `desired` is not known yet. Its weight falls
+    /// to 0. `None` while `spec` may still ask for the candidate, as after a restart of the operator.
     pub abandoned: Option<String>,
     /// Why the newest spec is not accepted, as a clause. `None` while it is accepted or not checked yet.
     pub refused: Option<String>,
-    /// The rollout body with every default filled in.
+    /// Rollout policy with every default filled in.
     pub policy: Policy,
-    /// `spec.suspend`: answers 503 everywhere and stops all clocks.
+    /// Whether `spec.suspend` is set: all nodes answer 503, and all clocks stop.
     pub suspend: bool,
-    /// Verb annotations as they are on the object now, raw.
+    /// Action annotations on the object, unchecked.
     pub actions: Vec<Annotation>,
 }
 
-/// A verb annotation as found on the object.
+/// Annotation that requests an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotation {
-    /// The part after `selvage.dev/`.
+    /// Requested action, from the key after `selvage.dev/`.
     pub action: Action,
-    /// `<revision>[/<token>]`, not checked.
+    /// Value `<revision>[/<token>]`, unchecked.
     pub value: String,
-    /// Field manager that wrote it; empty if unknown.
+    /// Field manager that wrote the annotation; empty if unknown.
     pub by: String,
 }
 
 impl Annotation {
-    /// The value as it is compared and kept: without blanks around it; longer ones are nonsense and cut.
+    /// Returns the value without surrounding whitespace, cut to 128 characters. It is compared and persisted in this form.
     #[must_use]
-    pub fn meant(&self) -> String {
-        const MOST: usize = 128;
-        self.value.trim().chars().take(MOST).collect()
+    pub fn normalized_value(&self) -> String {
+        const MAX_LENGTH: usize = 128;
+        self.value.trim().chars().take(MAX_LENGTH).collect()
     }
 }
 
-/// What a person can ask of a rollout.
+/// Action that a person can request for a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
-    /// Leave the present step now.
+    /// End the current step now.
     Promote,
-    /// Go to the bake now.
+    /// Start the bake now.
     PromoteFull,
-    /// Send everybody back to stable and reject the candidate.
+    /// Send all requests to stable and reject the candidate.
     Abort,
-    /// Open the approval gate that is being waited for.
+    /// Approve the gates that the rollout waits for.
     Approve,
-    /// Try a rejected candidate once more.
+    /// Try a rejected revision again.
     Retry,
-    /// Stop raising.
+    /// Stop the weight from rising.
     Pause,
     /// End a pause.
     Resume,
 }
 
 impl Action {
-    /// Every verb, in the order in which simultaneous ones are acted on.
+    /// All actions, in the order in which simultaneous ones are handled.
     pub const ALL: [Self; 7] = [
         Self::Abort,
         Self::Pause,
@@ -92,7 +92,7 @@ impl Action {
         Self::Promote,
     ];
 
-    /// The annotation's key after `selvage.dev/`.
+    /// Annotation key of the action after `selvage.dev/`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Action {
         }
     }
 
-    /// The verb of an annotation key's last part.
+    /// Parses the part of an annotation key after `selvage.dev/`.
     #[must_use]
     pub fn parse(key: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|v| v.as_str() == key)

@@ -1,9 +1,10 @@
-//! Joins counting and deciding: from the samples of one moment to the evaluation that a rollout decides by.
+//! Computes the evaluations that rollouts are decided by, from the samples that were read.
 //!
-//! [`Judge::measure`] is called whenever an evaluation is due. Between evaluations the judge lives in memory; what it needs
-//! after a restart is persisted with the rollout's state. The memory is used only while it equals the persisted state.
-//! If an evaluation was dropped (a failed write, another leader), the judge continues from the persisted state, so no
-//! evaluation counts twice; the dropped ones are computed again if the samples of that time still exist (`recompute`).
+//! The operator calls [`Judge::measure`] whenever an evaluation is due and keeps the [`Judge`] in memory between the calls.
+//! What it needs after a restart is persisted with the rollout's state, and the memory is used only while it equals the
+//! persisted state. If an evaluation was dropped (a failed write, another leader), the analysis continues from the
+//! persisted state, so no evaluation counts twice. Dropped evaluations are computed again if the samples of that time
+//! still exist (`recompute`).
 
 mod recompute;
 
@@ -12,9 +13,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::analysis::{self, Analysis, AnalysisPlan, History, LookInput, LookResult};
+use crate::analysis::{self, Analysis, AnalysisPlan, EvaluationInput, EvaluationResult, History};
 use crate::rollout::{
-    Figures, Look, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
+    Evaluation, Figures, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
 };
 use crate::samples::Snapshot;
 
@@ -25,14 +26,14 @@ pub struct Sampled<'a> {
     pub now: Timestamp,
     /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
     pub exposed: &'a BTreeSet<String>,
-    /// Everything that was read now, from all sources.
+    /// Snapshots that were read for this evaluation, from all sources.
     pub snapshots: &'a [Snapshot],
     /// Raw snapshots of the minutes before the candidate got its first requests. They are read at the first evaluation of a
     /// rollout only, for stable's rates and quantiles, the dispersion of the nodes, and the baselines.
     pub before: &'a [Snapshot],
-    /// Raw snapshots of the time that [`Judge::forgotten`] asked for. Evaluations without snapshots stay lost.
+    /// Raw snapshots of the period that [`Judge::forgotten`] returned. Evaluations without snapshots stay lost.
     pub forgotten: &'a [Snapshot],
-    /// Source of the counts, as it is shown: `Prometheus`, `InBand` or `Both`.
+    /// Source of the counts for display: `Prometheus`, `InBand` or `Both`.
     pub source: &'a str,
     /// Scrape interval of Prometheus.
     pub scrape_interval: Duration,
@@ -42,12 +43,12 @@ pub struct Sampled<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judge {
     analysis: Analysis,
-    /// Persisted form of the analysis, as it was returned with the last evaluation.
+    /// Persisted form of the analysis after the last evaluation; empty before the first.
     text: String,
 }
 
 impl Judge {
-    /// Evaluates the samples. `memory` is what the last call for the same function left there; it may be lost at any time.
+    /// Evaluates the samples. `memory` holds the value that the last call for the same function left; it may be lost at any time.
     pub fn measure(
         memory: &mut Option<Self>,
         state: &RolloutState,
@@ -60,7 +61,7 @@ impl Judge {
         let stable = stable.revision.name.as_str();
         let mut judge = Self::continued(memory.take(), state.state, rollout, stable, sampled);
         judge.enter_step(state.state, rollout, sampled.now);
-        let result = judge.analysis.look(&LookInput {
+        let result = judge.analysis.evaluate(&EvaluationInput {
             now: sampled.now,
             candidate: &rollout.candidate.revision.name,
             stable,
@@ -70,9 +71,9 @@ impl Judge {
             snapshots: sampled.snapshots,
         });
         let measured = if result.usable {
-            Measured::Look(Box::new(judge.told(rollout, sampled, &result)))
+            Measured::Evaluation(Box::new(judge.evaluation(rollout, sampled, &result)))
         } else {
-            judge.silent(sampled)
+            judge.no_samples(sampled)
         };
         *memory = Some(judge);
         measured
@@ -87,7 +88,7 @@ impl Judge {
     ) -> Self {
         let plan = AnalysisPlan::new(&rollout.plan.analysis, sampled.scrape_interval);
         let Some(persisted) = &rollout.analysis else {
-            // before the first evaluation nothing but baselines can be in memory
+            // before the first evaluation the memory contains only baselines
             return memory
                 .filter(|judge| judge.text.is_empty() && judge.analysis.is_of(rollout.started_at))
                 .unwrap_or_else(|| Self::fresh(&plan, rollout, stable, sampled));
@@ -119,7 +120,7 @@ impl Judge {
         }
     }
 
-    /// The weight may have changed since the last evaluation.
+    /// Begins a step of the analysis if the weight has changed since the last evaluation.
     fn enter_step(&mut self, state: State, rollout: &Rollout, now: Timestamp) {
         let weight = |parts: u32| u16::try_from(parts).unwrap_or(analysis::WHOLE);
         let next = (state == State::Stepping)
@@ -131,14 +132,19 @@ impl Judge {
         }
     }
 
-    fn told(&mut self, rollout: &Rollout, sampled: &Sampled<'_>, result: &LookResult) -> Look {
-        if result.braked {
-            // the caller handles it now; where the weight cannot be lowered it must not fire at every evaluation
-            self.analysis.restart_brake();
+    fn evaluation(
+        &mut self,
+        rollout: &Rollout,
+        sampled: &Sampled<'_>,
+        result: &EvaluationResult,
+    ) -> Evaluation {
+        if result.backstop_reached {
+            // the rollout reacts to it once; if it cannot lower the weight, later evaluations must not report it again
+            self.analysis.restart_backstop();
         }
-        let promise = self.analysis.broken_promise();
+        let missed = self.analysis.missed_slo();
         self.text = self.analysis.encode();
-        Look {
+        Evaluation {
             revision: rollout.candidate.revision.name.clone(),
             number: rollout.analysis.as_ref().map_or(0, |a| a.looks) + 1,
             at: sampled.now,
@@ -150,8 +156,8 @@ impl Judge {
                 },
                 analysis::Verdict::NotEnough(_) => Verdict::NotEnough,
             },
-            brake: result.braked,
-            shared_failure: promise.as_ref().filter(|p| !p.stable_keeps_it).map(|p| {
+            backstop: result.backstop_reached,
+            shared_failure: missed.as_ref().filter(|p| !p.stable_meets_it).map(|p| {
                 format!(
                     "both revisions miss the SLO ({} and {}, limit {}), so the cause is shared",
                     percent(p.candidate),
@@ -159,7 +165,7 @@ impl Judge {
                     percent(p.limit)
                 )
             }),
-            stable_meets_slo: promise.is_none_or(|p| p.stable_keeps_it),
+            stable_meets_slo: missed.is_none_or(|p| p.stable_meets_it),
             covered: result.covered,
             share_mismatch: result.share_mismatch.then(|| {
                 let (candidate, stable) = self.analysis.split();
@@ -169,7 +175,7 @@ impl Judge {
                     rollout.weight
                 )
             }),
-            stable_unhealthy: unhealthy(result),
+            stable_unhealthy: stable_unhealthy(result),
             candidate_requests: self.analysis.last_candidate_requests(),
             figures: Figures {
                 source: sampled.source.to_owned(),
@@ -179,8 +185,8 @@ impl Judge {
         }
     }
 
-    /// Without new samples: normal between two scrapes, and a fault after that.
-    fn silent(&self, sampled: &Sampled<'_>) -> Measured {
+    /// Result without new samples: nothing is due between two scrapes, and samples are missing after that.
+    fn no_samples(&self, sampled: &Sampled<'_>) -> Measured {
         let silence = sampled.now.duration_since(self.analysis.usable_at());
         if silence <= self.analysis.stale_after() {
             return Measured::NotDue;
@@ -189,7 +195,7 @@ impl Judge {
             "no node serves the candidate".to_owned()
         } else {
             format!(
-                "nothing new from {} nodes for {} s",
+                "no new samples from {} nodes for {} s",
                 sampled.exposed.len(),
                 silence.as_secs()
             )
@@ -201,12 +207,13 @@ impl Judge {
     }
 }
 
-/// Whether stable itself fails at least half of its requests, in an evaluation with at least ten.
-fn unhealthy(result: &LookResult) -> Option<String> {
+/// Clause that says that stable fails at least half of its requests, in an evaluation with at least ten.
+fn stable_unhealthy(result: &EvaluationResult) -> Option<String> {
     const ENOUGH: f64 = 10.0;
     let (requests, errors) = (result.errors.stable_requests, result.errors.stable_events);
-    (requests >= ENOUGH && errors * 2.0 >= requests)
-        .then(|| format!("{errors:.0} of {requests:.0} requests to stable failed in one look"))
+    (requests >= ENOUGH && errors * 2.0 >= requests).then(|| {
+        format!("{errors:.0} of {requests:.0} requests to stable failed in one evaluation")
+    })
 }
 
 fn percent(share: f64) -> String {

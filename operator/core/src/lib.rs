@@ -1,6 +1,7 @@
-//! Decide: from a validated function, the rollout's state, evidence and `now`, what comes next.
+//! Rollout decisions: computes the next state from a validated function, the current state, the evidence and the time.
 //!
-//! Nothing here knows Kubernetes, a network or a clock: functions take the time as an argument and return what to do.
+//! This crate has no access to Kubernetes, a network or a clock: functions take the time as an argument and return what
+//! to do.
 //!
 //! Start with [`stats`], the sequential test that compares two versions. It may be read after every request without
 //! raising its error rate:

@@ -1,10 +1,10 @@
-//! Limits on the status writes that report what nodes do to a function at rest.
+//! Rate limits of the status writes that report node counts of a function without a rollout.
 //!
 //! Such a change is written at once, within two limits. One function is not written again within [`SPACING`], so a node
-//! that comes and goes costs little. All functions share the rate of a [`StatusRateLimiter`], so a zone that goes away
-//! does not flood the API server. A function that has to wait for the shared rate holds a reservation: a time of its own,
-//! at which it is woken once. The work is therefore proportional to the number of writes, not to the number of functions
-//! that wait.
+//! that repeatedly fails and recovers causes few writes. All functions share the rate of a [`StatusRateLimiter`], so a zone
+//! outage does not flood the API server. A function that has to wait for the shared rate holds a reservation: a time of its
+//! own, at which it is woken once. The work is therefore proportional to the number of writes, not to the number of
+//! waiting functions.
 //!
 //! Times are durations since an arbitrary origin on a monotonic clock, so a wall clock that is set back delays nothing.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::rollout::NodesCount;
 
-/// Minimum time between two such writes of one function, and the time that nodes have to follow a new share before the
+/// Minimum time between two such writes of one function. Nodes also have this time to apply a new weight before their
 /// progress is written.
 pub const SPACING: Duration = Duration::from_secs(10);
 /// Number of such writes per second over all functions, and the largest burst.
@@ -24,11 +24,11 @@ pub const PER_SECOND: u32 = 5;
 pub enum NodeDrift {
     /// The status is up to date.
     None,
-    /// More nodes follow than the status says, but not all of them yet.
+    /// More nodes apply the weight than the status shows, but not all of them yet.
     Rising,
-    /// Fewer nodes follow than the status says.
+    /// Fewer nodes apply the weight than the status shows.
     Falling,
-    /// All live nodes follow, or another part of the status changed.
+    /// All live nodes apply the weight, or another part of the status changed.
     Settled,
 }
 
@@ -46,14 +46,14 @@ impl NodeDrift {
     }
 }
 
-/// Node counts as they stand in a status.
+/// Node counts in a status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeCounts {
-    /// Nodes that act on the present share.
+    /// Number of nodes that apply the current weight.
     pub applied: u32,
-    /// Nodes that have the revision loaded.
+    /// Number of nodes that have loaded the revision.
     pub loaded: u32,
-    /// Nodes that cannot load the revision.
+    /// Number of nodes that cannot load the revision.
     pub failed: u32,
 }
 
@@ -75,15 +75,15 @@ pub struct FunctionLimit {
     since: Option<Duration>,
     /// Time of the last write.
     written: Option<Duration>,
-    /// The nodes have agreed with the status once since this leader started. Before that, nodes that seem to be missing
-    /// may just not have connected yet.
+    /// Whether the nodes have agreed with the status once since this leader started. Before that, missing nodes may just not
+    /// have connected yet.
     agreed: bool,
     /// Reserved time for the next write.
     reserved: Option<Duration>,
 }
 
 impl FunctionLimit {
-    /// Earliest time at which the limits of this function alone allow a write, or `None` without a difference.
+    /// Earliest time at which the limits of this function alone allow a write; `None` without a difference.
     fn due(&mut self, drift: NodeDrift, now: Duration) -> Option<Duration> {
         if drift == NodeDrift::None {
             self.since = None;
@@ -116,7 +116,7 @@ impl Default for StatusRateLimiter {
 }
 
 impl StatusRateLimiter {
-    /// Decides whether `function` may write the difference `drift` now. [`Admission::Write`] counts as written.
+    /// Decides whether `function` may write the difference `drift` now. [`Admission::Write`] counts as a write.
     pub fn admit(
         &mut self,
         function: &mut FunctionLimit,
@@ -131,7 +131,7 @@ impl StatusRateLimiter {
             self.cancel(function);
             return Admission::Wait(due);
         }
-        // A process that did not lead for a while holds reservations that have passed. Using all of them would be a burst.
+        // A process that was not the leader for a while holds reservations that have passed. Using all of them would be a burst.
         function.reserved.take_if(|at| *at + SPACING < now);
         let at = function
             .reserved
@@ -147,7 +147,7 @@ impl StatusRateLimiter {
         Admission::Write
     }
 
-    /// Notes that the status of `function` is written for another reason, which carries what the nodes did.
+    /// Records that a status write for another reason includes the node counts of `function`.
     pub fn carried(&mut self, function: &mut FunctionLimit) {
         function.since = None;
         self.cancel(function);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_on_its_way_is_written_when_all_have_it_or_when_it_takes_long() {
+    fn progress_is_written_when_all_nodes_apply_the_weight_or_after_the_spacing() {
         let mut one = Alone::default();
         let later = Admission::Wait(at(10_000));
         assert_eq!(one.admit(NodeDrift::Rising, at(0)), later);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_has_just_begun_does_not_report_nodes_missing_that_have_not_called_yet() {
+    fn a_new_leader_does_not_report_nodes_as_missing_that_have_not_connected_yet() {
         let mut one = Alone::default();
         let later = Admission::Wait(at(10_000));
         assert_eq!(one.admit(NodeDrift::Falling, at(0)), later);
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(one.admit(NodeDrift::Falling, at(1_000)), Admission::Write);
     }
 
-    /// Plays functions that all differ at `at(0)` and ask again at the times they get. Returns the writes in order and the
+    /// Simulates functions that all differ at `at(0)` and ask again at the times they get. Returns the writes in order and the
     /// number of requests of each function.
     fn play(count: usize) -> (Vec<(Duration, usize)>, Vec<u32>) {
         let mut limiter = StatusRateLimiter::default();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_is_looked_at_while_it_waits_keeps_its_time() {
+    fn a_function_that_asks_again_while_it_waits_keeps_its_time() {
         let mut limiter = StatusRateLimiter::default();
         let mut functions: Vec<FunctionLimit> = Vec::new();
         functions.resize_with(7, FunctionLimit::default);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_need_no_write_any_more_leave_no_line_behind() {
+    fn functions_that_no_longer_need_a_write_leave_no_queue_behind() {
         let mut limiter = StatusRateLimiter::default();
         let mut functions: Vec<FunctionLimit> = Vec::new();
         functions.resize_with(1_000, FunctionLimit::default);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn reservations_that_passed_while_another_replica_led_are_no_burst() {
+    fn reservations_that_passed_while_another_replica_led_cause_no_burst() {
         let mut limiter = StatusRateLimiter::default();
         let mut functions: Vec<FunctionLimit> = Vec::new();
         functions.resize_with(1_000, FunctionLimit::default);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_classified_by_what_the_nodes_did() {
+    fn drift_is_classified_by_the_change_of_the_counts() {
         let old = NodeCounts {
             applied: 1,
             loaded: 3,

@@ -1,4 +1,4 @@
-//! Laws of the evidence, over random counts, nodes, restarts and transports.
+//! Properties of the evidence, over random counts, nodes, restarts and transports.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use operator_core::analysis::{Analysis, AnalysisPlan, History, LookInput};
+use operator_core::analysis::{Analysis, AnalysisPlan, EvaluationInput, History};
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
 use operator_core::stats::{EProcess, Increment, Settings, Side, Tolerance};
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ fn plan() -> AnalysisPlan {
     }
 }
 
-/// `[candidate requests, errors, stable requests, errors]` of one node in one look; errors are among the requests.
+/// `[candidate requests, errors, stable requests, errors]` of one node in one evaluation; errors are among the requests.
 fn counts() -> impl Strategy<Value = [u64; 4]> {
     (0..300_u64, 0..=100_u64, 0..3000_u64, 0..=100_u64)
         .prop_map(|(nc, xc, ns, xs)| [nc, nc * xc / 100, ns, ns * xs / 100])
@@ -42,7 +42,7 @@ fn tolerance() -> impl Strategy<Value = Tolerance> {
         .prop_map(|(ratio, delta)| Tolerance { ratio, delta })
 }
 
-/// Counters of all nodes as they really are.
+/// True counters of all nodes.
 #[derive(Clone, Default)]
 struct Truth(BTreeMap<String, (u64, [Counters; 2])>);
 
@@ -96,7 +96,7 @@ fn started() -> Analysis {
 
 fn look(analysis: &mut Analysis, truth: &Truth, now: Timestamp, snapshots: &[Snapshot]) {
     let exposed = truth.nodes();
-    analysis.look(&LookInput {
+    analysis.evaluate(&EvaluationInput {
         now,
         candidate: CANDIDATE,
         stable: STABLE,
@@ -128,13 +128,13 @@ proptest! {
         prop_assert_eq!(one.encode(), other.encode());
     }
 
-    /// A frozen guess (no stable request reaches it), no redistribution and no cap: one look of the sum.
+    /// With a constant estimate (no stable requests), no redistribution and no cap, several looks equal one look of their sum.
     #[test]
     fn splitting_a_look_changes_nothing(
         parts in prop::collection::vec((0..20_u64, 0..20_u64), 2..6),
         requests in (1..500_u64, 1..500_u64),
     ) {
-        // the guess moves with every look, so each part is bet by itself from the same guess
+        // the estimate changes with every look, so each part starts from the same estimate
         let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
         let (guess, alternative) = (0.01, 0.1);
         let bet = |increment: &Increment| tolerance.ln_factor(increment, guess, alternative);
@@ -149,9 +149,9 @@ proptest! {
         prop_assert!((whole - split).abs() <= 1e-9 * whole.abs().max(1.0), "{} {}", whole, split);
     }
 
-    /// FE-5: errors that both arms share never add to the evidence against the candidate.
+    /// FE-5: errors that both revisions share never add to the evidence against the candidate.
     #[test]
-    fn an_outage_of_both_arms_never_speaks_against_the_candidate(
+    fn an_outage_of_both_revisions_is_no_evidence_against_the_candidate(
         before in prop::collection::vec(counts(), 0..20),
         outage in (1..5000_u64, 1..5000_u64),
         ratio in 1.0..3.0_f64,
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn evidence_is_always_a_number(
+    fn evidence_is_never_nan(
         tolerance in tolerance(),
         pass in any::<bool>(),
         looks in prop::collection::vec((0..1_u64 << 40, 0..1_u64 << 40, 0..1_u64 << 40, 0..1_u64 << 40), 1..50),
@@ -186,8 +186,8 @@ proptest! {
         }
     }
 
-    /// Restarts at any look, snapshots that come late, twice, or by the slower transport, processes that start again:
-    /// nothing is counted that did not happen, and nothing twice.
+    /// With restarts at any evaluation, late or repeated snapshots, a slower transport and restarted processes, no request is
+    /// invented or counted twice.
     #[test]
     fn nothing_counts_twice(
         looks in prop::collection::vec(
@@ -205,7 +205,7 @@ proptest! {
                 analysis = Analysis::decode(&plan(), &text).unwrap();
             }
             if event == 1 && let Some(process) = truth.0.values_mut().nth(node) {
-                // boots in the order of time, after all looks so far
+                // boots in the order of time, after all evaluations so far
                 *process = (now.as_millisecond().unsigned_abs(), [Counters::default(); 2]);
             }
             for (n, c) in nodes.into_iter().enumerate() {
@@ -232,9 +232,9 @@ proptest! {
         }
     }
 
-    /// However the samples are cut into looks and whichever transport brings them, all that happened is counted in the end.
+    /// All requests are counted in the end, for every division of the samples into evaluations and every transport.
     #[test]
-    fn a_missed_look_is_made_up_for(
+    fn a_missed_evaluation_is_included_in_the_next(
         looks in prop::collection::vec((prop::collection::vec(counts(), 3), any::<bool>()), 1..30),
     ) {
         let mut truth = Truth::new(3);
@@ -258,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn a_state_that_was_tampered_with_never_panics(
+    fn a_corrupted_state_never_panics(
         text in "[A-Za-z0-9+/]{0,200}",
         cut in 0..3000_usize,
         byte in any::<u8>(),

@@ -1,4 +1,4 @@
-//! The judge between the state machine and the samples: memory, restarts, dropped looks, steps.
+//! The [`Judge`] between the state machine and the samples: memory, restarts, dropped evaluations and steps.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Evidence, Look, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState, State,
-    Traffic, UnmeasuredKind, Verdict, decide, due, shares,
+    Evaluation, Evidence, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState,
+    State, Traffic, UnmeasuredKind, Verdict, decide, due, shares,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
 
@@ -34,7 +34,7 @@ struct World {
 }
 
 impl World {
-    /// In its first step, of 1 % at 100 requests a second, with a history of stable.
+    /// A rollout in its first step of 1 %, at 100 requests a second, with a history of stable.
     fn stepping() -> Self {
         let revision = |name: &str| Revision {
             name: name.to_owned(),
@@ -88,13 +88,13 @@ impl World {
         }
     }
 
-    /// Five seconds pass.
+    /// Advances the time by five seconds and adds requests and errors of both revisions.
     fn count(&mut self, [nc, xc, ns, xs]: [u64; 4]) {
         self.now += Duration::from_secs(5);
         for (arm, (requests, errors)) in self.counters.iter_mut().zip([(nc, xc), (ns, xs)]) {
             arm.add(Outcome::Ok, Code::Other, requests - errors);
             arm.add(Outcome::Trap, Code::ServerError, errors);
-            // one in fifty is slow; of a handful none is
+            // one in fifty is slow, but none of a few
             arm.latency.0[18] += requests - requests / 50;
             arm.latency.0[22] += requests / 50;
         }
@@ -115,15 +115,15 @@ impl World {
         Judge::measure(&mut self.memory, &self.state, &sampled)
     }
 
-    fn look(&mut self, counts: [u64; 4]) -> Look {
+    fn evaluate(&mut self, counts: [u64; 4]) -> Evaluation {
         self.count(counts);
         match self.measure() {
-            Measured::Look(look) => *look,
+            Measured::Evaluation(look) => *look,
             other => panic!("{other:?} in {}", self.state.state.as_str()),
         }
     }
 
-    /// 500 requests, split as the share says, without a failure.
+    /// 500 requests without errors, split by the weight.
     fn healthy(&self) -> [u64; 4] {
         let parts = self.state.rollout.as_ref().unwrap().weight.parts();
         let candidate = u64::from(parts) * 500 / 10_000;
@@ -163,18 +163,18 @@ impl World {
         }
     }
 
-    fn take(&mut self, look: Look) {
-        self.settle(Measured::Look(Box::new(look)));
+    fn take(&mut self, look: Evaluation) {
+        self.settle(Measured::Evaluation(Box::new(look)));
     }
 }
 
 #[test]
 fn counting_starts_where_the_history_ends() {
     let mut world = World::stepping();
-    let look = world.look([8, 8, 492, 5]);
+    let look = world.evaluate([8, 8, 492, 5]);
     assert_eq!(look.figures.candidate.requests, 8);
     world.take(look);
-    let look = world.look([8, 8, 492, 5]);
+    let look = world.evaluate([8, 8, 492, 5]);
     assert_eq!(
         look.verdict,
         Verdict::Bad {
@@ -188,10 +188,10 @@ fn counting_starts_where_the_history_ends() {
 }
 
 #[test]
-fn without_memory_it_goes_on_from_the_state() {
+fn without_memory_it_continues_from_the_state() {
     let (mut kept, mut lost) = (World::stepping(), World::stepping());
     for _ in 0..40 {
-        let (a, b) = (kept.look(kept.healthy()), lost.look(lost.healthy()));
+        let (a, b) = (kept.evaluate(kept.healthy()), lost.evaluate(lost.healthy()));
         assert_eq!(a.analysis, b.analysis);
         kept.take(a);
         lost.take(b);
@@ -200,13 +200,13 @@ fn without_memory_it_goes_on_from_the_state() {
     assert!(kept.state.rollout.as_ref().unwrap().step > 0, "it rose");
 }
 
-/// Six looks after the last write the process dies, and the next one begins with the written state.
+/// The process crashes six evaluations after the last write, and the next one begins with the written state.
 #[test]
-fn forgotten_looks_are_taken_again_from_the_history_of_the_samples() {
+fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
     let mut undisturbed = World::stepping();
     let (mut history, mut written) = (Vec::new(), None);
     for index in 0..10 {
-        let look = undisturbed.look([8, u64::from(index % 4 == 0), 492, 5]);
+        let look = undisturbed.evaluate([8, u64::from(index % 4 == 0), 492, 5]);
         history.push(undisturbed.snapshot());
         undisturbed.take(look);
         if index == 3 {
@@ -226,7 +226,7 @@ fn forgotten_looks_are_taken_again_from_the_history_of_the_samples() {
         (world.state, world.memory, world.forgotten) = (written.clone(), None, forgotten);
         let asked = Judge::forgotten(None, &world.state, now + Duration::from_secs(5));
         assert_eq!(asked, Some(Duration::from_secs(35)));
-        let look = world.look([8, 1, 492, 5]);
+        let look = world.evaluate([8, 1, 492, 5]);
         world.take(look.clone());
         assert_eq!(
             Judge::forgotten(world.memory.as_ref(), &world.state, world.now),
@@ -236,7 +236,7 @@ fn forgotten_looks_are_taken_again_from_the_history_of_the_samples() {
     };
     let recomputed = again(history);
     let lost = again(Vec::new());
-    let expected = undisturbed.look([8, 1, 492, 5]);
+    let expected = undisturbed.evaluate([8, 1, 492, 5]);
     assert_eq!(recomputed.analysis, expected.analysis);
     assert_eq!(recomputed.figures, expected.figures);
     assert_ne!(lost.analysis, expected.analysis);
@@ -244,19 +244,19 @@ fn forgotten_looks_are_taken_again_from_the_history_of_the_samples() {
 }
 
 #[test]
-fn a_look_that_was_not_persisted_is_taken_again_and_not_twice() {
+fn an_evaluation_that_was_not_persisted_is_repeated_and_counts_once() {
     let (mut undisturbed, mut dropped) = (World::stepping(), World::stepping());
     for index in 0..20 {
-        let a = undisturbed.look([8, 0, 492, 5]);
+        let a = undisturbed.evaluate([8, 0, 492, 5]);
         undisturbed.take(a);
-        let b = dropped.look([8, 0, 492, 5]);
+        let b = dropped.evaluate([8, 0, 492, 5]);
         if index % 3 != 0 {
             dropped.take(b);
         }
     }
     let (a, b) = (
-        undisturbed.look([8, 0, 492, 5]),
-        dropped.look([8, 0, 492, 5]),
+        undisturbed.evaluate([8, 0, 492, 5]),
+        dropped.evaluate([8, 0, 492, 5]),
     );
     assert_eq!(b.figures.candidate, a.figures.candidate);
     assert_eq!(
@@ -267,9 +267,9 @@ fn a_look_that_was_not_persisted_is_taken_again_and_not_twice() {
 }
 
 #[test]
-fn silence_is_normal_between_two_scrapes_and_then_a_fault() {
+fn missing_samples_are_normal_between_two_scrapes_and_a_fault_later() {
     let mut world = World::stepping();
-    let look = world.look([8, 0, 492, 5]);
+    let look = world.evaluate([8, 0, 492, 5]);
     world.take(look);
     let mut answers = Vec::new();
     let last = world.snapshot();
@@ -299,9 +299,9 @@ fn silence_is_normal_between_two_scrapes_and_then_a_fault() {
 }
 
 #[test]
-fn figures_have_names_a_person_can_read() {
+fn figures_have_readable_names() {
     let mut world = World::stepping();
-    let look = world.look([8, 0, 492, 5]);
+    let look = world.evaluate([8, 0, 492, 5]);
     let names: Vec<&str> = look
         .figures
         .metrics
@@ -318,17 +318,17 @@ fn figures_have_names_a_person_can_read() {
     assert!(look.figures.pass.limiting.is_some());
 }
 
-/// Where the share cannot be lowered any further, the brake is heard once and not at every look.
+/// If the weight cannot be lowered further, the backstop is reported once and not at every evaluation.
 #[test]
-fn a_brake_that_was_heard_starts_afresh() {
+fn the_backstop_starts_again_after_it_was_reported() {
     let mut world = World::stepping();
     let mut heard = Vec::new();
     for _ in 0..4 {
-        let look = world.look([8, 2, 492, 120]);
-        heard.push(look.brake);
+        let look = world.evaluate([8, 2, 492, 120]);
+        heard.push(look.backstop);
         let state = world.state.clone();
         world.take(look.clone());
-        // the state machine would hold or step back; here the share stays
+        // the state machine would hold or lower the weight; here it stays
         let analysis = world
             .state
             .rollout

@@ -1,4 +1,4 @@
-//! The worked looks: increments `nC,xC,nS,xS` per look and ln E after it, computed with 60 digits.
+//! Worked examples: increments `nC,xC,nS,xS` per look and ln E after it, computed with 60 digits.
 
 #![allow(
     clippy::unwrap_used,
@@ -76,7 +76,7 @@ fn check(name: &str, mut process: EProcess, rate: f64, text: &str) -> EProcess {
 }
 
 #[test]
-fn a_quiet() {
+fn a_healthy_candidate() {
     let end = check(
         "A",
         usual(),
@@ -87,7 +87,7 @@ fn a_quiet() {
 }
 
 #[test]
-fn b_dead_candidate() {
+fn b_failing_candidate() {
     check(
         "B",
         usual(),
@@ -131,9 +131,9 @@ fn e_an_arm_without_traffic() {
     );
 }
 
-/// Two nodes, cumulative; `b` starts again before its third snapshot, and nobody says so.
+/// Two nodes with cumulative counters. `b` is restarted before its third snapshot without an explicit sign.
 #[test]
-fn f_a_node_starts_again() {
+fn f_restarted_node() {
     let a = [
         [210, 2, 4100, 40],
         [232, 2, 4519, 45],
@@ -210,7 +210,7 @@ fn g_pass_side() {
 }
 
 #[test]
-fn h_promise() {
+fn h_absolute_objective() {
     check(
         "H",
         process(Side::Rollback, 0.0, 0.01, &[0.01]),

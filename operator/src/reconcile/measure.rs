@@ -183,7 +183,7 @@ impl Reconciler {
         } else {
             None
         };
-        if !due.look {
+        if !due.evaluation {
             return (Measured::NotDue, traffic);
         }
         if rollout.analysis.is_none() && judge.is_none() {
@@ -303,7 +303,7 @@ fn word(measured: &Measured) -> &'static str {
     match measured {
         Measured::NotDue => "nothing_new",
         Measured::Unavailable { .. } => "missing",
-        Measured::Look(look) => match look.verdict {
+        Measured::Evaluation(evaluation) => match evaluation.verdict {
             operator_core::rollout::Verdict::Good => "good",
             operator_core::rollout::Verdict::Bad { .. } => "bad",
             operator_core::rollout::Verdict::NotEnough => "not_enough",

@@ -72,7 +72,7 @@ impl Reporter {
 
     /// Tells of a persisted transition. Its number is part of the Event's name, so telling twice is telling once.
     pub(super) fn transition(&self, function: &EdgeFunction, transition: &Transition) {
-        let Some((kind, reason)) = transition.kind.telling().event else {
+        let Some((kind, reason)) = transition.kind.effects().event else {
             return;
         };
         let mark = transition.number.to_string();

@@ -1,12 +1,12 @@
-//! Bounds at which the latency of both arms is compared: chosen from stable's latency, and chosen again when that has changed.
+//! Latency bounds at which both revisions are compared. They are chosen from stable's latency, and again when it has changed.
 //!
-//! Without a history the bounds come from stable's first requests. Those may be from a quiet moment; a bound that was stable's
-//! p95 then and that most of its requests exceed now would hold the rollout without end, because exceeding it no longer
-//! distinguishes anything. So when half of stable's recent requests exceed the p95 bound, all bounds are chosen again.
+//! Without a history the bounds come from stable's first requests, which may be from a quiet time. If most of stable's
+//! requests later exceed what was its p95, exceeding that bound no longer distinguishes the revisions, and the rollout would
+//! be held indefinitely. All bounds are therefore chosen again when half of stable's recent requests exceed the p95 bound.
 //!
-//! What that costs: on the rollback side nothing. The wealth moves on to other alternatives, which may be chosen by what was
-//! seen before. On the pass side the new bounds start afresh, so such a step has two chances to pass by
-//! luck instead of one; it happens at most once in a step.
+//! The cost: none on the rollback side, where the wealth moves to other alternatives, which may be chosen by earlier data. On
+//! the pass side the new bounds start without evidence, so such a step has two chances to pass by luck instead of one. This
+//! happens at most once in a step.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -18,16 +18,16 @@ use super::history::{History, TailBounds, smoothed};
 use super::suite::{self, Event, Pass, Test};
 use super::verdict::Metric;
 
-/// Stable's requests, and the time they are spread over, from which bounds are chosen.
+/// Minimum number of stable's requests, and the minimum time they cover, from which bounds are chosen.
 const REQUESTS_FOR_BOUNDS: u64 = 500;
 const TIME_FOR_BOUNDS: SignedDuration = SignedDuration::from_secs(30);
-/// What is older than this does not count as recent.
+/// Maximum age of requests that count as recent.
 const RECENT: SignedDuration = SignedDuration::from_mins(1);
-/// Share of stable's requests above what was its p95 from which on the bounds say nothing.
+/// Share of stable's requests above its former p95 from which on the bounds no longer distinguish the revisions.
 const WORN: f64 = 0.5;
 
 impl Analysis {
-    /// Takes in stable's latency of a look, after the look was judged: what chooses bounds judges nothing at them.
+    /// Takes in stable's latency after the tests were evaluated: data that chooses bounds must not be tested at them.
     pub(super) fn learn_bounds(&mut self, now: Timestamp, stable: &Tally) {
         if self.plan.latency.is_none() {
             return;
@@ -57,7 +57,7 @@ impl Analysis {
         let Some(chosen) = TailBounds::from_histogram(&self.seen) else {
             return;
         };
-        if chosen.judged.is_empty() || Some(&chosen) == self.bounds.as_ref() {
+        if chosen.compared.is_empty() || Some(&chosen) == self.bounds.as_ref() {
             return;
         }
         self.step.rechosen = self.bounds.is_some();
@@ -74,7 +74,7 @@ impl Analysis {
         self.follow_bounds();
     }
 
-    /// Brings the pass side to the present bounds; what it has seen at bounds that stay is kept.
+    /// Updates the pass side to the current bounds. Evidence at bounds that stay is kept.
     pub(super) fn follow_bounds(&mut self) {
         let Some(next) = self.step.next else {
             self.pass.clear();
@@ -92,13 +92,14 @@ impl Analysis {
         }
     }
 
-    /// φ of the rollback test of the same event, or of the same metric.
+    /// Returns φ of the rollback test of the same event, or of the same metric.
     pub(super) fn dispersion_of(&self, event: Event) -> f64 {
         self.sibling(event)
             .map_or(stats::UNKNOWN, |t| t.process.settings().dispersion)
     }
 
-    /// What the rollback test of the same event knows of stable's rate; else what was seen since the bounds were chosen.
+    /// Returns the estimate of stable's rate from the rollback test of the same event, or from the requests since the bounds
+    /// were chosen.
     fn guess_of(&self, event: Event) -> f64 {
         let known = self.tests.iter().find(|t| t.event == event);
         match (known, event.bucket) {
@@ -120,7 +121,7 @@ impl Analysis {
     }
 }
 
-/// Fresh tests go on with the wealth of the old ones, spread evenly, and with their largest dispersion.
+/// Gives new tests the wealth of the old ones, spread evenly, and their largest dispersion.
 fn inherit(fresh: &mut [Test], old: &[Test]) {
     let terms: Vec<f64> = old.iter().map(|t| t.part.ln() + t.ln_evidence()).collect();
     let owned: f64 = old.iter().map(|t| t.part).sum();

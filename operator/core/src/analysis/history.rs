@@ -1,4 +1,4 @@
-//! What stable did before the candidate got its first request.
+//! Stable's counts before the candidate got its first request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use serde::{Deserialize, Serialize};
 use crate::samples::{Histogram, LATENCY_BOUNDS, Snapshot, Tally, Tracker};
 use crate::stats;
 
-/// Below this many seconds, or [`MIN_REQUESTS`], history is treated as unknown.
+/// Minimum length in seconds; a shorter history, or one with fewer than [`MIN_REQUESTS`], is treated as unknown.
 const MIN_SECONDS: f64 = 60.0;
 const MIN_REQUESTS: u64 = 100;
-/// Guess of a rate that nothing is known of.
+/// Estimate of a rate without any data.
 pub(super) const UNKNOWN_RATE: f64 = 0.01;
-/// Stable's quantiles whose tails are compared.
+/// Quantiles of stable's latency at which the revisions are compared.
 const QUANTILES: [f64; 4] = [0.9, 0.95, 0.99, 0.999];
 
-/// Stable's counts per node and look, over the last minutes before the rollout.
+/// Stable's counts per node and evaluation period, over the last minutes before the rollout.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
-    /// Seconds covered.
+    /// Length in seconds.
     pub seconds: f64,
-    /// One row of looks per node, all rows equally long.
+    /// One row per node with the counts of each evaluation period; all rows have the same length.
     pub nodes: Vec<Vec<Tally>>,
 }
 
 impl History {
-    /// From raw snapshots of stable in any order. Each process' first snapshot only sets its baseline.
+    /// Creates the history from raw snapshots of stable in any order. The first snapshot of each process only sets its baseline.
     #[must_use]
     pub fn from_snapshots(snapshots: &[Snapshot], stable: &str, look_period: Duration) -> Self {
         let mut ordered: Vec<&Snapshot> = snapshots.iter().collect();
@@ -63,7 +63,7 @@ impl History {
         }
     }
 
-    /// Everything counted.
+    /// Returns the sum of all counts.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut sum = Tally::default();
@@ -73,20 +73,20 @@ impl History {
         sum
     }
 
-    /// Whether there is enough of it to derive anything.
+    /// Whether there is enough history to derive rates and bounds.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.seconds >= MIN_SECONDS && self.total().requests >= MIN_REQUESTS
     }
 
-    /// Stable's requests per second; `None` if unknown.
+    /// Returns stable's requests per second; `None` if unknown.
     #[must_use]
     pub fn requests_per_second(&self) -> Option<f64> {
         self.is_known()
             .then(|| self.total().requests as f64 / self.seconds)
     }
 
-    /// First guess of a rate and the dispersion of its events.
+    /// Returns the first estimate of a rate and the dispersion of its events.
     pub(super) fn rate_and_dispersion(&self, event: impl Fn(&Tally) -> (u64, u64)) -> (f64, f64) {
         if !self.is_known() {
             return (UNKNOWN_RATE, stats::UNKNOWN);
@@ -108,22 +108,22 @@ impl History {
     }
 }
 
-/// A rate that is never quite 0: no event among n requests does not prove that there are none.
+/// Returns a rate that is never 0: no event among n requests does not prove that there are none.
 pub(super) fn smoothed(requests: u64, events: u64) -> f64 {
     (events as f64 + 0.5) / (requests as f64 + 1.0)
 }
 
-/// Buckets at whose upper bound the tails of both arms are compared.
+/// Histogram buckets at whose upper bounds the latency of both revisions is compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailBounds {
-    /// Nearest above stable's p90, p95, p99, p99.9; each once, ascending.
-    pub judged: Vec<usize>,
-    /// Those of p95 and p99: a step is left when these pass.
+    /// Buckets of the nearest bounds above stable's p90, p95, p99 and p99.9; each once, ascending.
+    pub compared: Vec<usize>,
+    /// Buckets of p95 and p99, which must pass before a step ends.
     pub passing: Vec<usize>,
 }
 
 impl TailBounds {
-    /// `None` if nothing was counted. A quantile above the last bound has no bucket and is left out.
+    /// Chooses the buckets; `None` if the histogram is empty. A quantile above the last bound has no bucket and is left out.
     #[must_use]
     pub fn from_histogram(histogram: &Histogram) -> Option<Self> {
         let count = histogram.count();
@@ -141,8 +141,8 @@ impl TailBounds {
             let Some(bucket) = above(quantile) else {
                 continue;
             };
-            if !bounds.judged.contains(&bucket) {
-                bounds.judged.push(bucket);
+            if !bounds.compared.contains(&bucket) {
+                bounds.compared.push(bucket);
             }
             let passes = (0.95..0.999).contains(&quantile);
             if passes && !bounds.passing.contains(&bucket) {
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::samples::{Code, Counters, Outcome};
 
-    /// Two nodes, `requests` a look each, of which every hundredth fails on the first node only.
+    /// Two nodes with `requests` each per evaluation, of which every hundredth fails on the first node only.
     fn snapshots(looks: i64, requests: u64) -> Vec<Snapshot> {
         let mut all = Vec::new();
         for look in 0..=looks {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stable_did() {
+    fn rates_bounds_and_dispersion_of_stable() {
         let history = history(180, 50);
         assert_eq!(history.seconds, 900.0);
         assert_eq!(history.requests_per_second(), Some(20.0));
@@ -197,12 +197,12 @@ mod tests {
             "one node has all the errors: {dispersion}"
         );
         let bounds = TailBounds::from_histogram(&history.total().latency).unwrap();
-        assert_eq!(bounds.judged, [10, 15], "each bound once");
+        assert_eq!(bounds.compared, [10, 15], "each bound once");
         assert_eq!(bounds.passing, [10, 15]);
     }
 
     #[test]
-    fn too_little_is_unknown() {
+    fn a_short_history_is_unknown() {
         for short in [history(11, 50), history(180, 0), History::default()] {
             assert_eq!(short.requests_per_second(), None);
             let unknown = short.rate_and_dispersion(|t| (t.requests, t.errors));

@@ -1,18 +1,18 @@
-//! From samples to a verdict: one value per rollout, [`Analysis`], that owns every sequential test of it.
+//! The analysis of a rollout: one value, [`Analysis`], owns all sequential tests of a rollout and derives the verdict.
 //!
-//! It bounds the share of harmless candidates that are rolled back (α, spent once per rollout), and the share of
-//! harmful ones that pass a step (β). Evaluations may come at any time: one without new samples changes nothing, and a missing
-//! one makes the next one longer. A Bad is final; otherwise the analysis ends with the rollout.
+//! It bounds the share of harmless candidates that are rolled back (α, spent once per rollout), and the share of harmful ones
+//! that pass a step (β). Evaluations may happen at any time: one without new samples changes nothing, and after a missing
+//! one the next covers both periods. The verdict bad is final; otherwise the analysis ends with the rollout.
 //!
-//! Use: [`Analysis::start`] when the candidate is about to get its first share, [`Analysis::begin_step`] whenever the share
-//! changes, [`Analysis::look`] whenever there are samples, then [`Analysis::verdict`]. [`Analysis::encode`] and
-//! [`Analysis::decode`] carry it over a restart. Baselines are carried for as many nodes as fit; of the others the first snapshot
-//! after a restart only sets the baseline. So a restart may lose a look, and never counts one
+//! Call [`Analysis::start`] when the candidate is about to get its first weight, [`Analysis::begin_step`] whenever the weight
+//! changes, [`Analysis::evaluate`] whenever there are samples, then [`Analysis::verdict`]. [`Analysis::encode`] and
+//! [`Analysis::decode`] persist it across a restart. Baselines are persisted for as many nodes as fit; the first snapshot of
+//! any other node after a restart only sets its baseline. A restart may therefore lose an evaluation, but never counts one
 //! twice.
 
 mod bounds;
+mod evaluate;
 mod history;
-mod look;
 mod plan;
 mod read;
 mod state;
@@ -31,16 +31,16 @@ use crate::rollout::{ArmSums, Decisive};
 use crate::samples::{Histogram, Snapshot, Tracker};
 use crate::stats::Increment;
 
+pub use evaluate::{EvaluationInput, EvaluationResult};
 pub use history::{History, TailBounds};
-pub use look::{LookInput, LookResult};
 pub use plan::{AnalysisPlan, Slo};
 pub use state::{STATE_MAX, StateError};
-pub use verdict::{BrokenPromise, Metric, Missing, Verdict};
+pub use verdict::{Metric, MissedSlo, Missing, Verdict};
 
-use suite::{Brake, Pass, Test};
+use suite::{Backstop, Pass, Test};
 
 /// Number of evaluations at its own weight that a step needs.
-pub const STEP_LOOKS: u32 = 2;
+pub const STEP_EVALUATIONS: u32 = 2;
 /// 100 %, in basis points (1/10,000).
 pub const WHOLE: u16 = 10_000;
 
@@ -51,17 +51,17 @@ pub const WHOLE: u16 = 10_000;
 pub struct Analysis {
     #[serde(skip)]
     plan: AnalysisPlan,
-    /// Its baselines are persisted apart, as far as they fit.
+    /// Baselines of the processes. They are persisted separately, as far as they fit.
     #[serde(skip)]
     tracker: Tracker,
     bounds: Option<TailBounds>,
-    /// Stable's recent latency, and since when.
+    /// Stable's recent latency, and the begin of that period.
     seen: Histogram,
     #[serde(with = "millisecond::required")]
     seen_since: Timestamp,
     tests: Vec<Test>,
     pass: Vec<Pass>,
-    brake: Option<Brake>,
+    backstop: Option<Backstop>,
     looks: u32,
     #[serde(with = "millisecond::optional")]
     looked_at: Option<Timestamp>,
@@ -72,7 +72,7 @@ pub struct Analysis {
     candidate: ArmSums,
     stable: ArmSums,
     step: Step,
-    /// The metric that decided, and the counts it decided by.
+    /// Metric that decided, and its counts.
     decisive: Option<(Metric, Decisive)>,
     #[serde(with = "millisecond::optional")]
     shared_since: Option<Timestamp>,
@@ -80,7 +80,7 @@ pub struct Analysis {
     memory: Memory,
 }
 
-/// The step that is running.
+/// State of the current step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Step {
     weight: u16,
@@ -90,23 +90,23 @@ struct Step {
     looks: u32,
     candidate: ArmSums,
     stable: ArmSums,
-    /// Requests counted wholly under this share, for the comparison with the share itself.
+    /// Requests of candidate and stable counted entirely under this weight, for the comparison with it.
     split: (u64, u64),
-    /// The latency bounds were chosen anew in it.
+    /// Whether the latency bounds were chosen again in this step.
     rechosen: bool,
 }
 
-/// What is not persisted.
+/// Values that are not persisted.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Memory {
-    /// Nodes of the previous evaluation: what they counted until they left still counts.
+    /// Exposed nodes of the previous evaluation. Their requests until they left still count.
     exposed: BTreeSet<String>,
-    /// Per node: stable's requests in the last look it was heard in, and the candidate's in this step.
+    /// For each node stable's requests in its last evaluation, and the candidate's requests in this step.
     nodes: BTreeMap<String, (u64, u64)>,
-    /// Stable's recent counts of the promise both arms break.
+    /// Stable's recent counts of the objective that both revisions miss.
     shared: VecDeque<(Timestamp, Increment)>,
     coverage: f64,
-    /// Candidate requests of the last look.
+    /// Number of candidate requests in the last evaluation.
     last_requests: u64,
 }
 
@@ -131,7 +131,7 @@ impl Step {
 }
 
 impl Analysis {
-    /// Starts without evidence. Everything counted after `now` counts; call [`Self::begin_step`] next.
+    /// Starts without evidence. Requests after `now` count. Call [`Self::begin_step`] next.
     #[must_use]
     pub fn start(now: Timestamp, plan: &AnalysisPlan, history: &History) -> Self {
         let mut tests = suite::first_tests(plan, history);
@@ -143,12 +143,12 @@ impl Analysis {
                 tests.extend(suite::latency_tests(plan, bounds, &seen, history));
             }
         }
-        let brake = tests
+        let backstop = tests
             .iter()
             .find(|t| t.event.metric == Metric::Errors)
             .and_then(|errors| {
                 let rate = errors.process.guesses().first()?.rate();
-                suite::brake(plan, rate, errors.process.settings().dispersion)
+                suite::backstop(plan, rate, errors.process.settings().dispersion)
             });
         Self {
             plan: plan.clone(),
@@ -158,7 +158,7 @@ impl Analysis {
             seen_since: now,
             tests,
             pass: Vec::new(),
-            brake,
+            backstop,
             looks: 0,
             looked_at: None,
             usable_at: now,
@@ -190,12 +190,12 @@ impl Analysis {
         }
     }
 
-    /// A share of `weight` begins and `next` would follow it (both in 1/10,000; `None` when nothing follows, as in the
-    /// bake). The pass side and the brake start afresh; the rollback side goes on: α is spent once.
+    /// Begins a step with the weight `weight`, which `next` would follow (both in basis points; `None` if nothing follows, as in
+    /// the bake). The pass side and the backstop start again. The rollback side continues, because α is spent once.
     pub fn begin_step(&mut self, now: Timestamp, weight: u16, next: Option<u16>) {
         self.step = Step::new(weight, next, now);
         self.memory.nodes.values_mut().for_each(|node| node.1 = 0);
-        self.restart_brake();
+        self.restart_backstop();
         self.follow_bounds();
         let Some(next) = next else {
             return;
@@ -208,10 +208,10 @@ impl Analysis {
         }
     }
 
-    /// Starts the watch over all traffic again, after the brake fired and the weight could not be lowered.
-    pub fn restart_brake(&mut self) {
-        if let Some(brake) = &mut self.brake {
-            brake.process.restart(*brake.process.settings());
+    /// Starts the backstop test of all traffic again, after it reached its limit and the weight could not be lowered.
+    pub fn restart_backstop(&mut self) {
+        if let Some(backstop) = &mut self.backstop {
+            backstop.process.restart(*backstop.process.settings());
         }
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::rollout::{AnalysisPolicy, LatencySlo, Tolerance};
 
-/// Absolute objectives. None applies unless the user wrote it.
+/// Absolute objectives. None applies by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Slo {
-    /// Share of requests that may fail.
+    /// Share of requests (0 to 1) that may fail.
     pub errors: Option<f64>,
     /// Latency objective.
     pub latency: Option<LatencySlo>,
@@ -21,26 +21,26 @@ pub struct AnalysisPlan {
     pub look_period: Duration,
     /// Scrape interval of Prometheus.
     pub scrape_interval: Duration,
-    /// α: share of harmless candidates that may be rolled back, per rollout.
+    /// α: accepted probability that a rollout of a harmless candidate is rolled back.
     pub false_rollbacks: f64,
-    /// β: share of harmful candidates that may pass a step.
+    /// β: accepted probability that a harmful candidate passes a step.
     pub false_promotions: f64,
-    /// B: share of all requests that may additionally fail at the next step.
+    /// B: share of all requests that may additionally fail in the next step.
     pub harm_budget: f64,
-    /// Tolerance of failed requests; `None` leaves errors out.
+    /// Tolerance of failed requests; `None` ignores errors.
     pub errors: Option<Tolerance>,
-    /// Tolerance of requests slower than stable's own quantiles; `None` leaves latency out.
+    /// Tolerance of requests slower than stable's own quantiles; `None` ignores latency.
     pub latency: Option<Tolerance>,
-    /// Tolerated increase of 4xx answers; `None` leaves them out.
+    /// Tolerated increase of 4xx responses; `None` ignores them.
     pub client_errors: Option<f64>,
-    /// Absolute objectives.
+    /// Absolute objectives of the policy.
     pub slo: Slo,
-    /// φ as the user wrote it; `None` measures it.
+    /// φ from the policy; `None` measures it.
     pub dispersion: Option<f64>,
 }
 
 impl AnalysisPlan {
-    /// The plan of a rollout with this policy, which judges every metric.
+    /// Creates the plan of a rollout with this policy. It compares every metric.
     #[must_use]
     pub fn new(policy: &AnalysisPolicy, scrape_interval: Duration) -> Self {
         Self {

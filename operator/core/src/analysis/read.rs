@@ -1,4 +1,4 @@
-//! What can be read off an [`Analysis`] without changing it.
+//! Read access to an [`Analysis`].
 
 use std::time::Duration;
 
@@ -8,49 +8,49 @@ use crate::rollout::{Figures, MetricFigures, PassFigures, Power};
 use crate::stats;
 
 use super::suite::{self, Pass, Test};
-use super::verdict::{BrokenPromise, Metric};
+use super::verdict::{Metric, MissedSlo};
 use super::{Analysis, TailBounds, WHOLE};
 
-/// Increases of the error rate that the planning figure is given for.
+/// Increases of the error rate for which the status shows the number of requests needed.
 const INCREASES: [f64; 3] = [0.01, 0.05, 1.0];
-/// What the test needs beyond the bound that no test beats: in the middle, and in 95 of 100 rollouts.
+/// Factors from the theoretical lower bound to the requests that the test needs: in the median case, and in 95 of 100 rollouts.
 const COST_EXPECTED: f64 = 1.5;
 const COST_95: f64 = 3.5;
 
 impl Analysis {
-    /// Whether this is the analysis that began then.
+    /// Whether this analysis began at that time.
     #[must_use]
     pub fn is_of(&self, started_at: Timestamp) -> bool {
         self.started_at == started_at
     }
 
-    /// The present share and the one that would follow, in 1/10,000.
+    /// Returns the current weight and the one that would follow, in basis points.
     #[must_use]
     pub const fn step_shares(&self) -> (u16, Option<u16>) {
         (self.step.weight, self.step.next)
     }
 
-    /// Requests of candidate and stable that are compared with the share.
+    /// Returns the requests of candidate and stable that are compared with the weight.
     #[must_use]
     pub const fn split(&self) -> (u64, u64) {
         self.step.split
     }
 
-    /// Candidate requests of the last look.
+    /// Returns the number of candidate requests in the last evaluation.
     #[must_use]
     pub const fn last_candidate_requests(&self) -> u64 {
         self.memory.last_requests
     }
 
-    /// The promise that both arms break, with rates since that was noticed.
+    /// Returns the objective that both revisions miss, with the rates since that was detected.
     #[must_use]
-    pub fn broken_promise(&self) -> Option<BrokenPromise> {
+    pub fn missed_slo(&self) -> Option<MissedSlo> {
         self.shared_since?;
         let alpha = self.plan.false_rollbacks;
         let test = self
             .tests
             .iter()
-            .find(|t| t.promise.as_ref().is_some_and(|p| p.stable.reached(alpha)))?;
+            .find(|t| t.slo.as_ref().is_some_and(|p| p.stable.reached(alpha)))?;
         let mut seen = stats::Increment::default();
         self.memory.shared.iter().for_each(|(_, one)| seen.add(one));
         if seen.stable_requests <= 0.0 || seen.candidate_requests <= 0.0 {
@@ -58,34 +58,33 @@ impl Analysis {
         }
         let limit = test.process.settings().tolerance.delta;
         let stable = seen.stable_events / seen.stable_requests.max(1.0);
-        Some(BrokenPromise {
+        Some(MissedSlo {
             candidate: seen.candidate_events / seen.candidate_requests.max(1.0),
             stable,
             limit,
-            stable_keeps_it: stable <= limit,
+            stable_meets_it: stable <= limit,
         })
     }
 
-    /// When samples of an exposed node were last usable; the start of the analysis before the first.
+    /// Returns the time of the last usable samples of an exposed node; before the first, the start of the analysis.
     #[must_use]
     pub const fn usable_at(&self) -> Timestamp {
         self.usable_at
     }
 
-    /// ln of the combined evidence against the candidate.
+    /// Returns ln of the combined evidence against the candidate.
     #[must_use]
     pub fn ln_evidence(&self) -> f64 {
         suite::combined(&self.tests)
     }
 
-    /// The latency bounds in use.
+    /// Returns the latency bounds in use.
     #[must_use]
     pub const fn bounds(&self) -> Option<&TailBounds> {
         self.bounds.as_ref()
     }
 
-    /// The evidence as it is shown. The caller adds what the analysis does not know: the source of the counts, and the
-    /// node that dominates.
+    /// Returns the evidence for display. The caller adds the source of the counts and the dominant node.
     #[must_use]
     pub fn figures(&self) -> Figures {
         Figures {
@@ -132,7 +131,8 @@ impl Analysis {
         }
     }
 
-    /// Requests until a candidate that is as good as stable passes: what is missing, at the information per request.
+    /// Returns the number of requests until a candidate that is as good as stable passes: the missing evidence divided by the
+    /// information per request.
     fn requests_to_pass(&self, pass: &Pass, goal: f64) -> Option<f64> {
         let missing = goal - pass.process.ln_evidence();
         if missing <= 0.0 {
@@ -159,7 +159,7 @@ impl Analysis {
         (share > 0.0).then(|| share.min(0.9999))
     }
 
-    /// Only increases beyond the tolerance are found at all; none are while the candidate has no share.
+    /// Only increases beyond the tolerance can be detected, and none while the candidate has no weight.
     fn power(&self) -> Vec<Power> {
         let errors = self.tests.iter().find(|t| t.event.metric == Metric::Errors);
         let (Some(errors), Some(share)) = (errors, self.share()) else {

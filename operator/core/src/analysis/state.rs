@@ -1,4 +1,4 @@
-//! The persisted form: one short text that a restart continues from.
+//! Persisted form of the analysis: a short text from which a restarted operator continues.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -9,29 +9,29 @@ use crate::samples::{Baseline, Tracker};
 use super::suite::{self, Test};
 use super::{Analysis, AnalysisPlan, WHOLE};
 
-/// Number of characters the text has at most.
+/// Maximum length of the text, in characters.
 pub const STATE_MAX: usize = 4096;
-/// Number of bytes before they are written as text.
+/// Maximum number of bytes before they are encoded as text.
 const BYTES_MAX: usize = STATE_MAX / 4 * 3;
-/// Bytes before the analysis (its version) and between it and the baselines (how many follow).
+/// Number of bytes before the analysis (the version) and between it and the baselines (their number).
 const FRAME: usize = 4;
-/// The version of the form. Raise it with every change of what is persisted, because the encoding does not describe itself.
+/// Version of the format. Raise it with every change of what is persisted, because the encoding does not describe itself.
 const VERSION: u8 = 4;
 
-/// Why a persisted text cannot be continued from. The rollout starts its evidence afresh.
+/// Reason why a persisted text cannot be used. The rollout then starts without evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// Another version of the operator wrote the text.
     #[error("the evidence was written by an unknown version ({0})")]
     Version(u8),
-    /// The text is not what any version writes.
+    /// No version of the operator writes such a text.
     #[error("the evidence is damaged")]
     Damaged,
 }
 
 impl Analysis {
-    /// Encodes the analysis as text of at most [`STATE_MAX`] characters. Evidence is kept to the last bit. Baselines follow as
-    /// far as they fit, in the order of node names.
+    /// Encodes the analysis as text of at most [`STATE_MAX`] characters. The evidence is encoded without loss. Baselines
+    /// follow as far as they fit, in the order of node names.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut left = BYTES_MAX.saturating_sub(FRAME + size(self));
@@ -46,15 +46,15 @@ impl Analysis {
                 None => false,
             })
             .collect();
-        // nothing here can fail to be written to memory
+        // writing to memory cannot fail
         let bytes = postcard::to_extend(&(self, baselines), vec![VERSION]).unwrap_or_default();
         STANDARD_NO_PAD.encode(bytes)
     }
 
-    /// Continues from the text of [`Self::encode`]; `plan` must be the plan the analysis was started with.
+    /// Decodes the text of [`Self::encode`]. `plan` must be the plan that the analysis was started with.
     ///
     /// # Errors
-    /// [`StateError`].
+    /// [`StateError`] if the text is damaged or of an unknown version.
     pub fn decode(plan: &AnalysisPlan, text: &str) -> Result<Self, StateError> {
         let bytes = STANDARD_NO_PAD
             .decode(text)
@@ -77,7 +77,7 @@ impl Analysis {
         }
     }
 
-    /// Completes what was decoded by what follows from the plan. Returns `false` if the two do not fit.
+    /// Adds the parts that follow from the plan. Returns `false` if the text does not match the plan.
     fn restore(&mut self) -> bool {
         let (plan, step) = (&self.plan, &self.step);
         let mut sound = step.weight <= WHOLE && step.next.is_none_or(|next| next <= WHOLE);
@@ -86,12 +86,12 @@ impl Analysis {
             let fresh = Test::new(plan, test.event, test.part, 0.5, dispersion);
             sound &= (0.0..=1.0).contains(&test.part);
             sound &= test.process.restore(*fresh.process.settings());
-            sound &= match (&mut test.promise, fresh.promise) {
-                (Some(promise), Some(fresh)) => {
-                    promise.relative.restore(*fresh.relative.settings())
-                        && promise.stable.restore(*fresh.stable.settings())
+            sound &= match (&mut test.slo, fresh.slo) {
+                (Some(slo), Some(fresh)) => {
+                    slo.relative.restore(*fresh.relative.settings())
+                        && slo.stable.restore(*fresh.stable.settings())
                 }
-                (promise, _) => promise.is_none(),
+                (slo, _) => slo.is_none(),
             };
         }
         for pass in &mut self.pass {
@@ -100,10 +100,10 @@ impl Analysis {
             let settings = suite::pass_settings(plan, pass.event.metric, next, dispersion);
             sound &= pass.process.restore(settings);
         }
-        if let Some(brake) = &mut self.brake {
-            let dispersion = brake.process.settings().dispersion;
-            let settings = suite::brake_settings(plan, brake.limit, dispersion);
-            sound &= brake.process.restore(settings);
+        if let Some(backstop) = &mut self.backstop {
+            let dispersion = backstop.process.settings().dispersion;
+            let settings = suite::backstop_settings(plan, backstop.limit, dispersion);
+            sound &= backstop.process.restore(settings);
         }
         sound
     }

@@ -1,4 +1,4 @@
-//! The tests of one rollout: which there are, what part of α each owns, and what they say together.
+//! The tests of one rollout, the part of α that each owns, and their combined evidence.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +10,14 @@ use super::history::{History, TailBounds, UNKNOWN_RATE, smoothed};
 use super::plan::AnalysisPlan;
 use super::verdict::Metric;
 
-/// Margin of the comparison with stable that must agree before a broken promise rolls back.
-const PROMISE_MARGIN: f64 = 0.001;
+/// Margin of the comparison with stable that a missed objective additionally needs for a rollback.
+const SLO_MARGIN: f64 = 0.001;
 
-/// Which requests are events.
+/// Definition of the requests that are events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Event {
     pub(super) metric: Metric,
-    /// Slower than the upper bound of this bucket; of the latency metrics only.
+    /// Bucket of the latency metrics: slower requests than its upper bound are events.
     pub(super) bucket: Option<usize>,
 }
 
@@ -26,7 +26,7 @@ impl Event {
         Self { metric, bucket }
     }
 
-    /// Requests that could be an event, and those that are.
+    /// Returns the number of requests that could be events, and of those that are.
     pub(super) fn count(self, tally: &Tally) -> (u64, u64) {
         match (self.metric, self.bucket) {
             (Metric::Errors | Metric::SloErrors, _) => (tally.requests, tally.errors),
@@ -38,43 +38,43 @@ impl Event {
         }
     }
 
-    /// Name in status and metrics.
+    /// Name of the event in status and metrics.
     pub(super) fn name(self) -> String {
         self.metric.name(self.bound())
     }
 
-    /// The latency bound in seconds.
+    /// Latency bound in seconds; `None` for other metrics.
     pub(super) fn bound(self) -> Option<f64> {
         LATENCY_BOUNDS.get(self.bucket?).copied()
     }
 }
 
-/// One metric on the rollback side.
+/// Test of one metric on the rollback side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Test {
     pub(super) event: Event,
-    /// ω.
+    /// ω: weight of the test (0 to 1) in the combined evidence.
     pub(super) part: f64,
     pub(super) process: EProcess,
-    /// Only of a promise.
-    pub(super) promise: Option<Promise>,
+    /// Additional tests of an absolute objective; `None` for other metrics.
+    pub(super) slo: Option<SloComparison>,
     /// Counts since the rollout began.
     pub(super) total: Increment,
-    /// Counts of the last look and the one before.
+    /// Counts of the last evaluation and the one before.
     pub(super) recent: [Increment; 2],
 }
 
-/// What a promise needs beside its own test: it never rolls back alone.
+/// Additional tests of an absolute objective, because missing it alone never causes a rollback.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Promise {
-    /// The same event compared with stable.
+pub(super) struct SloComparison {
+    /// Comparison of the same event with stable.
     pub(super) relative: EProcess,
-    /// The same promise asked of stable.
+    /// Test of the same objective for stable.
     pub(super) stable: EProcess,
 }
 
 impl Test {
-    /// A fresh test; `rate` is the first guess of stable's rate, `dispersion` its φ.
+    /// Creates a test. `rate` is the first estimate of stable's rate, `dispersion` its φ.
     pub(super) fn new(
         plan: &AnalysisPlan,
         event: Event,
@@ -87,15 +87,15 @@ impl Test {
             |tolerance| Settings::new(Side::Rollback, tolerance, dispersion, alpha, part);
         let process = |tolerance| EProcess::new(settings(tolerance), &[rate]);
         let tolerance = rollback_tolerance(plan, event.metric);
-        let is_promise = matches!(event.metric, Metric::SloErrors | Metric::SloLatency);
+        let is_slo = matches!(event.metric, Metric::SloErrors | Metric::SloLatency);
         Self {
             event,
             part,
             process: process(tolerance),
-            promise: is_promise.then(|| Promise {
+            slo: is_slo.then(|| SloComparison {
                 relative: process(Tolerance {
                     ratio: 1.0,
-                    delta: PROMISE_MARGIN,
+                    delta: SLO_MARGIN,
                 }),
                 stable: process(tolerance),
             }),
@@ -104,32 +104,30 @@ impl Test {
         }
     }
 
-    /// ln E: of a promise the smaller of its own and the comparison with stable.
+    /// Returns ln E; for an objective the smaller one of its own test and the comparison with stable.
     pub(super) fn ln_evidence(&self) -> f64 {
         let own = self.process.ln_evidence();
-        self.promise
+        self.slo
             .as_ref()
-            .map_or(own, |promise| own.min(promise.relative.ln_evidence()))
+            .map_or(own, |slo| own.min(slo.relative.ln_evidence()))
     }
 
-    /// Evaluates a look. `false` if a number was not finite and something was left as it was.
+    /// Evaluates a look. Returns `false` if a number was not finite and a process was left unchanged.
     pub(super) fn look(&mut self, increment: Increment) -> bool {
         self.total.add(&increment);
         self.recent = [increment, self.recent[0]];
         let mut finite = self.process.look(&[increment]) != stats::Look::Dropped;
-        if let Some(promise) = &mut self.promise {
-            finite &= promise.relative.look(&[increment]) != stats::Look::Dropped;
-            finite &= promise.stable.look(&[increment.stable_alone()]) != stats::Look::Dropped;
+        if let Some(slo) = &mut self.slo {
+            finite &= slo.relative.look(&[increment]) != stats::Look::Dropped;
+            finite &= slo.stable.look(&[increment.stable_alone()]) != stats::Look::Dropped;
         }
         finite
     }
 
-    /// Whether both arms break the promise and the comparison between them is silent.
+    /// Whether both revisions miss the objective while the comparison between them shows no difference.
     pub(super) fn is_shared_failure(&self, alpha: f64) -> bool {
-        self.promise.as_ref().is_some_and(|promise| {
-            self.process.reached(alpha)
-                && promise.stable.reached(alpha)
-                && !promise.relative.reached(alpha)
+        self.slo.as_ref().is_some_and(|slo| {
+            self.process.reached(alpha) && slo.stable.reached(alpha) && !slo.relative.reached(alpha)
         })
     }
 }
@@ -149,18 +147,18 @@ fn rollback_tolerance(plan: &AnalysisPlan, metric: Metric) -> Tolerance {
     Tolerance { ratio, delta }
 }
 
-/// Parts of α, before they are normalised.
+/// Parts of α before they are normalised.
 const ERRORS_PART: f64 = 2.0;
 const OTHER_PART: f64 = 1.0;
 
-/// The part of α that belongs to a metric, of a rollout with this plan. Latency and the promises split theirs.
+/// Returns the part of α that a metric owns in a rollout with this plan. The tests of latency and of objectives share theirs.
 pub(super) fn part_of(plan: &AnalysisPlan, metric: Metric) -> f64 {
-    let has_promise = plan.slo.errors.is_some() || plan.slo.latency.is_some();
+    let has_slo = plan.slo.errors.is_some() || plan.slo.latency.is_some();
     let weights = [
         (plan.errors.is_some(), ERRORS_PART),
         (plan.latency.is_some(), OTHER_PART),
         (plan.client_errors.is_some(), OTHER_PART),
-        (has_promise, OTHER_PART),
+        (has_slo, OTHER_PART),
     ];
     let sum: f64 = weights.iter().filter(|w| w.0).map(|w| w.1).sum();
     let own = if metric == Metric::Errors {
@@ -171,7 +169,7 @@ pub(super) fn part_of(plan: &AnalysisPlan, metric: Metric) -> f64 {
     own / sum.max(own)
 }
 
-/// Tests of everything but latency, which waits for its bounds.
+/// Creates all tests except those of latency, which need bounds first.
 pub(super) fn first_tests(plan: &AnalysisPlan, history: &History) -> Vec<Test> {
     let mut events = Vec::new();
     if plan.errors.is_some() {
@@ -180,14 +178,14 @@ pub(super) fn first_tests(plan: &AnalysisPlan, history: &History) -> Vec<Test> {
     if plan.client_errors.is_some() {
         events.push(Event::new(Metric::ClientErrors, None));
     }
-    let mut promises = Vec::new();
+    let mut objectives = Vec::new();
     if plan.slo.errors.is_some() {
-        promises.push(Event::new(Metric::SloErrors, None));
+        objectives.push(Event::new(Metric::SloErrors, None));
     }
-    if let Some(bucket) = promised_bucket(plan, Side::Rollback) {
-        promises.push(Event::new(Metric::SloLatency, Some(bucket)));
+    if let Some(bucket) = slo_bucket(plan, Side::Rollback) {
+        objectives.push(Event::new(Metric::SloLatency, Some(bucket)));
     }
-    let split = promises.len().max(1) as f64;
+    let split = objectives.len().max(1) as f64;
     let make = |event: Event, split: f64| {
         let (rate, measured) = history.rate_and_dispersion(|tally| event.count(tally));
         let part = part_of(plan, event.metric) / split;
@@ -196,20 +194,20 @@ pub(super) fn first_tests(plan: &AnalysisPlan, history: &History) -> Vec<Test> {
     events
         .into_iter()
         .map(|event| make(event, 1.0))
-        .chain(promises.into_iter().map(|event| make(event, split)))
+        .chain(objectives.into_iter().map(|event| make(event, split)))
         .collect()
 }
 
-/// One test per judged bound. `seen` is what stable's latency was when the bounds were chosen.
+/// Creates one test per compared bound. `seen` is stable's latency at the time the bounds were chosen.
 pub(super) fn latency_tests(
     plan: &AnalysisPlan,
     bounds: &TailBounds,
     seen: &Histogram,
     history: &History,
 ) -> Vec<Test> {
-    let part = part_of(plan, Metric::Latency) / bounds.judged.len().max(1) as f64;
+    let part = part_of(plan, Metric::Latency) / bounds.compared.len().max(1) as f64;
     bounds
-        .judged
+        .compared
         .iter()
         .map(|bucket| {
             let event = Event::new(Metric::Latency, Some(*bucket));
@@ -220,8 +218,9 @@ pub(super) fn latency_tests(
         .collect()
 }
 
-/// The bucket of a promised latency: the next larger bound to roll back, the next smaller to pass.
-fn promised_bucket(plan: &AnalysisPlan, side: Side) -> Option<usize> {
+/// Returns the bucket of the latency objective: that of the next larger bound for the rollback side, of the next smaller one
+/// for the pass side.
+fn slo_bucket(plan: &AnalysisPlan, side: Side) -> Option<usize> {
     let within = plan.slo.latency?.within.as_secs_f64();
     match side {
         Side::Rollback => LATENCY_BOUNDS.iter().position(|b| *b >= within - 1e-9),
@@ -229,14 +228,14 @@ fn promised_bucket(plan: &AnalysisPlan, side: Side) -> Option<usize> {
     }
 }
 
-/// One process that a step must convince before it is left.
+/// Test of the pass side that must reach its limit before a step ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pass {
     pub(super) event: Event,
     pub(super) process: EProcess,
 }
 
-/// The line the pass side tests against before the share `next`, in 1/10,000.
+/// Returns the settings of a pass test before the weight `next`, in basis points.
 pub(super) fn pass_settings(
     plan: &AnalysisPlan,
     metric: Metric,
@@ -265,7 +264,7 @@ pub(super) fn pass_settings(
     )
 }
 
-/// Every event a step of this plan must pass, given the bounds known so far.
+/// Returns all events that must pass in a step of this plan, given the bounds known so far.
 pub(super) fn pass_events(plan: &AnalysisPlan, bounds: Option<&TailBounds>) -> Vec<Event> {
     let mut events = Vec::new();
     if plan.errors.is_some() {
@@ -282,32 +281,33 @@ pub(super) fn pass_events(plan: &AnalysisPlan, bounds: Option<&TailBounds>) -> V
     if plan.slo.errors.is_some() {
         events.push(Event::new(Metric::SloErrors, None));
     }
-    if let Some(bucket) = promised_bucket(plan, Side::Pass) {
+    if let Some(bucket) = slo_bucket(plan, Side::Pass) {
         events.push(Event::new(Metric::SloLatency, Some(bucket)));
     }
     events
 }
 
-/// The watch over all traffic, both arms together: do more requests fail than it allows?
+/// Error backstop: tests whether too many requests of both revisions together fail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Brake {
+pub(super) struct Backstop {
     /// Share of all requests that may fail.
     pub(super) limit: f64,
     pub(super) process: EProcess,
 }
 
-/// A brake at twice what is usual for stable, given its rate and dispersion. `None` when errors are not judged.
-pub(super) fn brake(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<Brake> {
+/// Creates the backstop with a limit of twice stable's usual rate, given that rate and its dispersion. `None` if errors are
+/// not compared.
+pub(super) fn backstop(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<Backstop> {
     let limits = plan.errors?;
     let usual = 2.0 * rate + 2.0 * limits.max_increase;
     let limit = plan.slo.errors.unwrap_or(0.0).max(usual);
-    let settings = brake_settings(plan, limit, dispersion);
+    let settings = backstop_settings(plan, limit, dispersion);
     let process = EProcess::new(settings, &[UNKNOWN_RATE]);
-    Some(Brake { limit, process })
+    Some(Backstop { limit, process })
 }
 
-/// A one-sample test of all traffic against the share `delta`.
-pub(super) fn brake_settings(plan: &AnalysisPlan, delta: f64, dispersion: f64) -> Settings {
+/// Settings of a one-sample test of all traffic against the error rate `delta`.
+pub(super) fn backstop_settings(plan: &AnalysisPlan, delta: f64, dispersion: f64) -> Settings {
     let tolerance = Tolerance { ratio: 0.0, delta };
     Settings::new(
         Side::Rollback,
@@ -318,7 +318,7 @@ pub(super) fn brake_settings(plan: &AnalysisPlan, delta: f64, dispersion: f64) -
     )
 }
 
-/// ln of the evidence of all tests together: Σ ω E. The part of the wealth that no test owns yet stays as it is.
+/// Returns ln of the combined evidence Σ ω E. The part of the wealth that no test owns yet stays unchanged.
 pub(super) fn combined(tests: &[Test]) -> f64 {
     let owned: f64 = tests.iter().map(|t| t.part).sum();
     let mut terms: Vec<f64> = tests
@@ -332,9 +332,9 @@ pub(super) fn combined(tests: &[Test]) -> f64 {
     stats::ln_sum_exp(&terms)
 }
 
-/// Indices of the tests a crossing is laid to, strongest first. With `M` tests, the largest k such that the k strongest
-/// each have E ≥ M / (k α) are named: at most α of the named ones are innocent, in the mean. If there is none,
-/// the one that contributes most.
+/// Returns the indices of the tests named as the cause of a rollback, strongest first. With `M` tests, these are the k
+/// strongest for the largest k such that each of them has E ≥ M / (k α), so the expected share of wrongly named ones is at
+/// most α. If there is no such k, the test that contributes most is named.
 pub(super) fn named(tests: &[Test], alpha: f64) -> Vec<usize> {
     let mut order: Vec<(usize, &Test)> = tests.iter().enumerate().collect();
     order.sort_by(|a, b| b.1.ln_evidence().total_cmp(&a.1.ln_evidence()));

@@ -1,8 +1,8 @@
-//! What is counted, and what the tests say about it.
+//! Metrics and verdicts.
 
 use serde::{Deserialize, Serialize};
 
-/// What is counted as an event.
+/// Metric of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Metric {
     /// Requests that failed through the revision's fault.
@@ -47,25 +47,25 @@ impl Metric {
     }
 }
 
-/// Why there is no verdict yet.
+/// Reason why there is no verdict yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// A step needs two evaluations at its own weight.
-    Looks,
-    /// Latency bounds wait for stable's first requests.
+    Evaluations,
+    /// The latency bounds need more of stable's requests.
     Bounds,
-    /// The pass side has not reached its limit.
+    /// A test of the pass side has not reached its limit.
     Evidence,
-    /// Both revisions miss the objective; nothing passes while that lasts.
+    /// Both revisions miss the objective. No step passes while that lasts.
     SharedFailure,
 }
 
-/// What the sequential tests say now.
+/// Combined verdict of the sequential tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The step may be left.
+    /// The step may end.
     Good,
-    /// The candidate is worse than tolerated, first of all by this metric. A Bad is final.
+    /// The candidate is worse than tolerated, most clearly by this metric. This verdict is final.
     Bad(Metric),
     /// Neither is shown.
     NotEnough(Missing),
@@ -73,7 +73,7 @@ pub enum Verdict {
 
 /// An absolute objective that both revisions miss. Rates are shares of requests (0 to 1).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BrokenPromise {
+pub struct MissedSlo {
     /// Rate of the candidate.
     pub candidate: f64,
     /// Rate of stable.
@@ -81,5 +81,5 @@ pub struct BrokenPromise {
     /// Rate that the objective allows.
     pub limit: f64,
     /// Whether stable meets the objective again, in the mean over the last minutes.
-    pub stable_keeps_it: bool,
+    pub stable_meets_it: bool,
 }

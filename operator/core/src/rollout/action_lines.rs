@@ -1,27 +1,29 @@
-//! Lines to copy that give a verb, and what to say of annotations that have had their effect.
+//! Commands in messages that request an action, and the hint about annotations that were already handled.
 
 use super::{RolloutState, State};
 use crate::function::{Action, Function};
 
-/// The sentence with which a person is asked.
+/// Message of the Event `ApprovalNeeded`: the gates and the command that approves them.
 pub(super) fn approval(function: &Function, state: &RolloutState, gates: &[String]) -> String {
-    let line = verb_line(function, state, Action::Approve);
+    let line = command(function, state, Action::Approve);
     format!("approval is needed ({}): {line}", gates.join(", "))
 }
 
-/// A line that gives a verb, with a value that has not been used yet. Nothing may follow it: people copy to the end.
-pub(super) fn verb_line(function: &Function, state: &RolloutState, verb: Action) -> String {
+/// Command that requests an action, with a value that was not used yet. It must stand at the end of a message, so that
+/// it can be copied to the end of the line.
+pub(super) fn command(function: &Function, state: &RolloutState, action: Action) -> String {
     format!(
         "kubectl -n {} annotate ef {} selvage.dev/{}={} --overwrite",
         function.namespace,
         function.name,
-        verb.as_str(),
-        unused(state, verb)
+        action.as_str(),
+        unused_value(state, action)
     )
 }
 
-/// `Used up: abort=checkout-b; another value acts, such as abort=checkout-b/2.` Whoever writes an annotation with the
-/// value that it has already changes nothing, so that nobody would be told; this tells them beforehand.
+/// Hint about annotations that do not act again: `Used up: abort=checkout-b; another value acts, such as
+/// abort=checkout-b/2.` Writing the value that an annotation already has changes nothing on the object, so the operator
+/// could not report it afterwards.
 pub(super) fn used_up(function: &Function, state: &RolloutState) -> Option<String> {
     let r = state.rollout.as_ref()?;
     let candidate = &r.candidate.revision.name;
@@ -32,24 +34,24 @@ pub(super) fn used_up(function: &Function, state: &RolloutState) -> Option<Strin
             Action::Pause => r.flags.paused.is_none(),
             Action::Approve | Action::Resume | Action::Retry => false,
         };
-        let value = a.meant();
+        let value = a.normalized_value();
         means_something && value == *candidate && state.is_used(a.action, &value)
     });
     let first = used.next()?;
-    let said = std::iter::once(first)
+    let pairs = std::iter::once(first)
         .chain(used)
         .map(|a| format!("{}={candidate}", a.action.as_str()))
         .collect::<Vec<_>>();
     Some(format!(
         "Used up: {}; another value acts, such as {}={}.",
-        said.join(", "),
+        pairs.join(", "),
         first.action.as_str(),
-        unused(state, first.action)
+        unused_value(state, first.action)
     ))
 }
 
-/// A value for the running or rejected revision that has not been used yet.
-fn unused(state: &RolloutState, verb: Action) -> String {
+/// Annotation value for the running or rejected revision that was not used yet.
+fn unused_value(state: &RolloutState, action: Action) -> String {
     let rejected = state
         .rejected
         .as_ref()
@@ -61,7 +63,7 @@ fn unused(state: &RolloutState, verb: Action) -> String {
     let (revision, attempt) = running.or(rejected).unwrap_or_default();
     let step = state.rollout.as_ref().map_or(0, |r| r.step);
     let pinned =
-        matches!(verb, Action::Approve | Action::Promote) && state.state == State::Stepping;
+        matches!(action, Action::Approve | Action::Promote) && state.state == State::Stepping;
     let first = if pinned {
         format!("{revision}/step-{step}")
     } else {
@@ -70,6 +72,6 @@ fn unused(state: &RolloutState, verb: Action) -> String {
     let tokens = (attempt + 1..).map(|n| format!("{revision}/{n}"));
     std::iter::once(first.clone())
         .chain(tokens)
-        .find(|value| !state.is_used(verb, value))
+        .find(|value| !state.is_used(action, value))
         .unwrap_or(first)
 }

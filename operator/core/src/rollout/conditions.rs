@@ -1,29 +1,29 @@
-//! Conditions and phase: what other tools read, derived from the persisted state.
+//! Conditions and phase, which other tools read. Both are derived from the persisted state.
 
 use super::{HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor};
 use crate::function::Function;
 
-/// `status.phase`: a summary, never logic.
+/// Summary of the state for `status.phase`. The operator never decides by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No stable yet.
+    /// There is no stable revision yet.
     Pending,
-    /// At rest.
+    /// The stable revision serves all requests and no rollout runs.
     Ready,
     /// A rollout runs.
     Progressing,
-    /// A rollout is held by a person.
+    /// A person paused the rollout.
     Paused,
-    /// The wish was rejected.
+    /// The desired revision was rejected; stable serves all requests.
     RolledBack,
-    /// Nothing can be served.
+    /// There is no stable revision, and the desired one was rejected.
     Failed,
-    /// `spec.suspend`.
+    /// The function is suspended by `spec.suspend`.
     Suspended,
 }
 
 impl Phase {
-    /// As in status.
+    /// Name of the phase in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl Phase {
     }
 }
 
-/// `status.phase`.
+/// Computes `status.phase`.
 #[must_use]
 pub fn phase(function: &Function, state: &RolloutState) -> Phase {
     let paused = state
@@ -56,25 +56,25 @@ pub fn phase(function: &Function, state: &RolloutState) -> Phase {
     }
 }
 
-/// Types of the conditions that follow from a rollout. `Accepted`, `Resolved`, `Compatible` belong to those who find out.
+/// Types of the conditions that follow from a rollout. The operator sets `Accepted`, `Resolved` and `Compatible` elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionType {
-    /// The newest wish is served.
+    /// The nodes serve the desired revision and no rollout runs.
     Ready,
-    /// Something is on its way.
+    /// The operator or the nodes still work towards the spec.
     Reconciling,
-    /// It will not get there by itself.
+    /// The spec is not live and will not be without a change or an action.
     Stalled,
     /// A rollout runs.
     Progressing,
-    /// Nodes serve what traffic says.
+    /// All nodes apply the current weights.
     Distributed,
-    /// Stable is not failing hard.
+    /// Stable does not fail at least half of its requests.
     Healthy,
 }
 
 impl ConditionType {
-    /// As in status.
+    /// Name of the condition type in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,31 +88,31 @@ impl ConditionType {
     }
 }
 
-/// One condition.
+/// A condition of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Which.
+    /// Type of the condition.
     pub kind: ConditionType,
-    /// `True` or `False`.
+    /// Whether the status is `True`; otherwise it is `False`.
     pub status: bool,
-    /// CamelCase.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// A sentence.
+    /// Message for people, a sentence.
     pub message: String,
 }
 
-/// Something outside the rollout keeps the newest spec from being taken: not accepted, not resolved, incompatible.
+/// Why the newest spec cannot be rolled out: it is not accepted, not resolved or incompatible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
-    /// CamelCase.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// A sentence.
+    /// Message for people, a sentence.
     pub message: String,
-    /// Trying again does not help.
+    /// Whether trying again cannot help.
     pub permanent: bool,
 }
 
-/// Conditions that follow from a rollout; `sentence` is its [`super::message`].
+/// Computes the conditions that follow from a rollout. `sentence` is its [`super::message`].
 #[must_use]
 pub fn conditions(
     function: &Function,
@@ -180,16 +180,16 @@ fn distribution(state: &RolloutState) -> String {
         .map(|p| format!(", first {} ({})", p.node, p.reason))
         .unwrap_or_default();
     format!(
-        "{} of {} nodes serve the present share{first}",
+        "{} of {} nodes serve the current share{first}",
         n.applied, n.desired
     )
 }
 
-/// `Progressing`, by the table of transitions: the row that describes where the rollout is now.
+/// Status and reason of `Progressing`, from the transition that describes the current situation.
 fn progressing(state: &RolloutState) -> (bool, &'static str) {
     let fallback = (false, "Idle");
     present(state)
-        .and_then(|kind| kind.telling().progressing)
+        .and_then(|kind| kind.effects().progressing)
         .unwrap_or(fallback)
 }
 
@@ -264,7 +264,7 @@ fn ready<'t>(
     }
 }
 
-/// Nothing will change by itself.
+/// Whether the situation does not change without a new spec or an action.
 fn is_stalled(state: &RolloutState, blocked: Option<&Blocked>) -> bool {
     if let Some(b) = blocked {
         return b.permanent;

@@ -1,4 +1,4 @@
-//! The result of a decision, and what must be known for the next one.
+//! The result of a decision, and what to measure before the next one.
 
 use std::time::Duration;
 
@@ -7,38 +7,39 @@ use jiff::Timestamp;
 use super::{EventRecord, RolloutState, State, TrafficSplit};
 use crate::function::Function;
 
-/// A transition is told as it was persisted.
+/// A transition, in the form in which it is persisted and reported.
 pub type Transition = EventRecord;
 
-/// An unchanged live rollout is written this often, and decided on at least this often.
+/// Interval at which a running rollout without changes is written, and the longest time between two decisions on it.
 pub(super) const CHECKPOINT: Duration = Duration::from_secs(30);
 
-/// What comes next.
+/// Result of [`super::decide`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// The next state.
     pub state: RolloutState,
-    /// Decide again then at the latest; `None` at rest. Never in the past.
+    /// Latest time of the next decision, never in the past; `None` at rest.
     pub wake_at: Option<Timestamp>,
-    /// What happened, in order; each is told exactly once, after the state was persisted.
+    /// Transitions in order. Each is reported exactly once, after the state was persisted.
     pub transitions: Vec<Transition>,
-    /// Write the state before acting on it. Otherwise keep it in memory as the present one.
+    /// Whether the state must be written before the caller acts on it. Otherwise the caller keeps it in memory as the current
+    /// state.
     pub persist: bool,
-    /// Tell nodes at once, in parallel with the write: it only lowers a candidate's share, and its pair lies
-    /// between those of the old and the new state.
+    /// Split to send to the nodes at once, in parallel with the write. It only lowers a candidate's weight, and its fencing
+    /// token lies between those of the old and the new state.
     pub hint: Option<TrafficSplit>,
 }
 
-/// What to measure before deciding.
+/// Measurements that the next decision needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
-    /// Take a look.
-    pub look: bool,
-    /// Find out stable's traffic.
+    /// Whether to evaluate the candidate.
+    pub evaluation: bool,
+    /// Whether to measure stable's traffic.
     pub traffic: bool,
 }
 
-/// What to measure before deciding.
+/// Returns the measurements that the next decision needs.
 #[must_use]
 pub fn due(now: Timestamp, function: &Function, state: &RolloutState) -> Due {
     let Some(rollout) = &state.rollout else {
@@ -51,17 +52,17 @@ pub fn due(now: Timestamp, function: &Function, state: &RolloutState) -> Due {
             .as_ref()
             .is_some_and(|h| h.reason.stops_clock());
     Due {
-        look: state.state.is_exposed()
+        evaluation: state.state.is_exposed()
             && !stopped
-            && next_look(now, state).is_some_and(|t| t <= now),
+            && next_evaluation(now, state).is_some_and(|t| t <= now),
         traffic: matches!(state.state, State::Loading | State::Queued)
             && state.stable.is_some()
             && rollout.plan.needs_traffic(),
     }
 }
 
-/// When the next look is due; a last look that lies in the future (the clock was set back) makes it due now.
-pub(super) fn next_look(now: Timestamp, state: &RolloutState) -> Option<Timestamp> {
+/// Time of the next evaluation. If the last one lies in the future because the clock was set back, it is `now`.
+pub(super) fn next_evaluation(now: Timestamp, state: &RolloutState) -> Option<Timestamp> {
     let rollout = state
         .rollout
         .as_ref()
@@ -82,12 +83,12 @@ pub(super) fn next_look(now: Timestamp, state: &RolloutState) -> Option<Timestam
     })
 }
 
-/// `at + by`, at most the end of time.
+/// Returns `at + by`, at most [`Timestamp::MAX`].
 pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// `now - then`, zero when the clock was set back.
+/// Returns `now - then`, or zero if the clock was set back.
 pub(super) fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }

@@ -1,4 +1,4 @@
-//! What the world says: everything a decision depends on besides function, state and time.
+//! Input of a decision besides the function, the state and the time.
 
 use std::time::Duration;
 
@@ -8,70 +8,70 @@ use serde::{Deserialize, Serialize};
 use super::{FencingToken, Figures, Traffic, UnmeasuredKind};
 use crate::function::Revision;
 
-/// Everything a decision depends on besides function, state and time.
+/// Input of a decision besides the function, the state and the time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
-    /// The deciding leader's epoch; above every epoch persisted or acknowledged.
+    /// Epoch of the deciding leader. It is above every epoch that was persisted or acknowledged.
     pub epoch: u64,
-    /// The nodes.
+    /// State of the function's nodes.
     pub nodes: NodesView,
-    /// What measuring gave.
+    /// Result of the measurement that was due.
     pub measured: Measured,
-    /// This rollout has or may take one of the places for concurrent rollouts.
+    /// Whether this rollout has, or may take, one of the slots for concurrent rollouts.
     pub slot: bool,
-    /// Stable's traffic, when [`super::due`] asked for it; with `requests_per_second: None` when it could not be found out.
+    /// Stable's traffic if [`super::due`] requested it. Its `requests_per_second` is `None` if it could not be measured.
     pub traffic: Option<Traffic>,
-    /// Newest revision with `promotedAt`: what state is recovered from when status was lost.
+    /// Newest revision with `promotedAt`. The state is restored from it when the status was lost.
     pub promoted: Option<Revision>,
-    /// After this long without contact nodes return to stable by themselves.
+    /// Time without contact to the operator after which nodes return to stable by themselves.
     pub unsupervised_ttl: Duration,
 }
 
-/// The nodes of one function.
+/// Summary of the nodes of one function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodesView {
-    /// Nodes that placement picks (0 with `replicas: 0`).
+    /// Number of nodes that the placement selects (0 with `replicas: 0`).
     pub desired: u32,
-    /// Of them, heard from within 10 s.
+    /// Number of those nodes that reported within the last 10 s.
     pub live: u32,
-    /// Of the live ones, per revision.
+    /// Progress of the live nodes with each revision.
     pub revisions: Vec<RevisionOnNodes>,
-    /// Pair that `applied` is about.
+    /// Fencing token that `applied` refers to.
     pub pair: FencingToken,
-    /// Live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater one.
+    /// Number of live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater token.
     pub applied: u32,
-    /// Largest pair of this function that any node ever acknowledged.
+    /// Largest fencing token of this function that any node has acknowledged.
     pub highest_pair: Option<FencingToken>,
-    /// Live nodes that had returned to stable by themselves after losing contact and have not acknowledged `pair` since.
+    /// Number of live nodes that returned to stable by themselves after losing contact and have not acknowledged `pair` since.
     pub returned: u32,
 }
 
-/// How far live nodes are with a revision.
+/// Progress of the live nodes with one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevisionOnNodes {
-    /// Name.
+    /// Name of the revision.
     pub revision: String,
-    /// Live nodes that have it loaded.
+    /// Number of live nodes that have loaded it.
     pub loaded: u32,
-    /// Live nodes that will never load it.
+    /// Number of live nodes that cannot load it, permanently.
     pub failed: u32,
-    /// The first trouble, if any.
+    /// Problem of the first node that has not loaded it, if any.
     pub problem: Option<NodeProblem>,
 }
 
-/// Why a node has not loaded a revision.
+/// Reason why a node has not loaded a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeProblem {
-    /// Which node.
+    /// Name of the node.
     pub node: String,
-    /// CamelCase.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// A line.
+    /// Message of one line.
     pub message: String,
 }
 
 impl NodesView {
-    /// How far live nodes are with a revision; zeros for one they do not know.
+    /// Returns the progress of the live nodes with a revision; all zero for a revision that no node reports.
     #[must_use]
     pub fn of(&self, revision: &str) -> RevisionOnNodes {
         self.revisions
@@ -85,64 +85,64 @@ impl NodesView {
     }
 }
 
-/// What measuring gave.
+/// Result of a measurement.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Measured {
-    /// Nothing was due.
+    /// No measurement was due, or there are no new samples yet.
     #[default]
     NotDue,
-    /// It was due and gave nothing.
+    /// A measurement was due and failed.
     Unavailable {
-        /// How.
+        /// Kind of the failure.
         kind: UnmeasuredKind,
-        /// What the source said.
+        /// Message of the source.
         message: String,
     },
-    /// One look.
-    Look(Box<Look>),
+    /// An evaluation was made.
+    Evaluation(Box<Evaluation>),
 }
 
-/// One evaluation of the increments since the last one.
+/// Result of one evaluation of what was counted since the last one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look {
-    /// The candidate it is about.
+pub struct Evaluation {
+    /// Name of the candidate.
     pub revision: String,
-    /// Looks of this rollout including this one; a look whose number is not the next one is not counted.
+    /// Number of the evaluation in this rollout, from 1. An evaluation whose number is not the next one is not counted.
     pub number: u64,
-    /// When.
+    /// Time of the evaluation.
     pub at: Timestamp,
-    /// Test state after it, opaque.
+    /// State of the tests after it; opaque.
     pub analysis: String,
-    /// What all required checks say together.
+    /// Combined verdict of all required tests.
     pub verdict: Verdict,
-    /// The one-sample brake crossed.
-    pub brake: bool,
-    /// Both arms miss the objective while the relative test is silent.
+    /// Whether the error backstop, which tests all traffic together, has reached its limit.
+    pub backstop: bool,
+    /// Clause that says that both revisions miss the objective, if they do and the comparison between them shows no difference.
     pub shared_failure: Option<String>,
-    /// Stable meets its objective (true without one).
+    /// Whether stable meets its objective; true without an objective.
     pub stable_meets_slo: bool,
-    /// Fresh nodes have most of stable's requests.
+    /// Whether nodes with fresh samples serve most of stable's requests.
     pub covered: bool,
-    /// Requests do not follow the share.
+    /// Clause that says that the split of the requests contradicts the weight, if it does.
     pub share_mismatch: Option<String>,
-    /// Stable itself is failing hard: why.
+    /// Clause that says that stable fails at least half of its requests, if it does.
     pub stable_unhealthy: Option<String>,
-    /// Candidate requests in this look.
+    /// Number of candidate requests in this evaluation.
     pub candidate_requests: u64,
-    /// For people.
+    /// Figures for the status.
     pub figures: Figures,
 }
 
-/// What the tests say.
+/// Combined verdict of the tests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// All pass processes are over their limit at this look.
+    /// Every test of the pass side has reached its limit in this evaluation.
     Good,
-    /// Worse than tolerated; figures carry the decisive counts.
+    /// The candidate is worse than tolerated. The figures have the decisive counts.
     Bad {
-        /// `ErrorsWorse`, `SlowerThanStable`, `ClientErrorsWorse`, `SloViolated`.
+        /// Reason: `ErrorsWorse`, `SlowerThanStable`, `ClientErrorsWorse` or `SloViolated`.
         reason: String,
     },
-    /// Neither.
+    /// Neither is shown.
     NotEnough,
 }

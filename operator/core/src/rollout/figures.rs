@@ -1,14 +1,14 @@
-//! The evidence as it is shown: counts, rates and evidence of the tests so far.
+//! The evidence for display: counts, rates and evidence of the tests so far.
 //!
 //! [`crate::analysis`] fills these types, the state persists them, messages read them, and the operator converts them once to
-//! `status.rollout.evidence`. Nothing decides by them.
+//! `status.rollout.evidence`. No decision depends on them.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What the tests have seen in one rollout so far.
+/// Counts and evidence of one rollout so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Number of evaluations so far.
@@ -27,9 +27,9 @@ pub struct Figures {
     pub metrics: Vec<MetricFigures>,
     /// Progress of the step; all zero when no step follows.
     pub pass: PassFigures,
-    /// Number of candidate requests that an increase of 1, 5 and 100 percentage points takes to be found.
+    /// Number of candidate requests needed to detect an increase of 1, 5 and 100 percentage points.
     pub power: Vec<Power>,
-    /// Counts that decided; set once a verdict is Bad.
+    /// Counts that decided the rollout; set once a verdict is Bad.
     pub decisive: Option<Decisive>,
     /// Node that has more than half of the candidate's requests in this step, if there are few nodes.
     #[serde(default)]
@@ -67,15 +67,15 @@ pub struct MetricFigures {
     pub ln_e: f64,
     /// Anytime-valid p-value, min(1, 1 / largest E so far).
     pub p: f64,
-    /// δ: tolerated increase, a share of requests.
+    /// δ: tolerated increase, as a share of requests (0 to 1).
     pub tolerance: f64,
     /// Observed shares of events, candidate and stable; `None` until both had requests.
     pub observed: Option<(f64, f64)>,
     /// Latency bound above which a request is an event.
     pub bound: Option<Duration>,
-    /// φ: how many times more than by chance the nodes differ.
+    /// φ: ratio of the observed variation between nodes to the variation by chance.
     pub dispersion: f64,
-    /// ω: weight (0 to 1) in the combined evidence.
+    /// ω: weight of the metric (0 to 1) in the combined evidence.
     pub share: f64,
 }
 
@@ -92,18 +92,18 @@ pub struct PassFigures {
     pub eta: Option<Duration>,
 }
 
-/// Number of candidate requests that an increase of the error rate takes to be found, at the present base rate and weight.
+/// Number of candidate requests needed to detect an increase of the error rate, at the current base rate and weight.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Power {
-    /// Increase of the error rate, a share of requests.
+    /// Increase of the error rate, as a share of requests (0 to 1).
     pub increase: f64,
-    /// Candidate requests in the middle case.
+    /// Candidate requests in the median case.
     pub requests_50: u64,
     /// Candidate requests in 95 of 100 rollouts.
     pub requests_95: u64,
 }
 
-/// The evaluation that decided, with the counts of its last two looks.
+/// The evaluation that decided, with the counts of the last two evaluations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decisive {
     /// Name of the metric, as in [`MetricFigures::name`].
@@ -114,7 +114,7 @@ pub struct Decisive {
     pub at: Timestamp,
     /// ln of the combined evidence.
     pub ln_e: f64,
-    /// ln of the evidence that decides.
+    /// ln of the evidence at which the test decides.
     pub ln_limit: f64,
     /// Requests and events of the candidate.
     pub candidate: (u64, u64),

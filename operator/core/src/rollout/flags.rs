@@ -1,35 +1,36 @@
-//! Flags beside the state: why a share stays, and what a step still waits for.
+//! Flags of a rollout: why its weight does not change, and what a step still waits for.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Flags beside the state: they stop raises and nothing else.
+/// Flags of a rollout. They only stop the weight from rising.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flags {
-    /// Held by a person, or after state was lost.
+    /// Pause by a person, or after the status was lost.
     pub paused: Option<Paused>,
-    /// The share stays for a named reason.
+    /// Hold of the weight for a named reason.
     pub hold: Option<Hold>,
-    /// What the present step still waits for, in a fixed order.
+    /// What the current step still waits for, in a fixed order.
     pub waiting_for: Vec<WaitingFor>,
-    /// Since when a person is asked for an approval.
+    /// Time since which an approval is requested.
     #[serde(default)]
     pub asked_since: Option<Timestamp>,
-    /// Since when there are no usable samples.
+    /// Period without usable samples.
     pub unmeasured: Option<Unmeasured>,
-    /// Since when too few nodes follow.
+    /// Time since which too few nodes apply the weight.
     pub short_since: Option<Timestamp>,
-    /// Since when no node at all could be reached.
+    /// Time since which no node can be reached.
     pub unreached_since: Option<Timestamp>,
-    /// Both arms miss the objective.
+    /// Shared failure: both revisions miss the objective.
     pub shared: Option<Shared>,
-    /// After a brake.
-    pub brake: Option<BackstopHold>,
+    /// Hold after the error backstop was reached.
+    #[serde(rename = "brake")]
+    pub backstop: Option<BackstopHold>,
 }
 
 impl Flags {
-    /// Since when the clock of the present step stands still, by whatever stopped it first: a pause, a person who is
-    /// asked, a hold that stops it. `None` while it runs.
+    /// Time since which the clock of the current step is stopped by a pause, a requested approval or a hold. `None` while it
+    /// runs.
     #[must_use]
     pub fn stopped_since(&self) -> Option<Timestamp> {
         let hold = self.hold.as_ref().filter(|h| h.reason.stops_clock());
@@ -44,55 +45,55 @@ impl Flags {
     }
 }
 
-/// A pause.
+/// Pause of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
-    /// Since when.
+    /// Begin of the pause.
     pub since: Timestamp,
-    /// Who; `operator` when state was lost.
+    /// Field manager that requested it; `operator` if the status was lost.
     pub by: String,
-    /// CamelCase: `Paused` or `StateLost`.
+    /// Reason: `Paused` or `StateLost`.
     pub reason: String,
 }
 
-/// A hold.
+/// Hold of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Why.
+    /// Reason of the hold.
     pub reason: HoldReason,
-    /// Since when.
+    /// Begin of the hold.
     pub since: Timestamp,
-    /// Part of a sentence: what exactly.
+    /// Clause for messages.
     pub message: String,
 }
 
-/// Why a share stays. In order of precedence when several apply.
+/// Reason why the weight is held. When several apply, the first variant wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum HoldReason {
-    /// `spec.suspend`.
+    /// The function is suspended by `spec.suspend`.
     Suspended,
-    /// No node matches, or none can be reached.
+    /// No node matches the placement, or no node can be reached.
     NoNodes,
-    /// The share was just lowered without a verdict.
+    /// The error backstop was reached: too many of all requests fail, and no test attributes it to a revision.
     TotalErrors,
     /// Prometheus does not answer.
     PrometheusUnavailable,
-    /// Answers hold nothing usable.
+    /// The samples contain nothing usable.
     SamplesMissing,
-    /// Both arms miss the objective.
+    /// Both revisions miss the objective.
     SharedFailure,
-    /// Too few nodes have loaded and acknowledged.
+    /// Too few nodes have loaded the candidate and acknowledged its weight.
     NodesNotReady,
-    /// Requests do not follow the share: a fault of ours.
+    /// The split of the requests contradicts the weight, which only a bug in Selvage explains.
     ShareMismatch,
-    /// Loading takes too long.
+    /// The load deadline has passed.
     LoadDeadlineExceeded,
-    /// The step takes too long; alone it does not stop the next one.
+    /// The deadline of the step has passed. This alone does not stop the next step.
     DeadlineExceeded,
 }
 
 impl HoldReason {
-    /// All, in order of precedence.
+    /// All reasons in order of precedence.
     pub const ALL: [Self; 10] = [
         Self::Suspended,
         Self::NoNodes,
@@ -106,7 +107,7 @@ impl HoldReason {
         Self::DeadlineExceeded,
     ];
 
-    /// As in status.
+    /// Name of the reason in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -123,38 +124,38 @@ impl HoldReason {
         }
     }
 
-    /// Whether active time stands still under this hold.
+    /// Whether this hold stops the clock of the step.
     #[must_use]
     pub const fn stops_clock(self) -> bool {
         matches!(self, Self::Suspended | Self::NoNodes)
     }
 }
 
-/// What a step still waits for.
+/// Condition that a step still waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WaitingFor {
-    /// The revision that `spec` asks for is not known: the spec is not accepted or not resolved yet.
+    /// The desired revision is not known: the spec is not accepted or not resolved yet.
     Spec,
-    /// Nodes that load, or acknowledge the share.
+    /// Nodes have to load the candidate or to acknowledge its weight.
     Nodes,
-    /// A place among the concurrent rollouts.
+    /// All slots for concurrent rollouts are taken.
     Slot,
-    /// A person.
+    /// A person has to approve.
     Approval,
-    /// `minDuration`, the bake, two looks.
+    /// `minDuration`, the bake, or the second evaluation.
     Time,
-    /// `minRequests`.
+    /// The step has fewer requests than `minRequests`.
     Requests,
-    /// Any request to the candidate.
+    /// The candidate gets no requests.
     Traffic,
-    /// The tests.
+    /// The tests need more evidence.
     Evidence,
-    /// Fresh samples from nodes with most of stable's requests.
+    /// Nodes with most of stable's requests have no fresh samples.
     Coverage,
 }
 
 impl WaitingFor {
-    /// As in status.
+    /// Name of the condition in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -171,44 +172,45 @@ impl WaitingFor {
     }
 }
 
-/// Samples are missing.
+/// Period without usable samples.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmeasured {
-    /// Since when.
+    /// Begin of the period.
     pub since: Timestamp,
-    /// How.
+    /// Kind of the failure.
     pub kind: UnmeasuredKind,
-    /// What the source said, at most a line.
+    /// Message of the source, at most one line.
     pub message: String,
-    /// When it was last asked.
+    /// Time of the last attempt.
     pub tried_at: Timestamp,
 }
 
-/// How samples are missing.
+/// Kind of missing samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnmeasuredKind {
-    /// No answer at all.
+    /// The source did not answer.
     NoAnswer,
-    /// An answer without anything usable.
+    /// The source answered without usable samples.
     NothingUsable,
 }
 
-/// Both arms miss the objective.
+/// Shared failure: both revisions miss the objective.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared {
-    /// Since when.
+    /// Begin of the failure.
     pub since: Timestamp,
-    /// Since when stable meets it again.
+    /// Time since which stable meets the objective again.
     pub stable_ok_since: Option<Timestamp>,
-    /// Part of a sentence with both rates and the limit.
+    /// Clause with both rates and the limit.
     pub message: String,
 }
 
-/// After a brake.
+/// Hold after the error backstop was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackstopHold {
-    /// Since when.
+    /// Begin of the hold.
     pub since: Timestamp,
-    /// Only a verb ends it.
-    pub until_verb: bool,
+    /// Whether only the action `resume` ends it.
+    #[serde(rename = "until_verb")]
+    pub until_action: bool,
 }

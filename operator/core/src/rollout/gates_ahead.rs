@@ -1,8 +1,8 @@
-//! Which gates stand before the next raise, and which of them a person still has to open.
+//! Gates before the next rise of the weight, and those of them that still need an approval.
 
 use super::{GateAt, RolloutState, State};
 
-/// Keys of the gates that stand before the next raise from where the rollout is: `<gate>` or `<gate>/step-<n>`.
+/// Keys of the gates before the next rise of the weight: `<gate>` or `<gate>/step-<n>`.
 fn ahead(before: &RolloutState) -> impl Iterator<Item = String> {
     let state = before.state;
     before.rollout.iter().flat_map(move |r| {
@@ -32,7 +32,7 @@ fn ahead(before: &RolloutState) -> impl Iterator<Item = String> {
     })
 }
 
-/// Approvals that are missing here.
+/// Keys of the gates ahead that are not approved.
 pub(super) fn unapproved(state: &RolloutState) -> Vec<String> {
     let approved = state
         .rollout

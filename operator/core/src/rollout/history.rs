@@ -1,4 +1,4 @@
-//! What became of rollouts: at most ten entries, newest first; they outlive the revisions they name.
+//! Results of past rollouts: at most ten entries, newest first. They remain when the revisions they name are deleted.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,51 +6,51 @@ use serde::{Deserialize, Serialize};
 use super::{Decisive, Weight};
 use crate::function::Revision;
 
-/// Most entries kept.
+/// Maximum number of entries.
 pub const HISTORY_LIMIT: usize = 10;
 
-/// The end of one rollout.
+/// Result of one rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// Which revision.
+    /// Revision that was the candidate.
     pub revision: Revision,
-    /// Which attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// How it ended.
+    /// How the rollout ended.
     pub outcome: Outcome,
-    /// CamelCase.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// When it began.
+    /// Begin of the rollout.
     pub started_at: Timestamp,
-    /// When it ended.
+    /// End of the rollout.
     pub finished_at: Timestamp,
-    /// Share at the end.
+    /// Weight of the candidate at the end.
     pub final_weight: Weight,
-    /// Who, if a person ended it.
+    /// Field manager that requested the end, if an action ended it.
     pub by: Option<String>,
-    /// Sentence with the decisive figures, if the tests decided.
+    /// Sentence, with the decisive figures if the tests decided.
     pub message: String,
-    /// The counts that decided.
+    /// Counts that decided, if the tests decided.
     pub decisive: Option<Decisive>,
 }
 
 /// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The candidate is stable.
+    /// The candidate became stable.
     Promoted,
-    /// The tests, a gate, nodes or a deadline rejected it.
+    /// The tests, the nodes or a deadline rejected the candidate.
     RolledBack,
-    /// A person rejected it.
+    /// A person rejected the candidate.
     Aborted,
-    /// Another wish came.
+    /// The spec changed to another revision.
     Superseded,
-    /// Stable was wished again.
+    /// The spec changed back to the stable revision.
     Withdrawn,
 }
 
 impl Outcome {
-    /// As in status.
+    /// Name of the outcome in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// Puts an entry in front and forgets the oldest.
+/// Inserts an entry at the front and drops the entries beyond [`HISTORY_LIMIT`].
 pub(crate) fn record(history: &mut Vec<HistoryEntry>, entry: HistoryEntry) {
     history.insert(0, entry);
     history.truncate(HISTORY_LIMIT);

@@ -1,8 +1,8 @@
-//! Sentences for people, made from the persisted state alone.
+//! Messages for people, built from the persisted state alone.
 
 use jiff::Timestamp;
 
-use super::action_lines::{used_up, verb_line};
+use super::action_lines::{command, used_up};
 use super::decision::{CHECKPOINT, since};
 use super::gates_ahead::unapproved;
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::function::{Action, Function};
 
-/// `status.message`: where the rollout stands and why, in one to three sentences.
+/// Builds `status.message`: the state of the rollout and its reason, in one to three sentences.
 #[must_use]
 pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> String {
     if let Some(rejected) = &state.rejected {
@@ -43,13 +43,13 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
     parts.join(" ")
 }
 
-/// What a person can do, as a line to copy. It comes last.
+/// Command that a person can run now. It comes last.
 fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<String> {
-    if r.flags.paused.is_some() || r.flags.brake.is_some_and(|b| b.until_verb) {
-        let line = verb_line(function, state, Action::Resume);
+    if r.flags.paused.is_some() || r.flags.backstop.is_some_and(|b| b.until_action) {
+        let line = command(function, state, Action::Resume);
         return Some(format!("Go on: {line}"));
     }
-    asked(r).then(|| format!("Approve: {}", verb_line(function, state, Action::Approve)))
+    asked(r).then(|| format!("Approve: {}", command(function, state, Action::Approve)))
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
@@ -73,7 +73,7 @@ fn rejection(
     state: &RolloutState,
     rejected: &Rejected,
 ) -> String {
-    let again = verb_line(function, state, Action::Retry);
+    let again = command(function, state, Action::Retry);
     let age = since(rejected.at, now);
     if age.as_secs() < 120 {
         return format!("{} Again: {again}", rejected.message);
@@ -95,10 +95,10 @@ fn paused(reason: &str, by: &str) -> String {
         return "paused: status was lost, so nothing rises by itself.".into();
     }
     let who = words::through(by);
-    format!("paused{who}; evidence and rollback go on.")
+    format!("paused{who}; evaluation and rollback continue.")
 }
 
-/// Under a hold that explains everything only figures are added, and not even those when clocks stand.
+/// Progress of the current state. A hold that explains the state leaves only the figures, and none while it stops the clock.
 fn progress(state: &RolloutState, r: &Rollout) -> Option<String> {
     let hold = r.flags.hold.as_ref().map(|h| h.reason);
     let explained = hold.is_some_and(|h| h != HoldReason::DeadlineExceeded);
@@ -115,11 +115,11 @@ fn progress(state: &RolloutState, r: &Rollout) -> Option<String> {
             };
             let figures = state.figures.as_ref().map(observed);
             let wait = (!explained).then(|| waiting(state, r));
-            let said: Vec<String> = figures.into_iter().chain(wait).collect();
-            if said.is_empty() {
+            let parts: Vec<String> = figures.into_iter().chain(wait).collect();
+            if parts.is_empty() {
                 return None;
             }
-            format!("{bake} {}: {}", r.weight, said.join(" "))
+            format!("{bake} {}: {}", r.weight, parts.join(" "))
         }
         _ => waiting(state, r),
     })
@@ -151,7 +151,7 @@ fn observed(f: &Figures) -> String {
     )
 }
 
-/// What the next raise still waits for.
+/// What the next rise of the weight still waits for.
 fn waiting(state: &RolloutState, r: &Rollout) -> String {
     let next = if state.state == State::Baking {
         "the end of the bake"
@@ -179,9 +179,7 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
 
 fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Option<String> {
     Some(match what {
-        WaitingFor::Spec => {
-            "The share does not rise while it is not known which revision spec asks for.".into()
-        }
+        WaitingFor::Spec => "The share does not rise until the desired revision is known.".into(),
         WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
         WaitingFor::Slot => "Waiting for a place among the concurrent rollouts.".into(),
         WaitingFor::Approval => return None,
@@ -197,9 +195,9 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
                         .unwrap_or_default(),
                 ),
             };
-            // the sentence stands in the status for up to a checkpoint: seconds that are left would be wrong at once
+            // the message stays in the status for a checkpoint interval, so a number of remaining seconds would soon be wrong
             if r.active >= least {
-                format!("Two looks are needed before {next}.")
+                format!("Two evaluations are needed before {next}.")
             } else if r.active < CHECKPOINT {
                 format!("The {what} lasts at least {}.", words::span(least))
             } else {
@@ -218,7 +216,7 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
             )
         }
         WaitingFor::Traffic => {
-            "The candidate gets no requests; `advance: Time` would go on without.".into()
+            "The candidate gets no requests; `advance: Time` would continue without them.".into()
         }
         WaitingFor::Evidence => evidence(state, next)?,
         WaitingFor::Coverage => {
@@ -271,7 +269,7 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
         .unwrap_or_default();
     match n.live.saturating_sub(n.loaded) {
         _ if n.live == 0 => format!("none of {} nodes can be reached", n.desired),
-        // written with the share itself, when nobody can have answered yet
+        // this is written together with the weight, before any node can have acknowledged it
         0 if n.applied == 0 && n.problem.is_none() => {
             format!("the share is on its way to {} nodes", n.live)
         }
@@ -286,7 +284,7 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
     }
 }
 
-/// The sentence of a raise.
+/// Message of a rise of the weight.
 pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
     let who = words::through(by.unwrap_or_default());
     let name = &r.candidate.revision.name;

@@ -1,13 +1,12 @@
-//! From a wish to a proven revision: the state machine of a rollout, pure.
+//! The state machine of a rollout, which makes the desired revision stable step by step. It is pure.
 //!
-//! [`decide`] takes the time, the validated function, the persisted state and the evidence, and says which state
-//! comes next, which transitions that were, and when to look again. Whatever serves ([`shares`]) or tells
-//! ([`message`], [`conditions`], [`phase`]) is a function of the persisted state.
+//! [`decide`] takes the time, the validated function, the persisted state and the evidence. It returns the next state,
+//! the transitions to it, and the time of the next decision. What the nodes serve ([`shares`]) and what the status shows
+//! ([`message`], [`conditions`], [`phase`]) are functions of the persisted state.
 //!
-//! How it is to be driven: measure what [`due`] asks for, decide, write the state if [`Decision::persist`]
-//! says so, and only then act on it. A state that need not be written is kept in memory as the present one; after a
-//! failed write it is dropped and the persisted one read again. The share of a candidate never rises by anything
-//! that was not written.
+//! The caller measures what [`due`] returns, decides, writes the state if [`Decision::persist`] is set, and only then acts
+//! on it. A state that need not be written is kept in memory as the current one. After a failed write the caller drops it
+//! and reads the persisted state again. The weight of a candidate never rises by a state that was not written.
 
 mod action_lines;
 mod conditions;
@@ -46,5 +45,5 @@ pub use secret_values::{
 };
 pub use shares::{TrafficSplit, holds_slot, shares, traffic};
 pub use state::*;
-pub use transition::{EventType, Telling, TransitionKind};
+pub use transition::{EventType, TransitionEffects, TransitionKind};
 pub use weight::Weight;

@@ -1,7 +1,7 @@
-//! The plan of one rollout: the policy as it was when the rollout started, frozen to its end.
+//! The plan of one rollout: the policy at the time the rollout started, frozen until its end.
 //!
-//! Tolerances chosen after seeing data would void the guarantee, and an edited list of steps must not make a
-//! running rollout jump; so an edit applies to the next rollout.
+//! Tolerances chosen after seeing data would void the statistical guarantee, and an edited list of steps must not make a
+//! running rollout jump. An edit therefore applies to the next rollout.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,44 +13,44 @@ use super::{
 /// Strategy, steps and analysis of one rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Which of the three ways this rollout takes.
+    /// Kind of the rollout.
     pub kind: PlanKind,
-    /// As in the policy.
+    /// Strategy, as in the policy.
     pub strategy: Strategy,
-    /// Empty for [`PlanKind::First`], [`PlanKind::Revert`] and [`Strategy::AllAtOnce`].
-    /// `Auto` weights are replaced when the first share is given.
+    /// Steps; empty for [`PlanKind::First`], [`PlanKind::Revert`] and [`Strategy::AllAtOnce`].
+    /// `Auto` weights are replaced by numbers when the candidate gets its first weight.
     pub steps: Vec<Step>,
-    /// `Auto` holdback is replaced when the first share is given.
+    /// Observation period. An `Auto` holdback is replaced by a number when the candidate gets its first weight.
     pub bake: BakePolicy,
-    /// What must have loaded.
+    /// Requirements on the nodes.
     pub nodes: NodesPolicy,
     /// Gates that apply to this kind of plan.
     pub gates: Vec<Gate>,
-    /// How the candidate is judged.
+    /// Parameters of the evaluation.
     pub analysis: AnalysisPolicy,
 }
 
-/// Which way a rollout takes.
+/// Kind of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PlanKind {
-    /// There is no stable: nodes serve the candidate as soon as they have it, Start gates apply, nothing is analysed.
+    /// First revision of a function. Nodes serve it as soon as they have loaded it. Start gates apply; there is no evaluation.
     First,
-    /// As the policy says.
+    /// Rollout as the policy describes it.
     Full,
-    /// Back to a recently promoted revision: no steps, no Step gates, no slot; the bake stays.
+    /// Rollout back to a recently promoted revision: no steps, no Step gates and no slot, but a bake.
     Revert,
 }
 
-/// Stable's traffic before the candidate got any, for `Auto` weights.
+/// Stable's traffic before the candidate got any; `Auto` weights are derived from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Traffic {
-    /// Stable's requests per second on the exposed nodes; `None` when there is too little history.
+    /// Stable's requests per second on the exposed nodes; `None` if there is too little history.
     pub requests_per_second: Option<f64>,
 }
 
-/// One percent: the least `Auto` weight, and what unknown traffic gets.
+/// Smallest `Auto` weight (1 %), also used while the traffic is unknown.
 const LEAST_AUTO: f64 = 0.01;
-/// `Auto` aims at this many requests a minute.
+/// Requests per minute that an `Auto` weight aims at.
 const AUTO_REQUESTS: f64 = 100.0;
 
 fn auto(traffic: Traffic, most: f64) -> Weight {
@@ -63,7 +63,7 @@ fn auto(traffic: Traffic, most: f64) -> Weight {
 }
 
 impl Plan {
-    /// Freezes a policy.
+    /// Freezes a policy for a rollout of this kind.
     #[must_use]
     pub fn freeze(policy: &Policy, kind: PlanKind) -> Self {
         let steps = match (kind, policy.strategy) {
@@ -86,20 +86,20 @@ impl Plan {
         }
     }
 
-    /// Whether the first share depends on traffic that is not yet known.
+    /// Whether the first weight depends on traffic that is not known yet.
     #[must_use]
     pub fn needs_traffic(&self) -> bool {
         self.bake.holdback == Holdback::Auto && self.kind != PlanKind::First
             || self.steps.iter().any(|s| s.weight == StepWeight::Auto)
     }
 
-    /// Replaces `Auto` by figures and drops listed steps that would hardly be a step after the first.
+    /// Replaces `Auto` by numbers and drops listed steps of at most 1.5 times the first weight.
     #[must_use]
     pub fn sized(self, traffic: Traffic) -> Self {
-        self.placed(auto(traffic, 0.50), auto(traffic, 0.10))
+        self.with_weights(auto(traffic, 0.50), auto(traffic, 0.10))
     }
 
-    fn placed(mut self, first: Weight, holdback: Weight) -> Self {
+    fn with_weights(mut self, first: Weight, holdback: Weight) -> Self {
         if self.bake.holdback == Holdback::Auto {
             self.bake.holdback = Holdback::Fixed(holdback);
         }
@@ -116,26 +116,26 @@ impl Plan {
                 step.weight = StepWeight::Fixed(first);
             }
         }
-        // nothing may rise above what the bake gives
+        // no step may have more than the weight of the bake
         let top = self.final_weight();
         self.steps
             .retain(|s| !matches!(s.weight, StepWeight::Fixed(w) if w > top));
         self
     }
 
-    /// Whether this is no longer what the policy says.
+    /// Whether the policy was edited since this plan was frozen.
     #[must_use]
     pub fn is_outdated(&self, policy: &Policy) -> bool {
         if self.kind == PlanKind::First {
-            // without steps and analysis there is nothing that an edit could be about
+            // without steps and evaluation no edit can affect it
             return false;
         }
         let fresh = Self::freeze(policy, self.kind);
-        // before and after `Auto` weights became figures
-        fresh != *self && fresh.placed(self.weight(0), self.final_weight().rest()) != *self
+        // compares the plan before and after `Auto` weights were replaced
+        fresh != *self && fresh.with_weights(self.weight(0), self.final_weight().rest()) != *self
     }
 
-    /// The candidate's share during the bake.
+    /// Weight of the candidate during the bake.
     #[must_use]
     pub fn final_weight(&self) -> Weight {
         match self.bake.holdback {
@@ -144,7 +144,7 @@ impl Plan {
         }
     }
 
-    /// The candidate's share in a step; after the last one that of the bake.
+    /// Weight of the candidate in a step; after the last step that of the bake.
     #[must_use]
     pub fn weight(&self, step: usize) -> Weight {
         match self.steps.get(step).map(|s| s.weight) {
@@ -154,7 +154,7 @@ impl Plan {
         }
     }
 
-    /// Whether `step` is the last before the bake.
+    /// Whether `step` is the last one before the bake.
     #[must_use]
     pub fn is_last(&self, step: usize) -> bool {
         step + 1 >= self.steps.len()

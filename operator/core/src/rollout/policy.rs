@@ -1,4 +1,4 @@
-//! What the user asked for, with every default filled in. The next rollout starts from it; a running one does not read it.
+//! The rollout policy of the spec with every default filled in. The next rollout starts from it; a running one does not read it.
 
 use std::time::Duration;
 
@@ -6,210 +6,210 @@ use serde::{Deserialize, Serialize};
 
 use super::Weight;
 
-/// How a new revision takes over.
+/// How a new revision replaces the stable one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Canary, or everything at once.
+    /// Canary or all at once.
     pub strategy: Strategy,
-    /// Rising weights of a canary; not read by [`Strategy::AllAtOnce`]. Build with [`Policy::ladder`] from `ladder`.
+    /// Steps of a canary with rising weights; unused by [`Strategy::AllAtOnce`]. [`Policy::ladder`] builds them from `ladder`.
     pub steps: Vec<Step>,
-    /// The watch after the last step.
+    /// Observation period after the last step.
     pub bake: BakePolicy,
-    /// What must have loaded before anything rises.
+    /// Requirements on the nodes before the weight rises.
     pub nodes: NodesPolicy,
-    /// The short way back to a recently promoted revision.
+    /// Shortened rollout back to a recently promoted revision.
     pub revert: RevertPolicy,
-    /// How candidates are judged.
+    /// Parameters of the evaluation.
     pub analysis: AnalysisPolicy,
-    /// Approvals that are asked for before a raise.
+    /// Approvals that are required before the weight rises.
     pub gates: Vec<Gate>,
 }
 
-/// The strategies that run today.
+/// How the weight of the candidate rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
-    /// Rising shares, each on evidence or on time.
+    /// In steps with rising weights, each ended by evidence or by time.
     Canary,
-    /// Everybody but the holdback at once, then the bake.
+    /// All requests except the holdback at once, then the bake.
     AllAtOnce,
 }
 
-/// A step as the user wrote it.
+/// One step of a canary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Share of requests.
+    /// Weight of the candidate.
     pub weight: StepWeight,
-    /// What lets the step end.
+    /// Condition that ends the step.
     pub advance: Advance,
-    /// Least active time in the step.
+    /// Minimum active time in the step.
     pub min_duration: Duration,
-    /// Least requests to the candidate in the step.
+    /// Minimum number of requests to the candidate in the step.
     pub min_requests: u64,
     /// Active time after which `on_deadline` applies.
     pub deadline: Duration,
-    /// What the deadline does.
+    /// What happens at the deadline.
     pub on_deadline: Fallback,
-    /// Names of gates of kind `Step` that must be good before the step is left.
+    /// Names of gates of kind `Step` that must be approved before the step ends.
     pub gates: Vec<String>,
 }
 
-/// The share of a step before the traffic is known.
+/// Weight of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepWeight {
-    /// About 100 requests a minute; first step only.
+    /// Weight that gives the candidate about 100 requests per minute; only for the first step.
     Auto,
-    /// As written.
+    /// Weight as written in the spec.
     Fixed(Weight),
 }
 
-/// What lets a step end.
+/// Condition that ends a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Advance {
-    /// All pass processes reached.
+    /// Every test of the pass side has reached its limit.
     Evidence,
-    /// Time alone, while metrics are live and nothing is bad.
+    /// The minimum time has passed, metrics are available, and no test has the verdict bad.
     Time,
 }
 
-/// What happens when something takes too long.
+/// What happens when a deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fallback {
-    /// Stay and say so.
+    /// Hold the weight and report it.
     Hold,
-    /// Send everybody back to stable.
+    /// Send all requests to stable and reject the candidate.
     Rollback,
 }
 
-/// The watch after the last step.
+/// Observation period after the last step. The candidate becomes stable when it ends without a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BakePolicy {
-    /// Active time.
+    /// Active time of the period.
     pub duration: Duration,
-    /// What stable keeps meanwhile.
+    /// Weight that stable keeps during the period.
     pub holdback: Holdback,
 }
 
-/// What stable keeps during the bake, so that a control exists.
+/// Weight that stable keeps during the bake as a control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holdback {
-    /// About 100 requests a minute, 1 % to 10 %.
+    /// Weight that gives stable about 100 requests per minute, between 1 % and 10 %.
     Auto,
-    /// As written; zero leaves no control.
+    /// Weight as written in the spec; zero leaves no control.
     Fixed(Weight),
 }
 
-/// What must have loaded before anything rises.
+/// Requirements on the nodes before the weight rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodesPolicy {
-    /// Share of the live nodes.
+    /// Share of the live nodes that must have loaded the candidate.
     pub min_loaded: Weight,
-    /// Active time to get there.
+    /// Active time within which that share must be reached.
     pub load_deadline: Duration,
-    /// What the deadline does when no failure is permanent.
+    /// What happens at that deadline if no failure is permanent.
     pub on_load_deadline: Fallback,
 }
 
-/// The short way back.
+/// Shortened rollout back to a recently promoted revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevertPolicy {
-    /// How long the stable before this one stays loaded and may return by the short plan.
+    /// Time for which the previous stable revision stays loaded and may return by the shortened rollout.
     pub window: Duration,
-    /// How many stables back that holds for: 0 or 1 (more is not supported yet, say so at validation).
+    /// Number of previous stable revisions to which this applies: 0 or 1. The validation rejects more.
     pub revisions: u32,
 }
 
-/// An approval that a person gives before a raise, by the annotation `approve`.
+/// Approval that a person gives by the annotation `approve` before the weight rises.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
-    /// Unique in the policy.
+    /// Name of the gate, unique in the policy.
     pub name: String,
-    /// When the approval is asked for.
+    /// Point at which the approval is required.
     pub at: GateAt,
 }
 
-/// When a gate is asked.
+/// Point at which a gate applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateAt {
-    /// Before any share.
+    /// Before the candidate gets its first weight.
     Start,
-    /// Before leaving a step that names it.
+    /// Before the end of a step that names the gate.
     Step,
-    /// Before the last raise.
+    /// Before the last rise of the weight.
     Promotion,
-    /// Before the bake ends.
+    /// Before the end of the bake.
     Bake,
 }
 
-/// How candidates are judged; shares of one.
+/// Parameters of the evaluation. Rates and tolerances are shares of requests (0 to 1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisPolicy {
-    /// Where counters come from.
+    /// Source of the counters.
     pub source: Source,
-    /// Time between two looks.
+    /// Time between two evaluations.
     pub look_period: Duration,
-    /// α: false rollbacks per rollout.
+    /// α: accepted probability that a rollout of a harmless candidate is rolled back.
     pub false_rollbacks: f64,
-    /// β: false promotions per rollout.
+    /// β: accepted probability that a harmful candidate passes a step.
     pub false_promotions: f64,
-    /// B: share of all requests that may additionally fail at the next step.
+    /// B: share of all requests that may additionally fail in the next step.
     pub harm_budget: f64,
-    /// Failed requests.
+    /// Tolerance of failed requests.
     pub errors: Tolerance,
-    /// Slow requests.
+    /// Tolerance of slow requests.
     pub latency: Tolerance,
-    /// Which latency histogram.
+    /// Latency histogram that is compared.
     pub latency_measure: LatencyMeasure,
-    /// Tolerated increase of 4xx answers.
+    /// Tolerated increase of 4xx responses.
     pub client_errors: f64,
-    /// Absolute share of errors that is tolerated, if the user has an objective.
+    /// Error objective: share of requests that may fail. `None` sets no objective.
     pub slo_errors: Option<f64>,
-    /// Absolute latency objective: at most `slower` (share of one) take longer than `within`.
+    /// Latency objective. `None` sets no objective.
     pub slo_latency: Option<LatencySlo>,
-    /// Dispersion φ; `None` measures it.
+    /// Dispersion φ of the nodes; `None` measures it.
     pub dispersion: Option<f64>,
-    /// Without usable samples for this long, `on_unknown` applies.
+    /// Time without usable samples after which `on_unknown` applies.
     pub max_unknown: Duration,
-    /// What missing samples do in the end.
+    /// What happens after `max_unknown`.
     pub on_unknown: Fallback,
 }
 
-/// Where counters come from.
+/// Source of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
-    /// Whichever of both knows more, per process.
+    /// For each process the source that has counted more.
     Auto,
     /// Only Prometheus.
     Prometheus,
-    /// Only the nodes' own frames.
+    /// Only the nodes' own reports.
     InBand,
 }
 
-/// How much worse a candidate may be: `candidate <= max_ratio * stable + max_increase`.
+/// Rate that a candidate may have: `candidate <= max_ratio * stable + max_increase`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tolerance {
-    /// δ.
+    /// δ: tolerated increase, as a share of requests (0 to 1).
     pub max_increase: f64,
-    /// R.
+    /// R: tolerated factor of stable's rate.
     pub max_ratio: f64,
-    /// δ of the pass side.
+    /// δ of the pass side, as a share of requests (0 to 1).
     pub pass_increase: f64,
 }
 
-/// Which latency histogram is judged.
+/// Latency histogram that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LatencyMeasure {
-    /// Until the response head.
+    /// Time until the response head.
     Head,
-    /// Until the end of the body.
+    /// Time until the end of the body.
     Full,
 }
 
-/// An absolute latency objective.
+/// Absolute latency objective: at most the share `slower` of the requests takes longer than `within`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatencySlo {
-    /// Bound.
+    /// Latency bound.
     pub within: Duration,
-    /// Share of requests that may be slower.
+    /// Share of requests (0 to 1) that may be slower.
     pub slower: f64,
 }
 
@@ -290,8 +290,8 @@ impl Default for AnalysisPolicy {
 }
 
 impl Policy {
-    /// Steps of `ladder: { first, factor, max }`: each `factor` times the one before, the last one `max`.
-    /// At most 32; a factor of one or less gives the first step alone.
+    /// Builds the steps of `ladder: { first, factor, max }`: each weight is `factor` times the one before, and the last is
+    /// `max`. There are at most 32 steps. A factor of one or less gives only the first step.
     #[must_use]
     pub fn ladder(first: Weight, factor: f64, max: Weight) -> Vec<Step> {
         let mut steps = Vec::new();

@@ -1,4 +1,4 @@
-//! What is kept of what happened: rejections, verbs, steps, transitions.
+//! Persisted records: rejections, actions, steps and transitions.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,90 +6,91 @@ use serde::{Deserialize, Serialize};
 use super::{ArmSums, TransitionKind, Weight};
 use crate::function::{Action, Revision};
 
-/// A revision that is not tried again by itself.
+/// A rejected revision. It is not tried again without the action `retry`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
-    /// Which.
+    /// Revision that was rejected.
     pub revision: Revision,
-    /// CamelCase: `ErrorsWorse`, `SlowerThanStable`, `Aborted`, `LoadFailed`, …
+    /// Reason in CamelCase: `ErrorsWorse`, `SlowerThanStable`, `Aborted`, `LoadFailed`, …
     pub reason: String,
-    /// The whole sentence, with the decisive figures.
+    /// Message with the decisive figures.
     pub message: String,
-    /// When.
+    /// Time of the rejection.
     pub at: Timestamp,
-    /// The attempt that was rejected.
+    /// Number of the attempt that was rejected, from 1.
     pub attempt: u32,
 }
 
-/// What became of a verb.
+/// Last value of one action and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionRecord {
-    /// Key.
+    /// Requested action.
     pub verb: Action,
-    /// The annotation's value that was last acted on or ignored.
+    /// Value of the annotation that was last acted on or ignored.
     pub value: String,
-    /// When.
+    /// Time at which it was handled.
     pub at: Timestamp,
-    /// Field manager.
+    /// Field manager that wrote the annotation; empty if unknown.
     pub by: String,
-    /// A bare revision was already acted on in the present attempt, and so is not again.
+    /// Whether a value without token acted in this attempt. Such a value acts once per attempt.
     pub bare: bool,
-    /// Acted on, or why not.
+    /// Result of the action.
     pub result: ActionResult,
 }
 
-/// What became of a verb.
+/// Result of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActionResult {
-    /// It had its effect.
+    /// The action was carried out.
     Done,
-    /// It had none, because.
+    /// The action was ignored, for this reason.
     Ignored(String),
 }
 
-/// One step of the present or last rollout.
+/// One step of the current or last rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// From 0.
+    /// Index of the step, from 0.
     pub step: usize,
-    /// Share.
+    /// Weight of the candidate.
     pub weight: Weight,
-    /// Begin.
+    /// Begin of the step.
     pub started_at: Timestamp,
-    /// End; `None` while it runs.
+    /// End of the step; `None` while it runs.
     pub ended_at: Option<Timestamp>,
-    /// What the candidate did in the step so far.
+    /// Counts of the candidate in the step so far.
     #[serde(default)]
     pub candidate: ArmSums,
-    /// What stable did meanwhile.
+    /// Counts of stable in the step so far.
     #[serde(default)]
     pub stable: ArmSums,
-    /// What let it end.
+    /// What ended the step; `None` while it runs.
     pub passed_by: Option<PassedBy>,
 }
 
-/// What let a step end.
+/// What ended a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PassedBy {
-    /// The tests.
+    /// The tests passed.
     Evidence,
-    /// Time alone.
+    /// The minimum time passed.
     Time,
-    /// A person.
+    /// An action of a person.
     Verb,
-    /// It was left downwards: brake, rollback, another wish.
+    /// The weight was lowered: by the backstop, a rollback or another desired revision.
     Lowered,
 }
 
-/// A transition as persisted.
+/// Persisted transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
-    /// Counts up over the function's life: names the Event, so that a second report of it is no second Event.
+    /// Number of the transition in the life of the function, from 1. It is part of the Event's name, so that a repeated report
+    /// does not create a second Event.
     pub number: u64,
-    /// Which row of the table.
+    /// Kind of the transition.
     pub kind: TransitionKind,
-    /// The sentence.
+    /// Message of the Event.
     pub message: String,
-    /// When it was decided.
+    /// Time of the decision.
     pub at: Timestamp,
 }

@@ -1,29 +1,29 @@
-//! What a status says when a served revision needs values of Secrets that the operator does not know.
+//! Status of a function whose served revisions need values of Secrets that the operator does not have.
 //!
 //! A revision holds a keyed hash of each value, never the value. An operator that starts after a Secret was changed
-//! cannot hand the former value to a node. Nodes that have it in memory go on; the others answer 503.
+//! cannot send the former value to a node. Nodes that have it in memory continue to serve; the others answer 503.
 
-use super::action_lines::verb_line;
+use super::action_lines::command;
 use super::{Condition, ConditionType, RolloutState};
 use crate::function::{Action, Function};
 
-/// Reason of `Distributed=False`: nodes answer 503 because they lack a value that the operator does not know either.
+/// Reason of `Distributed=False`: nodes answer 503 because they lack a value that the operator does not have either.
 pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
-/// Reason of `Distributed=True`: all nodes serve, with values that the operator could not give them again.
+/// Reason of `Distributed=True`: all nodes serve, with values that the operator could not send again.
 pub const SECRETS_IN_MEMORY_ONLY: &str = "SecretsInMemoryOnly";
 
-/// Values of Secrets that a served revision needs and that the operator does not know.
+/// Values of Secrets that a served revision needs and that the operator does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnknownValues {
-    /// A sentence: which value of which revision, and why it is not known.
+    /// Sentence with the value, the revision, and why the operator does not have the value.
     pub what: String,
-    /// A clause that ends in the command with which a person brings the former value back.
+    /// Clause that ends with the command that restores the former value.
     pub restore: String,
-    /// Live nodes that lack a value too.
+    /// Names of live nodes that lack a value too.
     pub lacking: Vec<String>,
 }
 
-/// What is unknown, what follows on the nodes, and what ends it.
+/// Builds the message: the missing value, the effect on the nodes, and how to end the situation.
 #[must_use]
 pub fn unknown_values(
     function: &Function,
@@ -40,8 +40,8 @@ pub fn unknown_values(
     let restore = &unknown.restore;
     let next = match (&state.rejected, &state.rollout) {
         (Some(_), _) => format!(
-            "{restore} or try the revision with the present value again: {}",
-            verb_line(function, state, Action::Retry)
+            "{restore} or try the revision with the current value again: {}",
+            command(function, state, Action::Retry)
         ),
         (None, Some(rollout)) => format!(
             "It ends when {} becomes stable. {restore}",
@@ -52,8 +52,8 @@ pub fn unknown_values(
     format!("{} {effect} {next}", unknown.what)
 }
 
-/// Changes `Distributed` of a function whose revisions need values that the operator does not know. `Ready` is `False`
-/// then in any case: the spec refers to other content, so a rollout runs, was rejected, or the spec is not accepted.
+/// Changes `Distributed` of a function whose revisions need values that the operator does not have. `Ready` is already
+/// `False`: the spec refers to other content, so a rollout runs, was rejected, or the spec is not accepted.
 pub fn report_unknown_values(
     conditions: &mut [Condition],
     function: &Function,

@@ -1,26 +1,27 @@
-//! What nodes are told: a function of the persisted state and of nothing else.
+//! The traffic split that nodes receive. It depends on the persisted state alone.
 
 use super::{FencingToken, RolloutState, Weight};
 
-/// Who gets which part of a function's requests.
+/// Revisions of a function and the weight of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSplit {
-    /// Stands on this share alone.
+    /// Fencing token of this split. No other split has it.
     pub pair: FencingToken,
-    /// Revision that owns what nobody else owns; `None` while the very first one loads.
+    /// Stable revision, which serves all requests that the candidate does not; `None` while the first revision loads.
     pub stable: Option<String>,
-    /// Revision on trial; to be loaded even at weight 0.
+    /// Candidate revision. Nodes load it even at weight 0.
     pub candidate: Option<String>,
-    /// The candidate's part. Without a stable it is everything (nodes serve it as soon as they have it), or nothing before a Start gate.
+    /// Weight of the candidate. Without a stable revision it is [`Weight::FULL`] (nodes serve it as soon as they have loaded
+    /// it), or zero before a Start gate.
     pub weight: Weight,
-    /// Kept loaded, gets nothing.
+    /// Previous stable revision, which stays loaded without requests.
     pub previous: Option<String>,
-    /// Nodes report counters.
+    /// Whether a rollout runs, so that nodes report counters.
     pub in_rollout: bool,
 }
 
 impl TrafficSplit {
-    /// Whether nodes would do anything else than for `other`.
+    /// Whether nodes behave the same as with `other`.
     #[must_use]
     pub fn same_effect(&self, other: &Self) -> bool {
         let unpaired = |s: &Self| Self {
@@ -31,7 +32,7 @@ impl TrafficSplit {
     }
 }
 
-/// What nodes are told.
+/// Returns the split that nodes receive in this state.
 #[must_use]
 pub fn shares(state: &RolloutState) -> TrafficSplit {
     let rollout = state.rollout.as_ref();
@@ -52,7 +53,7 @@ pub fn shares(state: &RolloutState) -> TrafficSplit {
     }
 }
 
-/// `status.traffic`: revisions with the part that each gets; sums to the whole, or is empty when nothing is served.
+/// Returns `status.traffic`: revisions with weights that add up to [`Weight::FULL`]; empty if nothing is served.
 #[must_use]
 pub fn traffic(state: &RolloutState) -> Vec<(String, Weight)> {
     let share = shares(state);
@@ -65,8 +66,8 @@ pub fn traffic(state: &RolloutState) -> Vec<(String, Weight)> {
         .collect()
 }
 
-/// Whether the rollout occupies one of the places for concurrent rollouts: it gives requests to a candidate
-/// and waits for nobody.
+/// Whether the rollout occupies one of the slots for concurrent rollouts: its candidate gets requests, and it does not
+/// wait for a person.
 #[must_use]
 pub fn holds_slot(state: &RolloutState) -> bool {
     let Some(rollout) = &state.rollout else {

@@ -1,7 +1,7 @@
-//! What is persisted: one value that says everything about where a function's rollout stands.
+//! The persisted state of a function's rollout, in one value.
 //!
-//! It maps one to one to the object's status. Whatever serves requests is a function of it
-//! ([`super::shares`]), so a crash at any point leaves exactly one truth.
+//! The status of the object contains it. The traffic split of the nodes is derived from it ([`super::shares`]), so a crash
+//! at any point leaves one consistent state.
 
 use std::time::Duration;
 
@@ -15,94 +15,94 @@ use super::{
 };
 use crate::function::{Action, Revision};
 
-/// Where a function's rollout stands.
+/// Persisted state of a function's rollout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RolloutState {
-    /// The state of the machine.
+    /// State of the state machine.
     pub state: State,
-    /// Stands on the share that follows from this value; never used for two different shares.
+    /// Fencing token of the traffic split that follows from this state. It is never used for two different splits.
     pub pair: FencingToken,
-    /// The revision that last proved itself.
+    /// Stable revision.
     pub stable: Option<RevisionRef>,
-    /// The stable before this one, kept loaded.
+    /// Previous stable revision, which stays loaded.
     pub previous: Option<Previous>,
-    /// The running rollout: present exactly in `Loading`, `Queued`, `Stepping` and `Baking`.
+    /// Running rollout; present exactly in `Loading`, `Queued`, `Stepping` and `Baking`.
     pub rollout: Option<Rollout>,
-    /// Present exactly in `RolledBack` and `Failed`.
+    /// Rejected revision; present exactly in `RolledBack` and `Failed`.
     pub rejected: Option<Rejected>,
-    /// Per verb the last value that was acted on or ignored.
+    /// For each action the last value that was acted on or ignored.
     pub actions: Vec<ActionRecord>,
-    /// Newest first, at most ten.
+    /// Past rollouts, newest first, at most [`super::HISTORY_LIMIT`].
     pub history: Vec<HistoryEntry>,
-    /// Rollouts superseded in a row before they ended.
+    /// Number of rollouts in a row that another desired revision ended.
     pub superseded: u32,
-    /// What was seen, for people; kept after the end until the next rollout starts.
+    /// Counts and evidence for the status; kept after the end until the next rollout starts.
     pub figures: Option<Figures>,
-    /// Closed and open steps of the same rollout as `figures`.
+    /// Steps of the same rollout as `figures`.
     pub steps: Vec<StepRecord>,
-    /// The transitions of the last write that had any: what `report` must have told exactly once.
+    /// Transitions of the last write that had any. Each is reported exactly once.
     pub events: Vec<EventRecord>,
-    /// Number of the last transition ever, 0 = none.
+    /// Number of the last transition; 0 if there was none.
     pub transitions: u64,
-    /// Newest generation this value took into account.
+    /// Newest generation that this state takes into account.
     pub observed_generation: i64,
-    /// Why stable itself is considered to be failing hard; tells, and decides nothing.
+    /// Clause that says that stable fails at least half of its requests, if it does. It does not affect decisions.
     pub unhealthy: Option<String>,
-    /// The nodes as last seen; a change of these alone does not ask for a write.
+    /// Node counts of the last decision. A change of these alone does not require a write.
     pub nodes: NodesCount,
 }
 
 impl RolloutState {
-    /// Whether this value of this verb has had its turn: each acts at most once, and a bare revision at most once per
-    /// attempt.
+    /// Whether this value of the action was already handled. Each value acts at most once, and a value without token at most
+    /// once per attempt.
     #[must_use]
-    pub fn is_used(&self, verb: Action, value: &str) -> bool {
-        let record = self.actions.iter().find(|r| r.verb == verb);
+    pub fn is_used(&self, action: Action, value: &str) -> bool {
+        let record = self.actions.iter().find(|r| r.verb == action);
         record.is_some_and(|r| r.value == value || (r.bare && !value.contains('/')))
     }
 }
 
-/// How far the nodes are, with the candidate if there is one, else with stable.
+/// Progress of the nodes with the candidate if there is one, else with stable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodesCount {
-    /// Nodes that placement picks.
+    /// Number of nodes that the placement selects.
     pub desired: u32,
-    /// Of them, heard from lately.
+    /// Number of those nodes that reported within the last 10 s.
     pub live: u32,
-    /// Of the live ones, have it loaded.
+    /// Number of live nodes that have loaded the revision.
     pub loaded: u32,
-    /// Of them, act on the present share.
+    /// Number of live nodes that apply the current weight.
     pub applied: u32,
-    /// Of the live ones, will never load it.
+    /// Number of live nodes that cannot load the revision, permanently.
     pub failed: u32,
-    /// The first trouble.
+    /// Problem of the first node that has not loaded it, if any.
     pub problem: Option<NodeProblem>,
 }
 
-/// The state of the machine.
+/// State of the state machine.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 pub enum State {
-    /// No candidate.
+    /// There is no candidate.
     #[default]
     Idle,
-    /// Weight 0; nodes pull and compile.
+    /// The candidate has weight 0; nodes pull and compile it.
     Loading,
-    /// Loaded; waits for slot and Start gates.
+    /// The candidate is loaded and waits for a slot and Start gates.
     Queued,
-    /// In a step.
+    /// The candidate is in a step.
     Stepping,
-    /// After the last step, before the candidate becomes stable.
+    /// The candidate is in the bake, the observation period after the last step.
     Baking,
-    /// The wish is not stable and was rejected.
+    /// The desired revision was rejected; stable serves all requests.
     RolledBack,
-    /// There is no stable, and the wish cannot be loaded.
+    /// There is no stable revision, and the desired one was rejected.
     Failed,
 }
 
 impl State {
-    /// As in `status.rollout.state`.
+    /// Name of the state in `status.rollout.state`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -132,75 +132,78 @@ impl State {
     }
 }
 
-/// A revision and since when it has its role.
+/// A revision and the time since which it has its role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionRef {
-    /// Which.
+    /// The revision.
     pub revision: Revision,
-    /// Since when.
+    /// Begin of its role.
     pub since: Timestamp,
 }
 
-/// The stable before this one.
+/// Previous stable revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
-    /// Which.
+    /// The revision.
     pub revision: Revision,
-    /// Until when it stays loaded and may return by the short plan.
+    /// Time until which it stays loaded and may return by the shortened rollout.
     pub until: Timestamp,
 }
 
-/// One try to turn a candidate into stable.
+/// One attempt to make a candidate stable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// The revision on trial.
+    /// Candidate revision.
     pub candidate: RevisionRef,
-    /// 1, and one more for each `retry`.
+    /// Number of the attempt: 1, plus one for each `retry`.
     pub attempt: u32,
-    /// Frozen.
+    /// Plan, frozen when the rollout started.
     pub plan: Plan,
-    /// Present step from 0; in `Baking` the number of steps.
+    /// Index of the current step, from 0; in `Baking` the number of steps.
     pub step: usize,
-    /// The candidate's share where it is exposed.
+    /// Weight of the candidate in the states in which it gets requests.
     pub weight: Weight,
-    /// When the rollout started.
+    /// Begin of the rollout.
     pub started_at: Timestamp,
-    /// When the present step or state began.
+    /// Begin of the current step or state.
     pub step_started_at: Timestamp,
-    /// Active time in the present step or state: stands still while paused, suspended, without nodes and while nobody led.
+    /// Active time in the current step or state. It stops while the rollout is paused, waits for an approval, is suspended or
+    /// without nodes, and while there is no leader.
     pub active: Duration,
-    /// Until when `active` is counted.
+    /// Time up to which `active` is counted.
     pub clock_at: Timestamp,
-    /// When enough nodes had acknowledged the present share.
+    /// Time at which enough nodes had acknowledged the current weight.
     pub acked_at: Option<Timestamp>,
-    /// When all live nodes had: the record says so at once and not only half a minute later, once per share.
+    /// Time at which all live nodes had acknowledged the current weight. It causes one write, so that the status shows it
+    /// before the next checkpoint.
     #[serde(default)]
     pub all_acked_at: Option<Timestamp>,
-    /// Usable looks in the present step after the acknowledgement.
+    /// Number of usable evaluations in the current step after the acknowledgement.
     pub step_looks: u32,
-    /// Requests to the candidate in the present step.
+    /// Number of requests to the candidate in the current step.
     pub step_requests: u64,
-    /// Looks in a row without one request to the candidate.
+    /// Number of evaluations in a row without a request to the candidate.
     pub quiet_looks: u32,
-    /// Gates that a person opened, `<gate>` or `<gate>/step-<n>`.
+    /// Keys of approved gates: `<gate>` or `<gate>/step-<n>`.
     pub approved: Vec<String>,
-    /// Flags beside the state; they stop raises and nothing else.
+    /// Flags, which only stop the weight from rising.
     pub flags: Flags,
-    /// How often the share was lowered without a verdict.
+    /// Number of times the error backstop was reached.
     pub backstops: u32,
-    /// Sequential test state.
+    /// State of the sequential tests; `None` before the first evaluation.
     pub analysis: Option<AnalysisState>,
-    /// When this value was last persisted without a transition.
+    /// Time of the last write.
     pub checkpoint_at: Timestamp,
 }
 
-/// Test state and what it includes: always written together, so that a replayed look never counts twice.
+/// State of the tests and the evaluations it includes. They are written together, so that a repeated evaluation never
+/// counts twice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisState {
-    /// Opaque, versioned, at most 4 KiB.
+    /// Opaque versioned text of at most 4 KiB.
     pub state: String,
-    /// Looks it includes.
+    /// Number of evaluations it includes.
     pub looks: u64,
-    /// Time of the last of them.
+    /// Time of the last of these evaluations.
     pub looked_at: Timestamp,
 }

@@ -1,113 +1,113 @@
-//! The one table from transition to Event, condition and metric. Everything that tells people reads it.
+//! The table of transitions with the Event, the condition and the metric of each.
 
 use serde::{Deserialize, Serialize};
 
 use super::HoldReason;
 
-/// A transition of the machine that leaves a trace. Names are persisted, so they never change.
+/// A transition of the state machine that is reported. The names are persisted, so they must not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TransitionKind {
     /// 1: the first revision of a function loads.
     FirstStarted,
-    /// 2: it is loaded on enough nodes and is stable.
+    /// 2: the first revision is loaded on enough nodes and becomes stable.
     FirstPromoted,
-    /// 3: it will never load.
+    /// 3: the first revision is rejected: nodes cannot load it, or the load deadline passed.
     FirstFailed,
     /// 4: a rollout starts.
     Started,
-    /// 5: a rollout back to a recent stable starts.
+    /// 5: a rollout back to a recent stable revision starts.
     RevertStarted,
     /// 6: enough nodes have loaded the candidate.
     Loaded,
-    /// 7: it will never load.
+    /// 7: the candidate is rejected: nodes cannot load it, or the load deadline passed.
     LoadFailed,
-    /// 8: loading takes too long.
+    /// 8: the load deadline passed; the rollout is held.
     LoadDeadline,
-    /// 9: the first share of a plan with steps.
+    /// 9: the candidate gets the weight of the first step.
     FirstShare,
-    /// 9: the only share of a plan without steps.
+    /// 9: the candidate gets the weight of the bake in a plan without steps.
     OnlyShare,
-    /// 11: the next step.
+    /// 11: the next step starts.
     NextStep,
-    /// 12: from the last step into the bake.
+    /// 12: the bake starts after the last step.
     BakeStarted,
-    /// 13: the candidate is stable.
+    /// 13: the candidate becomes stable.
     Promoted,
-    /// 14: a required check is bad.
+    /// 14: a required test has the verdict bad.
     CheckBad,
-    /// 16: the share was lowered, or stays, without a verdict.
+    /// 16: the error backstop was reached; the weight is lowered or held.
     BackstopReached,
-    /// 16: no control exists to lower towards, so everybody goes back.
+    /// 16: the error backstop was reached and stable has no weight as a control, so the rollout is rolled back.
     BackstopRollback,
-    /// 17: nothing happened; some check has not enough yet.
+    /// 17: the step waits for more evidence.
     AwaitingEvidence,
-    /// 18: the step takes too long.
+    /// 18: the deadline of the step passed; the rollout is held.
     Deadline,
-    /// 18: the same, and the user wants everybody back then.
+    /// 18: the deadline of the step passed; the rollout is rolled back.
     DeadlineRollback,
     /// 19: Prometheus does not answer.
     NoAnswer,
-    /// 19: its answers hold nothing usable.
+    /// 19: the samples contain nothing usable.
     NothingUsable,
-    /// 19: the same for too long, and the user wants everybody back then.
+    /// 19: samples were missing for `maxUnknown`; the rollout is rolled back.
     UnknownRollback,
-    /// 20: both arms miss the objective.
+    /// 20: both revisions miss the objective.
     SharedFailure,
-    /// 21: too few nodes follow.
+    /// 21: too few nodes apply the weight.
     NodesNotReady,
-    /// 5.10: requests do not follow the share.
+    /// 20: the split of the requests contradicts the weight.
     ShareMismatch,
-    /// 22: the cause of a hold is gone.
+    /// 22: the cause of a hold has ended.
     Resumed,
-    /// 23: a person is asked.
+    /// 23: an approval is requested.
     ApprovalNeeded,
-    /// 23: and said yes.
+    /// 23: a person approved.
     Approved,
-    /// 24: another wish while a candidate was on trial.
+    /// 24: the desired revision changed during a rollout.
     Superseded,
-    /// 24: `spec` asks for something else that is not resolved yet.
+    /// 24: the spec no longer asks for the candidate, and what it asks for is not resolved yet.
     Abandoned,
-    /// 25 and 28: stable is wished again.
+    /// 25 and 28: the spec asks for the stable revision again.
     Withdrawn,
     /// 27: a rejected revision is tried again.
     Retried,
-    /// 29: a person sent everybody back.
+    /// 29: a person aborted the rollout.
     Aborted,
-    /// 30: a person holds the share.
+    /// 30: a person paused the rollout.
     Paused,
-    /// 30: and lets it go on.
+    /// 30: a person resumed the rollout.
     Unpaused,
-    /// 31: a person took the next step.
+    /// 31: a person started the next step.
     PromotedByAction,
-    /// 32: a person went straight to the bake.
+    /// 32: a person started the bake.
     PromotedFullByAction,
-    /// 33: another leader took over.
+    /// 33: another leader continues the rollout.
     NewLeader,
-    /// 34: nodes were without contact for so long that they had returned to stable.
+    /// 34: nodes had returned to stable after losing contact; the weight is sent again.
     Resupervised,
-    /// 35: suspended.
+    /// 35: the function is suspended.
     Suspended,
-    /// 35: no node matches or can be reached.
+    /// 35: no node matches the placement or can be reached.
     NoNodes,
-    /// 37: status was lost.
+    /// 37: the status was lost.
     StateLost,
-    /// 38: the stable before this one may leave memory.
+    /// 38: nodes may unload the previous stable revision.
     PreviousExpired,
-    /// 39: a verb without meaning here.
+    /// 39: an action that does not apply was ignored.
     ActionIgnored,
 }
 
 /// Type of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
-    /// As planned.
+    /// An expected transition.
     Normal,
-    /// Somebody should look.
+    /// A transition that a person should look at.
     Warning,
 }
 
 impl EventType {
-    /// As Kubernetes spells it.
+    /// Name of the type in Kubernetes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -117,27 +117,37 @@ impl EventType {
     }
 }
 
-/// What a transition tells.
+/// Event and condition that a transition causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Telling {
-    /// Row of the table of transitions in the documentation.
+pub struct TransitionEffects {
+    /// Row of the table of transitions, as in the names of the tests.
     pub row: u8,
-    /// Event, if any.
+    /// Type and reason of the Event, if there is one.
     pub event: Option<(EventType, &'static str)>,
-    /// `Progressing` after it: status and reason; `None` leaves it as it was.
+    /// Status and reason of the condition `Progressing` after the transition; `None` leaves it unchanged.
     pub progressing: Option<(bool, &'static str)>,
 }
 
-const fn normal(row: u8, event: &'static str, status: bool, reason: &'static str) -> Telling {
-    Telling {
+const fn normal(
+    row: u8,
+    event: &'static str,
+    status: bool,
+    reason: &'static str,
+) -> TransitionEffects {
+    TransitionEffects {
         row,
         event: Some((EventType::Normal, event)),
         progressing: Some((status, reason)),
     }
 }
 
-const fn warning(row: u8, event: &'static str, status: bool, reason: &'static str) -> Telling {
-    Telling {
+const fn warning(
+    row: u8,
+    event: &'static str,
+    status: bool,
+    reason: &'static str,
+) -> TransitionEffects {
+    TransitionEffects {
         row,
         event: Some((EventType::Warning, event)),
         progressing: Some((status, reason)),
@@ -145,16 +155,16 @@ const fn warning(row: u8, event: &'static str, status: bool, reason: &'static st
 }
 
 impl TransitionKind {
-    /// The table.
+    /// Looks the transition up in the table.
     #[must_use]
-    pub const fn telling(self) -> Telling {
+    pub const fn effects(self) -> TransitionEffects {
         match self {
             Self::FirstStarted => normal(1, "RolloutStarted", true, "Loading"),
             Self::FirstPromoted => normal(2, "Promoted", false, "Promoted"),
             Self::FirstFailed => warning(3, "LoadFailed", false, "LoadFailed"),
             Self::Started => normal(4, "RolloutStarted", true, "Loading"),
             Self::RevertStarted => normal(5, "RevertStarted", true, "Reverting"),
-            Self::Loaded => Telling {
+            Self::Loaded => TransitionEffects {
                 row: 6,
                 event: None,
                 progressing: Some((true, "Queued")),
@@ -169,7 +179,7 @@ impl TransitionKind {
             Self::CheckBad => warning(14, "RolledBack", false, "RolledBack"),
             Self::BackstopReached => warning(16, "BackstopReached", true, "Held"),
             Self::BackstopRollback => warning(16, "RolledBack", false, "RolledBack"),
-            Self::AwaitingEvidence => Telling {
+            Self::AwaitingEvidence => TransitionEffects {
                 row: 17,
                 event: None,
                 progressing: Some((true, "AwaitingEvidence")),
@@ -182,13 +192,13 @@ impl TransitionKind {
             Self::SharedFailure => warning(20, "Held", true, "SharedFailure"),
             Self::NodesNotReady => normal(21, "Held", true, "NodesNotReady"),
             Self::ShareMismatch => warning(20, "Held", true, "ShareMismatch"),
-            Self::Resumed => Telling {
+            Self::Resumed => TransitionEffects {
                 row: 22,
                 event: Some((EventType::Normal, "Resumed")),
                 progressing: None,
             },
             Self::ApprovalNeeded => normal(23, "ApprovalNeeded", true, "AwaitingApproval"),
-            Self::Approved => Telling {
+            Self::Approved => TransitionEffects {
                 row: 23,
                 event: Some((EventType::Normal, "Approved")),
                 progressing: None,
@@ -199,14 +209,14 @@ impl TransitionKind {
             Self::Retried => normal(27, "RolloutStarted", true, "Loading"),
             Self::Aborted => warning(29, "Aborted", false, "Aborted"),
             Self::Paused => normal(30, "Held", true, "Paused"),
-            Self::Unpaused => Telling {
+            Self::Unpaused => TransitionEffects {
                 row: 30,
                 event: Some((EventType::Normal, "Resumed")),
                 progressing: None,
             },
             Self::PromotedByAction => normal(31, "StepReached", true, "Stepping"),
             Self::PromotedFullByAction => normal(32, "StepReached", true, "Baking"),
-            Self::NewLeader => Telling {
+            Self::NewLeader => TransitionEffects {
                 row: 33,
                 event: None,
                 progressing: None,
@@ -215,12 +225,12 @@ impl TransitionKind {
             Self::Suspended => normal(35, "Held", true, "Suspended"),
             Self::NoNodes => normal(35, "Held", true, "NoNodes"),
             Self::StateLost => warning(37, "Held", true, "StateLost"),
-            Self::PreviousExpired => Telling {
+            Self::PreviousExpired => TransitionEffects {
                 row: 38,
                 event: None,
                 progressing: None,
             },
-            Self::ActionIgnored => Telling {
+            Self::ActionIgnored => TransitionEffects {
                 row: 39,
                 event: Some((EventType::Warning, "ActionIgnored")),
                 progressing: None,
@@ -228,7 +238,7 @@ impl TransitionKind {
         }
     }
 
-    /// What a hold of this reason is told as.
+    /// Transition that reports a hold of this reason.
     #[must_use]
     pub const fn of_hold(reason: HoldReason) -> Self {
         match reason {

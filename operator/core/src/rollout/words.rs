@@ -1,10 +1,10 @@
-//! How figures read in sentences.
+//! Formatting of numbers, times and names in messages.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// `94 s`, `12 min`, `3 h`, `2 days`: one unit, rounded down. Under a second: `0 s`.
+/// Formats a duration in one unit, rounded down: `94 s`, `12 min`, `3 h`, `2 days`. Less than a second is `0 s`.
 pub(super) fn span(time: Duration) -> String {
     match time.as_secs() {
         s @ 0..=119 => format!("{s} s"),
@@ -14,13 +14,13 @@ pub(super) fn span(time: Duration) -> String {
     }
 }
 
-/// A share of one as percent with at most two decimals: `0.12 %`, `3 %`.
+/// Formats a share (0 to 1) as percent with at most two decimals: `0.12 %`, `3 %`.
 pub(super) fn percent(share: f64) -> String {
     let text = format!("{:.2}", share * 100.0);
     format!("{} %", trimmed(&text))
 }
 
-/// Percentage points, signed: `+0.5 pp`.
+/// Formats a share (0 to 1) as signed percentage points: `+0.5 pp`.
 pub(super) fn points(share: f64) -> String {
     let text = format!("{:+.2}", share * 100.0);
     format!("{} pp", trimmed(&text))
@@ -30,7 +30,7 @@ fn trimmed(text: &str) -> &str {
     text.trim_end_matches('0').trim_end_matches('.')
 }
 
-/// Events of requests as a percentage; `no requests` when there were none.
+/// Formats events of requests as a percentage; `no requests` if there were none.
 pub(super) fn rate(events: u64, requests: u64) -> String {
     if requests == 0 {
         return "no requests".into();
@@ -39,7 +39,7 @@ pub(super) fn rate(events: u64, requests: u64) -> String {
     percent(events as f64 / requests as f64)
 }
 
-/// `1 request`, `12 requests`.
+/// Formats a number of requests: `1 request`, `12 requests`.
 pub(super) fn requests(count: u64) -> String {
     if count == 1 {
         "1 request".into()
@@ -48,7 +48,7 @@ pub(super) fn requests(count: u64) -> String {
     }
 }
 
-/// Evidence as odds: `236 to 1`; beyond a million as a power of ten.
+/// Formats evidence as odds: `236 to 1`, or as a power of ten above a million.
 pub(super) fn odds(ln: f64) -> String {
     if !ln.is_finite() {
         return "unknown".into();
@@ -64,7 +64,8 @@ pub(super) fn odds(ln: f64) -> String {
     }
 }
 
-/// ` through kubectl-annotate`: the field manager that wrote a verb, as far as it is known. It names a program, not a person.
+/// Formats the field manager that wrote an action, such as ` through kubectl-annotate`; empty if it is unknown. A field
+/// manager names a program, not a person.
 pub(super) fn through(by: &str) -> String {
     if by.is_empty() {
         String::new()
@@ -73,12 +74,12 @@ pub(super) fn through(by: &str) -> String {
     }
 }
 
-/// A moment in a sentence that may be read much later: `2026-11-22T02:10:31Z`.
+/// Formats a time for messages that may be read much later: `2026-11-22T02:10:31Z`.
 pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// What counts as an event of a metric, as a verb: `11 of 11 failed`.
+/// Predicate for the events of a metric, such as `failed` in `11 of 11 failed`.
 pub(super) fn event(metric: &str) -> String {
     match metric.split_once('/') {
         None if metric == "errors" => "failed".into(),
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_like_a_person_says_it() {
+    fn numbers_and_times_are_formatted_for_messages() {
         assert_eq!(span(Duration::from_millis(900)), "0 s");
         assert_eq!(span(Duration::from_secs(94)), "94 s");
         assert_eq!(span(Duration::from_secs(600)), "10 min");

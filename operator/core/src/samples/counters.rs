@@ -3,25 +3,25 @@
 use node_api_types::{LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome};
 use serde::{Deserialize, Serialize};
 
-/// Why a snapshot was not used. Its node keeps the previous baseline.
+/// Reason why a snapshot was rejected. Its node keeps the previous baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Rejected {
-    /// NaN, infinite, or not a number at all.
+    /// A counter is NaN, infinite or not a number at all.
     #[error("a counter is not a finite number")]
     NotFinite,
-    /// Below zero.
+    /// A counter is below zero.
     #[error("a counter is negative")]
     Negative,
-    /// A histogram whose buckets do not rise, or hold more than its count.
+    /// The cumulative buckets of a histogram fall, or exceed its count.
     #[error("a histogram bucket holds more than the count")]
     BucketAboveCount,
-    /// A bucket bound that is not one of [`LATENCY_BOUNDS`].
+    /// A bucket bound is not one of [`LATENCY_BOUNDS`].
     #[error("a histogram has an unknown bucket bound")]
     UnknownBound,
 }
 
 impl Rejected {
-    /// The value of the `reason` label.
+    /// Value of the `reason` label of the metric.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -33,10 +33,10 @@ impl Rejected {
     }
 }
 
-/// A scraped number as a count.
+/// Converts a scraped number into a count, rounded to the nearest.
 ///
 /// # Errors
-/// [`Rejected::NotFinite`], [`Rejected::Negative`].
+/// [`Rejected::NotFinite`] or [`Rejected::Negative`].
 pub fn whole(value: f64) -> Result<u64, Rejected> {
     if !value.is_finite() {
         return Err(Rejected::NotFinite);
@@ -52,19 +52,19 @@ pub fn whole(value: f64) -> Result<u64, Rejected> {
     Ok(value.round() as u64)
 }
 
-/// Class of the status that was sent.
+/// Class of the HTTP status that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// 4xx.
+    /// Status 4xx.
     ClientError,
-    /// 5xx.
+    /// Status 5xx.
     ServerError,
-    /// Any other, or none.
+    /// Any other status, or none.
     Other,
 }
 
 impl Code {
-    /// From the label `code`.
+    /// Parses the label `code`.
     #[must_use]
     pub fn from_label(label: &str) -> Self {
         match label {
@@ -75,8 +75,8 @@ impl Code {
     }
 }
 
-/// Requests per bucket (not cumulative), in the order of [`LATENCY_BOUNDS`]; the last bucket has no upper bound. It is
-/// persisted as a sparse list of `(bucket, requests)`, because most buckets of a function are empty.
+/// Latency histogram: requests per bucket (not cumulative), in the order of [`LATENCY_BOUNDS`]. The last bucket has no upper
+/// bound. It is persisted as a sparse list of `(bucket, requests)`, because most buckets of a function are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<(usize, u64)>", try_from = "Vec<(usize, u64)>")]
 pub struct Histogram(pub [u64; LATENCY_BUCKETS]);
@@ -103,11 +103,11 @@ impl TryFrom<Vec<(usize, u64)>> for Histogram {
 }
 
 impl Histogram {
-    /// From the cumulative buckets of a scrape: `(upper bound in seconds, requests at or below it)` in any order, with
-    /// `+Inf` or without it, and the count.
+    /// Creates a histogram from the cumulative buckets of a scrape: `(upper bound in seconds, requests at or below it)` in any
+    /// order, with or without `+Inf`, and the count.
     ///
     /// # Errors
-    /// Any [`Rejected`].
+    /// Any variant of [`Rejected`].
     pub fn from_cumulative(buckets: &[(f64, f64)], count: f64) -> Result<Self, Rejected> {
         let count = whole(count)?;
         let mut cumulative: Vec<(f64, u64)> = Vec::with_capacity(LATENCY_BUCKETS);
@@ -141,7 +141,7 @@ impl Histogram {
         Ok(histogram)
     }
 
-    /// From a sparse list of `(bucket, requests)`, not cumulative.
+    /// Creates a histogram from a sparse list of `(bucket, requests)`, not cumulative.
     ///
     /// # Errors
     /// [`Rejected::UnknownBound`] for a bucket that does not exist.
@@ -154,20 +154,20 @@ impl Histogram {
         Ok(histogram)
     }
 
-    /// Adds another one's requests.
+    /// Adds the requests of another histogram.
     pub fn add(&mut self, other: &Self) {
         for (slot, more) in self.0.iter_mut().zip(other.0) {
             *slot = slot.saturating_add(more);
         }
     }
 
-    /// All requests.
+    /// Returns the number of requests in all buckets.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// Requests slower than the upper bound of `bucket`.
+    /// Returns the number of requests slower than the upper bound of `bucket`.
     #[must_use]
     pub fn slower_than(&self, bucket: usize) -> u64 {
         self.0.iter().skip(bucket.saturating_add(1)).sum()
@@ -178,13 +178,13 @@ fn same_bound(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * b
 }
 
-/// Everything one process counted for one revision and one population.
+/// Counters of one process for one revision and one population.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     requests: [[u64; 3]; Outcome::ALL.len()],
-    /// Refused by the revision's own permits or queue; part of outcome `overloaded` too.
+    /// Number of requests refused by the revision's own permits or queue. They are part of the outcome `overloaded` too.
     pub saturated: u64,
-    /// The latency the plan judges (to the head, or to the last byte); warm starts only.
+    /// Latency that the plan compares (to the response head or to the last byte), of warm starts only.
     pub latency: Histogram,
 }
 
@@ -200,7 +200,7 @@ impl Counters {
         }
     }
 
-    /// Requests of one outcome and status class.
+    /// Returns the number of requests of one outcome and status class.
     #[must_use]
     pub fn of(&self, outcome: Outcome, code: Code) -> u64 {
         self.requests
@@ -210,13 +210,13 @@ impl Counters {
             .unwrap_or(0)
     }
 
-    /// All requests, also those that no revision is judged by.
+    /// Returns the number of all requests, including those that the tests ignore.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.requests.iter().flatten().sum()
     }
 
-    /// What of it is judged. `host_error`, `client` and `overloaded` for the node's own reasons are in nothing.
+    /// Returns the part that the tests compare. It excludes `host_error`, `client`, and `overloaded` for the node's own reasons.
     #[must_use]
     pub fn tally(&self) -> Tally {
         let all = |outcome| {
@@ -243,16 +243,16 @@ impl Counters {
     }
 }
 
-/// The judged part of [`Counters`], or of their growth.
+/// Part of [`Counters`], or of their growth, that the tests compare.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Requests that count.
+    /// Number of requests that count.
     pub requests: u64,
-    /// Of them: failed through the revision's fault.
+    /// Number of those requests that failed through the revision's fault.
     pub errors: u64,
-    /// Of them: answered 4xx by the guest.
+    /// Number of those requests that the guest answered with 4xx.
     pub client_errors: u64,
-    /// Latency, warm starts.
+    /// Latency of warm starts.
     pub latency: Histogram,
 }
 
@@ -263,7 +263,7 @@ impl Tally {
         *self == Self::default()
     }
 
-    /// The growth since `older`, or `None` if any part is smaller than there.
+    /// Returns the growth since `older`, or `None` if any part has decreased.
     #[must_use]
     pub fn since(&self, older: &Self) -> Option<Self> {
         let mut latency = Histogram::default();
@@ -272,8 +272,7 @@ impl Tally {
             *slot = new.checked_sub(old)?;
         }
         let requests = self.requests.checked_sub(older.requests)?;
-        // a node shows some histograms only from the beginning of a rollout on: what one held when it appeared is
-        // no growth
+        // a node reports some histograms only during a rollout: the content of a histogram that appears is not growth
         let appeared = older.requests > 0 && older.latency == Histogram::default();
         if appeared && latency.0.iter().sum::<u64>() > requests {
             latency = Histogram::default();
@@ -286,7 +285,7 @@ impl Tally {
         })
     }
 
-    /// Adds another process' counts.
+    /// Adds the counts of another process.
     pub fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.errors = self.errors.saturating_add(other.errors);
@@ -315,12 +314,12 @@ mod tests {
         };
         assert_eq!(growth(tally(1_000, 0), tally(1_010, 1_010)), (10, 0));
         assert_eq!(growth(tally(1_010, 1_010), tally(1_030, 1_030)), (20, 20));
-        // of a process that had counted nothing, everything is growth
+        // if a process had counted nothing, everything is growth
         assert_eq!(growth(tally(0, 0), tally(7, 7)), (7, 7));
     }
 
     #[test]
-    fn what_counts_against_a_revision() {
+    fn outcomes_that_count_as_errors_of_a_revision() {
         let mut counters = Counters {
             saturated: 3,
             ..Counters::default()
@@ -360,7 +359,7 @@ mod tests {
 
     /// FE-2: NaN, infinite and negative counts and broken histograms have a reason.
     #[test]
-    fn broken_numbers_are_refused_by_reason() {
+    fn invalid_numbers_are_rejected_with_a_reason() {
         for (value, reason) in [
             (f64::NAN, Rejected::NotFinite),
             (f64::INFINITY, Rejected::NotFinite),

@@ -1,4 +1,4 @@
-//! Several snapshots of one process, by several ways: one of them is used.
+//! Selects one of several snapshots of a process that arrived from different sources.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use jiff::Timestamp;
 
 use super::counters::Counters;
 
-/// What one process counted since it started, read at one moment.
+/// All counters of one process since its start, read at one time.
 ///
-/// All revisions come from the same moment, so that trouble that both share hits both in the same look.
+/// All revisions are read at the same time, so that a failure shared by both affects both in the same evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// The node's name: the same by whichever way the counters came.
+    /// Name of the node, independent of the source of the counters.
     pub process: String,
     /// Start of the process in Unix milliseconds; `None` if unknown.
     pub boot: Option<u64>,
-    /// When it was read.
+    /// Time of the reading.
     pub at: Timestamp,
-    /// By revision. A revision that is missing was not loaded yet, so it counts as all zero.
+    /// Counters by revision. A missing revision was not loaded yet, so it counts as all zero.
     pub revisions: BTreeMap<String, Counters>,
 }
 
@@ -27,11 +27,11 @@ impl Snapshot {
     }
 }
 
-/// At most one snapshot per process and boot: the one that counted most, of equal ones the newest.
+/// Returns at most one snapshot per process and boot: the one with the most requests, or the newest of equal ones.
 ///
-/// Nothing is ever added across snapshots: two scrapers of one process, or Prometheus and the in-band counters,
-/// tell the same story up to different moments. The choice is per process and not per revision, because both
-/// revisions of a node must come from one moment.
+/// Snapshots are never added: two scrapers of one process, or Prometheus and the in-band counters, report the same counters
+/// at different times. The choice is per process and not per revision, because both revisions of a node must be read at
+/// the same time.
 #[must_use]
 pub fn merge(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<Snapshot> {
     let mut best: BTreeMap<(String, Option<u64>), Snapshot> = BTreeMap::new();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_counted_most_is_used_whichever_way_and_order_they_come() {
+    fn the_snapshot_with_the_most_requests_is_used_in_any_order() {
         let most = snapshot("a", 1, 10, 7);
         let others = [snapshot("a", 1, 20, 6), snapshot("a", 1, 9, 7)];
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {

@@ -1,11 +1,11 @@
-//! What the nodes counted, and what of it is new.
+//! Counters of the nodes, and their growth between evaluations.
 //!
-//! A [`Snapshot`] is everything one process counted for the revisions of one function since it started, read at
-//! one moment. Snapshots arrive twice, by Prometheus and in-band from the nodes; [`merge`] takes one of them per process.
-//! [`Tracker`] remembers the last snapshot of each process and says what came since: [`NodeIncrement`]s, per node.
-//! Only those are summed. Summing first and subtracting afterwards would mistake a restarted process for healing.
+//! A [`Snapshot`] contains all counters of one process for the revisions of one function, read at one time. Snapshots
+//! arrive from Prometheus and in-band from the nodes; [`merge`] takes one of them per process. [`Tracker`] keeps the last
+//! snapshot of each process and computes the growth since then, a [`NodeIncrement`] per node. Only increments are summed:
+//! the difference of two sums would fall when a process restarts.
 //!
-//! Populations (`live`, `matched`, `synthetic`, …) are told apart by whoever reads the counters: a snapshot holds one
+//! The reader of the counters separates the populations (`live`, `matched`, `synthetic`, …): a snapshot contains one
 //! population, and preview and overridden requests never reach this module.
 
 mod counters;

@@ -1,16 +1,16 @@
-//! One node's word has a limit.
+//! Limit of the influence of a single node.
 
-/// From this many exposed nodes on, one node alone cannot decide.
+/// Number of exposed nodes from which on the influence of each node is limited.
 pub const LIMITED_FROM: usize = 20;
 const SHARE_ALWAYS_ALLOWED: f64 = 0.05;
 const ROUNDS: usize = 64;
 
-/// A factor per node, at most 1, by which everything the node counted in this look is scaled, so that its share of
-/// the candidate's requests is at most 5 %, or twice its share of stable's requests. `nodes` holds `(candidate, stable)` requests.
+/// Returns a factor per node, at most 1, that scales the node's counts of one evaluation so that its share of the candidate's
+/// requests is at most 5 %, or twice its share of stable's requests. `nodes` holds `(candidate, stable)` requests.
 ///
-/// The factors depend on request counts alone, never on what happened to the requests, and that keeps the test
-/// valid. One request per look is never too much: with little traffic each look has a
-/// handful of requests, and the share of the node that had one would say nothing about it.
+/// The factors depend on request counts alone, never on the outcome of the requests, which keeps the test valid. One request
+/// per evaluation is always allowed: with little traffic an evaluation has only a few requests, so a large share of a node
+/// means nothing.
 #[must_use]
 pub fn limit_shares(nodes: &[(u64, u64)]) -> Vec<f64> {
     let mut factors = vec![1.0; nodes.len()];
@@ -49,9 +49,9 @@ pub fn limit_shares(nodes: &[(u64, u64)]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// HK-5, FE-6: one node that reports most of the errors is heard as a tenth.
+    /// HK-5, FE-6: one node that reports most of the errors counts as a tenth.
     #[test]
-    fn a_loud_node_among_twenty_is_scaled_down() {
+    fn a_node_with_most_requests_among_twenty_is_scaled_down() {
         let mut nodes = vec![(10, 190); 19];
         nodes.push((9_000, 190));
         let factors = limit_shares(&nodes);
@@ -61,14 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_with_much_traffic_of_stable_keeps_its_word() {
+    fn a_node_with_much_traffic_of_stable_is_not_scaled() {
         let mut nodes = vec![(10, 190); 19];
         nodes.push((190, 3_600));
         assert_eq!(limit_shares(&nodes), vec![1.0; 20]);
     }
 
     #[test]
-    fn little_traffic_is_not_scaled_away() {
+    fn one_request_per_evaluation_is_not_scaled() {
         let mut nodes = vec![(0, 5); 39];
         nodes.push((1, 4));
         assert_eq!(limit_shares(&nodes), vec![1.0; 40]);

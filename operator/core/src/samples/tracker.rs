@@ -1,4 +1,4 @@
-//! Baselines: the last snapshot of each process, and what came since.
+//! Baselines: the last snapshot of each process, and the growth since then.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use super::merge::Snapshot;
 /// A node runs one process at a time, two while it is upgraded.
 const BOOTS_KEPT: usize = 2;
 
-/// Both arms of one process.
+/// Counts of both revisions in one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arms {
-    /// The revision on trial.
+    /// Counts of the candidate.
     pub candidate: Tally,
-    /// The control.
+    /// Counts of stable, the control.
     pub stable: Tally,
 }
 
 impl Arms {
-    /// Picks the two revisions out of a snapshot.
+    /// Takes the counts of the two revisions from a snapshot.
     #[must_use]
     pub fn of(snapshot: &Snapshot, candidate: &str, stable: &str) -> Self {
         let tally = |revision: &str| {
@@ -50,39 +50,39 @@ impl Arms {
     }
 }
 
-/// The last snapshot of one boot of one process that was used.
+/// Last snapshot of one boot of a process that was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Start of the process in Unix milliseconds; `None` if unknown.
     pub boot: Option<u64>,
-    /// When the snapshot was read.
+    /// Time at which the snapshot was read.
     #[serde(with = "millisecond::required")]
     pub at: Timestamp,
-    /// Its counters.
+    /// Counters of the snapshot.
     pub arms: Arms,
 }
 
-/// What one process counted since its baseline.
+/// Growth of the counters of one process since its baseline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIncrement {
-    /// The node.
+    /// Name of the node.
     pub process: String,
-    /// Growth of both arms.
+    /// Growth of both revisions.
     pub arms: Arms,
-    /// Since when it was counted, where known.
+    /// Begin of the period of the growth, if known.
     pub since: Option<Timestamp>,
 }
 
-/// The baselines of all processes of one rollout.
+/// Baselines of all processes of one rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tracker {
     baselines: BTreeMap<String, Vec<Baseline>>,
-    /// When the previous look was taken. A process that started later counted nothing that we have seen.
+    /// Time of the previous evaluation. Everything that a process counted after a later start is new.
     previous_look: Option<Timestamp>,
 }
 
 impl Tracker {
-    /// Nothing seen yet; `since` is the moment from which on everything counts.
+    /// Creates a tracker without baselines. Everything that is counted after `since` counts.
     #[must_use]
     pub const fn new(since: Timestamp) -> Self {
         Self {
@@ -91,8 +91,8 @@ impl Tracker {
         }
     }
 
-    /// As persisted. Of a process whose baseline was not kept, the first snapshot only sets it, even if
-    /// the process looks young: its clock may differ from ours, and counting twice is worse than counting late.
+    /// Restores a tracker from persisted baselines. The first snapshot of a process without one only sets its baseline, even if
+    /// the process seems to have started recently: clocks may differ, and counting twice is worse than counting late.
     #[must_use]
     pub fn resume(kept: impl IntoIterator<Item = (String, Baseline)>) -> Self {
         let mut baselines: BTreeMap<String, Vec<Baseline>> = BTreeMap::new();
@@ -105,14 +105,14 @@ impl Tracker {
         }
     }
 
-    /// All baselines, by process.
+    /// Returns all baselines by process.
     pub fn baselines(&self) -> impl Iterator<Item = (&String, &Baseline)> {
         self.baselines
             .iter()
             .flat_map(|(process, boots)| boots.iter().map(move |b| (process, b)))
     }
 
-    /// When the newest used snapshot of the process was read.
+    /// Returns the time at which the newest used snapshot of the process was read.
     #[must_use]
     pub fn last_seen(&self, process: &str) -> Option<Timestamp> {
         self.baselines
@@ -122,8 +122,8 @@ impl Tracker {
             .max()
     }
 
-    /// Takes merged snapshots of one look and returns what is new, in the order of process names. An increment of zero
-    /// is reported too: it says that the process was heard.
+    /// Takes the merged snapshots of one evaluation and returns the growth, in the order of process names. An increment of
+    /// zero is returned too: it shows that the process reported.
     pub fn advance<'a>(
         &mut self,
         now: Timestamp,
@@ -152,7 +152,7 @@ impl Tracker {
                 });
             sum.arms.candidate.add(&arms.candidate);
             sum.arms.stable.add(&arms.stable);
-            // of two boots the earlier; not known if of one it is not
+            // the earlier begin of two boots; unknown if one of them is unknown
             sum.since = sum.since.min(since);
         }
         self.previous_look = Some(now);
@@ -160,7 +160,7 @@ impl Tracker {
     }
 }
 
-/// The growth since the matching baseline, which is moved; `None` if the snapshot says nothing new.
+/// Returns the growth since the matching baseline and moves the baseline; `None` if the snapshot is not newer.
 fn take(
     boots: &mut Vec<Baseline>,
     new: Baseline,
@@ -181,7 +181,7 @@ fn take(
             // same boot, smaller counters: an older snapshot
             return None;
         }
-        // nobody knows the boot, and counters never fall: it started again
+        // the boot is unknown, and counters never fall: the process was restarted
         *known = new;
         return Some((new.arms, None));
     }
@@ -195,8 +195,8 @@ fn take(
     (followed || young).then_some((new.arms, None))
 }
 
-/// The baseline that a snapshot of this boot continues. Without a boot it continues the newest one, and a
-/// baseline without a boot is continued by whatever comes, so that a process never has two.
+/// Returns the baseline that a snapshot of this boot continues. A snapshot without a boot continues the newest baseline, and
+/// any snapshot continues a baseline without a boot, so that a process never has two.
 fn matching(boots: &mut [Baseline], boot: Option<u64>) -> Option<&mut Baseline> {
     match boot {
         None => boots.last_mut(),
@@ -207,7 +207,7 @@ fn matching(boots: &mut [Baseline], boot: Option<u64>) -> Option<&mut Baseline> 
     }
 }
 
-/// Whether everything in a first snapshot was counted after the previous look.
+/// Whether everything in a first snapshot was counted after the previous evaluation.
 fn started_after(new: Baseline, previous_look: Option<Timestamp>) -> bool {
     let Some(previous) = previous_look else {
         return false;
@@ -261,7 +261,7 @@ mod tests {
     const YOUNG: Option<u64> = Some(1_012_000);
 
     #[test]
-    fn the_same_boot_counts_on() {
+    fn counters_of_the_same_boot_continue() {
         let mut tracker = seen(OLD);
         assert_eq!(
             new(&mut tracker, &snapshot(OLD, 15, [13, 150])),
@@ -275,7 +275,7 @@ mod tests {
 
     /// FE-3: a late or repeated snapshot counts nothing.
     #[test]
-    fn an_older_snapshot_of_the_same_boot_says_nothing_and_changes_nothing() {
+    fn an_older_snapshot_of_the_same_boot_is_ignored() {
         let mut tracker = seen(OLD);
         assert_eq!(new(&mut tracker, &snapshot(OLD, 15, [11, 99])), None);
         assert_eq!(
@@ -286,7 +286,7 @@ mod tests {
 
     /// FE-3: a restarted shim counts from zero.
     #[test]
-    fn a_later_boot_counts_from_zero_and_the_old_one_goes_on_until_it_is_gone() {
+    fn a_later_boot_counts_from_zero_while_the_old_one_continues() {
         let mut tracker = seen(OLD);
         assert_eq!(
             new(&mut tracker, &snapshot(YOUNG, 15, [4, 40])),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_even_a_young_process_only_sets_its_baseline() {
+    fn after_a_restart_even_a_recently_started_process_only_sets_its_baseline() {
         let mut tracker = Tracker::resume([]);
         assert_eq!(new(&mut tracker, &snapshot(YOUNG, 15, [4, 40])), None);
         assert_eq!(
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_never_has_two_baselines_because_its_boot_is_sometimes_unknown() {
+    fn a_sometimes_unknown_boot_does_not_create_a_second_baseline() {
         let mut tracker = seen(OLD);
         assert_eq!(
             new(&mut tracker, &snapshot(None, 15, [12, 105])),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_that_appears_has_counted_from_zero() {
+    fn a_revision_that_appears_counts_from_zero() {
         let mut tracker = Tracker::new(at(0));
         let mut first = snapshot(OLD, 10, [0, 100]);
         first.revisions.remove("new");

@@ -1,19 +1,19 @@
-//! How much more than chance the nodes of one revision differ among themselves.
+//! Dispersion: variation between the nodes of one revision, relative to the variation by chance.
 //!
-//! If events fell on requests independently, then of the events of one batch each node would get its share of
-//! the requests, with the variance of a multinomial draw. Bursts that hit one process alone (a cold cache, a noisy
-//! neighbour) make it larger. The ratio is what every look of the test is divided by. Trouble that hits all
-//! nodes alike cancels, because a batch is compared with itself.
+//! If events were independent, the events of a batch would be distributed over the nodes in proportion to their requests,
+//! with the variance of a multinomial draw. Bursts on one process (a cold cache, a noisy neighbour) make the variance
+//! larger. Every look of the test is divided by the ratio of the two. Failures that affect all nodes alike cancel, because
+//! a batch is compared with itself.
 
-/// What one node counted in one look: requests, events.
+/// Requests and events of one node in one look.
 pub type Cell = (f64, f64);
 
-/// Pseudo-counts that keep the ratio near where it usually is while little was counted.
+/// Pseudo-counts that keep the ratio near its usual value while there are few events.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prior {
-    /// How many events they weigh.
+    /// Weight of the prior, in events.
     pub weight: f64,
-    /// The ratio they stand for.
+    /// Ratio of the prior.
     pub ratio: f64,
 }
 
@@ -28,10 +28,10 @@ impl Default for Prior {
 
 /// Lengths of the batches, in looks.
 pub const BATCHES: [usize; 3] = [1, 6, 12];
-/// Used when there is nothing to measure from: one node, or no history.
+/// Dispersion used when it cannot be measured: with one node, or without history.
 pub const UNKNOWN: f64 = 2.0;
 
-/// The ratio for batches of `length` looks. `nodes` holds one row of looks per node.
+/// Returns the ratio for batches of `length` looks. `nodes` holds one row of looks per node.
 #[must_use]
 pub fn ratio(nodes: &[Vec<Cell>], length: usize, prior: Prior) -> f64 {
     let looks = nodes.iter().map(Vec::len).max().unwrap_or(0);
@@ -61,7 +61,7 @@ pub fn ratio(nodes: &[Vec<Cell>], length: usize, prior: Prior) -> f64 {
     observed / expected
 }
 
-/// φ: the largest ratio over all batch lengths, at least 1; [`UNKNOWN`] with fewer than two nodes.
+/// Returns φ, the largest ratio over all batch lengths and at least 1; [`UNKNOWN`] with fewer than two nodes.
 ///
 /// ```
 /// use operator_core::stats::{UNKNOWN, dispersion};

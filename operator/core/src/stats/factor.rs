@@ -2,28 +2,28 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Persisted counts are rounded to this part of a request: they are only shown, and fractions come from nodes whose word is
-/// limited.
+/// Persisted counts are rounded to this fraction of a request. They are only displayed; fractions come from nodes whose
+/// influence is limited.
 const PERSISTED_PARTS: f64 = 16.0;
 
-/// What was counted between two looks, both arms, one stratum.
+/// Counts of both arms between two looks, in one stratum.
 ///
-/// Whole numbers as counted; a node whose word is limited contributes fractions.
+/// The counts are whole numbers, except for fractions from nodes whose influence is limited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[u64; 4]", into = "[u64; 4]")]
 pub struct Increment {
     /// Requests of the candidate.
     pub candidate_requests: f64,
-    /// Events among them.
+    /// Number of those requests that are events.
     pub candidate_events: f64,
     /// Requests of stable.
     pub stable_requests: f64,
-    /// Events among them.
+    /// Number of those requests that are events.
     pub stable_events: f64,
 }
 
 impl Increment {
-    /// From plain counts.
+    /// Creates an increment from counts.
     #[must_use]
     pub const fn new(
         candidate_requests: f64,
@@ -39,7 +39,7 @@ impl Increment {
         }
     }
 
-    /// Adds another node's counts.
+    /// Adds the counts of another node.
     pub fn add(&mut self, other: &Self) {
         self.candidate_requests += other.candidate_requests;
         self.candidate_events += other.candidate_events;
@@ -47,7 +47,7 @@ impl Increment {
         self.stable_events += other.stable_events;
     }
 
-    /// Both arms as if they were one: what the absolute tests of all traffic read.
+    /// Returns the sum of both arms as the candidate, for absolute tests of all traffic.
     #[must_use]
     pub fn pooled(&self) -> Self {
         Self::new(
@@ -58,7 +58,7 @@ impl Increment {
         )
     }
 
-    /// Stable alone, in the place of the candidate: for absolute tests of stable.
+    /// Returns stable's counts as the candidate, for absolute tests of stable.
     #[must_use]
     pub const fn stable_alone(&self) -> Self {
         Self::new(self.stable_requests, self.stable_events, 0.0, 0.0)
@@ -89,18 +89,18 @@ impl From<[u64; 4]> for Increment {
     }
 }
 
-/// The line between harmless and harmful: the candidate's rate is compared with `ratio * stable + delta`.
-/// A ratio of 0 makes the test absolute: stable is not looked at.
+/// Limit between harmless and harmful: the candidate's rate is compared with `ratio * stable + delta`.
+/// A ratio of 0 makes the test absolute: stable is ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tolerance {
-    /// R, 0 or a factor of stable's rate.
+    /// R: factor of stable's rate, or 0.
     pub ratio: f64,
-    /// δ, a share of requests.
+    /// δ: share of requests (0 to 1).
     pub delta: f64,
 }
 
 impl Tolerance {
-    /// The rate the candidate may have when stable has `stable_rate`.
+    /// Returns the rate that the candidate may have when stable has `stable_rate`.
     ///
     /// ```
     /// use operator_core::stats::Tolerance;
@@ -118,22 +118,22 @@ impl Tolerance {
         }
     }
 
-    /// ln of the factor that a bet on "the candidate fails at `alternative`" earns in this look,
-    /// when stable was guessed at `guess` before the look.
+    /// Returns ln of the factor by which one look multiplies the wealth on the alternative "the candidate fails at the rate
+    /// `alternative`", given the estimate `guess` of stable's rate before the look.
     ///
-    /// The bet compares the Poisson likelihood of the alternative with that of the *nearest* pair of rates on
-    /// the line; that nearest point depends on the request counts of the look (`q` below), which is why any
-    /// split of traffic is allowed. An arm without requests says nothing: 0.
+    /// The factor is the Poisson likelihood of the alternative divided by that of the *nearest* pair of rates on the line. The
+    /// nearest point depends on the request counts of the look (`q` below), so any split of traffic is allowed. The result is
+    /// 0 if an arm has no requests.
     ///
     /// ```
     /// use operator_core::stats::{Increment, Tolerance};
     /// let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
-    /// // a bet on "the candidate fails 10 %", when stable was guessed to fail 1 %
+    /// // the alternative is "the candidate fails 10 %"; the estimate of stable is 1 %
     /// let ln_factor = |failed| {
     ///     tolerance.ln_factor(&Increment::new(50.0, failed, 950.0, 10.0), 0.01, 0.1)
     /// };
-    /// assert!(ln_factor(5.0) > 0.0); // 5 of 50: the bet wins
-    /// assert!(ln_factor(0.0) < 0.0); // 0 of 50: the bet loses
+    /// assert!(ln_factor(5.0) > 0.0); // 5 of 50: the wealth grows
+    /// assert!(ln_factor(0.0) < 0.0); // 0 of 50: the wealth shrinks
     /// ```
     #[must_use]
     pub fn ln_factor(&self, increment: &Increment, guess: f64, alternative: f64) -> f64 {
@@ -161,9 +161,9 @@ impl Tolerance {
         ln_factor
     }
 
-    /// What one event of the candidate, and one of stable, multiplies the wealth by. `split` is nC/nS.
-    /// Both come from the positive root `q` of a quadratic: stable's rate at the nearest point of the line,
-    /// written so that no difference of nearly equal numbers is taken.
+    /// Returns the factors by which one event of the candidate and one of stable multiply the wealth. `split` is nC/nS. Both
+    /// follow from the positive root `q` of a quadratic, which is stable's rate at the nearest point of the line. The
+    /// formula avoids differences of nearly equal numbers.
     fn multipliers(&self, split: f64, guess: f64, alternative: f64) -> (f64, f64) {
         let Self { ratio, delta } = *self;
         let quadratic = ratio * (ratio * split + 1.0);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arm_without_requests_says_nothing() {
+    fn an_arm_without_requests_gives_no_evidence() {
         for increment in [
             Increment::new(0.0, 0.0, 500.0, 5.0),
             Increment::new(50.0, 1.0, 0.0, 0.0),

@@ -1,8 +1,8 @@
-//! The sequential test, and nothing else: numbers in, numbers out.
+//! The sequential test. It takes and returns only numbers.
 //!
-//! # In one page
+//! # Overview
 //!
-//! The null hypothesis: "the candidate fails at most `R` times as often as stable, plus `δ`". The test bets against it,
+//! The null hypothesis is "the candidate fails at most `R` times as often as stable, plus `δ`". The test bets against it,
 //! starting with a wealth of 1. Each look (whatever was counted since the last one) is one round of betting. The odds
 //! are such that, if the hypothesis is true, no strategy gains on average: the expected factor of a round is at most 1
 //! ([`Tolerance::ln_factor`]). The wealth is then an *e-process* ([`EProcess`]), and it reaches 100 with a probability of at
@@ -10,27 +10,27 @@
 //! candidate is rolled back, and at most 1 % of harmless candidates suffer that. The wealth is the **evidence** E; everything
 //! is kept as ln E.
 //!
-//! How bad a bad candidate is, is not known, so the wealth is spread over ten effect sizes from "every request fails" to
-//! "0.2 % more", and one part is not bet at all. The part that wins dominates the sum; the spreading costs a factor once.
-//! After each look a little of the whole is spread anew, so that a candidate that turns bad after a healthy day
-//! meets alternatives that still have wealth.
+//! The effect size of a harmful candidate is not known, so the wealth is spread over ten effect sizes from "every request
+//! fails" to "0.2 % more", and one part is not bet at all. The growing part dominates the sum, so the spreading costs a
+//! factor only once. Each look redistributes a small part of the total, so that the alternatives still have wealth when a
+//! candidate turns bad after a healthy day.
 //!
-//! The same test of the opposite hypothesis ("the candidate fails *more* than `R` times plus `δ`") gives the evidence that a
-//! step may be left: the **pass** side.
+//! The same test of the opposite hypothesis ("the candidate fails *more* than `R` times plus `δ`") gives the evidence that
+//! a step may end: the **pass** side.
 //!
-//! Three precautions. None of them costs the guarantee, because each only makes a factor smaller or is fixed before the data come:
+//! Three precautions keep the guarantee, because each only makes a factor smaller or is fixed before the data arrive:
 //!
-//! * A cap on the factor of one look makes every verdict rest on at least two looks. One scrape taken at the wrong moment decides nothing.
-//! * Every look is divided by the dispersion φ ([`dispersion()`]), how much more than chance the nodes differ.
-//! * Stable's rate, which the odds need, is guessed from earlier looks only ([`Guess`]).
+//! * A cap on the factor of one look makes every verdict need at least two looks, so a single unlucky scrape decides nothing.
+//! * Every look is divided by the dispersion φ ([`dispersion()`]), the variation between nodes relative to chance.
+//! * Stable's rate, which the odds need, is estimated from earlier looks only ([`Guess`]).
 //!
-//! Evidence of several e-processes is *averaged* with weights, never multiplied: an average of e-processes is an e-process,
-//! whatever depends on whatever.
+//! Evidence of several e-processes is *averaged* with weights, never multiplied: an average of e-processes is an
+//! e-process, even if they depend on each other.
 //!
 //! # The test by example
 //!
-//! The null hypothesis: the candidate fails at most as often as stable plus 0.5 percentage points. The error rate is 1 %, so the
-//! candidate is rolled back when the evidence reaches 100.
+//! The null hypothesis is that the candidate fails at most as often as stable plus 0.5 percentage points. The error rate
+//! is 1 %, so the candidate is rolled back when the evidence reaches 100.
 //!
 //! ```
 //! use operator_core::stats::{Increment, Look, EProcess, Settings, Side, Tolerance};
@@ -39,7 +39,7 @@
 //! let settings = Settings::new(Side::Rollback, tolerance, 1.0, 0.01, 1.0);
 //! // one stratum, in which stable is expected to fail 1 % of its requests
 //! let mut test = EProcess::new(settings, &[0.01]);
-//! assert_eq!(test.ln_evidence(), 0.0); // the evidence is 1: nothing is known
+//! assert_eq!(test.ln_evidence(), 0.0); // the evidence is 1 before the first look
 //!
 //! // each look: 50 requests of the candidate, 5 of which failed, and 950 of stable, 10 of which failed
 //! let look = [Increment::new(50.0, 5.0, 950.0, 10.0)];

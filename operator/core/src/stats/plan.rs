@@ -1,12 +1,13 @@
-//! How many requests a decision needs: the bound that no test beats.
+//! Lower bounds on the number of requests that a decision needs.
 
-/// Kullback–Leibler divergence of two Bernoulli rates, in nats per request; infinite where `q` excludes what `p` shows.
+/// Returns the Kullback–Leibler divergence of two Bernoulli rates, in nats per request; infinite if `q` is 0 or 1 and
+/// `p` is not.
 ///
 /// ```
 /// use operator_core::stats::divergence;
 /// assert_eq!(divergence(0.01, 0.01), 0.0);
 /// assert_eq!(divergence(0.5, 0.0), f64::INFINITY);
-/// // requests that tell 1 % from 6 % at an error rate of 5 %, at best
+/// // requests needed at least to distinguish 1 % from 6 % at an error rate of 5 %
 /// let requests = 20.0_f64.ln() / divergence(0.01, 0.06);
 /// assert!((85.0..95.0).contains(&requests));
 /// ```
@@ -24,10 +25,10 @@ pub fn divergence(p: f64, q: f64) -> f64 {
     term(p, q) + term(1.0 - p, 1.0 - q)
 }
 
-/// Nats per candidate request that tell the pair of rates from the nearest pair on the line
-/// `candidate = ratio * stable + delta`, when the candidate gets the share `weight` (0..1) of the requests.
+/// Returns the information, in nats per candidate request, that distinguishes the pair of rates from the nearest pair on the
+/// line `candidate = ratio * stable + delta`, when the candidate gets the share `weight` (0 to 1) of the requests.
 ///
-/// Convex in stable's rate on the line, hence a golden-section search.
+/// The value is convex in stable's rate on the line, so a golden-section search finds the minimum.
 ///
 /// ```
 /// use operator_core::stats::information;
@@ -53,7 +54,7 @@ pub fn information(candidate: f64, stable: f64, ratio: f64, delta: f64, weight: 
     for _ in 0..90 {
         let left = high - golden * (high - low);
         let right = low + golden * (high - low);
-        // at the borders both are infinite: the truth (stable's own rate) says which half to keep
+        // at the borders both are infinite: stable's true rate decides which half to keep
         let keep_left = match at(left).partial_cmp(&at(right)) {
             Some(std::cmp::Ordering::Equal) => stable < left,
             order => order == Some(std::cmp::Ordering::Less),

@@ -1,21 +1,21 @@
-//! One sequential test: a wealth that is bet look by look.
+//! One sequential test: an e-process whose wealth changes with each look.
 
 use serde::{Deserialize, Serialize};
 
 use super::factor::{Increment, Tolerance};
 
-/// Share of the wealth that is redistributed over all alternatives in a look with plenty of traffic (H).
+/// H: share of the wealth that is redistributed over all alternatives in a look with at least [`FULL_LOOK`] requests.
 pub const REDISTRIBUTION: f64 = 0.005;
-/// Candidate requests in a look from which on the whole [`REDISTRIBUTION`] happens.
+/// Number of candidate requests in a look from which on the full [`REDISTRIBUTION`] applies.
 pub const FULL_LOOK: f64 = 100.0;
-/// How many requests the first guess of stable's rate weighs.
+/// Weight of the first estimate of stable's rate, in requests.
 pub const PRIOR_REQUESTS: f64 = 100.0;
-/// The guess forgets what lies further back than about this many stable requests.
+/// Memory of the estimate: about this many recent stable requests.
 pub const MEMORY_REQUESTS: f64 = 20_000.0;
 const GUESS_MIN: f64 = 1e-6;
 const GUESS_MAX: f64 = 0.999;
 
-/// Effect sizes of the alternatives on the rollback side: how far between the limit and "every request fails".
+/// Effect sizes of the alternatives on the rollback side, as fractions of the distance from the limit to "every request fails".
 const EFFECTS: [f64; 10] = [
     0.95,
     0.5,
@@ -32,18 +32,18 @@ const EFFECTS: [f64; 10] = [
 const ROLLBACK_SHARES: [f64; 11] = [
     0.100, 0.009, 0.018, 0.036, 0.072, 0.108, 0.144, 0.162, 0.153, 0.117, 0.081,
 ];
-/// Alternatives on the pass side as fractions of the limit, beside "as good as stable is guessed to be".
+/// Alternatives on the pass side as fractions of the limit, besides "as good as the estimate of stable".
 const FRACTIONS: [f64; 5] = [1.0 / 64.0, 1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 4.0];
 /// Initial division of the wealth on the pass side: the part that is not bet, as good as stable, then one part per fraction.
 const PASS_SHARES: [f64; 7] = [0.10, 0.40, 0.10, 0.10, 0.10, 0.10, 0.10];
 
-/// What a process tries to show.
+/// Claim for which a process collects evidence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Side {
-    /// That the candidate is worse than the tolerance. The null: its rate is at most the limit.
+    /// The candidate is worse than the tolerance. The null hypothesis is that its rate is at most the limit.
     #[default]
     Rollback,
-    /// That it is not. The null: its rate is at least the limit.
+    /// The candidate is not worse than the tolerance. The null hypothesis is that its rate is at least the limit.
     Pass,
 }
 
@@ -55,7 +55,7 @@ impl Side {
         }
     }
 
-    /// Rates of the alternatives, given the guess of stable's rate and the limit it implies (below 1).
+    /// Returns the rates of the alternatives, given the estimate of stable's rate and the limit it implies (below 1).
     fn alternatives(self, tolerance: Tolerance, guess: f64, limit: f64) -> Vec<f64> {
         match self {
             Self::Rollback => EFFECTS
@@ -76,29 +76,29 @@ impl Side {
     }
 }
 
-/// What distinguishes one process from another; fixed for its life. Only the dispersion is persisted, because everything
-/// else follows from the plan: see [`EProcess::restore`].
+/// Parameters of a process, fixed for its life. Only the dispersion is persisted, because everything else follows from the
+/// plan: see [`EProcess::restore`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// What it tries to show.
+    /// Claim for which the process collects evidence.
     #[serde(skip)]
     pub side: Side,
-    /// The line it tests against.
+    /// Limit that the candidate's rate is compared with.
     #[serde(skip)]
     pub tolerance: Tolerance,
-    /// φ ≥ 1: how much more than chance the nodes differ; every look counts for 1/φ.
+    /// φ: dispersion of the nodes, at least 1. Every look is divided by it.
     pub dispersion: f64,
-    /// ln of the largest factor of one look; infinite = no cap.
+    /// ln of the largest factor of one look; infinite for no cap.
     #[serde(skip)]
     pub ln_cap: f64,
-    /// H; [`REDISTRIBUTION`] but in experiments.
+    /// H: redistributed share of the wealth. It is [`REDISTRIBUTION`] except in experiments.
     #[serde(skip)]
     pub redistribution: f64,
 }
 
 impl Settings {
-    /// A test at error rate `rate` that owns the share `part` of it, with the cap that makes a verdict rest on
-    /// at least two looks.
+    /// Creates the settings of a test that owns the share `part` of the error rate `rate`, with the cap that makes a verdict
+    /// need at least two looks.
     #[must_use]
     pub fn new(side: Side, tolerance: Tolerance, dispersion: f64, rate: f64, part: f64) -> Self {
         Self {
@@ -111,17 +111,17 @@ impl Settings {
     }
 }
 
-/// What is known of stable's rate in one stratum: events and requests with a fading memory.
+/// Estimate of stable's rate in one stratum: events and requests with exponential decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Guess {
-    /// Events, decayed.
+    /// Number of events, decayed.
     pub events: f64,
-    /// Requests, decayed.
+    /// Number of requests, decayed.
     pub requests: f64,
 }
 
 impl Guess {
-    /// A guess that weighs as much as [`PRIOR_REQUESTS`] requests.
+    /// Creates an estimate that weighs as much as [`PRIOR_REQUESTS`] requests.
     ///
     /// ```
     /// use operator_core::stats::Guess;
@@ -137,7 +137,7 @@ impl Guess {
         }
     }
 
-    /// The rate, away from 0 and 1.
+    /// Returns the rate, kept away from 0 and 1.
     #[must_use]
     pub fn rate(&self) -> f64 {
         (self.events / self.requests).clamp(GUESS_MIN, GUESS_MAX)
@@ -153,18 +153,18 @@ impl Guess {
     }
 }
 
-/// What a look did to a process.
+/// Effect of a look on a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// Both arms had requests: the wealth changed.
     Bet,
-    /// No stratum had the requests that a bet needs: only the guess of stable learned.
+    /// No stratum had requests in both arms: only the estimate of stable's rate changed.
     Idle,
-    /// A term was not finite: the process is as it was before.
+    /// A term was not finite: the process is unchanged.
     Dropped,
 }
 
-/// One sequential test. See the [module](super) for what it is and why it may be read at any time.
+/// One sequential test. The [module](super) explains it and why it may be read at any time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EProcess {
     settings: Settings,
@@ -176,7 +176,7 @@ pub struct EProcess {
 }
 
 impl EProcess {
-    /// A fresh wealth of 1, with one stratum per first guess of stable's rate.
+    /// Creates a process with a wealth of 1 and one stratum per first estimate of stable's rate.
     #[must_use]
     pub fn new(settings: Settings, first_guesses: &[f64]) -> Self {
         Self {
@@ -207,7 +207,7 @@ impl EProcess {
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
     }
 
-    /// Starts again with a wealth of 1; what was learned about stable stays.
+    /// Starts again with a wealth of 1. The estimates of stable's rate stay.
     pub fn restart(&mut self, settings: Settings) {
         let shares = settings.side.shares();
         self.settings = settings;
@@ -216,7 +216,7 @@ impl EProcess {
         self.ln_evidence_max = 0.0;
     }
 
-    /// Goes on with the wealth of other e-processes of the same rollout, divided as a fresh one.
+    /// Takes over the wealth of other e-processes of the same rollout, divided over the alternatives as in a new process.
     pub fn inherit(&mut self, ln_wealth: f64, dispersion: f64) {
         self.restart(Settings {
             dispersion,
@@ -227,20 +227,20 @@ impl EProcess {
         self.ln_evidence_max = ln_wealth.max(0.0);
     }
 
-    /// ln E now.
+    /// Returns ln E.
     #[must_use]
     pub const fn ln_evidence(&self) -> f64 {
         self.ln_evidence
     }
 
-    /// The p-value that holds at any time: 1 / the largest evidence so far.
+    /// Returns the anytime-valid p-value: 1 / the largest evidence so far, at most 1.
     #[must_use]
     pub fn p(&self) -> f64 {
         (-self.ln_evidence_max).exp().min(1.0)
     }
 
-    /// Whether E has reached 1/`rate`: when to stop. By Ville's inequality a true null hypothesis ever gets there
-    /// with a probability of at most `rate`, however often this is asked.
+    /// Whether E has reached 1/`rate`, the limit at which the test decides. By Ville's inequality a true null hypothesis
+    /// reaches it with a probability of at most `rate`, however often this is read.
     ///
     /// ```
     /// # use operator_core::stats::{Increment, EProcess, Settings, Side, Tolerance};
@@ -249,7 +249,7 @@ impl EProcess {
     /// let mut test = EProcess::new(settings, &[0.01]);
     /// let all_fail = [Increment::new(50.0, 50.0, 950.0, 10.0)];
     /// test.look(&all_fail);
-    /// assert!(!test.reached(0.01), "the cap makes every verdict rest on two looks");
+    /// assert!(!test.reached(0.01), "the cap makes every verdict need two looks");
     /// test.look(&all_fail);
     /// assert!(test.reached(0.01));
     /// ```
@@ -258,25 +258,25 @@ impl EProcess {
         self.ln_evidence >= -rate.ln()
     }
 
-    /// What fixes this process.
+    /// Returns the parameters of this process.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// ln of the wealth on each alternative; the first part is not bet.
+    /// Returns ln of the wealth on each alternative; the first part is not bet.
     #[must_use]
     pub fn ln_parts(&self) -> &[f64] {
         &self.ln_parts
     }
 
-    /// What is known of stable, per stratum.
+    /// Returns the estimate of stable's rate in each stratum.
     #[must_use]
     pub fn guesses(&self) -> &[Guess] {
         &self.guesses
     }
 
-    /// Evaluates one look; `increments` has one entry per stratum, in the order of the first guesses.
+    /// Evaluates one look. `increments` has one entry per stratum, in the order of the first estimates.
     pub fn look(&mut self, increments: &[Increment]) -> Look {
         let (requests, ln_factors) = self.ln_factors(increments);
         if ln_factors.iter().any(|f| !f.is_finite()) {
@@ -294,8 +294,8 @@ impl EProcess {
         outcome
     }
 
-    /// Candidate requests that count, and ln of the factor of each alternative. The guesses are read
-    /// as they were before the look: a guess that had seen the data it judges would void the guarantee.
+    /// Returns the candidate requests that count, and ln of the factor of each alternative. The estimates are those from before
+    /// the look: an estimate that includes the tested data would void the guarantee.
     fn ln_factors(&self, increments: &[Increment]) -> (f64, Vec<f64>) {
         let Settings {
             side, tolerance, ..
@@ -340,7 +340,8 @@ impl EProcess {
     }
 }
 
-/// ln Σ exp(x), by the maximum, so that nothing overflows. The wealth of a process is this sum over its parts.
+/// Returns ln Σ exp(x), computed relative to the maximum so that nothing overflows. The wealth of a process is this sum over
+/// its parts.
 ///
 /// ```
 /// use operator_core::stats::ln_sum_exp;

@@ -1,21 +1,21 @@
-//! `Ready`, `Reconciling`, `Stalled` as other tools read them, for every reason there is.
+//! The conditions `Ready`, `Reconciling` and `Stalled`, which other tools read, for every reason.
 
 use operator_core::rollout::*;
 
 use crate::world::*;
 
-/// Which of the three is `True`.
+/// The one of the three conditions that is `True`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
+enum Summary {
     Ready,
-    /// Wait, it goes on by itself or by a person's next word.
+    /// The rollout continues by itself or by an expected action.
     Reconciling,
-    /// The commit did not ship.
+    /// The spec is not live and will not be by itself.
     Stalled,
 }
-use Says::{Ready, Reconciling, Stalled};
+use Summary::{Ready, Reconciling, Stalled};
 
-fn said(world: &World, blocked: Option<&Blocked>) -> (Says, String) {
+fn summary(world: &World, blocked: Option<&Blocked>) -> (Summary, String) {
     let all = conditions(&world.function, &world.state, blocked, "a sentence");
     let of = |kind| all.iter().find(|c| c.kind == kind).unwrap();
     let three = [
@@ -24,9 +24,9 @@ fn said(world: &World, blocked: Option<&Blocked>) -> (Says, String) {
         (ConditionType::Stalled, Stalled),
     ];
     let mut on = three.iter().filter(|(kind, _)| of(*kind).status);
-    let says = on.next().expect("one of the three is True").1;
+    let scenario = on.next().expect("one of the three is True").1;
     assert!(on.next().is_none(), "only one of the three is True");
-    (says, of(ConditionType::Ready).reason.clone())
+    (scenario, of(ConditionType::Ready).reason.clone())
 }
 
 fn held(reason: HoldReason) -> World {
@@ -50,10 +50,10 @@ fn rejected(reason: &str) -> World {
 }
 
 #[test]
-fn every_hold_says_whether_it_ends_by_itself() {
+fn only_holds_that_do_not_end_by_themselves_are_stalled() {
     for reason in HoldReason::ALL {
         let expected = match reason {
-            // rows 8 and 18: nothing but a person or another wish helps
+            // rows 8 and 18: only an action or another desired revision ends these
             HoldReason::LoadDeadlineExceeded | HoldReason::DeadlineExceeded => Stalled,
             HoldReason::Suspended
             | HoldReason::NoNodes
@@ -65,12 +65,12 @@ fn every_hold_says_whether_it_ends_by_itself() {
             | HoldReason::ShareMismatch => Reconciling,
         };
         let word = TransitionKind::of_hold(reason)
-            .telling()
+            .effects()
             .progressing
             .unwrap()
             .1;
         assert_eq!(
-            said(&held(reason), None),
+            summary(&held(reason), None),
             (expected, word.into()),
             "{reason:?}"
         );
@@ -78,7 +78,7 @@ fn every_hold_says_whether_it_ends_by_itself() {
 }
 
 #[test]
-fn every_way_to_be_rejected_is_stalled() {
+fn every_rejection_is_stalled() {
     let reasons = [
         ("ErrorsWorse", "RolledBack"),
         ("SlowerThanStable", "RolledBack"),
@@ -93,7 +93,7 @@ fn every_way_to_be_rejected_is_stalled() {
     ];
     for (reason, word) in reasons {
         assert_eq!(
-            said(&rejected(reason), None),
+            summary(&rejected(reason), None),
             (Stalled, word.into()),
             "{reason}"
         );
@@ -103,11 +103,11 @@ fn every_way_to_be_rejected_is_stalled() {
     first.tick();
     first.tick();
     assert_eq!(first.state.state, State::Failed);
-    assert_eq!(said(&first, None), (Stalled, "LoadFailed".into()));
+    assert_eq!(summary(&first, None), (Stalled, "LoadFailed".into()));
 }
 
 #[test]
-fn every_stage_of_a_rollout_is_on_its_way_and_only_rest_is_ready() {
+fn every_state_with_a_rollout_is_reconciling_and_only_idle_is_ready() {
     let mut asked = World::stepping(policy());
     let flags = &mut asked.state.rollout.as_mut().unwrap().flags;
     flags.waiting_for = vec![WaitingFor::Approval];
@@ -115,11 +115,11 @@ fn every_stage_of_a_rollout_is_on_its_way_and_only_rest_is_ready() {
     let flags = &mut short.state.rollout.as_mut().unwrap().flags;
     flags.waiting_for = vec![WaitingFor::Evidence];
     let mut paused = World::stepping(policy());
-    paused.verb(operator_core::function::Action::Pause, "checkout-b");
+    paused.annotate(operator_core::function::Action::Pause, "checkout-b");
     paused.tick();
     let mut loading = World::resting(policy());
     loading.able = 0;
-    loading.wish("b");
+    loading.set_desired("b");
     loading.tick();
     let mut alone = World::resting(policy());
     alone.live = 0;
@@ -141,13 +141,13 @@ fn every_stage_of_a_rollout_is_on_its_way_and_only_rest_is_ready() {
         (behind, Reconciling, "NodesNotReady"),
         (suspended, Reconciling, "Suspended"),
     ];
-    for (world, says, reason) in table {
-        assert_eq!(said(&world, None), (says, reason.into()));
+    for (world, scenario, reason) in table {
+        assert_eq!(summary(&world, None), (scenario, reason.into()));
     }
 }
 
 #[test]
-fn what_stands_in_the_way_of_a_wish_wins_in_every_state() {
+fn a_blocked_spec_determines_ready_in_every_state() {
     let worlds = [
         World::new(policy()),
         World::resting(policy()),
@@ -155,13 +155,16 @@ fn what_stands_in_the_way_of_a_wish_wins_in_every_state() {
         World::rolled_back(policy()),
     ];
     for world in worlds {
-        for (permanent, says) in [(true, Stalled), (false, Reconciling)] {
+        for (permanent, scenario) in [(true, Stalled), (false, Reconciling)] {
             let blocked = Blocked {
                 reason: "HostConflict".into(),
                 message: "taken".into(),
                 permanent,
             };
-            assert_eq!(said(&world, Some(&blocked)), (says, "HostConflict".into()));
+            assert_eq!(
+                summary(&world, Some(&blocked)),
+                (scenario, "HostConflict".into())
+            );
         }
     }
 }

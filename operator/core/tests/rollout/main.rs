@@ -1,4 +1,4 @@
-//! The rollout machine from outside: one test per row of the table, whole timelines as text, random histories.
+//! Tests of the rollout state machine: one test per row of the table, whole timelines as text, and random histories.
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 #![allow(
@@ -13,8 +13,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod environment;
 mod kstatus;
-mod nature;
 mod ops;
 mod properties;
 mod rows;

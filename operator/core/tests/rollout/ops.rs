@@ -1,4 +1,4 @@
-//! What may happen in a random history.
+//! Operations of a random history.
 
 use operator_core::rollout::*;
 use proptest::prelude::{Just, any, prop, prop_oneof};
@@ -8,24 +8,24 @@ use crate::world::*;
 
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Follow `wake_at`, so many times.
+    /// Advances to `wake_at` and decides, this many times.
     Wake(u8),
-    /// Time passes, or the clock is set: seconds either way.
+    /// Advances the clock or sets it back, in seconds.
     Jump(i64),
-    Say(u8),
-    Wish(u8),
-    /// The desired revision is not known: not resolved, not accepted, or certainly not the candidate.
+    Scenario(u8),
+    SetDesired(u8),
+    /// Makes the desired revision unknown: not resolved, not accepted, or certainly not the candidate.
     Unknown(u8),
-    Verb(u8, u8, u8),
+    Annotate(u8, u8, u8),
     Nodes(u8, u8, u8),
     Acking(bool),
     Suspend(bool),
     Slot(bool),
-    /// The leader dies; its successor starts after so many seconds.
+    /// The leader crashes; its successor starts after this many seconds.
     Restart(i64),
-    /// The leader dies after it decided (and told the nodes), before it wrote.
+    /// The leader crashes after it decided and sent the hint, before it wrote.
     CrashBeforeWrite,
-    /// Another leader wrote first: decide again from what is written.
+    /// Another leader wrote first: decide again from the written state.
     Conflict,
     Policy(u8),
     Lost,
@@ -35,10 +35,10 @@ pub fn ops() -> impl Gen<Value = Vec<Op>> {
     let op = prop_oneof![
         30 => (1_u8..12).prop_map(Op::Wake),
         4 => prop_oneof![0_i64..90, -7200_i64..7200].prop_map(Op::Jump),
-        16 => (0_u8..18).prop_map(Op::Say),
-        4 => (0_u8..4).prop_map(Op::Wish),
+        16 => (0_u8..18).prop_map(Op::Scenario),
+        4 => (0_u8..4).prop_map(Op::SetDesired),
         3 => (0_u8..3).prop_map(Op::Unknown),
-        10 => (0_u8..7, 0_u8..12, 0_u8..5).prop_map(|(v, r, t)| Op::Verb(v, r, t)),
+        10 => (0_u8..7, 0_u8..12, 0_u8..5).prop_map(|(v, r, t)| Op::Annotate(v, r, t)),
         2 => (0_u8..5, 0_u8..5, 0_u8..3).prop_map(|(l, a, f)| Op::Nodes(l, a, f)),
         4 => Just(Op::Nodes(4, 4, 0)),
         2 => any::<bool>().prop_map(Op::Acking),
@@ -91,16 +91,16 @@ pub fn policies(n: u8) -> Policy {
     p
 }
 
-pub fn says(n: u8) -> Say {
+pub fn scenario(n: u8) -> Scenario {
     match n {
-        0..=4 | 14.. => Say::Good,
-        5 | 6 => Say::NotEnough,
-        7 => Say::Bad("ErrorsWorse"),
-        8 => Say::Brake,
-        9 => Say::Shared,
-        10 => Say::NoTraffic,
-        11 => Say::Mismatch,
-        12 => Say::Outage,
-        13 => Say::Empty,
+        0..=4 | 14.. => Scenario::Good,
+        5 | 6 => Scenario::NotEnough,
+        7 => Scenario::Bad("ErrorsWorse"),
+        8 => Scenario::Backstop,
+        9 => Scenario::Shared,
+        10 => Scenario::NoTraffic,
+        11 => Scenario::Mismatch,
+        12 => Scenario::Outage,
+        13 => Scenario::Empty,
     }
 }

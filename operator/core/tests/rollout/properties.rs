@@ -1,4 +1,4 @@
-//! Random histories: whatever happens in whatever order, these things hold after every decision.
+//! Random histories: properties that hold after every decision, for any order of operations.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use proptest::prelude::{ProptestConfig, any, proptest};
 use crate::ops::*;
 use crate::world::*;
 
-/// What nodes were ever told under a pair.
-type Told = BTreeMap<FencingToken, TrafficSplit>;
+/// The traffic split that was sent with each fencing token.
+type SentSplits = BTreeMap<FencingToken, TrafficSplit>;
 
 struct Checked {
     world: World,
-    told: Told,
-    /// The last pair that enough nodes had acknowledged.
+    sent: SentSplits,
+    /// Last fencing token that enough nodes had acknowledged.
     acked: Option<FencingToken>,
 }
 
@@ -30,7 +30,7 @@ impl Checked {
             assert_eq!(
                 self.acked,
                 Some(before.pair),
-                "counted before this share was acknowledged"
+                "counted before this weight was acknowledged"
             );
         }
         let nodes = &evidence.nodes;
@@ -44,14 +44,14 @@ impl Checked {
             .into_iter()
             .flatten()
         {
-            let known = self.told.entry(share.pair).or_insert_with(|| share.clone());
+            let known = self.sent.entry(share.pair).or_insert_with(|| share.clone());
             assert!(
                 known.same_effect(&share),
-                "one pair for two shares: {known:?} {share:?}"
+                "one token for two splits: {known:?} {share:?}"
             );
         }
         self.world.highest = self
-            .told
+            .sent
             .keys()
             .next_back()
             .copied()
@@ -91,14 +91,14 @@ impl Checked {
                     .saturating_add(jiff::SignedDuration::from_secs(*seconds))
                     .unwrap();
             }
-            Op::Say(n) => w.say = says(*n),
-            Op::Wish(n) => w.wish(NAMES[usize::from(*n)]),
+            Op::Scenario(n) => w.scenario = scenario(*n),
+            Op::SetDesired(n) => w.set_desired(NAMES[usize::from(*n)]),
             Op::Unknown(0) => w.unknown(),
             Op::Unknown(1) => w.refused(),
             Op::Unknown(_) => w.abandoned(),
-            Op::Verb(verb, name, token) => {
-                // mostly about what is going on
-                let wished = w
+            Op::Annotate(action, name, token) => {
+                // mostly the desired revision
+                let desired = w
                     .function
                     .desired
                     .as_ref()
@@ -106,14 +106,14 @@ impl Checked {
                     .unwrap_or_default();
                 let revision = NAMES
                     .get(usize::from(*name))
-                    .map_or(wished, |n| format!("checkout-{n}"));
+                    .map_or(desired, |n| format!("checkout-{n}"));
                 let value = match token {
                     0 => revision,
                     1 => format!("{revision}/step-0"),
                     2 => format!("{revision}/step-1"),
                     n => format!("{revision}/{n}"),
                 };
-                w.verb(Action::ALL[usize::from(*verb)], &value);
+                w.annotate(Action::ALL[usize::from(*action)], &value);
             }
             Op::Nodes(live, able, failing) => {
                 w.live = u32::from(*live).min(w.desired);
@@ -134,7 +134,7 @@ impl Checked {
             Op::CrashBeforeWrite => {
                 let decision = decide(w.now, &w.function, &w.state, &w.evidence());
                 if let Some(hint) = decision.hint {
-                    let effect = self.told.entry(hint.pair).or_insert_with(|| hint.clone());
+                    let effect = self.sent.entry(hint.pair).or_insert_with(|| hint.clone());
                     assert!(effect.same_effect(&hint));
                 }
                 w.state = w.persisted.clone();
@@ -155,10 +155,10 @@ impl Checked {
     }
 }
 
-/// Verbs that had their effect in this very decision.
-fn done(before: &RolloutState, after: &RolloutState, verbs: &[Action]) -> bool {
+/// Whether one of these actions was carried out in this decision.
+fn done(before: &RolloutState, after: &RolloutState, actions: &[Action]) -> bool {
     after.actions.iter().any(|v| {
-        verbs.contains(&v.verb) && v.result == ActionResult::Done && !before.actions.contains(v)
+        actions.contains(&v.verb) && v.result == ActionResult::Done && !before.actions.contains(v)
     })
 }
 
@@ -166,13 +166,12 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
     let after = &decision.state;
     let (old, new) = (shares(before), shares(after));
     let kinds: Vec<_> = decision.transitions.iter().map(|t| t.kind).collect();
-    let good = matches!(&evidence.measured, Measured::Look(l) if l.verdict == Verdict::Good);
-    let bad =
-        matches!(&evidence.measured, Measured::Look(l) if matches!(l.verdict, Verdict::Bad { .. }));
-    let measured = matches!(&evidence.measured, Measured::Look(_));
-    let by_verb = done(before, after, &[Action::Promote, Action::PromoteFull]);
+    let good = matches!(&evidence.measured, Measured::Evaluation(l) if l.verdict == Verdict::Good);
+    let bad = matches!(&evidence.measured, Measured::Evaluation(l) if matches!(l.verdict, Verdict::Bad { .. }));
+    let measured = matches!(&evidence.measured, Measured::Evaluation(_));
+    let by_action = done(before, after, &[Action::Promote, Action::PromoteFull]);
 
-    // P1 and style (1): a share rises only by a good look, the first share, time, or a person
+    // P1, property (1): a weight rises only by a good evaluation, as the first weight, by time, or by an action
     let same = old.candidate == new.candidate && old.stable == new.stable && old.stable.is_some();
     if same && new.weight > old.weight {
         let first = matches!(before.state, State::Loading | State::Queued);
@@ -183,26 +182,29 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             .map(|s| s.advance)
             == Some(Advance::Time);
         assert!(
-            good || first || time || by_verb,
+            good || first || time || by_action,
             "raised without a reason: {kinds:?}"
         );
         let r = before.rollout.as_ref().unwrap();
         let paused = r.flags.paused.is_some() && !done(before, after, &[Action::Resume]);
         assert!(!paused && !w.function.suspend, "raised in spite of a flag");
         assert!(
-            evidence.nodes.live > 0 || by_verb,
-            "raised where nobody listens"
+            evidence.nodes.live > 0 || by_action,
+            "raised without live nodes"
         );
         assert!(before.state.is_live(), "a raise follows written state");
         let hold = r.flags.hold.as_ref().map(|h| h.reason);
         let held = hold.is_some_and(|h| h != HoldReason::DeadlineExceeded);
         let over =
             kinds.contains(&TransitionKind::Resumed) || kinds.contains(&TransitionKind::Unpaused);
-        assert!(!held || over || by_verb, "raised under {hold:?}: {kinds:?}");
-        if !first && !by_verb {
+        assert!(
+            !held || over || by_action,
+            "raised under {hold:?}: {kinds:?}"
+        );
+        if !first && !by_action {
             assert!(
                 r.acked_at.is_some() && r.step_looks + u32::from(measured) >= 2,
-                "a raise needs two looks"
+                "a rise needs two evaluations"
             );
             assert!(
                 r.plan
@@ -212,7 +214,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             );
         }
     }
-    // while it is not known which revision spec asks for nothing rises, and what it no longer asks for gets nothing
+    // while the desired revision is unknown no weight rises, and an abandoned candidate gets no requests
     if w.function.desired.is_none() {
         let abandoned = w.function.abandoned.is_some();
         assert!(!same || new.weight <= old.weight, "raised: {kinds:?}");
@@ -222,7 +224,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
                 after,
                 &[Action::Retry, Action::Promote, Action::PromoteFull]
             ),
-            "a raise by a person"
+            "a rise by an action"
         );
         assert!(abandoned || !kinds.contains(&TransitionKind::Abandoned));
         let candidate = before.rollout.as_ref().map(|r| &r.candidate.revision.name);
@@ -230,7 +232,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             assert_eq!((new.weight, &new.stable), (Weight::ZERO, &old.stable));
         }
     }
-    // style (2), P4: what becomes stable is what was on trial to the end, digest and all
+    // P4, property (2): the revision that becomes stable is the evaluated candidate, including its digest
     let stable = |s: &RolloutState| s.stable.as_ref().map(|s| s.revision.clone());
     if stable(before) != stable(after) && !kinds.contains(&TransitionKind::StateLost) {
         let r = before.rollout.as_ref();
@@ -247,14 +249,17 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         );
         let nodes = &evidence.nodes;
         assert!(
-            by_verb
+            by_action
                 || nodes.live > 0 && nodes.applied * 100 >= nodes.live * 95
                 || before.stable.is_none(),
             "promoted while nodes are behind"
         );
-        assert!(!bad || before.stable.is_none(), "promoted with a bad look");
+        assert!(
+            !bad || before.stable.is_none(),
+            "promoted with a bad evaluation"
+        );
     }
-    // style (7), P3: bad is back at stable now, whatever else is going on
+    // P3, property (7): the verdict bad sends all requests to stable at once, in any situation
     if bad && before.state.is_exposed() {
         assert_eq!(
             (new.weight, new.stable.clone()),
@@ -263,16 +268,16 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         );
     }
     if matches!(before.state, State::RolledBack) && after.rejected.is_none() {
-        let wished = w.function.desired.as_ref().map(|x| &x.name);
+        let desired = w.function.desired.as_ref().map(|x| &x.name);
         let rejected = before.rejected.as_ref().map(|x| &x.revision.name);
         let lost = kinds.contains(&TransitionKind::StateLost);
         assert!(
-            wished != rejected || done(before, after, &[Action::Retry]) || lost,
-            "undone by nobody: {kinds:?}"
+            desired != rejected || done(before, after, &[Action::Retry]) || lost,
+            "the rejection ended without a cause: {kinds:?}"
         );
     }
-    // P2: what is missing holds
-    if matches!(evidence.measured, Measured::Unavailable { .. }) && same && !by_verb {
+    // P2: missing samples never raise the weight
+    if matches!(evidence.measured, Measured::Unavailable { .. }) && same && !by_action {
         let time = before
             .rollout
             .as_ref()
@@ -296,21 +301,21 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             "rolled back for missing data"
         );
     }
-    // style (6): looks from before the acknowledgement move nothing
+    // property (6): evaluations from before the acknowledgement do not count
     if let (Some(a), Some(b)) = (&before.rollout, &after.rollout)
         && b.step_looks > a.step_looks
     {
         assert!(
             measured && a.acked_at.is_some(),
-            "counted a look from before the acknowledgement"
+            "counted an evaluation from before the acknowledgement"
         );
         assert_eq!(b.step_looks, a.step_looks + 1);
     }
-    // P6: what can come back stays loaded
+    // P6: a revision that can return stays loaded
     if let Some(previous) = &after.previous {
         assert_eq!(new.previous.as_ref(), Some(&previous.revision.name));
     }
-    // P8: transitions are numbered without gaps, and each has its line in the table
+    // P8: transitions are numbered without gaps
     let lost = kinds.contains(&TransitionKind::StateLost);
     let first = decision.transitions.first().map_or(0, |t| t.number);
     assert!(
@@ -322,9 +327,9 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         (first..first + numbers.len() as u64).collect::<Vec<_>>()
     );
     assert!(decision.transitions.is_empty() || decision.persist);
-    // no two candidates, no candidate that is stable
+    // the candidate is never the stable revision
     assert!(new.candidate.is_none() || new.candidate != new.stable);
-    // sentences and conditions exist for whatever there is
+    // every state has a message and conditions
     let text = message(w.now, &w.function, after);
     assert!(!text.is_empty() && !text.contains("  "), "{text:?}");
     let all = conditions(&w.function, after, None, &text);
@@ -342,16 +347,16 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
     );
 }
 
-/// When everything is well again, every history ends at rest, with the wish served or rejected.
+/// Checks that every history ends without a rollout once all faults are gone, with the desired revision served or rejected.
 fn settles(c: &mut Checked) {
     {
         let w = &mut c.world;
         (w.live, w.able, w.failing, w.acking, w.slot) = (4, 4, 0, true, true);
         w.function.suspend = false;
-        w.say = Say::Good;
+        w.scenario = Scenario::Good;
         w.function.actions.clear();
         if w.function.desired.is_none() {
-            w.wish("a");
+            w.set_desired("a");
         }
     }
     for round in 0..4000 {
@@ -362,11 +367,11 @@ fn settles(c: &mut Checked) {
         };
         assert!(round < 3999, "never settles: {:#?}", w.state);
         let name = r.candidate.revision.name.clone();
-        if r.flags.paused.is_some() || r.flags.brake.is_some_and(|b| b.until_verb) {
-            w.verb(Action::Resume, &format!("{name}/again-{round}"));
+        if r.flags.paused.is_some() || r.flags.backstop.is_some_and(|b| b.until_action) {
+            w.annotate(Action::Resume, &format!("{name}/again-{round}"));
         }
         if r.flags.waiting_for.contains(&WaitingFor::Approval) {
-            w.verb(Action::Approve, &format!("{name}/again-{round}"));
+            w.annotate(Action::Approve, &format!("{name}/again-{round}"));
         }
         w.now = w
             .last
@@ -376,26 +381,25 @@ fn settles(c: &mut Checked) {
             .max(w.now);
     }
     let s = &c.world.state;
-    let wish = c.world.function.desired.as_ref().map(|w| &w.name);
-    let served = s.stable.as_ref().map(|x| &x.revision.name) == wish;
-    let rejected = s.rejected.as_ref().map(|x| &x.revision.name) == wish;
-    assert!(served != rejected, "wish {wish:?}: {s:#?}");
+    let desired = c.world.function.desired.as_ref().map(|w| &w.name);
+    let served = s.stable.as_ref().map(|x| &x.revision.name) == desired;
+    let rejected = s.rejected.as_ref().map(|x| &x.revision.name) == desired;
+    assert!(served != rejected, "desired {desired:?}: {s:#?}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
-    /// FC-5, FC-6, FC-10, FC-17, HK-9, FF-4: crashes, conflicts, lost status, clock jumps, edits and verbs in any
-    /// order.
+    /// FC-5, FC-6, FC-10, FC-17, HK-9, FF-4: crashes, conflicts, lost status, clock jumps, edits and actions in any order.
     #[test]
-    fn any_history_keeps_the_promises(start in 0_u8..6, promoted in any::<bool>(), ops in ops()) {
-        let mut c = Checked { world: World::new(policies(start)), told: Told::new(), acked: None };
+    fn properties_hold_in_any_history(start in 0_u8..6, promoted in any::<bool>(), ops in ops()) {
+        let mut c = Checked { world: World::new(policies(start)), sent: SentSplits::new(), acked: None };
         c.tick();
         if promoted {
-            // from here a wish for `a` is a way back
-            c.apply(&Op::Wish(1));
-            for verb in [Action::PromoteFull, Action::Promote] {
-                c.world.verb(verb, "checkout-b/at-once");
+            // from here the desired revision `a` is a revert
+            c.apply(&Op::SetDesired(1));
+            for action in [Action::PromoteFull, Action::Promote] {
+                c.world.annotate(action, "checkout-b/at-once");
                 c.tick();
                 c.tick();
             }

@@ -1,4 +1,4 @@
-//! Whole rollouts as a person would read them: time, state, share, row, event, sentence; `..` is the message in between.
+//! Timelines of whole rollouts: time, state, weight, row, Event and message; `..` marks `status.message` in between.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::world::*;
 fn good_is_promoted() {
     let mut w = World::new(policy());
     w.run(20);
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(50);
     w.note();
     w.run(150);
@@ -24,8 +24,8 @@ fn good_is_promoted() {
 fn dead_is_rolled_back() {
     let mut w = World::resting(policy());
     w.requests = 11;
-    w.wish("b");
-    w.say = Say::Bad("ErrorsWorse");
+    w.set_desired("b");
+    w.scenario = Scenario::Bad("ErrorsWorse");
     w.run(10);
     w.note();
     w.run(3 * 3600);
@@ -36,31 +36,31 @@ fn dead_is_rolled_back() {
 #[test]
 fn slow_is_rolled_back_later() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(45);
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(60);
     w.note();
-    w.say = Say::Bad("SlowerThanStable");
+    w.scenario = Scenario::Bad("SlowerThanStable");
     w.run(10);
     w.note();
     insta::assert_snapshot!(w.log);
 }
 
-/// FE-1: the whole of it, as people are told.
+/// FE-1: an outage of Prometheus with all its messages.
 #[test]
 fn an_outage_of_prometheus_is_held_and_resumed() {
     let mut w = World::resting(policy());
-    w.wish("b");
+    w.set_desired("b");
     w.run(20);
     w.note();
-    w.say = Say::Outage;
+    w.scenario = Scenario::Outage;
     w.run(95);
     w.note();
     w.run(900);
     w.note();
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(180);
     w.note();
     insta::assert_snapshot!(w.log);
@@ -69,11 +69,11 @@ fn an_outage_of_prometheus_is_held_and_resumed() {
 #[test]
 fn an_edit_in_mid_rollout() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(45);
     w.note();
-    w.wish("c");
+    w.set_desired("c");
     w.run(45);
     w.note();
     w.run(120);
@@ -82,12 +82,12 @@ fn an_edit_in_mid_rollout() {
 }
 
 #[test]
-fn stable_is_wished_again() {
+fn stable_is_desired_again() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(45);
-    w.wish("a");
+    w.set_desired("a");
     w.run(5);
     w.note();
     insta::assert_snapshot!(w.log);
@@ -96,13 +96,13 @@ fn stable_is_wished_again() {
 #[test]
 fn pause_and_resume() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(10);
-    w.verb(Action::Pause, "checkout-b");
+    w.annotate(Action::Pause, "checkout-b");
     w.run(600);
     w.note();
-    w.verb(Action::Resume, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
     w.run(200);
     w.note();
     insta::assert_snapshot!(w.log);
@@ -111,13 +111,13 @@ fn pause_and_resume() {
 #[test]
 fn promote_twice_racing() {
     let mut w = World::resting(policy());
-    w.wish("b");
+    w.set_desired("b");
     w.run(10);
-    w.verb(Action::Promote, "checkout-b/step-0");
+    w.annotate(Action::Promote, "checkout-b/step-0");
     w.run(2);
-    w.verb(Action::Promote, "checkout-b/step-0");
+    w.annotate(Action::Promote, "checkout-b/step-0");
     w.run(2);
-    w.verb(Action::Promote, "checkout-b/step-0/again");
+    w.annotate(Action::Promote, "checkout-b/step-0/again");
     w.run(2);
     w.note();
     insta::assert_snapshot!(w.log);
@@ -131,11 +131,11 @@ fn an_approval_gate() {
         at: GateAt::Promotion,
     }];
     let mut w = World::resting(p);
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(600);
     w.note();
-    w.verb(Action::Approve, "checkout-b/step-1");
+    w.annotate(Action::Approve, "checkout-b/step-1");
     w.run(100);
     insta::assert_snapshot!(w.log);
 }
@@ -143,24 +143,24 @@ fn an_approval_gate() {
 #[test]
 fn abort_and_retry() {
     let mut w = World::resting(policy());
-    w.wish("b");
+    w.set_desired("b");
     w.run(20);
-    w.verb(Action::Abort, "checkout-b");
+    w.annotate(Action::Abort, "checkout-b");
     w.run(300);
     w.note();
-    w.verb(Action::Retry, "checkout-b");
-    w.say = Say::Good;
+    w.annotate(Action::Retry, "checkout-b");
+    w.scenario = Scenario::Good;
     w.run(200);
     insta::assert_snapshot!(w.log);
 }
 
-/// FC-17: two hours forward and back: no step is skipped, doubled or lost.
+/// FC-17: the clock jumps two hours forward and back; no step is skipped, repeated or lost.
 #[test]
 fn a_clock_that_jumps() {
     let mut w = World::resting(policy());
-    w.wish("b");
+    w.set_desired("b");
     w.run(10);
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.after(7200);
     w.note();
     w.after(-7200);
@@ -172,8 +172,8 @@ fn a_clock_that_jumps() {
 #[test]
 fn suspended_for_a_while() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(20);
     w.function.suspend = true;
     w.run(3600);
@@ -186,10 +186,10 @@ fn suspended_for_a_while() {
 #[test]
 fn revert_after_promotion() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(300);
-    w.wish("a");
+    w.set_desired("a");
     w.run(100);
     w.note();
     w.run(3700);
@@ -200,7 +200,7 @@ fn revert_after_promotion() {
 fn nodes_that_cannot_pull() {
     let mut w = World::resting(policy());
     w.able = 3;
-    w.wish("b");
+    w.set_desired("b");
     w.run(60);
     w.note();
     w.run(600);
@@ -210,22 +210,22 @@ fn nodes_that_cannot_pull() {
     insta::assert_snapshot!(w.log);
 }
 
-/// FE-7: the brake in the bake.
+/// FE-7: the error backstop is reached in the bake.
 #[test]
-fn a_brake_in_the_bake() {
+fn the_backstop_in_the_bake() {
     let mut w = World::resting(policy());
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     w.run(80);
-    w.say = Say::Brake;
+    w.scenario = Scenario::Backstop;
     w.run(6);
     w.note();
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(500);
     insta::assert_snapshot!(w.log);
 }
 
-/// What happened, without the leader changes in between and without times.
+/// Result of a timeline, without changes of the leader and without times.
 type Ending = (
     Vec<TransitionKind>,
     State,
@@ -234,8 +234,8 @@ type Ending = (
 );
 
 fn outcome(w: &World) -> Ending {
-    let told = w
-        .told
+    let events = w
+        .events
         .iter()
         .map(|t| t.kind)
         .filter(|k| *k != TransitionKind::NewLeader)
@@ -251,15 +251,15 @@ fn outcome(w: &World) -> Ending {
         .iter()
         .map(|h| (h.outcome, h.reason.clone()))
         .collect();
-    (told, w.state.state, stable, history)
+    (events, w.state.state, stable, history)
 }
 
-/// The same story, told with the leader killed after `kill` decisions and its successor `gap` seconds later.
-fn story(verdict: &Say, kill: Option<u32>, gap: i64) -> World {
+/// Runs a rollout to its end. The leader is killed after `kill` decisions, and its successor starts `gap` seconds later.
+fn play(verdict: &Scenario, kill: Option<u32>, gap: i64) -> World {
     let mut w = World::resting(policy());
     w.promoted = Some(revision("a"));
-    w.wish("b");
-    w.say = Say::Good;
+    w.set_desired("b");
+    w.scenario = Scenario::Good;
     let mut decisions = 0;
     let mut steps = |w: &mut World, until: &dyn Fn(&World) -> bool| {
         for _ in 0..1000 {
@@ -279,19 +279,19 @@ fn story(verdict: &Say, kill: Option<u32>, gap: i64) -> World {
     };
     w.tick();
     steps(&mut w, &|w| w.weight() >= 5000 || w.state.rollout.is_none());
-    w.say = verdict.clone();
+    w.scenario = verdict.clone();
     steps(&mut w, &|w| w.state.rollout.is_none());
     w
 }
 
-/// FC-5: killed after any decision, with any gap, good or bad: the same transitions, stable and history.
+/// FC-5: a leader killed after any decision, with any gap, leads to the same transitions, stable revision and history.
 #[test]
 fn a_restart_at_any_instant_leads_to_the_same_end() {
-    for verdict in [Say::Good, Say::Bad("ErrorsWorse")] {
-        let undisturbed = story(&verdict, None, 0);
+    for verdict in [Scenario::Good, Scenario::Bad("ErrorsWorse")] {
+        let undisturbed = play(&verdict, None, 0);
         for kill in 0..40 {
             for gap in [1, 20, 80] {
-                let w = story(&verdict, Some(kill), gap);
+                let w = play(&verdict, Some(kill), gap);
                 assert_eq!(
                     outcome(&w),
                     outcome(&undisturbed),
@@ -305,8 +305,8 @@ fn a_restart_at_any_instant_leads_to_the_same_end() {
 
 #[test]
 fn a_transition_is_numbered_once() {
-    let w = story(&Say::Good, Some(7), 20);
-    let numbers: Vec<u64> = w.told.iter().map(|t| t.number).collect();
+    let w = play(&Scenario::Good, Some(7), 20);
+    let numbers: Vec<u64> = w.events.iter().map(|t| t.number).collect();
     let mut once = numbers.clone();
     once.dedup();
     assert_eq!(numbers, once);
@@ -330,7 +330,7 @@ fn a_rollout_writes_at_transitions_and_every_half_minute() {
     let mut w = World::resting(policy());
     let before = w.writes;
     w.run(3600);
-    assert_eq!(w.writes, before, "rest writes nothing");
+    assert_eq!(w.writes, before, "no writes without a rollout");
     assert_eq!(
         Duration::from_secs(5),
         w.function.policy.analysis.look_period
@@ -338,14 +338,14 @@ fn a_rollout_writes_at_transitions_and_every_half_minute() {
 }
 
 #[test]
-fn a_share_that_all_live_nodes_follow_is_written_at_once_and_once() {
+fn a_weight_that_all_live_nodes_apply_is_written_at_once_and_once() {
     let mut w = World::resting(policy());
     w.acking = false;
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     let before = w.writes;
     w.after(1);
-    assert_eq!(w.writes, before, "nobody has answered");
+    assert_eq!(w.writes, before, "no node has answered");
     assert!(w.message().contains("on its way"), "{}", w.message());
     w.acking = true;
     w.after(1);
@@ -355,10 +355,10 @@ fn a_share_that_all_live_nodes_follow_is_written_at_once_and_once() {
         w.acking = acking;
         w.after(1);
     }
-    assert_eq!(w.writes, before + 1, "a node that flaps is no news");
-    w.say = Say::Good;
+    assert_eq!(w.writes, before + 1, "a node that flaps causes no write");
+    w.scenario = Scenario::Good;
     w.run(40);
     assert_eq!(w.weight(), 5000);
     w.run(2);
-    assert_eq!(w.persisted.nodes.applied, 4, "again for the next share");
+    assert_eq!(w.persisted.nodes.applied, 4, "again for the next weight");
 }

@@ -1,4 +1,4 @@
-//! A small world around `decide`: nodes that load and acknowledge, looks that say what the test wants, a log to read.
+//! A simulation around `decide`: nodes that load and acknowledge, evaluations with a given result, and a readable log.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(START + seconds).unwrap()
 }
 
-/// What the next looks say.
+/// Result of the next evaluations.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Say {
+pub enum Scenario {
     Good,
     NotEnough,
     Bad(&'static str),
-    Brake,
+    Backstop,
     Shared,
     NoTraffic,
     Mismatch,
@@ -38,28 +38,28 @@ pub enum Say {
 pub struct World {
     pub now: Timestamp,
     pub function: Function,
-    /// What the leader holds in memory.
+    /// State in the leader's memory.
     pub state: RolloutState,
-    /// What is written.
+    /// Written state.
     pub persisted: RolloutState,
     pub epoch: u64,
     pub desired: u32,
     pub live: u32,
-    /// Live nodes that load whatever they are told to.
+    /// Number of live nodes that load every revision.
     pub able: u32,
-    /// Live nodes that never will.
+    /// Number of live nodes that cannot load the candidate.
     pub failing: u32,
     pub returned: u32,
     pub highest: Option<FencingToken>,
     pub slot: bool,
     pub rps: Option<f64>,
     pub promoted: Option<Revision>,
-    pub say: Say,
+    pub scenario: Scenario,
     pub acking: bool,
     pub covered: bool,
     pub requests: u64,
     pub log: String,
-    pub told: Vec<EventRecord>,
+    pub events: Vec<EventRecord>,
     pub writes: u32,
     pub last: Option<Decision>,
 }
@@ -107,18 +107,18 @@ impl World {
             slot: true,
             rps: None,
             promoted: None,
-            say: Say::NotEnough,
+            scenario: Scenario::NotEnough,
             acking: true,
             covered: true,
             requests: 100,
             log: String::new(),
-            told: Vec::new(),
+            events: Vec::new(),
             writes: 0,
             last: None,
         }
     }
 
-    /// At rest with revision `a`, a minute after it became stable.
+    /// State `Idle` with revision `a`, a minute after it became stable.
     pub fn resting(policy: Policy) -> Self {
         let mut world = Self::new(policy);
         world.tick();
@@ -127,55 +127,55 @@ impl World {
         assert!(world.state.stable.is_some());
         world.now = at(60);
         world.log.clear();
-        world.told.clear();
+        world.events.clear();
         world.state.history.clear();
         world.persisted = world.state.clone();
         world
     }
 
-    /// `b` is wished, loaded and queued, but has no slot yet.
+    /// `b` is the desired revision, loaded and queued, but has no slot yet.
     pub fn queued(policy: Policy) -> Self {
         let mut world = Self::resting(policy);
         world.slot = false;
-        world.wish("b");
+        world.set_desired("b");
         world.tick();
         assert_eq!(world.state.state, State::Queued);
         world
     }
 
-    /// `b` is in step 0, acknowledged, with nothing said yet.
+    /// `b` is in step 0, acknowledged, without a verdict yet.
     pub fn stepping(policy: Policy) -> Self {
         let mut world = Self::resting(policy);
-        world.wish("b");
+        world.set_desired("b");
         world.tick();
         assert_eq!(world.state.state, State::Stepping, "{}", world.log);
         world.tick();
         assert!(world.rollout().acked_at.is_some());
         world.log.clear();
-        world.told.clear();
+        world.events.clear();
         world
     }
 
-    /// `b` bakes, acknowledged.
+    /// `b` is in the bake, acknowledged.
     pub fn baking(policy: Policy) -> Self {
         let mut world = Self::stepping(policy);
-        world.verb(Action::PromoteFull, "checkout-b");
+        world.annotate(Action::PromoteFull, "checkout-b");
         world.tick();
         assert_eq!(world.state.state, State::Baking, "{}", world.log);
         world.tick();
         world.log.clear();
-        world.told.clear();
+        world.events.clear();
         world
     }
 
     pub fn rolled_back(policy: Policy) -> Self {
         let mut world = Self::stepping(policy);
-        world.say = Say::Bad("ErrorsWorse");
+        world.scenario = Scenario::Bad("ErrorsWorse");
         world.after(5);
         assert_eq!(world.state.state, State::RolledBack, "{}", world.log);
-        world.say = Say::NotEnough;
+        world.scenario = Scenario::NotEnough;
         world.log.clear();
-        world.told.clear();
+        world.events.clear();
         world
     }
 
@@ -187,26 +187,26 @@ impl World {
         shares(&self.state).weight.parts()
     }
 
-    pub fn wish(&mut self, name: &str) {
+    pub fn set_desired(&mut self, name: &str) {
         self.function.desired = Some(revision(name));
         self.function.abandoned = None;
         self.function.refused = None;
         self.function.generation += 1;
     }
 
-    /// Nothing is known of what `spec` asks for, as after a restart of the operator.
+    /// Makes the desired revision unknown, as after a restart of the operator.
     pub fn unknown(&mut self) {
         self.function.desired = None;
     }
 
-    /// An edit that is not accepted; it may still ask for the candidate.
+    /// Simulates an edit that is not accepted; it may still ask for the candidate.
     pub fn refused(&mut self) {
         self.function.desired = None;
         self.function.refused = Some("InvalidRoute".into());
         self.function.generation += 1;
     }
 
-    /// An edit that asks for something else than the candidate, not resolved yet.
+    /// Simulates an edit that no longer asks for the candidate and is not resolved yet.
     pub fn abandoned(&mut self) {
         let candidate = self.state.rollout.as_ref();
         self.function.desired = None;
@@ -214,16 +214,16 @@ impl World {
         self.function.generation += 1;
     }
 
-    pub fn verb(&mut self, verb: Action, value: &str) {
-        self.function.actions.retain(|a| a.action != verb);
+    pub fn annotate(&mut self, action: Action, value: &str) {
+        self.function.actions.retain(|a| a.action != action);
         self.function.actions.push(Annotation {
-            action: verb,
+            action,
             value: value.into(),
             by: "kubectl-annotate".into(),
         });
     }
 
-    /// Decides now and checks what must hold for every decision.
+    /// Decides now and checks the properties of every decision.
     pub fn tick(&mut self) -> Decision {
         let evidence = self.evidence();
         let decision = decide(self.now, &self.function, &self.state, &evidence);
@@ -231,9 +231,12 @@ impl World {
         for t in &decision.transitions {
             self.log_line(&decision, t);
         }
-        self.told.extend(decision.transitions.clone());
+        self.events.extend(decision.transitions.clone());
         self.state = through_text(&decision.state);
-        assert!(self.state == decision.state, "text loses something");
+        assert!(
+            self.state == decision.state,
+            "the persisted text is incomplete"
+        );
         if decision.persist {
             self.persisted = decision.state.clone();
             self.writes += 1;
@@ -247,9 +250,9 @@ impl World {
         if !old.same_effect(&new) {
             assert!(
                 new.pair > old.pair,
-                "a new share needs a new pair: {old:?} {new:?}"
+                "a new split needs a new token: {old:?} {new:?}"
             );
-            assert!(decision.persist, "a new share is written first");
+            assert!(decision.persist, "a new split is written first");
         }
         if let Some(wake) = decision.wake_at {
             assert!(wake > self.now, "woken in the past");
@@ -263,19 +266,19 @@ impl World {
         if decision.state.state.is_live() {
             assert!(
                 decision.wake_at.is_some(),
-                "a live rollout is looked at again"
+                "a running rollout needs another decision"
             );
         } else {
             assert_eq!(
                 decision.wake_at.is_some(),
                 decision.state.previous.is_some(),
-                "rest is rest"
+                "no decision is needed without a rollout"
             );
         }
         let again = decide(self.now, &self.function, &decision.state, evidence);
         assert!(
             again.state == decision.state,
-            "deciding twice changes more:\n{}",
+            "a second decision changes more:\n{}",
             difference(&decision.state, &again.state)
         );
         assert!(
@@ -290,13 +293,13 @@ impl World {
                 (&old.stable, &old.candidate)
             );
         }
-        let said = message(self.now, &self.function, &decision.state);
-        let line = said
+        let summary = message(self.now, &self.function, &decision.state);
+        let line = summary
             .find("kubectl -n")
-            .map_or("", |start| said.get(start..).unwrap_or_default());
+            .map_or("", |start| summary.get(start..).unwrap_or_default());
         assert!(
             line.is_empty() || line.split(' ').count() == 8 && line.ends_with(" --overwrite"),
-            "people copy to the end: {said}"
+            "the command must be the end of the message: {summary}"
         );
         let sum: u32 = traffic(&decision.state)
             .iter()
@@ -306,8 +309,8 @@ impl World {
     }
 
     fn log_line(&mut self, decision: &Decision, t: &EventRecord) {
-        let telling = t.kind.telling();
-        let event = telling.event.map_or("-".into(), |(kind, reason)| {
+        let effects = t.kind.effects();
+        let event = effects.event.map_or("-".into(), |(kind, reason)| {
             format!(
                 "{reason}{}",
                 if kind == EventType::Warning {
@@ -320,7 +323,7 @@ impl World {
         let seconds = self.now.as_second() - START;
         let weight = shares(&decision.state).weight;
         let state = decision.state.state.as_str();
-        let row = telling.row;
+        let row = effects.row;
         writeln!(
             self.log,
             "{seconds:>5} s  {state:<10} {weight:>6}  #{row:<2} {event}: {}",
@@ -334,7 +337,7 @@ impl World {
         self.tick()
     }
 
-    /// Follows `wake_at` for so long, as a controller would.
+    /// Decides at each `wake_at` for this many seconds, as a controller does.
     pub fn run(&mut self, seconds: i64) {
         let end = Timestamp::from_second(self.now.as_second() + seconds).unwrap();
         let mut turns = 0;
@@ -350,7 +353,7 @@ impl World {
         }
     }
 
-    /// The leader is gone and another one takes over after a while, with what was written.
+    /// Replaces the leader after this many seconds; the new one starts from the written state.
     pub fn restart(&mut self, seconds: i64) {
         self.state = self.persisted.clone();
         self.epoch += 1;
@@ -358,7 +361,7 @@ impl World {
     }
 
     pub fn kinds(&self) -> Vec<TransitionKind> {
-        self.told.iter().map(|t| t.kind).collect()
+        self.events.iter().map(|t| t.kind).collect()
     }
 
     pub fn message(&self) -> String {
@@ -371,7 +374,7 @@ impl World {
         (c.status, c.reason)
     }
 
-    /// A line with state and message, for timelines.
+    /// Adds a line with state and message to the log.
     pub fn note(&mut self) {
         let seconds = self.now.as_second() - START;
         let text = self.message();
@@ -388,7 +391,7 @@ fn difference(a: &RolloutState, b: &RolloutState) -> String {
     })
 }
 
-/// The state as it comes back from where it is persisted.
+/// Returns the state after it was persisted and read.
 pub fn through_text(state: &RolloutState) -> RolloutState {
     serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
 }

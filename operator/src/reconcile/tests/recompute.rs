@@ -144,7 +144,7 @@ impl<'a> Leader<'a> {
         *self.history.looks.lock().unwrap() = number;
         let now = self.history.base + Duration::from_secs((number * PERIOD).unsigned_abs());
         let due = Due {
-            look: true,
+            evaluation: true,
             traffic: false,
         };
         let (measured, _) = self
@@ -161,7 +161,7 @@ impl<'a> Leader<'a> {
             )
             .await;
         let look = match measured {
-            core::Measured::Look(look) => look,
+            core::Measured::Evaluation(evaluation) => evaluation,
             // the first one sets the baselines
             other => return assert_eq!((other, number), (core::Measured::NotDue, 1)),
         };

@@ -1,10 +1,10 @@
-//! What holds a raise beside the evidence itself, and what is shared by both arms.
+//! Coverage, share mismatch, the backstop and shared failures.
 
 use super::*;
 
-/// FE-2: evidence of nodes that went silent raises nothing.
+/// FE-2: without samples from most of stable's requests the weight does not rise.
 #[test]
-fn stale_nodes_hold_the_raise() {
+fn nodes_with_stale_samples_do_not_count_as_covered() {
     let mut bench = Bench::new(&errors_only(), 2);
     bench.count(1, [5, 0, 95, 0]);
     assert!(bench.look([5, 0, 95, 0]).covered);
@@ -16,20 +16,20 @@ fn stale_nodes_hold_the_raise() {
         bench.count(0, [5, 0, 95, 0]);
         covered.push(bench.read_of(&exposed, second(0)).covered);
     }
-    // scraped every 15 s, so 37.5 s is stale: the eighth look is the first one later than that
+    // with a scrape every 15 s, counters are stale after 37.5 s: the eighth evaluation is the first one after that
     assert_eq!(covered, [vec![true; 7], vec![false; 3]].concat());
 }
 
 #[test]
-fn a_split_unlike_the_share_is_our_bug() {
+fn a_split_that_contradicts_the_weight_is_a_mismatch() {
     let mut bench = Bench::new(&errors_only(), 1);
     assert!(!bench.look([50, 0, 950, 0]).share_mismatch);
     assert!(bench.look([500, 0, 500, 0]).share_mismatch);
 }
 
-/// Counters that are older than the share were counted under another one.
+/// Counters that are older than the weight were counted under another one.
 #[test]
-fn a_split_from_before_the_share_was_in_force_is_not_compared_with_it() {
+fn requests_from_before_the_weight_was_acknowledged_are_not_compared_with_it() {
     let mut bench = Bench::new(&errors_only(), 1);
     for _ in 0..4 {
         bench.looks += 1;
@@ -43,22 +43,22 @@ fn a_split_from_before_the_share_was_in_force_is_not_compared_with_it() {
 }
 
 #[test]
-fn the_brake_reads_both_arms() {
+fn the_backstop_tests_both_revisions_together() {
     let mut bench = Bench::new(&errors_only(), 1);
     bench.analysis.begin_step(second(0), 9900, None);
     let mut looks = 0;
-    while !bench.look([99, 30, 1, 0]).braked {
+    while !bench.look([99, 30, 1, 0]).backstop_reached {
         looks += 1;
         assert!(looks < 10);
     }
-    assert!(looks >= 1, "one look decides nothing");
-    bench.analysis.restart_brake();
-    assert!(!bench.look([99, 1, 1, 0]).braked);
+    assert!(looks >= 1, "one evaluation decides nothing");
+    bench.analysis.restart_backstop();
+    assert!(!bench.look([99, 1, 1, 0]).backstop_reached);
 }
 
-/// FE-5: both versions break the promise: held until stable keeps it again.
+/// FE-5: a rollout in which both revisions miss the objective is held until stable meets it again.
 #[test]
-fn a_promise_both_break_is_a_shared_failure_until_stable_keeps_it_again() {
+fn an_objective_both_miss_is_a_shared_failure_until_stable_meets_it_again() {
     let plan = AnalysisPlan {
         slo: Slo {
             errors: Some(0.01),
@@ -80,5 +80,5 @@ fn a_promise_both_break_is_a_shared_failure_until_stable_keeps_it_again() {
         looks += 1;
         assert!(looks < 200);
     }
-    assert!((10..=14).contains(&looks), "{looks} looks of 5 s");
+    assert!((10..=14).contains(&looks), "{looks} evaluations of 5 s");
 }

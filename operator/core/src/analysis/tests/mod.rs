@@ -1,4 +1,4 @@
-//! The whole chain from snapshots to a verdict, and the vectors that need several tests at once.
+//! Tests from snapshots to the verdict, and the worked examples that need several tests at once.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ fn second(s: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + s).unwrap()
 }
 
-/// One or more nodes that count upwards, looked at every five seconds.
+/// One or more nodes whose counters grow, with an evaluation every five seconds.
 struct Bench {
     analysis: Analysis,
     looks: i64,
@@ -54,7 +54,7 @@ impl Bench {
                 })
                 .collect(),
         };
-        // all counters are zero, so this look counts nothing and sets the baselines
+        // all counters are zero, so this evaluation counts nothing and sets the baselines
         bench.read();
         bench.analysis.begin_step(second(0), 500, Some(1000));
         bench
@@ -97,13 +97,17 @@ impl Bench {
         }
     }
 
-    fn read(&mut self) -> LookResult {
+    fn read(&mut self) -> EvaluationResult {
         self.read_of(&self.exposed(), second(0))
     }
 
-    /// A look at all nodes of which only `exposed` ones count, under a share that is in force since then.
-    fn read_of(&mut self, exposed: &BTreeSet<String>, in_force_since: Timestamp) -> LookResult {
-        self.analysis.look(&LookInput {
+    /// Evaluates all nodes, of which only the `exposed` ones count, with a weight that was acknowledged at `in_force_since`.
+    fn read_of(
+        &mut self,
+        exposed: &BTreeSet<String>,
+        in_force_since: Timestamp,
+    ) -> EvaluationResult {
+        self.analysis.evaluate(&EvaluationInput {
             now: self.now(),
             candidate: CANDIDATE,
             stable: STABLE,
@@ -114,7 +118,7 @@ impl Bench {
         })
     }
 
-    fn look(&mut self, counts: [u64; 4]) -> LookResult {
+    fn look(&mut self, counts: [u64; 4]) -> EvaluationResult {
         self.looks += 1;
         self.count(0, counts);
         self.read()
@@ -162,9 +166,9 @@ fn evidence_of_three_metrics_is_averaged() {
     assert_eq!(named(&tests, 0.01), [1]);
 }
 
-/// L: 5, 10, 50, then 100 %; the rollback process goes on, the pass process starts afresh at each step.
+/// L: 5, 10, 50, then 100 %. The rollback process continues; the pass process starts again at each step.
 #[test]
-fn a_walk_up_the_steps() {
+fn the_pass_side_starts_again_at_each_step() {
     let mut bench = Bench::new(&errors_only(), 1);
     let steps = [(500, 1000), (1000, 5000), (5000, 10_000)];
     let looks = [
@@ -197,11 +201,11 @@ fn a_walk_up_the_steps() {
 }
 
 #[test]
-fn a_dead_candidate_is_bad_after_two_looks_and_stays_so() {
+fn a_candidate_that_always_fails_is_bad_after_two_evaluations_and_stays_so() {
     let mut bench = Bench::new(&errors_only(), 1);
     assert_eq!(
         bench.look([5, 5, 45, 0]).verdict,
-        Verdict::NotEnough(Missing::Looks)
+        Verdict::NotEnough(Missing::Evaluations)
     );
     let Verdict::Bad(metric) = bench.look([6, 6, 52, 1]).verdict else {
         panic!("not decided");
@@ -216,10 +220,10 @@ fn a_dead_candidate_is_bad_after_two_looks_and_stays_so() {
     }
 }
 
-/// Without history the bounds wait for half a minute of requests; when most of stable gets slower than them, they move,
-/// the stake is kept and the step can be left.
+/// Without history the bounds need half a minute of requests. When most of stable's requests exceed them, they are chosen
+/// again, the wealth is kept and the step can end.
 #[test]
-fn bounds_that_say_nothing_any_more_are_chosen_anew() {
+fn bounds_are_chosen_again_when_most_of_stables_requests_exceed_them() {
     let mut bench = Bench::new(&AnalysisPlan::default(), 1);
     let look = |bench: &mut Bench, bucket: usize| {
         let node = &mut bench.nodes[0];
@@ -233,18 +237,18 @@ fn bounds_that_say_nothing_any_more_are_chosen_anew() {
         assert_eq!(
             look(&mut bench, 3).verdict,
             Verdict::NotEnough(if bench.looks < 2 {
-                Missing::Looks
+                Missing::Evaluations
             } else {
                 Missing::Bounds
             })
         );
     }
     look(&mut bench, 3);
-    assert_eq!(bench.analysis.bounds().unwrap().judged, [3, 5]);
+    assert_eq!(bench.analysis.bounds().unwrap().compared, [3, 5]);
     let evidence = bench.analysis.ln_evidence();
     assert!(evidence <= 0.0);
     let mut looks = 0;
-    while bench.analysis.bounds().unwrap().judged == [3, 5] {
+    while bench.analysis.bounds().unwrap().compared == [3, 5] {
         look(&mut bench, 10);
         looks += 1;
         assert!(looks < 20);
@@ -269,7 +273,7 @@ fn bounds_that_say_nothing_any_more_are_chosen_anew() {
 }
 
 #[test]
-fn a_stake_that_moves_to_other_bounds_is_neither_more_nor_less() {
+fn moving_the_wealth_to_other_bounds_does_not_change_it() {
     let plan = AnalysisPlan::default();
     let mut bench = Bench::new(&plan, 1);
     for round in 0..14 {
@@ -282,15 +286,15 @@ fn a_stake_that_moves_to_other_bounds_is_neither_more_nor_less() {
         let before = bench.analysis.clone();
         bench.look([50, 0, 450, 0]);
         if round > 6 && before.bounds != bench.analysis.bounds {
-            let mut judged = before;
-            // the same look, without the choice
-            judged.step.rechosen = true;
+            let mut compared = before;
+            // the same evaluation, without the choice
+            compared.step.rechosen = true;
             bench
                 .analysis
                 .tests
                 .iter()
                 .for_each(|t| assert!(t.process.ln_evidence().is_finite()));
-            let moved = std::mem::replace(&mut bench.analysis, judged);
+            let moved = std::mem::replace(&mut bench.analysis, compared);
             bench.read();
             close(moved.ln_evidence(), bench.analysis.ln_evidence());
             assert!(moved.ln_evidence().abs() > 1e-3);
@@ -301,27 +305,27 @@ fn a_stake_that_moves_to_other_bounds_is_neither_more_nor_less() {
 }
 
 #[test]
-fn the_first_decisive_look_is_the_one_that_is_told() {
+fn the_first_decisive_evaluation_is_the_one_reported() {
     let mut bench = Bench::new(&errors_only(), 1);
     for _ in 0..5 {
         bench.look([5, 5, 45, 0]);
     }
     assert!(matches!(bench.analysis.verdict(), Verdict::Bad(_)));
     let decisive = bench.analysis.figures().decisive.unwrap();
-    assert_eq!(decisive.look, 3, "the first look set the baselines");
+    assert_eq!(decisive.look, 3, "the first evaluation set the baselines");
 }
 
-/// What waits for its bounds keeps its part of the stake as cash.
+/// Tests that wait for their bounds leave their part of the wealth unbet.
 #[test]
-fn the_stakes_of_all_metrics_are_one_in_the_beginning() {
-    for plan in [AnalysisPlan::default(), promised(), errors_only()] {
+fn the_initial_wealth_of_all_metrics_is_one() {
+    for plan in [AnalysisPlan::default(), with_slo(), errors_only()] {
         let analysis = Bench::new(&plan, 1).analysis;
         assert!(analysis.ln_evidence().abs() < 1e-12, "{plan:?}");
     }
 }
 
 #[test]
-fn a_look_without_news_changes_nothing() {
+fn an_evaluation_without_new_samples_changes_nothing() {
     let mut bench = Bench::new(&errors_only(), 1);
     bench.look([50, 3, 950, 10]);
     let before = bench.analysis.encode();
@@ -332,7 +336,7 @@ fn a_look_without_news_changes_nothing() {
 }
 
 #[test]
-fn only_exposed_nodes_count_and_one_that_left_counts_once_more() {
+fn only_exposed_nodes_count_and_a_node_that_left_counts_once_more() {
     let mut bench = Bench::new(&errors_only(), 2);
     let left = bench.nodes[1].0.clone();
     bench.look([10, 0, 90, 0]);
@@ -348,7 +352,7 @@ fn only_exposed_nodes_count_and_one_that_left_counts_once_more() {
 }
 
 /// A default rollout on three nodes, so that every kind of test and the baselines are in the text.
-fn promised() -> AnalysisPlan {
+fn with_slo() -> AnalysisPlan {
     AnalysisPlan {
         slo: Slo {
             errors: Some(0.02),
@@ -362,8 +366,8 @@ fn promised() -> AnalysisPlan {
 }
 
 #[test]
-fn the_text_continues_where_it_was_written() {
-    let plan = promised();
+fn a_decoded_analysis_continues_like_the_original() {
+    let plan = with_slo();
     let run = |after_look: fn(&AnalysisPlan, &mut Analysis)| {
         let mut bench = Bench::new(&plan, 3);
         for look in 0..200 {
@@ -391,8 +395,8 @@ fn the_text_continues_where_it_was_written() {
 }
 
 #[test]
-fn of_many_nodes_the_text_keeps_some_and_the_rest_count_later_never_twice() {
-    let plan = promised();
+fn nodes_whose_baselines_do_not_fit_count_later_and_never_twice() {
+    let plan = with_slo();
     let mut bench = Bench::new(&plan, 200);
     for node in 0..200 {
         bench.count(node, [10, 5, 90, 1]);
@@ -407,11 +411,11 @@ fn of_many_nodes_the_text_keeps_some_and_the_rest_count_later_never_twice() {
     assert_eq!(bench.analysis.figures().candidate.requests, 2000);
 }
 
-/// Every test there can be, all latency buckets of both arms in use, counts of a long rollout at a thousand requests a second,
+/// All possible tests, all latency buckets of both revisions in use, counts of a long rollout at a thousand requests a second,
 /// and a verdict.
 #[test]
-fn the_fullest_text_is_short_enough() {
-    let plan = promised();
+fn the_longest_text_fits() {
+    let plan = with_slo();
     let mut bench = Bench::new(&plan, 1);
     for look in 0..20_u64 {
         let node = &mut bench.nodes[0];
@@ -428,14 +432,14 @@ fn the_fullest_text_is_short_enough() {
     let text = bench.analysis.encode();
     let tests = (bench.analysis.tests.len(), bench.analysis.pass.len());
     assert!(text.len() <= STATE_MAX, "{} with {tests:?}", text.len());
-    assert_eq!(bench.analysis.bounds().map(|b| b.judged.len()), Some(4));
+    assert_eq!(bench.analysis.bounds().map(|b| b.compared.len()), Some(4));
     let resumed = Analysis::decode(&plan, &text).unwrap();
     assert_eq!(resumed.ln_evidence(), bench.analysis.ln_evidence());
 }
 
 #[test]
-fn damaged_text_is_refused() {
-    let plan = promised();
+fn damaged_text_is_rejected() {
+    let plan = with_slo();
     let mut bench = Bench::new(&plan, 3);
     bench.look([10, 1, 90, 1]);
     let text = bench.analysis.encode();

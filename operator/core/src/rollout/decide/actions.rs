@@ -1,4 +1,5 @@
-//! What a person asks for, by annotation. Each value acts at most once; what has no meaning here is recorded with the reason.
+//! Actions that people request by annotation. Each value acts at most once. An action that does not apply is recorded with
+//! the reason.
 
 use super::context::DecisionContext;
 use super::lowering::reject;
@@ -10,46 +11,49 @@ use crate::rollout::{
     words,
 };
 
-/// Acts on the first fresh annotation among `which`, in their order.
-pub(super) fn take(turn: &mut DecisionContext<'_>, which: &[Action]) -> bool {
-    let function = turn.function;
-    let fresh = which.iter().find_map(|verb| {
+/// Handles the first new annotation among `actions`, in their order. Returns whether there was one.
+pub(super) fn take(ctx: &mut DecisionContext<'_>, actions: &[Action]) -> bool {
+    let function = ctx.function;
+    let fresh = actions.iter().find_map(|action| {
         function
             .actions
             .iter()
-            .find(|a| a.action == *verb && is_fresh(turn, a))
+            .find(|a| a.action == *action && is_fresh(ctx, a))
             .cloned()
     });
     let Some(annotation) = fresh else {
         return false;
     };
-    let value = annotation.meant();
+    let value = annotation.normalized_value();
     if annotation.action == Action::Pause {
-        turn.pause_seen = true;
+        ctx.pause_seen = true;
     }
-    let result = act(turn, &annotation, &value);
-    record(turn, &annotation, value, result);
+    let result = act(ctx, &annotation, &value);
+    record(ctx, &annotation, value, result);
     true
 }
 
-fn is_fresh(turn: &DecisionContext<'_>, annotation: &Annotation) -> bool {
-    let value = annotation.meant();
-    if value.is_empty() || waits(turn, annotation.action) {
+fn is_fresh(ctx: &DecisionContext<'_>, annotation: &Annotation) -> bool {
+    let value = annotation.normalized_value();
+    if value.is_empty() || waits(ctx, annotation.action) {
         return false;
     }
-    !turn.state.is_used(annotation.action, &value)
+    !ctx.state.is_used(annotation.action, &value)
 }
 
-/// What raises a share is looked at once the revision that `spec` asks for is known, or the spec is refused.
-fn waits(turn: &DecisionContext<'_>, verb: Action) -> bool {
-    let raises = matches!(verb, Action::Retry | Action::Promote | Action::PromoteFull);
-    raises && turn.function.desired.is_none() && turn.function.refused.is_none()
+/// Whether the action could raise a weight and must wait until the desired revision is known or the spec is refused.
+fn waits(ctx: &DecisionContext<'_>, action: Action) -> bool {
+    let raises = matches!(
+        action,
+        Action::Retry | Action::Promote | Action::PromoteFull
+    );
+    raises && ctx.function.desired.is_none() && ctx.function.refused.is_none()
 }
 
-/// Nothing rises while the spec is not accepted, since it is not known whether it still asks for this revision.
-fn accepted(turn: &DecisionContext<'_>) -> Result<(), String> {
-    match &turn.function.refused {
-        Some(why) if turn.function.desired.is_none() => {
+/// Fails while the spec is not accepted, because it may no longer ask for this revision.
+fn accepted(ctx: &DecisionContext<'_>) -> Result<(), String> {
+    match &ctx.function.refused {
+        Some(why) if ctx.function.desired.is_none() => {
             Err(format!("the spec is not accepted: {why}"))
         }
         _ => Ok(()),
@@ -57,7 +61,7 @@ fn accepted(turn: &DecisionContext<'_>) -> Result<(), String> {
 }
 
 fn record(
-    turn: &mut DecisionContext<'_>,
+    ctx: &mut DecisionContext<'_>,
     annotation: &Annotation,
     value: String,
     result: Result<(), String>,
@@ -65,37 +69,37 @@ fn record(
     let done = result.is_ok();
     if let Err(why) = &result {
         let text = format!("{}={value} is ignored: {why}", annotation.action.as_str());
-        turn.tell(TransitionKind::ActionIgnored, text);
+        ctx.record_event(TransitionKind::ActionIgnored, text);
     }
-    let verbs = &mut turn.state.actions;
-    let before = verbs
+    let records = &mut ctx.state.actions;
+    let before = records
         .iter()
         .position(|r| r.verb == annotation.action)
-        .map(|i| verbs.remove(i));
+        .map(|i| records.remove(i));
     let bare = before.is_some_and(|r| r.bare) || (done && !value.contains('/'));
-    verbs.push(ActionRecord {
+    records.push(ActionRecord {
         verb: annotation.action,
-        // retry begins another attempt, in which nothing has fired yet
+        // retry begins another attempt, in which no action was handled yet
         bare: bare && annotation.action != Action::Retry,
         value,
-        at: turn.now,
+        at: ctx.now,
         by: annotation.by.clone(),
         result: result.map_or_else(ActionResult::Ignored, |()| ActionResult::Done),
     });
-    verbs.sort_by_key(|r| r.verb);
-    turn.write();
+    records.sort_by_key(|r| r.verb);
+    ctx.write();
 }
 
-/// Does what the verb says, or says why not.
-fn act(turn: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> Result<(), String> {
+/// Carries out the action, or returns why it does not apply.
+fn act(ctx: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> Result<(), String> {
     let (name, token) = value
         .split_once('/')
         .map_or((value, None), |(n, t)| (n, Some(t)));
     if annotation.action == Action::Retry {
-        return retry(turn, name);
+        return retry(ctx, name);
     }
-    let Some(r) = &turn.state.rollout else {
-        return Err(match &turn.state.rejected {
+    let Some(r) = &ctx.state.rollout else {
+        return Err(match &ctx.state.rejected {
             Some(x) if x.revision.name == name => {
                 "it was rolled back; `retry` tries it again".into()
             }
@@ -106,15 +110,15 @@ fn act(turn: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> 
         return Err(format!("the candidate is {}", r.candidate.revision.name));
     }
     if let Some(n) = token.and_then(|t| t.strip_prefix("step-")?.split('/').next())
-        && (turn.state.state != State::Stepping || n.parse() != Ok(r.step))
+        && (ctx.state.state != State::Stepping || n.parse() != Ok(r.step))
     {
-        return Err(format!("step {n} is not the present one"));
+        return Err(format!("step {n} is not the current one"));
     }
     let by = annotation.by.as_str();
     match annotation.action {
         Action::Abort => {
             reject(
-                turn,
+                ctx,
                 TransitionKind::Aborted,
                 "Aborted",
                 Some(String::new()),
@@ -122,22 +126,22 @@ fn act(turn: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> 
             );
             Ok(())
         }
-        Action::Pause => pause(turn, by),
-        Action::Resume => resume(turn, by),
-        Action::Approve => approve(turn, by),
-        Action::Promote => promote(turn, by),
-        Action::PromoteFull => promote_full(turn, by),
-        Action::Retry => retry(turn, name),
+        Action::Pause => pause(ctx, by),
+        Action::Resume => resume(ctx, by),
+        Action::Approve => approve(ctx, by),
+        Action::Promote => promote(ctx, by),
+        Action::PromoteFull => promote_full(ctx, by),
+        Action::Retry => retry(ctx, name),
     }
 }
 
-fn pause(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
-    let now = turn.now;
-    let Some(r) = &mut turn.state.rollout else {
+fn pause(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+    let now = ctx.now;
+    let Some(r) = &mut ctx.state.rollout else {
         return Ok(());
     };
     if r.flags.paused.is_some() {
-        return Err("it is paused already".into());
+        return Err("it is already paused".into());
     }
     r.flags.paused = Some(Paused {
         since: now,
@@ -145,109 +149,109 @@ fn pause(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
         reason: "Paused".into(),
     });
     let text = format!(
-        "paused{} at {}; evidence and rollback go on",
+        "paused{} at {}; evaluation and rollback continue",
         words::through(by),
         r.weight
     );
-    turn.tell(TransitionKind::Paused, text);
+    ctx.record_event(TransitionKind::Paused, text);
     Ok(())
 }
 
-fn resume(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
-    if turn.pause_seen {
-        return Err("a `pause` came with it".into());
+fn resume(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+    if ctx.pause_seen {
+        return Err("a `pause` was written at the same time".into());
     }
-    let Some(r) = &mut turn.state.rollout else {
+    let Some(r) = &mut ctx.state.rollout else {
         return Ok(());
     };
-    let (paused, braked) = (r.flags.paused.take(), r.flags.brake.take());
-    if paused.is_none() && braked.is_none() {
+    let (paused, backstop_reached) = (r.flags.paused.take(), r.flags.backstop.take());
+    if paused.is_none() && backstop_reached.is_none() {
         return Err("it is not paused".into());
     }
     r.flags
         .hold
         .take_if(|h| h.reason == crate::rollout::HoldReason::TotalErrors);
-    turn.tell(
+    ctx.record_event(
         TransitionKind::Unpaused,
         format!("resumed{}", words::through(by)),
     );
     Ok(())
 }
 
-fn approve(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
-    let awaited = turn
+fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+    let awaited = ctx
         .state
         .rollout
         .as_ref()
         .is_some_and(|r| r.flags.waiting_for.contains(&WaitingFor::Approval));
-    let keys = unapproved(&turn.state);
+    let keys = unapproved(&ctx.state);
     if !awaited || keys.is_empty() {
-        return Err("no approval is awaited".into());
+        return Err("no approval is needed".into());
     }
-    if let Some(r) = &mut turn.state.rollout {
+    if let Some(r) = &mut ctx.state.rollout {
         r.approved.extend(keys.iter().cloned());
         r.flags.waiting_for.retain(|w| *w != WaitingFor::Approval);
         r.flags.asked_since = None;
     }
     let text = format!("approved{}: {}", words::through(by), keys.join(", "));
-    turn.tell(TransitionKind::Approved, text);
+    ctx.record_event(TransitionKind::Approved, text);
     Ok(())
 }
 
-fn promote(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
-    accepted(turn)?;
-    if let Some(r) = &turn.state.rollout {
-        loading::raisable(r)?;
+fn promote(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+    accepted(ctx)?;
+    if let Some(r) = &ctx.state.rollout {
+        loading::ensure_may_rise(r)?;
     }
-    match turn.state.state {
+    match ctx.state.state {
         State::Queued => {
-            gates::skip(turn);
-            loading::first_share(turn, Some(by));
+            gates::skip(ctx);
+            loading::first_share(ctx, Some(by));
         }
-        State::Stepping => stepping::next(turn, PassedBy::Verb, Some(by)),
-        State::Baking => baking::promote(turn, Some(by)),
+        State::Stepping => stepping::next(ctx, PassedBy::Verb, Some(by)),
+        State::Baking => baking::promote(ctx, Some(by)),
         _ => return Err("nodes are still loading it".into()),
     }
     Ok(())
 }
 
-fn promote_full(turn: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
-    accepted(turn)?;
-    if let Some(r) = &turn.state.rollout {
-        loading::raisable(r)?;
+fn promote_full(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+    accepted(ctx)?;
+    if let Some(r) = &ctx.state.rollout {
+        loading::ensure_may_rise(r)?;
         if r.plan.kind == PlanKind::First {
-            return Err("the first revision is served as soon as nodes have it".into());
+            return Err("the first revision is served as soon as nodes have loaded it".into());
         }
     }
-    match turn.state.state {
-        State::Loading if !turn.loaded() => return Err("nodes are still loading it".into()),
-        State::Loading | State::Queued => loading::size(turn),
+    match ctx.state.state {
+        State::Loading if !ctx.loaded() => return Err("nodes are still loading it".into()),
+        State::Loading | State::Queued => loading::size(ctx),
         State::Stepping => (),
-        _ => return Err("it is in the bake already; `promote` ends that".into()),
+        _ => return Err("it is already in the bake; `promote` ends that".into()),
     }
-    stepping::to_bake(turn, by);
+    stepping::to_bake(ctx, by);
     Ok(())
 }
 
-fn retry(turn: &mut DecisionContext<'_>, name: &str) -> Result<(), String> {
-    let Some(rejected) = turn.state.rejected.clone() else {
+fn retry(ctx: &mut DecisionContext<'_>, name: &str) -> Result<(), String> {
+    let Some(rejected) = ctx.state.rejected.clone() else {
         return Err("nothing was rolled back".into());
     };
     if rejected.revision.name != name {
         return Err(format!(
-            "what was rolled back is {}",
+            "the revision that was rolled back is {}",
             rejected.revision.name
         ));
     }
-    accepted(turn)?;
-    let kind = if turn.state.stable.is_some() {
+    accepted(ctx)?;
+    let kind = if ctx.state.stable.is_some() {
         PlanKind::Full
     } else {
         PlanKind::First
     };
     let attempt = rejected.attempt + 1;
-    desired::start(turn, rejected.revision, kind, attempt);
+    desired::start(ctx, rejected.revision, kind, attempt);
     let text = format!("{name} is tried again, attempt {attempt}; nodes load it");
-    turn.tell(TransitionKind::Retried, text);
+    ctx.record_event(TransitionKind::Retried, text);
     Ok(())
 }

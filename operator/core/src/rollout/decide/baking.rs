@@ -1,4 +1,4 @@
-//! Baking: the candidate has nearly everything, stable keeps the holdback as a control.
+//! State `Baking`: the candidate has nearly all requests, and stable keeps the holdback as a control.
 
 use super::context::DecisionContext;
 use super::stepping::{early, needs_slot};
@@ -8,16 +8,16 @@ use crate::rollout::{
     Outcome, PlanKind, Previous, RevisionRef, State, TransitionKind, WaitingFor, words,
 };
 
-/// Row 13, and 23 before it.
-pub(super) fn advance(turn: &mut DecisionContext<'_>) -> bool {
-    if turn.state.state != State::Baking {
+/// Row 13, and row 23 before it: promotes the candidate when the bake is complete.
+pub(super) fn advance(ctx: &mut DecisionContext<'_>) -> bool {
+    if ctx.state.state != State::Baking {
         return false;
     }
-    let Some(r) = &turn.state.rollout else {
+    let Some(r) = &ctx.state.rollout else {
         return false;
     };
-    let mut waiting: Vec<_> = desired::unknown(turn).into_iter().collect();
-    if r.acked_at.is_none() || !turn.follows() {
+    let mut waiting: Vec<_> = desired::unknown(ctx).into_iter().collect();
+    if r.acked_at.is_none() || !ctx.follows() {
         waiting.push(WaitingFor::Nodes);
     }
     if early(r.active, r.plan.bake.duration, r.step_looks) || r.flags.unmeasured.is_some() {
@@ -25,26 +25,26 @@ pub(super) fn advance(turn: &mut DecisionContext<'_>) -> bool {
     }
     let blocked = holds::blocks(&r.flags);
     let reached = waiting.is_empty() && !blocked;
-    waiting.extend(gates::open(turn, reached));
-    if needs_slot(turn) && !waiting.contains(&WaitingFor::Approval) {
+    waiting.extend(gates::open(ctx, reached));
+    if needs_slot(ctx) && !waiting.contains(&WaitingFor::Approval) {
         waiting.push(WaitingFor::Slot);
     }
     let ready = waiting.is_empty() && !blocked;
-    holds::wait(turn, waiting);
+    holds::wait(ctx, waiting);
     if ready {
-        promote(turn, None);
+        promote(ctx, None);
     }
     ready
 }
 
-/// The candidate is stable; the old stable stays loaded for the way back.
-pub(super) fn promote(turn: &mut DecisionContext<'_>, by: Option<&str>) {
-    let Some(r) = &turn.state.rollout else { return };
+/// Makes the candidate stable. The old stable revision stays loaded for a rollout back.
+pub(super) fn promote(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
+    let Some(r) = &ctx.state.rollout else { return };
     let reverted = r.plan.kind == PlanKind::Revert;
-    let name = turn.candidate();
-    let old = turn.state.stable.take();
+    let name = ctx.candidate();
+    let old = ctx.state.stable.take();
     let who = words::through(by.unwrap_or_default());
-    let time = words::span(crate::rollout::decision::since(r.started_at, turn.now));
+    let time = words::span(crate::rollout::decision::since(r.started_at, ctx.now));
     let before = old
         .as_ref()
         .map(|o| format!(" instead of {}", o.revision.name))
@@ -52,27 +52,27 @@ pub(super) fn promote(turn: &mut DecisionContext<'_>, by: Option<&str>) {
     let text = format!("{name} is stable{before}, promoted{who} after {time}");
     let reason = if reverted { "Reverted" } else { "Promoted" };
     if let Some(entry) = desired::end(
-        turn,
+        ctx,
         Outcome::Promoted,
         reason,
         by.map(str::to_owned),
         text.clone(),
     ) {
-        turn.state.stable = Some(RevisionRef {
+        ctx.state.stable = Some(RevisionRef {
             revision: entry.revision,
-            since: turn.now,
+            since: ctx.now,
         });
     }
-    let revert = turn.function.policy.revert;
-    let until = later(turn.now, revert.window);
-    turn.state.previous = old
-        .filter(|_| revert.revisions > 0 && until > turn.now)
+    let revert = ctx.function.policy.revert;
+    let until = later(ctx.now, revert.window);
+    ctx.state.previous = old
+        .filter(|_| revert.revisions > 0 && until > ctx.now)
         .map(|o| Previous {
             revision: o.revision,
             until,
         });
-    turn.state.superseded = 0;
-    turn.state.state = State::Idle;
-    turn.tell(TransitionKind::Promoted, text);
-    turn.settle();
+    ctx.state.superseded = 0;
+    ctx.state.state = State::Idle;
+    ctx.record_event(TransitionKind::Promoted, text);
+    ctx.settle();
 }

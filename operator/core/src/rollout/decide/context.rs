@@ -1,4 +1,4 @@
-//! One decision in the making.
+//! Working state of one decision.
 
 use std::time::Duration;
 
@@ -6,21 +6,22 @@ use jiff::Timestamp;
 
 use crate::function::Function;
 use crate::rollout::{
-    ArmSums, EventRecord, Evidence, FencingToken, Look, NodesCount, Rollout, RolloutState, State,
-    StepRecord, TransitionKind, shares,
+    ArmSums, Evaluation, EventRecord, Evidence, FencingToken, NodesCount, Rollout, RolloutState,
+    State, StepRecord, TransitionKind, shares,
 };
 
+/// Input, next state and transitions of one decision.
 pub(super) struct DecisionContext<'a> {
     pub(super) now: Timestamp,
     pub(super) function: &'a Function,
     pub(super) evidence: &'a Evidence,
     pub(super) before: &'a RolloutState,
     pub(super) state: RolloutState,
-    /// The look of this evidence, once it was counted and until a step was taken on it.
-    pub(super) look: Option<&'a Look>,
-    /// A pause came with this very evidence: it wins over a resume.
+    /// Evaluation of this evidence, from the time it was counted until a step ended by it.
+    pub(super) evaluation: Option<&'a Evaluation>,
+    /// Whether a pause was handled in this decision. It wins over a resume.
     pub(super) pause_seen: bool,
-    pub(super) told: Vec<EventRecord>,
+    pub(super) events: Vec<EventRecord>,
     pub(super) write: bool,
 }
 
@@ -38,17 +39,17 @@ impl<'a> DecisionContext<'a> {
             evidence,
             before,
             state,
-            look: None,
+            evaluation: None,
             pause_seen: false,
-            told: Vec::new(),
+            events: Vec::new(),
             write: false,
         }
     }
 
-    /// Records a transition. Its event, condition and metric follow from the table.
-    pub(super) fn tell(&mut self, kind: TransitionKind, message: impl Into<String>) {
+    /// Records a transition. Its Event, condition and metric follow from the table.
+    pub(super) fn record_event(&mut self, kind: TransitionKind, message: impl Into<String>) {
         self.state.transitions += 1;
-        self.told.push(EventRecord {
+        self.events.push(EventRecord {
             number: self.state.transitions,
             kind,
             message: message.into(),
@@ -56,12 +57,13 @@ impl<'a> DecisionContext<'a> {
         });
     }
 
-    /// The state must be written even if no transition says so.
+    /// Requires the state to be written even without a transition.
     pub(super) fn write(&mut self) {
         self.write = true;
     }
 
-    /// Burns a pair for whatever share follows. Serials rise by two: the one between is the hint's.
+    /// Takes a new fencing token for the next traffic split, once per decision. Serials rise by two: the hint uses the one
+    /// in between.
     pub(super) fn new_pair(&mut self) {
         if self.state.pair == self.before.pair {
             self.state.pair = FencingToken {
@@ -71,7 +73,7 @@ impl<'a> DecisionContext<'a> {
         }
     }
 
-    /// Name of the candidate, for sentences.
+    /// Name of the candidate, for messages; empty without a rollout.
     pub(super) fn candidate(&self) -> String {
         self.state
             .rollout
@@ -80,11 +82,11 @@ impl<'a> DecisionContext<'a> {
             .unwrap_or_default()
     }
 
-    /// Begins a state or step of the running rollout: its clocks and counters start afresh.
+    /// Begins a state or step of the running rollout and resets its clocks and counters.
     pub(super) fn begin(&mut self, state: State, change: impl FnOnce(&mut Rollout)) {
         let now = self.now;
         self.state.state = state;
-        self.look = None;
+        self.evaluation = None;
         let exposed = state.is_exposed();
         if let Some(r) = &mut self.state.rollout {
             change(r);
@@ -99,7 +101,7 @@ impl<'a> DecisionContext<'a> {
             r.flags.waiting_for.clear();
             r.flags.asked_since = None;
             r.flags.short_since = None;
-            // what was held up for taking too long begins anew; other causes are looked at again
+            // a hold for a deadline ends here; other causes are evaluated again
             r.flags
                 .hold
                 .take_if(|h| h.reason >= crate::rollout::HoldReason::LoadDeadlineExceeded);
@@ -118,14 +120,14 @@ impl<'a> DecisionContext<'a> {
         self.settle();
     }
 
-    /// Gives a changed share its pair.
+    /// Takes a new fencing token if the traffic split has changed.
     pub(super) fn settle(&mut self) {
         if !shares(&self.state).same_effect(&shares(self.before)) {
             self.new_pair();
         }
     }
 
-    /// How far nodes are with whatever is being rolled out, else with stable.
+    /// Counts the progress of the nodes with the candidate, or with stable if there is none.
     pub(super) fn count_nodes(&mut self) {
         let nodes = &self.evidence.nodes;
         let subject = self
@@ -151,7 +153,7 @@ impl<'a> DecisionContext<'a> {
         };
     }
 
-    /// Enough of the live nodes have the candidate.
+    /// Whether enough of the live nodes have loaded the candidate.
     pub(super) fn loaded(&self) -> bool {
         let nodes = &self.evidence.nodes;
         let Some(r) = &self.state.rollout else {
@@ -161,7 +163,7 @@ impl<'a> DecisionContext<'a> {
         nodes.live > 0 && r.plan.nodes.min_loaded.reached(on.loaded, nodes.live)
     }
 
-    /// Enough of the live nodes have loaded the candidate and acknowledged its present share.
+    /// Whether enough of the live nodes have loaded the candidate and acknowledged its current weight.
     pub(super) fn follows(&self) -> bool {
         let nodes = &self.evidence.nodes;
         let Some(r) = &self.state.rollout else {

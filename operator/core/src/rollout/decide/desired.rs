@@ -1,4 +1,4 @@
-//! Another wish: rollouts start, end without a verdict, and forget.
+//! Changes of the desired revision: rollouts start, and end without a verdict.
 
 use std::time::Duration;
 
@@ -10,103 +10,116 @@ use crate::rollout::{
     RolloutState, State, TransitionKind, WaitingFor, Weight, words,
 };
 
-/// Rows 1, 4, 5, 24, 25 and 28: a changed wish wins in every state.
-pub(super) fn changed(turn: &mut DecisionContext<'_>) -> bool {
-    let Some(wish) = turn.function.desired.clone() else {
-        return abandon(turn);
+/// Rows 1, 4, 5, 24, 25 and 28: a changed desired revision takes effect in every state.
+pub(super) fn changed(ctx: &mut DecisionContext<'_>) -> bool {
+    let Some(desired) = ctx.function.desired.clone() else {
+        return abandon(ctx);
     };
-    let stable = turn
+    let stable = ctx
         .state
         .stable
         .as_ref()
-        .is_some_and(|s| s.revision.name == wish.name);
-    let rejected = turn
+        .is_some_and(|s| s.revision.name == desired.name);
+    let rejected = ctx
         .state
         .rejected
         .as_ref()
-        .is_some_and(|r| r.revision.name == wish.name);
-    match turn.state.state {
+        .is_some_and(|r| r.revision.name == desired.name);
+    match ctx.state.state {
         State::Loading | State::Queued | State::Stepping | State::Baking => {
-            if turn.candidate() == wish.name {
+            if ctx.candidate() == desired.name {
                 return false;
             }
             if stable {
-                withdraw(turn)
+                withdraw(ctx)
             } else {
-                supersede(turn, wish)
+                supersede(ctx, desired)
             }
         }
         State::Idle if stable => {
-            turn.state.superseded = 0;
+            ctx.state.superseded = 0;
             return false;
         }
         State::RolledBack | State::Failed if rejected => return false,
         State::RolledBack | State::Failed if stable => {
-            let text = match turn.state.rejected.take() {
+            let text = match ctx.state.rejected.take() {
                 Some(r) => format!(
-                    "{} is wished again, {} is given up",
-                    wish.name, r.revision.name
+                    "spec asks for {} again, {} is no longer rolled out",
+                    desired.name, r.revision.name
                 ),
-                None => format!("{} is wished again", wish.name),
+                None => format!("spec asks for {} again", desired.name),
             };
-            turn.state.state = State::Idle;
-            turn.tell(TransitionKind::Withdrawn, text);
+            ctx.state.state = State::Idle;
+            ctx.record_event(TransitionKind::Withdrawn, text);
         }
-        State::Idle | State::RolledBack | State::Failed => begin(turn, wish),
+        State::Idle | State::RolledBack | State::Failed => begin(ctx, desired),
     }
     true
 }
 
-/// A rollout from rest.
-fn begin(turn: &mut DecisionContext<'_>, wish: Revision) {
-    let kind = kind(turn, &wish);
-    let stable = turn
+/// Begins a rollout from a state without one.
+fn begin(ctx: &mut DecisionContext<'_>, desired: Revision) {
+    let kind = kind(ctx, &desired);
+    let stable = ctx
         .state
         .stable
         .as_ref()
         .map(|s| s.revision.name.clone())
         .unwrap_or_default();
-    let name = wish.name.clone();
-    start(turn, wish, kind, 1);
+    let name = desired.name.clone();
+    start(ctx, desired, kind, 1);
     match kind {
-        PlanKind::First => turn.tell(TransitionKind::FirstStarted, format!("{name} is the first revision; nodes load it")),
+        PlanKind::First => ctx.record_event(
+            TransitionKind::FirstStarted,
+            format!("{name} is the first revision; nodes load it"),
+        ),
         PlanKind::Full => {
-            turn.tell(TransitionKind::Started, format!("{name} is to replace {stable}; nodes load it"));
+            ctx.record_event(
+                TransitionKind::Started,
+                format!("{name} is to replace {stable}; nodes load it"),
+            );
         }
-        PlanKind::Revert => turn.tell(
+        PlanKind::Revert => ctx.record_event(
             TransitionKind::RevertStarted,
-            format!("back from {stable} to {name}, which was stable a short while ago: no steps, then the bake"),
+            format!(
+                "back from {stable} to {name}, which was stable recently: no steps, then the bake"
+            ),
         ),
     }
 }
 
-/// Which plan a wish gets.
-fn kind(turn: &DecisionContext<'_>, wish: &Revision) -> PlanKind {
-    let recent = turn.function.policy.revert.revisions > 0
-        && turn
+/// Kind of the rollout to the desired revision.
+fn kind(ctx: &DecisionContext<'_>, desired: &Revision) -> PlanKind {
+    let recent = ctx.function.policy.revert.revisions > 0
+        && ctx
             .state
             .previous
             .as_ref()
-            .is_some_and(|p| p.revision.name == wish.name && turn.now < p.until);
-    match &turn.state.stable {
+            .is_some_and(|p| p.revision.name == desired.name && ctx.now < p.until);
+    match &ctx.state.stable {
         None => PlanKind::First,
         Some(_) if recent => PlanKind::Revert,
         Some(_) => PlanKind::Full,
     }
 }
 
-/// Begins a rollout at weight 0 with a frozen plan and without any evidence.
-pub(super) fn start(turn: &mut DecisionContext<'_>, wish: Revision, kind: PlanKind, attempt: u32) {
-    let now = turn.now;
-    let plan = Plan::freeze(&turn.function.policy, kind);
-    // without a stable there is nothing to protect: nodes serve it as they get it, unless a gate comes first
+/// Begins a rollout with a frozen plan and without evidence. The weight is 0, except for a first revision without Start gates.
+pub(super) fn start(
+    ctx: &mut DecisionContext<'_>,
+    desired: Revision,
+    kind: PlanKind,
+    attempt: u32,
+) {
+    let now = ctx.now;
+    let plan = Plan::freeze(&ctx.function.policy, kind);
+    // without a stable revision there is nothing to protect: nodes serve it as soon as they have loaded it, unless a gate applies
     let ungated = !plan.gates.iter().any(|g| g.at == GateAt::Start);
     let weight = if kind == PlanKind::First && ungated {
         Weight::FULL
     } else {
         Weight::ZERO
     };
-    let s = &mut turn.state;
+    let s = &mut ctx.state;
     s.rejected = None;
     s.figures = None;
     s.steps.clear();
@@ -115,7 +128,7 @@ pub(super) fn start(turn: &mut DecisionContext<'_>, wish: Revision, kind: PlanKi
     }
     s.rollout = Some(Rollout {
         candidate: RevisionRef {
-            revision: wish,
+            revision: desired,
             since: now,
         },
         attempt,
@@ -138,114 +151,114 @@ pub(super) fn start(turn: &mut DecisionContext<'_>, wish: Revision, kind: PlanKi
         checkpoint_at: now,
     });
     s.state = State::Loading;
-    turn.look = None;
-    turn.new_pair();
-    turn.count_nodes();
+    ctx.evaluation = None;
+    ctx.new_pair();
+    ctx.count_nodes();
 }
 
-fn supersede(turn: &mut DecisionContext<'_>, wish: Revision) {
-    let (old, new) = (turn.candidate(), wish.name.clone());
+fn supersede(ctx: &mut DecisionContext<'_>, desired: Revision) {
+    let (old, new) = (ctx.candidate(), desired.name.clone());
     let ended = end(
-        turn,
+        ctx,
         Outcome::Superseded,
         "Superseded",
         None,
-        format!("{new} was wished instead"),
+        format!("spec asked for {new} instead"),
     );
-    turn.state.superseded += 1;
-    let kind = kind(turn, &wish);
-    start(turn, wish, kind, 1);
+    ctx.state.superseded += 1;
+    let kind = kind(ctx, &desired);
+    start(ctx, desired, kind, 1);
     let from = ended.map_or(Weight::ZERO, |e| e.final_weight);
-    turn.tell(
+    ctx.record_event(
         TransitionKind::Superseded,
-        format!("{new} is wished instead of {old}, which goes from {from} to 0 %"),
+        format!("{new} replaces {old} as the desired revision; {old} goes from {from} to 0 %"),
     );
 }
 
-/// Row 24 before the new revision is known: `spec` asks for something else than the candidate. Without a stable
-/// revision there is nothing to return to, so the first revision goes on serving until its successor is known.
-fn abandon(turn: &mut DecisionContext<'_>) -> bool {
-    let old = turn.candidate();
-    let live = turn.state.state.is_live() && turn.state.stable.is_some();
-    if !live || turn.function.abandoned.as_ref() != Some(&old) {
+/// Row 24 before the new revision is known: the spec no longer asks for the candidate. Without a stable revision there is
+/// nothing to return to, so the first revision continues to serve until the new one is known.
+fn abandon(ctx: &mut DecisionContext<'_>) -> bool {
+    let old = ctx.candidate();
+    let live = ctx.state.state.is_live() && ctx.state.stable.is_some();
+    if !live || ctx.function.abandoned.as_ref() != Some(&old) {
         return false;
     }
     let ended = end(
-        turn,
+        ctx,
         Outcome::Superseded,
         "Superseded",
         None,
-        "spec asks for something else".into(),
+        "spec no longer asked for it".into(),
     );
-    turn.state.superseded += 1;
-    turn.state.state = State::Idle;
+    ctx.state.superseded += 1;
+    ctx.state.state = State::Idle;
     let from = ended.map_or(Weight::ZERO, |e| e.final_weight);
-    turn.tell(
+    ctx.record_event(
         TransitionKind::Abandoned,
         format!(
             "spec no longer asks for {old}, which goes from {from} to 0 %; what it asks for now is not known yet"
         ),
     );
-    turn.settle();
+    ctx.settle();
     true
 }
 
-/// Whether no share may rise, because it is not known which revision `spec` asks for.
-pub(super) fn unknown(turn: &DecisionContext<'_>) -> Option<WaitingFor> {
-    turn.function.desired.is_none().then_some(WaitingFor::Spec)
+/// Returns [`WaitingFor::Spec`] while the desired revision is not known, so that no weight rises.
+pub(super) fn unknown(ctx: &DecisionContext<'_>) -> Option<WaitingFor> {
+    ctx.function.desired.is_none().then_some(WaitingFor::Spec)
 }
 
-fn withdraw(turn: &mut DecisionContext<'_>) {
-    let old = turn.candidate();
-    let stable = turn
+fn withdraw(ctx: &mut DecisionContext<'_>) {
+    let old = ctx.candidate();
+    let stable = ctx
         .state
         .stable
         .as_ref()
         .map(|s| s.revision.name.clone())
         .unwrap_or_default();
     let ended = end(
-        turn,
+        ctx,
         Outcome::Withdrawn,
         "Withdrawn",
         None,
-        format!("{stable} was wished again"),
+        format!("spec asked for {stable} again"),
     );
-    turn.state.superseded = 0;
-    turn.state.state = State::Idle;
+    ctx.state.superseded = 0;
+    ctx.state.state = State::Idle;
     let from = ended.map_or(Weight::ZERO, |e| e.final_weight);
-    turn.tell(
+    ctx.record_event(
         TransitionKind::Withdrawn,
-        format!("{stable} is wished again; {old} goes from {from} to 0 %"),
+        format!("spec asks for {stable} again; {old} goes from {from} to 0 %"),
     );
-    turn.settle();
+    ctx.settle();
 }
 
-/// Ends the running rollout and writes its line of history.
+/// Ends the running rollout and adds it to the history. Returns the new entry.
 pub(super) fn end(
-    turn: &mut DecisionContext<'_>,
+    ctx: &mut DecisionContext<'_>,
     outcome: Outcome,
     reason: &str,
     by: Option<String>,
     message: String,
 ) -> Option<HistoryEntry> {
     close_step(
-        turn,
+        ctx,
         if outcome == Outcome::Promoted {
             PassedBy::Time
         } else {
             PassedBy::Lowered
         },
     );
-    let exposed = turn.state.state.is_exposed();
-    turn.look = None;
-    let r = turn.state.rollout.take()?;
+    let exposed = ctx.state.state.is_exposed();
+    ctx.evaluation = None;
+    let r = ctx.state.rollout.take()?;
     let entry = HistoryEntry {
         revision: r.candidate.revision,
         attempt: r.attempt,
         outcome,
         reason: reason.into(),
         started_at: r.started_at,
-        finished_at: turn.now,
+        finished_at: ctx.now,
         final_weight: match outcome {
             Outcome::Promoted => Weight::FULL,
             _ if exposed => r.weight,
@@ -253,22 +266,22 @@ pub(super) fn end(
         },
         by: by.filter(|b| !b.is_empty()),
         message,
-        decisive: turn.state.figures.as_ref().and_then(|f| f.decisive.clone()),
+        decisive: ctx.state.figures.as_ref().and_then(|f| f.decisive.clone()),
     };
-    record(&mut turn.state.history, entry.clone());
+    record(&mut ctx.state.history, entry.clone());
     Some(entry)
 }
 
 /// Closes the open step, if any.
-pub(super) fn close_step(turn: &mut DecisionContext<'_>, by: PassedBy) {
-    count_step(&mut turn.state);
-    if let Some(step) = turn.state.steps.last_mut().filter(|s| s.ended_at.is_none()) {
-        step.ended_at = Some(turn.now);
+pub(super) fn close_step(ctx: &mut DecisionContext<'_>, by: PassedBy) {
+    count_step(&mut ctx.state);
+    if let Some(step) = ctx.state.steps.last_mut().filter(|s| s.ended_at.is_none()) {
+        step.ended_at = Some(ctx.now);
         step.passed_by = Some(by);
     }
 }
 
-/// What the arms did in the open step, if any: all so far without what they did in the steps before it.
+/// Counts both revisions in the open step, if any: the totals of the rollout minus the counts of the earlier steps.
 pub(super) fn count_step(state: &mut RolloutState) {
     let sums = state.figures.as_ref().map(|f| (f.candidate, f.stable));
     let (mut candidate, mut stable) = sums.unwrap_or_default();
@@ -284,21 +297,21 @@ pub(super) fn count_step(state: &mut RolloutState) {
     }
 }
 
-/// Row 38: the stable before this one may leave memory.
-pub(super) fn previous_expired(turn: &mut DecisionContext<'_>) -> bool {
-    if turn.state.rollout.is_some() {
+/// Row 38: nodes may unload the previous stable revision.
+pub(super) fn previous_expired(ctx: &mut DecisionContext<'_>) -> bool {
+    if ctx.state.rollout.is_some() {
         return false;
     }
-    let now = turn.now;
-    let Some(previous) = turn.state.previous.take_if(|p| p.until <= now) else {
+    let now = ctx.now;
+    let Some(previous) = ctx.state.previous.take_if(|p| p.until <= now) else {
         return false;
     };
-    let age = words::span(turn.function.policy.revert.window);
+    let age = words::span(ctx.function.policy.revert.window);
     let text = format!(
-        "{} may leave memory: {age} have passed since it was stable",
+        "nodes may unload {}: {age} have passed since it was stable",
         previous.revision.name
     );
-    turn.tell(TransitionKind::PreviousExpired, text);
-    turn.settle();
+    ctx.record_event(TransitionKind::PreviousExpired, text);
+    ctx.settle();
     true
 }

@@ -1,4 +1,4 @@
-//! What follows from a turn: whether to write, what to tell nodes at once, when to look again.
+//! End of a decision: whether to write, what to send to the nodes at once, and when to decide again.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use jiff::Timestamp;
 
 use super::context::DecisionContext;
 use super::holds;
-use crate::rollout::decision::{CHECKPOINT, later, next_look, since};
+use crate::rollout::decision::{CHECKPOINT, later, next_evaluation, since};
 use crate::rollout::{Decision, FencingToken, Rollout, State, TrafficSplit, Weight, due, shares};
 
-/// A rule that could fire at once waits this long all the same, so that nothing spins.
-const LEAST_WAKE: Duration = Duration::from_millis(100);
-/// A look that was due and brought nothing new, as between two scrapes, is tried again after this long.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Minimum time until the next decision, so that no rule causes a busy loop.
+const MIN_WAKE: Duration = Duration::from_millis(100);
+/// Time after which an evaluation without new samples, as between two scrapes, is repeated.
+const RETRY_EVALUATION: Duration = Duration::from_secs(1);
 
 impl DecisionContext<'_> {
-    /// The decision.
+    /// Completes the decision.
     pub(super) fn finish(mut self) -> Decision {
         self.settle();
         self.count_nodes();
@@ -23,30 +23,30 @@ impl DecisionContext<'_> {
             self.state.observed_generation.max(self.function.generation);
         let hint = self.hint();
         let checkpoint = self.checkpoint_due();
-        let arrived = self.arrived();
+        let fully_acknowledged_now = self.fully_acknowledged_now();
         let persist = self.write
-            || !self.told.is_empty()
+            || !self.events.is_empty()
             || checkpoint
-            || arrived
+            || fully_acknowledged_now
             || self.state.pair != self.before.pair
             || self.state.observed_generation != self.before.observed_generation;
         if persist && let Some(r) = &mut self.state.rollout {
             r.checkpoint_at = self.now;
         }
-        if !self.told.is_empty() {
-            self.state.events = self.told.clone();
+        if !self.events.is_empty() {
+            self.state.events = self.events.clone();
         }
         let wake_at = self.wake_at();
         Decision {
             state: self.state,
             wake_at,
-            transitions: self.told,
+            transitions: self.events,
             persist,
             hint,
         }
     }
 
-    /// Clocks of a live rollout must survive a crash; one that waits for a person alone has none.
+    /// Whether the running clocks must be written, so that they survive a crash. A rollout that waits for a person has none.
     fn checkpoint_due(&self) -> bool {
         let Some(r) = &self.state.rollout else {
             return false;
@@ -58,9 +58,9 @@ impl DecisionContext<'_> {
         clocked && (self.now < r.checkpoint_at || since(r.checkpoint_at, self.now) >= CHECKPOINT)
     }
 
-    /// All live nodes act on the present share for the first time: without a write of its own the status would go on
-    /// saying for half a minute that the share is on its way.
-    fn arrived(&mut self) -> bool {
+    /// Whether all live nodes apply the current weight for the first time. Without a write of its own the status would show
+    /// for half a minute that the weight is being sent.
+    fn fully_acknowledged_now(&mut self) -> bool {
         let nodes = &self.state.nodes;
         let all = self.state.state.is_exposed() && nodes.live > 0 && nodes.applied >= nodes.live;
         let Some(r) = self.state.rollout.as_mut().filter(|_| all) else {
@@ -95,7 +95,7 @@ impl DecisionContext<'_> {
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
-        let earliest = later(self.now, LEAST_WAKE);
+        let earliest = later(self.now, MIN_WAKE);
         let Some(r) = &self.state.rollout else {
             return self.state.previous.as_ref().map(|p| p.until.max(earliest));
         };
@@ -107,25 +107,25 @@ impl DecisionContext<'_> {
                 .as_ref()
                 .is_some_and(|h| h.reason.stops_clock());
         if running {
-            times.extend(next_look(self.now, &self.state));
+            times.extend(next_evaluation(self.now, &self.state));
             times.extend(
                 self.active_limits(r)
                     .iter()
                     .map(|limit| later(self.now, limit.saturating_sub(r.active))),
             );
         } else if r.flags.paused.is_some() {
-            times.extend(next_look(self.now, &self.state));
+            times.extend(next_evaluation(self.now, &self.state));
         }
         times.extend(holds::limits(r));
         let due = due(self.now, self.function, &self.state);
         if due.traffic && self.state.state == State::Queued && self.evidence.traffic.is_none() {
-            // nobody had asked before this very decision
+            // no earlier decision requested the traffic
             times.push(earliest);
         }
-        if due.look {
-            times.push(later(self.now, LOOK_AGAIN));
+        if due.evaluation {
+            times.push(later(self.now, RETRY_EVALUATION));
         }
-        // what has passed has had its effect
+        // times that have passed have already had their effect
         times
             .into_iter()
             .filter(|t| *t > self.now)

@@ -1,31 +1,31 @@
-//! Gates: approvals that are asked for before a raise.
+//! Gates: approvals that are required before the weight rises.
 
 use super::context::DecisionContext;
 use crate::rollout::gates_ahead::unapproved;
 use crate::rollout::{TransitionKind, WaitingFor};
 
-/// Whether an approval is still missing ahead. It is asked for when `reached`, once, and stays asked for until a person
-/// gives it.
-pub(super) fn open(turn: &mut DecisionContext<'_>, reached: bool) -> Option<WaitingFor> {
-    let missing = unapproved(&turn.state);
-    let r = turn.state.rollout.as_mut()?;
+/// Returns [`WaitingFor::Approval`] if an approval is missing and requested. It is requested once, when `reached` is true,
+/// and stays requested until a person gives it.
+pub(super) fn open(ctx: &mut DecisionContext<'_>, reached: bool) -> Option<WaitingFor> {
+    let missing = unapproved(&ctx.state);
+    let r = ctx.state.rollout.as_mut()?;
     let asked = r.flags.waiting_for.contains(&WaitingFor::Approval);
     if missing.is_empty() || !(asked || reached) {
         return None;
     }
     if !asked {
         r.flags.waiting_for.push(WaitingFor::Approval);
-        r.flags.asked_since = Some(turn.now);
-        let text = crate::rollout::action_lines::approval(turn.function, &turn.state, &missing);
-        turn.tell(TransitionKind::ApprovalNeeded, text);
+        r.flags.asked_since = Some(ctx.now);
+        let text = crate::rollout::action_lines::approval(ctx.function, &ctx.state, &missing);
+        ctx.record_event(TransitionKind::ApprovalNeeded, text);
     }
     Some(WaitingFor::Approval)
 }
 
-/// Opens every gate that stands ahead, because a person said so.
-pub(super) fn skip(turn: &mut DecisionContext<'_>) {
-    let keys = unapproved(&turn.state);
-    if let Some(r) = &mut turn.state.rollout {
+/// Approves every gate ahead, because a person requested the next step.
+pub(super) fn skip(ctx: &mut DecisionContext<'_>) {
+    let keys = unapproved(&ctx.state);
+    if let Some(r) = &mut ctx.state.rollout {
         r.approved.extend(keys);
     }
 }

@@ -1,4 +1,4 @@
-//! Holds: the share stays for a named reason other than evidence. Each begins and ends with one event.
+//! Holds: the weight does not rise for a named reason other than evidence. Each hold begins and ends with one Event.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use jiff::Timestamp;
 use super::context::DecisionContext;
 use crate::rollout::decision::{later, since};
 use crate::rollout::{
-    Fallback, Flags, Hold, HoldReason, Look, Rollout, Shared, State, TransitionKind,
+    Evaluation, Fallback, Flags, Hold, HoldReason, Rollout, Shared, State, TransitionKind,
     UnmeasuredKind, WaitingFor, words,
 };
 
-/// Without usable samples for this long a rollout is held.
-const UNMEASURED: Duration = Duration::from_secs(60);
-/// Nodes get this long to acknowledge a share, or to be heard of again, before they hold a rollout.
+/// Time without usable samples after which a rollout is held.
+const UNMEASURED_GRACE: Duration = Duration::from_secs(60);
+/// Time that nodes have to acknowledge a weight, or to reconnect, before they cause a hold.
 const NODES_GRACE: Duration = Duration::from_secs(30);
-/// After a brake.
-pub(super) const BRAKE: Duration = Duration::from_secs(300);
-/// Stable must meet its objective for this long before a shared failure is over.
+/// Duration of the hold after the error backstop was reached.
+pub(super) const BACKSTOP_HOLD: Duration = Duration::from_secs(300);
+/// Time for which stable must meet its objective before a shared failure ends.
 const SHARED_OVER: Duration = Duration::from_secs(300);
 
-/// Rows 8, 18–22, 35: sets, changes or clears the hold.
-pub(super) fn refresh(turn: &mut DecisionContext<'_>) -> bool {
-    let now = turn.now;
-    nodes_short(turn);
-    let Some(r) = &mut turn.state.rollout else {
+/// Rows 8, 18 to 22 and 35: sets, changes or clears the hold. Returns whether it changed.
+pub(super) fn refresh(ctx: &mut DecisionContext<'_>) -> bool {
+    let now = ctx.now;
+    nodes_short(ctx);
+    let Some(r) = &mut ctx.state.rollout else {
         return false;
     };
     r.flags
-        .brake
-        .take_if(|b| !b.until_verb && since(b.since, now) >= BRAKE);
+        .backstop
+        .take_if(|b| !b.until_action && since(b.since, now) >= BACKSTOP_HOLD);
     let held = r.flags.hold.as_ref().map(|h| h.reason);
-    match (cause(turn), held) {
+    match (cause(ctx), held) {
         (None, None) => false,
         (None, Some(reason)) => {
-            if let Some(r) = &mut turn.state.rollout {
+            if let Some(r) = &mut ctx.state.rollout {
                 let hold = r.flags.hold.take();
                 let time = hold.map_or(Duration::ZERO, |h| since(h.since, now));
                 let text = format!(
@@ -42,26 +42,26 @@ pub(super) fn refresh(turn: &mut DecisionContext<'_>) -> bool {
                     reason.as_str(),
                     words::span(time)
                 );
-                turn.tell(TransitionKind::Resumed, text);
+                ctx.record_event(TransitionKind::Resumed, text);
             }
             true
         }
         (Some((reason, message)), _) => {
             let new = held != Some(reason);
-            set(turn, reason, message.clone());
-            // a brake was told when it happened, also if another reason came between
+            set(ctx, reason, message.clone());
+            // the backstop was reported when it was reached, even if another reason applied in between
             if new && reason != HoldReason::TotalErrors {
-                turn.tell(TransitionKind::of_hold(reason), format!("held: {message}"));
+                ctx.record_event(TransitionKind::of_hold(reason), format!("held: {message}"));
             }
             new
         }
     }
 }
 
-/// Sets the hold, keeping its begin if the reason is the same.
-pub(super) fn set(turn: &mut DecisionContext<'_>, reason: HoldReason, message: String) {
-    let now = turn.now;
-    if let Some(r) = &mut turn.state.rollout {
+/// Sets the hold. Its begin stays if the reason is the same.
+pub(super) fn set(ctx: &mut DecisionContext<'_>, reason: HoldReason, message: String) {
+    let now = ctx.now;
+    if let Some(r) = &mut ctx.state.rollout {
         let since = r
             .flags
             .hold
@@ -76,14 +76,14 @@ pub(super) fn set(turn: &mut DecisionContext<'_>, reason: HoldReason, message: S
     }
 }
 
-fn nodes_short(turn: &mut DecisionContext<'_>) {
-    let now = turn.now;
-    let followed = turn.follows();
+fn nodes_short(ctx: &mut DecisionContext<'_>) {
+    let now = ctx.now;
+    let followed = ctx.follows();
     let watched = matches!(
-        turn.state.state,
+        ctx.state.state,
         State::Queued | State::Stepping | State::Baking
     );
-    if let Some(r) = &mut turn.state.rollout {
+    if let Some(r) = &mut ctx.state.rollout {
         match (watched, followed) {
             (true, false) => r.flags.short_since = r.flags.short_since.or(Some(now)),
             _ => r.flags.short_since = None,
@@ -91,51 +91,51 @@ fn nodes_short(turn: &mut DecisionContext<'_>) {
     }
 }
 
-/// The first of the reasons that apply.
-fn cause(turn: &DecisionContext<'_>) -> Option<(HoldReason, String)> {
-    let r = turn.state.rollout.as_ref()?;
+/// Returns the first reason that applies, and its message.
+fn cause(ctx: &DecisionContext<'_>) -> Option<(HoldReason, String)> {
+    let r = ctx.state.rollout.as_ref()?;
     HoldReason::ALL
         .into_iter()
-        .find_map(|reason| text(turn, r, reason).map(|t| (reason, t)))
+        .find_map(|reason| text(ctx, r, reason).map(|t| (reason, t)))
 }
 
-fn text(turn: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
-    let (now, flags, exposed) = (turn.now, &r.flags, turn.state.state.is_exposed());
+fn text(ctx: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<String> {
+    let (now, flags, exposed) = (ctx.now, &r.flags, ctx.state.state.is_exposed());
     match reason {
-        HoldReason::Suspended => turn
+        HoldReason::Suspended => ctx
             .function
             .suspend
             .then(|| "the function is suspended".into()),
-        HoldReason::NoNodes => no_nodes(turn, flags),
-        HoldReason::TotalErrors => flags.brake.map(|_| braked_text(turn)),
-        HoldReason::PrometheusUnavailable => unmeasured_text(turn, r, UnmeasuredKind::NoAnswer),
-        HoldReason::SamplesMissing => unmeasured_text(turn, r, UnmeasuredKind::NothingUsable),
+        HoldReason::NoNodes => no_nodes(ctx, flags),
+        HoldReason::TotalErrors => flags.backstop.map(|_| backstop_text(ctx)),
+        HoldReason::PrometheusUnavailable => unmeasured_text(ctx, r, UnmeasuredKind::NoAnswer),
+        HoldReason::SamplesMissing => unmeasured_text(ctx, r, UnmeasuredKind::NothingUsable),
         HoldReason::SharedFailure => flags.shared.as_ref().map(|s| s.message.clone()),
         HoldReason::NodesNotReady => {
             let short = flags
                 .short_since
                 .is_some_and(|t| since(t, now) >= NODES_GRACE);
-            short.then(|| crate::rollout::message::nodes_behind(&turn.state))
+            short.then(|| crate::rollout::message::nodes_behind(&ctx.state))
         }
-        HoldReason::ShareMismatch => match turn.look {
-            Some(look) => look.share_mismatch.clone(),
+        HoldReason::ShareMismatch => match ctx.evaluation {
+            Some(evaluation) => evaluation.share_mismatch.clone(),
             None => flags
                 .hold
                 .as_ref()
                 .filter(|h| exposed && h.reason == reason)
                 .map(|h| h.message.clone()),
         },
-        HoldReason::LoadDeadlineExceeded => load_deadline(turn, r),
+        HoldReason::LoadDeadlineExceeded => load_deadline(ctx, r),
         HoldReason::DeadlineExceeded => {
             let step = r
                 .plan
                 .steps
                 .get(r.step)
-                .filter(|_| turn.state.state == State::Stepping)?;
+                .filter(|_| ctx.state.state == State::Stepping)?;
             let over = r.active >= step.deadline && step.on_deadline == Fallback::Hold;
             over.then(|| {
                 format!(
-                    "the step has taken longer than {}; evidence goes on",
+                    "the step has taken longer than {}; the evaluation continues",
                     words::span(step.deadline)
                 )
             })
@@ -143,46 +143,42 @@ fn text(turn: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<S
     }
 }
 
-fn no_nodes(turn: &DecisionContext<'_>, flags: &Flags) -> Option<String> {
-    let desired = turn.evidence.nodes.desired;
-    // a leader that has just started has not heard of any node yet
+fn no_nodes(ctx: &DecisionContext<'_>, flags: &Flags) -> Option<String> {
+    let desired = ctx.evidence.nodes.desired;
+    // a leader that has just started has no reports of nodes yet
     let since_when = flags
         .unreached_since
-        .filter(|_| turn.evidence.nodes.live == 0)?;
-    (since(since_when, turn.now) >= NODES_GRACE).then(|| match desired {
+        .filter(|_| ctx.evidence.nodes.live == 0)?;
+    (since(since_when, ctx.now) >= NODES_GRACE).then(|| match desired {
         0 => "no node matches the placement".into(),
         _ => format!("none of {desired} nodes can be reached"),
     })
 }
 
-fn load_deadline(turn: &DecisionContext<'_>, r: &Rollout) -> Option<String> {
+fn load_deadline(ctx: &DecisionContext<'_>, r: &Rollout) -> Option<String> {
     let nodes = &r.plan.nodes;
-    let over = turn.state.state == State::Loading
+    let over = ctx.state.state == State::Loading
         && r.active >= nodes.load_deadline
         && nodes.on_load_deadline == Fallback::Hold
-        && !turn.loaded();
+        && !ctx.loaded();
     over.then(|| {
-        let behind = crate::rollout::message::nodes_behind(&turn.state);
+        let behind = crate::rollout::message::nodes_behind(&ctx.state);
         format!(
-            "{behind}, after {}; they go on trying",
+            "{behind}, after {}; they keep trying",
             words::span(nodes.load_deadline)
         )
     })
 }
 
-fn unmeasured_text(
-    turn: &DecisionContext<'_>,
-    r: &Rollout,
-    kind: UnmeasuredKind,
-) -> Option<String> {
+fn unmeasured_text(ctx: &DecisionContext<'_>, r: &Rollout, kind: UnmeasuredKind) -> Option<String> {
     let u = r
         .flags
         .unmeasured
         .as_ref()
-        .filter(|u| u.kind == kind && turn.state.state.is_exposed())?;
-    let time = since(u.since, turn.now);
+        .filter(|u| u.kind == kind && ctx.state.state.is_exposed())?;
+    let time = since(u.since, ctx.now);
     let share = r.weight;
-    (time >= UNMEASURED).then(|| {
+    (time >= UNMEASURED_GRACE).then(|| {
         let what = unmeasured(kind);
         format!(
             "{what} for {} ({}). The share stays at {share}; nothing is rolled back for this",
@@ -192,33 +188,33 @@ fn unmeasured_text(
     })
 }
 
-/// What a brake hold says.
-pub(super) fn braked_text(turn: &DecisionContext<'_>) -> String {
-    let until_verb = turn
+/// Message of a hold of the error backstop.
+pub(super) fn backstop_text(ctx: &DecisionContext<'_>) -> String {
+    let until_action = ctx
         .state
         .rollout
         .as_ref()
-        .and_then(|r| r.flags.brake)
-        .is_some_and(|b| b.until_verb);
-    let end = if until_verb {
+        .and_then(|r| r.flags.backstop)
+        .is_some_and(|b| b.until_action);
+    let end = if until_action {
         "only `resume` ends this".to_owned()
     } else {
-        format!("it may rise again after {}", words::span(BRAKE))
+        format!("it may rise again after {}", words::span(BACKSTOP_HOLD))
     };
-    format!("too many requests fail, on whichever revision; {end}")
+    format!("too many requests fail, and no test attributes them to one revision; {end}")
 }
 
-/// How samples are missing, as the subject of a sentence.
+/// Main clause that says how samples are missing.
 pub(super) const fn unmeasured(kind: UnmeasuredKind) -> &'static str {
     match kind {
         UnmeasuredKind::NoAnswer => "Prometheus has not answered",
-        UnmeasuredKind::NothingUsable => "no usable samples have come",
+        UnmeasuredKind::NothingUsable => "there were no usable samples",
     }
 }
 
-/// Takes in what a look says about both arms and the objective.
-pub(super) fn shared(flags: &mut Flags, look: &Look, now: Timestamp) {
-    if let Some(message) = &look.shared_failure {
+/// Updates the shared failure from an evaluation.
+pub(super) fn shared(flags: &mut Flags, evaluation: &Evaluation, now: Timestamp) {
+    if let Some(message) = &evaluation.shared_failure {
         let since = flags.shared.as_ref().map_or(now, |s| s.since);
         flags.shared = Some(Shared {
             since,
@@ -226,7 +222,7 @@ pub(super) fn shared(flags: &mut Flags, look: &Look, now: Timestamp) {
             message: message.clone(),
         });
     } else if let Some(s) = &mut flags.shared {
-        s.stable_ok_since = if look.stable_meets_slo {
+        s.stable_ok_since = if evaluation.stable_meets_slo {
             s.stable_ok_since.or(Some(now))
         } else {
             None
@@ -239,7 +235,7 @@ pub(super) fn shared(flags: &mut Flags, look: &Look, now: Timestamp) {
     }
 }
 
-/// Whether a hold stops raises; a deadline alone does not.
+/// Whether a pause or a hold stops the weight from rising. A deadline alone does not.
 pub(super) fn blocks(flags: &Flags) -> bool {
     flags.paused.is_some()
         || flags
@@ -248,12 +244,12 @@ pub(super) fn blocks(flags: &Flags) -> bool {
             .is_some_and(|h| h.reason != HoldReason::DeadlineExceeded)
 }
 
-/// When a hold might begin or end.
+/// Times at which a hold could begin or end.
 pub(super) fn limits(r: &Rollout) -> Vec<Timestamp> {
     let f = &r.flags;
     let mut times = Vec::new();
     if let Some(u) = &f.unmeasured {
-        times.push(later(u.since, UNMEASURED));
+        times.push(later(u.since, UNMEASURED_GRACE));
         times.push(later(u.since, r.plan.analysis.max_unknown));
     }
     times.extend(
@@ -263,19 +259,19 @@ pub(super) fn limits(r: &Rollout) -> Vec<Timestamp> {
             .map(|t| later(t, NODES_GRACE)),
     );
     times.extend(
-        f.brake
-            .filter(|b| !b.until_verb)
-            .map(|b| later(b.since, BRAKE)),
+        f.backstop
+            .filter(|b| !b.until_action)
+            .map(|b| later(b.since, BACKSTOP_HOLD)),
     );
     times
 }
 
-/// Sets what is still waited for, in a fixed order.
-pub(super) fn wait(turn: &mut DecisionContext<'_>, mut waiting: Vec<WaitingFor>) {
+/// Sets the conditions that the rollout waits for, in a fixed order.
+pub(super) fn wait(ctx: &mut DecisionContext<'_>, mut waiting: Vec<WaitingFor>) {
     waiting.sort_unstable();
     waiting.dedup();
-    if let Some(r) = &mut turn.state.rollout {
-        // gone where an edited gate or a promise of another step took the question away
+    if let Some(r) = &mut ctx.state.rollout {
+        // an edited gate or another step can make the approval unnecessary
         let asked = waiting.contains(&WaitingFor::Approval);
         r.flags.asked_since = r.flags.asked_since.filter(|_| asked);
         r.flags.waiting_for = waiting;

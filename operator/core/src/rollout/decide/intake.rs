@@ -1,4 +1,4 @@
-//! Taking facts in: clocks, leadership, nodes, the look. None of these raises anything.
+//! Intake of facts: clocks, leadership, nodes and the evaluation. None of them raises the weight.
 
 use std::time::Duration;
 
@@ -11,26 +11,27 @@ use crate::rollout::{
     State, TransitionKind, Unmeasured, WaitingFor,
 };
 
-/// Nobody led, or the clock was set forward, when so much time passed between two decisions: it is not active time.
-const MOST_GAP: Duration = Duration::from_secs(90);
+/// Longest time between two decisions that counts as active. A longer one means that there was no leader, or that the
+/// clock was set forward.
+const MAX_GAP: Duration = Duration::from_secs(90);
 
-/// Clocks, nodes and leadership, once per decision.
-pub(super) fn facts(turn: &mut DecisionContext<'_>) {
-    let gap = clock(turn);
-    leadership(turn, gap);
-    turn.count_nodes();
-    acknowledgement(turn);
-    unmeasured(turn, gap);
+/// Takes in clocks, nodes and leadership, once per decision.
+pub(super) fn facts(ctx: &mut DecisionContext<'_>) {
+    let gap = clock(ctx);
+    leadership(ctx, gap);
+    ctx.count_nodes();
+    acknowledgement(ctx);
+    unmeasured(ctx, gap);
 }
 
-/// Samples are missing since the last usable look, as far as that was this leader's.
-fn unmeasured(turn: &mut DecisionContext<'_>, gap: Duration) {
-    let Measured::Unavailable { kind, message } = &turn.evidence.measured else {
+/// Records that samples are missing. The period starts at the last usable evaluation, if this leader made it.
+fn unmeasured(ctx: &mut DecisionContext<'_>, gap: Duration) {
+    let Measured::Unavailable { kind, message } = &ctx.evidence.measured else {
         return;
     };
-    let (now, exposed) = (turn.now, turn.state.state.is_exposed());
-    let same_leader = turn.before.pair.epoch == turn.state.pair.epoch && gap <= MOST_GAP;
-    let Some(r) = turn.state.rollout.as_mut().filter(|_| exposed) else {
+    let (now, exposed) = (ctx.now, ctx.state.state.is_exposed());
+    let same_leader = ctx.before.pair.epoch == ctx.state.pair.epoch && gap <= MAX_GAP;
+    let Some(r) = ctx.state.rollout.as_mut().filter(|_| exposed) else {
         return;
     };
     let last = r
@@ -46,24 +47,24 @@ fn unmeasured(turn: &mut DecisionContext<'_>, gap: Duration) {
     });
 }
 
-/// Counts active time; returns how long nobody decided.
-fn clock(turn: &mut DecisionContext<'_>) -> Duration {
-    let (now, epoch) = (turn.now, turn.evidence.epoch);
-    let same_leader = epoch <= turn.state.pair.epoch;
-    let Some(r) = &mut turn.state.rollout else {
+/// Counts active time. Returns the time since the last decision.
+fn clock(ctx: &mut DecisionContext<'_>) -> Duration {
+    let (now, epoch) = (ctx.now, ctx.evidence.epoch);
+    let same_leader = epoch <= ctx.state.pair.epoch;
+    let Some(r) = &mut ctx.state.rollout else {
         return Duration::ZERO;
     };
     let elapsed = since(r.clock_at, now);
     let hold = r.flags.hold.as_ref().map(|h| h.reason);
-    // a person who is asked may take their time, like one who paused
+    // waiting for an approval stops the clock, as a pause does
     let stopped = r.flags.paused.is_some()
         || r.flags.waiting_for.contains(&WaitingFor::Approval)
         || hold.is_some_and(HoldReason::stops_clock);
-    if same_leader && !stopped && elapsed <= MOST_GAP {
+    if same_leader && !stopped && elapsed <= MAX_GAP {
         r.active += elapsed;
     }
     r.clock_at = now;
-    // times that lie in the future since the clock was set back would otherwise stop everything until then
+    // if the clock was set back, times in the future would stop the rollout until they are reached
     r.acked_at = r.acked_at.map(|t| t.min(now));
     r.step_started_at = r.step_started_at.min(now);
     if let Some(a) = &mut r.analysis {
@@ -83,7 +84,7 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
         short_since,
         unreached_since,
         shared,
-        brake,
+        backstop,
     } = flags;
     if let Some(u) = unmeasured {
         u.since = u.since.min(now);
@@ -99,41 +100,41 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
         s.since = s.since.min(now);
         s.stable_ok_since = s.stable_ok_since.map(|t| t.min(now));
     }
-    if let Some(b) = brake {
+    if let Some(b) = backstop {
         b.since = b.since.min(now);
     }
 }
 
-/// A new leader sends the persisted share with its own epoch and takes no step for one look.
-fn leadership(turn: &mut DecisionContext<'_>, gap: Duration) {
-    let exposed = turn.state.state.is_exposed();
-    if turn.state.rollout.is_none() || turn.evidence.epoch <= turn.state.pair.epoch {
+/// Lets a new leader send the persisted split with its own epoch. It needs a new evaluation before the next step.
+fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
+    let exposed = ctx.state.state.is_exposed();
+    if ctx.state.rollout.is_none() || ctx.evidence.epoch <= ctx.state.pair.epoch {
         return;
     }
-    turn.new_pair();
-    if exposed && gap > turn.evidence.unsupervised_ttl {
-        resupervise(turn, gap);
+    ctx.new_pair();
+    if exposed && gap > ctx.evidence.unsupervised_ttl {
+        resupervise(ctx, gap);
     } else {
-        if let Some(r) = &mut turn.state.rollout {
+        if let Some(r) = &mut ctx.state.rollout {
             r.acked_at = None;
             r.all_acked_at = None;
             r.step_looks = r.step_looks.min(1);
-            // what the old leader saw of the nodes says nothing about now
+            // the old leader's observations of the nodes are outdated
             r.flags.short_since = None;
             r.flags.unreached_since = None;
         }
-        turn.tell(
+        ctx.record_event(
             TransitionKind::NewLeader,
-            "another operator leads; the rollout goes on from what was written",
+            "another operator replica leads; the rollout continues from the written state",
         );
     }
 }
 
-fn acknowledgement(turn: &mut DecisionContext<'_>) {
-    let (now, pair) = (turn.now, turn.state.pair);
-    let nodes = &turn.evidence.nodes;
-    let exposed = turn.state.state.is_exposed();
-    let Some(r) = turn.state.rollout.as_mut().filter(|_| exposed) else {
+fn acknowledgement(ctx: &mut DecisionContext<'_>) {
+    let (now, pair) = (ctx.now, ctx.state.pair);
+    let nodes = &ctx.evidence.nodes;
+    let exposed = ctx.state.state.is_exposed();
+    let Some(r) = ctx.state.rollout.as_mut().filter(|_| exposed) else {
         return;
     };
     let enough = nodes.pair == pair
@@ -144,54 +145,54 @@ fn acknowledgement(turn: &mut DecisionContext<'_>) {
     }
 }
 
-/// Counts a look that is the next one of this rollout; once.
-pub(super) fn look(turn: &mut DecisionContext<'_>) -> bool {
-    let Measured::Look(look) = &turn.evidence.measured else {
+/// Counts the evaluation if it is the next one of this rollout. Always returns `false`: it changes no state by itself.
+pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
+    let Measured::Evaluation(evaluation) = &ctx.evidence.measured else {
         return false;
     };
-    let now = turn.now;
-    if turn.look.is_some() || !turn.state.state.is_exposed() {
+    let now = ctx.now;
+    if ctx.evaluation.is_some() || !ctx.state.state.is_exposed() {
         return false;
     }
-    let Some(r) = &mut turn.state.rollout else {
+    let Some(r) = &mut ctx.state.rollout else {
         return false;
     };
     let taken = r.analysis.as_ref().map_or(0, |a| a.looks);
-    if look.number != taken + 1 || look.revision != r.candidate.revision.name {
+    if evaluation.number != taken + 1 || evaluation.revision != r.candidate.revision.name {
         return false;
     }
     r.analysis = Some(AnalysisState {
-        state: look.analysis.clone(),
-        looks: look.number,
-        looked_at: look.at,
+        state: evaluation.analysis.clone(),
+        looks: evaluation.number,
+        looked_at: evaluation.at,
     });
     r.flags.unmeasured = None;
-    if r.acked_at.is_some_and(|acked| look.at > acked) {
+    if r.acked_at.is_some_and(|acked| evaluation.at > acked) {
         r.step_looks += 1;
-        r.step_requests += look.candidate_requests;
+        r.step_requests += evaluation.candidate_requests;
     }
-    r.quiet_looks = if look.candidate_requests == 0 {
+    r.quiet_looks = if evaluation.candidate_requests == 0 {
         r.quiet_looks + 1
     } else {
         0
     };
-    super::holds::shared(&mut r.flags, look, now);
-    turn.state.figures = Some(look.figures.clone());
-    super::desired::count_step(&mut turn.state);
-    if turn.state.unhealthy.is_some() != look.stable_unhealthy.is_some() {
-        turn.write();
+    super::holds::shared(&mut r.flags, evaluation, now);
+    ctx.state.figures = Some(evaluation.figures.clone());
+    super::desired::count_step(&mut ctx.state);
+    if ctx.state.unhealthy.is_some() != evaluation.stable_unhealthy.is_some() {
+        ctx.write();
     }
-    turn.state.unhealthy.clone_from(&look.stable_unhealthy);
-    turn.look = Some(look);
+    ctx.state.unhealthy.clone_from(&evaluation.stable_unhealthy);
+    ctx.evaluation = Some(evaluation);
     false
 }
 
-/// Nodes were without contact for so long that they had returned to stable: the share is sent again.
-pub(super) fn contact(turn: &mut DecisionContext<'_>) -> bool {
-    let nodes = &turn.evidence.nodes;
-    let ttl = turn.evidence.unsupervised_ttl;
-    let (now, pair, exposed) = (turn.now, turn.state.pair, turn.state.state.is_exposed());
-    let Some(r) = &mut turn.state.rollout else {
+/// Row 34: sends the split again if nodes were without contact for so long that they returned to stable.
+pub(super) fn contact(ctx: &mut DecisionContext<'_>) -> bool {
+    let nodes = &ctx.evidence.nodes;
+    let ttl = ctx.evidence.unsupervised_ttl;
+    let (now, pair, exposed) = (ctx.now, ctx.state.pair, ctx.state.state.is_exposed());
+    let Some(r) = &mut ctx.state.rollout else {
         return false;
     };
     if nodes.live == 0 {
@@ -213,14 +214,14 @@ pub(super) fn contact(turn: &mut DecisionContext<'_>) -> bool {
     if !exposed || (away <= ttl && !most_left) {
         return false;
     }
-    resupervise(turn, away.max(ttl));
+    resupervise(ctx, away.max(ttl));
     true
 }
 
-fn resupervise(turn: &mut DecisionContext<'_>, away: Duration) {
-    turn.new_pair();
-    let (now, state) = (turn.now, turn.state.state);
-    if let Some(r) = &mut turn.state.rollout {
+fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
+    ctx.new_pair();
+    let (now, state) = (ctx.now, ctx.state.state);
+    if let Some(r) = &mut ctx.state.rollout {
         r.step_started_at = now;
         r.active = Duration::ZERO;
         r.acked_at = None;
@@ -238,63 +239,64 @@ fn resupervise(turn: &mut DecisionContext<'_>, away: Duration) {
             crate::rollout::words::span(away),
             r.weight,
         );
-        turn.tell(TransitionKind::Resupervised, text);
+        ctx.record_event(TransitionKind::Resupervised, text);
     }
 }
 
-/// Status was lost, or is older than what nodes already follow: stable is recovered, and nothing starts by itself.
-pub(super) fn lost_state(turn: &mut DecisionContext<'_>) -> bool {
-    let evidence = turn.evidence;
+/// Row 37: the status was lost, or is older than what nodes have acknowledged. Restores stable; no rollout proceeds
+/// without a person.
+pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
+    let evidence = ctx.evidence;
     let highest = evidence.nodes.highest_pair.unwrap_or_default();
-    let ours = turn.state.pair;
-    // a leader that crashed between hint and write leaves the pair between
+    let ours = ctx.state.pair;
+    // a leader that crashed between hint and write leaves the token in between
     let older = highest
         > FencingToken {
             serial: ours.serial + 1,
             ..ours
         };
     let blank = ours == FencingToken::default()
-        && turn.state.stable.is_none()
-        && turn.state.rollout.is_none();
-    let lost = older || (blank && turn.state.state == State::Idle && evidence.promoted.is_some());
+        && ctx.state.stable.is_none()
+        && ctx.state.rollout.is_none();
+    let lost = older || (blank && ctx.state.state == State::Idle && evidence.promoted.is_some());
     if !lost {
         return false;
     }
-    let placed = turn.state.stable.as_ref().map(|s| s.revision.clone());
+    let placed = ctx.state.stable.as_ref().map(|s| s.revision.clone());
     let stable = evidence.promoted.clone().or(placed);
-    // numbers name Events: those of a forgotten life must not come again
-    let seconds = u64::try_from(turn.now.as_second()).unwrap_or(0);
-    let transitions = turn.state.transitions.max(if blank { seconds } else { 0 });
-    turn.state = RolloutState {
+    // numbers are part of the names of Events: those used before the loss must not be used again
+    let seconds = u64::try_from(ctx.now.as_second()).unwrap_or(0);
+    let transitions = ctx.state.transitions.max(if blank { seconds } else { 0 });
+    ctx.state = RolloutState {
         pair: FencingToken {
             epoch: evidence.epoch.max(highest.epoch).max(ours.epoch),
             serial: ours.serial.max(highest.serial) + 2,
         },
         stable: stable.clone().map(|revision| crate::rollout::RevisionRef {
             revision,
-            since: turn.now,
+            since: ctx.now,
         }),
-        history: turn.before.history.clone(),
-        actions: turn.before.actions.clone(),
-        observed_generation: turn.before.observed_generation,
+        history: ctx.before.history.clone(),
+        actions: ctx.before.actions.clone(),
+        observed_generation: ctx.before.observed_generation,
         transitions,
         ..RolloutState::default()
     };
     let name = stable.map_or_else(|| "nothing".into(), |s| s.name);
-    let wish = turn.function.desired.clone().filter(|w| w.name != name);
-    let resting = wish.is_none() || turn.state.stable.is_none();
+    let desired = ctx.function.desired.clone().filter(|w| w.name != name);
+    let resting = desired.is_none() || ctx.state.stable.is_none();
     let text = if resting {
         format!("status was lost; {name} serves as stable")
     } else {
         format!("status was lost; {name} serves as stable and the rollout waits for `resume`")
     };
-    if let (Some(wish), Some(_)) = (wish, &turn.state.stable) {
-        super::desired::start(turn, wish, PlanKind::Full, 1);
-        let (since, by, reason) = (turn.now, "operator".into(), "StateLost".into());
-        if let Some(r) = &mut turn.state.rollout {
+    if let (Some(desired), Some(_)) = (desired, &ctx.state.stable) {
+        super::desired::start(ctx, desired, PlanKind::Full, 1);
+        let (since, by, reason) = (ctx.now, "operator".into(), "StateLost".into());
+        if let Some(r) = &mut ctx.state.rollout {
             r.flags.paused = Some(Paused { since, by, reason });
         }
     }
-    turn.tell(TransitionKind::StateLost, text);
+    ctx.record_event(TransitionKind::StateLost, text);
     true
 }

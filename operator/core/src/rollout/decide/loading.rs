@@ -1,4 +1,4 @@
-//! Loading and Queued: nothing is served yet (but the very first revision), nodes get the candidate.
+//! States `Loading` and `Queued`: nodes load the candidate, which serves no requests yet unless it is the first revision.
 
 use super::context::DecisionContext;
 use super::lowering::reject;
@@ -8,80 +8,76 @@ use crate::rollout::{
     message, words,
 };
 
-/// Rows 2, 3 and 6 to 9.
-pub(super) fn advance(turn: &mut DecisionContext<'_>) -> bool {
-    match turn.state.state {
-        State::Loading => loading(turn),
-        State::Queued => queued(turn),
+/// Rows 2, 3 and 6 to 9. Returns whether the state changed.
+pub(super) fn advance(ctx: &mut DecisionContext<'_>) -> bool {
+    match ctx.state.state {
+        State::Loading => loading(ctx),
+        State::Queued => queued(ctx),
         _ => false,
     }
 }
 
-fn loading(turn: &mut DecisionContext<'_>) -> bool {
-    let Some(r) = &turn.state.rollout else {
+fn loading(ctx: &mut DecisionContext<'_>) -> bool {
+    let Some(r) = &ctx.state.rollout else {
         return false;
     };
     let nodes = r.plan.nodes;
     let first = r.plan.kind == PlanKind::First;
     let over = r.active >= nodes.load_deadline;
-    if turn.loaded() {
-        return if first {
-            first_loaded(turn)
-        } else {
-            queue(turn)
-        };
+    if ctx.loaded() {
+        return if first { first_loaded(ctx) } else { queue(ctx) };
     }
-    holds::wait(turn, vec![WaitingFor::Nodes]);
-    let view = &turn.evidence.nodes;
-    let failed = view.of(&turn.candidate()).failed;
+    holds::wait(ctx, vec![WaitingFor::Nodes]);
+    let view = &ctx.evidence.nodes;
+    let failed = view.of(&ctx.candidate()).failed;
     let kind = if first {
         TransitionKind::FirstFailed
     } else {
         TransitionKind::LoadFailed
     };
-    // not even all others together would be enough
+    // even all other nodes together would not be enough
     if view.live > 0
         && !nodes
             .min_loaded
             .reached(view.live.saturating_sub(failed), view.live)
     {
-        let text = message::nodes_behind(&turn.state);
-        reject(turn, kind, "LoadFailed", Some(text), None);
+        let text = message::nodes_behind(&ctx.state);
+        reject(ctx, kind, "LoadFailed", Some(text), None);
         return true;
     }
     if over && nodes.on_load_deadline == Fallback::Rollback {
         let text = format!(
             "{} within {}",
-            message::nodes_behind(&turn.state),
+            message::nodes_behind(&ctx.state),
             words::span(nodes.load_deadline)
         );
-        reject(turn, kind, "LoadDeadlineExceeded", Some(text), None);
+        reject(ctx, kind, "LoadDeadlineExceeded", Some(text), None);
         return true;
     }
     false
 }
 
-fn queue(turn: &mut DecisionContext<'_>) -> bool {
-    let on = turn.evidence.nodes.of(&turn.candidate()).loaded;
+fn queue(ctx: &mut DecisionContext<'_>) -> bool {
+    let on = ctx.evidence.nodes.of(&ctx.candidate()).loaded;
     let text = format!(
         "{} is loaded on {on} of {} nodes",
-        turn.candidate(),
-        turn.evidence.nodes.live
+        ctx.candidate(),
+        ctx.evidence.nodes.live
     );
-    turn.begin(State::Queued, |_| ());
-    turn.tell(TransitionKind::Loaded, text);
+    ctx.begin(State::Queued, |_| ());
+    ctx.record_event(TransitionKind::Loaded, text);
     true
 }
 
-/// The very first revision needs no proof: there is nothing to compare it with and nothing to fall back to.
-fn first_loaded(turn: &mut DecisionContext<'_>) -> bool {
-    if turn.function.abandoned.is_some() && turn.function.desired.is_none() {
-        holds::wait(turn, vec![WaitingFor::Spec]);
+/// Makes the first revision stable without evaluation: there is nothing to compare it with and nothing to return to.
+fn first_loaded(ctx: &mut DecisionContext<'_>) -> bool {
+    if ctx.function.abandoned.is_some() && ctx.function.desired.is_none() {
+        holds::wait(ctx, vec![WaitingFor::Spec]);
         return false;
     }
-    let waiting: Vec<_> = gates::open(turn, true).into_iter().collect();
-    holds::wait(turn, waiting.clone());
-    let blocked = turn
+    let waiting: Vec<_> = gates::open(ctx, true).into_iter().collect();
+    holds::wait(ctx, waiting.clone());
+    let blocked = ctx
         .state
         .rollout
         .as_ref()
@@ -90,44 +86,43 @@ fn first_loaded(turn: &mut DecisionContext<'_>) -> bool {
         return false;
     }
     let (loaded, live) = (
-        turn.evidence.nodes.of(&turn.candidate()).loaded,
-        turn.evidence.nodes.live,
+        ctx.evidence.nodes.of(&ctx.candidate()).loaded,
+        ctx.evidence.nodes.live,
     );
-    let name = turn.candidate();
+    let name = ctx.candidate();
     let text = format!(
         "{name} is loaded on {loaded} of {live} nodes and serves as the first stable revision"
     );
-    if let Some(entry) = desired::end(turn, Outcome::Promoted, "FirstRevision", None, text.clone())
-    {
-        turn.state.stable = Some(RevisionRef {
+    if let Some(entry) = desired::end(ctx, Outcome::Promoted, "FirstRevision", None, text.clone()) {
+        ctx.state.stable = Some(RevisionRef {
             revision: entry.revision,
-            since: turn.now,
+            since: ctx.now,
         });
     }
-    turn.state.superseded = 0;
-    turn.state.state = State::Idle;
-    turn.tell(TransitionKind::FirstPromoted, text);
-    turn.settle();
+    ctx.state.superseded = 0;
+    ctx.state.state = State::Idle;
+    ctx.record_event(TransitionKind::FirstPromoted, text);
+    ctx.settle();
     true
 }
 
-fn queued(turn: &mut DecisionContext<'_>) -> bool {
-    let Some(r) = &turn.state.rollout else {
+fn queued(ctx: &mut DecisionContext<'_>) -> bool {
+    let Some(r) = &ctx.state.rollout else {
         return false;
     };
-    let needs_traffic = r.plan.needs_traffic() && turn.evidence.traffic.is_none();
+    let needs_traffic = r.plan.needs_traffic() && ctx.evidence.traffic.is_none();
     let full = r.plan.kind == PlanKind::Full;
-    let mut waiting: Vec<_> = desired::unknown(turn).into_iter().collect();
-    waiting.extend(gates::open(turn, waiting.is_empty()));
-    // a rollout that waits for a person waits for nothing else, and takes no place
-    if full && !turn.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
+    let mut waiting: Vec<_> = desired::unknown(ctx).into_iter().collect();
+    waiting.extend(gates::open(ctx, waiting.is_empty()));
+    // a rollout that waits for an approval takes no slot
+    if full && !ctx.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
         waiting.push(WaitingFor::Slot);
     }
-    if !turn.loaded() {
+    if !ctx.loaded() {
         waiting.push(WaitingFor::Nodes);
     }
-    holds::wait(turn, waiting.clone());
-    let blocked = turn
+    holds::wait(ctx, waiting.clone());
+    let blocked = ctx
         .state
         .rollout
         .as_ref()
@@ -135,14 +130,14 @@ fn queued(turn: &mut DecisionContext<'_>) -> bool {
     if !waiting.is_empty() || blocked || needs_traffic {
         return false;
     }
-    first_share(turn, None);
+    first_share(ctx, None);
     true
 }
 
-/// Row 9: the first raise. From here on the plan's weights are figures.
-pub(super) fn first_share(turn: &mut DecisionContext<'_>, by: Option<&str>) {
-    size(turn);
-    let steps = turn
+/// Row 9: gives the candidate its first weight. From here on the plan has no `Auto` weights.
+pub(super) fn first_share(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
+    size(ctx);
+    let steps = ctx
         .state
         .rollout
         .as_ref()
@@ -152,7 +147,7 @@ pub(super) fn first_share(turn: &mut DecisionContext<'_>, by: Option<&str>) {
     } else {
         State::Baking
     };
-    turn.begin(state, |r| {
+    ctx.begin(state, |r| {
         r.step = 0;
         r.weight = r.plan.weight(0);
     });
@@ -161,27 +156,27 @@ pub(super) fn first_share(turn: &mut DecisionContext<'_>, by: Option<&str>) {
     } else {
         TransitionKind::OnlyShare
     };
-    let text = turn
+    let text = ctx
         .state
         .rollout
         .as_ref()
         .map(|r| message::raised(r, state, by))
         .unwrap_or_default();
-    turn.tell(kind, text);
+    ctx.record_event(kind, text);
 }
 
-/// Replaces `Auto` weights by figures.
-pub(super) fn size(turn: &mut DecisionContext<'_>) {
-    let traffic = turn.evidence.traffic.unwrap_or(Traffic {
+/// Replaces `Auto` weights by numbers.
+pub(super) fn size(ctx: &mut DecisionContext<'_>) {
+    let traffic = ctx.evidence.traffic.unwrap_or(Traffic {
         requests_per_second: None,
     });
-    if let Some(r) = &mut turn.state.rollout {
+    if let Some(r) = &mut ctx.state.rollout {
         r.plan = r.plan.clone().sized(traffic);
     }
 }
 
-/// Whether the share of this rollout may rise at all by a person's word.
-pub(super) fn raisable(r: &Rollout) -> Result<(), String> {
+/// Fails if not even an action may raise the weight of this rollout.
+pub(super) fn ensure_may_rise(r: &Rollout) -> Result<(), String> {
     if r.flags.paused.is_some() {
         return Err("the rollout is paused; `resume` comes first".into());
     }

@@ -1,49 +1,49 @@
-//! Whatever lowers a share: verdicts, deadlines that the user wants to end so, the brake.
+//! Rules that lower the weight: verdicts, deadlines with a rollback, and the error backstop.
 
 use super::context::DecisionContext;
 use super::{desired, holds};
-use crate::rollout::action_lines::verb_line;
+use crate::rollout::action_lines::command;
 use crate::rollout::decision::since;
 use crate::rollout::message::decisive;
 use crate::rollout::{
     BackstopHold, Fallback, Outcome, Rejected, State, TransitionKind, Verdict, Weight, words,
 };
 
-/// After so many brakes only a person lets the share rise again.
-const MOST_BRAKES: u32 = 3;
+/// Number of times the backstop may be reached before only the action `resume` lets the weight rise again.
+const MAX_BACKSTOPS: u32 = 3;
 
-/// Row 14: the tests say Bad. Neither a pause nor a hold nor a gate delays it.
-pub(super) fn bad(turn: &mut DecisionContext<'_>) -> bool {
-    let Some(Verdict::Bad { reason }) = turn.look.map(|l| l.verdict.clone()) else {
+/// Row 14: rolls back on the verdict bad. A pause, a hold or a gate does not delay it.
+pub(super) fn bad(ctx: &mut DecisionContext<'_>) -> bool {
+    let Some(Verdict::Bad { reason }) = ctx.evaluation.map(|l| l.verdict.clone()) else {
         return false;
     };
-    reject(turn, TransitionKind::CheckBad, &reason, None, None);
+    reject(ctx, TransitionKind::CheckBad, &reason, None, None);
     true
 }
 
-/// Rows 18 and 19, where the user wants a rollback rather than a hold; a step that is good at this very look was taken before.
-pub(super) fn overdue(turn: &mut DecisionContext<'_>) -> bool {
-    let Some(r) = turn
+/// Rows 18 and 19 with `Rollback` instead of `Hold`. A step that is good in the same evaluation ends first.
+pub(super) fn overdue(ctx: &mut DecisionContext<'_>) -> bool {
+    let Some(r) = ctx
         .state
         .rollout
         .as_ref()
-        .filter(|_| turn.state.state.is_exposed())
+        .filter(|_| ctx.state.state.is_exposed())
     else {
         return false;
     };
     let analysis = &r.plan.analysis;
     if let Some(u) = &r.flags.unmeasured
         && analysis.on_unknown == Fallback::Rollback
-        && since(u.since, turn.now) >= analysis.max_unknown
+        && since(u.since, ctx.now) >= analysis.max_unknown
     {
         let what = holds::unmeasured(u.kind);
         let text = format!(
             "{what} for {} ({})",
-            words::span(since(u.since, turn.now)),
+            words::span(since(u.since, ctx.now)),
             u.message
         );
         reject(
-            turn,
+            ctx,
             TransitionKind::UnknownRollback,
             "MetricsUnavailable",
             Some(text),
@@ -55,14 +55,14 @@ pub(super) fn overdue(turn: &mut DecisionContext<'_>) -> bool {
         .plan
         .steps
         .get(r.step)
-        .filter(|_| turn.state.state == State::Stepping);
+        .filter(|_| ctx.state.state == State::Stepping);
     if let Some(s) = step
         && s.on_deadline == Fallback::Rollback
         && r.active >= s.deadline
     {
         let text = format!("the step took longer than {}", words::span(s.deadline));
         reject(
-            turn,
+            ctx,
             TransitionKind::DeadlineRollback,
             "DeadlineExceeded",
             Some(text),
@@ -73,28 +73,28 @@ pub(super) fn overdue(turn: &mut DecisionContext<'_>) -> bool {
     false
 }
 
-/// Everybody back to stable; the candidate is not tried again by itself. `text` replaces the decisive figures.
+/// Sends all requests to stable and rejects the candidate. `text` replaces the decisive figures in the message.
 pub(super) fn reject(
-    turn: &mut DecisionContext<'_>,
+    ctx: &mut DecisionContext<'_>,
     kind: TransitionKind,
     reason: &str,
     text: Option<String>,
     by: Option<String>,
 ) {
-    let Some(r) = &turn.state.rollout else { return };
+    let Some(r) = &ctx.state.rollout else { return };
     let (revision, attempt, weight) = (r.candidate.revision.clone(), r.attempt, r.weight);
-    let exposed = turn.state.state.is_exposed();
-    let verb = if by.is_some() {
+    let exposed = ctx.state.state.is_exposed();
+    let action = if by.is_some() {
         "aborted"
     } else {
         "rolled back"
     };
     let from = if exposed {
-        format!(" from {weight}{}", after(turn))
+        format!(" from {weight}{}", after(ctx))
     } else {
         " before it got any request".into()
     };
-    let why = text.unwrap_or_else(|| decisive(&turn.state).unwrap_or_default());
+    let why = text.unwrap_or_else(|| decisive(&ctx.state).unwrap_or_default());
     let who = words::through(by.as_deref().unwrap_or_default());
     let colon = if why.is_empty() {
         String::new()
@@ -106,62 +106,62 @@ pub(super) fn reject(
     } else {
         format!(" ({reason})")
     };
-    let told = format!("{verb}{who}{from}{reasoned}{colon}.");
+    let sentence = format!("{action}{who}{from}{reasoned}{colon}.");
     let outcome = if by.is_some() {
         Outcome::Aborted
     } else {
         Outcome::RolledBack
     };
-    desired::end(turn, outcome, reason, by, told.clone());
-    turn.state.superseded = 0;
-    turn.state.previous.take_if(|p| p.revision == revision);
-    turn.state.state = if turn.state.stable.is_some() {
+    desired::end(ctx, outcome, reason, by, sentence.clone());
+    ctx.state.superseded = 0;
+    ctx.state.previous.take_if(|p| p.revision == revision);
+    ctx.state.state = if ctx.state.stable.is_some() {
         State::RolledBack
     } else {
         State::Failed
     };
-    turn.state.rejected = Some(Rejected {
+    ctx.state.rejected = Some(Rejected {
         revision,
         reason: reason.into(),
-        message: told.clone(),
-        at: turn.now,
+        message: sentence.clone(),
+        at: ctx.now,
         attempt,
     });
-    let again = verb_line(turn.function, &turn.state, crate::function::Action::Retry);
-    turn.tell(kind, format!("{told} Again: {again}"));
-    turn.settle();
+    let again = command(ctx.function, &ctx.state, crate::function::Action::Retry);
+    ctx.record_event(kind, format!("{sentence} Again: {again}"));
+    ctx.settle();
 }
 
-/// ` after 11 requests in 10 s`, over the whole time in which the candidate got requests.
-fn after(turn: &DecisionContext<'_>) -> String {
-    let requests = turn
+/// Formats requests and time since the candidate got its first weight: ` after 11 requests in 10 s`.
+fn after(ctx: &DecisionContext<'_>) -> String {
+    let requests = ctx
         .state
         .figures
         .as_ref()
         .map_or(0, |f| f.candidate.requests);
-    let exposed = turn.state.steps.first().map_or(turn.now, |s| s.started_at);
+    let exposed = ctx.state.steps.first().map_or(ctx.now, |s| s.started_at);
     format!(
         " after {} in {}",
         words::requests(requests),
-        words::span(since(exposed, turn.now))
+        words::span(since(exposed, ctx.now))
     )
 }
 
-/// Row 16: the errors of all traffic are too many, and no verdict says whose they are. One step down.
-pub(super) fn brake(turn: &mut DecisionContext<'_>) -> bool {
-    if !turn.look.is_some_and(|l| l.brake) {
+/// Row 16: too many of all requests fail, and no verdict attributes the errors. Lowers the weight by one step.
+pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
+    if !ctx.evaluation.is_some_and(|l| l.backstop) {
         return false;
     }
-    turn.look = None;
-    let now = turn.now;
-    let (state, Some(r)) = (turn.state.state, &mut turn.state.rollout) else {
+    ctx.evaluation = None;
+    let now = ctx.now;
+    let (state, Some(r)) = (ctx.state.state, &mut ctx.state.rollout) else {
         return false;
     };
     let steps = r.plan.steps.len();
     if steps == 0 && r.plan.final_weight() == Weight::FULL {
         let text = "too many requests fail, and stable keeps no share to compare with".to_owned();
         reject(
-            turn,
+            ctx,
             TransitionKind::BackstopRollback,
             "TotalErrors",
             Some(text),
@@ -170,9 +170,9 @@ pub(super) fn brake(turn: &mut DecisionContext<'_>) -> bool {
         return true;
     }
     r.backstops += 1;
-    r.flags.brake = Some(BackstopHold {
+    r.flags.backstop = Some(BackstopHold {
         since: now,
-        until_verb: r.backstops >= MOST_BRAKES,
+        until_action: r.backstops >= MAX_BACKSTOPS,
     });
     let from = r.weight;
     let down = match state {
@@ -180,13 +180,13 @@ pub(super) fn brake(turn: &mut DecisionContext<'_>) -> bool {
         _ => r.step.checked_sub(1),
     };
     if let Some(step) = down {
-        desired::close_step(turn, crate::rollout::PassedBy::Lowered);
-        turn.begin(State::Stepping, |r| {
+        desired::close_step(ctx, crate::rollout::PassedBy::Lowered);
+        ctx.begin(State::Stepping, |r| {
             r.step = step;
             r.weight = r.plan.weight(step);
         });
     }
-    let Some(r) = &turn.state.rollout else {
+    let Some(r) = &ctx.state.rollout else {
         return true;
     };
     let share = if down.is_some() {
@@ -194,20 +194,20 @@ pub(super) fn brake(turn: &mut DecisionContext<'_>) -> bool {
     } else {
         format!("stays at {from}")
     };
-    let wait = if r.backstops >= MOST_BRAKES {
-        "until a person says `resume`".into()
+    let wait = if r.backstops >= MAX_BACKSTOPS {
+        "until a person requests `resume`".into()
     } else {
-        format!("for {}", words::span(holds::BRAKE))
+        format!("for {}", words::span(holds::BACKSTOP_HOLD))
     };
     let text = format!(
-        "too many requests fail, on whichever revision: the share goes {share} and is held {wait}"
+        "too many requests fail, and no test attributes them to one revision: the share goes {share} and is held {wait}"
     );
     let text = text.replace("goes stays", "stays");
     holds::set(
-        turn,
+        ctx,
         crate::rollout::HoldReason::TotalErrors,
-        holds::braked_text(turn),
+        holds::backstop_text(ctx),
     );
-    turn.tell(TransitionKind::BackstopReached, text);
+    ctx.record_event(TransitionKind::BackstopReached, text);
     true
 }

@@ -1,8 +1,8 @@
-//! The decision: one call goes as far as the evidence reaches.
+//! The decision: one call makes all transitions that the evidence allows.
 //!
-//! A call takes the facts in once ([`intake`]), then lets the first rule that fires change the state, again and again
-//! until none does ([`precedence`]), so that deciding twice at one instant changes nothing more. Every change of what nodes
-//! are told gets a new pair; a raise needs an acknowledgement and looks after it, so at most one happens per call.
+//! A call takes in the facts once ([`intake`]) and then applies the first rule that matches, until none does
+//! ([`precedence`]). A second decision at the same time therefore changes nothing. Every change of the traffic split gets a
+//! new fencing token. A rise of the weight needs an acknowledgement and evaluations after it, so a call makes at most one.
 
 mod actions;
 mod baking;
@@ -23,10 +23,10 @@ use self::context::DecisionContext;
 use super::{Decision, Evidence, RolloutState};
 use crate::function::Function;
 
-/// More changes than any chain of rules makes in one call.
-const MOST_CHANGES: usize = 16;
+/// Maximum number of rules applied in one call; above the length of any chain of rules.
+const MAX_CHANGES: usize = 16;
 
-/// What comes next. Never fails: whatever the evidence lacks, holds.
+/// Computes the next state, its transitions and the time of the next decision. Never fails: missing evidence holds the rollout.
 #[must_use]
 pub fn decide(
     now: Timestamp,
@@ -34,12 +34,12 @@ pub fn decide(
     state: &RolloutState,
     evidence: &Evidence,
 ) -> Decision {
-    let mut turn = DecisionContext::new(now, function, state, evidence);
-    intake::facts(&mut turn);
-    for _ in 0..MOST_CHANGES {
-        if !precedence::first_that_fires(&mut turn) {
+    let mut ctx = DecisionContext::new(now, function, state, evidence);
+    intake::facts(&mut ctx);
+    for _ in 0..MAX_CHANGES {
+        if !precedence::apply_first_rule(&mut ctx) {
             break;
         }
     }
-    turn.finish()
+    ctx.finish()
 }

@@ -1,23 +1,23 @@
-//! Which rule wins when several apply: written once, here.
+//! Precedence of the rules.
 
 use super::context::DecisionContext;
 use super::{actions, baking, desired, holds, intake, loading, lowering, stepping};
 use crate::function::Action;
 
-/// Applies the first rule that fires; false when none does.
+/// Applies the first rule that matches. Returns `false` if none does.
 ///
-/// Deletion comes before all of this: a deleted function is not decided on.
-pub(super) fn first_that_fires(turn: &mut DecisionContext<'_>) -> bool {
-    intake::lost_state(turn)
-        || desired::changed(turn)
-        || actions::take(turn, &[Action::Abort])
-        || intake::look(turn)
-        || lowering::bad(turn)
-        || actions::take(turn, &[Action::Pause])
-        || lowering::brake(turn)
-        || holds::refresh(turn)
+/// The caller handles deletion before: there are no decisions on a deleted function.
+pub(super) fn apply_first_rule(ctx: &mut DecisionContext<'_>) -> bool {
+    intake::lost_state(ctx)
+        || desired::changed(ctx)
+        || actions::take(ctx, &[Action::Abort])
+        || intake::evaluation(ctx)
+        || lowering::bad(ctx)
+        || actions::take(ctx, &[Action::Pause])
+        || lowering::backstop(ctx)
+        || holds::refresh(ctx)
         || actions::take(
-            turn,
+            ctx,
             &[
                 Action::Resume,
                 Action::Retry,
@@ -26,9 +26,9 @@ pub(super) fn first_that_fires(turn: &mut DecisionContext<'_>) -> bool {
                 Action::Promote,
             ],
         )
-        || intake::contact(turn)
-        || loading::advance(turn)
-        || stepping::advance(turn)
-        || baking::advance(turn)
-        || desired::previous_expired(turn)
+        || intake::contact(ctx)
+        || loading::advance(ctx)
+        || stepping::advance(ctx)
+        || baking::advance(ctx)
+        || desired::previous_expired(ctx)
 }

@@ -1,13 +1,13 @@
-//! Rows 17 to 23, 34 and 35: waiting and holding.
+//! Rows 17 to 23, 34 and 35: waits and holds.
 
 use std::time::Duration;
 
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
-/// FE-4: `AwaitingEvidence`, with what is missing; nothing moves.
+/// FE-4: the rollout reports `AwaitingEvidence` and what is missing, and the weight stays.
 #[test]
-fn row_17_missing_evidence_is_waited_for_and_traffic_is_asked_for() {
+fn row_17_a_step_waits_for_evidence_and_reports_missing_traffic() {
     let mut w = World::stepping(policy());
     w.run(40);
     assert_eq!(waiting(&w), [WaitingFor::Evidence]);
@@ -21,7 +21,7 @@ fn row_17_missing_evidence_is_waited_for_and_traffic_is_asked_for() {
         "{}",
         w.message()
     );
-    w.say = Say::NoTraffic;
+    w.scenario = Scenario::NoTraffic;
     w.run(60);
     assert_eq!(waiting(&w), [WaitingFor::Traffic, WaitingFor::Evidence]);
     assert!(w.message().contains("gets no requests"), "{}", w.message());
@@ -29,7 +29,7 @@ fn row_17_missing_evidence_is_waited_for_and_traffic_is_asked_for() {
 }
 
 #[test]
-fn row_18_the_deadline_holds_but_does_not_stop_a_good_look() {
+fn row_18_the_deadline_holds_but_does_not_stop_a_good_evaluation() {
     let mut p = policy();
     p.steps[0].deadline = Duration::from_secs(60);
     let mut w = World::stepping(p);
@@ -42,13 +42,13 @@ fn row_18_the_deadline_holds_but_does_not_stop_a_good_look() {
         w.condition(ConditionType::Stalled),
         (true, "DeadlineExceeded".into())
     );
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(6);
     assert_eq!((w.weight(), hold(&w)), (5000, None));
 }
 
 #[test]
-fn row_18_the_deadline_sends_back_if_the_user_wants_that_unless_the_look_is_good() {
+fn row_18_on_deadline_rollback_rolls_back_unless_the_evaluation_is_good() {
     let mut p = policy();
     p.steps[0].deadline = Duration::from_secs(60);
     p.steps[0].on_deadline = Fallback::Rollback;
@@ -60,25 +60,29 @@ fn row_18_the_deadline_sends_back_if_the_user_wants_that_unless_the_look_is_good
     );
     p.steps[0].min_duration = Duration::from_secs(60);
     let mut w = World::stepping(p);
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.after(57);
     w.after(5);
     assert_eq!(w.weight(), 5000);
 }
 
-/// FE-1: held at the present weight, for as long as it takes.
+/// FE-1: the rollout is held at its weight until the outage ends.
 #[test]
 fn row_19_an_outage_of_a_minute_holds_and_ends() {
-    for (say, reason, kind) in [
+    for (scenario, reason, kind) in [
         (
-            Say::Outage,
+            Scenario::Outage,
             HoldReason::PrometheusUnavailable,
             Kind::NoAnswer,
         ),
-        (Say::Empty, HoldReason::SamplesMissing, Kind::NothingUsable),
+        (
+            Scenario::Empty,
+            HoldReason::SamplesMissing,
+            Kind::NothingUsable,
+        ),
     ] {
         let mut w = World::stepping(policy());
-        w.say = say;
+        w.scenario = scenario;
         w.run(55);
         assert_eq!(hold(&w), None);
         w.run(15);
@@ -89,19 +93,19 @@ fn row_19_an_outage_of_a_minute_holds_and_ends() {
             (500, State::Stepping),
             "nothing is rolled back for it"
         );
-        w.say = Say::NotEnough;
+        w.scenario = Scenario::NotEnough;
         w.run(6);
         assert_eq!((hold(&w), w.kinds()), (None, vec![kind, Kind::Resumed]));
     }
 }
 
-/// FE-1: back after `maxUnknown` if the user chose so, never up.
+/// FE-1: `onUnknown: Rollback` rolls back after `maxUnknown`; the weight never rises.
 #[test]
-fn row_19_an_outage_sends_back_only_if_the_user_wants_that() {
+fn row_19_an_outage_rolls_back_only_with_on_unknown_rollback() {
     let mut p = policy();
     p.analysis.on_unknown = Fallback::Rollback;
     for mut w in [World::stepping(p.clone()), World::baking(p)] {
-        w.say = Say::Outage;
+        w.scenario = Scenario::Outage;
         w.run(590);
         assert_ne!(w.state.state, State::RolledBack);
         w.run(20);
@@ -112,11 +116,11 @@ fn row_19_an_outage_sends_back_only_if_the_user_wants_that() {
     }
 }
 
-/// FE-5: held, and the message says that the cause is shared.
+/// FE-5: the rollout is held, and the message says that the cause is shared.
 #[test]
-fn row_20_a_failure_of_both_arms_holds() {
+fn row_20_a_failure_of_both_revisions_holds() {
     let mut w = World::stepping(policy());
-    w.say = Say::Shared;
+    w.scenario = Scenario::Shared;
     w.run(300);
     assert_eq!(
         (hold(&w), w.weight()),
@@ -127,7 +131,7 @@ fn row_20_a_failure_of_both_arms_holds() {
         "{}",
         w.message()
     );
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(310);
     assert_eq!(
         w.kinds(),
@@ -136,9 +140,9 @@ fn row_20_a_failure_of_both_arms_holds() {
 }
 
 #[test]
-fn row_21_nodes_that_do_not_follow_hold_after_a_while() {
+fn row_21_nodes_that_do_not_apply_the_weight_hold_after_the_grace_period() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.able = 3;
     w.run(28);
     assert_eq!(hold(&w), None);
@@ -147,16 +151,16 @@ fn row_21_nodes_that_do_not_follow_hold_after_a_while() {
         (hold(&w), w.weight()),
         (Some(HoldReason::NodesNotReady), 500)
     );
-    // silent nodes are not counted
+    // disconnected nodes are not counted
     w.live = 3;
     w.run(6);
     assert_eq!(
         w.kinds(),
         [Kind::NodesNotReady, Kind::Resumed, Kind::NextStep]
     );
-    // before it is a hold it already stops a raise
+    // it stops a rise of the weight even before it becomes a hold
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(15);
     w.able = 3;
     w.run(25);
@@ -165,15 +169,15 @@ fn row_21_nodes_that_do_not_follow_hold_after_a_while() {
 }
 
 #[test]
-fn row_22_one_hold_ends_once_and_another_takes_over_without_a_gap() {
+fn row_22_a_hold_ends_once_and_another_replaces_it_without_a_gap() {
     let mut w = World::stepping(policy());
-    w.say = Say::Outage;
+    w.scenario = Scenario::Outage;
     w.run(70);
     w.function.suspend = true;
     w.after(1);
     w.function.suspend = false;
     w.after(1);
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(10);
     assert_eq!(
         w.kinds(),
@@ -187,9 +191,9 @@ fn row_22_one_hold_ends_once_and_another_takes_over_without_a_gap() {
 }
 
 #[test]
-fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
+fn row_23_an_approval_is_requested_once_and_passes_the_gate() {
     let mut w = World::stepping(gated(GateAt::Step));
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(40);
     assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::ApprovalNeeded]));
     assert_eq!(waiting(&w), [WaitingFor::Approval]);
@@ -212,7 +216,7 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
         "{}",
         w.message()
     );
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(3 * 3600);
     assert_eq!(w.rollout().flags.stopped_since(), asked);
     assert_eq!(
@@ -221,12 +225,12 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
         "no deadline runs meanwhile"
     );
     w.slot = false;
-    w.say = Say::Good;
-    w.verb(Action::Approve, "checkout-b/step-0");
+    w.scenario = Scenario::Good;
+    w.annotate(Action::Approve, "checkout-b/step-0");
     w.run(6);
     assert_eq!(w.rollout().flags.stopped_since(), None);
     assert_eq!(
-        w.told.last().map(|t| t.message.as_str()),
+        w.events.last().map(|t| t.message.as_str()),
         Some("approved through kubectl-annotate: manager/step-0")
     );
     assert_eq!(
@@ -242,9 +246,9 @@ fn row_23_an_approval_is_asked_for_once_and_opens_the_gate() {
 #[test]
 fn row_23_an_approval_is_for_one_step() {
     let mut w = World::stepping(gated(GateAt::Step));
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(40);
-    w.verb(Action::Approve, "checkout-b");
+    w.annotate(Action::Approve, "checkout-b");
     w.run(60);
     assert_eq!(w.weight(), 5000);
     assert_eq!(
@@ -256,15 +260,15 @@ fn row_23_an_approval_is_for_one_step() {
             Kind::ApprovalNeeded
         ]
     );
-    // the same value does not open the next one
+    // the same value does not approve the next gate
     w.run(60);
     assert_eq!(w.weight(), 5000);
 }
 
 #[test]
-fn row_23_promotion_and_bake_gates_stand_where_they_say() {
+fn row_23_promotion_and_bake_gates_apply_before_the_bake_and_before_its_end() {
     let mut w = World::stepping(gated(GateAt::Promotion));
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(80);
     assert_eq!(
         (w.weight(), w.kinds()),
@@ -276,13 +280,13 @@ fn row_23_promotion_and_bake_gates_stand_where_they_say() {
         (w.state.state, w.kinds()),
         (State::Baking, vec![Kind::ApprovalNeeded])
     );
-    w.verb(Action::Approve, "checkout-b");
+    w.annotate(Action::Approve, "checkout-b");
     w.run(1);
     assert_eq!(stable(&w), "checkout-b");
 }
 
 #[test]
-fn row_34_nodes_that_had_returned_to_stable_get_the_share_again_and_the_clock_restarts() {
+fn row_34_nodes_that_returned_to_stable_get_the_weight_again_and_the_step_restarts() {
     let mut w = World::stepping(policy());
     w.run(25);
     let looks = w.rollout().analysis.clone();
@@ -303,11 +307,11 @@ fn row_34_nodes_that_had_returned_to_stable_get_the_share_again_and_the_clock_re
     );
     let n = |a: &Option<AnalysisState>| a.as_ref().map_or(0, |a| a.looks);
     assert!(n(&w.rollout().analysis) >= n(&looks), "evidence is kept");
-    // the operator itself was away
+    // the operator was away
     let mut w = World::stepping(policy());
     w.restart(700);
     assert_eq!(w.kinds(), [Kind::Resupervised]);
-    // or only the nodes noticed
+    // or only the nodes lost contact
     let mut w = World::stepping(policy());
     w.returned = 4;
     w.after(1);
@@ -318,9 +322,9 @@ fn row_34_nodes_that_had_returned_to_stable_get_the_share_again_and_the_clock_re
 }
 
 #[test]
-fn row_35_suspend_and_no_nodes_hold_and_lose_nothing() {
+fn row_35_suspend_and_no_nodes_hold_and_keep_the_progress() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.function.suspend = true;
     w.after(1);
     let active = w.rollout().active;

@@ -1,18 +1,18 @@
-//! Rows 14 to 16: down.
+//! Rows 14 to 16: rollback and the error backstop.
 
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
-/// FE-7: in the bake too, with the hint beside the write.
+/// FE-7: also in the bake, with the hint in parallel with the write.
 #[test]
-fn row_14_a_bad_look_sends_everybody_back_at_once() {
+fn row_14_a_bad_evaluation_rolls_back_at_once() {
     for mut w in [World::stepping(policy()), World::baking(policy())] {
         let from = w.weight();
-        w.say = Say::Bad("ErrorsWorse");
+        w.scenario = Scenario::Bad("ErrorsWorse");
         let d = w.after(5);
         assert_eq!((w.state.state, w.weight()), (State::RolledBack, 0));
         assert_eq!(w.kinds(), [Kind::CheckBad]);
-        let hint = d.hint.expect("nodes are told in parallel");
+        let hint = d.hint.expect("a hint for the nodes");
         assert_eq!(
             (hint.weight, hint.candidate.as_deref()),
             (Weight::ZERO, Some("checkout-b"))
@@ -36,23 +36,23 @@ fn row_14_a_bad_look_sends_everybody_back_at_once() {
 }
 
 #[test]
-fn row_14_neither_pause_nor_hold_nor_missing_acknowledgement_delays_it() {
+fn row_14_pause_hold_and_missing_acknowledgement_do_not_delay_a_rollback() {
     let mut w = World::stepping(policy());
-    w.verb(Action::Pause, "checkout-b");
+    w.annotate(Action::Pause, "checkout-b");
     w.after(1);
     w.acking = false;
     w.slot = false;
-    w.say = Say::Outage;
+    w.scenario = Scenario::Outage;
     w.run(90);
-    w.say = Say::Bad("ErrorsWorse");
+    w.scenario = Scenario::Bad("ErrorsWorse");
     w.run(6);
     assert_eq!(w.state.state, State::RolledBack);
 }
 
 #[test]
-fn row_16_the_brake_goes_one_step_down_and_holds_for_five_minutes() {
+fn row_16_the_backstop_lowers_one_step_and_holds_for_five_minutes() {
     let mut w = World::baking(policy());
-    w.say = Say::Brake;
+    w.scenario = Scenario::Backstop;
     w.after(5);
     assert_eq!(
         (w.state.state, w.weight(), w.rollout().step),
@@ -62,7 +62,7 @@ fn row_16_the_brake_goes_one_step_down_and_holds_for_five_minutes() {
         (hold(&w), w.kinds()),
         (Some(HoldReason::TotalErrors), vec![Kind::BackstopReached])
     );
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(290);
     assert_eq!(w.weight(), 5000);
     w.run(20);
@@ -74,15 +74,15 @@ fn row_16_the_brake_goes_one_step_down_and_holds_for_five_minutes() {
 }
 
 #[test]
-fn row_16_at_the_first_step_it_only_holds_and_after_the_third_time_a_person_is_needed() {
+fn row_16_the_backstop_holds_at_the_first_step_and_needs_resume_after_the_third_time() {
     let mut w = World::stepping(policy());
-    w.say = Say::Brake;
+    w.scenario = Scenario::Backstop;
     w.after(5);
     w.after(5);
     w.after(5);
     assert_eq!((w.weight(), w.rollout().backstops), (500, 3));
     assert_eq!(w.kinds(), [Kind::BackstopReached; 3]);
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(2000);
     assert_eq!(w.weight(), 500);
     assert!(
@@ -90,24 +90,24 @@ fn row_16_at_the_first_step_it_only_holds_and_after_the_third_time_a_person_is_n
         "{}",
         w.message()
     );
-    w.verb(Action::Resume, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
     w.run(6);
     assert_eq!(w.weight(), 5000);
 }
 
 #[test]
-fn row_16_without_a_control_it_is_a_rollback() {
+fn row_16_the_backstop_rolls_back_without_a_control() {
     let mut p = Policy {
         strategy: Strategy::AllAtOnce,
         ..policy()
     };
     p.bake.holdback = Holdback::Fixed(Weight::ZERO);
     let mut w = World::resting(p);
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     w.tick();
     assert_eq!(w.weight(), 10_000);
-    w.say = Say::Brake;
+    w.scenario = Scenario::Backstop;
     w.after(5);
     assert_eq!(
         (w.state.state, outcome(&w).1.as_str()),

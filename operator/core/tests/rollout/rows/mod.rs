@@ -1,11 +1,11 @@
-//! One test or more per row of the table of transitions, named by the row.
+//! Tests of each row of the table of transitions, named by the row.
 
+mod actions;
+mod desired;
 mod holding;
 mod lowering;
 mod starting;
 mod stepping;
-mod verbs;
-mod wishes;
 
 use operator_core::function::Action;
 use operator_core::rollout::*;
@@ -46,9 +46,9 @@ pub fn waiting(w: &World) -> &[WaitingFor] {
 
 pub fn promoted_b() -> World {
     let mut w = World::baking(policy());
-    w.verb(Action::Promote, "checkout-b");
+    w.annotate(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(stable(&w), "checkout-b");
-    w.told.clear();
+    w.events.clear();
     w
 }

@@ -1,10 +1,10 @@
-//! Rows 1 to 10: from a wish to the first share.
+//! Rows 1 to 10: from the desired revision to the first weight.
 
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
 #[test]
-fn row_01_the_first_wish_loads_and_is_served_by_each_node_that_has_it() {
+fn row_01_the_first_revision_is_served_by_each_node_that_has_loaded_it() {
     let mut w = World::new(policy());
     w.able = 1;
     w.tick();
@@ -24,18 +24,18 @@ fn row_01_the_first_wish_loads_and_is_served_by_each_node_that_has_it() {
 }
 
 #[test]
-fn row_01_a_start_gate_comes_before_the_first_share() {
+fn row_01_a_start_gate_applies_before_the_first_weight() {
     let mut w = World::new(gated(GateAt::Start));
     w.tick();
     assert_eq!(shares(&w.state).weight, Weight::ZERO);
     assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::ApprovalNeeded]);
-    w.verb(Action::Approve, "checkout-a");
+    w.annotate(Action::Approve, "checkout-a");
     w.after(1);
     assert_eq!(stable(&w), "checkout-a");
 }
 
 #[test]
-fn row_02_the_first_revision_is_stable_once_enough_nodes_have_it() {
+fn row_02_the_first_revision_is_stable_once_enough_nodes_have_loaded_it() {
     let mut w = World::new(policy());
     w.able = 3;
     w.tick();
@@ -51,7 +51,7 @@ fn row_02_the_first_revision_is_stable_once_enough_nodes_have_it() {
 }
 
 #[test]
-fn row_03_a_first_revision_that_never_loads_fails_until_another_wish() {
+fn row_03_a_first_revision_that_cannot_load_fails_until_the_spec_changes() {
     let mut w = World::new(policy());
     (w.able, w.failing) = (0, 1);
     w.tick();
@@ -68,16 +68,16 @@ fn row_03_a_first_revision_that_never_loads_fails_until_another_wish() {
     );
     assert!(!w.after(60).persist);
     (w.able, w.failing) = (4, 0);
-    w.wish("b");
+    w.set_desired("b");
     w.after(1);
     assert_eq!(stable(&w), "checkout-b");
 }
 
 #[test]
-fn row_04_another_wish_starts_at_weight_zero_with_a_frozen_plan() {
+fn row_04_another_desired_revision_starts_at_weight_zero_with_a_frozen_plan() {
     let mut w = World::resting(policy());
     w.able = 0;
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     assert_eq!(w.kinds(), [Kind::Started]);
     assert_eq!((w.state.state, w.weight()), (State::Loading, 0));
@@ -85,7 +85,7 @@ fn row_04_another_wish_starts_at_weight_zero_with_a_frozen_plan() {
         (w.rollout().attempt, w.rollout().plan.kind),
         (1, PlanKind::Full)
     );
-    // an edit of the policy does not touch the running rollout, and the message says so
+    // an edit of the policy does not affect the running rollout, and the message says so
     w.function.policy.steps.clear();
     w.after(1);
     assert_eq!(w.rollout().plan.steps.len(), 2);
@@ -97,10 +97,10 @@ fn row_04_another_wish_starts_at_weight_zero_with_a_frozen_plan() {
 }
 
 #[test]
-fn row_05_back_to_the_last_stable_goes_by_the_short_plan() {
+fn row_05_a_revert_to_the_previous_stable_revision_has_no_steps() {
     let mut w = promoted_b();
     w.slot = false;
-    w.wish("a");
+    w.set_desired("a");
     w.after(60);
     assert_eq!(
         w.kinds(),
@@ -113,38 +113,38 @@ fn row_05_back_to_the_last_stable_goes_by_the_short_plan() {
 }
 
 #[test]
-fn row_05_after_the_window_or_with_no_revisions_it_is_a_rollout_like_any_other() {
+fn row_05_after_the_window_or_with_zero_revisions_it_is_a_full_rollout() {
     let mut w = promoted_b();
-    w.wish("a");
+    w.set_desired("a");
     w.after(3601);
     assert!(w.kinds().contains(&Kind::Started), "{:?}", w.kinds());
     let mut w = promoted_b();
     w.function.policy.revert.revisions = 0;
-    w.wish("a");
+    w.set_desired("a");
     w.after(1);
     assert_eq!(w.rollout().plan.kind, PlanKind::Full);
 }
 
 #[test]
-fn row_05_a_previous_that_was_rejected_since_proves_itself_again() {
+fn row_05_a_previous_revision_that_was_rejected_since_gets_a_full_rollout() {
     let mut w = promoted_b();
-    w.wish("a");
+    w.set_desired("a");
     w.after(1);
-    w.verb(Action::Abort, "checkout-a");
+    w.annotate(Action::Abort, "checkout-a");
     w.after(1);
     assert_eq!(w.state.state, State::RolledBack);
-    w.wish("b");
+    w.set_desired("b");
     w.after(1);
-    w.wish("a");
+    w.set_desired("a");
     w.after(1);
     assert_eq!(w.rollout().plan.kind, PlanKind::Full);
 }
 
 #[test]
-fn row_06_enough_loaded_nodes_queue_it() {
+fn row_06_the_candidate_is_queued_once_enough_nodes_have_loaded_it() {
     let mut w = World::resting(policy());
     (w.slot, w.able) = (false, 3);
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     assert_eq!(w.state.state, State::Loading);
     assert_eq!(
@@ -162,10 +162,10 @@ fn row_06_enough_loaded_nodes_queue_it() {
 }
 
 #[test]
-fn row_07_a_candidate_that_never_loads_is_rejected_unserved() {
+fn row_07_a_candidate_that_cannot_load_is_rejected_before_any_request() {
     let mut w = World::resting(policy());
     (w.able, w.failing) = (3, 1);
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     assert_eq!(w.state.state, State::RolledBack);
     assert_eq!(w.kinds(), [Kind::Started, Kind::LoadFailed]);
@@ -178,10 +178,10 @@ fn row_07_a_candidate_that_never_loads_is_rejected_unserved() {
 }
 
 #[test]
-fn row_07_as_many_failures_as_min_loaded_allows_are_no_reason() {
+fn row_07_failures_within_min_loaded_do_not_reject() {
     let mut w = World::resting(policy());
     (w.desired, w.live, w.able, w.failing) = (20, 20, 18, 1);
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     assert_eq!(w.state.state, State::Loading);
     w.failing = 2;
@@ -190,10 +190,10 @@ fn row_07_as_many_failures_as_min_loaded_allows_are_no_reason() {
 }
 
 #[test]
-fn row_08_the_load_deadline_holds_and_is_over_when_nodes_have_it() {
+fn row_08_the_load_deadline_holds_until_nodes_have_loaded_it() {
     let mut w = World::resting(policy());
     w.able = 1;
-    w.wish("b");
+    w.set_desired("b");
     w.run(599);
     assert_eq!(hold(&w), None);
     w.run(2);
@@ -218,12 +218,12 @@ fn row_08_the_load_deadline_holds_and_is_over_when_nodes_have_it() {
 }
 
 #[test]
-fn row_08_the_load_deadline_rejects_if_the_user_wants_that() {
+fn row_08_on_load_deadline_rollback_rejects() {
     let mut p = policy();
     p.nodes.on_load_deadline = Fallback::Rollback;
     let mut w = World::resting(p);
     w.able = 1;
-    w.wish("b");
+    w.set_desired("b");
     w.run(605);
     assert_eq!(w.state.state, State::RolledBack);
     assert_eq!(outcome(&w).1, "LoadDeadlineExceeded");
@@ -241,13 +241,13 @@ fn row_09_a_slot_lets_it_start() {
 }
 
 #[test]
-fn row_09_all_at_once_goes_straight_to_the_bake() {
+fn row_09_all_at_once_starts_with_the_bake() {
     let p = Policy {
         strategy: Strategy::AllAtOnce,
         ..policy()
     };
     let mut w = World::resting(p);
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
     assert_eq!(w.kinds(), [Kind::Started, Kind::Loaded, Kind::OnlyShare]);
@@ -256,15 +256,15 @@ fn row_09_all_at_once_goes_straight_to_the_bake() {
 }
 
 #[test]
-fn row_09_auto_weights_wait_for_what_is_known_of_the_traffic() {
+fn row_09_auto_weights_wait_for_the_traffic_measurement() {
     let mut p = policy();
     p.steps[0].weight = StepWeight::Auto;
     p.bake.holdback = Holdback::Auto;
     let mut w = World::resting(p);
     w.rps = Some(40.0);
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
-    // the rollout began in this decision, so nothing had asked for the traffic yet
+    // the rollout began in this decision, so the traffic was not requested yet
     assert_eq!(w.state.state, State::Queued);
     w.run(1);
     assert_eq!((w.state.state, w.weight()), (State::Stepping, 417));

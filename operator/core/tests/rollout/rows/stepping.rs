@@ -1,4 +1,4 @@
-//! Rows 11 to 13: up, and to the end.
+//! Rows 11 to 13: steps, the bake and the promotion.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
 #[test]
-fn row_11_a_good_look_after_the_least_time_takes_the_next_step() {
+fn row_11_a_good_evaluation_after_the_minimum_time_starts_the_next_step() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(24);
     assert_eq!(w.weight(), 500, "29 s are not 30 s");
     w.run(10);
@@ -24,24 +24,24 @@ fn row_11_a_good_look_after_the_least_time_takes_the_next_step() {
 }
 
 #[test]
-fn row_11_two_looks_after_the_acknowledgement_are_needed() {
+fn row_11_two_evaluations_after_the_acknowledgement_are_needed() {
     let mut p = policy();
     p.steps[0].min_duration = Duration::ZERO;
     let mut w = World::resting(p);
-    (w.say, w.acking) = (Say::Good, false);
-    w.wish("b");
+    (w.scenario, w.acking) = (Scenario::Good, false);
+    w.set_desired("b");
     w.run(25);
     assert_eq!(
         (w.weight(), w.rollout().step_looks),
         (500, 0),
-        "looks before the acknowledgement do not count"
+        "evaluations before the acknowledgement do not count"
     );
     w.acking = true;
     w.after(5);
     assert_eq!(
         w.rollout().step_looks,
         0,
-        "the look that came with it does not either"
+        "an evaluation at the same time does not count either"
     );
     w.after(5);
     assert_eq!((w.weight(), w.rollout().step_looks), (500, 1));
@@ -59,11 +59,11 @@ fn row_11_two_looks_after_the_acknowledgement_are_needed() {
 }
 
 #[test]
-fn row_11_min_requests_and_coverage_are_waited_for() {
+fn row_11_a_step_waits_for_min_requests_and_coverage() {
     let mut p = policy();
     p.steps[0].min_requests = 1000;
     let mut w = World::stepping(p);
-    (w.say, w.covered) = (Say::Good, false);
+    (w.scenario, w.covered) = (Scenario::Good, false);
     w.run(35);
     assert_eq!(waiting(&w), [WaitingFor::Requests, WaitingFor::Coverage]);
     w.run(20);
@@ -74,17 +74,17 @@ fn row_11_min_requests_and_coverage_are_waited_for() {
 }
 
 #[test]
-fn row_11_a_look_that_was_good_once_passes_nothing_later() {
+fn row_11_an_earlier_good_evaluation_does_not_end_a_step() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.after(5);
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(120);
     assert_eq!(w.weight(), 500);
 }
 
 #[test]
-fn row_11_time_alone_is_enough_if_the_user_says_so_but_not_without_metrics() {
+fn row_11_advance_time_ends_a_step_but_not_without_metrics() {
     let mut p = policy();
     p.steps[0].advance = Advance::Time;
     let mut w = World::stepping(p.clone());
@@ -92,7 +92,7 @@ fn row_11_time_alone_is_enough_if_the_user_says_so_but_not_without_metrics() {
     assert_eq!(w.weight(), 5000);
     assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Time));
     let mut w = World::stepping(p);
-    w.say = Say::Outage;
+    w.scenario = Scenario::Outage;
     w.run(300);
     assert_eq!(
         (w.weight(), hold(&w)),
@@ -101,9 +101,9 @@ fn row_11_time_alone_is_enough_if_the_user_says_so_but_not_without_metrics() {
 }
 
 #[test]
-fn row_12_the_last_step_leads_into_the_bake() {
+fn row_12_the_bake_follows_the_last_step() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(75);
     assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
     assert_eq!(w.kinds(), [Kind::NextStep, Kind::BakeStarted]);
@@ -135,21 +135,21 @@ fn row_13_after_the_bake_the_candidate_is_stable_and_the_old_one_stays_loaded() 
 }
 
 #[test]
-fn row_13_a_hold_stretches_the_bake() {
+fn row_13_a_hold_extends_the_bake() {
     let mut w = World::baking(policy());
-    w.say = Say::Outage;
+    w.scenario = Scenario::Outage;
     w.run(200);
     assert_eq!(
         (w.state.state, hold(&w)),
         (State::Baking, Some(HoldReason::PrometheusUnavailable))
     );
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(12);
     assert_eq!(stable(&w), "checkout-b");
 }
 
 #[test]
-fn row_13_nodes_that_are_behind_stop_the_promotion_before_it_is_a_hold() {
+fn row_13_nodes_that_are_behind_stop_the_promotion_even_before_a_hold() {
     let mut w = World::baking(policy());
     w.run(45);
     w.able = 3;
@@ -161,9 +161,9 @@ fn row_13_nodes_that_are_behind_stop_the_promotion_before_it_is_a_hold() {
 }
 
 #[test]
-fn steps_tell_what_happened_in_them_while_they_run_and_add_up() {
+fn step_records_count_while_the_step_runs_and_add_up_to_the_totals() {
     let mut w = World::stepping(policy());
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(60);
     let figures = |w: &World| w.state.figures.clone().unwrap();
     let all = figures(&w);
@@ -172,9 +172,9 @@ fn steps_tell_what_happened_in_them_while_they_run_and_add_up() {
         (w.state.steps[0].candidate, w.state.steps[0].stable),
         (all.candidate, all.stable)
     );
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(10);
-    w.say = Say::NotEnough;
+    w.scenario = Scenario::NotEnough;
     w.run(60);
     let [first, second] = w.state.steps.as_slice() else {
         panic!("two steps: {:?}", w.state.steps)

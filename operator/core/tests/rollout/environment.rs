@@ -1,10 +1,10 @@
-//! What the small world answers when it is asked: nodes, samples, gates.
+//! Evidence that the simulated [`World`] provides: nodes and samples.
 
 use std::time::Duration;
 
 use operator_core::rollout::*;
 
-use crate::world::{Say, World};
+use crate::world::{Scenario, World};
 
 impl World {
     pub fn evidence(&self) -> Evidence {
@@ -29,9 +29,9 @@ impl World {
                 message: "registry said 401".into(),
             }),
         };
-        let wished = self.function.desired.iter().map(|w| &w.name);
+        let desired = self.function.desired.iter().map(|w| &w.name);
         let mut revisions: Vec<_> = names.into_iter().flatten().map(on).collect();
-        for name in wished {
+        for name in desired {
             if !revisions.iter().any(|r| r.revision == *name) {
                 let loaded = self.able.min(self.live);
                 revisions.push(RevisionOnNodes {
@@ -56,7 +56,7 @@ impl World {
                 highest_pair: self.highest,
                 returned: self.returned,
             },
-            measured: if due.look {
+            measured: if due.evaluation {
                 self.measure()
             } else {
                 Measured::NotDue
@@ -71,14 +71,14 @@ impl World {
     }
 
     fn measure(&self) -> Measured {
-        match self.say {
-            Say::Outage => {
+        match self.scenario {
+            Scenario::Outage => {
                 return Measured::Unavailable {
                     kind: UnmeasuredKind::NoAnswer,
                     message: "connection refused".into(),
                 };
             }
-            Say::Empty => {
+            Scenario::Empty => {
                 return Measured::Unavailable {
                     kind: UnmeasuredKind::NothingUsable,
                     message: "no series".into(),
@@ -86,19 +86,19 @@ impl World {
             }
             _ => (),
         }
-        Measured::Look(Box::new(self.look()))
+        Measured::Evaluation(Box::new(self.evaluation()))
     }
 
-    pub fn look(&self) -> Look {
+    pub fn evaluation(&self) -> Evaluation {
         let r = self.rollout();
         let number = r.analysis.as_ref().map_or(0, |a| a.looks) + 1;
         let before = self.state.figures.clone().unwrap_or_default();
-        let requests = if self.say == Say::NoTraffic {
+        let requests = if self.scenario == Scenario::NoTraffic {
             0
         } else {
             self.requests
         };
-        let bad = matches!(self.say, Say::Bad(_));
+        let bad = matches!(self.scenario, Scenario::Bad(_));
         let candidate = ArmSums {
             requests: before.candidate.requests + requests,
             errors: before.candidate.errors + if bad { requests } else { 0 },
@@ -110,7 +110,7 @@ impl World {
             client_errors: 0,
         };
         let decisive = bad.then(|| Decisive {
-            metric: if self.say == Say::Bad("SlowerThanStable") {
+            metric: if self.scenario == Scenario::Bad("SlowerThanStable") {
                 "latency/250ms"
             } else {
                 "errors"
@@ -123,27 +123,27 @@ impl World {
             candidate: (11, 11),
             stable: (97, 1),
         });
-        let shared = self.say == Say::Shared;
-        Look {
+        let shared = self.scenario == Scenario::Shared;
+        Evaluation {
             revision: r.candidate.revision.name.clone(),
             number,
             at: self.now,
             analysis: format!("v1 looks={number}"),
-            verdict: match self.say {
-                Say::Good => Verdict::Good,
-                Say::Bad(reason) => Verdict::Bad {
+            verdict: match self.scenario {
+                Scenario::Good => Verdict::Good,
+                Scenario::Bad(reason) => Verdict::Bad {
                     reason: reason.into(),
                 },
                 _ => Verdict::NotEnough,
             },
-            brake: self.say == Say::Brake,
+            backstop: self.scenario == Scenario::Backstop,
             shared_failure: shared.then(|| {
                 "both revisions miss the SLO (3.1 % and 3 %, limit 1 %), so the cause is shared"
                     .into()
             }),
             stable_meets_slo: !shared,
             covered: self.covered,
-            share_mismatch: (self.say == Say::Mismatch)
+            share_mismatch: (self.scenario == Scenario::Mismatch)
                 .then(|| "the candidate has 30 % of requests at a share of 5 %".into()),
             stable_unhealthy: None,
             candidate_requests: requests,

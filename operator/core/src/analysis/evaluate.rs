@@ -1,4 +1,4 @@
-//! One evaluation: what was counted since the last one enters every test once.
+//! One evaluation: the counts since the last one enter every test once.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,20 @@ use crate::stats::Increment;
 
 use super::suite::{self, Event};
 use super::verdict::{Metric, Missing, Verdict};
-use super::{Analysis, STEP_LOOKS, WHOLE};
+use super::{Analysis, STEP_EVALUATIONS, WHOLE};
 
-/// Share of stable's requests that fresh nodes must have for a raise.
+/// Share of stable's requests that nodes with fresh samples must have before the weight rises.
 const COVERAGE_MIN: f64 = 0.8;
-/// Stable keeps a promise again when it does in the mean over this long. How long it must go on doing so before
-/// anything rises again is not decided here.
+/// Time over whose mean stable must meet an objective again. The rollout decides how long that must last before the weight
+/// rises again.
 const SHARED_OVER: SignedDuration = SignedDuration::from_mins(1);
-/// Deviation of the split from the share, in standard deviations and relative, that only a bug of ours explains.
+/// Deviation of the split from the weight, in standard deviations and relative, that only a bug in Selvage explains.
 const SHARE_SIGMAS: f64 = 6.0;
 const SHARE_OFF: f64 = 0.2;
 
 /// Input of one evaluation.
 #[derive(Debug, Clone, Copy)]
-pub struct LookInput<'a> {
+pub struct EvaluationInput<'a> {
     /// Time of the evaluation.
     pub now: Timestamp,
     /// Name of the candidate revision.
@@ -32,28 +32,28 @@ pub struct LookInput<'a> {
     pub stable: &'a str,
     /// Nodes that have loaded the candidate and acknowledged its share, chosen before the samples were read.
     pub exposed: &'a BTreeSet<String>,
-    /// Since when they all have acknowledged the present share; `None` while they have not.
+    /// Time since which they all have acknowledged the current weight; `None` while they have not.
     pub in_force_since: Option<Timestamp>,
-    /// Whether the pass side stands still, beyond a shared failure that this analysis sees itself.
+    /// Whether the pass side is stopped for another reason than a shared failure that this analysis detects itself.
     pub pass_frozen: bool,
-    /// Everything that was read since the last evaluation, from all sources.
+    /// Snapshots read since the last evaluation, from all sources.
     pub snapshots: &'a [Snapshot],
 }
 
 /// Result of one evaluation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LookResult {
+pub struct EvaluationResult {
     /// Whether there were samples of any exposed node. If not, nothing changed.
     pub usable: bool,
-    /// Requests and errors of this evaluation, both arms.
+    /// Requests and errors of both revisions in this evaluation.
     pub errors: Increment,
     /// Verdict of the tests.
     pub verdict: Verdict,
-    /// Whether the brake fired: lower the weight by one step.
-    pub braked: bool,
-    /// Whether both arms miss an objective.
+    /// Whether the error backstop has reached its limit, so that the weight should be lowered by one step.
+    pub backstop_reached: bool,
+    /// Whether both revisions miss an objective.
     pub shared_failure: bool,
-    /// Whether enough of stable's requests are on nodes with fresh counts for a raise.
+    /// Whether enough of stable's requests are on nodes with fresh counts, so that the weight may rise.
     pub covered: bool,
     /// Whether the split of the requests contradicts the weight.
     pub share_mismatch: bool,
@@ -62,8 +62,8 @@ pub struct LookResult {
 }
 
 impl Analysis {
-    /// Counts what is new and evaluates it.
-    pub fn look(&mut self, input: &LookInput<'_>) -> LookResult {
+    /// Evaluates the counts since the last evaluation.
+    pub fn evaluate(&mut self, input: &EvaluationInput<'_>) -> EvaluationResult {
         let merged = merge(input.snapshots.iter().cloned());
         let news = self
             .tracker
@@ -84,11 +84,11 @@ impl Analysis {
         } else {
             self.count(input, &news)
         };
-        LookResult {
+        EvaluationResult {
             usable: !news.is_empty(),
             errors,
             verdict: self.verdict(),
-            braked: self.is_braked(),
+            backstop_reached: self.is_backstop_reached(),
             shared_failure: self.shared_since.is_some(),
             covered: self.memory.coverage >= COVERAGE_MIN,
             share_mismatch: self.is_share_mismatched(),
@@ -96,7 +96,7 @@ impl Analysis {
         }
     }
 
-    fn count(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> Increment {
+    fn count(&mut self, input: &EvaluationInput<'_>, news: &[NodeIncrement]) -> Increment {
         self.looks = self.looks.saturating_add(1);
         self.looked_at = Some(input.now);
         self.usable_at = input.now;
@@ -112,8 +112,8 @@ impl Analysis {
             test.look(of(test.event));
         }
         let errors = of(Event::new(Metric::Errors, None));
-        if let Some(brake) = &mut self.brake {
-            brake.process.look(&[errors.pooled()]);
+        if let Some(backstop) = &mut self.backstop {
+            backstop.process.look(&[errors.pooled()]);
         }
         self.follow_shared_failure(input.now);
         if self.shared_since.is_none() && !input.pass_frozen {
@@ -126,8 +126,8 @@ impl Analysis {
         errors
     }
 
-    /// Adds what both arms counted to the sums and returns stable's part of it.
-    fn add_sums(&mut self, input: &LookInput<'_>, news: &[NodeIncrement]) -> Tally {
+    /// Adds the counts of both revisions to the sums and returns those of stable.
+    fn add_sums(&mut self, input: &EvaluationInput<'_>, news: &[NodeIncrement]) -> Tally {
         let (mut candidate, mut stable) = (Tally::default(), Tally::default());
         for node in news {
             candidate.add(&node.arms.candidate);
@@ -141,7 +141,7 @@ impl Analysis {
             return stable;
         };
         self.step.looks = self.step.looks.saturating_add(1);
-        // counters may be older than the share: only what was counted under it can be compared with it
+        // counters may be older than the weight: only requests counted under it can be compared with it
         for node in news.iter().filter(|n| n.since >= Some(in_force)) {
             self.step.split.0 += node.arms.candidate.requests;
             self.step.split.1 += node.arms.stable.requests;
@@ -161,7 +161,7 @@ impl Analysis {
         let broken = self
             .tests
             .iter_mut()
-            .find(|t| t.promise.as_ref().is_some_and(|p| p.stable.reached(alpha)));
+            .find(|t| t.slo.as_ref().is_some_and(|p| p.stable.reached(alpha)));
         let Some(test) = broken else {
             self.shared_since = None;
             return;
@@ -179,11 +179,11 @@ impl Analysis {
         }
         let mut sum = Increment::default();
         window.iter().for_each(|(_, one)| sum.add(one));
-        let promised = test.process.settings().tolerance.delta;
-        let kept = sum.stable_events <= promised * sum.stable_requests;
+        let allowed = test.process.settings().tolerance.delta;
+        let kept = sum.stable_events <= allowed * sum.stable_requests;
         if covered && kept {
-            if let Some(promise) = &mut test.promise {
-                promise.stable.restart(*promise.stable.settings());
+            if let Some(slo) = &mut test.slo {
+                slo.stable.restart(*slo.stable.settings());
             }
             self.shared_since = None;
         }
@@ -225,8 +225,8 @@ impl Analysis {
         if self.shared_since.is_some() {
             return Verdict::NotEnough(Missing::SharedFailure);
         }
-        if self.step.looks < STEP_LOOKS {
-            return Verdict::NotEnough(Missing::Looks);
+        if self.step.looks < STEP_EVALUATIONS {
+            return Verdict::NotEnough(Missing::Evaluations);
         }
         if self.step.next.is_some() && self.plan.latency.is_some() && self.bounds.is_none() {
             return Verdict::NotEnough(Missing::Bounds);
@@ -239,8 +239,8 @@ impl Analysis {
         }
     }
 
-    fn is_braked(&self) -> bool {
-        self.brake
+    fn is_backstop_reached(&self) -> bool {
+        self.backstop
             .as_ref()
             .is_some_and(|b| b.process.reached(self.plan.false_rollbacks))
     }
@@ -266,15 +266,15 @@ impl Analysis {
         }
     }
 
-    /// Counters older than this are stale.
+    /// Returns the age from which on counters are stale.
     #[must_use]
     pub fn stale_after(&self) -> SignedDuration {
         let period = self.plan.look_period.max(self.plan.scrape_interval);
         SignedDuration::try_from(period.mul_f64(2.5)).unwrap_or(SignedDuration::MAX)
     }
 
-    /// Share of stable's requests that is on exposed nodes with fresh counters. A node never heard weighs as much as
-    /// the average of the others.
+    /// Returns the share of stable's requests that is on exposed nodes with fresh counters. A node that never reported weighs as
+    /// much as the average of the others.
     fn coverage_at(&self, now: Timestamp, exposed: &BTreeSet<String>) -> f64 {
         let stale_after = self.stale_after();
         let known: Vec<u64> = exposed
@@ -333,7 +333,7 @@ fn whole(count: f64) -> u64 {
     count.round() as u64
 }
 
-/// Sum over the nodes, each scaled by its factor.
+/// Returns the sum over the nodes, each scaled by its factor.
 fn increment(news: &[NodeIncrement], factors: &[f64], event: Event) -> Increment {
     let mut sum = Increment::default();
     for (node, factor) in news.iter().zip(factors) {

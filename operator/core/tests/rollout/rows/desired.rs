@@ -1,32 +1,32 @@
-//! Rows 24 to 28, 33, 37 and 38: other wishes, other leaders, lost state.
+//! Rows 24 to 28, 33, 37 and 38: changes of the desired revision, new leaders and lost state.
 
 use std::time::Duration;
 
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
-/// HK-9: the newest wish wins in every state.
+/// HK-9: the newest desired revision takes effect in every state.
 #[test]
-fn row_24_another_wish_takes_the_share_at_once_from_any_state() {
+fn row_24_another_desired_revision_replaces_the_candidate_in_every_state() {
     for mut w in [
         World::queued(policy()),
         World::stepping(policy()),
         World::baking(policy()),
     ] {
         w.able = 0;
-        w.told.clear();
+        w.events.clear();
         let from = w.weight();
-        w.wish("c");
+        w.set_desired("c");
         let d = w.after(1);
         assert_eq!((w.state.state, w.weight()), (State::Loading, 0));
         assert_eq!(w.kinds(), [Kind::Superseded]);
         assert_eq!(d.hint.is_some(), from > 0);
         assert!(
-            w.told[0]
+            w.events[0]
                 .message
-                .contains("checkout-c is wished instead of checkout-b"),
+                .contains("checkout-c replaces checkout-b as the desired revision"),
             "{}",
-            w.told[0].message
+            w.events[0].message
         );
         assert_eq!(outcome(&w).0, Outcome::Superseded);
         assert!(w.rollout().analysis.is_none() && w.state.figures.is_none());
@@ -34,21 +34,21 @@ fn row_24_another_wish_takes_the_share_at_once_from_any_state() {
 }
 
 #[test]
-fn row_24_an_edit_in_the_moment_of_failure_runs_and_is_not_swallowed() {
+fn row_24_an_edit_at_the_time_of_a_failure_is_rolled_out() {
     let mut w = World::stepping(policy());
-    w.say = Say::Bad("ErrorsWorse");
-    w.wish("c");
+    w.scenario = Scenario::Bad("ErrorsWorse");
+    w.set_desired("c");
     w.after(5);
     assert_eq!(w.rollout().candidate.revision.name, "checkout-c");
     assert_eq!(w.kinds()[0], Kind::Superseded);
 }
 
 #[test]
-fn row_24_never_finishing_is_told() {
+fn row_24_repeatedly_superseded_rollouts_are_reported() {
     let mut w = World::stepping(policy());
     w.able = 0;
     for name in ["c", "d", "e", "f"] {
-        w.wish(name);
+        w.set_desired(name);
         w.after(1);
     }
     assert!(
@@ -58,23 +58,23 @@ fn row_24_never_finishing_is_told() {
     );
 }
 
-/// The share falls before the new revision is known, and nothing that happens meanwhile brings it back.
+/// The weight falls before the new revision is known, and no later event restores it.
 #[test]
-fn row_24_what_spec_no_longer_asks_for_gets_nothing_before_its_successor_is_known() {
+fn row_24_an_abandoned_candidate_gets_no_requests_before_the_new_revision_is_known() {
     for mut w in [
         World::queued(policy()),
         World::stepping(policy()),
         World::baking(policy()),
         {
             let mut w = World::stepping(policy());
-            w.verb(Action::Pause, "checkout-b");
+            w.annotate(Action::Pause, "checkout-b");
             w.tick();
             w.function.suspend = true;
             w.tick();
             w
         },
     ] {
-        w.told.clear();
+        w.events.clear();
         let (from, mut next) = (w.weight(), w.clone());
         w.abandoned();
         let d = w.after(1);
@@ -87,25 +87,25 @@ fn row_24_what_spec_no_longer_asks_for_gets_nothing_before_its_successor_is_know
             (vec![Kind::Abandoned], Outcome::Superseded)
         );
         assert_eq!((d.hint.is_some(), d.persist), (from > 0, true));
-        w.say = Say::Good;
+        w.scenario = Scenario::Good;
         w.restart(5);
         w.run(3600);
         assert_eq!((w.weight(), w.kinds()), (0, vec![Kind::Abandoned]));
-        // it was the stable revision: nothing more happens
+        // the desired revision is stable: no rollout starts
         let mut back = w.clone();
-        back.wish("a");
+        back.set_desired("a");
         back.after(1);
         assert_eq!(
             (back.state.state, back.kinds()),
             (State::Idle, vec![Kind::Abandoned])
         );
-        // it is another one: that one begins from the beginning
+        // the desired revision is a new one: its rollout starts from the beginning
         w.function.suspend = false;
-        w.wish("c");
+        w.set_desired("c");
         w.after(1);
         assert_eq!(w.kinds()[1], Kind::Started);
         assert_eq!(w.rollout().attempt, 1);
-        // another revision than the candidate says nothing
+        // `abandoned` names another revision than the candidate: no effect
         next.function.desired = None;
         next.function.abandoned = Some("checkout-a".into());
         next.after(1);
@@ -115,7 +115,7 @@ fn row_24_what_spec_no_longer_asks_for_gets_nothing_before_its_successor_is_know
 
 /// Without a stable revision there is nothing to return to.
 #[test]
-fn row_24_a_first_revision_serves_until_its_successor_is_known_but_is_not_promoted() {
+fn row_24_an_abandoned_first_revision_serves_but_is_not_promoted() {
     let mut w = World::new(policy());
     w.able = 0;
     w.tick();
@@ -124,14 +124,14 @@ fn row_24_a_first_revision_serves_until_its_successor_is_known_but_is_not_promot
     w.able = 4;
     w.run(60);
     assert_eq!((w.state.state, w.weight()), (State::Loading, 10_000));
-    w.wish("c");
+    w.set_desired("c");
     w.run(10);
     assert_eq!(stable(&w), "checkout-c");
 }
 
-/// A restart of the operator, an outage or a refused edit neither raises nor lowers a share.
+/// A restart of the operator, an outage or a refused edit neither raises nor lowers a weight.
 #[test]
-fn while_the_desired_revision_is_unknown_no_share_rises_and_none_falls() {
+fn while_the_desired_revision_is_unknown_the_weight_does_not_change() {
     for lose in [World::unknown, World::refused] {
         for mut w in [
             World::queued(policy()),
@@ -139,53 +139,58 @@ fn while_the_desired_revision_is_unknown_no_share_rises_and_none_falls() {
             World::baking(policy()),
         ] {
             let from = (w.state.state, w.weight());
-            w.told.clear();
+            w.events.clear();
             w.slot = true;
-            w.say = Say::Good;
+            w.scenario = Scenario::Good;
             lose(&mut w);
             w.run(3600);
             assert_eq!((w.state.state, w.weight()), from, "{}", w.log);
             assert_eq!(w.rollout().flags.waiting_for, [WaitingFor::Spec]);
-            assert!(w.message().contains("which revision"), "{}", w.message());
+            assert!(
+                w.message().contains("until the desired revision is known"),
+                "{}",
+                w.message()
+            );
             w.restart(5);
             w.run(60);
             assert_eq!((w.state.state, w.weight()), from, "{}", w.log);
-            // what is bad is rolled back all the same
+            // a bad candidate is still rolled back
             let mut bad = w.clone();
-            bad.say = Say::Bad("ErrorsWorse");
+            bad.scenario = Scenario::Bad("ErrorsWorse");
             bad.run(10);
             assert_eq!(bad.weight(), 0);
-            // and the same revision goes on where it was
-            w.wish("b");
+            // and the same revision continues where it was
+            w.set_desired("b");
             w.run(600);
             assert_eq!(stable(&w), "checkout-b", "{}", w.log);
         }
     }
 }
 
-/// A verb that raises waits until the desired revision is known, and is ignored with the reason while the spec is refused.
+/// An action that raises the weight waits until the desired revision is known, and is ignored with the reason while the spec
+/// is refused.
 #[test]
-fn no_person_raises_what_spec_may_not_ask_for() {
-    for verb in [Action::Promote, Action::PromoteFull] {
+fn no_action_raises_the_weight_while_the_desired_revision_is_unknown() {
+    for action in [Action::Promote, Action::PromoteFull] {
         let mut w = World::stepping(policy());
         w.unknown();
-        w.verb(verb, "checkout-b");
+        w.annotate(action, "checkout-b");
         w.run(60);
         assert_eq!((w.weight(), w.kinds()), (500, vec![]));
-        w.wish("b");
+        w.set_desired("b");
         w.after(1);
         assert!(w.weight() > 500, "{}", w.log);
         let mut w = World::stepping(policy());
         w.refused();
-        w.verb(verb, "checkout-b");
+        w.annotate(action, "checkout-b");
         w.run(60);
         assert_eq!((w.weight(), w.kinds()), (500, vec![Kind::ActionIgnored]));
-        let text = &w.told[0].message;
+        let text = &w.events[0].message;
         assert!(text.contains("not accepted: InvalidRoute"), "{text}");
     }
     let mut w = World::rolled_back(policy());
     w.refused();
-    w.verb(Action::Retry, "checkout-b");
+    w.annotate(Action::Retry, "checkout-b");
     w.run(60);
     assert_eq!(
         (w.state.state, w.kinds()),
@@ -193,23 +198,23 @@ fn no_person_raises_what_spec_may_not_ask_for() {
     );
     let mut w = World::rolled_back(policy());
     w.unknown();
-    w.verb(Action::Retry, "checkout-b");
+    w.annotate(Action::Retry, "checkout-b");
     w.run(60);
     assert_eq!((w.state.state, w.kinds()), (State::RolledBack, vec![]));
-    w.wish("b");
+    w.set_desired("b");
     w.after(1);
     assert_eq!(w.kinds()[0], Kind::Retried);
 }
 
 #[test]
-fn row_25_the_stable_wish_withdraws() {
+fn row_25_the_desired_revision_becoming_stable_again_withdraws_the_rollout() {
     for mut w in [
         World::queued(policy()),
         World::stepping(policy()),
         World::baking(policy()),
     ] {
-        w.told.clear();
-        w.wish("a");
+        w.events.clear();
+        w.set_desired("a");
         w.after(1);
         assert_eq!(
             (w.state.state, w.weight(), stable(&w)),
@@ -228,7 +233,7 @@ fn row_25_the_stable_wish_withdraws() {
 }
 
 #[test]
-fn row_26_a_rejected_wish_stays_rejected() {
+fn row_26_a_rejected_revision_stays_rejected() {
     let mut w = World::rolled_back(policy());
     let before = w.writes;
     w.run(3 * 3600);
@@ -249,7 +254,7 @@ fn row_26_a_rejected_wish_stays_rejected() {
 #[test]
 fn row_27_retry_is_another_attempt_with_fresh_evidence() {
     let mut w = World::rolled_back(policy());
-    w.verb(Action::Retry, "checkout-b");
+    w.annotate(Action::Retry, "checkout-b");
     w.slot = false;
     w.after(1);
     assert_eq!(
@@ -258,9 +263,9 @@ fn row_27_retry_is_another_attempt_with_fresh_evidence() {
     );
     assert_eq!(w.kinds()[0], Kind::Retried);
     assert!(w.state.rejected.is_none());
-    // the line for the next time differs, so that it has an effect
+    // the command for the next attempt has another value, so that it acts
     w.slot = true;
-    w.say = Say::Bad("ErrorsWorse");
+    w.scenario = Scenario::Bad("ErrorsWorse");
     w.run(10);
     assert!(
         w.message().ends_with("retry=checkout-b/3 --overwrite"),
@@ -270,49 +275,49 @@ fn row_27_retry_is_another_attempt_with_fresh_evidence() {
 }
 
 #[test]
-fn row_28_leaving_a_rejected_wish_and_coming_back_runs_it_again() {
+fn row_28_a_rejected_revision_desired_again_after_another_gets_a_rollout() {
     let mut w = World::rolled_back(policy());
-    w.wish("a");
+    w.set_desired("a");
     w.after(1);
     assert_eq!(
         (w.state.state, w.kinds()),
         (State::Idle, vec![Kind::Withdrawn])
     );
-    w.wish("b");
+    w.set_desired("b");
     w.after(1);
     assert_eq!(w.kinds()[1], Kind::Started);
     let mut w = World::rolled_back(policy());
-    w.wish("c");
+    w.set_desired("c");
     w.after(1);
     assert_eq!(w.kinds()[0], Kind::Started);
     assert!(w.state.rejected.is_none());
 }
 
-/// FC-5, FC-6: a successor goes on under a greater epoch.
+/// FC-5, FC-6: a successor continues with a greater epoch.
 #[test]
-fn row_33_a_new_leader_goes_on_and_takes_no_step_for_one_look() {
+fn row_33_a_new_leader_continues_and_needs_an_evaluation_before_the_next_step() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.run(28);
     let pair = w.state.pair;
     w.restart(7);
     assert_eq!((w.weight(), w.state.pair.epoch), (500, 2));
     assert!(w.state.pair > pair);
     assert_eq!(w.kinds(), [Kind::NewLeader]);
-    // time since the last write is not counted, so the step takes longer, never shorter
+    // the time since the last write does not count, so the step can only take longer
     w.run(40);
     assert_eq!(w.weight(), 5000);
 }
 
-/// FC-10: a status that was lost starts nothing by itself.
+/// FC-10: a lost status starts no rollout by itself.
 #[test]
-fn row_37_lost_state_is_recovered_without_starting_anything() {
+fn row_37_lost_state_is_restored_without_starting_a_rollout() {
     let mut w = World::stepping(policy());
     let acked = w.state.pair;
     w.state = RolloutState::default();
     w.promoted = Some(revision("a"));
     w.highest = Some(acked);
-    w.say = Say::Good;
+    w.scenario = Scenario::Good;
     w.after(1);
     assert!(w.state.pair > acked);
     assert_eq!((stable(&w), w.weight()), ("checkout-a", 0));
@@ -323,14 +328,14 @@ fn row_37_lost_state_is_recovered_without_starting_anything() {
         w.condition(ConditionType::Progressing),
         (true, "StateLost".into())
     );
-    w.verb(Action::Resume, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
     w.run(10);
     assert_eq!(w.weight(), 500);
 }
 
-/// FC-10: a status from a backup is known by what nodes have acknowledged since.
+/// FC-10: a status from a backup is detected by the tokens that nodes have acknowledged since.
 #[test]
-fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not() {
+fn row_37_a_status_older_than_the_nodes_is_lost_but_not_after_a_hint_without_write() {
     let mut w = World::stepping(policy());
     let pair = w.state.pair;
     w.highest = Some(FencingToken {
@@ -353,7 +358,7 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not
                 serial: 1
             }
     );
-    // the wish is stable: nothing to wait for
+    // the desired revision is stable: there is nothing to resume
     let mut w = World::resting(policy());
     w.state = RolloutState::default();
     w.promoted = Some(revision("a"));
@@ -362,7 +367,7 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_a_hint_before_a_crash_is_not
 }
 
 #[test]
-fn row_38_the_previous_stable_leaves_memory_after_its_window() {
+fn row_38_the_previous_stable_revision_is_unloaded_after_its_window() {
     let mut w = promoted_b();
     w.after(3500);
     assert_eq!(shares(&w.state).previous.as_deref(), Some("checkout-a"));

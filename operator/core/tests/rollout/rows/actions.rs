@@ -1,13 +1,13 @@
-//! Rows 29 to 32 and 39: what people ask for.
+//! Rows 29 to 32 and 39: actions.
 
 use super::*;
 use operator_core::rollout::TransitionKind as Kind;
 
 #[test]
-fn row_29_abort_rejects_from_any_live_state() {
+fn row_29_abort_rejects_in_every_state_with_a_rollout() {
     let mut loading = World::resting(policy());
     loading.able = 0;
-    loading.wish("b");
+    loading.set_desired("b");
     loading.tick();
     for mut w in [
         loading,
@@ -15,8 +15,8 @@ fn row_29_abort_rejects_from_any_live_state() {
         World::stepping(policy()),
         World::baking(policy()),
     ] {
-        w.told.clear();
-        w.verb(Action::Abort, "checkout-b");
+        w.events.clear();
+        w.annotate(Action::Abort, "checkout-b");
         w.after(1);
         assert_eq!((w.state.state, w.weight()), (State::RolledBack, 0));
         assert_eq!(
@@ -32,17 +32,17 @@ fn row_29_abort_rejects_from_any_live_state() {
 }
 
 #[test]
-fn row_30_pause_stops_raises_and_clocks_and_resume_goes_on() {
+fn row_30_pause_stops_the_weight_and_the_clock_until_resume() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
-    w.verb(Action::Pause, "checkout-b");
+    w.scenario = Scenario::Good;
+    w.annotate(Action::Pause, "checkout-b");
     w.after(1);
     let active = w.rollout().active;
     w.run(3600);
     assert_eq!((w.weight(), w.rollout().active), (500, active));
     assert!(
         w.rollout().analysis.as_ref().is_some_and(|a| a.looks > 700),
-        "evidence goes on"
+        "the evaluation continues"
     );
     assert_eq!(phase(&w.function, &w.state), Phase::Paused);
     assert_eq!(
@@ -50,21 +50,21 @@ fn row_30_pause_stops_raises_and_clocks_and_resume_goes_on() {
         (true, "Paused".into())
     );
     assert!(!holds_slot(&w.state));
-    w.verb(Action::Resume, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
     w.run(40);
     assert_eq!(
         (w.weight(), w.kinds()),
         (5000, vec![Kind::Paused, Kind::Unpaused, Kind::NextStep])
     );
-    // the annotation is still there and does not fire again
+    // the annotation is still there and does not act again
     assert!(w.rollout().flags.paused.is_none());
 }
 
 #[test]
-fn row_30_both_seen_together_is_a_pause() {
+fn row_30_pause_wins_over_a_simultaneous_resume() {
     let mut w = World::stepping(policy());
-    w.verb(Action::Resume, "checkout-b");
-    w.verb(Action::Pause, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
+    w.annotate(Action::Pause, "checkout-b");
     w.after(1);
     assert!(w.rollout().flags.paused.is_some());
     w.run(60);
@@ -72,23 +72,23 @@ fn row_30_both_seen_together_is_a_pause() {
 }
 
 #[test]
-fn row_31_promote_takes_exactly_one_step_however_often_it_is_seen() {
+fn row_31_promote_ends_exactly_one_step_however_often_it_is_seen() {
     let mut w = World::stepping(policy());
-    w.verb(Action::Promote, "checkout-b/step-0");
+    w.annotate(Action::Promote, "checkout-b/step-0");
     w.after(1);
     assert_eq!(
         (w.weight(), w.kinds()),
         (5000, vec![Kind::PromotedByAction])
     );
     assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Verb));
-    // a second person raced with the same line
+    // a second person wrote the same value
     w.run(60);
     assert_eq!(w.weight(), 5000);
     // and a third with another token for the same step
-    w.verb(Action::Promote, "checkout-b");
+    w.annotate(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(w.state.state, State::Baking);
-    w.verb(Action::Promote, "checkout-b/step-0");
+    w.annotate(Action::Promote, "checkout-b/step-0");
     w.after(1);
     assert_eq!(
         (w.state.state, w.kinds().last()),
@@ -97,31 +97,31 @@ fn row_31_promote_takes_exactly_one_step_however_often_it_is_seen() {
 }
 
 #[test]
-fn row_31_a_bare_revision_fires_once_per_attempt() {
+fn row_31_a_value_without_token_acts_once_per_attempt() {
     let mut w = World::stepping(policy());
     for value in ["checkout-b", "checkout-x", "checkout-b"] {
-        w.verb(Action::Promote, value);
+        w.annotate(Action::Promote, value);
         w.after(1);
     }
     assert_eq!(w.weight(), 5000, "{:?}", w.kinds());
 }
 
 #[test]
-fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
+fn row_31_promote_overrides_gates_holds_and_slots_but_not_a_bad_verdict_or_a_pause() {
     let mut w = World::stepping(gated(GateAt::Step));
-    w.say = Say::Outage;
+    w.scenario = Scenario::Outage;
     w.run(90);
-    w.verb(Action::Promote, "checkout-b");
+    w.annotate(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(w.weight(), 5000);
     let mut w = World::stepping(policy());
-    w.say = Say::Bad("ErrorsWorse");
-    w.verb(Action::Promote, "checkout-b");
+    w.scenario = Scenario::Bad("ErrorsWorse");
+    w.annotate(Action::Promote, "checkout-b");
     w.after(5);
     assert_eq!(w.state.state, State::RolledBack);
     let mut w = World::stepping(policy());
-    w.verb(Action::Pause, "checkout-b");
-    w.verb(Action::Promote, "checkout-b");
+    w.annotate(Action::Pause, "checkout-b");
+    w.annotate(Action::Promote, "checkout-b");
     w.after(5);
     assert_eq!(
         (w.weight(), w.kinds()),
@@ -130,14 +130,14 @@ fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
     let mut w = World::resting(policy());
     w.function.policy = gated(GateAt::Start);
     w.slot = false;
-    w.wish("b");
+    w.set_desired("b");
     w.tick();
     assert_eq!(waiting(&w), [WaitingFor::Approval]);
-    w.verb(Action::Promote, "checkout-b");
+    w.annotate(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(w.weight(), 500);
     let mut w = World::baking(policy());
-    w.verb(Action::Promote, "checkout-b/now");
+    w.annotate(Action::Promote, "checkout-b/now");
     w.after(1);
     assert_eq!(
         (stable(&w), outcome(&w).0),
@@ -149,17 +149,17 @@ fn row_31_it_skips_gates_holds_and_slots_but_no_bad_and_no_pause() {
 #[test]
 fn row_32_promote_full_skips_steps_but_not_the_bake() {
     let mut loaded = World::queued(policy());
-    loaded.told.clear();
+    loaded.events.clear();
     for mut w in [loaded, World::stepping(policy())] {
-        w.verb(Action::PromoteFull, "checkout-b");
+        w.annotate(Action::PromoteFull, "checkout-b");
         w.after(1);
         assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
         assert_eq!(w.kinds(), [Kind::PromotedFullByAction]);
     }
     let mut w = World::resting(policy());
     w.able = 0;
-    w.wish("b");
-    w.verb(Action::PromoteFull, "checkout-b");
+    w.set_desired("b");
+    w.annotate(Action::PromoteFull, "checkout-b");
     w.tick();
     assert_eq!(
         (w.state.state, w.kinds().last()),
@@ -168,31 +168,31 @@ fn row_32_promote_full_skips_steps_but_not_the_bake() {
 }
 
 #[test]
-fn row_39_verbs_without_meaning_are_recorded_with_the_reason() {
+fn row_39_actions_that_do_not_apply_are_recorded_with_the_reason() {
     let cases: [(Action, &str, &str); 7] = [
         (Action::Promote, "checkout-x", "the candidate is checkout-b"),
         (
             Action::Promote,
             "checkout-b/step-1",
-            "step 1 is not the present one",
+            "step 1 is not the current one",
         ),
-        (Action::Approve, "checkout-b", "no approval is awaited"),
+        (Action::Approve, "checkout-b", "no approval is needed"),
         (Action::Resume, "checkout-b", "it is not paused"),
         (Action::Retry, "checkout-b", "nothing was rolled back"),
         (Action::Abort, "checkout-x", "the candidate is checkout-b"),
         (Action::PromoteFull, "", ""),
     ];
-    for (verb, value, why) in cases {
+    for (action, value, why) in cases {
         let mut w = World::stepping(policy());
-        w.verb(verb, value);
+        w.annotate(action, value);
         w.after(1);
         w.run(10);
-        let record = w.state.actions.iter().find(|r| r.verb == verb);
+        let record = w.state.actions.iter().find(|r| r.verb == action);
         if why.is_empty() {
-            assert_eq!(record, None, "an empty value says nothing");
+            assert_eq!(record, None, "an empty value is no request");
             continue;
         }
-        assert_eq!(w.kinds(), [Kind::ActionIgnored], "{verb:?}");
+        assert_eq!(w.kinds(), [Kind::ActionIgnored], "{action:?}");
         assert_eq!(
             record.map(|r| &r.result),
             Some(&ActionResult::Ignored(why.into()))
@@ -200,7 +200,7 @@ fn row_39_verbs_without_meaning_are_recorded_with_the_reason() {
         assert_eq!(w.weight(), 500);
     }
     let mut w = World::resting(policy());
-    w.verb(Action::Abort, "checkout-a");
+    w.annotate(Action::Abort, "checkout-a");
     assert!(w.tick().persist);
     assert!(!w.after(1).persist);
     assert_eq!(
@@ -210,9 +210,9 @@ fn row_39_verbs_without_meaning_are_recorded_with_the_reason() {
 }
 
 #[test]
-fn row_39_an_absurdly_long_value_is_cut() {
+fn row_39_a_very_long_value_is_cut() {
     let mut w = World::stepping(policy());
-    w.verb(Action::Abort, &"x".repeat(250_000));
+    w.annotate(Action::Abort, &"x".repeat(250_000));
     w.after(1);
     assert!(w.state.actions[0].value.len() <= 128);
     w.run(10);
@@ -220,43 +220,43 @@ fn row_39_an_absurdly_long_value_is_cut() {
 }
 
 #[test]
-fn a_value_that_was_used_is_named_with_one_that_acts() {
+fn a_used_value_is_reported_with_one_that_acts() {
     let mut w = World::stepping(policy());
-    w.verb(Action::Abort, "checkout-b");
+    w.annotate(Action::Abort, "checkout-b");
     w.after(1);
-    w.verb(Action::Retry, "checkout-b");
+    w.annotate(Action::Retry, "checkout-b");
     w.run(30);
     assert_eq!(
         (w.state.state, w.rollout().attempt),
         (State::Stepping, 2),
-        "the abort of the first attempt stands there and does nothing"
+        "the abort of the first attempt is still there and has no effect"
     );
     let used = "Used up: abort=checkout-b; another value acts, such as abort=checkout-b/3.";
     assert!(w.message().contains(used), "{}", w.message());
-    w.verb(Action::Abort, "checkout-b/3");
+    w.annotate(Action::Abort, "checkout-b/3");
     w.after(1);
     assert_eq!(w.state.state, State::RolledBack);
     assert!(!w.message().contains("Used up"), "{}", w.message());
 }
 
 #[test]
-fn what_was_used_is_named_only_where_it_would_mean_something() {
+fn a_used_value_is_reported_only_if_the_action_would_apply() {
     let mut w = World::stepping(policy());
-    w.say = Say::Good;
-    w.verb(Action::Pause, "checkout-b");
+    w.scenario = Scenario::Good;
+    w.annotate(Action::Pause, "checkout-b");
     w.after(1);
     assert!(!w.message().contains("Used up"), "{}", w.message());
-    w.verb(Action::Resume, "checkout-b");
-    w.verb(Action::Promote, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
+    w.annotate(Action::Promote, "checkout-b");
     w.run(20);
     assert_eq!(w.weight(), 5000);
     let used = "Used up: pause=checkout-b, promote=checkout-b; another value acts, such as pause=checkout-b/2.";
     assert!(w.message().contains(used), "{}", w.message());
-    // the value of somebody who writes tokens is theirs to count
+    // users who write tokens choose the next token themselves
     let mut w = World::stepping(policy());
-    w.verb(Action::Pause, "checkout-b/7");
+    w.annotate(Action::Pause, "checkout-b/7");
     w.after(1);
-    w.verb(Action::Resume, "checkout-b");
+    w.annotate(Action::Resume, "checkout-b");
     w.after(1);
     assert!(!w.message().contains("Used up"), "{}", w.message());
 }
