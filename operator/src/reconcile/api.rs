@@ -4,11 +4,16 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crds::FIELD_MANAGER;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::{Either, Full};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::client::ClientBuilder;
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tower::util::MapResponseLayer;
 
 /// A call that takes longer has failed, as far as a reconcile is concerned.
@@ -133,6 +138,50 @@ pub(crate) async fn call<T>(
     }
 }
 
+/// Writes the status of an object with a merge patch, as the operator's field manager.
+///
+/// # Errors
+/// The call failed. A `metadata.resourceVersion` in `patch` that is not the present one is a conflict.
+pub(crate) async fn patch_status<K>(
+    objects: &Api<K>,
+    name: &str,
+    patch: &Value,
+) -> Result<K, CallError>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    call(objects.patch_status(name, &params, &Patch::Merge(patch))).await
+}
+
+/// Deletes exactly the object that `meta` describes. Returns `false` if it does not exist any longer, or if another
+/// object has its name by now.
+///
+/// # Errors
+/// The call failed.
+pub(crate) async fn delete<K>(objects: &Api<K>, meta: &ObjectMeta) -> Result<bool, CallError>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let preconditions = Preconditions {
+        uid: meta.uid.clone(),
+        resource_version: None,
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::default()
+    };
+    let name = meta.name.as_deref().unwrap_or_default();
+    match call(objects.delete(name, &params)).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_gone() || error.is_conflict() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -141,8 +190,6 @@ mod tests {
     use axum::Router;
     use axum::response::IntoResponse;
     use crds::EdgeFunction;
-    use kube::Api;
-    use kube::api::{Patch, PatchParams};
 
     use super::*;
 

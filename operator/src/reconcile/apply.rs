@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::conditions::types;
-use crds::{EdgeRevision, EdgeRevisionStatus, FIELD_MANAGER, RevisionNodes};
+use crds::{EdgeRevision, EdgeRevisionStatus, RevisionNodes};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::PostParams;
 use operator_core::rollout::{NodesView, RolloutState};
 
 use super::Reconciler;
 use super::api::{self, CallError};
+use super::conditions::{self, Report, condition};
 use crate::watch::ObjectKey;
 
 impl Reconciler {
@@ -68,32 +68,16 @@ impl Reconciler {
                 continue;
             };
             let patch = serde_json::json!({ "status": change });
-            let params = PatchParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            match api::call(api.patch_status(name, &params, &Patch::Merge(&patch))).await {
+            match api::patch_status(&api, name, &patch).await {
                 Ok(_) => {}
                 Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }
         for old in garbage(state, revisions, keep) {
-            let name = old.metadata.name.as_deref().unwrap_or_default();
-            let preconditions = Some(Preconditions {
-                uid: old.metadata.uid.clone(),
-                resource_version: None,
-            });
-            let params = DeleteParams {
-                preconditions,
-                ..DeleteParams::default()
-            };
-            match api::call(api.delete(name, &params)).await {
-                Ok(_) => {
-                    tracing::info!(function = %key, revision = name, "removed an old revision")
-                }
-                Err(error) if error.is_gone() || error.is_conflict() => {}
-                Err(error) => return Err(error),
+            if api::delete(&api, &old.metadata).await? {
+                let name = old.metadata.name.as_deref().unwrap_or_default();
+                tracing::info!(function = %key, revision = name, "removed an old revision");
             }
         }
         Ok(())
@@ -110,24 +94,15 @@ fn status(
 ) -> EdgeRevisionStatus {
     let seen = view.of(name);
     let loaded = view.live > 0 && seen.loaded >= view.live;
-    let status = if loaded { "True" } else { "False" };
-    let before = old
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == types::LOADED);
-    let since = before
-        .filter(|before| before.status == status)
-        .map(|before| before.last_transition_time.clone());
-    let condition = Condition {
-        type_: types::LOADED.to_owned(),
-        status: status.to_owned(),
-        reason: if loaded { "Loaded" } else { "Loading" }.to_owned(),
-        message: format!(
-            "{} of {} live nodes have it loaded, {} cannot",
-            seen.loaded, view.live, seen.failed
-        ),
-        observed_generation: None,
-        last_transition_time: since.unwrap_or_else(|| crate::persist::time(now)),
+    let message = format!(
+        "{} of {} live nodes have it loaded, {} cannot",
+        seen.loaded, view.live, seen.failed
+    );
+    let report = Report {
+        status: conditions::status(loaded),
+        reason: if loaded { "Loaded" } else { "Loading" },
+        message: &message,
+        generation: None,
     };
     let at = promoted.map(crate::persist::time).filter(|at| {
         old.promoted_at
@@ -140,7 +115,7 @@ fn status(
             loaded: seen.loaded,
             failed: seen.failed,
         }),
-        conditions: vec![condition],
+        conditions: vec![condition(&old.conditions, types::LOADED, report, now)],
     }
 }
 

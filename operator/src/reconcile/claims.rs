@@ -9,7 +9,7 @@ use crds::{
     HostClaim, HostClaimSpec, LABEL_MANAGED_BY, MANAGED_BY_VALUE, claimed_host, host_claim_name,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{ListParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
@@ -202,20 +202,7 @@ fn cached_overlaps(caches: &Caches, host: &str) -> Vec<Arc<HostClaim>> {
 /// Gives a claim back, exactly this one.
 pub(super) async fn release(client: &Client, claim: &HostClaim) -> Result<(), CallError> {
     let api: Api<HostClaim> = Api::all(client.clone());
-    let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: claim.metadata.uid.clone(),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
-    match api::call(api.delete(name, &params)).await {
-        Ok(_) => Ok(()),
-        // Gone already, or another one by now.
-        Err(error) if error.is_gone() || error.is_conflict() => Ok(()),
-        Err(error) => Err(error),
-    }
+    api::delete(&api, &claim.metadata).await.map(drop)
 }
 
 /// What a claim says that is not of this namespace and wins over `mine`: an older one, or any when there is no `mine` yet.

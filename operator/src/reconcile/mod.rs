@@ -16,6 +16,7 @@ mod abandoned;
 pub mod api;
 mod apply;
 mod claims;
+pub(crate) mod conditions;
 mod context;
 mod desired;
 mod host_claim_gc;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crds::{EdgeFunction, FIELD_MANAGER};
+use crds::EdgeFunction;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use operator_core::status_rate::NodeDrift;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
@@ -66,12 +65,7 @@ impl Reconciler {
             "status": change,
         });
         let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let answer =
-            api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await;
+        let answer = api::patch_status(&functions, &key.name, &patch).await;
         // Whatever came of it, what was remembered no longer continues what is persisted.
         memory.present = None;
         match answer {

@@ -15,6 +15,7 @@ use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState
 use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
+use super::conditions::{Report, condition};
 use super::desired::{DesiredRevision, Finding};
 use crate::persist;
 
@@ -185,21 +186,13 @@ fn conditions(
         .cloned()
         .collect();
     for (kind, finding) in found {
-        let before = old
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == kind);
-        let since = before
-            .filter(|before| before.status == finding.status)
-            .map(|before| before.last_transition_time.clone());
-        merged.push(Condition {
-            type_: kind.to_owned(),
-            status: finding.status.to_owned(),
-            reason: finding.reason,
-            message: finding.message.chars().take(4000).collect(),
-            observed_generation: observed,
-            last_transition_time: since.unwrap_or_else(|| persist::time(*now)),
-        });
+        let report = Report {
+            status: finding.status,
+            reason: &finding.reason,
+            message: &finding.message,
+            generation: observed,
+        };
+        merged.push(condition(&old.conditions, kind, report, *now));
     }
     merged.sort_by(|left, right| left.type_.cmp(&right.type_));
     merged

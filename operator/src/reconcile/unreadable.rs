@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::conditions::{reasons, types};
-use crds::{EdgeFunction, FIELD_MANAGER, HostClaim};
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use crds::{EdgeFunction, HostClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, ResourceExt};
 use operator_core::rollout::EventType;
 use serde_json::{Value, json};
 
+use super::conditions::{Report, condition};
 use super::report::Remark;
 use super::{CallError, Reconciler, api};
 use crate::watch::ObjectKey;
@@ -44,13 +46,8 @@ impl Reconciler {
             return Ok(());
         };
         let message = message(why);
-        let remark = Remark {
-            kind: EventType::Warning,
-            reason: reasons::UNREADABLE,
-            note: &message,
-            mark: &message,
-        };
-        self.reporter.remark(&claim, jiff::Timestamp::now(), remark);
+        self.reporter
+            .remark(&claim, jiff::Timestamp::now(), event(&message));
         Ok(())
     }
 
@@ -79,68 +76,81 @@ impl Reconciler {
             .and_then(Value::as_array)
             .cloned()
             .unwrap_or_default();
-        let now = crate::persist::time(jiff::Timestamp::now());
         let message = message(why);
-        let condition = |kind: &str, status: &str| {
-            json!({
-                "type": kind, "status": status, "reason": reasons::UNREADABLE, "message": message,
-                "lastTransitionTime": now, "observedGeneration": object.metadata.generation,
-            })
-        };
-        let mine = [
-            types::ACCEPTED,
-            types::READY,
-            types::STALLED,
-            types::RECONCILING,
-        ];
-        let mut conditions: Vec<Value> = old
-            .iter()
-            .filter(|old| {
-                !mine
-                    .iter()
-                    .any(|kind| old.get("type").and_then(Value::as_str) == Some(*kind))
-            })
-            .cloned()
-            .collect();
-        if old.iter().any(|old| {
-            old.get("type").and_then(Value::as_str) == Some(types::ACCEPTED)
-                && old.get("message").and_then(Value::as_str) == Some(&message)
-        }) {
+        let generation = object.metadata.generation;
+        let Some(conditions) =
+            unreadable_conditions(&old, &message, generation, jiff::Timestamp::now())
+        else {
             return Ok(());
-        }
-        conditions.push(condition(types::ACCEPTED, "False"));
-        conditions.push(condition(types::READY, "False"));
-        conditions.push(condition(types::RECONCILING, "False"));
-        conditions.push(condition(types::STALLED, "True"));
+        };
         let patch = json!({
             "metadata": { "resourceVersion": object.resource_version() },
             "status": { "conditions": conditions },
         });
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        match api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await {
+        match api::patch_status(&functions, &key.name, &patch).await {
             Ok(_) => {
                 let function = EdgeFunction {
                     metadata: object.metadata.clone(),
                     spec: Default::default(),
                     status: None,
                 };
-                let remark = Remark {
-                    kind: EventType::Warning,
-                    reason: reasons::UNREADABLE,
-                    note: &message,
-                    mark: &message,
-                };
                 self.reporter
-                    .remark(&function, jiff::Timestamp::now(), remark);
+                    .remark(&function, jiff::Timestamp::now(), event(&message));
                 Ok(())
             }
             // Written meanwhile: the next round reads it again.
             Err(error) if error.is_gone() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// The conditions of an object that cannot be decoded, with the others that it has. `None` if it has them already.
+fn unreadable_conditions(
+    old: &[Value],
+    message: &str,
+    generation: Option<i64>,
+    now: jiff::Timestamp,
+) -> Option<Vec<Value>> {
+    let is = |value: &Value, kind: &str| value.get("type").and_then(Value::as_str) == Some(kind);
+    if old.iter().any(|old| {
+        is(old, types::ACCEPTED) && old.get("message").and_then(Value::as_str) == Some(message)
+    }) {
+        return None;
+    }
+    let before: Vec<Condition> = old
+        .iter()
+        .filter_map(|old| serde_json::from_value(old.clone()).ok())
+        .collect();
+    let reported = [
+        (types::ACCEPTED, "False"),
+        (types::READY, "False"),
+        (types::RECONCILING, "False"),
+        (types::STALLED, "True"),
+    ];
+    let others = old
+        .iter()
+        .filter(|old| !reported.iter().any(|(kind, _)| is(old, kind)))
+        .cloned();
+    let new = reported.iter().map(|(kind, status)| {
+        let report = Report {
+            status,
+            reason: reasons::UNREADABLE,
+            message,
+            generation,
+        };
+        json!(condition(&before, kind, report, now))
+    });
+    Some(others.chain(new).collect())
+}
+
+/// The Event about an object that cannot be decoded.
+fn event(message: &str) -> Remark<'_> {
+    Remark {
+        kind: EventType::Warning,
+        reason: reasons::UNREADABLE,
+        note: message,
+        mark: message,
     }
 }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::EdgeFunction;
 use crds::conditions::{reasons, types};
 use crds::rollout::State;
-use crds::{EdgeFunction, FIELD_MANAGER};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use tokio::time::Instant;
 
+use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
 use super::{Outcome, ReconcileError, Reconciler, api};
 use crate::queue::{Class, WorkItem};
@@ -144,15 +144,15 @@ impl Reconciler {
         let Some(object) = self.caches.functions.get(key) else {
             return;
         };
-        let now = crate::persist::time(jiff::Timestamp::now());
-        let mut conditions = object
+        let now = jiff::Timestamp::now();
+        let old = object
             .status
             .as_ref()
             .map(|status| status.conditions.clone())
             .unwrap_or_default();
-        if conditions.iter().any(|condition| {
-            condition.type_ == types::STALLED && condition.reason == reasons::INTERNAL_ERROR
-        }) {
+        if conditions::find(&old, types::STALLED)
+            .is_some_and(|stalled| stalled.reason == reasons::INTERNAL_ERROR)
+        {
             return;
         }
         let said = [
@@ -160,29 +160,23 @@ impl Reconciler {
             (types::RECONCILING, "False"),
             (types::STALLED, "True"),
         ];
+        let mut conditions = old.clone();
         conditions.retain(|condition| said.iter().all(|(kind, _)| condition.type_ != *kind));
         conditions.extend(said.map(|(kind, status)| {
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reasons::INTERNAL_ERROR.to_owned(),
-                message: "the operator failed on this object; it is tried again, and the operator's log has the details".to_owned(),
-                observed_generation: object.metadata.generation,
-                last_transition_time: now.clone(),
-            }
+            let report = Report {
+                status,
+                reason: reasons::INTERNAL_ERROR,
+                message: "the operator failed on this object; it is tried again, and the operator's log has the details",
+                generation: object.metadata.generation,
+            };
+            condition(&old, kind, report, now)
         }));
         let patch = serde_json::json!({
             "metadata": { "resourceVersion": object.metadata.resource_version },
             "status": { "conditions": conditions },
         });
         let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        if let Err(error) =
-            api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await
-        {
+        if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
             tracing::warn!(function = %key, %error, "the failure could not be said on the object");
         }
     }
