@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::rollout::State;
 use crds::{EdgeFunction, HostClaim};
 use kube::Api;
 use kube::api::ListParams;
@@ -95,19 +94,9 @@ impl Reconciler {
     /// Sweeps for ever; run it on the leader.
     pub async fn sweep_claims(self: Arc<Self>) {
         let mut unnamed = UnnamedClaims::default();
-        let mut live = self.live_nodes();
         loop {
             tokio::time::sleep(PERIOD).await;
             let named = self.named_hosts();
-            self.count_rollouts();
-            let now_live = self.live_nodes();
-            if now_live != live {
-                // Nothing else tells a function that a node fell silent, or was awaited in vain, which never spoke of it.
-                live = now_live;
-                for key in self.caches.functions.all().keys() {
-                    self.queue.push(key);
-                }
-            }
             let now = Instant::now();
             let claims = self.caches.claims.all();
             unnamed.retain(|key| claims.contains_key(key));
@@ -197,31 +186,6 @@ impl Reconciler {
                 Some(more) => params = params.continue_token(&more),
                 None => return Ok(true),
             }
-        }
-    }
-
-    fn live_nodes(&self) -> BTreeSet<String> {
-        let live = self.fleet.nodes().into_iter().filter(|node| node.live);
-        live.map(|node| node.name)
-            .chain(self.fleet.awaited())
-            .collect()
-    }
-
-    /// How many functions are in each state, as persisted.
-    fn count_rollouts(&self) {
-        let mut counts: BTreeMap<&str, usize> =
-            State::ALL.iter().map(|state| (state.as_str(), 0)).collect();
-        for function in self.caches.functions.all().into_values() {
-            let status = function.status.as_ref();
-            let state = status
-                .and_then(|status| status.rollout.as_ref())
-                .and_then(|rollout| rollout.state);
-            if let Some(count) = state.and_then(|state| counts.get_mut(state.as_str())) {
-                *count += 1;
-            }
-        }
-        for (state, count) in counts {
-            self.metrics.set_rollouts(state, count);
         }
     }
 

@@ -1,18 +1,42 @@
-//! Series and remarks that follow from a persisted decision.
+//! Metrics and Events that follow from a persisted decision.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crds::conditions::{reasons, types};
+use crds::rollout::State;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
-use node_api::v1;
-use operator_core::rollout::{EventType, Outcome, RolloutState, Strategy, TrafficSplit};
+use operator_core::rollout::{EventType, Outcome, RolloutState, Strategy};
 
-use super::context::Rollback;
-use super::nodes::NodeReports;
+use super::Reconciler;
 use super::report::Remark;
-use super::{Reconciler, project};
 use crate::metrics::FunctionGauge;
-use crate::node_api::FunctionKey;
 use crate::watch::ObjectKey;
+
+/// Time between two counts of all rollouts.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Counts the rollouts of all functions by state, periodically. It never returns.
+pub(super) async fn count_rollouts(ctx: &Reconciler) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let mut counts: BTreeMap<&str, usize> =
+            State::ALL.iter().map(|state| (state.as_str(), 0)).collect();
+        for function in ctx.caches.functions.all().into_values() {
+            let status = function.status.as_ref();
+            let state = status
+                .and_then(|status| status.rollout.as_ref())
+                .and_then(|rollout| rollout.state);
+            if let Some(count) = state.and_then(|state| counts.get_mut(state.as_str())) {
+                *count += 1;
+            }
+        }
+        for (state, count) in counts {
+            ctx.metrics.set_rollouts(state, count);
+        }
+    }
+}
 
 impl Reconciler {
     /// The gauges of one function; none while nothing is on trial.
@@ -127,45 +151,6 @@ impl Reconciler {
         }
     }
 
-    /// Measures how long the last rollback takes to the first and to the last node.
-    pub(super) fn follow_rollback(&self, seen: &NodeReports<'_>, rollback: &mut Option<Rollback>) {
-        let Some(running) = rollback else { return };
-        let (reached, live) = seen.at(running.pair);
-        let seconds = Timestamp::now()
-            .duration_since(running.decided)
-            .as_secs_f64()
-            .max(0.0);
-        if reached > 0 && !running.begun {
-            running.begun = true;
-            self.metrics.rollback_stage("first_node", seconds);
-        }
-        if reached > 0 && reached >= live {
-            self.metrics.rollback_stage("last_node", seconds);
-            *rollback = None;
-        }
-    }
-
-    /// The fast lane of a rollback.
-    pub(super) fn hint(
-        &self,
-        key: &ObjectKey,
-        object: &EdgeFunction,
-        share: &TrafficSplit,
-        decided: Timestamp,
-    ) {
-        let update = v1::ShareUpdate {
-            key: Some((&FunctionKey::new(&key.namespace, &key.name)).into()),
-            version: crate::watch::version(object),
-            share: Some(project::wire_share(
-                share,
-                u64::try_from(decided.as_millisecond()).unwrap_or(0),
-            )),
-        };
-        if let Err(error) = self.fleet.hint(&update) {
-            tracing::debug!(function = %key, ?error, "the hint was not needed");
-        }
-    }
-
     /// A revision was made.
     pub(super) fn tell_created(
         &self,
@@ -274,24 +259,6 @@ impl Reconciler {
                 },
             );
         }
-    }
-}
-
-/// A rollback was persisted: its way to the nodes begins.
-pub(super) fn note_rollback(
-    before: &RolloutState,
-    after: &RolloutState,
-    decided: Timestamp,
-    rollback: &mut Option<Rollback>,
-) {
-    let ended = after.history.first();
-    let back = |outcome| matches!(outcome, Outcome::RolledBack | Outcome::Aborted);
-    if ended != before.history.first() && ended.is_some_and(|ended| back(ended.outcome)) {
-        *rollback = Some(Rollback {
-            decided,
-            pair: after.pair,
-            begun: false,
-        });
     }
 }
 

@@ -24,12 +24,14 @@ mod image;
 mod input;
 mod measure;
 mod metrics;
+mod node_liveness;
 mod nodes;
 mod persist;
 pub mod placement;
 pub mod project;
 mod projector;
 mod report;
+mod rollback;
 mod secret_values;
 mod status;
 mod status_writes;
@@ -148,6 +150,17 @@ pub enum ReconcileError {
     Contended,
 }
 
+/// Does everything that only the leader does, under `epoch`. It never returns.
+pub async fn run(reconciler: Arc<Reconciler>, epoch: u64) {
+    tokio::join!(
+        Arc::clone(&reconciler).work(epoch),
+        Arc::clone(&reconciler).sweep_claims(),
+        Arc::clone(&reconciler).tell_unreadable(),
+        node_liveness::follow(&reconciler),
+        metrics::count_rollouts(&reconciler),
+    );
+}
+
 impl ContextStore {
     fn of(&self, key: &ObjectKey) -> Arc<AsyncMutex<FunctionContext>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,7 +271,7 @@ impl Reconciler {
         let placed = self.projector.placed(key, object);
         let seen = NodeReports::new(&seen_nodes, &placed);
         let exposed = seen.following(&state);
-        self.follow_rollback(&seen, &mut memory.rollback);
+        rollback::follow(self, &seen, &mut memory.rollback);
         let (measured, traffic) = self
             .measure(
                 key,
@@ -284,7 +297,7 @@ impl Reconciler {
         let decision = core::decide(decided, &function, &state, &evidence);
         // Ahead of the write, because it can only lower a share.
         if let Some(share) = &decision.hint {
-            self.hint(key, object, share, decided);
+            rollback::hint(self, key, object, share, decided);
         }
         // 5 persist
         let parts = status::Parts {
@@ -322,7 +335,7 @@ impl Reconciler {
         }
         // 7 report
         if written.is_some() {
-            metrics::note_rollback(&state, &decision.state, decided, &mut memory.rollback);
+            rollback::begin(&state, &decision.state, decided, &mut memory.rollback);
         }
         self.report(
             key,

@@ -52,8 +52,7 @@ impl Running {
         tasks.spawn(dispatch.clone().follow_secrets(secrets, |_| ()));
         tasks.spawn(dispatch.clone().follow_fleet(reconciler.fleet.subscribe()));
         tasks.spawn(dispatch.follow_caches(changes));
-        tasks.spawn(Arc::clone(&reconciler).sweep_claims());
-        tasks.spawn(reconciler.work(3));
+        tasks.spawn(run(reconciler, 3));
         Self { world, tasks }
     }
 
