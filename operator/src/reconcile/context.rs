@@ -16,7 +16,7 @@ use super::worker::backoff;
 use crate::resolve::ResolveError;
 use crate::revision::ComponentImage;
 
-/// One function's memory.
+/// What the leader remembers of one function.
 #[derive(Debug, Default)]
 pub(super) struct FunctionContext {
     /// The object as the last write returned it; newer than the cache until the watch catches up.
@@ -40,13 +40,13 @@ pub(super) struct FunctionContext {
     /// Time at which the limits allow the next of these writes.
     pub(super) nodes_due: Option<Instant>,
     /// After a status that could not be written.
-    pub(super) patience: Option<RetryBackoff>,
-    /// After a wish that could not be recorded.
-    pub(super) wish_patience: Option<RetryBackoff>,
+    pub(super) write_backoff: Option<RetryBackoff>,
+    /// After a desired revision that could not be created.
+    pub(super) ensure_backoff: Option<RetryBackoff>,
     runs: u64,
 }
 
-/// The same is not asked again before its end. Looks and rollbacks go on: they need no write.
+/// Time before the same call is not repeated. Evaluations and rollbacks continue: they need no write.
 #[derive(Debug, Clone)]
 pub(super) struct RetryBackoff {
     until: Instant,

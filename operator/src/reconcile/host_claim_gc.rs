@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use kube::discovery::ApiResource;
 use tokio::time::Instant;
 
-use super::{CallError, Reconciler, api, claims};
+use super::{CallError, Context, api, claims};
 use crate::watch::ObjectKey;
 use crate::watch::quorum::{Found, Trust};
 
@@ -90,126 +90,124 @@ impl UnnamedClaims {
     }
 }
 
-impl Reconciler {
-    /// Sweeps for ever; run it on the leader.
-    pub async fn sweep_claims(self: Arc<Self>) {
-        let mut unnamed = UnnamedClaims::default();
-        loop {
-            tokio::time::sleep(PERIOD).await;
-            let named = self.named_hosts();
-            let now = Instant::now();
-            let claims = self.caches.claims.all();
-            unnamed.retain(|key| claims.contains_key(key));
-            // Nobody knows what a function names that cannot be read.
-            let unread = self.caches.functions.unreadable();
-            let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
-            // Nor what a claim says now of which only an older version could be read.
-            let unread_claims = self.caches.claims.unreadable();
-            for (key, claim) in &claims {
-                if unread_claims.contains_key(key)
-                    || unread.contains(&*claim.spec.namespace)
-                    || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
-                {
-                    unnamed.named(key);
-                } else {
-                    unnamed.since.entry(key.clone()).or_insert(now);
-                }
-            }
-            let doubtful = unnamed.doubtful(claims.len(), now);
-            let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
-            let confirmed = self.confirm_unnamed(doubtful).await;
-            unnamed.confirmed.extend(confirmed);
-            for key in unnamed.ripe(claims.len(), now) {
-                let Some(claim) = claims.get(&key) else {
-                    continue;
-                };
-                match claims::release(&self.client, claim).await {
-                    Ok(()) => tracing::info!(
-                        host = claim.spec.host,
-                        namespace = claim.spec.namespace,
-                        "gave a host back"
-                    ),
-                    Err(error) => {
-                        tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
-                    }
-                }
-            }
-        }
-    }
-
-    /// Of claims that no known function names, those in namespaces of which every function is known.
-    async fn confirm_unnamed(
-        &self,
-        doubtful: impl Iterator<Item = &Arc<HostClaim>>,
-    ) -> Vec<ObjectKey> {
-        let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
-        for claim in doubtful {
-            namespaces
-                .entry(&claim.spec.namespace)
-                .or_default()
-                .push(claim);
-        }
-        let mut unnamed = Vec::new();
-        for (namespace, claims) in namespaces.into_iter().take(NAMESPACES) {
-            match self.knows_all_functions(namespace).await {
-                Ok(true) => unnamed.extend(claims),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "the API server does not say which functions there are; hosts that none names are kept");
-                    return Vec::new();
-                }
-            }
-        }
-        if unnamed.is_empty() {
-            return Vec::new();
-        }
-        let kind = ApiResource::erase::<EdgeFunction>(&());
-        let trust = Trust::establish(&self.client, &kind).await;
-        let trusted = unnamed.into_iter().filter(|claim| {
-            let created = claim.metadata.creation_timestamp.as_ref();
-            trust.judge(0, created) == Found::Gone
-        });
-        trusted.map(ObjectKey::of).collect()
-    }
-
-    /// Whether every function of a namespace is in the cache, as the API server has them now.
-    async fn knows_all_functions(&self, namespace: &str) -> Result<bool, CallError> {
-        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), namespace);
-        let mut params = ListParams::default().limit(PAGE);
-        loop {
-            let list = api::call(functions.list_metadata(&params)).await?;
-            let known = |key: &ObjectKey| self.caches.functions.get(key).is_some();
-            if !list.items.iter().map(ObjectKey::of).all(|key| known(&key)) {
-                return Ok(false);
-            }
-            match list.metadata.continue_.filter(|more| !more.is_empty()) {
-                Some(more) => params = params.continue_token(&more),
-                None => return Ok(true),
-            }
-        }
-    }
-
-    /// (namespace, host) of everything that is wished or still served.
-    fn named_hosts(&self) -> BTreeSet<(String, String)> {
-        let mut named = BTreeSet::new();
-        for (key, function) in self.caches.functions.all() {
-            let accepted = function
-                .status
-                .as_ref()
-                .and_then(|status| status.accepted.as_ref());
-            let served = accepted
-                .map(|accepted| accepted.routes.as_slice())
-                .unwrap_or_default();
-            for host in function
-                .spec
-                .routes
-                .iter()
-                .chain(served)
-                .flat_map(|route| &route.hosts)
+/// Releases the claims that no function names, periodically. It never returns.
+pub(super) async fn sweep_claims(ctx: Arc<Context>) {
+    let mut unnamed = UnnamedClaims::default();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let named = named_hosts(&ctx);
+        let now = Instant::now();
+        let claims = ctx.caches.claims.all();
+        unnamed.retain(|key| claims.contains_key(key));
+        // Nobody knows what a function names that cannot be read.
+        let unread = ctx.caches.functions.unreadable();
+        let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
+        // Nor what a claim says now of which only an older version could be read.
+        let unread_claims = ctx.caches.claims.unreadable();
+        for (key, claim) in &claims {
+            if unread_claims.contains_key(key)
+                || unread.contains(&*claim.spec.namespace)
+                || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
             {
-                named.insert((key.namespace.to_string(), host.clone()));
+                unnamed.named(key);
+            } else {
+                unnamed.since.entry(key.clone()).or_insert(now);
             }
         }
-        named
+        let doubtful = unnamed.doubtful(claims.len(), now);
+        let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
+        let confirmed = confirm_unnamed(&ctx, doubtful).await;
+        unnamed.confirmed.extend(confirmed);
+        for key in unnamed.ripe(claims.len(), now) {
+            let Some(claim) = claims.get(&key) else {
+                continue;
+            };
+            match claims::release(&ctx.client, claim).await {
+                Ok(()) => tracing::info!(
+                    host = claim.spec.host,
+                    namespace = claim.spec.namespace,
+                    "gave a host back"
+                ),
+                Err(error) => {
+                    tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
+                }
+            }
+        }
     }
+}
+
+/// Of claims that no known function names, those in namespaces of which every function is known.
+async fn confirm_unnamed(
+    ctx: &Context,
+    doubtful: impl Iterator<Item = &Arc<HostClaim>>,
+) -> Vec<ObjectKey> {
+    let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
+    for claim in doubtful {
+        namespaces
+            .entry(&claim.spec.namespace)
+            .or_default()
+            .push(claim);
+    }
+    let mut unnamed = Vec::new();
+    for (namespace, claims) in namespaces.into_iter().take(NAMESPACES) {
+        match knows_all_functions(ctx, namespace).await {
+            Ok(true) => unnamed.extend(claims),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the API server does not say which functions there are; hosts that none names are kept");
+                return Vec::new();
+            }
+        }
+    }
+    if unnamed.is_empty() {
+        return Vec::new();
+    }
+    let kind = ApiResource::erase::<EdgeFunction>(&());
+    let trust = Trust::establish(&ctx.client, &kind).await;
+    let trusted = unnamed.into_iter().filter(|claim| {
+        let created = claim.metadata.creation_timestamp.as_ref();
+        trust.judge(0, created) == Found::Gone
+    });
+    trusted.map(ObjectKey::of).collect()
+}
+
+/// Whether every function of a namespace is in the cache, as the API server has them now.
+async fn knows_all_functions(ctx: &Context, namespace: &str) -> Result<bool, CallError> {
+    let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), namespace);
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let list = api::call(functions.list_metadata(&params)).await?;
+        let known = |key: &ObjectKey| ctx.caches.functions.get(key).is_some();
+        if !list.items.iter().map(ObjectKey::of).all(|key| known(&key)) {
+            return Ok(false);
+        }
+        match list.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => params = params.continue_token(&more),
+            None => return Ok(true),
+        }
+    }
+}
+
+/// (namespace, host) of everything that is wished or still served.
+fn named_hosts(ctx: &Context) -> BTreeSet<(String, String)> {
+    let mut named = BTreeSet::new();
+    for (key, function) in ctx.caches.functions.all() {
+        let accepted = function
+            .status
+            .as_ref()
+            .and_then(|status| status.accepted.as_ref());
+        let served = accepted
+            .map(|accepted| accepted.routes.as_slice())
+            .unwrap_or_default();
+        for host in function
+            .spec
+            .routes
+            .iter()
+            .chain(served)
+            .flat_map(|route| &route.hosts)
+        {
+            named.insert((key.namespace.to_string(), host.clone()));
+        }
+    }
+    named
 }

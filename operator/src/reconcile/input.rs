@@ -7,8 +7,10 @@ use crds::EdgeFunction;
 use operator_core::function::{Action, Annotation, Function};
 use operator_core::rollout::{Policy, RolloutState};
 
+use super::abandoned::abandoned;
 use super::context::{FunctionContext, Present};
 use super::desired::DesiredRevision;
+use super::observe::Observed;
 use crate::persist as record;
 use crate::watch::ObjectKey;
 
@@ -39,22 +41,23 @@ pub(super) fn present(
     }
 }
 
-/// What the core is told of the object; `abandoned` is the candidate if `spec` certainly asks for something else.
-pub(super) fn function(
-    object: &EdgeFunction,
-    wish: &DesiredRevision,
-    state: &RolloutState,
-    abandoned: Option<String>,
-) -> Function {
+/// The function as the core sees it.
+pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Function {
+    let Observed { snapshot, state } = observed;
+    let object = &*snapshot.function;
+    let abandoned = match desired.revision {
+        Some(_) => None,
+        None => abandoned(snapshot, state),
+    };
     let accepted = object
         .status
         .as_ref()
         .and_then(|status| status.accepted.as_ref());
-    let suspend = wish.spec.as_ref().map_or_else(
+    let suspend = desired.spec.as_ref().map_or_else(
         || accepted.is_some_and(|accepted| accepted.suspend),
         |spec| spec.suspend,
     );
-    let generation = if wish.unsettled {
+    let generation = if desired.unsettled {
         state.observed_generation
     } else {
         object.metadata.generation.unwrap_or(0)
@@ -63,10 +66,10 @@ pub(super) fn function(
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
         name: object.metadata.name.clone().unwrap_or_default(),
         generation,
-        desired: wish.revision.clone(),
-        abandoned: abandoned.filter(|_| wish.revision.is_none()),
-        refused: wish.refusal(),
-        policy: wish
+        desired: desired.revision.clone(),
+        abandoned,
+        refused: desired.refusal(),
+        policy: desired
             .spec
             .as_ref()
             .map_or_else(Policy::default, |spec| spec.policy.clone()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Reconciler;
+use super::Context;
 
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 ///
 /// A node that falls silent sends no report that would wake the functions on it, and neither does an expected node that
 /// never connects.
-pub(super) async fn follow(ctx: &Reconciler) {
+pub(super) async fn follow(ctx: &Context) {
     let mut live = live_nodes(ctx);
     loop {
         tokio::time::sleep(PERIOD).await;
@@ -26,7 +26,7 @@ pub(super) async fn follow(ctx: &Reconciler) {
 }
 
 /// Nodes that are connected, and nodes that are expected to connect.
-fn live_nodes(ctx: &Reconciler) -> BTreeSet<String> {
+fn live_nodes(ctx: &Context) -> BTreeSet<String> {
     let live = ctx.fleet.nodes().into_iter().filter(|node| node.live);
     live.map(|node| node.name)
         .chain(ctx.fleet.awaited())

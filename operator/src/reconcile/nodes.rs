@@ -15,6 +15,18 @@ pub(super) struct NodeReports<'a> {
     everybody: &'a [FunctionOnNode],
 }
 
+/// Everything that was heard of one function, and the nodes that placement picks.
+pub(super) struct FunctionNodes {
+    pub(super) heard: Vec<FunctionOnNode>,
+    pub(super) placed: BTreeSet<String>,
+}
+
+impl FunctionNodes {
+    pub(super) fn reports(&self) -> NodeReports<'_> {
+        NodeReports::new(&self.heard, &self.placed)
+    }
+}
+
 impl<'a> NodeReports<'a> {
     /// Of everything that was heard, the nodes that placement picks.
     pub(super) fn new(everybody: &'a [FunctionOnNode], placed: &BTreeSet<String>) -> Self {

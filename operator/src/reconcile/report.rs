@@ -1,4 +1,4 @@
-//! Step 7 of a reconcile: Events for what was persisted, once each, never in the way of a decision.
+//! Step 8 of a reconcile: Events for what was persisted, once each, never in the way of a decision.
 
 use std::sync::Arc;
 
@@ -13,8 +13,41 @@ use operator_core::rollout::{EventType, Transition};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::api;
+use super::context::FunctionContext;
+use super::pass::{Made, Persisted, Target};
+use super::{api, metrics, rollback};
 use crate::metrics::Metrics;
+
+/// Reports everything that was persisted, once. After a start the leader reports the transitions of the last leader again,
+/// which results in the same Events because their names are the same.
+pub(super) fn report(
+    target: Target<'_>,
+    made: &Made,
+    persisted: &Persisted,
+    memory: &mut FunctionContext,
+) {
+    let Target {
+        ctx, key, object, ..
+    } = target;
+    let (before, decision, at) = (&made.observed.state, &made.decision, made.at);
+    if persisted.first {
+        for transition in &before.events {
+            ctx.reporter.transition(object, transition);
+        }
+    }
+    if let Some(written) = &persisted.written {
+        rollback::begin(before, &decision.state, at, &mut memory.rollback);
+        for transition in &decision.transitions {
+            ctx.reporter.transition(written, transition);
+            tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);
+        }
+        metrics::tell_conditions(ctx, object, written, at);
+        metrics::count_transitions(ctx, before, &decision.state, at);
+    }
+    metrics::gauge(ctx, key, &decision.state);
+    super::keep_slot(ctx, key, &decision.state);
+    memory.reported = true;
+}
 
 const QUEUE: usize = 1024;
 const NOTE: usize = 1000;

@@ -1,29 +1,26 @@
 //! The way of a rollback to the nodes: a hint that arrives before the status is written, and how long it takes.
 
-use crds::EdgeFunction;
 use jiff::Timestamp;
 use node_api::v1;
-use operator_core::rollout::{Outcome, RolloutState, TrafficSplit};
+use operator_core::rollout::{Outcome, RolloutState};
 
 use super::context::Rollback;
 use super::nodes::NodeReports;
-use super::{Reconciler, project};
+use super::pass::{Made, Target};
+use super::{Context, project};
 use crate::node_api::FunctionKey;
-use crate::watch::ObjectKey;
 
-/// Sends a traffic split to the nodes ahead of the status write. Only a split that lowers the candidate's share may be
-/// sent this way.
-pub(super) fn hint(
-    ctx: &Reconciler,
-    key: &ObjectKey,
-    object: &EdgeFunction,
-    split: &TrafficSplit,
-    decided: Timestamp,
-) {
-    let decided = u64::try_from(decided.as_millisecond()).unwrap_or(0);
+/// Sends the traffic split of a rollback to the nodes ahead of the status write, which is safe because it can only lower
+/// the share of the candidate.
+pub(super) fn hint(target: Target<'_>, made: &Made) {
+    let Target { ctx, key, .. } = target;
+    let Some(split) = &made.decision.hint else {
+        return;
+    };
+    let decided = u64::try_from(made.at.as_millisecond()).unwrap_or(0);
     let update = v1::ShareUpdate {
         key: Some((&FunctionKey::new(&key.namespace, &key.name)).into()),
-        version: crate::watch::version(object),
+        version: crate::watch::version(&**target.object),
         share: Some(project::wire_share(split, decided)),
     };
     if let Err(error) = ctx.fleet.hint(&update) {
@@ -50,7 +47,7 @@ pub(super) fn begin(
 }
 
 /// Measures how long a running rollback takes to the first and to the last node.
-pub(super) fn follow(ctx: &Reconciler, seen: &NodeReports<'_>, rollback: &mut Option<Rollback>) {
+pub(super) fn follow(ctx: &Context, seen: &NodeReports<'_>, rollback: &mut Option<Rollback>) {
     let Some(running) = rollback else { return };
     let (reached, live) = seen.at(running.pair);
     let seconds = Timestamp::now()

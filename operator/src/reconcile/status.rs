@@ -23,7 +23,7 @@ use crate::persist;
 pub(super) struct Parts<'a> {
     pub(super) object: &'a EdgeFunction,
     pub(super) function: &'a Function,
-    pub(super) wish: &'a DesiredRevision,
+    pub(super) desired: &'a DesiredRevision,
     pub(super) state: &'a RolloutState,
     pub(super) exceptions: Vec<FunctionException>,
     /// Values of Secrets that nodes may lack and that the operator does not know.
@@ -40,7 +40,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
     let Parts {
         object,
         function,
-        wish,
+        desired,
         state,
         now,
         ..
@@ -52,7 +52,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         .unknown
         .as_ref()
         .filter(|unknown| !unknown.lacking.is_empty());
-    let message = match (&wish.blocked, lacking) {
+    let message = match (&desired.blocked, lacking) {
         (Some(blocked), _) => blocked.message.clone(),
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
         (None, None) => sentence.clone(),
@@ -64,7 +64,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         .as_ref()
         .map(|accepted| accepted.routes.as_slice())
         .unwrap_or_default();
-    let observed = if wish.unsettled {
+    let observed = if desired.unsettled {
         old.observed_generation
     } else {
         object.metadata.generation
@@ -78,7 +78,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
             .find(|known| known.as_str() == phase.as_str()),
         message: Some(message.chars().take(4000).collect()),
         urls: urls(routes),
-        resolved: wish.digest.clone().or(old.resolved.clone()),
+        resolved: desired.digest.clone().or(old.resolved.clone()),
         stable: state.stable.as_ref().map(role),
         candidate: state
             .rollout
@@ -103,7 +103,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
 
 /// What takes effect without a rollout: the newest accepted spec, else what was accepted before.
 fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatus> {
-    let Some(spec) = parts.wish.spec.as_ref() else {
+    let Some(spec) = parts.desired.spec.as_ref() else {
         return old.accepted.clone();
     };
     let generation = parts.object.metadata.generation.unwrap_or(0);
@@ -149,12 +149,12 @@ fn conditions(
 ) -> Vec<Condition> {
     let Parts {
         function,
-        wish,
+        desired,
         state,
         now,
         ..
     } = parts;
-    let mut derived = core::conditions(function, state, wish.blocked.as_ref(), sentence);
+    let mut derived = core::conditions(function, state, desired.blocked.as_ref(), sentence);
     if let Some(unknown) = &parts.unknown {
         core::report_unknown_values(&mut derived, function, state, unknown);
     }
@@ -173,9 +173,9 @@ fn conditions(
         })
         .collect();
     for (kind, finding) in [
-        (types::ACCEPTED, &wish.accepted),
-        (types::RESOLVED, &wish.resolved),
-        (types::COMPATIBLE, &wish.compatible),
+        (types::ACCEPTED, &desired.accepted),
+        (types::RESOLVED, &desired.resolved),
+        (types::COMPATIBLE, &desired.compatible),
     ] {
         found.extend(finding.clone().map(|finding| (kind, finding)));
     }

@@ -15,93 +15,95 @@ use serde_json::{Value, json};
 
 use super::conditions::{Report, condition};
 use super::report::Remark;
-use super::{CallError, Reconciler, api};
+use super::{CallError, Context, api};
 use crate::watch::ObjectKey;
 
 const PERIOD: Duration = Duration::from_secs(5);
 
-impl Reconciler {
-    /// Tells for ever; run it on the leader.
-    pub async fn tell_unreadable(self: Arc<Self>) {
-        let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
-        let mut told_of_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
-        loop {
-            tokio::time::sleep(PERIOD).await;
-            let found = self.caches.functions.unreadable();
-            self.count_unreadable(found.len());
-            for (key, why) in news(&mut told, found) {
-                let said = self.say_unreadable(&key, &why).await;
-                remember(&mut told, key, why, said);
-            }
-            for (key, why) in news(&mut told_of_claims, self.caches.claims.unreadable()) {
-                let said = self.say_unreadable_claim(&key, &why).await;
-                remember(&mut told_of_claims, key, why, said);
-            }
+/// Reports objects that cannot be decoded, periodically. It never returns.
+pub(super) async fn report_unreadable(ctx: Arc<Context>) {
+    let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    let mut told_of_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let found = ctx.caches.functions.unreadable();
+        count_unreadable(&ctx, found.len());
+        for (key, why) in news(&mut told, found) {
+            let said = say_unreadable(&ctx, &key, &why).await;
+            remember(&mut told, key, why, said);
+        }
+        for (key, why) in news(&mut told_of_claims, ctx.caches.claims.unreadable()) {
+            let said = say_unreadable_claim(&ctx, &key, &why).await;
+            remember(&mut told_of_claims, key, why, said);
         }
     }
+}
 
-    async fn say_unreadable_claim(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
-        let claims: Api<HostClaim> = Api::all(self.client.clone());
-        let Some(claim) = api::call(claims.get_metadata_opt(&key.name)).await? else {
-            return Ok(());
-        };
-        let message = message(why);
-        self.reporter
-            .remark(&claim, jiff::Timestamp::now(), event(&message));
-        Ok(())
+async fn say_unreadable_claim(ctx: &Context, key: &ObjectKey, why: &str) -> Result<(), CallError> {
+    let claims: Api<HostClaim> = Api::all(ctx.client.clone());
+    let Some(claim) = api::call(claims.get_metadata_opt(&key.name)).await? else {
+        return Ok(());
+    };
+    let message = message(why);
+    ctx.reporter
+        .remark(&claim, jiff::Timestamp::now(), event(&message));
+    Ok(())
+}
+
+fn count_unreadable(ctx: &Context, functions: usize) {
+    let kinds = [
+        ("EdgeFunction", functions),
+        ("EdgeRevision", ctx.caches.revisions.unreadable().len()),
+        ("RolloutPolicy", ctx.caches.policies.unreadable().len()),
+        ("HostClaim", ctx.caches.claims.unreadable().len()),
+    ];
+    for (kind, count) in kinds {
+        ctx.metrics.set_unreadable(kind, count);
     }
+}
 
-    fn count_unreadable(&self, functions: usize) {
-        let kinds = [
-            ("EdgeFunction", functions),
-            ("EdgeRevision", self.caches.revisions.unreadable().len()),
-            ("RolloutPolicy", self.caches.policies.unreadable().len()),
-            ("HostClaim", self.caches.claims.unreadable().len()),
-        ];
-        for (kind, count) in kinds {
-            self.metrics.set_unreadable(kind, count);
+pub(super) async fn say_unreadable(
+    ctx: &Context,
+    key: &ObjectKey,
+    why: &str,
+) -> Result<(), CallError> {
+    let kind = ApiResource::erase::<EdgeFunction>(&());
+    let functions: Api<DynamicObject> =
+        Api::namespaced_with(ctx.client.clone(), &key.namespace, &kind);
+    let Some(object) = api::call(functions.get_opt(&key.name)).await? else {
+        return Ok(());
+    };
+    let old = object
+        .data
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let message = message(why);
+    let generation = object.metadata.generation;
+    let Some(conditions) =
+        unreadable_conditions(&old, &message, generation, jiff::Timestamp::now())
+    else {
+        return Ok(());
+    };
+    let patch = json!({
+        "metadata": { "resourceVersion": object.resource_version() },
+        "status": { "conditions": conditions },
+    });
+    match api::patch_status(&functions, &key.name, &patch).await {
+        Ok(_) => {
+            let function = EdgeFunction {
+                metadata: object.metadata.clone(),
+                spec: Default::default(),
+                status: None,
+            };
+            ctx.reporter
+                .remark(&function, jiff::Timestamp::now(), event(&message));
+            Ok(())
         }
-    }
-
-    pub(super) async fn say_unreadable(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
-        let kind = ApiResource::erase::<EdgeFunction>(&());
-        let functions: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &key.namespace, &kind);
-        let Some(object) = api::call(functions.get_opt(&key.name)).await? else {
-            return Ok(());
-        };
-        let old = object
-            .data
-            .pointer("/status/conditions")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let message = message(why);
-        let generation = object.metadata.generation;
-        let Some(conditions) =
-            unreadable_conditions(&old, &message, generation, jiff::Timestamp::now())
-        else {
-            return Ok(());
-        };
-        let patch = json!({
-            "metadata": { "resourceVersion": object.resource_version() },
-            "status": { "conditions": conditions },
-        });
-        match api::patch_status(&functions, &key.name, &patch).await {
-            Ok(_) => {
-                let function = EdgeFunction {
-                    metadata: object.metadata.clone(),
-                    spec: Default::default(),
-                    status: None,
-                };
-                self.reporter
-                    .remark(&function, jiff::Timestamp::now(), event(&message));
-                Ok(())
-            }
-            // Written meanwhile: the next round reads it again.
-            Err(error) if error.is_gone() => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Written meanwhile: the next round reads it again.
+        Err(error) if error.is_gone() => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

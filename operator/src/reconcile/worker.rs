@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
-use super::{Outcome, ReconcileError, Reconciler, api};
+use super::{Context, Outcome, ReconcileError, api, reconcile};
 use crate::queue::{Class, WorkItem};
 use crate::watch::ObjectKey;
 
@@ -22,163 +22,160 @@ const RESERVED: usize = 2;
 /// A function with a candidate in traffic is looked at this often also while its status cannot be written.
 const WATCH: Duration = Duration::from_secs(5);
 
-impl Reconciler {
-    /// Decides under `epoch` until the future is dropped.
-    pub async fn work(self: Arc<Self>, epoch: u64) {
-        let workers = (0..WORKERS).map(|index| Arc::clone(&self).worker(epoch, index < RESERVED));
-        futures::future::join_all(workers).await;
-    }
+/// Decides under `epoch` until the future is dropped.
+pub(super) async fn work(ctx: Arc<Context>, epoch: u64) {
+    let workers = (0..WORKERS).map(|index| worker(&ctx, epoch, index < RESERVED));
+    futures::future::join_all(workers).await;
+}
 
-    async fn worker(self: Arc<Self>, epoch: u64, urgent_only: bool) {
-        loop {
-            let turn = self.queue.take(urgent_only).await;
-            let class = if turn.class == Class::Urgent {
-                "urgent"
-            } else {
-                "normal"
-            };
-            self.metrics.waited(turn.waiting, class, turn.waited);
-            let outcome = Arc::clone(&self).isolated(&turn, epoch).await;
-            self.queue.done(&turn.key, outcome.class, outcome.wake);
-        }
-    }
-
-    /// A panic ends this reconcile and no other.
-    async fn isolated(self: Arc<Self>, turn: &WorkItem, epoch: u64) -> Outcome {
-        let started = Instant::now();
-        let (reconciler, key) = (Arc::clone(&self), turn.key.clone());
-        let task = Ended(tokio::spawn(async move {
-            reconciler.reconcile(&key, epoch).await
-        }));
-        let result = task.join().await;
-        let label = match &result {
-            Ok(Ok(_)) => "ok",
-            Ok(Err(ReconcileError::Waits(_))) => "waits",
-            Ok(Err(_)) => "error",
-            Err(_) => "panic",
-        };
-        self.metrics
-            .reconciled(label, started.elapsed().as_secs_f64());
-        match result {
-            Ok(Ok(outcome)) => {
-                self.settle(&turn.key).await;
-                outcome
-            }
-            Ok(Err(error)) => self.fail(&turn.key, &error).await,
-            Err(_) => {
-                tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
-                self.metrics.reconcile_failed("panic");
-                let failures = self.start_over(&turn.key).await;
-                self.stall(&turn.key).await;
-                let wait = backoff(failures);
-                Outcome {
-                    class: Class::Normal,
-                    wake: Some(Instant::now() + wait),
-                }
-            }
-        }
-    }
-
-    async fn settle(&self, key: &ObjectKey) {
-        self.memories.of(key).lock().await.failures = 0;
-    }
-
-    /// When to try again.
-    async fn fail(&self, key: &ObjectKey, error: &ReconcileError) -> Outcome {
-        let now = Instant::now();
-        let next = match error {
-            ReconcileError::Waits(until) => *until,
-            ReconcileError::Call(_) | ReconcileError::Encode(_) | ReconcileError::Contended => {
-                self.metrics.reconcile_failed("call");
-                let failures = self.count_failure(key).await;
-                tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
-                let asked = match error {
-                    ReconcileError::Call(error) => error.retry_after(),
-                    _ => None,
-                };
-                now + backoff(failures).max(asked.unwrap_or_default())
-            }
-        };
-        // whatever cannot be written, a candidate with traffic is watched: nodes are told without a write
-        let (class, wake) = if self.has_traffic(key) {
-            (Class::Urgent, next.min(now + WATCH))
+async fn worker(ctx: &Arc<Context>, epoch: u64, urgent_only: bool) {
+    loop {
+        let turn = ctx.queue.take(urgent_only).await;
+        let class = if turn.class == Class::Urgent {
+            "urgent"
         } else {
-            (Class::Normal, next)
+            "normal"
         };
-        Outcome {
-            class,
-            wake: Some(wake),
+        ctx.metrics.waited(turn.waiting, class, turn.waited);
+        let outcome = isolated(ctx, &turn, epoch).await;
+        ctx.queue.done(&turn.key, outcome.class, outcome.wake);
+    }
+}
+
+/// A panic ends this reconcile and no other.
+async fn isolated(ctx: &Arc<Context>, turn: &WorkItem, epoch: u64) -> Outcome {
+    let started = Instant::now();
+    let (shared, key) = (Arc::clone(ctx), turn.key.clone());
+    let task = Ended(tokio::spawn(async move {
+        reconcile(&shared, &key, epoch).await
+    }));
+    let result = task.join().await;
+    let label = match &result {
+        Ok(Ok(_)) => "ok",
+        Ok(Err(ReconcileError::Waits(_))) => "waits",
+        Ok(Err(_)) => "error",
+        Err(_) => "panic",
+    };
+    ctx.metrics
+        .reconciled(label, started.elapsed().as_secs_f64());
+    match result {
+        Ok(Ok(outcome)) => {
+            settle(ctx, &turn.key).await;
+            outcome
+        }
+        Ok(Err(error)) => fail(ctx, &turn.key, &error).await,
+        Err(_) => {
+            tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
+            ctx.metrics.reconcile_failed("panic");
+            let failures = start_over(ctx, &turn.key).await;
+            stall(ctx, &turn.key).await;
+            let wait = backoff(failures);
+            Outcome {
+                class: Class::Normal,
+                wake: Some(Instant::now() + wait),
+            }
         }
     }
+}
 
-    /// Whether a candidate gets requests, as far as that is written.
-    fn has_traffic(&self, key: &ObjectKey) -> bool {
-        let object = self.caches.functions.get(key);
-        let status = object.as_ref().and_then(|object| object.status.as_ref());
-        let rollout = status.and_then(|status| status.rollout.as_ref());
-        rollout
-            .is_some_and(|rollout| matches!(rollout.state, Some(State::Stepping | State::Baking)))
-    }
+async fn settle(ctx: &Context, key: &ObjectKey) {
+    ctx.contexts.of(key).lock().await.failures = 0;
+}
 
-    async fn count_failure(&self, key: &ObjectKey) -> u32 {
-        let memory = self.memories.of(key);
-        let mut memory = memory.lock().await;
-        memory.failures = memory.failures.saturating_add(1);
-        memory.failures
-    }
-
-    /// Drops what is remembered of a function but for the number of its failures in a row, one more now, so that a fault
-    /// that repeats is tried more and more rarely.
-    async fn start_over(&self, key: &ObjectKey) -> u32 {
-        let memory = self.memories.of(key);
-        let mut memory = memory.lock().await;
-        self.status_writes.cancel(&mut memory.limit);
-        let failures = memory.failures.saturating_add(1);
-        *memory = FunctionContext::default();
-        memory.failures = failures;
-        failures
-    }
-
-    /// Says on the object that its reconcile fails for a reason of ours.
-    async fn stall(&self, key: &ObjectKey) {
-        let Some(object) = self.caches.functions.get(key) else {
-            return;
-        };
-        let now = jiff::Timestamp::now();
-        let old = object
-            .status
-            .as_ref()
-            .map(|status| status.conditions.clone())
-            .unwrap_or_default();
-        if conditions::find(&old, types::STALLED)
-            .is_some_and(|stalled| stalled.reason == reasons::INTERNAL_ERROR)
-        {
-            return;
-        }
-        let said = [
-            (types::READY, "False"),
-            (types::RECONCILING, "False"),
-            (types::STALLED, "True"),
-        ];
-        let mut conditions = old.clone();
-        conditions.retain(|condition| said.iter().all(|(kind, _)| condition.type_ != *kind));
-        conditions.extend(said.map(|(kind, status)| {
-            let report = Report {
-                status,
-                reason: reasons::INTERNAL_ERROR,
-                message: "the operator failed on this object; it is tried again, and the operator's log has the details",
-                generation: object.metadata.generation,
+/// When to try again.
+async fn fail(ctx: &Context, key: &ObjectKey, error: &ReconcileError) -> Outcome {
+    let now = Instant::now();
+    let next = match error {
+        ReconcileError::Waits(until) => *until,
+        ReconcileError::Call(_) | ReconcileError::Encode(_) | ReconcileError::Contended => {
+            ctx.metrics.reconcile_failed("call");
+            let failures = count_failure(ctx, key).await;
+            tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
+            let asked = match error {
+                ReconcileError::Call(error) => error.retry_after(),
+                _ => None,
             };
-            condition(&old, kind, report, now)
-        }));
-        let patch = serde_json::json!({
-            "metadata": { "resourceVersion": object.metadata.resource_version },
-            "status": { "conditions": conditions },
-        });
-        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
-        if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
-            tracing::warn!(function = %key, %error, "the failure could not be said on the object");
+            now + backoff(failures).max(asked.unwrap_or_default())
         }
+    };
+    // whatever cannot be written, a candidate with traffic is watched: nodes are told without a write
+    let (class, wake) = if has_traffic(ctx, key) {
+        (Class::Urgent, next.min(now + WATCH))
+    } else {
+        (Class::Normal, next)
+    };
+    Outcome {
+        class,
+        wake: Some(wake),
+    }
+}
+
+/// Whether a candidate gets requests, as far as that is written.
+fn has_traffic(ctx: &Context, key: &ObjectKey) -> bool {
+    let object = ctx.caches.functions.get(key);
+    let status = object.as_ref().and_then(|object| object.status.as_ref());
+    let rollout = status.and_then(|status| status.rollout.as_ref());
+    rollout.is_some_and(|rollout| matches!(rollout.state, Some(State::Stepping | State::Baking)))
+}
+
+async fn count_failure(ctx: &Context, key: &ObjectKey) -> u32 {
+    let memory = ctx.contexts.of(key);
+    let mut memory = memory.lock().await;
+    memory.failures = memory.failures.saturating_add(1);
+    memory.failures
+}
+
+/// Drops what is remembered of a function but for the number of its failures in a row, one more now, so that a fault
+/// that repeats is tried more and more rarely.
+async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
+    let memory = ctx.contexts.of(key);
+    let mut memory = memory.lock().await;
+    ctx.status_writes.cancel(&mut memory.limit);
+    let failures = memory.failures.saturating_add(1);
+    *memory = FunctionContext::default();
+    memory.failures = failures;
+    failures
+}
+
+/// Says on the object that its reconcile fails for a reason of ours.
+async fn stall(ctx: &Context, key: &ObjectKey) {
+    let Some(object) = ctx.caches.functions.get(key) else {
+        return;
+    };
+    let now = jiff::Timestamp::now();
+    let old = object
+        .status
+        .as_ref()
+        .map(|status| status.conditions.clone())
+        .unwrap_or_default();
+    if conditions::find(&old, types::STALLED)
+        .is_some_and(|stalled| stalled.reason == reasons::INTERNAL_ERROR)
+    {
+        return;
+    }
+    let said = [
+        (types::READY, "False"),
+        (types::RECONCILING, "False"),
+        (types::STALLED, "True"),
+    ];
+    let mut conditions = old.clone();
+    conditions.retain(|condition| said.iter().all(|(kind, _)| condition.type_ != *kind));
+    conditions.extend(said.map(|(kind, status)| {
+        let report = Report {
+            status,
+            reason: reasons::INTERNAL_ERROR,
+            message: "the operator failed on this object; it is tried again, and the operator's log has the details",
+            generation: object.metadata.generation,
+        };
+        condition(&old, kind, report, now)
+    }));
+    let patch = serde_json::json!({
+        "metadata": { "resourceVersion": object.metadata.resource_version },
+        "status": { "conditions": conditions },
+    });
+    let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
+        tracing::warn!(function = %key, %error, "the failure could not be said on the object");
     }
 }
 

@@ -29,7 +29,7 @@ async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
         None
     }));
     let queue = world.reconciler.queue.clone();
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
     queue.push(&ObjectKey::new("shop", "f"));
     let status = |name: &str| {
         let object = world.fake.get(&format!("{FUNCTIONS}/{name}")).unwrap();
@@ -66,7 +66,7 @@ async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
         None
     }));
     let queue = world.reconciler.queue.clone();
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
     queue.push(&ObjectKey::new("shop", "f"));
     tokio::time::sleep(Duration::from_secs(600)).await;
     worker.abort();
@@ -107,8 +107,8 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     let key = ObjectKey::new("shop", "f");
     let functions = &world.reconciler.caches.functions;
     functions.put_unreadable(&key, "invalid type: integer `7`");
-    let told = tokio::spawn(Arc::clone(&world.reconciler).tell_unreadable());
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let told = tokio::spawn(unreadable::report_unreadable(Arc::clone(&world.reconciler)));
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(60)).await;
     told.abort();
     swept.abort();
@@ -192,8 +192,8 @@ async fn a_claim_that_cannot_be_read_is_counted_told_and_never_given_back() {
         &format!("{CLAIMS}/{name}"),
         claim(name, &json!({ "hosts": [] })),
     );
-    let told = tokio::spawn(Arc::clone(&world.reconciler).tell_unreadable());
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let told = tokio::spawn(unreadable::report_unreadable(Arc::clone(&world.reconciler)));
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(60)).await;
     told.abort();
     swept.abort();
@@ -223,7 +223,7 @@ async fn tried_within_an_hour(code: u16) -> usize {
         (*method == Method::PATCH && path.ends_with("/f/status")).then_some(code)
     }));
     world.reconciler.queue.push(&ObjectKey::new("shop", "f"));
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let writes = world.writes();
     world.reconciler.queue.push(&ObjectKey::new("shop", "g"));
@@ -273,7 +273,7 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
         world.apply(name, "2026-01-01T00:00:00Z", &json!({}));
         queue.push(&ObjectKey::new("shop", name));
     }
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), story.epoch));
     // all workers that may are in their first call
     tokio::time::sleep(Duration::from_secs(1)).await;
     story.say("abort");
@@ -321,7 +321,7 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
         world.catch_up();
         let queue = &world.reconciler.queue;
         queue.push(&ObjectKey::new("shop", "f"));
-        let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+        let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), story.epoch));
         // tried until the pause between two tries is at its longest
         let tries = if patience > 0 { 1 } else { 12 };
         let (mut tried, begun) = (0, tokio::time::Instant::now());
@@ -380,7 +380,7 @@ async fn a_wish_that_cannot_be_recorded_does_not_blind_anybody() {
     world.writes();
     let queue = &world.reconciler.queue;
     queue.push(&ObjectKey::new("shop", "f"));
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), story.epoch));
     // until the pause between two tries is at its longest
     tokio::time::sleep(Duration::from_secs(1800)).await;
     let tried = world.writes();
@@ -460,7 +460,7 @@ async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
         });
         world.fake.put(&format!("{FUNCTIONS}/f{n}"), function);
     }
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(world.writes(), Vec::<String>::new());
     // most of the functions were only late
@@ -481,7 +481,7 @@ async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
 async fn hosts_of_deleted_functions_are_given_back_within_seconds() {
     let world = World::new();
     thirty_claims(&world, BEFORE);
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(21)).await;
     swept.abort();
     assert_eq!(world.fake.under(CLAIMS), Vec::<Value>::new());
@@ -496,7 +496,7 @@ async fn hosts_that_nobody_names_are_given_back_in_the_end() {
         world.fake.fail(Box::new(move |_, path| {
             (is_refused && path == FUNCTIONS).then_some(403)
         }));
-        let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+        let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
         tokio::time::sleep(Duration::from_secs(15 * 60)).await;
         assert_eq!(world.writes(), Vec::<String>::new(), "{is_refused}");
         world

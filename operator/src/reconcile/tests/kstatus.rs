@@ -92,7 +92,7 @@ async fn not_taken(reason: &str) -> World {
         reasons::UNREADABLE => {
             let world = with(json!({})).await;
             let key = ObjectKey::new("shop", "f");
-            let said = world.reconciler.say_unreadable(&key, "why").await;
+            let said = unreadable::say_unreadable(&world.reconciler, &key, "why").await;
             said.unwrap();
             world
         }
@@ -105,7 +105,7 @@ async fn not_taken(reason: &str) -> World {
                 None
             }));
             world.reconciler.queue.push(&ObjectKey::new("shop", "f"));
-            let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+            let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
             let object = || world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
             world
                 .fake

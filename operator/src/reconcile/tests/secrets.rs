@@ -154,7 +154,7 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
     };
     story.world.reconciler.fleet.say_for_test("n-2", report);
     let key = ObjectKey::new("shop", "f");
-    let reconciled = story.world.reconciler.reconcile(&key, story.epoch).await;
+    let reconciled = reconcile(&story.world.reconciler, &key, story.epoch).await;
     reconciled.unwrap();
     let (status, reason, message) = distributed(&story);
     assert_eq!(

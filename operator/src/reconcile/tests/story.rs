@@ -130,7 +130,7 @@ impl Story {
         self.nodes_follow();
         let key = ObjectKey::new("shop", "f");
         let mut dead = self.process.dead.clone();
-        let reconcile = self.world.reconciler.reconcile(&key, self.epoch);
+        let reconcile = reconcile(&self.world.reconciler, &key, self.epoch);
         let is_killed = tokio::select! {
             // An error is tried again, in its time.
             ended = reconcile => {

@@ -230,8 +230,7 @@ async fn of_two_leaders_the_one_that_was_away_moves_nothing() {
     let verb = [("selvage.dev/promote-full".to_owned(), candidate.to_owned())];
     Arc::make_mut(&mut object).metadata.annotations = Some(verb.into());
     sleeper.caches.functions.put(Arc::unwrap_or_clone(object));
-    sleeper
-        .reconcile(&ObjectKey::new("shop", "f"), epoch)
+    reconcile(&sleeper, &ObjectKey::new("shop", "f"), epoch)
         .await
         .unwrap();
     let tried = story.world.writes();
