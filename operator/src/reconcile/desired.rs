@@ -14,8 +14,9 @@ use operator_core::rollout::Blocked;
 
 use super::ReconcileError;
 use super::context::Resolution;
-use super::image::{self, Image, ResolveRequest};
+use super::image::{self, Image};
 use super::observe::{Granted, Snapshot};
+use super::resolution::ResolveRequest;
 use crate::revision::{self, ComponentImage, ResolvedReferences};
 use crate::validate::{self, Accepted, Violation, summary};
 

@@ -14,7 +14,7 @@ use super::context::{FunctionContext, RetryBackoff};
 use super::desired::{DesiredRevision, Validated};
 use super::observe::Observed;
 use super::pass::Target;
-use super::{CallError, Context, ReconcileError, api, image, metrics};
+use super::{CallError, Context, ReconcileError, api, events, resolution};
 use crate::watch::ObjectKey;
 
 /// Time until a host that another namespace owns is claimed again.
@@ -81,12 +81,12 @@ async fn create(
         return Ok(refused);
     }
     if let Some(request) = validated.resolve {
-        image::start(ctx, key, request, memory);
+        resolution::start(ctx, key, request, memory);
     }
     if let Some(revision) = &validated.create
         && create_revision(ctx, key, revision).await?
     {
-        metrics::tell_created(ctx, target.object, revision, observed.snapshot.now);
+        events::revision_created(ctx, target.object, revision, observed.snapshot.now);
     }
     Ok(validated.desired)
 }

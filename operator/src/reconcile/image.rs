@@ -1,5 +1,5 @@
-//! The component behind `spec.source`. A registry is asked in a task beside the reconcile, once per change of the image
-//! string to one that no kept revision was made from. Its answer wakes the function.
+//! The component behind `spec.source`, as far as it is known. Pure. A registry is asked (`resolution.rs`) once per change of
+//! the image string to one that no kept revision was made from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crds::function::ResolvedStatus;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 
-use super::Context;
-use super::context::{FunctionContext, Resolution};
+use super::context::Resolution;
 use super::desired::{DesiredRevision, Finding};
 use super::observe::Snapshot;
+use super::resolution::ResolveRequest;
 use crate::resolve::{Credentials, ResolveError, digest_of, inspect, parse_pull_secret};
 use crate::revision::{self, ComponentImage};
-use crate::watch::{ObjectKey, SecretState};
+use crate::watch::SecretState;
 
 /// The component behind `spec.source`.
 pub(super) enum Image {
@@ -25,17 +25,6 @@ pub(super) enum Image {
     Resolve(ResolveRequest),
     /// The registry is being asked, or did not give the component; the desired revision has the reason.
     Unknown,
-}
-
-/// A question to a registry.
-pub(super) struct ResolveRequest {
-    /// The image string of the spec.
-    image: String,
-    /// The image string that the registry is asked for.
-    asked: String,
-    credentials: Credentials,
-    /// Number of this attempt, from 1.
-    attempt: u32,
 }
 
 /// Finds the component behind `spec.source`. Pure.
@@ -183,63 +172,6 @@ fn credentials(snapshot: &Snapshot) -> Result<Credentials, (&'static str, String
     Ok(credentials)
 }
 
-/// Asks the registry in a task of its own. Its answer wakes the function.
-pub(super) fn start(
-    ctx: &Arc<Context>,
-    key: &ObjectKey,
-    request: ResolveRequest,
-    memory: &mut FunctionContext,
-) {
-    let run = memory.next_run();
-    memory.resolution = Resolution::Running {
-        image: request.image.clone(),
-        run,
-    };
-    let (ctx, key) = (Arc::clone(ctx), key.clone());
-    tokio::spawn(async move {
-        let resolution = resolve(&ctx, request).await;
-        finish(&ctx, &key, run, resolution).await;
-    });
-}
-
-async fn resolve(ctx: &Context, request: ResolveRequest) -> Resolution {
-    let ResolveRequest {
-        image,
-        asked,
-        credentials,
-        attempt,
-    } = request;
-    let result = ctx.resolver.resolve(&asked, &credentials).await;
-    let failure = result.as_ref().err();
-    ctx.metrics
-        .resolved(failure.map_or("Resolved", |error| error.failure.reason()));
-    match result {
-        Ok(artifact) => Resolution::Done {
-            image,
-            code: Box::new(code_of_artifact(artifact)),
-        },
-        Err(error) => {
-            let wait = error.backoff(attempt, fastrand::f64());
-            Resolution::Failed {
-                image,
-                error,
-                attempt,
-                retry_at: tokio::time::Instant::now() + wait,
-            }
-        }
-    }
-}
-
-/// Keeps the answer of a registry, unless another question was asked meanwhile.
-async fn finish(ctx: &Context, key: &ObjectKey, run: u64, resolution: Resolution) {
-    let memory = ctx.contexts.of(key);
-    let mut memory = memory.lock().await;
-    if matches!(&memory.resolution, Resolution::Running { run: current, .. } if *current == run) {
-        memory.resolution = resolution;
-        ctx.queue.push(key);
-    }
-}
-
 /// What an image string was resolved to before, if anything: a tag may have moved since, but for this function the
 /// string keeps its meaning until another one is written, and for as long as a revision that was made from it is kept.
 pub(super) fn remembered(
@@ -309,20 +241,6 @@ fn inline_code(
             desired.resolved = Some(desired.block(error.failure.reason(), message, true));
             None
         }
-    }
-}
-
-fn code_of_artifact(artifact: crate::resolve::Artifact) -> ComponentImage {
-    ComponentImage {
-        repository: artifact.repository,
-        digest: artifact.manifest_digest,
-        component_digest: artifact.component_digest,
-        size: artifact.bytes.len() as u64,
-        media_type: artifact.media_type,
-        world: artifact.inspection.world().unwrap_or_default().to_owned(),
-        imports: artifact.inspection.imports.into_iter().collect(),
-        inline: None,
-        pull_secrets: Vec::new(),
     }
 }
 

@@ -1,16 +1,13 @@
-//! Metrics and Events that follow from a persisted decision.
+//! Metrics that follow from a persisted decision.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::conditions::{reasons, types};
 use crds::rollout::State;
-use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
-use operator_core::rollout::{EventType, Outcome, RolloutState, Strategy};
+use operator_core::rollout::{Outcome, RolloutState, Strategy};
 
 use super::Context;
-use super::report::Remark;
 use crate::metrics::FunctionGauge;
 use crate::watch::ObjectKey;
 
@@ -147,116 +144,6 @@ pub(super) fn count_transitions(
             );
         }
         ctx.metrics.rollback_stage("persisted", since(decided));
-    }
-}
-
-/// A revision was made.
-pub(super) fn tell_created(
-    ctx: &Context,
-    object: &EdgeFunction,
-    revision: &EdgeRevision,
-    now: Timestamp,
-) {
-    let name = revision.metadata.name.as_deref().unwrap_or_default();
-    let note = format!(
-        "revision {} is {name}, {}",
-        revision.spec.number, revision.spec.digest
-    );
-    ctx.reporter.remark(
-        object,
-        now,
-        Remark {
-            kind: EventType::Normal,
-            reason: "RevisionCreated",
-            note: &note,
-            mark: name,
-        },
-    );
-}
-
-/// Conditions that turned bad with this write, and nodes that failed.
-pub(super) fn tell_conditions(
-    ctx: &Context,
-    before: &EdgeFunction,
-    after: &EdgeFunction,
-    now: Timestamp,
-) {
-    let find = |object: &EdgeFunction, kind: &str| {
-        let conditions = object
-            .status
-            .as_ref()
-            .map(|status| status.conditions.as_slice())
-            .unwrap_or_default();
-        conditions
-            .iter()
-            .find(|condition| condition.type_ == kind)
-            .cloned()
-    };
-    let told = [
-        (types::ACCEPTED, reasons::HOST_CONFLICT, "HostConflict"),
-        (types::RESOLVED, reasons::PULL_FAILED, "PullFailed"),
-        (types::RESOLVED, reasons::NOT_FOUND, "PullFailed"),
-        (types::RESOLVED, reasons::UNAUTHORIZED, "PullFailed"),
-        (types::RESOLVED, reasons::DIGEST_MISMATCH, "PullFailed"),
-        (types::RESOLVED, reasons::NOT_A_COMPONENT, "PullFailed"),
-    ];
-    for (kind, reason, event) in told {
-        let Some(new) = find(after, kind).filter(|new| new.reason == reason) else {
-            continue;
-        };
-        if find(before, kind).is_some_and(|old| {
-            old.reason == reason && old.observed_generation == new.observed_generation
-        }) {
-            continue;
-        }
-        let mark = format!("{}/{reason}/{now}", new.observed_generation.unwrap_or(0));
-        ctx.reporter.remark(
-            after,
-            now,
-            Remark {
-                kind: EventType::Warning,
-                reason: event,
-                note: &new.message,
-                mark: &mark,
-            },
-        );
-    }
-    let exceptions = |object: &EdgeFunction| {
-        object
-            .status
-            .as_ref()
-            .and_then(|status| status.nodes.clone())
-            .map(|nodes| nodes.exceptions)
-            .unwrap_or_default()
-    };
-    let old = exceptions(before);
-    for new in exceptions(after) {
-        if old.iter().any(|old| {
-            old.node == new.node && old.revision == new.revision && old.reason == new.reason
-        }) {
-            continue;
-        }
-        let note = format!(
-            "{} on {}: {} {}",
-            new.revision,
-            new.node,
-            new.reason,
-            new.message.as_deref().unwrap_or_default()
-        );
-        let mark = format!(
-            "{}/{}/{}/{:?}",
-            new.node, new.revision, new.reason, new.since
-        );
-        ctx.reporter.remark(
-            after,
-            now,
-            Remark {
-                kind: EventType::Warning,
-                reason: "NodeFailed",
-                note: note.trim(),
-                mark: &mark,
-            },
-        );
     }
 }
 

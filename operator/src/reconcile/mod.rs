@@ -3,16 +3,16 @@
 //! ```text
 //! 1 observe   IO    the newest object, and a snapshot of everything that its spec refers to     observe.rs
 //! 2 validate  pure  snapshot → desired revision, or what is wrong with the spec                 desired.rs, image.rs, ../validate
-//! 3 ensure    IO    HostClaims and the EdgeRevision exist; a registry is asked in the background   ensure.rs, claims.rs
+//! 3 ensure    IO    HostClaims and the EdgeRevision exist; a registry is asked in a task        ensure.rs, claims.rs, resolution.rs
 //! 4 measure   IO    exactly the samples that the decision needs                                 measure.rs
 //! 5 decide    pure  operator_core::rollout::decide
 //! 6 persist   IO    status patch with a resourceVersion; 409: read again, decide again          persist.rs, status.rs
 //! 7 apply     IO    node tables and revisions are a function of what was persisted              apply.rs, project.rs
-//! 8 report    IO    Events and metrics for what was persisted                                   report.rs, metrics.rs
+//! 8 report    IO    Events and metrics for what was persisted                                   report.rs, events.rs, metrics.rs
 //! ```
 //!
 //! `controller.rs` is the sentence, `pass.rs` what its steps hand on to each other. All of them are functions over one
-//! [`Context`], which the process has once, and the [`FunctionContext`] of the function. Nothing that only lives in memory
+//! [`Context`], which the process has once, and the `FunctionContext` of the function. Nothing that only lives in memory
 //! is ever needed to go on; see `context.rs`.
 
 mod abandoned;
@@ -24,6 +24,7 @@ mod context;
 mod controller;
 mod desired;
 mod ensure;
+mod events;
 mod host_claim_gc;
 mod image;
 mod input;
@@ -38,6 +39,7 @@ pub mod placement;
 pub mod project;
 mod projector;
 mod report;
+mod resolution;
 mod rollback;
 mod secret_values;
 mod status;

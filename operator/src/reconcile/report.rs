@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::context::FunctionContext;
 use super::pass::{Made, Persisted, Target};
-use super::{api, metrics, rollback};
+use super::{api, events, metrics, rollback};
 use crate::metrics::Metrics;
 
 /// Reports everything that was persisted, once. After a start the leader reports the transitions of the last leader again,
@@ -41,7 +41,8 @@ pub(super) fn report(
             ctx.reporter.transition(written, transition);
             tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);
         }
-        metrics::tell_conditions(ctx, object, written, at);
+        events::conditions_changed(ctx, object, written, at);
+        events::nodes_failed(ctx, object, written, at);
         metrics::count_transitions(ctx, before, &decision.state, at);
     }
     metrics::gauge(ctx, key, &decision.state);
