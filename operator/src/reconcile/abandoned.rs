@@ -1,7 +1,7 @@
 //! Whether `spec` certainly asks for something else than the candidate, found out without knowing what it asks for: the
 //! registry does not answer, the new revision cannot be recorded, or another part of the spec is refused. Pure.
 //!
-//! What cannot be told says nothing: after a restart, while Secrets are not read yet or gone, a share stays where it is.
+//! Missing information is no evidence: after a restart, while Secrets are not read yet or gone, the weight stays as it is.
 
 use std::sync::Arc;
 

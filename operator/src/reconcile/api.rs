@@ -18,7 +18,7 @@ use tower::util::MapResponseLayer;
 
 /// A call that takes longer has failed, as far as a reconcile is concerned.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than this nobody is waited for.
+/// Longest time that a `Retry-After` of the server delays the next call.
 const MOST_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Why a call gave nothing.
@@ -33,7 +33,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The precondition failed: somebody else wrote in between.
+    /// The precondition failed: another writer changed the object in between.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409) && !self.is_already_there()
@@ -79,8 +79,9 @@ impl CallError {
     }
 }
 
-/// A client that asks once and tells what it was told. The usual one waits for `Retry-After` by itself: inside of our
-/// time-out, after which nobody knows any more what was asked for, and with a worker that others need.
+/// A client that makes each call once and returns the answer. The default client of kube waits for `Retry-After` by itself:
+/// within the time-out of the call, after which the delay that the server asked for is lost, and in a worker that other
+/// functions need.
 ///
 /// # Errors
 /// The configuration cannot be used.
@@ -92,7 +93,8 @@ pub(crate) fn client(mut config: Config) -> Result<Client, kube::Error> {
         .build())
 }
 
-/// Errors are read from the body alone. A server that is overloaded, or a proxy before it, says the rest in a header.
+/// Copies `Retry-After` into the body, from which kube reads errors. An overloaded server, or a proxy before it, sends it in
+/// a header only.
 fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> {
     let status = answer.status();
     let asked = asks_for_patience(status)
@@ -104,7 +106,7 @@ fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> 
     let (mut parts, _) = answer.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.remove(CONTENT_TYPE);
-    let said = serde_json::json!({
+    let body = serde_json::json!({
         "kind": "Status",
         "apiVersion": "v1",
         "status": "Failure",
@@ -113,7 +115,7 @@ fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> 
         "message": format!("the API server asks to come back in {seconds} s"),
         "details": { "retryAfterSeconds": seconds },
     });
-    Response::from_parts(parts, Either::Right(Full::from(said.to_string())))
+    Response::from_parts(parts, Either::Right(Full::from(body.to_string())))
 }
 
 fn asks_for_patience(status: StatusCode) -> bool {
@@ -216,9 +218,9 @@ mod tests {
         (error, asked.load(Ordering::SeqCst))
     }
 
-    /// FC-2: whoever says it, and however: it is heard at once, and nobody is asked again before.
+    /// FC-2: a delay that the server or a proxy asks for, in any form, is returned at once, and no call is made before it ends.
     #[tokio::test]
-    async fn retry_after_is_told_at_once_and_not_waited_for() {
+    async fn retry_after_is_returned_at_once_and_not_waited_for() {
         let status = r#"{"kind":"Status","status":"Failure","code":429,"reason":"TooManyRequests","details":{"retryAfterSeconds":600}}"#;
         for (code, body) in [(429, status), (429, "Too many requests"), (503, "")] {
             let (error, asked) = written(code, "600", body).await;

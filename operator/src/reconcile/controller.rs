@@ -1,4 +1,4 @@
-//! The sentence of a reconcile. Each step is one call; the page of this module says what each of them does.
+//! The sentence of a reconcile. Each step is one call; `mod.rs` describes them.
 
 use std::sync::Arc;
 

@@ -101,7 +101,7 @@ impl DesiredRevision {
         self.retry = retry;
     }
 
-    /// The spec is not taken; returns what the condition that found it out says.
+    /// Refuses the spec, and returns the finding for the condition that found the reason.
     pub(super) fn block(&mut self, reason: &str, message: String, permanent: bool) -> Finding {
         self.blocked = Some(Blocked {
             reason: reason.to_owned(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_core::rollout::EventType;
 
-use super::report::Remark;
+use super::report::NewEvent;
 use super::{Context, conditions};
 
 /// Conditions of which a change is also an Event: type, reason, and reason of the Event.
@@ -32,13 +32,13 @@ pub(super) fn revision_created(
         "revision {} is {name}, {}",
         revision.spec.number, revision.spec.digest
     );
-    let remark = Remark {
+    let event = NewEvent {
         kind: EventType::Normal,
         reason: "RevisionCreated",
         note: &note,
-        mark: name,
+        dedup_key: name,
     };
-    ctx.reporter.remark(object, now, remark);
+    ctx.reporter.record_event(object, now, event);
 }
 
 /// Reports conditions that became false with the write from `before` to `after`.
@@ -49,7 +49,7 @@ pub(super) fn conditions_changed(
     now: Timestamp,
 ) {
     let (old, new) = (conditions_of(before), conditions_of(after));
-    for (kind, reason, event) in REPORTED {
+    for (kind, reason, event_reason) in REPORTED {
         let has_reason = |condition: &&Condition| condition.reason == reason;
         let Some(new) = conditions::find(new, kind).filter(has_reason) else {
             continue;
@@ -60,14 +60,14 @@ pub(super) fn conditions_changed(
         if is_known {
             continue;
         }
-        let mark = format!("{}/{reason}/{now}", new.observed_generation.unwrap_or(0));
-        let remark = Remark {
+        let dedup_key = format!("{}/{reason}/{now}", new.observed_generation.unwrap_or(0));
+        let event = NewEvent {
             kind: EventType::Warning,
-            reason: event,
+            reason: event_reason,
             note: &new.message,
-            mark: &mark,
+            dedup_key: &dedup_key,
         };
-        ctx.reporter.remark(after, now, remark);
+        ctx.reporter.record_event(after, now, event);
     }
 }
 
@@ -92,17 +92,17 @@ pub(super) fn nodes_failed(
             new.reason,
             new.message.as_deref().unwrap_or_default()
         );
-        let mark = format!(
+        let dedup_key = format!(
             "{}/{}/{}/{:?}",
             new.node, new.revision, new.reason, new.since
         );
-        let remark = Remark {
+        let event = NewEvent {
             kind: EventType::Warning,
             reason: "NodeFailed",
             note: note.trim(),
-            mark: &mark,
+            dedup_key: &dedup_key,
         };
-        ctx.reporter.remark(after, now, remark);
+        ctx.reporter.record_event(after, now, event);
     }
 }
 

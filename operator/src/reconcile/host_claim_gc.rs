@@ -1,4 +1,4 @@
-//! Gives back claims on hosts that no function of their namespace names any more.
+//! Releases claims on hosts that no function of their namespace names any longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::{CallError, Context, api, claims};
 use crate::watch::ObjectKey;
 use crate::watch::quorum::{Found, Trust};
 
-/// A host that was given up for a moment is not lost at once.
+/// Time that a claim without a function is kept, so that an edit does not lose the host at once.
 const GRACE: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(5);
-/// So many claims, and more than a fifth of all, that were unnamed from the beginning are more likely a list of functions
-/// that was not complete than a wish: the API server is asked.
+/// If this many claims, and more than a fifth of all, were unnamed from the beginning, an incomplete list of functions is more
+/// likely than deleted functions, so the API server is asked.
 const MANY: usize = 10;
 /// How long such claims are kept while it does not confirm that no function names them.
 const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
@@ -30,11 +30,11 @@ const PAGE: u32 = 500;
 #[derive(Debug, Default)]
 struct UnnamedClaims {
     since: BTreeMap<ObjectKey, Instant>,
-    /// Claims that were named since this leader began. That it saw their functions go is confirmation enough.
+    /// Claims that were named since this leader started. It saw the deletion of their functions, which is confirmation enough.
     were_named: BTreeSet<ObjectKey>,
     /// Claims of which the API server confirmed that no function names them.
     confirmed: BTreeSet<ObjectKey>,
-    braking: bool,
+    guarding: bool,
 }
 
 impl UnnamedClaims {
@@ -64,13 +64,13 @@ impl UnnamedClaims {
         doubtful.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The claims to be given back now, of `total` that there are.
+    /// The claims to be released now, of `total`.
     fn ripe(&mut self, total: usize, now: Instant) -> Vec<ObjectKey> {
         let never = |key: &ObjectKey| !self.were_named.contains(key);
         let suspicious = self.since.keys().filter(|key| never(key)).count();
-        let brake = suspicious >= MANY && suspicious * 5 > total;
+        let guard = suspicious >= MANY && suspicious * 5 > total;
         let ripe = self.since.iter().filter(|(key, since)| {
-            let wait = if brake && never(key) && !self.confirmed.contains(*key) {
+            let wait = if guard && never(key) && !self.confirmed.contains(*key) {
                 CONFIRMATION
             } else {
                 GRACE
@@ -78,14 +78,14 @@ impl UnnamedClaims {
             now.duration_since(**since) >= wait
         });
         let ripe = ripe.map(|(key, _)| key.clone()).collect();
-        if brake && !std::mem::replace(&mut self.braking, brake) {
+        if guard && !std::mem::replace(&mut self.guarding, guard) {
             tracing::info!(
                 unnamed = suspicious,
                 of = total,
                 "no function names many of the claimed hosts: the API server is asked whether that is so"
             );
         }
-        self.braking = brake;
+        self.guarding = guard;
         ripe
     }
 }
@@ -99,10 +99,10 @@ pub(super) async fn sweep_claims(ctx: Arc<Context>) {
         let now = Instant::now();
         let claims = ctx.caches.claims.all();
         unnamed.retain(|key| claims.contains_key(key));
-        // Nobody knows what a function names that cannot be read.
+        // Which hosts a function names is unknown while it cannot be decoded.
         let unread = ctx.caches.functions.unreadable();
         let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
-        // Nor what a claim says now of which only an older version could be read.
+        // The same applies to a claim of which only an older version could be decoded.
         let unread_claims = ctx.caches.claims.unreadable();
         for (key, claim) in &claims {
             if unread_claims.contains_key(key)
@@ -188,7 +188,7 @@ async fn knows_all_functions(ctx: &Context, namespace: &str) -> Result<bool, Cal
     }
 }
 
-/// (namespace, host) of everything that is wished or still served.
+/// (namespace, host) of every host in a spec or an accepted status.
 fn named_hosts(ctx: &Context) -> BTreeSet<(String, String)> {
     let mut named = BTreeSet::new();
     for (key, function) in ctx.caches.functions.all() {

@@ -97,7 +97,7 @@ fn resolved_component(
     })
 }
 
-/// The question to the registry if it has to be asked now. The desired revision says what is being done.
+/// The question to the registry if it has to be asked now. The desired revision records what is being done.
 fn request(
     snapshot: &Snapshot,
     resolution: &Resolution,

@@ -1,4 +1,4 @@
-//! What the core is told of an object: the state it continues from, the function, the verbs. Pure but for the
+//! The input of the core: the state that it continues from, the function, and its actions. Pure but for the
 //! memory that is dropped when it no longer continues what is persisted.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use super::observe::Observed;
 use crate::persist as record;
 use crate::watch::ObjectKey;
 
-/// The state that decisions continue from: what is in memory while it continues the persisted record.
+/// The state that decisions continue from: the one in memory if it continues the persisted record.
 pub(super) fn present(
     key: &ObjectKey,
     object: &EdgeFunction,
@@ -74,19 +74,19 @@ pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Functi
             .as_ref()
             .map_or_else(Policy::default, |spec| spec.policy.clone()),
         suspend,
-        actions: verbs(object),
+        actions: actions(object),
     }
 }
 
-/// Verb annotations with the field manager that owns them.
-fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
+/// The annotations that request actions, with the field managers that own them.
+fn actions(object: &EdgeFunction) -> Vec<Annotation> {
     let annotations = object.metadata.annotations.iter().flatten();
     annotations
         .filter_map(|(name, value)| {
-            let verb = Action::parse(name.strip_prefix(crds::ACTION_PREFIX)?)?;
+            let action = Action::parse(name.strip_prefix(crds::ACTION_PREFIX)?)?;
             Some(Annotation {
-                action: verb,
-                // Longer is no revision's name: enough is kept to say what was ignored.
+                action,
+                // No revision has a longer name. The rest is enough to report what was ignored.
                 value: value.chars().take(256).collect(),
                 by: writer(object, name),
             })
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verb_is_known_by_the_manager_that_wrote_it() {
+    fn an_action_is_known_by_the_manager_that_wrote_it() {
         let yaml = r#"
 apiVersion: selvage.dev/v1alpha1
 kind: EdgeFunction
@@ -148,7 +148,7 @@ metadata:
 spec: { source: { image: "r.example/a:1" }, routes: [] }
 "#;
         let object: EdgeFunction = serde_yaml::from_str(yaml).unwrap();
-        let found = verbs(&object);
+        let found = actions(&object);
         assert_eq!(found.len(), 1);
         assert_eq!(
             (

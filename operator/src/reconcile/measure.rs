@@ -1,7 +1,7 @@
 //! Step 4 of a reconcile: exactly the samples that the next decision needs.
 //!
-//! Everything that is due within a moment is asked of Prometheus in one query per metric. A look does not wait
-//! for a slow Prometheus when the nodes' own counters are there: those alone are as true.
+//! Everything that is due within a moment is asked of Prometheus in one query per metric. An evaluation does
+//! not wait for a slow Prometheus if it has the counters of the nodes, which are as accurate.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,22 +30,22 @@ use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::persist::last_promoted;
 use crate::watch::ObjectKey;
 
-/// Functions in one query.
+/// Maximum number of functions in one query.
 const AT_ONCE: usize = 50;
-/// Others that become due within this long share the query.
+/// Time in which functions are collected for one query.
 const GATHER: Duration = Duration::from_millis(50);
-/// With counters of the nodes at hand, a look waits for Prometheus this long.
+/// Longest wait of an evaluation for Prometheus if it has the counters of the nodes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What is known of stable's past is asked for this often at most.
+/// Shortest time between two queries for the past of the stable revision.
 const PAST: Duration = Duration::from_secs(10);
-/// Once after a start, a look waits this long for the history of those that were forgotten.
+/// Longest wait, once after a start, for the samples of evaluations that the last leader did not persist.
 const RECOMPUTE: Duration = Duration::from_secs(10);
-/// In-band snapshots kept of the time before a candidate's first share.
+/// Maximum number of in-band snapshots that are kept from the time before the candidate got traffic.
 const KEPT: usize = 20_000;
 
 type Answer = Result<Vec<Snapshot>, MeasureError>;
 
-/// Where counters come from; clones share it.
+/// Source of counters. Clones share it.
 #[derive(Clone, Default)]
 pub struct SampleSource(Option<Asker>);
 
@@ -95,14 +95,18 @@ impl SampleSource {
         known(wanted, found, "stable's past is not known")
     }
 
-    /// What looks of the last `past` could have seen; empty when that is not known.
+    /// The samples that evaluations in the last `past` could have used; empty if they are not known.
     async fn since(&self, wanted: &Wanted, past: Duration) -> Vec<Snapshot> {
         let Some(asker) = &self.0 else {
             return Vec::new();
         };
         let asked = tokio::time::timeout(RECOMPUTE, asker.prometheus.since(wanted, past));
         let found = asked.await.unwrap_or(Err(MeasureError::Timeout));
-        known(wanted, found, "looks since the last written state are lost")
+        known(
+            wanted,
+            found,
+            "evaluations since the last written state are lost",
+        )
     }
 }
 
@@ -139,13 +143,13 @@ async fn answer(
                 Ok(found) => Ok(found.snapshots.remove(&wanted.function).unwrap_or_default()),
                 Err(error) => Err(error.clone()),
             };
-            // Whoever asked may have had no more patience.
+            // The reconcile that asked may have stopped waiting.
             let _ = reply.send(part);
         }
     }
 }
 
-/// What the nodes and the counters say about a function.
+/// Nodes of a function, and the evidence for its next decision.
 pub(super) struct Measurement {
     pub(super) nodes: FunctionNodes,
     pub(super) evidence: Evidence,
@@ -283,7 +287,7 @@ async fn evaluate(
     measured
 }
 
-/// The newest snapshots by every way that the plan allows, one per process.
+/// The newest snapshots from every source that the plan allows, one per process.
 async fn samples(
     ctx: &Context,
     wanted: &Wanted,
@@ -319,7 +323,7 @@ async fn samples(
     }
 }
 
-/// Keeps what nodes count before the candidate gets anything, and what Prometheus knows of it.
+/// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic.
 async fn remember(ctx: &Context, wanted: &Wanted, allowed: Source, before: &mut Before) {
     if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
         return;

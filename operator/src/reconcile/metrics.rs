@@ -35,7 +35,7 @@ pub(super) async fn count_rollouts(ctx: &Context) {
     }
 }
 
-/// The gauges of one function; none while nothing is on trial.
+/// Sets the gauges of one function. Without a rollout only the state is set.
 pub(super) fn gauge(ctx: &Context, key: &ObjectKey, state: &RolloutState) {
     let Some(rollout) = &state.rollout else {
         ctx.metrics.set_function(
@@ -105,13 +105,13 @@ pub(super) fn count_transitions(
     after: &RolloutState,
     decided: Timestamp,
 ) {
-    for verb in &after.actions {
-        if !before.actions.contains(verb) {
-            let result = match verb.result {
+    for action in &after.actions {
+        if !before.actions.contains(action) {
+            let result = match action.result {
                 operator_core::rollout::ActionResult::Done => "done",
                 operator_core::rollout::ActionResult::Ignored(_) => "ignored",
             };
-            ctx.metrics.verb(verb.verb.as_str(), result);
+            ctx.metrics.verb(action.verb.as_str(), result);
         }
     }
     let Some(ended) = after

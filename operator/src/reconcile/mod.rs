@@ -72,7 +72,7 @@ use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, Secrets};
 use context::FunctionContext;
 
-/// What a reconcile needs to know of the installation.
+/// What a reconcile needs to know about the installation.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `namespace:name` of the operator's service account, for the line that grants Secrets.
@@ -87,29 +87,29 @@ pub struct Settings {
 
 /// Everything that a reconcile works with. The process has one.
 pub struct Context {
-    /// The API server.
+    /// Client for the API server.
     pub client: Client,
-    /// What it has.
+    /// Caches of the objects that the operator watches.
     pub caches: Caches,
-    /// Secrets, where granted.
+    /// Secrets of the namespaces that grant them.
     pub secrets: Secrets,
-    /// Registries.
+    /// Client for registries.
     pub resolver: Arc<Resolver>,
-    /// What nodes say.
+    /// Reports of the nodes.
     pub fleet: Fleet,
-    /// What nodes are told.
+    /// Writer of the tables that nodes receive.
     pub projector: Projector,
-    /// Where counters come from.
+    /// Source of the counters of requests.
     pub source: SampleSource,
-    /// Series.
+    /// Metrics of the operator.
     pub metrics: Metrics,
-    /// Who is next.
+    /// Queue of the functions to reconcile.
     pub queue: Queue,
-    /// Events.
+    /// Writer of Events.
     pub reporter: Reporter,
-    /// Keys the hashes of referenced content; none until the own Secret was read.
+    /// Key of the hashes of referenced content. `None` until the operator has read its own Secret.
     pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
-    /// The installation.
+    /// Settings of this installation.
     pub settings: Settings,
     /// What is remembered of each function.
     pub contexts: ContextStore,
@@ -125,30 +125,30 @@ pub use measure::SampleSource;
 #[derive(Debug, Default)]
 pub struct ContextStore(Mutex<HashMap<ObjectKey, Arc<AsyncMutex<FunctionContext>>>>);
 
-/// When to look again, and how urgent that is.
+/// When to reconcile again, and how urgent that is.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     /// Class for the queue.
     pub class: Class,
-    /// At the latest.
+    /// Latest time of the next reconcile. `None` waits for a change.
     pub wake: Option<Instant>,
 }
 
 /// Why a reconcile ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// A call failed.
+    /// A call of the API server failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The state has no text form, which is a fault of ours.
+    /// The state cannot be encoded, which is a bug.
     #[error("the state cannot be written: {0}")]
     Encode(#[from] serde_json::Error),
     /// A write has to wait for its time.
     #[error("the last write failed; the next one is not yet due")]
     Waits(Instant),
-    /// Somebody else kept writing.
+    /// Other writers kept changing the object.
     #[error(
-        "the status was written by somebody else {} times in a row",
+        "another writer changed the object {} times in a row",
         controller::CONFLICTS
     )]
     Contended,

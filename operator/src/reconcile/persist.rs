@@ -14,17 +14,17 @@ use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
 use super::{CallError, Context, ReconcileError, api};
 
-/// What became of a decision.
+/// Result of a write of the status.
 enum Written {
     /// Nothing had to be written.
     Unchanged,
-    /// It was written.
+    /// The status was written; this is the new object.
     Yes(Arc<EdgeFunction>),
     /// Another writer changed the object first.
     Conflict,
 }
 
-/// Writes the status if it says something new that is worth a write. Returns `None` if another writer changed the
+/// Writes the status if it differs enough to be worth a write. Returns `None` if another writer changed the
 /// object meanwhile.
 ///
 /// # Errors
@@ -100,7 +100,7 @@ async fn write(
         return Err(ReconcileError::Waits(until));
     }
     let answer = patch(target, &change).await;
-    // Whatever came of it, what was remembered no longer continues what is persisted.
+    // The write may have happened whatever the answer, so the state in memory no longer continues the persisted one.
     memory.present = None;
     match answer {
         Ok(written) => {
@@ -138,7 +138,7 @@ async fn patch(target: Target<'_>, change: &Value) -> Result<EdgeFunction, CallE
     api::patch_status(&functions, &key.name, &patch).await
 }
 
-/// Decides whether what nodes did to a function at rest is written now. If not, notes when it may be.
+/// Decides whether the progress of nodes with a function at rest is written now. If not, notes when it may be.
 fn may_write_nodes(
     ctx: &Context,
     difference: Difference,
@@ -147,7 +147,7 @@ fn may_write_nodes(
 ) -> bool {
     memory.nodes_due = None;
     let drift = match difference {
-        // This write carries what the nodes did.
+        // This write includes the progress of the nodes.
         Difference::Plain => {
             ctx.status_writes.carried(&mut memory.limit);
             return false;

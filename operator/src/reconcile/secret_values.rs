@@ -2,7 +2,7 @@
 //!
 //! A revision holds a keyed hash of each value. While its Secret holds that content the value is read from there;
 //! a value that was read stays in memory for as long as a revision refers to it. After a restart a value that the
-//! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status says so.
+//! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status reports it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,12 +25,12 @@ type ByHash = HashMap<(String, String), Zeroizing<Vec<u8>>>;
 #[derive(Default)]
 pub(super) struct Remembered(Mutex<ByHash>);
 
-/// What is known of one value.
+/// What is known about one value.
 enum Known {
     Value(Vec<u8>),
     /// The Secret or the key of the hashes was not read yet.
     NotRead,
-    /// It is nowhere.
+    /// Neither the Secret nor the memory has it.
     Nowhere(SecretState),
 }
 
@@ -89,7 +89,7 @@ impl Values<'_> {
 }
 
 impl Projector {
-    /// Forgets the values that no revision refers to any more.
+    /// Forgets the values that no revision refers to any longer.
     pub fn forget_values(&self) {
         let revisions = self.caches.revisions.all();
         let referred: HashSet<(&str, &str)> = revisions
@@ -142,7 +142,7 @@ pub(super) fn unknown_values(
     })
 }
 
-/// What is unknown of one revision: a sentence, and a clause with the command that brings it back.
+/// The unknown values of one revision: for each a sentence, and a clause with the command that restores it.
 fn unknown_of(
     ctx: &Context,
     key: &ObjectKey,

@@ -35,7 +35,7 @@ pub(super) struct Parts<'a> {
 const EXCEPTIONS: usize = 8;
 const URLS: usize = 16;
 
-/// The whole status.
+/// Builds the whole status.
 pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json::Error> {
     let Parts {
         object,
@@ -47,7 +47,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
     } = parts;
     let old = object.status.clone().unwrap_or_default();
     let sentence = core::message(*now, function, state);
-    // requests that are answered 503 concern people more than how the rollout stands
+    // requests that get 503 matter more to users than the progress of the rollout
     let lacking = parts
         .unknown
         .as_ref()
@@ -237,15 +237,15 @@ fn urls(routes: &[crds::function::Route]) -> Vec<String> {
 /// How much two statuses differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// Not at all, or in figures that travel with the next checkpoint.
+    /// Not at all, or in figures that the next checkpoint includes.
     None,
-    /// In what nodes do to a function at rest: written at the rate of [`operator_core::status_rate`].
+    /// In the progress of nodes with a function at rest, which is written at the rate of [`operator_core::status_rate`].
     Nodes(NodeDrift),
-    /// In what a person or a controller waits for.
+    /// In fields that users and controllers wait for.
     Plain,
 }
 
-/// Compares what is persisted with what would be.
+/// Compares the persisted status with the new one.
 pub(super) fn difference(
     old: &EdgeFunctionStatus,
     new: &EdgeFunctionStatus,
@@ -269,7 +269,7 @@ pub(super) fn difference(
                 )
             })
             .collect();
-        // what the operator does not know concerns people at once, also while a rollout runs
+        // unknown values are reported at once, also while a rollout runs
         let unknown = status.conditions.iter().find(|condition| {
             let reason = condition.reason.as_str();
             condition.type_ == types::DISTRIBUTED
@@ -302,7 +302,7 @@ pub(super) fn difference(
             })
             .collect();
         let desired = status.nodes.as_ref().map(|nodes| nodes.desired);
-        // Only somebody else's hand makes these differ here; it is not fought, so the pace is that of the nodes.
+        // These differ here only after another writer changed them. That is corrected at the rate of the node figures.
         let revision = |role: &Option<RevisionStatus>| role.as_ref().map(|it| it.revision.clone());
         let roles = (revision(&status.stable), revision(&status.candidate));
         (found, desired, status.phase, roles, status.traffic.clone())

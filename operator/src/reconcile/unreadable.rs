@@ -1,5 +1,5 @@
-//! Objects that cannot be decoded: the last version that could stays in use, and the object says so. A function says it by its
-//! conditions, a claim, which has none, by an Event alone.
+//! Objects that cannot be decoded. The last version that could be decoded stays in use. A function reports the failure in its
+//! conditions and by an Event; a claim, which has no conditions, by an Event alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use operator_core::rollout::EventType;
 use serde_json::{Value, json};
 
 use super::conditions::{Report, condition};
-use super::report::Remark;
+use super::report::NewEvent;
 use super::{CallError, Context, api};
 use crate::watch::ObjectKey;
 
@@ -22,31 +22,31 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// Reports objects that cannot be decoded, periodically. It never returns.
 pub(super) async fn report_unreadable(ctx: Arc<Context>) {
-    let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
-    let mut told_of_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    let mut reported: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    let mut reported_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         let found = ctx.caches.functions.unreadable();
         count_unreadable(&ctx, found.len());
-        for (key, why) in news(&mut told, found) {
-            let said = say_unreadable(&ctx, &key, &why).await;
-            remember(&mut told, key, why, said);
+        for (key, why) in news(&mut reported, found) {
+            let result = report_function(&ctx, &key, &why).await;
+            remember(&mut reported, key, why, result);
         }
-        for (key, why) in news(&mut told_of_claims, ctx.caches.claims.unreadable()) {
-            let said = say_unreadable_claim(&ctx, &key, &why).await;
-            remember(&mut told_of_claims, key, why, said);
+        for (key, why) in news(&mut reported_claims, ctx.caches.claims.unreadable()) {
+            let result = report_claim(&ctx, &key, &why).await;
+            remember(&mut reported_claims, key, why, result);
         }
     }
 }
 
-async fn say_unreadable_claim(ctx: &Context, key: &ObjectKey, why: &str) -> Result<(), CallError> {
+async fn report_claim(ctx: &Context, key: &ObjectKey, why: &str) -> Result<(), CallError> {
     let claims: Api<HostClaim> = Api::all(ctx.client.clone());
     let Some(claim) = api::call(claims.get_metadata_opt(&key.name)).await? else {
         return Ok(());
     };
     let message = message(why);
     ctx.reporter
-        .remark(&claim, jiff::Timestamp::now(), event(&message));
+        .record_event(&claim, jiff::Timestamp::now(), event(&message));
     Ok(())
 }
 
@@ -62,7 +62,7 @@ fn count_unreadable(ctx: &Context, functions: usize) {
     }
 }
 
-pub(super) async fn say_unreadable(
+pub(super) async fn report_function(
     ctx: &Context,
     key: &ObjectKey,
     why: &str,
@@ -98,7 +98,7 @@ pub(super) async fn say_unreadable(
                 status: None,
             };
             ctx.reporter
-                .remark(&function, jiff::Timestamp::now(), event(&message));
+                .record_event(&function, jiff::Timestamp::now(), event(&message));
             Ok(())
         }
         // Written meanwhile: the next round reads it again.
@@ -147,12 +147,12 @@ fn unreadable_conditions(
 }
 
 /// The Event about an object that cannot be decoded.
-fn event(message: &str) -> Remark<'_> {
-    Remark {
+fn event(message: &str) -> NewEvent<'_> {
+    NewEvent {
         kind: EventType::Warning,
         reason: reasons::UNREADABLE,
         note: message,
-        mark: message,
+        dedup_key: message,
     }
 }
 
@@ -163,28 +163,28 @@ fn message(why: &str) -> String {
         .collect()
 }
 
-/// What has not been told yet; what can be read again, or is gone, is forgotten.
+/// Returns what was not reported yet. Objects that can be decoded again, or are gone, are forgotten.
 fn news(
-    told: &mut BTreeMap<ObjectKey, String>,
+    reported: &mut BTreeMap<ObjectKey, String>,
     found: BTreeMap<ObjectKey, String>,
 ) -> Vec<(ObjectKey, String)> {
-    told.retain(|key, _| found.contains_key(key));
+    reported.retain(|key, _| found.contains_key(key));
     found
         .into_iter()
-        .filter(|(key, why)| told.get(key) != Some(why))
+        .filter(|(key, why)| reported.get(key) != Some(why))
         .collect()
 }
 
 fn remember(
-    told: &mut BTreeMap<ObjectKey, String>,
+    reported: &mut BTreeMap<ObjectKey, String>,
     key: ObjectKey,
     why: String,
-    said: Result<(), CallError>,
+    result: Result<(), CallError>,
 ) {
-    match said {
-        Ok(()) => drop(told.insert(key, why)),
+    match result {
+        Ok(()) => drop(reported.insert(key, why)),
         Err(error) => {
-            tracing::warn!(object = %key, %error, "it could not be said on the object that it cannot be read");
+            tracing::warn!(object = %key, %error, "an object that cannot be decoded could not be reported");
         }
     }
 }

@@ -16,10 +16,9 @@ use crate::queue::{Class, WorkItem};
 use crate::watch::ObjectKey;
 
 const WORKERS: usize = 8;
-/// Workers that take nothing but functions with a candidate in traffic: whatever the others wait for, a
-/// rollback does not.
+/// Workers that take only functions with a candidate in traffic, so that a rollback does not wait for other functions.
 const RESERVED: usize = 2;
-/// A function with a candidate in traffic is looked at this often also while its status cannot be written.
+/// A function with a candidate in traffic is evaluated this often also while its status cannot be written.
 const WATCH: Duration = Duration::from_secs(5);
 
 /// Decides under `epoch` until the future is dropped.
@@ -30,22 +29,22 @@ pub(super) async fn work(ctx: Arc<Context>, epoch: u64) {
 
 async fn worker(ctx: &Arc<Context>, epoch: u64, urgent_only: bool) {
     loop {
-        let turn = ctx.queue.take(urgent_only).await;
-        let class = if turn.class == Class::Urgent {
+        let item = ctx.queue.take(urgent_only).await;
+        let class = if item.class == Class::Urgent {
             "urgent"
         } else {
             "normal"
         };
-        ctx.metrics.waited(turn.waiting, class, turn.waited);
-        let outcome = isolated(ctx, &turn, epoch).await;
-        ctx.queue.done(&turn.key, outcome.class, outcome.wake);
+        ctx.metrics.waited(item.waiting, class, item.waited);
+        let outcome = isolated(ctx, &item, epoch).await;
+        ctx.queue.done(&item.key, outcome.class, outcome.wake);
     }
 }
 
 /// A panic ends this reconcile and no other.
-async fn isolated(ctx: &Arc<Context>, turn: &WorkItem, epoch: u64) -> Outcome {
+async fn isolated(ctx: &Arc<Context>, item: &WorkItem, epoch: u64) -> Outcome {
     let started = Instant::now();
-    let (shared, key) = (Arc::clone(ctx), turn.key.clone());
+    let (shared, key) = (Arc::clone(ctx), item.key.clone());
     let task = Ended(tokio::spawn(async move {
         reconcile(&shared, &key, epoch).await
     }));
@@ -60,15 +59,15 @@ async fn isolated(ctx: &Arc<Context>, turn: &WorkItem, epoch: u64) -> Outcome {
         .reconciled(label, started.elapsed().as_secs_f64());
     match result {
         Ok(Ok(outcome)) => {
-            settle(ctx, &turn.key).await;
+            settle(ctx, &item.key).await;
             outcome
         }
-        Ok(Err(error)) => fail(ctx, &turn.key, &error).await,
+        Ok(Err(error)) => fail(ctx, &item.key, &error).await,
         Err(_) => {
-            tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
+            tracing::error!(function = %item.key, "a reconcile panicked; the function is tried again later");
             ctx.metrics.reconcile_failed("panic");
-            let failures = start_over(ctx, &turn.key).await;
-            stall(ctx, &turn.key).await;
+            let failures = start_over(ctx, &item.key).await;
+            stall(ctx, &item.key).await;
             let wait = backoff(failures);
             Outcome {
                 class: Class::Normal,
@@ -82,7 +81,7 @@ async fn settle(ctx: &Context, key: &ObjectKey) {
     ctx.contexts.of(key).lock().await.failures = 0;
 }
 
-/// When to try again.
+/// Records a failed reconcile, and decides when to try again.
 async fn fail(ctx: &Context, key: &ObjectKey, error: &ReconcileError) -> Outcome {
     let now = Instant::now();
     let next = match error {
@@ -98,7 +97,7 @@ async fn fail(ctx: &Context, key: &ObjectKey, error: &ReconcileError) -> Outcome
             now + backoff(failures).max(asked.unwrap_or_default())
         }
     };
-    // whatever cannot be written, a candidate with traffic is watched: nodes are told without a write
+    // A candidate with traffic is evaluated also while its status cannot be written: a hint to the nodes needs no write.
     let (class, wake) = if has_traffic(ctx, key) {
         (Class::Urgent, next.min(now + WATCH))
     } else {
@@ -110,7 +109,7 @@ async fn fail(ctx: &Context, key: &ObjectKey, error: &ReconcileError) -> Outcome
     }
 }
 
-/// Whether a candidate gets requests, as far as that is written.
+/// Whether a candidate gets requests according to the cached status.
 fn has_traffic(ctx: &Context, key: &ObjectKey) -> bool {
     let object = ctx.caches.functions.get(key);
     let status = object.as_ref().and_then(|object| object.status.as_ref());
@@ -125,8 +124,8 @@ async fn count_failure(ctx: &Context, key: &ObjectKey) -> u32 {
     memory.failures
 }
 
-/// Drops what is remembered of a function but for the number of its failures in a row, one more now, so that a fault
-/// that repeats is tried more and more rarely.
+/// Drops the memory of a function except for the number of its failures in a row, which it increments, so that a fault that
+/// repeats is tried less and less often.
 async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
     let memory = ctx.contexts.of(key);
     let mut memory = memory.lock().await;
@@ -137,7 +136,7 @@ async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
     failures
 }
 
-/// Says on the object that its reconcile fails for a reason of ours.
+/// Reports on the object that its reconcile fails because of a bug.
 async fn stall(ctx: &Context, key: &ObjectKey) {
     let Some(object) = ctx.caches.functions.get(key) else {
         return;
@@ -153,14 +152,14 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
     {
         return;
     }
-    let said = [
+    let reported = [
         (types::READY, "False"),
         (types::RECONCILING, "False"),
         (types::STALLED, "True"),
     ];
     let mut conditions = old.clone();
-    conditions.retain(|condition| said.iter().all(|(kind, _)| condition.type_ != *kind));
-    conditions.extend(said.map(|(kind, status)| {
+    conditions.retain(|condition| reported.iter().all(|(kind, _)| condition.type_ != *kind));
+    conditions.extend(reported.map(|(kind, status)| {
         let report = Report {
             status,
             reason: reasons::INTERNAL_ERROR,
@@ -175,7 +174,7 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
     });
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
-        tracing::warn!(function = %key, %error, "the failure could not be said on the object");
+        tracing::warn!(function = %key, %error, "the failure could not be reported on the object");
     }
 }
 
@@ -186,7 +185,7 @@ pub(super) fn backoff(failures: u32) -> Duration {
     ceiling.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-/// A task that ends with whoever waits for it: a worker that is dropped must not leave a decision running.
+/// A task that is aborted when its handle is dropped: a worker that is dropped must not leave a decision running.
 struct Ended<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Ended<T> {

@@ -1,4 +1,4 @@
-//! What other tools read for every reason why a spec is not taken.
+//! The conditions that other tools read, for every reason why a spec is refused.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -92,7 +92,7 @@ async fn not_taken(reason: &str) -> World {
         reasons::UNREADABLE => {
             let world = with(json!({})).await;
             let key = ObjectKey::new("shop", "f");
-            let said = unreadable::say_unreadable(&world.reconciler, &key, "why").await;
+            let said = unreadable::report_function(&world.reconciler, &key, "why").await;
             said.unwrap();
             world
         }
@@ -101,7 +101,7 @@ async fn not_taken(reason: &str) -> World {
             world.apply("f", "2026-01-02T00:00:00Z", &json!({}));
             world.fake.fail(Box::new(|method, path| {
                 let makes = *method == Method::POST && path.ends_with("edgerevisions");
-                assert!(!makes, "a fault of ours");
+                assert!(!makes, "a bug of the operator");
                 None
             }));
             world.reconciler.queue.push(&ObjectKey::new("shop", "f"));

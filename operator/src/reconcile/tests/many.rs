@@ -86,7 +86,7 @@ impl Running {
         }
     }
 
-    /// Functions of which the status says that all nodes follow.
+    /// Number of functions of which the status reports that all nodes follow.
     fn distributed(&self) -> usize {
         let all = self.world.fake.under(FUNCTIONS);
         let settled = |object: &&Value| {

@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// What a node says that acts on the present share with everything loaded.
+    /// The report of a node that acts on the present traffic split with everything loaded.
     fn follows(&self, node: &str, name: &str) {
         let status = self.status(name);
         let pair = status.rollout.unwrap().version.unwrap();
@@ -222,7 +222,7 @@ impl World {
         self.reconciler.caches.nodes.put(node);
     }
 
-    /// Writes but for Events, which are told after the fact.
+    /// Writes but for Events, which are recorded after the fact.
     fn writes(&self) -> Vec<String> {
         self.fake
             .writes()
@@ -295,7 +295,7 @@ async fn fc_5_a_successor_writes_nothing_new_from_the_same_facts() {
 async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_times() {
     let world = World::new();
     world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
-    // Somebody labels the object after the cache saw it.
+    // Another writer labels the object after the cache read it.
     let mut object = world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
     object["metadata"]["labels"] = json!({ "a": "b" });
     world.fake.put(&format!("{FUNCTIONS}/f"), object);
