@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use crds::conditions::{reasons, types};
 use crds::{
-    EdgeNode, EdgeNodeSpec, EdgeNodeStatus, FIELD_MANAGER, LABEL_MANAGED_BY, MANAGED_BY_VALUE,
-    NodeException, NodeFunctions,
+    EdgeNode, EdgeNodeSpec, EdgeNodeStatus, LABEL_MANAGED_BY, MANAGED_BY_VALUE, NodeException,
+    NodeFunctions,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 
 use crate::node_api::{Fleet, NodeView};
 use crate::reconcile::CallError;
-use crate::reconcile::api::call;
+use crate::reconcile::api::{call, patch_status};
+use crate::reconcile::conditions;
 use crate::watch::{Cache, Caches, ObjectKey};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -77,11 +78,7 @@ async fn update_all(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Resu
             create(api, &node.name).await?;
         }
         let patch = serde_json::json!({ "status": new });
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        match call(api.patch_status(&node.name, &params, &Patch::Merge(&patch))).await {
+        match patch_status(api, &node.name, &patch).await {
             Ok(_) => {}
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
@@ -226,22 +223,14 @@ fn condition(
     message: &str,
     now: Timestamp,
 ) -> Condition {
-    let status = if good { "True" } else { "False" };
-    let before = old
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == kind);
-    let since = before
-        .filter(|before| before.status == status)
-        .map(|before| before.last_transition_time.clone());
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        observed_generation: None,
-        last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
-    }
+    let report = conditions::Report {
+        status: conditions::status(good),
+        reason,
+        message,
+        generation: None,
+    };
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    conditions::condition(&old.conditions, kind, report, now)
 }
 
 #[cfg(test)]

@@ -30,9 +30,7 @@ use crate::node_api::{
     Fleet, KubeReviewer, Leader, Meter, Server, Settings as NodeApiSettings, Tables, tls,
 };
 use crate::queue::Queue;
-use crate::reconcile::{
-    Projector, Reconciler, Reporter, SampleSource, Settings, StatusWrites, api,
-};
+use crate::reconcile::{self, Projector, Reporter, SampleSource, Settings, StatusWrites, api};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets};
 
@@ -102,7 +100,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         Resolver::new(args.insecure_registries.clone()).context("TLS client for registries")?,
     );
     let (reporter, events) = Reporter::new(client.clone(), metrics.clone(), &args.pod_name);
-    let reconciler = Arc::new(Reconciler {
+    let reconciler = Arc::new(reconcile::Context {
         client: impatient,
         caches: caches.clone(),
         secrets: secrets.clone(),
@@ -115,7 +113,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         reporter,
         hash_key: Arc::clone(&own.hash_key),
         settings: reconcile_settings(&args),
-        memories: Default::default(),
+        contexts: Default::default(),
         slots: Default::default(),
         status_writes: StatusWrites::default(),
     });
@@ -198,7 +196,7 @@ struct Start {
     fleet: Fleet,
     dispatch: Dispatch,
     lease: LeaseHandle,
-    reconciler: Arc<Reconciler>,
+    reconciler: Arc<reconcile::Context>,
     serving: Arc<AtomicBool>,
 }
 

@@ -1,7 +1,7 @@
 //! Whether `spec` certainly asks for something else than the candidate, found out without knowing what it asks for: the
-//! registry does not answer, the new revision cannot be recorded, or another part of the spec is refused.
+//! registry does not answer, the new revision cannot be recorded, or another part of the spec is refused. Pure.
 //!
-//! What cannot be told says nothing: after a restart, while Secrets are not read yet or gone, a share stays where it is.
+//! Missing information is no evidence: after a restart, while Secrets are not read yet or gone, the weight stays as it is.
 
 use std::sync::Arc;
 
@@ -9,59 +9,37 @@ use crds::{EdgeFunction, EdgeRevision};
 use operator_core::function::Revision;
 use operator_core::rollout::RolloutState;
 
-use super::Reconciler;
-use super::desired::{Granted, Namespace};
 use super::image::remembered;
+use super::observe::{Granted, Snapshot};
 use crate::resolve::digest_of;
 use crate::revision::{self, ComponentImage};
-use crate::validate::{references, revision_part};
-use crate::watch::ObjectKey;
+use crate::validate::revision_part;
 
-impl Reconciler {
-    /// The name of the candidate if `spec` certainly asks for something else.
-    pub(super) fn abandoned(
-        &self,
-        key: &ObjectKey,
-        function: &EdgeFunction,
-        revisions: &[Arc<EdgeRevision>],
-        state: &RolloutState,
-    ) -> Option<String> {
-        let candidate = &state.rollout.as_ref()?.candidate.revision;
-        let other = is_other_source(function, revisions, candidate)
-            || self.is_other_configuration(key, function, candidate);
-        other.then(|| candidate.name.clone())
-    }
+/// The name of the candidate if `spec` certainly asks for something else.
+pub(super) fn abandoned(snapshot: &Snapshot, state: &RolloutState) -> Option<String> {
+    let candidate = &state.rollout.as_ref()?.candidate.revision;
+    let other = is_other_source(&snapshot.function, &snapshot.revisions, candidate)
+        || is_other_configuration(snapshot, candidate);
+    other.then(|| candidate.name.clone())
+}
 
-    /// Whether everything beside the code makes another revision, with the code of the candidate.
-    fn is_other_configuration(
-        &self,
-        key: &ObjectKey,
-        function: &EdgeFunction,
-        candidate: &Revision,
-    ) -> bool {
-        let Some(runtime) = revision_part(function) else {
-            // It was valid when the candidate was made, so it was edited, or this operator refuses more than the last one.
-            return is_edited(function);
-        };
-        let hash_key = self.hash_key.load_full();
-        let granted = self.secrets_of(key, &references(function));
-        let (Some(hash_key), Granted::Yes) = (hash_key.as_deref(), granted) else {
-            return false;
-        };
-        let content = Namespace {
-            caches: &self.caches,
-            secrets: &self.secrets,
-            name: &key.namespace,
-        };
-        let Ok(settled) = revision::settle(&runtime, &content, hash_key) else {
-            return false;
-        };
-        let code = ComponentImage {
-            digest: candidate.digest.clone(),
-            ..ComponentImage::default()
-        };
-        revision::name(&key.name, &code, &runtime, &settled) != candidate.name
-    }
+/// Whether everything beside the code makes another revision, with the code of the candidate.
+fn is_other_configuration(snapshot: &Snapshot, candidate: &Revision) -> bool {
+    let Some(runtime) = revision_part(&snapshot.function) else {
+        // It was valid when the candidate was made, so it was edited, or this operator refuses more than the last one.
+        return is_edited(&snapshot.function);
+    };
+    let (Some(hash_key), Granted::Yes) = (snapshot.hash_key.as_deref(), snapshot.granted()) else {
+        return false;
+    };
+    let Ok(references) = revision::settle(&runtime, snapshot, hash_key) else {
+        return false;
+    };
+    let code = ComponentImage {
+        digest: candidate.digest.clone(),
+        ..ComponentImage::default()
+    };
+    revision::name(snapshot.name(), &code, &runtime, &references) != candidate.name
 }
 
 /// Whether the source cannot be the code of the candidate. An image string that was never resolved is another one, but

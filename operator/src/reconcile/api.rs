@@ -4,16 +4,21 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crds::FIELD_MANAGER;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::{Either, Full};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::client::ClientBuilder;
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tower::util::MapResponseLayer;
 
 /// A call that takes longer has failed, as far as a reconcile is concerned.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than this nobody is waited for.
+/// Longest time that a `Retry-After` of the server delays the next call.
 const MOST_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Why a call gave nothing.
@@ -28,7 +33,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The precondition failed: somebody else wrote in between.
+    /// The precondition failed: another writer changed the object in between.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409) && !self.is_already_there()
@@ -74,8 +79,9 @@ impl CallError {
     }
 }
 
-/// A client that asks once and tells what it was told. The usual one waits for `Retry-After` by itself: inside of our
-/// time-out, after which nobody knows any more what was asked for, and with a worker that others need.
+/// A client that makes each call once and returns the answer. The default client of kube waits for `Retry-After` by itself:
+/// within the time-out of the call, after which the delay that the server asked for is lost, and in a worker that other
+/// functions need.
 ///
 /// # Errors
 /// The configuration cannot be used.
@@ -87,7 +93,8 @@ pub(crate) fn client(mut config: Config) -> Result<Client, kube::Error> {
         .build())
 }
 
-/// Errors are read from the body alone. A server that is overloaded, or a proxy before it, says the rest in a header.
+/// Copies `Retry-After` into the body, from which kube reads errors. An overloaded server, or a proxy before it, sends it in
+/// a header only.
 fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> {
     let status = answer.status();
     let asked = asks_for_patience(status)
@@ -99,7 +106,7 @@ fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> 
     let (mut parts, _) = answer.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.remove(CONTENT_TYPE);
-    let said = serde_json::json!({
+    let body = serde_json::json!({
         "kind": "Status",
         "apiVersion": "v1",
         "status": "Failure",
@@ -108,7 +115,7 @@ fn keep_retry_after<B>(answer: Response<B>) -> Response<Either<B, Full<Bytes>>> 
         "message": format!("the API server asks to come back in {seconds} s"),
         "details": { "retryAfterSeconds": seconds },
     });
-    Response::from_parts(parts, Either::Right(Full::from(said.to_string())))
+    Response::from_parts(parts, Either::Right(Full::from(body.to_string())))
 }
 
 fn asks_for_patience(status: StatusCode) -> bool {
@@ -133,6 +140,50 @@ pub(crate) async fn call<T>(
     }
 }
 
+/// Writes the status of an object with a merge patch, as the operator's field manager.
+///
+/// # Errors
+/// The call failed. A `metadata.resourceVersion` in `patch` that is not the present one is a conflict.
+pub(crate) async fn patch_status<K>(
+    objects: &Api<K>,
+    name: &str,
+    patch: &Value,
+) -> Result<K, CallError>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    call(objects.patch_status(name, &params, &Patch::Merge(patch))).await
+}
+
+/// Deletes exactly the object that `meta` describes. Returns `false` if it does not exist any longer, or if another
+/// object has its name by now.
+///
+/// # Errors
+/// The call failed.
+pub(crate) async fn delete<K>(objects: &Api<K>, meta: &ObjectMeta) -> Result<bool, CallError>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let preconditions = Preconditions {
+        uid: meta.uid.clone(),
+        resource_version: None,
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::default()
+    };
+    let name = meta.name.as_deref().unwrap_or_default();
+    match call(objects.delete(name, &params)).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_gone() || error.is_conflict() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -141,8 +192,6 @@ mod tests {
     use axum::Router;
     use axum::response::IntoResponse;
     use crds::EdgeFunction;
-    use kube::Api;
-    use kube::api::{Patch, PatchParams};
 
     use super::*;
 
@@ -169,9 +218,9 @@ mod tests {
         (error, asked.load(Ordering::SeqCst))
     }
 
-    /// FC-2: whoever says it, and however: it is heard at once, and nobody is asked again before.
+    /// FC-2: a delay that the server or a proxy asks for, in any form, is returned at once, and no call is made before it ends.
     #[tokio::test]
-    async fn retry_after_is_told_at_once_and_not_waited_for() {
+    async fn retry_after_is_returned_at_once_and_not_waited_for() {
         let status = r#"{"kind":"Status","status":"Failure","code":429,"reason":"TooManyRequests","details":{"retryAfterSeconds":600}}"#;
         for (code, body) in [(429, status), (429, "Too many requests"), (503, "")] {
             let (error, asked) = written(code, "600", body).await;

@@ -1,103 +1,94 @@
-//! Step 6 of a reconcile: owned objects follow the persisted state.
+//! Step 7 of a reconcile: node tables and owned objects follow the persisted state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::conditions::types;
-use crds::{EdgeRevision, EdgeRevisionStatus, FIELD_MANAGER, RevisionNodes};
+use crds::{EdgeRevision, EdgeRevisionStatus, RevisionNodes};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use operator_core::rollout::{NodesView, RolloutState};
 
-use super::Reconciler;
 use super::api::{self, CallError};
+use super::conditions::{self, Report, condition};
+use super::input::named;
+use super::pass::{Made, Persisted, Target};
 use crate::watch::ObjectKey;
 
-impl Reconciler {
-    /// Creates a revision; one that exists is as good, its name is its content.
-    pub(super) async fn create_revision(
-        &self,
-        key: &ObjectKey,
-        revision: &EdgeRevision,
-    ) -> Result<bool, CallError> {
-        let api: Api<EdgeRevision> = Api::namespaced(self.client.clone(), &key.namespace);
-        match api::call(api.create(&PostParams::default(), revision)).await {
-            Ok(created) => {
-                self.caches.revisions.learn(created);
-                Ok(true)
-            }
-            Err(error) if error.is_already_there() => Ok(false),
-            Err(error) => Err(error),
-        }
+/// Projects the persisted state to the nodes, and brings the revisions in line with it: when each was promoted, how many
+/// nodes have loaded it, and which are old enough to be removed.
+///
+/// # Errors
+/// A call failed. The next pass does the same again.
+pub(super) async fn apply(
+    target: Target<'_>,
+    made: &Made,
+    persisted: &Persisted,
+) -> Result<(), CallError> {
+    if let Some(written) = &persisted.written {
+        target.ctx.projector.project(target.key, written);
     }
+    let has_changed = persisted.written.is_some() && !made.decision.transitions.is_empty();
+    if !persisted.first && !has_changed {
+        return Ok(());
+    }
+    let Target { ctx, key, .. } = target;
+    let api: Api<EdgeRevision> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    report_revisions(&api, made).await?;
+    remove_revisions(&api, key, made).await
+}
 
-    /// Brings revisions in line with what was persisted: who was promoted when, how far nodes are, which are
-    /// old enough to go. Failures are told and made up for by the next reconcile.
-    pub(super) async fn apply(
-        &self,
-        key: &ObjectKey,
-        state: &RolloutState,
-        view: &NodesView,
-        revisions: &[Arc<EdgeRevision>],
-        keep: usize,
-        now: Timestamp,
-    ) -> Result<(), CallError> {
-        let api: Api<EdgeRevision> = Api::namespaced(self.client.clone(), &key.namespace);
-        let stable = state.stable.as_ref();
-        let candidate = state
-            .rollout
-            .as_ref()
-            .map(|rollout| &rollout.candidate.revision.name);
-        for revision in revisions {
-            let name = revision.metadata.name.as_deref().unwrap_or_default();
-            let promoted = stable
-                .filter(|stable| stable.revision.name == name)
-                .map(|stable| stable.since);
-            if promoted.is_none() && candidate.is_none_or(|candidate| candidate != name) {
-                continue;
-            }
-            let old = revision.status.clone().unwrap_or_default();
-            let new = status(&old, promoted, view, name, now);
-            let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
-            let (Ok(old), Ok(new)) = (old, new) else {
-                continue;
-            };
-            let Some(change) = super::status::merge_patch(&old, &new) else {
-                continue;
-            };
-            let patch = serde_json::json!({ "status": change });
-            let params = PatchParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            match api::call(api.patch_status(name, &params, &Patch::Merge(&patch))).await {
-                Ok(_) => {}
-                Err(error) if error.is_gone() => {}
-                Err(error) => return Err(error),
-            }
+async fn report_revisions(api: &Api<EdgeRevision>, made: &Made) -> Result<(), CallError> {
+    let state = &made.decision.state;
+    let seen = made.measured.nodes.reports();
+    let view = seen.view(state, &named(state, &made.function));
+    let stable = state.stable.as_ref();
+    let candidate = state
+        .rollout
+        .as_ref()
+        .map(|rollout| &rollout.candidate.revision.name);
+    for revision in &made.observed.snapshot.revisions {
+        let name = revision.metadata.name.as_deref().unwrap_or_default();
+        let promoted = stable
+            .filter(|stable| stable.revision.name == name)
+            .map(|stable| stable.since);
+        if promoted.is_none() && candidate.is_none_or(|candidate| candidate != name) {
+            continue;
         }
-        for old in garbage(state, revisions, keep) {
-            let name = old.metadata.name.as_deref().unwrap_or_default();
-            let preconditions = Some(Preconditions {
-                uid: old.metadata.uid.clone(),
-                resource_version: None,
-            });
-            let params = DeleteParams {
-                preconditions,
-                ..DeleteParams::default()
-            };
-            match api::call(api.delete(name, &params)).await {
-                Ok(_) => {
-                    tracing::info!(function = %key, revision = name, "removed an old revision")
-                }
-                Err(error) if error.is_gone() || error.is_conflict() => {}
-                Err(error) => return Err(error),
-            }
+        let old = revision.status.clone().unwrap_or_default();
+        let new = status(&old, promoted, &view, name, made.at);
+        let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
+        let (Ok(old), Ok(new)) = (old, new) else {
+            continue;
+        };
+        let Some(change) = super::status::merge_patch(&old, &new) else {
+            continue;
+        };
+        let patch = serde_json::json!({ "status": change });
+        match api::patch_status(api, name, &patch).await {
+            Ok(_) => {}
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
         }
-        Ok(())
     }
+    Ok(())
+}
+
+async fn remove_revisions(
+    api: &Api<EdgeRevision>,
+    key: &ObjectKey,
+    made: &Made,
+) -> Result<(), CallError> {
+    let spec = made.ensured.desired.spec.as_ref();
+    let keep = spec.map_or(usize::MAX, |spec| spec.history_limit);
+    let revisions = &made.observed.snapshot.revisions;
+    for old in garbage(&made.decision.state, revisions, keep) {
+        if api::delete(api, &old.metadata).await? {
+            let name = old.metadata.name.as_deref().unwrap_or_default();
+            tracing::info!(function = %key, revision = name, "removed an old revision");
+        }
+    }
+    Ok(())
 }
 
 /// The revision's status; a moment of promotion is never taken back.
@@ -110,24 +101,15 @@ fn status(
 ) -> EdgeRevisionStatus {
     let seen = view.of(name);
     let loaded = view.live > 0 && seen.loaded >= view.live;
-    let status = if loaded { "True" } else { "False" };
-    let before = old
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == types::LOADED);
-    let since = before
-        .filter(|before| before.status == status)
-        .map(|before| before.last_transition_time.clone());
-    let condition = Condition {
-        type_: types::LOADED.to_owned(),
-        status: status.to_owned(),
-        reason: if loaded { "Loaded" } else { "Loading" }.to_owned(),
-        message: format!(
-            "{} of {} live nodes have it loaded, {} cannot",
-            seen.loaded, view.live, seen.failed
-        ),
-        observed_generation: None,
-        last_transition_time: since.unwrap_or_else(|| crate::persist::time(now)),
+    let message = format!(
+        "{} of {} live nodes have it loaded, {} cannot",
+        seen.loaded, view.live, seen.failed
+    );
+    let report = Report {
+        status: conditions::status(loaded),
+        reason: if loaded { "Loaded" } else { "Loading" },
+        message: &message,
+        generation: None,
     };
     let at = promoted.map(crate::persist::time).filter(|at| {
         old.promoted_at
@@ -140,7 +122,7 @@ fn status(
             loaded: seen.loaded,
             failed: seen.failed,
         }),
-        conditions: vec![condition],
+        conditions: vec![condition(&old.conditions, types::LOADED, report, now)],
     }
 }
 

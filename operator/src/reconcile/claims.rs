@@ -1,7 +1,7 @@
 //! Which namespace owns which host.
 //!
-//! An exact name is atomic by the claim's object name. Wildcards overlap names, so whoever creates a claim
-//! looks once more at everything that overlaps and gives it back when an older one is there.
+//! An exact name is atomic by the claim's object name. Wildcards overlap names, so the operator that creates a claim
+//! reads all overlapping claims once more, and releases its own if an older one exists.
 
 use std::sync::Arc;
 
@@ -9,31 +9,31 @@ use crds::{
     HostClaim, HostClaimSpec, LABEL_MANAGED_BY, MANAGED_BY_VALUE, claimed_host, host_claim_name,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{ListParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
 use super::api::{self, CallError};
 use crate::watch::{Caches, ObjectKey};
 
-/// What became of a wish for a host.
+/// The result of claiming a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claimed {
     /// The namespace owns it.
     Owned,
     /// Another namespace does, by this claim.
     Taken { host: String, owner: String },
-    /// Somebody does, by a claim that cannot be read.
+    /// An unknown namespace does, by a claim that cannot be read.
     Unreadable { host: String },
 }
 
-/// A claim, as far as it can be read: its name alone says which host it is about.
+/// A claim, as far as it can be read. Its name alone determines the host.
 #[derive(Debug, Clone)]
 struct Holder {
     host: String,
-    /// `None`: nobody can tell.
+    /// Namespace of the claim. `None` if it cannot be read.
     owner: Option<String>,
-    /// The older of two wins; of equally old ones the first by name.
+    /// Creation time and name. The older of two claims wins; of equally old ones the first by name.
     age: (Option<Time>, String),
 }
 
@@ -55,7 +55,8 @@ impl Holder {
         }
     }
 
-    /// As the API server has it. What an earlier version said, of the same object, still holds: a claim never changes.
+    /// Reads a claim as the API server has it. If it cannot be decoded, an earlier version of the same object is used: a
+    /// claim never changes.
     fn found(found: &DeserializeGuard<HostClaim>, caches: &Caches) -> Self {
         let invalid = match &found.0 {
             Ok(claim) => return Self::of(claim),
@@ -82,7 +83,7 @@ impl Holder {
     }
 }
 
-/// Takes `host` for `namespace` unless somebody else has it or something that overlaps it.
+/// Claims `host` for `namespace`, unless another namespace owns it or a host that overlaps it.
 pub(super) async fn claim(
     client: &Client,
     caches: &Caches,
@@ -142,8 +143,8 @@ pub(super) async fn claim(
     Ok(taken)
 }
 
-/// Claims that overlap `host`, as the API server has them now. A list is needed for a wildcard alone: what covers a name is
-/// known by name, and a list for each name would cost the square of the functions.
+/// Claims that overlap `host`, as the API server has them now. Only a wildcard needs a list: the claims
+/// that cover a name are read by name, because a list for each name would cost the square of the number of functions.
 async fn overlapping(
     claims: &Api<DeserializeGuard<HostClaim>>,
     caches: &Caches,
@@ -172,7 +173,7 @@ fn wildcards_above(name: &str) -> impl Iterator<Item = String> {
         .chain(["*".to_owned()])
 }
 
-/// A host that overlaps, by a claim of which no version could be read.
+/// An overlapping host whose claim could not be decoded in any version.
 fn cached_unreadable(caches: &Caches, host: &str) -> Option<String> {
     caches
         .claims
@@ -199,26 +200,13 @@ fn cached_overlaps(caches: &Caches, host: &str) -> Vec<Arc<HostClaim>> {
         .collect()
 }
 
-/// Gives a claim back, exactly this one.
+/// Deletes exactly this claim. Another claim that has its name by now stays.
 pub(super) async fn release(client: &Client, claim: &HostClaim) -> Result<(), CallError> {
     let api: Api<HostClaim> = Api::all(client.clone());
-    let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: claim.metadata.uid.clone(),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
-    match api::call(api.delete(name, &params)).await {
-        Ok(_) => Ok(()),
-        // Gone already, or another one by now.
-        Err(error) if error.is_gone() || error.is_conflict() => Ok(()),
-        Err(error) => Err(error),
-    }
+    api::delete(&api, &claim.metadata).await.map(drop)
 }
 
-/// What a claim says that is not of this namespace and wins over `mine`: an older one, or any when there is no `mine` yet.
+/// The owner by a claim that is not of this namespace and wins over `mine`: an older one, or any when there is no `mine` yet.
 fn stranger(
     mut holders: impl Iterator<Item = Holder>,
     namespace: &str,

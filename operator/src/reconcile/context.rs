@@ -16,22 +16,22 @@ use super::worker::backoff;
 use crate::resolve::ResolveError;
 use crate::revision::ComponentImage;
 
-/// One function's memory.
+/// What the leader remembers of one function.
 #[derive(Debug, Default)]
 pub(super) struct FunctionContext {
     /// The object as the last write returned it; newer than the cache until the watch catches up.
     pub(super) written: Option<Arc<EdgeFunction>>,
     /// The state between two checkpoints, and the record that it continues.
     pub(super) present: Option<Present>,
-    /// The image.
+    /// Answer of the registry for the image string.
     pub(super) resolution: Resolution,
-    /// The tests.
+    /// State of the statistical tests.
     pub(super) judge: Option<Judge>,
-    /// The time before the candidate's first share.
+    /// Counters from the time before the candidate got its first traffic.
     pub(super) before: Before,
     /// Failed reconciles in a row.
     pub(super) failures: u32,
-    /// What was persisted last was applied and reported since this process leads.
+    /// Whether the last pass was completed, by this process.
     pub(super) reported: bool,
     /// A rollback whose way to the nodes is measured.
     pub(super) rollback: Option<Rollback>,
@@ -39,14 +39,14 @@ pub(super) struct FunctionContext {
     pub(super) limit: FunctionLimit,
     /// Time at which the limits allow the next of these writes.
     pub(super) nodes_due: Option<Instant>,
-    /// After a status that could not be written.
-    pub(super) patience: Option<RetryBackoff>,
-    /// After a wish that could not be recorded.
-    pub(super) wish_patience: Option<RetryBackoff>,
+    /// Backoff after a failed write of the status.
+    pub(super) write_backoff: Option<RetryBackoff>,
+    /// Backoff after a failure to create the objects of the desired revision.
+    pub(super) ensure_backoff: Option<RetryBackoff>,
     runs: u64,
 }
 
-/// The same is not asked again before its end. Looks and rollbacks go on: they need no write.
+/// Time before the same call is not repeated. Evaluations and rollbacks continue: they need no write.
 #[derive(Debug, Clone)]
 pub(super) struct RetryBackoff {
     until: Instant,
@@ -55,7 +55,7 @@ pub(super) struct RetryBackoff {
 }
 
 impl RetryBackoff {
-    /// After a call for this version of the object failed once more.
+    /// Starts a backoff after a failed call for this version of the object.
     pub(super) fn after(error: &CallError, failures: u32, version: Option<&String>) -> Self {
         let asked = error.retry_after();
         let wait = backoff(failures.saturating_add(1)).max(asked.unwrap_or_default());
@@ -65,7 +65,7 @@ impl RetryBackoff {
         }
     }
 
-    /// Its end, if it still lasts for this version of the object.
+    /// Returns its end if it still lasts for this version of the object.
     pub(super) fn lasts(this: Option<&Self>, version: Option<&String>) -> Option<Instant> {
         let this = this.filter(|one| one.until > Instant::now())?;
         (this.version.is_none() || this.version.as_ref() == version).then_some(this.until)
@@ -77,27 +77,27 @@ impl RetryBackoff {
 pub(super) struct Rollback {
     /// When it was decided.
     pub(super) decided: Timestamp,
-    /// The share that ends the candidate's.
+    /// Version of the traffic split that takes the candidate out of traffic.
     pub(super) pair: FencingToken,
-    /// A first node follows.
+    /// Whether a first node has applied it.
     pub(super) begun: bool,
 }
 
-/// What was counted before a candidate's first share.
+/// Counters from the time before a candidate got its first traffic.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     /// Start of the rollout it belongs to.
     pub(super) started_at: Option<Timestamp>,
-    /// When it was last asked for.
+    /// Time of the last query.
     pub(super) asked: Option<Instant>,
-    /// From Prometheus.
+    /// Snapshots from Prometheus.
     pub(super) scraped: Vec<Snapshot>,
-    /// From the nodes.
+    /// Snapshots from the nodes.
     pub(super) in_band: Vec<Snapshot>,
 }
 
 impl Before {
-    /// By the better way: Prometheus remembers from before the rollout, nodes report since it began.
+    /// The better of the two: Prometheus has data from before the rollout, nodes report only since it began.
     pub(super) fn snapshots(&self) -> &[Snapshot] {
         if self.scraped.is_empty() {
             &self.in_band
@@ -114,20 +114,20 @@ pub(super) struct Present {
     pub(super) record: Option<String>,
 }
 
-/// What is known of an image string.
+/// What is known about an image string.
 #[derive(Debug, Default)]
 pub(super) enum Resolution {
-    /// It was not asked for.
+    /// The registry was not asked.
     #[default]
     None,
-    /// Somebody is asking.
+    /// A task is asking the registry.
     Running { image: String, run: u64 },
-    /// It is this.
+    /// The registry answered with this component.
     Done {
         image: String,
         code: Box<ComponentImage>,
     },
-    /// It failed and is tried again at `retry_at`.
+    /// The last attempt failed; the next one is at `retry_at`.
     Failed {
         image: String,
         error: ResolveError,
@@ -137,7 +137,7 @@ pub(super) enum Resolution {
 }
 
 impl FunctionContext {
-    /// A number for the next resolve, so that a late answer of an earlier one is recognised.
+    /// Returns a number for the next question to a registry, so that a late answer to an earlier one is recognised.
     pub(super) fn next_run(&mut self) -> u64 {
         self.runs += 1;
         self.runs

@@ -1,23 +1,24 @@
-//! Steps 1 and 2 of a reconcile: from the spec to the revision that is wished, or to what stands in the way.
+//! Step 2 of a reconcile: from the spec to the desired revision, or to what stands in the way. Pure: everything that it
+//! needs is in the snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::EdgeRevision;
 use crds::conditions::reasons;
 use crds::function::ResolvedStatus;
-use crds::{EdgeFunction, EdgeRevision};
-use jiff::Timestamp;
 use node_api::world::PROXY_WORLD;
 use operator_core::function::Revision;
 use operator_core::rollout::Blocked;
 
-use super::claims::{self, Claimed};
-use super::context::FunctionContext;
-use super::{CallError, ReconcileError, Reconciler};
-use crate::revision::{self, ComponentImage, Content, ResolvedReferences};
-use crate::validate::{self, Accepted, Violation, references, summary, validate};
-use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
+use super::ReconcileError;
+use super::context::Resolution;
+use super::image::{self, Image};
+use super::observe::{Granted, Snapshot};
+use super::resolution::ResolveRequest;
+use crate::revision::{self, ComponentImage, ResolvedReferences};
+use crate::validate::{self, Accepted, Violation, summary};
 
 /// One condition that is found out here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,18 @@ pub(super) struct Finding {
     pub(super) status: &'static str,
     pub(super) reason: String,
     pub(super) message: String,
+}
+
+/// Result of the validation: the desired revision, and what has to exist for it.
+#[derive(Default)]
+pub(super) struct Validated {
+    pub(super) desired: DesiredRevision,
+    /// Hosts that the namespace has to own. Without them the spec is refused.
+    pub(super) hosts: BTreeSet<String>,
+    /// The revision if it does not exist yet.
+    pub(super) create: Option<Box<EdgeRevision>>,
+    /// The image if it has to be resolved first.
+    pub(super) resolve: Option<ResolveRequest>,
 }
 
 /// What the spec comes to.
@@ -39,10 +52,8 @@ pub(super) struct DesiredRevision {
     pub(super) spec: Option<Accepted>,
     /// Known digest of the image.
     pub(super) digest: Option<ResolvedStatus>,
-    /// The revision.
+    /// The revision that `spec` asks for.
     pub(super) revision: Option<Revision>,
-    /// It has to be created first.
-    pub(super) create: Option<Box<EdgeRevision>>,
     /// What keeps the spec from being taken.
     pub(super) blocked: Option<Blocked>,
     /// Look again after this long.
@@ -64,14 +75,14 @@ impl Finding {
 impl DesiredRevision {
     /// The revision that `spec` asks for cannot be recorded at present.
     pub(super) fn unknown(error: &ReconcileError) -> Self {
-        let mut wish = Self {
+        let mut desired = Self {
             unsettled: true,
             ..Self::default()
         };
-        wish.waiting(&format!(
+        desired.waiting(&format!(
             "the revision that spec asks for cannot be recorded: {error}"
         ));
-        wish
+        desired
     }
 
     /// The reason why the newest spec is not taken, unless it is only not known yet.
@@ -90,7 +101,7 @@ impl DesiredRevision {
         self.retry = retry;
     }
 
-    /// The spec is not taken; returns what the condition that found it out says.
+    /// Refuses the spec, and returns the finding for the condition that found the reason.
     pub(super) fn block(&mut self, reason: &str, message: String, permanent: bool) -> Finding {
         self.blocked = Some(Blocked {
             reason: reason.to_owned(),
@@ -113,271 +124,156 @@ impl DesiredRevision {
     }
 }
 
-impl Reconciler {
-    /// What `function` wishes now.
-    pub(super) async fn wish(
-        self: &Arc<Self>,
-        key: &ObjectKey,
-        function: &EdgeFunction,
-        revisions: &[Arc<EdgeRevision>],
-        memory: &mut FunctionContext,
-        now: Timestamp,
-    ) -> Result<DesiredRevision, CallError> {
-        let mut wish = DesiredRevision::default();
-        let referred = references(function);
-        let policy = referred.policy.as_ref().and_then(|name| {
-            self.caches
-                .policies
-                .get(&ObjectKey::new(&key.namespace, name))
-        });
-        let spec = match validate(function, policy.as_deref()) {
-            Ok(spec) => spec,
-            Err(violations) => {
-                let (reason, message) = summary(&violations);
-                wish.refuse(reason, message, None);
-                return Ok(wish);
-            }
-        };
-        match self.secrets_of(key, &referred) {
-            Granted::Yes => {}
-            Granted::Unknown => {
-                wish.unsettled = true;
-                wish.waiting("reading the Secrets that the function refers to");
-                return Ok(wish);
-            }
-            Granted::No(name) => {
-                let message = self.not_granted(key, &name);
-                wish.refuse(
-                    reasons::SECRETS_NOT_GRANTED,
-                    message,
-                    Some(crate::watch::SECRET_RETRY),
-                );
-                return Ok(wish);
-            }
+/// Validates the spec and finds the revision that it asks for.
+pub(super) fn validate(snapshot: &Snapshot, resolution: &Resolution) -> Validated {
+    let mut validated = Validated::default();
+    let Some(spec) = accept(snapshot, &mut validated.desired) else {
+        return validated;
+    };
+    let routes = spec.routes.iter();
+    validated.hosts = routes.flat_map(|route| route.hosts.clone()).collect();
+    let Some(references) = resolve_references(snapshot, &spec, &mut validated.desired) else {
+        return validated;
+    };
+    validated.desired.accepted = Some(Finding::good(
+        reasons::ACCEPTED,
+        "the spec is valid and allowed",
+    ));
+    match image::find(snapshot, resolution, &mut validated.desired) {
+        Image::Known(image) => conclude(snapshot, &spec, *image, references, &mut validated),
+        Image::Resolve(request) => validated.resolve = Some(request),
+        Image::Unknown => {}
+    }
+    validated.desired.spec = Some(spec);
+    validated
+}
+
+/// The spec if its fields are valid, its Secrets are granted and its routes are free.
+fn accept(snapshot: &Snapshot, desired: &mut DesiredRevision) -> Option<Accepted> {
+    let spec = match validate::validate(&snapshot.function, snapshot.policy.as_deref()) {
+        Ok(spec) => spec,
+        Err(violations) => {
+            let (reason, message) = summary(&violations);
+            desired.refuse(reason, message, None);
+            return None;
         }
-        if let Some(violation) = self.routes_of_others(key, function, &spec) {
-            let (reason, message) = summary(std::slice::from_ref(&violation));
-            wish.refuse(reason, message, None);
-            return Ok(wish);
+    };
+    match snapshot.granted() {
+        Granted::Yes => {}
+        Granted::Unknown => {
+            desired.unsettled = true;
+            desired.waiting("reading the Secrets that the function refers to");
+            return None;
         }
-        if let Some(message) = self.claim_hosts(key, &spec).await? {
-            wish.refuse(
-                reasons::HOST_CONFLICT,
-                message,
-                Some(Duration::from_secs(30)),
+        Granted::No(name) => {
+            let message = format!(
+                "the Secret {name:?} is not granted to Selvage in this namespace; grant with: {}",
+                snapshot.grant_command
             );
-            return Ok(wish);
+            let retry = Some(crate::watch::SECRET_RETRY);
+            desired.refuse(reasons::SECRETS_NOT_GRANTED, message, retry);
+            return None;
         }
-        let hash_key = self.hash_key.load_full();
-        let Some(hash_key) = hash_key.as_deref() else {
-            wish.unsettled = true;
-            wish.waiting("reading the operator's own Secret");
-            return Ok(wish);
-        };
-        let content = Namespace {
-            caches: &self.caches,
-            secrets: &self.secrets,
-            name: &key.namespace,
-        };
-        let settled = match revision::settle(&spec.runtime, &content, hash_key) {
-            Ok(settled) => settled,
-            Err(missing) => {
-                let violations: Vec<Violation> = missing
-                    .into_iter()
-                    .map(|missing| {
-                        Violation::new(reasons::MISSING_REFERENCE, missing.field, missing.message)
-                    })
-                    .collect();
-                let (reason, message) = summary(&violations);
-                wish.refuse(reason, message, None);
-                return Ok(wish);
-            }
-        };
-        wish.accepted = Some(Finding::good(
-            reasons::ACCEPTED,
-            "the spec is valid and allowed",
-        ));
-        let code = self.code(key, function, revisions, memory, &referred, &mut wish, now);
-        if let Some(code) = code {
-            conclude(function, revisions, &spec, code, settled, &mut wish);
-        }
-        wish.spec = Some(spec);
-        Ok(wish)
     }
-
-    pub(super) fn secrets_of(&self, key: &ObjectKey, referred: &validate::References) -> Granted {
-        let names = referred.secrets.iter().chain(&referred.pull_secrets);
-        let mut answer = Granted::Yes;
-        for name in names {
-            match self.secrets.get(&ObjectKey::new(&key.namespace, name)) {
-                SecretState::NotGranted => return Granted::No(name.clone()),
-                SecretState::Unknown => answer = Granted::Unknown,
-                SecretState::Missing | SecretState::Present(_) => {}
-            }
-        }
-        answer
+    if let Some(violation) = route_conflict(snapshot, &spec) {
+        let (reason, message) = summary(std::slice::from_ref(&violation));
+        desired.refuse(reason, message, None);
+        return None;
     }
-
-    /// The very line that grants it, so that nobody has to look it up.
-    fn not_granted(&self, key: &ObjectKey, name: &str) -> String {
-        let line = self.grant_line(key);
-        format!(
-            "the Secret {name:?} is not granted to Selvage in this namespace; grant with: {line}"
-        )
-    }
-
-    /// The command that grants the Secrets of a namespace.
-    pub(super) fn grant_line(&self, key: &ObjectKey) -> String {
-        let namespace = &key.namespace;
-        let account = &self.settings.service_account;
-        format!(
-            "kubectl create rolebinding selvage-secrets \
-             --namespace {namespace} --clusterrole selvage-secrets-reader --serviceaccount {account}"
-        )
-    }
-
-    /// A match that an older function of the namespace has.
-    fn routes_of_others(
-        &self,
-        key: &ObjectKey,
-        function: &EdgeFunction,
-        spec: &Accepted,
-    ) -> Option<Violation> {
-        let age = |function: &EdgeFunction| {
-            (
-                function.metadata.creation_timestamp.as_ref().map(|at| at.0),
-                function.metadata.name.clone(),
-            )
-        };
-        let mine = age(function);
-        let mut older: BTreeMap<ObjectKey, Arc<EdgeFunction>> = BTreeMap::new();
-        for place in validate::places(&spec.routes) {
-            let there = Term::Route(Arc::clone(&key.namespace), place);
-            let others = self.caches.functions.find(&there).into_iter();
-            older.extend(
-                others
-                    .filter(|other| age(other) < mine)
-                    .map(|other| (ObjectKey::of(&*other), other)),
-            );
-        }
-        older.values().find_map(|other| {
-            let routes = other.status.as_ref().and_then(|status| status.accepted.as_ref()).map_or(&other.spec.routes, |accepted| &accepted.routes);
-            let same = validate::conflict(&spec.routes, routes)?;
-            let name = other.metadata.name.as_deref().unwrap_or_default();
-            let message = format!("{same:?} is answered by the older function {name:?} with the same methods and headers");
-            Some(Violation::new(reasons::ROUTE_CONFLICT, "spec.routes", message))
-        })
-    }
-
-    async fn claim_hosts(
-        &self,
-        key: &ObjectKey,
-        spec: &Accepted,
-    ) -> Result<Option<String>, CallError> {
-        let hosts: std::collections::BTreeSet<&str> = spec
-            .routes
-            .iter()
-            .flat_map(|route| &route.hosts)
-            .map(String::as_str)
-            .collect();
-        for host in hosts {
-            let claimed = claims::claim(&self.client, &self.caches, host, &key.namespace).await?;
-            return Ok(Some(match claimed {
-                Claimed::Owned => continue,
-                Claimed::Taken { host: other, owner } => format!(
-                    "spec.routes: the host {host:?} belongs to namespace {owner:?} by its claim on {other:?}"
-                ),
-                Claimed::Unreadable { host: other } => format!(
-                    "spec.routes: the host {host:?} belongs to the HostClaim {:?}, which this version of the operator cannot read",
-                    crds::host_claim_name(&other)
-                ),
-            }));
-        }
-        Ok(None)
-    }
+    Some(spec)
 }
 
-pub(super) enum Granted {
-    Yes,
-    No(String),
-    Unknown,
+/// A match that an older function of the namespace has.
+fn route_conflict(snapshot: &Snapshot, spec: &Accepted) -> Option<Violation> {
+    snapshot.older.values().find_map(|other| {
+        let status = other.status.as_ref();
+        let routes = status
+            .and_then(|status| status.accepted.as_ref())
+            .map_or(&other.spec.routes, |accepted| &accepted.routes);
+        let same = validate::conflict(&spec.routes, routes)?;
+        let name = other.metadata.name.as_deref().unwrap_or_default();
+        let message = format!(
+            "{same:?} is answered by the older function {name:?} with the same methods and headers"
+        );
+        Some(Violation::new(
+            reasons::ROUTE_CONFLICT,
+            "spec.routes",
+            message,
+        ))
+    })
 }
 
-/// Content of the ConfigMaps and Secrets of one namespace.
-pub(super) struct Namespace<'a> {
-    pub(super) caches: &'a Caches,
-    pub(super) secrets: &'a Secrets,
-    pub(super) name: &'a str,
-}
-
-impl Content for Namespace<'_> {
-    fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        self.caches
-            .config_maps
-            .get(&ObjectKey::new(self.name, name))
-            .map(|found| found.data.clone().unwrap_or_default())
-    }
-
-    fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>> {
-        self.secrets
-            .get(&ObjectKey::new(self.name, name))
-            .value(key)
-            .map(<[u8]>::to_vec)
-    }
-}
-
-/// Judges what the component wants, and names the revision.
-fn conclude(
-    function: &EdgeFunction,
-    revisions: &[Arc<EdgeRevision>],
+/// Content of the ConfigMaps and hashes of the Secrets that the spec refers to.
+fn resolve_references(
+    snapshot: &Snapshot,
     spec: &Accepted,
-    code: ComponentImage,
-    settled: ResolvedReferences,
-    wish: &mut DesiredRevision,
+    desired: &mut DesiredRevision,
+) -> Option<ResolvedReferences> {
+    let Some(hash_key) = snapshot.hash_key.as_deref() else {
+        desired.unsettled = true;
+        desired.waiting("reading the operator's own Secret");
+        return None;
+    };
+    let missing = match revision::settle(&spec.runtime, snapshot, hash_key) {
+        Ok(references) => return Some(references),
+        Err(missing) => missing,
+    };
+    let violations: Vec<Violation> = missing
+        .into_iter()
+        .map(|missing| Violation::new(reasons::MISSING_REFERENCE, missing.field, missing.message))
+        .collect();
+    let (reason, message) = summary(&violations);
+    desired.refuse(reason, message, None);
+    None
+}
+
+/// Checks the imports of the component, and names the revision.
+fn conclude(
+    snapshot: &Snapshot,
+    spec: &Accepted,
+    image: ComponentImage,
+    references: ResolvedReferences,
+    validated: &mut Validated,
 ) {
-    let inspection = crate::resolve::Inspection {
-        imports: code.imports.iter().cloned().collect(),
-        ..Default::default()
-    };
-    let strangers = inspection.not_offered();
-    let trouble = if code.world.is_empty() {
-        Some(format!(
-            "the component does not export wasi:http/incoming-handler@0.2, so it is not of the world {PROXY_WORLD}"
-        ))
-    } else if strangers.is_empty() {
-        None
-    } else {
-        Some(format!(
-            "the component imports what no node offers: {}",
-            strangers.join(", ")
-        ))
-    };
-    if let Some(message) = trouble {
-        wish.compatible = Some(wish.block(reasons::UNKNOWN_IMPORT, message, true));
+    let desired = &mut validated.desired;
+    if let Some(message) = incompatibility(&image) {
+        desired.compatible = Some(desired.block(reasons::UNKNOWN_IMPORT, message, true));
         return;
     }
-    wish.compatible = Some(Finding::good(
+    desired.compatible = Some(Finding::good(
         reasons::COMPATIBLE,
         "the nodes offer everything that the component imports",
     ));
-    let owner = function.metadata.name.as_deref().unwrap_or_default();
-    let name = revision::name(owner, &code, &spec.runtime, &settled);
-    wish.revision = Some(Revision {
+    let name = revision::name(snapshot.name(), &image, &spec.runtime, &references);
+    desired.revision = Some(Revision {
         name: name.clone(),
-        digest: code.digest.clone(),
+        digest: image.digest.clone(),
     });
-    if !revisions
-        .iter()
-        .any(|revision| revision.metadata.name.as_deref() == Some(&name))
-    {
-        let number = revisions
-            .iter()
-            .map(|revision| revision.spec.number)
-            .max()
-            .unwrap_or(0)
-            + 1;
-        wish.create = Some(Box::new(revision::object(
-            function, &name, number, &code, settled,
-        )));
+    let revisions = &snapshot.revisions;
+    let is_recorded = |revision: &Arc<EdgeRevision>| revision.metadata.name.as_ref() == Some(&name);
+    if !revisions.iter().any(is_recorded) {
+        let numbers = revisions.iter().map(|revision| revision.spec.number);
+        let number = numbers.max().unwrap_or(0) + 1;
+        let function = &snapshot.function;
+        let revision = revision::object(function, &name, number, &image, references);
+        validated.create = Some(Box::new(revision));
     }
+}
+
+/// Why no node can run the component, if that is so.
+fn incompatibility(image: &ComponentImage) -> Option<String> {
+    if image.world.is_empty() {
+        return Some(format!(
+            "the component does not export wasi:http/incoming-handler@0.2, so it is not of the world {PROXY_WORLD}"
+        ));
+    }
+    let inspection = crate::resolve::Inspection {
+        imports: image.imports.iter().cloned().collect(),
+        ..Default::default()
+    };
+    let unknown = inspection.not_offered();
+    (!unknown.is_empty()).then(|| {
+        let unknown = unknown.join(", ");
+        format!("the component imports what no node offers: {unknown}")
+    })
 }

@@ -1,25 +1,24 @@
-//! Gives back claims on hosts that no function of their namespace names any more.
+//! Releases claims on hosts that no function of their namespace names any longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::rollout::State;
 use crds::{EdgeFunction, HostClaim};
 use kube::Api;
 use kube::api::ListParams;
 use kube::discovery::ApiResource;
 use tokio::time::Instant;
 
-use super::{CallError, Reconciler, api, claims};
+use super::{CallError, Context, api, claims};
 use crate::watch::ObjectKey;
 use crate::watch::quorum::{Found, Trust};
 
-/// A host that was given up for a moment is not lost at once.
+/// Time that a claim without a function is kept, so that an edit does not lose the host at once.
 const GRACE: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(5);
-/// So many claims, and more than a fifth of all, that were unnamed from the beginning are more likely a list of functions
-/// that was not complete than a wish: the API server is asked.
+/// If this many claims, and more than a fifth of all, were unnamed from the beginning, an incomplete list of functions is more
+/// likely than deleted functions, so the API server is asked.
 const MANY: usize = 10;
 /// How long such claims are kept while it does not confirm that no function names them.
 const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
@@ -31,11 +30,11 @@ const PAGE: u32 = 500;
 #[derive(Debug, Default)]
 struct UnnamedClaims {
     since: BTreeMap<ObjectKey, Instant>,
-    /// Claims that were named since this leader began. That it saw their functions go is confirmation enough.
+    /// Claims that were named since this leader started. It saw the deletion of their functions, which is confirmation enough.
     were_named: BTreeSet<ObjectKey>,
     /// Claims of which the API server confirmed that no function names them.
     confirmed: BTreeSet<ObjectKey>,
-    braking: bool,
+    guarding: bool,
 }
 
 impl UnnamedClaims {
@@ -65,13 +64,13 @@ impl UnnamedClaims {
         doubtful.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The claims to be given back now, of `total` that there are.
+    /// The claims to be released now, of `total`.
     fn ripe(&mut self, total: usize, now: Instant) -> Vec<ObjectKey> {
         let never = |key: &ObjectKey| !self.were_named.contains(key);
         let suspicious = self.since.keys().filter(|key| never(key)).count();
-        let brake = suspicious >= MANY && suspicious * 5 > total;
+        let guard = suspicious >= MANY && suspicious * 5 > total;
         let ripe = self.since.iter().filter(|(key, since)| {
-            let wait = if brake && never(key) && !self.confirmed.contains(*key) {
+            let wait = if guard && never(key) && !self.confirmed.contains(*key) {
                 CONFIRMATION
             } else {
                 GRACE
@@ -79,173 +78,136 @@ impl UnnamedClaims {
             now.duration_since(**since) >= wait
         });
         let ripe = ripe.map(|(key, _)| key.clone()).collect();
-        if brake && !std::mem::replace(&mut self.braking, brake) {
+        if guard && !std::mem::replace(&mut self.guarding, guard) {
             tracing::info!(
                 unnamed = suspicious,
                 of = total,
                 "no function names many of the claimed hosts: the API server is asked whether that is so"
             );
         }
-        self.braking = brake;
+        self.guarding = guard;
         ripe
     }
 }
 
-impl Reconciler {
-    /// Sweeps for ever; run it on the leader.
-    pub async fn sweep_claims(self: Arc<Self>) {
-        let mut unnamed = UnnamedClaims::default();
-        let mut live = self.live_nodes();
-        loop {
-            tokio::time::sleep(PERIOD).await;
-            let named = self.named_hosts();
-            self.count_rollouts();
-            let now_live = self.live_nodes();
-            if now_live != live {
-                // Nothing else tells a function that a node fell silent, or was awaited in vain, which never spoke of it.
-                live = now_live;
-                for key in self.caches.functions.all().keys() {
-                    self.queue.push(key);
-                }
-            }
-            let now = Instant::now();
-            let claims = self.caches.claims.all();
-            unnamed.retain(|key| claims.contains_key(key));
-            // Nobody knows what a function names that cannot be read.
-            let unread = self.caches.functions.unreadable();
-            let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
-            // Nor what a claim says now of which only an older version could be read.
-            let unread_claims = self.caches.claims.unreadable();
-            for (key, claim) in &claims {
-                if unread_claims.contains_key(key)
-                    || unread.contains(&*claim.spec.namespace)
-                    || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
-                {
-                    unnamed.named(key);
-                } else {
-                    unnamed.since.entry(key.clone()).or_insert(now);
-                }
-            }
-            let doubtful = unnamed.doubtful(claims.len(), now);
-            let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
-            let confirmed = self.confirm_unnamed(doubtful).await;
-            unnamed.confirmed.extend(confirmed);
-            for key in unnamed.ripe(claims.len(), now) {
-                let Some(claim) = claims.get(&key) else {
-                    continue;
-                };
-                match claims::release(&self.client, claim).await {
-                    Ok(()) => tracing::info!(
-                        host = claim.spec.host,
-                        namespace = claim.spec.namespace,
-                        "gave a host back"
-                    ),
-                    Err(error) => {
-                        tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
-                    }
-                }
-            }
-        }
-    }
-
-    /// Of claims that no known function names, those in namespaces of which every function is known.
-    async fn confirm_unnamed(
-        &self,
-        doubtful: impl Iterator<Item = &Arc<HostClaim>>,
-    ) -> Vec<ObjectKey> {
-        let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
-        for claim in doubtful {
-            namespaces
-                .entry(&claim.spec.namespace)
-                .or_default()
-                .push(claim);
-        }
-        let mut unnamed = Vec::new();
-        for (namespace, claims) in namespaces.into_iter().take(NAMESPACES) {
-            match self.knows_all_functions(namespace).await {
-                Ok(true) => unnamed.extend(claims),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "the API server does not say which functions there are; hosts that none names are kept");
-                    return Vec::new();
-                }
-            }
-        }
-        if unnamed.is_empty() {
-            return Vec::new();
-        }
-        let kind = ApiResource::erase::<EdgeFunction>(&());
-        let trust = Trust::establish(&self.client, &kind).await;
-        let trusted = unnamed.into_iter().filter(|claim| {
-            let created = claim.metadata.creation_timestamp.as_ref();
-            trust.judge(0, created) == Found::Gone
-        });
-        trusted.map(ObjectKey::of).collect()
-    }
-
-    /// Whether every function of a namespace is in the cache, as the API server has them now.
-    async fn knows_all_functions(&self, namespace: &str) -> Result<bool, CallError> {
-        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), namespace);
-        let mut params = ListParams::default().limit(PAGE);
-        loop {
-            let list = api::call(functions.list_metadata(&params)).await?;
-            let known = |key: &ObjectKey| self.caches.functions.get(key).is_some();
-            if !list.items.iter().map(ObjectKey::of).all(|key| known(&key)) {
-                return Ok(false);
-            }
-            match list.metadata.continue_.filter(|more| !more.is_empty()) {
-                Some(more) => params = params.continue_token(&more),
-                None => return Ok(true),
-            }
-        }
-    }
-
-    fn live_nodes(&self) -> BTreeSet<String> {
-        let live = self.fleet.nodes().into_iter().filter(|node| node.live);
-        live.map(|node| node.name)
-            .chain(self.fleet.awaited())
-            .collect()
-    }
-
-    /// How many functions are in each state, as persisted.
-    fn count_rollouts(&self) {
-        let mut counts: BTreeMap<&str, usize> =
-            State::ALL.iter().map(|state| (state.as_str(), 0)).collect();
-        for function in self.caches.functions.all().into_values() {
-            let status = function.status.as_ref();
-            let state = status
-                .and_then(|status| status.rollout.as_ref())
-                .and_then(|rollout| rollout.state);
-            if let Some(count) = state.and_then(|state| counts.get_mut(state.as_str())) {
-                *count += 1;
-            }
-        }
-        for (state, count) in counts {
-            self.metrics.set_rollouts(state, count);
-        }
-    }
-
-    /// (namespace, host) of everything that is wished or still served.
-    fn named_hosts(&self) -> BTreeSet<(String, String)> {
-        let mut named = BTreeSet::new();
-        for (key, function) in self.caches.functions.all() {
-            let accepted = function
-                .status
-                .as_ref()
-                .and_then(|status| status.accepted.as_ref());
-            let served = accepted
-                .map(|accepted| accepted.routes.as_slice())
-                .unwrap_or_default();
-            for host in function
-                .spec
-                .routes
-                .iter()
-                .chain(served)
-                .flat_map(|route| &route.hosts)
+/// Releases the claims that no function names, periodically. It never returns.
+pub(super) async fn sweep_claims(ctx: Arc<Context>) {
+    let mut unnamed = UnnamedClaims::default();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let named = named_hosts(&ctx);
+        let now = Instant::now();
+        let claims = ctx.caches.claims.all();
+        unnamed.retain(|key| claims.contains_key(key));
+        // Which hosts a function names is unknown while it cannot be decoded.
+        let unread = ctx.caches.functions.unreadable();
+        let unread: BTreeSet<&str> = unread.keys().map(|key| &*key.namespace).collect();
+        // The same applies to a claim of which only an older version could be decoded.
+        let unread_claims = ctx.caches.claims.unreadable();
+        for (key, claim) in &claims {
+            if unread_claims.contains_key(key)
+                || unread.contains(&*claim.spec.namespace)
+                || named.contains(&(claim.spec.namespace.clone(), claim.spec.host.clone()))
             {
-                named.insert((key.namespace.to_string(), host.clone()));
+                unnamed.named(key);
+            } else {
+                unnamed.since.entry(key.clone()).or_insert(now);
             }
         }
-        named
+        let doubtful = unnamed.doubtful(claims.len(), now);
+        let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
+        let confirmed = confirm_unnamed(&ctx, doubtful).await;
+        unnamed.confirmed.extend(confirmed);
+        for key in unnamed.ripe(claims.len(), now) {
+            let Some(claim) = claims.get(&key) else {
+                continue;
+            };
+            match claims::release(&ctx.client, claim).await {
+                Ok(()) => tracing::info!(
+                    host = claim.spec.host,
+                    namespace = claim.spec.namespace,
+                    "gave a host back"
+                ),
+                Err(error) => {
+                    tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
+                }
+            }
+        }
     }
+}
+
+/// Of claims that no known function names, those in namespaces of which every function is known.
+async fn confirm_unnamed(
+    ctx: &Context,
+    doubtful: impl Iterator<Item = &Arc<HostClaim>>,
+) -> Vec<ObjectKey> {
+    let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
+    for claim in doubtful {
+        namespaces
+            .entry(&claim.spec.namespace)
+            .or_default()
+            .push(claim);
+    }
+    let mut unnamed = Vec::new();
+    for (namespace, claims) in namespaces.into_iter().take(NAMESPACES) {
+        match knows_all_functions(ctx, namespace).await {
+            Ok(true) => unnamed.extend(claims),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the API server does not say which functions there are; hosts that none names are kept");
+                return Vec::new();
+            }
+        }
+    }
+    if unnamed.is_empty() {
+        return Vec::new();
+    }
+    let kind = ApiResource::erase::<EdgeFunction>(&());
+    let trust = Trust::establish(&ctx.client, &kind).await;
+    let trusted = unnamed.into_iter().filter(|claim| {
+        let created = claim.metadata.creation_timestamp.as_ref();
+        trust.judge(0, created) == Found::Gone
+    });
+    trusted.map(ObjectKey::of).collect()
+}
+
+/// Whether every function of a namespace is in the cache, as the API server has them now.
+async fn knows_all_functions(ctx: &Context, namespace: &str) -> Result<bool, CallError> {
+    let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), namespace);
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let list = api::call(functions.list_metadata(&params)).await?;
+        let known = |key: &ObjectKey| ctx.caches.functions.get(key).is_some();
+        if !list.items.iter().map(ObjectKey::of).all(|key| known(&key)) {
+            return Ok(false);
+        }
+        match list.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => params = params.continue_token(&more),
+            None => return Ok(true),
+        }
+    }
+}
+
+/// (namespace, host) of every host in a spec or an accepted status.
+fn named_hosts(ctx: &Context) -> BTreeSet<(String, String)> {
+    let mut named = BTreeSet::new();
+    for (key, function) in ctx.caches.functions.all() {
+        let accepted = function
+            .status
+            .as_ref()
+            .and_then(|status| status.accepted.as_ref());
+        let served = accepted
+            .map(|accepted| accepted.routes.as_slice())
+            .unwrap_or_default();
+        for host in function
+            .spec
+            .routes
+            .iter()
+            .chain(served)
+            .flat_map(|route| &route.hosts)
+        {
+            named.insert((key.namespace.to_string(), host.clone()));
+        }
+    }
+    named
 }

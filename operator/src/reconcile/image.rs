@@ -1,5 +1,5 @@
-//! Step 1 of a reconcile: the code behind `spec.source`. A registry is asked outside of the decide path, once per
-//! change of the image string to one that no kept revision was made from; what it said comes back as another turn.
+//! The component behind `spec.source`, as far as it is known. Pure. A registry is asked (`resolution.rs`) once per change of
+//! the image string to one that no kept revision was made from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,184 +10,166 @@ use crds::function::ResolvedStatus;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 
-use super::Reconciler;
-use super::context::{FunctionContext, Resolution};
+use super::context::Resolution;
 use super::desired::{DesiredRevision, Finding};
+use super::observe::Snapshot;
+use super::resolution::ResolveRequest;
 use crate::resolve::{Credentials, ResolveError, digest_of, inspect, parse_pull_secret};
 use crate::revision::{self, ComponentImage};
-use crate::validate;
-use crate::watch::{ObjectKey, SecretState};
+use crate::watch::SecretState;
 
-impl Reconciler {
-    /// The code behind `spec.source`, or what is being done about it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call; a struct would be read once"
-    )]
-    pub(super) fn code(
-        self: &Arc<Self>,
-        key: &ObjectKey,
-        function: &EdgeFunction,
-        revisions: &[Arc<EdgeRevision>],
-        memory: &mut FunctionContext,
-        referred: &validate::References,
-        wish: &mut DesiredRevision,
-        now: Timestamp,
-    ) -> Option<ComponentImage> {
-        if let Some(inline) = &function.spec.source.inline {
-            return inline_code(&inline.0, wish, now, function);
+/// The component behind `spec.source`.
+pub(super) enum Image {
+    Known(Box<ComponentImage>),
+    /// The registry has to be asked.
+    Resolve(ResolveRequest),
+    /// The registry is being asked, or did not give the component; the desired revision has the reason.
+    Unknown,
+}
+
+/// Finds the component behind `spec.source`. Pure.
+pub(super) fn find(
+    snapshot: &Snapshot,
+    resolution: &Resolution,
+    desired: &mut DesiredRevision,
+) -> Image {
+    let function = &snapshot.function;
+    if let Some(inline) = &function.spec.source.inline {
+        let found = inline_code(&inline.0, desired, snapshot.now, function);
+        return found.map_or(Image::Unknown, |image| Image::Known(Box::new(image)));
+    }
+    let Some(image) = function.spec.source.image.as_deref() else {
+        return Image::Unknown;
+    };
+    let known = remembered(function, &snapshot.revisions, image);
+    desired.digest.clone_from(&known);
+    let found = known
+        .as_ref()
+        .and_then(|known| recorded_component(snapshot, known))
+        .or_else(|| resolved_component(snapshot, resolution, image, known.as_ref(), desired));
+    if let Some(found) = found {
+        let message = format!("{image} is {}", found.digest);
+        desired.resolved = Some(Finding::good(reasons::RESOLVED, &message));
+        return Image::Known(Box::new(found));
+    }
+    // What was resolved once is asked for by its digest: the tag may have moved since.
+    let asked = known.map_or_else(|| image.to_owned(), |known| pinned(image, &known.digest));
+    desired.unsettled = resolved_now(function, image).is_some();
+    request(snapshot, resolution, image, asked, desired).map_or(Image::Unknown, Image::Resolve)
+}
+
+/// The component of a revision with the same digest and pull secrets.
+fn recorded_component(snapshot: &Snapshot, known: &ResolvedStatus) -> Option<ComponentImage> {
+    let same = |revision: &&Arc<EdgeRevision>| {
+        revision.spec.digest == known.digest
+            && revision.spec.inline.is_none()
+            && pulled_alike(revision, &snapshot.references.pull_secrets)
+    };
+    let found = snapshot.revisions.iter().find(same)?;
+    revision::code_of(found)
+}
+
+/// The component that the registry answered with.
+fn resolved_component(
+    snapshot: &Snapshot,
+    resolution: &Resolution,
+    image: &str,
+    known: Option<&ResolvedStatus>,
+    desired: &mut DesiredRevision,
+) -> Option<ComponentImage> {
+    let Resolution::Done { image: done, code } = resolution else {
+        return None;
+    };
+    if done != image || known.is_some_and(|known| known.digest != code.digest) {
+        return None;
+    }
+    let at = known
+        .and_then(|known| known.at.clone())
+        .unwrap_or_else(|| crate::persist::time(snapshot.now));
+    desired.digest = Some(ResolvedStatus {
+        image: Some(image.to_owned()),
+        digest: code.digest.clone(),
+        at: Some(at),
+    });
+    Some(ComponentImage {
+        pull_secrets: snapshot.references.pull_secrets.clone(),
+        ..(**code).clone()
+    })
+}
+
+/// The question to the registry if it has to be asked now. The desired revision records what is being done.
+fn request(
+    snapshot: &Snapshot,
+    resolution: &Resolution,
+    image: &str,
+    asked: String,
+    desired: &mut DesiredRevision,
+) -> Option<ResolveRequest> {
+    let mut attempt = 1;
+    match resolution {
+        Resolution::Failed {
+            image: failed,
+            error,
+            attempt: tries,
+            retry_at,
+        } if failed == image => {
+            let left = retry_at.saturating_duration_since(snapshot.instant);
+            if !left.is_zero() {
+                failed_resolve(desired, image, error, left);
+                return None;
+            }
+            failed_resolve(desired, image, error, Duration::from_secs(1));
+            attempt = tries + 1;
         }
-        let image = function.spec.source.image.clone()?;
-        let known = remembered(function, revisions, &image);
-        if let Some(known) = &known {
-            wish.digest = Some(known.clone());
-            let same = |revision: &&Arc<EdgeRevision>| {
-                revision.spec.digest == known.digest
-                    && revision.spec.inline.is_none()
-                    && pulled_alike(revision, &referred.pull_secrets)
-            };
-            if let Some(code) = revisions
-                .iter()
-                .find(same)
-                .and_then(|revision| revision::code_of(revision))
+        _ => {
+            if !desired.unsettled {
+                desired.resolved = Some(resolving(image));
+            }
+            desired.waiting(&format!("asking the registry for {image}"));
+            if matches!(resolution, Resolution::Running { image: running, .. } if running == image)
             {
-                wish.resolved = Some(Finding::good(
-                    reasons::RESOLVED,
-                    &format!("{image} is {}", known.digest),
-                ));
-                return Some(code);
+                return None;
             }
         }
-        if let Resolution::Done { image: done, code } = &memory.resolution
-            && *done == image
-            && known
-                .as_ref()
-                .is_none_or(|known| known.digest == code.digest)
-        {
-            let at = known
-                .as_ref()
-                .and_then(|known| known.at.clone())
-                .unwrap_or_else(|| crate::persist::time(now));
-            wish.digest = Some(ResolvedStatus {
-                image: Some(image.clone()),
-                digest: code.digest.clone(),
-                at: Some(at),
-            });
-            wish.resolved = Some(Finding::good(
-                reasons::RESOLVED,
-                &format!("{image} is {}", code.digest),
-            ));
-            return Some(ComponentImage {
-                pull_secrets: referred.pull_secrets.clone(),
-                ..(**code).clone()
-            });
-        }
-        // What was resolved once is asked for by its digest: the tag may have moved since.
-        let asked = known.map_or_else(|| image.clone(), |known| pinned(&image, &known.digest));
-        wish.unsettled = resolved_now(function, &image).is_some();
-        self.resolve(key, &image, asked, referred, memory, wish);
-        None
     }
-
-    /// Starts a resolve, or tells what became of the last one.
-    fn resolve(
-        self: &Arc<Self>,
-        key: &ObjectKey,
-        image: &str,
-        asked: String,
-        referred: &validate::References,
-        memory: &mut FunctionContext,
-        wish: &mut DesiredRevision,
-    ) {
-        let mut attempt = 1;
-        match &memory.resolution {
-            Resolution::Running { image: running, .. } if running == image => {
-                if !wish.unsettled {
-                    wish.resolved = Some(resolving(image));
-                }
-                wish.waiting(&format!("asking the registry for {image}"));
-                return;
-            }
-            Resolution::Failed {
-                image: failed,
-                error,
-                attempt: tries,
-                retry_at,
-            } if failed == image => {
-                let left = retry_at.saturating_duration_since(tokio::time::Instant::now());
-                if !left.is_zero() {
-                    failed_resolve(wish, image, error, left);
-                    return;
-                }
-                failed_resolve(wish, image, error, Duration::from_secs(1));
-                attempt = tries + 1;
-            }
-            _ => {
-                if !wish.unsettled {
-                    wish.resolved = Some(resolving(image));
-                }
-                wish.waiting(&format!("asking the registry for {image}"));
-            }
-        }
-        let mut credentials = Credentials::default();
-        for name in &referred.pull_secrets {
-            let SecretState::Present(secret) =
-                self.secrets.get(&ObjectKey::new(&key.namespace, name))
-            else {
-                wish.refuse(
-                    reasons::MISSING_REFERENCE,
-                    format!("spec.source.imagePullSecrets: the Secret {name:?} does not exist"),
-                    None,
-                );
-                return;
-            };
-            let data: BTreeMap<String, Vec<u8>> = secret
-                .data
-                .iter()
-                .flatten()
-                .map(|(name, value)| (name.clone(), value.0.clone()))
-                .collect();
-            match parse_pull_secret(secret.type_.as_deref().unwrap_or_default(), &data) {
-                Ok(parsed) => credentials.merge(parsed),
-                Err(why) => {
-                    wish.refuse(reasons::INVALID_SPEC, format!("spec.source.imagePullSecrets: the Secret {name:?} cannot be used: {why}"), None);
-                    return;
-                }
-            }
-        }
-        let run = memory.next_run();
-        memory.resolution = Resolution::Running {
+    match credentials(snapshot) {
+        Ok(credentials) => Some(ResolveRequest {
             image: image.to_owned(),
-            run,
-        };
-        let (reconciler, key, image) = (Arc::clone(self), key.clone(), image.to_owned());
-        tokio::spawn(async move {
-            let result = reconciler.resolver.resolve(&asked, &credentials).await;
-            reconciler.metrics.resolved(
-                result
-                    .as_ref()
-                    .err()
-                    .map_or("Resolved", |error| error.failure.reason()),
-            );
-            let resolution = match result {
-                Ok(artifact) => Resolution::Done {
-                    image,
-                    code: Box::new(code_of_artifact(artifact)),
-                },
-                Err(error) => {
-                    let retry_at =
-                        tokio::time::Instant::now() + error.backoff(attempt, fastrand::f64());
-                    Resolution::Failed {
-                        image,
-                        error,
-                        attempt,
-                        retry_at,
-                    }
-                }
-            };
-            reconciler.finish_resolve(&key, run, resolution).await;
-        });
+            asked,
+            credentials,
+            attempt,
+        }),
+        Err((reason, message)) => {
+            let message = format!("spec.source.imagePullSecrets: {message}");
+            desired.refuse(reason, message, None);
+            None
+        }
     }
+}
+
+/// The credentials of all pull secrets, or the reason and the message of the refusal.
+fn credentials(snapshot: &Snapshot) -> Result<Credentials, (&'static str, String)> {
+    let mut credentials = Credentials::default();
+    for name in &snapshot.references.pull_secrets {
+        let Some(SecretState::Present(secret)) = snapshot.secrets.get(name) else {
+            let message = format!("the Secret {name:?} does not exist");
+            return Err((reasons::MISSING_REFERENCE, message));
+        };
+        let data: BTreeMap<String, Vec<u8>> = secret
+            .data
+            .iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), value.0.clone()))
+            .collect();
+        match parse_pull_secret(secret.type_.as_deref().unwrap_or_default(), &data) {
+            Ok(parsed) => credentials.merge(parsed),
+            Err(why) => {
+                let message = format!("the Secret {name:?} cannot be used: {why}");
+                return Err((reasons::INVALID_SPEC, message));
+            }
+        }
+    }
+    Ok(credentials)
 }
 
 /// What an image string was resolved to before, if anything: a tag may have moved since, but for this function the
@@ -222,7 +204,7 @@ fn recorded(revisions: &[Arc<EdgeRevision>], image: &str) -> Option<ResolvedStat
 
 fn inline_code(
     bytes: &[u8],
-    wish: &mut DesiredRevision,
+    desired: &mut DesiredRevision,
     now: Timestamp,
     function: &EdgeFunction,
 ) -> Option<ComponentImage> {
@@ -234,12 +216,12 @@ fn inline_code(
                 .as_ref()
                 .and_then(|status| status.resolved.clone());
             let known = before.filter(|known| known.image.is_none() && known.digest == digest);
-            wish.digest = Some(known.unwrap_or_else(|| ResolvedStatus {
+            desired.digest = Some(known.unwrap_or_else(|| ResolvedStatus {
                 image: None,
                 digest: digest.clone(),
                 at: Some(crate::persist::time(now)),
             }));
-            wish.resolved = Some(Finding::good(
+            desired.resolved = Some(Finding::good(
                 reasons::RESOLVED,
                 &format!("the inline component is {digest}"),
             ));
@@ -256,23 +238,9 @@ fn inline_code(
         }
         Err(error) => {
             let message = format!("spec.source.inline: {error}");
-            wish.resolved = Some(wish.block(error.failure.reason(), message, true));
+            desired.resolved = Some(desired.block(error.failure.reason(), message, true));
             None
         }
-    }
-}
-
-fn code_of_artifact(artifact: crate::resolve::Artifact) -> ComponentImage {
-    ComponentImage {
-        repository: artifact.repository,
-        digest: artifact.manifest_digest,
-        component_digest: artifact.component_digest,
-        size: artifact.bytes.len() as u64,
-        media_type: artifact.media_type,
-        world: artifact.inspection.world().unwrap_or_default().to_owned(),
-        imports: artifact.inspection.imports.into_iter().collect(),
-        inline: None,
-        pull_secrets: Vec::new(),
     }
 }
 
@@ -284,11 +252,16 @@ fn resolving(image: &str) -> Finding {
     }
 }
 
-fn failed_resolve(wish: &mut DesiredRevision, image: &str, error: &ResolveError, retry: Duration) {
+fn failed_resolve(
+    desired: &mut DesiredRevision,
+    image: &str,
+    error: &ResolveError,
+    retry: Duration,
+) {
     let message = format!("{image}: {error}; it is tried again");
-    wish.unsettled = false;
-    wish.resolved = Some(wish.block(error.failure.reason(), message, false));
-    wish.retry = Some(retry);
+    desired.unsettled = false;
+    desired.resolved = Some(desired.block(error.failure.reason(), message, false));
+    desired.retry = Some(retry);
 }
 
 fn pulled_alike(revision: &EdgeRevision, secrets: &[String]) -> bool {

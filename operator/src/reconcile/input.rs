@@ -1,4 +1,4 @@
-//! What the core is told of an object: the state it continues from, the function, the verbs. Pure but for the
+//! The input of the core: the state that it continues from, the function, and its actions. Pure but for the
 //! memory that is dropped when it no longer continues what is persisted.
 
 use std::collections::BTreeSet;
@@ -7,12 +7,14 @@ use crds::EdgeFunction;
 use operator_core::function::{Action, Annotation, Function};
 use operator_core::rollout::{Policy, RolloutState};
 
+use super::abandoned::abandoned;
 use super::context::{FunctionContext, Present};
 use super::desired::DesiredRevision;
+use super::observe::Observed;
 use crate::persist as record;
 use crate::watch::ObjectKey;
 
-/// The state that decisions continue from: what is in memory while it continues the persisted record.
+/// The state that decisions continue from: the one in memory if it continues the persisted record.
 pub(super) fn present(
     key: &ObjectKey,
     object: &EdgeFunction,
@@ -39,22 +41,23 @@ pub(super) fn present(
     }
 }
 
-/// What the core is told of the object; `abandoned` is the candidate if `spec` certainly asks for something else.
-pub(super) fn function(
-    object: &EdgeFunction,
-    wish: &DesiredRevision,
-    state: &RolloutState,
-    abandoned: Option<String>,
-) -> Function {
+/// The function as the core sees it.
+pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Function {
+    let Observed { snapshot, state } = observed;
+    let object = &*snapshot.function;
+    let abandoned = match desired.revision {
+        Some(_) => None,
+        None => abandoned(snapshot, state),
+    };
     let accepted = object
         .status
         .as_ref()
         .and_then(|status| status.accepted.as_ref());
-    let suspend = wish.spec.as_ref().map_or_else(
+    let suspend = desired.spec.as_ref().map_or_else(
         || accepted.is_some_and(|accepted| accepted.suspend),
         |spec| spec.suspend,
     );
-    let generation = if wish.unsettled {
+    let generation = if desired.unsettled {
         state.observed_generation
     } else {
         object.metadata.generation.unwrap_or(0)
@@ -63,27 +66,27 @@ pub(super) fn function(
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
         name: object.metadata.name.clone().unwrap_or_default(),
         generation,
-        desired: wish.revision.clone(),
-        abandoned: abandoned.filter(|_| wish.revision.is_none()),
-        refused: wish.refusal(),
-        policy: wish
+        desired: desired.revision.clone(),
+        abandoned,
+        refused: desired.refusal(),
+        policy: desired
             .spec
             .as_ref()
             .map_or_else(Policy::default, |spec| spec.policy.clone()),
         suspend,
-        actions: verbs(object),
+        actions: actions(object),
     }
 }
 
-/// Verb annotations with the field manager that owns them.
-fn verbs(object: &EdgeFunction) -> Vec<Annotation> {
+/// The annotations that request actions, with the field managers that own them.
+fn actions(object: &EdgeFunction) -> Vec<Annotation> {
     let annotations = object.metadata.annotations.iter().flatten();
     annotations
         .filter_map(|(name, value)| {
-            let verb = Action::parse(name.strip_prefix(crds::ACTION_PREFIX)?)?;
+            let action = Action::parse(name.strip_prefix(crds::ACTION_PREFIX)?)?;
             Some(Annotation {
-                action: verb,
-                // Longer is no revision's name: enough is kept to say what was ignored.
+                action,
+                // No revision has a longer name. The rest is enough to report what was ignored.
                 value: value.chars().take(256).collect(),
                 by: writer(object, name),
             })
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verb_is_known_by_the_manager_that_wrote_it() {
+    fn an_action_is_known_by_the_manager_that_wrote_it() {
         let yaml = r#"
 apiVersion: selvage.dev/v1alpha1
 kind: EdgeFunction
@@ -145,7 +148,7 @@ metadata:
 spec: { source: { image: "r.example/a:1" }, routes: [] }
 "#;
         let object: EdgeFunction = serde_yaml::from_str(yaml).unwrap();
-        let found = verbs(&object);
+        let found = actions(&object);
         assert_eq!(found.len(), 1);
         assert_eq!(
             (

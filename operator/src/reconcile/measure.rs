@@ -1,7 +1,7 @@
-//! Step 3 of a reconcile: the samples that a decision is due, and nothing else.
+//! Step 4 of a reconcile: exactly the samples that the next decision needs.
 //!
-//! Everything that is due within a moment is asked of Prometheus in one query per metric. A look does not wait
-//! for a slow Prometheus when the nodes' own counters are there: those alone are as true.
+//! Everything that is due within a moment is asked of Prometheus in one query per metric. An evaluation does
+//! not wait for a slow Prometheus if it has the counters of the nodes, which are as accurate.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,36 +9,43 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use operator_core::analysis::History;
+use operator_core::function::Function;
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Due, LatencyMeasure, Measured, Rollout, RolloutState, Source, Traffic, UnmeasuredKind,
+    self as core, Due, Evidence, LatencyMeasure, Measured, Rollout, RolloutState, Source, Traffic,
+    UnmeasuredKind,
 };
 use operator_core::samples::{Snapshot, merge};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Reconciler;
-use super::context::Before;
+use super::context::{Before, FunctionContext};
+use super::input::named;
+use super::nodes::FunctionNodes;
+use super::observe::Observed;
+use super::pass::Target;
+use super::{Context, may_take_slot, rollback};
 use crate::measure::{MeasureError, Prometheus, Wanted};
 use crate::node_api::{FunctionKey, Latency, Reading};
+use crate::persist::last_promoted;
 use crate::watch::ObjectKey;
 
-/// Functions in one query.
+/// Maximum number of functions in one query.
 const AT_ONCE: usize = 50;
-/// Others that become due within this long share the query.
+/// Time in which functions are collected for one query.
 const GATHER: Duration = Duration::from_millis(50);
-/// With counters of the nodes at hand, a look waits for Prometheus this long.
+/// Longest wait of an evaluation for Prometheus if it has the counters of the nodes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What is known of stable's past is asked for this often at most.
+/// Shortest time between two queries for the past of the stable revision.
 const PAST: Duration = Duration::from_secs(10);
-/// Once after a start, a look waits this long for the history of those that were forgotten.
+/// Longest wait, once after a start, for the samples of evaluations that the last leader did not persist.
 const RECOMPUTE: Duration = Duration::from_secs(10);
-/// In-band snapshots kept of the time before a candidate's first share.
+/// Maximum number of in-band snapshots that are kept from the time before the candidate got traffic.
 const KEPT: usize = 20_000;
 
 type Answer = Result<Vec<Snapshot>, MeasureError>;
 
-/// Where counters come from; clones share it.
+/// Source of counters. Clones share it.
 #[derive(Clone, Default)]
 pub struct SampleSource(Option<Asker>);
 
@@ -88,14 +95,18 @@ impl SampleSource {
         known(wanted, found, "stable's past is not known")
     }
 
-    /// What looks of the last `past` could have seen; empty when that is not known.
+    /// The samples that evaluations in the last `past` could have used; empty if they are not known.
     async fn since(&self, wanted: &Wanted, past: Duration) -> Vec<Snapshot> {
         let Some(asker) = &self.0 else {
             return Vec::new();
         };
         let asked = tokio::time::timeout(RECOMPUTE, asker.prometheus.since(wanted, past));
         let found = asked.await.unwrap_or(Err(MeasureError::Timeout));
-        known(wanted, found, "looks since the last written state are lost")
+        known(
+            wanted,
+            found,
+            "evaluations since the last written state are lost",
+        )
     }
 }
 
@@ -132,153 +143,206 @@ async fn answer(
                 Ok(found) => Ok(found.snapshots.remove(&wanted.function).unwrap_or_default()),
                 Err(error) => Err(error.clone()),
             };
-            // Whoever asked may have had no more patience.
+            // The reconcile that asked may have stopped waiting.
             let _ = reply.send(part);
         }
     }
 }
 
-impl Reconciler {
-    /// Takes a look and finds out stable's traffic, each only if it is due.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call; a struct would be read once"
-    )]
-    pub(super) async fn measure(
-        &self,
-        key: &ObjectKey,
-        state: &RolloutState,
-        due: &Due,
-        exposed: &BTreeSet<String>,
-        judge: &mut Option<Judge>,
-        before: &mut Before,
-        now: Timestamp,
-    ) -> (Measured, Option<Traffic>) {
-        let Some(rollout) = &state.rollout else {
-            *before = Before::default();
-            return (Measured::NotDue, None);
+/// Nodes of a function, and the evidence for its next decision.
+pub(super) struct Measurement {
+    pub(super) nodes: FunctionNodes,
+    pub(super) evidence: Evidence,
+}
+
+/// The samples that a decision needs.
+pub(super) struct Needed<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) state: &'a RolloutState,
+    pub(super) due: Due,
+    /// Nodes that act on the present traffic split.
+    pub(super) exposed: BTreeSet<String>,
+    pub(super) now: Timestamp,
+}
+
+/// Collects the evidence for the next decision.
+pub(super) async fn measure(
+    target: Target<'_>,
+    observed: &Observed,
+    function: &Function,
+    memory: &mut FunctionContext,
+) -> Measurement {
+    let Target { ctx, key, .. } = target;
+    let (state, now) = (&observed.state, observed.snapshot.now);
+    let nodes = FunctionNodes {
+        heard: ctx
+            .fleet
+            .function_nodes(&FunctionKey::new(&key.namespace, &key.name)),
+        placed: ctx.projector.placed(key, target.object),
+    };
+    let seen = nodes.reports();
+    rollback::follow(ctx, &seen, &mut memory.rollback);
+    let needed = Needed {
+        key,
+        state,
+        due: core::due(now, function, state),
+        exposed: seen.following(state),
+        now,
+    };
+    let (measured, traffic) = sample(ctx, &needed, memory).await;
+    let revisions = observed.snapshot.revisions.iter();
+    let evidence = Evidence {
+        epoch: target.epoch,
+        nodes: seen.view(state, &named(state, function)),
+        measured,
+        slot: may_take_slot(ctx, key),
+        traffic,
+        promoted: last_promoted(revisions.map(AsRef::as_ref)),
+        unsupervised_ttl: ctx.settings.unsupervised_ttl,
+    };
+    Measurement { nodes, evidence }
+}
+
+/// Evaluates the candidate and determines the traffic of stable, each only if it is due.
+pub(super) async fn sample(
+    ctx: &Context,
+    needed: &Needed<'_>,
+    memory: &mut FunctionContext,
+) -> (Measured, Option<Traffic>) {
+    let Needed { state, due, .. } = needed;
+    let FunctionContext { judge, before, .. } = memory;
+    let Some(rollout) = &state.rollout else {
+        *before = Before::default();
+        return (Measured::NotDue, None);
+    };
+    if before.started_at != Some(rollout.started_at) {
+        *before = Before {
+            started_at: Some(rollout.started_at),
+            ..Before::default()
         };
-        if before.started_at != Some(rollout.started_at) {
-            *before = Before {
-                started_at: Some(rollout.started_at),
-                ..Before::default()
+    }
+    let stable = state.stable.as_ref();
+    let stable = stable.map(|stable| stable.revision.name.as_str());
+    let wanted = wanted(needed.key, rollout, stable);
+    let source = rollout.plan.analysis.source;
+    let traffic = if due.traffic {
+        remember(ctx, &wanted, source, before).await;
+        let past = History::from_snapshots(
+            before.snapshots(),
+            stable.unwrap_or_default(),
+            rollout.plan.analysis.look_period,
+        );
+        Some(Traffic {
+            requests_per_second: past.requests_per_second(),
+        })
+    } else {
+        None
+    };
+    if !due.evaluation {
+        return (Measured::NotDue, traffic);
+    }
+    if rollout.analysis.is_none() && judge.is_none() {
+        remember(ctx, &wanted, source, before).await;
+    }
+    let measured = evaluate(ctx, needed, &wanted, source, judge, before).await;
+    (measured, traffic)
+}
+
+/// One evaluation of the candidate.
+async fn evaluate(
+    ctx: &Context,
+    needed: &Needed<'_>,
+    wanted: &Wanted,
+    allowed: Source,
+    judge: &mut Option<Judge>,
+    before: &Before,
+) -> Measured {
+    let (snapshots, source) = match samples(ctx, wanted, allowed).await {
+        Ok(found) => found,
+        Err(error) => {
+            ctx.metrics.looked("unavailable", error.reason());
+            return Measured::Unavailable {
+                kind: UnmeasuredKind::NoAnswer,
+                message: error.to_string(),
             };
         }
-        let stable = state
-            .stable
-            .as_ref()
-            .map(|stable| stable.revision.name.clone());
-        let wanted = wanted(key, rollout, stable.as_deref());
-        let traffic = if due.traffic {
-            self.remember(&wanted, rollout.plan.analysis.source, before)
-                .await;
-            let past = History::from_snapshots(
-                before.snapshots(),
-                stable.as_deref().unwrap_or_default(),
-                rollout.plan.analysis.look_period,
-            );
-            Some(Traffic {
-                requests_per_second: past.requests_per_second(),
-            })
-        } else {
-            None
-        };
-        if !due.evaluation {
-            return (Measured::NotDue, traffic);
-        }
-        if rollout.analysis.is_none() && judge.is_none() {
-            self.remember(&wanted, rollout.plan.analysis.source, before)
-                .await;
-        }
-        let measured = match self.samples(&wanted, rollout.plan.analysis.source).await {
-            Err(error) => {
-                self.metrics.looked("unavailable", error.reason());
-                Measured::Unavailable {
-                    kind: UnmeasuredKind::NoAnswer,
-                    message: error.to_string(),
-                }
-            }
-            Ok((snapshots, source)) => {
-                let past = Judge::forgotten(judge.as_ref(), state, now)
-                    .filter(|_| rollout.plan.analysis.source != Source::InBand);
-                let forgotten = match past {
-                    Some(past) => self.source.since(&wanted, past).await,
-                    None => Vec::new(),
-                };
-                let sampled = Sampled {
-                    now,
-                    exposed,
-                    snapshots: &snapshots,
-                    before: before.snapshots(),
-                    forgotten: &forgotten,
-                    source,
-                    scrape_interval: self.settings.scrape_interval,
-                };
-                let measured = Judge::measure(judge, state, &sampled);
-                self.metrics.looked(word(&measured), "");
-                measured
-            }
-        };
-        (measured, traffic)
-    }
+    };
+    let past = Judge::forgotten(judge.as_ref(), needed.state, needed.now)
+        .filter(|_| allowed != Source::InBand);
+    let forgotten = match past {
+        Some(past) => ctx.source.since(wanted, past).await,
+        None => Vec::new(),
+    };
+    let sampled = Sampled {
+        now: needed.now,
+        exposed: &needed.exposed,
+        snapshots: &snapshots,
+        before: before.snapshots(),
+        forgotten: &forgotten,
+        source,
+        scrape_interval: ctx.settings.scrape_interval,
+    };
+    let measured = Judge::measure(judge, needed.state, &sampled);
+    ctx.metrics.looked(word(&measured), "");
+    measured
+}
 
-    /// The newest snapshots by every way that the plan allows, one per process.
-    async fn samples(
-        &self,
-        wanted: &Wanted,
-        allowed: Source,
-    ) -> Result<(Vec<Snapshot>, &'static str), MeasureError> {
+/// The newest snapshots from every source that the plan allows, one per process.
+async fn samples(
+    ctx: &Context,
+    wanted: &Wanted,
+    allowed: Source,
+) -> Result<(Vec<Snapshot>, &'static str), MeasureError> {
+    let reading = Reading {
+        latency: wanted.latency,
+        population: &wanted.population,
+    };
+    let in_band = if allowed == Source::Prometheus {
+        Vec::new()
+    } else {
+        ctx.fleet.counters(&wanted.function, reading)
+    };
+    if allowed == Source::InBand {
+        return Ok((in_band, "InBand"));
+    }
+    let scraped = if in_band.is_empty() {
+        ctx.source.newest(wanted.clone()).await
+    } else {
+        let patient = tokio::time::timeout(PATIENCE, ctx.source.newest(wanted.clone()));
+        patient.await.unwrap_or(Some(Err(MeasureError::Timeout)))
+    };
+    match scraped {
+        Some(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
+        Some(Ok(scraped)) if scraped.is_empty() => Ok((in_band, "InBand")),
+        Some(Ok(scraped)) => Ok((merge(scraped.into_iter().chain(in_band)), "Both")),
+        None if allowed == Source::Prometheus => Err(MeasureError::NoAnswer(
+            "the plan wants Prometheus and none is configured".to_owned(),
+        )),
+        Some(Err(error)) if in_band.is_empty() => Err(error),
+        Some(Err(_)) | None => Ok((in_band, "InBand")),
+    }
+}
+
+/// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic.
+async fn remember(ctx: &Context, wanted: &Wanted, allowed: Source, before: &mut Before) {
+    if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
+        return;
+    }
+    before.asked = Some(Instant::now());
+    if allowed != Source::InBand {
+        let scraped = ctx.source.past(wanted).await;
+        if !scraped.is_empty() {
+            before.scraped = scraped;
+        }
+    }
+    if allowed != Source::Prometheus && before.in_band.len() < KEPT {
         let reading = Reading {
             latency: wanted.latency,
             population: &wanted.population,
         };
-        let in_band = if allowed == Source::Prometheus {
-            Vec::new()
-        } else {
-            self.fleet.counters(&wanted.function, reading)
-        };
-        if allowed == Source::InBand {
-            return Ok((in_band, "InBand"));
-        }
-        let scraped = if in_band.is_empty() {
-            self.source.newest(wanted.clone()).await
-        } else {
-            let patient = tokio::time::timeout(PATIENCE, self.source.newest(wanted.clone()));
-            patient.await.unwrap_or(Some(Err(MeasureError::Timeout)))
-        };
-        match scraped {
-            Some(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
-            Some(Ok(scraped)) if scraped.is_empty() => Ok((in_band, "InBand")),
-            Some(Ok(scraped)) => Ok((merge(scraped.into_iter().chain(in_band)), "Both")),
-            None if allowed == Source::Prometheus => Err(MeasureError::NoAnswer(
-                "the plan wants Prometheus and none is configured".to_owned(),
-            )),
-            Some(Err(error)) if in_band.is_empty() => Err(error),
-            Some(Err(_)) | None => Ok((in_band, "InBand")),
-        }
-    }
-
-    /// Keeps what nodes count before the candidate gets anything, and what Prometheus knows of it.
-    async fn remember(&self, wanted: &Wanted, allowed: Source, before: &mut Before) {
-        if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
-            return;
-        }
-        before.asked = Some(Instant::now());
-        if allowed != Source::InBand {
-            let scraped = self.source.past(wanted).await;
-            if !scraped.is_empty() {
-                before.scraped = scraped;
-            }
-        }
-        if allowed != Source::Prometheus && before.in_band.len() < KEPT {
-            let reading = Reading {
-                latency: wanted.latency,
-                population: &wanted.population,
-            };
-            before
-                .in_band
-                .extend(self.fleet.counters(&wanted.function, reading));
-        }
+        before
+            .in_band
+            .extend(ctx.fleet.counters(&wanted.function, reading));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the nodes of one function say, as the core wants it. Pure.
+//! The reports of the nodes of one function, in the form that the core needs. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,26 +8,38 @@ use operator_core::rollout::{FencingToken, NodeProblem, NodesView, RevisionOnNod
 
 use crate::node_api::FunctionOnNode;
 
-/// Nodes of one function, and which of them count.
+/// Reports of the nodes of one function, and which of the nodes count.
 pub(super) struct NodeReports<'a> {
-    /// Placed there and heard lately.
+    /// Nodes that placement picks.
     nodes: Vec<&'a FunctionOnNode>,
-    everybody: &'a [FunctionOnNode],
+    all: &'a [FunctionOnNode],
+}
+
+/// All reports about one function, and the nodes that placement picks.
+pub(super) struct FunctionNodes {
+    pub(super) heard: Vec<FunctionOnNode>,
+    pub(super) placed: BTreeSet<String>,
+}
+
+impl FunctionNodes {
+    pub(super) fn reports(&self) -> NodeReports<'_> {
+        NodeReports::new(&self.heard, &self.placed)
+    }
 }
 
 impl<'a> NodeReports<'a> {
-    /// Of everything that was heard, the nodes that placement picks.
-    pub(super) fn new(everybody: &'a [FunctionOnNode], placed: &BTreeSet<String>) -> Self {
+    /// Selects the nodes that placement picks from all reports.
+    pub(super) fn new(all: &'a [FunctionOnNode], placed: &BTreeSet<String>) -> Self {
         Self {
-            nodes: everybody
+            nodes: all
                 .iter()
                 .filter(|node| placed.contains(&node.node))
                 .collect(),
-            everybody,
+            all,
         }
     }
 
-    /// What the core asks about nodes.
+    /// Summarizes the nodes for the core.
     pub(super) fn view(&self, state: &RolloutState, revisions: &BTreeSet<String>) -> NodesView {
         let live: Vec<_> = self
             .nodes
@@ -36,7 +48,7 @@ impl<'a> NodeReports<'a> {
             .copied()
             .collect();
         let highest = self
-            .everybody
+            .all
             .iter()
             .flat_map(|node| &node.revisions)
             .filter_map(|revision| revision.applied)
@@ -59,7 +71,7 @@ impl<'a> NodeReports<'a> {
         }
     }
 
-    /// Live nodes that have loaded the candidate (at rest: stable) and act on the present share.
+    /// Live nodes that have loaded the candidate (at rest: stable) and act on the present traffic split.
     pub(super) fn following(&self, state: &RolloutState) -> BTreeSet<String> {
         let candidate = state
             .rollout
@@ -97,7 +109,7 @@ impl<'a> NodeReports<'a> {
         (reached.count(), live.count())
     }
 
-    /// The first complaints.
+    /// The first failures that live nodes report.
     pub(super) fn exceptions(&self) -> Vec<FunctionException> {
         let complaints = self.nodes.iter().filter(|node| node.live).flat_map(|node| {
             node.exceptions.iter().map(|exception| FunctionException {
@@ -130,7 +142,7 @@ impl NodeReports<'_> {
     }
 }
 
-/// It had the present share before it was away, and nothing newer since.
+/// Whether a node had the present traffic split before it lost contact, and has had nothing newer since.
 fn returned(node: &FunctionOnNode, pair: FencingToken) -> bool {
     node.returned.is_some_and(|token| token >= pair)
 }

@@ -1,143 +1,175 @@
-//! Step 5 of a reconcile: one status patch, with the version it was decided on as its precondition.
+//! Step 6 of a reconcile: one status patch, with the version it was decided on as its precondition.
 
 use std::sync::Arc;
 
-use crds::{EdgeFunction, FIELD_MANAGER};
+use crds::EdgeFunction;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use operator_core::status_rate::NodeDrift;
+use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
+use super::pass::{Made, Persisted, Target};
+use super::secret_values::unknown_values;
 use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
-use super::{ReconcileError, Reconciler, api};
-use crate::watch::ObjectKey;
+use super::{CallError, Context, ReconcileError, api};
 
-/// What became of a decision.
-pub(super) enum Persisted {
+/// Result of a write of the status.
+enum Written {
     /// Nothing had to be written.
     Unchanged,
-    /// It is the truth now.
-    Written(Arc<EdgeFunction>),
-    /// Somebody else wrote first.
+    /// The status was written; this is the new object.
+    Yes(Arc<EdgeFunction>),
+    /// Another writer changed the object first.
     Conflict,
 }
 
-impl Reconciler {
-    /// Writes the status if it says something new that is worth a write.
-    pub(super) async fn persist(
-        &self,
-        key: &ObjectKey,
-        parts: &Parts<'_>,
-        asked: bool,
-        memory: &mut FunctionContext,
-    ) -> Result<Persisted, ReconcileError> {
-        let old = parts.object.status.clone().unwrap_or_default();
-        let new = status::build(parts)?;
-        let difference = status::difference(&old, &new, &parts.state.nodes);
-        let drifted = self.may_write_nodes(difference, asked, memory);
-        let keep = |record: Option<String>| {
-            Some(Present {
-                state: parts.state.clone(),
-                record,
-            })
-        };
-        if !asked && !drifted && difference != Difference::Plain {
-            memory.present = keep(old.rollout.and_then(|rollout| rollout.working_record));
-            return Ok(Persisted::Unchanged);
-        }
-        let record = new
-            .rollout
-            .as_ref()
-            .and_then(|rollout| rollout.working_record.clone());
-        let Some(change) =
-            status::merge_patch(&serde_json::to_value(&old)?, &serde_json::to_value(&new)?)
-        else {
-            memory.present = keep(record);
-            return Ok(Persisted::Unchanged);
-        };
-        let version = parts.object.metadata.resource_version.as_ref();
-        if let Some(until) = RetryBackoff::lasts(memory.patience.as_ref(), version) {
-            forget_unwritten(memory);
-            return Err(ReconcileError::Waits(until));
-        }
-        let patch = serde_json::json!({
-            "metadata": { "resourceVersion": parts.object.metadata.resource_version, "uid": parts.object.metadata.uid },
-            "status": change,
-        });
-        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let answer =
-            api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await;
-        // Whatever came of it, what was remembered no longer continues what is persisted.
-        memory.present = None;
-        match answer {
-            Ok(written) => {
-                self.metrics.status_written("written");
-                let written = Arc::new(written);
-                memory.written = Some(Arc::clone(&written));
-                memory.present = keep(record);
-                memory.patience = None;
-                Ok(Persisted::Written(written))
-            }
-            Err(error) if error.is_conflict() || error.is_gone() => {
-                self.metrics.status_written("conflict");
-                Ok(Persisted::Conflict)
-            }
-            Err(error) => {
-                self.metrics.status_written("failed");
-                forget_unwritten(memory);
-                memory.patience = Some(RetryBackoff::after(&error, memory.failures, version));
-                Err(error.into())
-            }
-        }
+/// Writes the status if it differs enough to be worth a write. Returns `None` if another writer changed the
+/// object meanwhile.
+///
+/// # Errors
+/// The write failed, or it failed so recently that it is not repeated yet.
+pub(super) async fn persist(
+    target: Target<'_>,
+    made: &Made,
+    memory: &mut FunctionContext,
+) -> Result<Option<Persisted>, ReconcileError> {
+    let parts = parts(target, made);
+    // Until the last step is done: whether a write without an answer happened is unknown, and so is what is still to be
+    // applied and reported.
+    let first = !std::mem::replace(&mut memory.reported, false);
+    let written = write(target, &parts, made.decision.persist, memory).await?;
+    if matches!(written, Written::Conflict) {
+        memory.reported = !first;
+        return Ok(None);
     }
+    let written = match written {
+        Written::Yes(object) => Some(object),
+        Written::Unchanged | Written::Conflict => None,
+    };
+    Ok(Some(Persisted { written, first }))
+}
 
-    /// Decides whether what nodes did to a function at rest is written now. If not, notes when it may be.
-    fn may_write_nodes(
-        &self,
-        difference: Difference,
-        asked: bool,
-        memory: &mut FunctionContext,
-    ) -> bool {
-        memory.nodes_due = None;
-        let drift = match difference {
-            // This write carries what the nodes did.
-            Difference::Plain => {
-                self.status_writes.carried(&mut memory.limit);
-                return false;
-            }
-            Difference::Nodes(_) if asked => {
-                self.status_writes.carried(&mut memory.limit);
-                return false;
-            }
-            Difference::Nodes(drift) => drift,
-            Difference::None => NodeDrift::None,
-        };
-        match self.status_writes.admit(&mut memory.limit, drift) {
-            Admitted::Idle => false,
-            Admitted::Write => true,
-            Admitted::Wait(until) => {
-                memory.nodes_due = Some(until);
-                false
-            }
-        }
-    }
-
-    /// The object as the API server has it now.
-    pub(super) async fn read(
-        &self,
-        key: &ObjectKey,
-    ) -> Result<Option<EdgeFunction>, api::CallError> {
-        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
-        api::call(functions.get_opt(&key.name)).await
+fn parts<'a>(target: Target<'a>, made: &'a Made) -> Parts<'a> {
+    let state = &made.decision.state;
+    let seen = made.measured.nodes.reports();
+    Parts {
+        object: target.object,
+        function: &made.function,
+        desired: &made.ensured.desired,
+        state,
+        exceptions: seen.exceptions(),
+        unknown: unknown_values(target.ctx, target.key, state, &seen),
+        epoch: target.epoch,
+        now: made.at,
     }
 }
 
-/// The next decision starts from what is persisted, with the looks since then taken again.
+async fn write(
+    target: Target<'_>,
+    parts: &Parts<'_>,
+    asked: bool,
+    memory: &mut FunctionContext,
+) -> Result<Written, ReconcileError> {
+    let Target { ctx, object, .. } = target;
+    let old = object.status.clone().unwrap_or_default();
+    let new = status::build(parts)?;
+    let difference = status::difference(&old, &new, &parts.state.nodes);
+    let drifted = may_write_nodes(ctx, difference, asked, memory);
+    let keep = |record: Option<String>| {
+        Some(Present {
+            state: parts.state.clone(),
+            record,
+        })
+    };
+    if !asked && !drifted && difference != Difference::Plain {
+        memory.present = keep(old.rollout.and_then(|rollout| rollout.working_record));
+        return Ok(Written::Unchanged);
+    }
+    let rollout = new.rollout.as_ref();
+    let record = rollout.and_then(|rollout| rollout.working_record.clone());
+    let Some(change) =
+        status::merge_patch(&serde_json::to_value(&old)?, &serde_json::to_value(&new)?)
+    else {
+        memory.present = keep(record);
+        return Ok(Written::Unchanged);
+    };
+    let version = object.metadata.resource_version.as_ref();
+    if let Some(until) = RetryBackoff::lasts(memory.write_backoff.as_ref(), version) {
+        forget_unwritten(memory);
+        return Err(ReconcileError::Waits(until));
+    }
+    let answer = patch(target, &change).await;
+    // The write may have happened whatever the answer, so the state in memory no longer continues the persisted one.
+    memory.present = None;
+    match answer {
+        Ok(written) => {
+            ctx.metrics.status_written("written");
+            let written = Arc::new(written);
+            memory.written = Some(Arc::clone(&written));
+            memory.present = keep(record);
+            memory.write_backoff = None;
+            Ok(Written::Yes(written))
+        }
+        Err(error) if error.is_conflict() || error.is_gone() => {
+            ctx.metrics.status_written("conflict");
+            Ok(Written::Conflict)
+        }
+        Err(error) => {
+            ctx.metrics.status_written("failed");
+            forget_unwritten(memory);
+            memory.write_backoff = Some(RetryBackoff::after(&error, memory.failures, version));
+            Err(error.into())
+        }
+    }
+}
+
+/// Writes a change of the status to exactly the version that it was decided on.
+async fn patch(target: Target<'_>, change: &Value) -> Result<EdgeFunction, CallError> {
+    let Target {
+        ctx, key, object, ..
+    } = target;
+    let meta = &object.metadata;
+    let patch = serde_json::json!({
+        "metadata": { "resourceVersion": meta.resource_version, "uid": meta.uid },
+        "status": change,
+    });
+    let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    api::patch_status(&functions, &key.name, &patch).await
+}
+
+/// Decides whether the progress of nodes with a function at rest is written now. If not, notes when it may be.
+fn may_write_nodes(
+    ctx: &Context,
+    difference: Difference,
+    asked: bool,
+    memory: &mut FunctionContext,
+) -> bool {
+    memory.nodes_due = None;
+    let drift = match difference {
+        // This write includes the progress of the nodes.
+        Difference::Plain => {
+            ctx.status_writes.carried(&mut memory.limit);
+            return false;
+        }
+        Difference::Nodes(_) if asked => {
+            ctx.status_writes.carried(&mut memory.limit);
+            return false;
+        }
+        Difference::Nodes(drift) => drift,
+        Difference::None => NodeDrift::None,
+    };
+    match ctx.status_writes.admit(&mut memory.limit, drift) {
+        Admitted::Idle => false,
+        Admitted::Write => true,
+        Admitted::Wait(until) => {
+            memory.nodes_due = Some(until);
+            false
+        }
+    }
+}
+
+/// The next decision starts from what is persisted, with the evaluations since then made again.
 pub(super) fn forget_unwritten(memory: &mut FunctionContext) {
     memory.present = None;
     memory.judge = None;

@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 
 use crate::watch::ObjectKey;
 
-/// A node that could be picked.
+/// A node that placement can pick.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate<'a> {
-    /// Its name.
+    /// Name of the node.
     pub name: &'a str,
-    /// Its labels.
+    /// Labels of the node.
     pub labels: &'a BTreeMap<String, String>,
-    /// A shim was seen on it.
+    /// Whether a shim runs on it.
     pub has_shim: bool,
 }
 

@@ -1,4 +1,4 @@
-//! From persisted status to what nodes are told. Pure, and the same on every replica.
+//! From the persisted status to the tables of the nodes. Pure, and the same on every replica.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ use crate::persist;
 use crate::validate::Limits;
 
 /// Gives the content of one key of a Secret in the function's namespace, if it is the content with that keyed hash.
-/// `None` is not an empty value: nodes are told that it is unknown.
+/// `None` is not an empty value: nodes receive it as unknown.
 pub trait SecretValues {
-    /// The bytes; `None` when they are not known (any more).
+    /// The bytes; `None` if they are not, or no longer, known.
     fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>>;
 }
 
@@ -82,7 +82,7 @@ pub fn key(function: &EdgeFunction) -> v1::FunctionKey {
     }
 }
 
-/// The share that a status stands for. A record that cannot be read leaves stable serving and nothing on trial.
+/// The traffic split of a status. With a record that cannot be read, stable serves everything.
 #[must_use]
 pub fn share(status: &EdgeFunctionStatus) -> TrafficSplit {
     persist::decode(status).map_or_else(
@@ -102,7 +102,7 @@ pub fn share(status: &EdgeFunctionStatus) -> TrafficSplit {
     )
 }
 
-/// A share on the wire; `decided_at` in ms since the epoch, 0 = not told.
+/// A traffic split on the wire; `decided_at` in ms since the epoch, 0 = unknown.
 #[must_use]
 pub fn wire_share(share: &TrafficSplit, decided_at: u64) -> v1::Share {
     v1::Share {
@@ -160,8 +160,8 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
     let spec = &revision.spec;
     let via_operator =
         spec.inline.is_some() || !spec.image_pull_secrets.is_empty() || spec.repository.is_none();
-    let mut nobody_reads_these = Vec::new();
-    let limits = crate::validate::limits(spec.limits.as_ref(), &mut nobody_reads_these);
+    let mut ignored = Vec::new();
+    let limits = crate::validate::limits(spec.limits.as_ref(), &mut ignored);
     let reuse = spec
         .instances
         .as_ref()
@@ -219,7 +219,7 @@ fn env(
             let hash = hash_of(revision, reference);
             v1::env_var::Kind::Secret(v1::SecretValue {
                 reference: format!("{}/{}", reference.name, reference.key),
-                // what is not known stays so: an empty text would be another value
+                // an unknown value stays unknown: an empty text would be another value
                 value: secrets.value(&reference.name, &reference.key, hash),
             })
         },
@@ -230,7 +230,7 @@ fn env(
     }
 }
 
-/// Later entries win.
+/// Merges entries by name; a later one replaces an earlier one.
 fn config(revision: &EdgeRevision) -> Vec<v1::EnvVar> {
     let mut merged = std::collections::BTreeMap::new();
     for values in revision
@@ -307,7 +307,7 @@ fn millis(at: jiff::Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or(0)
 }
 
-/// A revision that the record's share names and that it does not define.
+/// A revision that the traffic split of the record names and the record does not define.
 #[must_use]
 pub fn lacking(record: &v1::FunctionRecord) -> Option<&str> {
     let share = record.share.as_ref()?;
@@ -323,7 +323,7 @@ pub fn lacking(record: &v1::FunctionRecord) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// Whether the record's share names no revision at all.
+/// Whether the traffic split of the record names no revision at all.
 #[must_use]
 pub fn names_nothing(record: &v1::FunctionRecord) -> bool {
     record

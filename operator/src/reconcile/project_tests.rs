@@ -26,7 +26,7 @@ fn revision(name: &str, version: u64, change: impl FnOnce(&mut EdgeRevisionSpec)
     revision
 }
 
-/// A function at rest on `stable`, or with a status that says so and a record that cannot be read.
+/// A function at rest on `stable`, or with such a status and a record that cannot be read.
 fn function(stable: Option<&str>, readable: bool) -> EdgeFunction {
     let at = jiff::Timestamp::UNIX_EPOCH;
     let state = RolloutState {

@@ -77,7 +77,7 @@ impl Projector {
             return;
         };
         if project::names_nothing(&record) {
-            // Nothing can be served yet, so its routes are nobody's. A status that was lost is no reason to
+            // Nothing can be served yet, so it owns no routes. A status that was lost is no reason to
             // take anything away: stable is recovered in a moment.
             if project::is_settled(object) {
                 self.remove(key, record.version);
@@ -85,7 +85,7 @@ impl Projector {
             return;
         }
         if let Some(missing) = project::lacking(&record) {
-            // The revision will come by the watch; a share that names it must not reach a node before it.
+            // The revision will come by the watch; a traffic split that names it must not reach a node before it.
             tracing::debug!(function = %key, revision = missing, "not projected yet: the revision is not in the cache");
             return;
         }
@@ -95,7 +95,7 @@ impl Projector {
         }
     }
 
-    /// Begins to read the Secrets of all revisions, so that the values are known when a share names one of them.
+    /// Begins to read the Secrets of all revisions, so that the values are known when a traffic split names one of them.
     fn read_secrets(&self, key: &ObjectKey, revisions: &[&EdgeRevision]) {
         for name in revisions
             .iter()
@@ -105,13 +105,13 @@ impl Projector {
         }
     }
 
-    /// Takes a deleted function from the tables.
+    /// Removes a deleted function from the tables.
     pub fn remove(&self, key: &ObjectKey, version: u64) {
         self.tables
             .remove(&FunctionKey::new(&key.namespace, &key.name), version);
     }
 
-    /// Tells the tables about the labels of all nodes, and which nodes are gone.
+    /// Updates the labels of all nodes in the tables, and removes nodes that no longer exist.
     pub fn label_nodes(&self, known: &mut BTreeSet<String>) {
         let nodes = self.caches.nodes.all();
         let present: BTreeSet<String> = nodes.keys().map(|key| key.name.to_string()).collect();

@@ -1,4 +1,4 @@
-//! Step 7 of a reconcile: Events for what was persisted, once each, never in the way of a decision.
+//! Step 8 of a reconcile: Events for what was persisted, once each, never in the way of a decision.
 
 use std::sync::Arc;
 
@@ -13,13 +13,47 @@ use operator_core::rollout::{EventType, Transition};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::api;
+use super::context::FunctionContext;
+use super::pass::{Made, Persisted, Target};
+use super::{api, events, metrics, rollback};
 use crate::metrics::Metrics;
+
+/// Reports everything that was persisted, once. After a start the leader reports the transitions of the last leader again,
+/// which results in the same Events because their names are the same.
+pub(super) fn report(
+    target: Target<'_>,
+    made: &Made,
+    persisted: &Persisted,
+    memory: &mut FunctionContext,
+) {
+    let Target {
+        ctx, key, object, ..
+    } = target;
+    let (before, decision, at) = (&made.observed.state, &made.decision, made.at);
+    if persisted.first {
+        for transition in &before.events {
+            ctx.reporter.transition(object, transition);
+        }
+    }
+    if let Some(written) = &persisted.written {
+        rollback::begin(before, &decision.state, at, &mut memory.rollback);
+        for transition in &decision.transitions {
+            ctx.reporter.transition(written, transition);
+            tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);
+        }
+        events::conditions_changed(ctx, object, written, at);
+        events::nodes_failed(ctx, object, written, at);
+        metrics::count_transitions(ctx, before, &decision.state, at);
+    }
+    metrics::gauge(ctx, key, &decision.state);
+    super::keep_slot(ctx, key, &decision.state);
+    memory.reported = true;
+}
 
 const QUEUE: usize = 1024;
 const NOTE: usize = 1000;
 
-/// Takes Events and writes them when there is time; clones share the queue.
+/// Queue of Events that a task writes. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     queue: mpsc::Sender<Box<Event>>,
@@ -27,14 +61,14 @@ pub struct Reporter {
     instance: Arc<str>,
 }
 
-/// One thing to tell beside the transitions of a rollout.
+/// An Event beside the transitions of a rollout.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Remark<'a> {
+pub(super) struct NewEvent<'a> {
     pub(super) kind: EventType,
     pub(super) reason: &'a str,
     pub(super) note: &'a str,
-    /// Two remarks with the same mark are one Event.
-    pub(super) mark: &'a str,
+    /// Two Events of an object with the same reason and key are one.
+    pub(super) dedup_key: &'a str,
 }
 
 impl Reporter {
@@ -70,41 +104,41 @@ impl Reporter {
         )
     }
 
-    /// Tells of a persisted transition. Its number is part of the Event's name, so telling twice is telling once.
+    /// Records an Event for a persisted transition. Its number is part of the Event's name, so a second one is the same Event.
     pub(super) fn transition(&self, function: &EdgeFunction, transition: &Transition) {
         let Some((kind, reason)) = transition.kind.effects().event else {
             return;
         };
-        let mark = transition.number.to_string();
+        let dedup_key = transition.number.to_string();
         self.write(
             function,
             transition.at,
-            Remark {
+            NewEvent {
                 kind,
                 reason,
                 note: &transition.message,
-                mark: &mark,
+                dedup_key: &dedup_key,
             },
         );
     }
 
-    /// Tells of something else.
-    pub(super) fn remark(
+    /// Records another Event.
+    pub(super) fn record_event(
         &self,
         object: &impl Resource<DynamicType = ()>,
         now: Timestamp,
-        remark: Remark<'_>,
+        event: NewEvent<'_>,
     ) {
-        self.write(object, now, remark);
+        self.write(object, now, event);
     }
 
-    fn write<K: Resource<DynamicType = ()>>(&self, object: &K, at: Timestamp, remark: Remark<'_>) {
+    fn write<K: Resource<DynamicType = ()>>(&self, object: &K, at: Timestamp, new: NewEvent<'_>) {
         let meta = object.meta();
         let name = meta.name.clone().unwrap_or_default();
         let uid = meta.uid.clone().unwrap_or_default();
-        // where Events about objects without a namespace are looked for
+        // kubectl shows Events about objects without a namespace from here
         let namespace = meta.namespace.clone().or(Some("default".to_owned()));
-        let digest = Sha256::digest(format!("{uid}\n{}\n{}", remark.reason, remark.mark));
+        let digest = Sha256::digest(format!("{uid}\n{}\n{}", new.reason, new.dedup_key));
         let suffix: String = hex::encode(digest).chars().take(16).collect();
         let event = Event {
             metadata: ObjectMeta {
@@ -113,10 +147,10 @@ impl Reporter {
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(at)),
-            type_: Some(remark.kind.as_str().to_owned()),
-            reason: Some(remark.reason.to_owned()),
+            type_: Some(new.kind.as_str().to_owned()),
+            reason: Some(new.reason.to_owned()),
             action: Some("Reconcile".to_owned()),
-            note: Some(remark.note.chars().take(NOTE).collect()),
+            note: Some(new.note.chars().take(NOTE).collect()),
             reporting_controller: Some(EVENT_CONTROLLER.to_owned()),
             reporting_instance: Some(self.instance.to_string()),
             regarding: Some(ObjectReference {

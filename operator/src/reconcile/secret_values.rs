@@ -2,7 +2,7 @@
 //!
 //! A revision holds a keyed hash of each value. While its Secret holds that content the value is read from there;
 //! a value that was read stays in memory for as long as a revision refers to it. After a restart a value that the
-//! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status says so.
+//! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status reports it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,8 @@ use operator_core::rollout::{RolloutState, UnknownValues};
 use zeroize::Zeroizing;
 
 use super::nodes::NodeReports;
-use super::{Projector, Reconciler, project};
+use super::observe::grant_command;
+use super::{Context, Projector, project};
 use crate::revision::hash;
 use crate::watch::{ObjectKey, SecretState};
 
@@ -24,12 +25,12 @@ type ByHash = HashMap<(String, String), Zeroizing<Vec<u8>>>;
 #[derive(Default)]
 pub(super) struct Remembered(Mutex<ByHash>);
 
-/// What is known of one value.
+/// What is known about one value.
 enum Known {
     Value(Vec<u8>),
     /// The Secret or the key of the hashes was not read yet.
     NotRead,
-    /// It is nowhere.
+    /// Neither the Secret nor the memory has it.
     Nowhere(SecretState),
 }
 
@@ -88,7 +89,7 @@ impl Values<'_> {
 }
 
 impl Projector {
-    /// Forgets the values that no revision refers to any more.
+    /// Forgets the values that no revision refers to any longer.
     pub fn forget_values(&self) {
         let revisions = self.caches.revisions.all();
         let referred: HashSet<(&str, &str)> = revisions
@@ -105,98 +106,95 @@ impl Projector {
     }
 }
 
-impl Reconciler {
-    /// Values that the present stable or candidate needs and that this operator cannot hand to a node.
-    pub(super) fn unknown_values(
-        &self,
-        key: &ObjectKey,
-        state: &RolloutState,
-        seen: &NodeReports<'_>,
-    ) -> Option<UnknownValues> {
-        let stable = state.stable.as_ref().map(|stable| &stable.revision.name);
-        let candidate = state.rollout.as_ref();
-        let candidate = candidate.map(|rollout| &rollout.candidate.revision.name);
-        let served: BTreeSet<&str> = [stable, candidate]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
-        let mut found = Vec::new();
-        for name in &served {
-            let revision = ObjectKey::new(&key.namespace, name);
-            if let Some(revision) = self.caches.revisions.get(&revision) {
-                found.extend(self.unknown_of(key, name, &revision));
-            }
+/// Values that the present stable or candidate needs and that this operator cannot hand to a node.
+pub(super) fn unknown_values(
+    ctx: &Context,
+    key: &ObjectKey,
+    state: &RolloutState,
+    seen: &NodeReports<'_>,
+) -> Option<UnknownValues> {
+    let stable = state.stable.as_ref().map(|stable| &stable.revision.name);
+    let candidate = state.rollout.as_ref();
+    let candidate = candidate.map(|rollout| &rollout.candidate.revision.name);
+    let served: BTreeSet<&str> = [stable, candidate]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    let mut found = Vec::new();
+    for name in &served {
+        let revision = ObjectKey::new(&key.namespace, name);
+        if let Some(revision) = ctx.caches.revisions.get(&revision) {
+            found.extend(unknown_of(ctx, key, name, &revision));
         }
-        found.sort();
-        found.dedup();
-        let count = found.len();
-        let (mut what, restore) = found.into_iter().next()?;
-        if count > 1 {
-            what.push_str(&format!(" {count} values are unknown in all."));
+    }
+    found.sort();
+    found.dedup();
+    let count = found.len();
+    let (mut what, restore) = found.into_iter().next()?;
+    if count > 1 {
+        what.push_str(&format!(" {count} values are unknown in all."));
+    }
+    Some(UnknownValues {
+        what,
+        restore,
+        lacking: seen.lacking_values(&served),
+    })
+}
+
+/// The unknown values of one revision: for each a sentence, and a clause with the command that restores it.
+fn unknown_of(
+    ctx: &Context,
+    key: &ObjectKey,
+    name: &str,
+    revision: &EdgeRevision,
+) -> Vec<(String, String)> {
+    let values = Values {
+        projector: &ctx.projector,
+        namespace: &key.namespace,
+    };
+    let references = project::secret_references(revision);
+    let unknown = references.filter_map(|(reference, hash)| {
+        match values.look_up(&reference.name, &reference.key, hash) {
+            Known::Value(_) | Known::NotRead => None,
+            Known::Nowhere(state) => Some((reference, state)),
         }
-        Some(UnknownValues {
-            what,
-            restore,
-            lacking: seen.lacking_values(&served),
+    });
+    unknown
+        .map(|(reference, state)| {
+            let (why, restore) = why(ctx, key, reference, &state);
+            let what = format!(
+                "The operator does not know the value of key {:?} in Secret {:?} that revision {name} was made with: {why}.",
+                reference.key, reference.name
+            );
+            (what, restore)
         })
-    }
+        .collect()
+}
 
-    /// What is unknown of one revision: a sentence, and a clause with the command that brings it back.
-    fn unknown_of(
-        &self,
-        key: &ObjectKey,
-        name: &str,
-        revision: &EdgeRevision,
-    ) -> Vec<(String, String)> {
-        let values = Values {
-            projector: &self.projector,
-            namespace: &key.namespace,
-        };
-        let references = project::secret_references(revision);
-        let unknown = references.filter_map(|(reference, hash)| {
-            match values.look_up(&reference.name, &reference.key, hash) {
-                Known::Value(_) | Known::NotRead => None,
-                Known::Nowhere(state) => Some((reference, state)),
-            }
-        });
-        unknown
-            .map(|(reference, state)| {
-                let (why, restore) = self.why(key, reference, &state);
-                let what = format!(
-                    "The operator does not know the value of key {:?} in Secret {:?} that revision {name} was made with: {why}.",
-                    reference.key, reference.name
-                );
-                (what, restore)
-            })
-            .collect()
-    }
-
-    fn why(
-        &self,
-        key: &ObjectKey,
-        reference: &KeySelector,
-        state: &SecretState,
-    ) -> (&'static str, String) {
-        let (namespace, name) = (&key.namespace, &reference.name);
-        let edit =
-            || format!("Put the former value back: kubectl -n {namespace} edit secret {name}");
-        match state {
-            SecretState::Present(_) if state.value(&reference.key).is_some() => {
-                ("the Secret holds another value now", edit())
-            }
-            SecretState::Present(_) => ("the Secret no longer has this key", edit()),
-            SecretState::NotGranted => (
-                "the namespace does not grant its Secrets to Selvage",
-                format!("Grant them: {}", self.grant_line(key)),
-            ),
-            SecretState::Missing | SecretState::Unknown => (
-                "the Secret does not exist",
-                format!(
-                    "Create it with the former value: kubectl -n {namespace} create secret generic {name} --from-literal={}=VALUE",
-                    reference.key
-                ),
-            ),
+fn why(
+    ctx: &Context,
+    key: &ObjectKey,
+    reference: &KeySelector,
+    state: &SecretState,
+) -> (&'static str, String) {
+    let (namespace, name) = (&key.namespace, &reference.name);
+    let edit = || format!("Put the former value back: kubectl -n {namespace} edit secret {name}");
+    match state {
+        SecretState::Present(_) if state.value(&reference.key).is_some() => {
+            ("the Secret holds another value now", edit())
         }
+        SecretState::Present(_) => ("the Secret no longer has this key", edit()),
+        SecretState::NotGranted => (
+            "the namespace does not grant its Secrets to Selvage",
+            format!("Grant them: {}", grant_command(ctx, key)),
+        ),
+        SecretState::Missing | SecretState::Unknown => (
+            "the Secret does not exist",
+            format!(
+                "Create it with the former value: kubectl -n {namespace} create secret generic {name} --from-literal={}=VALUE",
+                reference.key
+            ),
+        ),
     }
 }

@@ -15,6 +15,7 @@ use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState
 use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
+use super::conditions::{Report, condition};
 use super::desired::{DesiredRevision, Finding};
 use crate::persist;
 
@@ -22,7 +23,7 @@ use crate::persist;
 pub(super) struct Parts<'a> {
     pub(super) object: &'a EdgeFunction,
     pub(super) function: &'a Function,
-    pub(super) wish: &'a DesiredRevision,
+    pub(super) desired: &'a DesiredRevision,
     pub(super) state: &'a RolloutState,
     pub(super) exceptions: Vec<FunctionException>,
     /// Values of Secrets that nodes may lack and that the operator does not know.
@@ -34,24 +35,24 @@ pub(super) struct Parts<'a> {
 const EXCEPTIONS: usize = 8;
 const URLS: usize = 16;
 
-/// The whole status.
+/// Builds the whole status.
 pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json::Error> {
     let Parts {
         object,
         function,
-        wish,
+        desired,
         state,
         now,
         ..
     } = parts;
     let old = object.status.clone().unwrap_or_default();
     let sentence = core::message(*now, function, state);
-    // requests that are answered 503 concern people more than how the rollout stands
+    // requests that get 503 matter more to users than the progress of the rollout
     let lacking = parts
         .unknown
         .as_ref()
         .filter(|unknown| !unknown.lacking.is_empty());
-    let message = match (&wish.blocked, lacking) {
+    let message = match (&desired.blocked, lacking) {
         (Some(blocked), _) => blocked.message.clone(),
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
         (None, None) => sentence.clone(),
@@ -63,7 +64,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         .as_ref()
         .map(|accepted| accepted.routes.as_slice())
         .unwrap_or_default();
-    let observed = if wish.unsettled {
+    let observed = if desired.unsettled {
         old.observed_generation
     } else {
         object.metadata.generation
@@ -77,7 +78,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
             .find(|known| known.as_str() == phase.as_str()),
         message: Some(message.chars().take(4000).collect()),
         urls: urls(routes),
-        resolved: wish.digest.clone().or(old.resolved.clone()),
+        resolved: desired.digest.clone().or(old.resolved.clone()),
         stable: state.stable.as_ref().map(role),
         candidate: state
             .rollout
@@ -102,7 +103,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
 
 /// What takes effect without a rollout: the newest accepted spec, else what was accepted before.
 fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatus> {
-    let Some(spec) = parts.wish.spec.as_ref() else {
+    let Some(spec) = parts.desired.spec.as_ref() else {
         return old.accepted.clone();
     };
     let generation = parts.object.metadata.generation.unwrap_or(0);
@@ -148,12 +149,12 @@ fn conditions(
 ) -> Vec<Condition> {
     let Parts {
         function,
-        wish,
+        desired,
         state,
         now,
         ..
     } = parts;
-    let mut derived = core::conditions(function, state, wish.blocked.as_ref(), sentence);
+    let mut derived = core::conditions(function, state, desired.blocked.as_ref(), sentence);
     if let Some(unknown) = &parts.unknown {
         core::report_unknown_values(&mut derived, function, state, unknown);
     }
@@ -172,9 +173,9 @@ fn conditions(
         })
         .collect();
     for (kind, finding) in [
-        (types::ACCEPTED, &wish.accepted),
-        (types::RESOLVED, &wish.resolved),
-        (types::COMPATIBLE, &wish.compatible),
+        (types::ACCEPTED, &desired.accepted),
+        (types::RESOLVED, &desired.resolved),
+        (types::COMPATIBLE, &desired.compatible),
     ] {
         found.extend(finding.clone().map(|finding| (kind, finding)));
     }
@@ -185,21 +186,13 @@ fn conditions(
         .cloned()
         .collect();
     for (kind, finding) in found {
-        let before = old
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == kind);
-        let since = before
-            .filter(|before| before.status == finding.status)
-            .map(|before| before.last_transition_time.clone());
-        merged.push(Condition {
-            type_: kind.to_owned(),
-            status: finding.status.to_owned(),
-            reason: finding.reason,
-            message: finding.message.chars().take(4000).collect(),
-            observed_generation: observed,
-            last_transition_time: since.unwrap_or_else(|| persist::time(*now)),
-        });
+        let report = Report {
+            status: finding.status,
+            reason: &finding.reason,
+            message: &finding.message,
+            generation: observed,
+        };
+        merged.push(condition(&old.conditions, kind, report, *now));
     }
     merged.sort_by(|left, right| left.type_.cmp(&right.type_));
     merged
@@ -244,15 +237,15 @@ fn urls(routes: &[crds::function::Route]) -> Vec<String> {
 /// How much two statuses differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// Not at all, or in figures that travel with the next checkpoint.
+    /// Not at all, or in figures that the next checkpoint includes.
     None,
-    /// In what nodes do to a function at rest: written at the rate of [`operator_core::status_rate`].
+    /// In the progress of nodes with a function at rest, which is written at the rate of [`operator_core::status_rate`].
     Nodes(NodeDrift),
-    /// In what a person or a controller waits for.
+    /// In fields that users and controllers wait for.
     Plain,
 }
 
-/// Compares what is persisted with what would be.
+/// Compares the persisted status with the new one.
 pub(super) fn difference(
     old: &EdgeFunctionStatus,
     new: &EdgeFunctionStatus,
@@ -276,7 +269,7 @@ pub(super) fn difference(
                 )
             })
             .collect();
-        // what the operator does not know concerns people at once, also while a rollout runs
+        // unknown values are reported at once, also while a rollout runs
         let unknown = status.conditions.iter().find(|condition| {
             let reason = condition.reason.as_str();
             condition.type_ == types::DISTRIBUTED
@@ -309,7 +302,7 @@ pub(super) fn difference(
             })
             .collect();
         let desired = status.nodes.as_ref().map(|nodes| nodes.desired);
-        // Only somebody else's hand makes these differ here; it is not fought, so the pace is that of the nodes.
+        // These differ here only after another writer changed them. That is corrected at the rate of the node figures.
         let revision = |role: &Option<RevisionStatus>| role.as_ref().map(|it| it.revision.clone());
         let roles = (revision(&status.stable), revision(&status.candidate));
         (found, desired, status.phase, roles, status.traffic.clone())

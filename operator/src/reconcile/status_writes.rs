@@ -1,4 +1,4 @@
-//! The rate limit of the status writes that report what nodes do to functions at rest, on the clock of this process.
+//! The rate limit of the status writes that report the progress of nodes with functions at rest, on the clock of this process.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl StatusWrites {
         }
     }
 
-    /// Notes that the status is written for another reason, which carries what the nodes did.
+    /// Notes that the status is written for another reason, which includes the progress of the nodes.
     pub(super) fn carried(&self, function: &mut FunctionLimit) {
         self.lock().carried(function);
     }

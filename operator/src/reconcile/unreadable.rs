@@ -1,146 +1,158 @@
-//! Objects that cannot be decoded: the last version that could stays in use, and the object says so. A function says it by its
-//! conditions, a claim, which has none, by an Event alone.
+//! Objects that cannot be decoded. The last version that could be decoded stays in use. A function reports the failure in its
+//! conditions and by an Event; a claim, which has no conditions, by an Event alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::conditions::{reasons, types};
-use crds::{EdgeFunction, FIELD_MANAGER, HostClaim};
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use crds::{EdgeFunction, HostClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, ResourceExt};
 use operator_core::rollout::EventType;
 use serde_json::{Value, json};
 
-use super::report::Remark;
-use super::{CallError, Reconciler, api};
+use super::conditions::{Report, condition};
+use super::report::NewEvent;
+use super::{CallError, Context, api};
 use crate::watch::ObjectKey;
 
 const PERIOD: Duration = Duration::from_secs(5);
 
-impl Reconciler {
-    /// Tells for ever; run it on the leader.
-    pub async fn tell_unreadable(self: Arc<Self>) {
-        let mut told: BTreeMap<ObjectKey, String> = BTreeMap::new();
-        let mut told_of_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
-        loop {
-            tokio::time::sleep(PERIOD).await;
-            let found = self.caches.functions.unreadable();
-            self.count_unreadable(found.len());
-            for (key, why) in news(&mut told, found) {
-                let said = self.say_unreadable(&key, &why).await;
-                remember(&mut told, key, why, said);
-            }
-            for (key, why) in news(&mut told_of_claims, self.caches.claims.unreadable()) {
-                let said = self.say_unreadable_claim(&key, &why).await;
-                remember(&mut told_of_claims, key, why, said);
-            }
+/// Reports objects that cannot be decoded, periodically. It never returns.
+pub(super) async fn report_unreadable(ctx: Arc<Context>) {
+    let mut reported: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    let mut reported_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let found = ctx.caches.functions.unreadable();
+        count_unreadable(&ctx, found.len());
+        for (key, why) in news(&mut reported, found) {
+            let result = report_function(&ctx, &key, &why).await;
+            remember(&mut reported, key, why, result);
+        }
+        for (key, why) in news(&mut reported_claims, ctx.caches.claims.unreadable()) {
+            let result = report_claim(&ctx, &key, &why).await;
+            remember(&mut reported_claims, key, why, result);
         }
     }
+}
 
-    async fn say_unreadable_claim(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
-        let claims: Api<HostClaim> = Api::all(self.client.clone());
-        let Some(claim) = api::call(claims.get_metadata_opt(&key.name)).await? else {
-            return Ok(());
-        };
-        let message = message(why);
-        let remark = Remark {
-            kind: EventType::Warning,
+async fn report_claim(ctx: &Context, key: &ObjectKey, why: &str) -> Result<(), CallError> {
+    let claims: Api<HostClaim> = Api::all(ctx.client.clone());
+    let Some(claim) = api::call(claims.get_metadata_opt(&key.name)).await? else {
+        return Ok(());
+    };
+    let message = message(why);
+    ctx.reporter
+        .record_event(&claim, jiff::Timestamp::now(), event(&message));
+    Ok(())
+}
+
+fn count_unreadable(ctx: &Context, functions: usize) {
+    let kinds = [
+        ("EdgeFunction", functions),
+        ("EdgeRevision", ctx.caches.revisions.unreadable().len()),
+        ("RolloutPolicy", ctx.caches.policies.unreadable().len()),
+        ("HostClaim", ctx.caches.claims.unreadable().len()),
+    ];
+    for (kind, count) in kinds {
+        ctx.metrics.set_unreadable(kind, count);
+    }
+}
+
+pub(super) async fn report_function(
+    ctx: &Context,
+    key: &ObjectKey,
+    why: &str,
+) -> Result<(), CallError> {
+    let kind = ApiResource::erase::<EdgeFunction>(&());
+    let functions: Api<DynamicObject> =
+        Api::namespaced_with(ctx.client.clone(), &key.namespace, &kind);
+    let Some(object) = api::call(functions.get_opt(&key.name)).await? else {
+        return Ok(());
+    };
+    let old = object
+        .data
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let message = message(why);
+    let generation = object.metadata.generation;
+    let Some(conditions) =
+        unreadable_conditions(&old, &message, generation, jiff::Timestamp::now())
+    else {
+        return Ok(());
+    };
+    let patch = json!({
+        "metadata": { "resourceVersion": object.resource_version() },
+        "status": { "conditions": conditions },
+    });
+    match api::patch_status(&functions, &key.name, &patch).await {
+        Ok(_) => {
+            let function = EdgeFunction {
+                metadata: object.metadata.clone(),
+                spec: Default::default(),
+                status: None,
+            };
+            ctx.reporter
+                .record_event(&function, jiff::Timestamp::now(), event(&message));
+            Ok(())
+        }
+        // Written meanwhile: the next round reads it again.
+        Err(error) if error.is_gone() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The conditions of an object that cannot be decoded, with the others that it has. `None` if it has them already.
+fn unreadable_conditions(
+    old: &[Value],
+    message: &str,
+    generation: Option<i64>,
+    now: jiff::Timestamp,
+) -> Option<Vec<Value>> {
+    let is = |value: &Value, kind: &str| value.get("type").and_then(Value::as_str) == Some(kind);
+    if old.iter().any(|old| {
+        is(old, types::ACCEPTED) && old.get("message").and_then(Value::as_str) == Some(message)
+    }) {
+        return None;
+    }
+    let before: Vec<Condition> = old
+        .iter()
+        .filter_map(|old| serde_json::from_value(old.clone()).ok())
+        .collect();
+    let reported = [
+        (types::ACCEPTED, "False"),
+        (types::READY, "False"),
+        (types::RECONCILING, "False"),
+        (types::STALLED, "True"),
+    ];
+    let others = old
+        .iter()
+        .filter(|old| !reported.iter().any(|(kind, _)| is(old, kind)))
+        .cloned();
+    let new = reported.iter().map(|(kind, status)| {
+        let report = Report {
+            status,
             reason: reasons::UNREADABLE,
-            note: &message,
-            mark: &message,
+            message,
+            generation,
         };
-        self.reporter.remark(&claim, jiff::Timestamp::now(), remark);
-        Ok(())
-    }
+        json!(condition(&before, kind, report, now))
+    });
+    Some(others.chain(new).collect())
+}
 
-    fn count_unreadable(&self, functions: usize) {
-        let kinds = [
-            ("EdgeFunction", functions),
-            ("EdgeRevision", self.caches.revisions.unreadable().len()),
-            ("RolloutPolicy", self.caches.policies.unreadable().len()),
-            ("HostClaim", self.caches.claims.unreadable().len()),
-        ];
-        for (kind, count) in kinds {
-            self.metrics.set_unreadable(kind, count);
-        }
-    }
-
-    pub(super) async fn say_unreadable(&self, key: &ObjectKey, why: &str) -> Result<(), CallError> {
-        let kind = ApiResource::erase::<EdgeFunction>(&());
-        let functions: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &key.namespace, &kind);
-        let Some(object) = api::call(functions.get_opt(&key.name)).await? else {
-            return Ok(());
-        };
-        let old = object
-            .data
-            .pointer("/status/conditions")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let now = crate::persist::time(jiff::Timestamp::now());
-        let message = message(why);
-        let condition = |kind: &str, status: &str| {
-            json!({
-                "type": kind, "status": status, "reason": reasons::UNREADABLE, "message": message,
-                "lastTransitionTime": now, "observedGeneration": object.metadata.generation,
-            })
-        };
-        let mine = [
-            types::ACCEPTED,
-            types::READY,
-            types::STALLED,
-            types::RECONCILING,
-        ];
-        let mut conditions: Vec<Value> = old
-            .iter()
-            .filter(|old| {
-                !mine
-                    .iter()
-                    .any(|kind| old.get("type").and_then(Value::as_str) == Some(*kind))
-            })
-            .cloned()
-            .collect();
-        if old.iter().any(|old| {
-            old.get("type").and_then(Value::as_str) == Some(types::ACCEPTED)
-                && old.get("message").and_then(Value::as_str) == Some(&message)
-        }) {
-            return Ok(());
-        }
-        conditions.push(condition(types::ACCEPTED, "False"));
-        conditions.push(condition(types::READY, "False"));
-        conditions.push(condition(types::RECONCILING, "False"));
-        conditions.push(condition(types::STALLED, "True"));
-        let patch = json!({
-            "metadata": { "resourceVersion": object.resource_version() },
-            "status": { "conditions": conditions },
-        });
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        match api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await {
-            Ok(_) => {
-                let function = EdgeFunction {
-                    metadata: object.metadata.clone(),
-                    spec: Default::default(),
-                    status: None,
-                };
-                let remark = Remark {
-                    kind: EventType::Warning,
-                    reason: reasons::UNREADABLE,
-                    note: &message,
-                    mark: &message,
-                };
-                self.reporter
-                    .remark(&function, jiff::Timestamp::now(), remark);
-                Ok(())
-            }
-            // Written meanwhile: the next round reads it again.
-            Err(error) if error.is_gone() => Ok(()),
-            Err(error) => Err(error),
-        }
+/// The Event about an object that cannot be decoded.
+fn event(message: &str) -> NewEvent<'_> {
+    NewEvent {
+        kind: EventType::Warning,
+        reason: reasons::UNREADABLE,
+        note: message,
+        dedup_key: message,
     }
 }
 
@@ -151,28 +163,28 @@ fn message(why: &str) -> String {
         .collect()
 }
 
-/// What has not been told yet; what can be read again, or is gone, is forgotten.
+/// Returns what was not reported yet. Objects that can be decoded again, or are gone, are forgotten.
 fn news(
-    told: &mut BTreeMap<ObjectKey, String>,
+    reported: &mut BTreeMap<ObjectKey, String>,
     found: BTreeMap<ObjectKey, String>,
 ) -> Vec<(ObjectKey, String)> {
-    told.retain(|key, _| found.contains_key(key));
+    reported.retain(|key, _| found.contains_key(key));
     found
         .into_iter()
-        .filter(|(key, why)| told.get(key) != Some(why))
+        .filter(|(key, why)| reported.get(key) != Some(why))
         .collect()
 }
 
 fn remember(
-    told: &mut BTreeMap<ObjectKey, String>,
+    reported: &mut BTreeMap<ObjectKey, String>,
     key: ObjectKey,
     why: String,
-    said: Result<(), CallError>,
+    result: Result<(), CallError>,
 ) {
-    match said {
-        Ok(()) => drop(told.insert(key, why)),
+    match result {
+        Ok(()) => drop(reported.insert(key, why)),
         Err(error) => {
-            tracing::warn!(object = %key, %error, "it could not be said on the object that it cannot be read");
+            tracing::warn!(object = %key, %error, "an object that cannot be decoded could not be reported");
         }
     }
 }

@@ -3,188 +3,178 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::EdgeFunction;
 use crds::conditions::{reasons, types};
 use crds::rollout::State;
-use crds::{EdgeFunction, FIELD_MANAGER};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use tokio::time::Instant;
 
+use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
-use super::{Outcome, ReconcileError, Reconciler, api};
+use super::{Context, Outcome, ReconcileError, api, reconcile};
 use crate::queue::{Class, WorkItem};
 use crate::watch::ObjectKey;
 
 const WORKERS: usize = 8;
-/// Workers that take nothing but functions with a candidate in traffic: whatever the others wait for, a
-/// rollback does not.
+/// Workers that take only functions with a candidate in traffic, so that a rollback does not wait for other functions.
 const RESERVED: usize = 2;
-/// A function with a candidate in traffic is looked at this often also while its status cannot be written.
+/// A function with a candidate in traffic is evaluated this often also while its status cannot be written.
 const WATCH: Duration = Duration::from_secs(5);
 
-impl Reconciler {
-    /// Decides under `epoch` until the future is dropped.
-    pub async fn work(self: Arc<Self>, epoch: u64) {
-        let workers = (0..WORKERS).map(|index| Arc::clone(&self).worker(epoch, index < RESERVED));
-        futures::future::join_all(workers).await;
-    }
+/// Decides under `epoch` until the future is dropped.
+pub(super) async fn work(ctx: Arc<Context>, epoch: u64) {
+    let workers = (0..WORKERS).map(|index| worker(&ctx, epoch, index < RESERVED));
+    futures::future::join_all(workers).await;
+}
 
-    async fn worker(self: Arc<Self>, epoch: u64, urgent_only: bool) {
-        loop {
-            let turn = self.queue.take(urgent_only).await;
-            let class = if turn.class == Class::Urgent {
-                "urgent"
-            } else {
-                "normal"
-            };
-            self.metrics.waited(turn.waiting, class, turn.waited);
-            let outcome = Arc::clone(&self).isolated(&turn, epoch).await;
-            self.queue.done(&turn.key, outcome.class, outcome.wake);
-        }
-    }
-
-    /// A panic ends this reconcile and no other.
-    async fn isolated(self: Arc<Self>, turn: &WorkItem, epoch: u64) -> Outcome {
-        let started = Instant::now();
-        let (reconciler, key) = (Arc::clone(&self), turn.key.clone());
-        let task = Ended(tokio::spawn(async move {
-            reconciler.reconcile(&key, epoch).await
-        }));
-        let result = task.join().await;
-        let label = match &result {
-            Ok(Ok(_)) => "ok",
-            Ok(Err(ReconcileError::Waits(_))) => "waits",
-            Ok(Err(_)) => "error",
-            Err(_) => "panic",
-        };
-        self.metrics
-            .reconciled(label, started.elapsed().as_secs_f64());
-        match result {
-            Ok(Ok(outcome)) => {
-                self.settle(&turn.key).await;
-                outcome
-            }
-            Ok(Err(error)) => self.fail(&turn.key, &error).await,
-            Err(_) => {
-                tracing::error!(function = %turn.key, "a reconcile panicked; the function is tried again later");
-                self.metrics.reconcile_failed("panic");
-                let failures = self.start_over(&turn.key).await;
-                self.stall(&turn.key).await;
-                let wait = backoff(failures);
-                Outcome {
-                    class: Class::Normal,
-                    wake: Some(Instant::now() + wait),
-                }
-            }
-        }
-    }
-
-    async fn settle(&self, key: &ObjectKey) {
-        self.memories.of(key).lock().await.failures = 0;
-    }
-
-    /// When to try again.
-    async fn fail(&self, key: &ObjectKey, error: &ReconcileError) -> Outcome {
-        let now = Instant::now();
-        let next = match error {
-            ReconcileError::Waits(until) => *until,
-            ReconcileError::Call(_) | ReconcileError::Encode(_) | ReconcileError::Contended => {
-                self.metrics.reconcile_failed("call");
-                let failures = self.count_failure(key).await;
-                tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
-                let asked = match error {
-                    ReconcileError::Call(error) => error.retry_after(),
-                    _ => None,
-                };
-                now + backoff(failures).max(asked.unwrap_or_default())
-            }
-        };
-        // whatever cannot be written, a candidate with traffic is watched: nodes are told without a write
-        let (class, wake) = if self.has_traffic(key) {
-            (Class::Urgent, next.min(now + WATCH))
+async fn worker(ctx: &Arc<Context>, epoch: u64, urgent_only: bool) {
+    loop {
+        let item = ctx.queue.take(urgent_only).await;
+        let class = if item.class == Class::Urgent {
+            "urgent"
         } else {
-            (Class::Normal, next)
+            "normal"
         };
-        Outcome {
-            class,
-            wake: Some(wake),
+        ctx.metrics.waited(item.waiting, class, item.waited);
+        let outcome = isolated(ctx, &item, epoch).await;
+        ctx.queue.done(&item.key, outcome.class, outcome.wake);
+    }
+}
+
+/// A panic ends this reconcile and no other.
+async fn isolated(ctx: &Arc<Context>, item: &WorkItem, epoch: u64) -> Outcome {
+    let started = Instant::now();
+    let (shared, key) = (Arc::clone(ctx), item.key.clone());
+    let task = Ended(tokio::spawn(async move {
+        reconcile(&shared, &key, epoch).await
+    }));
+    let result = task.join().await;
+    let label = match &result {
+        Ok(Ok(_)) => "ok",
+        Ok(Err(ReconcileError::Waits(_))) => "waits",
+        Ok(Err(_)) => "error",
+        Err(_) => "panic",
+    };
+    ctx.metrics
+        .reconciled(label, started.elapsed().as_secs_f64());
+    match result {
+        Ok(Ok(outcome)) => {
+            settle(ctx, &item.key).await;
+            outcome
         }
-    }
-
-    /// Whether a candidate gets requests, as far as that is written.
-    fn has_traffic(&self, key: &ObjectKey) -> bool {
-        let object = self.caches.functions.get(key);
-        let status = object.as_ref().and_then(|object| object.status.as_ref());
-        let rollout = status.and_then(|status| status.rollout.as_ref());
-        rollout
-            .is_some_and(|rollout| matches!(rollout.state, Some(State::Stepping | State::Baking)))
-    }
-
-    async fn count_failure(&self, key: &ObjectKey) -> u32 {
-        let memory = self.memories.of(key);
-        let mut memory = memory.lock().await;
-        memory.failures = memory.failures.saturating_add(1);
-        memory.failures
-    }
-
-    /// Drops what is remembered of a function but for the number of its failures in a row, one more now, so that a fault
-    /// that repeats is tried more and more rarely.
-    async fn start_over(&self, key: &ObjectKey) -> u32 {
-        let memory = self.memories.of(key);
-        let mut memory = memory.lock().await;
-        self.status_writes.cancel(&mut memory.limit);
-        let failures = memory.failures.saturating_add(1);
-        *memory = FunctionContext::default();
-        memory.failures = failures;
-        failures
-    }
-
-    /// Says on the object that its reconcile fails for a reason of ours.
-    async fn stall(&self, key: &ObjectKey) {
-        let Some(object) = self.caches.functions.get(key) else {
-            return;
-        };
-        let now = crate::persist::time(jiff::Timestamp::now());
-        let mut conditions = object
-            .status
-            .as_ref()
-            .map(|status| status.conditions.clone())
-            .unwrap_or_default();
-        if conditions.iter().any(|condition| {
-            condition.type_ == types::STALLED && condition.reason == reasons::INTERNAL_ERROR
-        }) {
-            return;
-        }
-        let said = [
-            (types::READY, "False"),
-            (types::RECONCILING, "False"),
-            (types::STALLED, "True"),
-        ];
-        conditions.retain(|condition| said.iter().all(|(kind, _)| condition.type_ != *kind));
-        conditions.extend(said.map(|(kind, status)| {
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reasons::INTERNAL_ERROR.to_owned(),
-                message: "the operator failed on this object; it is tried again, and the operator's log has the details".to_owned(),
-                observed_generation: object.metadata.generation,
-                last_transition_time: now.clone(),
+        Ok(Err(error)) => fail(ctx, &item.key, &error).await,
+        Err(_) => {
+            tracing::error!(function = %item.key, "a reconcile panicked; the function is tried again later");
+            ctx.metrics.reconcile_failed("panic");
+            let failures = start_over(ctx, &item.key).await;
+            stall(ctx, &item.key).await;
+            let wait = backoff(failures);
+            Outcome {
+                class: Class::Normal,
+                wake: Some(Instant::now() + wait),
             }
-        }));
-        let patch = serde_json::json!({
-            "metadata": { "resourceVersion": object.metadata.resource_version },
-            "status": { "conditions": conditions },
-        });
-        let functions: Api<EdgeFunction> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        if let Err(error) =
-            api::call(functions.patch_status(&key.name, &params, &Patch::Merge(&patch))).await
-        {
-            tracing::warn!(function = %key, %error, "the failure could not be said on the object");
         }
+    }
+}
+
+async fn settle(ctx: &Context, key: &ObjectKey) {
+    ctx.contexts.of(key).lock().await.failures = 0;
+}
+
+/// Records a failed reconcile, and decides when to try again.
+async fn fail(ctx: &Context, key: &ObjectKey, error: &ReconcileError) -> Outcome {
+    let now = Instant::now();
+    let next = match error {
+        ReconcileError::Waits(until) => *until,
+        ReconcileError::Call(_) | ReconcileError::Encode(_) | ReconcileError::Contended => {
+            ctx.metrics.reconcile_failed("call");
+            let failures = count_failure(ctx, key).await;
+            tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
+            let asked = match error {
+                ReconcileError::Call(error) => error.retry_after(),
+                _ => None,
+            };
+            now + backoff(failures).max(asked.unwrap_or_default())
+        }
+    };
+    // A candidate with traffic is evaluated also while its status cannot be written: a hint to the nodes needs no write.
+    let (class, wake) = if has_traffic(ctx, key) {
+        (Class::Urgent, next.min(now + WATCH))
+    } else {
+        (Class::Normal, next)
+    };
+    Outcome {
+        class,
+        wake: Some(wake),
+    }
+}
+
+/// Whether a candidate gets requests according to the cached status.
+fn has_traffic(ctx: &Context, key: &ObjectKey) -> bool {
+    let object = ctx.caches.functions.get(key);
+    let status = object.as_ref().and_then(|object| object.status.as_ref());
+    let rollout = status.and_then(|status| status.rollout.as_ref());
+    rollout.is_some_and(|rollout| matches!(rollout.state, Some(State::Stepping | State::Baking)))
+}
+
+async fn count_failure(ctx: &Context, key: &ObjectKey) -> u32 {
+    let memory = ctx.contexts.of(key);
+    let mut memory = memory.lock().await;
+    memory.failures = memory.failures.saturating_add(1);
+    memory.failures
+}
+
+/// Drops the memory of a function except for the number of its failures in a row, which it increments, so that a fault that
+/// repeats is tried less and less often.
+async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
+    let memory = ctx.contexts.of(key);
+    let mut memory = memory.lock().await;
+    ctx.status_writes.cancel(&mut memory.limit);
+    let failures = memory.failures.saturating_add(1);
+    *memory = FunctionContext::default();
+    memory.failures = failures;
+    failures
+}
+
+/// Reports on the object that its reconcile fails because of a bug.
+async fn stall(ctx: &Context, key: &ObjectKey) {
+    let Some(object) = ctx.caches.functions.get(key) else {
+        return;
+    };
+    let now = jiff::Timestamp::now();
+    let old = object
+        .status
+        .as_ref()
+        .map(|status| status.conditions.clone())
+        .unwrap_or_default();
+    if conditions::find(&old, types::STALLED)
+        .is_some_and(|stalled| stalled.reason == reasons::INTERNAL_ERROR)
+    {
+        return;
+    }
+    let reported = [
+        (types::READY, "False"),
+        (types::RECONCILING, "False"),
+        (types::STALLED, "True"),
+    ];
+    let mut conditions = old.clone();
+    conditions.retain(|condition| reported.iter().all(|(kind, _)| condition.type_ != *kind));
+    conditions.extend(reported.map(|(kind, status)| {
+        let report = Report {
+            status,
+            reason: reasons::INTERNAL_ERROR,
+            message: "the operator failed on this object; it is tried again, and the operator's log has the details",
+            generation: object.metadata.generation,
+        };
+        condition(&old, kind, report, now)
+    }));
+    let patch = serde_json::json!({
+        "metadata": { "resourceVersion": object.metadata.resource_version },
+        "status": { "conditions": conditions },
+    });
+    let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
+        tracing::warn!(function = %key, %error, "the failure could not be reported on the object");
     }
 }
 
@@ -195,7 +185,7 @@ pub(super) fn backoff(failures: u32) -> Duration {
     ceiling.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-/// A task that ends with whoever waits for it: a worker that is dropped must not leave a decision running.
+/// A task that is aborted when its handle is dropped: a worker that is dropped must not leave a decision running.
 struct Ended<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Ended<T> {

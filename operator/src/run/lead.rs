@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{SETTLE, Start};
 use crate::lease::Leadership;
-use crate::{certificate_secret, edge_nodes};
+use crate::{certificate_secret, edge_nodes, reconcile};
 
 /// Each time this replica becomes leader, raises the epoch above all used ones, then starts deciding.
 pub(super) async fn lead(start: Start) {
@@ -22,11 +22,8 @@ pub(super) async fn lead(start: Start) {
             if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
                 tracing::info!(epoch, "deciding");
                 start.dispatch.queue_all();
-                let reconciler = &start.reconciler;
                 tokio::select! {
-                    () = Arc::clone(reconciler).work(epoch) => {}
-                    () = Arc::clone(reconciler).sweep_claims() => {}
-                    () = Arc::clone(reconciler).tell_unreadable() => {}
+                    () = reconcile::run(Arc::clone(&start.reconciler), epoch) => {}
                     () = certificate_secret::maintain(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
                     () = edge_nodes::maintain(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),

@@ -88,7 +88,7 @@ async fn resolved(story: &mut Story) {
     story.turn().await;
 }
 
-/// What nodes are told, in hundredths of a percent; the status says the same.
+/// The traffic split that nodes receive, in hundredths of a percent. The status has the same.
 fn weight(story: &Story) -> u32 {
     let key = FunctionKey::new("shop", "f");
     let record = story.world.tables.told_for_test(&key).unwrap();
@@ -136,7 +136,7 @@ async fn second_image_on_trial() -> (Story, Registry) {
 async fn going_back_to_an_image_that_a_revision_was_made_from_asks_no_registry() {
     for is_moved in [false, true] {
         let (mut story, registry) = second_image_on_trial().await;
-        // also where the registry would say something else by now
+        // also where the registry would answer with another digest by now
         registry.is_away.store(!is_moved, Ordering::SeqCst);
         registry.is_moved.store(is_moved, Ordering::SeqCst);
         let stable = status(&story)["stable"]["revision"].clone();
@@ -187,7 +187,7 @@ async fn an_image_that_is_not_known_yet_takes_the_share_from_the_candidate_at_on
     assert_eq!(story.effects.last().unwrap().2, 0);
 }
 
-/// Revisions of an earlier version of the operator do not say what they were made from.
+/// Revisions of an earlier version of the operator do not record the image that they were made from.
 #[tokio::test]
 async fn without_a_record_of_the_image_the_candidate_goes_to_zero_all_the_same() {
     let (mut story, registry) = second_image_on_trial().await;
@@ -210,7 +210,7 @@ async fn without_a_record_of_the_image_the_candidate_goes_to_zero_all_the_same()
     assert_eq!(weight(&story), 0);
 }
 
-/// P5: neither a restart nor revisions that somebody deleted say anything about what `spec` asks for.
+/// P5: neither a restart nor deleted revisions are evidence about what `spec` asks for.
 #[tokio::test]
 async fn a_restart_alone_takes_no_share_away() {
     let (mut story, registry) = second_image_on_trial().await;
@@ -331,7 +331,7 @@ async fn a_refused_spec_lets_nothing_rise_and_lowers_what_it_does_not_ask_for() 
             let (_, found, message) = story.world.condition("f", "Accepted");
             assert_eq!(found, reason, "{message}");
             if !is_other {
-                story.say("promote");
+                story.act("promote");
                 story.turn().await;
                 story.turn().await;
                 assert_eq!(weight(&story), 500, "{reason}");

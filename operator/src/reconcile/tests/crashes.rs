@@ -33,7 +33,7 @@ async fn whichever_answer_is_lost_everything_ends_the_same() {
     at_every_write(Fate::AnswerLost).await;
 }
 
-/// FC-1, FC-12: a write that an API server or somebody's webhook refuses once is made later.
+/// FC-1, FC-12: a write that an API server or an admission webhook refuses once is made later.
 #[tokio::test(start_paused = true)]
 async fn whichever_write_is_refused_everything_ends_the_same() {
     at_every_write(Fate::Refused).await;

@@ -19,14 +19,14 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 /// What a call is answered with instead of being served.
 pub(super) type Fault = Box<dyn Fn(&Method, &str) -> Option<u16> + Send + Sync>;
 
-/// What becomes of one write, the Events aside.
+/// The fate of one write that is not an Event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The process ends before it arrives.
     KilledBefore,
-    /// It arrives, and the process ends before it hears so.
+    /// It arrives, and the process ends before it gets the answer.
     KilledAfter,
-    /// It is refused.
+    /// The server refuses it.
     Refused,
     /// It arrives, and the answer is lost.
     AnswerLost,
@@ -43,7 +43,7 @@ pub(super) struct Process {
 #[derive(Clone, Default)]
 pub(super) struct Fake {
     state: Arc<Mutex<State>>,
-    /// Tells of every write.
+    /// Notifies about every write.
     written: watch::Sender<()>,
 }
 
@@ -66,7 +66,7 @@ impl Fake {
         self.process(None).client
     }
 
-    /// A process whose write number `at` (from 0) meets `fate`; every call of a dead one is for ever without an answer.
+    /// A process whose write number `at` (from 0) meets `fate`; no call of a dead process gets an answer.
     pub(super) fn process(&self, fate: Option<(usize, Fate)>) -> Process {
         let (fake, writes) = (self.clone(), Arc::<AtomicUsize>::default());
         let (kill, dead) = watch::channel(false);
@@ -127,7 +127,7 @@ impl Fake {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Stores an object as somebody else would write it.
+    /// Stores an object as another writer would.
     pub(super) fn put(&self, path: &str, mut object: Value) {
         let mut state = self.lock();
         state.version += 1;
@@ -297,7 +297,7 @@ impl State {
         (StatusCode::OK, answer)
     }
 
-    /// Tells the watches of the object at `path`.
+    /// Notifies the watches of the object at `path`.
     fn announce(&mut self, what: &str, path: &str) {
         let Some(object) = self.objects.get(path) else {
             return;

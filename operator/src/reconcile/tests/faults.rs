@@ -13,7 +13,7 @@ const AFTER: &str = "2026-01-01T00:00:00Z";
 
 /// FC-7: a panic is `Stalled`, `InternalError` on its object, and others go on.
 #[tokio::test]
-async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
+async fn a_panic_is_reported_on_its_object_and_ends_no_other_reconcile() {
     let world = World::new();
     for name in ["f", "g"] {
         world.apply(name, "2026-01-01T00:00:00Z", &json!({}));
@@ -24,12 +24,12 @@ async fn a_panic_is_said_on_its_object_and_ends_no_other_reconcile() {
         let makes = *method == Method::POST && path.ends_with("edgerevisions");
         assert!(
             !(makes && is_broken.load(Ordering::SeqCst)),
-            "a fault of ours"
+            "a bug of the operator"
         );
         None
     }));
     let queue = world.reconciler.queue.clone();
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
     queue.push(&ObjectKey::new("shop", "f"));
     let status = |name: &str| {
         let object = world.fake.get(&format!("{FUNCTIONS}/{name}")).unwrap();
@@ -66,7 +66,7 @@ async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
         None
     }));
     let queue = world.reconciler.queue.clone();
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
     queue.push(&ObjectKey::new("shop", "f"));
     tokio::time::sleep(Duration::from_secs(600)).await;
     worker.abort();
@@ -84,7 +84,7 @@ async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
     assert!((5..=20).contains(&panics), "{panics} in ten minutes");
 }
 
-/// FC-8, HK-7: what cannot be decoded is said once on the object, counted, and loses no host.
+/// FC-8, HK-7: an object that cannot be decoded is reported once, is counted, and loses no host.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     let world = World::new();
@@ -107,8 +107,8 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     let key = ObjectKey::new("shop", "f");
     let functions = &world.reconciler.caches.functions;
     functions.put_unreadable(&key, "invalid type: integer `7`");
-    let told = tokio::spawn(Arc::clone(&world.reconciler).tell_unreadable());
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let told = tokio::spawn(unreadable::report_unreadable(Arc::clone(&world.reconciler)));
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(60)).await;
     told.abort();
     swept.abort();
@@ -120,7 +120,11 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
     );
     let writes = world.fake.writes();
     let count = |what: &str| writes.iter().filter(|write| write.contains(what)).count();
-    assert_eq!(count("/edgefunctions/f/status"), 1, "said once: {writes:?}");
+    assert_eq!(
+        count("/edgefunctions/f/status"),
+        1,
+        "reported once: {writes:?}"
+    );
     assert_eq!(count("DELETE"), 0, "its hosts are not given to others");
     let events = world.fake.under("/apis/events.k8s.io");
     let events: Vec<&Value> = events
@@ -135,14 +139,14 @@ async fn an_object_that_cannot_be_read_is_counted_told_and_keeps_its_hosts() {
 #[tokio::test]
 async fn a_claim_that_cannot_be_read_keeps_its_host_and_delays_no_other() {
     let world = World::new();
-    let wishes = [
+    let claims_of = [
         ("a", "held.example", Some("held.example")),
         ("b", "b.wild.example", Some("wild.example.0")),
         ("c", "known.example", Some("known.example")),
         ("d", "free.example", None),
         ("e", "e.mine.example", None),
     ];
-    for (name, host, _) in wishes {
+    for (name, host, _) in claims_of {
         let routes = json!({ "routes": [{ "hosts": [host] }] });
         world.apply(name, "2026-01-01T00:00:00Z", &routes);
     }
@@ -165,7 +169,7 @@ async fn a_claim_that_cannot_be_read_keeps_its_host_and_delays_no_other() {
     // an earlier version of it could be read, so its owner is known
     let mine = json!({ "host": "*.mine.example", "namespace": "shop" });
     claims.put(serde_json::from_value(claim("mine.example.0", &mine)).unwrap());
-    for (name, host, held_by) in wishes {
+    for (name, host, held_by) in claims_of {
         world.reconcile(name).await;
         let (_, reason, message) = world.condition(name, "Accepted");
         let Some(held_by) = held_by else {
@@ -192,8 +196,8 @@ async fn a_claim_that_cannot_be_read_is_counted_told_and_never_given_back() {
         &format!("{CLAIMS}/{name}"),
         claim(name, &json!({ "hosts": [] })),
     );
-    let told = tokio::spawn(Arc::clone(&world.reconciler).tell_unreadable());
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let told = tokio::spawn(unreadable::report_unreadable(Arc::clone(&world.reconciler)));
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(60)).await;
     told.abort();
     swept.abort();
@@ -205,7 +209,7 @@ async fn a_claim_that_cannot_be_read_is_counted_told_and_never_given_back() {
     let events = world
         .fake
         .under("/apis/events.k8s.io/v1/namespaces/default/events");
-    assert_eq!(events.len(), 1, "said once: {events:?}");
+    assert_eq!(events.len(), 1, "reported once: {events:?}");
     assert_eq!(events[0]["reason"], "Unreadable");
     assert_eq!(events[0]["regarding"]["kind"], "HostClaim");
     assert_eq!(events[0]["regarding"]["name"], name);
@@ -223,7 +227,7 @@ async fn tried_within_an_hour(code: u16) -> usize {
         (*method == Method::PATCH && path.ends_with("/f/status")).then_some(code)
     }));
     world.reconciler.queue.push(&ObjectKey::new("shop", "f"));
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let writes = world.writes();
     world.reconciler.queue.push(&ObjectKey::new("shop", "g"));
@@ -260,7 +264,7 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
     story.second_on_trial().await;
     let world = &story.world;
     let key = ObjectKey::new("shop", "f");
-    // nobody decides otherwise: the queue knows that it has a candidate in traffic
+    // no other event starts a decision: the queue has it as a function with a candidate in traffic
     let queue = world.reconciler.queue.clone();
     queue.push(&key);
     let turn = queue.take(false).await;
@@ -273,10 +277,10 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
         world.apply(name, "2026-01-01T00:00:00Z", &json!({}));
         queue.push(&ObjectKey::new("shop", name));
     }
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), story.epoch));
     // all workers that may are in their first call
     tokio::time::sleep(Duration::from_secs(1)).await;
-    story.say("abort");
+    story.act("abort");
     story.world.catch_up();
     queue.push(&key);
     let told = FunctionKey::new("shop", "f");
@@ -306,9 +310,9 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
     }
 }
 
-/// FC-2, FC-12: while nothing may be written a candidate with traffic is watched all the same, and nodes are told at once.
+/// FC-2, FC-12: while nothing may be written a candidate with traffic is evaluated all the same, and nodes receive a hint at once.
 #[tokio::test(start_paused = true)]
-async fn a_write_that_has_to_wait_does_not_blind_anybody() {
+async fn a_write_that_has_to_wait_does_not_stop_the_evaluation() {
     for (code, patience) in [(429, 595), (500, 0)] {
         let mut story = Story::begin(None);
         story.second_on_trial().await;
@@ -317,11 +321,11 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
             (*method == Method::PATCH && path.ends_with("/status")).then_some(code)
         }));
         world.writes();
-        story.say("pause");
+        story.act("pause");
         world.catch_up();
         let queue = &world.reconciler.queue;
         queue.push(&ObjectKey::new("shop", "f"));
-        let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+        let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), story.epoch));
         // tried until the pause between two tries is at its longest
         let tries = if patience > 0 { 1 } else { 12 };
         let (mut tried, begun) = (0, tokio::time::Instant::now());
@@ -333,9 +337,9 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
             tokio::time::sleep(Duration::from_millis(100)).await;
             tried += world.writes().len();
         }
-        // nobody wakes it but its own timer
+        // only its own timer wakes it
         let begun = tokio::time::Instant::now();
-        story.say("abort");
+        story.act("abort");
         world.catch_up();
         let told = FunctionKey::new("shop", "f");
         let weight = || {
@@ -365,7 +369,7 @@ async fn a_write_that_has_to_wait_does_not_blind_anybody() {
 
 /// FC-12: nor does an edit whose host cannot be claimed.
 #[tokio::test(start_paused = true)]
-async fn a_wish_that_cannot_be_recorded_does_not_blind_anybody() {
+async fn a_revision_that_cannot_be_created_does_not_stop_the_evaluation() {
     let mut story = Story::begin(None);
     story.second_on_trial().await;
     let world = &story.world;
@@ -380,7 +384,7 @@ async fn a_wish_that_cannot_be_recorded_does_not_blind_anybody() {
     world.writes();
     let queue = &world.reconciler.queue;
     queue.push(&ObjectKey::new("shop", "f"));
-    let worker = tokio::spawn(Arc::clone(&world.reconciler).work(story.epoch));
+    let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), story.epoch));
     // until the pause between two tries is at its longest
     tokio::time::sleep(Duration::from_secs(1800)).await;
     let tried = world.writes();
@@ -393,7 +397,7 @@ async fn a_wish_that_cannot_be_recorded_does_not_blind_anybody() {
     };
     assert_eq!(told(), 500);
     let begun = tokio::time::Instant::now();
-    story.say("abort");
+    story.act("abort");
     world.catch_up();
     while told() > 0 {
         assert!(begun.elapsed() <= Duration::from_secs(6));
@@ -417,7 +421,7 @@ async fn a_wish_that_cannot_be_recorded_does_not_blind_anybody() {
 async fn a_rollback_reaches_nodes_without_the_api_server() {
     let mut story = Story::begin(None);
     story.second_on_trial().await;
-    story.say("abort");
+    story.act("abort");
     story.world.fake.fail(Box::new(|method, _| {
         (*method != Method::GET).then_some(503)
     }));
@@ -460,7 +464,7 @@ async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
         });
         world.fake.put(&format!("{FUNCTIONS}/f{n}"), function);
     }
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(world.writes(), Vec::<String>::new());
     // most of the functions were only late
@@ -469,7 +473,7 @@ async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
     swept.abort();
     let mut given = world.writes();
     given.sort();
-    // the watch that would say that they are gone is not there
+    // there is no watch that would report their deletion
     given.dedup();
     let expected = [28, 29].map(|n| format!("DELETE {CLAIMS}/{}", host(n)));
     assert_eq!(given, expected);
@@ -481,7 +485,7 @@ async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
 async fn hosts_of_deleted_functions_are_given_back_within_seconds() {
     let world = World::new();
     thirty_claims(&world, BEFORE);
-    let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
     tokio::time::sleep(Duration::from_secs(21)).await;
     swept.abort();
     assert_eq!(world.fake.under(CLAIMS), Vec::<Value>::new());
@@ -489,14 +493,14 @@ async fn hosts_of_deleted_functions_are_given_back_within_seconds() {
 
 /// FC-15: what cannot be confirmed is given back after a quarter of an hour.
 #[tokio::test(start_paused = true)]
-async fn hosts_that_nobody_names_are_given_back_in_the_end() {
+async fn hosts_that_no_function_names_are_released_in_the_end() {
     for is_refused in [true, false] {
         let world = World::new();
         thirty_claims(&world, if is_refused { BEFORE } else { AFTER });
         world.fake.fail(Box::new(move |_, path| {
             (is_refused && path == FUNCTIONS).then_some(403)
         }));
-        let swept = tokio::spawn(Arc::clone(&world.reconciler).sweep_claims());
+        let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
         tokio::time::sleep(Duration::from_secs(15 * 60)).await;
         assert_eq!(world.writes(), Vec::<String>::new(), "{is_refused}");
         world

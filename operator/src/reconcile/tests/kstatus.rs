@@ -1,4 +1,4 @@
-//! What other tools read for every reason why a spec is not taken.
+//! The conditions that other tools read, for every reason why a spec is refused.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -92,7 +92,7 @@ async fn not_taken(reason: &str) -> World {
         reasons::UNREADABLE => {
             let world = with(json!({})).await;
             let key = ObjectKey::new("shop", "f");
-            let said = world.reconciler.say_unreadable(&key, "why").await;
+            let said = unreadable::report_function(&world.reconciler, &key, "why").await;
             said.unwrap();
             world
         }
@@ -101,11 +101,11 @@ async fn not_taken(reason: &str) -> World {
             world.apply("f", "2026-01-02T00:00:00Z", &json!({}));
             world.fake.fail(Box::new(|method, path| {
                 let makes = *method == Method::POST && path.ends_with("edgerevisions");
-                assert!(!makes, "a fault of ours");
+                assert!(!makes, "a bug of the operator");
                 None
             }));
             world.reconciler.queue.push(&ObjectKey::new("shop", "f"));
-            let worker = tokio::spawn(Arc::clone(&world.reconciler).work(3));
+            let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
             let object = || world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
             world
                 .fake

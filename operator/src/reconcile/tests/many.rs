@@ -52,8 +52,7 @@ impl Running {
         tasks.spawn(dispatch.clone().follow_secrets(secrets, |_| ()));
         tasks.spawn(dispatch.clone().follow_fleet(reconciler.fleet.subscribe()));
         tasks.spawn(dispatch.follow_caches(changes));
-        tasks.spawn(Arc::clone(&reconciler).sweep_claims());
-        tasks.spawn(reconciler.work(3));
+        tasks.spawn(run(reconciler, 3));
         Self { world, tasks }
     }
 
@@ -87,7 +86,7 @@ impl Running {
         }
     }
 
-    /// Functions of which the status says that all nodes follow.
+    /// Number of functions of which the status reports that all nodes follow.
     fn distributed(&self) -> usize {
         let all = self.world.fake.under(FUNCTIONS);
         let settled = |object: &&Value| {

@@ -18,11 +18,12 @@ mod tampering;
 use base64::Engine;
 use fake::Fake;
 use http::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::node_api::Tables;
+use crate::node_api::{FunctionKey, Tables};
 use crate::watch::Secrets;
 
 const FUNCTIONS: &str = "/apis/selvage.dev/v1alpha1/namespaces/shop/edgefunctions";
@@ -31,7 +32,7 @@ const CLAIMS: &str = "/apis/selvage.dev/v1alpha1/hostclaims";
 
 struct World {
     fake: Fake,
-    reconciler: Arc<Reconciler>,
+    reconciler: Arc<Context>,
     tables: Tables,
     secrets: mpsc::UnboundedReceiver<ObjectKey>,
 }
@@ -84,7 +85,7 @@ impl World {
         let hash_key = Arc::new(ArcSwapOption::from_pointee(Zeroizing::new(vec![7; 32])));
         let (reporter, write) = Reporter::new(client.clone(), metrics.clone(), "test");
         tokio::spawn(write);
-        let reconciler = Reconciler {
+        let reconciler = Context {
             client,
             fleet: Fleet::new(
                 tables.clone(),
@@ -111,7 +112,7 @@ impl World {
                 max_rollouts: 1,
                 scrape_interval: Duration::from_secs(15),
             },
-            memories: ContextStore::default(),
+            contexts: ContextStore::default(),
             slots: Mutex::default(),
             status_writes: StatusWrites::default(),
         };
@@ -161,8 +162,7 @@ impl World {
     }
 
     async fn reconcile(&self, name: &str) -> Outcome {
-        self.reconciler
-            .reconcile(&ObjectKey::new("shop", name), 3)
+        reconcile(&self.reconciler, &ObjectKey::new("shop", name), 3)
             .await
             .unwrap()
     }
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// What a node says that acts on the present share with everything loaded.
+    /// The report of a node that acts on the present traffic split with everything loaded.
     fn follows(&self, node: &str, name: &str) {
         let status = self.status(name);
         let pair = status.rollout.unwrap().version.unwrap();
@@ -222,7 +222,7 @@ impl World {
         self.reconciler.caches.nodes.put(node);
     }
 
-    /// Writes but for Events, which are told after the fact.
+    /// Writes but for Events, which are recorded after the fact.
     fn writes(&self) -> Vec<String> {
         self.fake
             .writes()
@@ -295,7 +295,7 @@ async fn fc_5_a_successor_writes_nothing_new_from_the_same_facts() {
 async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_times() {
     let world = World::new();
     world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
-    // Somebody labels the object after the cache saw it.
+    // Another writer labels the object after the cache read it.
     let mut object = world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
     object["metadata"]["labels"] = json!({ "a": "b" });
     world.fake.put(&format!("{FUNCTIONS}/f"), object);
@@ -311,9 +311,7 @@ async fn fc_4_a_conflict_is_read_and_decided_again_and_never_more_than_five_time
     world.fake.fail(Box::new(|method, _| {
         (method == Method::PATCH).then_some(409)
     }));
-    let error = world
-        .reconciler
-        .reconcile(&ObjectKey::new("shop", "g"), 3)
+    let error = reconcile(&world.reconciler, &ObjectKey::new("shop", "g"), 3)
         .await
         .unwrap_err();
     assert!(matches!(error, ReconcileError::Contended));
@@ -481,9 +479,7 @@ async fn fc_1_a_failed_write_leaves_nothing_behind_that_was_not_written() {
         (method == Method::PATCH).then_some(500)
     }));
     assert!(
-        world
-            .reconciler
-            .reconcile(&ObjectKey::new("shop", "f"), 3)
+        reconcile(&world.reconciler, &ObjectKey::new("shop", "f"), 3)
             .await
             .is_err()
     );

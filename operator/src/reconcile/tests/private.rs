@@ -92,7 +92,7 @@ async fn a_private_image_waits_for_its_grant_and_then_reaches_a_node_by_the_oper
     world.reconcile("f").await;
     world.is_stalled("f", "SecretsNotGranted");
 
-    // The grant alone is enough: nobody touches the function.
+    // The grant alone is enough: the function does not change.
     grant(&world, &host);
     granted.store(true, Ordering::SeqCst);
     tokio::time::pause();

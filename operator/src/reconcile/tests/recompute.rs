@@ -6,13 +6,12 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use operator_core::judge::Judge;
 use operator_core::rollout::{AnalysisState, Due};
 
 use super::resting::at_rest;
 use super::*;
 use crate::measure::{Meter, Prometheus};
-use crate::reconcile::context::Before;
+use crate::reconcile::measure::{Needed, sample};
 
 const PERIOD: i64 = 5;
 
@@ -111,7 +110,7 @@ async fn stepping(world: &World) -> RolloutState {
         }
     }
     world.reconcile("f").await;
-    let memory = world.reconciler.memories.of(&ObjectKey::new("shop", "f"));
+    let memory = world.reconciler.contexts.of(&ObjectKey::new("shop", "f"));
     let memory = memory.lock().await;
     let state = memory.present.as_ref().unwrap().state.clone();
     assert_eq!(state.state, core::State::Stepping);
@@ -124,19 +123,16 @@ struct Leader<'a> {
     world: &'a World,
     history: &'a History,
     state: RolloutState,
-    judge: Option<Judge>,
-    before: Before,
+    memory: FunctionContext,
 }
 
 impl<'a> Leader<'a> {
     fn new(world: &'a World, history: &'a History, state: &RolloutState) -> Self {
-        let (state, judge, before) = (state.clone(), None, Before::default());
         Self {
             world,
             history,
-            state,
-            judge,
-            before,
+            state: state.clone(),
+            memory: FunctionContext::default(),
         }
     }
 
@@ -147,19 +143,14 @@ impl<'a> Leader<'a> {
             evaluation: true,
             traffic: false,
         };
-        let (measured, _) = self
-            .world
-            .reconciler
-            .measure(
-                &ObjectKey::new("shop", "f"),
-                &self.state,
-                &due,
-                &["n-1".to_owned()].into(),
-                &mut self.judge,
-                &mut self.before,
-                now,
-            )
-            .await;
+        let needed = Needed {
+            key: &ObjectKey::new("shop", "f"),
+            state: &self.state,
+            due,
+            exposed: ["n-1".to_owned()].into(),
+            now,
+        };
+        let (measured, _) = sample(&self.world.reconciler, &needed, &mut self.memory).await;
         let look = match measured {
             core::Measured::Evaluation(evaluation) => evaluation,
             // the first one sets the baselines

@@ -103,7 +103,7 @@ async fn a_value_that_is_not_known_is_sent_as_unknown_and_stands_in_a_condition(
         "{message}"
     );
 
-    story.say("abort");
+    story.act("abort");
     story.until(|status| status["phase"] == "RolledBack").await;
     restart(&mut story).await;
     story.until(|status| status["phase"] == "RolledBack").await;
@@ -127,7 +127,7 @@ async fn a_value_that_is_not_known_is_sent_as_unknown_and_stands_in_a_condition(
 #[tokio::test]
 async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition() {
     let (mut story, stable) = changed_and_restarted().await;
-    story.say("abort");
+    story.act("abort");
     story.until(|status| status["phase"] == "RolledBack").await;
     let pair = story.world.status("f").rollout.unwrap().version.unwrap();
     let function = Some((&FunctionKey::new("shop", "f")).into());
@@ -154,7 +154,7 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
     };
     story.world.reconciler.fleet.say_for_test("n-2", report);
     let key = ObjectKey::new("shop", "f");
-    let reconciled = story.world.reconciler.reconcile(&key, story.epoch).await;
+    let reconciled = reconcile(&story.world.reconciler, &key, story.epoch).await;
     reconciled.unwrap();
     let (status, reason, message) = distributed(&story);
     assert_eq!(

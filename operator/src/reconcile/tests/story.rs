@@ -1,5 +1,5 @@
-//! One function from its first version over a promotion to an aborted rollout, without any wait for time: people say
-//! what evidence else would. Leaders come and go meanwhile; the API server and the nodes stay.
+//! One function from its first version over a promotion to an aborted rollout, without any wait for time: actions of
+//! users take the place of evidence. Leaders come and go meanwhile; the API server and the nodes stay.
 
 use std::sync::atomic::Ordering;
 
@@ -80,7 +80,7 @@ impl Story {
         self.catch_up();
     }
 
-    /// The watches bring everything; nodes hear of it and answer.
+    /// The watches deliver everything; nodes receive it and report.
     fn catch_up(&self) {
         for node in NODES {
             self.world.node(node);
@@ -130,7 +130,7 @@ impl Story {
         self.nodes_follow();
         let key = ObjectKey::new("shop", "f");
         let mut dead = self.process.dead.clone();
-        let reconcile = self.world.reconciler.reconcile(&key, self.epoch);
+        let reconcile = reconcile(&self.world.reconciler, &key, self.epoch);
         let is_killed = tokio::select! {
             // An error is tried again, in its time.
             ended = reconcile => {
@@ -170,7 +170,7 @@ impl Story {
     }
 
     /// A verb for the candidate.
-    pub(super) fn say(&self, verb: &str) {
+    pub(super) fn act(&self, verb: &str) {
         let mut object = self.object();
         let candidate = object["status"]["candidate"]["revision"].clone();
         object["metadata"]["annotations"] = json!({ format!("selvage.dev/{verb}"): candidate });
@@ -192,14 +192,14 @@ impl Story {
 
     pub(super) async fn second_bakes(&mut self) {
         self.second_on_trial().await;
-        self.say("promote-full");
+        self.act("promote-full");
         self.until(|status| status["rollout"]["state"] == "Baking")
             .await;
     }
 
     pub(super) async fn second_promoted(&mut self) {
         self.second_bakes().await;
-        self.say("promote");
+        self.act("promote");
         self.until(|status| status["phase"] == "Ready").await;
         let stable = self.object()["status"]["stable"]["revision"].clone();
         let path = format!("{REVISIONS}/{}", stable.as_str().unwrap());
@@ -215,7 +215,7 @@ impl Story {
         self.edit(3, "3");
         self.until(|status| status["rollout"]["state"] == "Stepping")
             .await;
-        self.say("abort");
+        self.act("abort");
         self.until(|status| status["phase"] == "RolledBack").await;
         self
     }

@@ -3,20 +3,20 @@
 use super::story::Story;
 use super::*;
 
-/// What nodes have had of a function with its second version on trial at 5 %.
+/// The state of nodes that have a function with its second version as candidate at 5 %.
 fn on_trial(story: &Story) -> (String, String, u32) {
     let status = story.object()["status"].clone();
     let name = |field: &str| status[field]["revision"].as_str().unwrap().to_owned();
     (name("stable"), name("candidate"), 500)
 }
 
-/// FC-9: a GitOps tool that applies the same manifest for ever moves no traffic, undoes no pause and causes no write.
+/// FC-9: a GitOps tool that applies the same manifest again and again moves no traffic, undoes no pause and causes no write.
 #[tokio::test]
-async fn whoever_reverts_metadata_every_second_changes_nothing() {
+async fn a_tool_that_reverts_metadata_every_second_changes_nothing() {
     let mut story = Story::begin(None);
     story.second_on_trial().await;
     let on_trial = on_trial(&story);
-    story.say("pause");
+    story.act("pause");
     story.until(|status| status["phase"] == "Paused").await;
     let (effects, paused) = (story.effects.len(), story.object());
     story.world.writes();
@@ -33,7 +33,7 @@ async fn whoever_reverts_metadata_every_second_changes_nothing() {
     assert_eq!(story.effects.len(), effects);
 }
 
-/// HK-3: what the status says beside the record is derived from it and written again; traffic does not follow it.
+/// HK-3: the rest of the status is derived from the record and written again; traffic does not follow it.
 #[tokio::test]
 async fn an_edited_status_is_written_again_and_moves_no_traffic() {
     let mut story = Story::begin(None);
@@ -213,7 +213,7 @@ async fn of_two_leaders_the_one_that_was_away_moves_nothing() {
     let epoch = story.epoch;
     let sleeper = Arc::clone(&story.world.reconciler);
     story.succeed();
-    story.say("abort");
+    story.act("abort");
     story.until(|status| status["phase"] == "RolledBack").await;
     let (present, effects) = (story.object(), story.effects.clone());
 
@@ -230,8 +230,7 @@ async fn of_two_leaders_the_one_that_was_away_moves_nothing() {
     let verb = [("selvage.dev/promote-full".to_owned(), candidate.to_owned())];
     Arc::make_mut(&mut object).metadata.annotations = Some(verb.into());
     sleeper.caches.functions.put(Arc::unwrap_or_clone(object));
-    sleeper
-        .reconcile(&ObjectKey::new("shop", "f"), epoch)
+    reconcile(&sleeper, &ObjectKey::new("shop", "f"), epoch)
         .await
         .unwrap();
     let tried = story.world.writes();
@@ -244,7 +243,7 @@ async fn of_two_leaders_the_one_that_was_away_moves_nothing() {
     assert_eq!(story.effects, effects);
 }
 
-/// HK-9: of fifty edits in mid-rollout the newest is on trial in the end, and what came between leaves little behind.
+/// HK-9: of fifty edits in mid-rollout the newest is the candidate in the end, and those between leave little behind.
 #[tokio::test]
 async fn the_newest_of_many_edits_wins() {
     let mut story = Story::begin(None);

@@ -1,0 +1,76 @@
+//! The sentence of a reconcile. Each step is one call; `mod.rs` describes them.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use operator_core::rollout::decide;
+
+use super::context::FunctionContext;
+use super::pass::{Made, Target};
+use super::{
+    Context, Outcome, ReconcileError, apply::apply, desired::validate, ensure::ensure, forget,
+    input::function, measure::measure, observe, persist::persist, report::report, rollback,
+};
+use crate::watch::ObjectKey;
+
+/// How often a decision is made again after another writer changed the object.
+pub(super) const CONFLICTS: u32 = 5;
+
+/// Brings one function forward.
+///
+/// # Errors
+/// The API server failed in a way that another try may not.
+pub async fn reconcile(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    epoch: u64,
+) -> Result<Outcome, ReconcileError> {
+    let memory = ctx.contexts.of(key);
+    let mut memory = memory.lock().await;
+    let mut newest = observe::newest(ctx, key, &mut memory);
+    for _ in 0..CONFLICTS {
+        let Some(object) = &newest else {
+            return Ok(forget(ctx, key, &mut memory));
+        };
+        let target = Target {
+            ctx,
+            key,
+            object,
+            epoch,
+        };
+        if let Some(outcome) = pass(target, &mut memory).await? {
+            return Ok(outcome);
+        }
+        newest = observe::reread(ctx, key, &mut memory).await?;
+    }
+    Err(ReconcileError::Contended)
+}
+
+/// One pass. Returns `None` if another writer changed the object meanwhile.
+async fn pass(
+    target: Target<'_>,
+    memory: &mut FunctionContext,
+) -> Result<Option<Outcome>, ReconcileError> {
+    let observed = observe::observe(target, memory);
+    let validated = validate(&observed.snapshot, &memory.resolution);
+    let ensured = ensure(target, &observed, validated, memory).await?;
+    let function = function(&observed, &ensured.desired);
+    let measured = measure(target, &observed, &function, memory).await;
+    let at = Timestamp::now();
+    let decision = decide(at, &function, &observed.state, &measured.evidence);
+    let made = Made {
+        observed,
+        ensured,
+        function,
+        measured,
+        decision,
+        at,
+    };
+    rollback::hint(target, &made);
+    let Some(persisted) = persist(target, &made, memory).await? else {
+        return Ok(None);
+    };
+    apply(target, &made, &persisted).await?;
+    report(target, &made, &persisted, memory);
+    made.outcome(memory).map(Some)
+}

@@ -1,0 +1,210 @@
+//! Step 1 of a reconcile: the newest version of the function, and a snapshot of everything that its spec refers to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::{EdgeFunction, EdgeRevision, RolloutPolicy};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use operator_core::rollout::RolloutState;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::context::FunctionContext;
+use super::pass::Target;
+use super::persist::forget_unwritten;
+use super::{CallError, Context, api, input};
+use crate::revision::Content;
+use crate::validate::{self, References, references};
+use crate::watch::{ObjectKey, SecretState, Term};
+
+/// What a pass starts from.
+pub(super) struct Observed {
+    /// Inputs of the validation.
+    pub(super) snapshot: Snapshot,
+    /// The state that the decision continues from.
+    pub(super) state: RolloutState,
+}
+
+/// Inputs of the validation: the function and everything in its namespace that decides about its spec.
+pub(super) struct Snapshot {
+    pub(super) function: Arc<EdgeFunction>,
+    /// The revisions of the function.
+    pub(super) revisions: Vec<Arc<EdgeRevision>>,
+    /// Names of the objects that the spec refers to.
+    pub(super) references: References,
+    /// The `RolloutPolicy` that the spec names, if it exists.
+    pub(super) policy: Option<Arc<RolloutPolicy>>,
+    /// Older functions of the namespace that have a host and a path in common with this one.
+    pub(super) older: BTreeMap<ObjectKey, Arc<EdgeFunction>>,
+    pub(super) config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    pub(super) secrets: BTreeMap<String, SecretState>,
+    /// The command that lets the operator read the Secrets of the namespace.
+    pub(super) grant_command: String,
+    /// Key of the hashes of referenced content. `None` until the operator has read its own Secret.
+    pub(super) hash_key: Option<Arc<Zeroizing<Vec<u8>>>>,
+    pub(super) now: Timestamp,
+    /// The same moment on the clock of this process.
+    pub(super) instant: Instant,
+}
+
+/// Whether the operator may read the Secrets that a function refers to.
+pub(super) enum Granted {
+    Yes,
+    /// Not the one of this name.
+    No(String),
+    /// They were not read yet.
+    Unknown,
+}
+
+impl Snapshot {
+    pub(super) fn granted(&self) -> Granted {
+        let mut answer = Granted::Yes;
+        for name in secret_names(&self.references) {
+            match self.secrets.get(name) {
+                Some(SecretState::NotGranted) => return Granted::No(name.clone()),
+                Some(SecretState::Unknown) | None => answer = Granted::Unknown,
+                Some(SecretState::Missing | SecretState::Present(_)) => {}
+            }
+        }
+        answer
+    }
+
+    /// Name of the function.
+    pub(super) fn name(&self) -> &str {
+        self.function.metadata.name.as_deref().unwrap_or_default()
+    }
+}
+
+impl Content for Snapshot {
+    fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        let found = self.config_maps.get(name)?;
+        Some(found.data.clone().unwrap_or_default())
+    }
+
+    fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>> {
+        self.secrets.get(name)?.value(key).map(<[u8]>::to_vec)
+    }
+}
+
+/// Returns the newest known version of the function, or `None` if it does not exist.
+pub(super) fn newest(
+    ctx: &Context,
+    key: &ObjectKey,
+    memory: &mut FunctionContext,
+) -> Option<Arc<EdgeFunction>> {
+    let cached = ctx.caches.functions.get(key)?;
+    if memory
+        .written
+        .as_ref()
+        .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
+    {
+        ctx.status_writes.cancel(&mut memory.limit);
+        *memory = FunctionContext::default();
+    }
+    let version = |object: &EdgeFunction| crate::watch::version(object);
+    match memory.written.take() {
+        Some(written) if version(&written) > version(&cached) => {
+            memory.written = Some(Arc::clone(&written));
+            Some(written)
+        }
+        _ => Some(cached),
+    }
+}
+
+/// Reads the function from the API server after a conflict, and drops what the memory derived from the older version.
+///
+/// # Errors
+/// The call failed.
+pub(super) async fn reread(
+    ctx: &Context,
+    key: &ObjectKey,
+    memory: &mut FunctionContext,
+) -> Result<Option<Arc<EdgeFunction>>, CallError> {
+    forget_unwritten(memory);
+    let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let fresh = api::call(functions.get_opt(&key.name)).await?.map(Arc::new);
+    if fresh.is_some() {
+        memory.written.clone_from(&fresh);
+    }
+    Ok(fresh)
+}
+
+/// Collects what a pass starts from.
+pub(super) fn observe(target: Target<'_>, memory: &mut FunctionContext) -> Observed {
+    Observed {
+        snapshot: snapshot(target),
+        state: input::present(target.key, target.object, memory),
+    }
+}
+
+fn snapshot(target: Target<'_>) -> Snapshot {
+    let Target {
+        ctx, key, object, ..
+    } = target;
+    let in_namespace = |name: &str| ObjectKey::new(&key.namespace, name);
+    let references = references(object);
+    let policy = references.policy.as_ref();
+    let mut secrets = BTreeMap::new();
+    for name in secret_names(&references) {
+        let state = ctx.secrets.get(&in_namespace(name));
+        let is_refused = matches!(state, SecretState::NotGranted);
+        secrets.insert(name.clone(), state);
+        if is_refused {
+            break;
+        }
+    }
+    let config_maps = references.config_maps.iter().filter_map(|name| {
+        let found = ctx.caches.config_maps.get(&in_namespace(name))?;
+        Some((name.clone(), found))
+    });
+    Snapshot {
+        function: Arc::clone(object),
+        revisions: ctx.caches.revisions.find(&Term::Function(key.clone())),
+        policy: policy.and_then(|name| ctx.caches.policies.get(&in_namespace(name))),
+        older: older(target),
+        config_maps: config_maps.collect(),
+        secrets,
+        grant_command: grant_command(ctx, key),
+        hash_key: ctx.hash_key.load_full(),
+        references,
+        now: Timestamp::now(),
+        instant: Instant::now(),
+    }
+}
+
+fn secret_names(references: &References) -> impl Iterator<Item = &String> {
+    references.secrets.iter().chain(&references.pull_secrets)
+}
+
+fn older(target: Target<'_>) -> BTreeMap<ObjectKey, Arc<EdgeFunction>> {
+    let age = |function: &EdgeFunction| {
+        (
+            function.metadata.creation_timestamp.as_ref().map(|at| at.0),
+            function.metadata.name.clone(),
+        )
+    };
+    let mine = age(target.object);
+    let mut older = BTreeMap::new();
+    for place in validate::places(&target.object.spec.routes) {
+        let there = Term::Route(Arc::clone(&target.key.namespace), place);
+        let others = target.ctx.caches.functions.find(&there).into_iter();
+        older.extend(
+            others
+                .filter(|other| age(other) < mine)
+                .map(|other| (ObjectKey::of(&*other), other)),
+        );
+    }
+    older
+}
+
+/// The command that lets the operator read the Secrets of a namespace.
+pub(super) fn grant_command(ctx: &Context, key: &ObjectKey) -> String {
+    let namespace = &key.namespace;
+    let account = &ctx.settings.service_account;
+    format!(
+        "kubectl create rolebinding selvage-secrets \
+         --namespace {namespace} --clusterrole selvage-secrets-reader --serviceaccount {account}"
+    )
+}

@@ -1,0 +1,91 @@
+//! Questions to registries: each runs in a task beside the reconcile, and its answer wakes the function.
+
+use std::sync::Arc;
+
+use super::Context;
+use super::context::{FunctionContext, Resolution};
+use crate::resolve::{Artifact, Credentials};
+use crate::revision::ComponentImage;
+use crate::watch::ObjectKey;
+
+/// A question to a registry.
+pub(super) struct ResolveRequest {
+    /// The image string of the spec.
+    pub(super) image: String,
+    /// The image string that the registry is asked for.
+    pub(super) asked: String,
+    pub(super) credentials: Credentials,
+    /// Number of this attempt, from 1.
+    pub(super) attempt: u32,
+}
+
+/// Asks the registry in a task of its own. Its answer wakes the function.
+pub(super) fn start(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    request: ResolveRequest,
+    memory: &mut FunctionContext,
+) {
+    let run = memory.next_run();
+    memory.resolution = Resolution::Running {
+        image: request.image.clone(),
+        run,
+    };
+    let (ctx, key) = (Arc::clone(ctx), key.clone());
+    tokio::spawn(async move {
+        let resolution = resolve(&ctx, request).await;
+        finish(&ctx, &key, run, resolution).await;
+    });
+}
+
+async fn resolve(ctx: &Context, request: ResolveRequest) -> Resolution {
+    let ResolveRequest {
+        image,
+        asked,
+        credentials,
+        attempt,
+    } = request;
+    let result = ctx.resolver.resolve(&asked, &credentials).await;
+    let failure = result.as_ref().err();
+    ctx.metrics
+        .resolved(failure.map_or("Resolved", |error| error.failure.reason()));
+    match result {
+        Ok(artifact) => Resolution::Done {
+            image,
+            code: Box::new(code_of_artifact(artifact)),
+        },
+        Err(error) => {
+            let wait = error.backoff(attempt, fastrand::f64());
+            Resolution::Failed {
+                image,
+                error,
+                attempt,
+                retry_at: tokio::time::Instant::now() + wait,
+            }
+        }
+    }
+}
+
+/// Keeps the answer of a registry, unless another question was asked meanwhile.
+async fn finish(ctx: &Context, key: &ObjectKey, run: u64, resolution: Resolution) {
+    let memory = ctx.contexts.of(key);
+    let mut memory = memory.lock().await;
+    if matches!(&memory.resolution, Resolution::Running { run: current, .. } if *current == run) {
+        memory.resolution = resolution;
+        ctx.queue.push(key);
+    }
+}
+
+fn code_of_artifact(artifact: Artifact) -> ComponentImage {
+    ComponentImage {
+        repository: artifact.repository,
+        digest: artifact.manifest_digest,
+        component_digest: artifact.component_digest,
+        size: artifact.bytes.len() as u64,
+        media_type: artifact.media_type,
+        world: artifact.inspection.world().unwrap_or_default().to_owned(),
+        imports: artifact.inspection.imports.into_iter().collect(),
+        inline: None,
+        pull_secrets: Vec::new(),
+    }
+}
