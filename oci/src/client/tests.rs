@@ -282,8 +282,7 @@ async fn hs_2_and_hs_3_answers_above_their_limit_are_not_read_to_the_end() {
     }
 }
 
-/// HS-9: 404, 403, 429 and 502 are distinguished and keep `Retry-After`, from the registry and from its token
-/// service.
+/// HS-9: 404, 403, 429 and 502 are distinguished and keep `Retry-After`, from the registry and its token service.
 #[tokio::test]
 async fn hs_9_errors_keep_status_and_retry_after() {
     for code in [404, 403, 429, 502] {

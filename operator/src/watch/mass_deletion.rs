@@ -258,5 +258,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "mass_deletion_tests.rs"]
 mod tests;
