@@ -16,8 +16,8 @@ pub use analysis::{
 };
 pub use canary::{Advance, Bake, Canary, Ladder, OnDeadline, Step};
 pub use evidence::{
-    RequestCounts, Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress,
-    PassedBy, Power, StepEvidence,
+    Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress, PassedBy, Power,
+    RequestCounts, StepEvidence,
 };
 pub use gates::{
     Approval, Gate, GatePoint, LoadTest, LoadTestRequest, Notification, NotifyOn, NotifyWebhook,
@@ -26,8 +26,8 @@ pub use plan::{PlanKind, PlanStatus, PlanStep};
 pub use policy::{RolloutPolicy, RolloutPolicySpec};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
-    ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, ActionRecord, ActionResult,
-    WaitingFor,
+    ActionRecord, ActionResult, ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus,
+    State, WaitingFor,
 };
 pub use strategies::{
     AbMatch, AbTest, Affinity, AffinityType, BlueGreen, NamedMatch, Shadow, Then,

@@ -157,7 +157,7 @@ mod tests {
                 "stable": { "revision": "hello-a" }, "candidate": { "revision": "hello-b" },
                 "traffic": [{ "revision": "hello-a", "weight": 9000 }, { "revision": "hello-b", "weight": 1000 }],
                 "rollout": { "state": "Stepping", "step": 0, "attempt": 1, "evidence": {
-                    "looks": 4,
+                    "evaluations": 4,
                 }},
                 "history": [{ "revision": "hello-a", "outcome": "Promoted", "attempt": 1 }],
             }}),

@@ -79,10 +79,13 @@ fn spec(world: &World, host: &str) -> Value {
     spec
 }
 
+/// The pods of node-shims, without those that still drain, such as after an upgrade of the chart.
 async fn shims(world: &World) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), NAMESPACE);
     let shims = ListParams::default().labels("app.kubernetes.io/component=node-shim");
-    Ok(pods.list(&shims).await?.items)
+    let mut found = pods.list(&shims).await?.items;
+    found.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok(found)
 }
 
 fn name(pod: &Pod) -> &str {
@@ -115,7 +118,7 @@ async fn replace(world: &World) -> Result<Ipv4Addr> {
     let limit = Instant::now() + LATER;
     while Instant::now() < limit {
         let now = shims(world).await?;
-        let gone = !now.iter().any(|pod| name(pod) == name(old));
+        let gone = pods.get_opt(name(old)).await?.is_none();
         if gone && now.len() == before.len() && now.iter().all(is_ready) {
             return Ok(on);
         }

@@ -282,7 +282,7 @@ async fn hs_2_and_hs_3_what_is_longer_than_allowed_is_not_read_to_its_end() {
     }
 }
 
-/// HS-9: 404, 403, 429 and 502 are told apart and keep `Retry-After`, from the registry and from its token service.
+/// HS-9: 404, 403, 429 and 502 keep their status and `Retry-After`, from the registry and from its token service.
 #[tokio::test]
 async fn hs_9_answers_have_their_status_and_retry_after_is_kept() {
     for code in [404, 403, 429, 502] {

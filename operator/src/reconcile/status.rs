@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crds::conditions::types;
 use crds::function::{
-    AcceptedStatus, FunctionException, FunctionNodes, FencingToken, Phase, RevisionStatus, TrafficEntry,
+    AcceptedStatus, FencingToken, FunctionException, FunctionNodes, Phase, RevisionStatus,
+    TrafficEntry,
 };
 use crds::{EdgeFunction, EdgeFunctionStatus, LABEL_FUNCTION};
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState
 use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
-use super::desired::{Finding, DesiredRevision};
+use super::desired::{DesiredRevision, Finding};
 use crate::persist;
 
 /// Everything a status is made of.

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{SETTLE, Start};
 use crate::lease::Leadership;
-use crate::{edge_nodes, certificate_secret};
+use crate::{certificate_secret, edge_nodes};
 
 /// Whenever this replica leads: raise the epoch above everything that was used, then decide.
 pub(super) async fn lead(start: Start) {
