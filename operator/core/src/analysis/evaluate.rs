@@ -294,8 +294,8 @@ impl Analysis {
                 _ => average,
             };
             all += weight;
-            let heard = self.tracker.last_seen(node);
-            if heard.is_some_and(|at| now.duration_since(at) <= stale_after) {
+            let last_seen = self.tracker.last_seen(node);
+            if last_seen.is_some_and(|at| now.duration_since(at) <= stale_after) {
                 fresh += weight;
             }
         }

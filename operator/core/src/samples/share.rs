@@ -55,8 +55,8 @@ mod tests {
         let mut nodes = vec![(10, 190); 19];
         nodes.push((9_000, 190));
         let factors = limit_shares(&nodes);
-        let heard = 9_000.0 * factors[19];
-        assert!(heard / (heard + 190.0) <= 0.1 + 1e-6, "{heard}");
+        let scaled = 9_000.0 * factors[19];
+        assert!(scaled / (scaled + 190.0) <= 0.1 + 1e-6, "{scaled}");
         assert!(factors[..19].iter().all(|f| *f == 1.0));
     }
 
