@@ -188,3 +188,24 @@ fn remember(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_stays_the_same_keeps_its_transition_time() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let first = unreadable_conditions(&[], "one", Some(1), at(10)).unwrap();
+        assert!(unreadable_conditions(&first, "one", Some(1), at(20)).is_none());
+        let second = unreadable_conditions(&first, "another", Some(2), at(20)).unwrap();
+        let times = |conditions: &[Value]| -> Vec<Value> {
+            let times = conditions
+                .iter()
+                .map(|one| one["lastTransitionTime"].clone());
+            times.collect()
+        };
+        assert_eq!(times(&second), times(&first));
+        assert_eq!(second[0]["message"], "another");
+    }
+}
