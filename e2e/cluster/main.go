@@ -1,8 +1,8 @@
-// Command cluster contains all Kubernetes programs that the end-to-end tests run: etcd, the control plane, the node
-// programs and kubectl. The base name of argv[0] selects the program (the harness creates a symbolic link for each);
-// under any other name, the first argument selects it.
+// Command cluster holds every Kubernetes program the end-to-end tests run on: etcd, the control plane, the node
+// programs and kubectl. The base name of argv[0] picks the program (the harness makes one symbolic link for each);
+// called by any other name, the first argument does.
 //
-// One binary instead of seven, because four fifths of their code are the same.
+// One binary instead of seven links the shared four fifths of them once.
 package main
 
 import (
@@ -28,12 +28,12 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// component returns a program for one of the Kubernetes command constructors.
+// component makes a program of one of the Kubernetes command constructors.
 func component(command func() *cobra.Command) func() {
 	return func() { os.Exit(cli.Run(command())) }
 }
 
-// programs maps names to programs. Each ends the process itself when it fails.
+// programs maps a name to what runs; each ends the process itself when it fails.
 var programs = map[string]func(){
 	"etcd":                    func() { etcdmain.Main(os.Args) },
 	"kube-apiserver":          component(apiserver.NewAPIServerCommand),
@@ -44,7 +44,7 @@ var programs = map[string]func(){
 		return kubelet.NewKubeletCommand(context.Background())
 	}),
 	"kubectl": func() {
-		// kubectl prints its own errors and chooses its own exit codes
+		// kubectl words its own errors and picks its own exit codes
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			kubectlutil.CheckErr(err)
 		}

@@ -1,4 +1,4 @@
-// Command hello runs in the pods with which the harness is tested. It answers every request with its host name.
+// Command hello is the pod with which the harness tests itself: it answers every request with its host name.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command pause is the first process of every pod. It holds the pod's namespaces and reaps orphaned processes.
+// Command pause is the first process of every pod: it holds the pod's namespaces and collects orphans, nothing else.
 package main
 
 import (
