@@ -8,7 +8,7 @@ const DEFINING: [&str; 5] = [
     "operator/src/metrics.rs",
     "operator/src/measure/meter.rs",
     "operator/src/node_api/meter.rs",
-    "node-shim/src/metrics.rs",
+    "node-shim/src/metrics/mod.rs",
     "node-shim/src/supervisor/metrics.rs",
 ];
 

@@ -8,21 +8,7 @@ use ra_ap_rustc_lexer::TokenKind;
 use std::collections::BTreeSet;
 
 /// Files that set the path of a module by `#[path]`, and test files outside of their module's folder. Do not add any.
-const MISPLACED: [&str; 13] = [
-    "node-shim/core/src/series.rs",
-    "node-shim/core/src/series_tests.rs",
-    "operator/src/measure/tls_tests.rs",
-    "operator/src/measure/transports_tests.rs",
-    "operator/src/node_api/relay_tests.rs",
-    "operator/src/node_api/sync/bounds_tests.rs",
-    "operator/src/reconcile/mod.rs",
-    "operator/src/reconcile/project.rs",
-    "operator/src/reconcile/project_tests.rs",
-    "operator/src/validate/fields_tests.rs",
-    "operator/src/watch/cache.rs",
-    "operator/src/watch/cache_tests.rs",
-    "operator/src/watch/cache_watch_tests.rs",
-];
+const MISPLACED: [&str; 0] = [];
 
 /// A declaration `mod name;` with the enclosing inline modules and its `#[path]`.
 #[derive(Debug, PartialEq, Eq)]

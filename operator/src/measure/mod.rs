@@ -82,7 +82,3 @@ impl MeasureError {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tls_tests;
-#[cfg(test)]
-mod transports_tests;

@@ -24,8 +24,6 @@ mod listen;
 mod meter;
 mod placement;
 mod relay;
-#[cfg(test)]
-mod relay_tests;
 mod relayed;
 mod server;
 mod service;
@@ -36,6 +34,8 @@ mod sync;
 mod tables;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod token_bucket;
 mod wire;

@@ -210,5 +210,4 @@ fn slots(ctx: &Context) -> MutexGuard<'_, BTreeSet<ObjectKey>> {
 }
 
 #[cfg(test)]
-#[path = "tests/mod.rs"]
-mod sentence_tests;
+mod tests;

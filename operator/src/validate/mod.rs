@@ -227,6 +227,4 @@ pub fn validate(
 }
 
 #[cfg(test)]
-mod fields_tests;
-#[cfg(test)]
 mod tests;

@@ -285,6 +285,4 @@ impl Progress {
 }
 
 #[cfg(test)]
-mod bounds_tests;
-#[cfg(test)]
 mod tests;

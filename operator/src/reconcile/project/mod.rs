@@ -342,5 +342,4 @@ pub fn is_settled(function: &EdgeFunction) -> bool {
 }
 
 #[cfg(test)]
-#[path = "project_tests.rs"]
 mod tests;

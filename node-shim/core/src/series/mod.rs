@@ -214,5 +214,4 @@ fn growth(before: &CounterValues, after: &CounterValues) -> CounterValues {
 }
 
 #[cfg(test)]
-#[path = "series_tests.rs"]
 mod tests;

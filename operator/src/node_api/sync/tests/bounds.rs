@@ -5,15 +5,17 @@ use node_api::v1::operator_message::Kind as Down;
 use node_api::{FencingToken, v1};
 use tonic::Code;
 
-use super::super::FunctionKey;
-use super::super::test_support::{TestReplica, hello, names, record, shim_review, with_token};
+use super::super::super::FunctionKey;
+use super::super::super::test_support::{
+    TestReplica, hello, names, record, shim_review, with_token,
+};
 
 /// HK-4: a token of another node, audience or account, or without a claim of node or pod, is refused and counted by
 /// reason.
 #[tokio::test]
 async fn a_token_opens_only_its_own_nodes_stream() {
     let replica = TestReplica::start().await;
-    let with = |change: fn(&mut super::super::Review)| {
+    let with = |change: fn(&mut super::super::super::Review)| {
         let mut review = shim_review("node-1");
         change(&mut review);
         review
@@ -387,7 +389,7 @@ async fn certificates_are_replaced_under_open_streams() {
     let mut before = replica.node("node-1", 0).await;
     before.welcome().await;
     before.batch().await;
-    let newer = super::super::tls::make(jiff::Timestamp::now()).unwrap();
+    let newer = super::super::super::tls::make(jiff::Timestamp::now()).unwrap();
     replica.tls.replace(&newer).unwrap();
     assert!(
         replica

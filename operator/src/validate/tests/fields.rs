@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::tests::violations;
-use super::*;
+use super::super::*;
+use super::violations;
 
 /// Every leaf below `spec` that has an effect, and the code that uses it.
 const USED: &[(&str, &str)] = &[

@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::tests::{failures, wanted};
-use super::{MeasureError, Meter, Prometheus, Sampled};
+use super::super::{MeasureError, Meter, Prometheus, Sampled};
+use super::{failures, wanted};
 
 const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
 

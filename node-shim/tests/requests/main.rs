@@ -25,5 +25,6 @@ mod metrics;
 mod program;
 mod rejected_components;
 mod request_parsing;
+#[path = "../support/mod.rs"]
 mod support;
 mod trailers;

@@ -1,5 +1,7 @@
 //! What a node receives, and when; against a server on the loopback.
 
+mod bounds;
+
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{self, SnapshotPhase};
 

@@ -1,3 +1,6 @@
+mod tls;
+mod transports;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

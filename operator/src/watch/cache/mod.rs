@@ -420,5 +420,4 @@ pub(crate) fn version<K: Resource>(object: &K) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "cache_watch_tests.rs"]
-mod watch_tests;
+mod tests;

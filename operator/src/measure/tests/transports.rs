@@ -8,8 +8,8 @@ use operator_core::samples::LATENCY_BOUNDS;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{key, of_revision, one_node, only, series, wanted};
-use super::{answer, collect};
+use super::super::{answer, collect};
+use super::{key, of_revision, one_node, only, series, wanted};
 use crate::node_api::{Fleet, Latency, Reading, Tables};
 
 /// Counts that a node may have for one revision.

@@ -1,3 +1,5 @@
+mod fields;
+
 use super::*;
 
 fn function(spec: &str) -> EdgeFunction {
