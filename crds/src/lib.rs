@@ -72,8 +72,8 @@ pub use definitions::{all, files, to_yaml};
 pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
 pub use local_reference::LocalReference;
 pub use names::{
-    ACTION_PREFIX, API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY,
-    LABEL_REVISION, MANAGED_BY_VALUE, VERSION, claimed_host, host_claim_name,
+    API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
+    MANAGED_BY_VALUE, ACTION_PREFIX, VERSION, claimed_host, host_claim_name,
 };
 pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
 pub use reference::reference;

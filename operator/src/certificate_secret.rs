@@ -153,9 +153,8 @@ fn parse(secret: &Secret) -> Result<Material, CertificateSecretError> {
             .filter(|bytes| !bytes.is_empty())
             .ok_or(CertificateSecretError::Key(name))
     };
-    let text = |name: &'static str| {
-        String::from_utf8(bytes(name)?).map_err(|_| CertificateSecretError::Key(name))
-    };
+    let text =
+        |name: &'static str| String::from_utf8(bytes(name)?).map_err(|_| CertificateSecretError::Key(name));
     Ok(Material {
         ca_crt: text(CA_CERTIFICATE)?,
         ca_key: Zeroizing::new(text(CA_KEY)?),

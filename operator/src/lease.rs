@@ -364,12 +364,7 @@ fn transitions(lease: &Lease) -> u64 {
 }
 
 /// What to do about the record as it was seen; reads no clock.
-fn decide(
-    seen: Option<&LeaseObservation>,
-    config: &LeaseConfig,
-    leading: bool,
-    now: Instant,
-) -> Action {
+fn decide(seen: Option<&LeaseObservation>, config: &LeaseConfig, leading: bool, now: Instant) -> Action {
     let Some(seen) = seen else {
         // A deleted record may have been created again by somebody else meanwhile: start over as nobody.
         return if leading {

@@ -30,7 +30,6 @@
 
 pub mod admin;
 pub mod blobs;
-pub mod certificate_secret;
 pub mod cli;
 pub mod dispatch;
 pub mod edge_nodes;
@@ -38,6 +37,7 @@ pub mod lease;
 pub mod measure;
 pub mod metrics;
 pub mod node_api;
+pub mod certificate_secret;
 pub mod persist;
 pub mod queue;
 pub mod reconcile;

@@ -175,12 +175,7 @@ pub fn settle(
 
 /// The revision's name: the function's, cut so that the hash always fits.
 #[must_use]
-pub fn name(
-    function: &str,
-    code: &ComponentImage,
-    runtime: &Runtime,
-    settled: &ResolvedReferences,
-) -> String {
+pub fn name(function: &str, code: &ComponentImage, runtime: &Runtime, settled: &ResolvedReferences) -> String {
     let canonical = serde_json::json!({
         "digest": code.digest,
         "env": settled.env,

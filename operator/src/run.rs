@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::blobs::Components;
-use crate::certificate_secret::{self, CertificateSecret};
 use crate::dispatch::Dispatch;
 use crate::lease::{Election, Leadership, LeaseConfig, LeaseHandle};
 use crate::measure::{self, Prometheus};
@@ -29,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::node_api::{
     Fleet, KubeReviewer, Leader, Meter, Server, Settings as NodeApiSettings, Tables, tls,
 };
+use crate::certificate_secret::{self, CertificateSecret};
 use crate::queue::Queue;
 use crate::reconcile::{
     Projector, Reconciler, Reporter, SampleSource, Settings, StatusWrites, api,

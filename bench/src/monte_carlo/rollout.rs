@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Evidence, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState, State,
-    Traffic, decide, due, shares,
+    Evidence, Measured, NodesView, RevisionRef, Policy, RevisionOnNodes, RolloutState, State, Traffic,
+    decide, due, shares,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
 

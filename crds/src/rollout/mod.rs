@@ -16,8 +16,8 @@ pub use analysis::{
 };
 pub use canary::{Advance, Bake, Canary, Ladder, OnDeadline, Step};
 pub use evidence::{
-    Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress, PassedBy, Power,
-    RequestCounts, StepEvidence,
+    RequestCounts, Decisive, Evidence, EvidenceSource, MetricEvidence, Observed, PassProgress,
+    PassedBy, Power, StepEvidence,
 };
 pub use gates::{
     Approval, Gate, GatePoint, LoadTest, LoadTestRequest, Notification, NotifyOn, NotifyWebhook,
@@ -26,8 +26,8 @@ pub use plan::{PlanKind, PlanStatus, PlanStep};
 pub use policy::{RolloutPolicy, RolloutPolicySpec};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
-    ActionRecord, ActionResult, ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus,
-    State, WaitingFor,
+    ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus, State, ActionRecord, ActionResult,
+    WaitingFor,
 };
 pub use strategies::{
     AbMatch, AbTest, Affinity, AffinityType, BlueGreen, NamedMatch, Shadow, Then,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
-    Evidence, Look, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState, State,
+    Evidence, Look, Measured, NodesView, RevisionRef, Policy, RevisionOnNodes, RolloutState, State,
     Traffic, UnmeasuredKind, Verdict, decide, due, shares,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};

@@ -1,12 +1,12 @@
 //! The rollout state field by field, for people. Nothing reads these fields back.
 
-use crds::function::{FencingToken, HistoryEntry, Outcome};
+use crds::function::{HistoryEntry, Outcome, FencingToken};
 use crds::rollout::{self as api, Evidence, RolloutStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use operator_core::rollout::{
-    self as core, ActionResult, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan,
-    PlanKind, Rollout, RolloutState, StepRecord, StepWeight, Strategy, Weight,
+    self as core, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan, PlanKind,
+    Rollout, RolloutState, StepRecord, StepWeight, Strategy, ActionResult, Weight,
 };
 
 // The schema's limits, in characters.

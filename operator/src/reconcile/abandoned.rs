@@ -10,8 +10,8 @@ use operator_core::function::Revision;
 use operator_core::rollout::RolloutState;
 
 use super::Reconciler;
-use super::desired::{Granted, Namespace};
 use super::image::remembered;
+use super::desired::{Granted, Namespace};
 use crate::resolve::digest_of;
 use crate::revision::{self, ComponentImage};
 use crate::validate::{references, revision_part};

@@ -123,10 +123,7 @@ pub(super) enum Resolution {
     /// Somebody is asking.
     Running { image: String, run: u64 },
     /// It is this.
-    Done {
-        image: String,
-        code: Box<ComponentImage>,
-    },
+    Done { image: String, code: Box<ComponentImage> },
     /// It failed and is tried again at `retry_at`.
     Failed {
         image: String,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::Reconciler;
 use super::context::{FunctionContext, Resolution};
-use super::desired::{DesiredRevision, Finding};
+use super::desired::{Finding, DesiredRevision};
 use crate::resolve::{Credentials, ResolveError, digest_of, inspect, parse_pull_secret};
 use crate::revision::{self, ComponentImage};
 use crate::validate;

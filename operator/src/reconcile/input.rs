@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crds::EdgeFunction;
-use operator_core::function::{Action, Annotation, Function};
+use operator_core::function::{Annotation, Function, Action};
 use operator_core::rollout::{Policy, RolloutState};
 
 use super::context::{FunctionContext, Present};
@@ -13,11 +13,7 @@ use crate::persist as record;
 use crate::watch::ObjectKey;
 
 /// The state that decisions continue from: what is in memory while it continues the persisted record.
-pub(super) fn present(
-    key: &ObjectKey,
-    object: &EdgeFunction,
-    memory: &mut FunctionContext,
-) -> RolloutState {
+pub(super) fn present(key: &ObjectKey, object: &EdgeFunction, memory: &mut FunctionContext) -> RolloutState {
     let status = object.status.clone().unwrap_or_default();
     let written = status
         .rollout
@@ -148,11 +144,7 @@ spec: { source: { image: "r.example/a:1" }, routes: [] }
         let found = verbs(&object);
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (
-                found[0].action,
-                found[0].value.as_str(),
-                found[0].by.as_str()
-            ),
+            (found[0].action, found[0].value.as_str(), found[0].by.as_str()),
             (Action::Promote, "f-1/step-2", "kubectl-annotate")
         );
     }

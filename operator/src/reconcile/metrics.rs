@@ -4,7 +4,7 @@ use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use node_api::v1;
-use operator_core::rollout::{EventType, Outcome, RolloutState, Strategy, TrafficSplit};
+use operator_core::rollout::{EventType, Outcome, RolloutState, TrafficSplit, Strategy};
 
 use super::context::Rollback;
 use super::nodes::NodeReports;

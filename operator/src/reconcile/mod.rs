@@ -16,13 +16,11 @@ mod abandoned;
 pub mod api;
 mod apply;
 mod claims;
-mod context;
-mod desired;
-mod host_claim_gc;
 mod image;
+mod metrics;
 mod input;
 mod measure;
-mod metrics;
+mod context;
 mod nodes;
 mod persist;
 pub mod placement;
@@ -32,7 +30,9 @@ mod report;
 mod secret_values;
 mod status;
 mod status_writes;
+mod host_claim_gc;
 mod unreadable;
+mod desired;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
@@ -60,10 +60,10 @@ use crate::persist::last_promoted;
 use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
-use context::{FunctionContext, Resolution, RetryBackoff};
-use desired::DesiredRevision;
 use input::{function, named, present};
+use context::{FunctionContext, RetryBackoff, Resolution};
 use nodes::NodeReports;
+use desired::DesiredRevision;
 
 /// How often a decision is made again after somebody else wrote in between.
 const CONFLICTS: u32 = 5;
@@ -239,9 +239,7 @@ impl Reconciler {
         let (wish, failed) = match wished {
             Ok(wish) => (wish, None),
             // A failure to record the desired revision must not stop the evaluation of a running candidate.
-            Err(error) if state.state.is_exposed() => {
-                (DesiredRevision::unknown(&error), Some(error))
-            }
+            Err(error) if state.state.is_exposed() => (DesiredRevision::unknown(&error), Some(error)),
             Err(error) => return Err(error),
         };
         let abandoned = match wish.revision {
@@ -354,8 +352,7 @@ impl Reconciler {
         }
         let recorded = self.recorded(key, object, revisions, memory, now).await;
         let failed = recorded.as_ref().err();
-        memory.wish_patience =
-            failed.map(|error| RetryBackoff::after(error, memory.failures, version));
+        memory.wish_patience = failed.map(|error| RetryBackoff::after(error, memory.failures, version));
         Ok(recorded?)
     }
 
@@ -409,12 +406,7 @@ impl Reconciler {
         self.keep_slot(key, &decision.state);
     }
 
-    fn outcome(
-        &self,
-        wish: &DesiredRevision,
-        decision: &Decision,
-        memory: &FunctionContext,
-    ) -> Outcome {
+    fn outcome(&self, wish: &DesiredRevision, decision: &Decision, memory: &FunctionContext) -> Outcome {
         let exposed = decision.state.state.is_exposed();
         let instant = Instant::now();
         let wall = Timestamp::now();

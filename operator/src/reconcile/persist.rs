@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use operator_core::status_rate::NodeDrift;
 
-use super::context::{FunctionContext, Present, RetryBackoff};
+use super::context::{FunctionContext, RetryBackoff, Present};
 use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
 use super::{ReconcileError, Reconciler, api};
@@ -97,12 +97,7 @@ impl Reconciler {
     }
 
     /// Decides whether what nodes did to a function at rest is written now. If not, notes when it may be.
-    fn may_write_nodes(
-        &self,
-        difference: Difference,
-        asked: bool,
-        memory: &mut FunctionContext,
-    ) -> bool {
+    fn may_write_nodes(&self, difference: Difference, asked: bool, memory: &mut FunctionContext) -> bool {
         memory.nodes_due = None;
         let drift = match difference {
             // This write carries what the nodes did.

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::conditions::types;
 use crds::function::{
-    AcceptedStatus, FencingToken, FunctionException, FunctionNodes, Phase, RevisionStatus,
-    TrafficEntry,
+    AcceptedStatus, FunctionException, FunctionNodes, FencingToken, Phase, RevisionStatus, TrafficEntry,
 };
 use crds::{EdgeFunction, EdgeFunctionStatus, LABEL_FUNCTION};
 use jiff::Timestamp;
@@ -15,7 +14,7 @@ use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState
 use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
-use super::desired::{DesiredRevision, Finding};
+use super::desired::{Finding, DesiredRevision};
 use crate::persist;
 
 /// Everything a status is made of.

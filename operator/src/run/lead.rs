@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{SETTLE, Start};
 use crate::lease::Leadership;
-use crate::{certificate_secret, edge_nodes};
+use crate::{edge_nodes, certificate_secret};
 
 /// Whenever this replica leads: raise the epoch above everything that was used, then decide.
 pub(super) async fn lead(start: Start) {

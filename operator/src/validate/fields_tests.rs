@@ -61,10 +61,7 @@ const USED: &[(&str, &str)] = &[
         "rollout.analysis.latency.passIncrease",
         "core analysis/plan.rs",
     ),
-    (
-        "rollout.analysis.evaluationInterval",
-        "core analysis/plan.rs",
-    ),
+    ("rollout.analysis.evaluationInterval", "core analysis/plan.rs"),
     ("rollout.analysis.maxUnknown", "core lowering.rs"),
     ("rollout.analysis.onUnknown", "core lowering.rs"),
     ("rollout.analysis.slo.errors", "core analysis/plan.rs"),

@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backoff::WatchBackoff;
 use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{MassDeletionGuard, Pending};
+use super::backoff::WatchBackoff;
 
 /// Namespace (empty for cluster scope) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,10 +273,7 @@ where
         differs: impl Fn(&K, &K) -> bool + Send + 'static,
         told: impl Fn(Change<K>) + Send + 'static,
     ) -> BoxFuture<'static, ()> {
-        Box::pin(
-            self.clone()
-                .follow(api, MassDeletionGuard::Free, slim, differs, told),
-        )
+        Box::pin(self.clone().follow(api, MassDeletionGuard::Free, slim, differs, told))
     }
 
     async fn follow(

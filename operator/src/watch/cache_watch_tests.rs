@@ -209,12 +209,7 @@ impl Followed {
             let object = change.into_object();
             let _ = sender.send((applied, object.name_any(), version(&*object)));
         };
-        tokio::spawn(cache.watch(
-            Api::all(server.client()),
-            MassDeletionGuard::Held,
-            |_| {},
-            tell,
-        ));
+        tokio::spawn(cache.watch(Api::all(server.client()), MassDeletionGuard::Held, |_| {}, tell));
         cache.filled().await;
         server
             .watches

@@ -47,18 +47,8 @@ async fn single_deletions_are_believed_and_a_trickle_within_a_minute_adds_up() {
 #[tokio::test]
 async fn few_objects_and_free_kinds_are_never_held() {
     let now = Instant::now();
-    assert_eq!(
-        pending(MassDeletionGuard::Held)
-            .sort(gone(0..9), 9, now)
-            .len(),
-        9
-    );
-    assert_eq!(
-        pending(MassDeletionGuard::Free)
-            .sort(gone(0..90), 90, now)
-            .len(),
-        90
-    );
+    assert_eq!(pending(MassDeletionGuard::Held).sort(gone(0..9), 9, now).len(), 9);
+    assert_eq!(pending(MassDeletionGuard::Free).sort(gone(0..90), 90, now).len(), 90);
 }
 
 /// What the API server says that it has is never given up by time.

@@ -1,9 +1,9 @@
 //! Caches of what the API server has, one per kind, and who is told when they change.
 
-mod backoff;
 mod cache;
 mod index;
 mod mass_deletion;
+mod backoff;
 pub(crate) mod quorum;
 mod secrets;
 

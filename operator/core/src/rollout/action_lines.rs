@@ -1,7 +1,7 @@
 //! Lines to copy that give a verb, and what to say of annotations that have had their effect.
 
 use super::{RolloutState, State};
-use crate::function::{Action, Function};
+use crate::function::{Function, Action};
 
 /// The sentence with which a person is asked.
 pub(super) fn approval(function: &Function, state: &RolloutState, gates: &[String]) -> String {
@@ -60,8 +60,7 @@ fn unused(state: &RolloutState, verb: Action) -> String {
         .map(|r| (r.candidate.revision.name.as_str(), r.attempt));
     let (revision, attempt) = running.or(rejected).unwrap_or_default();
     let step = state.rollout.as_ref().map_or(0, |r| r.step);
-    let pinned =
-        matches!(verb, Action::Approve | Action::Promote) && state.state == State::Stepping;
+    let pinned = matches!(verb, Action::Approve | Action::Promote) && state.state == State::Stepping;
     let first = if pinned {
         format!("{revision}/step-{step}")
     } else {

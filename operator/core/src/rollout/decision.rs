@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{EventRecord, RolloutState, State, TrafficSplit};
+use super::{EventRecord, RolloutState, TrafficSplit, State};
 use crate::function::Function;
 
 /// A transition is told as it was persisted.

@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::action_lines::{used_up, verb_line};
 use super::decision::{CHECKPOINT, since};
 use super::gates_ahead::unapproved;
+use super::action_lines::{used_up, verb_line};
 use super::{
     Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
 };
-use crate::function::{Action, Function};
+use crate::function::{Function, Action};
 
 /// `status.message`: where the rollout stands and why, in one to three sentences.
 #[must_use]

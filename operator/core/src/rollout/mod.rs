@@ -9,7 +9,6 @@
 //! failed write it is dropped and the persisted one read again. The share of a candidate never rises by anything
 //! that was not written.
 
-mod action_lines;
 mod conditions;
 mod decide;
 mod decision;
@@ -26,6 +25,7 @@ mod secret_values;
 mod shares;
 mod state;
 mod transition;
+mod action_lines;
 mod weight;
 mod words;
 

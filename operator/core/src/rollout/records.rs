@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ArmSums, TransitionKind, Weight};
-use crate::function::{Action, Revision};
+use crate::function::{Revision, Action};
 
 /// A revision that is not tried again by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 
 use super::action_lines::verb_line;
 use super::{Condition, ConditionType, RolloutState};
-use crate::function::{Action, Function};
+use crate::function::{Function, Action};
 
 /// Reason of `Distributed=False`: nodes answer 503 because they lack a value that the operator does not know either.
 pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";

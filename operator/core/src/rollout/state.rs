@@ -10,10 +10,10 @@ pub use node_api_types::FencingToken;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActionRecord, EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected,
-    StepRecord, Weight,
+    EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected, StepRecord, ActionRecord,
+    Weight,
 };
-use crate::function::{Action, Revision};
+use crate::function::{Revision, Action};
 
 /// Where a function's rollout stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

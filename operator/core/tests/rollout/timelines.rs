@@ -240,11 +240,7 @@ fn outcome(w: &World) -> Ending {
         .map(|t| t.kind)
         .filter(|k| *k != TransitionKind::NewLeader)
         .collect();
-    let stable = w
-        .state
-        .stable
-        .clone()
-        .map(|s| RevisionRef { since: at(0), ..s });
+    let stable = w.state.stable.clone().map(|s| RevisionRef { since: at(0), ..s });
     let history = w
         .state
         .history

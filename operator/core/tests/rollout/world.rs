@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_core::function::{Action, Annotation, Function, Revision};
+use operator_core::function::{Annotation, Function, Revision, Action};
 use operator_core::rollout::*;
 
 pub const START: i64 = 1_800_000_000;

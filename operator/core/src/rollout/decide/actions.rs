@@ -1,13 +1,12 @@
 //! What a person asks for, by annotation. Each value acts at most once; what has no meaning here is recorded with the reason.
 
-use super::context::DecisionContext;
 use super::lowering::reject;
-use super::{baking, desired, gates, loading, stepping};
-use crate::function::{Action, Annotation};
+use super::context::DecisionContext;
+use super::{baking, gates, loading, stepping, desired};
+use crate::function::{Annotation, Action};
 use crate::rollout::gates_ahead::unapproved;
 use crate::rollout::{
-    ActionRecord, ActionResult, PassedBy, Paused, PlanKind, State, TransitionKind, WaitingFor,
-    words,
+    PassedBy, Paused, PlanKind, State, TransitionKind, ActionRecord, ActionResult, WaitingFor, words,
 };
 
 /// Acts on the first fresh annotation among `which`, in their order.
@@ -56,12 +55,7 @@ fn accepted(turn: &DecisionContext<'_>) -> Result<(), String> {
     }
 }
 
-fn record(
-    turn: &mut DecisionContext<'_>,
-    annotation: &Annotation,
-    value: String,
-    result: Result<(), String>,
-) {
+fn record(turn: &mut DecisionContext<'_>, annotation: &Annotation, value: String, result: Result<(), String>) {
     let done = result.is_ok();
     if let Err(why) = &result {
         let text = format!("{}={value} is ignored: {why}", annotation.action.as_str());

@@ -1,11 +1,11 @@
 //! Baking: the candidate has nearly everything, stable keeps the holdback as a control.
 
-use super::context::DecisionContext;
 use super::stepping::{early, needs_slot};
-use super::{desired, gates, holds};
+use super::context::DecisionContext;
+use super::{gates, holds, desired};
 use crate::rollout::decision::later;
 use crate::rollout::{
-    Outcome, PlanKind, Previous, RevisionRef, State, TransitionKind, WaitingFor, words,
+    Outcome, RevisionRef, PlanKind, Previous, State, TransitionKind, WaitingFor, words,
 };
 
 /// Row 13, and 23 before it.

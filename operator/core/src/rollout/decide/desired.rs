@@ -6,8 +6,8 @@ use super::context::DecisionContext;
 use crate::function::Revision;
 use crate::rollout::history::record;
 use crate::rollout::{
-    Flags, GateAt, HistoryEntry, Outcome, PassedBy, Plan, PlanKind, RevisionRef, Rollout,
-    RolloutState, State, TransitionKind, WaitingFor, Weight, words,
+    Flags, GateAt, HistoryEntry, Outcome, PassedBy, RevisionRef, Plan, PlanKind, Rollout, RolloutState,
+    State, TransitionKind, WaitingFor, Weight, words,
 };
 
 /// Rows 1, 4, 5, 24, 25 and 28: a changed wish wins in every state.

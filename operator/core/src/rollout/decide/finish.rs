@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::context::DecisionContext;
 use super::holds;
+use super::context::DecisionContext;
 use crate::rollout::decision::{CHECKPOINT, later, next_look, since};
-use crate::rollout::{Decision, FencingToken, Rollout, State, TrafficSplit, Weight, due, shares};
+use crate::rollout::{Decision, FencingToken, Rollout, TrafficSplit, State, Weight, due, shares};
 
 /// A rule that could fire at once waits this long all the same, so that nothing spins.
 const LEAST_WAKE: Duration = Duration::from_millis(100);

@@ -170,11 +170,7 @@ fn load_deadline(turn: &DecisionContext<'_>, r: &Rollout) -> Option<String> {
     })
 }
 
-fn unmeasured_text(
-    turn: &DecisionContext<'_>,
-    r: &Rollout,
-    kind: UnmeasuredKind,
-) -> Option<String> {
+fn unmeasured_text(turn: &DecisionContext<'_>, r: &Rollout, kind: UnmeasuredKind) -> Option<String> {
     let u = r
         .flags
         .unmeasured

@@ -1,10 +1,10 @@
 //! Loading and Queued: nothing is served yet (but the very first revision), nodes get the candidate.
 
-use super::context::DecisionContext;
 use super::lowering::reject;
-use super::{desired, gates, holds};
+use super::context::DecisionContext;
+use super::{gates, holds, desired};
 use crate::rollout::{
-    Fallback, Outcome, PlanKind, RevisionRef, Rollout, State, Traffic, TransitionKind, WaitingFor,
+    Fallback, Outcome, RevisionRef, PlanKind, Rollout, State, Traffic, TransitionKind, WaitingFor,
     message, words,
 };
 
@@ -97,8 +97,7 @@ fn first_loaded(turn: &mut DecisionContext<'_>) -> bool {
     let text = format!(
         "{name} is loaded on {loaded} of {live} nodes and serves as the first stable revision"
     );
-    if let Some(entry) = desired::end(turn, Outcome::Promoted, "FirstRevision", None, text.clone())
-    {
+    if let Some(entry) = desired::end(turn, Outcome::Promoted, "FirstRevision", None, text.clone()) {
         turn.state.stable = Some(RevisionRef {
             revision: entry.revision,
             since: turn.now,

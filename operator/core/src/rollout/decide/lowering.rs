@@ -1,10 +1,10 @@
 //! Whatever lowers a share: verdicts, deadlines that the user wants to end so, the brake.
 
 use super::context::DecisionContext;
-use super::{desired, holds};
-use crate::rollout::action_lines::verb_line;
+use super::{holds, desired};
 use crate::rollout::decision::since;
 use crate::rollout::message::decisive;
+use crate::rollout::action_lines::verb_line;
 use crate::rollout::{
     BackstopHold, Fallback, Outcome, Rejected, State, TransitionKind, Verdict, Weight, words,
 };
@@ -160,13 +160,7 @@ pub(super) fn brake(turn: &mut DecisionContext<'_>) -> bool {
     let steps = r.plan.steps.len();
     if steps == 0 && r.plan.final_weight() == Weight::FULL {
         let text = "too many requests fail, and stable keeps no share to compare with".to_owned();
-        reject(
-            turn,
-            TransitionKind::BackstopRollback,
-            "TotalErrors",
-            Some(text),
-            None,
-        );
+        reject(turn, TransitionKind::BackstopRollback, "TotalErrors", Some(text), None);
         return true;
     }
     r.backstops += 1;

@@ -4,10 +4,7 @@
 //! until none does ([`precedence`]), so that deciding twice at one instant changes nothing more. Every change of what nodes
 //! are told gets a new pair; a raise needs an acknowledgement and looks after it, so at most one happens per call.
 
-mod actions;
 mod baking;
-mod context;
-mod desired;
 mod finish;
 mod gates;
 mod holds;
@@ -16,6 +13,9 @@ mod loading;
 mod lowering;
 mod precedence;
 mod stepping;
+mod context;
+mod actions;
+mod desired;
 
 use jiff::Timestamp;
 

@@ -1,7 +1,7 @@
 //! Which rule wins when several apply: written once, here.
 
 use super::context::DecisionContext;
-use super::{actions, baking, desired, holds, intake, loading, lowering, stepping};
+use super::{baking, holds, intake, loading, lowering, stepping, actions, desired};
 use crate::function::Action;
 
 /// Applies the first rule that fires; false when none does.

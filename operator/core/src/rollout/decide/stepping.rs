@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::context::DecisionContext;
-use super::{desired, gates, holds};
+use super::{gates, holds, desired};
 use crate::rollout::{
     Advance, PassedBy, PlanKind, State, Step, TransitionKind, Verdict, WaitingFor, message,
 };

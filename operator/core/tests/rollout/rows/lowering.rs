@@ -67,10 +67,7 @@ fn row_16_the_brake_goes_one_step_down_and_holds_for_five_minutes() {
     assert_eq!(w.weight(), 5000);
     w.run(20);
     assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
-    assert_eq!(
-        w.kinds(),
-        [Kind::BackstopReached, Kind::Resumed, Kind::BakeStarted]
-    );
+    assert_eq!(w.kinds(), [Kind::BackstopReached, Kind::Resumed, Kind::BakeStarted]);
 }
 
 #[test]

@@ -76,10 +76,7 @@ fn row_31_promote_takes_exactly_one_step_however_often_it_is_seen() {
     let mut w = World::stepping(policy());
     w.verb(Action::Promote, "checkout-b/step-0");
     w.after(1);
-    assert_eq!(
-        (w.weight(), w.kinds()),
-        (5000, vec![Kind::PromotedByAction])
-    );
+    assert_eq!((w.weight(), w.kinds()), (5000, vec![Kind::PromotedByAction]));
     assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Verb));
     // a second person raced with the same line
     w.run(60);
