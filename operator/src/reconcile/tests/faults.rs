@@ -5,12 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::story::Story;
 use super::*;
 
-const DEFINITION: &str =
-    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/edgefunctions.selvage.dev";
-/// Before and after the claims of these tests were made.
-const BEFORE: &str = "2024-01-01T00:00:00Z";
-const AFTER: &str = "2026-01-01T00:00:00Z";
-
 /// FC-7: a panic is `Stalled`, `InternalError` on its object, and others go on.
 #[tokio::test]
 async fn a_panic_is_reported_on_its_object_and_ends_no_other_reconcile() {
@@ -433,80 +427,4 @@ async fn a_rollback_reaches_nodes_without_the_api_server() {
     story.world.fake.fail(Box::new(|_, _| None));
     tokio::time::sleep(Duration::from_secs(600)).await;
     story.until(|status| status["phase"] == "RolledBack").await;
-}
-
-/// Thirty claims of the namespace, and a definition of EdgeFunctions that was made at `defined`.
-fn thirty_claims(world: &World, defined: &str) {
-    for n in 0..30 {
-        let spec = json!({ "host": host(n), "namespace": "shop" });
-        let claim = claim(&host(n), &spec);
-        world.fake.put(&format!("{CLAIMS}/{}", host(n)), claim);
-    }
-    world.catch_up();
-    let definition = json!({ "metadata": { "name": "edgefunctions.selvage.dev", "creationTimestamp": defined } });
-    world.fake.put(DEFINITION, definition);
-}
-
-fn host(n: usize) -> String {
-    format!("h{n}.example")
-}
-
-/// FC-15: a leader that begins with an empty list of functions gives no hosts away that the API server has functions for.
-#[tokio::test(start_paused = true)]
-async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
-    let world = World::new();
-    thirty_claims(&world, BEFORE);
-    // they exist, and the cache lacks them
-    for n in 0..28 {
-        let function = json!({
-            "metadata": { "name": format!("f{n}"), "namespace": "shop" },
-            "spec": { "source": { "inline": component() }, "routes": [{ "hosts": [host(n)] }] },
-        });
-        world.fake.put(&format!("{FUNCTIONS}/f{n}"), function);
-    }
-    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(world.writes(), Vec::<String>::new());
-    // most of the functions were only late
-    world.catch_up();
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    swept.abort();
-    let mut given = world.writes();
-    given.sort();
-    // there is no watch that would report their deletion
-    given.dedup();
-    let expected = [28, 29].map(|n| format!("DELETE {CLAIMS}/{}", host(n)));
-    assert_eq!(given, expected);
-}
-
-/// A leader that begins after the functions of a namespace were deleted gives their hosts back, however many they are,
-/// as soon as the API server confirms that.
-#[tokio::test(start_paused = true)]
-async fn hosts_of_deleted_functions_are_given_back_within_seconds() {
-    let world = World::new();
-    thirty_claims(&world, BEFORE);
-    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
-    tokio::time::sleep(Duration::from_secs(21)).await;
-    swept.abort();
-    assert_eq!(world.fake.under(CLAIMS), Vec::<Value>::new());
-}
-
-/// FC-15: what cannot be confirmed is given back after a quarter of an hour.
-#[tokio::test(start_paused = true)]
-async fn hosts_that_no_function_names_are_released_in_the_end() {
-    for is_refused in [true, false] {
-        let world = World::new();
-        thirty_claims(&world, if is_refused { BEFORE } else { AFTER });
-        world.fake.fail(Box::new(move |_, path| {
-            (is_refused && path == FUNCTIONS).then_some(403)
-        }));
-        let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
-        tokio::time::sleep(Duration::from_secs(15 * 60)).await;
-        assert_eq!(world.writes(), Vec::<String>::new(), "{is_refused}");
-        world
-            .fake
-            .until(|| world.fake.under(CLAIMS).is_empty())
-            .await;
-        swept.abort();
-    }
 }

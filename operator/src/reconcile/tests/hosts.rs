@@ -1,6 +1,12 @@
-//! Claims on hosts that the caches do not show yet.
+//! Claims on hosts: conflicts that the caches do not show yet, and the release of claims that no function names.
 
 use super::*;
+
+const DEFINITION: &str =
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/edgefunctions.selvage.dev";
+/// Before and after the claims of these tests were made.
+const BEFORE: &str = "2024-01-01T00:00:00Z";
+const AFTER: &str = "2026-01-01T00:00:00Z";
 
 /// HK-1: two replicas, or two namespaces, in the same moment: the older claim wins, whatever the caches say.
 #[tokio::test]
@@ -32,5 +38,81 @@ async fn hk_1_an_older_wildcard_that_is_not_in_the_cache_yet_wins_over_a_name() 
             "{wildcard}: the loser gives its claim back"
         );
         assert_eq!(world.fake.lists(CLAIMS), 0, "no list for a name");
+    }
+}
+
+/// Thirty claims of the namespace, and a definition of EdgeFunctions that was made at `defined`.
+fn thirty_claims(world: &World, defined: &str) {
+    for n in 0..30 {
+        let spec = json!({ "host": host(n), "namespace": "shop" });
+        let claim = claim(&host(n), &spec);
+        world.fake.put(&format!("{CLAIMS}/{}", host(n)), claim);
+    }
+    world.catch_up();
+    let definition = json!({ "metadata": { "name": "edgefunctions.selvage.dev", "creationTimestamp": defined } });
+    world.fake.put(DEFINITION, definition);
+}
+
+fn host(n: usize) -> String {
+    format!("h{n}.example")
+}
+
+/// FC-15: a leader that begins with an empty list of functions gives no hosts away that the API server has functions for.
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_after_a_restart_gives_no_hosts_away() {
+    let world = World::new();
+    thirty_claims(&world, BEFORE);
+    // they exist, and the cache lacks them
+    for n in 0..28 {
+        let function = json!({
+            "metadata": { "name": format!("f{n}"), "namespace": "shop" },
+            "spec": { "source": { "inline": component() }, "routes": [{ "hosts": [host(n)] }] },
+        });
+        world.fake.put(&format!("{FUNCTIONS}/f{n}"), function);
+    }
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.writes(), Vec::<String>::new());
+    // most of the functions were only late
+    world.catch_up();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    swept.abort();
+    let mut given = world.writes();
+    given.sort();
+    // there is no watch that would report their deletion
+    given.dedup();
+    let expected = [28, 29].map(|n| format!("DELETE {CLAIMS}/{}", host(n)));
+    assert_eq!(given, expected);
+}
+
+/// A leader that begins after the functions of a namespace were deleted gives their hosts back, however many they are,
+/// as soon as the API server confirms that.
+#[tokio::test(start_paused = true)]
+async fn hosts_of_deleted_functions_are_given_back_within_seconds() {
+    let world = World::new();
+    thirty_claims(&world, BEFORE);
+    let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    swept.abort();
+    assert_eq!(world.fake.under(CLAIMS), Vec::<Value>::new());
+}
+
+/// FC-15: what cannot be confirmed is given back after a quarter of an hour.
+#[tokio::test(start_paused = true)]
+async fn hosts_that_no_function_names_are_released_in_the_end() {
+    for is_refused in [true, false] {
+        let world = World::new();
+        thirty_claims(&world, if is_refused { BEFORE } else { AFTER });
+        world.fake.fail(Box::new(move |_, path| {
+            (is_refused && path == FUNCTIONS).then_some(403)
+        }));
+        let swept = tokio::spawn(host_claim_gc::sweep_claims(Arc::clone(&world.reconciler)));
+        tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+        assert_eq!(world.writes(), Vec::<String>::new(), "{is_refused}");
+        world
+            .fake
+            .until(|| world.fake.under(CLAIMS).is_empty())
+            .await;
+        swept.abort();
     }
 }
