@@ -13,7 +13,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* What no container of ours needs. */}}
+{{/* Security context of a container without any privileges. */}}
 {{- define "selvage.restricted" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
