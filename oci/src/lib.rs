@@ -25,7 +25,7 @@
 //! let image: Reference = "registry.example/shop/checkout:1.4.0".parse()?;
 //! assert_eq!((image.registry(), image.tag()), ("registry.example", Some("1.4.0")));
 //!
-//! The answer to `GET /v2/shop/checkout/manifests/1.4.0`.
+//! // The answer to `GET /v2/shop/checkout/manifests/1.4.0`.
 //! let digest = oci::digest_of(b"the component");
 //! let body = format!(
 //!     r#"{{
@@ -39,7 +39,7 @@
 //! };
 //! assert_eq!((layer.digest.as_str(), layer.size), (digest.as_str(), 13));
 //!
-//! The answer to `GET /v2/shop/checkout/blobs/sha256:…`, as a file on disk.
+//! // The answer to `GET /v2/shop/checkout/blobs/sha256:…`, as a file on disk.
 //! let mut component = Vec::new();
 //! oci::unpack(b"the component".as_slice(), &layer, &mut component)?;
 //! assert_eq!(component, b"the component");

@@ -12,7 +12,6 @@ use e2e::selvage::{Kind, NAMESPACE, condition};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::ListParams};
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 scenarios![alone: [many_functions_cost_each_a_few_reconciles]];
@@ -93,7 +92,7 @@ async fn distributed(world: &World, ns: &str) -> Result<usize> {
         let whole = serde_json::json!({ "status": status });
         condition(&whole, "Ready").0 == "True"
             && status["nodes"]["applied"] == status["nodes"]["desired"]
-            && status["nodes"]["desired"] == Value::from(world.nodes().len())
+            && status["nodes"]["desired"] == world.nodes().len()
     });
     Ok(settled.count())
 }
