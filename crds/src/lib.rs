@@ -82,5 +82,6 @@ pub use revision::{
 };
 pub use rollout::{RolloutPolicy, RolloutPolicySpec};
 pub use text::{
-    Duration, DurationError, Number, NumberError, Quantity, QuantityError, Share, ShareError,
+    Duration, DurationError, Number, NumberError, Percentage, PercentageError, Quantity,
+    QuantityError,
 };

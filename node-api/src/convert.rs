@@ -19,13 +19,13 @@ impl From<&FunctionKey> for v1::FunctionKey {
     }
 }
 
-impl From<v1::Pair> for FencingToken {
-    fn from(wire: v1::Pair) -> Self {
+impl From<v1::FencingToken> for FencingToken {
+    fn from(wire: v1::FencingToken) -> Self {
         Self::new(wire.epoch, wire.serial)
     }
 }
 
-impl From<FencingToken> for v1::Pair {
+impl From<FencingToken> for v1::FencingToken {
     fn from(token: FencingToken) -> Self {
         Self {
             epoch: token.epoch,

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
@@ -244,7 +245,7 @@ struct PeerConnection {
 impl ConnectionsPerPeer {
     /// Returns `None` when the peer has reached its limit and is not a trusted proxy.
     fn try_open(self: &Arc<Self>, peer: IpAddr, plane: &DataPlaneState) -> Option<PeerConnection> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let count = open.entry(peer).or_default();
         if *count >= plane.options.max_per_peer && !plane.options.trusts(peer) {
             return None;
@@ -259,11 +260,7 @@ impl ConnectionsPerPeer {
 
 impl Drop for PeerConnection {
     fn drop(&mut self) {
-        let mut open = self
-            .peers
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.peers.open.lock();
         if let Some(count) = open.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {

@@ -1,11 +1,12 @@
 //! Component bytes that nodes cannot pull themselves: inline components and those behind a pull secret.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crds::EdgeRevision;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::node_api::{BlobError, BlobWanted, Blobs};
 use crate::resolve::{Credentials, Resolver, digest_of, parse_pull_secret};
@@ -121,8 +122,8 @@ impl Components {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(String, Bytes)>> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<(String, Bytes)>> {
+        self.cached.lock()
     }
 }
 

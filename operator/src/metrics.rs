@@ -1,8 +1,9 @@
 //! Metrics of the operator. Only this file uses the metrics library; other modules call its methods.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::{
     CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts,
     Registry, TextEncoder,
@@ -35,7 +36,7 @@ struct Families {
     rollout_duration: HistogramVec,
     rollback_seconds: HistogramVec,
     looks: IntCounterVec,
-    verbs: IntCounterVec,
+    actions: IntCounterVec,
     events_dropped: IntCounterVec,
     reconcile_seconds: HistogramVec,
     reconcile_failures: IntCounterVec,
@@ -236,7 +237,7 @@ impl Metrics {
     }
 
     /// Counts an evaluation.
-    pub fn looked(&self, result: &str, reason: &str) {
+    pub fn evaluated(&self, result: &str, reason: &str) {
         self.families
             .looks
             .with_label_values(&[result, reason])
@@ -244,8 +245,11 @@ impl Metrics {
     }
 
     /// Counts an action that was executed or ignored.
-    pub fn verb(&self, verb: &str, result: &str) {
-        self.families.verbs.with_label_values(&[verb, result]).inc();
+    pub fn action(&self, action: &str, result: &str) {
+        self.families
+            .actions
+            .with_label_values(&[action, result])
+            .inc();
     }
 
     /// Counts an Event that was dropped because its queue was full or the API server refused it.
@@ -310,10 +314,8 @@ impl Metrics {
             .inc_by(seconds.max(0.0));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, PublishedGauges> {
-        self.per_function
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, PublishedGauges> {
+        self.per_function.lock()
     }
 }
 
@@ -392,7 +394,7 @@ impl Families {
                 "Evaluations of the sequential tests.",
                 &["result", "reason"],
             )?,
-            verbs: counter(
+            actions: counter(
                 "selvage_actions_total",
                 "Actions that users requested.",
                 &["action", "result"],

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::{Function, Revision};
-use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
     Evidence, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState, State,
-    Traffic, decide, due, shares,
+    Traffic, decide, due, traffic_split,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
 
@@ -73,7 +73,7 @@ struct Simulation {
     state: RolloutState,
     counters: [Counters; 2],
     now: Timestamp,
-    memory: Option<Judge>,
+    memory: Option<Evaluator>,
     before: Vec<Snapshot>,
 }
 
@@ -161,10 +161,10 @@ impl Simulation {
     /// Decides until nothing changes. The node loads and acknowledges at once.
     fn settle(&mut self, mut measured: Measured) {
         loop {
-            let before = self.state.pair;
+            let before = self.state.token;
             let evidence = self.evidence(std::mem::take(&mut measured));
             let decision = decide(self.now, &self.function, &self.state, &evidence);
-            let moved = !decision.transitions.is_empty() || decision.state.pair != before;
+            let moved = !decision.transitions.is_empty() || decision.state.token != before;
             self.state = decision.state;
             if !moved {
                 return;
@@ -188,9 +188,9 @@ impl Simulation {
                 desired: 1,
                 live: 1,
                 revisions,
-                pair: shares(&self.state).pair,
+                token: traffic_split(&self.state).token,
                 applied: 1,
-                highest_pair: Some(self.state.pair),
+                highest_token: Some(self.state.token),
                 returned: 0,
             },
             measured,
@@ -209,7 +209,7 @@ impl Simulation {
         }
         let exposed = BTreeSet::from([NODE.to_owned()]);
         let snapshot = self.snapshot();
-        Judge::measure(
+        Evaluator::measure(
             &mut self.memory,
             &self.state,
             &Sampled {

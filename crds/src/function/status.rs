@@ -260,7 +260,7 @@ pub struct HistoryEntry {
     /// Time at which the rollout ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
-    /// Largest share that the candidate reached, in basis points (1/10,000).
+    /// Largest weight that the candidate reached, in basis points (1/10,000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub final_weight: Option<u32>,

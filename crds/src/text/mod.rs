@@ -2,10 +2,10 @@
 
 mod duration;
 mod number;
+mod percentage;
 mod quantity;
-mod share;
 
 pub use duration::{Duration, DurationError};
 pub use number::{Number, NumberError};
+pub use percentage::{Percentage, PercentageError};
 pub use quantity::{Quantity, QuantityError};
-pub use share::{Share, ShareError};

@@ -6,11 +6,9 @@ use kube::{
     api::DynamicObject,
     runtime::{WatchStreamExt, watcher},
 };
+use parking_lot::Mutex;
 use serde_json::Value;
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// Fields of an `EdgeFunction` that the demo uses.
@@ -115,9 +113,7 @@ impl Follower {
                 let Ok(object) = event else { continue };
                 let DynamicObject { metadata, data, .. } = object;
                 let view = View::read(&data, metadata.generation);
-                log.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push((Instant::now(), view.clone()));
+                log.lock().push((Instant::now(), view.clone()));
                 if sender.send(view).is_err() {
                     return;
                 }
@@ -133,7 +129,7 @@ impl Follower {
 
     /// Returns all states since `from`, oldest first.
     pub(super) fn since(&self, from: Instant) -> Vec<(Instant, View)> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         seen.iter().filter(|(at, _)| *at >= from).cloned().collect()
     }
 }

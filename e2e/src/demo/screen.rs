@@ -2,10 +2,10 @@
 
 use std::{
     io::{IsTerminal, Write, stdout},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 /// A terminal, or a plain stream of lines.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -47,7 +47,7 @@ impl Screen {
 
     /// Prints a line without a time.
     pub(super) fn print(&self, text: &str) {
-        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut block = self.block.lock();
         self.erase(&block);
         write(&format!("{text}\n"));
         self.draw(&block);
@@ -61,7 +61,7 @@ impl Screen {
         if !self.live {
             return;
         }
-        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut block = self.block.lock();
         self.erase(&block);
         let width = width();
         *block = lines

@@ -2,10 +2,10 @@
 
 use std::{
     ops::{Bound, RangeBounds},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 /// Status of a request without a response in time.
 pub(super) const LATE: u16 = 0;
 /// Status of a request whose connection failed before the response was complete.
@@ -258,7 +258,7 @@ impl Samples {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // a panic elsewhere leaves the list consistent
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

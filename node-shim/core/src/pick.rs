@@ -48,8 +48,8 @@ pub struct Pick {
 /// let pick = pick(&split, 499, false);
 /// assert!(pick.arm == Arm::Stable && pick.fallback);
 /// ```
-pub fn pick(share: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
-    let own = share.candidate.is_some() && (bucket < share.weight || share.stable.is_none());
+pub fn pick(split: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
+    let own = split.candidate.is_some() && (bucket < split.weight || split.stable.is_none());
     match (own, candidate_loaded) {
         (true, true) => Pick {
             arm: Arm::Candidate,
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn share(weight: u32) -> TrafficSplit {
+    fn split(weight: u32) -> TrafficSplit {
         TrafficSplit {
             stable: RevisionName::new("s"),
             candidate: RevisionName::new("c"),
@@ -111,9 +111,9 @@ mod tests {
     #[test]
     fn weight_is_exactly_a_number_of_buckets() {
         for weight in [0, 1, 250, 9_999, 10_000] {
-            let share = share(weight);
+            let split = split(weight);
             let hits = (0..BUCKETS)
-                .filter(|b| pick(&share, *b, true).arm == Arm::Candidate)
+                .filter(|b| pick(&split, *b, true).arm == Arm::Candidate)
                 .count();
             assert_eq!(hits, weight as usize);
         }
@@ -122,14 +122,14 @@ mod tests {
     #[test]
     fn an_unloaded_candidate_falls_back_to_stable() {
         assert_eq!(
-            pick(&share(10_000), 5, false),
+            pick(&split(10_000), 5, false),
             Pick {
                 arm: Arm::Stable,
                 fallback: true
             }
         );
         assert_eq!(
-            pick(&share(0), 5, false),
+            pick(&split(0), 5, false),
             Pick {
                 arm: Arm::Stable,
                 fallback: false
@@ -161,8 +161,8 @@ mod tests {
         #[test]
         fn a_rising_weight_never_moves_a_bucket_back(bucket in 0..BUCKETS, a in 0..=BUCKETS, b in 0..=BUCKETS) {
             let (low, high) = (a.min(b), a.max(b));
-            if pick(&share(low), bucket, true).arm == Arm::Candidate {
-                prop_assert_eq!(pick(&share(high), bucket, true).arm, Arm::Candidate);
+            if pick(&split(low), bucket, true).arm == Arm::Candidate {
+                prop_assert_eq!(pick(&split(high), bucket, true).arm, Arm::Candidate);
             }
         }
     }

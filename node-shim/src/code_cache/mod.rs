@@ -10,12 +10,13 @@ pub(crate) mod tests;
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
 use node_shim_core::code_cache::{MappedComponent, MappingLimits, select_to_unmap};
 use node_shim_core::desired::Failure;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
 use crate::engine::LinkedComponent;
@@ -179,7 +180,7 @@ impl CodeCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock()
     }
 }
 
@@ -297,7 +298,7 @@ impl CompiledComponent {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -7,12 +7,13 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use node_api::{LATENCY_BUCKETS, latency_bucket};
 use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Number of request counters per population: outcomes × status classes × kinds of start.
 const REQUEST_COUNTERS: usize = Outcome::ALL.len() * StatusClass::ALL.len() * StartKind::ALL.len();
@@ -220,9 +221,7 @@ impl CounterTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(FunctionKey, RevisionName), Arc<RevisionCounters>>> {
-        self.revisions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.revisions.lock()
     }
 }
 

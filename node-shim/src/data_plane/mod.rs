@@ -6,7 +6,7 @@ mod state;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::guest_log::GuestLog;
 use crate::listener;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
+use parking_lot::Mutex;
 
 pub use state::{DataPlaneOptions, LoadShedding};
 pub(crate) use state::{DataPlaneState, DrainPhase};
@@ -88,7 +89,7 @@ impl DataPlane {
     /// Replaces the routing table atomically. Requests in progress keep the table they started with.
     pub fn publish(&self, table: Arc<RoutingTable>) {
         let old = self.state.publish(table);
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut retired = self.retired.lock();
         retired.push(old);
         // a large table takes long to free, so it is freed here and not by the last request that uses it
         retired.retain(|table| Arc::strong_count(table) > 1);
@@ -155,11 +156,7 @@ impl DataPlane {
             );
         }
         self.state.set_phase(DrainPhase::Stopped);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // the thread ends at most two epochs after its last guest was stopped
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;

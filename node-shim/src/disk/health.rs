@@ -1,10 +1,9 @@
 //! Health of the disk. A failed write sets the error, a successful write clears it.
 
 use std::io;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 /// Current error of the disk and number of failed writes.
 #[derive(Debug, Default)]
 pub struct DiskHealth {
@@ -16,7 +15,7 @@ impl DiskHealth {
     /// Records a failed write.
     pub fn failed(&self, error: &io::Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         if trouble.is_none() {
             tracing::warn!(%error, "writing to the state directory failed; continuing in memory");
         }
@@ -25,7 +24,7 @@ impl DiskHealth {
 
     /// Records a successful write.
     pub fn succeeded(&self) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         if trouble.take().is_some() {
             tracing::info!("writing to the state directory works again");
         }
@@ -34,10 +33,7 @@ impl DiskHealth {
     /// Returns the current error; `None` when the last write succeeded.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.trouble.lock().clone()
     }
 
     /// Returns the number of failed writes since the start of the process.

@@ -171,7 +171,7 @@ fn encode(kept: &PersistedTable) -> Vec<u8> {
             .cloned()
             .map(without_secrets)
             .collect(),
-        shares: Vec::new(),
+        splits: Vec::new(),
         removals: Vec::new(),
     };
     let body = batch.encode_to_vec();

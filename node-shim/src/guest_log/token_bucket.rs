@@ -1,8 +1,8 @@
 //! Token bucket that limits the log of a revision: 64 KiB/s with bursts of 256 KiB.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 const RATE: f64 = 64.0 * 1024.0;
 const BURST: f64 = 256.0 * 1024.0;
 
@@ -28,7 +28,7 @@ pub(super) enum Admission {
 
 impl TokenBucket {
     pub(super) fn take(&self, bytes: usize, now: Instant) -> Admission {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let state = state.get_or_insert(State {
             tokens: BURST,
             at: now,

@@ -241,8 +241,8 @@ fn observer_without_code(
     began: Instant,
     start: StartKind,
 ) -> Option<RequestObserver> {
-    let share = &served.entry.split;
-    let revision = share.stable.as_ref().or(share.candidate.as_ref())?;
+    let split = &served.entry.split;
+    let revision = split.stable.as_ref().or(split.candidate.as_ref())?;
     let key = &served.entry.key;
     let in_table = || plane.table().by_key(key).is_some();
     let counters = plane.counters.for_request(key, revision, in_table)?;

@@ -68,7 +68,7 @@ pub(super) async fn call(
         }
     });
     let result = handle(&mut store, &code, request, scheme, &control, head).await;
-    let ending = judge(&mut store, &control, result.as_ref());
+    let ending = classify(&mut store, &control, result.as_ref());
     if let (Err(error), Some(reason)) = (&result, ending.failure) {
         log.failure(reason, error);
     }
@@ -109,7 +109,7 @@ async fn handle(
         .await
 }
 
-fn judge(
+fn classify(
     store: &mut Store<GuestState>,
     control: &GuestControl,
     result: Result<&(), &wasmtime::Error>,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use node_shim_core::desired::Failure;
+use parking_lot::Mutex;
 
 use crate::disk::{DiskHealth, StateDir};
 use crate::pull::failure;
@@ -47,7 +48,7 @@ impl KnownFailures {
     /// Returns the known failure of a component.
     #[must_use]
     pub fn get(&self, hex: &str, engine: &str) -> Option<Failure> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock();
         let (reason, message) = entries.get(&(hex.to_string(), engine.to_string()))?;
         Some(failure(reason, true, message.clone()))
     }
@@ -58,7 +59,7 @@ impl KnownFailures {
             return;
         }
         let text = {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = self.entries.lock();
             if entries.len() >= MAX_ENTRIES {
                 entries.pop_first();
             }

@@ -1,13 +1,14 @@
 //! Selection of the functions with their own series, and the aggregate of the others.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_api::LATENCY_BOUNDS;
 use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::{DetailLevel, RevisionSample, SeriesAllocator, SeriesBudget};
 use node_shim_core::table::{FunctionKey, RevisionName};
+use parking_lot::Mutex;
 
 use crate::counters::{MEMORY_BUCKETS, RevisionCounters};
 use crate::data_plane::DataPlane;
@@ -62,7 +63,7 @@ impl FunctionSeries {
             .map(|served| &served.entry.key)
             .collect();
         // read under the lock, because concurrent scrapes would count the same increments twice
-        let mut places = this.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = this.lock();
         let all = plane.counters().all();
         let seen = all.iter().map(|counters| {
             let (full, brief) = if counters.is_shown() {

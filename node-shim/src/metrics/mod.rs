@@ -2,12 +2,12 @@
 
 mod function_series;
 
-use std::sync::Mutex;
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
 use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::DetailLevel;
+use parking_lot::Mutex;
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 /// Identity of a file's content. Every write changes the ctime, which no process can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileIdentity {
@@ -60,7 +60,7 @@ impl VerifiedFiles {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, FileIdentity>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

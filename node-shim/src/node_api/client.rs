@@ -210,8 +210,8 @@ impl Client {
                 reporter.offered(batch.version);
                 self.emit(Event::Batch(batch)).await
             }
-            Some(Down::Hint(hint)) => match hint.share {
-                Some(share) => self.emit(Event::Hint(share)).await,
+            Some(Down::Hint(hint)) => match hint.split {
+                Some(split) => self.emit(Event::Hint(split)).await,
                 None => Ok(()),
             },
             Some(Down::Goodbye(goodbye)) => Err(SessionError::Goodbye {

@@ -12,7 +12,7 @@ mod report;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use node_api::v1::{Batch, NodeException, RevisionCounters, RevisionState, ShareUpdate, Welcome};
+use node_api::v1::{Batch, NodeException, RevisionCounters, RevisionState, SplitUpdate, Welcome};
 use node_shim_core::table::FunctionKey;
 
 pub use blobs::BlobClient;
@@ -48,7 +48,7 @@ pub enum Event {
     /// Changes to the table, or a part of a snapshot.
     Batch(Batch),
     /// Weight of a candidate to lower at once.
-    Hint(ShareUpdate),
+    Hint(SplitUpdate),
     /// The stream ended.
     Disconnected,
 }

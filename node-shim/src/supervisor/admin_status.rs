@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::node::{Node, Now};
 use crate::load::LoadStage;
+use parking_lot::Mutex;
 
 /// Upper bounds of the histogram buckets for the stages of a cold start, in seconds.
 pub(crate) const STAGE_BOUNDS: [f64; 12] = [
@@ -48,10 +48,7 @@ impl AdminStatus {
         if quarantined > 0 {
             exceptions.insert("RecordRefused", quarantined);
         }
-        *self
-            .exceptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = exceptions;
+        *self.exceptions.lock() = exceptions;
     }
 
     /// Starts draining: from now on, [`AdminStatus::readiness`] fails.
@@ -95,17 +92,14 @@ impl AdminStatus {
     }
 
     pub(crate) fn exceptions(&self) -> BTreeMap<&'static str, u64> {
-        self.exceptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.exceptions.lock().clone()
     }
 
     /// Records the duration of one stage of a cold start.
     pub(crate) fn observe(&self, stage: LoadStage, took: Duration) {
         let seconds = took.as_secs_f64();
         let at = STAGE_BOUNDS.partition_point(|bound| *bound < seconds);
-        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stages = self.stages.lock();
         if let Some((counts, sum)) = stages.get_mut(stage as usize) {
             if let Some(count) = counts.get_mut(at) {
                 *count += 1;
@@ -116,6 +110,6 @@ impl AdminStatus {
 
     /// Returns the durations of the cold start stages, in the order of [`LoadStage`].
     pub(crate) fn stages(&self) -> [StageCounts; 3] {
-        *self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.stages.lock()
     }
 }

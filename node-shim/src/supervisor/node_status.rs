@@ -55,7 +55,7 @@ fn main_revision(split: &TrafficSplit) -> Option<&RevisionName> {
 }
 
 fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState> {
-    let pair = record.parsed.entry.split.token;
+    let token = record.parsed.entry.split.token;
     record
         .parsed
         .definitions
@@ -73,7 +73,7 @@ fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState>
                 revision: name.to_string(),
                 state: state.into(),
                 permanent: problem.is_some_and(|problem| problem.permanent),
-                applied: Some(pair.into()),
+                applied: Some(token.into()),
             }
         })
         .collect()

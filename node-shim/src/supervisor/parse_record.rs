@@ -54,7 +54,7 @@ pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
         uid: record.uid.clone(),
         version: record.version,
         config_token: token(record.accepted),
-        split_token: token(record.share.as_ref().and_then(|share| share.pair)),
+        split_token: token(record.split.as_ref().and_then(|split| split.token)),
     }
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
         return Err(format!("the record has more than {MAX_RECORD} bytes"));
     }
     let key = key(record.key.as_ref())?;
-    let share = share(record.share.as_ref())?;
+    let split = split(record.split.as_ref())?;
     let routes = bounded(&record.routes, "routes")?
         .iter()
         .map(route)
@@ -91,7 +91,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
         let parsed = self::definition(&key, definition)?;
         definitions.insert(parsed.spec.name.clone(), Arc::new(parsed));
     }
-    for named in [&share.stable, &share.candidate].into_iter().flatten() {
+    for named in [&split.stable, &split.candidate].into_iter().flatten() {
         if !definitions.contains_key(named) {
             return Err(format!(
                 "the traffic split names revision {named}, which the record does not define"
@@ -103,7 +103,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
         created_ms: record.created,
         routes,
         suspended: record.suspended,
-        split: share,
+        split: split,
     };
     Ok(ParsedRecord {
         entry: Arc::new(entry),
@@ -115,25 +115,25 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
 ///
 /// # Errors
 /// Fails when the weight exceeds 10,000.
-pub(crate) fn share(share: Option<&wire::Share>) -> Result<TrafficSplit, String> {
-    let Some(share) = share else {
+pub(crate) fn split(split: Option<&wire::TrafficSplit>) -> Result<TrafficSplit, String> {
+    let Some(split) = split else {
         return Ok(TrafficSplit::default());
     };
-    if share.weight > MAX_WEIGHT {
-        return Err(format!("weight {} exceeds {MAX_WEIGHT}", share.weight));
+    if split.weight > MAX_WEIGHT {
+        return Err(format!("weight {} exceeds {MAX_WEIGHT}", split.weight));
     }
     Ok(TrafficSplit {
-        token: token(share.pair),
-        stable: RevisionName::new(&share.stable),
-        candidate: RevisionName::new(&share.candidate),
-        weight: share.weight,
-        in_rollout: share.in_rollout,
-        previous: RevisionName::new(&share.previous),
+        token: token(split.token),
+        stable: RevisionName::new(&split.stable),
+        candidate: RevisionName::new(&split.candidate),
+        weight: split.weight,
+        in_rollout: split.in_rollout,
+        previous: RevisionName::new(&split.previous),
     })
 }
 
-fn token(pair: Option<wire::Pair>) -> FencingToken {
-    pair.map(FencingToken::from).unwrap_or_default()
+fn token(token: Option<wire::FencingToken>) -> FencingToken {
+    token.map(FencingToken::from).unwrap_or_default()
 }
 
 fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {
@@ -286,7 +286,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn record(name: &str, serial: u64) -> FunctionRecord {
-        let at = wire::Pair { epoch: 1, serial };
+        let at = wire::FencingToken { epoch: 1, serial };
         let definition = |revision: &str, digit| wire::Definition {
             revision: revision.into(),
             digest: digest(digit),
@@ -306,13 +306,13 @@ pub(crate) mod tests {
                 ..wire::Route::default()
             }],
             definitions: vec![definition("r1", 'a'), definition("r2", 'b')],
-            share: Some(wire::Share {
-                pair: Some(at),
+            split: Some(wire::TrafficSplit {
+                token: Some(at),
                 stable: "r1".into(),
                 candidate: "r2".into(),
                 weight: 1000,
                 in_rollout: true,
-                ..wire::Share::default()
+                ..wire::TrafficSplit::default()
             }),
             ..FunctionRecord::default()
         }
@@ -332,10 +332,10 @@ pub(crate) mod tests {
         let changes: [(&str, Change); 9] = [
             ("no key", |record| record.key = None),
             ("weight", |record| {
-                record.share.as_mut().unwrap().weight = 10_001
+                record.split.as_mut().unwrap().weight = 10_001
             }),
             ("undefined", |record| {
-                record.share.as_mut().unwrap().stable = "r9".into()
+                record.split.as_mut().unwrap().stable = "r9".into()
             }),
             ("digest", |record| {
                 record.definitions[0].digest = "md5:0".into()

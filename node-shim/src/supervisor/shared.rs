@@ -155,7 +155,7 @@ fn function(served: &ServedFunction) -> Value {
         "function": entry.key.to_string(),
         "hosts": hosts,
         "suspended": entry.suspended,
-        "pair": [split.token.epoch, split.token.serial],
+        "token": [split.token.epoch, split.token.serial],
         "stable": split.stable.as_ref().map(ToString::to_string),
         "stableState": slot(&served.stable),
         "candidate": split.candidate.as_ref().map(ToString::to_string),

@@ -1,7 +1,7 @@
 //! Tests of the node's task with paused time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,6 +12,7 @@ use node_shim_core::desired::Failure;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin_status::AdminStatus;
@@ -36,7 +37,7 @@ struct UnreachableLoader(Mutex<BTreeMap<String, Vec<tokio::time::Instant>>>);
 
 impl Loader for UnreachableLoader {
     fn load(&self, component: ComponentRef) -> BoxFuture<'static, Result<MappedCode, Failure>> {
-        let mut asked = self.0.lock().unwrap();
+        let mut asked = self.0.lock();
         asked
             .entry(component.digest)
             .or_default()
@@ -327,7 +328,7 @@ async fn time_without_contact_before_a_restart_counts() {
 async fn load_attempts_back_off_up_to_five_minutes() {
     let node = Harness::start(Some(on_disk(Duration::ZERO)));
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let asked = node.loader.0.lock().unwrap().clone();
+    let asked = node.loader.0.lock().clone();
     assert_eq!(asked.len(), 2, "both components");
     for times in asked.values() {
         let gaps: Vec<u64> = times
@@ -345,7 +346,7 @@ async fn load_attempts_back_off_up_to_five_minutes() {
 async fn fn_7_nothing_is_compiled_under_memory_pressure() {
     let node = Harness::start_under(Some(on_disk(Duration::ZERO)), MemoryPressure::High);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let asked = node.loader.0.lock().unwrap().clone();
+    let asked = node.loader.0.lock().clone();
     let digests: Vec<&String> = asked.keys().collect();
     assert_eq!(digests, [&super::parse_record::tests::digest('a')]);
 }

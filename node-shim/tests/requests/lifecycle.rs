@@ -91,7 +91,7 @@ fn a_saturated_function_queues_then_rejects() {
     node.is_quiet();
 }
 
-fn share(stable: &str, candidate: &str, weight: u32) -> TrafficSplit {
+fn split(stable: &str, candidate: &str, weight: u32) -> TrafficSplit {
     TrafficSplit {
         stable: RevisionName::new(stable),
         candidate: RevisionName::new(candidate),
@@ -107,30 +107,30 @@ fn traffic_is_split_by_weight_and_an_unloaded_candidate_falls_back() {
     let good = setup.revision("good", &guests::ANSWER, &counters);
     let bad = setup.revision("bad", &guests::TRAP, &counters);
     let node = setup.start_empty(counters);
-    let publish = |share: TrafficSplit, candidate: RevisionSlot| {
+    let publish = |split: TrafficSplit, candidate: RevisionSlot| {
         let mut entry = served(&good, setup.routes.clone());
         entry.entry = Arc::new(FunctionEntry {
-            split: share,
+            split: split,
             ..(*entry.entry).clone()
         });
         entry.candidate = candidate;
         node.publish(vec![entry]);
     };
     let all = |status: u16| (0..20).all(|_| get(node.address(), "/").status == status);
-    publish(share("good", "bad", 0), RevisionSlot::Ready(bad.clone()));
+    publish(split("good", "bad", 0), RevisionSlot::Ready(bad.clone()));
     assert!(all(200));
     publish(
-        share("good", "bad", 10_000),
+        split("good", "bad", 10_000),
         RevisionSlot::Ready(bad.clone()),
     );
     assert!(all(500));
     publish(
-        share("good", "bad", 10_000),
+        split("good", "bad", 10_000),
         RevisionSlot::Failed(FailureReason::Unloadable),
     );
     assert!(all(200));
     assert_eq!(node.plane.node_counters().fallbacks(), 20);
-    publish(share("good", "bad", 5_000), RevisionSlot::Ready(bad));
+    publish(split("good", "bad", 5_000), RevisionSlot::Ready(bad));
     let traps = (0..200)
         .filter(|_| get(node.address(), "/").status == 500)
         .count();

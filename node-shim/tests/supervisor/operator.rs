@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use node_api::v1::node_api_server::{NodeApi, NodeApiServer};
 use node_api::v1::node_message::Kind as Up;
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{
-    Batch, BlobChunk, BlobRequest, Definition, FunctionKey, FunctionRecord, Goodbye, Hello, Hint,
-    NodeMessage, OperatorMessage, Pair, RelayDown, RelayUp, Removal, Report, Route, Share,
-    ShareUpdate, SnapshotPhase, Source, Welcome,
+    Batch, BlobChunk, BlobRequest, Definition, FencingToken, FunctionKey, FunctionRecord, Goodbye,
+    Hello, Hint, NodeMessage, OperatorMessage, RelayDown, RelayUp, Removal, Report, Route,
+    SnapshotPhase, Source, SplitUpdate, TrafficSplit, Welcome,
 };
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
@@ -53,7 +54,7 @@ pub(crate) struct Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         self.server.abort();
-        self.state.streams.lock().unwrap().clear();
+        self.state.streams.lock().clear();
     }
 }
 
@@ -112,18 +113,18 @@ impl Operator {
             functions,
             ..Batch::default()
         };
-        *self.state.snapshot.lock().unwrap() = Some(batch.clone());
+        *self.state.snapshot.lock() = Some(batch.clone());
         self.send(Down::Batch(batch)).await;
     }
 
     pub(crate) fn resume(&self) {
-        *self.state.resume.lock().unwrap() = true;
+        *self.state.resume.lock() = true;
     }
 
-    pub(crate) async fn share(&self, version: u64, share: ShareUpdate) {
+    pub(crate) async fn split(&self, version: u64, split: SplitUpdate) {
         let batch = Batch {
             version,
-            shares: vec![share],
+            splits: vec![split],
             ..Batch::default()
         };
         self.send(Down::Batch(batch)).await;
@@ -151,30 +152,29 @@ impl Operator {
         .await;
     }
 
-    pub(crate) async fn hint(&self, share: ShareUpdate) {
-        self.send(Down::Hint(Hint { share: Some(share) })).await;
+    pub(crate) async fn hint(&self, split: SplitUpdate) {
+        self.send(Down::Hint(Hint { split: Some(split) })).await;
     }
 
     pub(crate) fn accept_only(&self, token: &str) {
-        *self.state.token.lock().unwrap() = token.into();
+        *self.state.token.lock() = token.into();
     }
 
     /// Disconnects every node and lets it reconnect at once.
     pub(crate) async fn goodbye(&self) {
         self.send(Down::Goodbye(Goodbye::default())).await;
-        self.state.streams.lock().unwrap().clear();
+        self.state.streams.lock().clear();
     }
 
     pub(crate) fn blob(&self, bytes: &[u8]) {
         self.state
             .blobs
             .lock()
-            .unwrap()
             .insert(digest(bytes), bytes.to_vec());
     }
 
     async fn send(&self, kind: Down) {
-        let streams = self.state.streams.lock().unwrap().clone();
+        let streams = self.state.streams.lock().clone();
         for stream in streams {
             let _ = stream
                 .send(Ok(OperatorMessage {
@@ -185,11 +185,11 @@ impl Operator {
     }
 
     pub(crate) fn hellos(&self) -> Vec<Hello> {
-        self.state.hellos.lock().unwrap().clone()
+        self.state.hellos.lock().clone()
     }
 
     fn next_report(&self) -> Option<(usize, Report)> {
-        self.state.reports.lock().unwrap().pop_front()
+        self.state.reports.lock().pop_front()
     }
 
     /// Returns the first unread report that satisfies `wanted`, and discards those before it.
@@ -244,10 +244,10 @@ impl NodeApi for Service {
         };
         let state = Arc::clone(&self.0);
         let (down, stream) = mpsc::channel(64);
-        let resumed = *state.resume.lock().unwrap() && hello.have > 0;
+        let resumed = *state.resume.lock() && hello.have > 0;
         let welcome = Welcome {
             protocol_version: 1,
-            unsupervised_ttl: state.unsupervised_ttl.lock().unwrap().as_millis() as u64,
+            unsupervised_ttl: state.unsupervised_ttl.lock().as_millis() as u64,
             report_interval: 1000,
             resumed,
             ..Welcome::default()
@@ -257,7 +257,7 @@ impl NodeApi for Service {
                 kind: Some(Down::Welcome(welcome)),
             }))
             .await;
-        let first = state.snapshot.lock().unwrap().clone().filter(|_| !resumed);
+        let first = state.snapshot.lock().clone().filter(|_| !resumed);
         if let Some(batch) = first {
             let _ = down
                 .send(Ok(OperatorMessage {
@@ -266,15 +266,15 @@ impl NodeApi for Service {
                 .await;
         }
         let number = {
-            let mut hellos = state.hellos.lock().unwrap();
+            let mut hellos = state.hellos.lock();
             hellos.push(hello);
             hellos.len()
         };
-        state.streams.lock().unwrap().push(down);
+        state.streams.lock().push(down);
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
                 if let Some(Up::Report(report)) = message.kind {
-                    state.reports.lock().unwrap().push_back((number, report));
+                    state.reports.lock().push_back((number, report));
                     state.report_received.notify_waiters();
                 }
             }
@@ -288,7 +288,7 @@ impl NodeApi for Service {
     ) -> Result<Response<Self::BlobStream>, Status> {
         self.authorised(request.metadata())?;
         let digest = request.into_inner().digest;
-        let blob = self.0.blobs.lock().unwrap().get(&digest).cloned();
+        let blob = self.0.blobs.lock().get(&digest).cloned();
         let blob = blob.ok_or_else(|| Status::permission_denied("not placed here"))?;
         let (chunks, stream) = mpsc::channel(4);
         tokio::spawn(async move {
@@ -313,7 +313,7 @@ impl NodeApi for Service {
 
 impl Service {
     fn authorised(&self, metadata: &tonic::metadata::MetadataMap) -> Result<(), Status> {
-        let expected = format!("Bearer {}", self.0.token.lock().unwrap());
+        let expected = format!("Bearer {}", self.0.token.lock());
         let given = metadata
             .get("authorization")
             .and_then(|value| value.to_str().ok());
@@ -354,7 +354,7 @@ pub(crate) fn function(
     definitions: Vec<Definition>,
     weight: u32,
 ) -> FunctionRecord {
-    let at = Pair { epoch: 1, serial };
+    let at = FencingToken { epoch: 1, serial };
     let revision = |at: usize| {
         definitions
             .get(at)
@@ -373,13 +373,13 @@ pub(crate) fn function(
             hosts: vec![format!("{name}.test")],
             ..Route::default()
         }],
-        share: Some(Share {
-            pair: Some(at),
+        split: Some(TrafficSplit {
+            token: Some(at),
             stable: revision(0),
             candidate: revision(1),
             weight,
             in_rollout: definitions.len() > 1,
-            ..Share::default()
+            ..TrafficSplit::default()
         }),
         definitions,
         ..FunctionRecord::default()
@@ -387,15 +387,15 @@ pub(crate) fn function(
 }
 
 /// Returns an update of the traffic split of [`function`], with another serial and weight.
-pub(crate) fn share_of(record: &FunctionRecord, serial: u64, weight: u32) -> ShareUpdate {
-    let share = record.share.clone().unwrap();
-    ShareUpdate {
+pub(crate) fn share_of(record: &FunctionRecord, serial: u64, weight: u32) -> SplitUpdate {
+    let split = record.split.clone().unwrap();
+    SplitUpdate {
         key: record.key.clone(),
         version: 100 + serial,
-        share: Some(Share {
-            pair: Some(Pair { epoch: 1, serial }),
+        split: Some(TrafficSplit {
+            token: Some(FencingToken { epoch: 1, serial }),
             weight,
-            ..share
+            ..split
         }),
     }
 }

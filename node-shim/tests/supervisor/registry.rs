@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
 use node_api::v1::Source;
+use parking_lot::Mutex;
 
 use crate::operator::digest;
 
@@ -66,16 +67,12 @@ impl Registry {
     }
 
     pub(crate) fn set(&self, path: &str, answer: Answer) {
-        self.state
-            .answers
-            .lock()
-            .unwrap()
-            .insert(path.into(), answer);
+        self.state.answers.lock().insert(path.into(), answer);
     }
 
     /// Returns paths and headers of all requests so far.
     pub(crate) fn asked(&self) -> Vec<(String, HeaderMap)> {
-        self.state.asked.lock().unwrap().clone()
+        self.state.asked.lock().clone()
     }
 
     /// Publishes a component as an image and returns its source.
@@ -114,10 +111,9 @@ async fn answer(State(state): State<RegistryState>, request: Request) -> Respons
     state
         .asked
         .lock()
-        .unwrap()
         .push((path.clone(), request.headers().clone()));
     let answer = {
-        let mut answers = state.answers.lock().unwrap();
+        let mut answers = state.answers.lock();
         match answers.get(&path).cloned() {
             Some(Answer::Then(first, later)) => {
                 answers.insert(path, *later);

@@ -76,9 +76,9 @@ async fn weights_follow_the_newest_token_and_a_hint_only_lowers_them() {
         .report("candidate loaded", |report| loaded(report, "r2"))
         .await;
 
-    operator.share(8, share_of(&record, 6, 10_000)).await;
+    operator.split(8, share_of(&record, 6, 10_000)).await;
     node.answers("f", 200, "two").await;
-    operator.share(9, share_of(&record, 4, 0)).await;
+    operator.split(9, share_of(&record, 4, 0)).await;
     operator
         .report("the older split received", |report| {
             report.applied_version == 9
@@ -93,7 +93,7 @@ async fn weights_follow_the_newest_token_and_a_hint_only_lowers_them() {
     operator.hint(share_of(&record, 7, 0)).await;
     node.answers("f", 200, "one").await;
     operator.hint(share_of(&record, 8, 10_000)).await;
-    operator.share(10, share_of(&record, 6, 10_000)).await;
+    operator.split(10, share_of(&record, 6, 10_000)).await;
     operator
         .report("both messages received", |report| {
             report.applied_version == 10
@@ -104,7 +104,7 @@ async fn weights_follow_the_newest_token_and_a_hint_only_lowers_them() {
         "one",
         "a hint does not raise the weight, and its token is not accepted again"
     );
-    operator.share(11, share_of(&record, 9, 10_000)).await;
+    operator.split(11, share_of(&record, 9, 10_000)).await;
     node.answers("f", 200, "two").await;
     let report = operator
         .report("counters of a rollout", |report| {

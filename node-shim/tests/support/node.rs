@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use node_shim::ConnectionLimits;
@@ -18,6 +18,7 @@ use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
+use parking_lot::Mutex;
 
 /// Engine shared by all tests of the program, because a process has one pool.
 pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -222,7 +223,7 @@ impl Node {
 
     /// Returns the guest log lines written so far.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
-        let bytes = self.log.lock().unwrap().clone();
+        let bytes = self.log.lock().clone();
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         lines
             .map(|line| serde_json::from_slice(line).unwrap())
@@ -243,7 +244,7 @@ struct Shared(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Shared {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(data);
+        self.0.lock().extend_from_slice(data);
         Ok(data.len())
     }
 

@@ -1,7 +1,6 @@
 //! Tests against a minimal registry on the loopback.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
@@ -103,7 +103,7 @@ impl Registry {
     }
 
     fn requests(&self) -> Vec<(String, Option<String>)> {
-        self.requests.lock().unwrap().clone()
+        self.requests.lock().clone()
     }
 
     /// `Authorization` headers of requests for paths that contain `part`.
@@ -127,7 +127,7 @@ async fn serve(State(shared): State<Shared>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let shown = request.headers().get(header::AUTHORIZATION);
     let shown = shown.map(|value| value.to_str().unwrap().to_owned());
-    let mut requests = shared.requests.lock().unwrap();
+    let mut requests = shared.requests.lock();
     requests.push((path.clone(), shown.clone()));
     (shared.answer)(&path, shown.as_deref(), &shared.host)
 }

@@ -22,8 +22,8 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+pub mod evaluator;
 pub mod function;
-pub mod judge;
 pub mod rollout;
 pub mod samples;
 pub mod stats;

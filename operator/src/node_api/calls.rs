@@ -1,8 +1,9 @@
 //! State and limits that all calls share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +55,7 @@ impl StreamRateLimit {
     }
 
     pub(super) fn take(&self, node: &str, now: Instant) -> bool {
-        let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rates = self.0.lock();
         if rates.each.len() >= MAX_TRACKED_NODES && !rates.each.contains_key(node) {
             rates.each.clear();
         }
@@ -95,7 +96,7 @@ impl ConcurrencyLimit {
     }
 
     pub(super) fn take(&self, name: &str) -> Result<Permit, LimitReached> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if open.get(name).copied().unwrap_or(0) >= self.each {
             return Err(LimitReached::Each);
         }
@@ -110,11 +111,7 @@ impl ConcurrencyLimit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut open = self
-            .limit
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.limit.open.lock();
         if let Some(count) = open.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {

@@ -123,7 +123,7 @@ impl Follower {
                 Ok(None) => return "the leader closed the relay".to_owned(),
                 Err(status) => return status.message().to_owned(),
             };
-            let hint = message.hint.and_then(|hint| hint.share);
+            let hint = message.hint.and_then(|hint| hint.split);
             if let Some(hint) = hint {
                 let result = self.tables.hint(&hint);
                 let label = result

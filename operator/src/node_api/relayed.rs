@@ -77,7 +77,7 @@ impl Relay {
                 },
                 hint = hints.recv() => {
                     let Some(hint) = hint else { return };
-                    let message = v1::RelayDown { hint: Some(v1::Hint { share: Some(hint) }) };
+                    let message = v1::RelayDown { hint: Some(v1::Hint { split: Some(hint) }) };
                     // A follower that stops reading must not block its reports.
                     let sent = tokio::time::timeout(SEND_TIMEOUT, down.send(Ok(message))).await;
                     if !matches!(sent, Ok(Ok(()))) {

@@ -59,7 +59,7 @@ impl SimulatedNode {
         let Some(record) = self.tables.told_for_test(key) else {
             return Vec::new();
         };
-        let applied = record.share.and_then(|share| share.pair);
+        let applied = record.split.and_then(|split| split.token);
         let definitions = record.definitions.into_iter();
         definitions
             .map(|definition| v1::RevisionState {

@@ -1,8 +1,8 @@
 //! Test support: a replica on the loopback, and nodes that talk to it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use node_api::v1;
 use node_api::v1::node_api_client::NodeApiClient;
 use node_api::v1::node_message::Kind as Up;
 use node_api::v1::operator_message::Kind as Down;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,7 @@ impl Reviewer for Known {
         if token == "unreviewable" {
             return async { Err(ReviewError("away".to_owned())) }.boxed();
         }
-        let known = self.reviews.lock().unwrap().get(token).cloned();
+        let known = self.reviews.lock().get(token).cloned();
         async move { Ok(known.unwrap_or_default()) }.boxed()
     }
 }
@@ -160,7 +161,7 @@ impl TestReplica {
     }
 
     pub(super) fn add_review(&self, token: &str, review: Review) {
-        let mut reviews = self.reviewer.reviews.lock().unwrap();
+        let mut reviews = self.reviewer.reviews.lock();
         reviews.insert(token.to_owned(), review);
     }
 
@@ -290,7 +291,7 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
         uid: format!("uid-of-{name}"),
         version,
         created: 1,
-        accepted: Some(v1::Pair {
+        accepted: Some(v1::FencingToken {
             epoch: 1,
             serial: 1,
         }),
@@ -308,19 +309,19 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
             }],
             ..v1::Definition::default()
         }],
-        share: Some(share(name, serial, 0)),
+        split: Some(split(name, serial, 0)),
     }
 }
 
 /// A traffic split of `<name>-1` with candidate `<name>-2`, if that has any weight.
-pub(super) fn share(name: &str, serial: u64, weight: u32) -> v1::Share {
-    v1::Share {
-        pair: Some(v1::Pair { epoch: 1, serial }),
+pub(super) fn split(name: &str, serial: u64, weight: u32) -> v1::TrafficSplit {
+    v1::TrafficSplit {
+        token: Some(v1::FencingToken { epoch: 1, serial }),
         stable: format!("{name}-1"),
         candidate: format!("{name}-2"),
         weight,
         in_rollout: weight > 0,
-        ..v1::Share::default()
+        ..v1::TrafficSplit::default()
     }
 }
 

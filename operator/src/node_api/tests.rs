@@ -7,7 +7,7 @@ use node_api::{FencingToken, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::test_support::{TestReplica, record, share, shim_review, with_token};
+use super::test_support::{TestReplica, record, shim_review, split, with_token};
 use super::{FunctionKey, Latency, Leader, Reading, Review};
 
 fn replica_review() -> Review {
@@ -27,7 +27,7 @@ fn loaded(serial: u64) -> v1::RevisionState {
         revision: "a-1".to_owned(),
         state: v1::LoadState::Loaded.into(),
         permanent: false,
-        applied: Some(v1::Pair { epoch: 3, serial }),
+        applied: Some(v1::FencingToken { epoch: 3, serial }),
     }
 }
 
@@ -130,7 +130,7 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
 async fn a_hint_of_the_leader_reaches_a_followers_node() {
     let (leader, follower, _token) = two_replicas().await;
     let on_trial = v1::FunctionRecord {
-        share: Some(share("a", 5, 1_000)),
+        split: Some(split("a", 5, 1_000)),
         ..record("a", 11, 5)
     };
     leader.place(on_trial.clone());
@@ -141,14 +141,14 @@ async fn a_hint_of_the_leader_reaches_a_followers_node() {
     leader
         .wait_for_fleet(|fleet| !fleet.nodes().is_empty())
         .await;
-    let hint = v1::ShareUpdate {
+    let hint = v1::SplitUpdate {
         key: Some((&key()).into()),
         version: 0,
-        share: Some(share("a", 6, 0)),
+        split: Some(split("a", 6, 0)),
     };
     leader.fleet.hint(&hint).unwrap();
     match node.next().await {
-        Some(Down::Hint(got)) => assert_eq!(got.share, Some(hint)),
+        Some(Down::Hint(got)) => assert_eq!(got.split, Some(hint)),
         other => panic!("{other:?}"),
     }
 }

@@ -68,8 +68,8 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             until: micro(previous.until),
         }),
         version: Some(FencingToken {
-            epoch: state.pair.epoch,
-            serial: state.pair.serial,
+            epoch: state.token.epoch,
+            serial: state.token.serial,
         }),
         attempt: running.map(|rollout| rollout.attempt),
         plan: running.map(|rollout| plan(&rollout.plan)),
@@ -201,7 +201,7 @@ fn action_record(record: &core::ActionRecord) -> api::ActionRecord {
         ActionResult::Ignored(why) => (api::ActionResult::Ignored, some(&cut(why, WHY))),
     };
     api::ActionRecord {
-        action: record.verb.as_str().to_owned(),
+        action: record.action.as_str().to_owned(),
         value: cut(&record.value, VALUE),
         at: micro(record.at),
         by: some(&cut(&record.by, BY)),
@@ -218,7 +218,7 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
     ];
     Evidence {
         evaluations: Some(figures.looks),
-        evaluated_at: figures.looked_at.map(micro),
+        evaluated_at: figures.evaluated_at.map(micro),
         source: sources
             .into_iter()
             .find(|source| source.as_str() == figures.source),
@@ -275,7 +275,7 @@ fn step(step: &StepRecord) -> api::StepEvidence {
         passed_by: step.passed_by.and_then(|by| match by {
             PassedBy::Evidence => Some(api::PassedBy::Evidence),
             PassedBy::Time => Some(api::PassedBy::Time),
-            PassedBy::Verb => Some(api::PassedBy::Action),
+            PassedBy::Action => Some(api::PassedBy::Action),
             PassedBy::Lowered => None,
         }),
     }

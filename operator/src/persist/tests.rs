@@ -37,7 +37,7 @@ fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
             desired: 3,
             live: 3,
             revisions: revisions.iter().map(on).collect(),
-            pair: state.pair,
+            token: state.token,
             applied: 3,
             ..NodesView::default()
         },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crds::EdgeFunction;
 use jiff::Timestamp;
-use operator_core::judge::Judge;
+use operator_core::evaluator::Evaluator;
 use operator_core::rollout::{FencingToken, RolloutState};
 use operator_core::samples::Snapshot;
 use operator_core::status_rate::FunctionLimit;
@@ -26,7 +26,7 @@ pub(super) struct FunctionContext {
     /// Answer of the registry for the image string.
     pub(super) resolution: Resolution,
     /// State of the statistical tests.
-    pub(super) judge: Option<Judge>,
+    pub(super) evaluator: Option<Evaluator>,
     /// Counters from the time before the candidate got its first traffic.
     pub(super) before: Before,
     /// Failed reconciles in a row.
@@ -78,7 +78,7 @@ pub(super) struct Rollback {
     /// When it was decided.
     pub(super) decided: Timestamp,
     /// Version of the traffic split that takes the candidate out of traffic.
-    pub(super) pair: FencingToken,
+    pub(super) token: FencingToken,
     /// Whether a first node has applied it.
     pub(super) begun: bool,
 }

@@ -166,7 +166,7 @@ async fn confirm_unnamed(
     let trust = Trust::establish(&ctx.client, &kind).await;
     let trusted = unnamed.into_iter().filter(|claim| {
         let created = claim.metadata.creation_timestamp.as_ref();
-        trust.judge(0, created) == Found::Gone
+        trust.verify(0, created) == Found::Gone
     });
     trusted.map(ObjectKey::of).collect()
 }

@@ -30,7 +30,7 @@ pub(super) fn present(
     {
         return state.clone();
     }
-    memory.judge = None;
+    memory.evaluator = None;
     match record::decode(&status) {
         Ok(state) => state,
         Err(record::RecordError::Absent) => RolloutState::default(),

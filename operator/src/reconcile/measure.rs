@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use operator_core::analysis::History;
+use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::Function;
-use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
     self as core, Due, Evidence, LatencyMeasure, Measured, Rollout, RolloutState, Source, Traffic,
     UnmeasuredKind,
@@ -210,7 +210,9 @@ pub(super) async fn sample(
     memory: &mut FunctionContext,
 ) -> (Measured, Option<Traffic>) {
     let Needed { state, due, .. } = needed;
-    let FunctionContext { judge, before, .. } = memory;
+    let FunctionContext {
+        evaluator, before, ..
+    } = memory;
     let Some(rollout) = &state.rollout else {
         *before = Before::default();
         return (Measured::NotDue, None);
@@ -241,10 +243,10 @@ pub(super) async fn sample(
     if !due.evaluation {
         return (Measured::NotDue, traffic);
     }
-    if rollout.analysis.is_none() && judge.is_none() {
+    if rollout.analysis.is_none() && evaluator.is_none() {
         remember(ctx, &wanted, source, before).await;
     }
-    let measured = evaluate(ctx, needed, &wanted, source, judge, before).await;
+    let measured = evaluate(ctx, needed, &wanted, source, evaluator, before).await;
     (measured, traffic)
 }
 
@@ -254,20 +256,20 @@ async fn evaluate(
     needed: &Needed<'_>,
     wanted: &Wanted,
     allowed: Source,
-    judge: &mut Option<Judge>,
+    evaluator: &mut Option<Evaluator>,
     before: &Before,
 ) -> Measured {
     let (snapshots, source) = match samples(ctx, wanted, allowed).await {
         Ok(found) => found,
         Err(error) => {
-            ctx.metrics.looked("unavailable", error.reason());
+            ctx.metrics.evaluated("unavailable", error.reason());
             return Measured::Unavailable {
                 kind: UnmeasuredKind::NoAnswer,
                 message: error.to_string(),
             };
         }
     };
-    let past = Judge::forgotten(judge.as_ref(), needed.state, needed.now)
+    let past = Evaluator::forgotten(evaluator.as_ref(), needed.state, needed.now)
         .filter(|_| allowed != Source::InBand);
     let forgotten = match past {
         Some(past) => ctx.source.since(wanted, past).await,
@@ -282,8 +284,8 @@ async fn evaluate(
         source,
         scrape_interval: ctx.settings.scrape_interval,
     };
-    let measured = Judge::measure(judge, needed.state, &sampled);
-    ctx.metrics.looked(word(&measured), "");
+    let measured = Evaluator::measure(evaluator, needed.state, &sampled);
+    ctx.metrics.evaluated(word(&measured), "");
     measured
 }
 

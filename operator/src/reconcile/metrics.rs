@@ -111,7 +111,7 @@ pub(super) fn count_transitions(
                 operator_core::rollout::ActionResult::Done => "done",
                 operator_core::rollout::ActionResult::Ignored(_) => "ignored",
             };
-            ctx.metrics.verb(action.verb.as_str(), result);
+            ctx.metrics.action(action.action.as_str(), result);
         }
     }
     let Some(ended) = after

@@ -48,12 +48,13 @@ mod unreadable;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kube::Client;
 use operator_core::rollout::{self as core, RolloutState};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -167,15 +168,12 @@ pub async fn run(ctx: Arc<Context>, epoch: u64) {
 
 impl ContextStore {
     fn of(&self, key: &ObjectKey) -> Arc<AsyncMutex<FunctionContext>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         Arc::clone(all.entry(key.clone()).or_default())
     }
 
     fn forget(&self, key: &ObjectKey) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        self.0.lock().remove(key);
     }
 }
 
@@ -206,7 +204,7 @@ fn keep_slot(ctx: &Context, key: &ObjectKey, state: &RolloutState) {
 }
 
 fn slots(ctx: &Context) -> MutexGuard<'_, BTreeSet<ObjectKey>> {
-    ctx.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    ctx.slots.lock()
 }
 
 #[cfg(test)]

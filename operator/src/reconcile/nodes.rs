@@ -60,12 +60,12 @@ impl<'a> NodeReports<'a> {
                 .iter()
                 .map(|revision| on_nodes(&live, revision))
                 .collect(),
-            pair: state.pair,
+            token: state.token,
             applied: count(self.following(state).len()),
-            highest_pair: highest,
+            highest_token: highest,
             returned: count(
                 live.iter()
-                    .filter(|node| returned(node, state.pair))
+                    .filter(|node| returned(node, state.token))
                     .count(),
             ),
         }
@@ -87,7 +87,7 @@ impl<'a> NodeReports<'a> {
                 && node.revisions.iter().any(|revision| {
                     revision.revision == *wanted
                         && revision.state == LoadState::Loaded
-                        && revision.applied.is_some_and(|token| token >= state.pair)
+                        && revision.applied.is_some_and(|token| token >= state.token)
                 })
         };
         self.nodes
@@ -98,13 +98,13 @@ impl<'a> NodeReports<'a> {
     }
 
     /// Live nodes that act on `pair` or something newer, and all live nodes.
-    pub(super) fn at(&self, pair: FencingToken) -> (usize, usize) {
+    pub(super) fn at(&self, token: FencingToken) -> (usize, usize) {
         let live = self.nodes.iter().filter(|node| node.live);
         let reached = live.clone().filter(|node| {
             node.revisions
                 .iter()
                 .filter_map(|revision| revision.applied)
-                .any(|token| token >= pair)
+                .any(|acted_on| acted_on >= token)
         });
         (reached.count(), live.count())
     }
@@ -143,8 +143,8 @@ impl NodeReports<'_> {
 }
 
 /// Whether a node had the present traffic split before it lost contact, and has had nothing newer since.
-fn returned(node: &FunctionOnNode, pair: FencingToken) -> bool {
-    node.returned.is_some_and(|token| token >= pair)
+fn returned(node: &FunctionOnNode, token: FencingToken) -> bool {
+    node.returned.is_some_and(|acted_on| acted_on >= token)
 }
 
 fn on_nodes(live: &[&FunctionOnNode], name: &str) -> RevisionOnNodes {
@@ -234,7 +234,7 @@ mod tests {
                 revision,
                 since: Timestamp::UNIX_EPOCH,
             }),
-            pair: FencingToken::new(1, 5),
+            token: FencingToken::new(1, 5),
             ..RolloutState::default()
         };
         let view = NodeReports::new(&all, &placed).view(&state, &["r".to_owned()].into());
@@ -250,7 +250,7 @@ mod tests {
         );
         assert_eq!((view.revisions[0].loaded, view.revisions[0].failed), (2, 1));
         assert_eq!(
-            view.highest_pair,
+            view.highest_token,
             Some(FencingToken::new(2, 1)),
             "also of a node that is no longer asked"
         );

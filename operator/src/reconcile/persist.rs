@@ -172,5 +172,5 @@ fn may_write_nodes(
 /// The next decision starts from what is persisted, with the evaluations since then made again.
 pub(super) fn forget_unwritten(memory: &mut FunctionContext) {
     memory.present = None;
-    memory.judge = None;
+    memory.evaluator = None;
 }

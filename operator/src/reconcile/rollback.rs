@@ -18,10 +18,10 @@ pub(super) fn hint(target: Target<'_>, made: &Made) {
         return;
     };
     let decided = u64::try_from(made.at.as_millisecond()).unwrap_or(0);
-    let update = v1::ShareUpdate {
+    let update = v1::SplitUpdate {
         key: Some((&FunctionKey::new(&key.namespace, &key.name)).into()),
         version: crate::watch::version(&**target.object),
-        share: Some(project::wire_share(split, decided)),
+        split: Some(project::wire_split(split, decided)),
     };
     if let Err(error) = ctx.fleet.hint(&update) {
         tracing::debug!(function = %key, ?error, "the hint was not needed");
@@ -40,7 +40,7 @@ pub(super) fn begin(
     if ended != before.history.first() && ended.is_some_and(|ended| back(ended.outcome)) {
         *rollback = Some(Rollback {
             decided,
-            pair: after.pair,
+            token: after.token,
             begun: false,
         });
     }
@@ -49,7 +49,7 @@ pub(super) fn begin(
 /// Measures how long a running rollback takes to the first and to the last node.
 pub(super) fn follow(ctx: &Context, seen: &NodeReports<'_>, rollback: &mut Option<Rollback>) {
     let Some(running) = rollback else { return };
-    let (reached, live) = seen.at(running.pair);
+    let (reached, live) = seen.at(running.token);
     let seconds = Timestamp::now()
         .duration_since(running.decided)
         .as_secs_f64()

@@ -5,11 +5,11 @@
 //! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status reports it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crds::function::KeySelector;
 use crds::{EdgeRevision, ReferenceKind};
 use operator_core::rollout::{RolloutState, UnknownValues};
+use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use super::nodes::NodeReports;
@@ -54,7 +54,7 @@ impl Remembered {
     }
 
     fn lock(&self) -> MutexGuard<'_, ByHash> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

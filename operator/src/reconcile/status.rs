@@ -123,7 +123,7 @@ fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatu
             // its name is above what nodes may still remember of the former one.
             let last = before
                 .and_then(|before| before.version.as_ref())
-                .map_or(0, |pair| pair.serial);
+                .map_or(0, |token| token.serial);
             let serial = (last + 1).max(crate::watch::version(parts.object));
             Some(FencingToken {
                 epoch: parts.epoch,

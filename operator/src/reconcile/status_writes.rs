@@ -1,9 +1,9 @@
 //! The rate limit of the status writes that report the progress of nodes with functions at rest, on the clock of this process.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use operator_core::status_rate::{Admission, FunctionLimit, NodeDrift, StatusRateLimiter};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// The limiter that all functions share.
@@ -58,7 +58,7 @@ impl StatusWrites {
     }
 
     fn lock(&self) -> MutexGuard<'_, StatusRateLimiter> {
-        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limiter.lock()
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
         loop {
             let turn = queue.take(false).await;
             let wake = {
-                let mut played = played.lock().unwrap();
+                let mut played = played.lock();
                 let (turns, limit) = played.turns.entry(turn.key.clone()).or_default();
                 *turns += 1;
                 let admitted = limiter.admit(limit, NodeDrift::Settled);
@@ -122,7 +122,7 @@ mod tests {
         let all = FUNCTIONS as u64 / u64::from(PER_SECOND);
         tokio::time::sleep(Duration::from_secs(all + 1)).await;
         workers.shutdown().await;
-        let played = played.lock().unwrap();
+        let played = played.lock();
         assert_eq!(played.writes.len(), FUNCTIONS);
         let most = played.turns.values().map(|(turns, _)| *turns).max();
         assert_eq!(most, Some(2), "one to reserve, one to write");

@@ -51,12 +51,12 @@ impl Start {
                     .rollout
                     .as_ref()
                     .and_then(|rollout| rollout.version.as_ref())
-                    .map_or(0, |pair| pair.epoch);
+                    .map_or(0, |token| token.epoch);
                 let accepted = status
                     .accepted
                     .as_ref()
                     .and_then(|accepted| accepted.version.as_ref())
-                    .map_or(0, |pair| pair.epoch);
+                    .map_or(0, |token| token.epoch);
                 Some(split.max(accepted))
             });
         persisted

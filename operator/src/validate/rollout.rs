@@ -37,12 +37,12 @@ impl Reader<'_> {
     fn steps(&mut self, canary: Option<&api::Canary>, default: Vec<Step>) -> Vec<Step> {
         let Some(canary) = canary else { return default };
         if let Some(ladder) = &canary.ladder {
-            let first = self.share(
+            let first = self.percentage(
                 Some(&ladder.first),
                 "canary.ladder.first",
                 Weight::percent(1),
             );
-            let max = self.share(Some(&ladder.max), "canary.ladder.max", Weight::percent(50));
+            let max = self.percentage(Some(&ladder.max), "canary.ladder.max", Weight::percent(50));
             return Policy::ladder(first, f64::from(ladder.factor), max);
         }
         if canary.steps.is_empty() {
@@ -61,7 +61,7 @@ impl Reader<'_> {
         let at = |name: &str| format!("canary.steps[{index}].{name}");
         let weight = match step.weight.as_deref() {
             None | Some("Auto") => StepWeight::Auto,
-            Some(_) => StepWeight::Fixed(self.share(
+            Some(_) => StepWeight::Fixed(self.percentage(
                 step.weight.as_ref(),
                 &at("weight"),
                 Weight::percent(1),
@@ -89,7 +89,7 @@ impl Reader<'_> {
         let Some(bake) = bake else { return default };
         let holdback = match bake.holdback.as_deref() {
             None | Some("Auto") => Holdback::Auto,
-            Some(_) => Holdback::Fixed(self.share(
+            Some(_) => Holdback::Fixed(self.percentage(
                 bake.holdback.as_ref(),
                 "bake.holdback",
                 Weight::percent(1),
@@ -104,7 +104,7 @@ impl Reader<'_> {
     fn nodes(&mut self, nodes: Option<&api::NodeRequirement>, default: NodesPolicy) -> NodesPolicy {
         let Some(nodes) = nodes else { return default };
         NodesPolicy {
-            min_loaded: self.share(
+            min_loaded: self.percentage(
                 nodes.min_loaded.as_ref(),
                 "nodes.minLoaded",
                 default.min_loaded,
@@ -245,15 +245,15 @@ impl Reader<'_> {
         )
     }
 
-    fn share(&mut self, value: Option<&String>, name: &str, default: Weight) -> Weight {
-        self.parsed::<crds::Share>(value, name)
-            .map_or(default, |share| Weight::new(share.as_parts()))
+    fn percentage(&mut self, value: Option<&String>, name: &str, default: Weight) -> Weight {
+        self.parsed::<crds::Percentage>(value, name)
+            .map_or(default, |percentage| Weight::new(percentage.as_parts()))
     }
 
     /// Converts a percentage to a fraction of 1.
     fn part(&mut self, value: Option<&String>, name: &str, default: f64) -> f64 {
-        self.parsed::<crds::Share>(value, name)
-            .map_or(default, crds::Share::as_fraction)
+        self.parsed::<crds::Percentage>(value, name)
+            .map_or(default, crds::Percentage::as_fraction)
     }
 
     fn number(&mut self, value: Option<&String>, name: &str, default: f64) -> f64 {

@@ -68,7 +68,7 @@ where
         .flatten()
         .map(|(lost, found)| match found {
             Found::Gone => {
-                let found = trust.judge(lost.version, lost.created.as_ref());
+                let found = trust.verify(lost.version, lost.created.as_ref());
                 (lost.key, found)
             }
             found => (lost.key, found),
@@ -157,7 +157,7 @@ impl Trust {
     }
 
     /// Evaluates whether an object last seen at `version`, and created at `created`, was deleted.
-    pub(crate) fn judge(&self, version: u64, created: Option<&Time>) -> Found {
+    pub(crate) fn verify(&self, version: u64, created: Option<&Time>) -> Found {
         let unknown = |why: &str| Found::Unknown(why.to_owned());
         match (&self.version, &self.defined) {
             (Err(why), _) | (_, Err(why)) => unknown(why),

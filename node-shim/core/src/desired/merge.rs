@@ -29,7 +29,7 @@ pub enum MergeDecision {
         /// Whether to apply routes, placement and suspension.
         routes: bool,
         /// Whether to apply the traffic split.
-        share: bool,
+        split: bool,
     },
 }
 
@@ -39,23 +39,23 @@ pub fn merge_decision(have: Option<&RecordVersions>, offered: &RecordVersions) -
     let Some(have) = have else {
         return MergeDecision::Apply {
             routes: true,
-            share: true,
+            split: true,
         };
     };
     if have.uid != offered.uid {
         return if offered.version >= have.version {
             MergeDecision::Apply {
                 routes: true,
-                share: true,
+                split: true,
             }
         } else {
             MergeDecision::Ignore
         };
     }
     let routes = offered.config_token >= have.config_token;
-    let share = offered.split_token >= have.split_token;
-    if routes || share {
-        MergeDecision::Apply { routes, share }
+    let split = offered.split_token >= have.split_token;
+    if routes || split {
+        MergeDecision::Apply { routes, split }
     } else {
         MergeDecision::Ignore
     }
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    fn pair(epoch: u64, serial: u64) -> FencingToken {
+    fn token(epoch: u64, serial: u64) -> FencingToken {
         FencingToken::new(epoch, serial)
     }
 
@@ -120,50 +120,50 @@ mod tests {
         uid: &str,
         version: u64,
         accepted: FencingToken,
-        share: FencingToken,
+        split: FencingToken,
     ) -> RecordVersions {
         RecordVersions {
             uid: uid.into(),
             version,
             config_token: accepted,
-            split_token: share,
+            split_token: split,
         }
     }
 
     #[test]
     fn each_part_is_judged_by_its_own_pair() {
-        let have = standing("u", 10, pair(2, 5), pair(2, 7));
+        let have = standing("u", 10, token(2, 5), token(2, 7));
         let cases = [
             (
-                standing("u", 11, pair(2, 5), pair(2, 7)),
+                standing("u", 11, token(2, 5), token(2, 7)),
                 MergeDecision::Apply {
                     routes: true,
-                    share: true,
+                    split: true,
                 },
             ),
             (
-                standing("u", 11, pair(2, 4), pair(2, 8)),
+                standing("u", 11, token(2, 4), token(2, 8)),
                 MergeDecision::Apply {
                     routes: false,
-                    share: true,
+                    split: true,
                 },
             ),
             (
-                standing("u", 11, pair(2, 6), pair(2, 6)),
+                standing("u", 11, token(2, 6), token(2, 6)),
                 MergeDecision::Apply {
                     routes: true,
-                    share: false,
+                    split: false,
                 },
             ),
             (
-                standing("u", 99, pair(1, 99), pair(1, 99)),
+                standing("u", 99, token(1, 99), token(1, 99)),
                 MergeDecision::Ignore,
             ),
             (
-                standing("u", 1, pair(3, 0), pair(3, 0)),
+                standing("u", 1, token(3, 0), token(3, 0)),
                 MergeDecision::Apply {
                     routes: true,
-                    share: true,
+                    split: true,
                 },
             ),
         ];
@@ -178,20 +178,20 @@ mod tests {
             merge_decision(None, &have),
             MergeDecision::Apply {
                 routes: true,
-                share: true
+                split: true
             }
         );
     }
 
     #[test]
     fn a_function_created_again_starts_from_its_own_pairs() {
-        let have = standing("old", 10, pair(2, 5), pair(2, 7));
-        let again = standing("new", 12, pair(2, 1), pair(2, 1));
+        let have = standing("old", 10, token(2, 5), token(2, 7));
+        let again = standing("new", 12, token(2, 1), token(2, 1));
         assert_eq!(
             merge_decision(Some(&have), &again),
             MergeDecision::Apply {
                 routes: true,
-                share: true
+                split: true
             }
         );
         assert_eq!(merge_decision(Some(&again), &have), MergeDecision::Ignore);
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_lagging_snapshot_or_removal_ends_nothing_newer() {
-        let have = standing("u", 10, pair(1, 1), pair(1, 1));
+        let have = standing("u", 10, token(1, 1), token(1, 1));
         assert!(survives_snapshot(&have, 9));
         assert!(!survives_snapshot(&have, 10));
         assert!(!removal_applies(&have, 9));
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_hint_lowers_and_nothing_else() {
         let have = CandidateSplit {
-            token: pair(3, 4),
+            token: token(3, 4),
             stable: "a",
             candidate: "b",
             weight: 2_000,
@@ -217,7 +217,7 @@ mod tests {
         let cases = [
             (
                 CandidateSplit {
-                    token: pair(3, 5),
+                    token: token(3, 5),
                     weight: 500,
                     ..have
                 },
@@ -225,7 +225,7 @@ mod tests {
             ),
             (
                 CandidateSplit {
-                    token: pair(3, 5),
+                    token: token(3, 5),
                     weight: 2_001,
                     ..have
                 },
@@ -234,7 +234,7 @@ mod tests {
             (CandidateSplit { weight: 0, ..have }, None),
             (
                 CandidateSplit {
-                    token: pair(3, 5),
+                    token: token(3, 5),
                     candidate: "c",
                     weight: 0,
                     ..have
@@ -243,7 +243,7 @@ mod tests {
             ),
             (
                 CandidateSplit {
-                    token: pair(3, 5),
+                    token: token(3, 5),
                     stable: "b",
                     candidate: "",
                     ..have
@@ -252,7 +252,7 @@ mod tests {
             ),
             (
                 CandidateSplit {
-                    token: pair(3, 5),
+                    token: token(3, 5),
                     candidate: "",
                     ..have
                 },
@@ -269,12 +269,12 @@ mod tests {
         fn taken_pairs_never_fall(steps in prop::collection::vec((0u64..4, 0u64..6, 0u64..4, 0u64..6), 1..40)) {
             let mut have: Option<RecordVersions> = None;
             for (a, b, c, d) in steps {
-                let offered = standing("u", 1, pair(a, b), pair(c, d));
+                let offered = standing("u", 1, token(a, b), token(c, d));
                 let before = have.clone();
-                if let MergeDecision::Apply { routes, share } = merge_decision(have.as_ref(), &offered) {
+                if let MergeDecision::Apply { routes, split } = merge_decision(have.as_ref(), &offered) {
                     let mut next = before.clone().unwrap_or_else(|| offered.clone());
                     if routes { next.config_token = offered.config_token; }
-                    if share { next.split_token = offered.split_token; }
+                    if split { next.split_token = offered.split_token; }
                     have = Some(next);
                 }
                 if let (Some(before), Some(after)) = (before, &have) {
@@ -285,8 +285,8 @@ mod tests {
 
         #[test]
         fn a_hint_never_raises(weight in 0u32..10_000, offered in 0u32..10_000, serial in 0u64..9) {
-            let have = CandidateSplit { token: pair(1, 4), stable: "a", candidate: "b", weight };
-            if let Some(after) = weight_after_hint(have, CandidateSplit { token: pair(1, serial), weight: offered, ..have }) {
+            let have = CandidateSplit { token: token(1, 4), stable: "a", candidate: "b", weight };
+            if let Some(after) = weight_after_hint(have, CandidateSplit { token: token(1, serial), weight: offered, ..have }) {
                 prop_assert!(after <= weight && serial > 4);
             }
         }

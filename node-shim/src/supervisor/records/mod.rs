@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use node_api::v1::{Batch, FunctionRecord, ShareUpdate, SnapshotPhase};
+use node_api::v1::{Batch, FunctionRecord, SnapshotPhase, SplitUpdate};
 use node_shim_core::desired::{
     CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
     survives_snapshot, weight_after_hint,
 };
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
-use super::parse_record::{ParsedRecord, key, parse, record_versions, share};
+use super::parse_record::{ParsedRecord, key, parse, record_versions, split};
 use super::secret_values::restore_known_values;
 
 /// Maximum number of functions in a snapshot; further ones are dropped.
@@ -93,8 +93,8 @@ impl Records {
     }
 
     /// Applies a hint. Returns whether it lowered the weight of a candidate.
-    pub(crate) fn apply_hint(&mut self, update: &ShareUpdate) -> bool {
-        let (Ok(key), Ok(offered)) = (key(update.key.as_ref()), share(update.share.as_ref()))
+    pub(crate) fn apply_hint(&mut self, update: &SplitUpdate) -> bool {
+        let (Ok(key), Ok(offered)) = (key(update.key.as_ref()), split(update.split.as_ref()))
         else {
             return false;
         };
@@ -106,9 +106,9 @@ impl Records {
             candidate_split(&offered),
         );
         let Some(weight) = lowered else { return false };
-        if let (Some(wire), Some(offered)) = (&mut record.wire.share, &update.share) {
+        if let (Some(wire), Some(offered)) = (&mut record.wire.split, &update.split) {
             wire.weight = weight;
-            wire.pair = offered.pair;
+            wire.token = offered.token;
             wire.decided_at = offered.decided_at;
         }
         reparse(record)
@@ -126,7 +126,7 @@ impl Records {
         for record in batch.functions {
             changed |= self.apply_record(record, false, now);
         }
-        for update in batch.shares {
+        for update in batch.splits {
             changed |= self.apply_share(update, now);
         }
         for removal in batch.removals {
@@ -163,7 +163,7 @@ impl Records {
         true
     }
 
-    fn apply_share(&mut self, update: ShareUpdate, now: u64) -> bool {
+    fn apply_share(&mut self, update: SplitUpdate, now: u64) -> bool {
         let Ok(key) = key(update.key.as_ref()) else {
             return false;
         };
@@ -173,7 +173,7 @@ impl Records {
         };
         let mut record = have.wire.clone();
         record.version = record.version.max(update.version);
-        record.share = update.share;
+        record.split = update.split;
         let unconfirmed = have.unconfirmed;
         self.apply_record(record, unconfirmed, now)
     }
@@ -188,13 +188,13 @@ impl Records {
             have.map(|have| record_versions(&have.wire)).as_ref(),
             &record_versions(&record),
         );
-        let MergeDecision::Apply { routes, share } = decision else {
+        let MergeDecision::Apply { routes, split } = decision else {
             return false;
         };
         // A record from disk does not replace the confirmation by an operator.
         let unconfirmed = unconfirmed && have.is_none_or(|have| have.unconfirmed);
         // Parts of two records are merged only if both have the same uid.
-        let merged = merge(have, record, routes, share);
+        let merged = merge(have, record, routes, split);
         match parse(&merged) {
             Ok(parsed) => {
                 self.quarantined.remove(&key);
@@ -267,7 +267,7 @@ fn merge(
     have: Option<&Record>,
     mut offered: FunctionRecord,
     routes: bool,
-    share: bool,
+    split: bool,
 ) -> FunctionRecord {
     let Some(have) = have
         .map(|have| &have.wire)
@@ -280,12 +280,12 @@ fn merge(
         offered.routes.clone_from(&have.routes);
         offered.suspended = have.suspended;
     }
-    if !share {
-        offered.share.clone_from(&have.share);
+    if !split {
+        offered.split.clone_from(&have.split);
     }
     offered.version = offered.version.max(have.version);
     restore_known_values(&mut offered, have);
-    let named = offered.share.clone().unwrap_or_default();
+    let named = offered.split.clone().unwrap_or_default();
     for definition in &have.definitions {
         let needed = [&named.stable, &named.candidate, &named.previous]
             .into_iter()
@@ -301,12 +301,12 @@ fn merge(
     offered
 }
 
-fn candidate_split(share: &TrafficSplit) -> CandidateSplit<'_> {
+fn candidate_split(split: &TrafficSplit) -> CandidateSplit<'_> {
     CandidateSplit {
-        token: share.token,
-        stable: share.stable.as_ref().map_or("", RevisionName::as_str),
-        candidate: share.candidate.as_ref().map_or("", RevisionName::as_str),
-        weight: share.weight,
+        token: split.token,
+        stable: split.stable.as_ref().map_or("", RevisionName::as_str),
+        candidate: split.candidate.as_ref().map_or("", RevisionName::as_str),
+        weight: split.weight,
     }
 }
 

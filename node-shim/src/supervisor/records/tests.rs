@@ -1,5 +1,5 @@
 use node_api::v1::env_var::Kind;
-use node_api::v1::{EnvVar, FunctionKey as WireKey, Pair, PathMatch, Removal, SecretValue};
+use node_api::v1::{EnvVar, FencingToken, FunctionKey as WireKey, PathMatch, Removal, SecretValue};
 
 use super::super::parse_record::tests::record;
 use super::*;
@@ -36,14 +36,14 @@ fn wire_key(name: &str) -> Option<WireKey> {
     })
 }
 
-fn update(name: &str, serial: u64, weight: u32) -> ShareUpdate {
-    let share = record(name, serial)
-        .share
-        .map(|share| node_api::v1::Share { weight, ..share });
-    ShareUpdate {
+fn update(name: &str, serial: u64, weight: u32) -> SplitUpdate {
+    let split = record(name, serial)
+        .split
+        .map(|split| node_api::v1::TrafficSplit { weight, ..split });
+    SplitUpdate {
         key: wire_key(name),
         version: 50,
-        share,
+        split,
     }
 }
 
@@ -71,7 +71,7 @@ fn older_tokens_are_ignored_in_every_kind_of_message() {
     let mut records = Records::default();
     records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let mut late = record("f", 4);
-    late.share.as_mut().unwrap().weight = 9;
+    late.split.as_mut().unwrap().weight = 9;
     records.apply_batch(delta(11, vec![late.clone()]), 0);
     assert_eq!(weight_of(&records, "f"), Some(1000));
     records.apply_batch(whole(12, vec![late]), 0);
@@ -82,7 +82,7 @@ fn older_tokens_are_ignored_in_every_kind_of_message() {
     );
     records.apply_batch(
         Batch {
-            shares: vec![update("f", 4, 9)],
+            splits: vec![update("f", 4, 9)],
             ..delta(13, vec![])
         },
         0,
@@ -90,7 +90,7 @@ fn older_tokens_are_ignored_in_every_kind_of_message() {
     assert_eq!(weight_of(&records, "f"), Some(1000));
     records.apply_batch(
         Batch {
-            shares: vec![update("f", 6, 9)],
+            splits: vec![update("f", 6, 9)],
             ..delta(14, vec![])
         },
         0,
@@ -150,7 +150,7 @@ fn an_invalid_record_affects_only_its_own_function() {
         value: "/".into(),
     }];
     let mut fine = record("g", 6);
-    fine.share.as_mut().unwrap().weight = 1;
+    fine.split.as_mut().unwrap().weight = 1;
     records.apply_batch(delta(11, vec![poison, fine]), 42);
     assert_eq!(
         (weight_of(&records, "f"), weight_of(&records, "g")),
@@ -168,7 +168,7 @@ fn definitions_that_the_split_names_are_kept() {
     records.apply_batch(whole(10, vec![record("f", 5)]), 0);
     let mut newer_routes = record("f", 6);
     newer_routes.definitions.clear();
-    newer_routes.share.as_mut().unwrap().pair = Some(Pair {
+    newer_routes.split.as_mut().unwrap().token = Some(FencingToken {
         epoch: 1,
         serial: 1,
     });
@@ -230,10 +230,10 @@ fn a_record_without_secret_values_keeps_the_values_in_memory() {
             records.apply_batch(delta(11, vec![with_secret("f", 6, None)]), 0);
         }),
         ("a share", |records| {
-            let shares = vec![update("f", 6, 9)];
+            let splits = vec![update("f", 6, 9)];
             records.apply_batch(
                 Batch {
-                    shares,
+                    splits,
                     ..delta(11, vec![])
                 },
                 0,
@@ -257,10 +257,10 @@ fn secret_values_are_awaited_until_an_operator_sends_the_record() {
     assert!(records.awaits_secret_values());
     assert_eq!((value(&records), records.have()), (None, 0));
     // An update of the split alone does not confirm the values.
-    let shares = vec![update("f", 6, 9)];
+    let splits = vec![update("f", 6, 9)];
     records.apply_batch(
         Batch {
-            shares,
+            splits,
             ..delta(11, vec![])
         },
         0,

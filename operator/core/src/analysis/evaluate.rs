@@ -98,7 +98,7 @@ impl Analysis {
 
     fn count(&mut self, input: &EvaluationInput<'_>, news: &[NodeIncrement]) -> Increment {
         self.looks = self.looks.saturating_add(1);
-        self.looked_at = Some(input.now);
+        self.evaluated_at = Some(input.now);
         self.usable_at = input.now;
         let stable = self.add_sums(input, news);
         let factors = limit_shares(

@@ -64,7 +64,7 @@ pub struct Analysis {
     backstop: Option<Backstop>,
     looks: u32,
     #[serde(with = "millisecond::optional")]
-    looked_at: Option<Timestamp>,
+    evaluated_at: Option<Timestamp>,
     #[serde(with = "millisecond::required")]
     usable_at: Timestamp,
     #[serde(with = "millisecond::required")]
@@ -160,7 +160,7 @@ impl Analysis {
             pass: Vec::new(),
             backstop,
             looks: 0,
-            looked_at: None,
+            evaluated_at: None,
             usable_at: now,
             started_at: now,
             candidate: ArmSums::default(),

@@ -89,7 +89,7 @@ impl Analysis {
     pub fn figures(&self) -> Figures {
         Figures {
             looks: u64::from(self.looks),
-            looked_at: self.looked_at,
+            evaluated_at: self.evaluated_at,
             source: String::new(),
             coverage: Some(self.memory.coverage),
             candidate: self.candidate,
@@ -147,7 +147,7 @@ impl Analysis {
 
     fn seconds_for(&self, requests: f64) -> Option<f64> {
         let passed = self
-            .looked_at?
+            .evaluated_at?
             .duration_since(self.step.started_at)
             .as_secs_f64();
         let counted = self.step.candidate.requests as f64;

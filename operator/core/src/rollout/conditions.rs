@@ -180,7 +180,7 @@ fn distribution(state: &RolloutState) -> String {
         .map(|p| format!(", first {} ({})", p.node, p.reason))
         .unwrap_or_default();
     format!(
-        "{} of {} nodes serve the current share{first}",
+        "{} of {} nodes serve the current weight{first}",
         n.applied, n.desired
     )
 }

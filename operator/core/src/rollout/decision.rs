@@ -70,7 +70,7 @@ pub(super) fn next_evaluation(now: Timestamp, state: &RolloutState) -> Option<Ti
     let last = rollout
         .analysis
         .as_ref()
-        .map_or(rollout.step_started_at, |a| a.looked_at);
+        .map_or(rollout.step_started_at, |a| a.evaluated_at);
     let tried = rollout
         .flags
         .unmeasured

@@ -37,11 +37,11 @@ pub struct NodesView {
     /// Progress of the live nodes with each revision.
     pub revisions: Vec<RevisionOnNodes>,
     /// Fencing token that `applied` refers to.
-    pub pair: FencingToken,
+    pub token: FencingToken,
     /// Number of live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater token.
     pub applied: u32,
     /// Largest fencing token of this function that any node has acknowledged.
-    pub highest_pair: Option<FencingToken>,
+    pub highest_token: Option<FencingToken>,
     /// Number of live nodes that returned to stable by themselves after losing contact and have not acknowledged `pair` since.
     pub returned: u32,
 }

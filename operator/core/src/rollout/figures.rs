@@ -14,7 +14,7 @@ pub struct Figures {
     /// Number of evaluations so far.
     pub looks: u64,
     /// Time of the last evaluation.
-    pub looked_at: Option<Timestamp>,
+    pub evaluated_at: Option<Timestamp>,
     /// Source of the counts: `Prometheus`, `InBand` or `Both`.
     pub source: String,
     /// Share (0 to 1) of stable's requests that is on nodes with fresh counts.

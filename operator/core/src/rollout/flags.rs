@@ -24,7 +24,7 @@ pub struct Flags {
     /// Shared failure: both revisions miss the objective.
     pub shared: Option<Shared>,
     /// Hold after the error backstop was reached.
-    #[serde(rename = "brake")]
+    #[serde(rename = "backstop")]
     pub backstop: Option<BackstopHold>,
 }
 
@@ -211,6 +211,6 @@ pub struct BackstopHold {
     /// Begin of the hold.
     pub since: Timestamp,
     /// Whether only the action `resume` ends it.
-    #[serde(rename = "until_verb")]
+    #[serde(rename = "until_action")]
     pub until_action: bool,
 }

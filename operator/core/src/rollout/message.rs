@@ -179,7 +179,7 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
 
 fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Option<String> {
     Some(match what {
-        WaitingFor::Spec => "The share does not rise until the desired revision is known.".into(),
+        WaitingFor::Spec => "The weight does not rise until the desired revision is known.".into(),
         WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
         WaitingFor::Slot => "Waiting for a place among the concurrent rollouts.".into(),
         WaitingFor::Approval => return None,
@@ -271,12 +271,12 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
         _ if n.live == 0 => format!("none of {} nodes can be reached", n.desired),
         // this is written together with the weight, before any node can have acknowledged it
         0 if n.applied == 0 && n.problem.is_none() => {
-            format!("the share is on its way to {} nodes", n.live)
+            format!("the weight is on its way to {} nodes", n.live)
         }
         0 => {
             let late = n.live.saturating_sub(n.applied);
             format!(
-                "{late} of {} nodes have not acknowledged the share{first}",
+                "{late} of {} nodes have not acknowledged the weight{first}",
                 n.live
             )
         }

@@ -1,7 +1,7 @@
 //! The state machine of a rollout, which makes the desired revision stable step by step. It is pure.
 //!
 //! [`decide`] takes the time, the validated function, the persisted state and the evidence. It returns the next state,
-//! the transitions to it, and the time of the next decision. What the nodes serve ([`shares`]) and what the status shows
+//! the transitions to it, and the time of the next decision. What the nodes serve ([`traffic_split()`]) and what the status shows
 //! ([`message`], [`conditions`], [`phase`]) are functions of the persisted state.
 //!
 //! The caller measures what [`due`] returns, decides, writes the state if [`Decision::persist`] is set, and only then acts
@@ -22,8 +22,8 @@ mod plan;
 mod policy;
 mod records;
 mod secret_values;
-mod shares;
 mod state;
+mod traffic_split;
 mod transition;
 mod weight;
 mod words;
@@ -43,7 +43,7 @@ pub use secret_values::{
     SECRETS_IN_MEMORY_ONLY, SECRETS_UNAVAILABLE, UnknownValues, report_unknown_values,
     unknown_values,
 };
-pub use shares::{TrafficSplit, holds_slot, shares, traffic};
 pub use state::*;
+pub use traffic_split::{TrafficSplit, holds_slot, traffic, traffic_split};
 pub use transition::{EventType, TransitionEffects, TransitionKind};
 pub use weight::Weight;

@@ -25,7 +25,7 @@ pub struct Rejected {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionRecord {
     /// Requested action.
-    pub verb: Action,
+    pub action: Action,
     /// Value of the annotation that was last acted on or ignored.
     pub value: String,
     /// Time at which it was handled.
@@ -76,7 +76,7 @@ pub enum PassedBy {
     /// The minimum time passed.
     Time,
     /// An action of a person.
-    Verb,
+    Action,
     /// The weight was lowered: by the backstop, a rollback or another desired revision.
     Lowered,
 }

@@ -21,7 +21,7 @@ pub struct RolloutState {
     /// State of the state machine.
     pub state: State,
     /// Fencing token of the traffic split that follows from this state. It is never used for two different splits.
-    pub pair: FencingToken,
+    pub token: FencingToken,
     /// Stable revision.
     pub stable: Option<RevisionRef>,
     /// Previous stable revision, which stays loaded.
@@ -57,7 +57,7 @@ impl RolloutState {
     /// once per attempt.
     #[must_use]
     pub fn is_used(&self, action: Action, value: &str) -> bool {
-        let record = self.actions.iter().find(|r| r.verb == action);
+        let record = self.actions.iter().find(|r| r.action == action);
         record.is_some_and(|r| r.value == value || (r.bare && !value.contains('/')))
     }
 }
@@ -205,5 +205,5 @@ pub struct AnalysisState {
     /// Number of evaluations it includes.
     pub looks: u64,
     /// Time of the last of these evaluations.
-    pub looked_at: Timestamp,
+    pub evaluated_at: Timestamp,
 }

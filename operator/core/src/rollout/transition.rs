@@ -24,9 +24,9 @@ pub enum TransitionKind {
     /// 8: the load deadline passed; the rollout is held.
     LoadDeadline,
     /// 9: the candidate gets the weight of the first step.
-    FirstShare,
+    FirstTraffic,
     /// 9: the candidate gets the weight of the bake in a plan without steps.
-    OnlyShare,
+    AllTraffic,
     /// 11: the next step starts.
     NextStep,
     /// 12: the bake starts after the last step.
@@ -171,8 +171,8 @@ impl TransitionKind {
             },
             Self::LoadFailed => warning(7, "LoadFailed", false, "LoadFailed"),
             Self::LoadDeadline => warning(8, "Held", true, "LoadDeadlineExceeded"),
-            Self::FirstShare => normal(9, "StepReached", true, "Stepping"),
-            Self::OnlyShare => normal(9, "StepReached", true, "Baking"),
+            Self::FirstTraffic => normal(9, "StepReached", true, "Stepping"),
+            Self::AllTraffic => normal(9, "StepReached", true, "Baking"),
             Self::NextStep => normal(11, "StepReached", true, "Stepping"),
             Self::BakeStarted => normal(12, "StepReached", true, "Baking"),
             Self::Promoted => normal(13, "Promoted", false, "Promoted"),

@@ -48,7 +48,7 @@ pub enum Side {
 }
 
 impl Side {
-    const fn shares(self) -> &'static [f64] {
+    const fn traffic_split(self) -> &'static [f64] {
         match self {
             Self::Rollback => &ROLLBACK_SHARES,
             Self::Pass => &PASS_SHARES,
@@ -181,7 +181,12 @@ impl EProcess {
     pub fn new(settings: Settings, first_guesses: &[f64]) -> Self {
         Self {
             settings,
-            ln_parts: settings.side.shares().iter().map(|s| s.ln()).collect(),
+            ln_parts: settings
+                .side
+                .traffic_split()
+                .iter()
+                .map(|s| s.ln())
+                .collect(),
             guesses: first_guesses.iter().map(|rate| Guess::at(*rate)).collect(),
             ln_evidence: 0.0,
             ln_evidence_max: 0.0,
@@ -200,7 +205,7 @@ impl EProcess {
         let numbers = [dispersion, self.ln_evidence, self.ln_evidence_max];
         numbers.iter().chain(&self.ln_parts).all(|n| n.is_finite())
             && dispersion >= 1.0
-            && self.ln_parts.len() == settings.side.shares().len()
+            && self.ln_parts.len() == settings.side.traffic_split().len()
             && self
                 .guesses
                 .iter()
@@ -209,7 +214,7 @@ impl EProcess {
 
     /// Starts again with a wealth of 1. The estimates of stable's rate stay.
     pub fn restart(&mut self, settings: Settings) {
-        let shares = settings.side.shares();
+        let shares = settings.side.traffic_split();
         self.settings = settings;
         self.ln_parts = shares.iter().map(|s| s.ln()).collect();
         self.ln_evidence = 0.0;
@@ -301,7 +306,7 @@ impl EProcess {
             side, tolerance, ..
         } = self.settings;
         let mut requests = 0.0;
-        let mut ln_factors = vec![0.0; side.shares().len() - 1];
+        let mut ln_factors = vec![0.0; side.traffic_split().len() - 1];
         for (guess, increment) in self.guesses.iter().zip(increments) {
             let rate = guess.rate();
             let limit = tolerance.limit(rate);
@@ -333,7 +338,7 @@ impl EProcess {
         self.ln_evidence = ln_sum_exp(&self.ln_parts);
         self.ln_evidence_max = self.ln_evidence_max.max(self.ln_evidence);
         let moved = redistribution * (requests / FULL_LOOK).min(1.0);
-        for (part, share) in self.ln_parts.iter_mut().zip(side.shares()) {
+        for (part, share) in self.ln_parts.iter_mut().zip(side.traffic_split()) {
             let kept = (1.0 - moved) * (*part - self.ln_evidence).exp();
             *part = self.ln_evidence + (kept + moved * share).ln();
         }

@@ -9,16 +9,16 @@ use crate::world::{Scenario, World};
 impl World {
     pub fn evidence(&self) -> Evidence {
         let due = due(self.now, &self.function, &self.state);
-        let share = shares(&self.state);
-        let names = [&share.stable, &share.candidate, &share.previous];
+        let split = traffic_split(&self.state);
+        let names = [&split.stable, &split.candidate, &split.previous];
         let on = |name: &String| RevisionOnNodes {
             revision: name.clone(),
-            loaded: if Some(name) == share.candidate.as_ref() {
+            loaded: if Some(name) == split.candidate.as_ref() {
                 self.able.min(self.live)
             } else {
                 self.live
             },
-            failed: if Some(name) == share.candidate.as_ref() {
+            failed: if Some(name) == split.candidate.as_ref() {
                 self.failing
             } else {
                 0
@@ -47,13 +47,13 @@ impl World {
                 desired: self.desired,
                 live: self.live,
                 revisions,
-                pair: share.pair,
+                token: split.token,
                 applied: if self.acking {
                     self.able.min(self.live)
                 } else {
                     0
                 },
-                highest_pair: self.highest,
+                highest_token: self.highest,
                 returned: self.returned,
             },
             measured: if due.evaluation {
@@ -150,7 +150,7 @@ impl World {
             figures: Figures {
                 dominant: None,
                 looks: number,
-                looked_at: Some(self.now),
+                evaluated_at: Some(self.now),
                 source: "Prometheus".into(),
                 coverage: Some(1.0),
                 candidate,

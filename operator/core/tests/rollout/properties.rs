@@ -29,25 +29,28 @@ impl Checked {
         if looks(&decision.state) > looks(&before) {
             assert_eq!(
                 self.acked,
-                Some(before.pair),
+                Some(before.token),
                 "counted before this weight was acknowledged"
             );
         }
         let nodes = &evidence.nodes;
-        if nodes.pair == decision.state.pair
+        if nodes.token == decision.state.token
             && nodes.live > 0
             && nodes.applied * 100 >= nodes.live * 95
         {
-            self.acked = Some(nodes.pair);
+            self.acked = Some(nodes.token);
         }
-        for share in [Some(shares(&decision.state)), decision.hint]
+        for split in [Some(traffic_split(&decision.state)), decision.hint]
             .into_iter()
             .flatten()
         {
-            let known = self.sent.entry(share.pair).or_insert_with(|| share.clone());
+            let known = self
+                .sent
+                .entry(split.token)
+                .or_insert_with(|| split.clone());
             assert!(
-                known.same_effect(&share),
-                "one token for two splits: {known:?} {share:?}"
+                known.same_effect(&split),
+                "one token for two splits: {known:?} {split:?}"
             );
         }
         self.world.highest = self
@@ -134,7 +137,7 @@ impl Checked {
             Op::CrashBeforeWrite => {
                 let decision = decide(w.now, &w.function, &w.state, &w.evidence());
                 if let Some(hint) = decision.hint {
-                    let effect = self.sent.entry(hint.pair).or_insert_with(|| hint.clone());
+                    let effect = self.sent.entry(hint.token).or_insert_with(|| hint.clone());
                     assert!(effect.same_effect(&hint));
                 }
                 w.state = w.persisted.clone();
@@ -158,13 +161,13 @@ impl Checked {
 /// Whether one of these actions was carried out in this decision.
 fn done(before: &RolloutState, after: &RolloutState, actions: &[Action]) -> bool {
     after.actions.iter().any(|v| {
-        actions.contains(&v.verb) && v.result == ActionResult::Done && !before.actions.contains(v)
+        actions.contains(&v.action) && v.result == ActionResult::Done && !before.actions.contains(v)
     })
 }
 
 fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decision) {
     let after = &decision.state;
-    let (old, new) = (shares(before), shares(after));
+    let (old, new) = (traffic_split(before), traffic_split(after));
     let kinds: Vec<_> = decision.transitions.iter().map(|t| t.kind).collect();
     let good = matches!(&evidence.measured, Measured::Evaluation(l) if l.verdict == Verdict::Good);
     let bad = matches!(&evidence.measured, Measured::Evaluation(l) if matches!(l.verdict, Verdict::Bad { .. }));

@@ -184,7 +184,7 @@ impl World {
     }
 
     pub fn weight(&self) -> u32 {
-        shares(&self.state).weight.parts()
+        traffic_split(&self.state).weight.parts()
     }
 
     pub fn set_desired(&mut self, name: &str) {
@@ -246,10 +246,10 @@ impl World {
     }
 
     fn check(&self, evidence: &Evidence, decision: &Decision) {
-        let (old, new) = (shares(&self.state), shares(&decision.state));
+        let (old, new) = (traffic_split(&self.state), traffic_split(&decision.state));
         if !old.same_effect(&new) {
             assert!(
-                new.pair > old.pair,
+                new.token > old.token,
                 "a new split needs a new token: {old:?} {new:?}"
             );
             assert!(decision.persist, "a new split is written first");
@@ -287,7 +287,7 @@ impl World {
             again.transitions
         );
         if let Some(hint) = &decision.hint {
-            assert!(hint.weight < old.weight && hint.pair > old.pair && hint.pair < new.pair);
+            assert!(hint.weight < old.weight && hint.token > old.token && hint.token < new.token);
             assert_eq!(
                 (&hint.stable, &hint.candidate),
                 (&old.stable, &old.candidate)
@@ -321,7 +321,7 @@ impl World {
             )
         });
         let seconds = self.now.as_second() - START;
-        let weight = shares(&decision.state).weight;
+        let weight = traffic_split(&decision.state).weight;
         let state = decision.state.state.as_str();
         let row = effects.row;
         writeln!(

@@ -2,7 +2,7 @@ mod tls;
 mod transports;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
 use operator_core::samples::{Code, Outcome, Snapshot};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
@@ -64,7 +65,7 @@ impl Stub {
     fn reply(&self, body: &str) -> Reply {
         let url = reqwest::Url::parse(&format!("http://form/?{body}")).unwrap();
         let query = url.query_pairs().find(|(key, _)| key == "query").unwrap().1;
-        self.asked.lock().unwrap().push(query.to_string());
+        self.asked.lock().push(query.to_string());
         if let Some(script) = self.script {
             return script(&query);
         }
@@ -219,7 +220,7 @@ async fn the_newest_scrape_becomes_one_snapshot_of_both_revisions() {
         (100, 40)
     );
     assert_eq!(snapshot.revisions["checkout-2"].total(), 7);
-    let asked = stub.asked.lock().unwrap();
+    let asked = stub.asked.lock();
     assert_eq!(asked.len(), 5, "one query per metric: {asked:?}");
     assert!(asked.iter().all(|query| query.ends_with("[60000ms]")));
     for forbidden in ["rate(", "increase(", "sum("] {

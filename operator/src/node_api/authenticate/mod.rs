@@ -1,12 +1,13 @@
 //! Authenticates callers by token: the API server reviews the token, this module checks the result and caches it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -179,7 +180,7 @@ impl Authenticator {
     }
 
     fn may_review(&self) -> bool {
-        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rate = self.rate.lock();
         rate.take(1, Instant::now())
     }
 
@@ -208,10 +209,7 @@ impl Authenticator {
     }
 
     fn known(&self, digest: &[u8; 32], now: Instant) -> Option<Result<Identity, Refused>> {
-        let remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let remembered = self.remembered.lock();
         let known = remembered.get(digest)?;
         (known.until > now).then(|| known.verdict.clone())
     }
@@ -223,10 +221,7 @@ impl Authenticator {
         until: Instant,
         now: Instant,
     ) {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_CACHED_REVIEWS {
             remembered.retain(|_, known| known.until > now);
         }

@@ -2,8 +2,9 @@
 //! no more memory than the names.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::FunctionKey;
@@ -31,11 +32,7 @@ impl Changes {
     pub async fn next(&mut self) -> Changed {
         loop {
             let taken = {
-                let mut changed = self
-                    .0
-                    .changed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut changed = self.0.changed.lock();
                 std::mem::take(&mut *changed)
             };
             if taken != Changed::default() {
@@ -52,7 +49,7 @@ pub(super) struct Subscribers(Mutex<Vec<Weak<Mailbox>>>);
 impl Subscribers {
     pub(super) fn subscribe(&self) -> Changes {
         let mailbox = Arc::new(Mailbox::default());
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(&mailbox));
         Changes(mailbox)
@@ -62,12 +59,9 @@ impl Subscribers {
         if *news == Changed::default() {
             return;
         }
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.lock();
         for mailbox in all.iter().filter_map(Weak::upgrade) {
-            let mut changed = mailbox
-                .changed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut changed = mailbox.changed.lock();
             changed.functions.extend(news.functions.iter().cloned());
             changed.nodes.extend(news.nodes.iter().cloned());
             drop(changed);

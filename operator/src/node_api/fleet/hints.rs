@@ -1,9 +1,9 @@
 //! Distributes the leader's hints to the nodes of all replicas.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use node_api::v1;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{Fleet, HintRefused};
@@ -18,7 +18,7 @@ pub(super) struct Relays(Mutex<Numbered>);
 #[derive(Default)]
 struct Numbered {
     next: u64,
-    senders: BTreeMap<u64, mpsc::Sender<v1::ShareUpdate>>,
+    senders: BTreeMap<u64, mpsc::Sender<v1::SplitUpdate>>,
 }
 
 impl Fleet {
@@ -28,14 +28,9 @@ impl Fleet {
     ///
     /// # Errors
     /// The hint would not lower the weight, or its fencing token is not newer; nothing was sent.
-    pub fn hint(&self, hint: &v1::ShareUpdate) -> Result<(), HintRefused> {
+    pub fn hint(&self, hint: &v1::SplitUpdate) -> Result<(), HintRefused> {
         self.0.tables.hint(hint)?;
-        let mut relays = self
-            .0
-            .relays
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut relays = self.0.relays.0.lock();
         relays.senders.retain(|_, sender| {
             !matches!(
                 sender.try_send(hint.clone()),
@@ -46,14 +41,9 @@ impl Fleet {
     }
 
     /// Returns all further hints for one other replica; ends when the receiver is dropped.
-    pub(in crate::node_api) fn hints(&self) -> mpsc::Receiver<v1::ShareUpdate> {
+    pub(in crate::node_api) fn hints(&self) -> mpsc::Receiver<v1::SplitUpdate> {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let mut relays = self
-            .0
-            .relays
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut relays = self.0.relays.0.lock();
         let number = relays.next;
         relays.next += 1;
         relays.senders.retain(|_, sender| !sender.is_closed());

@@ -16,11 +16,12 @@ mod session;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use node_api::FencingToken;
 use operator_core::samples::Snapshot;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::FunctionKey;
@@ -153,7 +154,7 @@ impl Fleet {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 

@@ -2,9 +2,9 @@
 //! functions; the newest content is read when a message is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use node_api::v1;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::view;
@@ -69,7 +69,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

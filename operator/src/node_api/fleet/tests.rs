@@ -30,7 +30,7 @@ fn state(function: &str, revision: &str, state: v1::LoadState, epoch: u64) -> v1
         revision: revision.to_owned(),
         state: state.into(),
         permanent: false,
-        applied: Some(v1::Pair { epoch, serial: 1 }),
+        applied: Some(v1::FencingToken { epoch, serial: 1 }),
     }
 }
 

@@ -115,10 +115,10 @@ impl Writer<'_> {
     }
 
     async fn send_hints(&mut self) -> Result<(), End> {
-        for share in self.queue.take_hints() {
+        for split in self.queue.take_hints() {
             Meter::count(&self.calls.meter.hints, "sent");
-            let share = Some(share);
-            self.send(encode(Kind::Hint(v1::Hint { share }))).await?;
+            let split = Some(split);
+            self.send(encode(Kind::Hint(v1::Hint { split }))).await?;
         }
         Ok(())
     }

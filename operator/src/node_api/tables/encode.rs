@@ -14,7 +14,7 @@ mod field {
     pub(super) const VERSION: u32 = 1;
     pub(super) const SNAPSHOT: u32 = 2;
     pub(super) const FUNCTIONS: u32 = 3;
-    pub(super) const SHARES: u32 = 4;
+    pub(super) const SPLITS: u32 = 4;
     pub(super) const REMOVALS: u32 = 5;
     pub(super) const BATCH: u32 = 2;
 }
@@ -29,14 +29,14 @@ impl Entry {
             let limit = RECORD_BYTES;
             return Err(RecordRefused::TooLarge { bytes, limit });
         }
-        let share = v1::ShareUpdate {
+        let split = v1::SplitUpdate {
             key: record.key.clone(),
             version: record.version,
-            share: record.share.clone(),
+            split: record.split.clone(),
         };
         Ok(Self {
             whole: encode_field(field::FUNCTIONS, &record),
-            share: encode_field(field::SHARES, &share),
+            split: encode_field(field::SPLITS, &split),
             record,
             placement,
         })
@@ -103,35 +103,35 @@ mod tests {
             key: Some((&key).into()),
             uid: "u".to_owned(),
             version: 7,
-            share: Some(v1::Share {
-                pair: Some(v1::Pair {
+            split: Some(v1::TrafficSplit {
+                token: Some(v1::FencingToken {
                     epoch: 1,
                     serial: 2,
                 }),
                 stable: "checkout-1".to_owned(),
-                ..v1::Share::default()
+                ..v1::TrafficSplit::default()
             }),
             ..v1::FunctionRecord::default()
         };
         let entry = Entry::new(record.clone(), Placement::All).unwrap();
         let fields = [
-            entry.share.clone(),
+            entry.split.clone(),
             removal(&key, 9),
             entry.whole.clone(),
-            entry.share.clone(),
+            entry.split.clone(),
         ];
         let bytes = batch(300, v1::SnapshotPhase::End, &fields);
-        let share = v1::ShareUpdate {
+        let split = v1::SplitUpdate {
             key: record.key.clone(),
             version: 7,
-            share: record.share.clone(),
+            split: record.split.clone(),
         };
         let expected = v1::OperatorMessage {
             kind: Some(Kind::Batch(v1::Batch {
                 version: 300,
                 snapshot: v1::SnapshotPhase::End.into(),
                 functions: vec![record],
-                shares: vec![share.clone(), share],
+                splits: vec![split.clone(), split],
                 removals: vec![v1::Removal {
                     key: Some((&key).into()),
                     version: 9,

@@ -26,13 +26,13 @@ impl Tables {
     ///
     /// # Errors
     /// The hint is refused; nothing was sent.
-    pub(in crate::node_api) fn hint(&self, hint: &v1::ShareUpdate) -> Result<(), HintRefused> {
+    pub(in crate::node_api) fn hint(&self, hint: &v1::SplitUpdate) -> Result<(), HintRefused> {
         self.lock().hint(hint, Instant::now())
     }
 }
 
 impl State {
-    fn hint(&mut self, hint: &v1::ShareUpdate, now: Instant) -> Result<(), HintRefused> {
+    fn hint(&mut self, hint: &v1::SplitUpdate, now: Instant) -> Result<(), HintRefused> {
         let key = hint
             .key
             .as_ref()
@@ -42,24 +42,24 @@ impl State {
             .functions
             .get(&key)
             .ok_or(HintRefused::UnknownFunction)?;
-        let share = hint.share.as_ref().ok_or(HintRefused::NotLower)?;
-        let held = old.record.share.clone().unwrap_or_default();
-        if !lowers(&held, share) {
+        let split = hint.split.as_ref().ok_or(HintRefused::NotLower)?;
+        let held = old.record.split.clone().unwrap_or_default();
+        if !lowers(&held, split) {
             return Err(HintRefused::NotLower);
         }
-        let token = share.pair.map(FencingToken::from);
+        let token = split.token.map(FencingToken::from);
         if token <= token_of(&old.record) {
             return Err(HintRefused::OldToken);
         }
         let mut record = old.record.clone();
-        record.share = Some(share.clone());
+        record.split = Some(split.clone());
         let placement = old.placement.clone();
         let entry = Entry::new(record, placement).map_err(|_| HintRefused::NotLower)?;
         for stream in self.streams.values() {
             if entry.placement.includes(stream.node()) {
                 stream.push_hint(&key, hint.clone());
                 // A node that is still receiving a snapshot may not have the function yet when the hint arrives.
-                stream.push(&key, Change::Share);
+                stream.push(&key, Change::Split);
             }
         }
         let version = self.advance(0);
@@ -71,11 +71,11 @@ impl State {
 }
 
 /// Whether stable is the same, the candidate is the same or absent, and no wave has more weight than before.
-fn lowers(held: &v1::Share, hinted: &v1::Share) -> bool {
+fn lowers(held: &v1::TrafficSplit, hinted: &v1::TrafficSplit) -> bool {
     let candidate = hinted.candidate.is_empty() || hinted.candidate == held.candidate;
-    let wave = |share: &v1::Share, name: &str| {
-        let found = share.waves.iter().find(|wave| wave.wave == name);
-        found.map_or(share.weight, |wave| wave.weight)
+    let wave = |split: &v1::TrafficSplit, name: &str| {
+        let found = split.waves.iter().find(|wave| wave.wave == name);
+        found.map_or(split.weight, |wave| wave.weight)
     };
     let names = held
         .waves

@@ -10,10 +10,11 @@ mod queue;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use node_api::{FencingToken, v1};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::FunctionKey;
@@ -65,7 +66,7 @@ struct Entry {
     /// Encoded as field `functions` of a batch.
     whole: Bytes,
     /// Encoded as field `shares` of a batch.
-    share: Bytes,
+    split: Bytes,
 }
 
 impl Tables {
@@ -152,7 +153,7 @@ impl Tables {
     /// A panic while the lock was held cannot leave the maps in a state that is worse than serving no node, so
     /// poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -284,8 +285,8 @@ fn change_between(
         && held.definitions == record.definitions;
     if !same_frame || old.placement != *placement {
         Some(Change::Whole)
-    } else if held.share != record.share {
-        Some(Change::Share)
+    } else if held.split != record.split {
+        Some(Change::Split)
     } else {
         None
     }
@@ -294,7 +295,7 @@ fn change_between(
 /// Keeps the stored traffic split, which is newer than the received one, with the revisions it names and with routes
 /// that were accepted later. The rest of the received record need not be older, because a hint precedes its write.
 fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
-    record.share.clone_from(&held.share);
+    record.split.clone_from(&held.split);
     for definition in &held.definitions {
         let is_it = |other: &v1::Definition| other.revision == definition.revision;
         if !record.definitions.iter().any(is_it) {
@@ -304,7 +305,7 @@ fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
     record
         .definitions
         .sort_by(|a, b| a.revision.cmp(&b.revision));
-    let token = |accepted: Option<v1::Pair>| accepted.map(FencingToken::from);
+    let token = |accepted: Option<v1::FencingToken>| accepted.map(FencingToken::from);
     if token(held.accepted) > token(record.accepted) {
         record.accepted = held.accepted;
         record.routes.clone_from(&held.routes);
@@ -314,7 +315,7 @@ fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
 
 /// Returns the fencing token of the record's traffic split.
 fn token_of(record: &v1::FunctionRecord) -> Option<FencingToken> {
-    record.share.as_ref()?.pair.map(FencingToken::from)
+    record.split.as_ref()?.token.map(FencingToken::from)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Pending changes of one stream: keys and kinds of change, never content.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use node_api::v1;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::FunctionKey;
@@ -11,7 +11,7 @@ use super::FunctionKey;
 /// When two changes of a key meet, the greater kind wins, but a removal and a record replace each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node_api) enum Change {
-    Share,
+    Split,
     Whole,
     Removal,
 }
@@ -19,7 +19,7 @@ pub(in crate::node_api) enum Change {
 #[derive(Default)]
 struct Waiting {
     changes: BTreeMap<FunctionKey, Change>,
-    hints: BTreeMap<FunctionKey, v1::ShareUpdate>,
+    hints: BTreeMap<FunctionKey, v1::SplitUpdate>,
 }
 
 /// Pending changes of one stream.
@@ -48,10 +48,10 @@ impl StreamQueue {
         let mut waiting = self.lock();
         match waiting.changes.get_mut(key) {
             // The node still needs what the earlier change contains.
-            Some(Change::Whole) if change == Change::Share => {}
+            Some(Change::Whole) if change == Change::Split => {}
             Some(earlier) => {
                 *earlier = match (*earlier, change) {
-                    (Change::Removal, Change::Share) => Change::Whole,
+                    (Change::Removal, Change::Split) => Change::Whole,
                     (_, newer) => newer,
                 }
             }
@@ -63,12 +63,12 @@ impl StreamQueue {
         self.changed.notify_one();
     }
 
-    pub(super) fn push_hint(&self, key: &FunctionKey, hint: v1::ShareUpdate) {
+    pub(super) fn push_hint(&self, key: &FunctionKey, hint: v1::SplitUpdate) {
         self.lock().hints.insert(key.clone(), hint);
         self.hinted.notify_one();
     }
 
-    pub(in crate::node_api) fn take_hints(&self) -> Vec<v1::ShareUpdate> {
+    pub(in crate::node_api) fn take_hints(&self) -> Vec<v1::SplitUpdate> {
         std::mem::take(&mut self.lock().hints)
             .into_values()
             .collect()
@@ -95,6 +95,6 @@ impl StreamQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }

@@ -8,7 +8,7 @@ use node_api::v1::operator_message::Kind;
 use proptest::prelude::*;
 use prost::Message;
 
-use super::super::test_support::{record, share};
+use super::super::test_support::{record, split};
 use super::*;
 
 const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
@@ -116,14 +116,14 @@ impl Model {
         }
     }
 
-    fn lower(&mut self, update: v1::ShareUpdate) {
+    fn lower(&mut self, update: v1::SplitUpdate) {
         let name = name_of(update.key.as_ref());
         self.heard_of.insert(name.clone());
         if let Some(have) = self.functions.get_mut(&name) {
-            let offered = update.share.as_ref().and_then(|share| share.pair);
-            let held = have.share.as_ref().and_then(|share| share.pair);
+            let offered = update.split.as_ref().and_then(|split| split.token);
+            let held = have.split.as_ref().and_then(|split| split.token);
             if offered.map(|p| (p.epoch, p.serial)) >= held.map(|p| (p.epoch, p.serial)) {
-                have.share = update.share;
+                have.split = update.split;
                 have.version = have.version.max(update.version);
             }
         }
@@ -161,7 +161,7 @@ impl Model {
                     .retain(|name, have| named.contains(name) || have.version > batch.version);
             }
         }
-        for update in batch.shares {
+        for update in batch.splits {
             self.lower(update);
         }
         for removal in batch.removals {
@@ -211,7 +211,7 @@ impl World {
         let uid = old.map_or_else(|| format!("{name}-{now}"), |old| old.uid);
         let written = v1::FunctionRecord {
             uid,
-            share: Some(share(name, now, weight)),
+            split: Some(split(name, now, weight)),
             ..record(name, now, now)
         };
         self.put(name, written, placement);
@@ -247,10 +247,10 @@ impl World {
                 let Some((_, placement)) = self.truth.get(name).cloned() else {
                     return;
                 };
-                let hint = v1::ShareUpdate {
+                let hint = v1::SplitUpdate {
                     key: Some((&FunctionKey::new("shop", name)).into()),
                     version: 0,
-                    share: Some(share(name, self.clock + 1_000, 0)),
+                    split: Some(split(name, self.clock + 1_000, 0)),
                 };
                 for replica in &self.replicas {
                     // A replica that is behind may refuse the hint; it receives the write.

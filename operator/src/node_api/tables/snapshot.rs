@@ -161,7 +161,7 @@ impl State {
     fn field(&self, key: &FunctionKey, change: Change, node: &str) -> Bytes {
         match self.functions.get(key) {
             Some(entry) if entry.placement.includes(node) => match change {
-                Change::Share => entry.share.clone(),
+                Change::Split => entry.split.clone(),
                 Change::Whole | Change::Removal => entry.whole.clone(),
             },
             Some(entry) => removal(key, entry.record.version),

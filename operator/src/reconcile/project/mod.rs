@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crds::function::{HeaderMatchType, KeySelector, PathMatchType, Placement as PlacementSpec};
 use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision, ReferenceKind};
 use node_api::{FencingToken, v1};
-use operator_core::rollout::{TrafficSplit, shares};
+use operator_core::rollout::{TrafficSplit, traffic_split};
 
 use crate::persist;
 use crate::validate::Limits;
@@ -26,8 +26,8 @@ pub fn record(
 ) -> Option<v1::FunctionRecord> {
     let status = function.status.as_ref()?;
     let accepted = status.accepted.as_ref()?;
-    let share = share(status);
-    let named: BTreeSet<&str> = [&share.stable, &share.candidate, &share.previous]
+    let split = split(status);
+    let named: BTreeSet<&str> = [&split.stable, &split.candidate, &split.previous]
         .into_iter()
         .flatten()
         .map(String::as_str)
@@ -49,7 +49,7 @@ pub fn record(
         .max()
         .unwrap_or(0)
         .max(version(&function.metadata));
-    let pair = accepted.version.clone().unwrap_or_default();
+    let token = accepted.version.clone().unwrap_or_default();
     Some(v1::FunctionRecord {
         key: Some(key(function)),
         uid: function.metadata.uid.clone().unwrap_or_default(),
@@ -59,9 +59,9 @@ pub fn record(
             .creation_timestamp
             .as_ref()
             .map_or(0, |at| millis(at.0)),
-        accepted: Some(v1::Pair {
-            epoch: pair.epoch,
-            serial: pair.serial,
+        accepted: Some(v1::FencingToken {
+            epoch: token.epoch,
+            serial: token.serial,
         }),
         routes: accepted.routes.iter().map(route).collect(),
         suspended: accepted.suspend,
@@ -69,7 +69,7 @@ pub fn record(
             .iter()
             .map(|revision| definition(revision, secrets))
             .collect(),
-        share: Some(wire_share(&share, 0)),
+        split: Some(wire_split(&split, 0)),
     })
 }
 
@@ -84,36 +84,36 @@ pub fn key(function: &EdgeFunction) -> v1::FunctionKey {
 
 /// The traffic split of a status. With a record that cannot be read, stable serves everything.
 #[must_use]
-pub fn share(status: &EdgeFunctionStatus) -> TrafficSplit {
+pub fn split(status: &EdgeFunctionStatus) -> TrafficSplit {
     persist::decode(status).map_or_else(
         |_| {
-            let pair = status
+            let token = status
                 .rollout
                 .as_ref()
                 .and_then(|rollout| rollout.version.clone())
                 .unwrap_or_default();
             TrafficSplit {
-                pair: FencingToken::new(pair.epoch, pair.serial),
+                token: FencingToken::new(token.epoch, token.serial),
                 stable: status.stable.as_ref().map(|stable| stable.revision.clone()),
                 ..TrafficSplit::default()
             }
         },
-        |state| shares(&state),
+        |state| traffic_split(&state),
     )
 }
 
 /// A traffic split on the wire; `decided_at` in ms since the epoch, 0 = unknown.
 #[must_use]
-pub fn wire_share(share: &TrafficSplit, decided_at: u64) -> v1::Share {
-    v1::Share {
-        pair: Some(share.pair.into()),
-        stable: share.stable.clone().unwrap_or_default(),
-        candidate: share.candidate.clone().unwrap_or_default(),
-        weight: share.weight.parts(),
-        previous: share.previous.clone().unwrap_or_default(),
-        in_rollout: share.in_rollout,
+pub fn wire_split(split: &TrafficSplit, decided_at: u64) -> v1::TrafficSplit {
+    v1::TrafficSplit {
+        token: Some(split.token.into()),
+        stable: split.stable.clone().unwrap_or_default(),
+        candidate: split.candidate.clone().unwrap_or_default(),
+        weight: split.weight.parts(),
+        previous: split.previous.clone().unwrap_or_default(),
+        in_rollout: split.in_rollout,
         decided_at,
-        ..v1::Share::default()
+        ..v1::TrafficSplit::default()
     }
 }
 
@@ -310,8 +310,8 @@ fn millis(at: jiff::Timestamp) -> u64 {
 /// A revision that the traffic split of the record names and the record does not define.
 #[must_use]
 pub fn lacking(record: &v1::FunctionRecord) -> Option<&str> {
-    let share = record.share.as_ref()?;
-    [&share.stable, &share.candidate]
+    let split = record.split.as_ref()?;
+    [&split.stable, &split.candidate]
         .into_iter()
         .filter(|name| !name.is_empty())
         .find(|name| {
@@ -327,9 +327,9 @@ pub fn lacking(record: &v1::FunctionRecord) -> Option<&str> {
 #[must_use]
 pub fn names_nothing(record: &v1::FunctionRecord) -> bool {
     record
-        .share
+        .split
         .as_ref()
-        .is_none_or(|share| share.stable.is_empty() && share.candidate.is_empty())
+        .is_none_or(|split| split.stable.is_empty() && split.candidate.is_empty())
 }
 
 /// Whether the rollout's record is there and can be read.

@@ -75,12 +75,12 @@ fn i6_a_record_that_cannot_be_read_leaves_stable_serving() {
     let lost = function(Some("app-1"), false);
     assert!(!is_settled(&lost));
     let record = record(&lost, &[&stable], &Known("")).unwrap();
-    let share = record.share.clone().unwrap();
+    let split = record.split.clone().unwrap();
     assert_eq!(
         (
-            share.stable.as_str(),
-            share.candidate.as_str(),
-            share.weight
+            split.stable.as_str(),
+            split.candidate.as_str(),
+            split.weight
         ),
         ("app-1", "", 0)
     );

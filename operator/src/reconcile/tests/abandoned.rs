@@ -92,7 +92,7 @@ async fn resolved(story: &mut Story) {
 fn weight(story: &Story) -> u32 {
     let key = FunctionKey::new("shop", "f");
     let record = story.world.tables.told_for_test(&key).unwrap();
-    let told = record.share.unwrap().weight;
+    let told = record.split.unwrap().weight;
     let candidate = story.object()["status"]["traffic"][1]["weight"].as_u64();
     assert_eq!(u64::from(told), candidate.unwrap_or(0));
     told

@@ -280,7 +280,7 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
     let told = FunctionKey::new("shop", "f");
     let weight = || {
         let record = story.world.tables.told_for_test(&told).unwrap();
-        record.share.unwrap().weight
+        record.split.unwrap().weight
     };
     while weight() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -338,7 +338,7 @@ async fn a_write_that_has_to_wait_does_not_stop_the_evaluation() {
         let told = FunctionKey::new("shop", "f");
         let weight = || {
             let record = world.tables.told_for_test(&told).unwrap();
-            record.share.unwrap().weight
+            record.split.unwrap().weight
         };
         while weight() > 0 {
             assert!(begun.elapsed() <= Duration::from_secs(6), "{code}");
@@ -387,7 +387,7 @@ async fn a_revision_that_cannot_be_created_does_not_stop_the_evaluation() {
     let told = || {
         let told = FunctionKey::new("shop", "f");
         let record = world.tables.told_for_test(&told).unwrap();
-        record.share.unwrap().weight
+        record.split.unwrap().weight
     };
     assert_eq!(told(), 500);
     let begun = tokio::time::Instant::now();
@@ -422,7 +422,7 @@ async fn a_rollback_reaches_nodes_without_the_api_server() {
     story.turn().await;
     let told = FunctionKey::new("shop", "f");
     let told = story.world.tables.told_for_test(&told).unwrap();
-    assert_eq!(told.share.unwrap().weight, 0);
+    assert_eq!(told.split.unwrap().weight, 0);
     assert_eq!(story.object()["status"]["rollout"]["state"], "Stepping");
     story.world.fake.fail(Box::new(|_, _| None));
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -197,7 +197,7 @@ impl World {
     /// The report of a node that acts on the present traffic split with everything loaded.
     fn follows(&self, node: &str, name: &str) {
         let status = self.status(name);
-        let pair = status.rollout.unwrap().version.unwrap();
+        let token = status.rollout.unwrap().version.unwrap();
         let revision = status.candidate.or(status.stable).unwrap().revision;
         let report = node_api::v1::Report {
             revisions: vec![node_api::v1::RevisionState {
@@ -205,9 +205,9 @@ impl World {
                 revision,
                 state: node_api::v1::LoadState::Loaded.into(),
                 permanent: false,
-                applied: Some(node_api::v1::Pair {
-                    epoch: pair.epoch,
-                    serial: pair.serial,
+                applied: Some(node_api::v1::FencingToken {
+                    epoch: token.epoch,
+                    serial: token.serial,
                 }),
             }],
             revisions_complete: true,

@@ -29,7 +29,7 @@ struct History {
 impl History {
     /// The samples of a counter, from the beginning to now.
     fn values(&self, at: impl Fn(i64) -> i64) -> Value {
-        let now = *self.looks.lock().unwrap();
+        let now = *self.looks.lock();
         let time = |look: i64| self.base.as_second() + look * PERIOD - 1;
         let values = (0..=now).map(|look| json!([time(look), at(look).to_string()]));
         values.collect()
@@ -65,7 +65,7 @@ impl History {
     fn answer(&self, body: &str) -> Response {
         let url = reqwest::Url::parse(&format!("http://form/?{body}")).unwrap();
         let query = url.query_pairs().find(|(key, _)| key == "query").unwrap().1;
-        self.asked.lock().unwrap().push(query.to_string());
+        self.asked.lock().push(query.to_string());
         if self.forgets.load(Ordering::SeqCst) && !query.ends_with("[60000ms]") {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
@@ -137,7 +137,7 @@ impl<'a> Leader<'a> {
     }
 
     async fn look(&mut self, number: i64) {
-        *self.history.looks.lock().unwrap() = number;
+        *self.history.looks.lock() = number;
         let now = self.history.base + Duration::from_secs((number * PERIOD).unsigned_abs());
         let due = Due {
             evaluation: true,
@@ -159,7 +159,7 @@ impl<'a> Leader<'a> {
         self.state.rollout.as_mut().unwrap().analysis = Some(AnalysisState {
             state: look.analysis,
             looks: look.number,
-            looked_at: look.at,
+            evaluated_at: look.at,
         });
         self.state.figures = Some(look.figures);
     }
@@ -200,13 +200,13 @@ async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remem
     }
     let written = written.unwrap();
     // looks 5 to 8 were taken, not written, and died with the process
-    history.asked.lock().unwrap().clear();
+    history.asked.lock().clear();
     let mut successor = Leader::new(&world, &history, &written);
     for number in 9..=12 {
         successor.look(number).await;
     }
     assert_eq!(successor.evidence(), undisturbed.evidence());
-    let asked = std::mem::take(&mut *history.asked.lock().unwrap());
+    let asked = std::mem::take(&mut *history.asked.lock());
     let long: Vec<&String> = asked.iter().filter(|q| !q.ends_with("[60000ms]")).collect();
     assert_eq!(long.len(), 5, "asked once, of 25 s and a window: {asked:?}");
     assert!(long.iter().all(|query| query.ends_with("[85000ms]")));

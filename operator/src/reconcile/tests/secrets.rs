@@ -129,7 +129,7 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
     let (mut story, stable) = changed_and_restarted().await;
     story.act("abort");
     story.until(|status| status["phase"] == "RolledBack").await;
-    let pair = story.world.status("f").rollout.unwrap().version.unwrap();
+    let token = story.world.status("f").rollout.unwrap().version.unwrap();
     let function = Some((&FunctionKey::new("shop", "f")).into());
     let report = node_api::v1::Report {
         revisions: vec![node_api::v1::RevisionState {
@@ -137,9 +137,9 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
             revision: stable.clone(),
             state: node_api::v1::LoadState::Failed.into(),
             permanent: false,
-            applied: Some(node_api::v1::Pair {
-                epoch: pair.epoch,
-                serial: pair.serial,
+            applied: Some(node_api::v1::FencingToken {
+                epoch: token.epoch,
+                serial: token.serial,
             }),
         }],
         revisions_complete: true,

@@ -18,7 +18,7 @@ pub(super) struct Story {
     process: Process,
     pub(super) epoch: u64,
     /// The pair that nodes hold; they ignore what is older.
-    pair: (u64, u64),
+    token: (u64, u64),
     /// Every effect that nodes had, in order.
     pub(super) effects: Vec<Effect>,
 }
@@ -51,7 +51,7 @@ impl Story {
             insecure,
             process,
             epoch: 3,
-            pair: (0, 0),
+            token: (0, 0),
             effects: Vec::new(),
         };
         story.catch_up();
@@ -94,10 +94,10 @@ impl Story {
         let Some(record) = self.world.tables.told_for_test(&key) else {
             return;
         };
-        let share = record.share.unwrap();
-        let pair = share.pair.unwrap();
-        if (pair.epoch, pair.serial) > self.pair {
-            self.pair = (pair.epoch, pair.serial);
+        let share = record.split.unwrap();
+        let token = share.token.unwrap();
+        if (token.epoch, token.serial) > self.token {
+            self.token = (token.epoch, token.serial);
             let candidate = Some(share.candidate).filter(|_| share.weight > 0);
             let effect = (share.stable, candidate.unwrap_or_default(), share.weight);
             if self.effects.last() != Some(&effect) {
@@ -109,9 +109,9 @@ impl Story {
             revision: revision.revision.clone(),
             state: node_api::v1::LoadState::Loaded.into(),
             permanent: false,
-            applied: Some(node_api::v1::Pair {
-                epoch: self.pair.0,
-                serial: self.pair.1,
+            applied: Some(node_api::v1::FencingToken {
+                epoch: self.token.0,
+                serial: self.token.1,
             }),
         };
         for node in NODES {
@@ -169,11 +169,11 @@ impl Story {
         self.put(object);
     }
 
-    /// A verb for the candidate.
-    pub(super) fn act(&self, verb: &str) {
+    /// A action for the candidate.
+    pub(super) fn act(&self, action: &str) {
         let mut object = self.object();
         let candidate = object["status"]["candidate"]["revision"].clone();
-        object["metadata"]["annotations"] = json!({ format!("selvage.dev/{verb}"): candidate });
+        object["metadata"]["annotations"] = json!({ format!("selvage.dev/{action}"): candidate });
         self.put(object);
     }
 

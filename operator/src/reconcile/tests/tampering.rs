@@ -192,8 +192,8 @@ async fn an_object_from_the_past_changes_nothing() {
     story.world.reconciler.projector.refresh_all();
     let still = story.world.tables.told_for_test(&key).unwrap();
     assert_eq!(
-        (still.share, still.definitions),
-        (told.share, told.definitions)
+        (still.split, still.definitions),
+        (told.split, told.definitions)
     );
     assert_eq!((still.accepted, still.routes), (told.accepted, told.routes));
     story.world.reconcile("f").await;
@@ -227,8 +227,8 @@ async fn of_two_leaders_the_one_that_was_away_moves_nothing() {
     let candidate = present["status"]["history"][0]["revision"]
         .as_str()
         .unwrap();
-    let verb = [("selvage.dev/promote-full".to_owned(), candidate.to_owned())];
-    Arc::make_mut(&mut object).metadata.annotations = Some(verb.into());
+    let action = [("selvage.dev/promote-full".to_owned(), candidate.to_owned())];
+    Arc::make_mut(&mut object).metadata.annotations = Some(action.into());
     sleeper.caches.functions.put(Arc::unwrap_or_clone(object));
     reconcile(&sleeper, &ObjectKey::new("shop", "f"), epoch)
         .await

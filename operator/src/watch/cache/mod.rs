@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
+use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -167,10 +168,7 @@ impl<K> Cache<K> {
     /// Objects whose newest version cannot be decoded, with the error; an older version may still be cached.
     #[must_use]
     pub fn unreadable(&self) -> BTreeMap<ObjectKey, String> {
-        self.unreadable
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.unreadable.read().clone()
     }
 
     /// Stores an object that the API server returned to a write of this process, ahead of the watch.
@@ -202,10 +200,7 @@ impl<K> Cache<K> {
     /// Records that the newest version of an object cannot be decoded, as a watch would.
     #[cfg(test)]
     pub(crate) fn put_unreadable(&self, key: &ObjectKey, why: &str) {
-        self.unreadable
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key.clone(), why.to_owned());
+        self.unreadable.write().insert(key.clone(), why.to_owned());
     }
 
     /// Number of objects.
@@ -233,11 +228,11 @@ impl<K> Cache<K> {
     }
 
     fn read<T>(&self, f: impl FnOnce(&Objects<K>) -> T) -> T {
-        f(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
+        f(&self.objects.read())
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Objects<K>) -> T) -> T {
-        change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.objects.write())
     }
 }
 
@@ -335,7 +330,6 @@ where
                     self.lose(gone, &mut pending, &on_change);
                     self.unreadable
                         .write()
-                        .unwrap_or_else(PoisonError::into_inner)
                         .retain(|key, _| listed.contains_key(key));
                     self.filled.send_replace(true);
                 }
@@ -359,10 +353,7 @@ where
             Ok(object) => object,
             Err(invalid) => {
                 tracing::error!(kind = %K::kind(&()), object = %key, error = %invalid.error, "the object cannot be decoded; its last good version stays in use");
-                self.unreadable
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(key, invalid.error);
+                self.unreadable.write().insert(key, invalid.error);
                 return;
             }
         };
@@ -402,10 +393,7 @@ where
     }
 
     fn set_readable(&self, key: &ObjectKey) {
-        self.unreadable
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        self.unreadable.write().remove(key);
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::body::Body;
 use crds::EdgeRevision;
 use http::{Request, Response, StatusCode};
 use kube::Client;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -97,7 +97,7 @@ impl Server {
             let response = if whole && !query.ends_with("limit=1") {
                 server.answer(query)
             } else {
-                server.store.lock().unwrap().read(path)
+                server.store.lock().read(path)
             };
             async move { Ok::<_, Infallible>(response) }
         });
@@ -107,13 +107,13 @@ impl Server {
     fn answer(&self, query: &str) -> Response<Body> {
         let (status, body) = if query.contains("watch=true") {
             let (sender, receiver) = mpsc::unbounded_channel::<Value>();
-            *self.events.lock().unwrap() = Some(sender);
+            *self.events.lock() = Some(sender);
             self.watches.send_modify(|count| *count += 1);
             let lines = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver)
                 .map(|event| Ok::<_, Infallible>(format!("{event}\n")));
             (StatusCode::OK, Body::from_stream(lines))
         } else {
-            let (status, list) = self.list.lock().unwrap().clone();
+            let (status, list) = self.list.lock().clone();
             self.lists.send_modify(|count| *count += 1);
             (status, Body::from(list.to_string()))
         };
@@ -122,16 +122,16 @@ impl Server {
 
     fn send(&self, kind: &str, object: &Value) {
         let event = json!({ "type": kind, "object": object });
-        let events = self.events.lock().unwrap();
+        let events = self.events.lock();
         events.as_ref().unwrap().send(event).unwrap();
     }
 
     /// Ends the watch as too old; lists get this answer from now on.
     async fn expire(&self, list: (StatusCode, Value)) {
-        *self.list.lock().unwrap() = list;
+        *self.list.lock() = list;
         let (lists, watches) = (*self.lists.borrow(), *self.watches.borrow());
         self.send("ERROR", &failure(410).1);
-        let again = if self.list.lock().unwrap().0.is_success() {
+        let again = if self.list.lock().0.is_success() {
             self.watches
                 .subscribe()
                 .wait_for(|count| *count > watches)
@@ -238,7 +238,7 @@ impl Followed {
     }
 
     fn change(&self, change: impl FnOnce(&mut Store)) {
-        change(&mut self.server.store.lock().unwrap());
+        change(&mut self.server.store.lock());
     }
 
     /// Answers a list without these objects.
@@ -259,7 +259,7 @@ impl Followed {
     }
 
     fn reads(&self) -> Vec<String> {
-        std::mem::take(&mut self.server.store.lock().unwrap().reads)
+        std::mem::take(&mut self.server.store.lock().reads)
     }
 
     /// Sends a change after all earlier ones were processed, and checks that nothing else was reported.
@@ -289,7 +289,7 @@ async fn an_outage_forgets_nothing_and_ends_with_one_list() {
     followed.server.expire(failure(503)).await;
     assert_eq!(followed.cache.len(), 20);
     let before = *followed.server.lists.borrow();
-    *followed.server.list.lock().unwrap() = list_of(0..20, 10);
+    *followed.server.list.lock() = list_of(0..20, 10);
     let mut watches = followed.server.watches.subscribe();
     watches.wait_for(|count| *count == 2).await.unwrap();
     assert_eq!(*followed.server.lists.borrow(), before + 1);
@@ -388,7 +388,7 @@ async fn a_deleted_definition_removes_nothing_at_once() {
     followed.server.expire(failure(404)).await;
     assert_eq!(followed.cache.len(), 20);
     followed.change(|store| (store.defined, store.there) = (Some(LATER), Vec::new()));
-    *followed.server.list.lock().unwrap() = list_of([], 40);
+    *followed.server.list.lock() = list_of([], 40);
     let mut watches = followed.server.watches.subscribe();
     watches.wait_for(|count| *count == 2).await.unwrap();
     followed.only_then(1, 41).await;

@@ -74,11 +74,11 @@ fn record(
     let records = &mut ctx.state.actions;
     let before = records
         .iter()
-        .position(|r| r.verb == annotation.action)
+        .position(|r| r.action == annotation.action)
         .map(|i| records.remove(i));
     let bare = before.is_some_and(|r| r.bare) || (done && !value.contains('/'));
     records.push(ActionRecord {
-        verb: annotation.action,
+        action: annotation.action,
         // retry begins another attempt, in which no action was handled yet
         bare: bare && annotation.action != Action::Retry,
         value,
@@ -86,7 +86,7 @@ fn record(
         by: annotation.by.clone(),
         result: result.map_or_else(ActionResult::Ignored, |()| ActionResult::Done),
     });
-    records.sort_by_key(|r| r.verb);
+    records.sort_by_key(|r| r.action);
     ctx.write();
 }
 
@@ -208,7 +208,7 @@ fn promote(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
             gates::skip(ctx);
             loading::first_share(ctx, Some(by));
         }
-        State::Stepping => stepping::next(ctx, PassedBy::Verb, Some(by)),
+        State::Stepping => stepping::next(ctx, PassedBy::Action, Some(by)),
         State::Baking => baking::promote(ctx, Some(by)),
         _ => return Err("nodes are still loading it".into()),
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::function::Function;
 use crate::rollout::{
     ArmSums, Evaluation, EventRecord, Evidence, FencingToken, NodesCount, Rollout, RolloutState,
-    State, StepRecord, TransitionKind, shares,
+    State, StepRecord, TransitionKind, traffic_split,
 };
 
 /// Input, next state and transitions of one decision.
@@ -65,10 +65,10 @@ impl<'a> DecisionContext<'a> {
     /// Takes a new fencing token for the next traffic split, once per decision. Serials rise by two: the hint uses the one
     /// in between.
     pub(super) fn new_pair(&mut self) {
-        if self.state.pair == self.before.pair {
-            self.state.pair = FencingToken {
-                epoch: self.before.pair.epoch.max(self.evidence.epoch),
-                serial: self.before.pair.serial + 2,
+        if self.state.token == self.before.token {
+            self.state.token = FencingToken {
+                epoch: self.before.token.epoch.max(self.evidence.epoch),
+                serial: self.before.token.serial + 2,
             };
         }
     }
@@ -122,7 +122,7 @@ impl<'a> DecisionContext<'a> {
 
     /// Takes a new fencing token if the traffic split has changed.
     pub(super) fn settle(&mut self) {
-        if !shares(&self.state).same_effect(&shares(self.before)) {
+        if !traffic_split(&self.state).same_effect(&traffic_split(self.before)) {
             self.new_pair();
         }
     }
@@ -143,7 +143,7 @@ impl<'a> DecisionContext<'a> {
             desired: nodes.desired,
             live: nodes.live,
             loaded: on.loaded,
-            applied: if nodes.pair == self.state.pair {
+            applied: if nodes.token == self.state.token {
                 nodes.applied
             } else {
                 0
@@ -170,7 +170,7 @@ impl<'a> DecisionContext<'a> {
             return false;
         };
         nodes.live > 0
-            && nodes.pair == self.state.pair
+            && nodes.token == self.state.token
             && r.plan.nodes.min_loaded.reached(nodes.applied, nodes.live)
     }
 }

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::context::DecisionContext;
 use super::holds;
 use crate::rollout::decision::{CHECKPOINT, later, next_evaluation, since};
-use crate::rollout::{Decision, FencingToken, Rollout, State, TrafficSplit, Weight, due, shares};
+use crate::rollout::{
+    Decision, FencingToken, Rollout, State, TrafficSplit, Weight, due, traffic_split,
+};
 
 /// Minimum time until the next decision, so that no rule causes a busy loop.
 const MIN_WAKE: Duration = Duration::from_millis(100);
@@ -28,7 +30,7 @@ impl DecisionContext<'_> {
             || !self.events.is_empty()
             || checkpoint
             || fully_acknowledged_now
-            || self.state.pair != self.before.pair
+            || self.state.token != self.before.token
             || self.state.observed_generation != self.before.observed_generation;
         if persist && let Some(r) = &mut self.state.rollout {
             r.checkpoint_at = self.now;
@@ -72,7 +74,7 @@ impl DecisionContext<'_> {
     }
 
     fn hint(&self) -> Option<TrafficSplit> {
-        let (old, new) = (shares(self.before), shares(&self.state));
+        let (old, new) = (traffic_split(self.before), traffic_split(&self.state));
         let same_candidate = old.candidate == new.candidate && new.candidate.is_some();
         let weight = if same_candidate {
             new.weight
@@ -83,12 +85,12 @@ impl DecisionContext<'_> {
         if old.candidate.is_none() || old.stable.is_none() || promoted || weight >= old.weight {
             return None;
         }
-        let pair = FencingToken {
-            epoch: old.pair.epoch,
-            serial: old.pair.serial + 1,
+        let token = FencingToken {
+            epoch: old.token.epoch,
+            serial: old.token.serial + 1,
         };
         Some(TrafficSplit {
-            pair,
+            token,
             weight,
             ..old
         })

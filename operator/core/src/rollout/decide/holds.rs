@@ -181,7 +181,7 @@ fn unmeasured_text(ctx: &DecisionContext<'_>, r: &Rollout, kind: UnmeasuredKind)
     (time >= UNMEASURED_GRACE).then(|| {
         let what = unmeasured(kind);
         format!(
-            "{what} for {} ({}). The share stays at {share}; nothing is rolled back for this",
+            "{what} for {} ({}). The weight stays at {share}; nothing is rolled back for this",
             words::span(time),
             u.message
         )

@@ -30,14 +30,14 @@ fn unmeasured(ctx: &mut DecisionContext<'_>, gap: Duration) {
         return;
     };
     let (now, exposed) = (ctx.now, ctx.state.state.is_exposed());
-    let same_leader = ctx.before.pair.epoch == ctx.state.pair.epoch && gap <= MAX_GAP;
+    let same_leader = ctx.before.token.epoch == ctx.state.token.epoch && gap <= MAX_GAP;
     let Some(r) = ctx.state.rollout.as_mut().filter(|_| exposed) else {
         return;
     };
     let last = r
         .analysis
         .as_ref()
-        .map_or(r.step_started_at, |a| a.looked_at.max(r.step_started_at));
+        .map_or(r.step_started_at, |a| a.evaluated_at.max(r.step_started_at));
     let began = if same_leader { last.min(now) } else { now };
     r.flags.unmeasured = Some(Unmeasured {
         since: r.flags.unmeasured.as_ref().map_or(began, |u| u.since),
@@ -50,7 +50,7 @@ fn unmeasured(ctx: &mut DecisionContext<'_>, gap: Duration) {
 /// Counts active time. Returns the time since the last decision.
 fn clock(ctx: &mut DecisionContext<'_>) -> Duration {
     let (now, epoch) = (ctx.now, ctx.evidence.epoch);
-    let same_leader = epoch <= ctx.state.pair.epoch;
+    let same_leader = epoch <= ctx.state.token.epoch;
     let Some(r) = &mut ctx.state.rollout else {
         return Duration::ZERO;
     };
@@ -68,7 +68,7 @@ fn clock(ctx: &mut DecisionContext<'_>) -> Duration {
     r.acked_at = r.acked_at.map(|t| t.min(now));
     r.step_started_at = r.step_started_at.min(now);
     if let Some(a) = &mut r.analysis {
-        a.looked_at = a.looked_at.min(now);
+        a.evaluated_at = a.evaluated_at.min(now);
     }
     clamp(&mut r.flags, now);
     elapsed
@@ -108,7 +108,7 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
 /// Lets a new leader send the persisted split with its own epoch. It needs a new evaluation before the next step.
 fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
     let exposed = ctx.state.state.is_exposed();
-    if ctx.state.rollout.is_none() || ctx.evidence.epoch <= ctx.state.pair.epoch {
+    if ctx.state.rollout.is_none() || ctx.evidence.epoch <= ctx.state.token.epoch {
         return;
     }
     ctx.new_pair();
@@ -131,13 +131,13 @@ fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
 }
 
 fn acknowledgement(ctx: &mut DecisionContext<'_>) {
-    let (now, pair) = (ctx.now, ctx.state.pair);
+    let (now, token) = (ctx.now, ctx.state.token);
     let nodes = &ctx.evidence.nodes;
     let exposed = ctx.state.state.is_exposed();
     let Some(r) = ctx.state.rollout.as_mut().filter(|_| exposed) else {
         return;
     };
-    let enough = nodes.pair == pair
+    let enough = nodes.token == token
         && nodes.live > 0
         && r.plan.nodes.min_loaded.reached(nodes.applied, nodes.live);
     if enough && r.acked_at.is_none() {
@@ -164,7 +164,7 @@ pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
     r.analysis = Some(AnalysisState {
         state: evaluation.analysis.clone(),
         looks: evaluation.number,
-        looked_at: evaluation.at,
+        evaluated_at: evaluation.at,
     });
     r.flags.unmeasured = None;
     if r.acked_at.is_some_and(|acked| evaluation.at > acked) {
@@ -191,7 +191,7 @@ pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
 pub(super) fn contact(ctx: &mut DecisionContext<'_>) -> bool {
     let nodes = &ctx.evidence.nodes;
     let ttl = ctx.evidence.unsupervised_ttl;
-    let (now, pair, exposed) = (ctx.now, ctx.state.pair, ctx.state.state.is_exposed());
+    let (now, token, exposed) = (ctx.now, ctx.state.token, ctx.state.state.is_exposed());
     let Some(r) = &mut ctx.state.rollout else {
         return false;
     };
@@ -204,7 +204,7 @@ pub(super) fn contact(ctx: &mut DecisionContext<'_>) -> bool {
         .unreached_since
         .take()
         .map_or(Duration::ZERO, |t| since(t, now));
-    let most_left = nodes.pair == pair
+    let most_left = nodes.token == token
         && r.acked_at.is_some()
         && !r
             .plan
@@ -247,8 +247,8 @@ fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
 /// without a person.
 pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
     let evidence = ctx.evidence;
-    let highest = evidence.nodes.highest_pair.unwrap_or_default();
-    let ours = ctx.state.pair;
+    let highest = evidence.nodes.highest_token.unwrap_or_default();
+    let ours = ctx.state.token;
     // a leader that crashed between hint and write leaves the token in between
     let older = highest
         > FencingToken {
@@ -268,7 +268,7 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
     let seconds = u64::try_from(ctx.now.as_second()).unwrap_or(0);
     let transitions = ctx.state.transitions.max(if blank { seconds } else { 0 });
     ctx.state = RolloutState {
-        pair: FencingToken {
+        token: FencingToken {
             epoch: evidence.epoch.max(highest.epoch).max(ours.epoch),
             serial: ours.serial.max(highest.serial) + 2,
         },

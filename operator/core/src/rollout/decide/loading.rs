@@ -152,9 +152,9 @@ pub(super) fn first_share(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
         r.weight = r.plan.weight(0);
     });
     let kind = if steps {
-        TransitionKind::FirstShare
+        TransitionKind::FirstTraffic
     } else {
-        TransitionKind::OnlyShare
+        TransitionKind::AllTraffic
     };
     let text = ctx
         .state

@@ -159,7 +159,7 @@ pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
     };
     let steps = r.plan.steps.len();
     if steps == 0 && r.plan.final_weight() == Weight::FULL {
-        let text = "too many requests fail, and stable keeps no share to compare with".to_owned();
+        let text = "too many requests fail, and stable has no requests to compare with".to_owned();
         reject(
             ctx,
             TransitionKind::BackstopRollback,
@@ -200,7 +200,7 @@ pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
         format!("for {}", words::span(holds::BACKSTOP_HOLD))
     };
     let text = format!(
-        "too many requests fail, and no test attributes them to one revision: the share goes {share} and is held {wait}"
+        "too many requests fail, and no test attributes them to one revision: the weight goes {share} and is held {wait}"
     );
     let text = text.replace("goes stays", "stays");
     holds::set(

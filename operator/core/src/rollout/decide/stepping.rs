@@ -130,7 +130,7 @@ pub(super) fn next(ctx: &mut DecisionContext<'_>, passed: PassedBy, by: Option<&
 
 /// Starts the bake at once.
 pub(super) fn to_bake(ctx: &mut DecisionContext<'_>, by: &str) {
-    desired::close_step(ctx, PassedBy::Verb);
+    desired::close_step(ctx, PassedBy::Action);
     ctx.begin(State::Baking, |r| {
         r.step = r.plan.steps.len();
         r.weight = r.plan.final_weight();

@@ -80,7 +80,7 @@ fn row_31_promote_ends_exactly_one_step_however_often_it_is_seen() {
         (w.weight(), w.kinds()),
         (5000, vec![Kind::PromotedByAction])
     );
-    assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Verb));
+    assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Action));
     // a second person wrote the same value
     w.run(60);
     assert_eq!(w.weight(), 5000);
@@ -187,7 +187,7 @@ fn row_39_actions_that_do_not_apply_are_recorded_with_the_reason() {
         w.annotate(action, value);
         w.after(1);
         w.run(10);
-        let record = w.state.actions.iter().find(|r| r.verb == action);
+        let record = w.state.actions.iter().find(|r| r.action == action);
         if why.is_empty() {
             assert_eq!(record, None, "an empty value is no request");
             continue;

@@ -299,10 +299,10 @@ fn row_33_a_new_leader_continues_and_needs_an_evaluation_before_the_next_step() 
     let mut w = World::stepping(policy());
     w.scenario = Scenario::Good;
     w.run(28);
-    let pair = w.state.pair;
+    let token = w.state.token;
     w.restart(7);
-    assert_eq!((w.weight(), w.state.pair.epoch), (500, 2));
-    assert!(w.state.pair > pair);
+    assert_eq!((w.weight(), w.state.token.epoch), (500, 2));
+    assert!(w.state.token > token);
     assert_eq!(w.kinds(), [Kind::NewLeader]);
     // the time since the last write does not count, so the step can only take longer
     w.run(40);
@@ -313,13 +313,13 @@ fn row_33_a_new_leader_continues_and_needs_an_evaluation_before_the_next_step() 
 #[test]
 fn row_37_lost_state_is_restored_without_starting_a_rollout() {
     let mut w = World::stepping(policy());
-    let acked = w.state.pair;
+    let acked = w.state.token;
     w.state = RolloutState::default();
     w.promoted = Some(revision("a"));
     w.highest = Some(acked);
     w.scenario = Scenario::Good;
     w.after(1);
-    assert!(w.state.pair > acked);
+    assert!(w.state.token > acked);
     assert_eq!((stable(&w), w.weight()), ("checkout-a", 0));
     assert_eq!(w.kinds()[0], Kind::StateLost);
     w.run(3600);
@@ -337,24 +337,24 @@ fn row_37_lost_state_is_restored_without_starting_a_rollout() {
 #[test]
 fn row_37_a_status_older_than_the_nodes_is_lost_but_not_after_a_hint_without_write() {
     let mut w = World::stepping(policy());
-    let pair = w.state.pair;
+    let token = w.state.token;
     w.highest = Some(FencingToken {
-        serial: pair.serial + 1,
-        ..pair
+        serial: token.serial + 1,
+        ..token
     });
     w.after(1);
     assert_eq!(w.kinds(), []);
     w.highest = Some(FencingToken {
-        epoch: pair.epoch + 1,
+        epoch: token.epoch + 1,
         serial: 1,
     });
     w.promoted = Some(revision("a"));
     w.after(1);
     assert_eq!(w.kinds()[0], Kind::StateLost);
     assert!(
-        w.state.pair
+        w.state.token
             > FencingToken {
-                epoch: pair.epoch + 1,
+                epoch: token.epoch + 1,
                 serial: 1
             }
     );
@@ -370,8 +370,11 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_not_after_a_hint_without_wri
 fn row_38_the_previous_stable_revision_is_unloaded_after_its_window() {
     let mut w = promoted_b();
     w.after(3500);
-    assert_eq!(shares(&w.state).previous.as_deref(), Some("checkout-a"));
+    assert_eq!(
+        traffic_split(&w.state).previous.as_deref(),
+        Some("checkout-a")
+    );
     let d = w.after(101);
-    assert_eq!((shares(&w.state).previous, d.wake_at), (None, None));
+    assert_eq!((traffic_split(&w.state).previous, d.wake_at), (None, None));
     assert_eq!(w.kinds(), [Kind::PreviousExpired]);
 }

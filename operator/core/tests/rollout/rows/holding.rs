@@ -294,9 +294,9 @@ fn row_34_nodes_that_returned_to_stable_get_the_weight_again_and_the_step_restar
     w.run(700);
     assert_eq!(hold(&w), Some(HoldReason::NoNodes));
     w.live = 4;
-    let pair = w.state.pair;
+    let token = w.state.token;
     w.after(1);
-    assert!(w.state.pair > pair);
+    assert!(w.state.token > token);
     assert_eq!(
         w.kinds(),
         [Kind::NoNodes, Kind::Resumed, Kind::Resupervised]

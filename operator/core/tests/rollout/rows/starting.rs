@@ -10,12 +10,12 @@ fn row_01_the_first_revision_is_served_by_each_node_that_has_loaded_it() {
     w.tick();
     assert_eq!(w.kinds(), [Kind::FirstStarted]);
     assert_eq!(w.state.state, State::Loading);
-    let share = shares(&w.state);
+    let split = traffic_split(&w.state);
     assert_eq!(
-        (share.stable, share.candidate.as_deref()),
+        (split.stable, split.candidate.as_deref()),
         (None, Some("checkout-a"))
     );
-    assert_eq!(share.weight, Weight::FULL);
+    assert_eq!(split.weight, Weight::FULL);
     assert_eq!(phase(&w.function, &w.state), Phase::Pending);
     assert_eq!(
         w.condition(ConditionType::Progressing),
@@ -27,7 +27,7 @@ fn row_01_the_first_revision_is_served_by_each_node_that_has_loaded_it() {
 fn row_01_a_start_gate_applies_before_the_first_weight() {
     let mut w = World::new(gated(GateAt::Start));
     w.tick();
-    assert_eq!(shares(&w.state).weight, Weight::ZERO);
+    assert_eq!(traffic_split(&w.state).weight, Weight::ZERO);
     assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::ApprovalNeeded]);
     w.annotate(Action::Approve, "checkout-a");
     w.after(1);
@@ -104,7 +104,7 @@ fn row_05_a_revert_to_the_previous_stable_revision_has_no_steps() {
     w.after(60);
     assert_eq!(
         w.kinds(),
-        [Kind::RevertStarted, Kind::Loaded, Kind::OnlyShare]
+        [Kind::RevertStarted, Kind::Loaded, Kind::AllTraffic]
     );
     assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
     w.run(120);
@@ -212,7 +212,7 @@ fn row_08_the_load_deadline_holds_until_nodes_have_loaded_it() {
             Kind::LoadDeadline,
             Kind::Resumed,
             Kind::Loaded,
-            Kind::FirstShare
+            Kind::FirstTraffic
         ]
     );
 }
@@ -236,7 +236,7 @@ fn row_09_a_slot_lets_it_start() {
     w.slot = true;
     w.after(1);
     assert_eq!((w.state.state, w.weight()), (State::Stepping, 500));
-    assert_eq!(w.kinds().last(), Some(&Kind::FirstShare));
+    assert_eq!(w.kinds().last(), Some(&Kind::FirstTraffic));
     assert!(holds_slot(&w.state));
 }
 
@@ -250,7 +250,7 @@ fn row_09_all_at_once_starts_with_the_bake() {
     w.set_desired("b");
     w.tick();
     assert_eq!((w.state.state, w.weight()), (State::Baking, 9000));
-    assert_eq!(w.kinds(), [Kind::Started, Kind::Loaded, Kind::OnlyShare]);
+    assert_eq!(w.kinds(), [Kind::Started, Kind::Loaded, Kind::AllTraffic]);
     w.run(70);
     assert_eq!(stable(&w), "checkout-b");
 }

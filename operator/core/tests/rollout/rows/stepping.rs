@@ -120,9 +120,9 @@ fn row_13_after_the_bake_the_candidate_is_stable_and_the_old_one_stays_loaded() 
     assert_eq!(w.state.state, State::Baking);
     w.run(15);
     assert_eq!((w.state.state, stable(&w)), (State::Idle, "checkout-b"));
-    let share = shares(&w.state);
+    let split = traffic_split(&w.state);
     assert_eq!(
-        (share.candidate, share.previous.as_deref()),
+        (split.candidate, split.previous.as_deref()),
         (None, Some("checkout-a"))
     );
     assert_eq!(w.kinds(), [Kind::Promoted]);

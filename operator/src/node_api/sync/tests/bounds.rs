@@ -275,7 +275,7 @@ async fn a_node_above_its_byte_budget_loses_counters_but_no_revisions() {
         revision: "a-1".to_owned(),
         state: v1::LoadState::Loaded.into(),
         permanent: false,
-        applied: Some(v1::Pair {
+        applied: Some(v1::FencingToken {
             epoch: 4,
             serial: 9,
         }),

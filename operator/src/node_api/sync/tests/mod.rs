@@ -5,20 +5,20 @@ mod bounds;
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{self, SnapshotPhase};
 
-use super::super::test_support::{TestReplica, names, record, share};
+use super::super::test_support::{TestReplica, names, record, split};
 use super::super::{FunctionKey, Placement};
 
-fn update(name: &str, serial: u64, weight: u32) -> v1::ShareUpdate {
-    v1::ShareUpdate {
+fn update(name: &str, serial: u64, weight: u32) -> v1::SplitUpdate {
+    v1::SplitUpdate {
         key: Some((&FunctionKey::new("shop", name)).into()),
         version: 0,
-        share: Some(share(name, serial, weight)),
+        split: Some(split(name, serial, weight)),
     }
 }
 
 fn with_candidate(name: &str, version: u64, serial: u64, weight: u32) -> v1::FunctionRecord {
     v1::FunctionRecord {
-        share: Some(share(name, serial, weight)),
+        split: Some(split(name, serial, weight)),
         ..record(name, version, serial)
     }
 }
@@ -45,7 +45,7 @@ async fn a_new_node_receives_only_functions_placed_on_it() {
     replica.place_on(record("here", 21, 2), &["node-1"]);
     let batch = node.batch().await;
     assert_eq!(
-        (names(&batch), batch.shares.len()),
+        (names(&batch), batch.splits.len()),
         (vec![], 1),
         "only a traffic split"
     );
@@ -168,9 +168,9 @@ async fn of_many_changes_only_the_last_reaches_a_node() {
     }
     let batch = node.batch().await;
     assert_eq!(batch.version, 511);
-    assert_eq!((batch.shares.len(), batch.functions.len()), (1, 0));
-    let share = batch.shares[0].share.clone().unwrap();
-    assert_eq!((share.weight, share.pair.unwrap().serial), (500, 500));
+    assert_eq!((batch.splits.len(), batch.functions.len()), (1, 0));
+    let split = batch.splits[0].split.clone().unwrap();
+    assert_eq!((split.weight, split.token.unwrap().serial), (500, 500));
 }
 
 #[tokio::test]
@@ -261,26 +261,26 @@ async fn a_hint_lowers_and_stays_lowered() {
         assert_eq!(error.to_string(), refused);
     }
     let mut other_stable = update("a", 6, 0);
-    other_stable.share.as_mut().unwrap().stable = "a-2".to_owned();
+    other_stable.split.as_mut().unwrap().stable = "a-2".to_owned();
     assert!(replica.fleet.hint(&other_stable).is_err());
     let mut other_candidate = update("a", 6, 0);
-    other_candidate.share.as_mut().unwrap().candidate = "a-3".to_owned();
+    other_candidate.split.as_mut().unwrap().candidate = "a-3".to_owned();
     assert!(replica.fleet.hint(&other_candidate).is_err());
 
     replica.fleet.hint(&update("a", 6, 0)).unwrap();
     match node.next().await {
-        Some(Down::Hint(hint)) => assert_eq!(hint.share, Some(update("a", 6, 0))),
+        Some(Down::Hint(hint)) => assert_eq!(hint.split, Some(update("a", 6, 0))),
         other => panic!("{other:?}"),
     }
     // The caches still have the step before the rollback.
     replica.place(with_candidate("a", 12, 5, 1_000));
     let mut late = replica.node("node-2", 0).await;
     late.welcome().await;
-    let share = late.batch().await.functions[0].share.clone().unwrap();
-    assert_eq!((share.weight, share.pair.unwrap().serial), (0, 6));
+    let split = late.batch().await.functions[0].split.clone().unwrap();
+    assert_eq!((split.weight, split.token.unwrap().serial), (0, 6));
     replica.place(with_candidate("a", 13, 7, 0));
-    let share = late.batch().await.shares[0].share.clone().unwrap();
-    assert_eq!(share.pair.unwrap().serial, 7);
+    let split = late.batch().await.splits[0].split.clone().unwrap();
+    assert_eq!(split.token.unwrap().serial, 7);
 }
 
 #[tokio::test]
@@ -291,11 +291,11 @@ async fn a_wave_must_not_rise_under_a_hint() {
         wave: "east".to_owned(),
         weight,
     };
-    placed.share.as_mut().unwrap().waves = vec![wave(500)];
+    placed.split.as_mut().unwrap().waves = vec![wave(500)];
     replica.place(placed);
     let mut hint = update("a", 6, 600);
     // Without its own entry, the wave would get the general weight.
     assert!(replica.fleet.hint(&hint).is_err());
-    hint.share.as_mut().unwrap().waves = vec![wave(400)];
+    hint.split.as_mut().unwrap().waves = vec![wave(400)];
     replica.fleet.hint(&hint).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Computes the evaluations that rollouts are decided by, from the samples that were read.
 //!
-//! The operator calls [`Judge::measure`] whenever an evaluation is due and keeps the [`Judge`] in memory between the calls.
+//! The operator calls [`Evaluator::measure`] whenever an evaluation is due and keeps the [`Evaluator`] in memory between the calls.
 //! What it needs after a restart is persisted with the rollout's state, and the memory is used only while it equals the
 //! persisted state. If an evaluation was dropped (a failed write, another leader), the analysis continues from the
 //! persisted state, so no evaluation counts twice. Dropped evaluations are computed again if the samples of that time
@@ -31,7 +31,7 @@ pub struct Sampled<'a> {
     /// Raw snapshots of the minutes before the candidate got its first requests. They are read at the first evaluation of a
     /// rollout only, for stable's rates and quantiles, the dispersion of the nodes, and the baselines.
     pub before: &'a [Snapshot],
-    /// Raw snapshots of the period that [`Judge::forgotten`] returned. Evaluations without snapshots stay lost.
+    /// Raw snapshots of the period that [`Evaluator::forgotten`] returned. Evaluations without snapshots stay lost.
     pub forgotten: &'a [Snapshot],
     /// Source of the counts for display: `Prometheus`, `InBand` or `Both`.
     pub source: &'a str,
@@ -41,13 +41,13 @@ pub struct Sampled<'a> {
 
 /// The analysis of one rollout, kept between evaluations.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judge {
+pub struct Evaluator {
     analysis: Analysis,
     /// Persisted form of the analysis after the last evaluation; empty before the first.
     text: String,
 }
 
-impl Judge {
+impl Evaluator {
     /// Evaluates the samples. `memory` holds the value that the last call for the same function left; it may be lost at any time.
     pub fn measure(
         memory: &mut Option<Self>,
@@ -59,9 +59,9 @@ impl Judge {
             return Measured::NotDue;
         };
         let stable = stable.revision.name.as_str();
-        let mut judge = Self::continued(memory.take(), state.state, rollout, stable, sampled);
-        judge.enter_step(state.state, rollout, sampled.now);
-        let result = judge.analysis.evaluate(&EvaluationInput {
+        let mut evaluator = Self::continued(memory.take(), state.state, rollout, stable, sampled);
+        evaluator.enter_step(state.state, rollout, sampled.now);
+        let result = evaluator.analysis.evaluate(&EvaluationInput {
             now: sampled.now,
             candidate: &rollout.candidate.revision.name,
             stable,
@@ -71,11 +71,11 @@ impl Judge {
             snapshots: sampled.snapshots,
         });
         let measured = if result.usable {
-            Measured::Evaluation(Box::new(judge.evaluation(rollout, sampled, &result)))
+            Measured::Evaluation(Box::new(evaluator.evaluation(rollout, sampled, &result)))
         } else {
-            judge.no_samples(sampled)
+            evaluator.no_samples(sampled)
         };
-        *memory = Some(judge);
+        *memory = Some(evaluator);
         measured
     }
 
@@ -90,22 +90,24 @@ impl Judge {
         let Some(persisted) = &rollout.analysis else {
             // before the first evaluation the memory contains only baselines
             return memory
-                .filter(|judge| judge.text.is_empty() && judge.analysis.is_of(rollout.started_at))
+                .filter(|evaluator| {
+                    evaluator.text.is_empty() && evaluator.analysis.is_of(rollout.started_at)
+                })
                 .unwrap_or_else(|| Self::fresh(&plan, rollout, stable, sampled));
         };
-        if let Some(judge) = memory.filter(|judge| judge.text == persisted.state) {
-            return judge;
+        if let Some(evaluator) = memory.filter(|evaluator| evaluator.text == persisted.state) {
+            return evaluator;
         }
         let Ok(analysis) = Analysis::decode(&plan, &persisted.state) else {
             return Self::fresh(&plan, rollout, stable, sampled);
         };
-        let mut judge = Self {
+        let mut evaluator = Self {
             analysis,
             text: persisted.state.clone(),
         };
-        judge.enter_step(state, rollout, sampled.now);
-        judge.recompute(rollout, stable, sampled, persisted.looked_at);
-        judge
+        evaluator.enter_step(state, rollout, sampled.now);
+        evaluator.recompute(rollout, stable, sampled, persisted.evaluated_at);
+        evaluator
     }
 
     fn fresh(plan: &AnalysisPlan, rollout: &Rollout, stable: &str, sampled: &Sampled<'_>) -> Self {
@@ -170,7 +172,7 @@ impl Judge {
             share_mismatch: result.share_mismatch.then(|| {
                 let (candidate, stable) = self.analysis.split();
                 format!(
-                    "{candidate} of {} requests went to the candidate at a share of {}",
+                    "{candidate} of {} requests went to the candidate at a weight of {}",
                     candidate + stable,
                     rollout.weight
                 )

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Judge, Sampled};
+use super::{Evaluator, Sampled};
 use crate::analysis::EvaluationInput;
 use crate::rollout::{HoldReason, Rollout, RolloutState};
 use crate::samples::Snapshot;
@@ -21,7 +21,7 @@ const MAX_AGE: SignedDuration = SignedDuration::from_mins(5);
 /// Maximum age of the samples that an evaluation reads; four scrape intervals if that is longer.
 const MIN_WINDOW: Duration = Duration::from_secs(60);
 
-impl Judge {
+impl Evaluator {
     /// Returns the period before `now` whose evaluations were lost and can be repeated; `None` if there is none, or if the
     /// weight was not acknowledged yet. The caller reads the samples of that period and passes them as [`Sampled::forgotten`].
     #[must_use]
@@ -33,10 +33,10 @@ impl Judge {
         let rollout = state.rollout.as_ref()?;
         let written = rollout.analysis.as_ref()?;
         rollout.acked_at?;
-        if memory.is_some_and(|judge| judge.text == written.state) {
+        if memory.is_some_and(|evaluator| evaluator.text == written.state) {
             return None;
         }
-        let gap = Duration::try_from(now.duration_since(written.looked_at).min(MAX_AGE)).ok()?;
+        let gap = Duration::try_from(now.duration_since(written.evaluated_at).min(MAX_AGE)).ok()?;
         (gap > rollout.plan.analysis.look_period).then_some(gap)
     }
 

@@ -1,4 +1,4 @@
-//! The [`Judge`] between the state machine and the samples: memory, restarts, dropped evaluations and steps.
+//! The [`Evaluator`] between the state machine and the samples: memory, restarts, dropped evaluations and steps.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::{Function, Revision};
-use operator_core::judge::{Judge, Sampled};
 use operator_core::rollout::{
     Evaluation, Evidence, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState,
-    State, Traffic, UnmeasuredKind, Verdict, decide, due, shares,
+    State, Traffic, UnmeasuredKind, Verdict, decide, due, traffic_split,
 };
 use operator_core::samples::{Code, Counters, Outcome, Snapshot};
 
@@ -28,7 +28,7 @@ struct World {
     state: RolloutState,
     counters: [Counters; 2],
     now: Timestamp,
-    memory: Option<Judge>,
+    memory: Option<Evaluator>,
     before: Vec<Snapshot>,
     forgotten: Vec<Snapshot>,
 }
@@ -112,7 +112,7 @@ impl World {
             source: "InBand",
             scrape_interval: Duration::from_secs(5),
         };
-        Judge::measure(&mut self.memory, &self.state, &sampled)
+        Evaluator::measure(&mut self.memory, &self.state, &sampled)
     }
 
     fn evaluate(&mut self, counts: [u64; 4]) -> Evaluation {
@@ -144,9 +144,9 @@ impl World {
                     desired: 1,
                     live: 1,
                     revisions: revisions.to_vec(),
-                    pair: shares(&self.state).pair,
+                    token: traffic_split(&self.state).token,
                     applied: 1,
-                    highest_pair: Some(self.state.pair),
+                    highest_token: Some(self.state.token),
                     returned: 0,
                 },
                 measured: std::mem::take(&mut measured),
@@ -224,12 +224,12 @@ fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
         let mut world = World::stepping();
         (world.now, world.counters) = (now, counters);
         (world.state, world.memory, world.forgotten) = (written.clone(), None, forgotten);
-        let asked = Judge::forgotten(None, &world.state, now + Duration::from_secs(5));
+        let asked = Evaluator::forgotten(None, &world.state, now + Duration::from_secs(5));
         assert_eq!(asked, Some(Duration::from_secs(35)));
         let look = world.evaluate([8, 1, 492, 5]);
         world.take(look.clone());
         assert_eq!(
-            Judge::forgotten(world.memory.as_ref(), &world.state, world.now),
+            Evaluator::forgotten(world.memory.as_ref(), &world.state, world.now),
             None
         );
         look
@@ -286,7 +286,11 @@ fn missing_samples_are_normal_between_two_scrapes_and_a_fault_later() {
             source: "Prometheus",
             scrape_interval: Duration::from_secs(5),
         };
-        answers.push(Judge::measure(&mut world.memory, &world.state, &sampled));
+        answers.push(Evaluator::measure(
+            &mut world.memory,
+            &world.state,
+            &sampled,
+        ));
     }
     assert_eq!(answers[..2], [Measured::NotDue, Measured::NotDue]);
     assert!(matches!(

@@ -6,7 +6,7 @@ use super::{FencingToken, RolloutState, Weight};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSplit {
     /// Fencing token of this split. No other split has it.
-    pub pair: FencingToken,
+    pub token: FencingToken,
     /// Stable revision, which serves all requests that the candidate does not; `None` while the first revision loads.
     pub stable: Option<String>,
     /// Candidate revision. Nodes load it even at weight 0.
@@ -24,17 +24,17 @@ impl TrafficSplit {
     /// Whether nodes behave the same as with `other`.
     #[must_use]
     pub fn same_effect(&self, other: &Self) -> bool {
-        let unpaired = |s: &Self| Self {
-            pair: FencingToken::default(),
+        let without_token = |s: &Self| Self {
+            token: FencingToken::default(),
             ..s.clone()
         };
-        unpaired(self) == unpaired(other)
+        without_token(self) == without_token(other)
     }
 }
 
 /// Returns the split that nodes receive in this state.
 #[must_use]
-pub fn shares(state: &RolloutState) -> TrafficSplit {
+pub fn traffic_split(state: &RolloutState) -> TrafficSplit {
     let rollout = state.rollout.as_ref();
     let stable = state.stable.as_ref().map(|s| s.revision.name.clone());
     let weight = match (rollout, &stable) {
@@ -44,7 +44,7 @@ pub fn shares(state: &RolloutState) -> TrafficSplit {
         (Some(_), Some(_)) => Weight::ZERO,
     };
     TrafficSplit {
-        pair: state.pair,
+        token: state.token,
         candidate: rollout.map(|r| r.candidate.revision.name.clone()),
         weight,
         previous: state.previous.as_ref().map(|p| p.revision.name.clone()),
@@ -56,9 +56,9 @@ pub fn shares(state: &RolloutState) -> TrafficSplit {
 /// Returns `status.traffic`: revisions with weights that add up to [`Weight::FULL`]; empty if nothing is served.
 #[must_use]
 pub fn traffic(state: &RolloutState) -> Vec<(String, Weight)> {
-    let share = shares(state);
-    let stable = share.stable.map(|s| (s, share.weight.rest()));
-    let candidate = share.candidate.map(|c| (c, share.weight));
+    let split = traffic_split(state);
+    let stable = split.stable.map(|s| (s, split.weight.rest()));
+    let candidate = split.candidate.map(|c| (c, split.weight));
     stable
         .into_iter()
         .chain(candidate)
