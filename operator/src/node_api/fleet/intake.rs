@@ -1,6 +1,7 @@
 //! Processes connects, reports and disconnects of nodes, and detects silent nodes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use node_api::v1;
@@ -76,12 +77,17 @@ impl Fleet {
         let was_live = view::is_live(session, now, self.0.silence);
         let was_complete = session.complete;
         let mut applied = session.apply(report, MAX_EXCEPTIONS, now, Timestamp::now());
-        if !was_live && session.complete {
-            applied.node = true;
-            applied.functions.extend(session.revisions.keys().cloned());
-        }
         let completed = session.complete && !was_complete;
+        let came_to_life = session.complete && !was_live;
         if let Some(node) = state.nodes.get_mut(&id.node) {
+            if came_to_life {
+                applied.node = true;
+                let former = live_predecessor(node, id.number, now, self.0.silence);
+                match former.zip(node.sessions.get(&id.number)) {
+                    Some((former, session)) => applied.functions = former.differing(session),
+                    None => applied.functions.extend(all_functions(node)),
+                }
+            }
             note_return(node, id.number, &applied.functions);
             if completed {
                 drop_replaced(node);
@@ -166,6 +172,19 @@ impl Fleet {
             ..Changed::default()
         });
     }
+}
+
+/// The session that represented a node until its session `number` came to life. A node opens a new stream every ten
+/// minutes; what it had before and has now is no reason to reconcile anything.
+fn live_predecessor(node: &Node, number: u64, now: Instant, silence: Duration) -> Option<&Session> {
+    let others = node.sessions.iter().filter(|(other, _)| **other != number);
+    view::latest(others.map(|(_, other)| other))
+        .filter(|former| view::is_live(former, now, silence))
+}
+
+fn all_functions(node: &Node) -> impl Iterator<Item = FunctionKey> {
+    let sessions = node.sessions.values();
+    sessions.flat_map(|session| session.revisions.keys().cloned())
 }
 
 /// A reconnecting node still uses its old state, so only a newer state counts as following again.

@@ -80,6 +80,17 @@ impl Session {
             .max()
     }
 
+    /// Functions of which the two sessions report different revisions or any exception that the other does not.
+    pub(super) fn differing(&self, other: &Self) -> BTreeSet<FunctionKey> {
+        let mut functions = differing(&self.revisions, &other.revisions);
+        if self.exceptions != other.exceptions {
+            let both = self.exceptions.iter().chain(&other.exceptions);
+            let about = both.filter_map(|one| one.function.as_ref());
+            functions.extend(about.map(FunctionKey::from));
+        }
+        functions
+    }
+
     pub(super) fn apply(
         &mut self,
         report: v1::Report,
@@ -175,8 +186,8 @@ impl Session {
                 applied.dropped = true;
                 continue;
             }
-            if let Some(pair) = state.applied {
-                applied.max_epoch = applied.max_epoch.max(pair.epoch);
+            if let Some(token) = state.applied {
+                applied.max_epoch = applied.max_epoch.max(token.epoch);
             }
             let key = FunctionKey::from(&wire);
             // A node removes a revision by reporting it without a state.

@@ -149,6 +149,42 @@ async fn a_node_that_left_is_remembered_for_ten_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_stream_concerns_only_the_functions_that_changed_meanwhile() {
+    let fleet = fleet();
+    let key = |name: &str| FunctionKey::new("shop", name);
+    let held = |c_state| {
+        let names = ["a", "b", "c"];
+        let states = [v1::LoadState::Loaded, v1::LoadState::Loaded, c_state];
+        let all = names.iter().zip(states);
+        all.map(|(name, now)| state(name, &format!("{name}-1"), now, 1))
+            .collect::<Vec<_>>()
+    };
+    let old = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(&old, complete(held(v1::LoadState::Loading)));
+    let mut changes = fleet.subscribe();
+    let mut now = held(v1::LoadState::Loaded);
+    now.remove(1);
+    for (reported, expected) in [
+        (now.clone(), [key("b"), key("c")].into()),
+        (now, BTreeSet::new()),
+    ] {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let new = fleet.connect(Source::Direct, hello("n")).unwrap();
+        fleet.report(&new, v1::Report::default());
+        fleet.report(&new, complete(reported));
+        let changed = changes.next().await;
+        assert_eq!(changed.functions, expected);
+        assert!(changed.nodes.contains("n"));
+    }
+    tokio::time::advance(SILENCE + Duration::from_secs(1)).await;
+    let late = fleet.connect(Source::Direct, hello("n")).unwrap();
+    fleet.report(&late, complete(held(v1::LoadState::Loaded)));
+    let changed = changes.next().await;
+    let all = ["a", "b", "c"].map(key).into();
+    assert_eq!(changed.functions, all, "the node was absent meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_new_stream_of_a_node_that_moved_determines_its_state() {
     let fleet = fleet();
     let old = fleet.connect(Source::Direct, hello("n")).unwrap();
