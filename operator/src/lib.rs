@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod backoff;
 pub mod blobs;
 pub mod certificate_secret;
 pub mod cli;

@@ -20,10 +20,12 @@ use super::meter::Meter;
 use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;
+use crate::backoff::Backoff;
 
 const DIAL: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LAST_PAUSE: Duration = Duration::from_secs(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+/// A relay that lasted this long was in order, so the next one is opened soon.
+const IN_ORDER: Duration = Duration::from_secs(5);
 
 /// A follower's relay to the leader.
 pub(super) struct Follower {
@@ -39,7 +41,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Relays whenever another replica leads, until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut delays = BACKOFF.delays();
         loop {
             let other = |leader: &Option<Leader>| leader.as_ref().is_some_and(|one| !one.is_self);
             let leader = tokio::select! {
@@ -58,13 +60,12 @@ impl Follower {
                 ended = self.relay(&leader) => ended,
             };
             tracing::info!(leader = %leader.address, reason = %ended, "relay to the leader ended");
-            if started.elapsed() > LAST_PAUSE {
-                pause = FIRST_PAUSE;
+            if started.elapsed() > IN_ORDER {
+                delays.start_over();
             }
-            let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(jittered) => pause = (pause * 2).min(LAST_PAUSE),
+                () = tokio::time::sleep(delays.after_failure()) => {}
             }
         }
     }

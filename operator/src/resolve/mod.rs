@@ -17,7 +17,10 @@ use tokio::sync::Semaphore;
 pub use component::{Inspection, inspect};
 pub use oci::{Credentials, digest_of, parse_pull_secret};
 
+use crate::backoff::Backoff;
+
 const CONCURRENT: usize = 4;
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Result of resolving an image reference.
 #[derive(Debug, Clone)]
@@ -103,10 +106,9 @@ impl ResolveError {
     /// never shorter than the registry requested. `dice` is in [0, 1).
     #[must_use]
     pub fn backoff(&self, attempt: u32, dice: f64) -> Duration {
-        let ceiling = Duration::from_secs(1 << attempt.saturating_sub(1).min(8))
-            .min(Duration::from_secs(300));
         let floor = Duration::from_millis(500);
-        let wait = floor + ceiling.saturating_sub(floor).mul_f64(dice);
+        let room = RETRY.ceiling(attempt).saturating_sub(floor);
+        let wait = floor + room.mul_f64(dice);
         wait.max(
             self.retry_after
                 .unwrap_or_default()

@@ -1,6 +1,5 @@
 //! Caches of API objects, one per kind, and the routing of their changes.
 
-mod backoff;
 mod cache;
 mod index;
 mod mass_deletion;
@@ -8,6 +7,7 @@ pub(crate) mod quorum;
 mod secrets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -20,7 +20,13 @@ pub use index::{Indexed, Term};
 pub use mass_deletion::MassDeletionGuard;
 pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
+use crate::backoff::Backoff;
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
+
+/// Delay before a watch is started again. Only a few replicas watch, not thousands of nodes, so it stays short: while a
+/// replica receives no changes, its nodes receive none either. With kube's default backoff, the nodes of a replica
+/// received no changes for a minute after the API server was available again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// All caches of a replica. Clones are cheap.
 #[derive(Clone, Debug, Default)]

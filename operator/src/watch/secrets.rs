@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::BACKOFF;
 use super::ObjectKey;
-use super::backoff::WatchBackoff;
 
 /// Interval between two attempts to read a refused Secret.
 pub const RETRY: Duration = Duration::from_secs(30);
@@ -128,7 +128,7 @@ impl Secrets {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
         loop {
             let mut states = watcher::watch_object(api.clone(), &key.name)
-                .backoff(WatchBackoff::default())
+                .backoff(BACKOFF.delays())
                 .boxed();
             loop {
                 match states.try_next().await {
