@@ -12,10 +12,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use crds::conditions::reasons;
 use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::Semaphore;
 
 pub use component::{Inspection, inspect};
-pub use oci::{Credentials, digest_of, parse_pull_secret};
+pub use oci::{Credentials, CredentialsError, digest_of};
 
 use crate::backoff::Backoff;
 
@@ -198,6 +199,17 @@ impl Resolver {
             private: pull.used_credentials(),
         })
     }
+}
+
+/// Reads the credentials of a pull secret.
+///
+/// # Errors
+/// The Secret is not a pull secret, or it is malformed.
+pub fn credentials_of(secret: &Secret) -> Result<Credentials, CredentialsError> {
+    let data = secret.data.iter().flatten();
+    let data = data.map(|(name, value)| (name.clone(), value.0.clone()));
+    let kind = secret.type_.as_deref().unwrap_or_default();
+    oci::parse_pull_secret(kind, &data.collect())
 }
 
 /// Downloads the whole layer into memory.

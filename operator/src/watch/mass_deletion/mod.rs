@@ -226,7 +226,7 @@ where
                     held.since = now;
                     doubt = Some("it still has them".to_owned());
                 }
-                Found::Unknown(why) => doubt = Some(why),
+                Found::Unknown(why) => doubt = Some(why.to_string()),
             }
         }
         if let Some(why) = doubt.filter(|_| !self.warned) {
