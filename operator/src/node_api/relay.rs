@@ -94,6 +94,7 @@ impl Follower {
     }
 
     /// Runs one relay from connect to end; returns why it ended.
+    #[tracing::instrument(level = "debug", skip_all, fields(leader = %leader.address))]
     async fn relay(&self, leader: &Leader) -> End {
         let (sender, receiver) = mpsc::channel::<v1::RelayUp>(64);
         let answer = match self.dial(leader, receiver).await {

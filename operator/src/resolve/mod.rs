@@ -156,6 +156,7 @@ impl Resolver {
     ///
     /// # Errors
     /// The image cannot be resolved; the error has the class that the condition names.
+    #[tracing::instrument(level = "debug", skip(self, credentials))]
     pub async fn resolve(
         &self,
         image: &str,

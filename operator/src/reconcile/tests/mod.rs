@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod hosts;
 mod kstatus;
+mod logs;
 mod many;
 mod private;
 mod recompute;
