@@ -1,22 +1,19 @@
-//! Metrics of the operator. Only this file uses the metrics library; other modules call its methods.
+//! Metrics of the operator. Reconcile and watches call the methods of [`Metrics`]; the node API and the sampling have a `Meter` of
+//! their own, with families that are registered in the same way.
+
+mod families;
+mod function_gauge;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus::{
-    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::watch::ObjectKey;
-
-const SECONDS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-const ROLLOUT_SECONDS: &[f64] = &[
-    10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0, 7200.0, 14_400.0, 86_400.0,
-];
+use families::Families;
+pub(crate) use families::Registrar;
+pub use function_gauge::FunctionGauge;
 
 /// All series of the operator. Clones are cheap and share the series.
 #[derive(Clone)]
@@ -28,110 +25,6 @@ pub struct Metrics {
 
 /// Gauges that exist for each function: family and labels.
 type PublishedGauges = HashMap<ObjectKey, Vec<(usize, Vec<String>)>>;
-
-struct Families {
-    functions: Vec<GaugeVec>,
-    rollouts: GaugeVec,
-    rollouts_total: IntCounterVec,
-    rollout_duration: HistogramVec,
-    rollback_seconds: HistogramVec,
-    looks: IntCounterVec,
-    actions: IntCounterVec,
-    events_dropped: IntCounterVec,
-    reconcile_seconds: HistogramVec,
-    reconcile_failures: IntCounterVec,
-    status_writes: IntCounterVec,
-    unreadable: GaugeVec,
-    resolves: IntCounterVec,
-    leading: IntGauge,
-    queue: IntGauge,
-    wait: CounterVec,
-}
-
-/// A gauge of one function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FunctionGauge {
-    /// 1 for the present state. Label `state`.
-    State,
-    /// Always 1. Labels `candidate`, `stable`, `strategy`.
-    Info,
-    /// Weight of the candidate, in basis points (1/10,000). Label `wave`.
-    Weight,
-    /// Index of the current step, from 0.
-    Step,
-    /// Natural logarithm of the evidence of a sequential test. Labels `metric`, `side`.
-    LogE,
-    /// Progress of the current step, 0 to 1.
-    PassProgress,
-    /// Requests counted over the rollout. Label `arm`.
-    Requests,
-    /// Events counted over the rollout. Labels `arm`, `metric`.
-    Events,
-    /// Estimated dispersion φ. Label `metric`.
-    Dispersion,
-    /// 1 good, 0 not enough data, −1 bad. Label `check`.
-    CheckVerdict,
-    /// 1 while the weight is held. Label `reason`.
-    Hold,
-}
-
-const GAUGES: [(&str, &str, &[&str]); 11] = [
-    (
-        "selvage_rollout_state",
-        "1 for the current state of the function's rollout.",
-        &["state"],
-    ),
-    (
-        "selvage_rollout_info",
-        "Revisions that the rollout compares.",
-        &["candidate", "stable", "strategy"],
-    ),
-    (
-        "selvage_rollout_weight",
-        "Weight of the candidate in basis points (1/10,000).",
-        &["wave"],
-    ),
-    (
-        "selvage_rollout_step",
-        "Index of the current step of the plan, from 0.",
-        &[],
-    ),
-    (
-        "selvage_rollout_log_e",
-        "Natural logarithm of the evidence of a sequential test.",
-        &["metric", "side"],
-    ),
-    (
-        "selvage_rollout_pass_progress",
-        "Progress of the current step, 0 to 1.",
-        &[],
-    ),
-    (
-        "selvage_rollout_requests",
-        "Requests counted by the tests of the rollout.",
-        &["arm"],
-    ),
-    (
-        "selvage_rollout_events",
-        "Events (errors, slow requests) among those requests.",
-        &["arm", "metric"],
-    ),
-    (
-        "selvage_rollout_dispersion",
-        "Dispersion between nodes: 1 when they differ no more than by chance.",
-        &["metric"],
-    ),
-    (
-        "selvage_rollout_check_verdict",
-        "Result of a check: 1 good, 0 not enough data, -1 bad.",
-        &["check"],
-    ),
-    (
-        "selvage_rollout_hold",
-        "1 while the weight is held for this reason.",
-        &["reason"],
-    ),
-];
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -212,6 +105,7 @@ impl Metrics {
     pub fn set_rollouts(&self, state: &str, count: usize) {
         self.families
             .rollouts
+            .states
             .with_label_values(&[state])
             .set(count as f64);
     }
@@ -219,11 +113,13 @@ impl Metrics {
     /// Counts a finished rollout and records its duration.
     pub fn rollout_ended(&self, strategy: &str, outcome: &str, reason: &str, seconds: f64) {
         self.families
-            .rollouts_total
+            .rollouts
+            .ended
             .with_label_values(&[strategy, outcome, reason])
             .inc();
         self.families
-            .rollout_duration
+            .rollouts
+            .duration
             .with_label_values(&[outcome])
             .observe(seconds);
     }
@@ -231,6 +127,7 @@ impl Metrics {
     /// Records the time until a rollback reached a stage: `decided`, `persisted`, `first_node`, `last_node`.
     pub fn rollback_stage(&self, stage: &str, seconds: f64) {
         self.families
+            .rollouts
             .rollback_seconds
             .with_label_values(&[stage])
             .observe(seconds);
@@ -239,7 +136,8 @@ impl Metrics {
     /// Counts an evaluation.
     pub fn evaluated(&self, result: &str, reason: &str) {
         self.families
-            .looks
+            .rollouts
+            .evaluations
             .with_label_values(&[result, reason])
             .inc();
     }
@@ -247,6 +145,7 @@ impl Metrics {
     /// Counts an action that was executed or ignored.
     pub fn action(&self, action: &str, result: &str) {
         self.families
+            .rollouts
             .actions
             .with_label_values(&[action, result])
             .inc();
@@ -255,6 +154,7 @@ impl Metrics {
     /// Counts an Event that was dropped because its queue was full or the API server refused it.
     pub fn event_dropped(&self, reason: &str) {
         self.families
+            .work
             .events_dropped
             .with_label_values(&[reason])
             .inc();
@@ -263,6 +163,7 @@ impl Metrics {
     /// Records the duration of a reconcile.
     pub fn reconciled(&self, result: &str, seconds: f64) {
         self.families
+            .work
             .reconcile_seconds
             .with_label_values(&[result])
             .observe(seconds);
@@ -271,6 +172,7 @@ impl Metrics {
     /// Counts a step of a reconcile that failed.
     pub fn reconcile_failed(&self, step: &str) {
         self.families
+            .work
             .reconcile_failures
             .with_label_values(&[step])
             .inc();
@@ -279,6 +181,7 @@ impl Metrics {
     /// Counts a status write, successful or refused.
     pub fn status_written(&self, result: &str) {
         self.families
+            .work
             .status_writes
             .with_label_values(&[result])
             .inc();
@@ -286,18 +189,23 @@ impl Metrics {
 
     /// Counts a request for an image to a registry.
     pub fn resolved(&self, result: &str) {
-        self.families.resolves.with_label_values(&[result]).inc();
+        self.families
+            .work
+            .resolves
+            .with_label_values(&[result])
+            .inc();
     }
 
     /// Sets whether this replica leads.
     pub fn set_leading(&self, leading: bool) {
-        self.families.leading.set(i64::from(leading));
+        self.families.work.leading.set(i64::from(leading));
     }
 
     /// Sets how many objects of a kind cannot be decoded.
     pub fn set_unreadable(&self, kind: &str, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.families
+            .work
             .unreadable
             .with_label_values(&[kind])
             .set(f64::from(count));
@@ -306,9 +214,11 @@ impl Metrics {
     /// Sets the number of queued functions, and records how long one waited.
     pub fn waited(&self, waiting: usize, class: &str, seconds: f64) {
         self.families
+            .work
             .queue
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.families
+            .work
             .wait
             .with_label_values(&[class])
             .inc_by(seconds.max(0.0));
@@ -316,122 +226,6 @@ impl Metrics {
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, PublishedGauges> {
         self.per_function.lock()
-    }
-}
-
-impl Families {
-    #[expect(clippy::too_many_lines, reason = "one entry for each metric")]
-    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let mut functions = Vec::with_capacity(GAUGES.len());
-        for (name, help, labels) in GAUGES {
-            let labels: Vec<&str> = ["function_namespace", "function"]
-                .into_iter()
-                .chain(labels.iter().copied())
-                .collect();
-            let family = GaugeVec::new(Opts::new(name, help), &labels)?;
-            registry.register(Box::new(family.clone()))?;
-            functions.push(family);
-        }
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(family.clone())).map(|()| family)
-        };
-        let histogram = |name: &str, help: &str, labels: &[&str], bounds: &[f64]| {
-            let family = HistogramVec::new(
-                HistogramOpts::new(name, help).buckets(bounds.to_vec()),
-                labels,
-            )?;
-            registry.register(Box::new(family.clone())).map(|()| family)
-        };
-        let gauge = |name: &str, help: &str| {
-            let family = IntGauge::new(name, help)?;
-            registry.register(Box::new(family.clone())).map(|()| family)
-        };
-        let rollouts = GaugeVec::new(
-            Opts::new("selvage_rollouts", "Rollouts by state."),
-            &["state"],
-        )?;
-        registry.register(Box::new(rollouts.clone()))?;
-        let unreadable = GaugeVec::new(
-            Opts::new(
-                "selvage_unreadable_objects",
-                "Objects whose newest version this operator cannot decode; the last readable version stays in use.",
-            ),
-            &["kind"],
-        )?;
-        registry.register(Box::new(unreadable.clone()))?;
-        let wait = CounterVec::new(
-            Opts::new(
-                "selvage_queue_wait_seconds_total",
-                "Time that functions waited in the queue before their reconcile.",
-            ),
-            &["class"],
-        )?;
-        registry.register(Box::new(wait.clone()))?;
-        Ok(Self {
-            functions,
-            rollouts,
-            wait,
-            rollouts_total: counter(
-                "selvage_rollouts_total",
-                "Finished rollouts.",
-                &["strategy", "outcome", "reason"],
-            )?,
-            rollout_duration: histogram(
-                "selvage_rollout_duration_seconds",
-                "Duration of rollouts from start to end.",
-                &["outcome"],
-                ROLLOUT_SECONDS,
-            )?,
-            rollback_seconds: histogram(
-                "selvage_rollback_seconds",
-                "Time from the deciding evaluation to each stage of a rollback.",
-                &["stage"],
-                SECONDS,
-            )?,
-            looks: counter(
-                "selvage_evaluations_total",
-                "Evaluations of the sequential tests.",
-                &["result", "reason"],
-            )?,
-            actions: counter(
-                "selvage_actions_total",
-                "Actions that users requested.",
-                &["action", "result"],
-            )?,
-            events_dropped: counter(
-                "selvage_events_dropped_total",
-                "Events that were dropped and not recorded.",
-                &["reason"],
-            )?,
-            reconcile_seconds: histogram(
-                "selvage_reconcile_seconds",
-                "Duration of a reconcile.",
-                &["result"],
-                SECONDS,
-            )?,
-            reconcile_failures: counter(
-                "selvage_reconcile_failures_total",
-                "Reconciles that ended early because a step failed.",
-                &["step"],
-            )?,
-            status_writes: counter(
-                "selvage_status_writes_total",
-                "Writes of the status of functions.",
-                &["result"],
-            )?,
-            resolves: counter(
-                "selvage_resolves_total",
-                "Requests for images to registries.",
-                &["result"],
-            )?,
-            unreadable,
-            leading: gauge("selvage_leading", "1 while this replica leads.")?,
-            queue: gauge(
-                "selvage_queue_length",
-                "Functions that wait in the queue for their reconcile.",
-            )?,
-        })
     }
 }
 
