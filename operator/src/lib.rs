@@ -40,6 +40,7 @@ pub mod lease;
 pub mod measure;
 pub mod metrics;
 pub mod node_api;
+mod node_liveness;
 pub mod persist;
 pub mod queue;
 pub mod reconcile;

@@ -79,6 +79,7 @@ pub(super) struct RolloutFamilies {
 pub(super) struct WorkFamilies {
     pub(super) leading: IntGauge,
     pub(super) queue: IntGauge,
+    pub(super) queue_all: IntCounterVec,
     pub(super) wait: CounterVec,
     pub(super) reconcile_seconds: HistogramVec,
     pub(super) reconcile_failures: IntCounterVec,
@@ -141,6 +142,11 @@ impl WorkFamilies {
             queue: registrar.gauge(
                 "selvage_queue_length",
                 "Functions that wait in the queue for their reconcile.",
+            )?,
+            queue_all: registrar.counter(
+                "selvage_queue_all_total",
+                "Times that all functions were queued for a reconcile, by reason.",
+                &["reason"],
             )?,
             wait: registrar.add(CounterVec::new(
                 Opts::new(

@@ -211,6 +211,12 @@ impl Metrics {
             .set(f64::from(count));
     }
 
+    /// Counts that all functions were queued.
+    pub fn queued_all(&self, reason: &str) {
+        let family = &self.families.work.queue_all;
+        family.with_label_values(&[reason]).inc();
+    }
+
     /// Sets the number of queued functions, and records how long one waited.
     pub fn waited(&self, waiting: usize, class: &str, seconds: f64) {
         self.families

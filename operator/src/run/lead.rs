@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{SETTLE, Start};
+use crate::dispatch::QueueAllReason;
 use crate::lease::Leadership;
-use crate::{certificate_secret, edge_nodes, reconcile};
+use crate::{certificate_secret, edge_nodes, node_liveness, reconcile};
 
 /// Each time this replica becomes leader, raises the epoch above all used ones, then starts deciding.
 pub(super) async fn lead(start: Start) {
@@ -21,11 +22,12 @@ pub(super) async fn lead(start: Start) {
             tokio::time::sleep(SETTLE).await;
             if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
                 tracing::info!(epoch, "deciding");
-                start.dispatch.queue_all();
+                start.dispatch.queue_all(&QueueAllReason::Leading);
                 tokio::select! {
                     () = reconcile::run(Arc::clone(&start.reconciler), epoch) => {}
                     () = certificate_secret::maintain(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
                     () = edge_nodes::maintain(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
+                    () = node_liveness::follow(start.dispatch.clone(), start.fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
                 }
             }

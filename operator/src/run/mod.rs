@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::blobs::Components;
 use crate::certificate_secret::{self, CertificateSecret};
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, QueueAllReason};
 use crate::lease::{Election, Leadership, LeaseConfig, LeaseHandle};
 use crate::measure::{self, Prometheus};
 use crate::metrics::Metrics;
@@ -85,6 +85,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         caches: caches.clone(),
         projector: projector.clone(),
         queue: Queue::default(),
+        metrics: metrics.clone(),
     };
 
     let identity = format!(
@@ -221,7 +222,7 @@ impl Start {
                 Ok(()) => {
                     loaded.send_replace(true);
                     dispatch.projector.refresh_all();
-                    dispatch.queue_all();
+                    dispatch.queue_all(&QueueAllReason::OwnSecret);
                 }
                 Err(error) => tracing::error!(%error, "the operator's own Secret cannot be used"),
             }

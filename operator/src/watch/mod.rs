@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
 pub(crate) use cache::version;
@@ -61,8 +61,8 @@ pub enum Changed {
     Policy(ObjectKey),
     /// The owner of a host changed.
     Claim(String),
-    /// A node joined, left, or changed its labels.
-    Node,
+    /// The node of this name joined, left, or changed its labels, or its node-shim was seen first.
+    Node(String),
     /// A ConfigMap was written or deleted.
     ConfigMap(ObjectKey),
 }
@@ -140,7 +140,7 @@ impl Caches {
             Api::all(client.clone()),
             strip,
             |_, _| false,
-            move |_| send(Changed::Node),
+            move |change| send(Changed::Node(change.into_object().name_any())),
         );
         let send = sender(changed);
         let slim = |node: &mut Node| {
@@ -149,11 +149,14 @@ impl Caches {
             node.status = None;
         };
         // A kubelet updates its node every few minutes, but only labels and names matter here.
-        let nodes = self
-            .nodes
-            .watch_if(Api::all(client.clone()), slim, labels_differ, move |_| {
-                send(Changed::Node)
-            });
+        let nodes = self.nodes.watch_if(
+            Api::all(client.clone()),
+            slim,
+            labels_differ,
+            move |change| {
+                send(Changed::Node(change.into_object().name_any()));
+            },
+        );
         let send = sender(changed);
         let config_maps = self.config_maps.watch(
             Api::all(client.clone()),
