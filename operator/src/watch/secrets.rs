@@ -177,8 +177,8 @@ impl Secrets {
 
 #[cfg(test)]
 impl Secrets {
-    /// Sets the state of a Secret that was requested before, as a watch would.
-    pub(crate) fn know_for_test(&self, key: &ObjectKey, state: SecretState) {
+    /// Stores the state of a Secret that was requested before, as a watch would.
+    pub(crate) fn put(&self, key: &ObjectKey, state: SecretState) {
         self.learn(key, state);
     }
 }

@@ -320,8 +320,8 @@ fn token_of(record: &v1::FunctionRecord) -> Option<FencingToken> {
 
 #[cfg(test)]
 impl Tables {
-    /// Builds the record that every node with this function receives.
-    pub(crate) fn told_for_test(&self, key: &FunctionKey) -> Option<v1::FunctionRecord> {
+    /// The record that nodes with this function receive.
+    pub(crate) fn newest_record(&self, key: &FunctionKey) -> Option<v1::FunctionRecord> {
         let state = self.lock();
         state.functions.get(key).map(|entry| entry.record.clone())
     }

@@ -155,7 +155,7 @@ async fn a_node_that_falls_silent_queues_all_functions_and_is_counted() {
         revisions_complete: true,
         ..Default::default()
     };
-    fleet.say_for_test("n-1", report);
+    fleet.report_from("n-1", report);
     let dispatch = dispatch(&world);
     let queue = dispatch.queue.clone();
     let follow = tokio::spawn(node_liveness::follow(dispatch, fleet));
