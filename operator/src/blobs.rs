@@ -106,7 +106,7 @@ impl Components {
     }
 
     fn cached(&self, digest: &str) -> Option<Bytes> {
-        let mut cached = self.lock();
+        let mut cached = self.cached.lock();
         let at = cached.iter().position(|(known, _)| known == digest)?;
         let entry = cached.remove(at)?;
         let bytes = entry.1.clone();
@@ -115,17 +115,13 @@ impl Components {
     }
 
     fn cache(&self, digest: &str, bytes: &Bytes) {
-        let mut cached = self.lock();
+        let mut cached = self.cached.lock();
         cached.push_back((digest.to_owned(), bytes.clone()));
         while cached.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MAX_CACHED_BYTES
             && cached.len() > 1
         {
             cached.pop_front();
         }
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<(String, Bytes)>> {
-        self.cached.lock()
     }
 }
 

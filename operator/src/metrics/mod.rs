@@ -86,9 +86,9 @@ impl Metrics {
             }
         }
         let before = if kept.is_empty() {
-            self.lock().remove(key)
+            self.per_function.lock().remove(key)
         } else {
-            self.lock().insert(key.clone(), kept.clone())
+            self.per_function.lock().insert(key.clone(), kept.clone())
         };
         for (index, labels) in before.unwrap_or_default() {
             if !kept.contains(&(index, labels.clone()))
@@ -228,10 +228,6 @@ impl Metrics {
             .wait
             .with_label_values(&[class])
             .inc_by(seconds.max(0.0));
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, PublishedGauges> {
-        self.per_function.lock()
     }
 }
 

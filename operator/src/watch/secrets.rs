@@ -64,7 +64,7 @@ impl fmt::Debug for SecretState {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets")
-            .field("known", &self.lock().len())
+            .field("known", &self.known.lock().len())
             .finish_non_exhaustive()
     }
 }
@@ -98,7 +98,7 @@ impl Secrets {
     /// Returns the state of a Secret; starts to watch it on the first call.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> SecretState {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if let Some(entry) = known.get(key) {
             return entry.state.clone();
         }
@@ -115,7 +115,7 @@ impl Secrets {
 
     /// Forgets every Secret that is not in `referred`.
     pub fn retain(&self, referred: &HashSet<ObjectKey>) {
-        self.lock().retain(|key, entry| {
+        self.known.lock().retain(|key, entry| {
             let keep = referred.contains(key);
             if !keep {
                 entry.watch.abort();
@@ -156,7 +156,7 @@ impl Secrets {
 
     fn learn(&self, key: &ObjectKey, state: SecretState) {
         let news = {
-            let mut known = self.lock();
+            let mut known = self.known.lock();
             let Some(entry) = known.get_mut(key) else {
                 return;
             };
@@ -168,10 +168,6 @@ impl Secrets {
             // The receiver lives until the process ends.
             let _ = self.changed.send(key.clone());
         }
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<ObjectKey, Entry>> {
-        self.known.lock()
     }
 }
 

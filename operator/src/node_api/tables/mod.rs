@@ -103,11 +103,6 @@ impl Tables {
         state.log.restart(floor);
     }
 
-    /// Whether [`Tables::synced`] was called.
-    pub fn is_synced(&self) -> bool {
-        self.lock().synced
-    }
-
     /// Sets the labels of a node, which it receives when it connects.
     pub fn set_node(&self, node: &str, labels: BTreeMap<String, String>) {
         self.lock().labels.insert(node.to_owned(), labels);
