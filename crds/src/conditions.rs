@@ -16,10 +16,6 @@ pub mod types {
     pub const COMPATIBLE: &str = "Compatible";
     /// Every desired node applies `status.traffic`.
     pub const DISTRIBUTED: &str = "Distributed";
-    /// A rollout runs.
-    pub const PROGRESSING: &str = "Progressing";
-    /// The stable revision answers within its targets.
-    pub const HEALTHY: &str = "Healthy";
     /// EdgeNode: the node has applied the newest function table.
     pub const CONVERGED: &str = "Converged";
     /// EdgeRevision: the nodes that should have the revision have loaded it.

@@ -5,8 +5,6 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::function::FunctionException;
-
 /// Desired state of an EdgeNode. It has no fields: a node is configured by the Helm chart, not here.
 #[derive(
     CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
@@ -149,18 +147,4 @@ pub struct NodeException {
     /// Time since which the problem exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-}
-
-impl NodeException {
-    /// Converts the exception to the form that the status of its EdgeFunction shows.
-    #[must_use]
-    pub fn on_node(&self, node: &str) -> FunctionException {
-        FunctionException {
-            node: node.to_owned(),
-            revision: self.revision.clone(),
-            reason: self.reason.clone(),
-            message: self.message.clone(),
-            since: self.since.clone(),
-        }
-    }
 }

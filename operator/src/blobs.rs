@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::node_api::{BlobError, BlobWanted, Blobs};
-use crate::resolve::{Credentials, Resolver, digest_of, parse_pull_secret};
+use crate::resolve::{
+    Credentials, CredentialsError, ResolveError, Resolver, credentials_of, digest_of,
+};
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
 /// Size limit of the blobs cached in memory, in bytes, over all components.
@@ -22,6 +24,21 @@ pub struct Components {
     secrets: Secrets,
     resolver: Arc<Resolver>,
     cached: Mutex<VecDeque<(String, Bytes)>>,
+}
+
+/// Why a revision did not lead to its component's bytes.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the revision names no repository")]
+    NoRepository,
+    #[error("the pull secret {0:?} is not readable")]
+    Unreadable(String),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error("the registry returned bytes with another digest")]
+    OtherDigest,
 }
 
 impl Components {
@@ -53,10 +70,8 @@ impl Components {
                         self.cache(&wanted.digest, &bytes);
                         return Ok(bytes);
                     }
-                    Ok(_) => {
-                        last = Some("the registry returned bytes with another digest".to_owned())
-                    }
-                    Err(why) => last = Some(why),
+                    Ok(_) => last = Some(FetchError::OtherDigest),
+                    Err(error) => last = Some(error),
                 }
             }
         }
@@ -65,11 +80,11 @@ impl Components {
                 digest: wanted.digest,
                 reason: "no revision refers to it".to_owned(),
             },
-            BlobError::Unavailable,
+            |error| BlobError::Unavailable(Box::new(error)),
         ))
     }
 
-    async fn of(&self, namespace: &str, revision: &EdgeRevision) -> Result<Bytes, String> {
+    async fn of(&self, namespace: &str, revision: &EdgeRevision) -> Result<Bytes, FetchError> {
         if let Some(inline) = &revision.spec.inline {
             return Ok(Bytes::copy_from_slice(&inline.0));
         }
@@ -77,34 +92,21 @@ impl Components {
             .spec
             .repository
             .as_deref()
-            .ok_or("the revision names no repository")?;
+            .ok_or(FetchError::NoRepository)?;
         let mut credentials = Credentials::default();
         for secret in &revision.spec.image_pull_secrets {
-            let SecretState::Present(found) =
-                self.secrets.get(&ObjectKey::new(namespace, &secret.name))
-            else {
-                return Err(format!("the pull secret {:?} is not readable", secret.name));
+            let state = self.secrets.get(&ObjectKey::new(namespace, &secret.name));
+            let SecretState::Present(found) = state else {
+                return Err(FetchError::Unreadable(secret.name.clone()));
             };
-            let data = found
-                .data
-                .iter()
-                .flatten()
-                .map(|(name, value)| (name.clone(), value.0.clone()))
-                .collect();
-            let kind = found.type_.as_deref().unwrap_or_default();
-            let parsed = parse_pull_secret(kind, &data).map_err(|error| error.to_string())?;
-            credentials.merge(parsed);
+            credentials.merge(credentials_of(&found)?);
         }
         let image = format!("{repository}@{}", revision.spec.digest);
-        self.resolver
-            .resolve(&image, &credentials)
-            .await
-            .map(|artifact| artifact.bytes)
-            .map_err(|error| error.to_string())
+        Ok(self.resolver.resolve(&image, &credentials).await?.bytes)
     }
 
     fn cached(&self, digest: &str) -> Option<Bytes> {
-        let mut cached = self.lock();
+        let mut cached = self.cached.lock();
         let at = cached.iter().position(|(known, _)| known == digest)?;
         let entry = cached.remove(at)?;
         let bytes = entry.1.clone();
@@ -113,17 +115,13 @@ impl Components {
     }
 
     fn cache(&self, digest: &str, bytes: &Bytes) {
-        let mut cached = self.lock();
+        let mut cached = self.cached.lock();
         cached.push_back((digest.to_owned(), bytes.clone()));
         while cached.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MAX_CACHED_BYTES
             && cached.len() > 1
         {
             cached.pop_front();
         }
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<(String, Bytes)>> {
-        self.cached.lock()
     }
 }
 

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
+use node_api::v1;
 
 use crate::node_api::{Fleet, NodeView};
 use crate::reconcile::CallError;
@@ -120,64 +121,6 @@ fn status(
     now: Timestamp,
 ) -> EdgeNodeStatus {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let exceptions = node
-        .exceptions
-        .iter()
-        .take(8)
-        .map(|exception| NodeException {
-            namespace: exception
-                .function
-                .as_ref()
-                .map(|key| key.namespace.clone())
-                .unwrap_or_default(),
-            function: exception
-                .function
-                .as_ref()
-                .map(|key| key.name.clone())
-                .unwrap_or_default(),
-            revision: exception.revision.clone(),
-            reason: exception.reason.clone(),
-            message: some(&exception.message.chars().take(256).collect::<String>()),
-            since: i64::try_from(exception.since)
-                .ok()
-                .and_then(|since| Timestamp::from_millisecond(since).ok())
-                .map(whole_seconds),
-        });
-    let converged = node.functions_loaded + node.functions_failed >= node.functions_desired
-        && node.functions_failed == 0;
-    let conditions = vec![
-        condition(
-            old,
-            types::CONVERGED,
-            converged,
-            if converged {
-                "Converged"
-            } else {
-                reasons::LOADING
-            },
-            &format!(
-                "{} of {} functions are loaded, {} cannot be loaded",
-                node.functions_loaded, node.functions_desired, node.functions_failed
-            ),
-            now,
-        ),
-        condition(
-            old,
-            types::READY,
-            node.live && node.ready,
-            match (node.live, node.ready) {
-                (true, true) => "Serving",
-                (true, false) => "NotReady",
-                (false, _) => "NoContact",
-            },
-            if node.live {
-                "the shim is connected"
-            } else {
-                "the shim has sent nothing for more than 10 s"
-            },
-            now,
-        ),
-    ];
     EdgeNodeStatus {
         shim_version: some(&node.hello.shim_version),
         wasmtime_version: some(&node.hello.wasmtime_version),
@@ -197,9 +140,54 @@ fn status(
             node.last_contact,
             node.live,
         )),
-        exceptions: exceptions.collect(),
-        conditions,
+        exceptions: node.exceptions.iter().take(8).map(exception).collect(),
+        conditions: node_conditions(old, node, now),
     }
+}
+
+fn exception(reported: &v1::NodeException) -> NodeException {
+    let function = reported.function.clone().unwrap_or_default();
+    let message: String = reported.message.chars().take(256).collect();
+    let since = i64::try_from(reported.since).ok();
+    NodeException {
+        namespace: function.namespace,
+        function: function.name,
+        revision: reported.revision.clone(),
+        reason: reported.reason.clone(),
+        message: Some(message).filter(|message| !message.is_empty()),
+        since: since
+            .and_then(|since| Timestamp::from_millisecond(since).ok())
+            .map(whole_seconds),
+    }
+}
+
+fn node_conditions(old: &EdgeNodeStatus, node: &NodeView, now: Timestamp) -> Vec<Condition> {
+    let converged = node.functions_loaded + node.functions_failed >= node.functions_desired
+        && node.functions_failed == 0;
+    let functions = format!(
+        "{} of {} functions are loaded, {} cannot be loaded",
+        node.functions_loaded, node.functions_desired, node.functions_failed
+    );
+    let contact = if node.live {
+        "the shim is connected"
+    } else {
+        "the shim has sent nothing for more than 10 s"
+    };
+    let loading = if converged {
+        "Converged"
+    } else {
+        reasons::LOADING
+    };
+    let readiness = match (node.live, node.ready) {
+        (true, true) => "Serving",
+        (true, false) => "NotReady",
+        (false, _) => "NoContact",
+    };
+    let ready = node.live && node.ready;
+    vec![
+        condition(old, types::CONVERGED, converged, loading, &functions, now),
+        condition(old, types::READY, ready, readiness, contact, now),
+    ]
 }
 
 /// Time of the last contact to write. For a live node, the recorded time stays for ten minutes, so that not every

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod backoff;
 pub mod blobs;
 pub mod certificate_secret;
 pub mod cli;
@@ -39,6 +40,7 @@ pub mod lease;
 pub mod measure;
 pub mod metrics;
 pub mod node_api;
+mod node_liveness;
 pub mod persist;
 pub mod queue;
 pub mod reconcile;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -69,7 +69,7 @@ pub struct WorkItem {
 impl Queue {
     /// Queues a function that changed, to be reconciled as soon as possible.
     pub fn push(&self, key: &ObjectKey) {
-        let mut inner = self.lock();
+        let mut inner = self.0.inner.lock();
         let now = Instant::now();
         if inner.enqueue(key, now) {
             drop(inner);
@@ -85,7 +85,7 @@ impl Queue {
             // busy, it would circulate between such waiters endlessly.
             let notified = self.0.work.notified();
             let (item, next_timer) = {
-                let mut inner = self.lock();
+                let mut inner = self.0.inner.lock();
                 let now = Instant::now();
                 inner.expire_timers(now);
                 let item = inner.pop(urgent_only, now);
@@ -106,7 +106,7 @@ impl Queue {
 
     /// Ends the reconcile of a function; it is queued again at `wake` at the latest.
     pub fn done(&self, key: &ObjectKey, class: Class, wake: Option<Instant>) {
-        let mut inner = self.lock();
+        let mut inner = self.0.inner.lock();
         let now = Instant::now();
         let first = inner.first_timer();
         inner.set_timer(key, wake);
@@ -128,10 +128,6 @@ impl Queue {
         if again || sooner {
             self.0.work.notify_waiters();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::function::{ConfigEntry, EnvEntry, EnvSource};
+use crds::function::{ConfigEntry, EnvEntry, EnvSource, KeySelector};
 use crds::{
     EdgeFunction, EdgeRevision, EdgeRevisionSpec, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
     MANAGED_BY_VALUE, ReferenceHash, ReferenceKind,
@@ -82,87 +82,14 @@ pub fn settle(
     let mut settled = ResolvedReferences::default();
     let mut missing = Vec::new();
     for entry in &runtime.env {
-        let field = format!("spec.env[{}].valueFrom", entry.name);
-        match entry.value_from.as_ref() {
-            Some(EnvSource {
-                config_map_key_ref: Some(reference),
-                ..
-            }) => {
-                let found = content
-                    .config_map(&reference.name)
-                    .and_then(|mut data| data.remove(&reference.key));
-                let Some(value) = found else {
-                    missing.push(Missing::key(
-                        field,
-                        "ConfigMap",
-                        &reference.name,
-                        &reference.key,
-                    ));
-                    continue;
-                };
-                settled.refer(
-                    ReferenceKind::ConfigMap,
-                    &reference.name,
-                    Some(&reference.key),
-                    hash(hash_key, value.as_bytes()),
-                );
-                settled.env.push(EnvEntry {
-                    name: entry.name.clone(),
-                    value: Some(value),
-                    value_from: None,
-                });
-            }
-            Some(EnvSource {
-                secret_key_ref: Some(reference),
-                ..
-            }) => {
-                let Some(value) = content.secret(&reference.name, &reference.key) else {
-                    missing.push(Missing::key(
-                        field,
-                        "Secret",
-                        &reference.name,
-                        &reference.key,
-                    ));
-                    continue;
-                };
-                settled.refer(
-                    ReferenceKind::Secret,
-                    &reference.name,
-                    Some(&reference.key),
-                    hash(hash_key, &value),
-                );
-                settled.env.push(entry.clone());
-            }
-            _ => settled.env.push(entry.clone()),
+        if let Err(error) = settled.add_env(entry, content, hash_key) {
+            missing.push(error);
         }
     }
     for (index, entry) in runtime.config.iter().enumerate() {
-        let Some(reference) = &entry.config_map_ref else {
-            settled.config.push(entry.clone());
-            continue;
-        };
-        let Some(data) = content.config_map(&reference.name) else {
-            let message = format!(
-                "the ConfigMap {:?} does not exist in this namespace",
-                reference.name
-            );
-            missing.push(Missing {
-                field: format!("spec.config[{index}].configMapRef.name"),
-                message,
-            });
-            continue;
-        };
-        let whole = serde_json::to_vec(&data).unwrap_or_default();
-        settled.refer(
-            ReferenceKind::ConfigMap,
-            &reference.name,
-            None,
-            hash(hash_key, &whole),
-        );
-        settled.config.push(ConfigEntry {
-            values: Some(data),
-            config_map_ref: None,
-        });
+        if let Err(error) = settled.add_config(index, entry, content, hash_key) {
+            missing.push(error);
+        }
     }
     settled.references.sort();
     settled.references.dedup();
@@ -299,6 +226,72 @@ pub fn hash(key: &[u8], content: &[u8]) -> String {
 }
 
 impl ResolvedReferences {
+    /// Adds a variable: the value of a ConfigMap is copied, that of a Secret stays a reference.
+    fn add_env(
+        &mut self,
+        entry: &EnvEntry,
+        content: &impl Content,
+        hash_key: &[u8],
+    ) -> Result<(), Missing> {
+        let field = || format!("spec.env[{}].valueFrom", entry.name);
+        let mut settled = entry.clone();
+        match entry.value_from.as_ref() {
+            Some(EnvSource {
+                config_map_key_ref: Some(KeySelector { name, key }),
+                ..
+            }) => {
+                let value = content
+                    .config_map(name)
+                    .and_then(|mut data| data.remove(key))
+                    .ok_or_else(|| Missing::key(field(), "ConfigMap", name, key))?;
+                let hash = hash(hash_key, value.as_bytes());
+                self.refer(ReferenceKind::ConfigMap, name, Some(key), hash);
+                settled.value = Some(value);
+                settled.value_from = None;
+            }
+            Some(EnvSource {
+                secret_key_ref: Some(KeySelector { name, key }),
+                ..
+            }) => {
+                let value = content
+                    .secret(name, key)
+                    .ok_or_else(|| Missing::key(field(), "Secret", name, key))?;
+                let hash = hash(hash_key, &value);
+                self.refer(ReferenceKind::Secret, name, Some(key), hash);
+            }
+            _ => {}
+        }
+        self.env.push(settled);
+        Ok(())
+    }
+
+    /// Adds a configuration entry: a ConfigMap is copied.
+    fn add_config(
+        &mut self,
+        index: usize,
+        entry: &ConfigEntry,
+        content: &impl Content,
+        hash_key: &[u8],
+    ) -> Result<(), Missing> {
+        let Some(reference) = &entry.config_map_ref else {
+            self.config.push(entry.clone());
+            return Ok(());
+        };
+        let name = &reference.name;
+        let data = content.config_map(name).ok_or_else(|| Missing {
+            field: format!("spec.config[{index}].configMapRef.name"),
+            message: format!("the ConfigMap {name:?} does not exist in this namespace"),
+        })?;
+        let whole = serde_json::to_vec(&data).unwrap_or_default();
+        let hash = hash(hash_key, &whole);
+        self.refer(ReferenceKind::ConfigMap, name, None, hash);
+        self.config.push(ConfigEntry {
+            values: Some(data),
+            config_map_ref: None,
+        });
+        Ok(())
+    }
+
     fn refer(&mut self, kind: ReferenceKind, name: &str, key: Option<&str>, hash: String) {
         let reference = ReferenceHash {
             kind,
@@ -323,8 +316,6 @@ impl Missing {
 
 #[cfg(test)]
 mod tests {
-    use crds::function::KeySelector;
-
     use super::*;
 
     struct Fixed;

@@ -19,8 +19,6 @@ pub enum PercentageError {
 impl Percentage {
     /// The whole: 100 %.
     pub const WHOLE: Self = Self { parts: 10_000 };
-    /// Nothing: 0 %.
-    pub const NONE: Self = Self { parts: 0 };
 
     /// Creates a percentage from basis points. Returns `None` above 10,000.
     #[must_use]

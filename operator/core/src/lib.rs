@@ -28,3 +28,4 @@ pub mod rollout;
 pub mod samples;
 pub mod stats;
 pub mod status_rate;
+pub mod token_bucket;

@@ -8,10 +8,10 @@
 //!
 //! Times are durations since an arbitrary origin on a monotonic clock, so a wall clock that is set back delays nothing.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::rollout::NodesCount;
+use crate::token_bucket::TokenBucket;
 
 /// Minimum time between two such writes of one function. Nodes also have this time to apply a new weight before their
 /// progress is written.
@@ -161,53 +161,10 @@ impl StatusRateLimiter {
     }
 }
 
-/// A token bucket that hands out reservations: each call gets the time of its own token.
-///
-/// It is the generic cell rate algorithm, which needs the time of the next token instead of a count that is refilled.
-#[derive(Debug)]
-pub struct TokenBucket {
-    interval: Duration,
-    /// Tokens that may be taken at once, as the time in which they refill.
-    burst: Duration,
-    /// Time of the next token if none were left over.
-    next: Duration,
-    /// Reserved times in the future that were given back.
-    free: BTreeSet<Duration>,
-}
-
-impl TokenBucket {
-    /// A full bucket of `burst` tokens that refills with `per_second` tokens each second. Zero counts as one.
-    #[must_use]
-    pub fn new(per_second: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        Self {
-            interval,
-            burst: interval * burst.max(1).saturating_sub(1),
-            next: Duration::ZERO,
-            free: BTreeSet::new(),
-        }
-    }
-
-    /// Takes the next token and returns its time: `now` while the bucket is not empty, else the time at which the token
-    /// exists. Times after `now` are distinct.
-    pub fn reserve(&mut self, now: Duration) -> Duration {
-        self.free = self.free.split_off(&now);
-        if let Some(at) = self.free.pop_first() {
-            return at;
-        }
-        let at = self.next.saturating_sub(self.burst).max(now);
-        self.next = self.next.max(now) + self.interval;
-        at
-    }
-
-    /// Returns a token that was reserved for `at` and is not needed. The next reservation takes it if it is still ahead.
-    pub fn give_back(&mut self, at: Duration) {
-        self.free.insert(at);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn at(millis: u64) -> Duration {
@@ -306,18 +263,6 @@ mod tests {
         }
         assert_eq!(ask(6, at(199)), Admission::Wait(at(400)));
         assert_eq!(ask(5, at(230)), Admission::Write, "also a little late");
-    }
-
-    #[test]
-    fn a_reservation_that_is_not_needed_goes_to_the_next_function() {
-        let mut bucket = TokenBucket::new(5, 1);
-        let times: Vec<Duration> = (0..4).map(|_| bucket.reserve(at(0))).collect();
-        assert_eq!(times, [at(0), at(200), at(400), at(600)]);
-        bucket.give_back(at(400));
-        assert_eq!(bucket.reserve(at(100)), at(400));
-        assert_eq!(bucket.reserve(at(100)), at(800));
-        bucket.give_back(at(600));
-        assert_eq!(bucket.reserve(at(601)), at(1_000), "it has passed");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ::prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use ::prometheus::{HistogramVec, IntCounterVec, Registry};
 
 use super::{MeasureError, Sampled};
+use crate::metrics::Registrar;
 
 const SOURCE: &str = "prometheus";
 
@@ -22,33 +23,24 @@ impl Meter {
     /// # Errors
     /// A name is already registered.
     pub fn new(registry: &Registry) -> Result<Self, ::prometheus::Error> {
-        let opts = HistogramOpts::new(
-            "selvage_metrics_query_seconds",
-            "Duration of one read of samples, for all functions to evaluate.",
-        );
-        let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-        let seconds = HistogramVec::new(opts.buckets(buckets), &["source"])?;
-        let failures = IntCounterVec::new(
-            Opts::new(
+        let registrar = Registrar(registry);
+        Ok(Self {
+            seconds: registrar.histogram(
+                "selvage_metrics_query_seconds",
+                "Duration of one read of samples, for all functions to evaluate.",
+                &["source"],
+                &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
+            )?,
+            failures: registrar.counter(
                 "selvage_metrics_query_failures_total",
                 "Reads of samples that returned no usable answer.",
-            ),
-            &["source", "reason"],
-        )?;
-        let rejected = IntCounterVec::new(
-            Opts::new(
+                &["source", "reason"],
+            )?,
+            rejected: registrar.counter(
                 "selvage_samples_rejected_total",
                 "Snapshots that were left out, because a number in them is invalid or their node is unknown.",
-            ),
-            &["reason"],
-        )?;
-        registry.register(Box::new(seconds.clone()))?;
-        registry.register(Box::new(failures.clone()))?;
-        registry.register(Box::new(rejected.clone()))?;
-        Ok(Self {
-            seconds,
-            failures,
-            rejected,
+                &["reason"],
+            )?,
         })
     }
 

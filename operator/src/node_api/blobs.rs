@@ -27,7 +27,7 @@ pub enum BlobError {
     },
     /// The registry did not answer; a retry may help.
     #[error("not available now: {0}")]
-    Unavailable(String),
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Provides component bytes by digest, from a cache or by fetching them again.

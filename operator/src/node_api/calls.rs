@@ -13,9 +13,9 @@ use super::blobs::Blobs;
 use super::fleet::Fleet;
 use super::leader::Leader;
 use super::meter::Meter;
+use super::rate_limit::RateLimit;
 use super::settings::Settings;
 use super::tables::Tables;
-use super::token_bucket::TokenBucket;
 
 /// State that all calls share.
 pub(super) struct Calls {
@@ -37,8 +37,8 @@ pub(super) struct Calls {
 pub(super) struct StreamRateLimit(Mutex<Rates>);
 
 struct Rates {
-    all: TokenBucket,
-    each: HashMap<String, TokenBucket>,
+    all: RateLimit,
+    each: HashMap<String, RateLimit>,
 }
 
 /// Streams that a node may open per second, and the burst in seconds of that rate.
@@ -49,7 +49,7 @@ const MAX_TRACKED_NODES: usize = 20_000;
 impl StreamRateLimit {
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self(Mutex::new(Rates {
-            all: TokenBucket::new(per_second, 1, now),
+            all: RateLimit::new(per_second, 1, now),
             each: HashMap::new(),
         }))
     }
@@ -61,7 +61,7 @@ impl StreamRateLimit {
         }
         let (per_second, seconds) = STREAM_RATE_PER_NODE;
         let own = rates.each.entry(node.to_owned());
-        let own = own.or_insert_with(|| TokenBucket::new(per_second, seconds, now));
+        let own = own.or_insert_with(|| RateLimit::new(per_second, seconds, now));
         own.take(1, now) && rates.all.take(1, now)
     }
 }

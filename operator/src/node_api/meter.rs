@@ -1,6 +1,8 @@
 //! Metrics of the node API.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
+
+use crate::metrics::Registrar;
 
 /// Counters of streams, reports, hints and blobs. Clones share them.
 #[derive(Clone, Debug)]
@@ -27,15 +29,10 @@ impl Meter {
     /// # Errors
     /// A name is already registered.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, label: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let streams = IntGauge::new("selvage_node_streams", "Number of open streams of nodes.")?;
-        registry.register(Box::new(streams.clone()))?;
+        let registrar = Registrar(registry);
+        let counter = |name, help, label| registrar.counter(name, help, &[label]);
         Ok(Self {
-            streams,
+            streams: registrar.gauge("selvage_node_streams", "Number of open streams of nodes.")?,
             closed: counter(
                 "selvage_node_streams_closed_total",
                 "Streams of nodes that were refused or closed by the operator.",

@@ -23,6 +23,7 @@ mod leader;
 mod listen;
 mod meter;
 mod placement;
+mod rate_limit;
 mod relay;
 mod relayed;
 mod server;
@@ -37,7 +38,6 @@ mod test_support;
 #[cfg(test)]
 mod tests;
 pub mod tls;
-mod token_bucket;
 mod wire;
 
 pub use blobs::{BlobError, BlobWanted, Blobs};

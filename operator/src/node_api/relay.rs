@@ -20,10 +20,35 @@ use super::meter::Meter;
 use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;
+use crate::backoff::Backoff;
 
 const DIAL: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LAST_PAUSE: Duration = Duration::from_secs(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+/// A relay that lasted this long was in order, so the next one is opened soon.
+const IN_ORDER: Duration = Duration::from_secs(5);
+
+/// Why a relay ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("no CA yet")]
+    NoCa,
+    #[error("{}: {error}", path.display())]
+    Unreadable {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("the token file contains no token")]
+    NoToken,
+    /// The error's own message has no details, so the whole chain is shown.
+    #[error("{}", chain(.0))]
+    Transport(#[from] tonic::transport::Error),
+    #[error("{}", .0.message())]
+    Refused(#[from] tonic::Status),
+    #[error("the leader closed the relay")]
+    Closed,
+    #[error("the leader accepts no messages")]
+    NotTaken,
+}
 
 /// A follower's relay to the leader.
 pub(super) struct Follower {
@@ -39,7 +64,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Relays whenever another replica leads, until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut delays = BACKOFF.delays();
         loop {
             let other = |leader: &Option<Leader>| leader.as_ref().is_some_and(|one| !one.is_self);
             let leader = tokio::select! {
@@ -58,28 +83,28 @@ impl Follower {
                 ended = self.relay(&leader) => ended,
             };
             tracing::info!(leader = %leader.address, reason = %ended, "relay to the leader ended");
-            if started.elapsed() > LAST_PAUSE {
-                pause = FIRST_PAUSE;
+            if started.elapsed() > IN_ORDER {
+                delays.start_over();
             }
-            let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(jittered) => pause = (pause * 2).min(LAST_PAUSE),
+                () = tokio::time::sleep(delays.after_failure()) => {}
             }
         }
     }
 
     /// Runs one relay from connect to end; returns why it ended.
-    async fn relay(&self, leader: &Leader) -> String {
+    #[tracing::instrument(level = "debug", skip_all, fields(leader = %leader.address))]
+    async fn relay(&self, leader: &Leader) -> End {
         let (sender, receiver) = mpsc::channel::<v1::RelayUp>(64);
         let answer = match self.dial(leader, receiver).await {
             Ok(answer) => answer,
-            Err(reason) => return reason,
+            Err(end) => return end,
         };
         let open = OpenRelay::new(&self.fleet);
         tokio::select! {
-            reason = self.take_hints(answer) => reason,
-            () = open.send_all(sender) => "the leader accepts no messages".to_owned(),
+            end = self.take_hints(answer) => end,
+            () = open.send_all(sender) => End::NotTaken,
         }
     }
 
@@ -87,41 +112,37 @@ impl Follower {
         &self,
         leader: &Leader,
         outbound: mpsc::Receiver<v1::RelayUp>,
-    ) -> Result<tonic::Streaming<v1::RelayDown>, String> {
-        let ca = self.tls.ca_pem().ok_or("no CA yet")?;
+    ) -> Result<tonic::Streaming<v1::RelayDown>, End> {
+        let ca = self.tls.ca_pem().ok_or(End::NoCa)?;
         let token = read_token(&self.token).await?;
         let mut request = Request::new(ReceiverStream::new(outbound));
         let bearer = format!("Bearer {token}").parse();
-        let bearer = bearer.map_err(|_| "the token file contains no token".to_owned())?;
+        let bearer = bearer.map_err(|_| End::NoToken)?;
         request.metadata_mut().insert("authorization", bearer);
         let trust = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
             .domain_name(&self.settings.server_name);
         let channel = Endpoint::from_shared(format!("https://{}", leader.address))
-            .and_then(|endpoint| endpoint.tls_config(trust))
-            .map_err(|error| error.to_string())?
+            .and_then(|endpoint| endpoint.tls_config(trust))?
             .connect_timeout(DIAL)
             .http2_keep_alive_interval(self.settings.keepalive)
             .keep_alive_timeout(self.settings.keepalive)
             .connect()
-            .await
-            .map_err(|error| describe(&error))?;
+            .await?;
         let answer = NodeApiClient::new(channel)
             .max_decoding_message_size(self.settings.frame_bytes)
             .max_encoding_message_size(self.settings.frame_bytes)
             .relay(request)
-            .await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|status| status.message().to_owned())
+            .await?;
+        Ok(answer.into_inner())
     }
 
-    async fn take_hints(&self, mut down: tonic::Streaming<v1::RelayDown>) -> String {
+    async fn take_hints(&self, mut down: tonic::Streaming<v1::RelayDown>) -> End {
         loop {
             let message = match down.message().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return "the leader closed the relay".to_owned(),
-                Err(status) => return status.message().to_owned(),
+                Ok(None) => return End::Closed,
+                Err(status) => return status.into(),
             };
             let hint = message.hint.and_then(|hint| hint.split);
             if let Some(hint) = hint {
@@ -163,14 +184,17 @@ impl Drop for OpenRelay<'_> {
     }
 }
 
-async fn read_token(path: &Path) -> Result<String, String> {
+async fn read_token(path: &Path) -> Result<String, End> {
     let read = tokio::fs::read_to_string(path).await;
-    let token = read.map_err(|error| format!("{}: {error}", path.display()))?;
+    let token = read.map_err(|error| End::Unreadable {
+        path: path.to_owned(),
+        error,
+    })?;
     Ok(token.trim().to_owned())
 }
 
-/// Formats the whole error chain, because a transport error's own message has no details.
-fn describe(error: &dyn std::error::Error) -> String {
+/// Joins the messages of an error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::authenticate::Identity;
 use super::calls::Calls;
@@ -40,7 +41,8 @@ pub(super) fn serve(
         leader: calls.leader.clone(),
         stop: calls.stop.clone(),
     };
-    tokio::spawn(relay.run(inbound, sender));
+    let span = tracing::debug_span!("relayed", node = %caller.node);
+    tokio::spawn(relay.run(inbound, sender).instrument(span));
     Ok(Response::new(ReceiverStream::new(receiver).boxed()))
 }
 

@@ -51,7 +51,7 @@ pub enum ServerError {
     Tls(#[from] tls::TlsError),
     /// The transport failed.
     #[error("node API: {0}")]
-    Transport(String),
+    Transport(#[from] tonic::transport::Error),
 }
 
 /// Everything with which one replica serves nodes.
@@ -149,7 +149,7 @@ impl Bound {
                 stop.clone().cancelled_owned(),
             );
         let ended = tokio::select! {
-            ended = transport => ended.map_err(|error| ServerError::Transport(error.to_string())),
+            ended = transport => ended.map_err(Into::into),
             () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
         };
         sweeper.abort();

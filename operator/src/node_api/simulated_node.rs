@@ -56,7 +56,7 @@ impl SimulatedNode {
 
     /// Every revision of the function, loaded, with its current traffic split applied.
     fn load(&self, key: &FunctionKey) -> Vec<v1::RevisionState> {
-        let Some(record) = self.tables.told_for_test(key) else {
+        let Some(record) = self.tables.newest_record(key) else {
             return Vec::new();
         };
         let applied = record.split.and_then(|split| split.token);

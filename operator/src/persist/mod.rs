@@ -60,8 +60,9 @@ pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> 
         .and_then(|rollout| rollout.working_record.as_deref())
         .ok_or(RecordError::Absent)?;
     let damaged = |error: serde_json::Error| RecordError::Damaged(error.to_string());
+    let unpacked = |error: packed::UnpackError| RecordError::Damaged(error.to_string());
     if let Some(packed) = record.strip_prefix(PREFIX) {
-        let text = packed::unpack(packed).map_err(RecordError::Damaged)?;
+        let text = packed::unpack(packed).map_err(unpacked)?;
         return serde_json::from_slice(&text).map_err(damaged);
     }
     if let Some(v) = record

@@ -21,17 +21,25 @@ pub(super) fn pack(text: &[u8]) -> String {
     STANDARD_NO_PAD.encode(packed)
 }
 
-pub(super) fn unpack(packed: &str) -> Result<Vec<u8>, String> {
-    let bytes = STANDARD_NO_PAD
-        .decode(packed)
-        .map_err(|error| error.to_string())?;
+/// Why a text cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnpackError {
+    #[error(transparent)]
+    Base64(#[from] base64::DecodeError),
+    #[error(transparent)]
+    Deflate(#[from] std::io::Error),
+    #[error("it is longer than the limit")]
+    TooLong,
+}
+
+pub(super) fn unpack(packed: &str) -> Result<Vec<u8>, UnpackError> {
+    let bytes = STANDARD_NO_PAD.decode(packed)?;
     let mut text = Vec::new();
     let read = DeflateDecoder::new(bytes.as_slice())
         .take(MAX_UNPACKED)
-        .read_to_end(&mut text)
-        .map_err(|error| error.to_string())?;
+        .read_to_end(&mut text)?;
     if read as u64 == MAX_UNPACKED {
-        return Err("it is longer than the limit".to_owned());
+        return Err(UnpackError::TooLong);
     }
     Ok(text)
 }

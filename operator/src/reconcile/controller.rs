@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use operator_core::rollout::decide;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::context::FunctionContext;
 use super::pass::{Made, Target};
@@ -47,6 +49,10 @@ pub async fn reconcile(
 }
 
 /// One pass. Returns `None` if another writer changed the object meanwhile.
+#[tracing::instrument(
+    name = "reconcile", level = "debug", skip_all,
+    fields(function = %target.key, generation = target.object.metadata.generation, revision = Empty)
+)]
 async fn pass(
     target: Target<'_>,
     memory: &mut FunctionContext,
@@ -54,6 +60,9 @@ async fn pass(
     let observed = observe::observe(target, memory);
     let validated = validate(&observed.snapshot, &memory.resolution);
     let ensured = ensure(target, &observed, validated, memory).await?;
+    if let Some(revision) = &ensured.desired.revision {
+        Span::current().record("revision", revision.name.as_str());
+    }
     let function = function(&observed, &ensured.desired);
     let measured = measure(target, &observed, &function, memory).await;
     let at = Timestamp::now();

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{CallError, Context, api, claims};
 use crate::watch::ObjectKey;
-use crate::watch::quorum::{Found, Trust};
+use crate::watch::quorum::Trust;
 
 /// Time that a claim without a function is kept, so that an edit does not lose the host at once.
 const GRACE: Duration = Duration::from_secs(10);
@@ -166,7 +166,7 @@ async fn confirm_unnamed(
     let trust = Trust::establish(&ctx.client, &kind).await;
     let trusted = unnamed.into_iter().filter(|claim| {
         let created = claim.metadata.creation_timestamp.as_ref();
-        trust.verify(0, created) == Found::Gone
+        trust.verify(0, created).is_ok()
     });
     trusted.map(ObjectKey::of).collect()
 }

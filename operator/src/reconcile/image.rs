@@ -1,7 +1,6 @@
 //! The component behind `spec.source`, as far as it is known. Pure. A registry is asked (`resolution.rs`) once per change of
 //! the image string to one that no kept revision was made from.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::context::Resolution;
 use super::desired::{DesiredRevision, Finding};
 use super::observe::Snapshot;
 use super::resolution::ResolveRequest;
-use crate::resolve::{Credentials, ResolveError, digest_of, inspect, parse_pull_secret};
+use crate::resolve::{Credentials, ResolveError, credentials_of, digest_of, inspect};
 use crate::revision::{self, ComponentImage};
 use crate::watch::SecretState;
 
@@ -155,13 +154,7 @@ fn credentials(snapshot: &Snapshot) -> Result<Credentials, (&'static str, String
             let message = format!("the Secret {name:?} does not exist");
             return Err((reasons::MISSING_REFERENCE, message));
         };
-        let data: BTreeMap<String, Vec<u8>> = secret
-            .data
-            .iter()
-            .flatten()
-            .map(|(name, value)| (name.clone(), value.0.clone()))
-            .collect();
-        match parse_pull_secret(secret.type_.as_deref().unwrap_or_default(), &data) {
+        match credentials_of(secret) {
             Ok(parsed) => credentials.merge(parsed),
             Err(why) => {
                 let message = format!("the Secret {name:?} cannot be used: {why}");

@@ -118,7 +118,7 @@ fn known(
     match found {
         Ok(mut found) => found.snapshots.remove(&wanted.function).unwrap_or_default(),
         Err(error) => {
-            tracing::debug!(function = %wanted.function, %error, "{otherwise}");
+            tracing::debug!(%error, "{otherwise}");
             Vec::new()
         }
     }

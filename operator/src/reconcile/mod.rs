@@ -30,7 +30,6 @@ mod image;
 mod input;
 mod measure;
 mod metrics;
-mod node_liveness;
 mod nodes;
 mod observe;
 mod pass;
@@ -161,7 +160,6 @@ pub async fn run(ctx: Arc<Context>, epoch: u64) {
         worker::work(Arc::clone(&ctx), epoch),
         host_claim_gc::sweep_claims(Arc::clone(&ctx)),
         unreadable::report_unreadable(Arc::clone(&ctx)),
-        node_liveness::follow(&ctx),
         metrics::count_rollouts(&ctx),
     );
 }

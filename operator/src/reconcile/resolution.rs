@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::Context;
 use super::context::{FunctionContext, Resolution};
 use crate::resolve::{Artifact, Credentials};
@@ -32,10 +34,11 @@ pub(super) fn start(
         run,
     };
     let (ctx, key) = (Arc::clone(ctx), key.clone());
-    tokio::spawn(async move {
+    let task = async move {
         let resolution = resolve(&ctx, request).await;
         finish(&ctx, &key, run, resolution).await;
-    });
+    };
+    tokio::spawn(task.in_current_span());
 }
 
 async fn resolve(ctx: &Context, request: ResolveRequest) -> Resolution {
@@ -56,6 +59,7 @@ async fn resolve(ctx: &Context, request: ResolveRequest) -> Resolution {
         },
         Err(error) => {
             let wait = error.backoff(attempt, fastrand::f64());
+            tracing::debug!(image = asked, %error, attempt, ?wait, "the image could not be resolved");
             Resolution::Failed {
                 image,
                 error,

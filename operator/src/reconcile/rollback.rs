@@ -24,7 +24,7 @@ pub(super) fn hint(target: Target<'_>, made: &Made) {
         split: Some(project::wire_split(split, decided)),
     };
     if let Err(error) = ctx.fleet.hint(&update) {
-        tracing::debug!(function = %key, ?error, "the hint was not needed");
+        tracing::debug!(?error, "the hint was not needed");
     }
 }
 

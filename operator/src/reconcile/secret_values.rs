@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crds::function::KeySelector;
 use crds::{EdgeRevision, ReferenceKind};
 use operator_core::rollout::{RolloutState, UnknownValues};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::nodes::NodeReports;
@@ -42,7 +42,7 @@ pub(super) struct Values<'a> {
 
 impl Remembered {
     fn insert(&self, namespace: &str, hash: &str, value: &[u8]) {
-        self.lock().insert(
+        self.0.lock().insert(
             (namespace.to_owned(), hash.to_owned()),
             Zeroizing::new(value.to_vec()),
         );
@@ -50,11 +50,7 @@ impl Remembered {
 
     fn get(&self, namespace: &str, hash: &str) -> Option<Vec<u8>> {
         let key = (namespace.to_owned(), hash.to_owned());
-        self.lock().get(&key).map(|value| value.to_vec())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ByHash> {
-        self.0.lock()
+        self.0.lock().get(&key).map(|value| value.to_vec())
     }
 }
 
@@ -101,6 +97,7 @@ impl Projector {
             })
             .collect();
         self.remembered
+            .0
             .lock()
             .retain(|(namespace, hash), _| referred.contains(&(namespace.as_str(), hash.as_str())));
     }

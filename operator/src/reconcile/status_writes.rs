@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use operator_core::status_rate::{Admission, FunctionLimit, NodeDrift, StatusRateLimiter};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The limiter that all functions share.
@@ -36,7 +36,7 @@ impl Default for StatusWrites {
 impl StatusWrites {
     /// Decides whether a function may write the difference `drift` now.
     pub(super) fn admit(&self, function: &mut FunctionLimit, drift: NodeDrift) -> Admitted {
-        match self.lock().admit(function, drift, self.now()) {
+        match self.limiter.lock().admit(function, drift, self.now()) {
             Admission::Idle => Admitted::Idle,
             Admission::Write => Admitted::Write,
             Admission::Wait(until) => Admitted::Wait(self.origin + until),
@@ -45,20 +45,16 @@ impl StatusWrites {
 
     /// Notes that the status is written for another reason, which includes the progress of the nodes.
     pub(super) fn carried(&self, function: &mut FunctionLimit) {
-        self.lock().carried(function);
+        self.limiter.lock().carried(function);
     }
 
     /// Gives the reservation of a function back that needs it no longer.
     pub(super) fn cancel(&self, function: &mut FunctionLimit) {
-        self.lock().cancel(function);
+        self.limiter.lock().cancel(function);
     }
 
     fn now(&self) -> Duration {
         self.origin.elapsed()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, StatusRateLimiter> {
-        self.limiter.lock()
     }
 }
 

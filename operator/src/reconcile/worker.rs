@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
 use super::{Context, Outcome, ReconcileError, api, reconcile};
+use crate::backoff::Backoff;
 use crate::queue::{Class, WorkItem};
 use crate::watch::ObjectKey;
 
@@ -20,6 +21,7 @@ const WORKERS: usize = 8;
 const RESERVED: usize = 2;
 /// A function with a candidate in traffic is evaluated this often also while its status cannot be written.
 const WATCH: Duration = Duration::from_secs(5);
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Decides under `epoch` until the future is dropped.
 pub(super) async fn work(ctx: Arc<Context>, epoch: u64) {
@@ -178,11 +180,9 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
     }
 }
 
-/// 1 s doubling to 5 min, with jitter.
+/// Delay after the `failures`-th failure in a row: doubles from 1 s to 5 min.
 pub(super) fn backoff(failures: u32) -> Duration {
-    let ceiling =
-        Duration::from_secs(1 << failures.saturating_sub(1).min(8)).min(Duration::from_secs(300));
-    ceiling.mul_f64(0.5 + 0.5 * fastrand::f64())
+    RETRY.delay(failures, fastrand::f64())
 }
 
 /// A task that is aborted when its handle is dropped: a worker that is dropped must not leave a decision running.

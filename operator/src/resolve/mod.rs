@@ -12,12 +12,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use crds::conditions::reasons;
 use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::Semaphore;
 
 pub use component::{Inspection, inspect};
-pub use oci::{Credentials, digest_of, parse_pull_secret};
+pub use oci::{Credentials, CredentialsError, digest_of};
+
+use crate::backoff::Backoff;
 
 const CONCURRENT: usize = 4;
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Result of resolving an image reference.
 #[derive(Debug, Clone)]
@@ -103,10 +107,9 @@ impl ResolveError {
     /// never shorter than the registry requested. `dice` is in [0, 1).
     #[must_use]
     pub fn backoff(&self, attempt: u32, dice: f64) -> Duration {
-        let ceiling = Duration::from_secs(1 << attempt.saturating_sub(1).min(8))
-            .min(Duration::from_secs(300));
         let floor = Duration::from_millis(500);
-        let wait = floor + ceiling.saturating_sub(floor).mul_f64(dice);
+        let room = RETRY.ceiling(attempt).saturating_sub(floor);
+        let wait = floor + room.mul_f64(dice);
         wait.max(
             self.retry_after
                 .unwrap_or_default()
@@ -153,6 +156,7 @@ impl Resolver {
     ///
     /// # Errors
     /// The image cannot be resolved; the error has the class that the condition names.
+    #[tracing::instrument(level = "debug", skip(self, credentials))]
     pub async fn resolve(
         &self,
         image: &str,
@@ -196,6 +200,17 @@ impl Resolver {
             private: pull.used_credentials(),
         })
     }
+}
+
+/// Reads the credentials of a pull secret.
+///
+/// # Errors
+/// The Secret is not a pull secret, or it is malformed.
+pub fn credentials_of(secret: &Secret) -> Result<Credentials, CredentialsError> {
+    let data = secret.data.iter().flatten();
+    let data = data.map(|(name, value)| (name.clone(), value.0.clone()));
+    let kind = secret.type_.as_deref().unwrap_or_default();
+    oci::parse_pull_secret(kind, &data.collect())
 }
 
 /// Downloads the whole layer into memory.

@@ -1,31 +1,45 @@
 //! Work that only the leader does, besides serving nodes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{SETTLE, Start};
+use super::shared::Shared;
+use super::start::Start;
+use crate::dispatch::QueueAllReason;
 use crate::lease::Leadership;
-use crate::{certificate_secret, edge_nodes, reconcile};
+use crate::{certificate_secret, edge_nodes, node_liveness, reconcile};
+
+/// Time that a new leader gives nodes to reconnect before it makes decisions about them.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Each time this replica becomes leader, raises the epoch above all used ones, then starts deciding.
 pub(super) async fn lead(start: Start) {
+    let Shared {
+        client,
+        caches,
+        secrets,
+        fleet,
+        dispatch,
+        metrics,
+        ..
+    } = &start.shared;
     let mut leadership = start.lease.leadership();
     loop {
         let epoch = leadership.borrow_and_update().epoch;
-        start.reconciler.metrics.set_leading(epoch.is_some());
+        metrics.set_leading(epoch.is_some());
         if epoch.is_some() {
-            start
-                .fleet
-                .expect(edge_nodes::serving(&start.caches.edge_nodes));
+            fleet.expect(edge_nodes::serving(&caches.edge_nodes));
             tokio::time::sleep(SETTLE).await;
             if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
                 tracing::info!(epoch, "deciding");
-                start.dispatch.queue_all();
+                dispatch.queue_all(&QueueAllReason::Leading);
                 tokio::select! {
                     () = reconcile::run(Arc::clone(&start.reconciler), epoch) => {}
-                    () = certificate_secret::maintain(start.client.clone(), start.args_namespace.clone(), start.secrets.clone()) => {}
-                    () = edge_nodes::maintain(start.client.clone(), start.caches.clone(), start.fleet.clone()) => {}
+                    () = certificate_secret::maintain(client.clone(), start.namespace.clone(), secrets.clone()) => {}
+                    () = edge_nodes::maintain(client.clone(), caches.clone(), fleet.clone()) => {}
+                    () = node_liveness::follow(dispatch.clone(), fleet.clone()) => {}
                     () = lost(leadership.clone(), epoch) => tracing::warn!("no longer deciding"),
                 }
             }
@@ -41,6 +55,7 @@ impl Start {
     /// Highest epoch that is persisted in any object or in use by any node.
     fn highest_epoch(&self) -> u64 {
         let persisted = self
+            .shared
             .caches
             .functions
             .all()
@@ -62,7 +77,7 @@ impl Start {
         persisted
             .max()
             .unwrap_or(0)
-            .max(self.fleet.max_epoch_seen())
+            .max(self.shared.fleet.max_epoch_seen())
     }
 }
 

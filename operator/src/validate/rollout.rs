@@ -189,18 +189,7 @@ impl Reader<'_> {
             policy.client_errors,
         );
         if let Some(slo) = &written.slo {
-            policy.slo_errors = slo
-                .errors
-                .as_ref()
-                .map(|errors| self.part(Some(errors), "analysis.slo.errors", 0.01));
-            policy.slo_latency = slo.latency.as_ref().map(|latency| LatencySlo {
-                within: self.time(
-                    Some(&latency.within),
-                    "analysis.slo.latency.within",
-                    std::time::Duration::from_secs(1),
-                ),
-                slower: self.part(Some(&latency.slower), "analysis.slo.latency.slower", 0.01),
-            });
+            self.slo(slo, &mut policy);
         }
         policy.dispersion = match written.dispersion.as_deref() {
             None | Some("Auto") => None,
@@ -216,6 +205,21 @@ impl Reader<'_> {
             _ => Fallback::Hold,
         };
         policy
+    }
+
+    fn slo(&mut self, slo: &api::Slo, policy: &mut operator_core::rollout::AnalysisPolicy) {
+        policy.slo_errors = slo
+            .errors
+            .as_ref()
+            .map(|errors| self.part(Some(errors), "analysis.slo.errors", 0.01));
+        policy.slo_latency = slo.latency.as_ref().map(|latency| LatencySlo {
+            within: self.time(
+                Some(&latency.within),
+                "analysis.slo.latency.within",
+                std::time::Duration::from_secs(1),
+            ),
+            slower: self.part(Some(&latency.slower), "analysis.slo.latency.slower", 0.01),
+        });
     }
 
     fn tolerance(

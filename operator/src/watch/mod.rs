@@ -1,6 +1,5 @@
 //! Caches of API objects, one per kind, and the routing of their changes.
 
-mod backoff;
 mod cache;
 mod index;
 mod mass_deletion;
@@ -8,10 +7,11 @@ pub(crate) mod quorum;
 mod secrets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
 pub(crate) use cache::version;
@@ -20,7 +20,13 @@ pub use index::{Indexed, Term};
 pub use mass_deletion::MassDeletionGuard;
 pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
+use crate::backoff::Backoff;
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
+
+/// Delay before a watch is started again. Only a few replicas watch, not thousands of nodes, so it stays short: while a
+/// replica receives no changes, its nodes receive none either. With kube's default backoff, the nodes of a replica
+/// received no changes for a minute after the API server was available again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// All caches of a replica. Clones are cheap.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +61,8 @@ pub enum Changed {
     Policy(ObjectKey),
     /// The owner of a host changed.
     Claim(String),
-    /// A node joined, left, or changed its labels.
-    Node,
+    /// The node of this name joined, left, or changed its labels, or its node-shim was seen first.
+    Node(String),
     /// A ConfigMap was written or deleted.
     ConfigMap(ObjectKey),
 }
@@ -69,103 +75,114 @@ impl Caches {
         client: &Client,
         changed: &mpsc::UnboundedSender<Changed>,
     ) -> Vec<BoxFuture<'static, ()>> {
-        let sender = |changed: &mpsc::UnboundedSender<Changed>| {
-            let sender = changed.clone();
+        let send = {
+            let changed = changed.clone();
             move |change: Changed| {
                 // The receiver lives until the process ends.
-                let _ = sender.send(change);
+                let _ = changed.send(change);
             }
         };
-        let send = sender(changed);
+        let mut all = Vec::from(self.watch_served(client, send.clone()));
+        all.extend(self.watch_references(client, send.clone()));
+        all.extend(self.watch_nodes(client, send));
+        all
+    }
+
+    /// Watches what nodes serve: functions and their revisions.
+    fn watch_served(
+        &self,
+        client: &Client,
+        send: impl Fn(Changed) + Clone + Send + 'static,
+    ) -> [BoxFuture<'static, ()>; 2] {
+        let sender = send.clone();
         let functions = self.functions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
             |_| {},
-            move |change| match change {
-                Change::Applied(object, dropped) => {
-                    send(Changed::Function(ObjectKey::of(&*object), dropped))
-                }
-                Change::Deleted(object, version) => {
-                    let terms = object.terms().into_iter().collect();
-                    send(Changed::FunctionGone(
-                        ObjectKey::of(&*object),
-                        version,
-                        terms,
-                    ))
-                }
+            move |change| {
+                sender(match change {
+                    Change::Applied(object, dropped) => {
+                        Changed::Function(ObjectKey::of(&*object), dropped)
+                    }
+                    Change::Deleted(object, version) => {
+                        let terms = object.terms().into_iter().collect();
+                        Changed::FunctionGone(ObjectKey::of(&*object), version, terms)
+                    }
+                });
             },
         );
-        let send = sender(changed);
         let revisions = self.revisions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
             strip,
             move |change| {
                 let object: Arc<EdgeRevision> = change.into_object();
-                let namespace = object.metadata.namespace.clone().unwrap_or_default();
+                let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
                 send(Changed::Revision(ObjectKey::new(
-                    &namespace,
+                    namespace,
                     &object.spec.function,
                 )));
             },
         );
-        let send = sender(changed);
-        let policies = self.policies.watch(
-            Api::all(client.clone()),
-            MassDeletionGuard::Free,
-            strip,
-            move |change| {
-                send(Changed::Policy(ObjectKey::of(&*change.into_object())));
-            },
-        );
-        let send = sender(changed);
-        let claims = self.claims.watch(
-            Api::all(client.clone()),
-            // Functions that still need a deleted claim create it again.
-            MassDeletionGuard::Free,
-            strip,
-            move |change| {
-                send(Changed::Claim(change.into_object().spec.host.clone()));
-            },
-        );
-        let send = sender(changed);
+        [functions, revisions]
+    }
+
+    /// Watches what functions refer to. Functions that still need a deleted claim create it again.
+    fn watch_references(
+        &self,
+        client: &Client,
+        send: impl Fn(Changed) + Clone + Send + 'static,
+    ) -> [BoxFuture<'static, ()>; 3] {
+        let free = MassDeletionGuard::Free;
+        let sender = send.clone();
+        let policies = self
+            .policies
+            .watch(Api::all(client.clone()), free, strip, move |change| {
+                sender(Changed::Policy(ObjectKey::of(&*change.into_object())));
+            });
+        let sender = send.clone();
+        let claims = self
+            .claims
+            .watch(Api::all(client.clone()), free, strip, move |change| {
+                sender(Changed::Claim(change.into_object().spec.host.clone()));
+            });
+        let config_maps =
+            self.config_maps
+                .watch(Api::all(client.clone()), free, strip, move |change| {
+                    send(Changed::ConfigMap(ObjectKey::of(&*change.into_object())));
+                });
+        [policies, claims, config_maps]
+    }
+
+    /// Watches the nodes of the cluster and their node-shims.
+    fn watch_nodes(
+        &self,
+        client: &Client,
+        send: impl Fn(Changed) + Clone + Send + 'static,
+    ) -> [BoxFuture<'static, ()>; 2] {
+        let sender = send.clone();
         // Shims report changes all the time, but placement depends only on whether a shim exists.
         let edge_nodes = self.edge_nodes.watch_if(
             Api::all(client.clone()),
             strip,
             |_, _| false,
-            move |_| send(Changed::Node),
+            move |change| sender(Changed::Node(change.into_object().name_any())),
         );
-        let send = sender(changed);
         let slim = |node: &mut Node| {
             strip(node);
             node.metadata.annotations = None;
             node.status = None;
         };
         // A kubelet updates its node every few minutes, but only labels and names matter here.
-        let nodes = self
-            .nodes
-            .watch_if(Api::all(client.clone()), slim, labels_differ, move |_| {
-                send(Changed::Node)
-            });
-        let send = sender(changed);
-        let config_maps = self.config_maps.watch(
+        let nodes = self.nodes.watch_if(
             Api::all(client.clone()),
-            MassDeletionGuard::Free,
-            strip,
+            slim,
+            labels_differ,
             move |change| {
-                send(Changed::ConfigMap(ObjectKey::of(&*change.into_object())));
+                send(Changed::Node(change.into_object().name_any()));
             },
         );
-        vec![
-            functions,
-            revisions,
-            policies,
-            claims,
-            edge_nodes,
-            nodes,
-            config_maps,
-        ]
+        [edge_nodes, nodes]
     }
 
     /// Waits until every cache holds a complete list.

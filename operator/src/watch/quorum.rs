@@ -40,14 +40,41 @@ pub(crate) enum Question {
 }
 
 /// Result of a read for one object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Found {
     /// It does not exist.
     Gone,
     /// It exists.
     There,
     /// The read failed, or its result cannot be trusted.
-    Unknown(String),
+    Unknown(Doubt),
+}
+
+/// Why the API server's answer does not show that an object was deleted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Doubt {
+    #[error(transparent)]
+    Call(Arc<CallError>),
+    #[error("the list is too long")]
+    LongList,
+    #[error("its lists have no version")]
+    NoVersion,
+    #[error("its store is older than versions that it returned before")]
+    OldStore,
+    #[error("the CustomResourceDefinition is being deleted")]
+    DefinitionTerminates,
+    #[error("the CustomResourceDefinition has no age")]
+    DefinitionAge,
+    #[error(
+        "they were removed together with the CustomResourceDefinition, which was created again since"
+    )]
+    NewDefinition,
+}
+
+impl From<CallError> for Doubt {
+    fn from(error: CallError) -> Self {
+        Self::Call(Arc::new(error))
+    }
 }
 
 /// Reads objects from the API server and returns the result for each.
@@ -68,7 +95,8 @@ where
         .flatten()
         .map(|(lost, found)| match found {
             Found::Gone => {
-                let found = trust.verify(lost.version, lost.created.as_ref());
+                let verified = trust.verify(lost.version, lost.created.as_ref());
+                let found = verified.map_or_else(Found::Unknown, |()| Found::Gone);
                 (lost.key, found)
             }
             found => (lost.key, found),
@@ -87,10 +115,10 @@ async fn read(client: &Client, kind: &ApiResource, question: Question) -> Vec<(L
             let params = ListParams::default().limit(PAGE);
             let list = match call(api.list_metadata(&params)).await {
                 Ok(list) => list,
-                Err(error) => return all(lost, &Found::Unknown(error.to_string())),
+                Err(error) => return all(lost, &Found::Unknown(error.into())),
             };
             if list.metadata.continue_.is_some_and(|more| !more.is_empty()) {
-                return all(lost, &Found::Unknown("the list is too long".to_owned()));
+                return all(lost, &Found::Unknown(Doubt::LongList));
             }
             let uids: HashMap<_, _> = list
                 .items
@@ -125,16 +153,16 @@ async fn one(client: &Client, kind: &ApiResource, lost: &Lost) -> Found {
         // A different object with the same name exists.
         Ok(_) => Found::Gone,
         Err(error) if error.is_gone_object(&lost.key.name) => Found::Gone,
-        Err(error) => Found::Unknown(error.to_string()),
+        Err(error) => Found::Unknown(error.into()),
     }
 }
 
 /// Evidence that a missing object was deleted, and not lost with its store or definition.
 pub(crate) struct Trust {
     /// Current version of the store.
-    version: Result<u64, String>,
+    version: Result<u64, Doubt>,
     /// Creation time of the kind's definition; `None` for a built-in kind.
-    defined: Result<Option<Time>, String>,
+    defined: Result<Option<Time>, Doubt>,
 }
 
 impl Trust {
@@ -145,8 +173,8 @@ impl Trust {
         let version = match list.map(|list| list.metadata.resource_version) {
             Ok(version) => version
                 .and_then(|version| version.parse().ok())
-                .ok_or_else(|| "its lists have no version".to_owned()),
-            Err(error) => Err(error.to_string()),
+                .ok_or(Doubt::NoVersion),
+            Err(error) => Err(error.into()),
         };
         let defined = if kind.group == EdgeFunction::group(&()) {
             definition(client, kind).await.map(Some)
@@ -157,35 +185,31 @@ impl Trust {
     }
 
     /// Evaluates whether an object last seen at `version`, and created at `created`, was deleted.
-    pub(crate) fn verify(&self, version: u64, created: Option<&Time>) -> Found {
-        let unknown = |why: &str| Found::Unknown(why.to_owned());
+    ///
+    /// # Errors
+    /// The object may have been lost instead.
+    pub(crate) fn verify(&self, version: u64, created: Option<&Time>) -> Result<(), Doubt> {
         match (&self.version, &self.defined) {
-            (Err(why), _) | (_, Err(why)) => unknown(why),
-            (Ok(now), _) if *now < version => {
-                unknown("its store is older than versions that it returned before")
-            }
+            (Err(doubt), _) | (_, Err(doubt)) => Err(doubt.clone()),
+            (Ok(now), _) if *now < version => Err(Doubt::OldStore),
             (_, Ok(Some(defined))) if created.is_none_or(|created| created.0 < defined.0) => {
-                unknown(
-                    "they were removed together with the CustomResourceDefinition, which was created again since",
-                )
+                Err(Doubt::NewDefinition)
             }
-            _ => Found::Gone,
+            _ => Ok(()),
         }
     }
 }
 
 /// Returns the creation time of a kind's definition, if it is intact.
-async fn definition(client: &Client, kind: &ApiResource) -> Result<Time, String> {
+async fn definition(client: &Client, kind: &ApiResource) -> Result<Time, Doubt> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let name = format!("{}.{}", kind.plural, kind.group);
-    let found = call(api.get_metadata(&name))
-        .await
-        .map_err(|error: CallError| error.to_string())?;
+    let found = call(api.get_metadata(&name)).await?;
     if found.metadata.deletion_timestamp.is_some() {
-        return Err("the CustomResourceDefinition is being deleted".to_owned());
+        return Err(Doubt::DefinitionTerminates);
     }
     found
         .metadata
         .creation_timestamp
-        .ok_or_else(|| "the CustomResourceDefinition has no age".to_owned())
+        .ok_or(Doubt::DefinitionAge)
 }

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::BACKOFF;
 use super::ObjectKey;
-use super::backoff::WatchBackoff;
 
 /// Interval between two attempts to read a refused Secret.
 pub const RETRY: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ impl fmt::Debug for SecretState {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets")
-            .field("known", &self.lock().len())
+            .field("known", &self.known.lock().len())
             .finish_non_exhaustive()
     }
 }
@@ -98,7 +98,7 @@ impl Secrets {
     /// Returns the state of a Secret; starts to watch it on the first call.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> SecretState {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if let Some(entry) = known.get(key) {
             return entry.state.clone();
         }
@@ -115,7 +115,7 @@ impl Secrets {
 
     /// Forgets every Secret that is not in `referred`.
     pub fn retain(&self, referred: &HashSet<ObjectKey>) {
-        self.lock().retain(|key, entry| {
+        self.known.lock().retain(|key, entry| {
             let keep = referred.contains(key);
             if !keep {
                 entry.watch.abort();
@@ -128,7 +128,7 @@ impl Secrets {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
         loop {
             let mut states = watcher::watch_object(api.clone(), &key.name)
-                .backoff(WatchBackoff::default())
+                .backoff(BACKOFF.delays())
                 .boxed();
             loop {
                 match states.try_next().await {
@@ -156,7 +156,7 @@ impl Secrets {
 
     fn learn(&self, key: &ObjectKey, state: SecretState) {
         let news = {
-            let mut known = self.lock();
+            let mut known = self.known.lock();
             let Some(entry) = known.get_mut(key) else {
                 return;
             };
@@ -169,16 +169,12 @@ impl Secrets {
             let _ = self.changed.send(key.clone());
         }
     }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<ObjectKey, Entry>> {
-        self.known.lock()
-    }
 }
 
 #[cfg(test)]
 impl Secrets {
-    /// Sets the state of a Secret that was requested before, as a watch would.
-    pub(crate) fn know_for_test(&self, key: &ObjectKey, state: SecretState) {
+    /// Stores the state of a Secret that was requested before, as a watch would.
+    pub(crate) fn put(&self, key: &ObjectKey, state: SecretState) {
         self.learn(key, state);
     }
 }

@@ -153,7 +153,7 @@ proptest! {
 
         let fleet = Fleet::new(Tables::new(), Duration::from_secs(10), Duration::from_secs(600));
         let frames = reported(&all, split);
-        fleet.hear_for_test("node-1", 900_250, frames);
+        fleet.counters_from("node-1", 900_250, frames);
         let reading = Reading { latency: Latency::Head, population: "live" };
         let mut in_band = fleet.counters(&key(), reading);
         prop_assert_eq!(in_band.len(), 1);

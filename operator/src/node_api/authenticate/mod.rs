@@ -16,8 +16,8 @@ use tonic::metadata::MetadataMap;
 
 use super::identity::{Review, Reviewer};
 use super::meter::Meter;
+use super::rate_limit::RateLimit;
 use super::settings::Settings;
-use super::token_bucket::TokenBucket;
 
 const NODE_CLAIM: &str = "authentication.kubernetes.io/node-name";
 const POD_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
@@ -95,7 +95,7 @@ pub(super) struct Authenticator {
     reauthenticate: Duration,
     remembered: Mutex<HashMap<[u8; 32], CachedReview>>,
     reviews: Semaphore,
-    rate: Mutex<TokenBucket>,
+    rate: Mutex<RateLimit>,
     meter: Meter,
 }
 
@@ -109,7 +109,7 @@ impl Authenticator {
             reauthenticate: settings.reauthenticate,
             remembered: Mutex::default(),
             reviews: Semaphore::new(REVIEWS),
-            rate: Mutex::new(TokenBucket::new(REVIEWS_PER_SECOND, 2, Instant::now())),
+            rate: Mutex::new(RateLimit::new(REVIEWS_PER_SECOND, 2, Instant::now())),
             meter,
         }
     }

@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node_api) struct SessionId {
     pub(super) node: String,
-    pub(super) number: u64,
+    pub(in crate::node_api) number: u64,
 }
 
 /// Result of a report.

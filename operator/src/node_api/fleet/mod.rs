@@ -160,40 +160,36 @@ impl Fleet {
 
 #[cfg(test)]
 impl Fleet {
-    /// Hello of a node that connects and sends this.
-    pub(crate) fn say_for_test(&self, node: &str, report: node_api::v1::Report) {
-        let hello = node_api::v1::Hello {
-            node: node.to_owned(),
-            boot_id: 1,
-            ..node_api::v1::Hello::default()
-        };
-        if let Some(session) = self.connect(Source::Direct, hello) {
-            self.report(&session, report);
-        }
-    }
-
-    /// Node that connects and sends these frames.
-    pub(crate) fn hear_for_test(
-        &self,
-        node: &str,
-        boot_id: u64,
-        frames: impl IntoIterator<Item = node_api::v1::CounterFrame>,
-    ) {
+    /// Connects a node with a stream of its own.
+    fn stream_from(&self, node: &str, boot_id: u64) -> SessionId {
         let hello = node_api::v1::Hello {
             node: node.to_owned(),
             boot_id,
             ..node_api::v1::Hello::default()
         };
-        let session = self.connect(Source::Direct, hello);
+        self.connect(Source::Direct, hello).unwrap()
+    }
+
+    /// Processes a report of a node on a new stream.
+    pub(crate) fn report_from(&self, node: &str, report: node_api::v1::Report) {
+        self.report(&self.stream_from(node, 1), report);
+    }
+
+    /// Processes frames of counters of a node on a new stream.
+    pub(crate) fn counters_from(
+        &self,
+        node: &str,
+        boot_id: u64,
+        frames: impl IntoIterator<Item = node_api::v1::CounterFrame>,
+    ) {
+        let session = self.stream_from(node, boot_id);
         for frame in frames {
             let report = node_api::v1::Report {
                 counters: Some(frame),
                 revisions_complete: true,
                 ..node_api::v1::Report::default()
             };
-            if let Some(session) = &session {
-                self.report(session, report);
-            }
+            self.report(&session, report);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use node_api::v1;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::view;
@@ -60,16 +60,12 @@ impl Outbox {
     }
 
     fn note(&self, node: &str, change: impl FnOnce(&mut Pending)) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.open {
             change(waiting.nodes.entry(node.to_owned()).or_default());
             drop(waiting);
             self.filled.notify_one();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
     }
 }
 
@@ -83,7 +79,7 @@ impl Fleet {
                 .into_iter()
                 .any(|session| session.source == Source::Direct && !session.ended)
         });
-        let mut waiting = self.0.outbox.lock();
+        let mut waiting = self.0.outbox.waiting.lock();
         waiting.open = true;
         waiting.nodes = direct
             .map(|(name, _)| {
@@ -100,13 +96,13 @@ impl Fleet {
 
     /// Ends the relay; nothing is collected any longer.
     pub(in crate::node_api) fn close_relay(&self) {
-        *self.0.outbox.lock() = Waiting::default();
+        *self.0.outbox.waiting.lock() = Waiting::default();
     }
 
     /// Waits until a node has something to relay, and returns its messages in order.
     pub(in crate::node_api) async fn next_relayed(&self) -> Vec<v1::RelayUp> {
         loop {
-            let first = self.0.outbox.lock().nodes.pop_first();
+            let first = self.0.outbox.waiting.lock().nodes.pop_first();
             match first {
                 Some((node, pending)) => {
                     let messages = self.relay_messages(node, &pending);

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::authenticate::{Identity, Role};
 use super::calls::{Calls, LimitReached, Permit};
@@ -140,6 +141,7 @@ pub(super) async fn open(
     };
     tracing::info!(node = %caller.node, have = hello.have, snapshot = opening.snapshot.is_some(), "node connected");
     let (sender, receiver) = mpsc::channel(1);
+    let span = tracing::debug_span!("node_stream", node = %caller.node, session = session.number);
     let registered = Registered {
         stream: opening.id,
         session,
@@ -152,7 +154,8 @@ pub(super) async fn open(
         peer,
         registered,
     };
-    tokio::spawn(node.serve(opening, request.into_inner(), sender));
+    let stream = node.serve(opening, request.into_inner(), sender);
+    tokio::spawn(stream.instrument(span));
     Ok(Response::new(ReceiverStream::new(receiver)))
 }
 

@@ -11,8 +11,8 @@ use super::super::FunctionKey;
 use super::super::calls::Calls;
 use super::super::fleet::{FrameResult, SessionId};
 use super::super::meter::Meter;
+use super::super::rate_limit::RateLimit;
 use super::super::tables::StreamQueue;
-use super::super::token_bucket::TokenBucket;
 use super::super::wire::Sized;
 use super::{End, Progress};
 
@@ -23,7 +23,7 @@ pub(super) struct Reader<'a> {
     calls: &'a Arc<Calls>,
     session: &'a SessionId,
     progress: &'a Progress,
-    budget: TokenBucket,
+    budget: RateLimit,
     gaps: u32,
     /// The node resumed and has not sent a complete report yet.
     unchecked: Option<&'a StreamQueue>,
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         progress: &'a Progress,
         resumed: Option<&'a StreamQueue>,
     ) -> Self {
-        let budget = TokenBucket::new(calls.settings.report_bytes_per_second, 10, Instant::now());
+        let budget = RateLimit::new(calls.settings.report_bytes_per_second, 10, Instant::now());
         Self {
             calls,
             session,

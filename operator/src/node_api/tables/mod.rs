@@ -103,11 +103,6 @@ impl Tables {
         state.log.restart(floor);
     }
 
-    /// Whether [`Tables::synced`] was called.
-    pub fn is_synced(&self) -> bool {
-        self.lock().synced
-    }
-
     /// Sets the labels of a node, which it receives when it connects.
     pub fn set_node(&self, node: &str, labels: BTreeMap<String, String>) {
         self.lock().labels.insert(node.to_owned(), labels);
@@ -320,8 +315,8 @@ fn token_of(record: &v1::FunctionRecord) -> Option<FencingToken> {
 
 #[cfg(test)]
 impl Tables {
-    /// Builds the record that every node with this function receives.
-    pub(crate) fn told_for_test(&self, key: &FunctionKey) -> Option<v1::FunctionRecord> {
+    /// The record that nodes with this function receive.
+    pub(crate) fn newest_record(&self, key: &FunctionKey) -> Option<v1::FunctionRecord> {
         let state = self.lock();
         state.functions.get(key).map(|entry| entry.record.clone())
     }

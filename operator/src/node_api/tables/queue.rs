@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use node_api::v1;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::FunctionKey;
@@ -45,7 +45,7 @@ impl StreamQueue {
     }
 
     pub(super) fn push(&self, key: &FunctionKey, change: Change) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         match waiting.changes.get_mut(key) {
             // The node still needs what the earlier change contains.
             Some(Change::Whole) if change == Change::Split => {}
@@ -64,23 +64,23 @@ impl StreamQueue {
     }
 
     pub(super) fn push_hint(&self, key: &FunctionKey, hint: v1::SplitUpdate) {
-        self.lock().hints.insert(key.clone(), hint);
+        self.waiting.lock().hints.insert(key.clone(), hint);
         self.hinted.notify_one();
     }
 
     pub(in crate::node_api) fn take_hints(&self) -> Vec<v1::SplitUpdate> {
-        std::mem::take(&mut self.lock().hints)
+        std::mem::take(&mut self.waiting.lock().hints)
             .into_values()
             .collect()
     }
 
     /// Removes and returns the first pending change.
     pub(in crate::node_api) fn pop(&self) -> Option<(FunctionKey, Change)> {
-        self.lock().changes.pop_first()
+        self.waiting.lock().changes.pop_first()
     }
 
     pub(in crate::node_api) fn is_empty(&self) -> bool {
-        let waiting = self.lock();
+        let waiting = self.waiting.lock();
         waiting.changes.is_empty() && waiting.hints.is_empty()
     }
 
@@ -92,9 +92,5 @@ impl StreamQueue {
     /// Completes when a hint was pushed since the last completion.
     pub(in crate::node_api) async fn hinted(&self) {
         self.hinted.notified().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
     }
 }

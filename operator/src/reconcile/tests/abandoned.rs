@@ -91,7 +91,7 @@ async fn resolved(story: &mut Story) {
 /// The traffic split that nodes receive, in hundredths of a percent. The status has the same.
 fn weight(story: &Story) -> u32 {
     let key = FunctionKey::new("shop", "f");
-    let record = story.world.tables.told_for_test(&key).unwrap();
+    let record = story.world.tables.newest_record(&key).unwrap();
     let told = record.split.unwrap().weight;
     let candidate = story.object()["status"]["traffic"][1]["weight"].as_u64();
     assert_eq!(u64::from(told), candidate.unwrap_or(0));

@@ -1,6 +1,7 @@
 //! Which functions an event concerns: those, and no others.
 
 use crate::dispatch::Dispatch;
+use crate::node_liveness;
 use crate::watch::{Changed, Indexed};
 
 use super::*;
@@ -11,6 +12,7 @@ fn dispatch(world: &World) -> Dispatch {
         caches: world.reconciler.caches.clone(),
         projector: world.reconciler.projector.clone(),
         queue: Queue::default(),
+        metrics: world.reconciler.metrics.clone(),
     }
 }
 
@@ -115,4 +117,49 @@ async fn a_secret_that_changes_queues_the_functions_that_have_it() {
         dispatch.follow_secrets(all([secret]), |_| ()).await;
         assert_eq!(waiting(&queue).await, expected, "{namespace}");
     }
+}
+
+fn counted(world: &World, reason: &str) -> bool {
+    let text = String::from_utf8(world.reconciler.metrics.render()).unwrap();
+    text.contains(&format!(
+        "selvage_queue_all_total{{reason=\"{reason}\"}} 1\n"
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_change_queue_all_functions_once_and_are_counted() {
+    let world = World::new();
+    for name in ["f", "g"] {
+        world.apply(name, "2026-01-01T00:00:00Z", &json!({}));
+    }
+    let dispatch = dispatch(&world);
+    let queue = dispatch.queue.clone();
+    let (send, changes) = mpsc::unbounded_channel();
+    for node in ["n-1", "n-2"] {
+        send.send(Changed::Node(node.to_owned())).unwrap();
+    }
+    let follow = tokio::spawn(dispatch.follow_caches(changes));
+    let mut first = [queue.take(false).await, queue.take(false).await].map(|item| item.key);
+    first.sort();
+    assert_eq!(first, [shop("f"), shop("g")]);
+    assert!(counted(&world, "nodes"));
+    follow.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_falls_silent_queues_all_functions_and_is_counted() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    let fleet = world.reconciler.fleet.clone();
+    let report = node_api::v1::Report {
+        revisions_complete: true,
+        ..Default::default()
+    };
+    fleet.report_from("n-1", report);
+    let dispatch = dispatch(&world);
+    let queue = dispatch.queue.clone();
+    let follow = tokio::spawn(node_liveness::follow(dispatch, fleet));
+    assert_eq!(queue.take(false).await.key, shop("f"));
+    assert!(counted(&world, "live_nodes"));
+    follow.abort();
 }

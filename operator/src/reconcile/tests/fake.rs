@@ -89,7 +89,7 @@ impl Fake {
                 if *kill.borrow() {
                     std::future::pending::<()>().await;
                 }
-                let delay = fake.lock().delay;
+                let delay = fake.state.lock().delay;
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
@@ -122,13 +122,10 @@ impl Fake {
     }
 
     /// A fault that panics leaves everything as it was.
-    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
-        self.state.lock()
-    }
 
     /// Stores an object as another writer would.
     pub(super) fn put(&self, path: &str, mut object: Value) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         state.objects.insert(path.to_owned(), object);
@@ -142,7 +139,7 @@ impl Fake {
             .find_map(|part| part.strip_prefix("resourceVersion="));
         let after: u64 = after.and_then(|version| version.parse().ok()).unwrap_or(0);
         let (send, events) = mpsc::unbounded_channel();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for (_, object) in state
             .objects
             .iter()
@@ -160,19 +157,19 @@ impl Fake {
 
     /// How often a list of this path was asked for.
     pub(super) fn lists(&self, path: &str) -> usize {
-        self.lock().lists.get(path).copied().unwrap_or(0)
+        self.state.lock().lists.get(path).copied().unwrap_or(0)
     }
 
     pub(super) fn remove(&self, path: &str) {
-        self.lock().objects.remove(path);
+        self.state.lock().objects.remove(path);
     }
 
     pub(super) fn get(&self, path: &str) -> Option<Value> {
-        self.lock().objects.get(path).cloned()
+        self.state.lock().objects.get(path).cloned()
     }
 
     pub(super) fn under(&self, path: &str) -> Vec<Value> {
-        let state = self.lock();
+        let state = self.state.lock();
         state
             .objects
             .iter()
@@ -183,15 +180,15 @@ impl Fake {
 
     /// `METHOD path` of every write since the last call.
     pub(super) fn writes(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().writes)
+        std::mem::take(&mut self.state.lock().writes)
     }
 
     pub(super) fn fail(&self, fault: Fault) {
-        self.lock().fault = Some(fault);
+        self.state.lock().fault = Some(fault);
     }
 
     pub(super) fn delay(&self, delay: Duration) {
-        self.lock().delay = delay;
+        self.state.lock().delay = delay;
     }
 
     /// Waits until what was written makes `what` true.
@@ -214,7 +211,7 @@ impl Fake {
     }
 
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if *method != Method::GET {
             state.writes.push(format!("{method} {path}"));
         }

@@ -279,7 +279,7 @@ async fn slow_calls_write_nothing_twice_and_hold_no_rollback_up() {
     queue.push(&key);
     let told = FunctionKey::new("shop", "f");
     let weight = || {
-        let record = story.world.tables.told_for_test(&told).unwrap();
+        let record = story.world.tables.newest_record(&told).unwrap();
         record.split.unwrap().weight
     };
     while weight() > 0 {
@@ -337,7 +337,7 @@ async fn a_write_that_has_to_wait_does_not_stop_the_evaluation() {
         world.catch_up();
         let told = FunctionKey::new("shop", "f");
         let weight = || {
-            let record = world.tables.told_for_test(&told).unwrap();
+            let record = world.tables.newest_record(&told).unwrap();
             record.split.unwrap().weight
         };
         while weight() > 0 {
@@ -386,7 +386,7 @@ async fn a_revision_that_cannot_be_created_does_not_stop_the_evaluation() {
     assert!((5..=25).contains(&tried.count()));
     let told = || {
         let told = FunctionKey::new("shop", "f");
-        let record = world.tables.told_for_test(&told).unwrap();
+        let record = world.tables.newest_record(&told).unwrap();
         record.split.unwrap().weight
     };
     assert_eq!(told(), 500);
@@ -421,7 +421,7 @@ async fn a_rollback_reaches_nodes_without_the_api_server() {
     }));
     story.turn().await;
     let told = FunctionKey::new("shop", "f");
-    let told = story.world.tables.told_for_test(&told).unwrap();
+    let told = story.world.tables.newest_record(&told).unwrap();
     assert_eq!(told.split.unwrap().weight, 0);
     assert_eq!(story.object()["status"]["rollout"]["state"], "Stepping");
     story.world.fake.fail(Box::new(|_, _| None));

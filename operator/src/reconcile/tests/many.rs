@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::dispatch::Dispatch;
 use crate::node_api::SimulatedNode;
+use crate::node_liveness;
 
 use super::*;
 
@@ -47,10 +48,13 @@ impl Running {
             caches: reconciler.caches.clone(),
             projector: reconciler.projector.clone(),
             queue: reconciler.queue.clone(),
+            metrics: reconciler.metrics.clone(),
         };
         let secrets = std::mem::replace(&mut world.secrets, mpsc::unbounded_channel().1);
         tasks.spawn(dispatch.clone().follow_secrets(secrets, |_| ()));
         tasks.spawn(dispatch.clone().follow_fleet(reconciler.fleet.subscribe()));
+        let fleet = reconciler.fleet.clone();
+        tasks.spawn(node_liveness::follow(dispatch.clone(), fleet));
         tasks.spawn(dispatch.follow_caches(changes));
         tasks.spawn(run(reconciler, 3));
         Self { world, tasks }

@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod hosts;
 mod kstatus;
+mod logs;
 mod many;
 mod private;
 mod recompute;
@@ -213,7 +214,7 @@ impl World {
             revisions_complete: true,
             ..node_api::v1::Report::default()
         };
-        self.reconciler.fleet.say_for_test(node, report);
+        self.reconciler.fleet.report_from(node, report);
     }
 
     fn node(&self, name: &str) {

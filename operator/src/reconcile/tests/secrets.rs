@@ -42,7 +42,7 @@ fn name(story: &Story, role: &str) -> String {
 /// The value that goes to nodes with a revision; the outer `None` when the record has no such revision.
 fn sent(story: &Story, revision: &str) -> Option<Option<String>> {
     let key = FunctionKey::new("shop", "f");
-    let record = story.world.tables.told_for_test(&key).unwrap();
+    let record = story.world.tables.newest_record(&key).unwrap();
     let mut definitions = record.definitions.iter();
     let found = definitions.find(|definition| definition.revision == revision)?;
     match found.env[0].kind.clone().unwrap() {
@@ -152,7 +152,7 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
         }],
         ..node_api::v1::Report::default()
     };
-    story.world.reconciler.fleet.say_for_test("n-2", report);
+    story.world.reconciler.fleet.report_from("n-2", report);
     let key = ObjectKey::new("shop", "f");
     let reconciled = reconcile(&story.world.reconciler, &key, story.epoch).await;
     reconciled.unwrap();
@@ -184,9 +184,7 @@ async fn a_value_that_was_read_is_kept_as_long_as_a_revision_refers_to_it() {
         reconciler.projector.refresh(&key);
         sent(&story, &stable)
     };
-    reconciler
-        .secrets
-        .know_for_test(&secret, SecretState::Missing);
+    reconciler.secrets.put(&secret, SecretState::Missing);
     assert_eq!(refresh(), Some(Some("one".into())));
     let path = ObjectKey::new("shop", &stable);
     let revision = reconciler.caches.revisions.get(&path).unwrap();

@@ -91,7 +91,7 @@ impl Story {
 
     fn nodes_follow(&mut self) {
         let key = FunctionKey::new("shop", "f");
-        let Some(record) = self.world.tables.told_for_test(&key) else {
+        let Some(record) = self.world.tables.newest_record(&key) else {
             return;
         };
         let share = record.split.unwrap();
@@ -120,7 +120,7 @@ impl Story {
                 revisions_complete: true,
                 ..node_api::v1::Report::default()
             };
-            self.world.reconciler.fleet.say_for_test(node, report);
+            self.world.reconciler.fleet.report_from(node, report);
         }
     }
 

@@ -183,14 +183,14 @@ async fn an_object_from_the_past_changes_nothing() {
     story.second_on_trial().await;
     let (present, effects) = (story.object()["status"].clone(), story.effects.clone());
     let key = FunctionKey::new("shop", "f");
-    let told = story.world.tables.told_for_test(&key).unwrap();
+    let told = story.world.tables.newest_record(&key).unwrap();
     assert_eq!(told.definitions.len(), 2);
     story.world.writes();
 
     let functions = &story.world.reconciler.caches.functions;
     functions.put(serde_json::from_value(past).unwrap());
     story.world.reconciler.projector.refresh_all();
-    let still = story.world.tables.told_for_test(&key).unwrap();
+    let still = story.world.tables.newest_record(&key).unwrap();
     assert_eq!(
         (still.split, still.definitions),
         (told.split, told.definitions)

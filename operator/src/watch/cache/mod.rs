@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backoff::WatchBackoff;
+use super::BACKOFF;
 use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{MassDeletionGuard, Pending};
 
@@ -290,7 +290,7 @@ where
         let mut pending = Pending::new(deletion_guard, client.clone());
         let guarded: Api<DeserializeGuard<K>> = Api::all(client);
         let mut events = watcher(guarded, watcher::Config::default())
-            .backoff(WatchBackoff::default())
+            .backoff(BACKOFF.delays())
             .boxed();
         let mut listed: Option<HashMap<ObjectKey, ()>> = None;
         loop {

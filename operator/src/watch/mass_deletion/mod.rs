@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::quorum::{self, Found, Lost, Question};
 use super::{Cache, ObjectKey, version};
+use crate::backoff::Backoff;
 
 /// Time for which missing objects are kept while no read confirms or contradicts their deletion.
 pub(super) const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
@@ -27,9 +28,8 @@ const COLLECT: Duration = Duration::from_millis(500);
 /// Interval between two rounds of reads, each of at most [`QUESTIONS`].
 const ROUND: Duration = Duration::from_secs(1);
 const QUESTIONS: usize = 200;
-/// Delay before an unconfirmed object is checked again; it doubles with each attempt.
-const AGAIN: Duration = Duration::from_secs(5);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// Delay before an unconfirmed object is checked again.
+const AGAIN: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 
 /// Whether mass deletions must be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,9 +215,8 @@ where
                 continue;
             };
             let held = entry.get_mut();
-            let wait = AGAIN.saturating_mul(1 << held.asked.min(8));
             held.asked += 1;
-            held.ask_at = now + wait.min(AGAIN_AT_MOST);
+            held.ask_at = now + AGAIN.ceiling(held.asked);
             match found {
                 Found::Gone => {
                     let held = entry.remove();
@@ -227,7 +226,7 @@ where
                     held.since = now;
                     doubt = Some("it still has them".to_owned());
                 }
-                Found::Unknown(why) => doubt = Some(why),
+                Found::Unknown(why) => doubt = Some(why.to_string()),
             }
         }
         if let Some(why) = doubt.filter(|_| !self.warned) {

@@ -1,6 +1,8 @@
 //! Routes changes to the parts that they concern: every replica projects node tables at once, and the leader queues
 //! functions.
 
+mod queue_all;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +11,14 @@ use crds::EdgeFunction;
 use crds::conditions::reasons;
 use tokio::sync::mpsc;
 
+use crate::metrics::Metrics;
 use crate::node_api::Changes;
 use crate::queue::Queue;
 use crate::reconcile::{Projector, hosts_overlap};
 use crate::terms::is_refused;
 use crate::validate::references;
 use crate::watch::{Caches, Changed, ObjectKey, Secrets, Term};
+pub use queue_all::QueueAllReason;
 
 /// Interval between two searches for Secrets that no object refers to.
 const FORGET: Duration = Duration::from_secs(60);
@@ -30,12 +34,18 @@ pub struct Dispatch {
     pub projector: Projector,
     /// Work queue of the leader.
     pub queue: Queue,
+    /// Metrics of the operator.
+    pub metrics: Metrics,
 }
 
 impl Dispatch {
-    /// Queues every function, for example when this replica starts to lead.
-    pub fn queue_all(&self) {
-        for key in self.caches.functions.all().keys() {
+    /// Queues every function.
+    pub fn queue_all(&self, reason: &QueueAllReason) {
+        let functions = self.caches.functions.all();
+        self.metrics.queued_all(reason.label());
+        let count = functions.len();
+        tracing::info!(functions = count, "all functions are queued: {reason}");
+        for key in functions.keys() {
             self.queue.push(key);
         }
     }
@@ -43,23 +53,24 @@ impl Dispatch {
     /// Handles changes of cached objects until the channel closes.
     pub async fn follow_caches(self, mut changes: mpsc::UnboundedReceiver<Changed>) {
         let mut labelled = BTreeSet::new();
-        let mut nodes_changed = false;
+        let mut nodes = BTreeSet::new();
         loop {
-            let change = if nodes_changed {
+            let change = if nodes.is_empty() {
+                changes.recv().await
+            } else {
                 match tokio::time::timeout(NODES, changes.recv()).await {
                     Ok(change) => change,
                     Err(_) => {
-                        nodes_changed = false;
-                        self.refresh_nodes(&mut labelled);
+                        self.refresh_nodes(&mut labelled, std::mem::take(&mut nodes));
                         continue;
                     }
                 }
-            } else {
-                changes.recv().await
             };
             match change {
                 None => return,
-                Some(Changed::Node) => nodes_changed = true,
+                Some(Changed::Node(node)) => {
+                    nodes.insert(node);
+                }
                 Some(change) => self.handle(&change),
             }
         }
@@ -162,7 +173,7 @@ impl Dispatch {
                 });
                 self.push_all(refused);
             }
-            Changed::Node => {}
+            Changed::Node(_) => {}
         }
     }
 
@@ -182,10 +193,10 @@ impl Dispatch {
         }
     }
 
-    fn refresh_nodes(&self, labelled: &mut BTreeSet<String>) {
+    fn refresh_nodes(&self, labelled: &mut BTreeSet<String>, changed: BTreeSet<String>) {
         self.projector.label_nodes(labelled);
         self.projector.refresh_all();
-        self.queue_all();
+        self.queue_all(&QueueAllReason::Nodes(changed));
     }
 
     fn refresh_and_queue(&self, function: &EdgeFunction) {

@@ -1,0 +1,71 @@
+//! Log lines name the function that they are about: at the default level by a field, at debug level by their span.
+
+use std::io;
+
+use axum::Router;
+use axum::http::StatusCode;
+
+use super::*;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Writes the events that `filter` lets through on this thread until the guard is dropped.
+    fn start(filter: &str) -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The only line with this text.
+    fn line(&self, text: &str) -> String {
+        let log = String::from_utf8(self.0.lock().clone()).unwrap();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(text)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        lines[0].to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_transition_names_its_function_at_the_default_level() {
+    let (log, _guard) = Log::start("info");
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.reconcile("f").await;
+    let line = log.line("transition=");
+    assert!(line.contains("function=shop/f"), "{line}");
+}
+
+#[tokio::test]
+async fn a_line_of_a_task_that_a_reconcile_started_names_function_and_generation() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let router = Router::new().fallback(|| async { (StatusCode::NOT_FOUND, "{}") });
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let (log, _guard) = Log::start("operator=debug");
+    let world = World::with(vec![host.clone()]);
+    let source = json!({ "source": { "image": format!("{host}/shop/app:1") } });
+    world.apply("f", "2026-01-01T00:00:00Z", &source);
+    world.reconcile("f").await;
+    world.reconciler.queue.take(false).await;
+    let line = log.line("could not be resolved");
+    let span = "reconcile{function=shop/f generation=1";
+    assert!(line.contains(span), "{line}");
+}

@@ -1,0 +1,66 @@
+//! Settings of the parts, from the command line.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+
+use super::args::RunArgs;
+use crate::lease::LeaseConfig;
+use crate::measure::{Meter, Prometheus};
+use crate::metrics::Metrics;
+use crate::node_api;
+use crate::reconcile::{SampleSource, Settings};
+
+impl RunArgs {
+    /// Identity of this replica in the Lease: its pod and the address of its node API.
+    pub(super) fn identity(&self) -> anyhow::Result<String> {
+        let address = self.pod_ip.parse().context("--pod-ip")?;
+        let address = SocketAddr::new(address, self.node_api_addr.port());
+        Ok(format!("{}/{address}", self.pod_name))
+    }
+
+    pub(super) fn node_api(&self) -> node_api::Settings {
+        let user = |account: &str| format!("system:serviceaccount:{}:{account}", self.namespace);
+        node_api::Settings {
+            audience: self.token_audience.clone(),
+            shim_user: user(&self.shim_service_account),
+            operator_user: user(&self.operator_service_account),
+            operator_token: self.operator_token_file.clone(),
+            unsupervised_ttl: self.unsupervised_ttl,
+            ..node_api::Settings::new(self.node_api_addr, &self.namespace)
+        }
+    }
+
+    pub(super) fn reconcile(&self) -> Settings {
+        Settings {
+            service_account: format!("{}:{}", self.namespace, self.operator_service_account),
+            unsupervised_ttl: self.unsupervised_ttl,
+            max_rollouts: self.max_rollouts,
+            scrape_interval: self.scrape_interval,
+        }
+    }
+
+    pub(super) fn lease(&self, identity: &str) -> LeaseConfig {
+        LeaseConfig {
+            namespace: self.namespace.clone(),
+            name: self.lease_name.clone(),
+            identity: identity.to_owned(),
+            duration: self.lease_duration,
+            renew_deadline: self.renew_deadline,
+            retry_period: self.retry_period,
+        }
+    }
+
+    pub(super) fn sample_source(&self, metrics: &Metrics) -> anyhow::Result<SampleSource> {
+        if self.prometheus_url.is_empty() {
+            tracing::info!(
+                "Prometheus is not configured: rollouts are evaluated with the nodes' own counters"
+            );
+            return Ok(SampleSource::default());
+        }
+        let meter = Meter::new(metrics.registry()).context("metrics of sampling")?;
+        let prometheus = Prometheus::new(&self.prometheus_url, self.scrape_interval, meter)
+            .context("--prometheus-url")?;
+        Ok(SampleSource::new(prometheus))
+    }
+}

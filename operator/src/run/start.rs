@@ -1,0 +1,154 @@
+//! The start of a replica, in stages: fill the caches, project the tables, serve nodes, lead.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crds::EdgeFunction;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::sync::{mpsc, watch};
+
+use super::lead;
+use super::parts::Parts;
+use super::shared::Shared;
+use crate::certificate_secret;
+use crate::dispatch::QueueAllReason;
+use crate::lease::LeaseHandle;
+use crate::reconcile::{self, api};
+use crate::watch::{Changed, ObjectKey, SecretState};
+
+/// Maximum wait at start for the Secrets that were requested.
+const SECRETS: Duration = Duration::from_secs(5);
+
+/// Runs the stages in order.
+pub(super) struct Start {
+    pub(super) namespace: String,
+    pub(super) shared: Shared,
+    pub(super) lease: LeaseHandle,
+    pub(super) reconciler: Arc<reconcile::Context>,
+}
+
+impl Start {
+    pub(super) async fn run(
+        self,
+        changes: mpsc::UnboundedReceiver<Changed>,
+        secret_changes: mpsc::UnboundedReceiver<ObjectKey>,
+    ) -> anyhow::Result<()> {
+        let own_key = ObjectKey::new(&self.namespace, certificate_secret::NAME);
+        let mut parts = Parts::default();
+        let (loaded, is_loaded) = watch::channel(false);
+        let load = self.load_own_secret(own_key.clone(), loaded);
+        let dispatch = &self.shared.dispatch;
+        let follow = dispatch.clone().follow_secrets(secret_changes, load);
+        parts.follow("the watch of Secrets", follow);
+        // The first read of a Secret starts its watch.
+        let _ = self.shared.secrets.get(&own_key);
+        let caches = &self.shared.caches;
+        caches.filled().await;
+        tracing::info!(
+            functions = caches.functions.len(),
+            nodes = caches.nodes.len(),
+            "caches are filled"
+        );
+        let follow = dispatch.clone().follow_caches(changes);
+        parts.follow("the watch of objects", follow);
+        let secrets = self.shared.secrets.clone();
+        let forget = dispatch.clone().forget_secrets(secrets, own_key.clone());
+        parts.follow("the garbage collection of Secrets", forget);
+        tokio::select! {
+            () = self.own_secret(&own_key, is_loaded) => {}
+            error = parts.ended() => return Err(error),
+        }
+        self.serve().await;
+        parts.follow("the leader's work", lead::lead(self));
+        Err(parts.ended().await)
+    }
+
+    /// Takes over each version of the operator's own Secret.
+    fn load_own_secret(
+        &self,
+        own_key: ObjectKey,
+        loaded: watch::Sender<bool>,
+    ) -> impl Fn(&ObjectKey) + Send + use<> {
+        let shared = self.shared.clone();
+        move |changed| {
+            if *changed != own_key {
+                return;
+            }
+            let SecretState::Present(secret) = shared.secrets.get(&own_key) else {
+                return;
+            };
+            match shared.own.load(&secret) {
+                Ok(()) => {
+                    loaded.send_replace(true);
+                    shared.dispatch.projector.refresh_all();
+                    shared.dispatch.queue_all(&QueueAllReason::OwnSecret);
+                }
+                Err(error) => tracing::error!(%error, "the operator's own Secret cannot be used"),
+            }
+        }
+    }
+
+    /// Waits for the operator's own Secret, which the leader creates.
+    async fn own_secret(&self, key: &ObjectKey, mut loaded: watch::Receiver<bool>) {
+        loop {
+            if *loaded.borrow_and_update() {
+                return;
+            }
+            let leads = self.lease.leadership().borrow().epoch.is_some();
+            if leads
+                && matches!(self.shared.secrets.get(key), SecretState::Missing)
+                && let Err(error) =
+                    certificate_secret::create(&self.shared.client, &key.namespace).await
+            {
+                tracing::error!(%error, "the operator's own Secret could not be created");
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(500), loaded.changed()).await;
+        }
+    }
+
+    /// Projects everything once, then opens the tables to the nodes.
+    async fn serve(&self) {
+        let Shared {
+            dispatch, tables, ..
+        } = &self.shared;
+        dispatch.projector.label_nodes(&mut Default::default());
+        dispatch.projector.refresh_all();
+        let known = async {
+            while !dispatch.projector.secrets_known() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(SECRETS, known).await.is_err() {
+            tracing::warn!(
+                "some Secrets are not loaded yet; their functions answer 503 until then"
+            );
+        }
+        let version = self.current_version().await;
+        tables.synced(version);
+        self.shared.serving.store(true, Ordering::Release);
+        tracing::info!(version, functions = tables.len(), "serving nodes");
+    }
+
+    /// Version of the API server that is later than everything in the caches, because deletions before it are not recorded in
+    /// the tables. Only metadata is read, so that an object that cannot be decoded does not prevent serving.
+    async fn current_version(&self) -> u64 {
+        let functions: Api<EdgeFunction> = Api::all(self.shared.client.clone());
+        let one = ListParams::default().limit(1);
+        loop {
+            match api::call(functions.list_metadata(&one)).await {
+                Ok(list) => {
+                    let version = list.metadata.resource_version;
+                    return version
+                        .and_then(|version| version.parse().ok())
+                        .unwrap_or(0);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the API server returned no version; retrying")
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
