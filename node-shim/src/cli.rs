@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use node_shim_core::cidr::Cidr;
+use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::data_plane::DataPlaneOptions;
+use crate::data_plane::{DataPlaneOptions, parse_network};
 use crate::disk::StateDir;
 use crate::engine::EngineOptions;
 use crate::node_api::{Settings, unix_ms};
@@ -99,8 +99,8 @@ struct RunArgs {
     #[arg(long, env = "SELVAGE_DRAIN_TIMEOUT", default_value = "45s", value_parser = duration)]
     drain_timeout: Duration,
     /// Network (CIDR) of proxies whose forwarding headers are trusted; repeatable
-    #[arg(long, env = "SELVAGE_TRUSTED_PROXY", value_delimiter = ',')]
-    trusted_proxy: Vec<Cidr>,
+    #[arg(long, env = "SELVAGE_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse_network)]
+    trusted_proxy: Vec<IpNet>,
     /// IP address to report as the node's data address; repeatable
     #[arg(long, env = "POD_IP", value_delimiter = ',')]
     address: Vec<String>,
