@@ -22,7 +22,7 @@
 //!
 //! file.write_all(b"d")?;
 //! let failure = node_shim::verify::verify(&mut file, digest, 0).unwrap_err();
-//! assert_eq!(failure.reason, "DigestMismatch");
+//! assert_eq!(failure.reason().name(), "DigestMismatch");
 //! # std::fs::remove_file(path)?;
 //! # Ok::<(), std::io::Error>(())
 //! ```

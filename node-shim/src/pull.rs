@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use node_api::v1::Source;
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use oci::{Credentials, MAX_COMPONENT};
 use sha2::{Digest, Sha256};
 
@@ -76,10 +76,9 @@ impl Puller {
     /// Returns the reason, and whether the failure is permanent.
     pub async fn fetch(&self, component: &ComponentRef) -> Result<File, Failure> {
         let hex = sha256_hex(&component.digest).ok_or_else(|| {
-            failure(
-                "DigestMismatch",
-                true,
-                "the digest is not a sha256 digest".into(),
+            Failure::new(
+                LoadFailure::WrongContent,
+                "the digest is not a sha256 digest",
             )
         })?;
         if component.size > MAX_COMPONENT {
@@ -87,7 +86,7 @@ impl Puller {
                 "the component has {} bytes; the limit is {MAX_COMPONENT}",
                 component.size
             );
-            return Err(failure("PullFailed", true, message));
+            return Err(Failure::new(LoadFailure::InvalidSource, message));
         }
         let draft = if component.source.via_operator || component.source.repository.is_empty() {
             let content = self.operator.blob(&component.digest).await?;
@@ -114,18 +113,15 @@ impl Puller {
         } = &component.source;
         let image = format!("{repository}@{manifest_digest}");
         let image: oci::Reference = image.parse().map_err(|error| {
-            failure(
-                "PullFailed",
-                true,
-                format!("{image} is not an image reference: {error}"),
-            )
+            let message = format!("{image} is not an image reference: {error}");
+            Failure::new(LoadFailure::InvalidSource, message)
         })?;
         let pull = self.registry.pull(&image, &Credentials::default());
         let mut pull = pull.map_err(pull_failure)?;
         let layer = pull.image().await.map_err(pull_failure)?.layer;
         if !layer.is_archive() && layer.digest != component.digest {
             let message = format!("the image contains component {}", layer.digest);
-            return Err(failure("DigestMismatch", true, message));
+            return Err(Failure::new(LoadFailure::WrongContent, message));
         }
         let content = pull.blob(&layer).await.map_err(pull_failure)?;
         let packed = self.receive(content.map_err(pull_failure).boxed()).await?;
@@ -173,10 +169,9 @@ fn unpack(
     if hex::encode(hash(&mut unpacked).map_err(|error| disk(&error))?) == hex {
         Ok(draft)
     } else {
-        Err(failure(
-            "DigestMismatch",
-            true,
-            "the archive contains another component".into(),
+        Err(Failure::new(
+            LoadFailure::WrongContent,
+            "the archive contains another component",
         ))
     }
 }
@@ -203,40 +198,33 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| Err(failure("LoadFailed", false, error.to_string())))
-}
-
-/// Creates a failure without a retry delay.
-pub(crate) fn failure(reason: &'static str, permanent: bool, message: String) -> Failure {
-    Failure {
-        reason,
-        message,
-        permanent,
-        retry_after: None,
-    }
+        .unwrap_or_else(|error| Err(Failure::new(LoadFailure::Load, error)))
 }
 
 fn disk(error: &io::Error) -> Failure {
-    failure("DiskFull", false, error.to_string())
+    Failure::new(LoadFailure::DiskFull, error)
 }
 
-/// Converts a pull error. It is permanent if the same bytes would cause it again.
+/// Converts a pull error.
 fn pull_failure(error: oci::Error) -> Failure {
     use oci::{Error, UnpackError};
-    let (reason, permanent) = match &error {
+    let cause = match &error {
         Error::Unpack(UnpackError::Write(error)) => return disk(error),
-        error if error.is_unauthorized() => ("Unauthorized", false),
+        error if error.is_unauthorized() => LoadFailure::Unauthorized,
         Error::SizeMismatch { .. }
         | Error::DigestMismatch { .. }
-        | Error::UnsupportedDigest { .. } => ("DigestMismatch", true),
-        Error::Manifest(_) | Error::Unpack(_) => ("NotAComponent", true),
-        Error::TooLarge { .. } => ("PullFailed", true),
-        _ => ("PullFailed", false),
+        | Error::UnsupportedDigest { .. } => LoadFailure::WrongContent,
+        Error::Manifest(_) | Error::Unpack(_) => LoadFailure::NotAComponent,
+        Error::TooLarge { .. } => LoadFailure::InvalidSource,
+        Error::Unreachable { .. }
+        | Error::Timeout { .. }
+        | Error::Interrupted { .. }
+        | Error::Denied { .. }
+        | Error::Status { .. }
+        | Error::Unauthorized { .. } => LoadFailure::Pull,
     };
     Failure {
-        reason,
-        permanent,
         retry_after: error.retry_after(),
-        message: error.to_string(),
+        ..Failure::new(cause, error)
     }
 }

@@ -171,7 +171,7 @@ async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedCompo
     let code = match compile.run(component, draft).await {
         Ok(Compiled::Code(draft)) => draft.handle()?,
         Ok(Compiled::DiskFull) => bail!("there is not enough memory for the native code"),
-        Err(failure) => bail!("{} ({})", failure.message, failure.reason),
+        Err(failure) => bail!("{} ({})", failure.message, failure.reason().name()),
     };
     let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
     Ok(engine.load(&path)?)

@@ -66,7 +66,9 @@ pub struct NetworkError;
 /// Fails when the text is neither a network nor an address.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).map_err(|_| NetworkError)
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| NetworkError)
 }
 
 /// Phase of the shutdown.

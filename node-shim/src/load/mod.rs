@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use tokio::sync::Semaphore;
 
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
@@ -21,7 +21,7 @@ use crate::compile::{Compiled, CompilerPool};
 use crate::disk::Blobs;
 use crate::engine::{Engine, LoadError};
 use crate::native_cache::{Lookup, NativeCache};
-use crate::pull::{ComponentRef, Puller, blocking, failure, sha256_hex};
+use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
 use crate::verify::verify;
 
 pub use known_failures::KnownFailures;
@@ -108,10 +108,9 @@ impl LoadPipeline {
     /// Returns the failure of the first stage that failed.
     pub async fn run(&self, component: &ComponentRef) -> Result<MappedCode, Failure> {
         let hex = sha256_hex(&component.digest).ok_or_else(|| {
-            failure(
-                "DigestMismatch",
-                true,
-                "the digest is not a SHA-256 digest".into(),
+            Failure::new(
+                LoadFailure::WrongContent,
+                "the digest is not a SHA-256 digest",
             )
         })?;
         if let Some(code) = self.cached(hex).await? {
@@ -126,9 +125,7 @@ impl LoadPipeline {
             return Err(known);
         }
         let outcome = self.build(component, hex).await;
-        if let Err(failed) = &outcome
-            && failed.permanent
-        {
+        if let Err(failed) = &outcome {
             self.known_failures
                 .remember(hex, self.cache.engine(), failed);
         }
@@ -167,7 +164,7 @@ impl LoadPipeline {
             .pulls
             .acquire()
             .await
-            .map_err(|error| failure("PullFailed", false, error.to_string()))?;
+            .map_err(|error| Failure::new(LoadFailure::Pull, error))?;
         let started = Instant::now();
         let file = self.puller.fetch(component).await?;
         (self.observe)(LoadStage::Pull, started.elapsed());
@@ -180,7 +177,7 @@ impl LoadPipeline {
     }
 
     async fn compile(&self, component: File, hex: &str) -> Result<File, Failure> {
-        let io = |error: std::io::Error| failure("DiskFull", false, error.to_string());
+        let io = |error: std::io::Error| Failure::new(LoadFailure::DiskFull, error);
         let again = component.try_clone().map_err(io)?;
         let draft = self.cache.draft().map_err(io)?;
         let draft = match self.compiler.run(component, draft).await? {
@@ -192,10 +189,9 @@ impl LoadPipeline {
                 match self.compiler.run(component, memory).await? {
                     Compiled::Code(draft) => draft,
                     Compiled::DiskFull => {
-                        return Err(failure(
-                            "DiskFull",
-                            false,
-                            "neither disk nor memory has room for the native code".into(),
+                        return Err(Failure::new(
+                            LoadFailure::DiskFull,
+                            "neither disk nor memory has room for the native code",
                         ));
                     }
                 }
@@ -237,12 +233,12 @@ enum NativeLoadError {
 
 impl From<LoadError> for NativeLoadError {
     fn from(error: LoadError) -> Self {
-        let text = error.to_string();
-        match error {
-            LoadError::WorldMismatch(_) => Self::KeepCode(failure("WorldMismatch", true, text)),
-            LoadError::TooLarge(_) => Self::KeepCode(failure("CompileLimit", true, text)),
-            LoadError::ResourceExhausted(_) => Self::KeepCode(failure("LoadFailed", false, text)),
-            LoadError::Incompatible(_) => Self::DiscardCode(failure("LoadFailed", false, text)),
+        let failed = |cause| Failure::new(cause, &error);
+        match &error {
+            LoadError::WorldMismatch(_) => Self::KeepCode(failed(LoadFailure::WorldMismatch)),
+            LoadError::TooLarge(_) => Self::KeepCode(failed(LoadFailure::CompileLimit)),
+            LoadError::ResourceExhausted(_) => Self::KeepCode(failed(LoadFailure::Load)),
+            LoadError::Incompatible(_) => Self::DiscardCode(failed(LoadFailure::Load)),
         }
     }
 }
@@ -256,19 +252,13 @@ impl From<NativeLoadError> for Failure {
 
 fn resource_exhausted(error: &std::io::Error) -> Failure {
     let text = format!("the native code cannot be read at present: {error}");
-    failure("LoadFailed", false, text)
+    Failure::new(LoadFailure::Load, text)
 }
 
 impl MapCode for LoadPipeline {
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
         async move {
-            let gone = || {
-                failure(
-                    "LoadFailed",
-                    false,
-                    "the native code is no longer on disk".into(),
-                )
-            };
+            let gone = || Failure::new(LoadFailure::Load, "the native code is no longer on disk");
             let hex = sha256_hex(digest).ok_or_else(gone)?;
             let code = self.cached(hex).await?.ok_or_else(gone)?;
             Ok(self.load(code, hex).await?)

@@ -25,14 +25,7 @@ impl OperatorBlobs for NoOperator {
         _: &str,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<bytes::Bytes, Failure>>, Failure>>
     {
-        async {
-            Err(failure(
-                "PullFailed",
-                false,
-                "no operator is connected".into(),
-            ))
-        }
-        .boxed()
+        async { Err(Failure::new(LoadFailure::Pull, "no operator is connected")) }.boxed()
     }
 }
 
@@ -100,7 +93,8 @@ async fn alone_without_descriptors() {
         match outcome {
             Ok(_) => break,
             Err(failed) => {
-                assert_eq!((failed.reason, failed.permanent), ("LoadFailed", false));
+                let found = (failed.reason().name(), failed.cause.is_permanent());
+                assert_eq!(found, ("LoadFailed", false));
                 assert!(failed.message.contains("at present"), "{failed:?}");
                 assert!(failed.message.contains("Too many open files"), "{failed:?}");
                 refused += 1;

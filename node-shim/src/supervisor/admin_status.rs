@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::node::{Node, Now};
 use crate::load::LoadStage;
+use node_api::ExceptionReason;
 use parking_lot::Mutex;
 
 /// Upper bounds of the histogram buckets for the stages of a cold start, in seconds.
@@ -25,7 +26,7 @@ pub(crate) struct AdminStatus {
     unsupervised: AtomicBool,
     version: AtomicU64,
     last_contact: AtomicU64,
-    exceptions: Mutex<BTreeMap<&'static str, u64>>,
+    exceptions: Mutex<BTreeMap<ExceptionReason, u64>>,
     stages: Mutex<[StageCounts; 3]>,
 }
 
@@ -46,7 +47,7 @@ impl AdminStatus {
         }
         let quarantined = node.records.quarantined().count() as u64;
         if quarantined > 0 {
-            exceptions.insert("RecordRefused", quarantined);
+            exceptions.insert(ExceptionReason::RecordRefused, quarantined);
         }
         *self.exceptions.lock() = exceptions;
     }
@@ -91,7 +92,7 @@ impl AdminStatus {
         self.last_contact.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn exceptions(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn exceptions(&self) -> BTreeMap<ExceptionReason, u64> {
         self.exceptions.lock().clone()
     }
 

@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use node_api::ExceptionReason;
+
 use super::admin_status::{AdminStatus, STAGE_BOUNDS};
 use super::state_writer::DiskUsage;
 use crate::code_cache::CodeCache;
@@ -77,13 +79,13 @@ pub(crate) fn write(
     );
     let mut exceptions = admin_status.exceptions();
     if health.trouble().is_some() {
-        *exceptions.entry("DiskFull").or_insert(0) += 1;
+        *exceptions.entry(ExceptionReason::DiskFull).or_insert(0) += 1;
     }
     for (reason, number) in exceptions {
         line(
             page,
             "selvage_exceptions",
-            &format!("reason=\"{reason}\""),
+            &format!("reason=\"{}\"", reason.name()),
             number,
         );
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use node_api::ExceptionReason;
 use node_api::v1::{SnapshotPhase, Welcome};
 use node_shim_core::desired::{
     Failure, LoadState, LoadTracker, RevisionRole, RevisionToLoad, Supervision, load_order,
@@ -44,7 +45,7 @@ pub(crate) type RevisionKey = (FunctionKey, RevisionName);
 /// Reason why a revision cannot run on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    pub(crate) reason: &'static str,
+    pub(crate) reason: ExceptionReason,
     pub(crate) message: String,
     pub(crate) permanent: bool,
     /// Time of the first failure with this reason, in ms since the Unix epoch.
@@ -256,9 +257,9 @@ impl Node {
             Err(failed) => {
                 tracing::warn!(
                     digest,
-                    reason = failed.reason,
+                    reason = failed.reason().name(),
                     message = failed.message,
-                    permanent = failed.permanent,
+                    permanent = failed.cause.is_permanent(),
                     "cannot load component"
                 );
                 self.loads.mark_failed(digest, failed, now.at, random);

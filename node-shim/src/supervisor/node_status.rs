@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use node_api::ExceptionReason;
 use node_api::v1::{LoadState, NodeException, RevisionState};
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
@@ -86,7 +87,7 @@ fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeExcepti
         .map(|((key, revision), problem)| NodeException {
             function: Some(key.into()),
             revision: revision.to_string(),
-            reason: problem.reason.into(),
+            reason: problem.reason.name().into(),
             message: problem.message.clone(),
             since: problem.since,
         })
@@ -97,7 +98,7 @@ fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeExcepti
             .map(|(key, quarantine)| NodeException {
                 function: Some(key.into()),
                 revision: String::new(),
-                reason: "RecordRefused".into(),
+                reason: ExceptionReason::RecordRefused.name().into(),
                 message: quarantine.message.clone(),
                 since: quarantine.since,
             }),
@@ -105,7 +106,7 @@ fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeExcepti
     all.extend(disk_failure.map(|(message, since)| NodeException {
         function: None,
         revision: String::new(),
-        reason: "DiskFull".into(),
+        reason: ExceptionReason::DiskFull.name().into(),
         message: message.into(),
         since,
     }));

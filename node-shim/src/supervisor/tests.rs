@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, EnvVar, FunctionRecord, SecretValue, SnapshotPhase, Welcome};
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
@@ -26,7 +26,7 @@ use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
 use crate::disk::{PersistedTable, TableHeader};
 use crate::node_api::{Event, NodeStatus, unix_ms};
-use crate::pull::{ComponentRef, failure};
+use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
 
 const TTL: Duration = Duration::from_secs(600);
@@ -42,7 +42,7 @@ impl Loader for UnreachableLoader {
             .entry(component.digest)
             .or_default()
             .push(tokio::time::Instant::now());
-        async { Err(failure("PullFailed", false, "unreachable".into())) }.boxed()
+        async { Err(Failure::new(LoadFailure::Pull, "unreachable")) }.boxed()
     }
 
     fn is_compiled(&self, digest: &str) -> bool {
@@ -285,7 +285,7 @@ async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_
         start,
     );
     for component in node.reconcile(start, |_| true).load {
-        let gone = failure("PullFailed", true, "gone".into());
+        let gone = Failure::new(LoadFailure::InvalidSource, "gone");
         node.load_finished(&component.digest, Err(gone), start, 1.0);
     }
     assert!(!node.ready(after(9)));

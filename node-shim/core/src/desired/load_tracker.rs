@@ -2,22 +2,10 @@
 //! that ten functions use is fetched, compiled and loaded once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::load_failure::Failure;
 use super::retry::{RETRY_CAP, retry_delay};
-
-/// Why an attempt to load a component failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// CamelCase reason from a closed list, for example `PullFailed`.
-    pub reason: &'static str,
-    /// Explanation in one sentence.
-    pub message: String,
-    /// Whether another attempt with the same bytes and the same engine would fail the same way.
-    pub permanent: bool,
-    /// Delay that the server asked for (`Retry-After`).
-    pub retry_after: Option<Duration>,
-}
 
 /// Load state of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +101,7 @@ impl LoadTracker {
             return;
         };
         entry.attempts = entry.attempts.saturating_add(1);
-        let wait = if failure.permanent {
+        let wait = if failure.cause.is_permanent() {
             RETRY_CAP
         } else {
             retry_delay(entry.attempts, jitter, failure.retry_after)
@@ -172,6 +160,9 @@ fn due(load: &LoadState, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::load_failure::LoadFailure;
     use super::*;
 
     #[allow(
@@ -191,12 +182,7 @@ mod tests {
     }
 
     fn transient() -> Failure {
-        Failure {
-            reason: "PullFailed",
-            message: "no route".into(),
-            permanent: false,
-            retry_after: None,
-        }
+        Failure::new(LoadFailure::Pull, "no route")
     }
 
     /// FN-13: the number of concurrent loads is bounded, and they start in the given order.
@@ -247,10 +233,7 @@ mod tests {
         loads.start_due(&list(&["a"]), 1, now);
         loads.mark_failed(
             "a",
-            Failure {
-                permanent: true,
-                ..transient()
-            },
+            Failure::new(LoadFailure::NotAComponent, "text"),
             now,
             0.0,
         );
