@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::node::{Node, Now};
+use crate::admin::NotReady;
 use crate::load::LoadStage;
 use node_api::ExceptionReason;
 use parking_lot::Mutex;
@@ -65,13 +66,13 @@ impl AdminStatus {
     ///
     /// # Errors
     /// Returns the reason when the node drains, has no table yet or still loads code.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
+    pub(crate) fn readiness(&self) -> Result<(), NotReady> {
         if self.is_draining() {
-            Err("draining".into())
+            Err(NotReady::Draining)
         } else if self.ready.load(Ordering::Relaxed) {
             Ok(())
         } else {
-            Err("not ready: no table has been applied yet, or code is still loading".into())
+            Err(NotReady::Starting)
         }
     }
 

@@ -39,7 +39,7 @@ use node_shim_core::desired::Failure;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::{self, SocketFile};
+use crate::admin::{self, NotReady, SocketFile};
 use crate::code_cache::{self, CodeCache, MappedCode};
 use crate::compile::CompilerPool;
 use crate::counters::CounterTable;
@@ -244,7 +244,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Returns the reason when the node is not ready.
-    pub fn readiness(&self) -> Result<(), String> {
+    pub fn readiness(&self) -> Result<(), NotReady> {
         self.shared.admin_status.readiness()
     }
 

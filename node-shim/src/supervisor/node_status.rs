@@ -99,7 +99,7 @@ fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeExcepti
                 function: Some(key.into()),
                 revision: String::new(),
                 reason: ExceptionReason::RecordRefused.name().into(),
-                message: quarantine.message.clone(),
+                message: quarantine.error.to_string(),
                 since: quarantine.since,
             }),
     );
