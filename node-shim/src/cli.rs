@@ -10,10 +10,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::clock::unix_ms;
 use crate::data_plane::{DataPlaneOptions, parse_network};
 use crate::disk::StateDir;
 use crate::engine::EngineOptions;
-use crate::node_api::{Settings, unix_ms};
+use crate::node_api::Settings;
 use crate::serve::{self, ServeArgs};
 
 use crate::supervisor::Options;

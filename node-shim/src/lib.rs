@@ -30,6 +30,7 @@
 pub mod admin;
 mod body;
 pub mod cli;
+mod clock;
 pub mod code_cache;
 pub mod compile;
 mod concurrency_limit;

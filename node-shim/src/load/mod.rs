@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_shim_core::desired::{Failure, LoadFailure};
-use tokio::sync::Semaphore;
 
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
@@ -25,9 +24,6 @@ use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
 use crate::verify::verify;
 
 pub use known_failures::KnownFailures;
-
-/// Maximum number of concurrent pulls.
-const PULLS: usize = 4;
 
 /// Stage of the pipeline whose duration is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,40 +64,15 @@ pub struct LoadPipeline {
     pub compiler: CompilerPool,
     /// Engine that maps and links native code.
     pub engine: Engine,
+    /// Bounds the mapped components.
+    pub code_cache: Arc<CodeCache>,
     /// Components that failed permanently.
     pub known_failures: Arc<KnownFailures>,
     /// Receives the duration of each stage.
     pub observe: StageObserver,
-    /// Bounds the mapped components.
-    code_cache: Arc<CodeCache>,
-    pulls: Arc<Semaphore>,
 }
 
 impl LoadPipeline {
-    /// Returns a pipeline of the given stages.
-    #[must_use]
-    pub fn new(
-        (blobs, cache): (Blobs, Arc<NativeCache>),
-        puller: Puller,
-        compile: CompilerPool,
-        (engine, code_cache): (Engine, Arc<CodeCache>),
-        refused: Arc<KnownFailures>,
-        observe: StageObserver,
-    ) -> Self {
-        let pulls = Arc::new(Semaphore::new(PULLS));
-        Self {
-            blobs,
-            cache,
-            puller,
-            compiler: compile,
-            engine,
-            known_failures: refused,
-            observe,
-            code_cache,
-            pulls,
-        }
-    }
-
     /// Loads one component.
     ///
     /// # Errors
@@ -160,11 +131,7 @@ impl LoadPipeline {
                 }
             }
         }
-        let _permit = self
-            .pulls
-            .acquire()
-            .await
-            .map_err(|error| Failure::new(LoadFailure::Pull, error))?;
+        let _permit = self.puller.permit().await?;
         let started = Instant::now();
         let file = self.puller.fetch(component).await?;
         (self.observe)(LoadStage::Pull, started.elapsed());

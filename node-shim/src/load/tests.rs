@@ -43,14 +43,16 @@ fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
     cache.store(draft, hex).unwrap();
     let blobs = Blobs::new(dir, Arc::clone(&health));
     let puller = Puller::new([], blobs.clone(), Arc::new(NoOperator)).unwrap();
-    LoadPipeline::new(
-        (blobs, Arc::new(cache)),
+    LoadPipeline {
+        blobs,
+        cache: Arc::new(cache),
         puller,
-        CompilerPool::new(PathBuf::from("/nowhere")),
-        (engine, CodeCache::new(8).0),
-        Arc::new(KnownFailures::open(dir, health)),
-        Arc::new(|_, _| ()),
-    )
+        compiler: CompilerPool::new(PathBuf::from("/nowhere")),
+        engine,
+        code_cache: CodeCache::new(8).0,
+        known_failures: Arc::new(KnownFailures::open(dir, health)),
+        observe: Arc::new(|_, _| ()),
+    }
 }
 
 /// FN-10: native code is kept and can be mapped later, whichever of its descriptors is not available.

@@ -3,7 +3,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use node_api::v1::node_api_client::NodeApiClient;
 use node_api::v1::node_message::Kind as Up;
@@ -20,6 +20,7 @@ use super::bearer::{Bearer, with_token};
 use super::blobs::{BlobClient, Connection};
 use super::report::{MIN_GAP, Reporter};
 use super::{CounterSource, Event, NodeStatus, Settings};
+use crate::clock::Now;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -234,8 +235,7 @@ impl Client {
     ) -> Result<(), SessionError> {
         let status = Arc::clone(&self.status.borrow_and_update());
         let counters = self.counters.read(&status.in_rollout);
-        let now = (Instant::now(), unix_ms());
-        let Some(report) = reporter.next(&status, counters, &mut self.sequence, now) else {
+        let Some(report) = reporter.next(&status, counters, &mut self.sequence, Now::read()) else {
             return Ok(());
         };
         let message = NodeMessage {
@@ -316,12 +316,4 @@ async fn receive_welcome(down: &mut Streaming<OperatorMessage>) -> Result<Welcom
         }),
         _ => Err(SessionError::NoWelcome),
     }
-}
-
-/// Returns the wall clock time, in ms since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

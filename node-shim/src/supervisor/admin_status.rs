@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::node::{Node, Now};
+use super::node::Node;
 use crate::admin::NotReady;
 use crate::load::LoadStage;
 use node_api::ExceptionReason;
@@ -15,8 +15,14 @@ pub(crate) const STAGE_BOUNDS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
 
-/// Number of observations per bucket (the last bucket has no upper bound) and their sum in seconds.
-pub(crate) type StageCounts = ([u64; STAGE_BOUNDS.len() + 1], f64);
+/// Durations of one stage of all cold starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StageHistogram {
+    /// Number of observations per bucket; the last bucket has no upper bound.
+    pub(crate) counts: [u64; STAGE_BOUNDS.len() + 1],
+    /// Sum of all observations, in seconds.
+    pub(crate) sum: f64,
+}
 
 /// State that the node's task shares with the admin port. All methods may be called from any thread.
 #[derive(Debug, Default)]
@@ -28,12 +34,12 @@ pub(crate) struct AdminStatus {
     version: AtomicU64,
     last_contact: AtomicU64,
     exceptions: Mutex<BTreeMap<ExceptionReason, u64>>,
-    stages: Mutex<[StageCounts; 3]>,
+    stages: Mutex<[StageHistogram; 3]>,
 }
 
 impl AdminStatus {
     /// Copies the current state of the node.
-    pub(crate) fn update(&self, node: &Node, ready: bool, _now: Now) {
+    pub(crate) fn update(&self, node: &Node, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
         self.connected.store(node.connected, Ordering::Relaxed);
         self.unsupervised
@@ -102,16 +108,16 @@ impl AdminStatus {
         let seconds = took.as_secs_f64();
         let at = STAGE_BOUNDS.partition_point(|bound| *bound < seconds);
         let mut stages = self.stages.lock();
-        if let Some((counts, sum)) = stages.get_mut(stage as usize) {
-            if let Some(count) = counts.get_mut(at) {
+        if let Some(histogram) = stages.get_mut(stage as usize) {
+            if let Some(count) = histogram.counts.get_mut(at) {
                 *count += 1;
             }
-            *sum += seconds;
+            histogram.sum += seconds;
         }
     }
 
     /// Returns the durations of the cold start stages, in the order of [`LoadStage`].
-    pub(crate) fn stages(&self) -> [StageCounts; 3] {
+    pub(crate) fn stages(&self) -> [StageHistogram; 3] {
         *self.stages.lock()
     }
 }

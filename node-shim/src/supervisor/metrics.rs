@@ -111,19 +111,19 @@ fn stages(page: &mut String, admin_status: &AdminStatus) {
         "Duration of the stages of a cold start, in seconds: pull, compile, load.",
     );
     let labels = [LoadStage::Pull, LoadStage::Compile, LoadStage::Load].map(LoadStage::label);
-    for (stage, (counts, sum)) in labels.into_iter().zip(admin_status.stages()) {
+    for (stage, histogram) in labels.into_iter().zip(admin_status.stages()) {
         let mut total = 0;
         let bounds = STAGE_BOUNDS
             .iter()
             .map(ToString::to_string)
             .chain(["+Inf".to_string()]);
-        for (bound, count) in bounds.zip(counts) {
+        for (bound, count) in bounds.zip(histogram.counts) {
             total += count;
             let labels = format!("stage=\"{stage}\",le=\"{bound}\"");
             line(page, "selvage_cold_start_seconds_bucket", &labels, total);
         }
         let stage = format!("stage=\"{stage}\"");
-        let _ = writeln!(page, "{name}_sum{{{stage}}} {sum}");
+        let _ = writeln!(page, "{name}_sum{{{stage}}} {}", histogram.sum);
         line(page, "selvage_cold_start_seconds_count", &stage, total);
     }
 }

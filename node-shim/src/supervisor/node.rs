@@ -18,6 +18,7 @@ use super::recent_traffic::RecentTraffic;
 use super::records::Records;
 use super::removed_functions::RemovedFunctions;
 use super::state_writer::Snapshot;
+use crate::clock::Now;
 use crate::code_cache::{CompiledComponent, MappedCode};
 use crate::counters::CounterTable;
 use crate::disk::{PersistedTable, TableHeader, without_secrets};
@@ -56,14 +57,6 @@ pub(crate) struct Problem {
 pub(super) struct LiveRevision {
     pub(super) definition: Arc<Definition>,
     pub(super) revision: Arc<Revision>,
-}
-
-/// Current time of the monotonic clock and of the wall clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    pub(crate) at: Instant,
-    /// Wall clock, in ms since the Unix epoch.
-    pub(crate) wall: u64,
 }
 
 /// Actions that [`Node::reconcile`] requests.
@@ -122,7 +115,8 @@ impl Node {
     pub(crate) fn new(
         table: Option<PersistedTable>,
         recent_traffic: RecentTraffic,
-        (counters, default_ttl): (Arc<CounterTable>, Duration),
+        counters: Arc<CounterTable>,
+        default_ttl: Duration,
         now: Now,
     ) -> Self {
         let header = table.as_ref().map(|table| table.header).unwrap_or_default();

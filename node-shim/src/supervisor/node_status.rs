@@ -10,8 +10,20 @@ use super::node::Node;
 use super::records::Record;
 use crate::node_api::{NodeStatus, limit_exceptions};
 
-/// Describes the node. `disk_failure` is the error of its disk and since when it persists (ms since the Unix epoch).
-pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bool) -> NodeStatus {
+/// Error of the node's disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskFailure<'a> {
+    pub(crate) message: &'a str,
+    /// Time of the first failed write, in ms since the Unix epoch.
+    pub(crate) since: u64,
+}
+
+/// Describes the node.
+pub(crate) fn describe(
+    node: &Node,
+    disk_failure: Option<DiskFailure<'_>>,
+    ready: bool,
+) -> NodeStatus {
     let mut revisions = Vec::new();
     let mut in_rollout = BTreeSet::new();
     let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
@@ -80,7 +92,7 @@ fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState>
         .collect()
 }
 
-fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeException> {
+fn exceptions(node: &Node, disk_failure: Option<DiskFailure<'_>>) -> Vec<NodeException> {
     let mut all: Vec<NodeException> = node
         .problems
         .iter()
@@ -103,12 +115,12 @@ fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeExcepti
                 since: quarantine.since,
             }),
     );
-    all.extend(disk_failure.map(|(message, since)| NodeException {
+    all.extend(disk_failure.map(|failure| NodeException {
         function: None,
         revision: String::new(),
         reason: ExceptionReason::DiskFull.name().into(),
-        message: message.into(),
-        since,
+        message: failure.message.into(),
+        since: failure.since,
     }));
     all
 }

@@ -9,9 +9,10 @@ use node_shim_core::desired::{Failure, LoadFailure, LoadState};
 use node_shim_core::outcome::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
-use super::node::{LiveRevision, Node, Now, Problem, RevisionKey};
+use super::node::{LiveRevision, Node, Problem, RevisionKey};
 use super::parse_record::Definition;
 use super::records::Record;
+use crate::clock::Now;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 

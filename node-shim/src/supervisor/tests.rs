@@ -16,16 +16,17 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin_status::AdminStatus;
-use super::node::{Node, Now};
+use super::node::Node;
 use super::parse_record::tests::record;
 use super::recent_traffic::RecentTraffic;
 use super::removed_functions::COUNTER_RETENTION;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
+use crate::clock::{Now, unix_ms};
 use crate::code_cache::tests::{Gated, unmap, waiting, within};
 use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
 use crate::disk::{PersistedTable, TableHeader};
-use crate::node_api::{Event, NodeStatus, unix_ms};
+use crate::node_api::{Event, NodeStatus};
 use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
 
@@ -99,14 +100,12 @@ impl Harness {
             memory: Box::new(move || pressure),
             random: Box::new(|| 1.0),
         };
-        let now = Now {
-            at: tokio::time::Instant::now().into_std(),
-            wall: unix_ms(),
-        };
+        let now = Now::read();
         let node = Node::new(
             table,
             RecentTraffic::default(),
-            (Arc::clone(&counters), TTL),
+            Arc::clone(&counters),
+            TTL,
             now,
         );
         let inputs = Inputs {
@@ -225,15 +224,13 @@ async fn the_task_ends_when_the_supervisor_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_code_that_is_rebuilt() {
-    let now = Now {
-        at: tokio::time::Instant::now().into_std(),
-        wall: unix_ms(),
-    };
+    let now = Now::read();
     let table = Some(on_disk(Duration::ZERO));
     let mut node = Node::new(
         table,
         RecentTraffic::default(),
-        (CounterTable::new(), TTL),
+        CounterTable::new(),
+        TTL,
         now,
     );
     let (code_cache, mut code_lost) = CodeCache::new(2);
@@ -261,10 +258,7 @@ async fn requests_wait_for_code_that_is_rebuilt() {
 /// Readiness waits for values of Secrets, but without a reachable operator the node still serves all other functions.
 #[tokio::test(start_paused = true)]
 async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_lacks_them() {
-    let start = Now {
-        at: tokio::time::Instant::now().into_std(),
-        wall: unix_ms(),
-    };
+    let start = Now::read();
     let after = |seconds| Now {
         at: start.at + Duration::from_secs(seconds),
         ..start
@@ -281,7 +275,8 @@ async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_
     let mut node = Node::new(
         Some(table),
         RecentTraffic::default(),
-        (CounterTable::new(), TTL),
+        CounterTable::new(),
+        TTL,
         start,
     );
     for component in node.reconcile(start, |_| true).load {
