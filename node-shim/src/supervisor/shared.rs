@@ -15,7 +15,7 @@ use crate::code_cache::CodeCache;
 use crate::data_plane::DataPlane;
 use crate::disk::DiskHealth;
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, encode};
 use crate::node_api::NodeStatus;
 use crate::routing_table::{RevisionSlot, ServedFunction};
 
@@ -53,14 +53,9 @@ impl ProcessStatus for Shared {
 
     fn metrics(&self) -> String {
         let mut page = String::new();
-        self.metrics.write(&mut page, &self.plane);
-        metrics::write(
-            &mut page,
-            &self.admin_status,
-            &self.disk_usage,
-            &self.health,
-        );
-        metrics::write_code_cache(&mut page, &self.code_cache);
+        let mut families = self.metrics.families(&self.plane);
+        families.extend(metrics::families(self));
+        encode(families, &mut page);
         page
     }
 
