@@ -59,6 +59,8 @@ pub mod routing_table;
 pub mod serve;
 mod shim_response;
 pub mod supervisor;
+#[cfg(test)]
+mod test_support;
 pub mod verify;
 
 pub use connection::ConnectionLimits;

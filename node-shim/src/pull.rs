@@ -207,11 +207,12 @@ pub(crate) fn hash(file: &mut File) -> io::Result<[u8; 32]> {
     Ok(hash.finalize().into())
 }
 
-/// Runs blocking work on a separate thread.
+/// Runs blocking work on a separate thread, in the current span.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .unwrap_or_else(|error| Err(Failure::new(LoadFailure::Load, error)))
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_shim_core::desired::{Failure, LoadFailure};
+use tracing::Instrument;
 
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
@@ -106,7 +107,8 @@ impl LoadPipeline {
     async fn build(&self, component: &ComponentRef, hex: &str) -> Result<MappedCode, Failure> {
         let component = self.component(component, hex).await?;
         let started = Instant::now();
-        let code = self.compile(component, hex).await?;
+        let span = tracing::debug_span!("compile", digest = hex);
+        let code = self.compile(component, hex).instrument(span).await?;
         (self.observe)(LoadStage::Compile, started.elapsed());
         Ok(self.load(code, hex).await?)
     }

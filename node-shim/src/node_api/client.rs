@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tracing::Instrument;
 
 use super::bearer::{Bearer, with_token};
 use super::blobs::{BlobClient, Connection};
@@ -126,7 +127,9 @@ impl Client {
             let endpoint = endpoint.cloned().unwrap_or_default();
             let connected = Instant::now();
             let mut welcomed = false;
-            let ended = match self.session(&endpoint, &mut welcomed).await {
+            let span = tracing::debug_span!("node_stream", endpoint);
+            let session = self.session(&endpoint, &mut welcomed).instrument(span);
+            let ended = match session.await {
                 Err(ended) => ended,
                 Ok(()) => SessionError::Closed,
             };

@@ -12,6 +12,8 @@ use node_shim_core::desired::{
 };
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::parse_record::Definition;
 use super::recent_traffic::RecentTraffic;
@@ -330,9 +332,10 @@ impl Node {
             .loads
             .start_due(load_queue, MAX_CONCURRENT_LOADS, now.at)
         {
-            if let Some(component) = self.component(&digest) {
-                actions.load.push(component);
-            }
+            let user = self.user_of(&digest);
+            actions
+                .load
+                .extend(user.map(|definition| definition.component.clone()));
         }
         if std::mem::take(&mut self.dirty.table) {
             actions.publish = Some(self.build_table(now));
@@ -372,13 +375,28 @@ impl Node {
         }
     }
 
-    /// Returns the component with this digest if a definition in the table refers to it.
-    fn component(&self, digest: &str) -> Option<ComponentRef> {
+    /// Returns the first definition in the table that refers to the component with this digest.
+    fn user_of(&self, digest: &str) -> Option<&Definition> {
         self.records
             .iter()
             .flat_map(|(_, record)| record.parsed.definitions.values())
+            .map(|definition| &**definition)
             .find(|definition| definition.component.digest == digest)
-            .map(|definition| definition.component.clone())
+    }
+
+    /// Returns the span of a load, which names the first revision that needs the component.
+    pub(super) fn load_span(&self, digest: &str) -> Span {
+        let span = tracing::debug_span!("load", digest, function = Empty, revision = Empty);
+        if !span.is_disabled()
+            && let Some(definition) = self.user_of(digest)
+        {
+            span.record(
+                "function",
+                tracing::field::display(&definition.spec.function),
+            );
+            span.record("revision", tracing::field::display(&definition.spec.name));
+        }
+        span
     }
 
     /// Returns the state to write to disk, or `None` if it has not changed.

@@ -11,6 +11,7 @@ use node_shim_core::outcome::Outcome;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::Instrument;
 
 use super::admin_status::AdminStatus;
 use super::node::Node;
@@ -173,11 +174,13 @@ impl Task {
         }
         for component in actions.load {
             let (loader, finished) = (Arc::clone(&self.wiring.loader), self.finished.clone());
-            tokio::spawn(async move {
+            let span = self.node.load_span(&component.digest);
+            let load = async move {
                 let digest = component.digest.clone();
                 let outcome = loader.load(component).await;
                 let _ = finished.send((digest, outcome)).await;
-            });
+            };
+            tokio::spawn(load.instrument(span));
         }
         self.publish_status(at);
         let early = self

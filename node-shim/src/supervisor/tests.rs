@@ -29,6 +29,7 @@ use crate::disk::{PersistedTable, TableHeader};
 use crate::node_api::{Event, NodeStatus};
 use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
+use crate::test_support::logged;
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -253,6 +254,27 @@ async fn requests_wait_for_code_that_is_rebuilt() {
     node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
     within(request).await;
     assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
+}
+
+#[test]
+fn log_lines_of_a_load_name_the_first_revision_that_needs_it_at_debug() {
+    let node = Node::new(
+        Some(on_disk(Duration::ZERO)),
+        RecentTraffic::default(),
+        CounterTable::new(),
+        TTL,
+        Now::read(),
+    );
+    let digest = super::parse_record::tests::digest('b');
+    let act = || {
+        node.load_span(&digest)
+            .in_scope(|| tracing::warn!("inside"))
+    };
+    let span = &logged("debug", act)["span"];
+    assert_eq!(span["digest"], digest.as_str());
+    assert_eq!(span["function"], "ns/f");
+    assert_eq!(span["revision"], "r2");
+    assert_eq!(logged("info", act).get("span"), None);
 }
 
 /// Readiness waits for values of Secrets, but without a reachable operator the node still serves all other functions.
