@@ -20,8 +20,6 @@ pub enum LoadState {
     Failed {
         /// Failure of the last attempt.
         failure: Failure,
-        /// Number of consecutive failed attempts.
-        attempts: u32,
         /// Time of the next attempt.
         retry_at: Instant,
     },
@@ -108,7 +106,6 @@ impl LoadTracker {
         };
         entry.state = LoadState::Failed {
             failure,
-            attempts: entry.attempts,
             retry_at: now.checked_add(wait).unwrap_or(now),
         };
     }
@@ -132,28 +129,12 @@ impl LoadTracker {
             .iter()
             .map(|(digest, entry)| (digest.as_str(), &entry.state))
     }
-
-    /// Returns the time of the next retry; `None` when no retry is scheduled.
-    #[must_use]
-    pub fn next_retry_at(&self) -> Option<Instant> {
-        self.entries
-            .values()
-            .filter_map(|entry| match &entry.state {
-                LoadState::Failed {
-                    retry_at: again_at, ..
-                } => Some(*again_at),
-                _ => None,
-            })
-            .min()
-    }
 }
 
 fn due(load: &LoadState, now: Instant) -> bool {
     match load {
         LoadState::Pending => true,
-        LoadState::Failed {
-            retry_at: again_at, ..
-        } => *again_at <= now,
+        LoadState::Failed { retry_at, .. } => *retry_at <= now,
         LoadState::Loading | LoadState::Loaded => false,
     }
 }
@@ -185,6 +166,14 @@ mod tests {
         Failure::new(LoadFailure::Pull, "no route")
     }
 
+    fn next_retry_at(loads: &LoadTracker) -> Option<Instant> {
+        let retries = loads.iter().filter_map(|(_, state)| match state {
+            LoadState::Failed { retry_at, .. } => Some(*retry_at),
+            _ => None,
+        });
+        retries.min()
+    }
+
     /// FN-13: the number of concurrent loads is bounded, and they start in the given order.
     #[test]
     fn concurrent_loads_are_bounded_and_start_in_order() {
@@ -209,20 +198,20 @@ mod tests {
         let ordered = list(&["a"]);
         loads.start_due(&ordered, 4, now);
         loads.mark_failed("a", transient(), now, 1.0);
-        assert_eq!(loads.next_retry_at(), Some(now + Duration::from_secs(1)));
+        assert_eq!(next_retry_at(&loads), Some(now + Duration::from_secs(1)));
         assert!(loads.start_due(&ordered, 4, now).is_empty());
         let later = now + Duration::from_secs(1);
         assert_eq!(loads.start_due(&ordered, 4, later), ordered);
         loads.mark_failed("a", transient(), later, 1.0);
         assert_eq!(
-            loads.next_retry_at(),
+            next_retry_at(&loads),
             Some(later + Duration::from_secs(2)),
             "the bound doubled"
         );
         let last = later + Duration::from_secs(2);
         loads.start_due(&ordered, 4, last);
         assert!(loads.mark_loaded("a"));
-        assert_eq!(loads.next_retry_at(), None);
+        assert_eq!(next_retry_at(&loads), None);
     }
 
     #[test]
@@ -237,7 +226,7 @@ mod tests {
             now,
             0.0,
         );
-        assert_eq!(loads.next_retry_at(), Some(now + RETRY_CAP));
+        assert_eq!(next_retry_at(&loads), Some(now + RETRY_CAP));
     }
 
     #[test]

@@ -19,5 +19,5 @@ pub use merge::{
     CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
     survives_snapshot, weight_after_hint,
 };
-pub use retry::{RETRY_BASE, RETRY_CAP, reconnect_delay, retry_delay};
+pub use retry::{RETRY_CAP, reconnect_delay, retry_delay};
 pub use supervision::Supervision;
