@@ -2,7 +2,7 @@
 //! while the bytes arrive. The bytes are hashed on arrival, and the file gets its name only if the digest matches.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -176,9 +176,7 @@ fn unpack(
     hex: &str,
 ) -> Result<Draft, Failure> {
     let mut source = packed.handle().map_err(|error| disk(&error))?;
-    source
-        .seek(SeekFrom::Start(0))
-        .map_err(|error| disk(&error))?;
+    source.rewind().map_err(|error| disk(&error))?;
     oci::unpack(source, layer, &mut draft).map_err(|error| pull_failure(error.into()))?;
     let mut unpacked = draft.handle().map_err(|error| disk(&error))?;
     if hex::encode(hash(&mut unpacked).map_err(|error| disk(&error))?) == hex {
@@ -193,17 +191,10 @@ fn unpack(
 
 /// Returns the SHA-256 of a whole file and positions the file at its start.
 pub(crate) fn hash(file: &mut File) -> io::Result<[u8; 32]> {
-    file.seek(SeekFrom::Start(0))?;
+    file.rewind()?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = file.read(&mut buffer)?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            break;
-        };
-        hash.update(bytes);
-    }
-    file.seek(SeekFrom::Start(0))?;
+    io::copy(file, &mut hash)?;
+    file.rewind()?;
     Ok(hash.finalize().into())
 }
 

@@ -13,7 +13,6 @@ use clap::Args;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
 use crate::config_value::ConfigValue;
@@ -21,6 +20,7 @@ use crate::counters::CounterTable;
 use crate::data_plane::DataPlane;
 use crate::data_plane::DataPlaneOptions;
 use crate::disk::{DiskHealth, Draft};
+use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
@@ -178,23 +178,15 @@ async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedCompo
 }
 
 async fn run_until_signal(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
     // callers wait for this line, so the signal handlers are installed before it
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
-    either_signal(&mut interrupt, &mut terminate).await;
+    signals.next().await;
     tokio::select! {
         () = plane.drain(Duration::ZERO, drain) => {}
-        () = either_signal(&mut interrupt, &mut terminate) => {}
+        () = signals.next() => {}
     }
     Ok(())
-}
-
-async fn either_signal(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
 }
 
 /// Returns a function that serves every host and path.
