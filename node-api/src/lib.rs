@@ -19,7 +19,8 @@ mod convert;
 pub mod world;
 
 pub use node_api_types::{
-    FencingToken, FunctionKey, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome, latency_bucket,
+    ExceptionReason, FencingToken, FunctionKey, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome,
+    latency_bucket,
 };
 
 /// Messages and services of version 1 of the protocol.
@@ -51,9 +52,6 @@ impl Drop for v1::SecretValue {
         zeroize::Zeroize::zeroize(&mut self.value);
     }
 }
-
-/// Reason of a node's exception about a revision with unknown values of secrets.
-pub const SECRETS_UNAVAILABLE: &str = "SecretsUnavailable";
 
 /// Newest protocol version that this build supports; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,6 +1,7 @@
 //! The admin port with `/healthz`, `/readyz` and `/metrics`, and a Unix socket for `/debug/*`. The debug
 //! pages show details that must not be exposed to the network, but no secrets.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,18 +19,40 @@ use tokio::net::{TcpListener, UnixListener};
 /// Time within which the epoch thread and the event loop must respond to count as healthy.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Part of the process that does not respond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unhealthy {
+    /// The thread that advances the epochs stopped.
+    #[error("the epoch thread made no progress for {} ms", .0.as_millis())]
+    EpochThread(Duration),
+    /// The event loop that serves requests is blocked.
+    #[error("the event loop of the data plane does not respond")]
+    EventLoop,
+}
+
+/// Why load balancers should not send requests to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The node shuts down.
+    #[error("draining")]
+    Draining,
+    /// The node waits for its table, for values of Secrets or for code.
+    #[error("not ready: no table has been applied yet, or code is still loading")]
+    Starting,
+}
+
 /// Status of the process that the admin port exposes.
 pub trait ProcessStatus: Send + Sync + 'static {
     /// Checks the process itself, not its dependencies.
     ///
     /// # Errors
     /// Returns which part of the process does not respond.
-    fn health(&self) -> BoxFuture<'_, Result<(), String>>;
+    fn health(&self) -> BoxFuture<'_, Result<(), Unhealthy>>;
     /// Checks whether load balancers should send requests to the node.
     ///
     /// # Errors
     /// Returns why they should not.
-    fn readiness(&self) -> Result<(), String>;
+    fn readiness(&self) -> Result<(), NotReady>;
     /// Returns the metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
     /// Returns a debug page as JSON.
@@ -132,7 +155,7 @@ async fn metrics(State(inspect): State<Shared>) -> Response {
         .into_response()
 }
 
-fn probe_response(verdict: Result<(), String>) -> Response {
+fn probe_response(verdict: Result<(), impl Display>) -> Response {
     match verdict {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),

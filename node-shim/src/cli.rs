@@ -7,13 +7,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use node_shim_core::cidr::Cidr;
+use ipnet::IpNet;
+use jiff::SignedDuration;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::data_plane::DataPlaneOptions;
+use crate::clock::unix_ms;
+use crate::data_plane::{DataPlaneOptions, parse_network};
 use crate::disk::StateDir;
 use crate::engine::EngineOptions;
-use crate::node_api::{Settings, unix_ms};
+use crate::node_api::Settings;
 use crate::serve::{self, ServeArgs};
 
 use crate::supervisor::Options;
@@ -99,8 +101,8 @@ struct RunArgs {
     #[arg(long, env = "SELVAGE_DRAIN_TIMEOUT", default_value = "45s", value_parser = duration)]
     drain_timeout: Duration,
     /// Network (CIDR) of proxies whose forwarding headers are trusted; repeatable
-    #[arg(long, env = "SELVAGE_TRUSTED_PROXY", value_delimiter = ',')]
-    trusted_proxy: Vec<Cidr>,
+    #[arg(long, env = "SELVAGE_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse_network)]
+    trusted_proxy: Vec<IpNet>,
     /// IP address to report as the node's data address; repeatable
     #[arg(long, env = "POD_IP", value_delimiter = ',')]
     address: Vec<String>,
@@ -236,26 +238,14 @@ fn start_log(format: LogFormat) {
     }
 }
 
-/// Parses a duration such as `500ms`, `15s`, `10m` or `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is not a duration, for example 15s"))?;
-    let scale = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
-    };
-    number
-        .checked_mul(scale)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("{text:?} is too long"))
+/// Error returned when a string is not a duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a duration with its unit, like 500ms, 15s, 10m or 1h")]
+struct DurationError;
+
+fn duration(text: &str) -> Result<Duration, DurationError> {
+    let signed: SignedDuration = text.parse().map_err(|_| DurationError)?;
+    signed.try_into().map_err(|_| DurationError)
 }
 
 #[cfg(test)]

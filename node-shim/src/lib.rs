@@ -22,7 +22,7 @@
 //!
 //! file.write_all(b"d")?;
 //! let failure = node_shim::verify::verify(&mut file, digest, 0).unwrap_err();
-//! assert_eq!(failure.reason, "DigestMismatch");
+//! assert_eq!(failure.reason().name(), "DigestMismatch");
 //! # std::fs::remove_file(path)?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -30,6 +30,7 @@
 pub mod admin;
 mod body;
 pub mod cli;
+mod clock;
 pub mod code_cache;
 pub mod compile;
 mod concurrency_limit;
@@ -58,6 +59,8 @@ pub mod routing_table;
 pub mod serve;
 mod shim_response;
 pub mod supervisor;
+#[cfg(test)]
+mod test_support;
 pub mod verify;
 
 pub use connection::ConnectionLimits;

@@ -2,7 +2,7 @@
 //! while the bytes arrive. The bytes are hashed on arrival, and the file gets its name only if the digest matches.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,12 +10,16 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use node_api::v1::Source;
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use oci::{Credentials, MAX_COMPONENT};
 use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::disk::{Blobs, Draft};
 pub(crate) use oci::sha256_hex;
+
+/// Maximum number of components that are fetched at the same time.
+const MAX_PULLS: usize = 4;
 
 /// Source of components that only the operator can read.
 pub trait OperatorBlobs: Send + Sync {
@@ -43,6 +47,7 @@ pub struct Puller {
     registry: oci::Client,
     blobs: Blobs,
     operator: Arc<dyn OperatorBlobs>,
+    permits: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Puller {
@@ -67,7 +72,17 @@ impl Puller {
             registry: oci::Client::new(insecure)?,
             blobs,
             operator,
+            permits: Arc::new(Semaphore::new(MAX_PULLS)),
         })
+    }
+
+    /// Waits until another component may be fetched. The permit is returned when it is dropped.
+    ///
+    /// # Errors
+    /// Fails when the process ends.
+    pub(crate) async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let permit = self.permits.acquire().await;
+        permit.map_err(|error| Failure::new(LoadFailure::Pull, error))
     }
 
     /// Fetches a component. The returned file is positioned at its start, and its content has the digest.
@@ -76,10 +91,9 @@ impl Puller {
     /// Returns the reason, and whether the failure is permanent.
     pub async fn fetch(&self, component: &ComponentRef) -> Result<File, Failure> {
         let hex = sha256_hex(&component.digest).ok_or_else(|| {
-            failure(
-                "DigestMismatch",
-                true,
-                "the digest is not a sha256 digest".into(),
+            Failure::new(
+                LoadFailure::WrongContent,
+                "the digest is not a sha256 digest",
             )
         })?;
         if component.size > MAX_COMPONENT {
@@ -87,7 +101,7 @@ impl Puller {
                 "the component has {} bytes; the limit is {MAX_COMPONENT}",
                 component.size
             );
-            return Err(failure("PullFailed", true, message));
+            return Err(Failure::new(LoadFailure::InvalidSource, message));
         }
         let draft = if component.source.via_operator || component.source.repository.is_empty() {
             let content = self.operator.blob(&component.digest).await?;
@@ -114,18 +128,15 @@ impl Puller {
         } = &component.source;
         let image = format!("{repository}@{manifest_digest}");
         let image: oci::Reference = image.parse().map_err(|error| {
-            failure(
-                "PullFailed",
-                true,
-                format!("{image} is not an image reference: {error}"),
-            )
+            let message = format!("{image} is not an image reference: {error}");
+            Failure::new(LoadFailure::InvalidSource, message)
         })?;
         let pull = self.registry.pull(&image, &Credentials::default());
         let mut pull = pull.map_err(pull_failure)?;
         let layer = pull.image().await.map_err(pull_failure)?.layer;
         if !layer.is_archive() && layer.digest != component.digest {
             let message = format!("the image contains component {}", layer.digest);
-            return Err(failure("DigestMismatch", true, message));
+            return Err(Failure::new(LoadFailure::WrongContent, message));
         }
         let content = pull.blob(&layer).await.map_err(pull_failure)?;
         let packed = self.receive(content.map_err(pull_failure).boxed()).await?;
@@ -165,78 +176,62 @@ fn unpack(
     hex: &str,
 ) -> Result<Draft, Failure> {
     let mut source = packed.handle().map_err(|error| disk(&error))?;
-    source
-        .seek(SeekFrom::Start(0))
-        .map_err(|error| disk(&error))?;
+    source.rewind().map_err(|error| disk(&error))?;
     oci::unpack(source, layer, &mut draft).map_err(|error| pull_failure(error.into()))?;
     let mut unpacked = draft.handle().map_err(|error| disk(&error))?;
     if hex::encode(hash(&mut unpacked).map_err(|error| disk(&error))?) == hex {
         Ok(draft)
     } else {
-        Err(failure(
-            "DigestMismatch",
-            true,
-            "the archive contains another component".into(),
+        Err(Failure::new(
+            LoadFailure::WrongContent,
+            "the archive contains another component",
         ))
     }
 }
 
 /// Returns the SHA-256 of a whole file and positions the file at its start.
 pub(crate) fn hash(file: &mut File) -> io::Result<[u8; 32]> {
-    file.seek(SeekFrom::Start(0))?;
+    file.rewind()?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = file.read(&mut buffer)?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            break;
-        };
-        hash.update(bytes);
-    }
-    file.seek(SeekFrom::Start(0))?;
+    io::copy(file, &mut hash)?;
+    file.rewind()?;
     Ok(hash.finalize().into())
 }
 
-/// Runs blocking work on a separate thread.
+/// Runs blocking work on a separate thread, in the current span.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
-        .unwrap_or_else(|error| Err(failure("LoadFailed", false, error.to_string())))
-}
-
-/// Creates a failure without a retry delay.
-pub(crate) fn failure(reason: &'static str, permanent: bool, message: String) -> Failure {
-    Failure {
-        reason,
-        message,
-        permanent,
-        retry_after: None,
-    }
+        .unwrap_or_else(|error| Err(Failure::new(LoadFailure::Load, error)))
 }
 
 fn disk(error: &io::Error) -> Failure {
-    failure("DiskFull", false, error.to_string())
+    Failure::new(LoadFailure::DiskFull, error)
 }
 
-/// Converts a pull error. It is permanent if the same bytes would cause it again.
+/// Converts a pull error.
 fn pull_failure(error: oci::Error) -> Failure {
     use oci::{Error, UnpackError};
-    let (reason, permanent) = match &error {
+    let cause = match &error {
         Error::Unpack(UnpackError::Write(error)) => return disk(error),
-        error if error.is_unauthorized() => ("Unauthorized", false),
+        error if error.is_unauthorized() => LoadFailure::Unauthorized,
         Error::SizeMismatch { .. }
         | Error::DigestMismatch { .. }
-        | Error::UnsupportedDigest { .. } => ("DigestMismatch", true),
-        Error::Manifest(_) | Error::Unpack(_) => ("NotAComponent", true),
-        Error::TooLarge { .. } => ("PullFailed", true),
-        _ => ("PullFailed", false),
+        | Error::UnsupportedDigest { .. } => LoadFailure::WrongContent,
+        Error::Manifest(_) | Error::Unpack(_) => LoadFailure::NotAComponent,
+        Error::TooLarge { .. } => LoadFailure::InvalidSource,
+        Error::Unreachable { .. }
+        | Error::Timeout { .. }
+        | Error::Interrupted { .. }
+        | Error::Denied { .. }
+        | Error::Status { .. }
+        | Error::Unauthorized { .. } => LoadFailure::Pull,
     };
     Failure {
-        reason,
-        permanent,
         retry_after: error.retry_after(),
-        message: error.to_string(),
+        ..Failure::new(cause, error)
     }
 }

@@ -13,7 +13,6 @@ use clap::Args;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
 use crate::config_value::ConfigValue;
@@ -21,6 +20,7 @@ use crate::counters::CounterTable;
 use crate::data_plane::DataPlane;
 use crate::data_plane::DataPlaneOptions;
 use crate::disk::{DiskHealth, Draft};
+use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
@@ -171,30 +171,22 @@ async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedCompo
     let code = match compile.run(component, draft).await {
         Ok(Compiled::Code(draft)) => draft.handle()?,
         Ok(Compiled::DiskFull) => bail!("there is not enough memory for the native code"),
-        Err(failure) => bail!("{} ({})", failure.message, failure.reason),
+        Err(failure) => bail!("{} ({})", failure.message, failure.reason().name()),
     };
     let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
     Ok(engine.load(&path)?)
 }
 
 async fn run_until_signal(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
     // callers wait for this line, so the signal handlers are installed before it
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
-    either_signal(&mut interrupt, &mut terminate).await;
+    signals.next().await;
     tokio::select! {
         () = plane.drain(Duration::ZERO, drain) => {}
-        () = either_signal(&mut interrupt, &mut terminate) => {}
+        () = signals.next() => {}
     }
     Ok(())
-}
-
-async fn either_signal(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
 }
 
 /// Returns a function that serves every host and path.

@@ -2,21 +2,20 @@
 
 use std::fs::File;
 
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 
-use crate::pull::{failure, hash, sha256_hex};
+use crate::pull::{hash, sha256_hex};
 
 /// Verifies the digest and the size (0 if unknown) of a component, and rewinds the file.
 ///
 /// # Errors
-/// Returns `DigestMismatch`, or `LoadFailed` when the file cannot be read.
+/// Returns [`LoadFailure::DamagedCopy`], or [`LoadFailure::Load`] when the file cannot be read.
 pub fn verify(file: &mut File, digest: &str, size: u64) -> Result<(), Failure> {
-    let unreadable = |error: std::io::Error| failure("LoadFailed", false, error.to_string());
+    let unreadable = |error: std::io::Error| Failure::new(LoadFailure::Load, error);
     let found = file.metadata().map_err(unreadable)?.len();
     if size != 0 && found != size {
-        return Err(failure(
-            "DigestMismatch",
-            false,
+        return Err(Failure::new(
+            LoadFailure::DamagedCopy,
             format!("the stored component has {found} bytes instead of {size}"),
         ));
     }
@@ -24,10 +23,9 @@ pub fn verify(file: &mut File, digest: &str, size: u64) -> Result<(), Failure> {
     if sha256_hex(digest) == Some(hex::encode(hash).as_str()) {
         Ok(())
     } else {
-        Err(failure(
-            "DigestMismatch",
-            false,
-            "the stored component has another digest".into(),
+        Err(Failure::new(
+            LoadFailure::DamagedCopy,
+            "the stored component has another digest",
         ))
     }
 }
@@ -49,17 +47,17 @@ mod tests {
         assert_eq!(verify(&mut file, &digest, 3), Ok(()));
         assert_eq!(verify(&mut file, &digest, 0), Ok(()));
         assert_eq!(
-            verify(&mut file, &digest, 4).unwrap_err().reason,
-            "DigestMismatch"
+            verify(&mut file, &digest, 4).unwrap_err().cause,
+            LoadFailure::DamagedCopy
         );
         let other = format!("sha256:{}", hex::encode(Sha256::digest(b"abd")));
         assert_eq!(
-            verify(&mut file, &other, 3).unwrap_err().reason,
-            "DigestMismatch"
+            verify(&mut file, &other, 3).unwrap_err().cause,
+            LoadFailure::DamagedCopy
         );
         assert_eq!(
-            verify(&mut file, "sha256:abc", 3).unwrap_err().reason,
-            "DigestMismatch"
+            verify(&mut file, "sha256:abc", 3).unwrap_err().cause,
+            LoadFailure::DamagedCopy
         );
     }
 }

@@ -37,13 +37,14 @@ fn reach_v4(address: Ipv4Addr) -> Reach {
     let [a, b, c, _] = address.octets();
     match (a, b, c) {
         (0, ..) => Reach::Never("unspecified"),
-        (127, ..) => Reach::Never("loopback"),
-        (169, 254, _) => Reach::Never("link_local"),
-        (224..=239, ..) => Reach::Never("multicast"),
-        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Reach::Never("documentation"),
+        _ if address.is_loopback() => Reach::Never("loopback"),
+        _ if address.is_link_local() => Reach::Never("link_local"),
+        _ if address.is_multicast() => Reach::Never("multicast"),
+        _ if address.is_documentation() => Reach::Never("documentation"),
+        _ if address.is_private() => Reach::Private,
+        (100, 64..=127, _) => Reach::Private,
         (198, 18..=19, _) => Reach::Never("benchmark"),
         (192, 0, 0) | (192, 88, 99) | (240.., ..) => Reach::Never("reserved"),
-        (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Reach::Private,
         _ => Reach::Public,
     }
 }
@@ -61,10 +62,10 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         return Reach::Never("metadata");
     }
     match (a, b, c) {
-        (0xfe80..=0xfebf, ..) => Reach::Never("link_local"),
+        _ if address.is_unicast_link_local() => Reach::Never("link_local"),
+        _ if address.is_multicast() => Reach::Never("multicast"),
+        _ if address.is_unique_local() => Reach::Private,
         (0xfec0..=0xfeff, ..) => Reach::Never("reserved"),
-        (0xff00.., ..) => Reach::Never("multicast"),
-        (0xfc00..=0xfdff, ..) => Reach::Private,
         (0x2001, 0, _) => Reach::Never("teredo"),
         (0x2001, 0xdb8, _) | (0x3fff, 0..=0x0fff, _) => Reach::Never("documentation"),
         (0x2001, 2, 0) => Reach::Never("benchmark"),
@@ -79,6 +80,9 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
 /// Returns the IPv4 address inside a mapped, translated or tunnelled one. Deprecated compatible addresses are not
 /// unwrapped, because they are reserved as a whole.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    if let Some(mapped) = address.to_ipv4_mapped() {
+        return Some(mapped);
+    }
     let [a, b, c, d, e, f, g, h] = address.segments();
     let four = |high: u16, low: u16| {
         let [w, x] = high.to_be_bytes();
@@ -86,9 +90,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Some(Ipv4Addr::new(w, x, y, z))
     };
     match (a, b, c, d, e, f) {
-        (0, 0, 0, 0, 0, 0xffff) | (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, _, _, _) => {
-            four(g, h)
-        }
+        (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, _, _, _) => four(g, h),
         (0x2002, ..) => four(b, c),
         _ => None,
     }

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod exception;
 mod latency;
 mod outcome;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use exception::ExceptionReason;
 pub use latency::{LATENCY_BOUNDS, LATENCY_BUCKETS, latency_bucket};
 pub use outcome::Outcome;
 

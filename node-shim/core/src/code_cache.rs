@@ -118,20 +118,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_longest_idle_is_unmapped_and_code_in_use_stays() {
-        let start = origin();
-        let used = |seconds: u64, order: u64| MappedComponent {
+    fn used(start: Instant, seconds: u64, order: u64) -> MappedComponent {
+        MappedComponent {
             in_use: false,
             serves_candidate: false,
             last_used: Some(start + Duration::from_secs(seconds)),
             mapped_order: order,
-        };
-        let busy = |one: MappedComponent| MappedComponent {
+        }
+    }
+
+    #[test]
+    fn the_longest_idle_is_unmapped_and_code_in_use_stays() {
+        let start = origin();
+        let used = |seconds, order| used(start, seconds, order);
+        let busy = |one| MappedComponent {
             in_use: true,
             ..one
         };
-        let trial = |one: MappedComponent| MappedComponent {
+        let trial = |one| MappedComponent {
             serves_candidate: true,
             ..one
         };

@@ -23,7 +23,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cidr;
 pub mod code_cache;
 pub mod desired;
 pub mod headers;

@@ -41,8 +41,6 @@ pub enum FailureReason {
     MemoryPressure,
     /// The code was not loaded in time.
     Compile,
-    /// The circuit breaker of the revision was open.
-    Breaker,
     /// The function is suspended.
     Suspended,
     /// The values of the function's secrets are not known on the node.
@@ -116,7 +114,7 @@ pub struct ErrorResponse {
 
 impl FailureReason {
     /// All reasons in the order of their indices.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 26] = [
         Self::NoResponse,
         Self::ErrorCode,
         Self::BadHead,
@@ -135,7 +133,6 @@ impl FailureReason {
         Self::Pool,
         Self::MemoryPressure,
         Self::Compile,
-        Self::Breaker,
         Self::Suspended,
         Self::SecretsUnavailable,
         Self::Unloadable,
@@ -172,7 +169,6 @@ impl FailureReason {
             Self::Pool => "pool",
             Self::MemoryPressure => "memory_pressure",
             Self::Compile => "compile",
-            Self::Breaker => "breaker",
             Self::Suspended => "suspended",
             Self::SecretsUnavailable => "secrets_unavailable",
             Self::Unloadable => "unloadable",
@@ -201,7 +197,6 @@ impl FailureReason {
             | Self::Pool
             | Self::MemoryPressure
             | Self::Compile
-            | Self::Breaker
             | Self::Suspended => Outcome::Overloaded,
             Self::SecretsUnavailable | Self::Unloadable | Self::Panic | Self::Cancelled => {
                 Outcome::HostError
@@ -240,7 +235,6 @@ impl FailureReason {
             Self::SecretsUnavailable => reply(503, "secrets_unavailable"),
             Self::Unloadable | Self::Cancelled => reply(503, "host_error"),
             Self::Panic => reply(500, "host_error"),
-            Self::Breaker => later("breaker"),
             Self::Concurrency | Self::Queue | Self::Pool | Self::MemoryPressure | Self::Compile => {
                 later("overloaded")
             }

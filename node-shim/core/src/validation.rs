@@ -20,8 +20,6 @@ pub const MAX_HEADERS: usize = 100;
 pub enum Rejection {
     /// The host is missing, malformed or ambiguous.
     BadHost,
-    /// The host is not one that the connection may ask for.
-    Misdirected,
     /// The `transfer-encoding` is anything but a single `chunked`.
     BadFraming,
     /// The method is never supported: CONNECT, TRACE, `OPTIONS *`.
@@ -40,8 +38,6 @@ pub enum Rejection {
     Expect,
     /// The request body is larger than the function's limit.
     BodyTooLarge,
-    /// The request passed through too many functions.
-    Loop,
 }
 
 /// Head of a request as parsed.
@@ -174,9 +170,8 @@ fn is_common_method(method: &Method) -> bool {
 
 impl Rejection {
     /// All rejections in the order of their indices.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 10] = [
         Self::BadHost,
-        Self::Misdirected,
         Self::BadFraming,
         Self::MethodRefused,
         Self::MethodUnknown,
@@ -186,14 +181,12 @@ impl Rejection {
         Self::HeadersTooLarge,
         Self::Expect,
         Self::BodyTooLarge,
-        Self::Loop,
     ];
 
     /// Returns the label. Both rejections of a method share one.
     pub fn label(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
-            Self::Misdirected => "misdirected",
             Self::BadFraming => "bad_framing",
             Self::MethodRefused | Self::MethodUnknown => "method",
             Self::Upgrade => "upgrade",
@@ -202,7 +195,6 @@ impl Rejection {
             Self::HeadersTooLarge => "headers_too_large",
             Self::Expect => "expect",
             Self::BodyTooLarge => "body_too_large",
-            Self::Loop => "loop",
         }
     }
 
@@ -210,14 +202,12 @@ impl Rejection {
     pub fn status(self) -> u16 {
         match self {
             Self::BadHost | Self::BadFraming | Self::BadPath => 400,
-            Self::Misdirected => 421,
             Self::MethodRefused => 405,
             Self::MethodUnknown | Self::Upgrade => 501,
             Self::TargetTooLong => 414,
             Self::HeadersTooLarge => 431,
             Self::Expect => 417,
             Self::BodyTooLarge => 413,
-            Self::Loop => 508,
         }
     }
 

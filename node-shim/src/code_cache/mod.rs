@@ -279,7 +279,7 @@ impl CompiledComponent {
                 Err(failed) => {
                     tracing::warn!(
                         digest = code.digest,
-                        reason = failed.reason,
+                        reason = failed.reason().name(),
                         message = failed.message,
                         "native code could not be mapped again; loading the component again"
                     );

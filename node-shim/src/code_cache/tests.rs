@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
+use node_shim_core::desired::LoadFailure;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::*;
 use crate::engine::{Engine, EngineOptions};
-use crate::pull::failure;
 
 /// Limit on waiting for events that must happen.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -99,7 +99,7 @@ impl MapCode for Gated {
             if self.0.works {
                 return Ok(self.resident(true));
             }
-            Err(failure("LoadFailed", false, "gone".into()))
+            Err(Failure::new(LoadFailure::Load, "gone"))
         }
         .boxed()
     }

@@ -20,19 +20,16 @@ const NICENESS: i32 = 10;
 #[must_use]
 pub fn run() -> ExitCode {
     match limit_resources()
-        .map_err(|error| (RejectReason::CompileFailed, error.to_string()))
+        .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))
         .and_then(|()| compile())
     {
         Ok(code) => match write(&code) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_OUTPUT_FULL),
         },
-        Err((reason, message)) => {
-            let complaint = ErrorReport {
-                reason,
-                message: first_lines(&message),
-            };
-            let line = serde_json::to_string(&complaint).unwrap_or_default();
+        Err(mut report) => {
+            report.message = first_lines(&report.message);
+            let line = serde_json::to_string(&report).unwrap_or_default();
             let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::from(EXIT_REJECTED)
         }
@@ -63,15 +60,15 @@ fn limit_resources() -> io::Result<()> {
     Ok(())
 }
 
-fn compile() -> Result<Vec<u8>, (RejectReason, String)> {
+fn compile() -> Result<Vec<u8>, ErrorReport> {
     let mut bytes = Vec::new();
     io::stdin()
         .lock()
         .take(MAX_COMPONENT + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| (RejectReason::CompileFailed, error.to_string()))?;
+        .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
     if bytes.len() as u64 > MAX_COMPONENT {
-        return Err((
+        return Err(ErrorReport::new(
             RejectReason::CompileLimit,
             format!("the component is larger than {MAX_COMPONENT} bytes"),
         ));
@@ -79,7 +76,7 @@ fn compile() -> Result<Vec<u8>, (RejectReason, String)> {
     inspect::check_magic(&bytes)?;
     inspect::check_sizes(&bytes)?;
     let compiler =
-        Compiler::new().map_err(|error| (RejectReason::CompileFailed, error.to_string()))?;
+        Compiler::new().map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
     compiler.precompile(&bytes).map_err(|error| {
         let refused_by_validation = error
             .downcast_ref::<wasmparser::BinaryReaderError>()
@@ -89,7 +86,7 @@ fn compile() -> Result<Vec<u8>, (RejectReason, String)> {
         } else {
             RejectReason::CompileFailed
         };
-        (reason, format!("{error:#}"))
+        ErrorReport::new(reason, format!("{error:#}"))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use super::RejectReason;
+use super::{ErrorReport, RejectReason};
 
 /// Number of functions from which a component is rejected; real programs have far fewer.
 const MAX_FUNCTIONS: u64 = 100_000;
@@ -17,8 +17,8 @@ const ELF: &[u8] = b"\x7fELF";
 
 /// Rejects input that is not a component in binary form by its first bytes. Native code is never accepted
 /// as input, so ELF files are rejected too.
-pub(super) fn check_magic(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
-    let refuse = |what: &str| Err((RejectReason::NotAComponent, what.to_string()));
+pub(super) fn check_magic(bytes: &[u8]) -> Result<(), ErrorReport> {
+    let refuse = |what: &str| Err(ErrorReport::new(RejectReason::NotAComponent, what));
     match bytes {
         [] => refuse("the file is empty"),
         _ if bytes.starts_with(COMPONENT) => Ok(()),
@@ -42,10 +42,10 @@ pub(super) fn check_magic(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
 
 /// Rejects components with excessive numbers of functions or types or excessive nesting. Reads section
 /// headers only.
-pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
+pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), ErrorReport> {
     let (mut functions, mut types, mut depth) = (0u64, 0u64, 0u64);
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| (RejectReason::CompileFailed, error.to_string()))? {
+        match payload.map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))? {
             Payload::FunctionSection(section) => functions += u64::from(section.count()),
             Payload::TypeSection(section) => types += u64::from(section.count()),
             Payload::ComponentTypeSection(section) => types += u64::from(section.count()),
@@ -59,21 +59,21 @@ pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), (RejectReason, String)> {
                 "components are nested {depth} deep; the limit is {}",
                 MAX_DEPTH - 1
             );
-            return Err((RejectReason::CompileLimit, message));
+            return Err(ErrorReport::new(RejectReason::CompileLimit, message));
         }
         if functions >= MAX_FUNCTIONS {
             let message = format!(
                 "the component has at least {functions} functions; the limit is {}",
                 MAX_FUNCTIONS - 1
             );
-            return Err((RejectReason::CompileLimit, message));
+            return Err(ErrorReport::new(RejectReason::CompileLimit, message));
         }
         if types >= MAX_TYPES {
             let message = format!(
                 "the component has at least {types} types; the limit is {}",
                 MAX_TYPES - 1
             );
-            return Err((RejectReason::CompileLimit, message));
+            return Err(ErrorReport::new(RejectReason::CompileLimit, message));
         }
     }
     Ok(())
@@ -106,7 +106,7 @@ mod tests {
         ];
         for bytes in refused {
             assert_eq!(
-                check_magic(bytes).unwrap_err().0,
+                check_magic(bytes).unwrap_err().reason,
                 RejectReason::NotAComponent,
                 "{bytes:?}"
             );
@@ -119,13 +119,13 @@ mod tests {
         let functions = "(func)".repeat(100_000);
         let bomb = wat::parse_str(format!("(component (core module {functions}))")).unwrap();
         assert_eq!(
-            check_sizes(&bomb).unwrap_err().0,
+            check_sizes(&bomb).unwrap_err().reason,
             RejectReason::CompileLimit
         );
         let few = wat::parse_str("(component (core module (func)))").unwrap();
         assert_eq!(check_sizes(&few), Ok(()));
         assert_eq!(
-            check_sizes(&few[..few.len() - 3]).unwrap_err().0,
+            check_sizes(&few[..few.len() - 3]).unwrap_err().reason,
             RejectReason::CompileFailed
         );
     }
@@ -141,7 +141,7 @@ mod tests {
             })
         };
         assert_eq!(check_sizes(&nested(99)), Ok(()));
-        let (reason, message) = check_sizes(&nested(100)).unwrap_err();
+        let ErrorReport { reason, message } = check_sizes(&nested(100)).unwrap_err();
         assert_eq!(reason, RejectReason::CompileLimit);
         assert!(message.contains("100 deep"), "{message}");
         let modules = "(core module (func))".repeat(200);

@@ -8,20 +8,20 @@
 pub mod child;
 mod inspect;
 
+use std::fmt::Display;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use crate::disk::Draft;
-use crate::pull::failure;
 
 /// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -37,7 +37,7 @@ const EXIT_REJECTED: u8 = 65;
 const EXIT_OUTPUT_FULL: u8 = 74;
 
 /// Why the compiler process rejected its input, as one line of JSON on stderr.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct ErrorReport {
     reason: RejectReason,
     message: String,
@@ -51,13 +51,22 @@ enum RejectReason {
     CompileFailed,
 }
 
-impl RejectReason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAComponent => "NotAComponent",
-            Self::UnsupportedFeature => "UnsupportedFeature",
-            Self::CompileLimit => "CompileLimit",
-            Self::CompileFailed => "CompileFailed",
+impl ErrorReport {
+    fn new(reason: RejectReason, message: impl Display) -> Self {
+        Self {
+            reason,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<RejectReason> for LoadFailure {
+    fn from(reason: RejectReason) -> Self {
+        match reason {
+            RejectReason::NotAComponent => Self::NotAComponent,
+            RejectReason::UnsupportedFeature => Self::UnsupportedFeature,
+            RejectReason::CompileLimit => Self::CompileLimit,
+            RejectReason::CompileFailed => Self::CompileRejected,
         }
     }
 }
@@ -106,13 +115,17 @@ impl CompilerPool {
     /// # Errors
     /// Returns the reason, which is permanent when the component is at fault.
     pub async fn run(&self, component: File, draft: Draft) -> Result<Compiled, Failure> {
-        let broken =
-            |error: std::io::Error| failure("CompileFailed", false, format!("compiler: {error}"));
+        let broken = |error: std::io::Error| {
+            Failure::new(
+                LoadFailure::CompilerUnavailable,
+                format!("compiler: {error}"),
+            )
+        };
         let _permit = self
             .permits
             .acquire()
             .await
-            .map_err(|error| failure("CompileFailed", false, error.to_string()))?;
+            .map_err(|error| Failure::new(LoadFailure::CompilerUnavailable, error))?;
         let mut child = Command::new(&self.program)
             .arg("compile")
             .env_clear()
@@ -127,13 +140,16 @@ impl CompilerPool {
         let Ok(finished) = outcome else {
             let spent = id.and_then(processor_time);
             let _ = child.kill().await;
-            let starved =
-                spent.is_some_and(|spent| spent < STARVATION_THRESHOLD.min(self.timeout / 3));
+            let starved = STARVATION_THRESHOLD.min(self.timeout / 3);
+            let cause = match spent {
+                Some(spent) if spent < starved => LoadFailure::CompileStarved,
+                _ => LoadFailure::CompileLimit,
+            };
             let message = format!(
                 "the compilation did not finish within {} s",
                 self.timeout.as_secs()
             );
-            return Err(failure("CompileLimit", !starved, message));
+            return Err(Failure::new(cause, message));
         };
         let (status, stderr) = finished.map_err(broken)?;
         classify(status, &stderr, draft)
@@ -153,25 +169,22 @@ fn classify(status: ExitStatus, stderr: &[u8], draft: Draft) -> Result<Compiled,
         Some(0) => Ok(Compiled::Code(draft)),
         Some(code) if code == i32::from(EXIT_OUTPUT_FULL) => Ok(Compiled::DiskFull),
         Some(code) if code == i32::from(EXIT_REJECTED) => {
-            let report = serde_json::from_slice(stderr).unwrap_or_else(|_| ErrorReport {
-                reason: RejectReason::CompileFailed,
-                message: "the compiler gave no reason".into(),
+            let report: ErrorReport = serde_json::from_slice(stderr).unwrap_or_else(|_| {
+                ErrorReport::new(RejectReason::CompileFailed, "the compiler gave no reason")
             });
-            Err(failure(report.reason.as_str(), true, report.message))
+            Err(Failure::new(report.reason.into(), report.message))
         }
         Some(_) => {
             let report = String::from_utf8_lossy(stderr);
             let line = report.lines().next().unwrap_or_default();
-            Err(failure(
-                "CompileFailed",
-                true,
+            Err(Failure::new(
+                LoadFailure::CompileRejected,
                 format!("the compiler failed: {line}"),
             ))
         }
         // a process that exceeds a limit or runs out of memory is ended by a signal
-        None => Err(failure(
-            "CompileLimit",
-            true,
+        None => Err(Failure::new(
+            LoadFailure::CompileLimit,
             format!("the compiler process was ended by {status}"),
         )),
     }

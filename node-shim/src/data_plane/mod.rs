@@ -18,7 +18,7 @@ use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 use parking_lot::Mutex;
 
-pub use state::{DataPlaneOptions, LoadShedding};
+pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
 pub(crate) use state::{DataPlaneState, DrainPhase};
 
 /// Length of the kernel's backlog of connections.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use node_shim_core::cidr::Cidr;
+use ipnet::IpNet;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{Semaphore, watch};
@@ -32,7 +32,7 @@ pub struct DataPlaneOptions {
     /// Maximum number of open connections per peer address, except for trusted proxies. Default: 256.
     pub max_per_peer: u32,
     /// Networks of proxies whose forwarding headers are trusted. Default: none.
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for DataPlaneOptions {
@@ -47,9 +47,28 @@ impl Default for DataPlaneOptions {
 }
 
 impl DataPlaneOptions {
+    /// Returns whether the peer is a trusted proxy. An IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|cidr| cidr.contains(peer))
+        let peer = peer.to_canonical();
+        let mut trusted = self.trusted_proxies.iter();
+        trusted.any(|network| network.contains(&peer))
     }
+}
+
+/// Error returned when a string is not a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected an address with an optional /prefix, like 10.0.0.0/8")]
+pub struct NetworkError;
+
+/// Parses a network in CIDR notation. An address without a prefix is a network of one address.
+///
+/// # Errors
+/// Fails when the text is neither a network nor an address.
+pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| NetworkError)
 }
 
 /// Phase of the shutdown.
@@ -181,5 +200,43 @@ impl DataPlaneState {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed) && self.phase() == DrainPhase::Serving
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_addresses_of_their_own_family() {
+        let table = [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "::1", true),
+            ("fd00::/8", "fd12::1", true),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+        ];
+        for (network, peer, expected) in table {
+            let options = DataPlaneOptions {
+                trusted_proxies: vec![parse_network(network).unwrap()],
+                ..DataPlaneOptions::default()
+            };
+            let trusted = options.trusts(peer.parse().unwrap());
+            assert_eq!(trusted, expected, "{network} {peer}");
+        }
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "10.0.0.0/x",
+            "host/8",
+        ] {
+            assert_eq!(parse_network(bad), Err(NetworkError), "{bad}");
+        }
     }
 }

@@ -24,6 +24,15 @@ impl Default for DiskBudget {
     }
 }
 
+/// Sizes of the files that a garbage collection kept, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBytes {
+    /// Size of the components.
+    pub blobs: u64,
+    /// Size of the native code.
+    pub native: u64,
+}
+
 #[derive(Debug)]
 struct StoredFile {
     path: PathBuf,
@@ -32,8 +41,7 @@ struct StoredFile {
     needed: bool,
 }
 
-/// Deletes files until the budget is met. Returns the remaining sizes of components and of native code in
-/// bytes. `needed` contains the digests (hex) that the function table refers to, and `engine` is the suffix
+/// Deletes files until the budget is met. Returns the sizes of the remaining files. `needed` contains the digests (hex) that the function table refers to, and `engine` is the suffix
 /// of the native files that this process can use.
 pub fn collect_garbage(
     dir: &StateDir,
@@ -41,7 +49,7 @@ pub fn collect_garbage(
     budget: DiskBudget,
     needed: &BTreeSet<String>,
     engine: &str,
-) -> (u64, u64) {
+) -> StoredBytes {
     let mut stored = list(&dir.blobs(), |name| needed.contains(name));
     stored.extend(list(&dir.native(), |name| {
         let code = name.strip_suffix(".mac").unwrap_or(name);
@@ -62,10 +70,10 @@ pub fn collect_garbage(
     let (code, blobs): (Vec<_>, Vec<_>) = stored
         .iter()
         .partition(|file| file.path.starts_with(&native));
-    (
-        blobs.iter().map(|file| file.size).sum(),
-        code.iter().map(|file| file.size).sum(),
-    )
+    StoredBytes {
+        blobs: blobs.iter().map(|file| file.size).sum(),
+        native: code.iter().map(|file| file.size).sum(),
+    }
 }
 
 /// Deletes drafts that an earlier process left behind.
@@ -135,7 +143,7 @@ mod tests {
         put(&dir.native().join("aa-e0-c1"), 100, 600);
         let needed = BTreeSet::from(["aa".to_string()]);
         let kept = collect_garbage(&dir, &lock, DiskBudget { bytes: 300 }, &needed, "e1-c1");
-        assert_eq!(kept, (200, 100));
+        assert_eq!((kept.blobs, kept.native), (200, 100));
         assert!(dir.blobs().join("aa").exists() && dir.native().join("aa-e1-c1").exists());
         assert!(!dir.blobs().join("bb").exists(), "oldest of the unneeded");
         assert!(

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::Blobs;
 pub use draft::Draft;
-pub use gc::{DiskBudget, collect_garbage, remove_stale_drafts};
+pub use gc::{DiskBudget, StoredBytes, collect_garbage, remove_stale_drafts};
 pub use health::DiskHealth;
 pub use lock::StateLock;
 pub use prepare::prepare;

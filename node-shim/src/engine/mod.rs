@@ -25,6 +25,7 @@ use crate::resource_exhaustion;
 use ticker::Ticker;
 
 pub use settings::EngineOptions;
+use settings::PooledEngine;
 
 /// Size of a page of linear memory in bytes. Custom page sizes are disabled.
 const WASM_PAGE: u64 = 64 << 10;
@@ -91,7 +92,11 @@ impl Engine {
     /// # Errors
     /// Returns an error when not even one slot fits or the epoch thread cannot be started.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let (engine, slots, pagemap_scan) = settings::pooled_engine(options)?;
+        let PooledEngine {
+            engine,
+            slots,
+            pagemap_scan,
+        } = settings::pooled_engine(options)?;
         let linker = linker::build(&engine).map_err(EngineError::Settings)?;
         let ticker = Ticker::start(engine.weak(), TICK).map_err(EngineError::Ticker)?;
         Ok(Self {

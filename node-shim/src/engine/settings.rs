@@ -84,10 +84,17 @@ pub(super) fn base_config() -> Config {
     config
 }
 
-/// Returns the engine that runs guests, its number of slots, and whether the kernel reports touched pages.
-pub(super) fn pooled_engine(
-    options: &EngineOptions,
-) -> Result<(wasmtime::Engine, u32, bool), EngineError> {
+/// An engine with a pool of instances.
+pub(super) struct PooledEngine {
+    pub(super) engine: wasmtime::Engine,
+    /// Number of slots of the pool.
+    pub(super) slots: u32,
+    /// Whether the kernel reports the pages that a guest touched.
+    pub(super) pagemap_scan: bool,
+}
+
+/// Returns the engine that runs guests.
+pub(super) fn pooled_engine(options: &EngineOptions) -> Result<PooledEngine, EngineError> {
     let pagemap_scan =
         options.keep_resident && PoolingAllocationConfig::is_pagemap_scan_available();
     let quarter = options.memory_limit / 4 / (KEEP_RESIDENT as u64);
@@ -100,7 +107,13 @@ pub(super) fn pooled_engine(
         let pool = pool(options, slots, pagemap_scan);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
-            Ok(engine) => return Ok((engine, slots, pagemap_scan)),
+            Ok(engine) => {
+                return Ok(PooledEngine {
+                    engine,
+                    slots,
+                    pagemap_scan,
+                });
+            }
             Err(error) if slots == 1 => return Err(EngineError::AddressSpace(error)),
             Err(error) => {
                 tracing::warn!(

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use node_shim_core::outcome::FailureReason;
 use serde::Serialize;
+use tracing::Span;
 
-use crate::revision::Revision;
+use crate::revision::{Revision, RevisionSpec};
 
 pub use writer::{GuestLog, LogOutput};
 
@@ -75,6 +76,14 @@ impl RequestLog {
                 cold,
             }),
         }
+    }
+
+    /// Returns the span of the request for the log of the node-shim itself. It is disabled, and costs nothing, unless
+    /// that log has the level debug.
+    pub(crate) fn span(&self) -> Span {
+        let RevisionSpec { function, name, .. } = &self.shared.revision.spec;
+        let request_id = &*self.shared.request_id;
+        tracing::debug_span!("request", %function, revision = %name, request_id)
     }
 
     /// Returns an output stream of the guest.
@@ -154,7 +163,43 @@ fn escaped(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use node_shim_core::table::{FunctionKey, Limits, RevisionName};
+
     use super::*;
+    use crate::code_cache::tests::Gated;
+    use crate::code_cache::{CodeCache, CompiledComponent};
+    use crate::counters::CounterTable;
+    use crate::test_support::logged;
+
+    #[test]
+    fn log_lines_of_a_request_name_function_and_revision_at_debug() {
+        let (code_cache, _lost) = CodeCache::new(1);
+        let code = CompiledComponent::new("a", Gated::new(&code_cache, true).resident(true));
+        let spec = RevisionSpec {
+            function: FunctionKey::new("ns", "f"),
+            name: RevisionName::new("r1").unwrap(),
+            limits: Limits::default(),
+            env: Vec::new(),
+            config: Vec::new(),
+        };
+        let revision = Revision::new(spec, code, &CounterTable::new()).unwrap();
+        let context = LogContext {
+            request_id: "id-1".into(),
+            trace_id: None,
+        };
+        let log = GuestLog::start("n", Box::new(std::io::sink())).unwrap();
+        let log = RequestLog::new(log, revision, context, false);
+        let act = || log.span().in_scope(|| tracing::warn!("inside"));
+        let span = &logged("debug", act)["span"];
+        assert_eq!(span["function"], "ns/f");
+        assert_eq!(span["revision"], "r1");
+        assert_eq!(span["request_id"], "id-1");
+        let line = logged("info", || {
+            assert!(log.span().is_disabled());
+            act();
+        });
+        assert_eq!(line.get("span"), None);
+    }
 
     /// HG-20: invalid UTF-8 and control characters that JSON does not escape.
     #[test]

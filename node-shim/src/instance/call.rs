@@ -42,15 +42,20 @@ pub(crate) struct GuestCall {
 
 /// Runs the handler and reports how it ended before the store is dropped, because the reader of the body
 /// needs the result when the body ends.
-pub(super) async fn call(
-    engine: Engine,
-    (revision, code): (Arc<Revision>, LinkedComponent),
-    request: Request<RequestBody>,
-    scheme: UriScheme,
-    control: Arc<GuestControl>,
-    log: RequestLog,
-    head: oneshot::Sender<GuestHead>,
-) {
+pub(super) async fn call(call: GuestCall) {
+    let GuestCall {
+        engine,
+        revision,
+        code,
+        request,
+        scheme,
+        control,
+        log,
+        head,
+        permit: _permit,
+        slot: _slot,
+    } = call;
+    // dropped before the permits
     let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
@@ -67,7 +72,7 @@ pub(super) async fn call(
             ))
         }
     });
-    let result = handle(&mut store, &code, request, scheme, &control, head).await;
+    let result = handle(&mut store, &code.loaded, request, scheme, &control, head).await;
     let ending = classify(&mut store, &control, result.as_ref());
     if let (Err(error), Some(reason)) = (&result, ending.failure) {
         log.failure(reason, error);

@@ -10,6 +10,7 @@ use node_shim_core::outcome::FailureReason;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::call::GuestCall;
 use super::control::GuestControl;
@@ -24,9 +25,10 @@ pub(crate) struct RunningGuest {
 
 impl RunningGuest {
     pub(crate) fn new(call: GuestCall, guests: &TaskTracker) -> Self {
+        let span = call.log.span();
         Self {
             control: call.control.clone(),
-            guest: Some(Box::pin(guests.track_future(run(call)))),
+            guest: Some(Box::pin(guests.track_future(run(call).instrument(span)))),
         }
     }
 

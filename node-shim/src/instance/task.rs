@@ -22,31 +22,12 @@ use crate::engine::TICK;
 /// Runs one call. The permits are returned when the guest has ended, which can be long before or after the
 /// end of its response.
 pub(super) async fn run(call: GuestCall) {
-    let GuestCall {
-        engine,
-        revision,
-        code,
-        request,
-        scheme,
-        control,
-        log,
-        head,
-        permit,
-        slot,
-    } = call;
+    let control = call.control.clone();
     let _ends = EndOnDrop(control.clone());
-    let limits = revision.spec.limits.clone();
-    let counters = revision.counters.clone();
+    let limits = call.revision.spec.limits.clone();
+    let counters = call.revision.counters.clone();
     let _instance = InstanceCount::new(&counters);
-    let guest = call::call(
-        engine,
-        (revision, code.loaded.clone()),
-        request,
-        scheme,
-        control.clone(),
-        log.clone(),
-        head,
-    );
+    let guest = call::call(call);
     let metered = MeteredFuture {
         // a panic in a host call ends only this request
         future: Box::pin(AssertUnwindSafe(guest).catch_unwind()),
@@ -65,7 +46,6 @@ pub(super) async fn run(call: GuestCall) {
     }
     let cpu = u64::try_from(control.meter.used().as_micros()).unwrap_or(u64::MAX);
     counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
-    drop((permit, slot, code));
 }
 
 /// Polls the guest and its wall-clock timer. Returns `None` when the guest had to stop but executed no

@@ -5,21 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use parking_lot::Mutex;
 
 use crate::disk::{DiskHealth, StateDir};
-use crate::pull::failure;
 
 const MAX_ENTRIES: usize = 1_000;
-/// Reasons that are caused by the component itself and not by its source.
-const COMPONENT_FAULTS: [&str; 5] = [
-    "NotAComponent",
-    "UnsupportedFeature",
-    "WorldMismatch",
-    "CompileLimit",
-    "CompileFailed",
-];
 
 type Key = (String, String);
 
@@ -28,7 +19,7 @@ type Key = (String, String);
 pub struct KnownFailures {
     path: PathBuf,
     health: Arc<DiskHealth>,
-    entries: Mutex<BTreeMap<Key, (&'static str, String)>>,
+    entries: Mutex<BTreeMap<Key, Failure>>,
 }
 
 impl KnownFailures {
@@ -49,13 +40,13 @@ impl KnownFailures {
     #[must_use]
     pub fn get(&self, hex: &str, engine: &str) -> Option<Failure> {
         let entries = self.entries.lock();
-        let (reason, message) = entries.get(&(hex.to_string(), engine.to_string()))?;
-        Some(failure(reason, true, message.clone()))
+        let known = entries.get(&(hex.to_string(), engine.to_string()));
+        known.cloned()
     }
 
     /// Adds a failure if the component itself is at fault.
     pub fn remember(&self, hex: &str, engine: &str, failed: &Failure) {
-        if !COMPONENT_FAULTS.contains(&failed.reason) {
+        if !LoadFailure::FAULTS_OF_THE_COMPONENT.contains(&failed.cause) {
             return;
         }
         let text = {
@@ -66,10 +57,11 @@ impl KnownFailures {
             let message = failed.message.replace(['\n', '\t'], " ");
             entries.insert(
                 (hex.to_string(), engine.to_string()),
-                (failed.reason, message),
+                Failure::new(failed.cause, message),
             );
-            let line = |((hex, engine), (reason, message)): (&Key, &(&str, String))| {
-                format!("{hex}\t{engine}\t{reason}\t{message}\n")
+            let line = |((hex, engine), known): (&Key, &Failure)| {
+                let reason = known.reason().name();
+                format!("{hex}\t{engine}\t{reason}\t{}\n", known.message)
             };
             entries.iter().map(line).collect::<String>()
         };
@@ -84,13 +76,14 @@ impl KnownFailures {
     }
 }
 
-fn parse(line: &str) -> Option<(Key, (&'static str, String))> {
+fn parse(line: &str) -> Option<(Key, Failure)> {
     let mut fields = line.splitn(4, '\t');
     let (hex, engine, reason) = (fields.next()?, fields.next()?, fields.next()?);
-    let reason = COMPONENT_FAULTS
+    let cause = LoadFailure::FAULTS_OF_THE_COMPONENT
         .into_iter()
-        .find(|known| *known == reason)?;
-    Some(((hex.into(), engine.into()), (reason, fields.next()?.into())))
+        .find(|cause| cause.reason().name() == reason)?;
+    let failed = Failure::new(cause, fields.next()?);
+    Some(((hex.into(), engine.into()), failed))
 }
 
 #[cfg(test)]
@@ -104,11 +97,12 @@ mod tests {
         let dir = StateDir::new(folder.path());
         dir.create().unwrap();
         let open = || KnownFailures::open(&dir, Arc::default());
-        let limit = failure("CompileLimit", true, "too\nbig".into());
+        let limit = Failure::new(LoadFailure::CompileLimit, "too\nbig");
         open().remember("aa", "e1", &limit);
-        open().remember("bb", "e1", &failure("DigestMismatch", true, "x".into()));
+        open().remember("bb", "e1", &Failure::new(LoadFailure::WrongContent, "x"));
         let again = open();
-        assert_eq!(again.get("aa", "e1").unwrap().message, "too big");
+        let known = again.get("aa", "e1").unwrap();
+        assert_eq!(known, Failure::new(LoadFailure::CompileLimit, "too big"));
         assert_eq!(again.get("aa", "e2"), None);
         assert_eq!(again.get("bb", "e1"), None);
         fs::write(dir.state().join("refused"), b"\xff\xfe nonsense\n\t\t").unwrap();

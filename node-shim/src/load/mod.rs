@@ -13,21 +13,18 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use node_shim_core::desired::Failure;
-use tokio::sync::Semaphore;
+use node_shim_core::desired::{Failure, LoadFailure};
+use tracing::Instrument;
 
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
 use crate::disk::Blobs;
 use crate::engine::{Engine, LoadError};
 use crate::native_cache::{Lookup, NativeCache};
-use crate::pull::{ComponentRef, Puller, blocking, failure, sha256_hex};
+use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
 use crate::verify::verify;
 
 pub use known_failures::KnownFailures;
-
-/// Maximum number of concurrent pulls.
-const PULLS: usize = 4;
 
 /// Stage of the pipeline whose duration is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,50 +65,24 @@ pub struct LoadPipeline {
     pub compiler: CompilerPool,
     /// Engine that maps and links native code.
     pub engine: Engine,
+    /// Bounds the mapped components.
+    pub code_cache: Arc<CodeCache>,
     /// Components that failed permanently.
     pub known_failures: Arc<KnownFailures>,
     /// Receives the duration of each stage.
     pub observe: StageObserver,
-    /// Bounds the mapped components.
-    code_cache: Arc<CodeCache>,
-    pulls: Arc<Semaphore>,
 }
 
 impl LoadPipeline {
-    /// Returns a pipeline of the given stages.
-    #[must_use]
-    pub fn new(
-        (blobs, cache): (Blobs, Arc<NativeCache>),
-        puller: Puller,
-        compile: CompilerPool,
-        (engine, code_cache): (Engine, Arc<CodeCache>),
-        refused: Arc<KnownFailures>,
-        observe: StageObserver,
-    ) -> Self {
-        let pulls = Arc::new(Semaphore::new(PULLS));
-        Self {
-            blobs,
-            cache,
-            puller,
-            compiler: compile,
-            engine,
-            known_failures: refused,
-            observe,
-            code_cache,
-            pulls,
-        }
-    }
-
     /// Loads one component.
     ///
     /// # Errors
     /// Returns the failure of the first stage that failed.
     pub async fn run(&self, component: &ComponentRef) -> Result<MappedCode, Failure> {
         let hex = sha256_hex(&component.digest).ok_or_else(|| {
-            failure(
-                "DigestMismatch",
-                true,
-                "the digest is not a SHA-256 digest".into(),
+            Failure::new(
+                LoadFailure::WrongContent,
+                "the digest is not a SHA-256 digest",
             )
         })?;
         if let Some(code) = self.cached(hex).await? {
@@ -126,9 +97,7 @@ impl LoadPipeline {
             return Err(known);
         }
         let outcome = self.build(component, hex).await;
-        if let Err(failed) = &outcome
-            && failed.permanent
-        {
+        if let Err(failed) = &outcome {
             self.known_failures
                 .remember(hex, self.cache.engine(), failed);
         }
@@ -138,7 +107,8 @@ impl LoadPipeline {
     async fn build(&self, component: &ComponentRef, hex: &str) -> Result<MappedCode, Failure> {
         let component = self.component(component, hex).await?;
         let started = Instant::now();
-        let code = self.compile(component, hex).await?;
+        let span = tracing::debug_span!("compile", digest = hex);
+        let code = self.compile(component, hex).instrument(span).await?;
         (self.observe)(LoadStage::Compile, started.elapsed());
         Ok(self.load(code, hex).await?)
     }
@@ -163,11 +133,7 @@ impl LoadPipeline {
                 }
             }
         }
-        let _permit = self
-            .pulls
-            .acquire()
-            .await
-            .map_err(|error| failure("PullFailed", false, error.to_string()))?;
+        let _permit = self.puller.permit().await?;
         let started = Instant::now();
         let file = self.puller.fetch(component).await?;
         (self.observe)(LoadStage::Pull, started.elapsed());
@@ -180,7 +146,7 @@ impl LoadPipeline {
     }
 
     async fn compile(&self, component: File, hex: &str) -> Result<File, Failure> {
-        let io = |error: std::io::Error| failure("DiskFull", false, error.to_string());
+        let io = |error: std::io::Error| Failure::new(LoadFailure::DiskFull, error);
         let again = component.try_clone().map_err(io)?;
         let draft = self.cache.draft().map_err(io)?;
         let draft = match self.compiler.run(component, draft).await? {
@@ -192,10 +158,9 @@ impl LoadPipeline {
                 match self.compiler.run(component, memory).await? {
                     Compiled::Code(draft) => draft,
                     Compiled::DiskFull => {
-                        return Err(failure(
-                            "DiskFull",
-                            false,
-                            "neither disk nor memory has room for the native code".into(),
+                        return Err(Failure::new(
+                            LoadFailure::DiskFull,
+                            "neither disk nor memory has room for the native code",
                         ));
                     }
                 }
@@ -237,12 +202,12 @@ enum NativeLoadError {
 
 impl From<LoadError> for NativeLoadError {
     fn from(error: LoadError) -> Self {
-        let text = error.to_string();
-        match error {
-            LoadError::WorldMismatch(_) => Self::KeepCode(failure("WorldMismatch", true, text)),
-            LoadError::TooLarge(_) => Self::KeepCode(failure("CompileLimit", true, text)),
-            LoadError::ResourceExhausted(_) => Self::KeepCode(failure("LoadFailed", false, text)),
-            LoadError::Incompatible(_) => Self::DiscardCode(failure("LoadFailed", false, text)),
+        let failed = |cause| Failure::new(cause, &error);
+        match &error {
+            LoadError::WorldMismatch(_) => Self::KeepCode(failed(LoadFailure::WorldMismatch)),
+            LoadError::TooLarge(_) => Self::KeepCode(failed(LoadFailure::CompileLimit)),
+            LoadError::ResourceExhausted(_) => Self::KeepCode(failed(LoadFailure::Load)),
+            LoadError::Incompatible(_) => Self::DiscardCode(failed(LoadFailure::Load)),
         }
     }
 }
@@ -256,19 +221,13 @@ impl From<NativeLoadError> for Failure {
 
 fn resource_exhausted(error: &std::io::Error) -> Failure {
     let text = format!("the native code cannot be read at present: {error}");
-    failure("LoadFailed", false, text)
+    Failure::new(LoadFailure::Load, text)
 }
 
 impl MapCode for LoadPipeline {
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
         async move {
-            let gone = || {
-                failure(
-                    "LoadFailed",
-                    false,
-                    "the native code is no longer on disk".into(),
-                )
-            };
+            let gone = || Failure::new(LoadFailure::Load, "the native code is no longer on disk");
             let hex = sha256_hex(digest).ok_or_else(gone)?;
             let code = self.cached(hex).await?.ok_or_else(gone)?;
             Ok(self.load(code, hex).await?)

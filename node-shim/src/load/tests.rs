@@ -25,14 +25,7 @@ impl OperatorBlobs for NoOperator {
         _: &str,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<bytes::Bytes, Failure>>, Failure>>
     {
-        async {
-            Err(failure(
-                "PullFailed",
-                false,
-                "no operator is connected".into(),
-            ))
-        }
-        .boxed()
+        async { Err(Failure::new(LoadFailure::Pull, "no operator is connected")) }.boxed()
     }
 }
 
@@ -50,14 +43,16 @@ fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
     cache.store(draft, hex).unwrap();
     let blobs = Blobs::new(dir, Arc::clone(&health));
     let puller = Puller::new([], blobs.clone(), Arc::new(NoOperator)).unwrap();
-    LoadPipeline::new(
-        (blobs, Arc::new(cache)),
+    LoadPipeline {
+        blobs,
+        cache: Arc::new(cache),
         puller,
-        CompilerPool::new(PathBuf::from("/nowhere")),
-        (engine, CodeCache::new(8).0),
-        Arc::new(KnownFailures::open(dir, health)),
-        Arc::new(|_, _| ()),
-    )
+        compiler: CompilerPool::new(PathBuf::from("/nowhere")),
+        engine,
+        code_cache: CodeCache::new(8).0,
+        known_failures: Arc::new(KnownFailures::open(dir, health)),
+        observe: Arc::new(|_, _| ()),
+    }
 }
 
 /// FN-10: native code is kept and can be mapped later, whichever of its descriptors is not available.
@@ -100,7 +95,8 @@ async fn alone_without_descriptors() {
         match outcome {
             Ok(_) => break,
             Err(failed) => {
-                assert_eq!((failed.reason, failed.permanent), ("LoadFailed", false));
+                let found = (failed.reason().name(), failed.cause.is_permanent());
+                assert_eq!(found, ("LoadFailed", false));
                 assert!(failed.message.contains("at present"), "{failed:?}");
                 assert!(failed.message.contains("Too many open files"), "{failed:?}");
                 refused += 1;

@@ -42,7 +42,7 @@ impl FunctionSeries {
                 &name,
             ))
         });
-        let sum = other.as_ref().map_or(0, |sum| series_count(sum).1);
+        let sum = other.as_ref().map_or(0, |sum| SeriesCount::of(sum).brief);
         Mutex::new(Self {
             series: SeriesAllocator::new(SeriesBudget {
                 series: MAX_SERIES - NODE_SERIES - sum,
@@ -66,10 +66,10 @@ impl FunctionSeries {
         let mut places = this.lock();
         let all = plane.counters().all();
         let seen = all.iter().map(|counters| {
-            let (full, brief) = if counters.is_shown() {
-                series_count(counters)
+            let SeriesCount { full, brief } = if counters.is_shown() {
+                SeriesCount::of(counters)
             } else {
-                (0, 0)
+                SeriesCount::default()
             };
             RevisionSample {
                 function: counters.function.clone(),
@@ -100,20 +100,33 @@ impl FunctionSeries {
     }
 }
 
-/// Returns the maximum number of series of a revision at full and at brief detail.
-fn series_count(counters: &RevisionCounters) -> (usize, usize) {
-    let outcomes = Outcome::ALL
-        .iter()
-        .map(|outcome| StatusClass::possible(*outcome).len());
-    let requests = outcomes.sum::<usize>() * StartKind::ALL.len();
-    // plus the +Inf bucket, the sum and the count
-    let histogram = LATENCY_BOUNDS.len() + 3;
-    let populations = counters.snapshot().populations.len().max(1);
-    debug_assert!(populations <= Population::ALL.len());
-    // reasons, plus CPU time, dropped lines and denied requests
-    let once = FailureReason::ALL.len() + 3;
-    let brief = populations * (requests + 1 + histogram) + once;
-    // gauges, plus the memory histogram
-    let more = 3 + MEMORY_BUCKETS + 2;
-    (brief + populations * histogram + more, brief)
+/// Maximum number of series of a revision.
+#[derive(Clone, Copy, Default)]
+struct SeriesCount {
+    /// At [`DetailLevel::Full`].
+    full: usize,
+    /// At [`DetailLevel::Brief`].
+    brief: usize,
+}
+
+impl SeriesCount {
+    fn of(counters: &RevisionCounters) -> Self {
+        let outcomes = Outcome::ALL
+            .iter()
+            .map(|outcome| StatusClass::possible(*outcome).len());
+        let requests = outcomes.sum::<usize>() * StartKind::ALL.len();
+        // plus the +Inf bucket, the sum and the count
+        let histogram = LATENCY_BOUNDS.len() + 3;
+        let populations = counters.snapshot().populations.len().max(1);
+        debug_assert!(populations <= Population::ALL.len());
+        // reasons, plus CPU time, dropped lines and denied requests
+        let once = FailureReason::ALL.len() + 3;
+        let brief = populations * (requests + 1 + histogram) + once;
+        // gauges, plus the memory histogram
+        let more = 3 + MEMORY_BUCKETS + 2;
+        Self {
+            full: brief + populations * histogram + more,
+            brief,
+        }
+    }
 }

@@ -8,7 +8,7 @@
 mod verified;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -177,7 +177,7 @@ impl NativeCache {
                 sealed.keep(&self.mac_path(&name))?;
             }
         }
-        file.seek(SeekFrom::Start(0))?;
+        file.rewind()?;
         Ok(file)
     }
 
@@ -224,16 +224,9 @@ impl NativeCache {
         mac.update(name.as_bytes());
         mac.update(b"\0");
         mac.update(&file.metadata()?.len().to_le_bytes());
-        file.seek(SeekFrom::Start(0))?;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let read = file.read(&mut buffer)?;
-            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-                break;
-            };
-            mac.update(bytes);
-        }
-        file.seek(SeekFrom::Start(0))?;
+        file.rewind()?;
+        io::copy(file, &mut mac)?;
+        file.rewind()?;
         Ok(mac)
     }
 }

@@ -6,13 +6,13 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use node_api::v1::BlobRequest;
 use node_api::v1::node_api_client::NodeApiClient;
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::bearer::{Bearer, with_token};
-use crate::pull::{OperatorBlobs, failure};
+use crate::pull::OperatorBlobs;
 
 /// Connection to an operator, and the token that was valid when it was opened.
 #[derive(Clone)]
@@ -40,11 +40,7 @@ impl OperatorBlobs for BlobClient {
         let connection = self.connection.borrow().clone();
         async move {
             let Some(connection) = connection else {
-                return Err(failure(
-                    "PullFailed",
-                    false,
-                    "no operator is connected".into(),
-                ));
+                return Err(Failure::new(LoadFailure::Pull, "no operator is connected"));
             };
             let request = with_token(request, &connection.token);
             let answer = NodeApiClient::new(connection.channel).blob(request).await;
@@ -59,18 +55,11 @@ impl OperatorBlobs for BlobClient {
 }
 
 fn refused(status: &tonic::Status) -> Failure {
-    let reason = match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => "Unauthorized",
-        _ => "PullFailed",
-    };
     // The replica may not have seen the function's placement on this node yet, so no refusal is permanent.
-    failure(
-        reason,
-        false,
-        format!(
-            "the operator answered {}: {}",
-            status.code(),
-            status.message()
-        ),
-    )
+    let cause = match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => LoadFailure::Unauthorized,
+        _ => LoadFailure::Pull,
+    };
+    let (code, message) = (status.code(), status.message());
+    Failure::new(cause, format!("the operator answered {code}: {message}"))
 }

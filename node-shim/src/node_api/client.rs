@@ -3,7 +3,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use node_api::v1::node_api_client::NodeApiClient;
 use node_api::v1::node_message::Kind as Up;
@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tracing::Instrument;
 
 use super::bearer::{Bearer, with_token};
 use super::blobs::{BlobClient, Connection};
 use super::report::{MIN_GAP, Reporter};
 use super::{CounterSource, Event, NodeStatus, Settings};
+use crate::clock::Now;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -125,7 +127,9 @@ impl Client {
             let endpoint = endpoint.cloned().unwrap_or_default();
             let connected = Instant::now();
             let mut welcomed = false;
-            let ended = match self.session(&endpoint, &mut welcomed).await {
+            let span = tracing::debug_span!("node_stream", endpoint);
+            let session = self.session(&endpoint, &mut welcomed).instrument(span);
+            let ended = match session.await {
                 Err(ended) => ended,
                 Ok(()) => SessionError::Closed,
             };
@@ -234,8 +238,7 @@ impl Client {
     ) -> Result<(), SessionError> {
         let status = Arc::clone(&self.status.borrow_and_update());
         let counters = self.counters.read(&status.in_rollout);
-        let now = (Instant::now(), unix_ms());
-        let Some(report) = reporter.next(&status, counters, &mut self.sequence, now) else {
+        let Some(report) = reporter.next(&status, counters, &mut self.sequence, Now::read()) else {
             return Ok(());
         };
         let message = NodeMessage {
@@ -316,12 +319,4 @@ async fn receive_welcome(down: &mut Streaming<OperatorMessage>) -> Result<Welcom
         }),
         _ => Err(SessionError::NoWelcome),
     }
-}
-
-/// Returns the wall clock time, in ms since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

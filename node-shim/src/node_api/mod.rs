@@ -17,7 +17,6 @@ use node_shim_core::table::FunctionKey;
 
 pub use blobs::BlobClient;
 pub use client::Client;
-pub(crate) use client::unix_ms;
 pub use counters::frame_of;
 pub(crate) use report::limit_exceptions;
 

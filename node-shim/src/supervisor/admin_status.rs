@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::node::{Node, Now};
+use super::node::Node;
+use crate::admin::NotReady;
 use crate::load::LoadStage;
+use node_api::ExceptionReason;
 use parking_lot::Mutex;
 
 /// Upper bounds of the histogram buckets for the stages of a cold start, in seconds.
@@ -13,8 +15,14 @@ pub(crate) const STAGE_BOUNDS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
 
-/// Number of observations per bucket (the last bucket has no upper bound) and their sum in seconds.
-pub(crate) type StageCounts = ([u64; STAGE_BOUNDS.len() + 1], f64);
+/// Durations of one stage of all cold starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StageHistogram {
+    /// Number of observations per bucket; the last bucket has no upper bound.
+    pub(crate) counts: [u64; STAGE_BOUNDS.len() + 1],
+    /// Sum of all observations, in seconds.
+    pub(crate) sum: f64,
+}
 
 /// State that the node's task shares with the admin port. All methods may be called from any thread.
 #[derive(Debug, Default)]
@@ -25,13 +33,13 @@ pub(crate) struct AdminStatus {
     unsupervised: AtomicBool,
     version: AtomicU64,
     last_contact: AtomicU64,
-    exceptions: Mutex<BTreeMap<&'static str, u64>>,
-    stages: Mutex<[StageCounts; 3]>,
+    exceptions: Mutex<BTreeMap<ExceptionReason, u64>>,
+    stages: Mutex<[StageHistogram; 3]>,
 }
 
 impl AdminStatus {
     /// Copies the current state of the node.
-    pub(crate) fn update(&self, node: &Node, ready: bool, _now: Now) {
+    pub(crate) fn update(&self, node: &Node, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
         self.connected.store(node.connected, Ordering::Relaxed);
         self.unsupervised
@@ -46,7 +54,7 @@ impl AdminStatus {
         }
         let quarantined = node.records.quarantined().count() as u64;
         if quarantined > 0 {
-            exceptions.insert("RecordRefused", quarantined);
+            exceptions.insert(ExceptionReason::RecordRefused, quarantined);
         }
         *self.exceptions.lock() = exceptions;
     }
@@ -64,13 +72,13 @@ impl AdminStatus {
     ///
     /// # Errors
     /// Returns the reason when the node drains, has no table yet or still loads code.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
+    pub(crate) fn readiness(&self) -> Result<(), NotReady> {
         if self.is_draining() {
-            Err("draining".into())
+            Err(NotReady::Draining)
         } else if self.ready.load(Ordering::Relaxed) {
             Ok(())
         } else {
-            Err("not ready: no table has been applied yet, or code is still loading".into())
+            Err(NotReady::Starting)
         }
     }
 
@@ -91,7 +99,7 @@ impl AdminStatus {
         self.last_contact.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn exceptions(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn exceptions(&self) -> BTreeMap<ExceptionReason, u64> {
         self.exceptions.lock().clone()
     }
 
@@ -100,16 +108,16 @@ impl AdminStatus {
         let seconds = took.as_secs_f64();
         let at = STAGE_BOUNDS.partition_point(|bound| *bound < seconds);
         let mut stages = self.stages.lock();
-        if let Some((counts, sum)) = stages.get_mut(stage as usize) {
-            if let Some(count) = counts.get_mut(at) {
+        if let Some(histogram) = stages.get_mut(stage as usize) {
+            if let Some(count) = histogram.counts.get_mut(at) {
                 *count += 1;
             }
-            *sum += seconds;
+            histogram.sum += seconds;
         }
     }
 
     /// Returns the durations of the cold start stages, in the order of [`LoadStage`].
-    pub(crate) fn stages(&self) -> [StageCounts; 3] {
+    pub(crate) fn stages(&self) -> [StageHistogram; 3] {
         *self.stages.lock()
     }
 }

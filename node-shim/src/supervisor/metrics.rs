@@ -1,145 +1,115 @@
-//! Metrics of the supervisor in the Prometheus text format: table, connection to the operator, disk, cold
-//! starts and mapped code.
+//! Metrics of the supervisor: table, connection to the operator, disk, cold starts and mapped code.
 
-use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use node_api::ExceptionReason;
+use prometheus::proto::{MetricFamily, MetricType};
+
 use super::admin_status::{AdminStatus, STAGE_BOUNDS};
-use super::state_writer::DiskUsage;
-use crate::code_cache::CodeCache;
-use crate::disk::DiskHealth;
+use super::shared::Shared;
 use crate::load::LoadStage;
+use crate::metrics::family::{
+    add, counter_family, family, gauge, gauge_family, histogram, labelled_gauges, with,
+};
 
-/// Appends the metrics of table, connection, disk and cold starts to a page.
-pub(crate) fn write(
-    page: &mut String,
-    admin_status: &AdminStatus,
-    disk_usage: &DiskUsage,
-    health: &DiskHealth,
-) {
-    let contact = admin_status.last_contact() as f64 / 1000.0;
-    gauge(
-        page,
-        "selvage_table_version",
-        "Version of the routing table in effect.",
-        admin_status.version() as f64,
-    );
-    let connected = f64::from(u8::from(admin_status.is_connected()));
-    gauge(
-        page,
-        "selvage_node_api_connected",
-        "1 while the node is connected to an operator, else 0.",
-        connected,
-    );
-    let help =
-        "Time of the last contact with an operator, in seconds since the Unix epoch; 0 = never.";
-    gauge(page, "selvage_node_api_last_contact_seconds", help, contact);
-    let unsupervised = f64::from(u8::from(admin_status.is_unsupervised()));
-    let help = "1 while candidates get no traffic because the node has had no contact with an operator for too long, else 0.";
-    gauge(page, "selvage_node_unsupervised", help, unsupervised);
-    let errors = disk_usage.persist_errors.load(Ordering::Relaxed);
-    counter(
-        page,
-        "selvage_table_persist_errors_total",
-        "Number of failed attempts to write the table to disk.",
-        errors,
-    );
-    let damaged = disk_usage.damaged_tables.load(Ordering::Relaxed);
-    counter(
-        page,
-        "selvage_table_damaged_total",
-        "Number of tables on disk that were damaged and could not be read.",
-        damaged,
-    );
-    head(
-        page,
-        "selvage_cache_bytes",
-        "gauge",
-        "Size of the caches on disk, in bytes.",
-    );
-    let kinds = [
-        ("blobs", &disk_usage.blob_bytes),
-        ("native", &disk_usage.native_bytes),
-    ];
-    for (kind, bytes) in kinds {
-        line(
-            page,
+pub(super) fn families(shared: &Shared) -> Vec<MetricFamily> {
+    let mut families = connection(&shared.admin_status);
+    families.extend(disk(shared));
+    families.push(exceptions(shared));
+    families.push(cold_starts(&shared.admin_status));
+    families.extend([
+        gauge_family(
+            "selvage_loaded_components",
+            "Number of components whose code is mapped into memory.",
+            shared.code_cache.mapped() as f64,
+        ),
+        gauge_family(
+            "selvage_loaded_components_limit",
+            "Maximum number of components with mapped code. Components in use are kept mapped beyond it.",
+            shared.code_cache.cap() as f64,
+        ),
+    ]);
+    families
+}
+
+fn connection(admin_status: &AdminStatus) -> Vec<MetricFamily> {
+    let flag = |set: bool| f64::from(u8::from(set));
+    vec![
+        gauge_family(
+            "selvage_table_version",
+            "Version of the routing table in effect.",
+            admin_status.version() as f64,
+        ),
+        gauge_family(
+            "selvage_node_api_connected",
+            "1 while the node is connected to an operator, else 0.",
+            flag(admin_status.is_connected()),
+        ),
+        gauge_family(
+            "selvage_node_api_last_contact_seconds",
+            "Time of the last contact with an operator, in seconds since the Unix epoch; 0 = never.",
+            admin_status.last_contact() as f64 / 1000.0,
+        ),
+        gauge_family(
+            "selvage_node_unsupervised",
+            "1 while candidates get no traffic because the node has had no contact with an operator for too long, else 0.",
+            flag(admin_status.is_unsupervised()),
+        ),
+    ]
+}
+
+fn disk(shared: &Shared) -> [MetricFamily; 3] {
+    let usage = &shared.disk_usage;
+    let blobs = usage.blob_bytes.load(Ordering::Relaxed) as f64;
+    let native = usage.native_bytes.load(Ordering::Relaxed) as f64;
+    [
+        counter_family(
+            "selvage_table_persist_errors_total",
+            "Number of failed attempts to write the table to disk.",
+            usage.persist_errors.load(Ordering::Relaxed),
+        ),
+        counter_family(
+            "selvage_table_damaged_total",
+            "Number of tables on disk that were damaged and could not be read.",
+            usage.damaged_tables.load(Ordering::Relaxed),
+        ),
+        labelled_gauges(
             "selvage_cache_bytes",
-            &format!("kind=\"{kind}\""),
-            bytes.load(Ordering::Relaxed),
-        );
+            "Size of the caches on disk, in bytes.",
+            &[
+                (&[("kind", "blobs")], blobs),
+                (&[("kind", "native")], native),
+            ],
+        ),
+    ]
+}
+
+fn exceptions(shared: &Shared) -> MetricFamily {
+    let mut exceptions = shared.admin_status.exceptions();
+    if shared.health.trouble().is_some() {
+        *exceptions.entry(ExceptionReason::DiskFull).or_insert(0) += 1;
     }
-    head(
-        page,
-        "selvage_exceptions",
-        "gauge",
-        "Number of current problems by reason: revisions that cannot run on this node, rejected records, a failing disk.",
-    );
-    let mut exceptions = admin_status.exceptions();
-    if health.trouble().is_some() {
-        *exceptions.entry("DiskFull").or_insert(0) += 1;
-    }
+    let help = "Number of current problems by reason: revisions that cannot run on this node, rejected records, a failing disk.";
+    let mut family = family("selvage_exceptions", help, MetricType::GAUGE);
     for (reason, number) in exceptions {
-        line(
-            page,
-            "selvage_exceptions",
-            &format!("reason=\"{reason}\""),
-            number,
+        let labels = with(&[], &[("reason", reason.name())]);
+        add(&mut family, &labels, gauge(number as f64));
+    }
+    family
+}
+
+fn cold_starts(admin_status: &AdminStatus) -> MetricFamily {
+    let help = "Duration of the stages of a cold start, in seconds: pull, compile, load.";
+    let mut family = family("selvage_cold_start_seconds", help, MetricType::HISTOGRAM);
+    let stages = [LoadStage::Pull, LoadStage::Compile, LoadStage::Load];
+    for (stage, durations) in stages.into_iter().zip(admin_status.stages()) {
+        let labels = with(&[], &[("stage", stage.label())]);
+        let bounds = STAGE_BOUNDS.into_iter();
+        add(
+            &mut family,
+            &labels,
+            histogram(bounds, &durations.counts, durations.sum),
         );
     }
-    stages(page, admin_status);
-}
-
-/// Appends the number of mapped components and its limit.
-pub(crate) fn write_code_cache(page: &mut String, code_cache: &CodeCache) {
-    let help = "Number of components whose code is mapped into memory.";
-    let mapped = code_cache.mapped() as f64;
-    gauge(page, "selvage_loaded_components", help, mapped);
-    let help = "Maximum number of components with mapped code. Components in use are kept mapped beyond it.";
-    let cap = code_cache.cap() as f64;
-    gauge(page, "selvage_loaded_components_limit", help, cap);
-}
-
-fn stages(page: &mut String, admin_status: &AdminStatus) {
-    let name = "selvage_cold_start_seconds";
-    head(
-        page,
-        name,
-        "histogram",
-        "Duration of the stages of a cold start, in seconds: pull, compile, load.",
-    );
-    let labels = [LoadStage::Pull, LoadStage::Compile, LoadStage::Load].map(LoadStage::label);
-    for (stage, (counts, sum)) in labels.into_iter().zip(admin_status.stages()) {
-        let mut total = 0;
-        let bounds = STAGE_BOUNDS
-            .iter()
-            .map(ToString::to_string)
-            .chain(["+Inf".to_string()]);
-        for (bound, count) in bounds.zip(counts) {
-            total += count;
-            let labels = format!("stage=\"{stage}\",le=\"{bound}\"");
-            line(page, "selvage_cold_start_seconds_bucket", &labels, total);
-        }
-        let stage = format!("stage=\"{stage}\"");
-        let _ = writeln!(page, "{name}_sum{{{stage}}} {sum}");
-        line(page, "selvage_cold_start_seconds_count", &stage, total);
-    }
-}
-
-fn gauge(page: &mut String, name: &str, help: &str, value: f64) {
-    head(page, name, "gauge", help);
-    let _ = writeln!(page, "{name} {value}");
-}
-
-fn counter(page: &mut String, name: &str, help: &str, value: u64) {
-    head(page, name, "counter", help);
-    let _ = writeln!(page, "{name} {value}");
-}
-
-fn head(page: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn line(page: &mut String, name: &str, labels: &str, value: u64) {
-    let _ = writeln!(page, "{name}{{{labels}}} {value}");
+    family
 }

@@ -39,7 +39,8 @@ use node_shim_core::desired::Failure;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::{self, SocketFile};
+use crate::admin::{self, NotReady, SocketFile};
+use crate::clock::{Now, unix_ms};
 use crate::code_cache::{self, CodeCache, MappedCode};
 use crate::compile::CompilerPool;
 use crate::counters::CounterTable;
@@ -51,15 +52,12 @@ use crate::guest_log::GuestLog;
 use crate::load::{KnownFailures, LoadPipeline};
 use crate::metrics::{Metrics, NodeIdentity};
 use crate::native_cache::NativeCache;
-use crate::node_api::{
-    self as api, BlobClient, Client, CounterSource, NodeStatus, frame_of, unix_ms,
-};
+use crate::node_api::{self as api, BlobClient, Client, CounterSource, NodeStatus, frame_of};
 use crate::node_counters::NodeCounters;
 use crate::pull::{ComponentRef, Puller, sha256_hex};
 use crate::routing_table::RoutingTable;
 
-use admin_status::AdminStatus;
-use node::{Node, Now};
+use node::Node;
 use recent_traffic::RecentTraffic;
 use shared::Shared;
 use state_writer::{DiskUsage, StateWriter};
@@ -106,7 +104,6 @@ pub struct Supervisor {
     state_writer: Option<StateWriter>,
     admin: SocketAddr,
     stop: oneshot::Sender<oneshot::Sender<()>>,
-    drain: (Duration, Duration),
     _debug: Option<SocketFile>,
 }
 
@@ -126,30 +123,6 @@ impl Supervisor {
     /// # Errors
     /// Fails when the engine, a port or a thread cannot be created. A disk that cannot be used is not an error.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let disk = open_disk(&options.state_dir);
-        let engine = Engine::new(&options.engine).context("engine")?;
-        let counters = CounterTable::new();
-        let data_listener =
-            bind(options.data_addr).with_context(|| format!("data port {}", options.data_addr))?;
-        let admin_listener = bind(options.admin_addr)
-            .with_context(|| format!("admin port {}", options.admin_addr))?;
-        let plane = start_data_plane(&options, data_listener, &engine, &counters)?;
-        let admin_status = Arc::new(AdminStatus::default());
-        let (events, from_api) = mpsc::channel(64);
-        let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
-        let source = Arc::new(RolloutCounters(Arc::clone(&counters)));
-        let random = || Box::new(fastrand::f64);
-        let (client, blobs) = Client::new(
-            options.api.clone(),
-            events,
-            status_receiver,
-            source,
-            random(),
-        );
-        let (code_cache, code_lost) = CodeCache::new(max_loaded(&options, &engine));
-        let parts = (engine.clone(), Arc::clone(&code_cache));
-        let pipeline = pipeline(&options, &disk, parts, &admin_status, blobs)?;
-        let (inherited, inherited_tables) = mpsc::channel(1);
         let Disk {
             dir,
             lock,
@@ -157,73 +130,61 @@ impl Supervisor {
             disk_usage,
             table,
             recent_traffic,
-        } = disk;
+        } = open_disk(&options.state_dir);
+        let engine = Engine::new(&options.engine).context("engine")?;
+        let data_listener =
+            bind(options.data_addr).with_context(|| format!("data port {}", options.data_addr))?;
+        let admin_listener = bind(options.admin_addr)
+            .with_context(|| format!("admin port {}", options.admin_addr))?;
+        let plane = start_data_plane(&options, data_listener, &engine)?;
+        let (events, from_api) = mpsc::channel(64);
+        let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
+        let (client, blobs) = Client::new(
+            options.api.clone(),
+            events,
+            status_receiver.clone(),
+            Arc::new(RolloutCounters(Arc::clone(plane.counters()))),
+            Box::new(fastrand::f64),
+        );
+        let (code_cache, code_lost) = CodeCache::new(max_loaded(&options, &engine));
         let metrics = Metrics::new(NodeIdentity {
             node_name: options.api.node.clone(),
             started_ms: options.api.boot_id,
         });
         let shared = Arc::new(Shared {
-            metrics,
-            options: options.clone(),
+            options,
             engine,
-            code_cache: Arc::clone(&code_cache),
-            plane: Arc::clone(&plane),
-            admin_status: Arc::clone(&admin_status),
+            code_cache,
+            plane,
+            admin_status: Arc::default(),
             disk_usage: Arc::clone(&disk_usage),
             health: Arc::clone(&health),
-            node_status: node_status.subscribe(),
+            metrics,
+            node_status: status_receiver,
         });
-        let reports = (Arc::clone(&health), disk_usage);
+        let loader = pipeline(&shared, &dir, blobs)?;
+        let (inherited, inherited_tables) = mpsc::channel(1);
+        let cache = Arc::clone(&loader.cache);
         let state_writer =
-            StateWriter::start(&dir, lock, Arc::clone(&pipeline.cache), reports, inherited).ok();
+            StateWriter::start(&dir, lock, cache, health, disk_usage, inherited).ok();
         let (stop, stopped) = oneshot::channel();
-        let wiring = Wiring {
-            loader: Arc::new(pipeline),
-            serve: plane,
-            state_writer: state_writer.clone(),
-            health,
-            counters: Arc::clone(&counters),
-            node_status,
-            admin_status,
-            code_cache,
-            memory: Box::new(|| crate::memory_pressure::current_pressure(Path::new("/"))),
-            random: random(),
-        };
-        let now = Now {
-            at: tokio::time::Instant::now().into_std(),
-            wall: unix_ms(),
-        };
-        let node = Node::new(
-            table,
-            recent_traffic,
-            (counters, DEFAULT_UNSUPERVISED_TTL),
-            now,
-        );
-        // The client may send its Hello before the task has run once, so the status from disk is published here.
-        let first = node_status::describe(&node, None, false);
-        wiring.node_status.send_replace(Arc::new(first));
         let inputs = Inputs {
             api: from_api,
             inherited: inherited_tables,
             code_lost,
             stop: stopped,
         };
-        tokio::spawn(task::run(node, wiring, inputs));
+        let wiring = wiring(&shared, loader, state_writer.clone(), node_status);
+        start_task(table, recent_traffic, wiring, inputs);
         let admin = admin::serve(admin_listener, shared.clone()).context("admin port")?;
-        let debug = options.debug_socket.as_ref().and_then(|path| {
-            admin::serve_debug(path, shared.clone())
-                .inspect_err(|error| tracing::warn!(%error, "cannot open the debug socket"))
-                .ok()
-        });
+        let debug = open_debug_socket(&shared);
         tokio::spawn(client.run());
-        let drain = (options.drain_propagation, options.drain_timeout);
         tracing::info!(data = %shared.plane.address(), %admin, "serving");
         Ok(Self {
             shared,
             state_writer,
             admin,
             stop,
-            drain,
             _debug: debug,
         })
     }
@@ -244,7 +205,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Returns the reason when the node is not ready.
-    pub fn readiness(&self) -> Result<(), String> {
+    pub fn readiness(&self) -> Result<(), NotReady> {
         self.shared.admin_status.readiness()
     }
 
@@ -252,7 +213,10 @@ impl Supervisor {
     /// propagation time, waits for running requests, writes the state and releases the lock.
     pub async fn drain(self) {
         self.shared.admin_status.drain();
-        let (propagation, timeout) = self.drain;
+        let (propagation, timeout) = {
+            let options = &self.shared.options;
+            (options.drain_propagation, options.drain_timeout)
+        };
         tracing::info!(?propagation, ?timeout, "draining");
         self.shared.plane.drain(propagation, timeout).await;
         self.flush().await;
@@ -275,7 +239,6 @@ fn start_data_plane(
     options: &Options,
     listener: TcpListener,
     engine: &Engine,
-    counters: &Arc<CounterTable>,
 ) -> anyhow::Result<Arc<DataPlane>> {
     let log =
         GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
@@ -283,11 +246,59 @@ fn start_data_plane(
         listener,
         engine.clone(),
         options.data.clone(),
-        Arc::clone(counters),
+        CounterTable::new(),
         Arc::new(NodeCounters::default()),
         log,
     );
     Ok(Arc::new(plane.context("data plane")?))
+}
+
+/// Connects the node's task with the other parts of the process.
+fn wiring(
+    shared: &Shared,
+    loader: LoadPipeline,
+    state_writer: Option<StateWriter>,
+    node_status: watch::Sender<Arc<NodeStatus>>,
+) -> Wiring {
+    Wiring {
+        loader: Arc::new(loader),
+        serve: shared.plane.clone(),
+        state_writer,
+        health: Arc::clone(&shared.health),
+        counters: Arc::clone(shared.plane.counters()),
+        node_status,
+        admin_status: Arc::clone(&shared.admin_status),
+        code_cache: Arc::clone(&shared.code_cache),
+        memory: Box::new(|| crate::memory_pressure::current_pressure(Path::new("/"))),
+        random: Box::new(fastrand::f64),
+    }
+}
+
+/// Starts the node's task with the state found on disk.
+fn start_task(
+    table: Option<PersistedTable>,
+    recent_traffic: RecentTraffic,
+    wiring: Wiring,
+    inputs: Inputs,
+) {
+    let node = Node::new(
+        table,
+        recent_traffic,
+        Arc::clone(&wiring.counters),
+        DEFAULT_UNSUPERVISED_TTL,
+        Now::read(),
+    );
+    // The client may send its Hello before the task has run once, so the status from disk is published here.
+    let first = node_status::describe(&node, None, false);
+    wiring.node_status.send_replace(Arc::new(first));
+    tokio::spawn(task::run(node, wiring, inputs));
+}
+
+fn open_debug_socket(shared: &Arc<Shared>) -> Option<SocketFile> {
+    let path = shared.options.debug_socket.as_ref()?;
+    admin::serve_debug(path, shared.clone())
+        .inspect_err(|error| tracing::warn!(%error, "cannot open the debug socket"))
+        .ok()
 }
 
 /// Binds a TCP listener. On a host without IPv6, `[::]` falls back to `0.0.0.0`.
@@ -339,27 +350,23 @@ fn max_loaded(options: &Options, engine: &Engine) -> usize {
     options.max_loaded.unwrap_or_else(limited)
 }
 
-fn pipeline(
-    options: &Options,
-    disk: &Disk,
-    (engine, code_cache): (Engine, Arc<CodeCache>),
-    admin_status: &Arc<AdminStatus>,
-    operator: BlobClient,
-) -> anyhow::Result<LoadPipeline> {
-    let blobs = Blobs::new(&disk.dir, Arc::clone(&disk.health));
+fn pipeline(shared: &Shared, dir: &StateDir, operator: BlobClient) -> anyhow::Result<LoadPipeline> {
+    let (options, engine) = (&shared.options, &shared.engine);
+    let health = || Arc::clone(&shared.health);
+    let blobs = Blobs::new(dir, health());
     let hash = format!("{:016x}", engine.compatibility());
-    let cache = NativeCache::open(&disk.dir, &hash, Arc::clone(&disk.health)).context("cache")?;
     let insecure: BTreeSet<String> = options.insecure_registries.iter().cloned().collect();
-    let puller = Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?;
-    let observed = Arc::clone(admin_status);
-    Ok(LoadPipeline::new(
-        (blobs, Arc::new(cache)),
-        puller,
-        CompilerPool::new(options.program.clone()),
-        (engine, code_cache),
-        Arc::new(KnownFailures::open(&disk.dir, Arc::clone(&disk.health))),
-        Arc::new(move |stage, took| observed.observe(stage, took)),
-    ))
+    let observed = Arc::clone(&shared.admin_status);
+    Ok(LoadPipeline {
+        cache: Arc::new(NativeCache::open(dir, &hash, health()).context("cache")?),
+        puller: Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?,
+        blobs,
+        compiler: CompilerPool::new(options.program.clone()),
+        engine: engine.clone(),
+        code_cache: Arc::clone(&shared.code_cache),
+        known_failures: Arc::new(KnownFailures::open(dir, health())),
+        observe: Arc::new(move |stage, took| observed.observe(stage, took)),
+    })
 }
 
 /// Reads the counters that are reported to operators from the counter table.

@@ -5,18 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use node_api::ExceptionReason;
 use node_api::v1::{SnapshotPhase, Welcome};
 use node_shim_core::desired::{
     Failure, LoadState, LoadTracker, RevisionRole, RevisionToLoad, Supervision, load_order,
 };
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::parse_record::Definition;
 use super::recent_traffic::RecentTraffic;
 use super::records::Records;
 use super::removed_functions::RemovedFunctions;
 use super::state_writer::Snapshot;
+use crate::clock::Now;
 use crate::code_cache::{CompiledComponent, MappedCode};
 use crate::counters::CounterTable;
 use crate::disk::{PersistedTable, TableHeader, without_secrets};
@@ -44,7 +48,7 @@ pub(crate) type RevisionKey = (FunctionKey, RevisionName);
 /// Reason why a revision cannot run on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    pub(crate) reason: &'static str,
+    pub(crate) reason: ExceptionReason,
     pub(crate) message: String,
     pub(crate) permanent: bool,
     /// Time of the first failure with this reason, in ms since the Unix epoch.
@@ -55,14 +59,6 @@ pub(crate) struct Problem {
 pub(super) struct LiveRevision {
     pub(super) definition: Arc<Definition>,
     pub(super) revision: Arc<Revision>,
-}
-
-/// Current time of the monotonic clock and of the wall clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    pub(crate) at: Instant,
-    /// Wall clock, in ms since the Unix epoch.
-    pub(crate) wall: u64,
 }
 
 /// Actions that [`Node::reconcile`] requests.
@@ -121,7 +117,8 @@ impl Node {
     pub(crate) fn new(
         table: Option<PersistedTable>,
         recent_traffic: RecentTraffic,
-        (counters, default_ttl): (Arc<CounterTable>, Duration),
+        counters: Arc<CounterTable>,
+        default_ttl: Duration,
         now: Now,
     ) -> Self {
         let header = table.as_ref().map(|table| table.header).unwrap_or_default();
@@ -256,9 +253,9 @@ impl Node {
             Err(failed) => {
                 tracing::warn!(
                     digest,
-                    reason = failed.reason,
+                    reason = failed.reason().name(),
                     message = failed.message,
-                    permanent = failed.permanent,
+                    permanent = failed.cause.is_permanent(),
                     "cannot load component"
                 );
                 self.loads.mark_failed(digest, failed, now.at, random);
@@ -335,9 +332,10 @@ impl Node {
             .loads
             .start_due(load_queue, MAX_CONCURRENT_LOADS, now.at)
         {
-            if let Some(component) = self.component(&digest) {
-                actions.load.push(component);
-            }
+            let user = self.user_of(&digest);
+            actions
+                .load
+                .extend(user.map(|definition| definition.component.clone()));
         }
         if std::mem::take(&mut self.dirty.table) {
             actions.publish = Some(self.build_table(now));
@@ -377,13 +375,28 @@ impl Node {
         }
     }
 
-    /// Returns the component with this digest if a definition in the table refers to it.
-    fn component(&self, digest: &str) -> Option<ComponentRef> {
+    /// Returns the first definition in the table that refers to the component with this digest.
+    fn user_of(&self, digest: &str) -> Option<&Definition> {
         self.records
             .iter()
             .flat_map(|(_, record)| record.parsed.definitions.values())
+            .map(|definition| &**definition)
             .find(|definition| definition.component.digest == digest)
-            .map(|definition| definition.component.clone())
+    }
+
+    /// Returns the span of a load, which names the first revision that needs the component.
+    pub(super) fn load_span(&self, digest: &str) -> Span {
+        let span = tracing::debug_span!("load", digest, function = Empty, revision = Empty);
+        if !span.is_disabled()
+            && let Some(definition) = self.user_of(digest)
+        {
+            span.record(
+                "function",
+                tracing::field::display(&definition.spec.function),
+            );
+            span.record("revision", tracing::field::display(&definition.spec.name));
+        }
+        span
     }
 
     /// Returns the state to write to disk, or `None` if it has not changed.

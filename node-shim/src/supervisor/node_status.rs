@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use node_api::ExceptionReason;
 use node_api::v1::{LoadState, NodeException, RevisionState};
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
@@ -9,8 +10,20 @@ use super::node::Node;
 use super::records::Record;
 use crate::node_api::{NodeStatus, limit_exceptions};
 
-/// Describes the node. `disk_failure` is the error of its disk and since when it persists (ms since the Unix epoch).
-pub(crate) fn describe(node: &Node, disk_failure: Option<(&str, u64)>, ready: bool) -> NodeStatus {
+/// Error of the node's disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskFailure<'a> {
+    pub(crate) message: &'a str,
+    /// Time of the first failed write, in ms since the Unix epoch.
+    pub(crate) since: u64,
+}
+
+/// Describes the node.
+pub(crate) fn describe(
+    node: &Node,
+    disk_failure: Option<DiskFailure<'_>>,
+    ready: bool,
+) -> NodeStatus {
     let mut revisions = Vec::new();
     let mut in_rollout = BTreeSet::new();
     let (mut desired, mut loaded, mut failed) = (0u32, 0u32, 0u32);
@@ -79,14 +92,14 @@ fn states(node: &Node, key: &FunctionKey, record: &Record) -> Vec<RevisionState>
         .collect()
 }
 
-fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeException> {
+fn exceptions(node: &Node, disk_failure: Option<DiskFailure<'_>>) -> Vec<NodeException> {
     let mut all: Vec<NodeException> = node
         .problems
         .iter()
         .map(|((key, revision), problem)| NodeException {
             function: Some(key.into()),
             revision: revision.to_string(),
-            reason: problem.reason.into(),
+            reason: problem.reason.name().into(),
             message: problem.message.clone(),
             since: problem.since,
         })
@@ -97,17 +110,17 @@ fn exceptions(node: &Node, disk_failure: Option<(&str, u64)>) -> Vec<NodeExcepti
             .map(|(key, quarantine)| NodeException {
                 function: Some(key.into()),
                 revision: String::new(),
-                reason: "RecordRefused".into(),
-                message: quarantine.message.clone(),
+                reason: ExceptionReason::RecordRefused.name().into(),
+                message: quarantine.error.to_string(),
                 since: quarantine.since,
             }),
     );
-    all.extend(disk_failure.map(|(message, since)| NodeException {
+    all.extend(disk_failure.map(|failure| NodeException {
         function: None,
         revision: String::new(),
-        reason: "DiskFull".into(),
-        message: message.into(),
-        since,
+        reason: ExceptionReason::DiskFull.name().into(),
+        message: failure.message.into(),
+        since: failure.since,
     }));
     all
 }

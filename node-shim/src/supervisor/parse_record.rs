@@ -48,6 +48,41 @@ pub(crate) struct Definition {
     pub(crate) missing_secrets: Vec<String>,
 }
 
+/// The first violation of a limit or shape in a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("the record names no function")]
+    NoFunction,
+    #[error("the function's namespace or name is empty or too long")]
+    FunctionName,
+    #[error("the record has more than {MAX_RECORD} bytes")]
+    TooLarge,
+    #[error("{count} {list}; the limit is {limit}")]
+    ListTooLong {
+        list: &'static str,
+        count: usize,
+        limit: usize,
+    },
+    #[error("weight {0} exceeds {MAX_WEIGHT}")]
+    Weight(u32),
+    #[error("the traffic split names revision {0}, which the record does not define")]
+    UndefinedRevision(RevisionName),
+    #[error("{0:?} is not a valid host")]
+    Host(String),
+    #[error("path {0:?} does not start with /")]
+    Path(String),
+    #[error("unknown type of path match")]
+    PathMatchType,
+    #[error("unknown type of header match")]
+    HeaderMatchType,
+    #[error("a definition names no revision")]
+    RevisionName,
+    #[error("revision {0}: the digest is not a sha256 digest")]
+    Digest(RevisionName),
+    #[error("the Secret value of variable {0} is not UTF-8")]
+    SecretValue(String),
+}
+
 /// Returns the versions by which this record is compared with another record of the same function.
 pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
     RecordVersions {
@@ -62,23 +97,23 @@ pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
 ///
 /// # Errors
 /// Fails when namespace or name is missing or longer than 253 bytes.
-pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, String> {
-    let key = key.ok_or("the record names no function")?;
+pub(crate) fn key(key: Option<&wire::FunctionKey>) -> Result<FunctionKey, RecordError> {
+    let key = key.ok_or(RecordError::NoFunction)?;
     let named = |text: &str| !text.is_empty() && text.len() <= 253;
     if named(&key.namespace) && named(&key.name) {
         Ok(key.into())
     } else {
-        Err("the function's namespace or name is empty or too long".into())
+        Err(RecordError::FunctionName)
     }
 }
 
 /// Validates a record.
 ///
 /// # Errors
-/// Returns a message for the first violation of a limit or shape.
-pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
+/// Returns the first violation of a limit or shape.
+pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError> {
     if record.encoded_len() > MAX_RECORD {
-        return Err(format!("the record has more than {MAX_RECORD} bytes"));
+        return Err(RecordError::TooLarge);
     }
     let key = key(record.key.as_ref())?;
     let split = split(record.split.as_ref())?;
@@ -93,9 +128,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
     }
     for named in [&split.stable, &split.candidate].into_iter().flatten() {
         if !definitions.contains_key(named) {
-            return Err(format!(
-                "the traffic split names revision {named}, which the record does not define"
-            ));
+            return Err(RecordError::UndefinedRevision(named.clone()));
         }
     }
     let entry = FunctionEntry {
@@ -103,7 +136,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
         created_ms: record.created,
         routes,
         suspended: record.suspended,
-        split: split,
+        split,
     };
     Ok(ParsedRecord {
         entry: Arc::new(entry),
@@ -115,12 +148,12 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, String> {
 ///
 /// # Errors
 /// Fails when the weight exceeds 10,000.
-pub(crate) fn split(split: Option<&wire::TrafficSplit>) -> Result<TrafficSplit, String> {
+pub(crate) fn split(split: Option<&wire::TrafficSplit>) -> Result<TrafficSplit, RecordError> {
     let Some(split) = split else {
         return Ok(TrafficSplit::default());
     };
     if split.weight > MAX_WEIGHT {
-        return Err(format!("weight {} exceeds {MAX_WEIGHT}", split.weight));
+        return Err(RecordError::Weight(split.weight));
     }
     Ok(TrafficSplit {
         token: token(split.token),
@@ -136,18 +169,25 @@ fn token(token: Option<wire::FencingToken>) -> FencingToken {
     token.map(FencingToken::from).unwrap_or_default()
 }
 
-fn bounded<'a, T>(list: &'a [T], what: &str) -> Result<&'a [T], String> {
-    if list.len() > MAX_LIST {
-        Err(format!("{} {what}; the limit is {MAX_LIST}", list.len()))
-    } else {
-        Ok(list)
-    }
+fn bounded<'a, T>(list: &'a [T], name: &'static str) -> Result<&'a [T], RecordError> {
+    at_most(MAX_LIST, list, name)
 }
 
-fn route(route: &wire::Route) -> Result<Route, String> {
+fn at_most<'a, T>(limit: usize, list: &'a [T], name: &'static str) -> Result<&'a [T], RecordError> {
+    if list.len() > limit {
+        return Err(RecordError::ListTooLong {
+            list: name,
+            count: list.len(),
+            limit,
+        });
+    }
+    Ok(list)
+}
+
+fn route(route: &wire::Route) -> Result<Route, RecordError> {
     let hosts = bounded(&route.hosts, "hosts")?;
     if let Some(bad) = hosts.iter().find(|host| !is_host_pattern(host)) {
-        return Err(format!("{bad:?} is not a valid host"));
+        return Err(RecordError::Host(bad.clone()));
     }
     Ok(Route {
         hosts: hosts.to_vec(),
@@ -169,18 +209,18 @@ fn is_host_pattern(pattern: &str) -> bool {
     pattern == "*" || normalise_host(name).is_ok_and(|host| host.as_str() == name)
 }
 
-fn path(path: &wire::PathMatch) -> Result<PathMatch, String> {
+fn path(path: &wire::PathMatch) -> Result<PathMatch, RecordError> {
     if !path.value.starts_with('/') {
-        return Err(format!("path {:?} does not start with /", path.value));
+        return Err(RecordError::Path(path.value.clone()));
     }
     match path.r#type() {
         wire::path_match::Type::Exact => Ok(PathMatch::Exact(path.value.clone())),
         wire::path_match::Type::Prefix => Ok(PathMatch::Prefix(path.value.clone())),
-        wire::path_match::Type::Unspecified => Err("unknown type of path match".into()),
+        wire::path_match::Type::Unspecified => Err(RecordError::PathMatchType),
     }
 }
 
-fn header(header: &wire::HeaderMatch) -> Result<HeaderMatch, String> {
+fn header(header: &wire::HeaderMatch) -> Result<HeaderMatch, RecordError> {
     let name = header.name.clone();
     match header.r#type() {
         wire::header_match::Type::Exact => Ok(HeaderMatch::Exact {
@@ -192,14 +232,18 @@ fn header(header: &wire::HeaderMatch) -> Result<HeaderMatch, String> {
             name,
             pattern: header.value.clone(),
         }),
-        wire::header_match::Type::Unspecified => Err("unknown type of header match".into()),
+        wire::header_match::Type::Unspecified => Err(RecordError::HeaderMatchType),
     }
 }
 
-fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<Definition, String> {
-    let name = RevisionName::new(&definition.revision).ok_or("a definition names no revision")?;
-    sha256_hex(&definition.digest)
-        .ok_or_else(|| format!("revision {name}: the digest is not a sha256 digest"))?;
+fn definition(
+    function: &FunctionKey,
+    definition: &wire::Definition,
+) -> Result<Definition, RecordError> {
+    let name = RevisionName::new(&definition.revision).ok_or(RecordError::RevisionName)?;
+    if sha256_hex(&definition.digest).is_none() {
+        return Err(RecordError::Digest(name));
+    }
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
     Ok(Definition {
@@ -219,25 +263,15 @@ fn definition(function: &FunctionKey, definition: &wire::Definition) -> Result<D
     })
 }
 
-fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, String> {
-    if list.len() > MAX_VARIABLES {
-        return Err(format!(
-            "{} variables; the limit is {MAX_VARIABLES}",
-            list.len()
-        ));
-    }
+fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, RecordError> {
     let mut variables = Vec::with_capacity(list.len());
-    for variable in list {
+    for variable in at_most(MAX_VARIABLES, list, "variables")? {
         let value = match &variable.kind {
             Some(Kind::Value(value)) => ConfigValue::Plain(value.clone()),
             Some(Kind::Secret(secret)) => {
                 let Some(value) = &secret.value else { continue };
-                let text = std::str::from_utf8(value).map_err(|_| {
-                    format!(
-                        "the Secret value of variable {} is not UTF-8",
-                        variable.name
-                    )
-                })?;
+                let text = std::str::from_utf8(value)
+                    .map_err(|_| RecordError::SecretValue(variable.name.clone()))?;
                 ConfigValue::Secret(Zeroizing::new(text.to_owned()))
             }
             None => ConfigValue::Plain(String::new()),
@@ -329,34 +363,46 @@ pub(crate) mod tests {
     #[test]
     fn invalid_records_are_rejected() {
         type Change = fn(&mut FunctionRecord);
-        let changes: [(&str, Change); 9] = [
-            ("no key", |record| record.key = None),
-            ("weight", |record| {
+        let revision = |name| RevisionName::new(name).unwrap();
+        let changes: [(RecordError, Change); 9] = [
+            (RecordError::NoFunction, |record| record.key = None),
+            (RecordError::Weight(10_001), |record| {
                 record.split.as_mut().unwrap().weight = 10_001
             }),
-            ("undefined", |record| {
+            (RecordError::UndefinedRevision(revision("r9")), |record| {
                 record.split.as_mut().unwrap().stable = "r9".into()
             }),
-            ("digest", |record| {
+            (RecordError::Digest(revision("r1")), |record| {
                 record.definitions[0].digest = "md5:0".into()
             }),
-            ("revision", |record| record.definitions[0].revision.clear()),
-            ("host", |record| record.routes[0].hosts = vec!["A b".into()]),
-            ("routes", |record| {
-                record.routes = vec![wire::Route::default(); 257]
+            (RecordError::RevisionName, |record| {
+                record.definitions[0].revision.clear()
             }),
-            ("newer", |record| {
+            (RecordError::Host("A b".into()), |record| {
+                record.routes[0].hosts = vec!["A b".into()]
+            }),
+            (
+                RecordError::ListTooLong {
+                    list: "routes",
+                    count: 257,
+                    limit: 256,
+                },
+                |record| record.routes = vec![wire::Route::default(); 257],
+            ),
+            (RecordError::PathMatchType, |record| {
                 record.routes[0].paths = vec![wire::PathMatch {
                     r#type: 99,
                     value: "/".into(),
                 }];
             }),
-            ("size", |record| record.uid = "x".repeat(3 << 20)),
+            (RecordError::TooLarge, |record| {
+                record.uid = "x".repeat(3 << 20)
+            }),
         ];
-        for (what, change) in changes {
+        for (error, change) in changes {
             let mut bad = record("f", 1);
             change(&mut bad);
-            assert!(parse(&bad).is_err(), "{what}");
+            assert_eq!(parse(&bad).err(), Some(error));
         }
     }
 
@@ -414,8 +460,8 @@ pub(crate) mod tests {
         assert_eq!(definition.spec.env, [], "the variable is absent, not empty");
         with_secrets.definitions[0].env = vec![variable("BAD", Kind::Secret(bad))];
         assert_eq!(
-            parse(&with_secrets).err().as_deref(),
-            Some("the Secret value of variable BAD is not UTF-8")
+            parse(&with_secrets).err().unwrap().to_string(),
+            "the Secret value of variable BAD is not UTF-8"
         );
     }
 }

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use super::admin_status::AdminStatus;
 use super::state_writer::DiskUsage;
 use super::{Options, metrics};
-use crate::admin::{DebugPage, HEALTH_CHECK_TIMEOUT, ProcessStatus};
+use crate::admin::{DebugPage, HEALTH_CHECK_TIMEOUT, NotReady, ProcessStatus, Unhealthy};
 use crate::code_cache::CodeCache;
 use crate::data_plane::DataPlane;
 use crate::disk::DiskHealth;
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, encode};
 use crate::node_api::NodeStatus;
 use crate::routing_table::{RevisionSlot, ServedFunction};
 
@@ -33,37 +33,29 @@ pub(super) struct Shared {
 }
 
 impl ProcessStatus for Shared {
-    fn health(&self) -> BoxFuture<'_, Result<(), String>> {
+    fn health(&self) -> BoxFuture<'_, Result<(), Unhealthy>> {
         async {
             let age = self.engine.since_tick();
             if age > HEALTH_CHECK_TIMEOUT {
-                return Err(format!(
-                    "the epoch thread made no progress for {} ms",
-                    age.as_millis()
-                ));
+                return Err(Unhealthy::EpochThread(age));
             }
             if !self.plane.responds_within(HEALTH_CHECK_TIMEOUT).await {
-                return Err("the event loop of the data plane does not respond".into());
+                return Err(Unhealthy::EventLoop);
             }
             Ok(())
         }
         .boxed()
     }
 
-    fn readiness(&self) -> Result<(), String> {
+    fn readiness(&self) -> Result<(), NotReady> {
         self.admin_status.readiness()
     }
 
     fn metrics(&self) -> String {
         let mut page = String::new();
-        self.metrics.write(&mut page, &self.plane);
-        metrics::write(
-            &mut page,
-            &self.admin_status,
-            &self.disk_usage,
-            &self.health,
-        );
-        metrics::write_code_cache(&mut page, &self.code_cache);
+        let mut families = self.metrics.families(&self.plane);
+        families.extend(metrics::families(self));
+        encode(families, &mut page);
         page
     }
 

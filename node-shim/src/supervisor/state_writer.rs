@@ -84,7 +84,8 @@ impl StateWriter {
         dir: &StateDir,
         lock: Option<StateLock>,
         cache: Arc<NativeCache>,
-        (health, disk_usage): (Arc<DiskHealth>, Arc<DiskUsage>),
+        health: Arc<DiskHealth>,
+        disk_usage: Arc<DiskUsage>,
         inherited: mpsc::Sender<PersistedTable>,
     ) -> io::Result<Self> {
         let (commands, receiver) = channel();
@@ -203,7 +204,7 @@ impl WriterThread {
             return;
         };
         self.collected = Some(Instant::now());
-        let (blobs, native) = collect_garbage(
+        let stored = collect_garbage(
             &self.dir,
             lock,
             DiskBudget::default(),
@@ -211,10 +212,12 @@ impl WriterThread {
             self.cache.engine(),
         );
         self.cache.forget_removed();
-        self.disk_usage.blob_bytes.store(blobs, Ordering::Relaxed);
+        self.disk_usage
+            .blob_bytes
+            .store(stored.blobs, Ordering::Relaxed);
         self.disk_usage
             .native_bytes
-            .store(native, Ordering::Relaxed);
+            .store(stored.native, Ordering::Relaxed);
     }
 }
 
@@ -245,14 +248,8 @@ mod tests {
         let cache = Arc::new(cache);
         let (inherited, receiver) = mpsc::channel(1);
         (
-            StateWriter::start(
-                dir,
-                lock,
-                cache,
-                (Arc::default(), Arc::default()),
-                inherited,
-            )
-            .unwrap(),
+            StateWriter::start(dir, lock, cache, Arc::default(), Arc::default(), inherited)
+                .unwrap(),
             receiver,
         )
     }

@@ -4,20 +4,40 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use node_api::SECRETS_UNAVAILABLE;
-use node_shim_core::desired::{Failure, LoadState};
+use node_api::ExceptionReason;
+use node_shim_core::desired::{Failure, LoadFailure, LoadState};
 use node_shim_core::outcome::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
-use super::node::{LiveRevision, Node, Now, Problem, RevisionKey};
+use super::node::{LiveRevision, Node, Problem, RevisionKey};
 use super::parse_record::Definition;
 use super::records::Record;
-use crate::pull::failure;
+use crate::clock::Now;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
 /// Maximum number of references to Secrets that a message names.
 const MAX_NAMED_SECRETS: usize = 3;
+
+/// Why a revision cannot run on this node.
+struct CannotRun {
+    /// Reason for which its requests fail.
+    answer: FailureReason,
+    reason: ExceptionReason,
+    message: String,
+    permanent: bool,
+}
+
+impl From<Failure> for CannotRun {
+    fn from(failed: Failure) -> Self {
+        Self {
+            answer: FailureReason::Unloadable,
+            reason: failed.reason(),
+            permanent: failed.cause.is_permanent(),
+            message: failed.message,
+        }
+    }
+}
 
 impl Node {
     /// Builds the routing table of all functions and updates problems, live and retired revisions.
@@ -43,27 +63,24 @@ impl Node {
                         RevisionSlot::Ready(revision)
                     }
                     Ok(None) => RevisionSlot::Loading,
-                    Err((reason, failed)) => {
-                        let since = before
-                            .get(&id)
-                            .filter(|known| known.reason == failed.reason);
-                        let since = since.map_or(now.wall, |known| known.since);
-                        let Failure {
-                            reason: reason_name,
-                            message,
-                            permanent,
-                            ..
-                        } = failed;
+                    Err(CannotRun {
+                        answer,
+                        reason,
+                        message,
+                        permanent,
+                    }) => {
+                        let known = before.get(&id).filter(|known| known.reason == reason);
+                        let since = known.map_or(now.wall, |known| known.since);
                         problems.insert(
                             id,
                             Problem {
-                                reason: reason_name,
+                                reason,
                                 message,
                                 permanent,
                                 since,
                             },
                         );
-                        RevisionSlot::Failed(reason)
+                        RevisionSlot::Failed(answer)
                     }
                 };
                 slots.insert(name.clone(), slot);
@@ -114,17 +131,18 @@ impl Node {
         id: &RevisionKey,
         definition: &Arc<Definition>,
         record: &Record,
-    ) -> Result<Option<Arc<Revision>>, (FailureReason, Failure)> {
+    ) -> Result<Option<Arc<Revision>>, CannotRun> {
         if !definition.missing_secrets.is_empty() {
-            let message = missing_secrets_message(&definition.missing_secrets, record.unconfirmed);
-            let failed = failure(SECRETS_UNAVAILABLE, false, message);
-            return Err((FailureReason::SecretsUnavailable, failed));
+            return Err(CannotRun {
+                answer: FailureReason::SecretsUnavailable,
+                reason: ExceptionReason::SecretsUnavailable,
+                message: missing_secrets_message(&definition.missing_secrets, record.unconfirmed),
+                permanent: false,
+            });
         }
         let digest = &definition.component.digest;
         match self.loads.get(digest) {
-            Some(LoadState::Failed { failure, .. }) => {
-                Err((FailureReason::Unloadable, failure.clone()))
-            }
+            Some(LoadState::Failed { failure, .. }) => Err(failure.clone().into()),
             Some(LoadState::Loaded) => {
                 let Some(code) = self.codes.get(digest) else {
                     return Ok(None);
@@ -138,12 +156,7 @@ impl Node {
                 }
                 Revision::new(definition.spec.clone(), code.clone(), &self.counters)
                     .map(Some)
-                    .map_err(|error| {
-                        (
-                            FailureReason::Unloadable,
-                            failure("LoadFailed", true, error.to_string()),
-                        )
-                    })
+                    .map_err(|error| Failure::new(LoadFailure::RevisionLimit, error).into())
             }
             Some(LoadState::Pending | LoadState::Loading) | None => Ok(None),
         }

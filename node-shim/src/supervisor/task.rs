@@ -11,16 +11,18 @@ use node_shim_core::outcome::Outcome;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::Instrument;
 
 use super::admin_status::AdminStatus;
-use super::node::{Node, Now};
-use super::node_status::describe;
+use super::node::Node;
+use super::node_status::{DiskFailure, describe};
 use super::state_writer::StateWriter;
+use crate::clock::Now;
 use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::CounterTable;
 use crate::data_plane::LoadShedding;
 use crate::disk::{DiskHealth, PersistedTable};
-use crate::node_api::{Event, NodeStatus, unix_ms};
+use crate::node_api::{Event, NodeStatus};
 use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
 
@@ -109,16 +111,16 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
         tokio::select! {
             // Without a configured operator this branch is never taken, and the table from disk is served.
             Some(event) = inputs.api.recv() => {
-                task.node.handle(event, now());
+                task.node.handle(event, Now::read());
                 for _ in 0..BURST {
                     let Ok(event) = inputs.api.try_recv() else { break };
-                    task.node.handle(event, now());
+                    task.node.handle(event, Now::read());
                 }
             }
-            Some(table) = inputs.inherited.recv() => task.node.inherit_table(table, now()),
+            Some(table) = inputs.inherited.recv() => task.node.inherit_table(table, Now::read()),
             Some((digest, outcome)) = results.recv() => {
                 let random = (task.wiring.random)();
-                task.node.load_finished(&digest, outcome, now(), random);
+                task.node.load_finished(&digest, outcome, Now::read(), random);
             }
             Some(digest) = inputs.code_lost.recv() => task.node.code_lost(&digest),
             _ = tick.tick() => task.tick(),
@@ -135,7 +137,7 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
 
 impl Task {
     fn tick(&mut self) {
-        self.node.tick(now());
+        self.node.tick(Now::read());
         self.update_memory_pressure();
         let code_cache = Arc::clone(&self.wiring.code_cache);
         if code_cache.mapped() > code_cache.cap() {
@@ -144,7 +146,7 @@ impl Task {
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TRAFFIC_TICKS) {
             self.node
-                .observe_traffic(totals(&self.wiring.counters), now());
+                .observe_traffic(totals(&self.wiring.counters), Now::read());
         }
     }
 
@@ -155,7 +157,7 @@ impl Task {
             tracing::warn!(?pressure, ?before, "memory pressure changed");
         }
         if pressure != before || pressure != MemoryPressure::None {
-            let recent = self.node.recent_traffic.within(RECENT, now().wall);
+            let recent = self.node.recent_traffic.within(RECENT, Now::read().wall);
             self.wiring.serve.shed(LoadShedding {
                 pressure,
                 recent_traffic: recent,
@@ -164,7 +166,7 @@ impl Task {
     }
 
     fn reconcile(&mut self) {
-        let at = now();
+        let at = Now::read();
         let loader = Arc::clone(&self.wiring.loader);
         let actions = self.node.reconcile(at, |digest| loader.is_compiled(digest));
         if let Some(table) = actions.publish {
@@ -172,11 +174,13 @@ impl Task {
         }
         for component in actions.load {
             let (loader, finished) = (Arc::clone(&self.wiring.loader), self.finished.clone());
-            tokio::spawn(async move {
+            let span = self.node.load_span(&component.digest);
+            let load = async move {
                 let digest = component.digest.clone();
                 let outcome = loader.load(component).await;
                 let _ = finished.send((digest, outcome)).await;
-            });
+            };
+            tokio::spawn(load.instrument(span));
         }
         self.publish_status(at);
         let early = self
@@ -193,6 +197,7 @@ impl Task {
             .as_ref()
             .map(|_| self.disk_failing_since.unwrap_or(at.wall));
         let shown = disk_failure.as_deref().zip(self.disk_failing_since);
+        let shown = shown.map(|(message, since)| DiskFailure { message, since });
         let ready = self.node.ready(at);
         let status = describe(
             &self.node,
@@ -200,7 +205,7 @@ impl Task {
             ready && !self.wiring.admin_status.is_draining(),
         );
         self.wiring.serve.set_ready(ready);
-        self.wiring.admin_status.update(&self.node, ready, at);
+        self.wiring.admin_status.update(&self.node, ready);
         self.wiring.node_status.send_if_modified(|current| {
             let changed = **current != status;
             if changed {
@@ -218,13 +223,6 @@ impl Task {
             state_writer.save(snapshot);
             self.last_save = Some(Instant::now());
         }
-    }
-}
-
-fn now() -> Now {
-    Now {
-        at: Instant::now().into_std(),
-        wall: unix_ms(),
     }
 }
 

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, EnvVar, FunctionRecord, SecretValue, SnapshotPhase, Welcome};
-use node_shim_core::desired::Failure;
+use node_shim_core::desired::{Failure, LoadFailure};
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
@@ -16,18 +16,20 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin_status::AdminStatus;
-use super::node::{Node, Now};
+use super::node::Node;
 use super::parse_record::tests::record;
 use super::recent_traffic::RecentTraffic;
 use super::removed_functions::COUNTER_RETENTION;
 use super::task::{self, Inputs, Loader, Serve, Wiring};
+use crate::clock::{Now, unix_ms};
 use crate::code_cache::tests::{Gated, unmap, waiting, within};
 use crate::code_cache::{CodeCache, MappedCode};
 use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
 use crate::disk::{PersistedTable, TableHeader};
-use crate::node_api::{Event, NodeStatus, unix_ms};
-use crate::pull::{ComponentRef, failure};
+use crate::node_api::{Event, NodeStatus};
+use crate::pull::ComponentRef;
 use crate::routing_table::RoutingTable;
+use crate::test_support::logged;
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -42,7 +44,7 @@ impl Loader for UnreachableLoader {
             .entry(component.digest)
             .or_default()
             .push(tokio::time::Instant::now());
-        async { Err(failure("PullFailed", false, "unreachable".into())) }.boxed()
+        async { Err(Failure::new(LoadFailure::Pull, "unreachable")) }.boxed()
     }
 
     fn is_compiled(&self, digest: &str) -> bool {
@@ -99,14 +101,12 @@ impl Harness {
             memory: Box::new(move || pressure),
             random: Box::new(|| 1.0),
         };
-        let now = Now {
-            at: tokio::time::Instant::now().into_std(),
-            wall: unix_ms(),
-        };
+        let now = Now::read();
         let node = Node::new(
             table,
             RecentTraffic::default(),
-            (Arc::clone(&counters), TTL),
+            Arc::clone(&counters),
+            TTL,
             now,
         );
         let inputs = Inputs {
@@ -225,15 +225,13 @@ async fn the_task_ends_when_the_supervisor_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_code_that_is_rebuilt() {
-    let now = Now {
-        at: tokio::time::Instant::now().into_std(),
-        wall: unix_ms(),
-    };
+    let now = Now::read();
     let table = Some(on_disk(Duration::ZERO));
     let mut node = Node::new(
         table,
         RecentTraffic::default(),
-        (CounterTable::new(), TTL),
+        CounterTable::new(),
+        TTL,
         now,
     );
     let (code_cache, mut code_lost) = CodeCache::new(2);
@@ -258,13 +256,31 @@ async fn requests_wait_for_code_that_is_rebuilt() {
     assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
 }
 
+#[test]
+fn log_lines_of_a_load_name_the_first_revision_that_needs_it_at_debug() {
+    let node = Node::new(
+        Some(on_disk(Duration::ZERO)),
+        RecentTraffic::default(),
+        CounterTable::new(),
+        TTL,
+        Now::read(),
+    );
+    let digest = super::parse_record::tests::digest('b');
+    let act = || {
+        node.load_span(&digest)
+            .in_scope(|| tracing::warn!("inside"))
+    };
+    let span = &logged("debug", act)["span"];
+    assert_eq!(span["digest"], digest.as_str());
+    assert_eq!(span["function"], "ns/f");
+    assert_eq!(span["revision"], "r2");
+    assert_eq!(logged("info", act).get("span"), None);
+}
+
 /// Readiness waits for values of Secrets, but without a reachable operator the node still serves all other functions.
 #[tokio::test(start_paused = true)]
 async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_lacks_them() {
-    let start = Now {
-        at: tokio::time::Instant::now().into_std(),
-        wall: unix_ms(),
-    };
+    let start = Now::read();
     let after = |seconds| Now {
         at: start.at + Duration::from_secs(seconds),
         ..start
@@ -281,11 +297,12 @@ async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_
     let mut node = Node::new(
         Some(table),
         RecentTraffic::default(),
-        (CounterTable::new(), TTL),
+        CounterTable::new(),
+        TTL,
         start,
     );
     for component in node.reconcile(start, |_| true).load {
-        let gone = failure("PullFailed", true, "gone".into());
+        let gone = Failure::new(LoadFailure::InvalidSource, "gone");
         node.load_finished(&component.digest, Err(gone), start, 1.0);
     }
     assert!(!node.ready(after(9)));

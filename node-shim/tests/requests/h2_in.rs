@@ -87,7 +87,7 @@ fn hh_1_a_body_of_the_wrong_length_on_http_2_is_an_error() {
     node.is_quiet();
 }
 
-/// HH-2: a request with two different hosts is rejected. (421 applies to TLS only.)
+/// HH-2: a request with two different hosts is rejected.
 #[test]
 fn hh_2_authority_and_host_that_differ_are_refused() {
     let node = Node::serve(&guests::ANSWER);

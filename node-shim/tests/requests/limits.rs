@@ -86,7 +86,7 @@ fn hg_5_endless_recursion_traps() {
     node.is_quiet();
 }
 
-/// HG-13, FN-9, without a circuit breaker: each request gets its own 500.
+/// HG-13, FN-9: each request gets its own 500.
 #[test]
 fn hg_13_a_guest_that_always_traps_fails_every_request() {
     let node = Node::serve(&guests::TRAP);

@@ -68,7 +68,7 @@ async fn compile(bytes: &[u8], wall: Duration) -> Result<usize, &'static str> {
     match compiler.run(input, draft).await {
         Ok(Compiled::Code(draft)) => Ok(draft.handle().unwrap().metadata().unwrap().len() as usize),
         Ok(Compiled::DiskFull) => Err("DiskFull"),
-        Err(failure) => Err(failure.reason),
+        Err(failure) => Err(failure.reason().name()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use node_api::ExceptionReason;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{Definition, EnvVar, FunctionRecord, Report, SecretValue};
 
@@ -57,7 +58,7 @@ async fn node(folder: &Path, operator: &Operator) -> Node {
 
 fn unavailable(report: &Report) -> Option<&str> {
     let mut exceptions = report.exceptions.iter();
-    let found = exceptions.find(|one| one.reason == node_api::SECRETS_UNAVAILABLE);
+    let found = exceptions.find(|one| one.reason == ExceptionReason::SecretsUnavailable.name());
     found.map(|one| one.message.as_str())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::function::FunctionException;
+use node_api::ExceptionReason;
 use node_api::v1::LoadState;
 use operator_core::rollout::{FencingToken, NodeProblem, NodesView, RevisionOnNodes, RolloutState};
 
@@ -133,7 +134,7 @@ impl NodeReports<'_> {
     pub(super) fn lacking_values(&self, revisions: &BTreeSet<&str>) -> Vec<String> {
         let lacks = |node: &FunctionOnNode| {
             node.exceptions.iter().any(|exception| {
-                exception.reason == node_api::SECRETS_UNAVAILABLE
+                exception.reason == ExceptionReason::SecretsUnavailable.name()
                     && revisions.contains(exception.revision.as_str())
             })
         };

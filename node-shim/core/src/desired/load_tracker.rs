@@ -2,22 +2,10 @@
 //! that ten functions use is fetched, compiled and loaded once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::load_failure::Failure;
 use super::retry::{RETRY_CAP, retry_delay};
-
-/// Why an attempt to load a component failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// CamelCase reason from a closed list, for example `PullFailed`.
-    pub reason: &'static str,
-    /// Explanation in one sentence.
-    pub message: String,
-    /// Whether another attempt with the same bytes and the same engine would fail the same way.
-    pub permanent: bool,
-    /// Delay that the server asked for (`Retry-After`).
-    pub retry_after: Option<Duration>,
-}
 
 /// Load state of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +20,6 @@ pub enum LoadState {
     Failed {
         /// Failure of the last attempt.
         failure: Failure,
-        /// Number of consecutive failed attempts.
-        attempts: u32,
         /// Time of the next attempt.
         retry_at: Instant,
     },
@@ -113,14 +99,13 @@ impl LoadTracker {
             return;
         };
         entry.attempts = entry.attempts.saturating_add(1);
-        let wait = if failure.permanent {
+        let wait = if failure.cause.is_permanent() {
             RETRY_CAP
         } else {
             retry_delay(entry.attempts, jitter, failure.retry_after)
         };
         entry.state = LoadState::Failed {
             failure,
-            attempts: entry.attempts,
             retry_at: now.checked_add(wait).unwrap_or(now),
         };
     }
@@ -144,34 +129,21 @@ impl LoadTracker {
             .iter()
             .map(|(digest, entry)| (digest.as_str(), &entry.state))
     }
-
-    /// Returns the time of the next retry; `None` when no retry is scheduled.
-    #[must_use]
-    pub fn next_retry_at(&self) -> Option<Instant> {
-        self.entries
-            .values()
-            .filter_map(|entry| match &entry.state {
-                LoadState::Failed {
-                    retry_at: again_at, ..
-                } => Some(*again_at),
-                _ => None,
-            })
-            .min()
-    }
 }
 
 fn due(load: &LoadState, now: Instant) -> bool {
     match load {
         LoadState::Pending => true,
-        LoadState::Failed {
-            retry_at: again_at, ..
-        } => *again_at <= now,
+        LoadState::Failed { retry_at, .. } => *retry_at <= now,
         LoadState::Loading | LoadState::Loaded => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::load_failure::LoadFailure;
     use super::*;
 
     #[allow(
@@ -191,12 +163,15 @@ mod tests {
     }
 
     fn transient() -> Failure {
-        Failure {
-            reason: "PullFailed",
-            message: "no route".into(),
-            permanent: false,
-            retry_after: None,
-        }
+        Failure::new(LoadFailure::Pull, "no route")
+    }
+
+    fn next_retry_at(loads: &LoadTracker) -> Option<Instant> {
+        let retries = loads.iter().filter_map(|(_, state)| match state {
+            LoadState::Failed { retry_at, .. } => Some(*retry_at),
+            _ => None,
+        });
+        retries.min()
     }
 
     /// FN-13: the number of concurrent loads is bounded, and they start in the given order.
@@ -223,20 +198,20 @@ mod tests {
         let ordered = list(&["a"]);
         loads.start_due(&ordered, 4, now);
         loads.mark_failed("a", transient(), now, 1.0);
-        assert_eq!(loads.next_retry_at(), Some(now + Duration::from_secs(1)));
+        assert_eq!(next_retry_at(&loads), Some(now + Duration::from_secs(1)));
         assert!(loads.start_due(&ordered, 4, now).is_empty());
         let later = now + Duration::from_secs(1);
         assert_eq!(loads.start_due(&ordered, 4, later), ordered);
         loads.mark_failed("a", transient(), later, 1.0);
         assert_eq!(
-            loads.next_retry_at(),
+            next_retry_at(&loads),
             Some(later + Duration::from_secs(2)),
             "the bound doubled"
         );
         let last = later + Duration::from_secs(2);
         loads.start_due(&ordered, 4, last);
         assert!(loads.mark_loaded("a"));
-        assert_eq!(loads.next_retry_at(), None);
+        assert_eq!(next_retry_at(&loads), None);
     }
 
     #[test]
@@ -247,14 +222,11 @@ mod tests {
         loads.start_due(&list(&["a"]), 1, now);
         loads.mark_failed(
             "a",
-            Failure {
-                permanent: true,
-                ..transient()
-            },
+            Failure::new(LoadFailure::NotAComponent, "text"),
             now,
             0.0,
         );
-        assert_eq!(loads.next_retry_at(), Some(now + RETRY_CAP));
+        assert_eq!(next_retry_at(&loads), Some(now + RETRY_CAP));
     }
 
     #[test]

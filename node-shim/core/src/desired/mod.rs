@@ -5,17 +5,19 @@
 //! Everything here is a function of its arguments; the current time and random numbers in [0, 1) are
 //! among them.
 
+mod load_failure;
 mod load_order;
 mod load_tracker;
 mod merge;
 mod retry;
 mod supervision;
 
+pub use load_failure::{Failure, LoadFailure};
 pub use load_order::{RevisionRole, RevisionToLoad, load_order};
-pub use load_tracker::{Failure, LoadState, LoadTracker};
+pub use load_tracker::{LoadState, LoadTracker};
 pub use merge::{
     CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
     survives_snapshot, weight_after_hint,
 };
-pub use retry::{RETRY_BASE, RETRY_CAP, reconnect_delay, retry_delay};
+pub use retry::{RETRY_CAP, reconnect_delay, retry_delay};
 pub use supervision::Supervision;

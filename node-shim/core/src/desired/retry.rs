@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// Upper bound of the delay after the first failed load of a component.
-pub const RETRY_BASE: Duration = Duration::from_secs(1);
+const RETRY_BASE: Duration = Duration::from_secs(1);
 /// Upper bound of every delay between loads of a component.
 pub const RETRY_CAP: Duration = Duration::from_secs(300);
 

@@ -67,34 +67,13 @@ impl Supervision {
         self.expired
     }
 
-    /// Returns when to call [`expire`](Self::expire) next; `None` while a stream is open and after
-    /// expiry.
-    #[must_use]
-    pub fn expires_next_at(&self, now: Instant) -> Option<Instant> {
-        if self.expired {
-            None
-        } else {
-            self.expires_at(now)
-        }
-    }
-
-    /// Returns the time without contact; zero while a stream is open.
-    #[must_use]
-    pub fn unsupervised_for(&self, now: Instant) -> Duration {
-        match &self.contact {
-            Contact::Connected => Duration::ZERO,
-            Contact::Disconnected { since, before } => now
-                .saturating_duration_since(*since)
-                .saturating_add(*before),
-        }
-    }
-
     /// Returns the current TTL.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
+    /// Returns the end of the TTL; `None` while a stream is open.
     fn expires_at(&self, now: Instant) -> Option<Instant> {
         match &self.contact {
             Contact::Connected => None,
@@ -130,7 +109,7 @@ mod tests {
         assert!(!supervision.expire(start + TTL * 5), "a stream is contact");
         let cut = start + TTL * 5;
         supervision.disconnected(cut);
-        assert_eq!(supervision.expires_next_at(cut), Some(cut + TTL));
+        assert_eq!(supervision.expires_at(cut), Some(cut + TTL));
         assert!(!supervision.expire(cut + TTL - Duration::from_millis(1)));
         assert!(supervision.expire(cut + TTL));
         assert!(!supervision.expire(cut + TTL), "reported once");

@@ -8,6 +8,7 @@ use node_api::v1::{
 };
 
 use super::NodeStatus;
+use crate::clock::Now;
 
 /// Minimum time between two reports.
 pub(super) const MIN_GAP: Duration = Duration::from_secs(1);
@@ -25,6 +26,13 @@ pub(super) struct Reporter {
     offered: u64,
     sent: Option<LastReport>,
     frames: CounterProgress,
+}
+
+/// States of revisions in a report.
+struct ReportedRevisions {
+    states: Vec<RevisionState>,
+    /// Whether revisions that are not among `states` do not exist.
+    complete: bool,
 }
 
 /// Content of the last report.
@@ -77,12 +85,12 @@ impl Reporter {
         status: &NodeStatus,
         counters: Vec<RevisionCounters>,
         sequence: &mut u64,
-        (now, wall): (Instant, u64),
+        now: Now,
     ) -> Option<Report> {
         let too_soon = self
             .sent
             .as_ref()
-            .is_some_and(|sent| now.duration_since(sent.at) < MIN_GAP);
+            .is_some_and(|sent| now.at.duration_since(sent.at) < MIN_GAP);
         if too_soon {
             return None;
         }
@@ -92,16 +100,7 @@ impl Reporter {
             self.frames.counter_generation = status.counter_generation;
             self.request_absolute();
         }
-        let frame = self.frame(counters, now).map(|(absolute, revisions)| {
-            *sequence += 1;
-            CounterFrame {
-                boot_id: self.boot_id,
-                sequence: *sequence,
-                absolute,
-                at: wall,
-                revisions,
-            }
-        });
+        let frame = self.frame(counters, sequence, now);
         let unchanged = self
             .sent
             .as_ref()
@@ -110,14 +109,14 @@ impl Reporter {
         let overdue = self
             .sent
             .as_ref()
-            .is_some_and(|sent| now.duration_since(sent.at) >= self.interval);
+            .is_some_and(|sent| now.at.duration_since(sent.at) >= self.interval);
         if frame.is_none() && unchanged && !overdue {
             return None;
         }
-        let (revisions, complete) = self.revisions(status);
+        let ReportedRevisions { states, complete } = self.revisions(status);
         let report = Report {
             applied_version: status.applied.min(self.offered),
-            revisions,
+            revisions: states,
             revisions_complete: complete,
             exceptions: status.exceptions.clone(),
             exceptions_dropped: status.exceptions_dropped,
@@ -133,18 +132,22 @@ impl Reporter {
             .map(|state| (id(state), state.clone()))
             .collect();
         self.sent = Some(LastReport {
-            at: now,
+            at: now.at,
             status: status.clone(),
             revisions,
         });
         Some(report)
     }
 
-    /// Returns the states that changed since the last report, and false; or all states and true in the first report
-    /// and after a revision was removed, because changes cannot express a removal.
-    fn revisions(&self, status: &NodeStatus) -> (Vec<RevisionState>, bool) {
+    /// Returns the states that changed since the last report. Returns all states for the first report and after a
+    /// revision was removed, because changes cannot express a removal.
+    fn revisions(&self, status: &NodeStatus) -> ReportedRevisions {
+        let all = || ReportedRevisions {
+            states: status.revisions.clone(),
+            complete: true,
+        };
         let Some(sent) = &self.sent else {
-            return (status.revisions.clone(), true);
+            return all();
         };
         let mut still_there = 0;
         let mut changed = Vec::new();
@@ -156,47 +159,48 @@ impl Reporter {
             }
         }
         if still_there < sent.revisions.len() {
-            (status.revisions.clone(), true)
+            all()
         } else {
-            (changed, false)
+            ReportedRevisions {
+                states: changed,
+                complete: false,
+            }
         }
     }
 
-    /// Returns the counters if a frame is due, and whether they are absolute. After the first frame they are increments
-    /// since the last one.
+    /// Returns the counter frame to send now, if one is due. The first frame is absolute, later ones contain increments.
     fn frame(
         &mut self,
         counters: Vec<RevisionCounters>,
-        now: Instant,
-    ) -> Option<(bool, Vec<RevisionCounters>)> {
-        let Some(base) = &mut self.frames.base else {
-            self.frames.base = Some(
-                counters
-                    .iter()
-                    .map(|one| (counter_id(one), one.clone()))
-                    .collect(),
-            );
-            self.frames.last = now;
-            return Some((true, counters));
-        };
-        let due = now.duration_since(self.frames.last) >= self.interval;
+        sequence: &mut u64,
+        now: Now,
+    ) -> Option<CounterFrame> {
+        let absolute = self.frames.base.is_none();
+        let base = self.frames.base.get_or_insert_default();
         let empty = RevisionCounters::default();
         let added: Vec<RevisionCounters> = counters
             .iter()
             .map(|one| added(base.get(&counter_id(one)).unwrap_or(&empty), one))
             .collect();
-        let requests: u64 = added
-            .iter()
-            .flat_map(|one| &one.outcomes)
-            .map(|outcome| outcome.count)
-            .sum();
-        if counters.is_empty() || !(due || requests >= EARLY_FRAME_REQUESTS) {
-            return None;
+        if !absolute {
+            let due = now.at.duration_since(self.frames.last) >= self.interval;
+            let outcomes = added.iter().flat_map(|one| &one.outcomes);
+            let requests: u64 = outcomes.map(|outcome| outcome.count).sum();
+            if counters.is_empty() || !(due || requests >= EARLY_FRAME_REQUESTS) {
+                return None;
+            }
         }
         // Counters that are not reported now keep their base because they may be reported again.
         base.extend(counters.iter().map(|one| (counter_id(one), one.clone())));
-        self.frames.last = now;
-        Some((false, added))
+        self.frames.last = now.at;
+        *sequence += 1;
+        Some(CounterFrame {
+            boot_id: self.boot_id,
+            sequence: *sequence,
+            absolute,
+            at: now.wall,
+            revisions: if absolute { counters } else { added },
+        })
     }
 }
 

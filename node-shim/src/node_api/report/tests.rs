@@ -54,13 +54,12 @@ impl Stream {
     }
 
     fn at(&mut self, seconds: u64, status: &NodeStatus, ok: u64) -> Option<Report> {
-        let now = self.start + Duration::from_secs(seconds);
-        self.reporter.next(
-            status,
-            counters(ok),
-            &mut self.sequence,
-            (now, seconds * 1000),
-        )
+        let now = Now {
+            at: self.start + Duration::from_secs(seconds),
+            wall: seconds * 1000,
+        };
+        self.reporter
+            .next(status, counters(ok), &mut self.sequence, now)
     }
 }
 
@@ -95,7 +94,10 @@ fn a_node_without_changes_reports_every_interval() {
     let mut stream = Stream::new();
     let status = NodeStatus::default();
     let report = |stream: &mut Stream, seconds| {
-        let now = (stream.start + Duration::from_secs(seconds), 0);
+        let now = Now {
+            at: stream.start + Duration::from_secs(seconds),
+            wall: 0,
+        };
         let sequence = &mut stream.sequence;
         stream.reporter.next(&status, Vec::new(), sequence, now)
     };
@@ -175,7 +177,10 @@ fn dropped_counters_disappear_at_the_operator_before_they_start_again() {
     assert_eq!(take(stream.at(5, &status, 103)), Some(103));
     let (sequence, start) = (&mut stream.sequence, stream.start);
     status.counter_generation = 1;
-    let at = |seconds| (start + Duration::from_secs(seconds), seconds * 1000);
+    let at = |seconds| Now {
+        at: start + Duration::from_secs(seconds),
+        wall: seconds * 1000,
+    };
     let dropped = stream.reporter.next(&status, vec![], sequence, at(6));
     assert_eq!(take(dropped), None, "the operator drops the counters too");
     assert_eq!(

@@ -11,7 +11,7 @@ use node_shim_core::desired::{
 };
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
-use super::parse_record::{ParsedRecord, key, parse, record_versions, split};
+use super::parse_record::{ParsedRecord, RecordError, key, parse, record_versions, split};
 use super::secret_values::restore_known_values;
 
 /// Maximum number of functions in a snapshot; further ones are dropped.
@@ -39,7 +39,7 @@ impl Record {
 /// Reason why the newest record of a function was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quarantine {
-    pub(crate) message: String,
+    pub(crate) error: RecordError,
     /// Time of the first rejected record, in ms since the Unix epoch.
     pub(crate) since: u64,
 }
@@ -208,11 +208,11 @@ impl Records {
                 );
                 true
             }
-            Err(message) => {
-                tracing::error!(function = %key, message, "rejected an invalid record; the previous record stays in effect");
+            Err(error) => {
+                tracing::error!(function = %key, %error, "rejected an invalid record; the previous record stays in effect");
                 if self.quarantined.len() < MAX_QUARANTINED {
                     let since = self.quarantined.get(&key).map_or(now, |known| known.since);
-                    self.quarantined.insert(key, Quarantine { message, since });
+                    self.quarantined.insert(key, Quarantine { error, since });
                 }
                 true
             }

@@ -146,7 +146,7 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
         exceptions: vec![node_api::v1::NodeException {
             function,
             revision: stable.clone(),
-            reason: node_api::SECRETS_UNAVAILABLE.into(),
+            reason: node_api::ExceptionReason::SecretsUnavailable.name().into(),
             message: "why".into(),
             since: 1,
         }],

@@ -1,0 +1,97 @@
+//! Metrics of the data plane that belong to no function.
+
+use std::collections::BTreeMap;
+
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::NodeIdentity;
+use super::family::{
+    add, counter, counter_family, family, gauge, gauge_family, labelled_gauges, with,
+};
+use crate::data_plane::DataPlane;
+use crate::node_counters::NodeCounters;
+
+pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<MetricFamily> {
+    let (node, engine) = (plane.node_counters(), plane.engine());
+    let scan = engine.pagemap_scan().to_string();
+    let labels = [
+        ("wasmtime", "48"),
+        ("pagemap_scan", scan.as_str()),
+        ("cpu", std::env::consts::ARCH),
+    ];
+    vec![
+        gauge_family(
+            "process_start_time_seconds",
+            "Start time of the process in seconds since the Unix epoch.",
+            identity.started_ms as f64 / 1000.0,
+        ),
+        labelled_gauges(
+            "selvage_node_info",
+            "Name of the Kubernetes node; always 1.",
+            &[(&[("node_name", identity.node_name.as_str())], 1.0)],
+        ),
+        labelled_gauges(
+            "selvage_engine_info",
+            "Version and options of the engine; always 1.",
+            &[(&labels, 1.0)],
+        ),
+        counter_family(
+            "selvage_accept_errors_total",
+            "Number of connections that could not be accepted.",
+            node.accept_errors(),
+        ),
+        counter_family(
+            "selvage_candidate_fallbacks_total",
+            "Number of requests of a candidate that the stable revision served, because the candidate could not run.",
+            node.fallbacks(),
+        ),
+        counter_family(
+            "selvage_epoch_stalls_total",
+            "Number of epochs that advanced over one second late, which delays CPU limits.",
+            engine.epoch_stalls(),
+        ),
+        pool_slots(plane),
+        connections(node),
+        rejections(node),
+    ]
+}
+
+fn pool_slots(plane: &DataPlane) -> MetricFamily {
+    let free = plane.free_instance_slots() as u64;
+    let taken = plane.node_counters().instance_slots().saturating_sub(free);
+    labelled_gauges(
+        "selvage_pool_slots",
+        "Number of slots of the instance pool by state.",
+        &[
+            (&[("kind", "instance"), ("state", "free")], free as f64),
+            (&[("kind", "instance"), ("state", "taken")], taken as f64),
+        ],
+    )
+}
+
+fn connections(node: &NodeCounters) -> MetricFamily {
+    let help = "Number of open connections.";
+    let mut family = family("selvage_connections", help, MetricType::GAUGE);
+    for (protocol, open) in node.connections() {
+        let labels = with(&[], &[("protocol", protocol)]);
+        add(&mut family, &labels, gauge(open as f64));
+    }
+    family
+}
+
+fn rejections(node: &NodeCounters) -> MetricFamily {
+    let help = "Number of requests rejected before they were routed to a function, or for the size of their body.";
+    let mut family = family("selvage_rejected_requests_total", help, MetricType::COUNTER);
+    let mut by_label = BTreeMap::new();
+    for (reason, count) in node.rejections() {
+        *by_label.entry(reason.label()).or_insert(0) += count;
+    }
+    for (label, count) in by_label {
+        add(
+            &mut family,
+            &with(&[], &[("reason", label)]),
+            counter(count),
+        );
+    }
+    family
+}
