@@ -10,6 +10,7 @@ use std::time::Duration;
 use crds::EdgeFunction;
 use crds::conditions::reasons;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::node_api::Changes;
@@ -54,24 +55,25 @@ impl Dispatch {
     pub async fn follow_caches(self, mut changes: mpsc::UnboundedReceiver<Changed>) {
         let mut labelled = BTreeSet::new();
         let mut nodes = BTreeSet::new();
+        // Counts from the first change of a node: other changes must not postpone it, and they may never pause.
+        let mut due = None;
         loop {
-            let change = if nodes.is_empty() {
-                changes.recv().await
-            } else {
-                match tokio::time::timeout(NODES, changes.recv()).await {
-                    Ok(change) => change,
-                    Err(_) => {
-                        self.refresh_nodes(&mut labelled, std::mem::take(&mut nodes));
-                        continue;
-                    }
-                }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                due = None;
+                self.refresh_nodes(&mut labelled, std::mem::take(&mut nodes));
+            }
+            let next = match due {
+                None => Ok(changes.recv().await),
+                Some(due) => tokio::time::timeout_at(due, changes.recv()).await,
             };
-            match change {
-                None => return,
-                Some(Changed::Node(node)) => {
+            match next {
+                Err(_) => {}
+                Ok(None) => return,
+                Ok(Some(Changed::Node(node))) => {
                     nodes.insert(node);
+                    due.get_or_insert_with(|| Instant::now() + NODES);
                 }
-                Some(change) => self.handle(&change),
+                Ok(Some(change)) => self.handle(&change),
             }
         }
     }

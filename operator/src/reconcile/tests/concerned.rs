@@ -163,3 +163,21 @@ async fn a_node_that_falls_silent_queues_all_functions_and_is_counted() {
     assert!(counted(&world, "live_nodes"));
     follow.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_changes_do_not_postpone_those_of_nodes() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    let dispatch = dispatch(&world);
+    let queue = dispatch.queue.clone();
+    let (send, receive) = mpsc::unbounded_channel();
+    let follow = tokio::spawn(dispatch.follow_caches(receive));
+    send.send(Changed::Node("n1".to_owned())).unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        send.send(Changed::ConfigMap(shop("patched-all-the-time")))
+            .unwrap();
+    }
+    assert_eq!(waiting(&queue).await, ["f"]);
+    follow.abort();
+}
