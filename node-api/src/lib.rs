@@ -19,8 +19,8 @@ mod convert;
 pub mod world;
 
 pub use node_api_types::{
-    ExceptionReason, FencingToken, FunctionKey, LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome,
-    latency_bucket,
+    ExceptionReason, FencingToken, FunctionKey, HeaderPatternError, LATENCY_BOUNDS,
+    LATENCY_BUCKETS, Outcome, header_pattern, latency_bucket,
 };
 
 /// Messages and services of version 1 of the protocol.

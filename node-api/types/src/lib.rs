@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod exception;
+mod header_pattern;
 mod latency;
 mod outcome;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use exception::ExceptionReason;
+pub use header_pattern::{HeaderPatternError, header_pattern};
 pub use latency::{LATENCY_BOUNDS, LATENCY_BUCKETS, latency_bucket};
 pub use outcome::Outcome;
 

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 use http::HeaderMap;
-use regex::{Regex, RegexBuilder};
+use node_api_types::header_pattern;
+use regex::Regex;
 
 use crate::host::Host;
 use crate::table::{FunctionEntry, HeaderMatch, PathMatch, Route};
@@ -276,10 +277,8 @@ impl HeaderRule {
                 test: HeaderTest::Exact(value.clone().into_bytes()),
             },
             HeaderMatch::Regex { name, pattern } => {
-                let regex = RegexBuilder::new(&format!("^(?:{pattern})$"))
-                    .size_limit(1 << 18)
-                    .build();
-                let test = regex.map_or(HeaderTest::Never, HeaderTest::Regex);
+                // The operator refuses such an expression; `serve` and an older operator may still name one.
+                let test = header_pattern(pattern).map_or(HeaderTest::Never, HeaderTest::Regex);
                 Self {
                     name: name.clone(),
                     test,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::conditions::reasons;
 use crds::function::{HeaderMatchType, PathMatchType, Route};
+use node_api::header_pattern;
 
 use super::Violation;
 
@@ -31,6 +32,19 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
                 let message = format!("{:?}: its type is not known to this version", header.name);
                 violations.push(Violation::new(
                     reasons::NOT_YET_SUPPORTED,
+                    format!("{at}.headers"),
+                    message,
+                ));
+            }
+            if header.match_type == Some(HeaderMatchType::RegularExpression)
+                && let Err(error) = header_pattern(header.value.as_deref().unwrap_or_default())
+            {
+                let message = format!(
+                    "{:?}: nodes cannot compile the regular expression: {error}",
+                    header.name
+                );
+                violations.push(Violation::new(
+                    reasons::INVALID_ROUTE,
                     format!("{at}.headers"),
                     message,
                 ));
@@ -187,6 +201,25 @@ mod tests {
         upper.headers = vec![header("X-Tenant")];
         lower.headers = vec![header("x-tenant")];
         assert!(conflict(&[upper], &[lower]).is_some());
+    }
+
+    #[test]
+    fn an_expression_that_nodes_cannot_compile_is_a_violation() {
+        let mut routes = [route("a.example", "/")];
+        let found = |routes: &[Route]| {
+            let mut violations = Vec::new();
+            check(routes, &mut violations);
+            violations
+        };
+        for (pattern, refused) in [("[0-9]+", false), ("[0-9", true), ("a)|(b", true)] {
+            routes[0].headers = vec![HeaderMatch {
+                name: "x-n".into(),
+                match_type: Some(HeaderMatchType::RegularExpression),
+                value: Some(pattern.into()),
+            }];
+            let violations = found(&routes);
+            assert_eq!(violations.len(), usize::from(refused), "{violations:?}");
+        }
     }
 
     #[test]
