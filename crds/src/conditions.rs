@@ -52,6 +52,8 @@ pub mod reasons {
         SECRETS_NOT_GRANTED = "SecretsNotGranted";
         /// A field belongs to a later version of Selvage.
         NOT_YET_SUPPORTED = "NotYetSupported";
+        /// The API server refuses an object that the spec needs: a quota, an admission webhook, a size or a permission.
+        WRITE_REFUSED = "WriteRefused";
         /// The object cannot be read.
         UNREADABLE = "Unreadable";
         /// The operator has an internal error.

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crds::function::{ConfigEntry, EnvEntry, EnvSource, KeySelector};
+use crds::conditions::reasons;
+use crds::function::{
+    CONFIG_KEYS, CONFIG_VALUE_CHARS, ConfigEntry, EnvEntry, EnvSource, KeySelector,
+};
 use crds::{
     EdgeFunction, EdgeRevision, EdgeRevisionSpec, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
     MANAGED_BY_VALUE, ReferenceHash, ReferenceKind,
@@ -53,11 +56,13 @@ pub struct ResolvedReferences {
     pub references: Vec<ReferenceHash>,
 }
 
-/// A referenced object or key that does not exist.
+/// A reference that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
+pub struct UnusableReference {
     /// Path of the field with the reference.
     pub field: String,
+    /// Reason of the `Accepted` condition.
+    pub reason: &'static str,
     /// Explanation, as a clause.
     pub message: String,
 }
@@ -73,30 +78,30 @@ pub trait Content {
 /// Replaces references by content.
 ///
 /// # Errors
-/// All references whose target does not exist.
+/// All references whose target does not exist or does not fit into a revision.
 pub fn settle(
     runtime: &Runtime,
     content: &impl Content,
     hash_key: &[u8],
-) -> Result<ResolvedReferences, Vec<Missing>> {
+) -> Result<ResolvedReferences, Vec<UnusableReference>> {
     let mut settled = ResolvedReferences::default();
-    let mut missing = Vec::new();
+    let mut unusable = Vec::new();
     for entry in &runtime.env {
         if let Err(error) = settled.add_env(entry, content, hash_key) {
-            missing.push(error);
+            unusable.push(error);
         }
     }
     for (index, entry) in runtime.config.iter().enumerate() {
         if let Err(error) = settled.add_config(index, entry, content, hash_key) {
-            missing.push(error);
+            unusable.push(error);
         }
     }
     settled.references.sort();
     settled.references.dedup();
-    if missing.is_empty() {
+    if unusable.is_empty() {
         Ok(settled)
     } else {
-        Err(missing)
+        Err(unusable)
     }
 }
 
@@ -232,7 +237,7 @@ impl ResolvedReferences {
         entry: &EnvEntry,
         content: &impl Content,
         hash_key: &[u8],
-    ) -> Result<(), Missing> {
+    ) -> Result<(), UnusableReference> {
         let field = || format!("spec.env[{}].valueFrom", entry.name);
         let mut settled = entry.clone();
         match entry.value_from.as_ref() {
@@ -243,7 +248,10 @@ impl ResolvedReferences {
                 let value = content
                     .config_map(name)
                     .and_then(|mut data| data.remove(key))
-                    .ok_or_else(|| Missing::key(field(), "ConfigMap", name, key))?;
+                    .ok_or_else(|| {
+                        UnusableReference::missing_key(field(), "ConfigMap", name, key)
+                    })?;
+                fits(name, key, &value, field)?;
                 let hash = hash(hash_key, value.as_bytes());
                 self.refer(ReferenceKind::ConfigMap, name, Some(key), hash);
                 settled.value = Some(value);
@@ -255,7 +263,7 @@ impl ResolvedReferences {
             }) => {
                 let value = content
                     .secret(name, key)
-                    .ok_or_else(|| Missing::key(field(), "Secret", name, key))?;
+                    .ok_or_else(|| UnusableReference::missing_key(field(), "Secret", name, key))?;
                 let hash = hash(hash_key, &value);
                 self.refer(ReferenceKind::Secret, name, Some(key), hash);
             }
@@ -272,16 +280,28 @@ impl ResolvedReferences {
         entry: &ConfigEntry,
         content: &impl Content,
         hash_key: &[u8],
-    ) -> Result<(), Missing> {
+    ) -> Result<(), UnusableReference> {
         let Some(reference) = &entry.config_map_ref else {
             self.config.push(entry.clone());
             return Ok(());
         };
         let name = &reference.name;
-        let data = content.config_map(name).ok_or_else(|| Missing {
-            field: format!("spec.config[{index}].configMapRef.name"),
+        let field = || format!("spec.config[{index}].configMapRef.name");
+        let data = content.config_map(name).ok_or_else(|| UnusableReference {
+            field: field(),
+            reason: reasons::MISSING_REFERENCE,
             message: format!("the ConfigMap {name:?} does not exist in this namespace"),
         })?;
+        if data.len() > CONFIG_KEYS as usize {
+            let message = format!(
+                "the ConfigMap {name:?} has {} keys, and a revision holds at most {CONFIG_KEYS}",
+                data.len()
+            );
+            return Err(UnusableReference::too_large(field(), message));
+        }
+        for (key, value) in &data {
+            fits(name, key, value, field)?;
+        }
         let whole = serde_json::to_vec(&data).unwrap_or_default();
         let hash = hash(hash_key, &whole);
         self.refer(ReferenceKind::ConfigMap, name, None, hash);
@@ -303,10 +323,37 @@ impl ResolvedReferences {
     }
 }
 
-impl Missing {
-    fn key(field: String, kind: &str, name: &str, key: &str) -> Self {
+/// Checks what the schema of an `EdgeRevision` would refuse, in the terms of the user.
+fn fits(
+    map: &str,
+    key: &str,
+    value: &str,
+    field: impl Fn() -> String,
+) -> Result<(), UnusableReference> {
+    if value.chars().count() <= CONFIG_VALUE_CHARS as usize {
+        return Ok(());
+    }
+    let message = format!(
+        "key {key:?} of the ConfigMap {map:?} has {} bytes, and a value has at most {} KiB",
+        value.len(),
+        CONFIG_VALUE_CHARS / 1024
+    );
+    Err(UnusableReference::too_large(field(), message))
+}
+
+impl UnusableReference {
+    fn too_large(field: String, message: String) -> Self {
         Self {
             field,
+            reason: reasons::INVALID_SPEC,
+            message,
+        }
+    }
+
+    fn missing_key(field: String, kind: &str, name: &str, key: &str) -> Self {
+        Self {
+            field,
+            reason: reasons::MISSING_REFERENCE,
             message: format!(
                 "the {kind} {name:?} or its key {key:?} does not exist in this namespace"
             ),
@@ -369,6 +416,54 @@ mod tests {
             !text.contains("hush") && !text.contains(&hex::encode("hush")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn content_that_does_not_fit_into_a_revision_is_named_with_its_size() {
+        struct Large;
+        impl Content for Large {
+            fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+                let wide = (0..=CONFIG_KEYS).map(|n| (format!("k{n}"), String::new()));
+                let long = ("long".to_owned(), "x".repeat(40_000));
+                Some(match name {
+                    "wide" => wide.collect(),
+                    _ => BTreeMap::from([long]),
+                })
+            }
+            fn secret(&self, _: &str, _: &str) -> Option<Vec<u8>> {
+                None
+            }
+        }
+        let entry = |name: &str| ConfigEntry {
+            values: None,
+            config_map_ref: Some(crds::LocalReference { name: name.into() }),
+        };
+        let runtime = Runtime {
+            env: vec![EnvEntry {
+                name: "LONG".into(),
+                value_from: Some(EnvSource {
+                    config_map_key_ref: Some(KeySelector {
+                        name: "c".into(),
+                        key: "long".into(),
+                    }),
+                    ..EnvSource::default()
+                }),
+                ..EnvEntry::default()
+            }],
+            config: vec![entry("wide"), entry("long")],
+            ..Runtime::default()
+        };
+        let unusable = settle(&runtime, &Large, b"key").unwrap_err();
+        let found: Vec<_> = unusable
+            .iter()
+            .map(|one| (one.reason, one.field.as_str(), one.message.as_str()))
+            .collect();
+        let long = "has 40000 bytes, and a value may have 32 KiB";
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().all(|one| one.0 == reasons::INVALID_SPEC));
+        assert!(found[0].1 == "spec.env[LONG].valueFrom" && found[0].2.ends_with(long));
+        assert!(found[1].2.contains("129 keys"), "{}", found[1].2);
+        assert!(found[2].1.starts_with("spec.config[1]") && found[2].2.ends_with(long));
     }
 
     #[test]

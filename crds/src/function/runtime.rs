@@ -8,6 +8,11 @@ use crate::enumeration::words;
 use crate::local_reference::LocalReference;
 use crate::schema::{list, map, rule, rule_saying, text};
 
+/// Maximum number of keys of one entry of `spec.config`.
+pub const CONFIG_KEYS: u32 = 128;
+/// Maximum length of a value of `spec.config` and `spec.env`, in characters.
+pub const CONFIG_VALUE_CHARS: u32 = 32_768;
+
 /// Environment variable of a component.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)")
@@ -241,8 +246,8 @@ fn env_name(_: &mut SchemaGenerator) -> Schema {
 
 fn config_values(_: &mut SchemaGenerator) -> Schema {
     map(
-        128,
-        &text(0, 32_768, &[]),
+        CONFIG_KEYS,
+        &text(0, CONFIG_VALUE_CHARS, &[]),
         &[rule(
             "self.all(k, k.size() >= 1 && k.size() <= 253)",
             "a key has 1 to 253 bytes",

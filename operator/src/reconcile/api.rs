@@ -61,6 +61,18 @@ impl CallError {
         status.code == 404 && status.details.as_ref().is_some_and(named)
     }
 
+    /// Why the API server refuses the request as it is: invalid, too large, or against a quota, a webhook or a permission.
+    /// Only another spec or an administrator changes that. `None` for every other error.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 413 | 422) => {
+                Some(&status.message)
+            }
+            _ => None,
+        }
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api(kube::Error::Api(status)) => Some(status.code),

@@ -2,6 +2,7 @@
 //! either derived from what is persisted or asked for again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::EdgeFunction;
 use jiff::Timestamp;
@@ -52,16 +53,23 @@ pub(super) struct RetryBackoff {
     until: Instant,
     /// Of this version of the object alone, since another may be taken at once; `None` when the server asked for it.
     version: Option<String>,
+    /// Number of failures in a row.
+    pub(super) attempts: u32,
+    /// Message of the API server if it refused the request as it is.
+    pub(super) refusal: Option<String>,
 }
 
 impl RetryBackoff {
     /// Starts a backoff after a failed call for this version of the object.
     pub(super) fn after(error: &CallError, failures: u32, version: Option<&String>) -> Self {
         let asked = error.retry_after();
-        let wait = backoff(failures.saturating_add(1)).max(asked.unwrap_or_default());
+        let attempts = failures.saturating_add(1);
+        let wait = backoff(attempts).max(asked.unwrap_or_default());
         Self {
             until: Instant::now() + wait,
             version: version.filter(|_| asked.is_none()).cloned(),
+            attempts,
+            refusal: error.refusal().map(str::to_owned),
         }
     }
 
@@ -69,6 +77,11 @@ impl RetryBackoff {
     pub(super) fn lasts(this: Option<&Self>, version: Option<&String>) -> Option<Instant> {
         let this = this.filter(|one| one.until > Instant::now())?;
         (this.version.is_none() || this.version.as_ref() == version).then_some(this.until)
+    }
+
+    /// Time that is left of it.
+    pub(super) fn remaining(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 }
 

@@ -214,13 +214,13 @@ fn resolve_references(
         desired.waiting("reading the operator's own Secret");
         return None;
     };
-    let missing = match revision::settle(&spec.runtime, snapshot, hash_key) {
+    let unusable = match revision::settle(&spec.runtime, snapshot, hash_key) {
         Ok(references) => return Some(references),
-        Err(missing) => missing,
+        Err(unusable) => unusable,
     };
-    let violations: Vec<Violation> = missing
+    let violations: Vec<Violation> = unusable
         .into_iter()
-        .map(|missing| Violation::new(reasons::MISSING_REFERENCE, missing.field, missing.message))
+        .map(|one| Violation::new(one.reason, one.field, one.message))
         .collect();
     let (reason, message) = summary(&violations);
     desired.refuse(reason, message, None);

@@ -58,14 +58,31 @@ async fn with_backoff(
     memory: &mut FunctionContext,
 ) -> Result<DesiredRevision, ReconcileError> {
     let version = target.object.metadata.resource_version.as_ref();
-    if let Some(until) = RetryBackoff::lasts(memory.ensure_backoff.as_ref(), version) {
-        return Err(ReconcileError::Waits(until));
+    let last = memory.ensure_backoff.as_ref();
+    if let Some(until) = RetryBackoff::lasts(last, version) {
+        return last.and_then(refused).ok_or(ReconcileError::Waits(until));
     }
-    let ensured = create(target, observed, validated, memory).await;
-    let failed = ensured.as_ref().err();
-    memory.ensure_backoff =
-        failed.map(|error| RetryBackoff::after(error, memory.failures, version));
-    Ok(ensured?)
+    let failures = last.map_or(0, |last| last.attempts).max(memory.failures);
+    let error = match create(target, observed, validated, memory).await {
+        Ok(desired) => {
+            memory.ensure_backoff = None;
+            return Ok(desired);
+        }
+        Err(error) => error,
+    };
+    let backoff = RetryBackoff::after(&error, failures, version);
+    let refused = refused(&backoff);
+    memory.ensure_backoff = Some(backoff);
+    refused.ok_or(error.into())
+}
+
+/// The spec is refused while the API server refuses what it needs, so that the status and GitOps tools show the reason.
+fn refused(backoff: &RetryBackoff) -> Option<DesiredRevision> {
+    let message = backoff.refusal.as_ref()?;
+    let mut desired = DesiredRevision::default();
+    let message = format!("the API server refuses an object that the spec needs: {message}");
+    desired.refuse(reasons::WRITE_REFUSED, message, Some(backoff.remaining()));
+    Some(desired)
 }
 
 async fn create(

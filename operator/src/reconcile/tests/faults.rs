@@ -1,6 +1,6 @@
 //! Faults of one object, and what others notice of them: nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::story::Story;
 use super::*;
@@ -76,6 +76,38 @@ async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
         .parse()
         .unwrap();
     assert!((5..=20).contains(&panics), "{panics} in ten minutes");
+}
+
+/// A quota, a webhook or a size that the API server refuses is no reason to stay silent, nor to ask all the time.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_the_api_server_refuses_is_reported_and_tried_more_and_more_rarely() {
+    for code in [400, 403, 413, 422] {
+        for what in ["edgerevisions", "hostclaims"] {
+            let world = World::new();
+            world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+            let tries = Arc::<AtomicUsize>::default();
+            let counted = Arc::clone(&tries);
+            world.fake.fail(Box::new(move |method, path| {
+                let creates = *method == Method::POST && path.ends_with(what);
+                counted.fetch_add(usize::from(creates), Ordering::SeqCst);
+                creates.then_some(code)
+            }));
+            let queue = world.reconciler.queue.clone();
+            let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
+            queue.push(&ObjectKey::new("shop", "f"));
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            world.is_stalled("f", "WriteRefused");
+            let (accepted, _, message) = world.condition("f", "Accepted");
+            assert_eq!(accepted, "False", "{code} {what}");
+            assert!(message.contains("the API server refuses"), "{message}");
+            let tries = tries.load(Ordering::SeqCst);
+            assert!((2..=20).contains(&tries), "{tries} in ten minutes");
+            world.fake.fail(Box::new(|_, _| None));
+            tokio::time::sleep(Duration::from_secs(301)).await;
+            assert_eq!(world.condition("f", "Accepted").0, "True", "{code} {what}");
+            worker.abort();
+        }
+    }
 }
 
 /// FC-8, HK-7: an object that cannot be decoded is reported once, is counted, and loses no host.
