@@ -6,7 +6,7 @@ use crate::samples::{Histogram, LATENCY_BOUNDS, Tally};
 use crate::stats::{self, EProcess, Increment, Settings, Side, Tolerance};
 
 use super::WHOLE;
-use super::history::{History, TailBounds, UNKNOWN_RATE, smoothed};
+use super::history::{History, TailBounds, smoothed};
 use super::plan::AnalysisPlan;
 use super::verdict::Metric;
 
@@ -285,37 +285,6 @@ pub(super) fn pass_events(plan: &AnalysisPlan, bounds: Option<&TailBounds>) -> V
         events.push(Event::new(Metric::SloLatency, Some(bucket)));
     }
     events
-}
-
-/// Error backstop: tests whether too many requests of both revisions together fail.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Backstop {
-    /// Share of all requests that may fail.
-    pub(super) limit: f64,
-    pub(super) process: EProcess,
-}
-
-/// Creates the backstop with a limit of twice stable's usual rate, given that rate and its dispersion. `None` if errors are
-/// not compared.
-pub(super) fn backstop(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<Backstop> {
-    let limits = plan.errors?;
-    let usual = 2.0 * rate + 2.0 * limits.max_increase;
-    let limit = plan.slo.errors.unwrap_or(0.0).max(usual);
-    let settings = backstop_settings(plan, limit, dispersion);
-    let process = EProcess::new(settings, &[UNKNOWN_RATE]);
-    Some(Backstop { limit, process })
-}
-
-/// Settings of a one-sample test of all traffic against the error rate `delta`.
-pub(super) fn backstop_settings(plan: &AnalysisPlan, delta: f64, dispersion: f64) -> Settings {
-    let tolerance = Tolerance { ratio: 0.0, delta };
-    Settings::new(
-        Side::Rollback,
-        tolerance,
-        dispersion,
-        plan.false_rollbacks,
-        1.0,
-    )
 }
 
 /// Returns ln of the combined evidence Σ ω E. The part of the wealth that no test owns yet stays unchanged.

@@ -214,6 +214,17 @@ impl EProcess {
 
     /// Starts again with a wealth of 1. The estimates of stable's rate stay.
     pub fn restart(&mut self, settings: Settings) {
+    /// Continues a new process with ln of the wealth on each alternative, as [`Self::ln_parts`] returned it. Returns `false` if
+    /// the numbers are damaged.
+    #[must_use]
+    pub fn resume(&mut self, ln_parts: Vec<f64>) -> bool {
+        let sound = ln_parts.len() == self.ln_parts.len() && ln_parts.iter().all(|n| n.is_finite());
+        self.ln_evidence = ln_sum_exp(&ln_parts);
+        self.ln_evidence_max = self.ln_evidence.max(0.0);
+        self.ln_parts = ln_parts;
+        sound
+    }
+
         let shares = settings.side.traffic_split();
         self.settings = settings;
         self.ln_parts = shares.iter().map(|s| s.ln()).collect();
