@@ -233,7 +233,7 @@ impl Analysis {
             return Verdict::NotEnough(Missing::Bounds);
         }
         let beta = self.plan.false_promotions;
-        if self.pass.iter().all(|p| p.process.reached(beta)) {
+        if self.pass.iter().all(|pass| pass.is_passed(beta)) {
             Verdict::Good
         } else {
             Verdict::NotEnough(Missing::Evidence)

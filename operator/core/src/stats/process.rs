@@ -55,7 +55,8 @@ impl Side {
         }
     }
 
-    /// Returns the rates of the alternatives, given the estimate of stable's rate and the limit it implies (below 1).
+    /// Returns the rates of the alternatives, given the estimate of stable's rate and the limit it implies. On the rollback
+    /// side the limit is below 1.
     fn alternatives(self, tolerance: Tolerance, guess: f64, limit: f64) -> Vec<f64> {
         match self {
             Self::Rollback => EFFECTS
@@ -63,6 +64,7 @@ impl Side {
                 .map(|size| limit + (1.0 - limit) * size)
                 .collect(),
             Self::Pass => {
+                let limit = limit.min(1.0);
                 let as_good = if tolerance.ratio > 0.0 {
                     guess.min(0.95 * limit)
                 } else {
@@ -212,8 +214,6 @@ impl EProcess {
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
     }
 
-    /// Starts again with a wealth of 1. The estimates of stable's rate stay.
-    pub fn restart(&mut self, settings: Settings) {
     /// Continues a new process with ln of the wealth on each alternative, as [`Self::ln_parts`] returned it. Returns `false` if
     /// the numbers are damaged.
     #[must_use]
@@ -225,6 +225,8 @@ impl EProcess {
         sound
     }
 
+    /// Starts again with a wealth of 1. The estimates of stable's rate stay.
+    pub fn restart(&mut self, settings: Settings) {
         let shares = settings.side.traffic_split();
         self.settings = settings;
         self.ln_parts = shares.iter().map(|s| s.ln()).collect();
@@ -323,7 +325,9 @@ impl EProcess {
             let limit = tolerance.limit(rate);
             let blind = increment.candidate_requests <= 0.0
                 || (tolerance.ratio > 0.0 && increment.stable_requests <= 0.0);
-            if blind || limit >= 1.0 {
+            // no rate is above a limit of 1, so no bet on a worse candidate exists; bets on a better one always do, and the
+            // proof that the factor is at most 1 on average does not use that the limit is a share
+            if blind || (side == Side::Rollback && limit >= 1.0) {
                 continue;
             }
             requests += increment.candidate_requests;
