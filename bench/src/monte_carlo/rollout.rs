@@ -95,7 +95,7 @@ impl Simulation {
                 name: "shop".to_owned(),
                 generation: 1,
                 desired: Some(revision(CANDIDATE)),
-                policy,
+                policy: Some(policy),
                 suspend: false,
                 abandoned: None,
                 refused: None,

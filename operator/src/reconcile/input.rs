@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crds::EdgeFunction;
 use operator_core::function::{Action, Annotation, Function};
-use operator_core::rollout::{Policy, RolloutState};
+use operator_core::rollout::RolloutState;
 
 use super::abandoned::abandoned;
 use super::context::{FunctionContext, Present};
@@ -69,10 +69,7 @@ pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Functi
         desired: desired.revision.clone(),
         abandoned,
         refused: desired.refusal(),
-        policy: desired
-            .spec
-            .as_ref()
-            .map_or_else(Policy::default, |spec| spec.policy.clone()),
+        policy: desired.spec.as_ref().map(|spec| spec.policy.clone()),
         suspend,
         actions: actions(object),
     }

@@ -53,7 +53,7 @@ impl World {
                 name: "shop".into(),
                 generation: 2,
                 desired: Some(revision(CANDIDATE)),
-                policy,
+                policy: Some(policy),
                 suspend: false,
                 abandoned: None,
                 refused: None,

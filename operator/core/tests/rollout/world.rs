@@ -36,6 +36,8 @@ pub enum Scenario {
 
 #[derive(Clone, Debug)]
 pub struct World {
+    /// Policy of an accepted spec.
+    pub written: Policy,
     pub now: Timestamp,
     pub function: Function,
     /// State in the leader's memory.
@@ -88,13 +90,14 @@ impl World {
             desired: Some(revision("a")),
             abandoned: None,
             refused: None,
-            policy,
+            policy: Some(policy.clone()),
             suspend: false,
             actions: Vec::new(),
         };
         Self {
             now: at(0),
             function,
+            written: policy,
             state: RolloutState::default(),
             persisted: RolloutState::default(),
             epoch: 1,
@@ -194,6 +197,7 @@ impl World {
         self.function.generation += 1;
     }
 
+        self.function.policy.get_or_insert(self.written.clone());
     /// Makes the desired revision unknown, as after a restart of the operator.
     pub fn unknown(&mut self) {
         self.function.desired = None;
@@ -205,6 +209,7 @@ impl World {
         self.function.refused = Some("InvalidRoute".into());
         self.function.generation += 1;
     }
+        self.function.policy = None;
 
     /// Simulates an edit that no longer asks for the candidate and is not resolved yet.
     pub fn abandoned(&mut self) {

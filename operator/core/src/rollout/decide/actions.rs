@@ -5,11 +5,11 @@ use super::context::DecisionContext;
 use super::lowering::reject;
 use super::refusal::Refusal;
 use super::{baking, desired, gates, loading, stepping};
-use crate::function::{Action, Annotation};
+use crate::function::{Action, Annotation, Revision};
 use crate::rollout::gates_ahead::unapproved;
 use crate::rollout::{
-    ActionRecord, ActionResult, PassedBy, Paused, PlanKind, State, TransitionKind, WaitingFor,
-    words,
+    ActionRecord, ActionResult, PassedBy, Paused, PlanKind, Policy, State, TransitionKind,
+    WaitingFor, words,
 };
 
 /// Handles the first new annotation among `actions`, in their order. Returns whether there was one.
@@ -48,15 +48,14 @@ fn waits(ctx: &DecisionContext<'_>, action: Action) -> bool {
         action,
         Action::Retry | Action::Promote | Action::PromoteFull
     );
-    raises && ctx.function.desired.is_none() && ctx.function.refused.is_none()
+    raises && ctx.function.target().is_none() && ctx.function.refused.is_none()
 }
 
-/// Fails while the spec is not accepted, because it may no longer ask for this revision.
-fn accepted(ctx: &DecisionContext<'_>) -> Result<(), Refusal> {
-    match &ctx.function.refused {
-        Some(why) if ctx.function.desired.is_none() => Err(Refusal::NotAccepted(why.clone())),
-        _ => Ok(()),
-    }
+/// Returns what the newest spec asks for. Fails while it is not accepted, because it may no longer ask for this revision.
+fn accepted<'a>(ctx: &DecisionContext<'a>) -> Result<(&'a Revision, &'a Policy), Refusal> {
+    let function = ctx.function;
+    let why = || function.refused.clone().unwrap_or_default();
+    function.target().ok_or_else(|| Refusal::NotAccepted(why()))
 }
 
 fn record(
@@ -241,14 +240,14 @@ fn retry(ctx: &mut DecisionContext<'_>, name: &str) -> Result<(), Refusal> {
     if rejected.revision.name != name {
         return Err(Refusal::OtherRejected(rejected.revision.name));
     }
-    accepted(ctx)?;
+    let (_, policy) = accepted(ctx)?;
     let kind = if ctx.state.stable.is_some() {
         PlanKind::Full
     } else {
         PlanKind::First
     };
     let attempt = rejected.attempt + 1;
-    desired::start(ctx, rejected.revision, kind, attempt);
+    desired::start(ctx, rejected.revision, policy, kind, attempt);
     let text = format!("{name} is tried again, attempt {attempt}; nodes load it");
     ctx.record_event(TransitionKind::Retried, text);
     Ok(())

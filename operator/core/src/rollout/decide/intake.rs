@@ -283,15 +283,15 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
         ..RolloutState::default()
     };
     let name = stable.map_or_else(|| "nothing".into(), |s| s.name);
-    let desired = ctx.function.desired.clone().filter(|w| w.name != name);
-    let resting = desired.is_none() || ctx.state.stable.is_none();
+    let target = ctx.function.target().filter(|(w, _)| w.name != name);
+    let resting = target.is_none() || ctx.state.stable.is_none();
     let text = if resting {
         format!("status was lost; {name} serves as stable")
     } else {
         format!("status was lost; {name} serves as stable and the rollout waits for `resume`")
     };
-    if let (Some(desired), Some(_)) = (desired, &ctx.state.stable) {
-        super::desired::start(ctx, desired, PlanKind::Full, 1);
+    if let (Some((desired, policy)), Some(_)) = (target, &ctx.state.stable) {
+        super::desired::start(ctx, desired.clone(), policy, PlanKind::Full, 1);
         let (since, by, reason) = (ctx.now, "operator".into(), "StateLost".into());
         if let Some(r) = &mut ctx.state.rollout {
             r.flags.paused = Some(Paused { since, by, reason });

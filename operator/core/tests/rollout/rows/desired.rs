@@ -206,6 +206,18 @@ fn no_action_raises_the_weight_while_the_desired_revision_is_unknown() {
     assert_eq!(w.kinds()[0], Kind::Retried);
 }
 
+/// The policy of a spec that is not accepted is not known, so it was not edited either.
+#[test]
+fn a_refused_spec_is_no_edited_policy() {
+    let mut gated = gated(GateAt::Step);
+    gated.analysis.harm_budget = 0.1;
+    let mut w = World::stepping(gated);
+    w.refused();
+    w.run(10);
+    assert!(!w.message().contains("edited"), "{}", w.message());
+    assert!(w.message().contains("does not rise"), "{}", w.message());
+}
+
 #[test]
 fn row_25_the_desired_revision_becoming_stable_again_withdraws_the_rollout() {
     for mut w in [
@@ -239,7 +251,7 @@ fn row_26_a_rejected_revision_stays_rejected() {
     w.run(3 * 3600);
     w.restart(60);
     assert_eq!(w.writes, before, "rest writes nothing");
-    w.function.policy.bake.duration = Duration::from_secs(1);
+    w.function.policy.as_mut().unwrap().bake.duration = Duration::from_secs(1);
     w.function.generation += 1;
     assert!(w.after(1).persist, "an edit is observed");
     assert_eq!((w.state.state, w.kinds()), (State::RolledBack, vec![]));
