@@ -29,9 +29,10 @@ pub(super) fn report(
     let Target {
         ctx, key, object, ..
     } = target;
-    let (before, decision, at) = (&made.observed.state, &made.decision, made.at);
-    if persisted.first {
-        for transition in &before.events {
+    let (observed, decision, at) = (&made.observed, &made.decision, made.at);
+    let before = observed.owed.as_deref().unwrap_or(&observed.state);
+    if persisted.first || observed.owed.is_some() {
+        for transition in &observed.state.events {
             ctx.reporter.transition(object, transition);
         }
     }

@@ -174,3 +174,48 @@ fn figures_have_readable_names() {
     assert_eq!(look.figures.power.len(), 3);
     assert!(look.figures.pass.limiting.is_some());
 }
+
+/// While writes fail, the next decision starts from the persisted state with the evidence since then, so a verdict from the
+/// nodes' counters comes at the same evaluation as without the fault.
+#[test]
+fn evidence_survives_writes_that_fail() {
+    let (mut undisturbed, mut failing) = (World::stepping(), World::stepping());
+    let counts = [8, 3, 492, 5];
+    let mut looks = 0;
+    while undisturbed.state.state == State::Stepping {
+        let evaluation = undisturbed.evaluate(counts);
+        undisturbed.take(evaluation);
+        looks += 1;
+        let before = failing.state.clone();
+        let evaluation = failing.evaluate(counts);
+        failing.take(evaluation);
+        if undisturbed.state.state == State::Stepping {
+            let failed = std::mem::replace(&mut failing.state, before);
+            failing.state = failing.state.with_evidence_of(&failed);
+        }
+        assert!(looks < 50, "never decided");
+    }
+    assert!(looks > 2, "{looks} evaluations");
+    assert_eq!(failing.state.state, State::RolledBack);
+    assert_eq!(failing.state.figures, undisturbed.state.figures);
+}
+
+/// A rise that could not be written is not taken, and the evidence for it stays.
+#[test]
+fn a_rise_that_was_not_written_is_decided_again() {
+    let mut world = World::stepping();
+    let weight = |world: &World| world.state.rollout.as_ref().unwrap().weight;
+    let (first, mut rises) = (weight(&world), 0);
+    for _ in 0..100 {
+        let before = world.state.clone();
+        let evaluation = world.evaluate(world.healthy());
+        world.take(evaluation);
+        if weight(&world) > first {
+            rises += 1;
+            let failed = std::mem::replace(&mut world.state, before);
+            world.state = world.state.with_evidence_of(&failed);
+        }
+        assert_eq!(weight(&world), first);
+    }
+    assert!(rises > 10, "{rises}");
+}

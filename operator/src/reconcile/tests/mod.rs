@@ -14,6 +14,7 @@ mod resting;
 mod secrets;
 mod story;
 mod tampering;
+mod unwritten;
 
 use base64::Engine;
 use fake::Fake;

@@ -8,7 +8,7 @@ use super::context::DecisionContext;
 use super::holds;
 use crate::rollout::decision::{CHECKPOINT, later, next_evaluation, since};
 use crate::rollout::{
-    Decision, FencingToken, Rollout, State, TrafficSplit, Weight, due, traffic_split,
+    Decision, Rollout, State, TrafficSplit, Weight, due, hint_token, traffic_split,
 };
 
 /// Minimum time until the next decision, so that no rule causes a busy loop.
@@ -85,12 +85,8 @@ impl DecisionContext<'_> {
         if old.candidate.is_none() || old.stable.is_none() || promoted || weight >= old.weight {
             return None;
         }
-        let token = FencingToken {
-            epoch: old.token.epoch,
-            serial: old.token.serial + 1,
-        };
         Some(TrafficSplit {
-            token,
+            token: hint_token(old.token),
             weight,
             ..old
         })

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::context::DecisionContext;
 use crate::rollout::decision::since;
 use crate::rollout::{
-    AnalysisState, FencingToken, Flags, HoldReason, Measured, Paused, PlanKind, RolloutState,
-    State, TransitionKind, Unmeasured, WaitingFor,
+    AnalysisState, FencingToken, Flags, HoldReason, Measured, PassedBy, Paused, PlanKind,
+    RolloutState, State, TransitionKind, Unmeasured, WaitingFor, hint_token,
 };
 
 /// Longest time between two decisions that counts as active. A longer one means that there was no leader, or that the
@@ -297,6 +297,33 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
             r.flags.paused = Some(Paused { since, by, reason });
         }
     }
+    ctx.record_event(TransitionKind::StateLost, text);
+    true
+}
+
+/// The last leader ended between a hint and the write of its decision: nodes act on a lower weight than the state has, and the
+/// reason is lost. The candidate gets no requests again without a person. Decisions that follow again from the same facts,
+/// such as an action or a changed spec, come first.
+pub(super) fn unrecorded(ctx: &mut DecisionContext<'_>) -> bool {
+    let token = ctx.before.token;
+    let new_leader = ctx.evidence.epoch > token.epoch;
+    let hinted = ctx.evidence.nodes.highest_token == Some(hint_token(token));
+    if !new_leader || !hinted || !ctx.state.state.is_exposed() {
+        return false;
+    }
+    super::desired::close_step(ctx, PassedBy::Lowered);
+    let (since, name) = (ctx.now, ctx.candidate());
+    ctx.begin(State::Queued, |r| {
+        r.step = 0;
+        r.flags.paused = Some(Paused {
+            since,
+            by: "operator".into(),
+            reason: "StateLost".into(),
+        });
+    });
+    let text = format!(
+        "the last operator replica lowered the weight of {name} and could not record why; it gets no requests until `resume`"
+    );
     ctx.record_event(TransitionKind::StateLost, text);
     true
 }

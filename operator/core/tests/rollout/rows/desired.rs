@@ -390,3 +390,44 @@ fn row_38_the_previous_stable_revision_is_unloaded_after_its_window() {
     assert_eq!((traffic_split(&w.state).previous, d.wake_at), (None, None));
     assert_eq!(w.kinds(), [Kind::PreviousExpired]);
 }
+
+/// A rollback that nodes received and that was never written: the next leader does not know why, and does not undo it.
+#[test]
+fn row_37_a_lowered_weight_without_a_written_reason_does_not_rise_by_itself() {
+    for mut w in [World::stepping(policy()), World::baking(policy())] {
+        let written = w.state.clone();
+        w.scenario = Scenario::Bad("ErrorsWorse");
+        let hint = w.after(5).hint.expect("a rollback");
+        // it could not be written, and the process ended
+        w.state = written;
+        w.highest = Some(hint.token);
+        w.scenario = Scenario::Good;
+        w.events.clear();
+        w.epoch += 1;
+        w.run(600);
+        assert_eq!((w.state.state, w.weight()), (State::Queued, 0));
+        assert!(w.kinds().contains(&Kind::StateLost), "{:?}", w.kinds());
+        assert!(
+            w.message().contains("selvage.dev/resume="),
+            "{}",
+            w.message()
+        );
+        w.annotate(Action::Resume, "checkout-b");
+        w.run(6);
+        assert_eq!((w.state.state, w.weight()), (State::Stepping, 500));
+    }
+}
+
+/// A decision that follows again from the same facts is made again.
+#[test]
+fn an_abort_that_was_not_written_is_made_again_by_the_next_leader() {
+    let mut w = World::stepping(policy());
+    let written = w.state.clone();
+    w.annotate(Action::Abort, "checkout-b");
+    let hint = w.after(1).hint.expect("a lower weight");
+    w.state = written;
+    w.highest = Some(hint.token);
+    w.epoch += 1;
+    w.after(1);
+    assert_eq!(w.state.state, State::RolledBack);
+}

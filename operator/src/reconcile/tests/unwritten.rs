@@ -1,0 +1,78 @@
+//! Decisions whose write fails: what nodes received is remembered until it is written, and nothing else is kept from others.
+
+use super::story::Story;
+use super::*;
+
+/// Weight of the candidate in the tables of the nodes.
+fn weight(world: &World) -> u32 {
+    let key = FunctionKey::new("shop", "f");
+    world
+        .tables
+        .told_for_test(&key)
+        .unwrap()
+        .split
+        .unwrap()
+        .weight
+}
+
+fn refuse_status_writes(world: &World, code: u16) {
+    world.fake.fail(Box::new(move |method, path| {
+        (*method == Method::PATCH && path.ends_with("/f/status")).then_some(code)
+    }));
+}
+
+/// A candidate is taken out of traffic, the write fails with `code`, and nothing is left that would lead to the same decision.
+async fn lowered_and_not_written(code: u16) -> Story {
+    let mut story = Story::begin(None);
+    story.second_on_trial().await;
+    refuse_status_writes(&story.world, code);
+    story.act("abort");
+    story.turn().await;
+    assert_eq!(weight(&story.world), 0, "{code}: nodes receive it at once");
+    let mut object = story.object();
+    object["metadata"]["annotations"] = json!({});
+    story.put(object);
+    for _ in 0..3 {
+        story.turn().await;
+    }
+    assert_eq!(story.object()["status"]["rollout"]["state"], "Stepping");
+    story
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_nodes_received_is_written_later_whatever_refused_it() {
+    for code in [409, 500, 503, 504] {
+        let mut story = lowered_and_not_written(code).await;
+        story.world.fake.fail(Box::new(|_, _| None));
+        story.until(|status| status["phase"] == "RolledBack").await;
+        let history = &story.object()["status"]["history"][0];
+        assert_eq!(history["outcome"], "Aborted", "{code}");
+        assert_eq!(history["finalWeight"], 500, "{code}");
+        let (_, _, last) = story.effects.last().unwrap();
+        assert_eq!(*last, 0, "{code}: {:?}", story.effects);
+        let reported = || {
+            let events = story.world.fake.under("/apis/events.k8s.io");
+            events
+                .iter()
+                .filter(|event| event["reason"] == "Aborted")
+                .count()
+                == 1
+        };
+        story.world.fake.until(reported).await;
+    }
+}
+
+/// The next leader does not know why the weight was lowered, and does not raise it.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_was_never_written_is_not_undone_by_the_next_leader() {
+    let mut story = lowered_and_not_written(500).await;
+    story.succeed();
+    story.world.fake.fail(Box::new(|_, _| None));
+    story
+        .until(|status| status["rollout"]["state"] == "Queued")
+        .await;
+    let (status, reason, _) = story.world.condition("f", "Progressing");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "StateLost"));
+    let (_, _, last) = story.effects.last().unwrap();
+    assert_eq!(*last, 0, "{:?}", story.effects);
+}
