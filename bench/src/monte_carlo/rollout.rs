@@ -191,6 +191,7 @@ impl Simulation {
                 token: traffic_split(&self.state).token,
                 applied: 1,
                 highest_token: Some(self.state.token),
+                ahead: 0,
                 returned: 0,
             },
             measured,

@@ -168,6 +168,8 @@ pub(super) struct Needed<'a> {
 /// Collects the evidence for the next decision.
 pub(super) async fn measure(
     target: Target<'_>,
+    /// Nodes that placement picks.
+    pub(super) placed: &'a BTreeSet<String>,
     observed: &Observed,
     function: &Function,
     memory: &mut FunctionContext,
@@ -187,6 +189,7 @@ pub(super) async fn measure(
         state,
         due: core::due(now, function, state),
         exposed: seen.following(state),
+        epoch: target.epoch,
         now,
     };
     let (measured, traffic) = sample(ctx, &needed, memory).await;
@@ -194,6 +197,7 @@ pub(super) async fn measure(
     let evidence = Evidence {
         epoch: target.epoch,
         nodes: seen.view(state, &named(state, function)),
+        placed: &nodes.placed,
         measured,
         slot: may_take_slot(ctx, key),
         traffic,
@@ -228,7 +232,7 @@ pub(super) async fn sample(
     let wanted = wanted(needed.key, rollout, stable);
     let source = rollout.plan.analysis.source;
     let traffic = if due.traffic {
-        remember(ctx, &wanted, source, before).await;
+        remember(ctx, &wanted, source, needed.placed, before).await;
         let past = History::from_snapshots(
             before.snapshots(),
             stable.unwrap_or_default(),
@@ -244,7 +248,7 @@ pub(super) async fn sample(
         return (Measured::NotDue, traffic);
     }
     if rollout.analysis.is_none() && evaluator.is_none() {
-        remember(ctx, &wanted, source, before).await;
+        remember(ctx, &wanted, source, needed.placed, before).await;
     }
     let measured = evaluate(ctx, needed, &wanted, source, evaluator, before).await;
     (measured, traffic)
@@ -326,7 +330,13 @@ async fn samples(
 }
 
 /// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic.
-async fn remember(ctx: &Context, wanted: &Wanted, allowed: Source, before: &mut Before) {
+async fn remember(
+    ctx: &Context,
+    wanted: &Wanted,
+    allowed: Source,
+    placed: &BTreeSet<String>,
+    before: &mut Before,
+) {
     if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
         return;
     }
@@ -342,9 +352,12 @@ async fn remember(ctx: &Context, wanted: &Wanted, allowed: Source, before: &mut 
             latency: wanted.latency,
             population: &wanted.population,
         };
-        before
-            .in_band
-            .extend(ctx.fleet.counters(&wanted.function, reading));
+        // reports count only for functions that are placed on the node
+        let snapshots = ctx.fleet.counters(&wanted.function, reading);
+        let placed = snapshots
+            .into_iter()
+            .filter(|snapshot| placed.contains(&snapshot.process));
+        before.in_band.extend(placed);
     }
 }
 

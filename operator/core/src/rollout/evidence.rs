@@ -40,9 +40,12 @@ pub struct NodesView {
     pub token: FencingToken,
     /// Number of live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater token.
     pub applied: u32,
-    /// Largest fencing token of this function that any node has acknowledged.
+    /// Largest fencing token of this function that a node of the placement has acknowledged, up to the epoch of the deciding
+    /// leader. A greater epoch was never issued.
     pub highest_token: Option<FencingToken>,
     /// Number of live nodes that returned to stable by themselves after losing contact and have not acknowledged `pair` since.
+    /// Number of live nodes that acknowledged a greater token than the state and its hint have.
+    pub ahead: u32,
     pub returned: u32,
 }
 

@@ -147,6 +147,7 @@ impl World {
                     token: traffic_split(&self.state).token,
                     applied: 1,
                     highest_token: Some(self.state.token),
+                    ahead: 0,
                     returned: 0,
                 },
                 measured: std::mem::take(&mut measured),

@@ -53,6 +53,8 @@ pub struct World {
     pub failing: u32,
     pub returned: u32,
     pub highest: Option<FencingToken>,
+    /// Number of live nodes that are never ahead of the state.
+    pub loyal: u32,
     pub slot: bool,
     pub rps: Option<f64>,
     pub promoted: Option<Revision>,
@@ -95,9 +97,9 @@ impl World {
             actions: Vec::new(),
         };
         Self {
+            written: policy,
             now: at(0),
             function,
-            written: policy,
             state: RolloutState::default(),
             persisted: RolloutState::default(),
             epoch: 1,
@@ -107,6 +109,7 @@ impl World {
             failing: 0,
             returned: 0,
             highest: None,
+            loyal: 0,
             slot: true,
             rps: None,
             promoted: None,
@@ -194,10 +197,10 @@ impl World {
         self.function.desired = Some(revision(name));
         self.function.abandoned = None;
         self.function.refused = None;
+        self.function.policy.get_or_insert(self.written.clone());
         self.function.generation += 1;
     }
 
-        self.function.policy.get_or_insert(self.written.clone());
     /// Makes the desired revision unknown, as after a restart of the operator.
     pub fn unknown(&mut self) {
         self.function.desired = None;
@@ -206,10 +209,10 @@ impl World {
     /// Simulates an edit that is not accepted; it may still ask for the candidate.
     pub fn refused(&mut self) {
         self.function.desired = None;
+        self.function.policy = None;
         self.function.refused = Some("InvalidRoute".into());
         self.function.generation += 1;
     }
-        self.function.policy = None;
 
     /// Simulates an edit that no longer asks for the candidate and is not resolved yet.
     pub fn abandoned(&mut self) {

@@ -76,3 +76,37 @@ async fn a_rollback_that_was_never_written_is_not_undone_by_the_next_leader() {
     let (_, _, last) = story.effects.last().unwrap();
     assert_eq!(*last, 0, "{:?}", story.effects);
 }
+
+/// A node that reports a version which no operator has issued resets no function.
+#[tokio::test(start_paused = true)]
+async fn a_version_from_the_future_resets_nothing() {
+    for epoch in [9, 1 << 60] {
+        let mut story = Story::begin(None);
+        story.second_on_trial().await;
+        let before = story.object()["status"]["rollout"]["version"].clone();
+        let key = FunctionKey::new("shop", "f");
+        let record = story.world.tables.told_for_test(&key).unwrap();
+        let lie = |revision: &node_api::v1::Definition| node_api::v1::RevisionState {
+            function: Some((&key).into()),
+            revision: revision.revision.clone(),
+            state: node_api::v1::LoadState::Loaded.into(),
+            permanent: false,
+            applied: Some(node_api::v1::FencingToken {
+                epoch,
+                serial: 1 << 60,
+            }),
+        };
+        for node in ["n-2", "elsewhere"] {
+            let report = node_api::v1::Report {
+                revisions: record.definitions.iter().map(lie).collect(),
+                revisions_complete: true,
+                ..node_api::v1::Report::default()
+            };
+            story.world.reconciler.fleet.say_for_test(node, report);
+        }
+        story.world.reconcile("f").await;
+        let status = story.object()["status"].clone();
+        assert_eq!(status["rollout"]["state"], "Stepping", "{epoch}");
+        assert_eq!(status["rollout"]["version"], before, "{epoch}");
+    }
+}

@@ -108,7 +108,15 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
 /// Lets a new leader send the persisted split with its own epoch. It needs a new evaluation before the next step.
 fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
     let exposed = ctx.state.state.is_exposed();
-    if ctx.state.rollout.is_none() || ctx.evidence.epoch <= ctx.state.token.epoch {
+    if ctx.evidence.epoch <= ctx.state.token.epoch {
+        return;
+    }
+    let highest = ctx.evidence.nodes.highest_token.unwrap_or_default();
+    if ctx.state.rollout.is_none() {
+        // a node ahead of the state follows again once the state is sent with a greater token; see `lost_state`
+        if highest > hint_token(ctx.state.token) && highest.epoch < ctx.evidence.epoch {
+            ctx.new_pair();
+        }
         return;
     }
     ctx.new_pair();
@@ -243,18 +251,15 @@ fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
     }
 }
 
-/// Row 37: the status was lost, or is older than what nodes have acknowledged. Restores stable; no rollout proceeds
-/// without a person.
+/// Row 37: the status was lost, or is older than what most nodes have acknowledged. Restores stable; no rollout proceeds
+/// without a person. The report of one node is not enough, because it could reset every function that is placed on it.
 pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
     let evidence = ctx.evidence;
     let highest = evidence.nodes.highest_token.unwrap_or_default();
     let ours = ctx.state.token;
     // a leader that crashed between hint and write leaves the token in between
-    let older = highest
-        > FencingToken {
-            serial: ours.serial + 1,
-            ..ours
-        };
+    let most = evidence.nodes.ahead.saturating_mul(2) > evidence.nodes.live;
+    let older = highest > hint_token(ours) && most;
     let blank = ours == FencingToken::default()
         && ctx.state.stable.is_none()
         && ctx.state.rollout.is_none();

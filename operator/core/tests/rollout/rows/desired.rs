@@ -370,6 +370,25 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_not_after_a_hint_without_wri
                 serial: 1
             }
     );
+    // the report of one node of four is not enough
+    let mut w = World::stepping(policy());
+    w.highest = Some(FencingToken {
+        serial: w.state.token.serial + 100,
+        ..w.state.token
+    });
+    w.loyal = 3;
+    w.after(1);
+    assert_eq!((w.kinds(), w.weight()), (vec![], 500));
+    // at rest it gets the state again, with a greater token
+    let mut w = World::resting(policy());
+    let ahead = FencingToken {
+        serial: w.state.token.serial + 100,
+        ..w.state.token
+    };
+    (w.highest, w.loyal) = (Some(ahead), 3);
+    w.restart(1);
+    assert_eq!(w.kinds(), []);
+    assert!(w.state.token > ahead && w.persisted.token == w.state.token);
     // the desired revision is stable: there is nothing to resume
     let mut w = World::resting(policy());
     w.state = RolloutState::default();
