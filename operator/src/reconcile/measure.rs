@@ -24,7 +24,8 @@ use super::input::named;
 use super::nodes::FunctionNodes;
 use super::observe::Observed;
 use super::pass::Target;
-use super::{Context, may_take_slot, rollback};
+use super::slot::Slot;
+use super::{Context, rollback};
 use crate::measure::{MeasureError, Prometheus, Wanted};
 use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::persist::last_promoted;
@@ -158,6 +159,8 @@ pub(super) struct Measurement {
 /// The samples that a decision needs.
 pub(super) struct Needed<'a> {
     pub(super) key: &'a ObjectKey,
+    /// Place for a rollout with traffic.
+    pub(super) slot: Slot,
     pub(super) state: &'a RolloutState,
     pub(super) due: Due,
     /// Nodes that act on the present traffic split.
@@ -199,12 +202,17 @@ pub(super) async fn measure(
         nodes: seen.view(state, &named(state, function)),
         placed: &nodes.placed,
         measured,
-        slot: may_take_slot(ctx, key),
+    let slot = Slot::take(ctx, key, function, state);
+        slot: slot.has_place(),
         traffic,
         promoted: last_promoted(revisions.map(AsRef::as_ref)),
         unsupervised_ttl: ctx.settings.unsupervised_ttl,
     };
-    Measurement { nodes, evidence }
+    Measurement {
+        nodes,
+        evidence,
+        slot,
+    }
 }
 
 /// Evaluates the candidate and determines the traffic of stable, each only if it is due.
