@@ -16,6 +16,7 @@ mod evaluate;
 mod history;
 mod plan;
 mod read;
+mod resting;
 mod state;
 mod suite;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use backstop::TotalFailure;
 pub use evaluate::{EvaluationInput, EvaluationResult};
 pub use history::{History, TailBounds};
 pub use plan::{AnalysisPlan, Slo};
+pub use resting::resting_traffic;
 pub use state::{STATE_MAX, StateError};
 pub use verdict::{Metric, MissedSlo, Missing, Verdict};
 

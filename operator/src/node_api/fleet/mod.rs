@@ -150,6 +150,16 @@ impl Fleet {
             .collect()
     }
 
+    /// Whether one of these nodes reports counters at all.
+    pub fn reports_counters(&self, nodes: &BTreeSet<String>) -> bool {
+        let state = self.lock();
+        let mut known = nodes.iter().filter_map(|name| state.nodes.get(name));
+        known.any(|node| {
+            let session = view::representative(node);
+            session.is_some_and(|session| session.counters.has_any())
+        })
+    }
+
     /// Returns the highest epoch that any node acts on. A leader must use a higher one: after a backup was restored,
     /// the nodes have newer state than the objects.
     pub fn max_epoch_seen(&self) -> u64 {
