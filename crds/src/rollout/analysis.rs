@@ -55,8 +55,8 @@ pub struct Analysis {
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub false_promotions: Option<String>,
 
-    /// Part of all requests that may additionally fail at the next step. A smaller step needs less evidence. Default
-    /// 0.5%, 0.01% to 20%.
+    /// Part of all requests that may additionally fail at the next step. A smaller step needs less evidence, and one below
+    /// this part needs none. Default 0.5%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub harm_budget: Option<String>,
@@ -112,7 +112,8 @@ pub struct Tolerance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Increase that the evidence must exclude before a step ends. Default 1%, 0.01% to 100%.
+    /// Increase that the evidence must exclude before a step ends, or maxIncrease if that is larger. Default 1%, 0.01% to
+    /// 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
@@ -151,7 +152,8 @@ pub struct Latency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Increase that the evidence must exclude before a step ends. Default 1%, 0.01% to 100%.
+    /// Increase that the evidence must exclude before a step ends, or maxIncrease if that is larger. Default 1%, 0.01% to
+    /// 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
@@ -180,8 +182,8 @@ pub struct Slo {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencySlo {
-    /// Longest time of a fast request, 1ms to 10m.
-    #[schemars(schema_with = "crate::schema::duration::<1, 600_000>")]
+    /// Longest time of a fast request, 1ms to 10s. Latencies are counted up to 10s.
+    #[schemars(schema_with = "crate::schema::duration::<1, 10_000>")]
     pub within: String,
     /// Part of the requests that may take longer, 0.01% to 100%.
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]

@@ -33,12 +33,22 @@ pub struct Function {
     pub abandoned: Option<String>,
     /// Why the newest spec is not accepted, as a clause. `None` while it is accepted or not checked yet.
     pub refused: Option<String>,
-    /// Rollout policy with every default filled in.
-    pub policy: Policy,
+    /// Rollout policy with every default filled in. `None` while the newest spec is not accepted or not checked yet: no
+    /// rollout starts then, least of all with another policy than the one that the user wrote.
+    pub policy: Option<Policy>,
     /// Whether `spec.suspend` is set: all nodes answer 503, and all clocks stop.
     pub suspend: bool,
     /// Action annotations on the object, unchecked.
     pub actions: Vec<Annotation>,
+}
+
+impl Function {
+    /// Returns what a rollout starts from: the desired revision and the policy. Both are known only while the newest spec is
+    /// accepted.
+    #[must_use]
+    pub fn target(&self) -> Option<(&Revision, &Policy)> {
+        self.desired.as_ref().zip(self.policy.as_ref())
+    }
 }
 
 /// Annotation that requests an action.

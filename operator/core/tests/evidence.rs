@@ -276,3 +276,62 @@ proptest! {
         }
     }
 }
+
+/// Probability of `events` among `requests`.
+fn binomial(requests: u32, events: u32, rate: f64) -> f64 {
+    let ways = (0..events).fold(1.0, |ways, k| {
+        ways * f64::from(requests - k) / f64::from(k + 1)
+    });
+    ways * rate.powi(events.cast_signed()) * (1.0 - rate).powi((requests - events).cast_signed())
+}
+
+/// The pass side may bet also where the limit is not below 1: the mean factor of a look stays at most 1 for every candidate
+/// beyond the limit.
+#[test]
+fn a_limit_above_one_keeps_the_guarantee_of_the_pass_side() {
+    const REQUESTS: (u32, u32) = (4, 5);
+    let mut worst = 0.0_f64;
+    for (ratio, delta) in [
+        (1.0, 0.5),
+        (1.0, 0.99),
+        (1.5, 0.4),
+        (20.0, 0.005),
+        (100.0, 0.0001),
+        (0.0, 1.0),
+    ] {
+        for guess in [0.001, 0.05, 0.6, 0.999] {
+            for stable in [0.0, 0.0005, 0.004, 0.04, 0.1, 0.3, 0.5] {
+                let limit: f64 = ratio * stable + delta;
+                for candidate in [limit, limit.midpoint(1.0), 1.0] {
+                    if candidate < limit || candidate > 1.0 {
+                        continue;
+                    }
+                    let mut mean = 0.0;
+                    for xc in 0..=REQUESTS.0 {
+                        for xs in 0..=REQUESTS.1 {
+                            let settings = Settings {
+                                ln_cap: f64::INFINITY,
+                                ..Settings::new(
+                                    Side::Pass,
+                                    Tolerance { ratio, delta },
+                                    1.0,
+                                    0.05,
+                                    1.0,
+                                )
+                            };
+                            let mut process = EProcess::new(settings, &[guess]);
+                            let [nc, xc_, ns, xs_] =
+                                [REQUESTS.0, xc, REQUESTS.1, xs].map(f64::from);
+                            process.look(&[Increment::new(nc, xc_, ns, xs_)]);
+                            mean += binomial(REQUESTS.0, xc, candidate)
+                                * binomial(REQUESTS.1, xs, stable)
+                                * process.ln_evidence().exp();
+                        }
+                    }
+                    worst = worst.max(mean);
+                }
+            }
+        }
+    }
+    assert!(worst <= 1.0 + 1e-9, "{worst}");
+}

@@ -19,7 +19,7 @@ fn function(desired: &str) -> Function {
         }),
         abandoned: None,
         refused: None,
-        policy: Policy::default(),
+        policy: Some(Policy::default()),
         suspend: false,
         actions: Vec::new(),
     }

@@ -34,14 +34,20 @@ pub(super) async fn apply(
     }
     let Target { ctx, key, .. } = target;
     let api: Api<EdgeRevision> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    report_revisions(&api, made).await?;
+    report_revisions(target, &api, made).await?;
     remove_revisions(&api, key, made).await
 }
 
-async fn report_revisions(api: &Api<EdgeRevision>, made: &Made) -> Result<(), CallError> {
+async fn report_revisions(
+    target: Target<'_>,
+    api: &Api<EdgeRevision>,
+    made: &Made,
+) -> Result<(), CallError> {
     let state = &made.decision.state;
     let seen = made.measured.nodes.reports();
     let view = seen.view(state, &named(state, &made.function));
+    // soon after a start not all nodes have reported, and what the last leader knew is nearer to the truth
+    let view = Some(view).filter(|_| target.ctx.fleet.awaited().is_empty());
     let stable = state.stable.as_ref();
     let candidate = state
         .rollout
@@ -56,7 +62,7 @@ async fn report_revisions(api: &Api<EdgeRevision>, made: &Made) -> Result<(), Ca
             continue;
         }
         let old = revision.status.clone().unwrap_or_default();
-        let new = status(&old, promoted, &view, name, made.at);
+        let new = status(&old, promoted, view.as_ref(), name, made.at);
         let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
         let (Ok(old), Ok(new)) = (old, new) else {
             continue;
@@ -91,14 +97,26 @@ async fn remove_revisions(
     Ok(())
 }
 
-/// The revision's status; a moment of promotion is never taken back.
+/// The revision's status; a moment of promotion is never taken back. Without a view what is written about nodes stays.
 fn status(
     old: &EdgeRevisionStatus,
     promoted: Option<Timestamp>,
-    view: &NodesView,
+    view: Option<&NodesView>,
     name: &str,
     now: Timestamp,
 ) -> EdgeRevisionStatus {
+    let at = promoted.map(crate::persist::time).filter(|at| {
+        old.promoted_at
+            .as_ref()
+            .is_none_or(|old| old.0.as_second() < at.0.as_second())
+    });
+    let promoted_at = at.or_else(|| old.promoted_at.clone());
+    let Some(view) = view else {
+        return EdgeRevisionStatus {
+            promoted_at,
+            ..old.clone()
+        };
+    };
     let seen = view.of(name);
     let loaded = view.live > 0 && seen.loaded >= view.live;
     let message = format!(
@@ -111,13 +129,8 @@ fn status(
         message: &message,
         generation: None,
     };
-    let at = promoted.map(crate::persist::time).filter(|at| {
-        old.promoted_at
-            .as_ref()
-            .is_none_or(|old| old.0.as_second() < at.0.as_second())
-    });
     EdgeRevisionStatus {
-        promoted_at: at.or_else(|| old.promoted_at.clone()),
+        promoted_at,
         nodes: Some(RevisionNodes {
             loaded: seen.loaded,
             failed: seen.failed,
@@ -215,13 +228,46 @@ mod tests {
             ..NodesView::default()
         };
         let at = Timestamp::from_millisecond(1_700_000_000_500).unwrap();
-        let first = status(&EdgeRevisionStatus::default(), Some(at), &view, "r", at);
+        let first = status(
+            &EdgeRevisionStatus::default(),
+            Some(at),
+            Some(&view),
+            "r",
+            at,
+        );
         assert_eq!(first.promoted_at.as_ref().unwrap().0, at);
         let mut stored = first.clone();
         // The API server keeps whole seconds.
         stored.promoted_at = Timestamp::from_second(1_700_000_000)
             .ok()
             .map(crate::persist::time);
-        assert_eq!(status(&stored, Some(at), &view, "r", at), stored);
+        assert_eq!(status(&stored, Some(at), Some(&view), "r", at), stored);
+    }
+
+    #[test]
+    fn what_nodes_have_loaded_stays_until_all_have_reported() {
+        let at = Timestamp::UNIX_EPOCH;
+        let nodes = |loaded| NodesView {
+            live: 3,
+            revisions: vec![operator_core::rollout::RevisionOnNodes {
+                revision: "r".into(),
+                loaded,
+                ..Default::default()
+            }],
+            ..NodesView::default()
+        };
+        let old = status(
+            &EdgeRevisionStatus::default(),
+            None,
+            Some(&nodes(3)),
+            "r",
+            at,
+        );
+        let promoted = status(&old, Some(at), None, "r", at);
+        assert_eq!(
+            (&promoted.nodes, &promoted.conditions),
+            (&old.nodes, &old.conditions)
+        );
+        assert!(promoted.promoted_at.is_some());
     }
 }

@@ -22,7 +22,7 @@ use crate::revision::ComponentImage;
 pub(super) struct FunctionContext {
     /// The object as the last write returned it; newer than the cache until the watch catches up.
     pub(super) written: Option<Arc<EdgeFunction>>,
-    /// The state between two checkpoints, and the record that it continues.
+    /// The state since the last write, and the record that it continues.
     pub(super) present: Option<Present>,
     /// Answer of the registry for the image string.
     pub(super) resolution: Resolution,
@@ -120,11 +120,16 @@ impl Before {
     }
 }
 
-/// A state that need not be written yet.
+/// A state that the status does not have yet: it need not be written, or its write failed.
 #[derive(Debug, Clone)]
 pub(super) struct Present {
     pub(super) state: RolloutState,
+    /// The object whose persisted record it continues.
+    pub(super) uid: Option<String>,
+    /// The persisted record that it continues.
     pub(super) record: Option<String>,
+    /// The state before a decision that nodes received and that could not be written. Its write is still owed.
+    pub(super) owed: Option<Box<RolloutState>>,
 }
 
 /// What is known about an image string.

@@ -67,7 +67,7 @@ async fn pass(
     let measured = measure(target, &observed, &function, memory).await;
     let at = Timestamp::now();
     let decision = decide(at, &function, &observed.state, &measured.evidence);
-    let made = Made {
+    let mut made = Made {
         observed,
         ensured,
         function,
@@ -79,6 +79,7 @@ async fn pass(
     let Some(persisted) = persist(target, &made, memory).await? else {
         return Ok(None);
     };
+    made.measured.slot.settle(&made.decision.state);
     apply(target, &made, &persisted).await?;
     report(target, &made, &persisted, memory);
     made.outcome(memory).map(Some)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crds::EdgeFunction;
 use operator_core::function::{Action, Annotation, Function};
-use operator_core::rollout::{Policy, RolloutState};
+use operator_core::rollout::RolloutState;
 
 use super::abandoned::abandoned;
 use super::context::{FunctionContext, Present};
@@ -14,36 +14,41 @@ use super::observe::Observed;
 use crate::persist as record;
 use crate::watch::ObjectKey;
 
-/// The state that decisions continue from: the one in memory if it continues the persisted record.
+/// The state that decisions continue from: the one in memory if it continues the persisted record. With it the state before
+/// a decision whose write is still owed, if there is one.
 pub(super) fn present(
     key: &ObjectKey,
     object: &EdgeFunction,
     memory: &mut FunctionContext,
-) -> RolloutState {
+) -> (RolloutState, Option<Box<RolloutState>>) {
     let status = object.status.clone().unwrap_or_default();
     let written = status
         .rollout
         .as_ref()
         .and_then(|rollout| rollout.working_record.clone());
-    if let Some(Present { state, record }) = &memory.present
-        && *record == written
-    {
-        return state.clone();
+    let continues =
+        |present: &Present| present.record == written && present.uid == object.metadata.uid;
+    if let Some(Present { state, owed, .. }) = memory.present.as_ref().filter(|it| continues(it)) {
+        return (state.clone(), owed.clone());
     }
+    memory.present = None;
     memory.evaluator = None;
-    match record::decode(&status) {
+    let state = match record::decode(&status) {
         Ok(state) => state,
         Err(record::RecordError::Absent) => RolloutState::default(),
         Err(error) => {
             tracing::error!(function = %key, %error, "the persisted rollout cannot be read; stable is recovered from its revisions");
             RolloutState::default()
         }
-    }
+    };
+    (state, None)
 }
 
 /// The function as the core sees it.
 pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Function {
-    let Observed { snapshot, state } = observed;
+    let Observed {
+        snapshot, state, ..
+    } = observed;
     let object = &*snapshot.function;
     let abandoned = match desired.revision {
         Some(_) => None,
@@ -69,10 +74,7 @@ pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Functi
         desired: desired.revision.clone(),
         abandoned,
         refused: desired.refusal(),
-        policy: desired
-            .spec
-            .as_ref()
-            .map_or_else(Policy::default, |spec| spec.policy.clone()),
+        policy: desired.spec.as_ref().map(|spec| spec.policy.clone()),
         suspend,
         actions: actions(object),
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use operator_core::analysis::History;
+use jiff::{SignedDuration, Timestamp};
+use operator_core::analysis::{History, resting_traffic};
 use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::Function;
 use operator_core::rollout::{
@@ -24,7 +24,8 @@ use super::input::named;
 use super::nodes::FunctionNodes;
 use super::observe::Observed;
 use super::pass::Target;
-use super::{Context, may_take_slot, rollback};
+use super::slot::Slot;
+use super::{Context, rollback};
 use crate::measure::{MeasureError, Prometheus, Wanted};
 use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::persist::last_promoted;
@@ -34,6 +35,11 @@ use crate::watch::ObjectKey;
 const AT_ONCE: usize = 50;
 /// Time in which functions are collected for one query.
 const GATHER: Duration = Duration::from_millis(50);
+/// Longest wait, from the begin of the rollout, for two reports of the counters that nodes kept while a function rested. Nodes
+/// report every five seconds.
+const AT_REST: SignedDuration = SignedDuration::from_secs(15);
+/// A revision that became stable more recently than this has no traffic worth waiting for.
+const RESTED: SignedDuration = SignedDuration::from_mins(1);
 /// Longest wait of an evaluation for Prometheus if it has the counters of the nodes.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest time between two queries for the past of the stable revision.
@@ -153,6 +159,8 @@ async fn answer(
 pub(super) struct Measurement {
     pub(super) nodes: FunctionNodes,
     pub(super) evidence: Evidence,
+    /// Place for a rollout with traffic.
+    pub(super) slot: Slot,
 }
 
 /// The samples that a decision needs.
@@ -160,6 +168,8 @@ pub(super) struct Needed<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) state: &'a RolloutState,
     pub(super) due: Due,
+    /// Nodes that placement picks.
+    pub(super) placed: &'a BTreeSet<String>,
     /// Nodes that act on the present traffic split.
     pub(super) exposed: BTreeSet<String>,
     pub(super) now: Timestamp,
@@ -179,6 +189,7 @@ pub(super) async fn measure(
             .fleet
             .function_nodes(&FunctionKey::new(&key.namespace, &key.name)),
         placed: ctx.projector.placed(key, target.object),
+        epoch: target.epoch,
     };
     let seen = nodes.reports();
     rollback::follow(ctx, &seen, &mut memory.rollback);
@@ -186,21 +197,27 @@ pub(super) async fn measure(
         key,
         state,
         due: core::due(now, function, state),
+        placed: &nodes.placed,
         exposed: seen.following(state),
         now,
     };
     let (measured, traffic) = sample(ctx, &needed, memory).await;
+    let slot = Slot::take(ctx, key, function, state);
     let revisions = observed.snapshot.revisions.iter();
     let evidence = Evidence {
         epoch: target.epoch,
         nodes: seen.view(state, &named(state, function)),
         measured,
-        slot: may_take_slot(ctx, key),
+        slot: slot.has_place(),
         traffic,
         promoted: last_promoted(revisions.map(AsRef::as_ref)),
         unsupervised_ttl: ctx.settings.unsupervised_ttl,
     };
-    Measurement { nodes, evidence }
+    Measurement {
+        nodes,
+        evidence,
+        slot,
+    }
 }
 
 /// Evaluates the candidate and determines the traffic of stable, each only if it is due.
@@ -228,15 +245,26 @@ pub(super) async fn sample(
     let wanted = wanted(needed.key, rollout, stable);
     let source = rollout.plan.analysis.source;
     let traffic = if due.traffic {
-        remember(ctx, &wanted, source, before).await;
+        remember(ctx, &wanted, source, needed.placed, before).await;
         let past = History::from_snapshots(
             before.snapshots(),
             stable.unwrap_or_default(),
             rollout.plan.analysis.look_period,
         );
-        Some(Traffic {
-            requests_per_second: past.requests_per_second(),
-        })
+        let stable = state.stable.as_ref();
+        let at_rest = || {
+            let stable = stable?;
+            resting_traffic(&before.in_band, &stable.revision.name, stable.since)
+        };
+        let known = |rate| Traffic {
+            requests_per_second: Some(rate),
+        };
+        let unknown = Traffic {
+            requests_per_second: None,
+        };
+        let traffic = past.requests_per_second().map(known).or_else(at_rest);
+        let waits = || may_be_known_soon(ctx, needed, source);
+        traffic.or_else(|| (!waits()).then_some(unknown))
     } else {
         None
     };
@@ -244,10 +272,22 @@ pub(super) async fn sample(
         return (Measured::NotDue, traffic);
     }
     if rollout.analysis.is_none() && evaluator.is_none() {
-        remember(ctx, &wanted, source, before).await;
+        remember(ctx, &wanted, source, needed.placed, before).await;
     }
     let measured = evaluate(ctx, needed, &wanted, source, evaluator, before).await;
     (measured, traffic)
+}
+
+/// Whether the counters that nodes kept while the function rested may still arrive.
+fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: Source) -> bool {
+    let (Some(rollout), Some(stable)) = (&needed.state.rollout, &needed.state.stable) else {
+        return false;
+    };
+    let age = |since: Timestamp| needed.now.duration_since(since);
+    allowed != Source::Prometheus
+        && age(rollout.started_at) < AT_REST
+        && age(stable.since) >= RESTED
+        && ctx.fleet.reports_counters(needed.placed)
 }
 
 /// One evaluation of the candidate.
@@ -326,7 +366,13 @@ async fn samples(
 }
 
 /// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic.
-async fn remember(ctx: &Context, wanted: &Wanted, allowed: Source, before: &mut Before) {
+async fn remember(
+    ctx: &Context,
+    wanted: &Wanted,
+    allowed: Source,
+    placed: &BTreeSet<String>,
+    before: &mut Before,
+) {
     if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
         return;
     }
@@ -342,9 +388,12 @@ async fn remember(ctx: &Context, wanted: &Wanted, allowed: Source, before: &mut 
             latency: wanted.latency,
             population: &wanted.population,
         };
-        before
-            .in_band
-            .extend(ctx.fleet.counters(&wanted.function, reading));
+        // reports count only for functions that are placed on the node
+        let snapshots = ctx.fleet.counters(&wanted.function, reading);
+        let placed = snapshots
+            .into_iter()
+            .filter(|snapshot| placed.contains(&snapshot.process));
+        before.in_band.extend(placed);
     }
 }
 

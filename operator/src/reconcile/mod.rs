@@ -41,6 +41,7 @@ mod report;
 mod resolution;
 mod rollback;
 mod secret_values;
+mod slot;
 mod status;
 mod status_writes;
 mod unreadable;
@@ -52,7 +53,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kube::Client;
-use operator_core::rollout::{self as core, RolloutState};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
@@ -184,20 +184,6 @@ fn forget(ctx: &Context, key: &ObjectKey, memory: &mut FunctionContext) -> Outco
     Outcome {
         class: Class::Normal,
         wake: None,
-    }
-}
-
-/// Takes one of the places for rollouts that carry traffic. Returns `false` if there is none.
-fn may_take_slot(ctx: &Context, key: &ObjectKey) -> bool {
-    let mut slots = slots(ctx);
-    // Taken at once, so that two decisions at a time cannot take the last one twice.
-    slots.contains(key) || (slots.len() < ctx.settings.max_rollouts && slots.insert(key.clone()))
-}
-
-/// Gives the place back if the state does not need it.
-fn keep_slot(ctx: &Context, key: &ObjectKey, state: &RolloutState) {
-    if !core::holds_slot(state) {
-        slots(ctx).remove(key);
     }
 }
 

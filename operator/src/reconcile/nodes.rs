@@ -5,39 +5,58 @@ use std::collections::BTreeSet;
 use crds::function::FunctionException;
 use node_api::ExceptionReason;
 use node_api::v1::LoadState;
-use operator_core::rollout::{FencingToken, NodeProblem, NodesView, RevisionOnNodes, RolloutState};
+use operator_core::rollout::{
+    FencingToken, NodeProblem, NodesView, RevisionOnNodes, RolloutState, hint_token,
+};
 
-use crate::node_api::FunctionOnNode;
+use crate::node_api::{FunctionOnNode, RevisionOnNode};
 
-/// Reports of the nodes of one function, and which of the nodes count.
+/// Reason of the exception of a node that reports a version which no operator has issued.
+const FUTURE_VERSION: &str = "FutureVersion";
+
+/// Reports of the nodes of one function. They count only if the function is placed on the node.
 pub(super) struct NodeReports<'a> {
     /// Nodes that placement picks.
     nodes: Vec<&'a FunctionOnNode>,
-    all: &'a [FunctionOnNode],
+    /// Epoch of the leader. No operator has issued a version with a greater one.
+    epoch: u64,
 }
 
 /// All reports about one function, and the nodes that placement picks.
 pub(super) struct FunctionNodes {
     pub(super) heard: Vec<FunctionOnNode>,
     pub(super) placed: BTreeSet<String>,
+    /// Epoch of the leader.
+    pub(super) epoch: u64,
 }
 
 impl FunctionNodes {
     pub(super) fn reports(&self) -> NodeReports<'_> {
-        NodeReports::new(&self.heard, &self.placed)
+        NodeReports::new(&self.heard, &self.placed, self.epoch)
     }
 }
 
 impl<'a> NodeReports<'a> {
     /// Selects the nodes that placement picks from all reports.
-    pub(super) fn new(all: &'a [FunctionOnNode], placed: &BTreeSet<String>) -> Self {
+    pub(super) fn new(all: &'a [FunctionOnNode], placed: &BTreeSet<String>, epoch: u64) -> Self {
         Self {
             nodes: all
                 .iter()
                 .filter(|node| placed.contains(&node.node))
                 .collect(),
-            all,
+            epoch,
         }
+    }
+
+    /// The greatest version that a node acts on, unless it reports one from the future.
+    fn acted_on(&self, node: &FunctionOnNode) -> Option<FencingToken> {
+        let applied = node.revisions.iter().filter_map(|it| it.applied).max();
+        applied.filter(|token| token.epoch <= self.epoch)
+    }
+
+    fn is_from_the_future(&self, node: &FunctionOnNode) -> bool {
+        let mut applied = node.revisions.iter().filter_map(|it| it.applied);
+        applied.any(|token| token.epoch > self.epoch)
     }
 
     /// Summarizes the nodes for the core.
@@ -48,22 +67,22 @@ impl<'a> NodeReports<'a> {
             .filter(|node| node.live)
             .copied()
             .collect();
-        let highest = self
-            .all
-            .iter()
-            .flat_map(|node| &node.revisions)
-            .filter_map(|revision| revision.applied)
-            .max();
+        let ahead = |node: &&&FunctionOnNode| self.acted_on(node) > Some(hint_token(state.token));
         NodesView {
             desired: count(self.nodes.len()),
             live: count(live.len()),
             revisions: revisions
                 .iter()
-                .map(|revision| on_nodes(&live, revision))
+                .map(|revision| self.on_nodes(&live, revision))
                 .collect(),
             token: state.token,
             applied: count(self.following(state).len()),
-            highest_token: highest,
+            highest_token: self
+                .nodes
+                .iter()
+                .filter_map(|node| self.acted_on(node))
+                .max(),
+            ahead: count(live.iter().filter(ahead).count()),
             returned: count(
                 live.iter()
                     .filter(|node| returned(node, state.token))
@@ -83,8 +102,12 @@ impl<'a> NodeReports<'a> {
         else {
             return BTreeSet::new();
         };
+        let present = state.token..=hint_token(state.token);
         let follows = |node: &&&FunctionOnNode| {
             node.live
+                && self
+                    .acted_on(node)
+                    .is_some_and(|token| present.contains(&token))
                 && node.revisions.iter().any(|revision| {
                     revision.revision == *wanted
                         && revision.state == LoadState::Loaded
@@ -112,6 +135,11 @@ impl<'a> NodeReports<'a> {
 
     /// The first failures that live nodes report.
     pub(super) fn exceptions(&self) -> Vec<FunctionException> {
+        let impossible = self
+            .nodes
+            .iter()
+            .filter(|node| self.is_from_the_future(node));
+        let impossible = impossible.map(|node| self.future_version(node));
         let complaints = self.nodes.iter().filter(|node| node.live).flat_map(|node| {
             node.exceptions.iter().map(|exception| FunctionException {
                 node: node.node.clone(),
@@ -125,11 +153,30 @@ impl<'a> NodeReports<'a> {
                     .map(crate::persist::time),
             })
         });
-        complaints.take(8).collect()
+        impossible.chain(complaints).take(8).collect()
     }
 }
 
 impl NodeReports<'_> {
+    /// Exception of a node that reports a version from the future.
+    fn future_version(&self, node: &FunctionOnNode) -> FunctionException {
+        let of = |it: &&RevisionOnNode| it.applied.is_some_and(|token| token.epoch > self.epoch);
+        let revision = node.revisions.iter().find(of);
+        let epoch = revision
+            .and_then(|it| it.applied)
+            .map_or(0, |token| token.epoch);
+        FunctionException {
+            node: node.node.clone(),
+            revision: revision.map(|it| it.revision.clone()).unwrap_or_default(),
+            reason: FUTURE_VERSION.to_owned(),
+            message: Some(format!(
+                "it reports a version of epoch {epoch}, above the operator's epoch {}; restart the operator if the cluster was restored from a backup, otherwise replace the node",
+                self.epoch
+            )),
+            since: None,
+        }
+    }
+
     /// Live nodes that lack values of Secrets of one of these revisions, by name.
     pub(super) fn lacking_values(&self, revisions: &BTreeSet<&str>) -> Vec<String> {
         let lacks = |node: &FunctionOnNode| {
@@ -148,37 +195,47 @@ fn returned(node: &FunctionOnNode, token: FencingToken) -> bool {
     node.returned.is_some_and(|acted_on| acted_on >= token)
 }
 
-fn on_nodes(live: &[&FunctionOnNode], name: &str) -> RevisionOnNodes {
-    let mut found = RevisionOnNodes {
-        revision: name.to_owned(),
-        ..RevisionOnNodes::default()
-    };
-    for node in live {
-        let revision = node
-            .revisions
-            .iter()
-            .find(|revision| revision.revision == name);
-        match revision.map(|revision| revision.state) {
-            Some(LoadState::Loaded) => found.loaded += 1,
-            Some(LoadState::Failed) if revision.is_some_and(|revision| revision.permanent) => {
-                found.failed += 1
+impl NodeReports<'_> {
+    fn on_nodes(&self, live: &[&FunctionOnNode], name: &str) -> RevisionOnNodes {
+        let mut found = RevisionOnNodes {
+            revision: name.to_owned(),
+            ..RevisionOnNodes::default()
+        };
+        for node in live {
+            if found.problem.is_none() && self.is_from_the_future(node) {
+                let exception = self.future_version(node);
+                found.problem = Some(NodeProblem {
+                    node: exception.node,
+                    reason: exception.reason,
+                    message: exception.message.unwrap_or_default(),
+                });
             }
-            _ => {}
-        }
-        if found.problem.is_none()
-            && let Some(exception) = node
-                .exceptions
+            let revision = node
+                .revisions
                 .iter()
-                .find(|exception| exception.revision == name)
-        {
-            found.problem = Some(NodeProblem {
-                node: node.node.clone(),
-                reason: exception.reason.clone(),
-                message: exception.message.chars().take(256).collect(),
-            });
+                .find(|revision| revision.revision == name);
+            match revision.map(|revision| revision.state) {
+                Some(LoadState::Loaded) => found.loaded += 1,
+                Some(LoadState::Failed) if revision.is_some_and(|revision| revision.permanent) => {
+                    found.failed += 1
+                }
+                _ => {}
+            }
+            if found.problem.is_none()
+                && let Some(exception) = node
+                    .exceptions
+                    .iter()
+                    .find(|exception| exception.revision == name)
+            {
+                found.problem = Some(NodeProblem {
+                    node: node.node.clone(),
+                    reason: exception.reason.clone(),
+                    message: exception.message.chars().take(256).collect(),
+                });
+            }
         }
+        found
     }
-    found
 }
 
 fn count(number: usize) -> u32 {
@@ -192,7 +249,6 @@ mod tests {
     use operator_core::rollout::RevisionRef;
 
     use super::*;
-    use crate::node_api::RevisionOnNode;
 
     fn node(
         name: &str,
@@ -216,6 +272,21 @@ mod tests {
         }
     }
 
+    fn state_at((epoch, serial): (u64, u64)) -> RolloutState {
+        let revision = Revision {
+            name: "r".into(),
+            digest: String::new(),
+        };
+        RolloutState {
+            stable: Some(RevisionRef {
+                revision,
+                since: Timestamp::UNIX_EPOCH,
+            }),
+            token: FencingToken::new(epoch, serial),
+            ..RolloutState::default()
+        }
+    }
+
     #[test]
     fn only_live_placed_nodes_that_acknowledged_follow() {
         let mut all = [
@@ -226,25 +297,14 @@ mod tests {
             node("elsewhere", true, LoadState::Loaded, Some((2, 1))),
         ];
         let placed = ["a", "b", "c", "d"].map(String::from).into();
-        let revision = Revision {
-            name: "r".into(),
-            digest: String::new(),
-        };
-        let state = RolloutState {
-            stable: Some(RevisionRef {
-                revision,
-                since: Timestamp::UNIX_EPOCH,
-            }),
-            token: FencingToken::new(1, 5),
-            ..RolloutState::default()
-        };
-        let view = NodeReports::new(&all, &placed).view(&state, &["r".to_owned()].into());
+        let state = state_at((1, 5));
+        let view = NodeReports::new(&all, &placed, 2).view(&state, &["r".to_owned()].into());
         assert_eq!((view.desired, view.live, view.applied), (4, 3, 1));
         assert_eq!(view.returned, 0);
         all[0].returned = Some(FencingToken::new(1, 5));
         all[1].returned = Some(FencingToken::new(1, 4));
         all[2].returned = Some(FencingToken::new(1, 5));
-        let view = NodeReports::new(&all, &placed).view(&state, &["r".to_owned()].into());
+        let view = NodeReports::new(&all, &placed, 2).view(&state, &["r".to_owned()].into());
         assert_eq!(
             view.returned, 1,
             "live, and with the present share before it left"
@@ -252,8 +312,30 @@ mod tests {
         assert_eq!((view.revisions[0].loaded, view.revisions[0].failed), (2, 1));
         assert_eq!(
             view.highest_token,
-            Some(FencingToken::new(2, 1)),
-            "also of a node that is no longer asked"
+            Some(FencingToken::new(1, 5)),
+            "a node does not speak about what is not placed on it"
         );
+    }
+
+    #[test]
+    fn a_version_from_the_future_is_the_fault_of_its_node() {
+        let all = [
+            node("a", true, LoadState::Loaded, Some((1, 5))),
+            node("b", true, LoadState::Loaded, Some((3, 1))),
+            node("c", true, LoadState::Loaded, Some((1, 90))),
+        ];
+        let placed = ["a", "b", "c"].map(String::from).into();
+        let state = state_at((1, 5));
+        let reports = NodeReports::new(&all, &placed, 2);
+        let view = reports.view(&state, &["r".to_owned()].into());
+        assert_eq!((view.live, view.applied, view.ahead), (3, 1, 1));
+        assert_eq!(view.highest_token, Some(FencingToken::new(1, 90)));
+        let exceptions = reports.exceptions();
+        assert_eq!(
+            (exceptions[0].node.as_str(), exceptions[0].reason.as_str()),
+            ("b", FUTURE_VERSION)
+        );
+        let problem = view.revisions[0].problem.as_ref().unwrap();
+        assert_eq!(problem.reason, FUTURE_VERSION);
     }
 }

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 
 use super::context::FunctionContext;
 use super::pass::Target;
-use super::persist::forget_unwritten;
 use super::{CallError, Context, api, input};
 use crate::revision::Content;
 use crate::validate::{self, References, references};
@@ -25,6 +24,8 @@ pub(super) struct Observed {
     pub(super) snapshot: Snapshot,
     /// The state that the decision continues from.
     pub(super) state: RolloutState,
+    /// The state before a decision that nodes received and whose write is still owed.
+    pub(super) owed: Option<Box<RolloutState>>,
 }
 
 /// Inputs of the validation: the function and everything in its namespace that decides about its spec.
@@ -113,7 +114,7 @@ pub(super) fn newest(
     }
 }
 
-/// Reads the function from the API server after a conflict, and drops what the memory derived from the older version.
+/// Reads the function from the API server after a conflict. What the memory has of it stays if the record is the same.
 ///
 /// # Errors
 /// The call failed.
@@ -122,7 +123,6 @@ pub(super) async fn reread(
     key: &ObjectKey,
     memory: &mut FunctionContext,
 ) -> Result<Option<Arc<EdgeFunction>>, CallError> {
-    forget_unwritten(memory);
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let fresh = api::call(functions.get_opt(&key.name)).await?.map(Arc::new);
     if fresh.is_some() {
@@ -133,9 +133,11 @@ pub(super) async fn reread(
 
 /// Collects what a pass starts from.
 pub(super) fn observe(target: Target<'_>, memory: &mut FunctionContext) -> Observed {
+    let (state, owed) = input::present(target.key, target.object, memory);
     Observed {
         snapshot: snapshot(target),
-        state: input::present(target.key, target.object, memory),
+        state,
+        owed,
     }
 }
 

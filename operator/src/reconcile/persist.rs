@@ -35,10 +35,15 @@ pub(super) async fn persist(
     memory: &mut FunctionContext,
 ) -> Result<Option<Persisted>, ReconcileError> {
     let parts = parts(target, made);
+    let asked = made.decision.persist || made.observed.owed.is_some();
     // Until the last step is done: whether a write without an answer happened is unknown, and so is what is still to be
     // applied and reported.
     let first = !std::mem::replace(&mut memory.reported, false);
-    let written = write(target, &parts, made.decision.persist, memory).await?;
+    let written = write(target, &parts, asked, memory).await;
+    if matches!(written, Err(_) | Ok(Written::Conflict)) {
+        memory.present = Some(unwritten(target, made));
+    }
+    let written = written?;
     if matches!(written, Written::Conflict) {
         memory.reported = !first;
         return Ok(None);
@@ -79,7 +84,9 @@ async fn write(
     let keep = |record: Option<String>| {
         Some(Present {
             state: parts.state.clone(),
+            uid: object.metadata.uid.clone(),
             record,
+            owed: None,
         })
     };
     if !asked && !drifted && difference != Difference::Plain {
@@ -96,13 +103,9 @@ async fn write(
     };
     let version = object.metadata.resource_version.as_ref();
     if let Some(until) = RetryBackoff::lasts(memory.write_backoff.as_ref(), version) {
-        forget_unwritten(memory);
         return Err(ReconcileError::Waits(until));
     }
-    let answer = patch(target, &change).await;
-    // The write may have happened whatever the answer, so the state in memory no longer continues the persisted one.
-    memory.present = None;
-    match answer {
+    match patch(target, &change).await {
         Ok(written) => {
             ctx.metrics.status_written("written");
             let written = Arc::new(written);
@@ -117,7 +120,6 @@ async fn write(
         }
         Err(error) => {
             ctx.metrics.status_written("failed");
-            forget_unwritten(memory);
             memory.write_backoff = Some(RetryBackoff::after(&error, memory.failures, version));
             Err(error.into())
         }
@@ -169,8 +171,29 @@ fn may_write_nodes(
     }
 }
 
-/// The next decision starts from what is persisted, with the evaluations since then made again.
-pub(super) fn forget_unwritten(memory: &mut FunctionContext) {
-    memory.present = None;
-    memory.evaluator = None;
+/// What the next pass continues from after a failed write. It is dropped if the write happened after all, because the
+/// persisted record is another one then.
+fn unwritten(target: Target<'_>, made: &Made) -> Present {
+    let (before, decision) = (&made.observed, &made.decision);
+    let status = target.object.status.as_ref();
+    let rollout = status.and_then(|status| status.rollout.as_ref());
+    // Nodes have stopped the candidate, so no further evidence would lead to the same decision.
+    let acted_on = decision.hint.is_some();
+    let state = if acted_on {
+        let mut state = decision.state.clone();
+        if before.owed.is_some() {
+            state.events = before.state.events.clone();
+            state.events.extend(decision.transitions.iter().cloned());
+        }
+        state
+    } else {
+        before.state.with_evidence_of(&decision.state)
+    };
+    let first = || acted_on.then(|| Box::new(before.state.clone()));
+    Present {
+        state,
+        uid: target.object.metadata.uid.clone(),
+        record: rollout.and_then(|rollout| rollout.working_record.clone()),
+        owed: before.owed.clone().or_else(first),
+    }
 }

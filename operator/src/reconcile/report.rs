@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crds::{EVENT_CONTROLLER, EdgeFunction};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -18,7 +18,10 @@ use super::pass::{Made, Persisted, Target};
 use super::{api, events, metrics, rollback};
 use crate::metrics::Metrics;
 
-/// Reports everything that was persisted, once. After a start the leader reports the transitions of the last leader again,
+/// Transitions of the last leader are reported again if they are younger than this. The API server keeps Events for an hour.
+const REPEATED: SignedDuration = SignedDuration::from_mins(15);
+
+/// Reports everything that was persisted, once. After a start the leader reports recent transitions of the last leader again,
 /// which results in the same Events because their names are the same.
 pub(super) fn report(
     target: Target<'_>,
@@ -29,9 +32,14 @@ pub(super) fn report(
     let Target {
         ctx, key, object, ..
     } = target;
-    let (before, decision, at) = (&made.observed.state, &made.decision, made.at);
-    if persisted.first {
-        for transition in &before.events {
+    let (observed, decision, at) = (&made.observed, &made.decision, made.at);
+    let before = observed.owed.as_deref().unwrap_or(&observed.state);
+    if persisted.first || observed.owed.is_some() {
+        // an Event that the API server may have removed already would be a new one
+        let is_due = |transition: &&Transition| {
+            observed.owed.is_some() || at.duration_since(transition.at) < REPEATED
+        };
+        for transition in observed.state.events.iter().filter(is_due) {
             ctx.reporter.transition(object, transition);
         }
     }
@@ -46,7 +54,6 @@ pub(super) fn report(
         metrics::count_transitions(ctx, before, &decision.state, at);
     }
     metrics::gauge(ctx, key, &decision.state);
-    super::keep_slot(ctx, key, &decision.state);
     memory.reported = true;
 }
 

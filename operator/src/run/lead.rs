@@ -14,6 +14,9 @@ use crate::{certificate_secret, edge_nodes, node_liveness, reconcile};
 /// Time that a new leader gives nodes to reconnect before it makes decisions about them.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// Time between two attempts to raise the epoch.
+const RAISE_RETRY: Duration = Duration::from_secs(1);
+
 /// Each time this replica becomes leader, raises the epoch above all used ones, then starts deciding.
 pub(super) async fn lead(start: Start) {
     let Shared {
@@ -32,7 +35,7 @@ pub(super) async fn lead(start: Start) {
         if epoch.is_some() {
             fleet.expect(edge_nodes::serving(&caches.edge_nodes));
             tokio::time::sleep(SETTLE).await;
-            if let Some(epoch) = start.lease.raise_above(start.highest_epoch()).await {
+            if let Some(epoch) = raise(&start, &leadership).await {
                 tracing::info!(epoch, "deciding");
                 dispatch.queue_all(&QueueAllReason::Leading);
                 tokio::select! {
@@ -48,6 +51,34 @@ pub(super) async fn lead(start: Start) {
             // The election has ended and reports the reason; do not report a second one.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Raises the epoch above all used ones. A failed write is repeated for as long as this replica leads: otherwise it would
+/// renew the Lease and decide nothing. Returns `None` once it no longer leads.
+async fn raise(start: &Start, leadership: &watch::Receiver<Leadership>) -> Option<u64> {
+    raise_with(leadership, || {
+        start.lease.raise_above(start.highest_epoch())
+    })
+    .await
+}
+
+async fn raise_with<F>(
+    leadership: &watch::Receiver<Leadership>,
+    mut raise: impl FnMut() -> F,
+) -> Option<u64>
+where
+    F: Future<Output = Option<u64>>,
+{
+    loop {
+        if let Some(epoch) = raise().await {
+            return Some(epoch);
+        }
+        leadership.borrow().epoch?;
+        tracing::warn!(
+            "this replica leads and cannot decide yet: the epoch was not raised; trying again"
+        );
+        tokio::time::sleep(RAISE_RETRY).await;
     }
 }
 
@@ -85,4 +116,30 @@ async fn lost(mut leadership: watch::Receiver<Leadership>, epoch: u64) {
     let _ = leadership
         .wait_for(|current| current.epoch.is_none_or(|now| now < epoch))
         .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leading(epoch: Option<u64>) -> (watch::Sender<Leadership>, watch::Receiver<Leadership>) {
+        let holder = None;
+        watch::channel(Leadership { holder, epoch })
+    }
+
+    /// A leader whose first write of the Lease fails renewed it afterwards and never decided.
+    #[tokio::test(start_paused = true)]
+    async fn an_epoch_that_could_not_be_raised_is_raised_later() {
+        let (_sender, leadership) = leading(Some(3));
+        let mut answers = [None, None, Some(4)].into_iter();
+        let raised = raise_with(&leadership, || std::future::ready(answers.next().flatten())).await;
+        assert_eq!(raised, Some(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_no_longer_leads_stops_trying() {
+        let (_sender, leadership) = leading(None);
+        let raised = raise_with(&leadership, || std::future::ready(None)).await;
+        assert_eq!(raised, None);
+    }
 }

@@ -3,6 +3,7 @@
 //! The schema refuses most errors before an object is stored. This module checks what a schema cannot express, what
 //! an older or edited schema accepted, and fields of later versions, which are refused by name and never ignored.
 
+mod bounds;
 mod rollout;
 mod routes;
 mod runtime;

@@ -7,14 +7,14 @@ use operator_core::rollout::{
 };
 
 use super::runtime::duration;
-use super::{Violation, unsupported};
+use super::{Violation, bounds, unsupported};
 
 /// Validates a body; `path` is the path of its field.
 pub(super) fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) -> Policy {
     unsupported::check_rollout(body, path, violations);
     let mut reader = Reader { path, violations };
     let default = Policy::default();
-    Policy {
+    let policy = Policy {
         strategy: match body.strategy {
             Some(api::Strategy::AllAtOnce) => Strategy::AllAtOnce,
             _ => Strategy::Canary,
@@ -25,7 +25,9 @@ pub(super) fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violatio
         revert: reader.revert(body.revert.as_ref(), default.revert),
         analysis: reader.analysis(body.analysis.as_ref(), default.analysis),
         gates: body.gates.iter().map(gate).collect(),
-    }
+    };
+    bounds::check(&policy, path, violations);
+    policy
 }
 
 struct Reader<'a> {

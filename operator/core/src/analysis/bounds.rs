@@ -57,7 +57,9 @@ impl Analysis {
         let Some(chosen) = TailBounds::from_histogram(&self.seen) else {
             return;
         };
-        if chosen.compared.is_empty() || Some(&chosen) == self.bounds.as_ref() {
+        // without bounds no step ends, so none at all are accepted once: stable is slower than the last bucket
+        let none = chosen.compared.is_empty() && self.bounds.is_some();
+        if none || Some(&chosen) == self.bounds.as_ref() {
             return;
         }
         self.step.rechosen = self.bounds.is_some();

@@ -49,7 +49,8 @@ pub struct EvaluationResult {
     pub errors: Increment,
     /// Verdict of the tests.
     pub verdict: Verdict,
-    /// Whether the error backstop has reached its limit, so that the weight should be lowered by one step.
+    /// Whether the error backstop has reached its limit: the candidate fails far more than usual and stable does not, so that
+    /// the weight should be lowered by one step.
     pub backstop_reached: bool,
     /// Whether both revisions miss an objective.
     pub shared_failure: bool,
@@ -113,7 +114,7 @@ impl Analysis {
         }
         let errors = of(Event::new(Metric::Errors, None));
         if let Some(backstop) = &mut self.backstop {
-            backstop.process.look(&[errors.pooled()]);
+            backstop.look(&self.plan, &errors);
         }
         self.follow_shared_failure(input.now);
         if self.shared_since.is_none() && !input.pass_frozen {
@@ -232,17 +233,11 @@ impl Analysis {
             return Verdict::NotEnough(Missing::Bounds);
         }
         let beta = self.plan.false_promotions;
-        if self.pass.iter().all(|p| p.process.reached(beta)) {
+        if self.pass.iter().all(|pass| pass.is_passed(beta)) {
             Verdict::Good
         } else {
             Verdict::NotEnough(Missing::Evidence)
         }
-    }
-
-    fn is_backstop_reached(&self) -> bool {
-        self.backstop
-            .as_ref()
-            .is_some_and(|b| b.process.reached(self.plan.false_rollbacks))
     }
 
     fn is_share_mismatched(&self) -> bool {

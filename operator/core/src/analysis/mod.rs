@@ -10,11 +10,13 @@
 //! any other node after a restart only sets its baseline. A restart may therefore lose an evaluation, but never counts one
 //! twice.
 
+mod backstop;
 mod bounds;
 mod evaluate;
 mod history;
 mod plan;
 mod read;
+mod resting;
 mod state;
 mod suite;
 #[cfg(test)]
@@ -31,13 +33,16 @@ use crate::rollout::{ArmSums, Decisive};
 use crate::samples::{Histogram, Snapshot, Tracker};
 use crate::stats::Increment;
 
+pub use backstop::TotalFailure;
 pub use evaluate::{EvaluationInput, EvaluationResult};
 pub use history::{History, TailBounds};
 pub use plan::{AnalysisPlan, Slo};
+pub use resting::resting_traffic;
 pub use state::{STATE_MAX, StateError};
 pub use verdict::{Metric, MissedSlo, Missing, Verdict};
 
-use suite::{Backstop, Pass, Test};
+use backstop::Backstop;
+use suite::{Pass, Test};
 
 /// Number of evaluations at its own weight that a step needs.
 pub const STEP_EVALUATIONS: u32 = 2;
@@ -61,6 +66,8 @@ pub struct Analysis {
     seen_since: Timestamp,
     tests: Vec<Test>,
     pass: Vec<Pass>,
+    /// Persisted separately, in a shorter form.
+    #[serde(skip)]
     backstop: Option<Backstop>,
     looks: u32,
     #[serde(with = "millisecond::optional")]
@@ -143,13 +150,7 @@ impl Analysis {
                 tests.extend(suite::latency_tests(plan, bounds, &seen, history));
             }
         }
-        let backstop = tests
-            .iter()
-            .find(|t| t.event.metric == Metric::Errors)
-            .and_then(|errors| {
-                let rate = errors.process.guesses().first()?.rate();
-                suite::backstop(plan, rate, errors.process.settings().dispersion)
-            });
+        let backstop = Backstop::new(plan, &tests);
         Self {
             plan: plan.clone(),
             tracker: Tracker::new(now),
@@ -205,13 +206,6 @@ impl Analysis {
             let dispersion = pass.process.settings().dispersion;
             pass.process
                 .restart(suite::pass_settings(&self.plan, metric, next, dispersion));
-        }
-    }
-
-    /// Starts the backstop test of all traffic again, after it reached its limit and the weight could not be lowered.
-    pub fn restart_backstop(&mut self) {
-        if let Some(backstop) = &mut self.backstop {
-            backstop.process.restart(*backstop.process.settings());
         }
     }
 }

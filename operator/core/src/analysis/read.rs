@@ -103,11 +103,11 @@ impl Analysis {
     }
 
     fn pass_figures(&self) -> PassFigures {
-        let goal = -self.plan.false_promotions.ln();
+        let beta = self.plan.false_promotions;
         let furthest_behind = self
             .pass
             .iter()
-            .min_by(|a, b| a.process.ln_evidence().total_cmp(&b.process.ln_evidence()));
+            .min_by(|a, b| b.missing(beta).total_cmp(&a.missing(beta)));
         let Some(limiting) = furthest_behind.filter(|_| self.step.next.is_some()) else {
             return PassFigures::default();
         };
@@ -115,12 +115,12 @@ impl Analysis {
         let progress = if waits_for_bounds {
             0.0
         } else {
-            (limiting.process.ln_evidence() / goal).clamp(0.0, 1.0)
+            (1.0 + limiting.missing(beta) / beta.ln()).clamp(0.0, 1.0)
         };
         let need = self
             .pass
             .iter()
-            .filter_map(|p| self.requests_to_pass(p, goal))
+            .filter_map(|p| self.requests_to_pass(p, beta))
             .reduce(f64::max);
         let eta = need.and_then(|need| self.seconds_for(need));
         PassFigures {
@@ -133,8 +133,8 @@ impl Analysis {
 
     /// Returns the number of requests until a candidate that is as good as stable passes: the missing evidence divided by the
     /// information per request.
-    fn requests_to_pass(&self, pass: &Pass, goal: f64) -> Option<f64> {
-        let missing = goal - pass.process.ln_evidence();
+    fn requests_to_pass(&self, pass: &Pass, beta: f64) -> Option<f64> {
+        let missing = pass.missing(beta);
         if missing <= 0.0 {
             return Some(0.0);
         }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::samples::{Baseline, Tracker};
 
+use super::backstop::{Backstop, PersistedBackstop};
 use super::suite::{self, Test};
 use super::{Analysis, AnalysisPlan, WHOLE};
 
@@ -16,7 +17,10 @@ const BYTES_MAX: usize = STATE_MAX / 4 * 3;
 /// Number of bytes before the analysis (the version) and between it and the baselines (their number).
 const FRAME: usize = 4;
 /// Version of the format. Raise it with every change of what is persisted, because the encoding does not describe itself.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
+
+/// The persisted parts, in their order.
+type Parts = (Analysis, Option<PersistedBackstop>, Vec<(String, Baseline)>);
 
 /// Reason why a persisted text cannot be used. The rollout then starts without evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +38,8 @@ impl Analysis {
     /// follow as far as they fit, in the order of node names.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut left = BYTES_MAX.saturating_sub(FRAME + size(self));
+        let backstop = self.backstop.as_ref().map(Backstop::persisted);
+        let mut left = BYTES_MAX.saturating_sub(FRAME + size(self) + size(&backstop));
         let baselines: Vec<(&String, &Baseline)> = self
             .tracker
             .baselines()
@@ -47,7 +52,8 @@ impl Analysis {
             })
             .collect();
         // writing to memory cannot fail
-        let bytes = postcard::to_extend(&(self, baselines), vec![VERSION]).unwrap_or_default();
+        let bytes =
+            postcard::to_extend(&(self, backstop, baselines), vec![VERSION]).unwrap_or_default();
         STANDARD_NO_PAD.encode(bytes)
     }
 
@@ -63,18 +69,21 @@ impl Analysis {
         if *version != VERSION {
             return Err(StateError::Version(*version));
         }
-        let ((analysis, baselines), rest): ((Self, Vec<(String, Baseline)>), _) =
+        let ((analysis, backstop, baselines), rest): (Parts, _) =
             postcard::take_from_bytes(bytes).map_err(|_| StateError::Damaged)?;
         let mut analysis = Self {
             plan: plan.clone(),
             tracker: Tracker::resume(baselines),
             ..analysis
         };
-        if rest.is_empty() && analysis.restore() {
-            Ok(analysis)
-        } else {
-            Err(StateError::Damaged)
-        }
+        let sound = rest.is_empty() && analysis.restore();
+        let Some(persisted) = backstop.filter(|_| sound) else {
+            return sound.then_some(analysis).ok_or(StateError::Damaged);
+        };
+        let tests = &analysis.tests;
+        analysis.backstop = Backstop::resume(plan, tests, persisted);
+        let complete = analysis.backstop.is_some();
+        complete.then_some(analysis).ok_or(StateError::Damaged)
     }
 
     /// Adds the parts that follow from the plan. Returns `false` if the text does not match the plan.
@@ -99,11 +108,6 @@ impl Analysis {
             let dispersion = pass.process.settings().dispersion;
             let settings = suite::pass_settings(plan, pass.event.metric, next, dispersion);
             sound &= pass.process.restore(settings);
-        }
-        if let Some(backstop) = &mut self.backstop {
-            let dispersion = backstop.process.settings().dispersion;
-            let settings = suite::backstop_settings(plan, backstop.limit, dispersion);
-            sound &= backstop.process.restore(settings);
         }
         sound
     }

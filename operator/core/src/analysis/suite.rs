@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rollout::Tolerance as Limits;
 use crate::samples::{Histogram, LATENCY_BOUNDS, Tally};
 use crate::stats::{self, EProcess, Increment, Settings, Side, Tolerance};
 
 use super::WHOLE;
-use super::history::{History, TailBounds, UNKNOWN_RATE, smoothed};
+use super::history::{History, TailBounds, smoothed};
 use super::plan::AnalysisPlan;
 use super::verdict::Metric;
 
@@ -235,6 +236,27 @@ pub(super) struct Pass {
     pub(super) process: EProcess,
 }
 
+impl Pass {
+    /// Whether nothing is left to prove: even a candidate that fails every request is within the limit.
+    fn is_certain(&self) -> bool {
+        self.process.settings().tolerance.delta >= 1.0
+    }
+
+    /// Whether the test allows the end of the step at the error rate `beta`.
+    pub(super) fn is_passed(&self, beta: f64) -> bool {
+        self.is_certain() || self.process.reached(beta)
+    }
+
+    /// Returns the logarithm of the missing evidence; not positive once the test has passed.
+    pub(super) fn missing(&self, beta: f64) -> f64 {
+        if self.is_certain() {
+            f64::NEG_INFINITY
+        } else {
+            -beta.ln() - self.process.ln_evidence()
+        }
+    }
+}
+
 /// Returns the settings of a pass test before the weight `next`, in basis points.
 pub(super) fn pass_settings(
     plan: &AnalysisPlan,
@@ -243,16 +265,17 @@ pub(super) fn pass_settings(
     dispersion: f64,
 ) -> Settings {
     let share = f64::from(next.max(1)) / f64::from(WHOLE);
-    let affordable = |increase: f64| increase.max(plan.harm_budget / share);
+    let harm = plan.harm_budget / share;
+    // a difference that the rollback side tolerates must not keep the candidate from passing
+    let wider = |limits: Option<Limits>| {
+        limits.map_or((1.0, 1.0), |l| {
+            (l.max_ratio, l.pass_increase.max(l.max_increase).max(harm))
+        })
+    };
+    let relative = |(ratio, delta)| Tolerance { ratio, delta };
     let tolerance = match metric {
-        Metric::Errors | Metric::ClientErrors => Tolerance {
-            ratio: 1.0,
-            delta: affordable(plan.errors.map_or(1.0, |l| l.pass_increase)),
-        },
-        Metric::Latency => Tolerance {
-            ratio: plan.latency.map_or(1.0, |l| l.max_ratio),
-            delta: affordable(plan.latency.map_or(1.0, |l| l.pass_increase)),
-        },
+        Metric::Errors | Metric::ClientErrors => relative(wider(plan.errors)),
+        Metric::Latency => relative(wider(plan.latency)),
         Metric::SloErrors | Metric::SloLatency => rollback_tolerance(plan, metric),
     };
     Settings::new(
@@ -285,37 +308,6 @@ pub(super) fn pass_events(plan: &AnalysisPlan, bounds: Option<&TailBounds>) -> V
         events.push(Event::new(Metric::SloLatency, Some(bucket)));
     }
     events
-}
-
-/// Error backstop: tests whether too many requests of both revisions together fail.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Backstop {
-    /// Share of all requests that may fail.
-    pub(super) limit: f64,
-    pub(super) process: EProcess,
-}
-
-/// Creates the backstop with a limit of twice stable's usual rate, given that rate and its dispersion. `None` if errors are
-/// not compared.
-pub(super) fn backstop(plan: &AnalysisPlan, rate: f64, dispersion: f64) -> Option<Backstop> {
-    let limits = plan.errors?;
-    let usual = 2.0 * rate + 2.0 * limits.max_increase;
-    let limit = plan.slo.errors.unwrap_or(0.0).max(usual);
-    let settings = backstop_settings(plan, limit, dispersion);
-    let process = EProcess::new(settings, &[UNKNOWN_RATE]);
-    Some(Backstop { limit, process })
-}
-
-/// Settings of a one-sample test of all traffic against the error rate `delta`.
-pub(super) fn backstop_settings(plan: &AnalysisPlan, delta: f64, dispersion: f64) -> Settings {
-    let tolerance = Tolerance { ratio: 0.0, delta };
-    Settings::new(
-        Side::Rollback,
-        tolerance,
-        dispersion,
-        plan.false_rollbacks,
-        1.0,
-    )
 }
 
 /// Returns ln of the combined evidence Σ ω E. The part of the wealth that no test owns yet stays unchanged.

@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::analysis::{self, Analysis, AnalysisPlan, EvaluationInput, EvaluationResult, History};
+use crate::analysis::{
+    self, Analysis, AnalysisPlan, EvaluationInput, EvaluationResult, History, MissedSlo,
+    TotalFailure,
+};
 use crate::rollout::{
     Evaluation, Figures, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
 };
@@ -140,11 +143,12 @@ impl Evaluator {
         sampled: &Sampled<'_>,
         result: &EvaluationResult,
     ) -> Evaluation {
-        if result.backstop_reached {
-            // the rollout reacts to it once; if it cannot lower the weight, later evaluations must not report it again
+        let missed = self.analysis.missed_slo();
+        let total = self.analysis.total_failure();
+        if result.backstop_reached || total.is_some() {
+            // the rollout reacts to it once; later evaluations report it again only if it is reached again
             self.analysis.restart_backstop();
         }
-        let missed = self.analysis.missed_slo();
         self.text = self.analysis.encode();
         Evaluation {
             revision: rollout.candidate.revision.name.clone(),
@@ -159,15 +163,8 @@ impl Evaluator {
                 analysis::Verdict::NotEnough(_) => Verdict::NotEnough,
             },
             backstop: result.backstop_reached,
-            shared_failure: missed.as_ref().filter(|p| !p.stable_meets_it).map(|p| {
-                format!(
-                    "both revisions miss the SLO ({} and {}, limit {}), so the cause is shared",
-                    percent(p.candidate),
-                    percent(p.stable),
-                    percent(p.limit)
-                )
-            }),
-            stable_meets_slo: missed.is_none_or(|p| p.stable_meets_it),
+            shared_failure: shared_failure(missed.as_ref(), total.as_ref()),
+            stable_meets_slo: missed.is_none_or(|p| p.stable_meets_it) && total.is_none(),
             covered: result.covered,
             share_mismatch: result.share_mismatch.then(|| {
                 let (candidate, stable) = self.analysis.split();
@@ -207,6 +204,22 @@ impl Evaluator {
             message,
         }
     }
+}
+
+/// Clause that says that both revisions miss the objective, or that both fail more than usual.
+fn shared_failure(missed: Option<&MissedSlo>, total: Option<&TotalFailure>) -> Option<String> {
+    let missed = missed.filter(|missed| !missed.stable_meets_it).map(|it| {
+        let what = "miss the SLO";
+        (what, it.candidate, it.stable, it.limit)
+    });
+    let total = total.map(|it| ("fail more than usual", it.candidate, it.stable, it.limit));
+    let (what, candidate, stable, limit) = missed.or(total)?;
+    Some(format!(
+        "both revisions {what} ({} and {}, limit {}), so the cause is shared",
+        percent(candidate),
+        percent(stable),
+        percent(limit)
+    ))
 }
 
 /// Clause that says that stable fails at least half of its requests, in an evaluation with at least ten.

@@ -257,10 +257,12 @@ fn ready<'t>(
         None => (false, "Pending"),
         Some(_) if function.suspend => (false, "Suspended"),
         Some(_) if n.live == 0 => (false, "NoNodes"),
-        Some(_) if !function.policy.nodes.min_loaded.reached(n.loaded, n.live) => {
-            (false, "NodesNotReady")
-        }
-        Some(_) => (true, progressing),
+        Some(_) => match &function.policy {
+            Some(policy) if !policy.nodes.min_loaded.reached(n.loaded, n.live) => {
+                (false, "NodesNotReady")
+            }
+            _ => (true, progressing),
+        },
     }
 }
 

@@ -19,7 +19,8 @@ pub struct Evidence {
     pub measured: Measured,
     /// Whether this rollout has, or may take, one of the slots for concurrent rollouts.
     pub slot: bool,
-    /// Stable's traffic if [`super::due`] requested it. Its `requests_per_second` is `None` if it could not be measured.
+    /// Stable's traffic if [`super::due`] requested it; `None` while it is still being measured. Its `requests_per_second` is
+    /// `None` if it could not be measured.
     pub traffic: Option<Traffic>,
     /// Newest revision with `promotedAt`. The state is restored from it when the status was lost.
     pub promoted: Option<Revision>,
@@ -40,8 +41,11 @@ pub struct NodesView {
     pub token: FencingToken,
     /// Number of live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater token.
     pub applied: u32,
-    /// Largest fencing token of this function that any node has acknowledged.
+    /// Largest fencing token of this function that a node of the placement has acknowledged, up to the epoch of the deciding
+    /// leader. A greater epoch was never issued.
     pub highest_token: Option<FencingToken>,
+    /// Number of live nodes that acknowledged a greater token than the state and its hint have.
+    pub ahead: u32,
     /// Number of live nodes that returned to stable by themselves after losing contact and have not acknowledged `pair` since.
     pub returned: u32,
 }

@@ -74,13 +74,14 @@ pub enum HoldReason {
     Suspended,
     /// No node matches the placement, or no node can be reached.
     NoNodes,
-    /// The error backstop was reached: too many of all requests fail, and no test attributes it to a revision.
+    /// The error backstop was reached: too many of the candidate's requests fail, and the comparison with stable has not
+    /// decided.
     TotalErrors,
     /// Prometheus does not answer.
     PrometheusUnavailable,
     /// The samples contain nothing usable.
     SamplesMissing,
-    /// Both revisions miss the objective.
+    /// Both revisions miss the objective, or both fail more than usual.
     SharedFailure,
     /// Too few nodes have loaded the candidate and acknowledged its weight.
     NodesNotReady,

@@ -33,7 +33,8 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
             state.superseded
         ));
     }
-    if r.plan.is_outdated(&function.policy) {
+    let policy = function.policy.as_ref();
+    if policy.is_some_and(|policy| r.plan.is_outdated(policy)) {
         parts.push(
             "The policy was edited since; the edit applies to the next rollout or `retry`.".into(),
         );

@@ -5,8 +5,9 @@
 //! ([`message`], [`conditions`], [`phase`]) are functions of the persisted state.
 //!
 //! The caller measures what [`due`] returns, decides, writes the state if [`Decision::persist`] is set, and only then acts
-//! on it. A state that need not be written is kept in memory as the current one. After a failed write the caller drops it
-//! and reads the persisted state again. The weight of a candidate never rises by a state that was not written.
+//! on it. A state that need not be written is kept in memory as the current one. After a failed write the caller continues
+//! from the persisted state with the evidence since then ([`RolloutState::with_evidence_of`]), or from the new state if it
+//! already lowered the weight on the nodes. The weight of a candidate never rises by a state that was not written.
 
 mod action_lines;
 mod conditions;
@@ -25,6 +26,7 @@ mod secret_values;
 mod state;
 mod traffic_split;
 mod transition;
+mod unwritten;
 mod weight;
 mod words;
 
@@ -44,6 +46,6 @@ pub use secret_values::{
     unknown_values,
 };
 pub use state::*;
-pub use traffic_split::{TrafficSplit, holds_slot, traffic, traffic_split};
+pub use traffic_split::{TrafficSplit, hint_token, holds_slot, traffic, traffic_split};
 pub use transition::{EventType, TransitionEffects, TransitionKind};
 pub use weight::Weight;

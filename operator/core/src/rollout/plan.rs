@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnalysisPolicy, BakePolicy, Gate, GateAt, Holdback, NodesPolicy, Policy, Step, StepWeight,
-    Strategy, Weight,
+    Advance, AnalysisPolicy, BakePolicy, Gate, GateAt, Holdback, NodesPolicy, Policy, Step,
+    StepWeight, Strategy, Weight,
 };
 
 /// Strategy, steps and analysis of one rollout.
@@ -62,6 +62,20 @@ fn auto(traffic: Traffic, most: f64) -> Weight {
     Weight::from_share(share)
 }
 
+/// Drops all steps but the first whose weight `is_dropped`. The end of the kept step before a dropped one leads past it, so
+/// that step takes over its demands.
+fn drop_steps(steps: &mut Vec<Step>, is_dropped: impl Fn(Weight) -> bool) {
+    let mut kept: Vec<Step> = Vec::new();
+    for step in steps.drain(..) {
+        let dropped = matches!(step.weight, StepWeight::Fixed(w) if is_dropped(w));
+        match kept.last_mut() {
+            Some(before) if dropped => before.take_over(step),
+            _ => kept.push(step),
+        }
+    }
+    *steps = kept;
+}
+
 impl Plan {
     /// Freezes a policy for a rollout of this kind.
     #[must_use]
@@ -93,7 +107,8 @@ impl Plan {
             || self.steps.iter().any(|s| s.weight == StepWeight::Auto)
     }
 
-    /// Replaces `Auto` by numbers and drops listed steps of at most 1.5 times the first weight.
+    /// Replaces `Auto` by numbers and drops listed steps of at most 1.5 times the first weight, and those above the weight of
+    /// the bake. The step before a dropped one takes over its demands.
     #[must_use]
     pub fn sized(self, traffic: Traffic) -> Self {
         self.with_weights(auto(traffic, 0.50), auto(traffic, 0.10))
@@ -103,23 +118,26 @@ impl Plan {
         if self.bake.holdback == Holdback::Auto {
             self.bake.holdback = Holdback::Fixed(holdback);
         }
-        if self
-            .steps
-            .first()
-            .is_some_and(|s| s.weight == StepWeight::Auto)
-        {
+        let is_auto = |step: &Step| step.weight == StepWeight::Auto;
+        if self.steps.first().is_some_and(is_auto) {
             // compared as whole numbers, so that 1.5 × 1 % drops 1.5 % exactly
             let close = |w: Weight| w.parts() * 2 <= first.parts() * 3;
-            self.steps
-                .retain(|s| !matches!(s.weight, StepWeight::Fixed(w) if close(w)));
+            drop_steps(&mut self.steps, close);
             if let Some(step) = self.steps.first_mut() {
                 step.weight = StepWeight::Fixed(first);
             }
         }
-        // no step may have more than the weight of the bake
+        // no step may have more than the weight of the bake, and one with all requests leaves nothing to compare with
         let top = self.final_weight();
-        self.steps
-            .retain(|s| !matches!(s.weight, StepWeight::Fixed(w) if w > top));
+        drop_steps(&mut self.steps, |w| w > top || w == Weight::FULL);
+        if let Some(step) = self.steps.first_mut()
+            && let StepWeight::Fixed(w) = step.weight
+        {
+            step.weight = StepWeight::Fixed(w.min(top));
+            if w.min(top) == Weight::FULL {
+                step.advance = Advance::Time;
+            }
+        }
         self
     }
 
@@ -163,6 +181,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn weights(plan: &Plan) -> Vec<u32> {
@@ -189,6 +209,95 @@ mod tests {
         assert_eq!(sized(Some(40.0)), [417, 1000, 2500, 5000, 9583]);
         assert_eq!(sized(Some(0.0)), [5000, 9000]);
         assert_eq!(sized(Some(0.1)), [5000, 9000]);
+    }
+
+    /// Steps `Auto`, 5 % with a gate and demands of its own, 50 %.
+    fn demanding() -> Policy {
+        let step = |weight| Step {
+            weight,
+            ..Step::default()
+        };
+        let gated = Step {
+            min_duration: Duration::from_secs(3600),
+            min_requests: 1000,
+            gates: vec!["manager".into()],
+            ..step(StepWeight::Fixed(Weight::percent(5)))
+        };
+        let mut first = step(StepWeight::Auto);
+        first.advance = Advance::Time;
+        Policy {
+            steps: vec![first, gated, step(StepWeight::Fixed(Weight::percent(50)))],
+            gates: vec![Gate {
+                name: "manager".into(),
+                at: GateAt::Step,
+            }],
+            ..Policy::default()
+        }
+    }
+
+    fn demands(step: &Step) -> (u64, u64, &[String], Advance) {
+        let seconds = step.min_duration.as_secs();
+        (seconds, step.min_requests, &step.gates, step.advance)
+    }
+
+    #[test]
+    fn the_step_before_a_dropped_one_takes_over_its_demands() {
+        let traffic = |rps| Traffic {
+            requests_per_second: Some(rps),
+        };
+        let plan = Plan::freeze(&demanding(), PlanKind::Full);
+        let all = plan.clone().sized(traffic(100.0));
+        assert_eq!(weights(&all), [167, 500, 5000, 9833]);
+        assert_eq!(demands(&all.steps[0]), (30, 0, &[][..], Advance::Time));
+        let two = plan.sized(traffic(10.0));
+        assert_eq!(weights(&two), [1667, 5000, 9000]);
+        let gates = ["manager".to_owned()];
+        let expected = (3600, 1000, &gates[..], Advance::Evidence);
+        assert_eq!(demands(&two.steps[0]), expected);
+        assert_eq!(demands(&two.steps[1]), (30, 0, &[][..], Advance::Evidence));
+    }
+
+    #[test]
+    fn demands_of_steps_above_the_bake_are_kept() {
+        let mut policy = demanding();
+        policy.bake.holdback = Holdback::Fixed(Weight::percent(60));
+        policy.steps[2].gates = vec!["owner".into()];
+        let unknown = Traffic {
+            requests_per_second: None,
+        };
+        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        assert_eq!(weights(&plan), [100, 500, 4000]);
+        assert_eq!(plan.steps[1].gates, ["manager", "owner"]);
+        policy.steps.drain(..2);
+        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        assert_eq!(weights(&plan), [4000, 4000]);
+        assert_eq!(plan.steps[0].gates, ["owner"]);
+    }
+
+    #[test]
+    fn a_step_with_all_requests_waits_for_no_comparison() {
+        let step = |percent| Step {
+            weight: StepWeight::Fixed(Weight::percent(percent)),
+            min_requests: u64::from(percent),
+            ..Step::default()
+        };
+        let mut policy = Policy {
+            steps: vec![step(50), step(100)],
+            ..Policy::default()
+        };
+        policy.bake.holdback = Holdback::Fixed(Weight::ZERO);
+        let unknown = Traffic {
+            requests_per_second: None,
+        };
+        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        assert_eq!(
+            (weights(&plan), plan.steps[0].min_requests),
+            (vec![5000, 10_000], 100)
+        );
+        policy.steps.remove(0);
+        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        assert_eq!(weights(&plan), [10_000, 10_000]);
+        assert_eq!(plan.steps[0].advance, Advance::Time);
     }
 
     #[test]

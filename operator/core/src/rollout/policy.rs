@@ -289,6 +289,25 @@ impl Default for AnalysisPolicy {
     }
 }
 
+impl Step {
+    /// Takes over the demands of a later step that is dropped. The time between the demands and the deadline is not reduced.
+    pub(super) fn take_over(&mut self, dropped: Self) {
+        let slack = self.deadline.saturating_sub(self.min_duration);
+        self.min_duration = self.min_duration.max(dropped.min_duration);
+        self.min_requests = self.min_requests.max(dropped.min_requests);
+        let longest = self.deadline.max(dropped.deadline);
+        self.deadline = longest.max(self.min_duration.saturating_add(slack));
+        if dropped.advance == Advance::Evidence {
+            self.advance = Advance::Evidence;
+        }
+        for gate in dropped.gates {
+            if !self.gates.contains(&gate) {
+                self.gates.push(gate);
+            }
+        }
+    }
+}
+
 impl Policy {
     /// Builds the steps of `ladder: { first, factor, max }`: each weight is `factor` times the one before, and the last is
     /// `max`. There are at most 32 steps. A factor of one or less gives only the first step.

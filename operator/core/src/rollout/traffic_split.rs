@@ -32,6 +32,15 @@ impl TrafficSplit {
     }
 }
 
+/// Returns the token of a hint that lowers the weight of the split with this token. Serials rise by two, so no split has it.
+#[must_use]
+pub const fn hint_token(token: FencingToken) -> FencingToken {
+    FencingToken {
+        serial: token.serial + 1,
+        ..token
+    }
+}
+
 /// Returns the split that nodes receive in this state.
 #[must_use]
 pub fn traffic_split(state: &RolloutState) -> TrafficSplit {

@@ -47,15 +47,10 @@ impl Increment {
         self.stable_events += other.stable_events;
     }
 
-    /// Returns the sum of both arms as the candidate, for absolute tests of all traffic.
+    /// Returns the candidate's counts without those of stable, for absolute tests of the candidate.
     #[must_use]
-    pub fn pooled(&self) -> Self {
-        Self::new(
-            self.candidate_requests + self.stable_requests,
-            self.candidate_events + self.stable_events,
-            0.0,
-            0.0,
-        )
+    pub const fn candidate_alone(&self) -> Self {
+        Self::new(self.candidate_requests, self.candidate_events, 0.0, 0.0)
     }
 
     /// Returns stable's counts as the candidate, for absolute tests of stable.

@@ -55,7 +55,8 @@ impl Side {
         }
     }
 
-    /// Returns the rates of the alternatives, given the estimate of stable's rate and the limit it implies (below 1).
+    /// Returns the rates of the alternatives, given the estimate of stable's rate and the limit it implies. On the rollback
+    /// side the limit is below 1.
     fn alternatives(self, tolerance: Tolerance, guess: f64, limit: f64) -> Vec<f64> {
         match self {
             Self::Rollback => EFFECTS
@@ -63,6 +64,7 @@ impl Side {
                 .map(|size| limit + (1.0 - limit) * size)
                 .collect(),
             Self::Pass => {
+                let limit = limit.min(1.0);
                 let as_good = if tolerance.ratio > 0.0 {
                     guess.min(0.95 * limit)
                 } else {
@@ -212,6 +214,17 @@ impl EProcess {
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
     }
 
+    /// Continues a new process with ln of the wealth on each alternative, as [`Self::ln_parts`] returned it. Returns `false` if
+    /// the numbers are damaged.
+    #[must_use]
+    pub fn resume(&mut self, ln_parts: Vec<f64>) -> bool {
+        let sound = ln_parts.len() == self.ln_parts.len() && ln_parts.iter().all(|n| n.is_finite());
+        self.ln_evidence = ln_sum_exp(&ln_parts);
+        self.ln_evidence_max = self.ln_evidence.max(0.0);
+        self.ln_parts = ln_parts;
+        sound
+    }
+
     /// Starts again with a wealth of 1. The estimates of stable's rate stay.
     pub fn restart(&mut self, settings: Settings) {
         let shares = settings.side.traffic_split();
@@ -312,7 +325,9 @@ impl EProcess {
             let limit = tolerance.limit(rate);
             let blind = increment.candidate_requests <= 0.0
                 || (tolerance.ratio > 0.0 && increment.stable_requests <= 0.0);
-            if blind || limit >= 1.0 {
+            // no rate is above a limit of 1, so no bet on a worse candidate exists; bets on a better one always do, and the
+            // proof that the factor is at most 1 on average does not use that the limit is a share
+            if blind || (side == Side::Rollback && limit >= 1.0) {
                 continue;
             }
             requests += increment.candidate_requests;

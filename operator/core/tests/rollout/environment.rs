@@ -7,6 +7,18 @@ use operator_core::rollout::*;
 use crate::world::{Scenario, World};
 
 impl World {
+    /// Number of nodes ahead of the state: all but `loyal` ones.
+    fn ahead(&self) -> u32 {
+        let newer = self
+            .highest
+            .is_some_and(|token| token > hint_token(self.state.token));
+        if newer {
+            self.live.saturating_sub(self.loyal)
+        } else {
+            0
+        }
+    }
+
     pub fn evidence(&self) -> Evidence {
         let due = due(self.now, &self.function, &self.state);
         let split = traffic_split(&self.state);
@@ -54,6 +66,7 @@ impl World {
                     0
                 },
                 highest_token: self.highest,
+                ahead: self.ahead(),
                 returned: self.returned,
             },
             measured: if due.evaluation {

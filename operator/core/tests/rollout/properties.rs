@@ -145,7 +145,7 @@ impl Checked {
             }
             Op::Conflict => w.state = w.persisted.clone(),
             Op::Policy(n) => {
-                w.function.policy = policies(*n);
+                w.function.policy = Some(policies(*n));
                 w.function.generation += 1;
             }
             Op::Lost => {

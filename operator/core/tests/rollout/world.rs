@@ -36,6 +36,8 @@ pub enum Scenario {
 
 #[derive(Clone, Debug)]
 pub struct World {
+    /// Policy of an accepted spec.
+    pub written: Policy,
     pub now: Timestamp,
     pub function: Function,
     /// State in the leader's memory.
@@ -51,6 +53,8 @@ pub struct World {
     pub failing: u32,
     pub returned: u32,
     pub highest: Option<FencingToken>,
+    /// Number of live nodes that are never ahead of the state.
+    pub loyal: u32,
     pub slot: bool,
     pub rps: Option<f64>,
     pub promoted: Option<Revision>,
@@ -88,11 +92,12 @@ impl World {
             desired: Some(revision("a")),
             abandoned: None,
             refused: None,
-            policy,
+            policy: Some(policy.clone()),
             suspend: false,
             actions: Vec::new(),
         };
         Self {
+            written: policy,
             now: at(0),
             function,
             state: RolloutState::default(),
@@ -104,6 +109,7 @@ impl World {
             failing: 0,
             returned: 0,
             highest: None,
+            loyal: 0,
             slot: true,
             rps: None,
             promoted: None,
@@ -191,6 +197,7 @@ impl World {
         self.function.desired = Some(revision(name));
         self.function.abandoned = None;
         self.function.refused = None;
+        self.function.policy.get_or_insert(self.written.clone());
         self.function.generation += 1;
     }
 
@@ -202,6 +209,7 @@ impl World {
     /// Simulates an edit that is not accepted; it may still ask for the candidate.
     pub fn refused(&mut self) {
         self.function.desired = None;
+        self.function.policy = None;
         self.function.refused = Some("InvalidRoute".into());
         self.function.generation += 1;
     }

@@ -11,8 +11,8 @@ use super::awaited;
 use super::counters::FrameResult;
 use super::session::Session;
 use super::{
-    CONTACT_RETENTION, Changed, Fleet, FunctionKey, MAX_EPOCH, MAX_EXCEPTIONS, MAX_NODES, Node,
-    RETENTION, Source, State, view,
+    CONTACT_RETENTION, Changed, Fleet, FunctionKey, MAX_EXCEPTIONS, MAX_NODES, Node, RETENTION,
+    Source, State, view,
 };
 
 /// A session of the fleet; passed back with every message.
@@ -93,9 +93,7 @@ impl Fleet {
                 drop_replaced(node);
             }
         }
-        if applied.max_epoch <= MAX_EPOCH {
-            state.max_epoch = state.max_epoch.max(applied.max_epoch);
-        }
+        state.max_epoch = state.max_epoch.max(applied.max_epoch);
         drop(state);
         if source == Source::Direct {
             let (functions, removed) = (&applied.functions, applied.removed);

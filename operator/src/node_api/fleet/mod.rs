@@ -43,8 +43,11 @@ const RETENTION: Duration = Duration::from_secs(600);
 const CONTACT_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of nodes; more indicate a mistake or an attack.
 const MAX_NODES: usize = 20_000;
-/// Highest accepted epoch: a single faulty node must not exhaust the range of epochs.
-const MAX_EPOCH: u64 = 1 << 48;
+/// Highest accepted epoch. Epochs are counted in `leaseTransitions`, a number of 31 bits, and a single faulty node must not
+/// use up all of them.
+const MAX_EPOCH: u64 = (1 << 31) - (1 << 20);
+/// Highest accepted serial. Numbers up to 2^53 survive a status, and a few more are needed above any that a node reports.
+const MAX_SERIAL: u64 = 1 << 52;
 /// Maximum number of exceptions kept per node.
 const MAX_EXCEPTIONS: usize = 64;
 
@@ -145,6 +148,16 @@ impl Fleet {
                 session.counters.snapshot(name, key, reading)
             })
             .collect()
+    }
+
+    /// Whether one of these nodes reports counters at all.
+    pub fn reports_counters(&self, nodes: &BTreeSet<String>) -> bool {
+        let state = self.lock();
+        let mut known = nodes.iter().filter_map(|name| state.nodes.get(name));
+        known.any(|node| {
+            let session = view::representative(node);
+            session.is_some_and(|session| session.counters.has_any())
+        })
     }
 
     /// Returns the highest epoch that any node acts on. A leader must use a higher one: after a backup was restored,

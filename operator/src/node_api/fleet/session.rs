@@ -7,7 +7,7 @@ use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::counters::{CounterTable, FrameResult};
-use super::{FunctionKey, Source};
+use super::{FunctionKey, MAX_EPOCH, MAX_SERIAL, Source};
 
 /// Maximum number of revisions in the state of a node; a node with more placed revisions reports an exception.
 const MAX_REVISIONS: usize = 200_000;
@@ -185,6 +185,12 @@ impl Session {
             if !name_fits || wire.namespace.len() > MAX_TEXT || state.revision.is_empty() {
                 applied.dropped = true;
                 continue;
+            }
+            // A version that no operator can have issued is the fault of the node.
+            let impossible =
+                |token: &v1::FencingToken| token.epoch > MAX_EPOCH || token.serial > MAX_SERIAL;
+            if state.applied.take_if(|token| impossible(token)).is_some() {
+                applied.dropped = true;
             }
             if let Some(token) = state.applied {
                 applied.max_epoch = applied.max_epoch.max(token.epoch);

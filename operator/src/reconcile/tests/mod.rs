@@ -15,11 +15,13 @@ mod resting;
 mod secrets;
 mod story;
 mod tampering;
+mod unwritten;
 
 use base64::Engine;
 use fake::Fake;
 use http::Method;
 use jiff::Timestamp;
+use operator_core::rollout::{self as core, RolloutState};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 

@@ -147,6 +147,7 @@ impl<'a> Leader<'a> {
             key: &ObjectKey::new("shop", "f"),
             state: &self.state,
             due,
+            placed: &["n-1".to_owned()].into(),
             exposed: ["n-1".to_owned()].into(),
             now,
         };

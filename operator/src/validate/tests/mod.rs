@@ -121,6 +121,56 @@ fn violations_of_a_stricter_schema_are_named_and_not_fatal() {
     );
 }
 
+/// Settings with which no rollout could pass, or no candidate could fail, are refused by name.
+#[test]
+fn settings_that_no_rollout_could_pass_are_refused() {
+    let cases = [
+        (
+            "analysis: { falseRollbacks: 0% }",
+            "analysis.falseRollbacks",
+        ),
+        (
+            "analysis: { falsePromotions: 50% }",
+            "analysis.falsePromotions",
+        ),
+        ("analysis: { harmBudget: 0% }", "analysis.harmBudget"),
+        (
+            "analysis: { errors: { passIncrease: 0% } }",
+            "analysis.errors.passIncrease",
+        ),
+        (
+            "analysis: { latency: { maxRatio: \"0.5\" } }",
+            "analysis.latency.maxRatio",
+        ),
+        ("analysis: { dispersion: \"0\" }", "analysis.dispersion"),
+        (
+            "analysis: { evaluationInterval: 0s }",
+            "analysis.evaluationInterval",
+        ),
+        ("analysis: { slo: { errors: 0% } }", "analysis.slo.errors"),
+        (
+            "analysis: { slo: { latency: { within: 30s, slower: 1% } } }",
+            "analysis.slo.latency.within",
+        ),
+        (
+            "canary: { steps: [{ weight: 5%, minDuration: 2h, deadline: 1h, onDeadline: Rollback }] }",
+            "canary.steps[0].deadline",
+        ),
+        (
+            "analysis: { evaluationInterval: 5m }, canary: { steps: [{ weight: 5%, minDuration: 0s, deadline: 10m, onDeadline: Rollback }] }",
+            "canary.steps[0].deadline",
+        ),
+        ("gates: [{ name: g, at: Step, approval: {} }]", "gates"),
+    ];
+    for (yaml, field) in cases {
+        let found = violations(&format!("  rollout: {{ {yaml} }}"));
+        let expected = (reasons::INVALID_SPEC, format!("spec.rollout.{field}"));
+        assert!(found.contains(&expected), "{yaml}: {found:?}");
+    }
+    let fine = "  rollout: { analysis: { slo: { latency: { within: 10s, slower: 0.01% } } }, canary: { steps: [{ weight: 5%, deadline: 1m, onDeadline: Rollback }] } }";
+    assert_eq!(violations(fine), []);
+}
+
 #[test]
 fn the_whole_rollout_body_is_read() {
     let yaml = r#"  rollout:

@@ -449,5 +449,5 @@ fn damaged_text_is_rejected() {
             "cut at {end}"
         );
     }
-    assert_eq!(Analysis::decode(&plan, "BQ"), Err(StateError::Version(5)));
+    assert_eq!(Analysis::decode(&plan, "Bg"), Err(StateError::Version(6)));
 }

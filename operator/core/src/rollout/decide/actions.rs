@@ -3,12 +3,13 @@
 
 use super::context::DecisionContext;
 use super::lowering::reject;
+use super::refusal::Refusal;
 use super::{baking, desired, gates, loading, stepping};
-use crate::function::{Action, Annotation};
+use crate::function::{Action, Annotation, Revision};
 use crate::rollout::gates_ahead::unapproved;
 use crate::rollout::{
-    ActionRecord, ActionResult, PassedBy, Paused, PlanKind, State, TransitionKind, WaitingFor,
-    words,
+    ActionRecord, ActionResult, PassedBy, Paused, PlanKind, Policy, State, TransitionKind,
+    WaitingFor, words,
 };
 
 /// Handles the first new annotation among `actions`, in their order. Returns whether there was one.
@@ -47,24 +48,21 @@ fn waits(ctx: &DecisionContext<'_>, action: Action) -> bool {
         action,
         Action::Retry | Action::Promote | Action::PromoteFull
     );
-    raises && ctx.function.desired.is_none() && ctx.function.refused.is_none()
+    raises && ctx.function.target().is_none() && ctx.function.refused.is_none()
 }
 
-/// Fails while the spec is not accepted, because it may no longer ask for this revision.
-fn accepted(ctx: &DecisionContext<'_>) -> Result<(), String> {
-    match &ctx.function.refused {
-        Some(why) if ctx.function.desired.is_none() => {
-            Err(format!("the spec is not accepted: {why}"))
-        }
-        _ => Ok(()),
-    }
+/// Returns what the newest spec asks for. Fails while it is not accepted, because it may no longer ask for this revision.
+fn accepted<'a>(ctx: &DecisionContext<'a>) -> Result<(&'a Revision, &'a Policy), Refusal> {
+    let function = ctx.function;
+    let why = || function.refused.clone().unwrap_or_default();
+    function.target().ok_or_else(|| Refusal::NotAccepted(why()))
 }
 
 fn record(
     ctx: &mut DecisionContext<'_>,
     annotation: &Annotation,
     value: String,
-    result: Result<(), String>,
+    result: Result<(), Refusal>,
 ) {
     let done = result.is_ok();
     if let Err(why) = &result {
@@ -84,14 +82,17 @@ fn record(
         value,
         at: ctx.now,
         by: annotation.by.clone(),
-        result: result.map_or_else(ActionResult::Ignored, |()| ActionResult::Done),
+        result: match result {
+            Ok(()) => ActionResult::Done,
+            Err(why) => ActionResult::Ignored(why.to_string()),
+        },
     });
     records.sort_by_key(|r| r.action);
     ctx.write();
 }
 
 /// Carries out the action, or returns why it does not apply.
-fn act(ctx: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> Result<(), String> {
+fn act(ctx: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> Result<(), Refusal> {
     let (name, token) = value
         .split_once('/')
         .map_or((value, None), |(n, t)| (n, Some(t)));
@@ -100,19 +101,18 @@ fn act(ctx: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> R
     }
     let Some(r) = &ctx.state.rollout else {
         return Err(match &ctx.state.rejected {
-            Some(x) if x.revision.name == name => {
-                "it was rolled back; `retry` tries it again".into()
-            }
-            _ => "no rollout is running".into(),
+            Some(x) if x.revision.name == name => Refusal::RolledBack,
+            _ => Refusal::NoRollout,
         });
     };
     if r.candidate.revision.name != name {
-        return Err(format!("the candidate is {}", r.candidate.revision.name));
+        let name = r.candidate.revision.name.clone();
+        return Err(Refusal::OtherCandidate(name));
     }
     if let Some(n) = token.and_then(|t| t.strip_prefix("step-")?.split('/').next())
         && (ctx.state.state != State::Stepping || n.parse() != Ok(r.step))
     {
-        return Err(format!("step {n} is not the current one"));
+        return Err(Refusal::OtherStep(n.to_owned()));
     }
     let by = annotation.by.as_str();
     match annotation.action {
@@ -135,13 +135,13 @@ fn act(ctx: &mut DecisionContext<'_>, annotation: &Annotation, value: &str) -> R
     }
 }
 
-fn pause(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+fn pause(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     let now = ctx.now;
     let Some(r) = &mut ctx.state.rollout else {
         return Ok(());
     };
     if r.flags.paused.is_some() {
-        return Err("it is already paused".into());
+        return Err(Refusal::AlreadyPaused);
     }
     r.flags.paused = Some(Paused {
         since: now,
@@ -157,16 +157,16 @@ fn pause(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn resume(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+fn resume(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     if ctx.pause_seen {
-        return Err("a `pause` was written at the same time".into());
+        return Err(Refusal::PausedAtOnce);
     }
     let Some(r) = &mut ctx.state.rollout else {
         return Ok(());
     };
     let (paused, backstop_reached) = (r.flags.paused.take(), r.flags.backstop.take());
     if paused.is_none() && backstop_reached.is_none() {
-        return Err("it is not paused".into());
+        return Err(Refusal::NotPaused);
     }
     r.flags
         .hold
@@ -178,7 +178,7 @@ fn resume(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     let awaited = ctx
         .state
         .rollout
@@ -186,7 +186,7 @@ fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
         .is_some_and(|r| r.flags.waiting_for.contains(&WaitingFor::Approval));
     let keys = unapproved(&ctx.state);
     if !awaited || keys.is_empty() {
-        return Err("no approval is needed".into());
+        return Err(Refusal::NoApprovalNeeded);
     }
     if let Some(r) = &mut ctx.state.rollout {
         r.approved.extend(keys.iter().cloned());
@@ -198,7 +198,7 @@ fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn promote(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+fn promote(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     accepted(ctx)?;
     if let Some(r) = &ctx.state.rollout {
         loading::ensure_may_rise(r)?;
@@ -210,47 +210,44 @@ fn promote(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
         }
         State::Stepping => stepping::next(ctx, PassedBy::Action, Some(by)),
         State::Baking => baking::promote(ctx, Some(by)),
-        _ => return Err("nodes are still loading it".into()),
+        _ => return Err(Refusal::StillLoading),
     }
     Ok(())
 }
 
-fn promote_full(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), String> {
+fn promote_full(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     accepted(ctx)?;
     if let Some(r) = &ctx.state.rollout {
         loading::ensure_may_rise(r)?;
         if r.plan.kind == PlanKind::First {
-            return Err("the first revision is served as soon as nodes have loaded it".into());
+            return Err(Refusal::FirstRevision);
         }
     }
     match ctx.state.state {
-        State::Loading if !ctx.loaded() => return Err("nodes are still loading it".into()),
+        State::Loading if !ctx.loaded() => return Err(Refusal::StillLoading),
         State::Loading | State::Queued => loading::size(ctx),
         State::Stepping => (),
-        _ => return Err("it is already in the bake; `promote` ends that".into()),
+        _ => return Err(Refusal::AlreadyBaking),
     }
     stepping::to_bake(ctx, by);
     Ok(())
 }
 
-fn retry(ctx: &mut DecisionContext<'_>, name: &str) -> Result<(), String> {
+fn retry(ctx: &mut DecisionContext<'_>, name: &str) -> Result<(), Refusal> {
     let Some(rejected) = ctx.state.rejected.clone() else {
-        return Err("nothing was rolled back".into());
+        return Err(Refusal::NothingRejected);
     };
     if rejected.revision.name != name {
-        return Err(format!(
-            "the revision that was rolled back is {}",
-            rejected.revision.name
-        ));
+        return Err(Refusal::OtherRejected(rejected.revision.name));
     }
-    accepted(ctx)?;
+    let (_, policy) = accepted(ctx)?;
     let kind = if ctx.state.stable.is_some() {
         PlanKind::Full
     } else {
         PlanKind::First
     };
     let attempt = rejected.attempt + 1;
-    desired::start(ctx, rejected.revision, kind, attempt);
+    desired::start(ctx, rejected.revision, policy, kind, attempt);
     let text = format!("{name} is tried again, attempt {attempt}; nodes load it");
     ctx.record_event(TransitionKind::Retried, text);
     Ok(())

@@ -63,14 +63,14 @@ pub(super) fn promote(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
             since: ctx.now,
         });
     }
-    let revert = ctx.function.policy.revert;
-    let until = later(ctx.now, revert.window);
-    ctx.state.previous = old
-        .filter(|_| revert.revisions > 0 && until > ctx.now)
-        .map(|o| Previous {
-            revision: o.revision,
+    let revert = ctx.function.policy.as_ref().map(|policy| policy.revert);
+    ctx.state.previous = old.zip(revert).and_then(|(old, revert)| {
+        let until = later(ctx.now, revert.window);
+        (revert.revisions > 0 && until > ctx.now).then_some(Previous {
+            revision: old.revision,
             until,
-        });
+        })
+    });
     ctx.state.superseded = 0;
     ctx.state.state = State::Idle;
     ctx.record_event(TransitionKind::Promoted, text);

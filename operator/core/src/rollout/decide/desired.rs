@@ -6,13 +6,13 @@ use super::context::DecisionContext;
 use crate::function::Revision;
 use crate::rollout::history::record;
 use crate::rollout::{
-    Flags, GateAt, HistoryEntry, Outcome, PassedBy, Plan, PlanKind, RevisionRef, Rollout,
-    RolloutState, State, TransitionKind, WaitingFor, Weight, words,
+    Flags, GateAt, HistoryEntry, Outcome, PassedBy, Plan, PlanKind, Policy, RevisionRef, Rollout,
+    RolloutState, State, TransitionKind, WaitingFor, Weight,
 };
 
 /// Rows 1, 4, 5, 24, 25 and 28: a changed desired revision takes effect in every state.
 pub(super) fn changed(ctx: &mut DecisionContext<'_>) -> bool {
-    let Some(desired) = ctx.function.desired.clone() else {
+    let Some((desired, policy)) = ctx.function.target() else {
         return abandon(ctx);
     };
     let stable = ctx
@@ -33,7 +33,7 @@ pub(super) fn changed(ctx: &mut DecisionContext<'_>) -> bool {
             if stable {
                 withdraw(ctx)
             } else {
-                supersede(ctx, desired)
+                supersede(ctx, desired, policy)
             }
         }
         State::Idle if stable => {
@@ -52,14 +52,14 @@ pub(super) fn changed(ctx: &mut DecisionContext<'_>) -> bool {
             ctx.state.state = State::Idle;
             ctx.record_event(TransitionKind::Withdrawn, text);
         }
-        State::Idle | State::RolledBack | State::Failed => begin(ctx, desired),
+        State::Idle | State::RolledBack | State::Failed => begin(ctx, desired, policy),
     }
     true
 }
 
 /// Begins a rollout from a state without one.
-fn begin(ctx: &mut DecisionContext<'_>, desired: Revision) {
-    let kind = kind(ctx, &desired);
+fn begin(ctx: &mut DecisionContext<'_>, desired: &Revision, policy: &Policy) {
+    let kind = kind(ctx, desired, policy);
     let stable = ctx
         .state
         .stable
@@ -67,7 +67,7 @@ fn begin(ctx: &mut DecisionContext<'_>, desired: Revision) {
         .map(|s| s.revision.name.clone())
         .unwrap_or_default();
     let name = desired.name.clone();
-    start(ctx, desired, kind, 1);
+    start(ctx, desired.clone(), policy, kind, 1);
     match kind {
         PlanKind::First => ctx.record_event(
             TransitionKind::FirstStarted,
@@ -89,8 +89,8 @@ fn begin(ctx: &mut DecisionContext<'_>, desired: Revision) {
 }
 
 /// Kind of the rollout to the desired revision.
-fn kind(ctx: &DecisionContext<'_>, desired: &Revision) -> PlanKind {
-    let recent = ctx.function.policy.revert.revisions > 0
+fn kind(ctx: &DecisionContext<'_>, desired: &Revision, policy: &Policy) -> PlanKind {
+    let recent = policy.revert.revisions > 0
         && ctx
             .state
             .previous
@@ -107,11 +107,12 @@ fn kind(ctx: &DecisionContext<'_>, desired: &Revision) -> PlanKind {
 pub(super) fn start(
     ctx: &mut DecisionContext<'_>,
     desired: Revision,
+    policy: &Policy,
     kind: PlanKind,
     attempt: u32,
 ) {
     let now = ctx.now;
-    let plan = Plan::freeze(&ctx.function.policy, kind);
+    let plan = Plan::freeze(policy, kind);
     // without a stable revision there is nothing to protect: nodes serve it as soon as they have loaded it, unless a gate applies
     let ungated = !plan.gates.iter().any(|g| g.at == GateAt::Start);
     let weight = if kind == PlanKind::First && ungated {
@@ -156,7 +157,7 @@ pub(super) fn start(
     ctx.count_nodes();
 }
 
-fn supersede(ctx: &mut DecisionContext<'_>, desired: Revision) {
+fn supersede(ctx: &mut DecisionContext<'_>, desired: &Revision, policy: &Policy) {
     let (old, new) = (ctx.candidate(), desired.name.clone());
     let ended = end(
         ctx,
@@ -166,8 +167,8 @@ fn supersede(ctx: &mut DecisionContext<'_>, desired: Revision) {
         format!("spec asked for {new} instead"),
     );
     ctx.state.superseded += 1;
-    let kind = kind(ctx, &desired);
-    start(ctx, desired, kind, 1);
+    let kind = kind(ctx, desired, policy);
+    start(ctx, desired.clone(), policy, kind, 1);
     let from = ended.map_or(Weight::ZERO, |e| e.final_weight);
     ctx.record_event(
         TransitionKind::Superseded,
@@ -205,7 +206,7 @@ fn abandon(ctx: &mut DecisionContext<'_>) -> bool {
 
 /// Returns [`WaitingFor::Spec`] while the desired revision is not known, so that no weight rises.
 pub(super) fn unknown(ctx: &DecisionContext<'_>) -> Option<WaitingFor> {
-    ctx.function.desired.is_none().then_some(WaitingFor::Spec)
+    ctx.function.target().is_none().then_some(WaitingFor::Spec)
 }
 
 fn withdraw(ctx: &mut DecisionContext<'_>) {
@@ -306,9 +307,8 @@ pub(super) fn previous_expired(ctx: &mut DecisionContext<'_>) -> bool {
     let Some(previous) = ctx.state.previous.take_if(|p| p.until <= now) else {
         return false;
     };
-    let age = words::span(ctx.function.policy.revert.window);
     let text = format!(
-        "nodes may unload {}: {age} have passed since it was stable",
+        "nodes may unload {}: its revert window is over",
         previous.revision.name
     );
     ctx.record_event(TransitionKind::PreviousExpired, text);

@@ -8,12 +8,12 @@ use super::context::DecisionContext;
 use super::holds;
 use crate::rollout::decision::{CHECKPOINT, later, next_evaluation, since};
 use crate::rollout::{
-    Decision, FencingToken, Rollout, State, TrafficSplit, Weight, due, traffic_split,
+    Decision, Rollout, State, TrafficSplit, Weight, due, hint_token, traffic_split,
 };
 
 /// Minimum time until the next decision, so that no rule causes a busy loop.
 const MIN_WAKE: Duration = Duration::from_millis(100);
-/// Time after which an evaluation without new samples, as between two scrapes, is repeated.
+/// Time after which an evaluation without new samples, as between two scrapes, or the traffic is measured again.
 const RETRY_EVALUATION: Duration = Duration::from_secs(1);
 
 impl DecisionContext<'_> {
@@ -85,12 +85,8 @@ impl DecisionContext<'_> {
         if old.candidate.is_none() || old.stable.is_none() || promoted || weight >= old.weight {
             return None;
         }
-        let token = FencingToken {
-            epoch: old.token.epoch,
-            serial: old.token.serial + 1,
-        };
         Some(TrafficSplit {
-            token,
+            token: hint_token(old.token),
             weight,
             ..old
         })
@@ -121,8 +117,13 @@ impl DecisionContext<'_> {
         times.extend(holds::limits(r));
         let due = due(self.now, self.function, &self.state);
         if due.traffic && self.state.state == State::Queued && self.evidence.traffic.is_none() {
-            // no earlier decision requested the traffic
-            times.push(earliest);
+            // either no earlier decision requested the traffic, or it is not known yet
+            let requested = crate::rollout::due(self.now, self.function, self.before).traffic;
+            times.push(if requested {
+                later(self.now, RETRY_EVALUATION)
+            } else {
+                earliest
+            });
         }
         if due.evaluation {
             times.push(later(self.now, RETRY_EVALUATION));

@@ -201,7 +201,9 @@ pub(super) fn backstop_text(ctx: &DecisionContext<'_>) -> String {
     } else {
         format!("it may rise again after {}", words::span(BACKSTOP_HOLD))
     };
-    format!("too many requests fail, and no test attributes them to one revision; {end}")
+    format!(
+        "too many of the candidate's requests fail, and the comparison with stable has not decided; {end}"
+    )
 }
 
 /// Main clause that says how samples are missing.

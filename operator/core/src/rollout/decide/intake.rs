@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::context::DecisionContext;
 use crate::rollout::decision::since;
 use crate::rollout::{
-    AnalysisState, FencingToken, Flags, HoldReason, Measured, Paused, PlanKind, RolloutState,
-    State, TransitionKind, Unmeasured, WaitingFor,
+    AnalysisState, FencingToken, Flags, HoldReason, Measured, PassedBy, Paused, PlanKind,
+    RolloutState, State, TransitionKind, Unmeasured, WaitingFor, hint_token,
 };
 
 /// Longest time between two decisions that counts as active. A longer one means that there was no leader, or that the
@@ -108,7 +108,15 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
 /// Lets a new leader send the persisted split with its own epoch. It needs a new evaluation before the next step.
 fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
     let exposed = ctx.state.state.is_exposed();
-    if ctx.state.rollout.is_none() || ctx.evidence.epoch <= ctx.state.token.epoch {
+    if ctx.evidence.epoch <= ctx.state.token.epoch {
+        return;
+    }
+    let highest = ctx.evidence.nodes.highest_token.unwrap_or_default();
+    if ctx.state.rollout.is_none() {
+        // a node ahead of the state follows again once the state is sent with a greater token; see `lost_state`
+        if highest > hint_token(ctx.state.token) && highest.epoch < ctx.evidence.epoch {
+            ctx.new_pair();
+        }
         return;
     }
     ctx.new_pair();
@@ -243,18 +251,15 @@ fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
     }
 }
 
-/// Row 37: the status was lost, or is older than what nodes have acknowledged. Restores stable; no rollout proceeds
-/// without a person.
+/// Row 37: the status was lost, or is older than what most nodes have acknowledged. Restores stable; no rollout proceeds
+/// without a person. The report of one node is not enough, because it could reset every function that is placed on it.
 pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
     let evidence = ctx.evidence;
     let highest = evidence.nodes.highest_token.unwrap_or_default();
     let ours = ctx.state.token;
     // a leader that crashed between hint and write leaves the token in between
-    let older = highest
-        > FencingToken {
-            serial: ours.serial + 1,
-            ..ours
-        };
+    let most = evidence.nodes.ahead.saturating_mul(2) > evidence.nodes.live;
+    let older = highest > hint_token(ours) && most;
     let blank = ours == FencingToken::default()
         && ctx.state.stable.is_none()
         && ctx.state.rollout.is_none();
@@ -283,20 +288,47 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
         ..RolloutState::default()
     };
     let name = stable.map_or_else(|| "nothing".into(), |s| s.name);
-    let desired = ctx.function.desired.clone().filter(|w| w.name != name);
-    let resting = desired.is_none() || ctx.state.stable.is_none();
+    let target = ctx.function.target().filter(|(w, _)| w.name != name);
+    let resting = target.is_none() || ctx.state.stable.is_none();
     let text = if resting {
         format!("status was lost; {name} serves as stable")
     } else {
         format!("status was lost; {name} serves as stable and the rollout waits for `resume`")
     };
-    if let (Some(desired), Some(_)) = (desired, &ctx.state.stable) {
-        super::desired::start(ctx, desired, PlanKind::Full, 1);
+    if let (Some((desired, policy)), Some(_)) = (target, &ctx.state.stable) {
+        super::desired::start(ctx, desired.clone(), policy, PlanKind::Full, 1);
         let (since, by, reason) = (ctx.now, "operator".into(), "StateLost".into());
         if let Some(r) = &mut ctx.state.rollout {
             r.flags.paused = Some(Paused { since, by, reason });
         }
     }
+    ctx.record_event(TransitionKind::StateLost, text);
+    true
+}
+
+/// The last leader ended between a hint and the write of its decision: nodes act on a lower weight than the state has, and the
+/// reason is lost. The candidate gets no requests again without a person. Decisions that follow again from the same facts,
+/// such as an action or a changed spec, come first.
+pub(super) fn unrecorded(ctx: &mut DecisionContext<'_>) -> bool {
+    let token = ctx.before.token;
+    let new_leader = ctx.evidence.epoch > token.epoch;
+    let hinted = ctx.evidence.nodes.highest_token == Some(hint_token(token));
+    if !new_leader || !hinted || !ctx.state.state.is_exposed() {
+        return false;
+    }
+    super::desired::close_step(ctx, PassedBy::Lowered);
+    let (since, name) = (ctx.now, ctx.candidate());
+    ctx.begin(State::Queued, |r| {
+        r.step = 0;
+        r.flags.paused = Some(Paused {
+            since,
+            by: "operator".into(),
+            reason: "StateLost".into(),
+        });
+    });
+    let text = format!(
+        "the last operator replica lowered the weight of {name} and could not record why; it gets no requests until `resume`"
+    );
     ctx.record_event(TransitionKind::StateLost, text);
     true
 }

@@ -2,6 +2,7 @@
 
 use super::context::DecisionContext;
 use super::lowering::reject;
+use super::refusal::Refusal;
 use super::{desired, gates, holds};
 use crate::rollout::{
     Fallback, Outcome, PlanKind, RevisionRef, Rollout, State, Traffic, TransitionKind, WaitingFor,
@@ -176,12 +177,12 @@ pub(super) fn size(ctx: &mut DecisionContext<'_>) {
 }
 
 /// Fails if not even an action may raise the weight of this rollout.
-pub(super) fn ensure_may_rise(r: &Rollout) -> Result<(), String> {
+pub(super) fn ensure_may_rise(r: &Rollout) -> Result<(), Refusal> {
     if r.flags.paused.is_some() {
-        return Err("the rollout is paused; `resume` comes first".into());
+        return Err(Refusal::Paused);
     }
     match &r.flags.hold {
-        Some(h) if h.reason.stops_clock() => Err(h.message.clone()),
+        Some(h) if h.reason.stops_clock() => Err(Refusal::Held(h.message.clone())),
         _ => Ok(()),
     }
 }

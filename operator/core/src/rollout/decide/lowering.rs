@@ -147,7 +147,8 @@ fn after(ctx: &DecisionContext<'_>) -> String {
     )
 }
 
-/// Row 16: too many of all requests fail, and no verdict attributes the errors. Lowers the weight by one step.
+/// Row 16: too many of the candidate's requests fail, and the comparison with stable has not decided. Lowers the weight by
+/// one step, so that stable has more requests to compare with.
 pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
     if !ctx.evaluation.is_some_and(|l| l.backstop) {
         return false;
@@ -159,7 +160,9 @@ pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
     };
     let steps = r.plan.steps.len();
     if steps == 0 && r.plan.final_weight() == Weight::FULL {
-        let text = "too many requests fail, and stable has no requests to compare with".to_owned();
+        let text =
+            "too many of the candidate's requests fail, and stable has no requests to compare with"
+                .to_owned();
         reject(
             ctx,
             TransitionKind::BackstopRollback,
@@ -200,7 +203,7 @@ pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
         format!("for {}", words::span(holds::BACKSTOP_HOLD))
     };
     let text = format!(
-        "too many requests fail, and no test attributes them to one revision: the weight goes {share} and is held {wait}"
+        "too many of the candidate's requests fail, and the comparison with stable has not decided: the weight goes {share} and is held {wait}"
     );
     let text = text.replace("goes stays", "stays");
     holds::set(

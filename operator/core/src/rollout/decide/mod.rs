@@ -15,6 +15,7 @@ mod intake;
 mod loading;
 mod lowering;
 mod precedence;
+mod refusal;
 mod stepping;
 
 use jiff::Timestamp;

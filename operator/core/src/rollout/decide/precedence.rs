@@ -13,6 +13,7 @@ pub(super) fn apply_first_rule(ctx: &mut DecisionContext<'_>) -> bool {
         || actions::take(ctx, &[Action::Abort])
         || intake::evaluation(ctx)
         || lowering::bad(ctx)
+        || intake::unrecorded(ctx)
         || actions::take(ctx, &[Action::Pause])
         || lowering::backstop(ctx)
         || holds::refresh(ctx)

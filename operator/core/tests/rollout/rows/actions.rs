@@ -128,7 +128,7 @@ fn row_31_promote_overrides_gates_holds_and_slots_but_not_a_bad_verdict_or_a_pau
         (500, vec![Kind::Paused, Kind::ActionIgnored])
     );
     let mut w = World::resting(policy());
-    w.function.policy = gated(GateAt::Start);
+    w.function.policy = Some(gated(GateAt::Start));
     w.slot = false;
     w.set_desired("b");
     w.tick();

@@ -206,6 +206,18 @@ fn no_action_raises_the_weight_while_the_desired_revision_is_unknown() {
     assert_eq!(w.kinds()[0], Kind::Retried);
 }
 
+/// The policy of a spec that is not accepted is not known, so it was not edited either.
+#[test]
+fn a_refused_spec_is_no_edited_policy() {
+    let mut gated = gated(GateAt::Step);
+    gated.analysis.harm_budget = 0.1;
+    let mut w = World::stepping(gated);
+    w.refused();
+    w.run(10);
+    assert!(!w.message().contains("edited"), "{}", w.message());
+    assert!(w.message().contains("does not rise"), "{}", w.message());
+}
+
 #[test]
 fn row_25_the_desired_revision_becoming_stable_again_withdraws_the_rollout() {
     for mut w in [
@@ -239,7 +251,7 @@ fn row_26_a_rejected_revision_stays_rejected() {
     w.run(3 * 3600);
     w.restart(60);
     assert_eq!(w.writes, before, "rest writes nothing");
-    w.function.policy.bake.duration = Duration::from_secs(1);
+    w.function.policy.as_mut().unwrap().bake.duration = Duration::from_secs(1);
     w.function.generation += 1;
     assert!(w.after(1).persist, "an edit is observed");
     assert_eq!((w.state.state, w.kinds()), (State::RolledBack, vec![]));
@@ -358,6 +370,25 @@ fn row_37_a_status_older_than_the_nodes_is_lost_but_not_after_a_hint_without_wri
                 serial: 1
             }
     );
+    // the report of one node of four is not enough
+    let mut w = World::stepping(policy());
+    w.highest = Some(FencingToken {
+        serial: w.state.token.serial + 100,
+        ..w.state.token
+    });
+    w.loyal = 3;
+    w.after(1);
+    assert_eq!((w.kinds(), w.weight()), (vec![], 500));
+    // at rest it gets the state again, with a greater token
+    let mut w = World::resting(policy());
+    let ahead = FencingToken {
+        serial: w.state.token.serial + 100,
+        ..w.state.token
+    };
+    (w.highest, w.loyal) = (Some(ahead), 3);
+    w.restart(1);
+    assert_eq!(w.kinds(), []);
+    assert!(w.state.token > ahead && w.persisted.token == w.state.token);
     // the desired revision is stable: there is nothing to resume
     let mut w = World::resting(policy());
     w.state = RolloutState::default();
@@ -377,4 +408,45 @@ fn row_38_the_previous_stable_revision_is_unloaded_after_its_window() {
     let d = w.after(101);
     assert_eq!((traffic_split(&w.state).previous, d.wake_at), (None, None));
     assert_eq!(w.kinds(), [Kind::PreviousExpired]);
+}
+
+/// A rollback that nodes received and that was never written: the next leader does not know why, and does not undo it.
+#[test]
+fn row_37_a_lowered_weight_without_a_written_reason_does_not_rise_by_itself() {
+    for mut w in [World::stepping(policy()), World::baking(policy())] {
+        let written = w.state.clone();
+        w.scenario = Scenario::Bad("ErrorsWorse");
+        let hint = w.after(5).hint.expect("a rollback");
+        // it could not be written, and the process ended
+        w.state = written;
+        w.highest = Some(hint.token);
+        w.scenario = Scenario::Good;
+        w.events.clear();
+        w.epoch += 1;
+        w.run(600);
+        assert_eq!((w.state.state, w.weight()), (State::Queued, 0));
+        assert!(w.kinds().contains(&Kind::StateLost), "{:?}", w.kinds());
+        assert!(
+            w.message().contains("selvage.dev/resume="),
+            "{}",
+            w.message()
+        );
+        w.annotate(Action::Resume, "checkout-b");
+        w.run(6);
+        assert_eq!((w.state.state, w.weight()), (State::Stepping, 500));
+    }
+}
+
+/// A decision that follows again from the same facts is made again.
+#[test]
+fn an_abort_that_was_not_written_is_made_again_by_the_next_leader() {
+    let mut w = World::stepping(policy());
+    let written = w.state.clone();
+    w.annotate(Action::Abort, "checkout-b");
+    let hint = w.after(1).hint.expect("a lower weight");
+    w.state = written;
+    w.highest = Some(hint.token);
+    w.epoch += 1;
+    w.after(1);
+    assert_eq!(w.state.state, State::RolledBack);
 }

@@ -86,7 +86,7 @@ fn row_04_another_desired_revision_starts_at_weight_zero_with_a_frozen_plan() {
         (1, PlanKind::Full)
     );
     // an edit of the policy does not affect the running rollout, and the message says so
-    w.function.policy.steps.clear();
+    w.function.policy.as_mut().unwrap().steps.clear();
     w.after(1);
     assert_eq!(w.rollout().plan.steps.len(), 2);
     assert!(
@@ -119,7 +119,7 @@ fn row_05_after_the_window_or_with_zero_revisions_it_is_a_full_rollout() {
     w.after(3601);
     assert!(w.kinds().contains(&Kind::Started), "{:?}", w.kinds());
     let mut w = promoted_b();
-    w.function.policy.revert.revisions = 0;
+    w.function.policy.as_mut().unwrap().revert.revisions = 0;
     w.set_desired("a");
     w.after(1);
     assert_eq!(w.rollout().plan.kind, PlanKind::Full);

@@ -125,6 +125,11 @@ impl CounterTable {
         FrameResult::Applied
     }
 
+    /// Whether a frame was applied.
+    pub(super) fn has_any(&self) -> bool {
+        self.at.is_some()
+    }
+
     /// Returns the counters of all revisions of a function, or `None` before the first frame.
     pub(super) fn snapshot(
         &self,
