@@ -28,6 +28,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
                 .and_then(|s| s.open_api_v3_schema.as_mut());
             if let Some(root) = root {
                 finish(root);
+                repeat_unsupported(root);
                 let status = root.properties.as_mut().and_then(|p| p.get_mut("status"));
                 if let Some(status) = status {
                     without_rules(status);
@@ -92,6 +93,34 @@ fn finish(schema: &mut JSONSchemaProps) {
         schema.format = Some("int64".to_owned());
     }
     each_child(schema, finish);
+}
+
+/// Start of the description of a field that the operator refuses, because this version does not support it.
+const UNSUPPORTED: &str = "Not supported yet";
+
+/// Repeats [`UNSUPPORTED`] at every field below such a field, because `kubectl explain` shows a field without those above
+/// it.
+fn repeat_unsupported(schema: &mut JSONSchemaProps) {
+    let next = if is_unsupported(schema) {
+        mark_unsupported
+    } else {
+        repeat_unsupported
+    };
+    each_child(schema, next);
+}
+
+fn mark_unsupported(schema: &mut JSONSchemaProps) {
+    if !is_unsupported(schema)
+        && let Some(description) = &mut schema.description
+    {
+        *description = format!("{UNSUPPORTED}. {description}");
+    }
+    each_child(schema, mark_unsupported);
+}
+
+fn is_unsupported(schema: &JSONSchemaProps) -> bool {
+    let description = schema.description.as_deref().unwrap_or_default();
+    description.starts_with(UNSUPPORTED)
 }
 
 /// Removes validation rules from the status, which only the operator writes. Bounds stay.

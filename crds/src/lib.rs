@@ -24,7 +24,8 @@
 //!
 //! # Fields of later versions
 //! The schema already contains fields of later versions, so that their form will not change. The operator refuses an
-//! object that uses one (`Accepted=False`, reason `NotYetSupported`) instead of ignoring the field. Paths below
+//! object that uses one (`Accepted=False`, reason `NotYetSupported`) instead of ignoring the field. The description of
+//! each starts with "Not supported yet", and the generator repeats that at every field below it. Paths below
 //! `spec.rollout` apply to `spec` of a RolloutPolicy as well.
 //!
 //! | Field | In use when | Missing feature |
@@ -38,6 +39,7 @@
 //! | `spec.rollout.affinity` | there | sticky clients |
 //! | `spec.rollout.waves` | not empty | waves |
 //! | `spec.rollout.freeze` | not empty | freeze windows |
+//! | `spec.rollout.priority` | other than 0 | priority in the queue |
 //! | `spec.rollout.loadTest` | there | synthetic requests |
 //! | `spec.rollout.notify` | not empty | notifications |
 //! | `spec.rollout.analysis.checks` | not empty | own queries |

@@ -67,7 +67,8 @@ pub struct EdgeFunctionSpec {
 
     /// HTTP requests that this function answers, 1 to 64 routes. When a request matches several routes, the most
     /// specific one answers: an exact host before a wildcard, then the longer path, then a route with methods, then
-    /// the one with more headers. Between equal routes the older EdgeFunction answers.
+    /// the one with more headers. Between equal routes the older EdgeFunction answers, and the newer one is not accepted
+    /// (reason RouteConflict).
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<Route>,
 

@@ -132,9 +132,10 @@ pub struct Redis {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Targets that the component may reach, at most 64. A target is `scheme://host[:port]` with scheme http or https
-    /// and at most one wildcard as the whole first label (`https://*.pay.example`), a CIDR (10.1.0.0/16), or
-    /// `function://namespace/name`. Empty (the default) denies all outbound requests.
+    /// Not supported yet, except when it is empty: targets that the component may reach, at most 64. A target is
+    /// `scheme://host[:port]` with scheme http or https and at most one wildcard as the whole first label
+    /// (`https://*.pay.example`), a CIDR (10.1.0.0/16), or `function://namespace/name`. Empty (the default) denies all
+    /// outbound requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]
     pub allow: Vec<String>,
@@ -227,7 +228,7 @@ pub struct Reuse {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests: Option<u32>,
 
-    /// Time for which an idle instance is kept. Default 1s, 1ms to 1h.
+    /// Time for which an idle instance is kept. Without effect while maxRequests is 1. Default 1s, 1ms to 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub idle_timeout: Option<String>,

@@ -223,11 +223,11 @@ words! {
     Outcome {
         /// The candidate became stable.
         Promoted = "Promoted",
-        /// The candidate was found worse than tolerated.
+        /// The candidate was found worse than tolerated, could not be loaded, or exceeded a deadline.
         RolledBack = "RolledBack",
         /// A person aborted the rollout.
         Aborted = "Aborted",
-        /// Another revision was desired before the rollout ended.
+        /// The spec asked for another revision than candidate and stable before the rollout ended.
         Superseded = "Superseded",
         /// The stable revision was desired again before the rollout ended.
         Withdrawn = "Withdrawn",
@@ -260,7 +260,8 @@ pub struct HistoryEntry {
     /// Time at which the rollout ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
-    /// Largest weight that the candidate reached, in basis points (1/10,000).
+    /// Weight of the candidate when the rollout ended, in basis points (1/10,000): 10000 if it was promoted, 0 if it
+    /// received no requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub final_weight: Option<u32>,

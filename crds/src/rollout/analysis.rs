@@ -43,20 +43,20 @@ pub struct Analysis {
     #[schemars(schema_with = "crate::schema::duration::<1_000, 300_000>")]
     pub evaluation_interval: Option<String>,
 
-    /// Largest part of rollouts that may be rolled back by chance although the candidate is within the tolerance.
+    /// Largest share of rollouts that may be rolled back by chance although the candidate is within the tolerance.
     /// Default 1%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub false_rollbacks: Option<String>,
 
-    /// Largest part of candidates that may pass although they are worse than stable by more than passIncrease.
-    /// Default 5%, 0.01% to 20%.
+    /// Largest share of the candidates beyond the limit of one step (see passIncrease) that may pass that step. Twice
+    /// as many may pass a step in which the latency bounds are chosen again. Default 5%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub false_promotions: Option<String>,
 
-    /// Part of all requests that may additionally fail at the next step. A smaller step needs less evidence, and one below
-    /// this part needs none. Default 0.5%, 0.01% to 20%.
+    /// Share of all requests that may additionally fail at the next step. A step before a small one needs less
+    /// evidence (see passIncrease), and one before a weight below this share needs none. Default 0.5%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub harm_budget: Option<String>,
@@ -104,16 +104,17 @@ pub struct Analysis {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tolerance {
-    /// Tolerated increase, as a part of all requests. Default 0.5%, 0% to 100%.
+    /// Tolerated increase in percentage points: candidate ≤ maxRatio × stable + maxIncrease. Default 0.5%, 0% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<0, 10_000>")]
     pub max_increase: Option<String>,
-    /// Tolerated factor, a number from 1 to 100 in quotes. Default "1".
+    /// Tolerated factor of stable's rate, to which maxIncrease is added. A number from 1 to 100 in quotes. Default "1".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Increase that the evidence must exclude before a step ends, or maxIncrease if that is larger. Default 1%, 0.01% to
-    /// 100%.
+    /// Increase over stable, in percentage points, that the evidence must exclude before a step ends, or maxIncrease if
+    /// that is larger. Before a small step the limit is larger: harmBudget divided by the weight of that step. With the
+    /// defaults, it is 10 points before a step of 5%, and 1 point before a step of 50%. Default 1%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
@@ -123,7 +124,7 @@ pub struct Tolerance {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientErrors {
-    /// Tolerated increase, as a part of all requests. Default 5%, 0% to 100%.
+    /// Tolerated increase in percentage points: candidate ≤ stable + maxIncrease. Default 5%, 0% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<0, 10_000>")]
     pub max_increase: Option<String>,
@@ -139,21 +140,24 @@ words! {
     }
 }
 
-/// Tolerance for slow requests. The part of the candidate's requests that is slower than a quantile of stable may be
-/// up to maxRatio times stable's part plus maxIncrease.
+/// Tolerance for slow requests. The share of the candidate's requests that are slower than a quantile of stable may be
+/// up to maxRatio times stable's share plus maxIncrease.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
-    /// Tolerated increase, as a part of all requests. Default 0.2%, 0% to 100%.
+    /// Tolerated increase of the share of slow requests, in percentage points: candidate ≤ maxRatio × stable +
+    /// maxIncrease. Default 0.2%, 0% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<0, 10_000>")]
     pub max_increase: Option<String>,
-    /// Tolerated factor, a number from 1 to 100 in quotes. Default "1.5".
+    /// Tolerated factor of stable's share of slow requests, to which maxIncrease is added. A number from 1 to 100 in
+    /// quotes. Default "1.5".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Increase that the evidence must exclude before a step ends, or maxIncrease if that is larger. Default 1%, 0.01% to
-    /// 100%.
+    /// Increase over maxRatio × stable, in percentage points, that the evidence must exclude before a step ends, or
+    /// maxIncrease if that is larger. Before a small step the limit is larger: harmBudget divided by the weight of that
+    /// step. Default 1%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
@@ -169,23 +173,24 @@ pub struct Latency {
     .message("write at least one of errors and latency"))]
 #[serde(rename_all = "camelCase")]
 pub struct Slo {
-    /// Part of the requests that may fail, 0.01% to 100%.
+    /// Share of requests that may fail, 0.01% to 100%. No default: without it, errors have no target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub errors: Option<String>,
-    /// Part of the requests that may be slow.
+    /// Latency target. No default: without it, latency has no target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencySlo>,
 }
 
-/// Latency target: at most the part `slower` of the requests takes longer than `within`.
+/// Latency target: at most the share `slower` of the requests takes longer than `within`.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencySlo {
-    /// Longest time of a fast request, 1ms to 10s. Latencies are counted up to 10s.
+    /// Latency bound, for example 250ms: a request that takes longer counts as slow. 1ms to 10s, up to which latencies
+    /// are counted.
     #[schemars(schema_with = "crate::schema::duration::<1, 10_000>")]
     pub within: String,
-    /// Part of the requests that may take longer, 0.01% to 100%.
+    /// Share of requests that may take longer than within, 0.01% to 100%.
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub slower: String,
 }

@@ -17,7 +17,8 @@ pub struct Canary {
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = step_rules()))]
     pub steps: Vec<Step>,
 
-    /// Generates the steps: the first weight, then each weight multiplied by factor, up to max.
+    /// Generates the steps: the first weight, then each weight multiplied by factor; the last step is always max. For
+    /// example, first 1%, factor 5 and max 50% give the steps 1%, 5%, 25% and 50%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ladder: Option<Ladder>,
 }
@@ -65,13 +66,13 @@ words! {
     .message("a step has exactly one of weight and shadow"))]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// Part of the requests that the candidate answers, 0.01% to 100%, with at most two decimals. Auto, allowed for
-    /// the first step only, gives the candidate about 100 requests a minute, within 1% to 50%.
+    /// Share of requests that the candidate answers, 0.01% to 100%, with at most two decimals. Auto, allowed for the
+    /// first step only, gives the candidate about 100 requests a minute, within 1% to 50%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::auto_or_share::<1, 10_000>")]
     pub weight: Option<String>,
 
-    /// Not supported yet: part of the requests that are copied to the candidate, whose responses are discarded. It
+    /// Not supported yet: share of requests that are copied to the candidate, whose responses are discarded. It
     /// replaces weight, in steps before all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
@@ -92,7 +93,8 @@ pub struct Step {
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,
 
-    /// Active time after which onDeadline applies. Default 2h, 1s to 720h.
+    /// Active time after which onDeadline applies: the clock stops while the rollout is paused, suspended, without nodes
+    /// or waiting for an approval, and while no operator leads. Default 2h, 1s to 720h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1_000, 2_592_000_000>")]
     pub deadline: Option<String>,
@@ -117,8 +119,8 @@ pub struct Bake {
     #[schemars(schema_with = "crate::schema::duration::<0, 2_592_000_000>")]
     pub duration: Option<String>,
 
-    /// Part of the requests that stable keeps during the bake, so that both revisions can be compared. Default Auto:
-    /// about 100 requests a minute, within 1% to 10%. Range 0% to 50%.
+    /// Share of requests that stable keeps during the bake, so that both revisions can be compared. Default Auto: about
+    /// 100 requests a minute, within 1% to 10%. Range 0% to 50%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::auto_or_share::<0, 5_000>")]
     pub holdback: Option<String>,

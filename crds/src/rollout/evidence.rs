@@ -30,7 +30,7 @@ pub struct Evidence {
     /// Source of the counts: Prometheus, InBand (the reports of the nodes) or Both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<EvidenceSource>,
-    /// Part of stable's requests that come from nodes with fresh counts, for example 100%. No weight rises below 80%.
+    /// Share of stable's requests that come from nodes with fresh counts, for example 100%. No weight rises below 80%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub coverage: Option<String>,

@@ -12,14 +12,14 @@ words! {
         Start = "Start",
         /// Before the end of a step that names the gate.
         Step = "Step",
-        /// Before the last increase of the weight.
+        /// Before the last increase of the weight, which starts the bake.
         Promotion = "Promotion",
         /// Before the end of the bake.
         Bake = "Bake",
     }
 }
 
-/// Approval that is needed before the weight rises.
+/// Approval that is needed before the rollout goes on.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.approval)").message("a gate needs approval: {}"))]
 #[serde(rename_all = "camelCase")]
@@ -28,10 +28,10 @@ pub struct Gate {
     #[schemars(schema_with = "crate::schema::label")]
     pub name: String,
     /// Moment at which the gate is evaluated. Start: before the candidate receives any requests. Step: before the end
-    /// of a step that names the gate. Promotion: before the last increase of the weight. Bake: before the end of the
-    /// bake.
+    /// of a step that names the gate. Promotion: before the last increase of the weight, which starts the bake. Bake:
+    /// before the end of the bake.
     pub at: GatePoint,
-    /// Passes when a person approves, by the action approve.
+    /// Required; write approval: {}. The gate passes when a person approves, by the action approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
 }

@@ -47,11 +47,11 @@ words! {
         Canary = "Canary",
         /// One switch after a preview.
         BlueGreen = "BlueGreen",
-        /// A chosen part of the requests for a chosen time.
+        /// A chosen share of the requests for a chosen time.
         AbTest = "ABTest",
         /// Copies of requests, whose responses are discarded.
         Shadow = "Shadow",
-        /// All requests at once, followed by the bake.
+        /// All requests except the holdback at once, followed by the bake.
         AllAtOnce = "AllAtOnce",
     }
 }
@@ -77,10 +77,10 @@ pub struct FunctionRollout {
 #[schemars(extend("x-kubernetes-validations" = body_rules()))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutBody {
-    /// How the weight of the candidate grows. Canary (default): step by step, on evidence. AllAtOnce: all requests at
-    /// once, followed by the bake. Not supported yet: BlueGreen (one switch after a preview, followed by the bake),
-    /// ABTest (a chosen part of the requests for a chosen time) and Shadow (copies of requests, whose responses are
-    /// discarded).
+    /// How the weight of the candidate grows. Canary (default): step by step, on evidence. AllAtOnce: all requests
+    /// except the holdback at once, followed by the bake. Not supported yet: BlueGreen (one switch after a preview,
+    /// followed by the bake), ABTest (a chosen share of the requests for a chosen time) and Shadow (copies of requests,
+    /// whose responses are discarded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
 
@@ -137,7 +137,7 @@ pub struct RolloutBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
 
-    /// Conditions outside the analysis that must pass before the weight rises, at most 16.
+    /// Conditions outside the analysis that must pass before the rollout goes on, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub gates: Vec<Gate>,

@@ -59,7 +59,7 @@ pub struct PlanStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,
-    /// Active time after which onDeadline applies, for example 2h.
+    /// Active time after which onDeadline applies, without the time for which the clock was stopped; for example 2h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub deadline: Option<String>,

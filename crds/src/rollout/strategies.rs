@@ -18,7 +18,7 @@ pub struct BlueGreen {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_promote: Option<bool>,
 
-    /// Part of the requests that stable keeps after the switch, 0% to 50%. With 0% (the default) the candidate is
+    /// Share of requests that stable keeps after the switch, 0% to 50%. With 0% (the default) the candidate is
     /// compared with nothing, so that an outage which affects both revisions may switch back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<0, 5_000>")]
@@ -44,7 +44,7 @@ pub struct AbTest {
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub matches: Vec<AbMatch>,
 
-    /// Part of the matching requests that the candidate answers. Default 50%, 0.01% to 100%. With 100% nothing is
+    /// Share of the matching requests that the candidate answers. Default 50%, 0.01% to 100%. With 100% nothing is
     /// compared, only shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
@@ -102,7 +102,7 @@ pub struct NamedMatch {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Shadow {
-    /// Part of the requests that are copied. Default 10%, 0.01% to 100%.
+    /// Share of requests that are copied. Default 10%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub share: Option<String>,

@@ -252,29 +252,43 @@ fn refused_fields_are_named() {
     }
 }
 
-/// `kubectl explain` shows that a field is not supported, before the operator refuses it.
+/// Calls `visit` with the path and description of every field below `schema`.
+fn described(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &str)) {
+    if schema["items"].is_object() {
+        described(&schema["items"], &format!("{path}[]"), visit);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let dot = if path.is_empty() { "" } else { "." };
+        let path = format!("{path}{dot}{name}");
+        visit(&path, field["description"].as_str().unwrap_or_default());
+        described(field, &path, visit);
+    }
+}
+
+/// `kubectl explain` shows that a field is not supported, before the operator refuses it. It shows a field without those
+/// above it, so every field below a refused one repeats that.
 #[test]
-fn descriptions_of_refused_fields_mention_that() {
+fn descriptions_of_refused_fields_and_of_no_others_mention_that() {
     let all = crds::all();
-    for kind in ["EdgeFunction", "RolloutPolicy"] {
+    let mut wrong = Vec::new();
+    let mut mentioned = BTreeSet::new();
+    for (kind, root) in [("EdgeFunction", ""), ("RolloutPolicy", "rollout")] {
         let crd = all.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
         let crd = serde_json::to_value(crd).unwrap();
-        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-        let own = |path: &'static str| match kind {
-            "EdgeFunction" => Some(path),
-            _ => path.strip_prefix("rollout."),
-        };
-        for path in REFUSED.iter().filter_map(|(path, ..)| own(path)) {
-            let mut schema = spec;
-            for name in path.split('.') {
-                if schema["items"].is_object() {
-                    schema = &schema["items"];
-                }
-                schema = &schema["properties"][name.trim_end_matches("[]")];
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        described(&schema["properties"]["spec"], root, &mut |path, text| {
+            let mentions = text.to_lowercase().contains("not supported yet");
+            if mentions {
+                mentioned.insert(path.to_owned());
             }
-            let text = schema["description"].as_str().unwrap_or_default();
-            let says = text.to_lowercase().contains("not supported yet");
-            assert!(says, "{kind} {path}: {text}");
-        }
+            let refused = REFUSED.iter().any(|(root, ..)| below(path, root));
+            if mentions != refused {
+                wrong.push(format!("{kind} {path}: {text}"));
+            }
+        });
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (root, ..) in REFUSED {
+        assert!(mentioned.contains(*root), "not in the schema: {root}");
     }
 }
