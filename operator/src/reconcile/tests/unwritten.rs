@@ -8,7 +8,7 @@ fn weight(world: &World) -> u32 {
     let key = FunctionKey::new("shop", "f");
     world
         .tables
-        .told_for_test(&key)
+        .newest_record(&key)
         .unwrap()
         .split
         .unwrap()
@@ -106,7 +106,7 @@ fn follow(world: &World, node: &str, names: &[&str]) {
         revisions_complete: true,
         ..node_api::v1::Report::default()
     };
-    world.reconciler.fleet.say_for_test(node, report);
+    world.reconciler.fleet.report_from(node, report);
 }
 
 /// There is one place for rollouts with traffic. A function whose status cannot be written does not keep it.
@@ -185,7 +185,7 @@ async fn a_version_from_the_future_resets_nothing() {
         story.second_on_trial().await;
         let before = story.object()["status"]["rollout"]["version"].clone();
         let key = FunctionKey::new("shop", "f");
-        let record = story.world.tables.told_for_test(&key).unwrap();
+        let record = story.world.tables.newest_record(&key).unwrap();
         let lie = |revision: &node_api::v1::Definition| node_api::v1::RevisionState {
             function: Some((&key).into()),
             revision: revision.revision.clone(),
@@ -202,7 +202,7 @@ async fn a_version_from_the_future_resets_nothing() {
                 revisions_complete: true,
                 ..node_api::v1::Report::default()
             };
-            story.world.reconciler.fleet.say_for_test(node, report);
+            story.world.reconciler.fleet.report_from(node, report);
         }
         story.world.reconcile("f").await;
         let status = story.object()["status"].clone();
