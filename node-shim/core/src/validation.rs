@@ -32,7 +32,8 @@ pub enum Rejection {
     Upgrade,
     /// The request target is longer than [`MAX_TARGET`].
     TargetTooLong,
-    /// The path or the query has an invalid byte, invalid percent-encoding or a dot segment.
+    /// The path has an invalid byte, invalid percent-encoding or a dot segment, or the query has a control
+    /// character.
     BadPath,
     /// The header section exceeds [`MAX_HEADERS`] or [`MAX_HEADER_BYTES`].
     HeadersTooLarge,

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod client_variety;
 mod config;
 mod connection_limits;
 mod content_length;
