@@ -40,7 +40,8 @@ pub(crate) async fn handle(
     let began = Instant::now();
     let guard = conn.begin_request();
     let version = request.version();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    headers::join_cookies(&mut parts.headers);
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
     } else {

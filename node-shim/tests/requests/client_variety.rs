@@ -1,8 +1,13 @@
 //! Requests that real clients send and that a strict reading of the specifications would refuse, and
 //! responses in the form in which they expect them.
 
+use http::Request;
+use http_body_util::Full;
+use node_shim_core::table::{HeaderMatch, Route};
+
 use crate::guests;
-use crate::support::node::Node;
+use crate::support::h2;
+use crate::support::node::{Node, Setup};
 use crate::support::wire::once;
 
 /// Returns the first line that the guest `MIRROR` writes: the target as the guest sees it.
@@ -13,6 +18,50 @@ fn target(node: &Node, target: &str) -> String {
         200 => reply.text().lines().next().unwrap_or_default().to_owned(),
         _ => format!("{} {}", reply.status, reply.status_and_error().1),
     }
+}
+
+/// HH-15: an HTTP/2 client may split its cookies into several fields. Routes and guests see one.
+#[tokio::test]
+async fn hh_15_split_cookies_are_joined() {
+    let only = HeaderMatch::Exact {
+        name: "cookie".into(),
+        value: "a=1; b=2; c=3".into(),
+    };
+    let setup = Setup {
+        routes: vec![Route {
+            hosts: vec!["*".into()],
+            headers: vec![only],
+            ..Route::default()
+        }],
+        ..Setup::default()
+    };
+    let node = setup.start(&guests::MIRROR);
+    let request = Request::get("http://h.example/")
+        .header("cookie", "a=1")
+        .header("x-between", "1")
+        .header("cookie", "b=2")
+        .header("cookie", "c=3")
+        .body(Full::default())
+        .unwrap();
+    let mut sender = h2::connect(node.address()).await;
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body = h2::body(response).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let cookies: Vec<_> = text.lines().filter(|l| l.starts_with("cookie")).collect();
+    assert_eq!(cookies, ["cookie: a=1; b=2; c=3"]);
+}
+
+/// HH-15: the same for a proxy that passes the fields on to HTTP/1.1, and for more cookies than a request may
+/// have fields.
+#[test]
+fn hh_15_many_cookie_fields_are_one() {
+    let node = Node::serve(&guests::MIRROR);
+    let many = "cookie: a=1\r\n".repeat(90);
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n");
+    let text = once(node.address(), request).text();
+    let joined = format!("cookie: {}\n", vec!["a=1"; 90].join("; "));
+    assert!(text.contains(&joined), "{text}");
 }
 
 /// HH-16: the query is not used for routing, so it passes byte for byte.
