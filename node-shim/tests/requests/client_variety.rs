@@ -8,7 +8,7 @@ use node_shim_core::table::{HeaderMatch, Route};
 use crate::guests;
 use crate::support::h2;
 use crate::support::node::{Node, Setup};
-use crate::support::wire::once;
+use crate::support::wire::{Wire, once};
 
 /// Returns the first line that the guest `MIRROR` writes: the target as the guest sees it.
 fn target(node: &Node, target: &str) -> String {
@@ -95,4 +95,30 @@ fn hh_16_the_query_reaches_the_guest_as_sent() {
     ] {
         assert_eq!(once(node.address(), request).status, 400, "{request:?}");
     }
+}
+
+/// HH-17: the probe of load balancers needs no host, and any method and version.
+#[test]
+fn hh_17_the_readiness_probe_needs_no_host() {
+    let node = Node::serve(&guests::ANSWER);
+    let path = "/.well-known/selvage/ready";
+    for request in [
+        format!("GET {path} HTTP/1.0\r\n\r\n"),
+        format!("GET {path} HTTP/1.1\r\nhost:\r\n\r\n"),
+        format!("GET {path} HTTP/1.1\r\n\r\n"),
+        format!("GET {path} HTTP/1.1\r\nhost: [fe80::1%eth0]\r\n\r\n"),
+        format!("GET {path}?x HTTP/1.1\r\nhost: a\r\n\r\n"),
+        format!("HEAD {path} HTTP/1.0\r\n\r\n"),
+        format!("HEAD {path} HTTP/1.1\r\nhost:\r\n\r\n"),
+    ] {
+        let mut wire = Wire::connect(node.address());
+        let reply = wire.send(&request).read_head_only().expect("a response");
+        assert_eq!(reply.status, 200, "{request:?}");
+        node.plane.set_ready(false);
+        let mut wire = Wire::connect(node.address());
+        let reply = wire.send(&request).read_head_only().expect("a response");
+        assert_eq!(reply.status_and_error(), (503, "not_ready"), "{request:?}");
+        node.plane.set_ready(true);
+    }
+    assert_eq!(once(node.address(), "GET / HTTP/1.0\r\n\r\n").status, 400);
 }
