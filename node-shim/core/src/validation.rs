@@ -1,7 +1,7 @@
 //! Validation of request heads before routing. It rejects requests that two HTTP implementations could
 //! interpret differently and features that the node does not support.
 
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::host::{Host, normalise_host};
@@ -81,12 +81,7 @@ pub fn validate(head: RequestHead<'_>) -> Result<ValidatedHead, Rejection> {
     if matches!(*method, Method::CONNECT | Method::TRACE) || head.uri.path() == "*" {
         return Err(Rejection::MethodRefused);
     }
-    if head
-        .headers
-        .get_all(UPGRADE)
-        .iter()
-        .any(|value| lists_token(value, "websocket"))
-    {
+    if asks_for_websocket(head) {
         return Err(Rejection::Upgrade);
     }
     let query = head.uri.query();
@@ -149,6 +144,16 @@ fn validate_framing(headers: &HeaderMap) -> Result<(), Rejection> {
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(Rejection::BadFraming),
     }
+}
+
+/// Returns whether the client asks for an upgrade to WebSocket. The field alone has no meaning: an upgrade
+/// needs HTTP/1.1 and `connection: upgrade` (RFC 9110, section 7.8).
+fn asks_for_websocket(head: RequestHead<'_>) -> bool {
+    let lists = |name, token| {
+        let mut values = head.headers.get_all(name).iter();
+        values.any(|value| lists_token(value, token))
+    };
+    head.version == Version::HTTP_11 && lists(UPGRADE, "websocket") && lists(CONNECTION, "upgrade")
 }
 
 fn lists_token(value: &HeaderValue, token: &str) -> bool {
@@ -307,7 +312,16 @@ mod tests {
             ("CONNECT", "h.example:80", &[host], MethodRefused),
             ("TRACE", "/", &[host], MethodRefused),
             ("OPTIONS", "*", &[host], MethodRefused),
-            ("GET", "/", &[host, ("upgrade", "h2c, WebSocket")], Upgrade),
+            (
+                "GET",
+                "/",
+                &[
+                    host,
+                    ("connection", "keep-alive, Upgrade"),
+                    ("upgrade", "h2c, WebSocket"),
+                ],
+                Upgrade,
+            ),
             ("GET", &long_path, &[host], TargetTooLong),
             ("GET", "/../a", &[host], BadPath),
             ("GET", "/%zz", &[host], BadPath),
@@ -351,6 +365,10 @@ mod tests {
             ],
         );
         passed(v1, "GET", "/", &[("host", "h"), ("upgrade", "h2c")]);
+        let websocket = [("host", "h"), ("upgrade", "websocket")];
+        passed(v1, "GET", "/", &websocket);
+        let listed = [&websocket[..], &[("connection", "upgrade")]].concat();
+        passed(Version::HTTP_10, "GET", "/", &listed);
         passed(Version::HTTP_2, "GET", "http://h.example/", &[]);
         passed(
             Version::HTTP_2,

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use node_shim_core::headers::{self, Rewritten};
 use node_shim_core::outcome::{FailureReason, StartKind};
@@ -62,7 +64,22 @@ pub(crate) async fn handle(
     if last && version < Version::HTTP_2 {
         shim_response::close(&mut answer);
     }
+    if version < Version::HTTP_11 {
+        announce_persistence(&mut answer);
+    }
     answer
+}
+
+/// Makes a response to an HTTP/1.0 request announce whether the connection persists. hyper announces it
+/// whenever the client asks for it, unless the response itself has the version 1.0.
+fn announce_persistence(answer: &mut HttpResponse) {
+    let delimited = answer.body().size_hint().exact().is_some();
+    if !delimited {
+        shim_response::close(answer);
+    }
+    if answer.headers().contains_key(CONNECTION) {
+        *answer.version_mut() = Version::HTTP_10;
+    }
 }
 
 async fn serve(

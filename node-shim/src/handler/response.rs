@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 use node_shim_core::headers;
 use node_shim_core::outcome::{ErrorResponse, FailureReason};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
@@ -122,10 +123,14 @@ pub(super) async fn send(
         .then(|| headers::announced_trailers(&head.headers))
         .flatten();
     headers::rewrite_response(&mut head.headers);
+    if head.status.canonical_reason().is_none() && response_framing.version < Version::HTTP_2 {
+        // hyper would send `<none>`
+        head.extensions.insert(ReasonPhrase::from_static(b""));
+    }
     let bodiless = response_framing.head_only
         || matches!(
             head.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
         );
     if bodiless {
         guest.detach();

@@ -1,13 +1,16 @@
 //! Requests that real clients send and that a strict reading of the specifications would refuse, and
 //! responses in the form in which they expect them.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use http::Request;
 use http_body_util::Full;
 use node_shim_core::table::{HeaderMatch, Route};
 
 use crate::guests;
 use crate::support::h2;
-use crate::support::node::{Node, Setup};
+use crate::support::node::{Node, PATIENCE, Setup};
 use crate::support::wire::{Wire, once};
 
 /// Returns the first line that the guest `MIRROR` writes: the target as the guest sees it.
@@ -121,4 +124,77 @@ fn hh_17_the_readiness_probe_needs_no_host() {
         node.plane.set_ready(true);
     }
     assert_eq!(once(node.address(), "GET / HTTP/1.0\r\n\r\n").status, 400);
+}
+
+/// HH-6: `upgrade` is a request to change the protocol only on HTTP/1.1 and together with `connection: upgrade`.
+#[test]
+fn hh_6_an_upgrade_that_is_not_requested_is_ignored() {
+    let node = Node::serve(&guests::MIRROR);
+    for (version, connection, status) in [
+        ("1.1", "", 200),
+        ("1.1", "connection: keep-alive\r\n", 200),
+        ("1.0", "connection: upgrade\r\n", 200),
+        ("1.1", "connection: upgrade\r\n", 501),
+        ("1.1", "connection: keep-alive, Upgrade\r\n", 501),
+        ("1.1", "connection: close\r\nconnection: upgrade\r\n", 501),
+    ] {
+        let reply = once(
+            node.address(),
+            format!("GET / HTTP/{version}\r\nhost: a\r\n{connection}upgrade: websocket\r\n\r\n"),
+        );
+        assert_eq!(reply.status, status, "{version} {connection:?}");
+        assert!(!reply.text().contains("websocket"), "{connection:?}");
+    }
+}
+
+/// A response with the status 205 has no content.
+#[test]
+fn a_response_that_resets_content_has_none() {
+    let node = Node::serve(&guests::status(205));
+    let mut wire = Wire::connect(node.address());
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        let reply = wire.read().expect("a response");
+        assert_eq!((reply.status, reply.text().as_str()), (205, ""));
+        assert_eq!(reply.header("content-length"), Some("0"));
+    }
+    node.is_quiet();
+}
+
+/// A status without a registered reason phrase has an empty one.
+#[test]
+fn an_unregistered_status_has_an_empty_reason_phrase() {
+    for status in [299, 420, 499, 599] {
+        let node = Node::serve(&guests::status(status));
+        let mut stream = TcpStream::connect(node.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().next().unwrap();
+        assert_eq!(line, format!("HTTP/1.1 {status} "));
+    }
+}
+
+/// An HTTP/1.0 connection that is announced as persistent stays open, and one that ends is announced as such.
+#[test]
+fn http_1_0_connections_do_as_they_announce() {
+    for (guest, persistent) in [(guests::ANSWER.clone(), true), (guests::chunks(64), false)] {
+        let node = Node::serve(&guest);
+        let mut wire = Wire::connect(node.address());
+        for _ in 0..2 {
+            wire.send("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n");
+            let reply = wire.read().expect("a response");
+            assert_eq!((reply.status, reply.whole), (200, true));
+            assert_eq!(reply.header("transfer-encoding"), None);
+            let announced = reply.header("connection");
+            assert_eq!(announced == Some("keep-alive"), persistent, "{announced:?}");
+            if !persistent {
+                assert!(wire.is_closed());
+                break;
+            }
+        }
+    }
 }

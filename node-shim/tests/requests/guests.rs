@@ -71,6 +71,38 @@ pub(crate) static SINK: Guest = LazyLock::new(|| {
     )
 });
 
+/// Responds with `status` and a body.
+pub(crate) fn status(status: u16) -> Vec<u8> {
+    guest(
+        r#"(data (i32.const 4096) "body")"#,
+        &format!(
+            "(call $answer (local.get $out) (i32.const {status}) (i32.const 4096) (i32.const 4))"
+        ),
+    )
+}
+
+/// Responds with `number` chunks of 4 KiB and does not read its request.
+pub(crate) fn chunks(number: u32) -> Vec<u8> {
+    guest(
+        "",
+        &format!(
+            "
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (local.set $n (i32.const {number}))
+        (block $end
+          (loop $more
+            (br_if $end (call $write (local.get $s) (i32.const 8192) (i32.const 4096)))
+            (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+            (br_if $more (local.get $n))))
+        (call $stream-drop (local.get $s))
+        (drop (call $finish (local.get $b)))"
+        ),
+    )
+}
+
 /// Computes in an endless loop.
 pub(crate) static SPIN: Guest = LazyLock::new(|| guest("", "(loop $on (br $on))"));
 
