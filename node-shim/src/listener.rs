@@ -2,7 +2,6 @@
 //! connection down gracefully.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -109,10 +108,7 @@ async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
         },
     };
     let _open = plane.node_counters.opened(proto);
-    let service = service_fn(|request| {
-        let answer = handler::handle(plane.clone(), conn.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| handler::handle(plane.clone(), conn.clone(), request));
     match proto {
         Protocol::Http1 => {
             let connection = http1().serve_connection(TokioIo::new(io), service);

@@ -34,15 +34,24 @@ use response::{
 };
 
 /// Handles one request.
+///
+/// # Errors
+/// Returns the error that resets the stream of a malformed HTTP/2 request.
 pub(crate) async fn handle(
     plane: Arc<DataPlaneState>,
     conn: Arc<Connection>,
     request: Request<Incoming>,
-) -> HttpResponse {
+) -> Result<HttpResponse, h2::Error> {
     let began = Instant::now();
     let guard = conn.begin_request();
     let version = request.version();
     let (mut parts, body) = request.into_parts();
+    if starts_with_query(&parts.uri) {
+        if version == Version::HTTP_2 {
+            return Err(h2::Reason::PROTOCOL_ERROR.into());
+        }
+        rewrite_path(&mut parts.uri, "/");
+    }
     headers::join_cookies(&mut parts.headers);
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
@@ -67,7 +76,7 @@ pub(crate) async fn handle(
     if version < Version::HTTP_11 {
         announce_persistence(&mut answer);
     }
-    answer
+    Ok(answer)
 }
 
 /// Makes a response to an HTTP/1.0 request announce whether the connection persists. hyper announces it
@@ -211,6 +220,12 @@ fn trace_id(parts: &Parts) -> Option<String> {
     let id = parent.split('-').nth(1)?;
     let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     hex.then(|| id.to_owned())
+}
+
+/// Returns whether the target consists of a query only, as in `http://h.example?x=1`.
+fn starts_with_query(uri: &Uri) -> bool {
+    uri.path_and_query()
+        .is_some_and(|target| target.as_str().starts_with('?'))
 }
 
 fn rewrite_path(uri: &mut Uri, path: &str) {

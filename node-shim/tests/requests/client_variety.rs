@@ -100,6 +100,15 @@ fn hh_16_the_query_reaches_the_guest_as_sent() {
     }
 }
 
+/// HH-16: a target in absolute form without a path means `/`.
+#[test]
+fn hh_16_a_query_without_a_path_belongs_to_the_root() {
+    let node = Node::serve(&guests::MIRROR);
+    assert_eq!(target(&node, "http://h.example?x=1"), "/?x=1");
+    assert_eq!(target(&node, "http://h.example"), "/");
+    assert_eq!(target(&node, "http://h.example/?x=1"), "/?x=1");
+}
+
 /// HH-17: the probe of load balancers needs no host, and any method and version.
 #[test]
 fn hh_17_the_readiness_probe_needs_no_host() {

@@ -15,6 +15,7 @@ mod connection_limits;
 mod content_length;
 mod guests;
 mod h2_in;
+mod h2_streams;
 mod hostile;
 mod http_in;
 mod http_out;
