@@ -113,14 +113,6 @@ impl Connection {
     }
 }
 
-impl RequestGuard {
-    /// Returns another guard of the same request, for work that outlives the response.
-    pub(crate) fn duplicate(&self) -> Self {
-        self.0.active.fetch_add(1, Ordering::Relaxed);
-        Self(self.0.clone())
-    }
-}
-
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let ended = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);

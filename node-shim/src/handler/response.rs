@@ -137,12 +137,13 @@ pub(super) async fn send(
         if !response_framing.head_only {
             head.headers.remove(CONTENT_LENGTH);
         }
-        // the body is discarded, so its length is not checked
+        // the body is discarded, so its length is not checked and its end has no effect on the connection
         let framing = BodyFraming {
             length: None,
+            reset: None,
             ..framing
         };
-        let unread = GuestBody::new(body, control, observer, framing, guard.duplicate());
+        let unread = GuestBody::new(body, control, observer, framing, None);
         plane.guests.spawn(unread.discard());
         let body = ResponseBody::Buffered {
             bytes: None,
@@ -181,7 +182,7 @@ pub(super) async fn send(
             if let Some(names) = announced {
                 head.headers.insert(TRAILER, names);
             }
-            let rest = GuestBody::new(body, control, observer, framing, guard);
+            let rest = GuestBody::new(body, control, observer, framing, Some(guard));
             ResponseBody::Streaming(Box::new(rest.with_prefix(part.data, part.trailers)))
         }
     };

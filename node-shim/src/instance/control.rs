@@ -23,6 +23,8 @@ pub(crate) struct GuestControl {
     /// Wakes the task that waits for the end of the guest.
     watcher: AtomicWaker,
     head: AtomicBool,
+    /// Whether the guest stops although nothing failed.
+    dismissed: AtomicBool,
     end: OnceLock<GuestEnd>,
 }
 
@@ -50,6 +52,7 @@ impl GuestControl {
             guest: AtomicWaker::new(),
             watcher: AtomicWaker::new(),
             head: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
             end: OnceLock::new(),
         })
     }
@@ -58,6 +61,16 @@ impl GuestControl {
     pub(crate) fn stop(&self, reason: FailureReason) {
         write_first(&self.stop, reason);
         self.guest.wake();
+    }
+
+    /// Stops a guest that is not needed any longer. Its end is not logged as a failure.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Release);
+        self.stop(FailureReason::Cancelled);
+    }
+
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Acquire)
     }
 
     pub(crate) fn stop_reason(&self) -> Option<FailureReason> {

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::Full;
@@ -205,5 +206,36 @@ fn http_1_0_connections_do_as_they_announce() {
                 break;
             }
         }
+    }
+}
+
+/// HG-28: a guest whose response has no body does not run, with its permit, until its timeout.
+#[test]
+fn hg_28_a_response_without_a_body_ends_its_guest() {
+    let long = |l: &mut node_shim_core::table::Limits| {
+        l.timeout = Duration::from_secs(3_600);
+        l.concurrency = 1;
+        l.queue_length = 0;
+    };
+    for (method, status, guest) in [
+        ("HEAD", 200, guests::SLEEP_IN_BODY.clone()),
+        ("HEAD", 200, guests::ENDLESS.clone()),
+        ("GET", 204, guests::sleep_in_body(204)),
+        ("GET", 304, guests::sleep_in_body(304)),
+        ("GET", 205, guests::sleep_in_body(205)),
+    ] {
+        let mut setup = Setup::limits(long);
+        setup.limits.cpu = Duration::from_secs(3_600);
+        let node = setup.start(&guest);
+        let mut wire = Wire::connect(node.address());
+        for n in 1..=2 {
+            wire.send(format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n"));
+            let reply = wire.read_head_only().expect("a response");
+            assert_eq!(reply.status, status, "{method} {status}");
+            node.is_quiet();
+            let class = status / 100;
+            assert_eq!(node.outcomes(n), [format!("ok {class}xx {n}")]);
+        }
+        assert!(node.log().is_empty(), "{:?}", node.log());
     }
 }

@@ -111,12 +111,19 @@ pub(crate) static SLEEP: Guest =
     LazyLock::new(|| guest("", "(call $sleep (i64.const 1000000000000000))"));
 
 /// Sends a head and one chunk, then waits.
-pub(crate) static SLEEP_IN_BODY: Guest = LazyLock::new(|| {
+pub(crate) static SLEEP_IN_BODY: Guest = LazyLock::new(|| sleep_in_body(200));
+
+/// Sends a head with `status` and one chunk, then waits.
+pub(crate) fn sleep_in_body(status: u16) -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "part")"#,
-        &format!("{SEND_PART} (call $sleep (i64.const 1000000000000000))"),
+        &format!(
+            "
+        (local.set $r (call $make (i32.const {status})))
+        {SEND_PART} (call $sleep (i64.const 1000000000000000))"
+        ),
     )
-});
+}
 
 pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
 
@@ -124,13 +131,14 @@ pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
 pub(crate) static TRAP_IN_BODY: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "part")"#,
-        &format!("{SEND_PART} (call $sleep (i64.const 20000000)) unreachable"),
+        &format!("{MAKE} {SEND_PART} (call $sleep (i64.const 20000000)) unreachable"),
     )
 });
 
-/// Starts a response, sends `part` and leaves the body open.
+const MAKE: &str = "(local.set $r (call $make (i32.const 200)))";
+
+/// Starts the response `$r`, sends `part` and leaves the body open.
 const SEND_PART: &str = "
-    (local.set $r (call $make (i32.const 200)))
     (local.set $b (call $body (local.get $r)))
     (call $set (local.get $out) (local.get $r))
     (local.set $s (call $open (local.get $b)))
@@ -178,8 +186,12 @@ pub(crate) static TWICE: Guest =
     LazyLock::new(|| guest("", &format!("{OPEN_ANSWER} {OPEN_ANSWER}")));
 
 /// Returns while its body is still open.
-pub(crate) static UNFINISHED: Guest =
-    LazyLock::new(|| guest(r#"(data (i32.const 4096) "part")"#, SEND_PART));
+pub(crate) static UNFINISHED: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "part")"#,
+        &format!("{MAKE} {SEND_PART}"),
+    )
+});
 
 /// Responds with a `content-length` of `declared` and a body of `sent` bytes.
 pub(crate) fn length(declared: u32, sent: u32) -> Vec<u8> {
