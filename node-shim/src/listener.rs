@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::{Connection, ConnectionIo};
+use crate::connection::{self, Connection, ConnectionIo};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::handler;
 use crate::node_counters::Protocol;
@@ -96,8 +96,9 @@ fn canonical(address: SocketAddr) -> IpAddr {
 async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
     // small responses must not wait for acknowledgements; without the option they are only slower
     let _ = stream.set_nodelay(true);
-    let conn = Connection::new(peer);
-    let mut io = ConnectionIo::new(stream, conn.clone(), plane.options.connections);
+    let socket = Arc::new(stream);
+    let conn = Connection::new(peer, plane.options.connections);
+    let mut io = ConnectionIo::new(socket.clone(), conn.clone());
     let mut phases = plane.watch_phase();
     let proto = tokio::select! {
         () = wait_for(&mut phases, DrainPhase::Draining) => return,
@@ -109,14 +110,20 @@ async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
     };
     let _open = plane.node_counters.opened(proto);
     let service = service_fn(|request| handler::handle(plane.clone(), conn.clone(), request));
-    match proto {
+    let ended = match proto {
         Protocol::Http1 => {
             let connection = http1().serve_connection(TokioIo::new(io), service);
-            serve_until_closed(&plane, &conn, proto, connection).await;
+            serve_until_closed(&plane, &conn, &socket, proto, connection).await
         }
         Protocol::Http2 => {
             let connection = http2().serve_connection(TokioIo::new(io), service);
-            serve_until_closed(&plane, &conn, proto, connection).await;
+            serve_until_closed(&plane, &conn, &socket, proto, connection).await
+        }
+    };
+    if ended.is_some() {
+        tokio::select! {
+            () = wait_for(&mut phases, DrainPhase::Stopped) => {}
+            () = connection::close(&socket, &conn) => {}
         }
     }
 }
@@ -127,7 +134,7 @@ fn http1() -> http1::Builder {
         .timer(TokioTimer::new())
         // `ConnectionIo` has its own timeouts
         .header_read_timeout(None)
-        .half_close(false)
+        .half_close(true)
         .max_headers(100)
         .max_header_size(32 << 10)
         .max_buf_size(64 << 10);
@@ -181,16 +188,18 @@ where
     }
 }
 
-/// Polls a connection until it is closed and starts its graceful shutdown when it is idle, old or used up
-/// or the data plane drains.
-async fn serve_until_closed<C: Graceful>(
+/// Polls a connection until hyper ends it and starts its graceful shutdown when it is idle, old or used up or
+/// the data plane drains. Returns `None` when the connection is cut instead.
+async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     plane: &DataPlaneState,
     conn: &Connection,
+    socket: &TcpStream,
     proto: Protocol,
     connection: C,
-) {
+) -> Option<hyper::Result<()>> {
     let limits = &plane.options.connections;
     let mut connection = pin!(connection);
+    let mut reset = pin!(connection::wait_for_reset(socket));
     let mut phases = plane.watch_phase();
     let mut shutdown = plane.watch_phase();
     let opened = Instant::now();
@@ -205,9 +214,11 @@ async fn serve_until_closed<C: Graceful>(
     let mut leaving = false;
     loop {
         tokio::select! {
-            _ = connection.as_mut() => return,
-            () = wait_for(&mut phases, DrainPhase::Stopped) => return,
-            () = conn.aborted() => return,
+            result = connection.as_mut() => return Some(result),
+            () = wait_for(&mut phases, DrainPhase::Stopped) => return None,
+            () = conn.aborted() => return None,
+            // hyper does not read while a guest runs, so it does not notice
+            () = &mut reset => return None,
             () = wait_for(&mut shutdown, shutdown_phase), if !leaving => {}
             () = sleep_until(old.min(check)), if !leaving => {
                 let idle = conn.idle_since();

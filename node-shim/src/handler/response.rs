@@ -182,6 +182,7 @@ pub(super) async fn send(
             if let Some(names) = announced {
                 head.headers.insert(TRAILER, names);
             }
+            control.set_streaming();
             let rest = GuestBody::new(body, control, observer, framing, Some(guard));
             ResponseBody::Streaming(Box::new(rest.with_prefix(part.data, part.trailers)))
         }
