@@ -1,6 +1,8 @@
 //! Request body as the guest reads it. A body that is incomplete, too large or too slow ends with an error
 //! and never with a normal end of stream.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -159,8 +161,8 @@ impl Body for RequestBody {
                 this.complete();
                 return Poll::Ready(None);
             }
-            Some(Err(_)) => {
-                return this.fail(FailureReason::ClientGone, Error::ConnectionTerminated);
+            Some(Err(error)) => {
+                return this.fail(fault(&error), Error::ConnectionTerminated);
             }
             Some(Ok(frame)) => frame,
         };
@@ -196,6 +198,24 @@ impl Body for RequestBody {
             None => SizeHint::with_exact(0),
         }
     }
+}
+
+/// Returns why a body failed: the connection broke, or its bytes are not a body.
+fn fault(error: &hyper::Error) -> FailureReason {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                // the client has closed its direction too early, and can still receive a response
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput => FailureReason::BadFraming,
+                _ => FailureReason::ClientGone,
+            };
+        }
+        source = error.source();
+    }
+    FailureReason::ClientGone
 }
 
 impl Drop for RequestBody {

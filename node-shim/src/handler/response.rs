@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use node_shim_core::headers;
-use node_shim_core::outcome::{ErrorResponse, FailureReason};
+use node_shim_core::outcome::{ErrorResponse, FailureReason, Outcome};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::body::{BodyFraming, GuestBody, ResponseBody, StreamProgress, StreamState};
@@ -59,19 +59,14 @@ pub(super) fn error_response(
         observer.fail(reason);
     }
     // a client that has disconnected receives nothing; the response only completes the call
-    let reply = reason
-        .error_response()
-        .or_else(|| FailureReason::Cancelled.error_response());
-    let reply = reply.unwrap_or(ErrorResponse {
-        status: 503,
-        error: "host_error",
+    let reply = reason.error_response().unwrap_or(ErrorResponse {
+        status: 400,
+        error: "bad_framing",
         retry_after: None,
     });
     let mut answer = shim_response::build(reply, observer, guard);
-    if matches!(
-        reason,
-        FailureReason::BodyTooLarge | FailureReason::BodySlow
-    ) {
+    if reason.outcome() == Outcome::ClientFault {
+        // the rest of the request is not what the client meant to send
         shim_response::close(&mut answer);
     }
     answer

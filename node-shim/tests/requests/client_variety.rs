@@ -136,6 +136,45 @@ fn hh_17_the_readiness_probe_needs_no_host() {
     assert_eq!(once(node.address(), "GET / HTTP/1.0\r\n\r\n").status, 400);
 }
 
+/// HH-9: a body whose framing is broken or that is cut short is the client's fault. A proxy must not send the
+/// request again.
+#[test]
+fn hh_9_broken_framing_of_a_body_is_a_bad_request() {
+    let chunked = "transfer-encoding: chunked\r\n\r\n";
+    for guest in [&guests::SINK, &guests::CONTINUES] {
+        for (body, cut) in [
+            ("zz\r\nabc\r\n", false),
+            ("-1\r\nabc\r\n", false),
+            ("ffffffffffffffffff\r\n", false),
+            ("3\r\nabcdef\r\n0\r\n\r\n", false),
+            ("3;a=\"\n\"\r\nabc\r\n0\r\n\r\n", false),
+            ("4\r\nonly\r\n", true),
+            ("4\r\nonly\r\n0\r\n", true),
+            ("4\r\non", true),
+        ] {
+            let node = Node::serve(guest);
+            let mut wire = Wire::connect(node.address());
+            wire.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{chunked}{body}"));
+            if cut {
+                wire.shutdown_write();
+            }
+            let reply = wire.read().expect("a response");
+            assert_eq!(reply.status_and_error(), (400, "bad_framing"), "{body:?}");
+            assert_eq!(reply.header("connection"), Some("close"), "{body:?}");
+            assert!(wire.is_closed(), "{body:?}");
+            assert_eq!(node.outcomes(1), ["client 4xx 1"], "{body:?}");
+            assert_eq!(node.failures(), ["bad_framing 1"], "{body:?}");
+            node.is_quiet();
+        }
+        let node = Node::serve(guest);
+        let mut wire = Wire::connect(node.address());
+        wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nonly this")
+            .shutdown_write();
+        let reply = wire.read().expect("a response");
+        assert_eq!(reply.status_and_error(), (400, "bad_framing"));
+    }
+}
+
 /// HH-6: `upgrade` is a request to change the protocol only on HTTP/1.1 and together with `connection: upgrade`.
 #[test]
 fn hh_6_an_upgrade_that_is_not_requested_is_ignored() {

@@ -71,6 +71,22 @@ pub(crate) static SINK: Guest = LazyLock::new(|| {
     )
 });
 
+/// Reads the whole body, then responds with 200 `done`, also when reading failed.
+pub(crate) static CONTINUES: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "done")"#,
+        "
+        (call $consume (local.get $req) (i32.const 16))
+        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
+        (local.set $i (i32.load (i32.const 20)))
+        (loop $more
+          (global.set $heap (i32.const 65536))
+          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
+          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
+        (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))",
+    )
+});
+
 /// Responds with `status` and a body.
 pub(crate) fn status(status: u16) -> Vec<u8> {
     guest(
