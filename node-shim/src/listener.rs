@@ -2,6 +2,7 @@
 //! connection down gracefully.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -120,12 +121,26 @@ async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
             serve_until_closed(&plane, &conn, &socket, proto, connection).await
         }
     };
-    if ended.is_some() {
+    if let Some(result) = ended {
         tokio::select! {
             () = wait_for(&mut phases, DrainPhase::Stopped) => {}
-            () = connection::close(&socket, &conn) => {}
+            () = close(&plane, &conn, &socket, &result) => {}
         }
     }
+}
+
+/// Closes the connection after hyper has ended it.
+async fn close(
+    plane: &DataPlaneState,
+    conn: &Connection,
+    socket: &TcpStream,
+    result: &hyper::Result<()>,
+) {
+    let unparsable = result.as_ref().is_err_and(hyper::Error::is_parse);
+    if let Some(rejection) = connection::send_held(socket, conn, unparsable).await {
+        plane.node_counters.rejected(rejection);
+    }
+    connection::close(socket, conn).await;
 }
 
 fn http1() -> http1::Builder {
@@ -213,8 +228,15 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     let mut check = opened + limits.idle;
     let mut leaving = false;
     loop {
+        let served = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() && conn.release_held() {
+                cx.waker().wake_by_ref();
+            }
+            polled
+        });
         tokio::select! {
-            result = connection.as_mut() => return Some(result),
+            result = served => return Some(result),
             () = wait_for(&mut phases, DrainPhase::Stopped) => return None,
             () = conn.aborted() => return None,
             // hyper does not read while a guest runs, so it does not notice

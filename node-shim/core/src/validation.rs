@@ -43,6 +43,8 @@ pub enum Rejection {
     BodyTooLarge,
     /// The request passed through too many functions.
     Loop,
+    /// The request could not be parsed.
+    BadRequest,
 }
 
 /// Head of a request as parsed.
@@ -180,7 +182,7 @@ fn is_common_method(method: &Method) -> bool {
 
 impl Rejection {
     /// All rejections in the order of their indices.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadHost,
         Self::Misdirected,
         Self::BadFraming,
@@ -193,6 +195,7 @@ impl Rejection {
         Self::Expect,
         Self::BodyTooLarge,
         Self::Loop,
+        Self::BadRequest,
     ];
 
     /// Returns the label. Both rejections of a method share one.
@@ -209,13 +212,14 @@ impl Rejection {
             Self::Expect => "expect",
             Self::BodyTooLarge => "body_too_large",
             Self::Loop => "loop",
+            Self::BadRequest => "bad_request",
         }
     }
 
     /// Returns the status code of the response.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadHost | Self::BadFraming | Self::BadPath => 400,
+            Self::BadHost | Self::BadFraming | Self::BadPath | Self::BadRequest => 400,
             Self::Misdirected => 421,
             Self::MethodRefused => 405,
             Self::MethodUnknown | Self::Upgrade => 501,
@@ -232,7 +236,7 @@ impl Rejection {
     pub fn closes_connection(self) -> bool {
         matches!(
             self,
-            Self::BadHost | Self::BadFraming | Self::Expect | Self::BodyTooLarge
+            Self::BadHost | Self::BadFraming | Self::Expect | Self::BodyTooLarge | Self::BadRequest
         )
     }
 

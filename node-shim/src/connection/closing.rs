@@ -6,12 +6,13 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use node_shim_core::validation::Rejection;
 use rustix::net::Shutdown;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Connection;
+use super::{Connection, Hold, parser_response};
 
 /// Maximum time without data of a client that has no reason to send any.
 const QUIET_IDLE: Duration = Duration::from_secs(1);
@@ -23,6 +24,43 @@ const DISCARD_BYTES: usize = 8 << 10;
 pub(crate) async fn wait_for_reset(socket: &TcpStream) {
     // an error of the registration ends with the runtime
     let _ = socket.ready(Interest::ERROR).await;
+}
+
+/// Sends the response that was held back when hyper ended the connection. Adds the fields of all responses
+/// when hyper ended it because it could not parse a request, and returns the reason.
+pub(crate) async fn send_held(
+    socket: &TcpStream,
+    conn: &Connection,
+    unparsable: bool,
+) -> Option<Rejection> {
+    if !conn.is_in_hold(Hold::Held) {
+        return None;
+    }
+    let held = std::mem::take(&mut *conn.held.lock());
+    let rejection = parser_response::rejection(&held)?;
+    let response = if unparsable {
+        conn.set_unread();
+        parser_response::with_fields(&held, rejection)
+    } else {
+        held
+    };
+    let sent = timeout(conn.limits.write_stall, write_all(socket, &response)).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        conn.failed.store(true, Ordering::Relaxed);
+    }
+    unparsable.then_some(rejection)
+}
+
+async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        socket.writable().await?;
+        match socket.try_write(bytes) {
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Closes the sending direction, then discards what the client sends until it closes its own or a limit is

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::Connection;
+use super::parser_response::may_be_from_parser;
+use super::{Connection, Hold};
 
 /// Connection preface of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -255,6 +256,34 @@ impl ConnectionIo {
             }
         }
     }
+
+    /// Sends a response that was held back and turned out to be an ordinary one.
+    fn poll_released(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.conn.is_in_hold(Hold::Released) {
+            return Poll::Ready(Ok(()));
+        }
+        let conn = self.conn.clone();
+        let mut held = conn.held.lock();
+        while !held.is_empty() {
+            let polled = self.poll_socket_write(cx, |socket| socket.try_write(&held));
+            let sent = ready!(self.poll_write_timeout(cx, polled))?;
+            held.drain(..sent);
+        }
+        conn.set_hold(Hold::None);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Returns whether the bytes were held back. What was held back before is released, because it was not
+    /// the last response.
+    fn hold(&self, bytes: &[u8]) -> bool {
+        self.conn.release_held();
+        if self.http2 || !self.conn.is_in_hold(Hold::None) || !may_be_from_parser(bytes) {
+            return false;
+        }
+        *self.conn.held.lock() = bytes.to_vec();
+        self.conn.set_hold(Hold::Held);
+        true
+    }
 }
 
 impl AsyncWrite for ConnectionIo {
@@ -263,6 +292,10 @@ impl AsyncWrite for ConnectionIo {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.hold(data) {
+            return Poll::Ready(Ok(data.len()));
+        }
+        ready!(self.poll_released(cx))?;
         let polled = self.poll_socket_write(cx, |socket| socket.try_write(data));
         self.poll_write_timeout(cx, polled)
     }
@@ -272,6 +305,12 @@ impl AsyncWrite for ConnectionIo {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // hyper writes a head without a body in one piece
+        let first = data.first().filter(|_| data.len() == 1);
+        if self.hold(first.map_or(&[], |first| first)) {
+            return Poll::Ready(Ok(first.map_or(0, |first| first.len())));
+        }
+        ready!(self.poll_released(cx))?;
         let polled = self.poll_socket_write(cx, |socket| socket.try_write_vectored(data));
         self.poll_write_timeout(cx, polled)
     }
@@ -280,13 +319,13 @@ impl AsyncWrite for ConnectionIo {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_released(cx)
     }
 
-    /// Does nothing: the connection task closes the socket.
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Only completes what was written: the connection task closes the socket.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_released(cx)
     }
 }
 

@@ -3,16 +3,18 @@
 
 mod closing;
 mod io;
+mod parser_response;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub(crate) use closing::{close, wait_for_reset};
+pub(crate) use closing::{close, send_held, wait_for_reset};
 pub(crate) use io::ConnectionIo;
 
 /// Timeouts and limits of a connection.
@@ -72,7 +74,20 @@ pub(crate) struct Connection {
     unread: AtomicBool,
     /// Whether reading from or writing to the socket has failed.
     failed: AtomicBool,
+    /// Response that hyper itself may have produced; see `parser_response`.
+    held: Mutex<Vec<u8>>,
+    hold: AtomicU8,
     abort_requested: Notify,
+}
+
+/// State of a response that hyper itself may have produced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    None,
+    /// The response is not sent yet.
+    Held,
+    /// The response is an ordinary one and has to be sent.
+    Released,
 }
 
 /// Marks a request, or the rest of one, as in progress until dropped.
@@ -91,6 +106,8 @@ impl Connection {
             fragment: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            held: Mutex::default(),
+            hold: AtomicU8::new(Hold::None as u8),
             abort_requested: Notify::new(),
         })
     }
@@ -129,6 +146,23 @@ impl Connection {
     /// Resolves when the connection has to be closed at once.
     pub(crate) async fn aborted(&self) {
         self.abort_requested.notified().await;
+    }
+
+    fn set_hold(&self, hold: Hold) {
+        self.hold.store(hold as u8, Ordering::Relaxed);
+    }
+
+    fn is_in_hold(&self, hold: Hold) -> bool {
+        self.hold.load(Ordering::Relaxed) == hold as u8
+    }
+
+    /// Lets the socket send a response that is held back, and returns whether there is one.
+    pub(crate) fn release_held(&self) -> bool {
+        let held = self.is_in_hold(Hold::Held);
+        if held {
+            self.set_hold(Hold::Released);
+        }
+        held
     }
 
     /// Returns since when the connection is idle; `None` while a request is in progress.

@@ -97,6 +97,20 @@ pub(crate) fn status(status: u16) -> Vec<u8> {
     )
 }
 
+/// Responds with `status` and an empty body.
+pub(crate) fn empty(status: u16) -> Vec<u8> {
+    guest(
+        "",
+        &format!(
+            "
+        (local.set $r (call $make (i32.const {status})))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (drop (call $finish (local.get $b)))"
+        ),
+    )
+}
+
 /// Responds with `number` chunks of 4 KiB and does not read its request.
 pub(crate) fn chunks(number: u32) -> Vec<u8> {
     guest(

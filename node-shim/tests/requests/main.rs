@@ -32,3 +32,4 @@ mod request_parsing;
 #[path = "../support/mod.rs"]
 mod support;
 mod trailers;
+mod unparsable;
