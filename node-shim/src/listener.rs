@@ -10,19 +10,24 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::{self, Connection, ConnectionIo};
+use crate::connection::{self, Connection, ConnectionIo, StreamExecutor};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::handler;
 use crate::node_counters::Protocol;
 
 /// Time that guests without a client get after the data plane has stopped.
 const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Maximum number of open streams of an HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
+/// Size of the receive window of a stream in bytes.
+const STREAM_WINDOW: u32 = 64 << 10;
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -156,17 +161,19 @@ fn http1() -> http1::Builder {
     builder
 }
 
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2() -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor);
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .initial_stream_window_size(64 << 10)
-        .initial_connection_window_size(1 << 20)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        // unread bodies of some streams never block the others; the permits of requests bound their number
+        .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
         .max_frame_size(16 << 10)
         .max_header_list_size(32 << 10)
         .max_send_buf_size(64 << 10)
-        .max_pending_accept_reset_streams(20)
+        // a client may cancel everything at once
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_local_error_reset_streams(128)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
@@ -190,13 +197,13 @@ where
     }
 }
 
-impl<S, B> Graceful for http2::Connection<TokioIo<ConnectionIo>, S, TokioExecutor>
+impl<S, B> Graceful for http2::Connection<TokioIo<ConnectionIo>, S, StreamExecutor>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    StreamExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn graceful(self: std::pin::Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -238,7 +245,6 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
         tokio::select! {
             result = served => return Some(result),
             () = wait_for(&mut phases, DrainPhase::Stopped) => return None,
-            () = conn.aborted() => return None,
             // hyper does not read while a guest runs, so it does not notice
             () = &mut reset => return None,
             () = wait_for(&mut shutdown, shutdown_phase), if !leaving => {}

@@ -4,6 +4,7 @@
 mod closing;
 mod io;
 mod parser_response;
+mod stream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use closing::{close, send_held, wait_for_reset};
 pub(crate) use io::ConnectionIo;
+pub(crate) use stream::{StreamExecutor, StreamReset};
 
 /// Timeouts and limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +78,6 @@ pub(crate) struct Connection {
     /// Response that hyper itself may have produced; see `parser_response`.
     held: Mutex<Vec<u8>>,
     hold: AtomicU8,
-    abort_requested: Notify,
 }
 
 /// State of a response that hyper itself may have produced.
@@ -108,7 +108,6 @@ impl Connection {
             failed: AtomicBool::new(false),
             held: Mutex::default(),
             hold: AtomicU8::new(Hold::None as u8),
-            abort_requested: Notify::new(),
         })
     }
 
@@ -136,16 +135,6 @@ impl Connection {
     /// before the connection is closed.
     pub(crate) fn set_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
-    }
-
-    /// Closes the connection at once.
-    pub(crate) fn abort(&self) {
-        self.abort_requested.notify_one();
-    }
-
-    /// Resolves when the connection has to be closed at once.
-    pub(crate) async fn aborted(&self) {
-        self.abort_requested.notified().await;
     }
 
     fn set_hold(&self, hold: Hold) {

@@ -24,15 +24,15 @@ use tokio::sync::oneshot;
 use crate::body::{
     BodyFraming, BodySource, RequestBody, ResponseBody, UnreadBody, abandon, unread_bytes,
 };
-use crate::connection::{Connection, RequestGuard};
+use crate::connection::{Connection, RequestGuard, StreamReset};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::guest_log::{LogContext, RequestLog};
 use crate::instance::{GuestCall, GuestControl, GuestEnd, RunningGuest};
 use crate::shim_response;
 use admission::{Admitted, NotAdmitted, admit};
 use response::{
-    HttpResponse, ResponseFraming, abort_stalled_reader, check_head, content_length,
-    error_response, send,
+    HttpResponse, ResponseFraming, check_head, content_length, error_response,
+    reset_stalled_stream, send,
 };
 
 /// Handles one request.
@@ -216,12 +216,10 @@ async fn serve(
     if control.unread() == UnreadBody::Closes {
         shim_response::close(&mut answer);
     }
-    if let (ResponseBody::Streaming(body), Version::HTTP_2) =
-        (answer.body(), response_framing.version)
-    {
-        plane.guests.spawn(abort_stalled_reader(
+    if let (ResponseBody::Streaming(body), Some(stream)) = (answer.body(), StreamReset::current()) {
+        plane.guests.spawn(reset_stalled_stream(
             body.progress(),
-            conn.clone(),
+            stream,
             plane.options.connections.write_stall,
         ));
     }

@@ -12,7 +12,7 @@ use node_shim_core::outcome::{ErrorResponse, FailureReason, Outcome};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::body::{BodyFraming, GuestBody, ResponseBody, StreamProgress, StreamState};
-use crate::connection::{Connection, RequestGuard};
+use crate::connection::{RequestGuard, StreamReset};
 use crate::data_plane::DataPlaneState;
 use crate::instance::{GuestControl, GuestEnd, RunningGuest};
 use crate::observer::RequestObserver;
@@ -185,11 +185,11 @@ pub(super) async fn send(
     Response::from_parts(head, body)
 }
 
-/// Aborts the connection of an HTTP/2 client that stops reading a stream. The stream's window is closed then,
-/// so neither the socket nor the guest, which may have ended already, detects it.
-pub(super) async fn abort_stalled_reader(
+/// Resets a stream of HTTP/2 whose client stops reading. The window of the stream is closed then, so neither
+/// the socket nor the guest, which may have ended already, detects it.
+pub(super) async fn reset_stalled_stream(
     progress: Arc<StreamProgress>,
-    conn: Arc<Connection>,
+    stream: StreamReset,
     timeout: Duration,
 ) {
     loop {
@@ -198,7 +198,7 @@ pub(super) async fn abort_stalled_reader(
         match progress.state() {
             StreamState::Finished => return,
             StreamState::WaitingForGuest => {}
-            StreamState::WaitingForClient if progress.chunks() == before => return conn.abort(),
+            StreamState::WaitingForClient if progress.chunks() == before => return stream.reset(),
             StreamState::WaitingForClient => {}
         }
     }
