@@ -1,5 +1,11 @@
 //! Clients that close one direction of the connection (half-close), and clients that reset it.
 
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use node_shim::admin::{self, DebugPage, ProcessStatus};
+
 use crate::guests;
 use crate::support::node::{Node, eventually};
 use crate::support::wire::Wire;
@@ -82,5 +88,45 @@ fn hh_14_a_reset_cancels_the_guest() {
         wire.reset();
         assert_eq!(node.outcomes(1), [outcome]);
         node.is_quiet();
+    }
+}
+
+struct Healthy;
+
+impl ProcessStatus for Healthy {
+    fn health(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        "selvage_node_info 1\n".repeat(100_000)
+    }
+
+    fn debug(&self, _page: DebugPage) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+/// HH-14: the same on the admin port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hh_14_a_half_closed_connection_to_the_admin_port_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = admin::serve(listener, Arc::new(Healthy)).unwrap();
+    for (path, length) in [("/healthz", 3), ("/readyz", 3), ("/metrics", 2_000_000)] {
+        for version in ["1.0", "1.1"] {
+            let request = format!("GET {path} HTTP/{version}\r\nhost: a\r\n\r\n");
+            let reply = tokio::task::spawn_blocking(move || {
+                let mut wire = Wire::connect(address);
+                wire.send(request).shutdown_write();
+                wire.read().expect("a response")
+            });
+            let reply = reply.await.unwrap();
+            assert_eq!((reply.status, reply.whole), (200, true), "{path}");
+            assert_eq!(reply.body.len(), length, "{path}");
+        }
     }
 }
