@@ -14,10 +14,20 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 
 /// Time within which the epoch thread and the event loop must respond to count as healthy.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Maximum number of open connections of the admin port.
+const MAX_CONNECTIONS: usize = 64;
+/// Maximum time until a request head is complete, including the time without a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Part of the process that does not respond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,12 +99,38 @@ pub fn serve(listener: std::net::TcpListener, inspect: Shared) -> io::Result<Soc
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(inspect);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin server stopped");
-        }
-    });
+    tokio::spawn(accept(listener, router));
     Ok(bound)
+}
+
+/// Accepts connections of the admin port. A client that closes its sending direction, such as `nc -N`, still
+/// receives its response.
+async fn accept(listener: TcpListener, router: Router) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed on the admin port");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            // a failed connection affects only its client
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .half_close(true)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(permit);
+        });
+    }
 }
 
 /// Serves the debug pages in the background on a Unix socket that only the current user can open.

@@ -2,7 +2,7 @@
 //! connection down gracefully.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,19 +10,24 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::{Connection, ConnectionIo};
+use crate::connection::{self, Connection, ConnectionIo, StreamExecutor};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::handler;
 use crate::node_counters::Protocol;
 
 /// Time that guests without a client get after the data plane has stopped.
 const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Maximum number of open streams of an HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
+/// Size of the receive window of a stream in bytes.
+const STREAM_WINDOW: u32 = 64 << 10;
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -97,8 +102,9 @@ fn canonical(address: SocketAddr) -> IpAddr {
 async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
     // small responses must not wait for acknowledgements; without the option they are only slower
     let _ = stream.set_nodelay(true);
-    let conn = Connection::new(peer);
-    let mut io = ConnectionIo::new(stream, conn.clone(), plane.options.connections);
+    let socket = Arc::new(stream);
+    let conn = Connection::new(peer, plane.options.connections);
+    let mut io = ConnectionIo::new(socket.clone(), conn.clone());
     let mut phases = plane.watch_phase();
     let proto = tokio::select! {
         () = wait_for(&mut phases, DrainPhase::Draining) => return,
@@ -109,20 +115,37 @@ async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
         },
     };
     let _open = plane.node_counters.opened(proto);
-    let service = service_fn(|request| {
-        let answer = handler::handle(plane.clone(), conn.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    match proto {
+    let service = service_fn(|request| handler::handle(plane.clone(), conn.clone(), request));
+    let ended = match proto {
         Protocol::Http1 => {
             let connection = http1().serve_connection(TokioIo::new(io), service);
-            serve_until_closed(&plane, &conn, proto, connection).await;
+            serve_until_closed(&plane, &conn, &socket, proto, connection).await
         }
         Protocol::Http2 => {
             let connection = http2().serve_connection(TokioIo::new(io), service);
-            serve_until_closed(&plane, &conn, proto, connection).await;
+            serve_until_closed(&plane, &conn, &socket, proto, connection).await
+        }
+    };
+    if let Some(result) = ended {
+        tokio::select! {
+            () = wait_for(&mut phases, DrainPhase::Stopped) => {}
+            () = close(&plane, &conn, &socket, &result) => {}
         }
     }
+}
+
+/// Closes the connection after hyper has ended it.
+async fn close(
+    plane: &DataPlaneState,
+    conn: &Connection,
+    socket: &TcpStream,
+    result: &hyper::Result<()>,
+) {
+    let unparsable = result.as_ref().is_err_and(hyper::Error::is_parse);
+    if let Some(rejection) = connection::send_held(socket, conn, unparsable).await {
+        plane.node_counters.rejected(rejection);
+    }
+    connection::close(socket, conn).await;
 }
 
 fn http1() -> http1::Builder {
@@ -131,24 +154,26 @@ fn http1() -> http1::Builder {
         .timer(TokioTimer::new())
         // `ConnectionIo` has its own timeouts
         .header_read_timeout(None)
-        .half_close(false)
+        .half_close(true)
         .max_headers(100)
         .max_header_size(32 << 10)
         .max_buf_size(64 << 10);
     builder
 }
 
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2() -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor);
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .initial_stream_window_size(64 << 10)
-        .initial_connection_window_size(1 << 20)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        // unread bodies of some streams never block the others; the permits of requests bound their number
+        .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
         .max_frame_size(16 << 10)
         .max_header_list_size(32 << 10)
         .max_send_buf_size(64 << 10)
-        .max_pending_accept_reset_streams(20)
+        // a client may cancel everything at once
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_local_error_reset_streams(128)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
@@ -172,29 +197,31 @@ where
     }
 }
 
-impl<S, B> Graceful for http2::Connection<TokioIo<ConnectionIo>, S, TokioExecutor>
+impl<S, B> Graceful for http2::Connection<TokioIo<ConnectionIo>, S, StreamExecutor>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    StreamExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn graceful(self: std::pin::Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-/// Polls a connection until it is closed and starts its graceful shutdown when it is idle, old or used up
-/// or the data plane drains.
-async fn serve_until_closed<C: Graceful>(
+/// Polls a connection until hyper ends it and starts its graceful shutdown when it is idle, old or used up or
+/// the data plane drains. Returns `None` when the connection is cut instead.
+async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     plane: &DataPlaneState,
     conn: &Connection,
+    socket: &TcpStream,
     proto: Protocol,
     connection: C,
-) {
+) -> Option<hyper::Result<()>> {
     let limits = &plane.options.connections;
     let mut connection = pin!(connection);
+    let mut reset = pin!(connection::wait_for_reset(socket));
     let mut phases = plane.watch_phase();
     let mut shutdown = plane.watch_phase();
     let opened = Instant::now();
@@ -208,10 +235,18 @@ async fn serve_until_closed<C: Graceful>(
     let mut check = opened + limits.idle;
     let mut leaving = false;
     loop {
+        let served = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() && conn.release_held() {
+                cx.waker().wake_by_ref();
+            }
+            polled
+        });
         tokio::select! {
-            _ = connection.as_mut() => return,
-            () = wait_for(&mut phases, DrainPhase::Stopped) => return,
-            () = conn.aborted() => return,
+            result = served => return Some(result),
+            () = wait_for(&mut phases, DrainPhase::Stopped) => return None,
+            // hyper does not read while a guest runs, so it does not notice
+            () = &mut reset => return None,
             () = wait_for(&mut shutdown, shutdown_phase), if !leaving => {}
             () = sleep_until(old.min(check)), if !leaving => {
                 let idle = conn.idle_since();

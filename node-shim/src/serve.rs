@@ -68,7 +68,10 @@ pub struct ServeArgs {
     /// Maximum size of a request body, KiB
     #[arg(long, default_value_t = 10 << 10)]
     pub request_body: u64,
-    /// Time that requests have to finish after SIGINT or SIGTERM, ms
+    /// Time after SIGINT or SIGTERM in which the readiness probe fails while requests are still accepted, ms
+    #[arg(long, default_value_t = 0)]
+    pub drain_propagation: u64,
+    /// Time that requests have to finish after that, ms
     #[arg(long, default_value_t = 45_000)]
     pub drain_timeout: u64,
 }
@@ -141,6 +144,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     plane.set_ready(true);
     runtime.block_on(run_until_signal(
         &plane,
+        Duration::from_millis(args.drain_propagation),
         Duration::from_millis(args.drain_timeout),
     ))
 }
@@ -177,13 +181,17 @@ async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedCompo
     Ok(engine.load(&path)?)
 }
 
-async fn run_until_signal(plane: &DataPlane, drain: Duration) -> anyhow::Result<()> {
+async fn run_until_signal(
+    plane: &DataPlane,
+    propagation: Duration,
+    timeout: Duration,
+) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     // callers wait for this line, so the signal handlers are installed before it
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
     signals.next().await;
     tokio::select! {
-        () = plane.drain(Duration::ZERO, drain) => {}
+        () = plane.drain(propagation, timeout) => {}
         () = signals.next() => {}
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, EXPECT, HeaderName, HeaderValue, SET_COOKIE, TE, TRAILER,
+    CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HeaderName, HeaderValue, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 
@@ -36,6 +36,19 @@ pub struct Rewritten {
     pub https: bool,
     /// Id of the request, also sent to the guest as `x-request-id`.
     pub request_id: String,
+}
+
+/// Joins the `cookie` fields of a request into one. HTTP/2 clients may split them (RFC 9113, section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let fields = headers.get_all(COOKIE).iter();
+    let parts: Vec<&[u8]> = fields.map(HeaderValue::as_bytes).collect();
+    if parts.len() < 2 {
+        return;
+    }
+    // every part is valid, so the whole is too
+    if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// Rewrites the header fields of a request for the guest. Removes hop-by-hop fields and the forwarding
@@ -277,6 +290,18 @@ mod tests {
             authority: "h.example:80",
             generated_id: 0xab,
         }
+    }
+
+    #[test]
+    fn cookies_are_joined_in_order() {
+        let mut headers = map(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3")]);
+        join_cookies(&mut headers);
+        assert_eq!(text(&headers), ["cookie: a=1; b=2; c=3", "x: y"]);
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all("cookie").iter().count(), 1);
+        let mut none = map(&[("x", "y")]);
+        join_cookies(&mut none);
+        assert_eq!(text(&none), ["x: y"]);
     }
 
     /// HH-8: in every spelling.

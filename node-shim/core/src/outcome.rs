@@ -55,6 +55,8 @@ pub enum FailureReason {
     BodyTooLarge,
     /// The request body arrived too slowly.
     BodySlow,
+    /// The framing of the request body is broken, or the body was cut short.
+    BadFraming,
     /// The client disconnected before the response was complete.
     ClientGone,
 }
@@ -114,7 +116,7 @@ pub struct ErrorResponse {
 
 impl FailureReason {
     /// All reasons in the order of their indices.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoResponse,
         Self::ErrorCode,
         Self::BadHead,
@@ -140,6 +142,7 @@ impl FailureReason {
         Self::Cancelled,
         Self::BodyTooLarge,
         Self::BodySlow,
+        Self::BadFraming,
         Self::ClientGone,
     ];
 
@@ -176,6 +179,7 @@ impl FailureReason {
             Self::Cancelled => "cancelled",
             Self::BodyTooLarge => "body_too_large",
             Self::BodySlow => "body_slow",
+            Self::BadFraming => "bad_framing",
             Self::ClientGone => "client_gone",
         }
     }
@@ -201,7 +205,9 @@ impl FailureReason {
             Self::SecretsUnavailable | Self::Unloadable | Self::Panic | Self::Cancelled => {
                 Outcome::HostError
             }
-            Self::BodyTooLarge | Self::BodySlow | Self::ClientGone => Outcome::ClientFault,
+            Self::BodyTooLarge | Self::BodySlow | Self::BadFraming | Self::ClientGone => {
+                Outcome::ClientFault
+            }
         }
     }
 
@@ -231,6 +237,7 @@ impl FailureReason {
             Self::ClientGone => None,
             Self::BodyTooLarge => reply(413, "body_too_large"),
             Self::BodySlow => reply(408, "body_slow"),
+            Self::BadFraming => reply(400, "bad_framing"),
             Self::Suspended => reply(503, "suspended"),
             Self::SecretsUnavailable => reply(503, "secrets_unavailable"),
             Self::Unloadable | Self::Cancelled => reply(503, "host_error"),

@@ -1,7 +1,7 @@
 //! Validation of request heads before routing. It rejects requests that two HTTP implementations could
 //! interpret differently and features that the node does not support.
 
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::host::{Host, normalise_host};
@@ -30,7 +30,8 @@ pub enum Rejection {
     Upgrade,
     /// The request target is longer than [`MAX_TARGET`].
     TargetTooLong,
-    /// The path or the query has an invalid byte, invalid percent-encoding or a dot segment.
+    /// The path has an invalid byte, invalid percent-encoding or a dot segment, or the query has a control
+    /// character.
     BadPath,
     /// The header section exceeds [`MAX_HEADERS`] or [`MAX_HEADER_BYTES`].
     HeadersTooLarge,
@@ -38,6 +39,8 @@ pub enum Rejection {
     Expect,
     /// The request body is larger than the function's limit.
     BodyTooLarge,
+    /// The request could not be parsed.
+    BadRequest,
 }
 
 /// Head of a request as parsed.
@@ -76,12 +79,7 @@ pub fn validate(head: RequestHead<'_>) -> Result<ValidatedHead, Rejection> {
     if matches!(*method, Method::CONNECT | Method::TRACE) || head.uri.path() == "*" {
         return Err(Rejection::MethodRefused);
     }
-    if head
-        .headers
-        .get_all(UPGRADE)
-        .iter()
-        .any(|value| lists_token(value, "websocket"))
-    {
+    if asks_for_websocket(head) {
         return Err(Rejection::Upgrade);
     }
     let query = head.uri.query();
@@ -146,6 +144,16 @@ fn validate_framing(headers: &HeaderMap) -> Result<(), Rejection> {
     }
 }
 
+/// Returns whether the client asks for an upgrade to WebSocket. The field alone has no meaning: an upgrade
+/// needs HTTP/1.1 and `connection: upgrade` (RFC 9110, section 7.8).
+fn asks_for_websocket(head: RequestHead<'_>) -> bool {
+    let lists = |name, token| {
+        let mut values = head.headers.get_all(name).iter();
+        values.any(|value| lists_token(value, token))
+    };
+    head.version == Version::HTTP_11 && lists(UPGRADE, "websocket") && lists(CONNECTION, "upgrade")
+}
+
 fn lists_token(value: &HeaderValue, token: &str) -> bool {
     value.to_str().is_ok_and(|text| {
         text.split(',')
@@ -170,7 +178,7 @@ fn is_common_method(method: &Method) -> bool {
 
 impl Rejection {
     /// All rejections in the order of their indices.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadHost,
         Self::BadFraming,
         Self::MethodRefused,
@@ -181,6 +189,7 @@ impl Rejection {
         Self::HeadersTooLarge,
         Self::Expect,
         Self::BodyTooLarge,
+        Self::BadRequest,
     ];
 
     /// Returns the label. Both rejections of a method share one.
@@ -195,13 +204,14 @@ impl Rejection {
             Self::HeadersTooLarge => "headers_too_large",
             Self::Expect => "expect",
             Self::BodyTooLarge => "body_too_large",
+            Self::BadRequest => "bad_request",
         }
     }
 
     /// Returns the status code of the response.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadHost | Self::BadFraming | Self::BadPath => 400,
+            Self::BadHost | Self::BadFraming | Self::BadPath | Self::BadRequest => 400,
             Self::MethodRefused => 405,
             Self::MethodUnknown | Self::Upgrade => 501,
             Self::TargetTooLong => 414,
@@ -216,7 +226,7 @@ impl Rejection {
     pub fn closes_connection(self) -> bool {
         matches!(
             self,
-            Self::BadHost | Self::BadFraming | Self::Expect | Self::BodyTooLarge
+            Self::BadHost | Self::BadFraming | Self::Expect | Self::BodyTooLarge | Self::BadRequest
         )
     }
 
@@ -296,7 +306,16 @@ mod tests {
             ("CONNECT", "h.example:80", &[host], MethodRefused),
             ("TRACE", "/", &[host], MethodRefused),
             ("OPTIONS", "*", &[host], MethodRefused),
-            ("GET", "/", &[host, ("upgrade", "h2c, WebSocket")], Upgrade),
+            (
+                "GET",
+                "/",
+                &[
+                    host,
+                    ("connection", "keep-alive, Upgrade"),
+                    ("upgrade", "h2c, WebSocket"),
+                ],
+                Upgrade,
+            ),
             ("GET", &long_path, &[host], TargetTooLong),
             ("GET", "/../a", &[host], BadPath),
             ("GET", "/%zz", &[host], BadPath),
@@ -340,6 +359,10 @@ mod tests {
             ],
         );
         passed(v1, "GET", "/", &[("host", "h"), ("upgrade", "h2c")]);
+        let websocket = [("host", "h"), ("upgrade", "websocket")];
+        passed(v1, "GET", "/", &websocket);
+        let listed = [&websocket[..], &[("connection", "upgrade")]].concat();
+        passed(Version::HTTP_10, "GET", "/", &listed);
         passed(Version::HTTP_2, "GET", "http://h.example/", &[]);
         passed(
             Version::HTTP_2,

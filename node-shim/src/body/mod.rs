@@ -4,7 +4,9 @@
 mod progress;
 mod request;
 mod response;
+mod unread;
 
 pub(crate) use progress::{StreamProgress, StreamState};
-pub(crate) use request::RequestBody;
+pub(crate) use request::{BodySource, RequestBody};
 pub(crate) use response::{BodyFraming, GuestBody, ResponseBody};
+pub(crate) use unread::{UnreadBody, abandon, unread_bytes};

@@ -1,12 +1,15 @@
 //! Request body as the guest reads it. A body that is incomplete, too large or too slow ends with an error
 //! and never with a normal end of stream.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use node_shim_core::headers::filter_trailers;
@@ -14,6 +17,8 @@ use node_shim_core::outcome::FailureReason;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 
+use super::unread::{UnreadBody, abandon, unread_bytes};
+use crate::connection::Connection;
 use crate::instance::GuestControl;
 
 /// Waiting time over which a client has to send at least [`MIN_BYTES_PER_SECOND`].
@@ -21,7 +26,9 @@ const RATE_WINDOW: Duration = Duration::from_secs(30);
 const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
 pub(crate) struct RequestBody {
-    inner: Incoming,
+    /// `None` after a failure.
+    inner: Option<Incoming>,
+    source: BodySource,
     control: Arc<GuestControl>,
     /// Bytes that may still arrive.
     remaining: u64,
@@ -30,18 +37,27 @@ pub(crate) struct RequestBody {
     waiting_since: Option<Instant>,
     waited: Duration,
     received_bytes: u64,
-    failed: bool,
+}
+
+/// Where a request body comes from.
+pub(crate) struct BodySource {
+    pub(crate) conn: Arc<Connection>,
+    pub(crate) version: Version,
+    /// Whether the client waits for `100 Continue`, which hyper sends when the body is read.
+    pub(crate) continues: bool,
 }
 
 impl RequestBody {
     pub(crate) fn new(
         inner: Incoming,
+        source: BodySource,
         control: Arc<GuestControl>,
         limit: u64,
         idle: Duration,
     ) -> Self {
-        Self {
-            inner,
+        let body = Self {
+            inner: Some(inner),
+            source,
             control,
             remaining: limit,
             idle,
@@ -49,8 +65,24 @@ impl RequestBody {
             waiting_since: None,
             waited: Duration::ZERO,
             received_bytes: 0,
-            failed: false,
-        }
+        };
+        body.note_unread();
+        body
+    }
+
+    /// Records what happens to the rest of the body unless it is read.
+    fn note_unread(&self) {
+        let unread = match &self.inner {
+            Some(body) => unread_bytes(body, self.source.continues),
+            None => Some(0),
+        };
+        self.control
+            .set_unread(UnreadBody::of(self.source.version, unread));
+    }
+
+    fn complete(&mut self) {
+        self.inner = None;
+        self.note_unread();
     }
 
     fn fail(
@@ -58,7 +90,8 @@ impl RequestBody {
         reason: FailureReason,
         error: Error,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.failed = true;
+        self.inner = None;
+        self.source.conn.set_unread();
         self.control.set_client_fault(reason);
         Poll::Ready(Some(Err(error)))
     }
@@ -111,42 +144,84 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        if this.failed {
+        let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
+        };
+        let polled = Pin::new(inner).poll_frame(cx);
+        if std::mem::take(&mut this.source.continues) {
+            // hyper asks the client for its body now
+            this.note_unread();
         }
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let Poll::Ready(frame) = polled else {
             ready!(this.poll_client_timeout(cx));
             return this.fail(FailureReason::BodySlow, Error::ConnectionReadTimeout);
         };
-        match frame {
-            None => Poll::Ready(None),
-            Some(Err(_)) => this.fail(FailureReason::ClientGone, Error::ConnectionTerminated),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    this.received(data.len());
-                    let Some(left) = this.remaining.checked_sub(data.len() as u64) else {
-                        return this.fail(
-                            FailureReason::BodyTooLarge,
-                            Error::HttpRequestBodySize(None),
-                        );
-                    };
-                    this.remaining = left;
-                    Poll::Ready(Some(Ok(Frame::data(data))))
-                }
-                Err(frame) => {
-                    let mut trailers = frame.into_trailers().unwrap_or_default();
-                    filter_trailers(&mut trailers);
-                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-                }
-            },
+        let frame = match frame {
+            None => {
+                this.complete();
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => {
+                return this.fail(fault(&error), Error::ConnectionTerminated);
+            }
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                this.received(data.len());
+                let Some(left) = this.remaining.checked_sub(data.len() as u64) else {
+                    return this.fail(
+                        FailureReason::BodyTooLarge,
+                        Error::HttpRequestBodySize(None),
+                    );
+                };
+                this.remaining = left;
+                this.note_unread();
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                this.complete();
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                filter_trailers(&mut trailers);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// Returns why a body failed: the connection broke, or its bytes are not a body.
+fn fault(error: &hyper::Error) -> FailureReason {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                // the client has closed its direction too early, and can still receive a response
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput => FailureReason::BadFraming,
+                _ => FailureReason::ClientGone,
+            };
+        }
+        source = error.source();
+    }
+    FailureReason::ClientGone
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(body) = self.inner.take() {
+            abandon(body, &self.source.conn, self.control.unread());
+        }
     }
 }

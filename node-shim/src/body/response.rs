@@ -2,6 +2,7 @@
 //! aborts the response on the wire when the guest does not complete it.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use node_shim_core::headers::filter_trailers;
 use node_shim_core::outcome::FailureReason;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::progress::{StreamProgress, StreamState};
@@ -25,6 +26,8 @@ use crate::observer::RequestObserver;
 const COALESCE_DELAY: Duration = Duration::from_millis(5);
 /// Maximum size of a coalesced chunk in bytes.
 const COALESCE_BYTES: usize = 4 << 10;
+/// Maximum time and size in bytes of a body that is discarded because the response has none.
+const DISCARD: (Duration, u64) = (Duration::from_secs(1), 1 << 20);
 /// Number of consecutive empty chunks after which the task yields to the connection.
 const EMPTY_CHUNKS: u32 = 32;
 
@@ -67,7 +70,7 @@ pub(crate) struct GuestBody {
     waiting_since: Option<Instant>,
     stage: Stage,
     progress: Arc<StreamProgress>,
-    _guard: RequestGuard,
+    _guard: Option<RequestGuard>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +94,7 @@ impl GuestBody {
         control: Arc<GuestControl>,
         observer: RequestObserver,
         framing: BodyFraming,
-        guard: RequestGuard,
+        guard: Option<RequestGuard>,
     ) -> Self {
         Self {
             inner,
@@ -124,10 +127,24 @@ impl GuestBody {
         self.progress.clone()
     }
 
-    /// Reads the guest's body to its end and discards it, for a response that has no body.
+    /// Discards the guest's body, for a response that has none. A guest that takes long or writes much is
+    /// stopped, so that it does not keep its permit until its timeout. The request has succeeded then.
     pub(crate) async fn discard(mut self) {
-        while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await
-        {
+        let (time, mut left) = DISCARD;
+        let read = async {
+            while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // either result ends the reading
+        let _ = timeout(time, read).await;
+        if matches!(self.stage, Stage::Open | Stage::Ending) {
+            self.control.dismiss();
+            self.observer.succeed();
+            self.stage = Stage::Over;
         }
     }
 

@@ -56,10 +56,11 @@ pub(super) async fn admit(
         uri: &parts.uri,
         headers: &parts.headers,
     };
-    let passed = validation::validate(head).map_err(NotAdmitted::Invalid)?;
+    // load balancers often name no host
     if parts.uri.path() == READY_PATH {
         return Err(NotAdmitted::Probe);
     }
+    let passed = validation::validate(head).map_err(NotAdmitted::Invalid)?;
     let table = plane.table();
     let wanted = routing::RouteRequest {
         host: &passed.host,

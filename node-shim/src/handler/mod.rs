@@ -10,58 +10,116 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use node_shim_core::headers::{self, Rewritten};
 use node_shim_core::outcome::{FailureReason, StartKind};
 use node_shim_core::validation::{Rejection, ValidatedHead};
 use tokio::sync::oneshot;
 
-use crate::body::{BodyFraming, RequestBody, ResponseBody};
-use crate::connection::{Connection, RequestGuard};
+use crate::body::{
+    BodyFraming, BodySource, RequestBody, ResponseBody, UnreadBody, abandon, unread_bytes,
+};
+use crate::connection::{Connection, RequestGuard, StreamReset};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::guest_log::{LogContext, RequestLog};
 use crate::instance::{GuestCall, GuestControl, GuestEnd, RunningGuest};
 use crate::shim_response;
 use admission::{Admitted, NotAdmitted, admit};
 use response::{
-    HttpResponse, ResponseFraming, abort_stalled_reader, check_head, content_length,
-    error_response, send,
+    HttpResponse, ResponseFraming, check_head, content_length, error_response,
+    reset_stalled_stream, send,
 };
 
 /// Handles one request.
+///
+/// # Errors
+/// Returns the error that resets the stream of a malformed HTTP/2 request.
 pub(crate) async fn handle(
     plane: Arc<DataPlaneState>,
     conn: Arc<Connection>,
     request: Request<Incoming>,
-) -> HttpResponse {
+) -> Result<HttpResponse, h2::Error> {
     let began = Instant::now();
     let guard = conn.begin_request();
     let version = request.version();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if starts_with_query(&parts.uri) {
+        if version == Version::HTTP_2 {
+            return Err(h2::Reason::PROTOCOL_ERROR.into());
+        }
+        rewrite_path(&mut parts.uri, "/");
+    }
+    headers::join_cookies(&mut parts.headers);
+    let source = BodySource {
+        conn: conn.clone(),
+        version,
+        continues: version == Version::HTTP_11 && parts.headers.contains_key(EXPECT),
+    };
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
     } else {
         admit(&plane, &parts, began).await
     };
     let mut answer = match admitted {
-        Ok(admitted) => serve(&plane, &conn, admitted, parts, body, guard).await,
-        Err(NotAdmitted::Invalid(rejection)) => {
-            plane.node_counters.rejected(rejection);
-            shim_response::rejected(rejection, guard)
+        Ok(admitted) => serve(&plane, &conn, admitted, parts, (body, source), guard).await,
+        Err(refused) => {
+            let mut answer = refuse(&plane, refused, guard);
+            abandon_body(&mut answer, body, &source);
+            answer
         }
-        Err(NotAdmitted::NoRoute) => shim_response::no_route(guard),
-        Err(NotAdmitted::Probe) => shim_response::ready(plane.is_ready(), guard),
-        Err(NotAdmitted::Failed(reason, observer)) => error_response(reason, observer, guard),
     };
     let last = plane.phase() != DrainPhase::Serving
         || conn.requests_started() >= plane.options.connections.max_requests;
     if last && version < Version::HTTP_2 {
         shim_response::close(&mut answer);
     }
-    answer
+    if version < Version::HTTP_11 {
+        announce_persistence(&mut answer);
+    }
+    Ok(answer)
+}
+
+/// Returns the response to a request that no guest serves.
+fn refuse(plane: &DataPlaneState, refused: NotAdmitted, guard: RequestGuard) -> HttpResponse {
+    match refused {
+        NotAdmitted::Invalid(rejection) => {
+            plane.node_counters.rejected(rejection);
+            shim_response::rejected(rejection, guard)
+        }
+        NotAdmitted::NoRoute => shim_response::no_route(guard),
+        NotAdmitted::Probe => shim_response::ready(plane.is_ready(), guard),
+        NotAdmitted::Failed(reason, observer) => error_response(reason, observer, guard),
+    }
+}
+
+/// Takes over the body of a request that no guest serves.
+fn abandon_body(answer: &mut HttpResponse, body: Incoming, source: &BodySource) {
+    let mut unread = UnreadBody::of(source.version, unread_bytes(&body, source.continues));
+    if unread != UnreadBody::None {
+        if answer.headers().contains_key(CONNECTION) {
+            unread = UnreadBody::Closes;
+        } else if unread == UnreadBody::Closes {
+            shim_response::close(answer);
+        }
+    }
+    abandon(body, &source.conn, unread);
+}
+
+/// Makes a response to an HTTP/1.0 request announce whether the connection persists. hyper announces it
+/// whenever the client asks for it, unless the response itself has the version 1.0.
+fn announce_persistence(answer: &mut HttpResponse) {
+    let delimited = answer.body().size_hint().exact().is_some();
+    if !delimited {
+        shim_response::close(answer);
+    }
+    if answer.headers().contains_key(CONNECTION) {
+        *answer.version_mut() = Version::HTTP_10;
+    }
 }
 
 async fn serve(
@@ -69,7 +127,7 @@ async fn serve(
     conn: &Arc<Connection>,
     admitted: Admitted,
     mut parts: Parts,
-    body: Incoming,
+    (body, source): (Incoming, BodySource),
     guard: RequestGuard,
 ) -> HttpResponse {
     let Admitted {
@@ -92,7 +150,7 @@ async fn serve(
     } else {
         Scheme::HTTP
     };
-    let body = RequestBody::new(body, control.clone(), limit, idle);
+    let body = RequestBody::new(body, source, control.clone(), limit, idle);
     let (head, answered) = oneshot::channel();
     let cold = start == StartKind::Cold;
     let names = LogContext {
@@ -125,45 +183,47 @@ async fn serve(
             .failure
             .unwrap_or(FailureReason::NoResponse)),
     };
-    let answer = match answer {
-        Ok(answer) => answer,
+    let mut answer = match answer {
+        Ok(answer) => {
+            observer.head(answer.status().as_u16());
+            let reset = (response_framing.version == Version::HTTP_10).then(|| conn.reset.clone());
+            let length = content_length(answer.headers());
+            let framing = BodyFraming {
+                length,
+                trailers: response_framing.allows_trailers(length),
+                reset,
+                idle,
+            };
+            send(
+                plane,
+                answer,
+                guest,
+                &response_framing,
+                control.clone(),
+                observer,
+                framing,
+                guard,
+            )
+            .await
+        }
         Err(reason) => {
             let reason = control.client_fault().unwrap_or(reason);
             control.stop(reason);
             guest.detach();
-            return error_response(reason, Some(observer), guard);
+            error_response(reason, Some(observer), guard)
         }
     };
-    observer.head(answer.status().as_u16());
-    let reset = (response_framing.version == Version::HTTP_10).then(|| conn.reset.clone());
-    let length = content_length(answer.headers());
-    let framing = BodyFraming {
-        length,
-        trailers: response_framing.allows_trailers(length),
-        reset,
-        idle,
-    };
-    let sent = send(
-        plane,
-        answer,
-        guest,
-        &response_framing,
-        control,
-        observer,
-        framing,
-        guard,
-    )
-    .await;
-    if let (ResponseBody::Streaming(body), Version::HTTP_2) =
-        (sent.body(), response_framing.version)
-    {
-        plane.guests.spawn(abort_stalled_reader(
+    if control.unread() == UnreadBody::Closes {
+        shim_response::close(&mut answer);
+    }
+    if let (ResponseBody::Streaming(body), Some(stream)) = (answer.body(), StreamReset::current()) {
+        plane.guests.spawn(reset_stalled_stream(
             body.progress(),
-            conn.clone(),
+            stream,
             plane.options.connections.write_stall,
         ));
     }
-    sent
+    answer
 }
 
 /// Rewrites the request head for the guest.
@@ -193,6 +253,12 @@ fn trace_id(parts: &Parts) -> Option<String> {
     let id = parent.split('-').nth(1)?;
     let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     hex.then(|| id.to_owned())
+}
+
+/// Returns whether the target consists of a query only, as in `http://h.example?x=1`.
+fn starts_with_query(uri: &Uri) -> bool {
+    uri.path_and_query()
+        .is_some_and(|target| target.as_str().starts_with('?'))
 }
 
 fn rewrite_path(uri: &mut Uri, path: &str) {

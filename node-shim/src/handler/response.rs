@@ -6,12 +6,13 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 use node_shim_core::headers;
-use node_shim_core::outcome::{ErrorResponse, FailureReason};
+use node_shim_core::outcome::{ErrorResponse, FailureReason, Outcome};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::body::{BodyFraming, GuestBody, ResponseBody, StreamProgress, StreamState};
-use crate::connection::{Connection, RequestGuard};
+use crate::connection::{RequestGuard, StreamReset};
 use crate::data_plane::DataPlaneState;
 use crate::instance::{GuestControl, GuestEnd, RunningGuest};
 use crate::observer::RequestObserver;
@@ -58,19 +59,14 @@ pub(super) fn error_response(
         observer.fail(reason);
     }
     // a client that has disconnected receives nothing; the response only completes the call
-    let reply = reason
-        .error_response()
-        .or_else(|| FailureReason::Cancelled.error_response());
-    let reply = reply.unwrap_or(ErrorResponse {
-        status: 503,
-        error: "host_error",
+    let reply = reason.error_response().unwrap_or(ErrorResponse {
+        status: 400,
+        error: "bad_framing",
         retry_after: None,
     });
     let mut answer = shim_response::build(reply, observer, guard);
-    if matches!(
-        reason,
-        FailureReason::BodyTooLarge | FailureReason::BodySlow
-    ) {
+    if reason.outcome() == Outcome::ClientFault {
+        // the rest of the request is not what the client meant to send
         shim_response::close(&mut answer);
     }
     answer
@@ -122,22 +118,27 @@ pub(super) async fn send(
         .then(|| headers::announced_trailers(&head.headers))
         .flatten();
     headers::rewrite_response(&mut head.headers);
+    if head.status.canonical_reason().is_none() && response_framing.version < Version::HTTP_2 {
+        // hyper would send `<none>`
+        head.extensions.insert(ReasonPhrase::from_static(b""));
+    }
     let bodiless = response_framing.head_only
         || matches!(
             head.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
         );
     if bodiless {
         guest.detach();
         if !response_framing.head_only {
             head.headers.remove(CONTENT_LENGTH);
         }
-        // the body is discarded, so its length is not checked
+        // the body is discarded, so its length is not checked and its end has no effect on the connection
         let framing = BodyFraming {
             length: None,
+            reset: None,
             ..framing
         };
-        let unread = GuestBody::new(body, control, observer, framing, guard.duplicate());
+        let unread = GuestBody::new(body, control, observer, framing, None);
         plane.guests.spawn(unread.discard());
         let body = ResponseBody::Buffered {
             bytes: None,
@@ -176,18 +177,19 @@ pub(super) async fn send(
             if let Some(names) = announced {
                 head.headers.insert(TRAILER, names);
             }
-            let rest = GuestBody::new(body, control, observer, framing, guard);
+            control.set_streaming();
+            let rest = GuestBody::new(body, control, observer, framing, Some(guard));
             ResponseBody::Streaming(Box::new(rest.with_prefix(part.data, part.trailers)))
         }
     };
     Response::from_parts(head, body)
 }
 
-/// Aborts the connection of an HTTP/2 client that stops reading a stream. The stream's window is closed then,
-/// so neither the socket nor the guest, which may have ended already, detects it.
-pub(super) async fn abort_stalled_reader(
+/// Resets a stream of HTTP/2 whose client stops reading. The window of the stream is closed then, so neither
+/// the socket nor the guest, which may have ended already, detects it.
+pub(super) async fn reset_stalled_stream(
     progress: Arc<StreamProgress>,
-    conn: Arc<Connection>,
+    stream: StreamReset,
     timeout: Duration,
 ) {
     loop {
@@ -196,7 +198,7 @@ pub(super) async fn abort_stalled_reader(
         match progress.state() {
             StreamState::Finished => return,
             StreamState::WaitingForGuest => {}
-            StreamState::WaitingForClient if progress.chunks() == before => return conn.abort(),
+            StreamState::WaitingForClient if progress.chunks() == before => return stream.reset(),
             StreamState::WaitingForClient => {}
         }
     }

@@ -74,7 +74,9 @@ pub(super) async fn call(call: GuestCall) {
     });
     let result = handle(&mut store, &code.loaded, request, scheme, &control, head).await;
     let ending = classify(&mut store, &control, result.as_ref());
-    if let (Err(error), Some(reason)) = (&result, ending.failure) {
+    if let (Err(error), Some(reason)) = (&result, ending.failure)
+        && !control.is_dismissed()
+    {
         log.failure(reason, error);
     }
     revision.counters.memory_peak(store.data().limiter.used());

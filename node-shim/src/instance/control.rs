@@ -8,6 +8,7 @@ use futures::task::AtomicWaker;
 use node_shim_core::outcome::FailureReason;
 
 use super::metered::CpuMeter;
+use crate::body::UnreadBody;
 
 /// Controls a guest and reports how it ended.
 #[derive(Debug)]
@@ -23,6 +24,12 @@ pub(crate) struct GuestControl {
     /// Wakes the task that waits for the end of the guest.
     watcher: AtomicWaker,
     head: AtomicBool,
+    /// Whether the guest stops although nothing failed.
+    dismissed: AtomicBool,
+    /// What happens to the rest of the client's body, as an index of [`UnreadBody`].
+    unread: AtomicU8,
+    /// Whether the head was sent while the guest may still read the client's body.
+    streaming: AtomicBool,
     end: OnceLock<GuestEnd>,
 }
 
@@ -50,6 +57,9 @@ impl GuestControl {
             guest: AtomicWaker::new(),
             watcher: AtomicWaker::new(),
             head: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
+            unread: AtomicU8::new(UnreadBody::None as u8),
+            streaming: AtomicBool::new(false),
             end: OnceLock::new(),
         })
     }
@@ -58,6 +68,39 @@ impl GuestControl {
     pub(crate) fn stop(&self, reason: FailureReason) {
         write_first(&self.stop, reason);
         self.guest.wake();
+    }
+
+    /// Stops a guest that is not needed any longer. Its end is not logged as a failure.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Release);
+        self.stop(FailureReason::Cancelled);
+    }
+
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Acquire)
+    }
+
+    /// Records what happens to the rest of the client's body unless the guest reads it.
+    pub(crate) fn set_unread(&self, unread: UnreadBody) {
+        self.unread.store(unread as u8, Ordering::Release);
+    }
+
+    /// Returns what happens to the rest of the client's body. The head of a streaming response did not
+    /// announce that the connection closes, so it stays open if possible.
+    pub(crate) fn unread(&self) -> UnreadBody {
+        let unread = self.unread.load(Ordering::Acquire);
+        if unread == UnreadBody::None as u8 {
+            UnreadBody::None
+        } else if unread == UnreadBody::Closes as u8 && !self.streaming.load(Ordering::Acquire) {
+            UnreadBody::Closes
+        } else {
+            UnreadBody::Discarded
+        }
+    }
+
+    /// Records that the head is sent while the guest may still read the client's body.
+    pub(crate) fn set_streaming(&self) {
+        self.streaming.store(true, Ordering::Release);
     }
 
     pub(crate) fn stop_reason(&self) -> Option<FailureReason> {

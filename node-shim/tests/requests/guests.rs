@@ -71,6 +71,68 @@ pub(crate) static SINK: Guest = LazyLock::new(|| {
     )
 });
 
+/// Reads the whole body, then responds with 200 `done`, also when reading failed.
+pub(crate) static CONTINUES: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "done")"#,
+        "
+        (call $consume (local.get $req) (i32.const 16))
+        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
+        (local.set $i (i32.load (i32.const 20)))
+        (loop $more
+          (global.set $heap (i32.const 65536))
+          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
+          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
+        (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))",
+    )
+});
+
+/// Responds with `status` and a body.
+pub(crate) fn status(status: u16) -> Vec<u8> {
+    guest(
+        r#"(data (i32.const 4096) "body")"#,
+        &format!(
+            "(call $answer (local.get $out) (i32.const {status}) (i32.const 4096) (i32.const 4))"
+        ),
+    )
+}
+
+/// Responds with `status` and an empty body.
+pub(crate) fn empty(status: u16) -> Vec<u8> {
+    guest(
+        "",
+        &format!(
+            "
+        (local.set $r (call $make (i32.const {status})))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (drop (call $finish (local.get $b)))"
+        ),
+    )
+}
+
+/// Responds with `number` chunks of 4 KiB and does not read its request.
+pub(crate) fn chunks(number: u32) -> Vec<u8> {
+    guest(
+        "",
+        &format!(
+            "
+        (local.set $r (call $make (i32.const 200)))
+        (local.set $b (call $body (local.get $r)))
+        (call $set (local.get $out) (local.get $r))
+        (local.set $s (call $open (local.get $b)))
+        (local.set $n (i32.const {number}))
+        (block $end
+          (loop $more
+            (br_if $end (call $write (local.get $s) (i32.const 8192) (i32.const 4096)))
+            (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+            (br_if $more (local.get $n))))
+        (call $stream-drop (local.get $s))
+        (drop (call $finish (local.get $b)))"
+        ),
+    )
+}
+
 /// Computes in an endless loop.
 pub(crate) static SPIN: Guest = LazyLock::new(|| guest("", "(loop $on (br $on))"));
 
@@ -79,12 +141,19 @@ pub(crate) static SLEEP: Guest =
     LazyLock::new(|| guest("", "(call $sleep (i64.const 1000000000000000))"));
 
 /// Sends a head and one chunk, then waits.
-pub(crate) static SLEEP_IN_BODY: Guest = LazyLock::new(|| {
+pub(crate) static SLEEP_IN_BODY: Guest = LazyLock::new(|| sleep_in_body(200));
+
+/// Sends a head with `status` and one chunk, then waits.
+pub(crate) fn sleep_in_body(status: u16) -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "part")"#,
-        &format!("{SEND_PART} (call $sleep (i64.const 1000000000000000))"),
+        &format!(
+            "
+        (local.set $r (call $make (i32.const {status})))
+        {SEND_PART} (call $sleep (i64.const 1000000000000000))"
+        ),
     )
-});
+}
 
 pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
 
@@ -92,13 +161,14 @@ pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
 pub(crate) static TRAP_IN_BODY: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "part")"#,
-        &format!("{SEND_PART} (call $sleep (i64.const 20000000)) unreachable"),
+        &format!("{MAKE} {SEND_PART} (call $sleep (i64.const 20000000)) unreachable"),
     )
 });
 
-/// Starts a response, sends `part` and leaves the body open.
+const MAKE: &str = "(local.set $r (call $make (i32.const 200)))";
+
+/// Starts the response `$r`, sends `part` and leaves the body open.
 const SEND_PART: &str = "
-    (local.set $r (call $make (i32.const 200)))
     (local.set $b (call $body (local.get $r)))
     (call $set (local.get $out) (local.get $r))
     (local.set $s (call $open (local.get $b)))
@@ -146,8 +216,12 @@ pub(crate) static TWICE: Guest =
     LazyLock::new(|| guest("", &format!("{OPEN_ANSWER} {OPEN_ANSWER}")));
 
 /// Returns while its body is still open.
-pub(crate) static UNFINISHED: Guest =
-    LazyLock::new(|| guest(r#"(data (i32.const 4096) "part")"#, SEND_PART));
+pub(crate) static UNFINISHED: Guest = LazyLock::new(|| {
+    guest(
+        r#"(data (i32.const 4096) "part")"#,
+        &format!("{MAKE} {SEND_PART}"),
+    )
+});
 
 /// Responds with a `content-length` of `declared` and a body of `sent` bytes.
 pub(crate) fn length(declared: u32, sent: u32) -> Vec<u8> {

@@ -125,46 +125,6 @@ fn hh_1_invalid_requests_are_rejected() {
     assert_eq!(node.outcomes(1), ["client 4xx 1"]);
 }
 
-/// HH-1: requests that hyper rejects.
-#[test]
-fn hh_1_parser_errors_close_the_connection() {
-    let node = Node::serve(&guests::ANSWER);
-    let many = "x: y\r\n".repeat(101);
-    let large = format!("x: {}\r\n", "y".repeat(40 << 10));
-    let rows: &[(&str, u16)] = &[
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +1\r\n\r\nx",
-            400,
-        ),
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1, 1\r\n\r\nx",
-            400,
-        ),
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
-            400,
-        ),
-        (
-            "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n",
-            400,
-        ),
-        ("GET / HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nhost: a\r\n folded\r\n\r\n", 400),
-        (&format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431),
-        (&format!("GET / HTTP/1.1\r\nhost: a\r\n{large}\r\n"), 431),
-    ];
-    for (request, status) in rows {
-        let mut wire = Wire::connect(node.address());
-        let reply = wire.send(request).read().expect("a response");
-        assert_eq!(reply.status, *status, "{request:?}");
-        assert!(wire.is_closed(), "{request:?}");
-    }
-}
-
 /// HH-1: the following bytes are not interpreted as a second request.
 #[test]
 fn hh_1_a_length_with_chunked_coding_is_ignored_and_the_connection_closed() {

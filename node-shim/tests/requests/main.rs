@@ -9,11 +9,15 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod client_variety;
 mod config;
 mod connection_limits;
 mod content_length;
+mod early_responses;
 mod guests;
 mod h2_in;
+mod h2_streams;
+mod half_close;
 mod hostile;
 mod http_in;
 mod http_out;
@@ -28,3 +32,4 @@ mod request_parsing;
 #[path = "../support/mod.rs"]
 mod support;
 mod trailers;
+mod unparsable;

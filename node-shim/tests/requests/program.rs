@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use crate::guests;
-use crate::support::wire::{Wire, get};
+use crate::support::node::eventually;
+use crate::support::wire::{Wire, get, once};
 
 pub(crate) fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -54,6 +55,26 @@ fn serve_drains_requests_before_it_exits() {
     interrupt(&child);
     // the guest is stopped by its own limit and not by the drain
     running.read_to_end();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// HH-17: load balancers see that `serve` drains before it stops accepting connections.
+#[test]
+fn serve_fails_its_readiness_probe_before_it_stops() {
+    const PROBE: &str = "GET /.well-known/selvage/ready HTTP/1.0\r\n\r\n";
+    let flags = ["--drain-propagation", "3600000"];
+    let (mut child, address) = start(&guests::ANSWER, &flags);
+    assert_eq!(once(address, PROBE).status, 200);
+    interrupt(&child);
+    eventually("the probe fails", || once(address, PROBE).status == 503);
+    assert_eq!(once(address, PROBE).status_and_error(), (503, "not_ready"));
+    let last = get(address, "/");
+    assert_eq!(
+        (last.status, last.header("connection")),
+        (200, Some("close"))
+    );
+    // a second signal ends it
+    interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 

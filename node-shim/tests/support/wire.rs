@@ -58,6 +58,17 @@ impl Wire {
         self
     }
 
+    /// Sends bytes and returns whether that failed because the connection is closed.
+    pub(crate) fn send_fails(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_err()
+    }
+
+    /// Closes the connection by a reset.
+    pub(crate) fn reset(self) {
+        let at_once = Some(std::time::Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&self.stream, at_once).unwrap();
+    }
+
     pub(crate) fn shutdown_write(&mut self) -> &mut Self {
         self.stream.shutdown(Shutdown::Write).unwrap();
         self
