@@ -28,6 +28,10 @@ const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
 const MAX_STREAMS: u32 = 100;
 /// Size of the receive window of a stream in bytes.
 const STREAM_WINDOW: u32 = 64 << 10;
+/// Maximum number of invalid frames of a connection. Frames of an unread body count too if they are on their way when
+/// h2 has forgotten the stream: it remembers the last 50 of a second. That is up to four frames for each of a thousand
+/// such uploads at once, while a flood of invalid frames still ends its connection.
+const MAX_INVALID_FRAMES: usize = 4_000;
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -174,7 +178,7 @@ fn http2() -> http2::Builder<StreamExecutor> {
         .max_send_buf_size(64 << 10)
         // a client may cancel everything at once
         .max_pending_accept_reset_streams(MAX_STREAMS as usize)
-        .max_local_error_reset_streams(128)
+        .max_local_error_reset_streams(MAX_INVALID_FRAMES)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     builder

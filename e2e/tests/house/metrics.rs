@@ -4,12 +4,13 @@ use crate::tree::{read, rust_files};
 use std::collections::BTreeSet;
 
 /// Files that define metrics.
-const DEFINING: [&str; 6] = [
+const DEFINING: [&str; 7] = [
     "operator/src/metrics/families.rs",
     "operator/src/metrics/function_gauge.rs",
     "operator/src/measure/meter.rs",
     "operator/src/node_api/meter.rs",
     "node-shim/src/metrics/mod.rs",
+    "node-shim/src/metrics/node.rs",
     "node-shim/src/supervisor/metrics.rs",
 ];
 

@@ -186,7 +186,11 @@ pub(crate) fn contains(folder: &Path, needle: &[u8]) -> bool {
         if path.is_dir() {
             contains(&path, needle)
         } else {
-            let content = std::fs::read(&path).unwrap();
+            // The node replaces and removes files meanwhile.
+            let content = match std::fs::read(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                content => content.unwrap(),
+            };
             content.windows(needle.len()).any(|window| window == needle)
         }
     })

@@ -78,6 +78,16 @@ async fn not_taken(reason: &str) -> World {
             world.reconcile("f").await;
             world
         }
+        reasons::WRITE_REFUSED => {
+            let world = World::new();
+            world.fake.fail(Box::new(|method, path| {
+                let creates = *method == Method::POST && path.ends_with("edgerevisions");
+                creates.then_some(422)
+            }));
+            world.apply("f", "2026-01-02T00:00:00Z", &json!({}));
+            world.reconcile("f").await;
+            world
+        }
         reasons::SECRETS_NOT_GRANTED => {
             let mut world = World::new();
             world.fake.fail(Box::new(|_, path| {

@@ -1,0 +1,141 @@
+use super::*;
+
+struct Fixed;
+
+impl Content for Fixed {
+    fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        (name == "c").then(|| BTreeMap::from([("k".to_owned(), "v".to_owned())]))
+    }
+    fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>> {
+        (name == "s" && key == "k").then(|| b"hush".to_vec())
+    }
+}
+
+fn runtime(source: EnvSource) -> Runtime {
+    let env = vec![EnvEntry {
+        name: "A".into(),
+        value: None,
+        value_from: Some(source),
+    }];
+    Runtime {
+        env,
+        ..Runtime::default()
+    }
+}
+
+fn select(name: &str) -> Option<KeySelector> {
+    Some(KeySelector {
+        name: name.into(),
+        key: "k".into(),
+    })
+}
+
+#[test]
+fn secret_content_is_in_the_hash_and_nowhere_else() {
+    let source = EnvSource {
+        secret_key_ref: select("s"),
+        ..EnvSource::default()
+    };
+    let settled = settle(&runtime(source.clone()), &Fixed, b"key").unwrap();
+    let other = settle(&runtime(source), &Fixed, b"other key").unwrap();
+    assert_ne!(settled.references, other.references);
+    let object = object(
+        &EdgeFunction::default(),
+        "f-1",
+        1,
+        &ComponentImage::default(),
+        settled,
+    );
+    let text = serde_json::to_string(&object).unwrap();
+    assert!(
+        !text.contains("hush") && !text.contains(&hex::encode("hush")),
+        "{text}"
+    );
+}
+
+#[test]
+fn content_that_does_not_fit_into_a_revision_is_named_with_its_size() {
+    struct Large;
+    impl Content for Large {
+        fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+            let wide = (0..=CONFIG_KEYS).map(|n| (format!("k{n}"), String::new()));
+            let long = ("long".to_owned(), "x".repeat(40_000));
+            Some(match name {
+                "wide" => wide.collect(),
+                _ => BTreeMap::from([long]),
+            })
+        }
+        fn secret(&self, _: &str, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+    }
+    let entry = |name: &str| ConfigEntry {
+        values: None,
+        config_map_ref: Some(crds::LocalReference { name: name.into() }),
+    };
+    let runtime = Runtime {
+        env: vec![EnvEntry {
+            name: "LONG".into(),
+            value_from: Some(EnvSource {
+                config_map_key_ref: Some(KeySelector {
+                    name: "c".into(),
+                    key: "long".into(),
+                }),
+                ..EnvSource::default()
+            }),
+            ..EnvEntry::default()
+        }],
+        config: vec![entry("wide"), entry("long")],
+        ..Runtime::default()
+    };
+    let unusable = settle(&runtime, &Large, b"key").unwrap_err();
+    let found: Vec<_> = unusable
+        .iter()
+        .map(|one| (one.reason, one.field.as_str(), one.message.as_str()))
+        .collect();
+    let long = "has 40000 bytes, and a value has at most 32 KiB";
+    assert_eq!(found.len(), 3);
+    assert!(found.iter().all(|one| one.0 == reasons::INVALID_SPEC));
+    assert_eq!(found[0].1, "spec.env[LONG].valueFrom");
+    assert!(found[0].2.ends_with(long), "{}", found[0].2);
+    assert!(found[1].2.contains("129 keys"), "{}", found[1].2);
+    assert!(found[2].1.starts_with("spec.config[1]") && found[2].2.ends_with(long));
+}
+
+#[test]
+fn config_map_content_is_kept_and_missing_content_is_named() {
+    let there = EnvSource {
+        config_map_key_ref: select("c"),
+        ..EnvSource::default()
+    };
+    let settled = settle(&runtime(there), &Fixed, b"key").unwrap();
+    assert_eq!(settled.env[0].value.as_deref(), Some("v"));
+    let gone = EnvSource {
+        config_map_key_ref: select("x"),
+        ..EnvSource::default()
+    };
+    assert_eq!(
+        settle(&runtime(gone), &Fixed, b"key").unwrap_err()[0].field,
+        "spec.env[A].valueFrom"
+    );
+}
+
+#[test]
+fn names_are_short_and_stable_and_differ_by_behaviour() {
+    let code = ComponentImage {
+        digest: "sha256:1".into(),
+        ..ComponentImage::default()
+    };
+    let settled = ResolvedReferences::default();
+    let long = "a".repeat(63);
+    let first = name(&long, &code, &Runtime::default(), &settled);
+    assert_eq!(first.len(), 63);
+    assert_eq!(first, name(&long, &code, &Runtime::default(), &settled));
+    let mut runtime = Runtime::default();
+    runtime.limits.memory += 1;
+    assert_ne!(first, name(&long, &code, &runtime, &settled));
+    assert_ne!(
+        name("f", &code, &Runtime::default(), &settled),
+        name("g", &code, &Runtime::default(), &settled)
+    );
+}
