@@ -110,7 +110,7 @@ fn traffic_is_split_by_weight_and_an_unloaded_candidate_falls_back() {
     let publish = |split: TrafficSplit, candidate: RevisionSlot| {
         let mut entry = served(&good, setup.routes.clone());
         entry.entry = Arc::new(FunctionEntry {
-            split: split,
+            split,
             ..(*entry.entry).clone()
         });
         entry.candidate = candidate;

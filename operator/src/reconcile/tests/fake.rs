@@ -121,8 +121,6 @@ impl Fake {
         }
     }
 
-    /// A fault that panics leaves everything as it was.
-
     /// Stores an object as another writer would.
     pub(super) fn put(&self, path: &str, mut object: Value) {
         let mut state = self.state.lock();
