@@ -56,7 +56,6 @@ use kube::{
     Api, Client,
     api::{ListParams, PostParams},
 };
-use prometheus::Discovery;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -149,13 +148,7 @@ impl Cluster {
             done(&format!("OCI registry at {}", registry.address()));
         }
         let prometheus = match options.prometheus {
-            Some(interval) => {
-                let discovery = Discovery {
-                    kubeconfig: &control_plane.kubeconfig,
-                    proxy: None,
-                };
-                Some(Prometheus::start(&run, interval, discovery).await?)
-            }
+            Some(interval) => Some(Prometheus::start(&run, interval).await?),
             None => None,
         };
         if let Some(prometheus) = &prometheus {
@@ -201,16 +194,13 @@ impl Cluster {
         } else {
             None
         };
-        let prometheus = match options.prometheus {
-            Some(interval) => {
-                let discovery = Discovery {
-                    kubeconfig: &existing.kubeconfig,
-                    proxy: Some(&existing.proxy_address),
-                };
-                Some(Prometheus::start(&run, interval, discovery).await?)
-            }
+        let mut prometheus = match options.prometheus {
+            Some(interval) => Some(Prometheus::start(&run, interval).await?),
             None => None,
         };
+        if let Some(prometheus) = &mut prometheus {
+            prometheus.set_proxy(existing.proxy_address.clone());
+        }
         done(&format!("registry and Prometheus at {}", existing.host));
         let control_plane =
             ControlPlane::absent(&run, existing.kubeconfig.clone(), existing.server.clone());

@@ -1,7 +1,9 @@
-//! A real Prometheus on the host. It discovers pods as in a user's cluster, by the annotations of the chart.
+//! A real Prometheus on the host, which reads the pods to scrape from files.
 
 use super::{packages::program, process::Process, run::Run, wait};
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -9,21 +11,16 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::task::JoinHandle;
+
 /// A running Prometheus.
 #[derive(Debug)]
 pub struct Prometheus {
     process: Process,
     targets: PathBuf,
     url: String,
-}
-
-/// How Prometheus finds and reaches pods.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Discovery<'a> {
-    /// Path of the kubeconfig to watch pods with.
-    pub(super) kubeconfig: &'a Path,
-    /// Host and port of a `kubectl proxy`, if this machine does not reach the addresses of pods.
-    pub(super) proxy: Option<&'a str>,
+    proxy: Option<String>,
+    followers: Vec<JoinHandle<()>>,
 }
 
 /// A scrape target and the labels of its series.
@@ -36,15 +33,11 @@ pub struct Target {
 }
 
 impl Prometheus {
-    /// Starts Prometheus. It scrapes all pods with the annotation `prometheus.io/scrape`.
+    /// Starts Prometheus without targets.
     ///
     /// # Errors
     /// Returns an error when Prometheus does not start.
-    pub(super) async fn start(
-        run: &Run,
-        scrape_interval: Duration,
-        discovery: Discovery<'_>,
-    ) -> Result<Self> {
+    pub async fn start(run: &Run, scrape_interval: Duration) -> Result<Self> {
         let dir = run.dir().join("prometheus");
         let targets = dir.join("targets");
         fs::create_dir_all(&targets)?;
@@ -52,14 +45,11 @@ impl Prometheus {
         let interval = format!("{}ms", scrape_interval.as_millis());
         let config = json!({
             "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },
-            "scrape_configs": [
-                pods(discovery),
-                {
-                    // processes outside of a cluster; every file sets the job of its targets
-                    "job_name": "files",
-                    "file_sd_configs": [{ "files": [targets.join("*.json")], "refresh_interval": "1s" }],
-                },
-            ],
+            "scrape_configs": [{
+                // every file sets the job of its targets
+                "job_name": "selvage",
+                "file_sd_configs": [{ "files": [targets.join("*.json")], "refresh_interval": "1s" }],
+            }],
         });
         let file = dir.join("prometheus.yml");
         fs::write(&file, serde_yaml::to_string(&config)?)?;
@@ -80,6 +70,8 @@ impl Prometheus {
             process,
             targets,
             url,
+            proxy: None,
+            followers: Vec::new(),
         };
         prometheus.ready().await?;
         Ok(prometheus)
@@ -125,6 +117,45 @@ impl Prometheus {
         write_targets(&self.targets, job, targets)
     }
 
+    /// Makes Prometheus scrape pods through the `kubectl proxy` at this host and port.
+    pub(super) fn set_proxy(&mut self, address: String) {
+        self.proxy = Some(address);
+    }
+
+    /// Keeps the targets of `job` equal to the running pods that match a label selector. The label `node_name` has
+    /// the name of the node.
+    pub fn follow_pods(
+        &mut self,
+        client: Client,
+        namespace: &str,
+        selector: &str,
+        job: &str,
+        port: u16,
+    ) {
+        let pods: Api<Pod> = Api::namespaced(client, namespace);
+        let list = ListParams::default().labels(selector);
+        let (dir, job, proxy) = (self.targets.clone(), job.to_owned(), self.proxy.clone());
+        self.followers.push(tokio::spawn(async move {
+            let mut written = None;
+            loop {
+                // while the API server is unavailable, pods do not change
+                if let Ok(found) = pods.list(&list).await {
+                    let targets: Vec<Target> = found
+                        .items
+                        .iter()
+                        .filter_map(|pod| target(pod, port, proxy.as_deref()))
+                        .collect();
+                    if written.as_ref() != Some(&targets)
+                        && write_targets(&dir, &job, &targets).is_ok()
+                    {
+                        written = Some(targets);
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }));
+    }
+
     /// Runs an instant query and returns `data.result` of the response.
     ///
     /// # Errors
@@ -133,7 +164,10 @@ impl Prometheus {
         query(&self.url, expression).await
     }
 
-    pub(super) fn into_process(self) -> Process {
+    pub(super) fn into_process(mut self) -> Process {
+        for follower in self.followers.drain(..) {
+            follower.abort();
+        }
         self.process
     }
 }
@@ -167,35 +201,22 @@ fn write_targets(dir: &Path, job: &str, targets: &[Target]) -> Result<()> {
     fs::rename(&part, dir.join(format!("{job}.json"))).context("replace the targets")
 }
 
-/// The scrape configuration of pods, as a user writes it: the annotations of the chart say what to scrape and where.
-fn pods(discovery: Discovery<'_>) -> Value {
-    let meta = |name: &str| format!("__meta_kubernetes_pod_{name}");
-    let port = meta("annotation_prometheus_io_port");
-    let copy = |from: &[String], to: &str| json!({ "source_labels": from, "separator": ":", "target_label": to });
-    let address = [meta("ip"), port.clone()];
-    let mut relabel = vec![
-        json!({ "source_labels": [meta("annotation_prometheus_io_scrape")], "regex": "true", "action": "keep" }),
-        json!({ "source_labels": [meta("phase")], "regex": "Succeeded|Failed", "action": "drop" }),
-        copy(&[meta("label_app_kubernetes_io_component")], "job"),
-        copy(&[meta("name")], "pod"),
-        copy(&[meta("node_name")], "node_name"),
-        copy(&address, "instance"),
-    ];
-    match discovery.proxy {
-        None => relabel.push(copy(&address, "__address__")),
-        Some(proxy) => relabel.extend([
-            json!({ "target_label": "__address__", "replacement": proxy }),
-            json!({
-                "source_labels": ["__meta_kubernetes_namespace", meta("name"), port],
-                "regex": "(.*);(.*);(.*)",
-                "target_label": "__metrics_path__",
-                "replacement": "/api/v1/namespaces/$1/pods/$2:$3/proxy/metrics",
-            }),
-        ]),
-    }
-    json!({
-        "job_name": "pods",
-        "kubernetes_sd_configs": [{ "role": "pod", "kubeconfig_file": discovery.kubeconfig }],
-        "relabel_configs": relabel,
+fn target(pod: &Pod, port: u16, proxy: Option<&str>) -> Option<Target> {
+    let status = pod.status.as_ref()?;
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let address = format!("{}:{port}", status.pod_ip.as_deref().filter(|_| !ended)?);
+    let name = pod.metadata.name.clone()?;
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    let mut labels = BTreeMap::from([("pod".into(), name.clone()), ("node_name".into(), node)]);
+    let Some(proxy) = proxy else {
+        return Some(Target { address, labels });
+    };
+    let namespace = pod.metadata.namespace.as_deref()?;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
+    labels.insert("__metrics_path__".into(), path);
+    labels.insert("instance".into(), address);
+    Some(Target {
+        address: proxy.to_owned(),
+        labels,
     })
 }
