@@ -1,10 +1,18 @@
 //! Helpers of unit tests.
 
 use std::io::{Read, Seek};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use tracing::Dispatch;
+
+/// With only one subscriber in the process, tracing lets the thread that reaches a span or event first decide whether
+/// anybody wants it, for all threads: another test's thread has no subscriber and decides that nobody does. With a
+/// second one it asks all of them.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 /// Returns the only line that `act` logs at `level` and above.
 pub(crate) fn logged(level: &str, act: impl FnOnce()) -> serde_json::Value {
+    LazyLock::force(&SECOND);
     let file = Arc::new(tempfile::tempfile().unwrap());
     let subscriber = tracing_subscriber::fmt()
         .json()

@@ -1,11 +1,18 @@
 //! Log lines name the function that they are about: at the default level by a field, at debug level by their span.
 
 use std::io;
+use std::sync::LazyLock;
 
 use axum::Router;
 use axum::http::StatusCode;
+use tracing::Dispatch;
 
 use super::*;
+
+/// With only one subscriber in the process, tracing lets the thread that reaches a span or event first decide whether
+/// anybody wants it, for all threads: another test's thread has no subscriber and decides that nobody does. With a
+/// second one it asks all of them.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -24,6 +31,7 @@ impl io::Write for Log {
 impl Log {
     /// Writes the events that `filter` lets through on this thread until the guard is dropped.
     fn start(filter: &str) -> (Self, tracing::subscriber::DefaultGuard) {
+        LazyLock::force(&SECOND);
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
