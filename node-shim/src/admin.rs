@@ -1,6 +1,7 @@
 //! The admin port with `/healthz`, `/readyz` and `/metrics`, and a Unix socket for `/debug/*`. The debug
 //! pages show details that must not be exposed to the network, but no secrets.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
@@ -18,12 +19,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 /// Time within which the epoch thread and the event loop must respond to count as healthy.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum number of open connections of the admin port.
+/// Maximum number of open connections of the admin port. One more closes the oldest.
 const MAX_CONNECTIONS: usize = 64;
 /// Maximum time until a request head is complete, including the time without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,11 +107,8 @@ pub fn serve(listener: std::net::TcpListener, inspect: Shared) -> io::Result<Soc
 /// Accepts connections of the admin port. A client that closes its sending direction, such as `nc -N`, still
 /// receives its response.
 async fn accept(listener: TcpListener, router: Router) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -119,17 +117,23 @@ async fn accept(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            // a failed connection affects only its client
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .half_close(true)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            drop(permit);
-        });
+        open.retain(|connection| !connection.is_finished());
+        // Refusing the newest would let clients that never read keep out the probes of the kubelet.
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .half_close(true)
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(router.clone()),
+            );
+        // a failed connection affects only its client
+        open.push_back(tokio::spawn(async { drop(connection.await) }).abort_handle());
     }
 }
 

@@ -6,6 +6,16 @@ use crate::support::component::guest;
 
 pub(crate) type Guest = LazyLock<Vec<u8>>;
 
+/// Reads the whole body of the request, also when reading fails. Then the byte at 20 is 0 after a failure.
+pub(crate) const READ_BODY: &str = "
+        (call $consume (local.get $req) (i32.const 16))
+        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
+        (local.set $i (i32.load (i32.const 20)))
+        (loop $more
+          (global.set $heap (i32.const 65536))
+          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
+          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))";
+
 /// Responds with 200 `hello`.
 pub(crate) static ANSWER: Guest = LazyLock::new(|| {
     guest(
@@ -57,17 +67,13 @@ pub(crate) static ECHO: Guest = LazyLock::new(|| {
 pub(crate) static SINK: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "done") (data (i32.const 4112) "cut")"#,
-        "
-        (call $consume (local.get $req) (i32.const 16))
-        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
-        (local.set $i (i32.load (i32.const 20)))
-        (loop $more
-          (global.set $heap (i32.const 65536))
-          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
-          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
+        &format!(
+            "
+        {READ_BODY}
         (if (i32.load8_u (i32.const 20))
           (then (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4)))
-          (else (call $answer (local.get $out) (i32.const 500) (i32.const 4112) (i32.const 3))))",
+          (else (call $answer (local.get $out) (i32.const 500) (i32.const 4112) (i32.const 3))))"
+        ),
     )
 });
 
@@ -75,15 +81,11 @@ pub(crate) static SINK: Guest = LazyLock::new(|| {
 pub(crate) static CONTINUES: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "done")"#,
-        "
-        (call $consume (local.get $req) (i32.const 16))
-        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
-        (local.set $i (i32.load (i32.const 20)))
-        (loop $more
-          (global.set $heap (i32.const 65536))
-          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
-          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
-        (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))",
+        &format!(
+            "
+        {READ_BODY}
+        (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))"
+        ),
     )
 });
 

@@ -130,3 +130,23 @@ async fn hh_14_a_half_closed_connection_to_the_admin_port_is_answered() {
         }
     }
 }
+
+/// Clients that hold connections of the admin port without reading do not keep out the probes of the kubelet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_to_the_admin_port_do_not_keep_out_probes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = admin::serve(listener, Arc::new(Healthy)).unwrap();
+    let reply = tokio::task::spawn_blocking(move || {
+        let request = |path| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        let connect = || {
+            let mut wire = Wire::connect(address);
+            wire.send(request("/metrics"));
+            wire
+        };
+        let _held: Vec<Wire> = (0..100).map(|_| connect()).collect();
+        let mut wire = Wire::connect(address);
+        wire.send(request("/healthz"));
+        wire.read().expect("a response")
+    });
+    assert_eq!(reply.await.unwrap().status, 200);
+}

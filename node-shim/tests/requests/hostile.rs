@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 
+use crate::guests::READ_BODY;
 use crate::support::component::guest;
 use crate::support::h2;
 use crate::support::node::Setup;
@@ -57,14 +58,9 @@ fn hg_18_five_thousand_cookies_are_rejected() {
 fn endless() -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "a part")"#,
-        "
-        (call $consume (local.get $req) (i32.const 16))
-        (call $incoming-stream (i32.load (i32.const 20)) (i32.const 16))
-        (local.set $i (i32.load (i32.const 20)))
-        (loop $more
-          (global.set $heap (i32.const 65536))
-          (call $blocking-read (local.get $i) (i64.const 4096) (i32.const 16))
-          (br_if $more (i32.eqz (i32.load8_u (i32.const 16)))))
+        &format!(
+            "
+        {READ_BODY}
         (local.set $r (call $make (i32.const 200)))
         (local.set $b (call $body (local.get $r)))
         (call $set (local.get $out) (local.get $r))
@@ -72,7 +68,8 @@ fn endless() -> Vec<u8> {
         (loop $on
           (drop (call $write (local.get $s) (i32.const 4096) (i32.const 6)))
           (call $sleep (i64.const 1000000))
-          (br $on))",
+          (br $on))"
+        ),
     )
 }
 
