@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use node_shim_core::outcome::{FailureReason, StartKind};
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::pick::{Arm, BUCKETS, pick};
+use node_shim_core::request_labels::StartKind;
 use node_shim_core::routing;
 use node_shim_core::validation::{self, Rejection, ValidatedHead};
 use tokio::sync::OwnedSemaphorePermit;

@@ -16,8 +16,9 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers::{self, Rewritten};
-use node_shim_core::outcome::{FailureReason, StartKind};
+use node_shim_core::request_labels::StartKind;
 use node_shim_core::validation::{Rejection, ValidatedHead};
 use tokio::sync::oneshot;
 

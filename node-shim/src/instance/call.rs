@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Request;
 use http::uri::Scheme as UriScheme;
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::WasiHttpView;
@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody};
 
 use super::classify;
 use super::control::{GuestControl, GuestEnd};
-use super::state::{GuestState, MAX_HANDLES};
+use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::body::RequestBody;
 use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;

@@ -1,6 +1,6 @@
 //! Classification of wasmtime errors as failure reasons.
 
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;

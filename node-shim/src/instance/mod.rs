@@ -12,11 +12,12 @@ mod clocks;
 mod control;
 mod limiter;
 mod metered;
+mod outbound;
 mod running;
-mod state;
 mod task;
+mod wasi_context;
 
 pub(crate) use call::GuestCall;
 pub(crate) use control::{GuestControl, GuestEnd};
 pub(crate) use running::RunningGuest;
-pub(crate) use state::GuestState;
+pub(crate) use wasi_context::GuestState;

@@ -18,11 +18,11 @@ use tracing::Instrument;
 
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
+use crate::component_digest::verify;
 use crate::disk::Blobs;
 use crate::engine::{Engine, LoadError};
 use crate::native_cache::{Lookup, NativeCache};
 use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
-use crate::verify::verify;
 
 pub use known_failures::KnownFailures;
 

@@ -39,7 +39,7 @@ pub mod project;
 mod projector;
 mod report;
 mod resolution;
-mod rollback;
+mod rollback_hint;
 mod secret_values;
 mod slot;
 mod status;
