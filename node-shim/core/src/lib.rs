@@ -26,6 +26,7 @@
 pub mod code_cache;
 pub mod desired;
 pub mod failure_reason;
+pub mod fair_queue;
 pub mod headers;
 pub mod host;
 pub mod memory_pressure;

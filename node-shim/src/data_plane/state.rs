@@ -16,6 +16,7 @@ use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
+use crate::instance::PreemptedGuests;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
@@ -105,6 +106,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) instance_slots: Arc<Semaphore>,
     pub(crate) cold_starts: Semaphore,
     pub(crate) guests: TaskTracker,
+    pub(crate) preempted: Arc<PreemptedGuests>,
     pub(crate) connections: TaskTracker,
     table: ArcSwap<RoutingTable>,
     version: watch::Sender<u64>,
@@ -135,6 +137,7 @@ impl DataPlaneState {
             instance_slots: Arc::new(Semaphore::new(slots)),
             cold_starts: Semaphore::new(MAX_COLD_STARTS),
             guests: TaskTracker::new(),
+            preempted: Arc::default(),
             connections: TaskTracker::new(),
             table: ArcSwap::default(),
             version: watch::Sender::new(0),

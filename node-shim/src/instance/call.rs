@@ -13,6 +13,7 @@ use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody};
 
 use super::classify;
 use super::control::{GuestControl, GuestEnd};
+use super::preempted::PreemptedGuests;
 use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::body::RequestBody;
 use crate::code_cache::CodeInUse;
@@ -38,6 +39,7 @@ pub(crate) struct GuestCall {
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
     pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
 /// Runs the handler and reports how it ended before the store is dropped, because the reader of the body
@@ -54,6 +56,7 @@ pub(super) async fn call(call: GuestCall) {
         head,
         permit: _permit,
         slot: _slot,
+        preempted,
     } = call;
     // dropped before the permits
     let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log));
@@ -62,14 +65,11 @@ pub(super) async fn call(call: GuestCall) {
     store.set_max_component_handles(MAX_HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback({
-        let control = control.clone();
+        let (control, revision) = (control.clone(), revision.clone());
         move |_| {
             control.check()?;
-            // goes to the back of the run queue; the built-in yield would be polled again at once
-            Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(tokio::task::yield_now()),
-            ))
+            let turn = preempted.turn(revision.function(), control.clone());
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
         }
     });
     let result = handle(&mut store, &code.loaded, request, scheme, &control, head).await;
