@@ -45,6 +45,7 @@ pub mod engine;
 pub mod guest_log;
 mod handler;
 mod instance;
+mod instance_budget;
 mod listener;
 pub mod load;
 mod memory_pressure;

@@ -27,6 +27,7 @@ pub mod code_cache;
 pub mod desired;
 pub mod failure_reason;
 pub mod fair_queue;
+pub mod fair_shares;
 pub mod headers;
 pub mod host;
 pub mod memory_pressure;

@@ -17,6 +17,7 @@ use crate::counters::CounterTable;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::instance::PreemptedGuests;
+use crate::instance_budget::InstanceBudget;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
@@ -102,8 +103,8 @@ pub(crate) struct DataPlaneState {
     pub(crate) counters: Arc<CounterTable>,
     pub(crate) node_counters: Arc<NodeCounters>,
     pub(crate) log: GuestLog,
-    /// Fewer than the slots of the pool, so that a full pool is detected before a store is created.
-    pub(crate) instance_slots: Arc<Semaphore>,
+    /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
+    pub(crate) budget: Arc<InstanceBudget>,
     pub(crate) cold_starts: Semaphore,
     pub(crate) guests: TaskTracker,
     pub(crate) preempted: Arc<PreemptedGuests>,
@@ -126,15 +127,15 @@ impl DataPlaneState {
         node: Arc<NodeCounters>,
         log: GuestLog,
     ) -> Self {
-        let slots = (engine.instance_slots() as usize * 9 / 10).max(1);
-        node.set_instance_slots(slots as u64);
+        let slots = (u64::from(engine.instance_slots()) * 9 / 10).max(1);
+        node.set_instance_slots(slots);
         Self {
+            budget: InstanceBudget::new(slots, engine.guest_memory()),
             engine,
             options,
             counters,
             node_counters: node,
             log,
-            instance_slots: Arc::new(Semaphore::new(slots)),
             cold_starts: Semaphore::new(MAX_COLD_STARTS),
             guests: TaskTracker::new(),
             preempted: Arc::default(),

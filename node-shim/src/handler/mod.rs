@@ -216,7 +216,7 @@ fn start_guest(
         observer,
         start,
         permit,
-        slot,
+        share,
     } = admitted;
     let limits = &revision.spec.limits;
     let control = GuestControl::new(limits.cpu);
@@ -246,7 +246,7 @@ fn start_guest(
             log,
             head: responds,
             permit,
-            slot,
+            share,
             preempted: plane.preempted.clone(),
         },
         &plane.guests,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Request;
 use http::uri::Scheme as UriScheme;
 use node_shim_core::failure_reason::FailureReason;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -20,6 +20,7 @@ use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;
 use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
+use crate::instance_budget::InstanceShare;
 use crate::revision::Revision;
 
 /// Maximum memory in bytes that one host call may allocate for the guest.
@@ -38,7 +39,7 @@ pub(crate) struct GuestCall {
     pub(crate) log: RequestLog,
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
-    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) share: InstanceShare,
     pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
@@ -55,11 +56,11 @@ pub(super) async fn call(call: GuestCall) {
         log,
         head,
         permit: _permit,
-        slot: _slot,
+        share,
         preempted,
     } = call;
     // dropped before the permits
-    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log));
+    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log, share));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(MAX_HANDLES);

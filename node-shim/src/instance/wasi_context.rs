@@ -11,6 +11,7 @@ use super::limiter::Limiter;
 use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
 use crate::guest_log::RequestLog;
+use crate::instance_budget::InstanceShare;
 use crate::revision::Revision;
 
 /// Maximum number of resources in a guest's table and of component handles.
@@ -29,7 +30,7 @@ pub(crate) struct GuestState {
 }
 
 impl GuestState {
-    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog) -> Self {
+    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog, share: InstanceShare) -> Self {
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
             .stdout(log.stream("stdout"))
@@ -50,7 +51,7 @@ impl GuestState {
             http,
             table,
             outbound: OutboundHttp::new(revision.clone()),
-            limiter: Limiter::new(revision.spec.limits.memory),
+            limiter: Limiter::new(revision.spec.limits.memory, share),
         }
     }
 
