@@ -1,23 +1,11 @@
 //! Latency of a function that is beside others that compute without end: 1, 16, 64 and 400 of their requests at a time
 //! in one node. The node runs in this process, on its own core.
 
+use crate::plane::{Plane, ask, function};
 use anyhow::{Context, Result, ensure};
-use node_shim::{
-    counters::CounterTable,
-    data_plane::{DataPlane, DataPlaneOptions},
-    engine::{Engine, EngineOptions},
-    guest_log::GuestLog,
-    node_counters::NodeCounters,
-    revision::{Revision, RevisionSpec},
-    routing_table::{RevisionSlot, RoutingTable, ServedFunction},
-};
-use node_shim_core::table::{
-    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
-};
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -95,72 +83,18 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-fn start(args: &Args) -> Result<DataPlane> {
-    let engine = Engine::new(&EngineOptions::default())?;
-    let counters = CounterTable::new();
-    let plane = DataPlane::start(
-        TcpListener::bind("127.0.0.1:0")?,
-        engine.clone(),
-        DataPlaneOptions {
-            max_per_peer: u32::MAX,
-            ..DataPlaneOptions::default()
-        },
-        counters.clone(),
-        Arc::new(NodeCounters::default()),
-        GuestLog::start("bench", Box::new(std::io::sink()))?,
-    )?;
-    let mut functions = vec![function(&engine, &counters, "quiet", &args.guest)?];
+fn start(args: &Args) -> Result<Plane> {
+    let plane = Plane::start()?;
+    let mut functions = vec![function(
+        &plane.revision("quiet", "only", &args.guest)?,
+        None,
+    )];
     for n in 0..args.namespaces {
-        functions.push(function(
-            &engine,
-            &counters,
-            &format!("spin{n}"),
-            &args.spinning,
-        )?);
+        let revision = plane.revision(&format!("spin{n}"), "only", &args.spinning)?;
+        functions.push(function(&revision, None));
     }
-    plane.publish(Arc::new(RoutingTable::new(1, functions)));
+    plane.publish(functions);
     Ok(plane)
-}
-
-/// Returns a function that serves the host `NAMESPACE.example`.
-fn function(
-    engine: &Engine,
-    counters: &CounterTable,
-    namespace: &str,
-    guest: &Path,
-) -> Result<ServedFunction> {
-    let wasm = std::fs::read(guest).with_context(|| guest.display().to_string())?;
-    let key = FunctionKey::new(namespace, "f");
-    let name = RevisionName::new("only").context("the name of the revision is empty")?;
-    let spec = RevisionSpec {
-        function: key.clone(),
-        name: name.clone(),
-        limits: Limits {
-            concurrency: 1_000,
-            ..Limits::default()
-        },
-        env: Vec::new(),
-        config: Vec::new(),
-    };
-    let revision = Revision::new(spec, engine.compile_in_process(&wasm)?, counters)?;
-    let entry = FunctionEntry {
-        key,
-        created_ms: 0,
-        routes: vec![Route {
-            hosts: vec![format!("{namespace}.example")],
-            ..Route::default()
-        }],
-        suspended: false,
-        split: TrafficSplit {
-            stable: Some(name),
-            ..TrafficSplit::default()
-        },
-    };
-    Ok(ServedFunction {
-        entry: Arc::new(entry),
-        stable: RevisionSlot::Ready(revision),
-        candidate: RevisionSlot::Absent,
-    })
 }
 
 /// Keeps one request to the spinning component busy. Each ends with 504 when its CPU time is used up.
@@ -187,15 +121,4 @@ fn measure(address: SocketAddr, duration: Duration) -> Result<Vec<Duration>> {
     }
     times.sort();
     Ok(times)
-}
-
-/// Sends one request and returns the status. Responses are short and arrive whole.
-fn ask(client: &mut TcpStream, host: &str) -> Result<u16> {
-    client.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes())?;
-    let mut chunk = [0; 4096];
-    let read = client.read(&mut chunk)?;
-    let head = String::from_utf8_lossy(chunk.get(..read).unwrap_or_default());
-    ensure!(head.contains("\r\n\r\n"), "an incomplete response: {head}");
-    let status = head.split(' ').nth(1).context("no status")?;
-    Ok(status.parse()?)
 }
