@@ -180,8 +180,16 @@ fn unmeasured_text(ctx: &DecisionContext<'_>, r: &Rollout, kind: UnmeasuredKind)
     let share = r.weight;
     (time >= UNMEASURED_GRACE).then(|| {
         let what = unmeasured(kind);
+        let analysis = &r.plan.analysis;
+        let end = match analysis.on_unknown {
+            Fallback::Hold => "nothing is rolled back for this".to_owned(),
+            Fallback::Rollback => format!(
+                "after {} without usable samples it is rolled back",
+                words::span(analysis.max_unknown)
+            ),
+        };
         format!(
-            "{what} for {} ({}). The weight stays at {share}; nothing is rolled back for this",
+            "{what} for {} ({}). The weight stays at {share}; {end}",
             words::span(time),
             u.message
         )

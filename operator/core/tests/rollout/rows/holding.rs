@@ -108,6 +108,11 @@ fn row_19_an_outage_rolls_back_only_with_on_unknown_rollback() {
         w.scenario = Scenario::Outage;
         w.run(590);
         assert_ne!(w.state.state, State::RolledBack);
+        let text = w.message();
+        assert!(
+            text.contains("without usable samples it is rolled back"),
+            "{text}"
+        );
         w.run(20);
         assert_eq!(
             (w.state.state, outcome(&w).1.as_str()),
