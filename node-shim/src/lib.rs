@@ -44,6 +44,7 @@ pub mod engine;
 pub mod guest_log;
 mod handler;
 mod instance;
+mod keyed_limit;
 mod listener;
 pub mod load;
 mod memory_pressure;

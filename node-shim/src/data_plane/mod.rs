@@ -2,6 +2,7 @@
 //! A second thread in the same process makes it slower, because every change of a guest's memory mappings
 //! interrupts the other thread.
 
+mod cold_starts;
 mod state;
 
 use std::io;

@@ -12,15 +12,13 @@ use node_shim_core::table::FunctionKey;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use super::cold_starts::ColdStarts;
 use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
-
-/// Maximum number of requests that wait for code at the same time.
-const MAX_COLD_STARTS: usize = 1_000;
 
 /// Connection options of the data plane.
 #[derive(Clone, Debug)]
@@ -103,7 +101,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) log: GuestLog,
     /// Fewer than the slots of the pool, so that a full pool is detected before a store is created.
     pub(crate) instance_slots: Arc<Semaphore>,
-    pub(crate) cold_starts: Semaphore,
+    pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) connections: TaskTracker,
     table: ArcSwap<RoutingTable>,
@@ -133,7 +131,7 @@ impl DataPlaneState {
             node_counters: node,
             log,
             instance_slots: Arc::new(Semaphore::new(slots)),
-            cold_starts: Semaphore::new(MAX_COLD_STARTS),
+            cold_starts: ColdStarts::new(),
             guests: TaskTracker::new(),
             connections: TaskTracker::new(),
             table: ArcSwap::default(),

@@ -7,6 +7,7 @@ use http::request::Parts;
 use node_shim_core::outcome::{FailureReason, StartKind};
 use node_shim_core::pick::{Arm, BUCKETS, pick};
 use node_shim_core::routing;
+use node_shim_core::table::FunctionKey;
 use node_shim_core::validation::{self, Rejection, ValidatedHead};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -108,7 +109,8 @@ pub(super) async fn admit(
         Ok(permit) => permit,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
-    let code = match mapped_code(plane, user, limits.queue_timeout).await {
+    let key = &served.entry.key;
+    let code = match mapped_code(plane, key, user, limits.queue_timeout).await {
         Ok(code) => code,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
@@ -132,18 +134,15 @@ pub(super) async fn admit(
 /// component is loaded again, and the request waits for it for as long as it may wait in the queue.
 async fn mapped_code(
     plane: &DataPlaneState,
+    function: &FunctionKey,
     user: CodeUser,
     queue: Duration,
 ) -> Result<CodeInUse, FailureReason> {
     let _cold_start = if user.is_mapped() {
         None
     } else {
-        Some(
-            plane
-                .cold_starts
-                .try_acquire()
-                .map_err(|_| FailureReason::Compile)?,
-        )
+        let place = plane.cold_starts.try_enter(function);
+        Some(place.ok_or(FailureReason::Compile)?)
     };
     tokio::time::timeout(queue.max(LOAD_WAIT), user.mapped())
         .await
@@ -158,13 +157,20 @@ async fn choose_revision(
     began: Instant,
 ) -> Result<(Arc<Revision>, StartKind), NotAdmitted> {
     let bucket = fastrand::u32(..BUCKETS);
-    match picked_revision(plane, served, bucket) {
+    let (slot, fallback) = picked_revision(plane, served, bucket);
+    if fallback {
+        plane.node_counters.fell_back();
+    }
+    let failed = |reason| {
+        let observer = observer_without_code(plane, served, began, StartKind::Warm);
+        Err(NotAdmitted::Failed(reason, observer))
+    };
+    match slot {
         RevisionSlot::Ready(revision) => Ok((revision.clone(), StartKind::Warm)),
-        RevisionSlot::Failed(reason) => Err(NotAdmitted::Failed(
-            *reason,
-            observer_without_code(plane, served, began, StartKind::Warm),
-        )),
-        RevisionSlot::Absent | RevisionSlot::Loading => {
+        RevisionSlot::Failed(reason) => failed(*reason),
+        // nothing is being loaded that the request could wait for
+        RevisionSlot::Absent => failed(FailureReason::Unloadable),
+        RevisionSlot::Loading => {
             let waited = wait_for_code(plane, table, served, bucket).await;
             waited
                 .map(|revision| (revision, StartKind::Cold))
@@ -178,23 +184,22 @@ async fn choose_revision(
     }
 }
 
+/// Returns the picked revision, and whether it serves for a candidate that cannot run.
 fn picked_revision<'a>(
     plane: &DataPlaneState,
     served: &'a ServedFunction,
     bucket: u32,
-) -> &'a RevisionSlot {
+) -> (&'a RevisionSlot, bool) {
     let pick = pick(
         &served.entry.split,
         bucket,
         served.candidate.ready().is_some() && plane.allows_candidate(),
     );
-    if pick.fallback {
-        plane.node_counters.fell_back();
-    }
-    match pick.arm {
+    let slot = match pick.arm {
         Arm::Stable => &served.stable,
         Arm::Candidate => &served.candidate,
-    }
+    };
+    (slot, pick.fallback)
 }
 
 /// Waits for a routing table in which the revision can run. The request does not keep its own table,
@@ -205,16 +210,23 @@ async fn wait_for_code(
     served: &ServedFunction,
     bucket: u32,
 ) -> Result<Arc<Revision>, FailureReason> {
-    let _cold_start = plane
-        .cold_starts
-        .try_acquire()
-        .map_err(|_| FailureReason::Compile)?;
-    let mut published = plane.watch_table();
     let key = &served.entry.key;
-    let find = |table: &RoutingTable| match picked_revision(plane, table.by_key(key)?, bucket) {
-        RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
-        RevisionSlot::Failed(reason) => Some(Err(*reason)),
-        RevisionSlot::Absent | RevisionSlot::Loading => None,
+    let place = plane.cold_starts.try_enter(key);
+    let _cold_start = place.ok_or(FailureReason::Compile)?;
+    let mut published = plane.watch_table();
+    let find = |table: &RoutingTable| {
+        // the function may have been deleted meanwhile
+        let slot = table
+            .by_key(key)
+            .map_or(&RevisionSlot::Absent, |served| {
+                picked_revision(plane, served, bucket).0
+            });
+        match slot {
+            RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
+            RevisionSlot::Failed(reason) => Some(Err(*reason)),
+            RevisionSlot::Absent => Some(Err(FailureReason::Unloadable)),
+            RevisionSlot::Loading => None,
+        }
     };
     let wait = async {
         loop {

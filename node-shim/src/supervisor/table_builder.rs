@@ -141,8 +141,11 @@ impl Node {
             });
         }
         let digest = &definition.component.digest;
+        // requests must not wait for the next attempt, which may last longer than they do
+        if let Some(failure) = self.loads.failure(digest) {
+            return Err(failure.clone().into());
+        }
         match self.loads.get(digest) {
-            Some(LoadState::Failed { failure, .. }) => Err(failure.clone().into()),
             Some(LoadState::Loaded) => {
                 let Some(code) = self.codes.get(digest) else {
                     return Ok(None);
@@ -158,7 +161,9 @@ impl Node {
                     .map(Some)
                     .map_err(|error| Failure::new(LoadFailure::RevisionLimit, error).into())
             }
-            Some(LoadState::Pending | LoadState::Loading) | None => Ok(None),
+            Some(LoadState::Pending | LoadState::Loading | LoadState::Failed { .. }) | None => {
+                Ok(None)
+            }
         }
     }
 }
@@ -193,7 +198,8 @@ fn served_function(
 ) -> ServedFunction {
     let slot = |name: &Option<RevisionName>| {
         name.as_ref().map_or(RevisionSlot::Absent, |name| {
-            slots.get(name).cloned().unwrap_or_default()
+            // a revision without a definition may still receive one
+            slots.get(name).cloned().unwrap_or(RevisionSlot::Loading)
         })
     };
     let split = &entry.split;

@@ -162,6 +162,36 @@ fn a_request_that_waits_for_code_counts_as_cold() {
     );
 }
 
+/// Requests that nothing can serve do not wait for code.
+#[test]
+fn a_function_without_a_revision_that_can_run_responds_at_once() {
+    let setup = Setup::default();
+    let revision = setup.revision("r1", &guests::ANSWER, &CounterTable::new());
+    let node = setup.start_empty(CounterTable::new());
+    let publish = |candidate: Option<RevisionName>, slot: RevisionSlot| {
+        let mut first = served(&revision, setup.routes.clone());
+        first.entry = Arc::new(FunctionEntry {
+            split: TrafficSplit {
+                candidate,
+                ..TrafficSplit::default()
+            },
+            ..(*first.entry).clone()
+        });
+        first.stable = RevisionSlot::Absent;
+        first.candidate = slot;
+        node.publish(vec![first]);
+    };
+    let failed = RevisionSlot::Failed(FailureReason::Unloadable);
+    publish(RevisionName::new("r1"), failed);
+    let refused = (503, "host_error");
+    assert_eq!(get(node.address(), "/").status_and_error(), refused);
+    // the operator has withdrawn the revision
+    publish(None, RevisionSlot::Absent);
+    assert_eq!(get(node.address(), "/").status_and_error(), refused);
+    publish(RevisionName::new("r1"), RevisionSlot::Ready(revision.clone()));
+    assert_eq!(get(node.address(), "/").status, 200);
+}
+
 #[test]
 fn requests_for_code_that_never_loaded_are_counted() {
     let setup = Setup::default();

@@ -16,10 +16,8 @@ pub enum LoadState {
     Loading,
     /// The component can serve requests.
     Loaded,
-    /// The last attempt failed.
+    /// The last attempt failed; see [`LoadTracker::failure`].
     Failed {
-        /// Failure of the last attempt.
-        failure: Failure,
         /// Time of the next attempt.
         retry_at: Instant,
     },
@@ -29,6 +27,8 @@ pub enum LoadState {
 struct Entry {
     state: LoadState,
     attempts: u32,
+    /// Failure of the last attempt that ended.
+    failure: Option<Failure>,
 }
 
 /// Load states of all components that the node needs, by digest.
@@ -44,6 +44,7 @@ impl LoadTracker {
             self.entries.entry(digest.clone()).or_insert(Entry {
                 state: LoadState::Pending,
                 attempts: 0,
+                failure: None,
             });
         }
         let gone: Vec<String> = self
@@ -88,6 +89,7 @@ impl LoadTracker {
         };
         entry.state = LoadState::Loaded;
         entry.attempts = 0;
+        entry.failure = None;
         true
     }
 
@@ -104,8 +106,8 @@ impl LoadTracker {
         } else {
             retry_delay(entry.attempts, jitter, failure.retry_after)
         };
+        entry.failure = Some(failure);
         entry.state = LoadState::Failed {
-            failure,
             retry_at: now.checked_add(wait).unwrap_or(now),
         };
     }
@@ -123,6 +125,13 @@ impl LoadTracker {
         self.entries.get(digest).map(|entry| &entry.state)
     }
 
+    /// Returns the failure of the last attempt that ended, also while the next one is in progress; `None`
+    /// when no attempt has ended or the component is loaded.
+    #[must_use]
+    pub fn failure(&self, digest: &str) -> Option<&Failure> {
+        self.entries.get(digest)?.failure.as_ref()
+    }
+
     /// Iterates over all wanted digests in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &LoadState)> {
         self.entries
@@ -134,7 +143,7 @@ impl LoadTracker {
 fn due(load: &LoadState, now: Instant) -> bool {
     match load {
         LoadState::Pending => true,
-        LoadState::Failed { retry_at, .. } => *retry_at <= now,
+        LoadState::Failed { retry_at } => *retry_at <= now,
         LoadState::Loading | LoadState::Loaded => false,
     }
 }
@@ -168,7 +177,7 @@ mod tests {
 
     fn next_retry_at(loads: &LoadTracker) -> Option<Instant> {
         let retries = loads.iter().filter_map(|(_, state)| match state {
-            LoadState::Failed { retry_at, .. } => Some(*retry_at),
+            LoadState::Failed { retry_at } => Some(*retry_at),
             _ => None,
         });
         retries.min()
@@ -212,6 +221,23 @@ mod tests {
         loads.start_due(&ordered, 4, last);
         assert!(loads.mark_loaded("a"));
         assert_eq!(next_retry_at(&loads), None);
+    }
+
+    #[test]
+    fn a_failure_is_known_until_an_attempt_succeeds() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        let ordered = list(&["a"]);
+        loads.set_wanted(&set(&["a"]));
+        loads.start_due(&ordered, 1, now);
+        assert_eq!(loads.failure("a"), None);
+        loads.mark_failed("a", transient(), now, 0.0);
+        let later = now + RETRY_CAP;
+        assert_eq!(loads.start_due(&ordered, 1, later), ordered);
+        assert_eq!(loads.get("a"), Some(&LoadState::Loading));
+        assert_eq!(loads.failure("a"), Some(&transient()));
+        assert!(loads.mark_loaded("a"));
+        assert_eq!(loads.failure("a"), None);
     }
 
     #[test]
