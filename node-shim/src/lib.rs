@@ -38,6 +38,7 @@ pub mod config_value;
 mod connection;
 pub mod counters;
 pub mod data_plane;
+mod descriptors;
 pub mod disk;
 pub mod drain;
 pub mod engine;

@@ -2,7 +2,7 @@
 //! connection down gracefully.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,7 @@ async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
         let peer_connection = if plane.options.trusts(peer) {
             None
         } else {
-            let place = peers.try_acquire(peer, plane.options.max_per_peer);
+            let place = peers.try_acquire(network_of(peer), plane.options.max_per_peer);
             if place.is_none() {
                 continue;
             }
@@ -105,6 +105,17 @@ async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
 /// Returns the peer's address, with IPv4-mapped addresses as IPv4.
 fn canonical(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
+}
+
+/// Returns the address under which the connections of a peer are counted. With IPv6, that is the address of its
+/// network of 64 bits, because one client can use all addresses of such a network.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
 }
 
 /// Serves one connection until it is closed.
@@ -271,5 +282,25 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
         }
         leaving = true;
         connection.as_mut().graceful();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_peers_are_counted_by_their_network() {
+        for (peer, counted) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+            ("2001:db8:1:3::", "2001:db8:1:3::"),
+            ("::1", "::"),
+        ] {
+            let peer = canonical(SocketAddr::new(peer.parse().unwrap(), 1));
+            assert_eq!(network_of(peer), counted.parse::<IpAddr>().unwrap());
+        }
     }
 }

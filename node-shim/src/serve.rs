@@ -19,6 +19,7 @@ use crate::config_value::ConfigValue;
 use crate::counters::CounterTable;
 use crate::data_plane::DataPlane;
 use crate::data_plane::DataPlaneOptions;
+use crate::descriptors;
 use crate::disk::{DiskHealth, Draft};
 use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions, LinkedComponent};
@@ -102,6 +103,7 @@ impl ServeArgs {
 /// # Errors
 /// Returns an error when the file is not a component that can be served or the address cannot be bound.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     let file = args.file.display();
     let component = open(&args.file)?;
     let engine = Engine::new(&EngineOptions::default())?;

@@ -19,6 +19,7 @@ use node_shim_core::desired::Failure;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
+use crate::descriptors;
 use crate::engine::LinkedComponent;
 
 /// Maps native code from disk.
@@ -87,14 +88,13 @@ pub(crate) struct CodeInUse {
 /// limits of the process and the kernel.
 #[must_use]
 pub(crate) fn max_mapped(connections: usize, instances: u32) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     // the default of Linux when the limit cannot be read
     let mappings = fs::read_to_string("/proc/sys/vm/max_map_count")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(65_530);
     MappingLimits {
-        descriptors: limit.unwrap_or(u64::MAX),
+        descriptors: descriptors::limit(),
         connections: connections as u64,
         mappings,
         instances: u64::from(instances),

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::counters::CounterTable;
+use crate::descriptors;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::listener;
@@ -29,11 +30,9 @@ const RESERVED_DESCRIPTORS: u64 = 1_024;
 
 /// Returns the number of connections that the process has file descriptors for.
 pub(crate) fn connection_descriptors() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let all = descriptors::limit();
     // with a small limit, half of it is for connections
-    let left = limit.map_or(u64::MAX, |all| {
-        all.saturating_sub(RESERVED_DESCRIPTORS).max(all / 2)
-    });
+    let left = all.saturating_sub(RESERVED_DESCRIPTORS).max(all / 2);
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 

@@ -27,7 +27,8 @@ pub struct DataPlaneOptions {
     pub connections: ConnectionLimits,
     /// Maximum number of open connections. Default: 10,000.
     pub max_connections: usize,
-    /// Maximum number of open connections per peer address, except for trusted proxies. Default: 256.
+    /// Maximum number of open connections per peer, except for trusted proxies. A peer is an IPv4 address or an IPv6
+    /// network of 64 bits. Default: 256.
     pub max_per_peer: u32,
     /// Networks of proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,

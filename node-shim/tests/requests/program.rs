@@ -9,9 +9,13 @@ use crate::support::node::eventually;
 use crate::support::wire::{Wire, get, once};
 
 pub(crate) fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
+    start_as(Command::new(env!("CARGO_BIN_EXE_node-shim")), wasm, flags)
+}
+
+fn start_as(mut command: Command, wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(wasm).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+    let mut child = command
         .args(["serve", "--addr", "127.0.0.1:0", "--cpu", "5000"])
         .args(flags)
         .arg(file.path())
@@ -76,6 +80,25 @@ fn serve_fails_its_readiness_probe_before_it_stops() {
     // a second signal ends it
     interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn serve_uses_as_many_descriptors_as_it_may() {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_node-shim"));
+    let (mut child, address) = start_as(shell, &guests::ANSWER, &[]);
+    assert_eq!(get(address, "/").status, 200);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
+    assert_ne!(files[0], "256");
+    assert_eq!(files[0], files[1], "soft and hard limit");
+    interrupt(&child);
+    assert!(child.wait().unwrap().success());
 }
 
 /// Returns the error message of `serve` for a file that it cannot serve.
