@@ -19,9 +19,11 @@ use crate::revision::Revision;
 
 /// Maximum number of resources in a guest's table and of component handles.
 pub(super) const MAX_HANDLES: usize = 4_000;
+/// Maximum size in bytes of the names and values of one `fields` resource that a guest creates.
 const FIELD_BYTES: usize = 64 << 10;
 const CHUNK: usize = 64 << 10;
-const MAX_RANDOM: u64 = 64 << 10;
+/// Maximum number of bytes that one call for random bytes returns.
+const MAX_RANDOM: u64 = 1 << 20;
 
 /// State of a store, which serves one request.
 pub(crate) struct GuestState {

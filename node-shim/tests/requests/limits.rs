@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::guests;
+use crate::support::component;
 use crate::support::node::{Node, Setup};
 use crate::support::wire::get;
 
@@ -104,7 +105,6 @@ fn hg_4_hg_12_unservable_components_are_rejected_before_traffic() {
     use node_shim::engine::{Compiler, LoadError};
     use node_shim::revision::RevisionError;
 
-    use crate::support::component;
     use crate::support::node::ENGINE;
 
     let refused = |wasm: &[u8]| ENGINE.compile_in_process(wasm).err().unwrap();
@@ -159,21 +159,37 @@ fn hg_4_hg_12_unservable_components_are_rejected_before_traffic() {
 /// HG-6, HG-7: unlimited handles and a gigabyte of random data are a `trap` for `host_limit`.
 #[test]
 fn hg_6_hg_7_handles_and_host_calls_are_bounded() {
-    use crate::support::component::guest;
-
-    let hoarder = guest("", "(loop $on (drop (call $fields)) (br $on))");
+    let hoarder = component::guest("", "(loop $on (drop (call $fields)) (br $on))");
     let node = Node::serve(&hoarder);
     assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
     assert_eq!(node.outcomes(1), ["trap 5xx 1"]);
     assert_eq!(node.failures(), ["host_limit 1"]);
     node.is_quiet();
 
-    let greedy = guest(
+    for bytes in [(1 << 20) + 1, 1 << 30] {
+        let node = Node::serve(&random(bytes));
+        assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
+        assert_eq!(node.failures(), ["host_limit 1"]);
+        node.is_quiet();
+    }
+}
+
+/// Requests `bytes` random bytes with one call, then responds with 200.
+fn random(bytes: u64) -> Vec<u8> {
+    component::guest(
         r#"(import "wasi:random/random@0.2.12" "get-random-bytes" (func $random (param i64 i32)))"#,
-        "(call $random (i64.const 1073741824) (i32.const 16))",
-    );
-    let node = Node::serve(&greedy);
-    assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
-    assert_eq!(node.failures(), ["host_limit 1"]);
-    node.is_quiet();
+        &format!(
+            "(drop (memory.grow (i32.const 32)))
+             (call $random (i64.const {bytes}) (i32.const 16))
+             (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))"
+        ),
+    )
+}
+
+#[test]
+fn one_call_returns_up_to_a_mebibyte_of_random_bytes() {
+    for bytes in [0, (64 << 10) + 1, 1 << 20] {
+        let node = Node::serve(&random(bytes));
+        assert_eq!(get(node.address(), "/").status, 200, "{bytes} bytes");
+    }
 }
