@@ -37,12 +37,12 @@ pub struct Revision {
 /// Why a component cannot run within its limits.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevisionError {
-    /// The initial memory exceeds the limit.
+    /// The memories and tables with which an instance starts exceed the limit.
     #[error(
-        "the component starts with {needs} bytes of memory, but limits.memory is {limit} bytes"
+        "the component starts with {needs} bytes of memories and tables, but limits.memory is {limit} bytes"
     )]
     Memory {
-        /// Initial memory in bytes.
+        /// Initial size of memories and tables in bytes.
         needs: u64,
         /// Limit in bytes.
         limit: u64,

@@ -126,7 +126,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         env: values(&args.env),
         config: values(&args.config),
     };
-    let revision = Revision::new(spec, loaded, &counters)?;
+    let revision =
+        Revision::new(spec, loaded, &counters).with_context(|| format!("cannot serve {file}"))?;
     let listener =
         TcpListener::bind(&args.addr).with_context(|| format!("cannot listen on {}", args.addr))?;
     let log = GuestLog::start("local", Box::new(std::io::stdout()))?;

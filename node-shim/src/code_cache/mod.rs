@@ -57,6 +57,7 @@ pub struct MappedCode {
 /// Native code of a component, whether it is mapped or not.
 pub struct CompiledComponent {
     digest: String,
+    /// Size of the memories and tables with which an instance starts, in bytes; `None` when it was not measured.
     pub(crate) initial_memory: Option<u64>,
     state: Mutex<State>,
     changed: Notify,

@@ -1,5 +1,5 @@
-//! Limit on the memory and tables of one instance. Growth beyond the limit fails, which the guest sees as
-//! −1; a trap afterwards counts as out of memory.
+//! Limit on the memories and tables of one instance, initial ones included. Growth beyond the limit fails, which
+//! the guest sees as −1; a trap afterwards counts as out of memory.
 
 use wasmtime::ResourceLimiter;
 

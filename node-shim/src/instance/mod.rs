@@ -10,6 +10,7 @@ mod call;
 mod classify;
 mod clocks;
 mod control;
+mod initial_memory;
 mod limiter;
 mod metered;
 mod running;
@@ -18,5 +19,6 @@ mod task;
 
 pub(crate) use call::GuestCall;
 pub(crate) use control::{GuestControl, GuestEnd};
+pub(crate) use initial_memory::initial_memory;
 pub(crate) use running::RunningGuest;
 pub(crate) use state::GuestState;

@@ -34,8 +34,10 @@ pub(crate) struct GuestState {
     pub(super) limiter: Limiter,
 }
 
+#[derive(Default)]
 struct Hooks {
-    revision: Arc<Revision>,
+    /// `None` while no guest runs.
+    revision: Option<Arc<Revision>>,
 }
 
 impl GuestState {
@@ -59,14 +61,26 @@ impl GuestState {
             http,
             table,
             hooks: Hooks {
-                revision: revision.clone(),
+                revision: Some(revision.clone()),
             },
             limiter: Limiter::new(revision.spec.limits.memory),
         }
     }
 
+    /// Returns the state of an instance that runs no code and has no memory limit.
+    pub(super) fn for_measurement() -> Self {
+        Self {
+            wasi: WasiCtx::builder().build(),
+            http: WasiHttpCtx::new(),
+            table: ResourceTable::new(),
+            hooks: Hooks::default(),
+            limiter: Limiter::new(u64::MAX),
+        }
+    }
+
     pub(crate) fn config(&self) -> &[(String, ConfigValue)] {
-        &self.hooks.revision.spec.config
+        let revision = self.hooks.revision.as_ref();
+        revision.map_or(&[], |revision| &revision.spec.config)
     }
 
     pub(super) fn table(&mut self) -> &mut ResourceTable {
@@ -117,10 +131,10 @@ impl WasiHttpHooks for Hooks {
         _options: Option<RequestOptions>,
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        self.revision
-            .counters
-            .egress_denied
-            .fetch_add(1, Ordering::Relaxed);
+        if let Some(revision) = &self.revision {
+            let denied = &revision.counters.egress_denied;
+            denied.fetch_add(1, Ordering::Relaxed);
+        }
         Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
     }
 

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use node_shim::counters::CounterTable;
+use node_shim::engine::{Compiler, LoadError};
+use node_shim::revision::{Revision, RevisionError, RevisionSpec};
+use node_shim_core::table::{FunctionKey, RevisionName};
+
 use crate::guests;
 use crate::support::component;
-use crate::support::node::{Node, Setup};
+use crate::support::node::{ENGINE, Node, Setup};
 use crate::support::wire::get;
 
 #[test]
@@ -101,12 +106,6 @@ fn hg_13_a_guest_that_always_traps_fails_every_request() {
 
 #[test]
 fn hg_4_hg_12_unservable_components_are_rejected_before_traffic() {
-    use node_shim::counters::CounterTable;
-    use node_shim::engine::{Compiler, LoadError};
-    use node_shim::revision::RevisionError;
-
-    use crate::support::node::ENGINE;
-
     let refused = |wasm: &[u8]| ENGINE.compile_in_process(wasm).err().unwrap();
     let sockets = component::guest(
         r#"(import "wasi:sockets/instance-network@0.2.12" "instance-network" (func $net (result i32)))"#,
@@ -136,24 +135,42 @@ fn hg_4_hg_12_unservable_components_are_rejected_before_traffic() {
             .compile_in_process(&wat::parse_str("(module)").unwrap())
             .is_err()
     );
+}
 
-    let setup = Setup::limits(|l| l.memory = 128 << 10);
-    let spec = node_shim::revision::RevisionSpec {
-        function: node_shim_core::table::FunctionKey::new("ns", "f"),
-        name: node_shim_core::table::RevisionName::new("r").unwrap(),
-        limits: setup.limits,
-        env: Vec::new(),
-        config: Vec::new(),
+/// HG-4: the memory with which an instance starts includes tables, before traffic and while a request runs.
+#[test]
+fn a_component_runs_if_its_initial_memory_and_tables_fit_the_limit() {
+    let guest = component::guest(
+        "(table 1000 funcref)",
+        "(call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))",
+    );
+    let new = |limit: u64| {
+        let spec = RevisionSpec {
+            function: FunctionKey::new("ns", "f"),
+            name: RevisionName::new("r").unwrap(),
+            limits: Setup::limits(|l| l.memory = limit).limits,
+            env: Vec::new(),
+            config: Vec::new(),
+        };
+        let loaded = ENGINE.compile_in_process(&guest).unwrap();
+        Revision::new(spec, loaded, &CounterTable::new())
     };
-    let loaded = ENGINE.compile_in_process(&guests::ANSWER).unwrap();
-    let error = node_shim::revision::Revision::new(spec, loaded, &CounterTable::new()).unwrap_err();
+    let memory = 256 << 10;
+    let Err(RevisionError::Memory { needs, limit }) = new(memory) else {
+        panic!("the tables do not fit")
+    };
+    assert_eq!(limit, memory);
+    assert!(needs >= memory + 16 * 1_000, "{needs}");
     assert_eq!(
-        error,
+        new(needs - 1).unwrap_err(),
         RevisionError::Memory {
-            needs: 256 << 10,
-            limit: 128 << 10
+            needs,
+            limit: needs - 1
         }
     );
+    let node = Setup::limits(|l| l.memory = needs).start(&guest);
+    assert_eq!(get(node.address(), "/").status, 200);
+    assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
 /// HG-6, HG-7: unlimited handles and a gigabyte of random data are a `trap` for `host_limit`.

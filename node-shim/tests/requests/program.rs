@@ -102,11 +102,12 @@ fn serve_uses_as_many_descriptors_as_it_may() {
 }
 
 /// Returns the error message of `serve` for a file that it cannot serve.
-fn refusal(bytes: &[u8]) -> String {
+fn refusal(bytes: &[u8], flags: &[&str]) -> String {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
         .args(["serve", "--addr", "127.0.0.1:0"])
+        .args(flags)
         .arg(file.path())
         .output()
         .unwrap();
@@ -117,11 +118,25 @@ fn refusal(bytes: &[u8]) -> String {
 /// HG-10: a text file is rejected with one sentence.
 #[test]
 fn serve_rejects_files_that_are_not_components() {
-    let message = refusal(b"(component)");
+    let message = refusal(b"(component)", &[]);
     assert!(
         message.contains("is not a WebAssembly component in binary form"),
         "{message}"
     );
+}
+
+/// HG-4: tables count before traffic too, and the message contains both numbers.
+#[test]
+fn serve_rejects_components_that_start_with_more_memory_than_allowed() {
+    let message = refusal(&guests::ANSWER, &["--memory", "0"]);
+    assert!(message.contains("cannot serve"), "{message}");
+    let numbers = message.split_once("starts with ").unwrap().1;
+    let (needs, limit) = numbers
+        .split_once(" bytes of memories and tables, but limits.memory is ")
+        .unwrap();
+    let needs: u64 = needs.parse().unwrap();
+    assert!(needs > 256 << 10, "{message}");
+    assert_eq!(limit.trim_end(), "0 bytes");
 }
 
 /// HG-9, HG-11, HG-12: invalid bytes, a disabled feature, no handler.
@@ -136,7 +151,7 @@ fn serve_reports_compiler_errors_in_one_line() {
             "lacks the export wasi:http/incoming-handler@0.2",
         ),
     ] {
-        let message = refusal(&bytes);
+        let message = refusal(&bytes, &[]);
         assert!(
             message.contains("cannot serve") && message.trim_end().ends_with(reason),
             "{message}"
