@@ -47,6 +47,8 @@ pub enum FailureReason {
     SecretsUnavailable,
     /// The component cannot be loaded on the node.
     Unloadable,
+    /// The kernel refused the node memory that an instance needed.
+    HostMemory,
     /// A host call panicked.
     Panic,
     /// The node stopped the request, for example at the end of a drain.
@@ -116,7 +118,7 @@ pub struct ErrorResponse {
 
 impl FailureReason {
     /// All reasons in the order of their indices.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoResponse,
         Self::ErrorCode,
         Self::BadHead,
@@ -138,6 +140,7 @@ impl FailureReason {
         Self::Suspended,
         Self::SecretsUnavailable,
         Self::Unloadable,
+        Self::HostMemory,
         Self::Panic,
         Self::Cancelled,
         Self::BodyTooLarge,
@@ -175,6 +178,7 @@ impl FailureReason {
             Self::Suspended => "suspended",
             Self::SecretsUnavailable => "secrets_unavailable",
             Self::Unloadable => "unloadable",
+            Self::HostMemory => "host_memory",
             Self::Panic => "panic",
             Self::Cancelled => "cancelled",
             Self::BodyTooLarge => "body_too_large",
@@ -202,9 +206,11 @@ impl FailureReason {
             | Self::MemoryPressure
             | Self::Compile
             | Self::Suspended => Outcome::Overloaded,
-            Self::SecretsUnavailable | Self::Unloadable | Self::Panic | Self::Cancelled => {
-                Outcome::HostError
-            }
+            Self::SecretsUnavailable
+            | Self::Unloadable
+            | Self::HostMemory
+            | Self::Panic
+            | Self::Cancelled => Outcome::HostError,
             Self::BodyTooLarge | Self::BodySlow | Self::BadFraming | Self::ClientGone => {
                 Outcome::ClientFault
             }
@@ -242,9 +248,12 @@ impl FailureReason {
             Self::SecretsUnavailable => reply(503, "secrets_unavailable"),
             Self::Unloadable | Self::Cancelled => reply(503, "host_error"),
             Self::Panic => reply(500, "host_error"),
-            Self::Concurrency | Self::Queue | Self::Pool | Self::MemoryPressure | Self::Compile => {
-                later("overloaded")
-            }
+            Self::Concurrency
+            | Self::Queue
+            | Self::Pool
+            | Self::MemoryPressure
+            | Self::Compile
+            | Self::HostMemory => later("overloaded"),
             Self::Trap | Self::HostLimit => reply(500, "trap"),
             Self::Memory => reply(500, "out_of_memory"),
             Self::Cpu | Self::Wall | Self::FirstByte | Self::Idle => reply(504, "deadline"),
@@ -273,9 +282,9 @@ impl StatusClass {
             | Outcome::GuestError
             | Outcome::Trap
             | Outcome::Deadline
-            | Outcome::OutOfMemory
-            | Outcome::HostError => &[Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx],
-            Outcome::ClientFault => &Self::ALL,
+            | Outcome::OutOfMemory => &[Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx],
+            // the connection may be closed before a head was sent
+            Outcome::HostError | Outcome::ClientFault => &Self::ALL,
         }
     }
 

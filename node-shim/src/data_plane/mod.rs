@@ -4,6 +4,7 @@
 
 mod cold_starts;
 mod state;
+mod stop_flag;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 
 pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
 pub(crate) use state::{DataPlaneState, DrainPhase};
+pub(crate) use stop_flag::StopFlag;
 
 /// Length of the kernel's backlog of connections.
 const BACKLOG: i32 = 4_096;

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::cold_starts::ColdStarts;
+use super::stop_flag::StopFlag;
 use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::engine::Engine;
@@ -105,6 +106,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) connections: TaskTracker,
+    pub(crate) stop_flag: StopFlag,
     table: ArcSwap<RoutingTable>,
     version: watch::Sender<u64>,
     phase: watch::Sender<DrainPhase>,
@@ -135,6 +137,7 @@ impl DataPlaneState {
             cold_starts: ColdStarts::new(),
             guests: TaskTracker::new(),
             connections: TaskTracker::new(),
+            stop_flag: StopFlag::default(),
             table: ArcSwap::default(),
             version: watch::Sender::new(0),
             phase: watch::Sender::new(DrainPhase::Serving),
@@ -152,6 +155,10 @@ impl DataPlaneState {
     }
 
     pub(crate) fn set_phase(&self, phase: DrainPhase) {
+        if phase == DrainPhase::Stopped {
+            // before any connection is closed
+            self.stop_flag.set();
+        }
         self.phase.send_replace(phase);
     }
 

@@ -77,7 +77,11 @@ pub(super) async fn admit(
     if served.entry.suspended {
         return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
     }
-    let (revision, start) = choose_revision(plane, &table, served, began).await?;
+    let ChosenRevision {
+        revision,
+        start,
+        observer,
+    } = choose_revision(plane, &table, served, began).await?;
     // the code stays mapped from here on
     let user = revision.code.enter();
     let start = if user.is_mapped() {
@@ -85,7 +89,14 @@ pub(super) async fn admit(
     } else {
         StartKind::Cold
     };
-    let mut observer = RequestObserver::new(revision.counters.clone(), start, began);
+    let counters = revision.counters.clone();
+    let mut observer = match observer {
+        Some(mut waited) => {
+            waited.set_counters(counters);
+            waited
+        }
+        None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
+    };
     if !plane.allows_request(&served.entry.key) {
         return Err(NotAdmitted::Failed(
             FailureReason::MemoryPressure,
@@ -149,13 +160,21 @@ async fn mapped_code(
         .map_err(|_| FailureReason::Compile)
 }
 
+/// The revision that serves a request.
+struct ChosenRevision {
+    revision: Arc<Revision>,
+    start: StartKind,
+    /// Observer of a request that waited for code.
+    observer: Option<RequestObserver>,
+}
+
 /// Returns the revision that serves the request. Waits briefly when its code is being loaded.
 async fn choose_revision(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
     served: &ServedFunction,
     began: Instant,
-) -> Result<(Arc<Revision>, StartKind), NotAdmitted> {
+) -> Result<ChosenRevision, NotAdmitted> {
     let bucket = fastrand::u32(..BUCKETS);
     let (slot, fallback) = picked_revision(plane, served, bucket);
     if fallback {
@@ -166,20 +185,25 @@ async fn choose_revision(
         Err(NotAdmitted::Failed(reason, observer))
     };
     match slot {
-        RevisionSlot::Ready(revision) => Ok((revision.clone(), StartKind::Warm)),
+        RevisionSlot::Ready(revision) => Ok(ChosenRevision {
+            revision: revision.clone(),
+            start: StartKind::Warm,
+            observer: None,
+        }),
         RevisionSlot::Failed(reason) => failed(*reason),
         // nothing is being loaded that the request could wait for
         RevisionSlot::Absent => failed(FailureReason::Unloadable),
         RevisionSlot::Loading => {
-            let waited = wait_for_code(plane, table, served, bucket).await;
-            waited
-                .map(|revision| (revision, StartKind::Cold))
-                .map_err(|reason| {
-                    NotAdmitted::Failed(
-                        reason,
-                        observer_without_code(plane, served, began, StartKind::Cold),
-                    )
-                })
+            // created before waiting, so that a request whose client leaves meanwhile is counted
+            let observer = observer_without_code(plane, served, began, StartKind::Cold);
+            match wait_for_code(plane, table, served, bucket).await {
+                Ok(revision) => Ok(ChosenRevision {
+                    revision,
+                    start: StartKind::Cold,
+                    observer,
+                }),
+                Err(reason) => Err(NotAdmitted::Failed(reason, observer)),
+            }
         }
     }
 }
@@ -216,11 +240,9 @@ async fn wait_for_code(
     let mut published = plane.watch_table();
     let find = |table: &RoutingTable| {
         // the function may have been deleted meanwhile
-        let slot = table
-            .by_key(key)
-            .map_or(&RevisionSlot::Absent, |served| {
-                picked_revision(plane, served, bucket).0
-            });
+        let slot = table.by_key(key).map_or(&RevisionSlot::Absent, |served| {
+            picked_revision(plane, served, bucket).0
+        });
         match slot {
             RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
             RevisionSlot::Failed(reason) => Some(Err(*reason)),
@@ -259,5 +281,6 @@ fn observer_without_code(
     let key = &served.entry.key;
     let in_table = || plane.table().by_key(key).is_some();
     let counters = plane.counters.for_request(key, revision, in_table)?;
-    Some(RequestObserver::new(counters, start, began))
+    let stop_flag = plane.stop_flag.clone();
+    Some(RequestObserver::new(counters, start, began, stop_flag))
 }

@@ -1,7 +1,10 @@
 //! Limit on the memories and tables of one instance, initial ones included. Growth beyond the limit fails, which
 //! the guest sees as −1; a trap afterwards counts as out of memory.
 
+use node_shim_core::outcome::FailureReason;
 use wasmtime::ResourceLimiter;
+
+use crate::resource_exhaustion::is_resource_exhaustion;
 
 const TABLE_ELEMENTS: usize = 20_000;
 /// Size in bytes that one table element counts as.
@@ -12,7 +15,7 @@ const ELEMENT: u64 = 16;
 pub(crate) struct Limiter {
     limit: u64,
     used: u64,
-    refused: bool,
+    refusal: Option<FailureReason>,
 }
 
 impl Limiter {
@@ -20,7 +23,7 @@ impl Limiter {
         Self {
             limit,
             used: 0,
-            refused: false,
+            refusal: None,
         }
     }
 
@@ -29,15 +32,16 @@ impl Limiter {
         self.used
     }
 
-    /// Returns whether any growth was refused.
-    pub(super) fn refused(&self) -> bool {
-        self.refused
+    /// Returns why growth was refused last: the limit, or memory of the node. A guest that traps afterwards fails
+    /// for this reason.
+    pub(super) fn refusal(&self) -> Option<FailureReason> {
+        self.refusal
     }
 
     fn grow(&mut self, more: u64) -> bool {
         let wanted = self.used.saturating_add(more);
         if wanted > self.limit {
-            self.refused = true;
+            self.refusal = Some(FailureReason::Memory);
             return false;
         }
         self.used = wanted;
@@ -50,19 +54,29 @@ impl ResourceLimiter for Limiter {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current) as u64))
+        // growth beyond the maximum that the component declares fails, so it must not count
+        let possible = maximum.is_none_or(|most| desired <= most);
+        Ok(possible && self.grow(desired.saturating_sub(current) as u64))
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if error.chain().any(is_resource_exhaustion) {
+            self.refusal = Some(FailureReason::HostMemory);
+        }
+        Ok(())
     }
 
     fn table_growing(
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        let most = maximum.unwrap_or(TABLE_ELEMENTS).min(TABLE_ELEMENTS);
         let more = desired.saturating_sub(current) as u64;
-        Ok(desired <= TABLE_ELEMENTS && self.grow(more.saturating_mul(ELEMENT)))
+        Ok(desired <= most && self.grow(more.saturating_mul(ELEMENT)))
     }
 
     fn instances(&self) -> usize {
@@ -88,10 +102,33 @@ mod tests {
         let mut limiter = Limiter::new(3 << 16);
         assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
         assert!(limiter.table_growing(0, 100, None).unwrap());
-        assert!(!limiter.refused());
+        assert_eq!(limiter.refusal(), None);
         assert!(!limiter.memory_growing(2 << 16, 3 << 16, None).unwrap());
-        assert!(limiter.refused());
+        assert_eq!(limiter.refusal(), Some(FailureReason::Memory));
         assert_eq!(limiter.used(), (2 << 16) + 1_600);
         assert!(!limiter.table_growing(100, 20_001, None).unwrap());
+    }
+
+    #[test]
+    fn growth_beyond_a_declared_maximum_does_not_count() {
+        let mut limiter = Limiter::new(1 << 20);
+        assert!(!limiter.memory_growing(0, 3 << 16, Some(2 << 16)).unwrap());
+        assert!(!limiter.table_growing(0, 11, Some(10)).unwrap());
+        assert_eq!((limiter.used(), limiter.refusal()), (0, None));
+        assert!(limiter.memory_growing(0, 2 << 16, Some(2 << 16)).unwrap());
+        assert!(limiter.table_growing(0, 10, Some(10)).unwrap());
+        assert_eq!(limiter.used(), (2 << 16) + 160);
+    }
+
+    #[test]
+    fn memory_that_the_kernel_refuses_is_distinguished_from_the_limit() {
+        let mut limiter = Limiter::new(1 << 20);
+        let other = wasmtime::Error::msg("memory growth exceeds memory type's limits");
+        limiter.memory_grow_failed(other).unwrap();
+        assert_eq!(limiter.refusal(), None);
+        let refused = wasmtime::Error::from(rustix::io::Errno::NOMEM);
+        let refused = refused.context("mprotect failed");
+        limiter.memory_grow_failed(refused).unwrap();
+        assert_eq!(limiter.refusal(), Some(FailureReason::HostMemory));
     }
 }
