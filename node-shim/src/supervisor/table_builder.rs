@@ -40,7 +40,7 @@ impl From<Failure> for CannotRun {
 }
 
 impl Node {
-    /// Builds the routing table of all functions and updates problems, live and retired revisions.
+    /// Builds the routing table of all functions and updates problems, live, retired and removed revisions.
     pub(super) fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
         let before = std::mem::take(&mut self.problems);
         let mut live = BTreeMap::new();
@@ -92,11 +92,12 @@ impl Node {
             ));
         }
         self.problems = problems;
-        for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
-            self.retired.insert(id.clone(), now.at);
-        }
-        self.retired.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        let defined = self.records.iter().flat_map(|(key, record)| {
+            let names = record.parsed.definitions.keys();
+            names.map(|name| (key.clone(), name.clone()))
+        });
+        self.retired_revisions.update(defined.collect(), now.at);
         self.mark_candidates();
         self.removed_functions
             .update(&self.table, &self.records, now.at);
