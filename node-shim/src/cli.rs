@@ -165,6 +165,7 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         maximum: Some(0),
     };
     setrlimit(Resource::Core, none)?;
+    crate::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("supervisor")

@@ -1,9 +1,8 @@
 //! Accept loop: bounds connections, backs off after errors, detects the protocol and shuts every
 //! connection down gracefully.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
@@ -19,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::connection::{self, Connection, ConnectionIo, StreamExecutor};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::handler;
+use crate::keyed_limit::KeyedLimit;
 use crate::node_counters::Protocol;
 
 /// Time that guests without a client get after the data plane has stopped.
@@ -70,7 +69,7 @@ async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
 /// Accepts connections. Never returns; errors delay the next connection.
 async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
     let permits = Arc::new(Semaphore::new(plane.options.max_connections));
-    let peers = Arc::new(ConnectionsPerPeer::default());
+    let peers = KeyedLimit::new();
     let mut pause = BACKOFF.0;
     loop {
         // without a permit, new connections wait in the kernel's backlog
@@ -89,8 +88,14 @@ async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
         };
         pause = BACKOFF.0;
         let peer = canonical(address);
-        let Some(peer_connection) = peers.try_open(peer, plane) else {
-            continue;
+        let peer_connection = if plane.options.trusts(peer) {
+            None
+        } else {
+            let place = peers.try_acquire(network_of(peer), plane.options.max_per_peer);
+            if place.is_none() {
+                continue;
+            }
+            place
         };
         let shared = plane.clone();
         plane.connections.spawn(async move {
@@ -103,6 +108,17 @@ async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
 /// Returns the peer's address, with IPv4-mapped addresses as IPv4.
 fn canonical(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
+}
+
+/// Returns the address under which the connections of a peer are counted. With IPv6, that is the address of its
+/// network of 64 bits, because one client can use all addresses of such a network.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
 }
 
 /// Serves one connection until it is closed.
@@ -272,42 +288,22 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     }
 }
 
-/// Counts the open connections of each peer address.
-#[derive(Default)]
-struct ConnectionsPerPeer {
-    open: Mutex<HashMap<IpAddr, u32>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// An open connection of a peer, counted until it is dropped.
-struct PeerConnection {
-    peers: Arc<ConnectionsPerPeer>,
-    peer: IpAddr,
-}
-
-impl ConnectionsPerPeer {
-    /// Returns `None` when the peer has reached its limit and is not a trusted proxy.
-    fn try_open(self: &Arc<Self>, peer: IpAddr, plane: &DataPlaneState) -> Option<PeerConnection> {
-        let mut open = self.open.lock();
-        let count = open.entry(peer).or_default();
-        if *count >= plane.options.max_per_peer && !plane.options.trusts(peer) {
-            return None;
-        }
-        *count += 1;
-        Some(PeerConnection {
-            peers: self.clone(),
-            peer,
-        })
-    }
-}
-
-impl Drop for PeerConnection {
-    fn drop(&mut self) {
-        let mut open = self.peers.open.lock();
-        if let Some(count) = open.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.peer);
-            }
+    #[test]
+    fn ipv6_peers_are_counted_by_their_network() {
+        for (peer, counted) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+            ("2001:db8:1:3::", "2001:db8:1:3::"),
+            ("::1", "::"),
+        ] {
+            let peer = canonical(SocketAddr::new(peer.parse().unwrap(), 1));
+            assert_eq!(network_of(peer), counted.parse::<IpAddr>().unwrap());
         }
     }
 }

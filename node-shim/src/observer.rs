@@ -7,31 +7,47 @@ use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 
 use crate::counters::{FinishedRequest, RevisionCounters};
+use crate::data_plane::StopFlag;
 
 /// Records how a request to a revision ends. Unless `succeed` or `fail` is called, it counts as
-/// `client_gone`.
+/// `client_gone`, or as `cancelled` when the node has stopped.
 pub(crate) struct RequestObserver {
     counters: Arc<RevisionCounters>,
     population: Population,
     start: StartKind,
     began: Instant,
     head: Option<(Instant, StatusClass)>,
-    /// Why the request failed; `None` when it succeeded.
-    ended: Option<FailureReason>,
-    settled: bool,
+    stop_flag: StopFlag,
+    end: Option<RequestEnd>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestEnd {
+    Succeeded,
+    Failed(FailureReason),
 }
 
 impl RequestObserver {
-    pub(crate) fn new(counters: Arc<RevisionCounters>, start: StartKind, began: Instant) -> Self {
+    pub(crate) fn new(
+        counters: Arc<RevisionCounters>,
+        start: StartKind,
+        began: Instant,
+        stop_flag: StopFlag,
+    ) -> Self {
         Self {
             counters,
             population: Population::Live,
             start,
             began,
             head: None,
-            ended: Some(FailureReason::ClientGone),
-            settled: false,
+            stop_flag,
+            end: None,
         }
+    }
+
+    /// Counts the request for the revision with these counters.
+    pub(crate) fn set_counters(&mut self, counters: Arc<RevisionCounters>) {
+        self.counters = counters;
     }
 
     /// Records that a head with this status is sent now.
@@ -41,30 +57,36 @@ impl RequestObserver {
 
     /// Records that the response was sent completely, unless the request has failed before.
     pub(crate) fn succeed(&mut self) {
-        if !self.settled {
-            self.ended = None;
-            self.settled = true;
-        }
+        self.end.get_or_insert(RequestEnd::Succeeded);
     }
 
     /// Records that the request failed. The first reason is kept. A failure replaces a success, because
     /// the client may disconnect while the last bytes are being sent.
     pub(crate) fn fail(&mut self, reason: FailureReason) {
-        if !self.settled || self.ended.is_none() {
-            self.ended = Some(reason);
-            self.settled = true;
+        if !matches!(self.end, Some(RequestEnd::Failed(_))) {
+            self.end = Some(RequestEnd::Failed(reason));
         }
+    }
+
+    /// Records that the request has lost its client.
+    pub(crate) fn lost_client(&mut self) {
+        self.fail(self.stop_flag.lost_client());
     }
 }
 
 impl Drop for RequestObserver {
     fn drop(&mut self) {
         let now = Instant::now();
-        let outcome = self.ended.map_or(Outcome::Ok, FailureReason::outcome);
+        let reason = match self.end {
+            Some(RequestEnd::Succeeded) => None,
+            Some(RequestEnd::Failed(reason)) => Some(reason),
+            None => Some(self.stop_flag.lost_client()),
+        };
+        let outcome = reason.map_or(Outcome::Ok, FailureReason::outcome);
         self.counters.record(&FinishedRequest {
             population: self.population,
             outcome,
-            reason: self.ended,
+            reason,
             code: self.head.map_or(StatusClass::None, |(_, code)| code),
             start: self.start,
             head: self.head.map(|(at, _)| at.duration_since(self.began)),
@@ -83,7 +105,12 @@ mod tests {
     fn recorded(act: impl FnOnce(&mut RequestObserver)) -> RequestCount {
         let function = FunctionKey::new("ns", "f");
         let counters = CounterTable::new().revision(&function, &RevisionName::new("r").unwrap());
-        let mut observer = RequestObserver::new(counters.clone(), StartKind::Warm, Instant::now());
+        let mut observer = RequestObserver::new(
+            counters.clone(),
+            StartKind::Warm,
+            Instant::now(),
+            StopFlag::default(),
+        );
         act(&mut observer);
         drop(observer);
         let [one] = counters.snapshot().populations[0].requests[..] else {

@@ -12,6 +12,9 @@ const EXHAUSTION_ERRORS: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM,
 pub(crate) fn is_resource_exhaustion(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(one) = next {
+        if one.is::<wasmtime::OutOfMemory>() {
+            return true;
+        }
         let io = one
             .downcast_ref::<io::Error>()
             .and_then(Errno::from_io_error);
@@ -50,5 +53,6 @@ mod tests {
             );
         }
         assert!(!is_resource_exhaustion(&io::Error::other("damaged")));
+        assert!(is_resource_exhaustion(&wasmtime::OutOfMemory::new(1)));
     }
 }

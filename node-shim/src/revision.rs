@@ -1,6 +1,6 @@
 //! A revision that can run: its code, limits, configuration, concurrency limit and counters.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
@@ -8,7 +8,7 @@ use crate::code_cache::CompiledComponent;
 use crate::concurrency_limit::ConcurrencyLimit;
 use crate::config_value::ConfigValue;
 use crate::counters::{CounterTable, RevisionCounters};
-use crate::guest_log::token_bucket::TokenBucket;
+use crate::guest_log::FunctionLog;
 
 /// The parts of a revision's definition that are needed while a request runs.
 #[derive(Clone, Debug)]
@@ -31,18 +31,19 @@ pub struct Revision {
     pub(crate) code: Arc<CompiledComponent>,
     pub(crate) concurrency: Arc<ConcurrencyLimit>,
     pub(crate) counters: Arc<RevisionCounters>,
-    pub(crate) log: TokenBucket,
+    /// Log of the function, set by the first request.
+    pub(crate) log: OnceLock<Arc<FunctionLog>>,
 }
 
 /// Why a component cannot run within its limits.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevisionError {
-    /// The initial memory exceeds the limit.
+    /// The memories and tables with which an instance starts exceed the limit.
     #[error(
-        "the component starts with {needs} bytes of memory, but limits.memory is {limit} bytes"
+        "the component starts with {needs} bytes of memories and tables, but limits.memory is {limit} bytes"
     )]
     Memory {
-        /// Initial memory in bytes.
+        /// Initial size of memories and tables in bytes.
         needs: u64,
         /// Limit in bytes.
         limit: u64,
@@ -70,7 +71,7 @@ impl Revision {
             code,
             concurrency: permits,
             counters,
-            log: TokenBucket::default(),
+            log: OnceLock::new(),
         }))
     }
 

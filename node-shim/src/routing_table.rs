@@ -25,7 +25,7 @@ pub struct ServedFunction {
 /// State of a revision on this node.
 #[derive(Clone, Debug, Default)]
 pub enum RevisionSlot {
-    /// The traffic split names no such revision.
+    /// The traffic split names no such revision. Requests fail at once.
     #[default]
     Absent,
     /// The code is being loaded. Requests wait briefly for the next table.

@@ -19,6 +19,7 @@ use crate::config_value::ConfigValue;
 use crate::counters::CounterTable;
 use crate::data_plane::DataPlane;
 use crate::data_plane::DataPlaneOptions;
+use crate::descriptors;
 use crate::disk::{DiskHealth, Draft};
 use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions, LinkedComponent};
@@ -102,6 +103,7 @@ impl ServeArgs {
 /// # Errors
 /// Returns an error when the file is not a component that can be served or the address cannot be bound.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -120,9 +122,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
     let component = open(&args.file)?;
     let engine = Engine::new(&EngineOptions::default())?;
-    let loaded = compile(&engine, component)
-        .await
-        .with_context(|| format!("cannot serve {}", args.file.display()))?;
+    let refused = || format!("cannot serve {}", args.file.display());
+    let loaded = compile(&engine, component).await.with_context(refused)?;
     let counters = CounterTable::new();
     let values = |list: &[(String, String)]| {
         let value =
@@ -136,7 +137,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         env: values(&args.env),
         config: values(&args.config),
     };
-    let revision = Revision::new(spec, loaded, &counters)?;
+    let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
     let listener =
         TcpListener::bind(&args.addr).with_context(|| format!("cannot listen on {}", args.addr))?;
     let log = GuestLog::start("local", Box::new(std::io::stdout()))?;

@@ -47,6 +47,8 @@ pub enum FailureReason {
     SecretsUnavailable,
     /// The component cannot be loaded on the node.
     Unloadable,
+    /// The kernel refused the node memory that an instance needed.
+    HostMemory,
     /// A host call panicked.
     Panic,
     /// The node stopped the request, for example at the end of a drain.
@@ -76,7 +78,7 @@ pub struct ErrorResponse {
 
 impl FailureReason {
     /// All reasons in the order of their indices.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoResponse,
         Self::ErrorCode,
         Self::BadHead,
@@ -98,6 +100,7 @@ impl FailureReason {
         Self::Suspended,
         Self::SecretsUnavailable,
         Self::Unloadable,
+        Self::HostMemory,
         Self::Panic,
         Self::Cancelled,
         Self::BodyTooLarge,
@@ -135,6 +138,7 @@ impl FailureReason {
             Self::Suspended => "suspended",
             Self::SecretsUnavailable => "secrets_unavailable",
             Self::Unloadable => "unloadable",
+            Self::HostMemory => "host_memory",
             Self::Panic => "panic",
             Self::Cancelled => "cancelled",
             Self::BodyTooLarge => "body_too_large",
@@ -162,9 +166,11 @@ impl FailureReason {
             | Self::MemoryPressure
             | Self::Compile
             | Self::Suspended => Outcome::Overloaded,
-            Self::SecretsUnavailable | Self::Unloadable | Self::Panic | Self::Cancelled => {
-                Outcome::HostError
-            }
+            Self::SecretsUnavailable
+            | Self::Unloadable
+            | Self::HostMemory
+            | Self::Panic
+            | Self::Cancelled => Outcome::HostError,
             Self::BodyTooLarge | Self::BodySlow | Self::BadFraming | Self::ClientGone => {
                 Outcome::ClientFault
             }
@@ -202,9 +208,12 @@ impl FailureReason {
             Self::SecretsUnavailable => reply(503, "secrets_unavailable"),
             Self::Unloadable | Self::Cancelled => reply(503, "host_error"),
             Self::Panic => reply(500, "host_error"),
-            Self::Concurrency | Self::Queue | Self::Pool | Self::MemoryPressure | Self::Compile => {
-                later("overloaded")
-            }
+            Self::Concurrency
+            | Self::Queue
+            | Self::Pool
+            | Self::MemoryPressure
+            | Self::Compile
+            | Self::HostMemory => later("overloaded"),
             Self::Trap | Self::HostLimit => reply(500, "trap"),
             Self::Memory => reply(500, "out_of_memory"),
             Self::Cpu | Self::Wall | Self::FirstByte | Self::Idle => reply(504, "deadline"),

@@ -25,7 +25,8 @@ pub struct Pick {
 }
 
 /// Chooses a side by a bucket in `[0, 10000)`. A candidate receives no requests at weight 0 and all of
-/// them at 10,000. It receives all requests as well while there is no stable revision.
+/// them at 10,000. It receives all requests as well while there is no stable revision, even if it cannot
+/// run: no other revision could serve them.
 ///
 /// ```
 /// use node_shim_core::pick::{Arm, pick};
@@ -49,8 +50,9 @@ pub struct Pick {
 /// assert!(pick.arm == Arm::Stable && pick.fallback);
 /// ```
 pub fn pick(split: &TrafficSplit, bucket: u32, candidate_loaded: bool) -> Pick {
-    let own = split.candidate.is_some() && (bucket < split.weight || split.stable.is_none());
-    match (own, candidate_loaded) {
+    let only = split.stable.is_none();
+    let own = split.candidate.is_some() && (bucket < split.weight || only);
+    match (own, candidate_loaded || only) {
         (true, true) => Pick {
             arm: Arm::Candidate,
             fallback: false,
@@ -135,6 +137,21 @@ mod tests {
                 fallback: false
             }
         );
+    }
+
+    #[test]
+    fn the_first_revision_is_picked_even_if_it_cannot_run() {
+        let first = TrafficSplit {
+            stable: None,
+            ..split(0)
+        };
+        for loaded in [false, true] {
+            let picked = Pick {
+                arm: Arm::Candidate,
+                fallback: false,
+            };
+            assert_eq!(pick(&first, 9_999, loaded), picked);
+        }
     }
 
     #[test]

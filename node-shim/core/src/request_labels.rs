@@ -57,9 +57,9 @@ impl StatusClass {
             | Outcome::GuestError
             | Outcome::Trap
             | Outcome::Deadline
-            | Outcome::OutOfMemory
-            | Outcome::HostError => &[Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx],
-            Outcome::ClientFault => &Self::ALL,
+            | Outcome::OutOfMemory => &[Self::C2xx, Self::C3xx, Self::C4xx, Self::C5xx],
+            // the connection may be closed before a head was sent
+            Outcome::HostError | Outcome::ClientFault => &Self::ALL,
         }
     }
 

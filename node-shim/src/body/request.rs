@@ -162,7 +162,8 @@ impl Body for RequestBody {
                 return Poll::Ready(None);
             }
             Some(Err(error)) => {
-                return this.fail(fault(&error), Error::ConnectionTerminated);
+                let reason = fault(&error, &this.control);
+                return this.fail(reason, Error::ConnectionTerminated);
             }
             Some(Ok(frame)) => frame,
         };
@@ -201,7 +202,7 @@ impl Body for RequestBody {
 }
 
 /// Returns why a body failed: the connection broke, or its bytes are not a body.
-fn fault(error: &hyper::Error) -> FailureReason {
+fn fault(error: &hyper::Error, control: &GuestControl) -> FailureReason {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>() {
@@ -210,12 +211,12 @@ fn fault(error: &hyper::Error) -> FailureReason {
                 io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::InvalidData
                 | io::ErrorKind::InvalidInput => FailureReason::BadFraming,
-                _ => FailureReason::ClientGone,
+                _ => control.lost_client(),
             };
         }
         source = error.source();
     }
-    FailureReason::ClientGone
+    control.lost_client()
 }
 
 impl Drop for RequestBody {

@@ -356,7 +356,7 @@ impl Drop for GuestBody {
             _ => self
                 .control
                 .client_fault()
-                .unwrap_or(FailureReason::ClientGone),
+                .unwrap_or_else(|| self.control.lost_client()),
         };
         self.control.stop(reason);
         self.observer
@@ -421,7 +421,7 @@ impl Drop for ResponseBody {
         } = self
             && bytes.as_ref().is_some_and(|bytes| !bytes.is_empty())
         {
-            observer.fail(FailureReason::ClientGone);
+            observer.lost_client();
         }
     }
 }

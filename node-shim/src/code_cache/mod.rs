@@ -19,6 +19,7 @@ use node_shim_core::desired::Failure;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::descriptors;
 use crate::engine::LinkedComponent;
 
 /// Maximum number of components that are mapped again at the same time.
@@ -60,6 +61,7 @@ pub struct MappedCode {
 /// Native code of a component, whether it is mapped or not.
 pub struct CompiledComponent {
     digest: String,
+    /// Size of the memories and tables with which an instance starts, in bytes; `None` when it was not measured.
     pub(crate) initial_memory: Option<u64>,
     state: Mutex<State>,
     changed: Notify,
@@ -91,14 +93,13 @@ pub(crate) struct CodeInUse {
 /// limits of the process and the kernel.
 #[must_use]
 pub(crate) fn max_mapped(connections: usize, instances: u32) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     // the default of Linux when the limit cannot be read
     let mappings = fs::read_to_string("/proc/sys/vm/max_map_count")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(65_530);
     MappingLimits {
-        descriptors: limit.unwrap_or(u64::MAX),
+        descriptors: descriptors::limit(),
         connections: connections as u64,
         mappings,
         instances: u64::from(instances),

@@ -1,5 +1,5 @@
 //! Request counters: one set per revision, exported as metrics and reported to the operator. They are
-//! updated without locks and never reset while the process runs.
+//! updated without locks and never reset while their revision can serve requests.
 
 #[cfg(test)]
 mod tests;
@@ -173,6 +173,21 @@ impl CounterTable {
     /// no longer exported.
     pub fn forget(&self, functions: &BTreeSet<FunctionKey>) {
         self.lock().retain(|(key, _), _| !functions.contains(key));
+    }
+
+    /// Removes the counters of a revision unless a request or a revision that can run holds them. Returns whether the
+    /// table has no counters of the revision now.
+    pub fn forget_unused(&self, function: &FunctionKey, revision: &RevisionName) -> bool {
+        let mut revisions = self.lock();
+        let key = (function.clone(), revision.clone());
+        // new holders need the lock, or a holder from which they clone
+        let used = revisions
+            .get(&key)
+            .is_some_and(|counters| Arc::strong_count(counters) > 1);
+        if !used {
+            revisions.remove(&key);
+        }
+        !used
     }
 
     /// Returns the counters for a request that met no loaded code. They are created or shown only while

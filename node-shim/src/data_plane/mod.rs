@@ -2,7 +2,9 @@
 //! A second thread in the same process makes it slower, because every change of a guest's memory mappings
 //! interrupts the other thread.
 
+mod cold_starts;
 mod state;
+mod stop_flag;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::counters::CounterTable;
+use crate::descriptors;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::listener;
@@ -20,6 +23,7 @@ use parking_lot::Mutex;
 
 pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
 pub(crate) use state::{DataPlaneState, DrainPhase};
+pub(crate) use stop_flag::StopFlag;
 
 /// Length of the kernel's backlog of connections.
 const BACKLOG: i32 = 4_096;
@@ -28,11 +32,9 @@ const RESERVED_DESCRIPTORS: u64 = 1_024;
 
 /// Returns the number of connections that the process has file descriptors for.
 pub(crate) fn connection_descriptors() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let all = descriptors::limit();
     // with a small limit, half of it is for connections
-    let left = limit.map_or(u64::MAX, |all| {
-        all.saturating_sub(RESERVED_DESCRIPTORS).max(all / 2)
-    });
+    let left = all.saturating_sub(RESERVED_DESCRIPTORS).max(all / 2);
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 

@@ -9,9 +9,11 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::FunctionKey;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::cold_starts::ColdStarts;
+use super::stop_flag::StopFlag;
 use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::engine::Engine;
@@ -21,9 +23,6 @@ use crate::instance_budget::InstanceBudget;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
-/// Maximum number of requests that wait for code at the same time.
-const MAX_COLD_STARTS: usize = 1_000;
-
 /// Connection options of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataPlaneOptions {
@@ -31,7 +30,8 @@ pub struct DataPlaneOptions {
     pub connections: ConnectionLimits,
     /// Maximum number of open connections. Default: 10,000.
     pub max_connections: usize,
-    /// Maximum number of open connections per peer address, except for trusted proxies. Default: 256.
+    /// Maximum number of open connections per peer, except for trusted proxies. A peer is an IPv4 address or an IPv6
+    /// network of 64 bits. Default: 256.
     pub max_per_peer: u32,
     /// Networks of proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
@@ -105,10 +105,11 @@ pub(crate) struct DataPlaneState {
     pub(crate) log: GuestLog,
     /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
     pub(crate) budget: Arc<InstanceBudget>,
-    pub(crate) cold_starts: Semaphore,
+    pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) preempted: Arc<PreemptedGuests>,
     pub(crate) connections: TaskTracker,
+    pub(crate) stop_flag: StopFlag,
     table: ArcSwap<RoutingTable>,
     version: watch::Sender<u64>,
     phase: watch::Sender<DrainPhase>,
@@ -136,10 +137,11 @@ impl DataPlaneState {
             counters,
             node_counters: node,
             log,
-            cold_starts: Semaphore::new(MAX_COLD_STARTS),
+            cold_starts: ColdStarts::new(),
             guests: TaskTracker::new(),
             preempted: Arc::default(),
             connections: TaskTracker::new(),
+            stop_flag: StopFlag::default(),
             table: ArcSwap::default(),
             version: watch::Sender::new(0),
             phase: watch::Sender::new(DrainPhase::Serving),
@@ -157,6 +159,10 @@ impl DataPlaneState {
     }
 
     pub(crate) fn set_phase(&self, phase: DrainPhase) {
+        if phase == DrainPhase::Stopped {
+            // before any connection is closed
+            self.stop_flag.set();
+        }
         self.phase.send_replace(phase);
     }
 

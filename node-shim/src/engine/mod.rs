@@ -17,19 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_api::world::PROXY_WORLD;
+use wasmtime::PoolConcurrencyLimitError;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::instance::GuestState;
+use crate::instance::{GuestState, initial_memory};
 use crate::resource_exhaustion;
 use ticker::Ticker;
 
 pub use settings::EngineOptions;
 use settings::PooledEngine;
 pub(crate) use settings::memory_limit;
-
-/// Size of a page of linear memory in bytes. Custom page sizes are disabled.
-const WASM_PAGE: u64 = 64 << 10;
 
 /// Duration of one epoch.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -53,7 +51,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct LinkedComponent {
     pub(crate) pre: ProxyPre<GuestState>,
-    /// Initial size of linear memory in bytes; `None` when it is not known in advance.
+    /// Size of the memories and tables with which an instance starts, in bytes; `None` when it was not measured.
     pub(crate) initial_memory: Option<u64>,
     /// Number of slots that an instance takes of the pool.
     pub(crate) slots: u32,
@@ -79,7 +77,7 @@ pub enum LoadError {
     /// The file is not native code for this engine.
     #[error("the native code cannot be mapped: {0:#}")]
     Incompatible(wasmtime::Error),
-    /// File descriptors, memory mappings or memory are exhausted. A later attempt may succeed.
+    /// File descriptors, memory mappings, memory or the slots of the pool are exhausted. A later attempt may succeed.
     #[error("the native code cannot be mapped at present: {0:#}")]
     ResourceExhausted(wasmtime::Error),
     /// The component exceeds a limit of an instance.
@@ -115,14 +113,22 @@ impl Engine {
         })
     }
 
-    /// Maps native code and links it.
+    /// Maps native code, links it, and measures the memory with which its instances start.
     ///
     /// The file must come from [`Compiler::precompile`] of this program and must be protected from other
     /// writers, because its content is executed.
     ///
     /// # Errors
-    /// Returns why the code cannot be mapped or linked.
+    /// Returns why the code cannot be mapped or linked, or why it has no instances.
     pub fn load(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
+        self.load_again(path)?.measured()
+    }
+
+    /// Does the same as [`load`](Self::load) for a component that was loaded before and is not measured again.
+    ///
+    /// # Errors
+    /// Returns why the code cannot be mapped or linked.
+    pub fn load_again(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
         let pooled = || native::map(&self.inner.engine, path);
         let component = match pooled() {
             Ok(component) => component,
@@ -149,7 +155,7 @@ impl Engine {
     pub fn compile_in_process(&self, wasm: &[u8]) -> anyhow::Result<LinkedComponent> {
         let component = Component::from_binary(&self.inner.engine, wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        Ok(self.link(&component)?)
+        Ok(self.link(&component)?.measured()?)
     }
 
     fn link(&self, component: &Component) -> Result<LinkedComponent, LoadError> {
@@ -166,14 +172,9 @@ impl Engine {
         let slots = component.resources_required().map_or(1, |need| {
             settings::slots_of(need.num_memories, need.num_tables)
         });
-        let initial_memory = component.resources_required().map(|need| {
-            need.max_initial_memory_size
-                .unwrap_or(0)
-                .saturating_mul(WASM_PAGE)
-        });
         Ok(LinkedComponent {
             pre,
-            initial_memory,
+            initial_memory: None,
             slots,
         })
     }
@@ -211,6 +212,23 @@ impl Engine {
     /// exchange native code.
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.inner.engine)
+    }
+}
+
+impl LinkedComponent {
+    fn measured(self) -> Result<Self, LoadError> {
+        let size = initial_memory(self.pre.instance_pre()).map_err(|error| {
+            let pool_is_full = error.downcast_ref::<PoolConcurrencyLimitError>().is_some();
+            if pool_is_full || is_resource_exhaustion(&error) {
+                LoadError::ResourceExhausted(error)
+            } else {
+                LoadError::TooLarge(error)
+            }
+        })?;
+        Ok(Self {
+            initial_memory: Some(size),
+            ..self
+        })
     }
 }
 

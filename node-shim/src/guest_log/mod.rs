@@ -1,11 +1,13 @@
-//! Output of guests as JSON lines on stdout, bounded per line, per revision and in total. A guest never
+//! Output of guests as JSON lines on stdout, bounded per line, per function and in total. A guest never
 //! waits for its log and cannot detect dropped lines.
 
+mod function_log;
 mod stream;
-pub(crate) mod token_bucket;
+mod token_bucket;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use node_shim_core::failure_reason::FailureReason;
 use serde::Serialize;
@@ -13,10 +15,15 @@ use tracing::Span;
 
 use crate::revision::{Revision, RevisionSpec};
 
+use writer::Line;
+
+pub(crate) use function_log::FunctionLog;
 pub use writer::{GuestLog, LogOutput};
 
 /// Maximum length of a line in bytes.
 const MAX_LINE: usize = 8 << 10;
+/// Lower bound of the size in bytes of a record whose names and text are empty.
+const EMPTY_RECORD: usize = 150;
 
 /// Log of one request. Cheap to clone.
 #[derive(Clone)]
@@ -101,27 +108,63 @@ impl RequestLog {
     }
 
     fn line(&self, level: &str, stream: &str, text: &[u8]) {
-        let revision = &self.shared.revision;
-        let text = text.get(..MAX_LINE).unwrap_or(text);
-        let dropped = match revision.log.take(text.len() + 1, std::time::Instant::now()) {
-            token_bucket::Admission::Drop => {
-                revision
-                    .counters
-                    .log_dropped
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                return;
-            }
-            token_bucket::Admission::Pass { dropped } => dropped,
-        };
-        if dropped > 0 {
-            self.write("warn", "shim", &format!("{dropped} lines dropped"));
-        }
-        self.write(level, stream, &escaped(text));
+        self.line_at(level, stream, text, Instant::now());
     }
 
-    fn write(&self, level: &str, stream: &str, msg: &str) {
+    fn line_at(&self, level: &str, stream: &str, text: &[u8], now: Instant) {
         let shared = &self.shared;
-        let line = LogRecord {
+        let function = self.function();
+        let text = text.get(..MAX_LINE).unwrap_or(text);
+        let mut line = Line {
+            bytes: Vec::new(),
+            reported: 0,
+            function: Arc::clone(function),
+            counters: Arc::clone(&shared.revision.counters),
+        };
+        // a line that is dropped must not cost the time to format it
+        if !function.allows(self.smallest_record(text), now) {
+            line.count_dropped();
+            return;
+        }
+        line.reported = function.take_unreported();
+        if line.reported > 0 {
+            let notice = format!("{} lines dropped", line.reported);
+            self.append(&mut line.bytes, "warn", "shim", &notice);
+        }
+        self.append(&mut line.bytes, level, stream, &escaped(text));
+        if function.take(line.bytes.len(), now) {
+            shared.log.send(line);
+        } else {
+            line.count_dropped();
+        }
+    }
+
+    /// Returns a lower bound of the size of a record in bytes. Escaping never makes a text shorter.
+    fn smallest_record(&self, text: &[u8]) -> usize {
+        let RevisionSpec { function, name, .. } = &self.shared.revision.spec;
+        let names = [
+            &*function.namespace,
+            &*function.name,
+            name.as_str(),
+            &self.shared.request_id,
+            self.shared.log.node(),
+        ];
+        EMPTY_RECORD + names.map(str::len).iter().sum::<usize>() + text.len()
+    }
+
+    /// Returns the log of the function.
+    fn function(&self) -> &Arc<FunctionLog> {
+        let revision = &self.shared.revision;
+        let log = &self.shared.log;
+        revision
+            .log
+            .get_or_init(|| log.function(&revision.spec.function))
+    }
+
+    /// Appends a record as a line of JSON.
+    fn append(&self, line: &mut Vec<u8>, level: &str, stream: &str, msg: &str) {
+        let shared = &self.shared;
+        let record = LogRecord {
             ts: jiff::Timestamp::now().to_string(),
             level,
             stream,
@@ -134,10 +177,9 @@ impl RequestLog {
             cold: shared.cold,
             msg,
         };
-        // serialising a struct of strings does not fail
-        if let Ok(mut json) = serde_json::to_vec(&line) {
-            json.push(b'\n');
-            shared.log.send(json);
+        // serialising a struct of strings into memory does not fail
+        if serde_json::to_writer(&mut *line, &record).is_ok() {
+            line.push(b'\n');
         }
     }
 }
@@ -165,30 +207,74 @@ fn escaped(bytes: &[u8]) -> String {
 mod tests {
     use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
+    use std::io::{Error, ErrorKind, Result, Write};
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
     use super::*;
     use crate::code_cache::tests::Gated;
     use crate::code_cache::{CodeCache, CompiledComponent};
-    use crate::counters::CounterTable;
+    use crate::counters::{CounterTable, RevisionCounters};
     use crate::test_support::logged;
 
-    #[test]
-    fn log_lines_of_a_request_name_function_and_revision_at_debug() {
+    /// Limit on waiting for events that must happen.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Returns the log of a request of the function `ns/NAME`, and the counters of its revision.
+    fn request(log: &GuestLog, name: &str, revision: &str) -> (RequestLog, Arc<RevisionCounters>) {
         let (code_cache, _lost) = CodeCache::new(1);
         let code = CompiledComponent::new("a", Gated::new(&code_cache, true).resident(true));
         let spec = RevisionSpec {
-            function: FunctionKey::new("ns", "f"),
-            name: RevisionName::new("r1").unwrap(),
+            function: FunctionKey::new("ns", name),
+            name: RevisionName::new(revision).unwrap(),
             limits: Limits::default(),
             env: Vec::new(),
             config: Vec::new(),
         };
         let revision = Revision::new(spec, code, &CounterTable::new()).unwrap();
+        let counters = Arc::clone(&revision.counters);
         let context = LogContext {
             request_id: "id-1".into(),
             trace_id: None,
         };
+        (
+            RequestLog::new(log.clone(), revision, context, false),
+            counters,
+        )
+    }
+
+    fn dropped(counters: &RevisionCounters) -> u64 {
+        counters.log_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Output that sends what is written, and whose writes wait until the test lets them.
+    struct Output(Sender<Vec<u8>>, Receiver<()>);
+
+    impl Write for Output {
+        fn write(&mut self, data: &[u8]) -> Result<usize> {
+            // the test has ended when either fails
+            let _ = self.1.recv();
+            let _ = self.0.send(data.to_vec());
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns a log, what it writes, and the gate that keeps it from writing until it is dropped.
+    fn gated() -> (GuestLog, Receiver<Vec<u8>>, Sender<()>) {
+        let ((sent, written), (gate, open)) = (channel(), channel());
+        let log = GuestLog::start("n", Box::new(Output(sent, open))).unwrap();
+        (log, written, gate)
+    }
+
+    #[test]
+    fn log_lines_of_a_request_name_function_and_revision_at_debug() {
         let log = GuestLog::start("n", Box::new(std::io::sink())).unwrap();
-        let log = RequestLog::new(log, revision, context, false);
+        let (log, _) = request(&log, "f", "r1");
         let act = || log.span().in_scope(|| tracing::warn!("inside"));
         let span = &logged("debug", act)["span"];
         assert_eq!(span["function"], "ns/f");
@@ -199,6 +285,86 @@ mod tests {
             act();
         });
         assert_eq!(line.get("span"), None);
+    }
+
+    /// HG-20: short lines, and bytes that are escaped, count as what is written.
+    #[test]
+    fn the_rate_of_a_function_counts_written_bytes_of_all_its_revisions() {
+        for text in [&b"x"[..], &[0; 1_000], &[0xff; 1_000]] {
+            let (log, written, gate) = gated();
+            drop(gate);
+            let now = Instant::now();
+            let (first, counted_first) = request(&log, "f", "r1");
+            let (second, counted_second) = request(&log, "f", "r2");
+            for _ in 0..2_000 {
+                first.line_at("info", "stdout", text, now);
+                second.line_at("info", "stdout", text, now);
+            }
+            let lines = 4_000 - dropped(&counted_first) - dropped(&counted_second);
+            let lines = usize::try_from(lines).unwrap();
+            let written: Vec<Vec<u8>> = (0..lines)
+                .map(|_| written.recv_timeout(PATIENCE).unwrap())
+                .collect();
+            let bytes: usize = written.iter().map(Vec::len).sum();
+            let longest = written.iter().map(Vec::len).max().unwrap();
+            let shortest = written.iter().map(Vec::len).min().unwrap();
+            assert!(first.smallest_record(text) <= shortest);
+            let burst = 256 << 10;
+            assert!((burst - longest..=burst).contains(&bytes), "{bytes}");
+        }
+    }
+
+    /// HG-20: a function that writes while stdout is blocked uses only its part of the queue, and what is dropped is
+    /// counted and reported.
+    #[test]
+    fn one_function_cannot_fill_the_queue() {
+        let (log, written, gate) = gated();
+        let (noisy, counted) = request(&log, "noisy", "r1");
+        let (quiet, none) = request(&log, "quiet", "r1");
+        let start = Instant::now();
+        // slow enough for the rate of the function
+        for second in 0..5_000 {
+            noisy.line_at("info", "stdout", b"x", start + Duration::from_secs(second));
+        }
+        quiet.line_at("info", "stdout", b"x", start);
+        drop(gate);
+        let mut lines = 0;
+        loop {
+            let line = written.recv_timeout(PATIENCE).unwrap();
+            let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            if line["function"] == "quiet" {
+                break;
+            }
+            lines += 1;
+        }
+        assert!(lines < 2_000, "{lines}");
+        assert_eq!((dropped(&counted), dropped(&none)), (5_000 - lines, 0));
+        noisy.line_at("info", "stdout", b"x", start + Duration::from_secs(5_000));
+        let last = written.recv_timeout(PATIENCE).unwrap();
+        let first_line = last.split(|byte| *byte == b'\n').next().unwrap();
+        let notice: serde_json::Value = serde_json::from_slice(first_line).unwrap();
+        assert_eq!(notice["msg"], format!("{} lines dropped", 5_000 - lines));
+        assert_eq!(notice["stream"], "shim");
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        struct Broken(Sender<()>);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> Result<usize> {
+                Err(Error::from(ErrorKind::BrokenPipe))
+            }
+            fn flush(&mut self) -> Result<()> {
+                let _ = self.0.send(());
+                Ok(())
+            }
+        }
+        let (flushed, written) = channel();
+        let log = GuestLog::start("n", Box::new(Broken(flushed))).unwrap();
+        let (request, counted) = request(&log, "f", "r1");
+        request.line("info", "stdout", b"lost");
+        written.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(dropped(&counted), 1);
     }
 
     /// HG-20: invalid UTF-8 and control characters that JSON does not escape.

@@ -1,4 +1,4 @@
-//! Token bucket that limits the log of a revision: 64 KiB/s with bursts of 256 KiB.
+//! Token bucket that limits the log of a function: 64 KiB/s with bursts of 256 KiB.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ const RATE: f64 = 64.0 * 1024.0;
 const BURST: f64 = 256.0 * 1024.0;
 
 #[derive(Debug, Default)]
-pub(crate) struct TokenBucket {
+pub(super) struct TokenBucket {
     state: Mutex<Option<State>>,
 }
 
@@ -15,37 +15,36 @@ pub(crate) struct TokenBucket {
 struct State {
     tokens: f64,
     at: Instant,
-    dropped: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// The line exceeds the rate.
-    Drop,
-    /// The line may be written; `dropped` lines were dropped since the last one.
-    Pass { dropped: u64 },
 }
 
 impl TokenBucket {
-    pub(super) fn take(&self, bytes: usize, now: Instant) -> Admission {
+    /// Returns whether this number of bytes may be written at `now`, without counting them.
+    pub(super) fn allows(&self, bytes: usize, now: Instant) -> bool {
+        self.with_tokens(now, |tokens| *tokens >= bytes as f64)
+    }
+
+    /// Counts this number of bytes as written at `now` and returns true, or returns false when they exceed the rate.
+    pub(super) fn take(&self, bytes: usize, now: Instant) -> bool {
+        let cost = bytes as f64;
+        self.with_tokens(now, |tokens| {
+            let allowed = *tokens >= cost;
+            if allowed {
+                *tokens -= cost;
+            }
+            allowed
+        })
+    }
+
+    fn with_tokens(&self, now: Instant, act: impl FnOnce(&mut f64) -> bool) -> bool {
         let mut state = self.state.lock();
         let state = state.get_or_insert(State {
             tokens: BURST,
             at: now,
-            dropped: 0,
         });
         let passed = now.saturating_duration_since(state.at).as_secs_f64();
         state.tokens = (state.tokens + passed * RATE).min(BURST);
-        state.at = now;
-        let cost = bytes as f64;
-        if state.tokens < cost {
-            state.dropped += 1;
-            return Admission::Drop;
-        }
-        state.tokens -= cost;
-        Admission::Pass {
-            dropped: std::mem::take(&mut state.dropped),
-        }
+        state.at = state.at.max(now);
+        act(&mut state.tokens)
     }
 }
 
@@ -55,21 +54,18 @@ mod tests {
 
     use super::*;
 
-    /// HG-20: burst, rate, and the number of dropped lines.
+    /// HG-20: burst and rate.
     #[test]
-    fn a_burst_passes_then_the_rate_applies_and_drops_are_reported_once() {
+    fn a_burst_passes_then_the_rate_applies() {
         let bucket = TokenBucket::default();
         let now = Instant::now();
         for _ in 0..256 {
-            assert_eq!(bucket.take(1024, now), Admission::Pass { dropped: 0 });
+            assert!(bucket.allows(1024, now) && bucket.take(1024, now));
         }
-        assert_eq!(bucket.take(1024, now), Admission::Drop);
-        assert_eq!(bucket.take(1024, now), Admission::Drop);
+        assert!(!bucket.allows(1, now) && !bucket.take(1, now));
         let later = now + Duration::from_secs(1);
-        assert_eq!(
-            bucket.take(64 * 1024, later),
-            Admission::Pass { dropped: 2 }
-        );
-        assert_eq!(bucket.take(1, later), Admission::Drop);
+        assert!(!bucket.take(64 * 1024 + 1, later));
+        assert!(bucket.take(64 * 1024, later));
+        assert!(!bucket.take(1, later));
     }
 }

@@ -1,12 +1,19 @@
 //! Thread that writes the lines of guests, so that serving threads never wait for stdout.
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 
-/// Maximum number of lines that wait for the thread.
-const QUEUE: usize = 4_096;
+use node_shim_core::table::FunctionKey;
+use parking_lot::Mutex;
+
+use super::function_log::{FunctionLog, reserve};
+use crate::counters::RevisionCounters;
+
+/// Maximum size in bytes of all lines that wait for the thread.
+const MAX_QUEUED: usize = 16 << 20;
 
 /// Handle of the writer thread. Cheap to clone; the thread ends with the last clone.
 #[derive(Clone)]
@@ -15,13 +22,29 @@ pub struct GuestLog {
 }
 
 struct Shared {
-    lines: SyncSender<Vec<u8>>,
+    lines: Sender<QueuedLine>,
+    queued: Arc<AtomicUsize>,
     node: String,
-    dropped: AtomicU64,
+    functions: Mutex<HashMap<FunctionKey, Weak<FunctionLog>>>,
 }
 
 /// Destination of the lines.
 pub type LogOutput = Box<dyn Write + Send>;
+
+/// A line as it is written, and to whom it belongs.
+pub(super) struct Line {
+    pub(super) bytes: Vec<u8>,
+    /// Number of dropped lines that the line reports.
+    pub(super) reported: u64,
+    pub(super) function: Arc<FunctionLog>,
+    pub(super) counters: Arc<RevisionCounters>,
+}
+
+/// A line that waits for the thread and counts as waiting until it is dropped.
+struct QueuedLine {
+    line: Line,
+    queued: Arc<AtomicUsize>,
+}
 
 impl GuestLog {
     /// Starts the thread. Every line contains the node's name `node`.
@@ -29,14 +52,15 @@ impl GuestLog {
     /// # Errors
     /// Returns an error when the thread cannot be started.
     pub fn start(node: &str, output: LogOutput) -> std::io::Result<Self> {
-        let (lines, received) = sync_channel(QUEUE);
+        let (lines, received) = channel();
         std::thread::Builder::new()
             .name("guest-log".into())
             .spawn(move || run(&received, output))?;
         let shared = Shared {
             lines,
+            queued: Arc::default(),
             node: node.to_owned(),
-            dropped: AtomicU64::new(0),
+            functions: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -47,28 +71,76 @@ impl GuestLog {
         &self.shared.node
     }
 
-    pub(super) fn send(&self, line: Vec<u8>) {
-        match self.shared.lines.try_send(line) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+    /// Returns the log of a function, which all of its revisions share.
+    pub(super) fn function(&self, key: &FunctionKey) -> Arc<FunctionLog> {
+        let mut functions = self.shared.functions.lock();
+        if let Some(log) = functions.get(key).and_then(Weak::upgrade) {
+            return log;
         }
+        // dead entries are removed before the table grows, so its size is proportional to the number of
+        // functions, at amortised constant cost
+        if functions.len() == functions.capacity() {
+            functions.retain(|_, log| log.strong_count() > 0);
+            let living = functions.len();
+            functions.reserve(living.max(1));
+        }
+        let log = Arc::new(FunctionLog::default());
+        functions.insert(key.clone(), Arc::downgrade(&log));
+        log
     }
 
-    /// Returns the number of lines dropped because stdout was not read fast enough.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+    /// Passes a line to the thread. Counts it as dropped when the queue has no room for it.
+    pub(super) fn send(&self, line: Line) {
+        let size = line.bytes.len();
+        if !line.function.enqueue(size) {
+            line.count_dropped();
+            return;
+        }
+        if !reserve(&self.shared.queued, size, MAX_QUEUED) {
+            line.function.dequeue(size);
+            line.count_dropped();
+            return;
+        }
+        let queued = QueuedLine {
+            line,
+            queued: Arc::clone(&self.shared.queued),
+        };
+        if let Err(unsent) = self.shared.lines.send(queued) {
+            unsent.0.line.count_dropped();
+        }
     }
 }
 
-fn run(lines: &Receiver<Vec<u8>>, mut output: LogOutput) {
-    while let Ok(line) = lines.recv() {
-        // lines are lost when the reader of stdout is gone; serving continues
-        let _ = output.write_all(&line);
-        while let Ok(line) = lines.try_recv() {
-            let _ = output.write_all(&line);
+impl Line {
+    /// Counts the line as dropped. A later line reports what this one would have reported.
+    pub(super) fn count_dropped(&self) {
+        self.counters.log_dropped.fetch_add(1, Ordering::Relaxed);
+        self.function.add_unreported(self.reported + 1);
+    }
+}
+
+impl Drop for QueuedLine {
+    fn drop(&mut self) {
+        let size = self.line.bytes.len();
+        self.line.function.dequeue(size);
+        self.queued.fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
+fn run(lines: &Receiver<QueuedLine>, mut output: LogOutput) {
+    while let Ok(queued) = lines.recv() {
+        write(&queued, &mut output);
+        while let Ok(queued) = lines.try_recv() {
+            write(&queued, &mut output);
         }
+        // an error here also fails the next write
         let _ = output.flush();
+    }
+}
+
+/// Writes a line. Lines are lost when the reader of stdout is gone; serving continues.
+fn write(queued: &QueuedLine, output: &mut LogOutput) {
+    if output.write_all(&queued.line.bytes).is_err() {
+        queued.line.count_dropped();
     }
 }

@@ -8,6 +8,7 @@ use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::pick::{Arm, BUCKETS, pick};
 use node_shim_core::request_labels::StartKind;
 use node_shim_core::routing;
+use node_shim_core::table::FunctionKey;
 use node_shim_core::validation::{self, Rejection, ValidatedHead};
 
 use super::response::content_length;
@@ -77,7 +78,11 @@ pub(super) async fn admit(
     if served.entry.suspended {
         return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
     }
-    let (revision, start) = choose_revision(plane, &table, served, began).await?;
+    let ChosenRevision {
+        revision,
+        start,
+        observer,
+    } = choose_revision(plane, &table, served, began).await?;
     // the code stays mapped from here on
     let user = revision.code.enter();
     let start = if user.is_mapped() {
@@ -85,7 +90,14 @@ pub(super) async fn admit(
     } else {
         StartKind::Cold
     };
-    let mut observer = RequestObserver::new(revision.counters.clone(), start, began);
+    let counters = revision.counters.clone();
+    let mut observer = match observer {
+        Some(mut waited) => {
+            waited.set_counters(counters);
+            waited
+        }
+        None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
+    };
     if !plane.allows_request(&served.entry.key) {
         return Err(NotAdmitted::Failed(
             FailureReason::MemoryPressure,
@@ -109,7 +121,8 @@ pub(super) async fn admit(
         Ok(permit) => permit,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
-    let code = match mapped_code(plane, user, limits.queue_timeout).await {
+    let key = &served.entry.key;
+    let code = match mapped_code(plane, key, user, limits.queue_timeout).await {
         Ok(code) => code,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
@@ -134,22 +147,27 @@ pub(super) async fn admit(
 /// component is loaded again, and the request waits for it for as long as it may wait in the queue.
 async fn mapped_code(
     plane: &DataPlaneState,
+    function: &FunctionKey,
     user: CodeUser,
     queue: Duration,
 ) -> Result<CodeInUse, FailureReason> {
     let _cold_start = if user.is_mapped() {
         None
     } else {
-        Some(
-            plane
-                .cold_starts
-                .try_acquire()
-                .map_err(|_| FailureReason::Compile)?,
-        )
+        let place = plane.cold_starts.try_enter(function);
+        Some(place.ok_or(FailureReason::Compile)?)
     };
     tokio::time::timeout(queue.max(LOAD_WAIT), user.mapped())
         .await
         .map_err(|_| FailureReason::Compile)
+}
+
+/// The revision that serves a request.
+struct ChosenRevision {
+    revision: Arc<Revision>,
+    start: StartKind,
+    /// Observer of a request that waited for code.
+    observer: Option<RequestObserver>,
 }
 
 /// Returns the revision that serves the request. Waits briefly when its code is being loaded.
@@ -158,45 +176,56 @@ async fn choose_revision(
     table: &RoutingTable,
     served: &ServedFunction,
     began: Instant,
-) -> Result<(Arc<Revision>, StartKind), NotAdmitted> {
+) -> Result<ChosenRevision, NotAdmitted> {
     let bucket = fastrand::u32(..BUCKETS);
-    match picked_revision(plane, served, bucket) {
-        RevisionSlot::Ready(revision) => Ok((revision.clone(), StartKind::Warm)),
-        RevisionSlot::Failed(reason) => Err(NotAdmitted::Failed(
-            *reason,
-            observer_without_code(plane, served, began, StartKind::Warm),
-        )),
-        RevisionSlot::Absent | RevisionSlot::Loading => {
-            let waited = wait_for_code(plane, table, served, bucket).await;
-            waited
-                .map(|revision| (revision, StartKind::Cold))
-                .map_err(|reason| {
-                    NotAdmitted::Failed(
-                        reason,
-                        observer_without_code(plane, served, began, StartKind::Cold),
-                    )
-                })
+    let (slot, fallback) = picked_revision(plane, served, bucket);
+    if fallback {
+        plane.node_counters.fell_back();
+    }
+    let failed = |reason| {
+        let observer = observer_without_code(plane, served, began, StartKind::Warm);
+        Err(NotAdmitted::Failed(reason, observer))
+    };
+    match slot {
+        RevisionSlot::Ready(revision) => Ok(ChosenRevision {
+            revision: revision.clone(),
+            start: StartKind::Warm,
+            observer: None,
+        }),
+        RevisionSlot::Failed(reason) => failed(*reason),
+        // nothing is being loaded that the request could wait for
+        RevisionSlot::Absent => failed(FailureReason::Unloadable),
+        RevisionSlot::Loading => {
+            // created before waiting, so that a request whose client leaves meanwhile is counted
+            let observer = observer_without_code(plane, served, began, StartKind::Cold);
+            match wait_for_code(plane, table, served, bucket).await {
+                Ok(revision) => Ok(ChosenRevision {
+                    revision,
+                    start: StartKind::Cold,
+                    observer,
+                }),
+                Err(reason) => Err(NotAdmitted::Failed(reason, observer)),
+            }
         }
     }
 }
 
+/// Returns the picked revision, and whether it serves for a candidate that cannot run.
 fn picked_revision<'a>(
     plane: &DataPlaneState,
     served: &'a ServedFunction,
     bucket: u32,
-) -> &'a RevisionSlot {
+) -> (&'a RevisionSlot, bool) {
     let pick = pick(
         &served.entry.split,
         bucket,
         served.candidate.ready().is_some() && plane.allows_candidate(),
     );
-    if pick.fallback {
-        plane.node_counters.fell_back();
-    }
-    match pick.arm {
+    let slot = match pick.arm {
         Arm::Stable => &served.stable,
         Arm::Candidate => &served.candidate,
-    }
+    };
+    (slot, pick.fallback)
 }
 
 /// Waits for a routing table in which the revision can run. The request does not keep its own table,
@@ -207,16 +236,21 @@ async fn wait_for_code(
     served: &ServedFunction,
     bucket: u32,
 ) -> Result<Arc<Revision>, FailureReason> {
-    let _cold_start = plane
-        .cold_starts
-        .try_acquire()
-        .map_err(|_| FailureReason::Compile)?;
-    let mut published = plane.watch_table();
     let key = &served.entry.key;
-    let find = |table: &RoutingTable| match picked_revision(plane, table.by_key(key)?, bucket) {
-        RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
-        RevisionSlot::Failed(reason) => Some(Err(*reason)),
-        RevisionSlot::Absent | RevisionSlot::Loading => None,
+    let place = plane.cold_starts.try_enter(key);
+    let _cold_start = place.ok_or(FailureReason::Compile)?;
+    let mut published = plane.watch_table();
+    let find = |table: &RoutingTable| {
+        // the function may have been deleted meanwhile
+        let slot = table.by_key(key).map_or(&RevisionSlot::Absent, |served| {
+            picked_revision(plane, served, bucket).0
+        });
+        match slot {
+            RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
+            RevisionSlot::Failed(reason) => Some(Err(*reason)),
+            RevisionSlot::Absent => Some(Err(FailureReason::Unloadable)),
+            RevisionSlot::Loading => None,
+        }
     };
     let wait = async {
         loop {
@@ -249,5 +283,6 @@ fn observer_without_code(
     let key = &served.entry.key;
     let in_table = || plane.table().by_key(key).is_some();
     let counters = plane.counters.for_request(key, revision, in_table)?;
-    Some(RequestObserver::new(counters, start, began))
+    let stop_flag = plane.stop_flag.clone();
+    Some(RequestObserver::new(counters, start, began, stop_flag))
 }

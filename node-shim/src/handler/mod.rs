@@ -219,7 +219,7 @@ fn start_guest(
         share,
     } = admitted;
     let limits = &revision.spec.limits;
-    let control = GuestControl::new(limits.cpu);
+    let control = GuestControl::new(limits.cpu, plane.stop_flag.clone());
     let (idle, limit) = (limits.idle, limits.request_body);
     let forwarding = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
     let scheme = if forwarding.https {

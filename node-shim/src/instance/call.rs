@@ -122,7 +122,7 @@ fn classify(
     control: &GuestControl,
     result: Result<&(), &wasmtime::Error>,
 ) -> GuestEnd {
-    let refused = store.data().limiter.refused();
+    let refusal = store.data().limiter.refusal();
     let open_body = store
         .data_mut()
         .table()
@@ -132,7 +132,7 @@ fn classify(
         Ok(()) if control.has_head() => None,
         Ok(()) => Some(FailureReason::NoResponse),
         Err(error) if classify::is_clean_exit(error) && control.has_head() && !open_body => None,
-        Err(error) => Some(classify::failure(error, refused)),
+        Err(error) => Some(classify::failure(error, refusal)),
     };
     GuestEnd {
         failure,

@@ -6,9 +6,10 @@ use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::control::Stopped;
+use crate::resource_exhaustion::is_resource_exhaustion;
 
-/// Returns why a call failed. `refused` is why the guest was refused memory before.
-pub(super) fn failure(error: &wasmtime::Error, refused: Option<FailureReason>) -> FailureReason {
+/// Returns why a call failed. `refusal` is the reason for which the guest was refused memory before, if it was.
+pub(super) fn failure(error: &wasmtime::Error, refusal: Option<FailureReason>) -> FailureReason {
     if let Some(Stopped(reason)) = error.downcast_ref() {
         return *reason;
     }
@@ -18,7 +19,11 @@ pub(super) fn failure(error: &wasmtime::Error, refused: Option<FailureReason>) -
     if error.downcast_ref::<I32Exit>().is_some() {
         return FailureReason::Exit;
     }
-    if let Some(reason) = refused {
+    // the instance could not be created
+    if error.chain().any(is_resource_exhaustion) {
+        return FailureReason::HostMemory;
+    }
+    if let Some(reason) = refusal {
         return reason;
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
@@ -34,4 +39,31 @@ pub(super) fn failure(error: &wasmtime::Error, refused: Option<FailureReason>) -
 /// Returns whether the guest called `exit` with success.
 pub(super) fn is_clean_exit(error: &wasmtime::Error) -> bool {
     matches!(error.downcast_ref(), Some(I32Exit(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+    use wasmtime::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_on_the_node_is_not_a_fault_of_the_guest() {
+        let mapping = || Error::from(Errno::NOMEM).context("mmap failed to allocate");
+        assert_eq!(failure(&mapping(), None), FailureReason::HostMemory);
+        let trap = || Error::from(Trap::UnreachableCodeReached);
+        for (error, refusal, reason) in [
+            (trap(), None, FailureReason::Trap),
+            (trap(), Some(FailureReason::Memory), FailureReason::Memory),
+            (
+                trap(),
+                Some(FailureReason::HostMemory),
+                FailureReason::HostMemory,
+            ),
+            (Error::msg("too long"), None, FailureReason::HostLimit),
+        ] {
+            assert_eq!(failure(&error, refusal), reason, "{error}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use node_shim_core::failure_reason::FailureReason;
 
 use super::metered::CpuMeter;
 use crate::body::UnreadBody;
+use crate::data_plane::StopFlag;
 
 /// Controls a guest and reports how it ended.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct GuestControl {
     unread: AtomicU8,
     /// Whether the head was sent while the guest may still read the client's body.
     streaming: AtomicBool,
+    stop_flag: StopFlag,
     end: OnceLock<GuestEnd>,
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct GuestEnd {
 pub(super) struct Stopped(pub(super) FailureReason);
 
 impl GuestControl {
-    pub(crate) fn new(budget: Duration) -> Arc<Self> {
+    pub(crate) fn new(budget: Duration, stop_flag: StopFlag) -> Arc<Self> {
         Arc::new(Self {
             meter: Arc::default(),
             budget,
@@ -60,6 +62,7 @@ impl GuestControl {
             dismissed: AtomicBool::new(false),
             unread: AtomicU8::new(UnreadBody::None as u8),
             streaming: AtomicBool::new(false),
+            stop_flag,
             end: OnceLock::new(),
         })
     }
@@ -68,6 +71,11 @@ impl GuestControl {
     pub(crate) fn stop(&self, reason: FailureReason) {
         write_first(&self.stop, reason);
         self.guest.wake();
+    }
+
+    /// Returns why the request loses its client now.
+    pub(crate) fn lost_client(&self) -> FailureReason {
+        self.stop_flag.lost_client()
     }
 
     /// Stops a guest that is not needed any longer. Its end is not logged as a failure.

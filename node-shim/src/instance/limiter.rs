@@ -1,10 +1,11 @@
-//! Limit on the memory and tables of one instance. Growth beyond the limit, or beyond the namespace's share of the node's
-//! memory, fails, which the guest sees as −1; a trap afterwards counts as out of memory.
+//! Limit on the memories and tables of one instance, initial ones included. Growth beyond the limit, or beyond the
+//! namespace's share of the node's memory, fails, which the guest sees as −1; a trap afterwards counts as out of memory.
 
 use node_shim_core::failure_reason::FailureReason;
 use wasmtime::ResourceLimiter;
 
 use crate::instance_budget::InstanceShare;
+use crate::resource_exhaustion::is_resource_exhaustion;
 
 const TABLE_ELEMENTS: usize = 20_000;
 /// Size in bytes that one table element counts as.
@@ -15,17 +16,18 @@ const ELEMENT: u64 = 16;
 pub(crate) struct Limiter {
     limit: u64,
     used: u64,
-    share: InstanceShare,
-    refused: Option<FailureReason>,
+    /// `None` for an instance that is only measured.
+    share: Option<InstanceShare>,
+    refusal: Option<FailureReason>,
 }
 
 impl Limiter {
-    pub(super) fn new(limit: u64, share: InstanceShare) -> Self {
+    pub(super) fn new(limit: u64, share: Option<InstanceShare>) -> Self {
         Self {
             limit,
             used: 0,
             share,
-            refused: None,
+            refusal: None,
         }
     }
 
@@ -34,22 +36,24 @@ impl Limiter {
         self.used
     }
 
-    /// Returns why growth was last refused, or `None` when it never was.
-    pub(super) fn refused(&self) -> Option<FailureReason> {
-        self.refused
+    /// Returns why growth was refused last: the limit, the share of the namespace, or memory of the node. A guest that
+    /// traps afterwards fails for this reason.
+    pub(super) fn refusal(&self) -> Option<FailureReason> {
+        self.refusal
     }
 
     fn grow(&mut self, more: u64) -> bool {
         let wanted = self.used.saturating_add(more);
-        let refused = if wanted > self.limit {
+        let shared = |share: &mut InstanceShare| share.grow(more);
+        let refusal = if wanted > self.limit {
             Some(FailureReason::Memory)
-        } else if !self.share.grow(more) {
+        } else if !self.share.as_mut().is_none_or(shared) {
             Some(FailureReason::MemoryPressure)
         } else {
             None
         };
-        if refused.is_some() {
-            self.refused = refused;
+        if refusal.is_some() {
+            self.refusal = refusal;
             return false;
         }
         self.used = wanted;
@@ -62,19 +66,29 @@ impl ResourceLimiter for Limiter {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current) as u64))
+        // growth beyond the maximum that the component declares fails, so it must not count
+        let possible = maximum.is_none_or(|most| desired <= most);
+        Ok(possible && self.grow(desired.saturating_sub(current) as u64))
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if error.chain().any(is_resource_exhaustion) {
+            self.refusal = Some(FailureReason::HostMemory);
+        }
+        Ok(())
     }
 
     fn table_growing(
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        let most = maximum.unwrap_or(TABLE_ELEMENTS).min(TABLE_ELEMENTS);
         let more = desired.saturating_sub(current) as u64;
-        Ok(desired <= TABLE_ELEMENTS && self.grow(more.saturating_mul(ELEMENT)))
+        Ok(desired <= most && self.grow(more.saturating_mul(ELEMENT)))
     }
 
     fn instances(&self) -> usize {
@@ -96,9 +110,7 @@ mod tests {
     use crate::instance_budget::InstanceBudget;
 
     fn limiter(limit: u64, memory: u64) -> Limiter {
-        let share = InstanceBudget::new(9, memory)
-            .admit(&"ns".into(), 1)
-            .unwrap();
+        let share = InstanceBudget::new(9, memory).admit(&"ns".into(), 1);
         Limiter::new(limit, share)
     }
 
@@ -107,7 +119,7 @@ mod tests {
         let mut limiter = limiter(4 << 16, 3 << 16);
         assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
         assert!(!limiter.memory_growing(2 << 16, 3 << 16, None).unwrap());
-        assert_eq!(limiter.refused(), Some(FailureReason::MemoryPressure));
+        assert_eq!(limiter.refusal(), Some(FailureReason::MemoryPressure));
         assert_eq!(limiter.used(), 2 << 16);
     }
 
@@ -117,10 +129,33 @@ mod tests {
         let mut limiter = limiter(3 << 16, 1 << 30);
         assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
         assert!(limiter.table_growing(0, 100, None).unwrap());
-        assert_eq!(limiter.refused(), None);
+        assert_eq!(limiter.refusal(), None);
         assert!(!limiter.memory_growing(2 << 16, 3 << 16, None).unwrap());
-        assert_eq!(limiter.refused(), Some(FailureReason::Memory));
+        assert_eq!(limiter.refusal(), Some(FailureReason::Memory));
         assert_eq!(limiter.used(), (2 << 16) + 1_600);
         assert!(!limiter.table_growing(100, 20_001, None).unwrap());
+    }
+
+    #[test]
+    fn growth_beyond_a_declared_maximum_does_not_count() {
+        let mut limiter = limiter(1 << 20, 1 << 30);
+        assert!(!limiter.memory_growing(0, 3 << 16, Some(2 << 16)).unwrap());
+        assert!(!limiter.table_growing(0, 11, Some(10)).unwrap());
+        assert_eq!((limiter.used(), limiter.refusal()), (0, None));
+        assert!(limiter.memory_growing(0, 2 << 16, Some(2 << 16)).unwrap());
+        assert!(limiter.table_growing(0, 10, Some(10)).unwrap());
+        assert_eq!(limiter.used(), (2 << 16) + 160);
+    }
+
+    #[test]
+    fn memory_that_the_kernel_refuses_is_distinguished_from_the_limit() {
+        let mut limiter = limiter(1 << 20, 1 << 30);
+        let other = wasmtime::Error::msg("memory growth exceeds memory type's limits");
+        limiter.memory_grow_failed(other).unwrap();
+        assert_eq!(limiter.refusal(), None);
+        let refused = wasmtime::Error::from(rustix::io::Errno::NOMEM);
+        let refused = refused.context("mprotect failed");
+        limiter.memory_grow_failed(refused).unwrap();
+        assert_eq!(limiter.refusal(), Some(FailureReason::HostMemory));
     }
 }

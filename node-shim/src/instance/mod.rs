@@ -10,6 +10,7 @@ mod call;
 mod classify;
 mod clocks;
 mod control;
+mod initial_memory;
 mod limiter;
 mod metered;
 mod outbound;
@@ -20,6 +21,7 @@ mod wasi_context;
 
 pub(crate) use call::{GuestCall, GuestHead};
 pub(crate) use control::{GuestControl, GuestEnd};
+pub(crate) use initial_memory::initial_memory;
 pub(crate) use preempted::PreemptedGuests;
 pub(crate) use running::RunningGuest;
 pub(crate) use wasi_context::GuestState;

@@ -16,11 +16,12 @@ const CHUNK: usize = 64 << 10;
 
 /// Decides about the outbound requests of one instance.
 pub(super) struct OutboundHttp {
-    revision: Arc<Revision>,
+    /// `None` while no guest runs.
+    revision: Option<Arc<Revision>>,
 }
 
 impl OutboundHttp {
-    pub(super) fn new(revision: Arc<Revision>) -> Self {
+    pub(super) fn new(revision: Option<Arc<Revision>>) -> Self {
         Self { revision }
     }
 }
@@ -49,10 +50,10 @@ impl WasiHttpHooks for OutboundHttp {
         _options: Option<RequestOptions>,
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        self.revision
-            .counters
-            .egress_denied
-            .fetch_add(1, Ordering::Relaxed);
+        if let Some(revision) = &self.revision {
+            let denied = &revision.counters.egress_denied;
+            denied.fetch_add(1, Ordering::Relaxed);
+        }
         Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
     }
 

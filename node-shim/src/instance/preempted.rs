@@ -69,6 +69,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::data_plane::StopFlag;
 
     /// A request that arrives while many guests compute waits for at most two of their turns.
     #[tokio::test]
@@ -84,7 +85,7 @@ mod tests {
                 let function = FunctionKey::new(format!("ns{}", n % 7), "f");
                 loop {
                     turns.fetch_add(1, Ordering::Relaxed);
-                    let control = GuestControl::new(Duration::from_secs(1));
+                    let control = GuestControl::new(Duration::from_secs(1), StopFlag::default());
                     preempted.turn(&function, control).await;
                 }
             });
@@ -105,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_has_to_stop_does_not_wait() {
         let preempted = PreemptedGuests::default();
-        let control = GuestControl::new(Duration::from_secs(1));
+        let control = GuestControl::new(Duration::from_secs(1), StopFlag::default());
         control.stop(FailureReason::Wall);
         let function = FunctionKey::new("ns", "f");
         preempted.turn(&function, control).await;

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
-use node_shim_core::failure_reason::FailureReason;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -16,7 +15,7 @@ use super::call::GuestCall;
 use super::control::GuestControl;
 use super::task::run;
 
-/// A running guest. If it is dropped before `detach`, because the client has disconnected, the guest is
+/// A running guest. If it is dropped before `detach`, because its connection has ended, the guest is
 /// stopped and ends in a separate task.
 pub(crate) struct RunningGuest {
     guest: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -69,7 +68,7 @@ impl RunningGuest {
 impl Drop for RunningGuest {
     fn drop(&mut self) {
         if self.guest.is_some() {
-            self.control.stop(FailureReason::ClientGone);
+            self.control.stop(self.control.lost_client());
             self.spawn_rest();
         }
     }

@@ -16,12 +16,15 @@ use crate::revision::Revision;
 
 /// Maximum number of resources in a guest's table and of component handles.
 pub(super) const MAX_HANDLES: usize = 4_000;
+/// Maximum size in bytes of the names and values of one `fields` resource that a guest creates.
 const FIELD_BYTES: usize = 64 << 10;
-const MAX_RANDOM: u64 = 64 << 10;
+/// Maximum number of bytes that one call for random bytes returns.
+const MAX_RANDOM: u64 = 1 << 20;
 
 /// State of a store, which serves one request.
 pub(crate) struct GuestState {
-    revision: Arc<Revision>,
+    /// `None` while no guest runs.
+    revision: Option<Arc<Revision>>,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     table: ResourceTable,
@@ -46,17 +49,30 @@ impl GuestState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         Self {
-            revision: revision.clone(),
+            revision: Some(revision.clone()),
             wasi,
             http,
             table,
-            outbound: OutboundHttp::new(revision.clone()),
-            limiter: Limiter::new(revision.spec.limits.memory, share),
+            outbound: OutboundHttp::new(Some(revision.clone())),
+            limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
+        }
+    }
+
+    /// Returns the state of an instance that runs no code and has no memory limit.
+    pub(super) fn for_measurement() -> Self {
+        Self {
+            wasi: WasiCtx::builder().build(),
+            http: WasiHttpCtx::new(),
+            table: ResourceTable::new(),
+            revision: None,
+            outbound: OutboundHttp::new(None),
+            limiter: Limiter::new(u64::MAX, None),
         }
     }
 
     pub(crate) fn config(&self) -> &[(String, ConfigValue)] {
-        &self.revision.spec.config
+        let revision = self.revision.as_ref();
+        revision.map_or(&[], |revision| &revision.spec.config)
     }
 
     pub(super) fn table(&mut self) -> &mut ResourceTable {

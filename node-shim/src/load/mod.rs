@@ -8,7 +8,7 @@ mod known_failures;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
 use crate::component_digest::verify;
 use crate::disk::Blobs;
-use crate::engine::{Engine, LoadError};
+use crate::engine::{Engine, LinkedComponent, LoadError};
 use crate::native_cache::{Lookup, NativeCache};
 use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
 
@@ -90,7 +90,7 @@ impl LoadPipeline {
             )
         })?;
         if let Some(code) = self.cached(hex).await? {
-            match self.load(code, hex).await {
+            match self.load(code, hex, Engine::load).await {
                 Ok(loaded) => return Ok(loaded),
                 // authentic but incompatible code: compile the component again
                 Err(NativeLoadError::DiscardCode(_)) => self.cache.discard(hex),
@@ -121,7 +121,7 @@ impl LoadPipeline {
         }
         let code = code?;
         (self.observe)(LoadStage::Compile, started.elapsed());
-        Ok(self.load(code, hex).await?)
+        Ok(self.load(code, hex, Engine::load).await?)
     }
 
     async fn cached(&self, hex: &str) -> Result<Option<File>, Failure> {
@@ -180,14 +180,19 @@ impl LoadPipeline {
         blocking(move || cache.store(draft, &hex).map_err(io)).await
     }
 
-    async fn load(&self, code: File, hex: &str) -> Result<MappedCode, NativeLoadError> {
+    async fn load(
+        &self,
+        code: File,
+        hex: &str,
+        load: fn(&Engine, &Path) -> Result<LinkedComponent, LoadError>,
+    ) -> Result<MappedCode, NativeLoadError> {
         let (engine, code_cache) = (self.engine.clone(), Arc::clone(&self.code_cache));
         let started = Instant::now();
         let (loaded, slot) = blocking(move || {
             let slot = code_cache.reserve();
             // map by descriptor, so that exactly the authenticated file is mapped
             let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-            Ok((engine.load(&path), slot))
+            Ok((load(&engine, &path), slot))
         })
         .await
         .map_err(NativeLoadError::KeepCode)?;
@@ -240,7 +245,7 @@ impl MapCode for LoadPipeline {
             let gone = || Failure::new(LoadFailure::Load, "the native code is no longer on disk");
             let hex = sha256_hex(digest).ok_or_else(gone)?;
             let code = self.cached(hex).await?.ok_or_else(gone)?;
-            Ok(self.load(code, hex).await?)
+            Ok(self.load(code, hex, Engine::load_again).await?)
         }
         .boxed()
     }

@@ -16,6 +16,7 @@ mod parse_record;
 mod recent_traffic;
 mod records;
 mod removed_functions;
+mod retired_revisions;
 mod secret_values;
 mod shared;
 mod state_writer;

@@ -20,6 +20,7 @@ use super::parse_record::Definition;
 use super::recent_traffic::RecentTraffic;
 use super::records::Records;
 use super::removed_functions::RemovedFunctions;
+use super::retired_revisions::RetiredRevisions;
 use super::state_writer::Snapshot;
 use crate::clock::Now;
 use crate::code_cache::{CompiledComponent, MappedCode};
@@ -37,9 +38,6 @@ const CONCURRENT_LOADS: LoadLimits = LoadLimits {
 };
 /// Time after a resumed connection in which changes may still arrive. Without any, the table counts as confirmed.
 const RESUME_GRACE: Duration = Duration::from_secs(5);
-/// Time for which the counters of a retired revision stay on the metrics page, so that its last requests are
-/// scraped.
-const RETIRED_VISIBILITY: Duration = Duration::from_secs(600);
 /// Maximum time that readiness waits for code after the start.
 const MAX_WAIT_FOR_CODE: Duration = Duration::from_secs(30);
 /// Maximum time that readiness waits for values of Secrets after the start. When no operator is reachable, all
@@ -89,8 +87,7 @@ pub(crate) struct Node {
     /// All compiled components by digest, whether their code is mapped or not.
     pub(super) codes: BTreeMap<String, Arc<CompiledComponent>>,
     pub(super) live: BTreeMap<RevisionKey, LiveRevision>,
-    /// Revisions that left the table, since when. Their counters are still shown.
-    pub(super) retired: BTreeMap<RevisionKey, Instant>,
+    pub(super) retired_revisions: RetiredRevisions,
     pub(super) removed_functions: RemovedFunctions,
     /// Digests to load, most urgent first.
     load_queue: Vec<QueuedLoad>,
@@ -146,7 +143,7 @@ impl Node {
             supervision: Supervision::new(ttl, before, now.at),
             codes: BTreeMap::new(),
             live: BTreeMap::new(),
-            retired: BTreeMap::new(),
+            retired_revisions: RetiredRevisions::default(),
             removed_functions: RemovedFunctions::default(),
             load_queue: Vec::new(),
             candidate_digests: BTreeSet::new(),
@@ -289,23 +286,14 @@ impl Node {
         if self.confirm_at.is_some_and(|at| at <= now.at) {
             self.confirm();
         }
-        let counters = &self.counters;
-        self.retired.retain(|(function, revision), since| {
-            let stays = now.at.duration_since(*since) < RETIRED_VISIBILITY;
-            if !stays {
-                counters.hide(function, revision);
-            }
-            stays
-        });
         let forgotten = self.removed_functions.tick(&self.counters, now.at);
-        if !forgotten.is_empty() {
-            self.retired
-                .retain(|(function, _), _| !forgotten.contains(function));
-        }
+        self.retired_revisions.forget(&forgotten);
+        let dropped = self.retired_revisions.tick(&self.counters, now.at);
+        self.removed_functions.counters_dropped(&dropped);
     }
 
-    /// Records the total number of requests of each function since the start of the process.
-    pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<FunctionKey, u64>, now: Now) {
+    /// Records the total number of requests of each revision.
+    pub(crate) fn observe_traffic(&mut self, totals: BTreeMap<RevisionKey, u64>, now: Now) {
         self.recent_traffic.observe(totals, now.wall);
         self.dirty.components = true;
         // Keeps the last contact on disk recent, so that a restart does not count too much time without contact.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use node_shim_core::table::FunctionKey;
 
+use super::node::RevisionKey;
+
 /// Time after its last request for which a function counts as having recent traffic.
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
@@ -14,8 +16,8 @@ const RETENTION: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct RecentTraffic {
     /// Time of the last observed request, in ms since the Unix epoch.
     last_request_ms: BTreeMap<FunctionKey, u64>,
-    /// Number of requests since the start of the process at the last observation.
-    totals: BTreeMap<FunctionKey, u64>,
+    /// Number of requests of each revision at the last observation.
+    totals: BTreeMap<RevisionKey, u64>,
 }
 
 impl RecentTraffic {
@@ -38,11 +40,12 @@ impl RecentTraffic {
             .collect()
     }
 
-    /// Compares the number of requests of each function since the start of the process with the last observation.
-    pub(crate) fn observe(&mut self, totals: BTreeMap<FunctionKey, u64>, now: u64) {
-        for (key, total) in &totals {
-            if self.totals.get(key).copied().unwrap_or_default() < *total {
-                self.last_request_ms.insert(key.clone(), now);
+    /// Compares the number of requests of each revision with the last observation. Counters of revisions that left the
+    /// table may be missing, so a number per function could decrease.
+    pub(crate) fn observe(&mut self, totals: BTreeMap<RevisionKey, u64>, now: u64) {
+        for (id, total) in &totals {
+            if self.totals.get(id).copied().unwrap_or_default() < *total {
+                self.last_request_ms.insert(id.0.clone(), now);
             }
         }
         self.totals = totals;
@@ -90,23 +93,47 @@ fn parse(line: &str) -> Option<(FunctionKey, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use node_shim_core::table::RevisionName;
+
     use super::*;
 
     fn key(name: &str) -> FunctionKey {
         FunctionKey::new("ns", name)
     }
 
+    fn id(name: &str, revision: &str) -> RevisionKey {
+        (key(name), RevisionName::new(revision).unwrap())
+    }
+
     #[test]
     fn traffic_is_recent_for_a_day_and_survives_a_restart() {
         let day = 24 * 3600 * 1000;
         let mut recent_traffic = RecentTraffic::default();
-        recent_traffic.observe(BTreeMap::from([(key("a"), 5), (key("b"), 0)]), 1_000);
+        recent_traffic.observe(
+            BTreeMap::from([(id("a", "r1"), 5), (id("b", "r1"), 0)]),
+            1_000,
+        );
         assert!(recent_traffic.contains(&key("a")) && !recent_traffic.contains(&key("b")));
-        recent_traffic.observe(BTreeMap::from([(key("a"), 5), (key("b"), 1)]), 2_000);
+        recent_traffic.observe(
+            BTreeMap::from([(id("a", "r1"), 5), (id("b", "r1"), 1)]),
+            2_000,
+        );
         let mut again = RecentTraffic::from_text(&recent_traffic.to_text(), 3_000);
         assert!(again.contains(&key("a")) && again.contains(&key("b")));
         again.observe(BTreeMap::new(), 1_500 + day);
         assert!(!again.contains(&key("a")) && again.contains(&key("b")));
+    }
+
+    #[test]
+    fn traffic_is_seen_although_counters_of_an_older_revision_were_dropped() {
+        let mut recent_traffic = RecentTraffic::default();
+        recent_traffic.observe(
+            BTreeMap::from([(id("a", "r1"), 500), (id("a", "r2"), 0)]),
+            0,
+        );
+        recent_traffic.observe(BTreeMap::from([(id("a", "r2"), 1)]), 60_000);
+        let within = recent_traffic.within(Duration::from_secs(10), 60_000);
+        assert_eq!(within, BTreeSet::from([key("a")]));
     }
 
     #[test]

@@ -80,6 +80,12 @@ impl RemovedFunctions {
         over
     }
 
+    /// Records that counters of these functions were dropped.
+    pub(super) fn counters_dropped(&mut self, functions: &BTreeSet<FunctionKey>) {
+        let reported = functions.iter().any(|key| self.reported.contains(key));
+        self.counter_generation += u64::from(reported);
+    }
+
     /// Iterates over the functions that were removed during a rollout. Their counters are reported until they are
     /// dropped.
     pub(super) fn in_rollout(&self) -> impl Iterator<Item = &FunctionKey> {

@@ -40,7 +40,7 @@ impl From<Failure> for CannotRun {
 }
 
 impl Node {
-    /// Builds the routing table of all functions and updates problems, live and retired revisions.
+    /// Builds the routing table of all functions and updates problems, live, retired and removed revisions.
     pub(super) fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
         let before = std::mem::take(&mut self.problems);
         let mut live = BTreeMap::new();
@@ -92,11 +92,12 @@ impl Node {
             ));
         }
         self.problems = problems;
-        for id in self.live.keys().filter(|id| !live.contains_key(*id)) {
-            self.retired.insert(id.clone(), now.at);
-        }
-        self.retired.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        let defined = self.records.iter().flat_map(|(key, record)| {
+            let names = record.parsed.definitions.keys();
+            names.map(|name| (key.clone(), name.clone()))
+        });
+        self.retired_revisions.update(defined.collect(), now.at);
         self.mark_candidates();
         self.removed_functions
             .update(&self.table, &self.records, now.at);
@@ -141,8 +142,11 @@ impl Node {
             });
         }
         let digest = &definition.component.digest;
+        // requests must not wait for the next attempt, which may last longer than they do
+        if let Some(failure) = self.loads.failure(digest) {
+            return Err(failure.clone().into());
+        }
         match self.loads.get(digest) {
-            Some(LoadState::Failed { failure, .. }) => Err(failure.clone().into()),
             Some(LoadState::Loaded) => {
                 let Some(code) = self.codes.get(digest) else {
                     return Ok(None);
@@ -158,7 +162,9 @@ impl Node {
                     .map(Some)
                     .map_err(|error| Failure::new(LoadFailure::RevisionLimit, error).into())
             }
-            Some(LoadState::Pending | LoadState::Loading) | None => Ok(None),
+            Some(LoadState::Pending | LoadState::Loading | LoadState::Failed { .. }) | None => {
+                Ok(None)
+            }
         }
     }
 }
@@ -193,7 +199,8 @@ fn served_function(
 ) -> ServedFunction {
     let slot = |name: &Option<RevisionName>| {
         name.as_ref().map_or(RevisionSlot::Absent, |name| {
-            slots.get(name).cloned().unwrap_or_default()
+            // a revision without a definition may still receive one
+            slots.get(name).cloned().unwrap_or(RevisionSlot::Loading)
         })
     };
     let split = &entry.split;

@@ -8,18 +8,17 @@ use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::request_labels::Outcome;
-use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::Instrument;
 
 use super::admin_status::AdminStatus;
-use super::node::Node;
+use super::node::{Node, RevisionKey};
 use super::node_status::{DiskFailure, describe};
 use super::state_writer::StateWriter;
 use crate::clock::Now;
 use crate::code_cache::{CodeCache, MappedCode};
-use crate::counters::CounterTable;
+use crate::counters::{CounterTable, RevisionSnapshot};
 use crate::data_plane::LoadShedding;
 use crate::disk::{DiskHealth, PersistedTable};
 use crate::node_api::{Event, NodeStatus};
@@ -226,19 +225,23 @@ impl Task {
     }
 }
 
-/// Returns the number of requests of each function since the start of the process.
-fn totals(counters: &CounterTable) -> BTreeMap<FunctionKey, u64> {
-    let mut totals = BTreeMap::new();
-    for snapshot in counters.snapshot(|_| true) {
-        let requests: u64 = snapshot
+/// Returns the number of requests of each revision.
+fn totals(counters: &CounterTable) -> BTreeMap<RevisionKey, u64> {
+    let requests = |snapshot: &RevisionSnapshot| {
+        snapshot
             .populations
             .iter()
             .flat_map(|population| &population.requests)
             // A function whose requests are all rejected needs no code.
             .filter(|one| one.outcome != Outcome::Overloaded)
             .map(|one| one.count)
-            .sum();
-        *totals.entry(snapshot.function).or_insert(0) += requests;
-    }
-    totals
+            .sum()
+    };
+    let snapshots = counters.snapshot(|_| true).into_iter();
+    snapshots
+        .map(|one| {
+            let requests = requests(&one);
+            ((one.function, one.revision), requests)
+        })
+        .collect()
 }

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, EnvVar, FunctionRecord, SecretValue, SnapshotPhase, Welcome};
 use node_shim_core::desired::{Failure, LoadFailure};
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
@@ -28,7 +29,7 @@ use crate::counters::{CounterTable, FinishedRequest, RevisionCounters};
 use crate::disk::{PersistedTable, TableHeader};
 use crate::node_api::{Event, NodeStatus};
 use crate::pull::ComponentRef;
-use crate::routing_table::RoutingTable;
+use crate::routing_table::{RevisionSlot, RoutingTable};
 use crate::test_support::logged;
 
 const TTL: Duration = Duration::from_secs(600);
@@ -254,6 +255,39 @@ async fn requests_wait_for_code_that_is_rebuilt() {
     node.load_finished(&digest, Ok(map.resident(true)), now, 1.0);
     within(request).await;
     assert!(Arc::ptr_eq(&code, &node.codes[&digest]));
+}
+
+#[test]
+fn requests_do_not_wait_while_a_failed_load_is_repeated() {
+    let start = Now::read();
+    let mut node = Node::new(
+        Some(on_disk(Duration::ZERO)),
+        RecentTraffic::default(),
+        CounterTable::new(),
+        TTL,
+        start,
+    );
+    let [stable, candidate] = ['a', 'b'].map(super::parse_record::tests::digest);
+    assert_eq!(node.reconcile(start, |_| true).load.len(), 2);
+    let fail = |node: &mut Node, digest: &str| {
+        let unreachable = Failure::new(LoadFailure::Pull, "unreachable");
+        node.load_finished(digest, Err(unreachable), start, 1.0);
+    };
+    let has_failed = |table: Option<Arc<RoutingTable>>| {
+        let table = table.unwrap();
+        let stable = &table.functions()[0].stable;
+        matches!(stable, RevisionSlot::Failed(FailureReason::Unloadable))
+    };
+    fail(&mut node, &stable);
+    assert!(has_failed(node.reconcile(start, |_| true).publish));
+    let later = Now {
+        at: start.at + Duration::from_secs(301),
+        ..start
+    };
+    let again = node.reconcile(later, |_| true).load;
+    assert_eq!(again[0].digest, stable);
+    fail(&mut node, &candidate);
+    assert!(has_failed(node.reconcile(later, |_| true).publish));
 }
 
 #[test]

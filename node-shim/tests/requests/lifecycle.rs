@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use http_body_util::Full;
 use node_shim::counters::CounterTable;
 use node_shim::routing_table::RevisionSlot;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use crate::guests;
+use crate::support::h2;
 use crate::support::node::{Node, Setup, eventually, served};
 use crate::support::wire::{Wire, get};
 
@@ -163,6 +166,56 @@ fn a_request_that_waits_for_code_counts_as_cold() {
 }
 
 #[test]
+fn a_client_that_leaves_while_code_loads_is_counted() {
+    let setup = Setup::default();
+    // the node has no counters of the revision yet
+    let revision = setup.revision("r1", &guests::ANSWER, &CounterTable::new());
+    let node = setup.start_empty(CounterTable::new());
+    let mut loading = served(&revision, setup.routes.clone());
+    loading.stable = RevisionSlot::Loading;
+    node.publish(vec![loading]);
+    let mut wire = Wire::connect(node.address());
+    wire.send(GET);
+    eventually("it waits", || !node.plane.counters().all().is_empty());
+    wire.reset();
+    assert_eq!(node.outcomes(1), ["client none 1"]);
+    assert_eq!(node.failures(), ["client_gone 1"]);
+}
+
+/// Requests that nothing can serve do not wait for code.
+#[test]
+fn a_function_without_a_revision_that_can_run_responds_at_once() {
+    let setup = Setup::default();
+    let revision = setup.revision("r1", &guests::ANSWER, &CounterTable::new());
+    let node = setup.start_empty(CounterTable::new());
+    let publish = |candidate: Option<RevisionName>, slot: RevisionSlot| {
+        let mut first = served(&revision, setup.routes.clone());
+        first.entry = Arc::new(FunctionEntry {
+            split: TrafficSplit {
+                candidate,
+                ..TrafficSplit::default()
+            },
+            ..(*first.entry).clone()
+        });
+        first.stable = RevisionSlot::Absent;
+        first.candidate = slot;
+        node.publish(vec![first]);
+    };
+    let failed = RevisionSlot::Failed(FailureReason::Unloadable);
+    publish(RevisionName::new("r1"), failed);
+    let refused = (503, "host_error");
+    assert_eq!(get(node.address(), "/").status_and_error(), refused);
+    // the operator has withdrawn the revision
+    publish(None, RevisionSlot::Absent);
+    assert_eq!(get(node.address(), "/").status_and_error(), refused);
+    publish(
+        RevisionName::new("r1"),
+        RevisionSlot::Ready(revision.clone()),
+    );
+    assert_eq!(get(node.address(), "/").status, 200);
+}
+
+#[test]
 fn requests_for_code_that_never_loaded_are_counted() {
     let setup = Setup::default();
     // the node has no counters of the revision yet
@@ -204,6 +257,30 @@ async fn a_blocked_event_loop_is_detected() {
     assert!(node.plane.responds_within(Duration::from_secs(30)).await);
     node.plane.drain(Duration::ZERO, Duration::ZERO).await;
     assert!(!node.plane.responds_within(Duration::from_millis(50)).await);
+}
+
+/// FN-3: the node and not the client ends the requests that are left at the end of a drain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_cut_at_the_end_of_a_drain_are_cancelled() {
+    for (guest, code) in [(&guests::SLEEP, "none"), (&guests::SLEEP_IN_BODY, "2xx")] {
+        let node = Node::serve(guest);
+        let mut wire = Wire::connect(node.address());
+        wire.send(GET);
+        let mut sender = h2::connect(node.address()).await;
+        let request = Request::get("http://h.example/").body(Full::default());
+        let stream = tokio::spawn(async move { sender.send_request(request.unwrap()).await });
+        eventually("both run", || {
+            node.plane.free_instance_slots() == node.slots() - 2
+        });
+        if code == "2xx" {
+            assert_eq!(wire.line().as_deref(), Some("HTTP/1.1 200 OK"));
+            eventually("both have their heads", || stream.is_finished());
+        }
+        node.plane.drain(Duration::ZERO, Duration::ZERO).await;
+        assert_eq!(node.outcomes(2), [format!("host_error {code} 2")]);
+        assert_eq!(node.failures(), ["cancelled 2"]);
+        drop((wire, stream));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

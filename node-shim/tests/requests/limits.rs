@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use node_shim::counters::CounterTable;
+use node_shim::engine::{Compiler, LoadError};
+use node_shim::revision::{Revision, RevisionError, RevisionSpec};
+use node_shim_core::table::{FunctionKey, RevisionName};
+
 use crate::guests;
-use crate::support::node::{Node, Setup};
+use crate::support::component;
+use crate::support::node::{ENGINE, Node, Setup};
 use crate::support::wire::get;
 
 #[test]
@@ -100,13 +106,6 @@ fn hg_13_a_guest_that_always_traps_fails_every_request() {
 
 #[test]
 fn hg_4_hg_12_unservable_components_are_rejected_before_traffic() {
-    use node_shim::counters::CounterTable;
-    use node_shim::engine::{Compiler, LoadError};
-    use node_shim::revision::RevisionError;
-
-    use crate::support::component;
-    use crate::support::node::ENGINE;
-
     let refused = |wasm: &[u8]| ENGINE.compile_in_process(wasm).err().unwrap();
     let sockets = component::guest(
         r#"(import "wasi:sockets/instance-network@0.2.12" "instance-network" (func $net (result i32)))"#,
@@ -136,44 +135,78 @@ fn hg_4_hg_12_unservable_components_are_rejected_before_traffic() {
             .compile_in_process(&wat::parse_str("(module)").unwrap())
             .is_err()
     );
+}
 
-    let setup = Setup::limits(|l| l.memory = 128 << 10);
-    let spec = node_shim::revision::RevisionSpec {
-        function: node_shim_core::table::FunctionKey::new("ns", "f"),
-        name: node_shim_core::table::RevisionName::new("r").unwrap(),
-        limits: setup.limits,
-        env: Vec::new(),
-        config: Vec::new(),
+/// HG-4: the memory with which an instance starts includes tables, before traffic and while a request runs.
+#[test]
+fn a_component_runs_if_its_initial_memory_and_tables_fit_the_limit() {
+    let guest = component::guest(
+        "(table 1000 funcref)",
+        "(call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))",
+    );
+    let new = |limit: u64| {
+        let spec = RevisionSpec {
+            function: FunctionKey::new("ns", "f"),
+            name: RevisionName::new("r").unwrap(),
+            limits: Setup::limits(|l| l.memory = limit).limits,
+            env: Vec::new(),
+            config: Vec::new(),
+        };
+        let loaded = ENGINE.compile_in_process(&guest).unwrap();
+        Revision::new(spec, loaded, &CounterTable::new())
     };
-    let loaded = ENGINE.compile_in_process(&guests::ANSWER).unwrap();
-    let error = node_shim::revision::Revision::new(spec, loaded, &CounterTable::new()).unwrap_err();
+    let memory = 256 << 10;
+    let Err(RevisionError::Memory { needs, limit }) = new(memory) else {
+        panic!("the tables do not fit")
+    };
+    assert_eq!(limit, memory);
+    assert!(needs >= memory + 16 * 1_000, "{needs}");
     assert_eq!(
-        error,
+        new(needs - 1).unwrap_err(),
         RevisionError::Memory {
-            needs: 256 << 10,
-            limit: 128 << 10
+            needs,
+            limit: needs - 1
         }
     );
+    let node = Setup::limits(|l| l.memory = needs).start(&guest);
+    assert_eq!(get(node.address(), "/").status, 200);
+    assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
 /// HG-6, HG-7: unlimited handles and a gigabyte of random data are a `trap` for `host_limit`.
 #[test]
 fn hg_6_hg_7_handles_and_host_calls_are_bounded() {
-    use crate::support::component::guest;
-
-    let hoarder = guest("", "(loop $on (drop (call $fields)) (br $on))");
+    let hoarder = component::guest("", "(loop $on (drop (call $fields)) (br $on))");
     let node = Node::serve(&hoarder);
     assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
     assert_eq!(node.outcomes(1), ["trap 5xx 1"]);
     assert_eq!(node.failures(), ["host_limit 1"]);
     node.is_quiet();
 
-    let greedy = guest(
+    for bytes in [(1 << 20) + 1, 1 << 30] {
+        let node = Node::serve(&random(bytes));
+        assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
+        assert_eq!(node.failures(), ["host_limit 1"]);
+        node.is_quiet();
+    }
+}
+
+/// Requests `bytes` random bytes with one call, then responds with 200.
+fn random(bytes: u64) -> Vec<u8> {
+    component::guest(
         r#"(import "wasi:random/random@0.2.12" "get-random-bytes" (func $random (param i64 i32)))"#,
-        "(call $random (i64.const 1073741824) (i32.const 16))",
-    );
-    let node = Node::serve(&greedy);
-    assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
-    assert_eq!(node.failures(), ["host_limit 1"]);
-    node.is_quiet();
+        &format!(
+            "(drop (memory.grow (i32.const 32)))
+             (call $random (i64.const {bytes}) (i32.const 16))
+             (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))"
+        ),
+    )
+}
+
+#[test]
+fn one_call_returns_up_to_a_mebibyte_of_random_bytes() {
+    for bytes in [0, (64 << 10) + 1, 1 << 20] {
+        let node = Node::serve(&random(bytes));
+        assert_eq!(get(node.address(), "/").status, 200, "{bytes} bytes");
+    }
 }

@@ -9,9 +9,13 @@ use crate::support::node::eventually;
 use crate::support::wire::{Wire, get, once};
 
 pub(crate) fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
+    start_as(Command::new(env!("CARGO_BIN_EXE_node-shim")), wasm, flags)
+}
+
+fn start_as(mut command: Command, wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(wasm).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+    let mut child = command
         .args(["serve", "--addr", "127.0.0.1:0", "--cpu", "5000"])
         .args(flags)
         .arg(file.path())
@@ -107,12 +111,32 @@ fn serve_fails_its_readiness_probe_before_it_stops() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn serve_uses_as_many_descriptors_as_it_may() {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_node-shim"));
+    let (mut child, address) = start_as(shell, &guests::ANSWER, &[]);
+    assert_eq!(get(address, "/").status, 200);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
+    assert_ne!(files[0], "256");
+    assert_eq!(files[0], files[1], "soft and hard limit");
+    interrupt(&child);
+    assert!(child.wait().unwrap().success());
+}
+
 /// Returns the error message of `serve` for a file that it cannot serve.
-fn refusal(bytes: &[u8]) -> String {
+fn refusal(bytes: &[u8], flags: &[&str]) -> String {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
         .args(["serve", "--addr", "127.0.0.1:0"])
+        .args(flags)
         .arg(file.path())
         .output()
         .unwrap();
@@ -123,11 +147,25 @@ fn refusal(bytes: &[u8]) -> String {
 /// HG-10: a text file is rejected with one sentence.
 #[test]
 fn serve_rejects_files_that_are_not_components() {
-    let message = refusal(b"(component)");
+    let message = refusal(b"(component)", &[]);
     assert!(
         message.contains("is not a WebAssembly component in binary form"),
         "{message}"
     );
+}
+
+/// HG-4: tables count before traffic too, and the message contains both numbers.
+#[test]
+fn serve_rejects_components_that_start_with_more_memory_than_allowed() {
+    let message = refusal(&guests::ANSWER, &["--memory", "0"]);
+    assert!(message.contains("cannot serve"), "{message}");
+    let numbers = message.split_once("starts with ").unwrap().1;
+    let (needs, limit) = numbers
+        .split_once(" bytes of memories and tables, but limits.memory is ")
+        .unwrap();
+    let needs: u64 = needs.parse().unwrap();
+    assert!(needs > 256 << 10, "{message}");
+    assert_eq!(limit.trim_end(), "0 bytes");
 }
 
 /// HG-9, HG-11, HG-12: invalid bytes, a disabled feature, no handler.
@@ -142,7 +180,7 @@ fn serve_reports_compiler_errors_in_one_line() {
             "lacks the export wasi:http/incoming-handler@0.2",
         ),
     ] {
-        let message = refusal(&bytes);
+        let message = refusal(&bytes, &[]);
         assert!(
             message.contains("cannot serve") && message.trim_end().ends_with(reason),
             "{message}"

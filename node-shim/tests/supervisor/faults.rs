@@ -231,6 +231,28 @@ async fn components_that_cannot_be_compiled_fail_permanently() {
     }
 }
 
+/// HG-4: a component that starts with as much memory as allowed has no room for its tables. The report contains both
+/// numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_starts_with_too_much_memory_fails_permanently() {
+    let registry = Registry::start().await;
+    let mut f = definition("r1", &ONE, registry.push("app", &ONE));
+    let memory = 256 << 10;
+    f.limits = f.limits.map(|limits| node_api::v1::Limits {
+        memory_bytes: memory,
+        ..limits
+    });
+    let report = with_bad(f, &registry).await;
+    assert_eq!(failed(&report, "f"), Some(("LoadFailed", true)));
+    let message = &report.exceptions[0].message;
+    let (needs, limit) = message
+        .strip_prefix("the component starts with ")
+        .and_then(|numbers| numbers.split_once(" bytes of memories and tables, but "))
+        .unwrap();
+    assert!(needs.parse::<u64>().unwrap() > memory, "{message}");
+    assert_eq!(limit, "limits.memory is 262144 bytes");
+}
+
 /// HG-8: a permanent failure is remembered across restarts, and the component is not fetched again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanent_failure_survives_a_restart() {

@@ -27,12 +27,12 @@ impl Program {
         Self::start_as(Command::new(env!("CARGO_BIN_EXE_node-shim")), folder, more)
     }
 
-    /// Like [`Program::start`], with a limit on file descriptors.
-    fn start_with_descriptors(descriptors: u32, folder: &Path) -> Self {
+    /// Like [`Program::start`], with a limit on file descriptors that is set by these arguments of `ulimit`.
+    fn start_with_descriptors(limit: &str, folder: &Path) -> Self {
         let mut shell = Command::new("sh");
         shell
             .arg("-c")
-            .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""))
+            .arg(format!("ulimit {limit} && exec \"$0\" \"$@\""))
             .arg(env!("CARGO_BIN_EXE_node-shim"));
         Self::start_as(shell, folder, &[])
     }
@@ -206,7 +206,7 @@ async fn the_program_serves_after_sigkill_without_operator_and_registry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_leave_descriptors_for_everything_else() {
     let folder = seeded().await;
-    let program = Program::start_with_descriptors(256, folder.path());
+    let program = Program::start_with_descriptors("-n 256", folder.path());
     program.is_ready().await;
     let mut crowd = Vec::new();
     for _ in 0..250 {
@@ -231,6 +231,20 @@ async fn connections_leave_descriptors_for_everything_else() {
     assert_eq!(get(program.admin, "admin", "/healthz").await.0, 200);
     drop(crowd);
     assert_eq!(get(program.data, "f.test", "/").await, (200, "one".into()));
+}
+
+/// FN-10: the soft limit on descriptors is raised to the hard limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_uses_as_many_descriptors_as_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::start_with_descriptors("-S -n 256", folder.path());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
+    assert_ne!(files[0], "256");
+    assert_eq!(files[0], files[1], "soft and hard limit");
 }
 
 /// The flags of the real program take effect.

@@ -17,10 +17,8 @@ pub enum LoadState {
     Loading,
     /// The component can serve requests.
     Loaded,
-    /// The last attempt failed.
+    /// The last attempt failed; see [`LoadTracker::failure`].
     Failed {
-        /// Failure of the last attempt.
-        failure: Failure,
         /// Time of the next attempt.
         retry_at: Instant,
     },
@@ -32,6 +30,8 @@ struct Entry {
     attempts: u32,
     /// Namespace in whose turn the attempt in progress began.
     namespace: String,
+    /// Failure of the last attempt that ended.
+    failure: Option<Failure>,
 }
 
 /// Maximum numbers of attempts that are in progress at the same time.
@@ -57,6 +57,7 @@ impl LoadTracker {
                 state: LoadState::Pending,
                 attempts: 0,
                 namespace: String::new(),
+                failure: None,
             });
         }
         let gone: Vec<String> = self
@@ -113,6 +114,7 @@ impl LoadTracker {
         };
         entry.state = LoadState::Loaded;
         entry.attempts = 0;
+        entry.failure = None;
         true
     }
 
@@ -129,8 +131,8 @@ impl LoadTracker {
         } else {
             retry_delay(entry.attempts, jitter, failure.retry_after)
         };
+        entry.failure = Some(failure);
         entry.state = LoadState::Failed {
-            failure,
             retry_at: now.checked_add(wait).unwrap_or(now),
         };
     }
@@ -148,6 +150,13 @@ impl LoadTracker {
         self.entries.get(digest).map(|entry| &entry.state)
     }
 
+    /// Returns the failure of the last attempt that ended, also while the next one is in progress; `None`
+    /// when no attempt has ended or the component is loaded.
+    #[must_use]
+    pub fn failure(&self, digest: &str) -> Option<&Failure> {
+        self.entries.get(digest)?.failure.as_ref()
+    }
+
     /// Iterates over all wanted digests in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &LoadState)> {
         self.entries
@@ -159,7 +168,7 @@ impl LoadTracker {
 fn due(load: &LoadState, now: Instant) -> bool {
     match load {
         LoadState::Pending => true,
-        LoadState::Failed { retry_at, .. } => *retry_at <= now,
+        LoadState::Failed { retry_at } => *retry_at <= now,
         LoadState::Loading | LoadState::Loaded => false,
     }
 }
@@ -212,7 +221,7 @@ mod tests {
 
     fn next_retry_at(loads: &LoadTracker) -> Option<Instant> {
         let retries = loads.iter().filter_map(|(_, state)| match state {
-            LoadState::Failed { retry_at, .. } => Some(*retry_at),
+            LoadState::Failed { retry_at } => Some(*retry_at),
             _ => None,
         });
         retries.min()
@@ -279,6 +288,23 @@ mod tests {
         loads.start_due(&ordered, at_most(4), last);
         assert!(loads.mark_loaded("a"));
         assert_eq!(next_retry_at(&loads), None);
+    }
+
+    #[test]
+    fn a_failure_is_known_until_an_attempt_succeeds() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        let ordered = queue(&["a"]);
+        loads.set_wanted(&set(&["a"]));
+        loads.start_due(&ordered, at_most(1), now);
+        assert_eq!(loads.failure("a"), None);
+        loads.mark_failed("a", transient(), now, 0.0);
+        let later = now + RETRY_CAP;
+        assert_eq!(loads.start_due(&ordered, at_most(1), later), list(&["a"]));
+        assert_eq!(loads.get("a"), Some(&LoadState::Loading));
+        assert_eq!(loads.failure("a"), Some(&transient()));
+        assert!(loads.mark_loaded("a"));
+        assert_eq!(loads.failure("a"), None);
     }
 
     #[test]

@@ -66,6 +66,7 @@ struct Function {
     in_rollout: bool,
     full: usize,
     brief: usize,
+    /// Values of all revisions at the last scrape.
     revisions: BTreeMap<RevisionName, CounterValues>,
     /// Increments since the previous scrape.
     growth: CounterValues,
@@ -83,7 +84,7 @@ impl SeriesAllocator {
     }
 
     /// Reads the counters of all revisions, including hidden ones, and assigns the levels for this
-    /// scrape. Functions that `seen` lacks are removed.
+    /// scrape. Functions and revisions that `seen` lacks are removed.
     pub fn update(&mut self, seen: Vec<RevisionSample>, now: Instant) {
         self.read(seen, now);
         let levels = self.assign(now);
@@ -116,9 +117,11 @@ impl SeriesAllocator {
     }
 
     fn read(&mut self, seen: Vec<RevisionSample>, now: Instant) {
-        let mut named = BTreeSet::new();
+        let mut named: BTreeMap<FunctionKey, BTreeSet<RevisionName>> = BTreeMap::new();
         for one in seen {
-            let first = named.insert(one.function.clone());
+            let revisions = named.entry(one.function.clone()).or_default();
+            let first = revisions.is_empty();
+            revisions.insert(one.revision.clone());
             let function = self
                 .functions
                 .entry(one.function)
@@ -138,7 +141,13 @@ impl SeriesAllocator {
                 function.growth.extend(growth);
             }
         }
-        self.functions.retain(|key, _| named.contains(key));
+        self.functions.retain(|key, function| {
+            let revisions = named.get(key);
+            function
+                .revisions
+                .retain(|name, _| revisions.is_some_and(|seen| seen.contains(name)));
+            revisions.is_some()
+        });
     }
 
     /// Assigns levels by priority: functions in a rollout, active functions that have their own series,

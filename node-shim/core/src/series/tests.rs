@@ -208,3 +208,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn counters_of_a_revision_that_was_removed_start_again_at_zero() {
+    let mut page = with(0, 10);
+    let revision = |name: &str, count| RevisionSample {
+        revision: RevisionName::new(name).unwrap(),
+        ..seen("a", count, false)
+    };
+    let start = origin();
+    page.update(vec![revision("r1", 5), revision("r2", 1)], start);
+    page.update(vec![revision("r2", 2)], start);
+    assert_eq!(rest(&page), 7);
+    let revisions = |page: &SeriesAllocator| page.functions[&key("a")].revisions.len();
+    assert_eq!(revisions(&page), 1);
+    page.update(vec![revision("r1", 6), revision("r2", 2)], start);
+    assert_eq!(rest(&page), 13, "all six requests are new");
+    assert_eq!(revisions(&page), 2);
+}

@@ -1,6 +1,8 @@
 //! Conditions and phase, which other tools read. Both are derived from the persisted state.
 
-use super::{HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor};
+use super::{
+    HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor, message,
+};
 use crate::function::Function;
 
 /// Summary of the state for `status.phase`. The operator never decides by it.
@@ -174,11 +176,7 @@ pub fn conditions(
 
 fn distribution(state: &RolloutState) -> String {
     let n = &state.nodes;
-    let first = n
-        .problem
-        .as_ref()
-        .map(|p| format!(", first {} ({})", p.node, p.reason))
-        .unwrap_or_default();
+    let first = message::first_problem(n.problem.as_ref());
     format!(
         "{} of {} nodes serve the current weight{first}",
         n.applied, n.desired

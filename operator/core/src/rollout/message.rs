@@ -6,7 +6,8 @@ use super::action_lines::{command, used_up};
 use super::decision::{CHECKPOINT, since};
 use super::gates_ahead::unapproved;
 use super::{
-    Figures, HoldReason, Rejected, Rollout, RolloutState, State, WaitingFor, Weight, words,
+    Figures, HoldReason, NodeProblem, Rejected, Rollout, RolloutState, State, WaitingFor, Weight,
+    words,
 };
 use crate::function::{Action, Function};
 
@@ -256,18 +257,26 @@ pub(super) fn decisive(state: &RolloutState) -> Option<String> {
     ))
 }
 
-/// `3 of 40 nodes have not loaded checkout-7d4c9e21ab, first node-17 (Unauthorized)`
+/// `, first node-17 (Unauthorized: the registry refused access)`; empty when no node reports a problem.
+pub(super) fn first_problem(problem: Option<&NodeProblem>) -> String {
+    let Some(problem) = problem else {
+        return String::new();
+    };
+    let (node, reason) = (&problem.node, &problem.reason);
+    match problem.message.trim().trim_end_matches('.') {
+        "" => format!(", first {node} ({reason})"),
+        message => format!(", first {node} ({reason}: {message})"),
+    }
+}
+
+/// `3 of 40 nodes have not loaded checkout-7d4c9e21ab, first node-17 (Unauthorized: the registry refused access)`
 pub(super) fn nodes_behind(state: &RolloutState) -> String {
     let n = &state.nodes;
     let name = state
         .rollout
         .as_ref()
         .map_or("it", |r| r.candidate.revision.name.as_str());
-    let first = n
-        .problem
-        .as_ref()
-        .map(|p| format!(", first {} ({})", p.node, p.reason))
-        .unwrap_or_default();
+    let first = first_problem(n.problem.as_ref());
     match n.live.saturating_sub(n.loaded) {
         _ if n.live == 0 => format!("none of {} nodes can be reached", n.desired),
         // this is written together with the weight, before any node can have acknowledged it

@@ -62,7 +62,8 @@ fn row_03_a_first_revision_that_cannot_load_fails_until_the_spec_changes() {
         (true, "LoadFailed".into())
     );
     assert!(
-        w.message().contains("first node-17 (Unauthorized)"),
+        w.message()
+            .contains("first node-17 (Unauthorized: registry said 401)"),
         "{}",
         w.message()
     );
@@ -149,7 +150,7 @@ fn row_06_the_candidate_is_queued_once_enough_nodes_have_loaded_it() {
     assert_eq!(w.state.state, State::Loading);
     assert_eq!(
         w.message(),
-        "loading: 1 of 4 nodes have not loaded checkout-b, first node-17 (Unauthorized)."
+        "loading: 1 of 4 nodes have not loaded checkout-b, first node-17 (Unauthorized: registry said 401)."
     );
     w.able = 4;
     w.after(1);
@@ -170,6 +171,9 @@ fn row_07_a_candidate_that_cannot_load_is_rejected_before_any_request() {
     assert_eq!(w.state.state, State::RolledBack);
     assert_eq!(w.kinds(), [Kind::Started, Kind::LoadFailed]);
     assert_eq!(outcome(&w), (Outcome::RolledBack, "LoadFailed".into()));
+    let message = &w.state.rejected.as_ref().unwrap().message;
+    let first = "first node-17 (Unauthorized: registry said 401)";
+    assert!(message.contains(first), "{message}");
     assert_eq!(stable(&w), "checkout-a");
     assert_eq!(
         w.condition(ConditionType::Progressing),
