@@ -33,6 +33,7 @@ const INSTALLATIONS: &[(&str, &[&str])] = &[
             "registries.insecure={10.0.0.1:5000,registry.local:5000}",
             "prometheus.url=http://10.0.0.1:9090",
             "prometheus.scrapeInterval=2s",
+            r#"prometheus.selector=namespace="edge"\,pod=~"shim-\\\\d+""#,
         ],
     ),
     (
@@ -77,6 +78,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("images.pullPolicy=Sometimes", "pullPolicy"),
     ("prometheus.url=prometheus:9090", "url"),
     ("prometheus.scrapeInterval=15", "scrapeInterval"),
+    ("prometheus.selector=pod", "selector"),
+    (r#"prometheus.selector=pod="x" or up"#, "selector"),
     ("registries.insecure={http://a:5000}", "insecure"),
     ("secrets.namespaces={Shop}", "namespaces"),
     ("nodeShim.stateDir=/", "stateDir"),

@@ -122,8 +122,8 @@ impl Prometheus {
         self.proxy = Some(address);
     }
 
-    /// Keeps the targets of `job` equal to the running pods that match a label selector. The label `node_name` has
-    /// the name of the node.
+    /// Keeps the targets of `job` equal to the running pods that match a label selector. The labels `namespace` and
+    /// `pod` are those of the usual discovery of pods, and `node_name` has the name of the node.
     pub fn follow_pods(
         &mut self,
         client: Client,
@@ -207,11 +207,15 @@ fn target(pod: &Pod, port: u16, proxy: Option<&str>) -> Option<Target> {
     let address = format!("{}:{port}", status.pod_ip.as_deref().filter(|_| !ended)?);
     let name = pod.metadata.name.clone()?;
     let node = pod.spec.as_ref()?.node_name.clone()?;
-    let mut labels = BTreeMap::from([("pod".into(), name.clone()), ("node_name".into(), node)]);
+    let namespace = pod.metadata.namespace.clone()?;
+    let mut labels = BTreeMap::from([
+        ("namespace".into(), namespace.clone()),
+        ("pod".into(), name.clone()),
+        ("node_name".into(), node),
+    ]);
     let Some(proxy) = proxy else {
         return Some(Target { address, labels });
     };
-    let namespace = pod.metadata.namespace.as_deref()?;
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
     labels.insert("__metrics_path__".into(), path);
     labels.insert("instance".into(), address);

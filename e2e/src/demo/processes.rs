@@ -205,7 +205,11 @@ impl Processes {
         };
         let shims: Vec<Target> = (1..=NODES)
             .map(|number| {
-                let labels = BTreeMap::from([("node_name".into(), format!("node{number}"))]);
+                let labels = BTreeMap::from([
+                    ("namespace".into(), NAMESPACE.to_owned()),
+                    ("pod".into(), format!("selvage-node-shim-{number}")),
+                    ("node_name".into(), format!("node{number}")),
+                ]);
                 target(shim_address(cluster, number), labels)
             })
             .collect();

@@ -277,6 +277,143 @@ proptest! {
     }
 }
 
+/// What a source of samples does to the targets of the nodes while it is disturbed.
+#[derive(Debug, Clone, Copy)]
+enum Disturbance {
+    /// No node is read.
+    Vanished,
+    /// Every process is read under the name of the node this many places further.
+    Renamed(usize),
+    /// Every process is read under the name of the same node.
+    AllOne(usize),
+    /// Every process is read under its own name, and under another one with twice its counts.
+    Doubled(usize),
+    /// Every process is read under its own name, with counters that start over.
+    Reset,
+    /// Every node is replaced.
+    Replaced,
+    /// Every process is read under a name that no node has.
+    Unknown,
+}
+
+impl Disturbance {
+    fn of(self, snapshots: Vec<Snapshot>, nodes: usize) -> Vec<Snapshot> {
+        let name = |index: usize| format!("node-{:02}", index % nodes);
+        let renamed = |to: &dyn Fn(usize) -> String| -> Vec<Snapshot> {
+            let all = snapshots.iter().cloned().enumerate();
+            all.map(|(index, snapshot)| Snapshot {
+                process: to(index),
+                ..snapshot
+            })
+            .collect()
+        };
+        match self {
+            Self::Vanished => Vec::new(),
+            Self::Renamed(by) => renamed(&|index| name(index + by)),
+            Self::AllOne(node) => renamed(&|_| name(node)),
+            Self::Unknown => renamed(&|_| "node-99".to_owned()),
+            Self::Doubled(by) => {
+                let mut more = renamed(&|index| name(index + by));
+                for counters in more.iter_mut().flat_map(|one| one.revisions.values_mut()) {
+                    let again = counters.of(Outcome::Ok, Code::Other);
+                    counters.add(Outcome::Ok, Code::Other, again);
+                }
+                [snapshots, more].concat()
+            }
+            Self::Reset | Self::Replaced => snapshots,
+        }
+    }
+}
+
+fn disturbance() -> impl Strategy<Value = Disturbance> {
+    prop_oneof![
+        Just(Disturbance::Vanished),
+        (1..3_usize).prop_map(Disturbance::Renamed),
+        (0..3_usize).prop_map(Disturbance::AllOne),
+        (0..3_usize).prop_map(Disturbance::Doubled),
+        Just(Disturbance::Reset),
+        Just(Disturbance::Replaced),
+        Just(Disturbance::Unknown),
+    ]
+}
+
+proptest! {
+    /// FE-3: whatever happened to the targets, two evaluations after it all nodes count again, and none seems to have most of an
+    /// even load. A restart of the operator changes nothing.
+    #[test]
+    fn targets_that_return_count_within_two_evaluations(
+        disturbances in prop::collection::vec((disturbance(), any::<bool>()), 1..30),
+        restart in any::<bool>(),
+    ) {
+        const NODES: usize = 3;
+        const EACH: [u64; 4] = [10, 0, 90, 0];
+        let mut truth = Truth::new(NODES);
+        for (index, (boot, _)) in truth.0.values_mut().enumerate() {
+            // the first node has the oldest process
+            *boot = 1_000 + index as u64;
+        }
+        let exposed = truth.nodes();
+        let mut analysis = started();
+        look(&mut analysis, &truth, second(0), &truth.snapshots(second(0)));
+        let mut number = 0;
+        let mut evaluate = |analysis: &mut Analysis, truth: &mut Truth, disturbance: Option<Disturbance>| {
+            number += 1;
+            let now = second(5 * number);
+            for (boot, arms) in truth.0.values_mut() {
+                match disturbance {
+                    Some(Disturbance::Reset) => *arms = [Counters::default(); 2],
+                    Some(Disturbance::Replaced) => {
+                        (*boot, *arms) = (now.as_millisecond().unsigned_abs() - 4_000, [Counters::default(); 2]);
+                    }
+                    _ => {}
+                }
+            }
+            (0..NODES).for_each(|node| truth.count(node, EACH));
+            let snapshots = truth.snapshots(now);
+            let snapshots = match disturbance {
+                Some(disturbance) => disturbance.of(snapshots, NODES),
+                None => snapshots,
+            };
+            analysis.evaluate(&EvaluationInput {
+                now,
+                candidate: CANDIDATE,
+                stable: STABLE,
+                exposed: &exposed,
+                in_force_since: Some(second(0)),
+                pass_frozen: false,
+                snapshots: &snapshots,
+            })
+        };
+        for _ in 0..3 {
+            evaluate(&mut analysis, &mut truth, None);
+        }
+        // then the counts of all nodes really are those of one; the reader of the samples refuses such names
+        let one_name = disturbances.iter().any(|(one, _)| matches!(one, Disturbance::AllOne(_)));
+        for (disturbance, also_restart) in disturbances {
+            evaluate(&mut analysis, &mut truth, Some(disturbance));
+            if also_restart {
+                analysis = Analysis::decode(&plan(), &analysis.encode()).unwrap();
+            }
+        }
+        if restart {
+            analysis = Analysis::decode(&plan(), &analysis.encode()).unwrap();
+        }
+        for _ in 0..2 {
+            evaluate(&mut analysis, &mut truth, None);
+        }
+        let before = analysis.figures();
+        let result = evaluate(&mut analysis, &mut truth, None);
+        prop_assert!(result.covered);
+        if !one_name {
+            prop_assert_eq!(result.dominant, None);
+        }
+        let after = analysis.figures();
+        let counted = |figures: &operator_core::rollout::Figures| [figures.candidate.requests, figures.stable.requests];
+        let grown: Vec<u64> = counted(&after).iter().zip(counted(&before)).map(|(a, b)| a - b).collect();
+        prop_assert_eq!(grown, vec![10 * NODES as u64, 90 * NODES as u64]);
+    }
+}
+
 /// Probability of `events` among `requests`.
 fn binomial(requests: u32, events: u32, rate: f64) -> f64 {
     let ways = (0..events).fold(1.0, |ways, k| {

@@ -1,9 +1,8 @@
-//! Converts series to snapshots.
+//! Converts series to snapshots while they are read.
 //!
 //! All samples of one scrape carry the time of the scrape, so a snapshot consists of one target's series at one time,
-//! with both revisions of a node at the same moment. Targets are distinguished by every label that does not belong to
-//! the metric. Two scrapers of one process, or an HA pair, are two targets of one node; the target with the highest
-//! counts is used.
+//! with both revisions of a node at the same moment. What is kept is bounded by what was asked for: counters of the functions
+//! in the query, at the scrapes of the verified targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,59 +12,34 @@ use operator_core::samples::{
 };
 
 use super::answer::Series;
+use super::targets::{Scrapes, Targets};
 use super::{Sampled, Wanted};
 use crate::node_api::FunctionKey;
 
-/// Series that the queries returned.
-#[derive(Default)]
-pub(super) struct Scraped {
-    pub(super) nodes: Vec<Series>,
-    pub(super) starts: Vec<Series>,
-    pub(super) requests: Vec<Series>,
-    pub(super) saturated: Vec<Series>,
-    pub(super) buckets: Vec<Series>,
-}
-
-/// Which scrape times become snapshots.
+/// Which scrapes become snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moments {
-    /// The newest scrape of each process start.
+    /// The newest scrape of each process.
     Newest,
-    /// All scrapes.
-    All,
+    /// All scrapes of a target that are at least this many milliseconds apart.
+    All {
+        /// Minimum distance in milliseconds; 0 keeps all.
+        apart: Moment,
+    },
 }
 
-/// Labels that belong to a metric; the remaining labels identify the target.
-const OWN_LABELS: [&str; 10] = [
-    "__name__",
-    "function_namespace",
-    "function",
-    "revision",
-    "population",
-    "outcome",
-    "code",
-    "start",
-    "le",
-    "node_name",
-];
-
-type Labels = BTreeMap<String, String>;
+pub(super) type Labels = BTreeMap<String, String>;
 /// Milliseconds since the Unix epoch.
-type Moment = i64;
+pub(super) type Moment = i64;
 
-/// Returns the labels that identify the scrape target of a series.
-fn target(metric: &Labels) -> Labels {
-    let own = |label: &String| OWN_LABELS.contains(&label.as_str());
-    let rest = metric.iter().filter(|(label, _)| !own(label));
-    rest.map(|(label, value)| (label.clone(), value.clone()))
-        .collect()
-}
+/// Maximum number of unknown targets that are counted.
+const MAX_UNKNOWN: usize = 64;
 
-fn label<'a>(metric: &'a Labels, name: &str) -> &'a str {
+pub(super) fn label<'a>(metric: &'a Labels, name: &str) -> &'a str {
     metric.get(name).map_or("", String::as_str)
 }
 
-fn moment(seconds: f64) -> Option<Moment> {
+pub(super) fn moment(seconds: f64) -> Option<Moment> {
     let millis = (seconds * 1000.0).round();
     #[expect(
         clippy::cast_possible_truncation,
@@ -75,7 +49,7 @@ fn moment(seconds: f64) -> Option<Moment> {
 }
 
 /// Parses a count, or returns why the value is rejected.
-fn number(text: &str) -> Result<f64, Rejected> {
+pub(super) fn number(text: &str) -> Result<f64, Rejected> {
     let value: f64 = text.parse().map_err(|_| Rejected::NotFinite)?;
     whole(value).map(|_| value)
 }
@@ -83,15 +57,24 @@ fn number(text: &str) -> Result<f64, Rejected> {
 /// Counters of one target for one function at one time.
 #[derive(Default)]
 struct Reading {
-    revisions: BTreeMap<String, Revision>,
+    /// By the position of the revision in [`Wanted::revisions`].
+    revisions: BTreeMap<usize, Revision>,
     rejected: Option<Rejected>,
 }
 
+/// Values of the series of one revision. Of two series with the same labels, which a scraper that renames targets produces, the
+/// larger value is used: a sum would count twice.
 #[derive(Default)]
 struct Revision {
-    counters: Counters,
+    requests: Vec<((Outcome, Status, Start), u64)>,
+    saturated: u64,
     buckets: Vec<(f64, f64)>,
 }
+
+/// First letter of the label `code`, such as `2` of `2xx`.
+type Status = u8;
+/// First letter of the label `start`.
+type Start = u8;
 
 impl Reading {
     fn note(&mut self, outcome: Result<(), Rejected>) {
@@ -100,231 +83,213 @@ impl Reading {
         }
     }
 
-    fn finish(self) -> Result<BTreeMap<String, Counters>, Rejected> {
+    fn finish(self, revisions: &[String]) -> Result<BTreeMap<String, Counters>, Rejected> {
         if let Some(reason) = self.rejected {
             return Err(reason);
         }
         let mut finished = BTreeMap::new();
-        for (name, mut revision) in self.revisions {
-            if !revision.buckets.is_empty() {
-                let all = revision
-                    .buckets
-                    .iter()
-                    .find(|(bound, _)| bound.is_infinite());
-                let (_, count) = all.ok_or(Rejected::BucketAboveCount)?;
-                revision.counters.latency = Histogram::from_cumulative(&revision.buckets, *count)?;
+        for (index, revision) in self.revisions {
+            if let Some(name) = revisions.get(index) {
+                finished.insert(name.clone(), revision.finish()?);
             }
-            finished.insert(name, revision.counters);
         }
         Ok(finished)
     }
 }
 
-type Readings = BTreeMap<(Labels, FunctionKey), BTreeMap<Moment, Reading>>;
-
-pub(super) fn collect(scraped: &Scraped, wanted: &[Wanted], moments: Moments) -> Sampled {
-    let targets = Targets::new(scraped);
-    let mut readings = Readings::new();
-    let requested = Requested::new(wanted);
-    read_requests(&scraped.requests, &requested, &mut readings);
-    // Only request counters create readings, because they exist for every revision from the start.
-    read_saturated(&scraped.saturated, &requested, &mut readings);
-    read_buckets(&scraped.buckets, &requested, &mut readings);
-
-    let mut sampled = Sampled::default();
-    for ((labels, function), mut by_moment) in readings {
-        // At the edge of the window, the queries, which run one after the other, do not return the same samples.
-        if moments == Moments::All {
-            by_moment.pop_first();
-        }
-        let mut reject = |reason| *sampled.rejected.entry(reason).or_default() += 1;
-        let Some(process) = targets.node(&labels) else {
-            reject("unknown_node");
-            continue;
-        };
-        let mut last_of_boot = BTreeMap::new();
-        for (at, reading) in by_moment {
-            let boot = targets.boot(&labels, at);
-            let Ok(time) = Timestamp::from_millisecond(at) else {
-                continue;
+impl Revision {
+    fn finish(self) -> Result<Counters, Rejected> {
+        let mut counters = Counters::default();
+        counters.saturated = self.saturated;
+        for ((outcome, status, _), requests) in self.requests {
+            let code = match status {
+                b'4' => Code::ClientError,
+                b'5' => Code::ServerError,
+                _ => Code::Other,
             };
-            match reading.finish() {
-                Ok(revisions) => {
-                    let snapshot = Snapshot {
-                        process: process.to_owned(),
-                        boot,
-                        at: time,
-                        revisions,
-                    };
-                    let key = match moments {
-                        Moments::Newest => (boot, 0),
-                        Moments::All => (boot, at),
-                    };
-                    last_of_boot.insert(key, snapshot);
-                }
-                Err(reason) => reject(reason.reason()),
-            }
+            counters.add(outcome, code, requests);
         }
-        let found = sampled.snapshots.entry(function).or_default();
-        found.extend(last_of_boot.into_values());
+        if !self.buckets.is_empty() {
+            let mut all = self.buckets.iter();
+            let all = all.find(|(bound, _)| bound.is_infinite());
+            let (_, count) = all.ok_or(Rejected::BucketAboveCount)?;
+            counters.latency = Histogram::from_cumulative(&self.buckets, *count)?;
+        }
+        Ok(counters)
     }
-    sampled.snapshots.retain(|_, snapshots| {
-        if moments == Moments::Newest {
-            *snapshots = merge(std::mem::take(snapshots));
-        }
-        snapshots.sort_by_key(|snapshot| snapshot.at);
-        !snapshots.is_empty()
-    });
-    sampled
 }
 
-/// Which series were requested: the selectors match every combination of the names in them.
-struct Requested<'a>(BTreeMap<FunctionKey, &'a Wanted>);
+/// Sets the value of a key, or raises it if it is smaller.
+fn raise<K: PartialEq, V: PartialOrd>(values: &mut Vec<(K, V)>, key: K, value: V) {
+    match values.iter_mut().find(|(held, _)| *held == key) {
+        Some((_, held)) if *held < value => *held = value,
+        Some(_) => {}
+        None => values.push((key, value)),
+    }
+}
 
-impl<'a> Requested<'a> {
-    fn new(wanted: &'a [Wanted]) -> Self {
-        let by_key = wanted.iter().map(|one| (one.function.clone(), one));
-        Self(by_key.collect())
+/// Counters of a group of functions, as they are read.
+pub(super) struct Collector<'a> {
+    targets: &'a Targets,
+    wanted: &'a [Wanted],
+    by_key: BTreeMap<&'a FunctionKey, usize>,
+    /// By target and position in `wanted`.
+    readings: BTreeMap<(usize, usize), BTreeMap<Moment, Reading>>,
+    unknown: BTreeSet<String>,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(targets: &'a Targets, wanted: &'a [Wanted]) -> Self {
+        let by_key = wanted.iter().enumerate();
+        Self {
+            targets,
+            wanted,
+            by_key: by_key.map(|(index, one)| (&one.function, index)).collect(),
+            readings: BTreeMap::new(),
+            unknown: BTreeSet::new(),
+        }
     }
 
-    /// Identifies the target, function and revision of a series.
-    fn address<'s>(&self, metric: &'s Labels) -> Option<(Labels, FunctionKey, &'s str)> {
+    /// Identifies function and revision of a series: the selectors match every combination of the names in them.
+    fn requested(&self, metric: &Labels) -> Option<(usize, usize)> {
         let function = FunctionKey::new(
             label(metric, "function_namespace"),
             label(metric, "function"),
         );
-        let wanted = self.0.get(&function)?;
+        let index = *self.by_key.get(&function)?;
+        let wanted = self.wanted.get(index)?;
         let revision = label(metric, "revision");
-        let requested = wanted.revisions.iter().any(|one| one == revision)
-            && wanted.population == label(metric, "population");
-        requested.then(|| (target(metric), function, revision))
+        let revision = wanted.revisions.iter().position(|one| one == revision)?;
+        (wanted.population == label(metric, "population")).then_some((index, revision))
     }
-}
 
-fn read_requests(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
-    for one in series {
-        let Some((labels, function, revision)) = requested.address(&one.metric) else {
-            continue;
-        };
-        let outcome = Outcome::from_label(label(&one.metric, "outcome"));
-        let code = Code::from_label(label(&one.metric, "code"));
-        let by_moment = readings.entry((labels, function)).or_default();
-        for (seconds, text) in &one.values {
-            let Some(at) = moment(*seconds) else { continue };
-            let reading = by_moment.entry(at).or_default();
-            let counters = &mut reading
-                .revisions
-                .entry(revision.to_owned())
-                .or_default()
-                .counters;
-            let value = number(text).and_then(whole);
-            let result = value.map(|value| {
-                if let Some(outcome) = outcome {
-                    counters.add(outcome, code, value);
-                }
-            });
-            reading.note(result);
-        }
+    /// Reads a series of `selvage_requests_total`. Only these create readings, because they exist for every revision from the
+    /// start.
+    pub(super) fn requests(&mut self, series: &Series) {
+        let outcome = Outcome::from_label(label(&series.metric, "outcome"));
+        let first = |name| label(&series.metric, name).bytes().next().unwrap_or(0);
+        let (status, start) = (first("code"), first("start"));
+        self.each_sample(series, true, |revision, value| {
+            let value = whole(value)?;
+            if let Some(outcome) = outcome {
+                raise(&mut revision.requests, (outcome, status, start), value);
+            }
+            Ok(())
+        });
     }
-}
 
-/// Adds each sample of a series to its reading; times without a request counter are skipped.
-fn each_sample(
-    series: &[Series],
-    requested: &Requested<'_>,
-    readings: &mut Readings,
-    mut take: impl FnMut(&Labels, &mut Revision, f64) -> Result<(), Rejected>,
-) {
-    for one in series {
-        let Some((labels, function, revision)) = requested.address(&one.metric) else {
-            continue;
-        };
-        let Some(by_moment) = readings.get_mut(&(labels, function)) else {
-            continue;
-        };
-        for (seconds, text) in &one.values {
-            let reading = moment(*seconds).and_then(|at| by_moment.get_mut(&at));
-            let Some(reading) = reading else { continue };
-            let held = reading.revisions.entry(revision.to_owned()).or_default();
-            let result = number(text).and_then(|value| take(&one.metric, held, value));
-            reading.note(result);
-        }
+    /// Reads a series of `selvage_saturated_total`.
+    pub(super) fn saturated(&mut self, series: &Series) {
+        self.each_sample(series, false, |revision, value| {
+            revision.saturated = revision.saturated.max(whole(value)?);
+            Ok(())
+        });
     }
-}
 
-fn read_saturated(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
-    each_sample(series, requested, readings, |_, revision, value| {
-        let more = whole(value)?;
-        revision.counters.saturated = revision.counters.saturated.saturating_add(more);
-        Ok(())
-    });
-}
-
-fn read_buckets(series: &[Series], requested: &Requested<'_>, readings: &mut Readings) {
-    each_sample(series, requested, readings, |metric, revision, value| {
-        let bound = label(metric, "le")
+    /// Reads a bucket of a histogram of latencies.
+    pub(super) fn bucket(&mut self, series: &Series) {
+        let bound: Result<f64, Rejected> = label(&series.metric, "le")
             .parse()
-            .map_err(|_| Rejected::UnknownBound)?;
-        revision.buckets.push((bound, value));
-        Ok(())
-    });
+            .map_err(|_| Rejected::UnknownBound);
+        self.each_sample(series, false, |revision, value| {
+            raise(&mut revision.buckets, bound?, value);
+            Ok(())
+        });
+    }
+
+    fn each_sample(
+        &mut self,
+        series: &Series,
+        creates: bool,
+        mut take: impl FnMut(&mut Revision, f64) -> Result<(), Rejected>,
+    ) {
+        let Some((wanted, revision)) = self.requested(&series.metric) else {
+            return;
+        };
+        let targets = self.targets;
+        let Some((target, scrapes)) = targets.find(&series.metric) else {
+            if self.unknown.len() < MAX_UNKNOWN {
+                let instance = label(&series.metric, "instance");
+                self.unknown.insert(instance.to_owned());
+            }
+            return;
+        };
+        let by_moment = self.readings.entry((target, wanted)).or_default();
+        for (seconds, text) in &series.values {
+            let at = moment(*seconds).filter(|at| scrapes.contains_key(at));
+            let Some(at) = at.filter(|at| creates || by_moment.contains_key(at)) else {
+                continue;
+            };
+            let reading = by_moment.entry(at).or_default();
+            let held = reading.revisions.entry(revision).or_default();
+            let result = number(text).and_then(|value| take(held, value));
+            reading.note(result);
+        }
+    }
+
+    /// Returns the snapshots of every function.
+    pub(super) fn finish(self, moments: Moments) -> Sampled {
+        let mut sampled = Sampled::default();
+        let mut reject = |reason, count| {
+            if count > 0 {
+                *sampled.rejected.entry(reason).or_default() += count;
+            }
+        };
+        reject(
+            "unknown_node",
+            u64::try_from(self.unknown.len()).unwrap_or(0),
+        );
+        for ((target, wanted), by_moment) in self.readings {
+            let scrapes = self.targets.scrapes(target);
+            let (Some(scrapes), Some(wanted)) = (scrapes, self.wanted.get(wanted)) else {
+                continue;
+            };
+            let (found, rejected) = snapshots(by_moment, scrapes, &wanted.revisions, moments);
+            for reason in rejected {
+                reject(reason.reason(), 1);
+            }
+            let all = sampled.snapshots.entry(wanted.function.clone());
+            all.or_default().extend(found);
+        }
+        sampled.snapshots.retain(|_, snapshots| {
+            if moments == Moments::Newest {
+                *snapshots = merge(std::mem::take(snapshots));
+            }
+            snapshots.sort_by_key(|snapshot| snapshot.at);
+            !snapshots.is_empty()
+        });
+        sampled
+    }
 }
 
-/// Determines the node of a target, and when its process started.
-struct Targets {
-    nodes: BTreeMap<Labels, String>,
-    by_instance: BTreeMap<String, BTreeSet<String>>,
-    starts: BTreeMap<Labels, BTreeMap<Moment, u64>>,
-}
-
-impl Targets {
-    fn new(scraped: &Scraped) -> Self {
-        let mut nodes = BTreeMap::new();
-        let mut by_instance: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for series in &scraped.nodes {
-            let name = label(&series.metric, "node_name");
-            if !name.is_empty() {
-                nodes.insert(target(&series.metric), name.to_owned());
-                let instance = label(&series.metric, "instance").to_owned();
-                by_instance
-                    .entry(instance)
-                    .or_default()
-                    .insert(name.to_owned());
+/// Returns the snapshots of one target, and why readings were left out.
+fn snapshots(
+    by_moment: BTreeMap<Moment, Reading>,
+    scrapes: &Scrapes,
+    revisions: &[String],
+    moments: Moments,
+) -> (impl Iterator<Item = Snapshot> + use<>, Vec<Rejected>) {
+    let (mut found, mut rejected) = (BTreeMap::new(), Vec::new());
+    for (at, reading) in by_moment {
+        let (Some(scrape), Ok(time)) = (scrapes.get(&at), Timestamp::from_millisecond(at)) else {
+            continue;
+        };
+        match reading.finish(revisions) {
+            Ok(revisions) => {
+                let snapshot = Snapshot {
+                    process: scrape.node.as_ref().to_owned(),
+                    boot: Some(scrape.boot),
+                    at: time,
+                    revisions,
+                };
+                let key = match moments {
+                    Moments::Newest => (scrape.boot, 0),
+                    Moments::All { .. } => (scrape.boot, at),
+                };
+                found.insert(key, snapshot);
             }
-        }
-        let mut starts: BTreeMap<Labels, BTreeMap<Moment, u64>> = BTreeMap::new();
-        for series in &scraped.starts {
-            let by_moment = starts.entry(target(&series.metric)).or_default();
-            for (seconds, text) in &series.values {
-                let started = number(text).and_then(|value| whole(value * 1000.0));
-                if let (Some(at), Ok(started)) = (moment(*seconds), started) {
-                    by_moment.insert(at, started);
-                }
-            }
-        }
-        Self {
-            nodes,
-            by_instance,
-            starts,
+            Err(reason) => rejected.push(reason),
         }
     }
-
-    /// Matches by all labels, or else by instance if that is unique to one node.
-    fn node(&self, labels: &Labels) -> Option<&str> {
-        if let Some(name) = self.nodes.get(labels) {
-            return Some(name);
-        }
-        let names = self.by_instance.get(label(labels, "instance"))?;
-        (names.len() == 1).then(|| names.first().map(String::as_str))?
-    }
-
-    /// Returns the process start as of that time.
-    fn boot(&self, labels: &Labels, at: Moment) -> Option<u64> {
-        let starts = self.starts.get(labels)?;
-        let known = starts
-            .range(..=at)
-            .next_back()
-            .or_else(|| starts.iter().next());
-        known.map(|(_, started)| *started)
-    }
+    (found.into_values(), rejected)
 }

@@ -38,7 +38,7 @@ impl Meter {
             )?,
             rejected: registrar.counter(
                 "selvage_samples_rejected_total",
-                "Snapshots that were left out, because a number in them is invalid or their node is unknown.",
+                "Snapshots that were left out because a number in them is invalid, and targets that are no process of a known node.",
                 &["reason"],
             )?,
         })

@@ -4,21 +4,30 @@
 //! and sums are never queried, because they extrapolate at the edges of a window and hide restarts. In-band counters
 //! come from [`crate::node_api::Fleet::counters`]. Both sources produce [`Snapshot`]s keyed by node and start of its
 //! process; `operator_core::samples::merge` selects one source and never adds them.
+//!
+//! A reconcile never waits for Prometheus: [`SampleSource`] queries in tasks of its own.
 
 mod answer;
+mod batch;
 mod collect;
+mod matchers;
 mod meter;
 mod prometheus;
 mod selector;
+mod source;
+mod targets;
 mod transport;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use operator_core::samples::Snapshot;
 
 use crate::node_api::{FunctionKey, Latency};
+pub use matchers::{InvalidMatchers, Matchers};
 pub use meter::Meter;
 pub use prometheus::Prometheus;
+pub use source::{Asked, SampleSource};
 
 /// Samples that the decision about one function needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +42,42 @@ pub struct Wanted {
     pub population: String,
 }
 
+/// Samples of one function.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Samples {
+    /// Snapshots in order of time.
+    pub snapshots: Vec<Snapshot>,
+    /// Clause that says why targets of the node-shims were left out, if any were.
+    pub problem: Option<Arc<str>>,
+}
+
 /// Result of a read. A function without usable data is missing from `snapshots`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sampled {
+pub(crate) struct Sampled {
     /// Snapshots per function, in order of time.
-    pub snapshots: BTreeMap<FunctionKey, Vec<Snapshot>>,
-    /// Number of snapshots left out, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
+    snapshots: BTreeMap<FunctionKey, Vec<Snapshot>>,
+    /// Number of snapshots and targets left out, by reason.
+    rejected: BTreeMap<&'static str, u64>,
+    /// Clause that says why targets were left out, if any were.
+    problem: Option<String>,
+}
+
+impl Sampled {
+    /// Adds why targets were left out, and their number if it `counts` here.
+    fn include(&mut self, targets: &targets::Targets, counts: bool) {
+        for (reason, count) in targets.rejected.iter().filter(|_| counts) {
+            *self.rejected.entry(reason).or_default() += count;
+        }
+        self.problem.clone_from(&targets.problem);
+    }
+
+    /// Takes the samples of one function.
+    fn take(&mut self, function: &FunctionKey) -> Samples {
+        Samples {
+            snapshots: self.snapshots.remove(function).unwrap_or_default(),
+            problem: self.problem.as_deref().map(Arc::from),
+        }
+    }
 }
 
 /// Why there are no samples. No variant implies anything about a revision.
@@ -59,9 +97,12 @@ pub enum MeasureError {
         /// Message of the body, shortened, with a leading separator; empty if there is none.
         detail: String,
     },
-    /// The answer is larger than 16 MiB.
-    #[error("the answer is larger than 16 MiB")]
-    TooLarge,
+    /// The answer is larger than the query can need.
+    #[error("the answer is larger than {} KiB, more than the query can need", .limit / 1024)]
+    TooLarge {
+        /// Maximum size in bytes.
+        limit: usize,
+    },
     /// The answer violates the API's format.
     #[error("malformed answer ({0})")]
     Malformed(String),
@@ -74,8 +115,18 @@ impl MeasureError {
             Self::NoAnswer(_) => "no_answer",
             Self::Timeout => "timeout",
             Self::BadStatus { .. } => "bad_status",
-            Self::TooLarge => "too_large",
+            Self::TooLarge { .. } => "too_large",
             Self::Malformed(_) => "malformed",
+        }
+    }
+
+    /// Whether one of the functions in a query may be the cause, rather than the server.
+    fn may_be_of_one_function(&self) -> bool {
+        match self {
+            // 422: the query would load too many samples; 503: it took too long
+            Self::BadStatus { status, .. } => matches!(status, 422 | 503),
+            Self::TooLarge { .. } | Self::Timeout => true,
+            Self::NoAnswer(_) | Self::Malformed(_) => false,
         }
     }
 }

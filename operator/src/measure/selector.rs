@@ -5,9 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::Wanted;
-
-/// Maximum number of revisions in one query.
-const REVISIONS: usize = 50;
+use super::matchers::{Matchers, quoted};
 
 /// A vector selector under construction.
 pub(super) struct Selector {
@@ -16,10 +14,12 @@ pub(super) struct Selector {
 }
 
 impl Selector {
-    pub(super) fn new(metric: &str) -> Self {
+    /// Selects the series of a metric of the targets that `targets` selects.
+    pub(super) fn new(metric: &str, targets: &Matchers) -> Self {
+        let targets = targets.to_string();
         Self {
-            text: format!("{metric}{{"),
-            first: true,
+            first: targets.is_empty(),
+            text: format!("{metric}{{{targets}"),
         }
     }
 
@@ -34,9 +34,7 @@ impl Selector {
         let comma = if self.first { "" } else { "," };
         self.first = false;
         // A string in double quotes has its own escapes.
-        let quoted = pattern.replace('\\', "\\\\").replace('"', "\\\"");
-        let quoted = quoted.replace('\n', "\\n");
-        let _ = write!(self.text, "{comma}{label}=~\"{quoted}\"");
+        let _ = write!(self.text, "{comma}{label}=~\"{}\"", quoted(&pattern));
         self
     }
 
@@ -47,37 +45,22 @@ impl Selector {
 }
 
 /// Builds the selector of everything that `wanted` needs of one metric.
-pub(super) fn of_functions(metric: &str, wanted: &[&Wanted], window: Duration) -> String {
+pub(super) fn of_functions(
+    metric: &str,
+    targets: &Matchers,
+    wanted: &[Wanted],
+    window: Duration,
+) -> String {
     let namespaces = wanted.iter().map(|one| &*one.function.namespace);
     let names = wanted.iter().map(|one| &*one.function.name);
     let revisions = wanted.iter().flat_map(|one| &one.revisions);
     let populations = wanted.iter().map(|one| one.population.as_str());
-    Selector::new(metric)
+    Selector::new(metric, targets)
         .one_of("function_namespace", namespaces)
         .one_of("function", names)
         .one_of("revision", revisions.map(String::as_str))
         .one_of("population", populations)
         .range(window)
-}
-
-/// Splits `wanted` into groups that fit into one query each.
-pub(super) fn groups<'a>(wanted: &[&'a Wanted]) -> Vec<Vec<&'a Wanted>> {
-    let mut groups: Vec<Vec<&Wanted>> = Vec::new();
-    let mut room = 0;
-    for one in wanted {
-        let needs = one.revisions.len();
-        match groups.last_mut() {
-            Some(group) if needs <= room => {
-                group.push(one);
-                room -= needs;
-            }
-            _ => {
-                groups.push(vec![one]);
-                room = REVISIONS.saturating_sub(needs);
-            }
-        }
-    }
-    groups
 }
 
 /// Escapes everything but letters, digits, `-` and `_` for a regular expression (RE2).
@@ -108,35 +91,28 @@ mod tests {
 
     #[test]
     fn one_selector_covers_several_functions() {
-        let (a, b) = (wanted("cart", 1), wanted("pay.v2", 2));
+        let both = [wanted("cart", 1), wanted("pay.v2", 2)];
+        let (metric, window) = ("selvage_requests_total", Duration::from_secs(60));
         assert_eq!(
-            of_functions("selvage_requests_total", &[&a, &b], Duration::from_secs(60)),
+            of_functions(metric, &Matchers::default(), &both, window),
             "selvage_requests_total{function_namespace=~\"shop\",function=~\"cart|pay\\\\.v2\",\
              revision=~\"cart-0|pay\\\\.v2-0|pay\\\\.v2-1\",population=~\"live\"}[60000ms]"
         );
+        let targets = Matchers::of_release("edge");
+        assert!(of_functions(metric, &targets, &both, window).starts_with(
+            "selvage_requests_total{namespace=\"edge\",pod=~\"selvage-node-shim-.+\",function_namespace=~"
+        ));
     }
 
     #[test]
     fn a_malicious_name_stays_inside_its_string() {
         let hostile = "\"} or vector(1) or {\n";
-        let text = Selector::new("m")
+        let text = Selector::new("m", &Matchers::default())
             .one_of("l", [hostile])
             .range(Duration::from_secs(1));
         assert_eq!(
             text,
             "m{l=~\"\\\\\\\"\\\\}\\\\ or\\\\ vector\\\\(1\\\\)\\\\ or\\\\ \\\\{\\\\\\n\"}[1000ms]"
         );
-    }
-
-    #[test]
-    fn no_query_names_more_than_fifty_revisions_unless_one_function_has_more() {
-        let all: Vec<Wanted> = (0..60).map(|n| wanted(&format!("f{n}"), 2)).collect();
-        let all: Vec<&Wanted> = all.iter().collect();
-        let groups = groups(&all);
-        assert_eq!(groups.len(), 3);
-        assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 60);
-        for group in groups {
-            assert!(group.iter().map(|one| one.revisions.len()).sum::<usize>() <= 50);
-        }
     }
 }

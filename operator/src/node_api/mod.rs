@@ -42,7 +42,7 @@ mod wire;
 
 pub use blobs::{BlobError, BlobWanted, Blobs};
 pub use fleet::{
-    Changed, Changes, Fleet, FunctionOnNode, Latency, NodeView, Reading, RevisionOnNode,
+    Changed, Changes, Fleet, FunctionOnNode, Latency, NodeView, Processes, Reading, RevisionOnNode,
 };
 pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
 pub use leader::Leader;

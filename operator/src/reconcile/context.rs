@@ -34,6 +34,8 @@ pub(super) struct FunctionContext {
     pub(super) failures: u32,
     /// Whether the last pass was completed, by this process.
     pub(super) reported: bool,
+    /// When to evaluate without the answer of Prometheus that the last pass asked for.
+    pub(super) patience: Option<Instant>,
     /// A rollback whose way to the nodes is measured.
     pub(super) rollback: Option<Rollback>,
     /// Limits on the status writes that report what nodes do to it at rest.
@@ -101,7 +103,7 @@ pub(super) struct Rollback {
 pub(super) struct Before {
     /// Start of the rollout it belongs to.
     pub(super) started_at: Option<Timestamp>,
-    /// Time of the last query.
+    /// Time of the last answer of Prometheus.
     pub(super) asked: Option<Instant>,
     /// Snapshots from Prometheus.
     pub(super) scraped: Vec<Snapshot>,

@@ -64,7 +64,7 @@ async fn pass(
         Span::current().record("revision", revision.name.as_str());
     }
     let function = function(&observed, &ensured.desired);
-    let measured = measure(target, &observed, &function, memory).await;
+    let measured = measure(target, &observed, &function, memory);
     let at = Timestamp::now();
     let decision = decide(at, &function, &observed.state, &measured.evidence);
     let mut made = Made {

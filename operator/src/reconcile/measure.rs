@@ -1,10 +1,9 @@
 //! Step 4 of a reconcile: exactly the samples that the next decision needs.
 //!
-//! Everything that is due within a moment is asked of Prometheus in one query per metric. An evaluation does
-//! not wait for a slow Prometheus if it has the counters of the nodes, which are as accurate.
+//! Nothing here waits. What Prometheus has not answered yet is missing in this decision, and its answer causes the next one. An
+//! evaluation does not wait long for Prometheus if it has the counters of the nodes, which are as accurate.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +15,6 @@ use operator_core::rollout::{
     UnmeasuredKind,
 };
 use operator_core::samples::{Snapshot, merge};
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::context::{Before, FunctionContext};
@@ -26,15 +24,11 @@ use super::observe::Observed;
 use super::pass::Target;
 use super::slot::Slot;
 use super::{Context, rollback_hint};
-use crate::measure::{MeasureError, Prometheus, Wanted};
+use crate::measure::{Asked, MeasureError, Samples, Wanted};
 use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::persist::last_promoted;
 use crate::watch::ObjectKey;
 
-/// Maximum number of functions in one query.
-const AT_ONCE: usize = 50;
-/// Time in which functions are collected for one query.
-const GATHER: Duration = Duration::from_millis(50);
 /// Longest wait, from the begin of the rollout, for two reports of the counters that nodes kept while a function rested. Nodes
 /// report every five seconds.
 const AT_REST: SignedDuration = SignedDuration::from_secs(15);
@@ -44,116 +38,12 @@ const RESTED: SignedDuration = SignedDuration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest time between two queries for the past of the stable revision.
 const PAST: Duration = Duration::from_secs(10);
-/// Longest wait, once after a start, for the samples of evaluations that the last leader did not persist.
-const RECOMPUTE: Duration = Duration::from_secs(10);
+/// Longest wait for stable's past, and, once after a start, for the samples of evaluations that the last leader did not persist.
+const PAST_PATIENCE: Duration = Duration::from_secs(10);
+/// Number of evaluations after which one of them has been written, so that the time before the first one is not needed again.
+const BEGUN: u64 = 20;
 /// Maximum number of in-band snapshots that are kept from the time before the candidate got traffic.
 const KEPT: usize = 20_000;
-
-type Answer = Result<Vec<Snapshot>, MeasureError>;
-
-/// Source of counters. Clones share it.
-#[derive(Clone, Default)]
-pub struct SampleSource(Option<Asker>);
-
-#[derive(Clone)]
-struct Asker {
-    prometheus: Arc<Prometheus>,
-    ask: mpsc::Sender<(Wanted, oneshot::Sender<Answer>)>,
-}
-
-impl std::fmt::Debug for SampleSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SampleSource")
-            .field("prometheus", &self.0.is_some())
-            .finish()
-    }
-}
-
-// === impl SampleSource ===
-
-impl SampleSource {
-    /// Asks `prometheus`, one query at a time; must be called within the runtime.
-    #[must_use]
-    pub fn new(prometheus: Prometheus) -> Self {
-        let prometheus = Arc::new(prometheus);
-        let (ask, asked) = mpsc::channel(1024);
-        tokio::spawn(answer(Arc::clone(&prometheus), asked));
-        Self(Some(Asker { prometheus, ask }))
-    }
-
-    /// The newest snapshots of one function.
-    async fn newest(&self, wanted: Wanted) -> Option<Answer> {
-        let asker = self.0.as_ref()?;
-        let (reply, answer) = oneshot::channel();
-        let gone = || Err(MeasureError::NoAnswer("too many questions".to_owned()));
-        if asker.ask.try_send((wanted, reply)).is_err() {
-            return Some(gone());
-        }
-        Some(answer.await.unwrap_or_else(|_| gone()))
-    }
-
-    /// The last minutes of one function; empty when they are not known.
-    async fn past(&self, wanted: &Wanted) -> Vec<Snapshot> {
-        let Some(asker) = &self.0 else {
-            return Vec::new();
-        };
-        let found = asker.prometheus.history(wanted).await;
-        known(wanted, found, "stable's past is not known")
-    }
-
-    /// The samples that evaluations in the last `past` could have used; empty if they are not known.
-    async fn since(&self, wanted: &Wanted, past: Duration) -> Vec<Snapshot> {
-        let Some(asker) = &self.0 else {
-            return Vec::new();
-        };
-        let asked = tokio::time::timeout(RECOMPUTE, asker.prometheus.since(wanted, past));
-        let found = asked.await.unwrap_or(Err(MeasureError::Timeout));
-        known(
-            wanted,
-            found,
-            "evaluations since the last written state are lost",
-        )
-    }
-}
-
-fn known(
-    wanted: &Wanted,
-    found: Result<crate::measure::Sampled, MeasureError>,
-    otherwise: &str,
-) -> Vec<Snapshot> {
-    match found {
-        Ok(mut found) => found.snapshots.remove(&wanted.function).unwrap_or_default(),
-        Err(error) => {
-            tracing::debug!(%error, "{otherwise}");
-            Vec::new()
-        }
-    }
-}
-
-async fn answer(
-    prometheus: Arc<Prometheus>,
-    mut asked: mpsc::Receiver<(Wanted, oneshot::Sender<Answer>)>,
-) {
-    while let Some(first) = asked.recv().await {
-        tokio::time::sleep(GATHER).await;
-        let mut batch = vec![first];
-        while batch.len() < AT_ONCE
-            && let Ok(next) = asked.try_recv()
-        {
-            batch.push(next);
-        }
-        let wanted: Vec<Wanted> = batch.iter().map(|(wanted, _)| wanted.clone()).collect();
-        let mut answer = prometheus.sample(&wanted).await;
-        for (wanted, reply) in batch {
-            let part = match &mut answer {
-                Ok(found) => Ok(found.snapshots.remove(&wanted.function).unwrap_or_default()),
-                Err(error) => Err(error.clone()),
-            };
-            // The reconcile that asked may have stopped waiting.
-            let _ = reply.send(part);
-        }
-    }
-}
 
 /// Nodes of a function, and the evidence for its next decision.
 pub(super) struct Measurement {
@@ -161,6 +51,8 @@ pub(super) struct Measurement {
     pub(super) evidence: Evidence,
     /// Place for a rollout with traffic.
     pub(super) slot: Slot,
+    /// When to decide without the answer of Prometheus, if it has not arrived by then.
+    pub(super) patience: Option<Instant>,
 }
 
 /// The samples that a decision needs.
@@ -176,7 +68,7 @@ pub(super) struct Needed<'a> {
 }
 
 /// Collects the evidence for the next decision.
-pub(super) async fn measure(
+pub(super) fn measure(
     target: Target<'_>,
     observed: &Observed,
     function: &Function,
@@ -201,7 +93,7 @@ pub(super) async fn measure(
         exposed: seen.following(state),
         now,
     };
-    let (measured, traffic) = sample(ctx, &needed, memory).await;
+    let (measured, traffic) = sample(ctx, &needed, memory);
     let slot = Slot::take(ctx, key, function, state);
     let revisions = observed.snapshot.revisions.iter();
     let evidence = Evidence {
@@ -217,21 +109,27 @@ pub(super) async fn measure(
         nodes,
         evidence,
         slot,
+        patience: memory.patience,
     }
 }
 
 /// Evaluates the candidate and determines the traffic of stable, each only if it is due.
-pub(super) async fn sample(
+pub(super) fn sample(
     ctx: &Context,
     needed: &Needed<'_>,
     memory: &mut FunctionContext,
 ) -> (Measured, Option<Traffic>) {
     let Needed { state, due, .. } = needed;
     let FunctionContext {
-        evaluator, before, ..
+        evaluator,
+        before,
+        patience,
+        ..
     } = memory;
+    *patience = None;
     let Some(rollout) = &state.rollout else {
         *before = Before::default();
+        ctx.source.forget(&function_key(needed.key));
         return (Measured::NotDue, None);
     };
     if before.started_at != Some(rollout.started_at) {
@@ -245,26 +143,7 @@ pub(super) async fn sample(
     let wanted = wanted(needed.key, rollout, stable);
     let source = rollout.plan.analysis.source;
     let traffic = if due.traffic {
-        remember(ctx, &wanted, source, needed.placed, before).await;
-        let past = History::from_snapshots(
-            before.snapshots(),
-            stable.unwrap_or_default(),
-            rollout.plan.analysis.look_period,
-        );
-        let stable = state.stable.as_ref();
-        let at_rest = || {
-            let stable = stable?;
-            resting_traffic(&before.in_band, &stable.revision.name, stable.since)
-        };
-        let known = |rate| Traffic {
-            requests_per_second: Some(rate),
-        };
-        let unknown = Traffic {
-            requests_per_second: None,
-        };
-        let traffic = past.requests_per_second().map(known).or_else(at_rest);
-        let waits = || may_be_known_soon(ctx, needed, source);
-        traffic.or_else(|| (!waits()).then_some(unknown))
+        traffic(ctx, needed, &wanted, rollout, before)
     } else {
         None
     };
@@ -272,10 +151,53 @@ pub(super) async fn sample(
         return (Measured::NotDue, traffic);
     }
     if rollout.analysis.is_none() && evaluator.is_none() {
-        remember(ctx, &wanted, source, needed.placed, before).await;
+        // the first evaluation needs stable's past
+        if remember(ctx, &wanted, source, needed.placed, before) {
+            return (Measured::NotDue, traffic);
+        }
+    } else if rollout
+        .analysis
+        .as_ref()
+        .is_some_and(|analysis| analysis.looks >= BEGUN)
+    {
+        (before.scraped, before.in_band) = (Vec::new(), Vec::new());
     }
-    let measured = evaluate(ctx, needed, &wanted, source, evaluator, before).await;
+    let measured = match evaluate(ctx, needed, &wanted, source, evaluator, before) {
+        Ok(measured) => measured,
+        Err(until) => {
+            *patience = until;
+            Measured::NotDue
+        }
+    };
     (measured, traffic)
+}
+
+/// Stable's traffic before the candidate gets any; `None` while it may become known soon.
+fn traffic(
+    ctx: &Context,
+    needed: &Needed<'_>,
+    wanted: &Wanted,
+    rollout: &Rollout,
+    before: &mut Before,
+) -> Option<Traffic> {
+    let analysis = &rollout.plan.analysis;
+    let pending = remember(ctx, wanted, analysis.source, needed.placed, before);
+    let stable = needed.state.stable.as_ref();
+    let name = stable.map_or("", |stable| stable.revision.name.as_str());
+    let past = History::from_snapshots(before.snapshots(), name, analysis.look_period);
+    let known = past.requests_per_second().map(|rate| Traffic {
+        requests_per_second: Some(rate),
+    });
+    let at_rest = || resting_traffic(&before.in_band, name, stable?.since);
+    let unknown = || {
+        (!may_be_known_soon(ctx, needed, analysis.source)).then_some(Traffic {
+            requests_per_second: None,
+        })
+    };
+    if pending {
+        return known;
+    }
+    known.or_else(at_rest).or_else(unknown)
 }
 
 /// Whether the counters that nodes kept while the function rested may still arrive.
@@ -290,111 +212,151 @@ fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: Source) -> boo
         && ctx.fleet.reports_counters(needed.placed)
 }
 
-/// One evaluation of the candidate.
-async fn evaluate(
+/// One evaluation of the candidate. While Prometheus has not answered, returns as the error when to evaluate without it, if ever.
+fn evaluate(
     ctx: &Context,
     needed: &Needed<'_>,
     wanted: &Wanted,
     allowed: Source,
     evaluator: &mut Option<Evaluator>,
     before: &Before,
-) -> Measured {
-    let (snapshots, source) = match samples(ctx, wanted, allowed).await {
-        Ok(found) => found,
-        Err(error) => {
-            ctx.metrics.evaluated("unavailable", error.reason());
-            return Measured::Unavailable {
-                kind: UnmeasuredKind::NoAnswer,
-                message: error.to_string(),
-            };
-        }
-    };
+) -> Result<Measured, Option<Instant>> {
     let past = Evaluator::forgotten(evaluator.as_ref(), needed.state, needed.now)
         .filter(|_| allowed != Source::InBand);
-    let forgotten = match past {
-        Some(past) => ctx.source.since(wanted, past).await,
-        None => Vec::new(),
+    let forgotten = match past.map(|past| ctx.source.since(wanted, past)) {
+        Some(Asked::Pending(since)) if since.elapsed() < PAST_PATIENCE => return Err(None),
+        Some(Asked::Answered(Ok(samples))) => samples.snapshots,
+        Some(Asked::Answered(Err(_)) | Asked::Pending(_) | Asked::Nowhere) | None => Vec::new(),
     };
+    let (samples, source) = match samples(ctx, wanted, allowed) {
+        Ok(found) => found,
+        Err(Missing::Pending(until)) => return Err(until),
+        Err(Missing::Failed(error)) => {
+            ctx.metrics.evaluated("unavailable", error.reason());
+            return Ok(Measured::Unavailable {
+                kind: UnmeasuredKind::NoAnswer,
+                message: error.to_string(),
+            });
+        }
+    };
+    ctx.source.forget_past(&wanted.function);
     let sampled = Sampled {
         now: needed.now,
         exposed: &needed.exposed,
-        snapshots: &snapshots,
+        snapshots: &samples.snapshots,
         before: before.snapshots(),
         forgotten: &forgotten,
         source,
         scrape_interval: ctx.settings.scrape_interval,
     };
-    let measured = Evaluator::measure(evaluator, needed.state, &sampled);
+    let mut measured = Evaluator::measure(evaluator, needed.state, &sampled);
+    if let (Measured::Unavailable { message, .. }, Some(problem)) =
+        (&mut measured, &samples.problem)
+    {
+        message.push_str("; ");
+        message.push_str(problem);
+    }
     ctx.metrics.evaluated(word(&measured), "");
-    measured
+    Ok(measured)
+}
+
+/// Why an evaluation has no samples.
+enum Missing {
+    /// Prometheus has not answered yet. At this time the evaluation goes on without it, if nodes report counters.
+    Pending(Option<Instant>),
+    /// Prometheus has no usable answer.
+    Failed(MeasureError),
 }
 
 /// The newest snapshots from every source that the plan allows, one per process.
-async fn samples(
+fn samples(
     ctx: &Context,
     wanted: &Wanted,
     allowed: Source,
-) -> Result<(Vec<Snapshot>, &'static str), MeasureError> {
+) -> Result<(Samples, &'static str), Missing> {
+    let in_band = if allowed == Source::Prometheus {
+        Vec::new()
+    } else {
+        in_band(ctx, wanted)
+    };
+    let only = |snapshots: Vec<Snapshot>, problem| Samples { snapshots, problem };
+    if allowed == Source::InBand {
+        return Ok((only(in_band, None), "InBand"));
+    }
+    match ctx.source.newest(wanted) {
+        Asked::Pending(since) if in_band.is_empty() || since.elapsed() < PATIENCE => {
+            let until = (!in_band.is_empty()).then(|| since + PATIENCE);
+            Err(Missing::Pending(until))
+        }
+        Asked::Answered(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
+        Asked::Answered(Ok(scraped)) if scraped.snapshots.is_empty() => {
+            Ok((only(in_band, scraped.problem), "InBand"))
+        }
+        Asked::Answered(Ok(scraped)) => {
+            let merged = merge(scraped.snapshots.into_iter().chain(in_band));
+            Ok((only(merged, scraped.problem), "Both"))
+        }
+        Asked::Nowhere if allowed == Source::Prometheus => Err(Missing::Failed(
+            MeasureError::NoAnswer("the plan wants Prometheus and none is configured".to_owned()),
+        )),
+        Asked::Answered(Err(error)) if in_band.is_empty() => Err(Missing::Failed(error)),
+        Asked::Answered(Err(_)) | Asked::Pending(_) | Asked::Nowhere => {
+            Ok((only(in_band, None), "InBand"))
+        }
+    }
+}
+
+fn in_band(ctx: &Context, wanted: &Wanted) -> Vec<Snapshot> {
     let reading = Reading {
         latency: wanted.latency,
         population: &wanted.population,
     };
-    let in_band = if allowed == Source::Prometheus {
-        Vec::new()
-    } else {
-        ctx.fleet.counters(&wanted.function, reading)
-    };
-    if allowed == Source::InBand {
-        return Ok((in_band, "InBand"));
-    }
-    let scraped = if in_band.is_empty() {
-        ctx.source.newest(wanted.clone()).await
-    } else {
-        let patient = tokio::time::timeout(PATIENCE, ctx.source.newest(wanted.clone()));
-        patient.await.unwrap_or(Some(Err(MeasureError::Timeout)))
-    };
-    match scraped {
-        Some(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
-        Some(Ok(scraped)) if scraped.is_empty() => Ok((in_band, "InBand")),
-        Some(Ok(scraped)) => Ok((merge(scraped.into_iter().chain(in_band)), "Both")),
-        None if allowed == Source::Prometheus => Err(MeasureError::NoAnswer(
-            "the plan wants Prometheus and none is configured".to_owned(),
-        )),
-        Some(Err(error)) if in_band.is_empty() => Err(error),
-        Some(Err(_)) | None => Ok((in_band, "InBand")),
-    }
+    ctx.fleet.counters(&wanted.function, reading)
 }
 
-/// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic.
-async fn remember(
+/// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic. Returns whether those of Prometheus
+/// are on their way and worth waiting for.
+fn remember(
     ctx: &Context,
     wanted: &Wanted,
     allowed: Source,
     placed: &BTreeSet<String>,
     before: &mut Before,
-) {
-    if before.asked.is_some_and(|asked| asked.elapsed() < PAST) && !before.scraped.is_empty() {
-        return;
-    }
-    before.asked = Some(Instant::now());
-    if allowed != Source::InBand {
-        let scraped = ctx.source.past(wanted).await;
-        if !scraped.is_empty() {
-            before.scraped = scraped;
+) -> bool {
+    let recent = before.asked.is_some_and(|asked| asked.elapsed() < PAST);
+    let mut pending = false;
+    if allowed != Source::InBand && !recent {
+        match ctx.source.history(wanted) {
+            Asked::Pending(since) => {
+                let patience = if allowed == Source::Prometheus {
+                    PAST_PATIENCE
+                } else {
+                    PATIENCE
+                };
+                pending = since.elapsed() < patience;
+            }
+            Asked::Answered(answer) => {
+                ctx.source.forget_past(&wanted.function);
+                before.asked = Some(Instant::now());
+                let found = answer.unwrap_or_default().snapshots;
+                if !found.is_empty() {
+                    before.scraped = found;
+                }
+            }
+            Asked::Nowhere => {}
         }
     }
-    if allowed != Source::Prometheus && before.in_band.len() < KEPT {
-        let reading = Reading {
-            latency: wanted.latency,
-            population: &wanted.population,
-        };
+    if allowed != Source::Prometheus && before.scraped.is_empty() && before.in_band.len() < KEPT {
         // reports count only for functions that are placed on the node
-        let snapshots = ctx.fleet.counters(&wanted.function, reading);
-        let placed = snapshots
-            .into_iter()
-            .filter(|snapshot| placed.contains(&snapshot.process));
+        let snapshots = in_band(ctx, wanted).into_iter();
+        let placed = snapshots.filter(|snapshot| placed.contains(&snapshot.process));
         before.in_band.extend(placed);
     }
+    pending
+}
+
+fn function_key(key: &ObjectKey) -> FunctionKey {
+    FunctionKey::new(&key.namespace, &key.name)
 }
 
 fn wanted(key: &ObjectKey, rollout: &Rollout, stable: Option<&str>) -> Wanted {

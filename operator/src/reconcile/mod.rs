@@ -65,8 +65,9 @@ pub use projector::Projector;
 pub use report::Reporter;
 pub use status_writes::StatusWrites;
 
+use crate::measure::SampleSource;
 use crate::metrics::Metrics;
-use crate::node_api::Fleet;
+use crate::node_api::{Fleet, FunctionKey};
 use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ObjectKey, Secrets};
@@ -118,8 +119,6 @@ pub struct Context {
     /// Rate of the status writes that report what nodes do to functions at rest.
     pub status_writes: StatusWrites,
 }
-
-pub use measure::SampleSource;
 
 /// What is remembered between reconciles, per function.
 #[derive(Debug, Default)]
@@ -179,6 +178,8 @@ impl ContextStore {
 fn forget(ctx: &Context, key: &ObjectKey, memory: &mut FunctionContext) -> Outcome {
     ctx.status_writes.cancel(&mut memory.limit);
     ctx.contexts.forget(key);
+    ctx.source
+        .forget(&FunctionKey::new(&key.namespace, &key.name));
     ctx.metrics.set_function(key, &[]);
     slots(ctx).remove(key);
     Outcome {

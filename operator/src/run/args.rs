@@ -49,6 +49,10 @@ pub struct RunArgs {
     /// Base URL of Prometheus. Empty means that only in-band counters are used.
     #[arg(long, env = "SELVAGE_PROMETHEUS_URL", default_value = "")]
     pub prometheus_url: String,
+    /// Label matchers of the series that Prometheus scrapes from the node-shims, such as `namespace="edge",pod=~"node-.+"`. Empty
+    /// means the pods of the DaemonSet in the namespace of this release.
+    #[arg(long, env = "SELVAGE_PROMETHEUS_SELECTOR", default_value = "")]
+    pub prometheus_selector: String,
     /// Registry that is accessed over plain HTTP, as host:port. Repeatable.
     #[arg(
         long = "insecure-registry",

@@ -6,10 +6,11 @@ use anyhow::Context;
 
 use super::args::RunArgs;
 use crate::lease::LeaseConfig;
-use crate::measure::{Meter, Prometheus};
+use crate::measure::{Matchers, Meter, Prometheus, SampleSource};
 use crate::metrics::Metrics;
 use crate::node_api;
-use crate::reconcile::{SampleSource, Settings};
+use crate::queue::Queue;
+use crate::reconcile::Settings;
 
 impl RunArgs {
     /// Identity of this replica in the Lease: its pod and the address of its node API.
@@ -51,7 +52,12 @@ impl RunArgs {
         }
     }
 
-    pub(super) fn sample_source(&self, metrics: &Metrics) -> anyhow::Result<SampleSource> {
+    pub(super) fn sample_source(
+        &self,
+        metrics: &Metrics,
+        fleet: &node_api::Fleet,
+        queue: &Queue,
+    ) -> anyhow::Result<SampleSource> {
         if self.prometheus_url.is_empty() {
             tracing::info!(
                 "Prometheus is not configured: rollouts are evaluated with the nodes' own counters"
@@ -59,8 +65,19 @@ impl RunArgs {
             return Ok(SampleSource::default());
         }
         let meter = Meter::new(metrics.registry()).context("metrics of sampling")?;
-        let prometheus = Prometheus::new(&self.prometheus_url, self.scrape_interval, meter)
-            .context("--prometheus-url")?;
-        Ok(SampleSource::new(prometheus))
+        let (url, interval) = (&self.prometheus_url, self.scrape_interval);
+        let targets = self.targets()?;
+        tracing::info!("rollouts are evaluated with the series {{{targets}}} of Prometheus");
+        let prometheus =
+            Prometheus::new(url, interval, targets, meter).context("--prometheus-url")?;
+        Ok(SampleSource::new(prometheus, fleet.clone(), queue.clone()))
+    }
+
+    fn targets(&self) -> anyhow::Result<Matchers> {
+        if self.prometheus_selector.trim().is_empty() {
+            return Ok(Matchers::of_release(&self.namespace));
+        }
+        let targets = self.prometheus_selector.parse::<Matchers>();
+        targets.context("--prometheus-selector")
     }
 }

@@ -95,7 +95,7 @@ impl Shared {
             resolver: Arc::clone(&self.resolver),
             fleet: self.fleet.clone(),
             projector: self.dispatch.projector.clone(),
-            source: args.sample_source(&self.metrics)?,
+            source: args.sample_source(&self.metrics, &self.fleet, &self.dispatch.queue)?,
             metrics: self.metrics.clone(),
             queue: self.dispatch.queue.clone(),
             reporter,

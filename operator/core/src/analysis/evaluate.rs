@@ -253,11 +253,17 @@ impl Analysis {
         (off / spread).abs() > SHARE_SIGMAS && (off / expected).abs() > SHARE_OFF
     }
 
+    /// Remembers rates rather than counts, because nodes are read over periods of different lengths.
     fn remember_nodes(&mut self, news: &[NodeIncrement]) {
         for node in news {
             let known = self.memory.nodes.entry(node.process.clone()).or_default();
-            known.0 = node.arms.stable.requests;
-            known.1 += node.arms.candidate.requests;
+            // the first counts of a process have no known begin
+            let Some(seconds) = node.seconds() else {
+                continue;
+            };
+            known.stable_rate = node.arms.stable.requests as f64 / seconds;
+            known.candidate += node.arms.candidate.requests;
+            known.seconds += seconds;
         }
     }
 
@@ -272,20 +278,20 @@ impl Analysis {
     /// much as the average of the others.
     fn coverage_at(&self, now: Timestamp, exposed: &BTreeSet<String>) -> f64 {
         let stale_after = self.stale_after();
-        let known: Vec<u64> = exposed
+        let known: Vec<f64> = exposed
             .iter()
-            .filter_map(|node| self.memory.nodes.get(node).map(|n| n.0))
+            .filter_map(|node| self.memory.nodes.get(node).map(|n| n.stable_rate))
             .collect();
-        let total: u64 = known.iter().sum();
-        let average = if total == 0 {
-            1.0
+        let total: f64 = known.iter().sum();
+        let average = if total > 0.0 {
+            total / known.len() as f64
         } else {
-            total as f64 / known.len() as f64
+            1.0
         };
         let (mut fresh, mut all) = (0.0, 0.0);
         for node in exposed {
             let weight = match self.memory.nodes.get(node) {
-                Some(n) if total > 0 => n.0 as f64,
+                Some(n) if total > 0.0 => n.stable_rate,
                 _ => average,
             };
             all += weight;
@@ -297,19 +303,21 @@ impl Analysis {
         if all > 0.0 { fresh / all } else { 0.0 }
     }
 
+    /// Returns the node that has more than half of the candidate's requests in this step, if there are few nodes. Nothing can be
+    /// said while other nodes are not read.
     fn dominant(&self, exposed: &BTreeSet<String>) -> Option<String> {
-        if exposed.len() < 2 || exposed.len() >= crate::samples::LIMITED_FROM {
+        let few = (2..crate::samples::LIMITED_FROM).contains(&exposed.len());
+        let rates: Vec<(&String, f64)> = exposed
+            .iter()
+            .filter_map(|name| Some((name, self.memory.nodes.get(name)?.candidate_rate()?)))
+            .collect();
+        let enough = rates.len() as f64 >= COVERAGE_MIN * exposed.len() as f64;
+        if !few || !enough || self.memory.coverage < COVERAGE_MIN {
             return None;
         }
-        let nodes = || {
-            exposed
-                .iter()
-                .filter_map(|n| self.memory.nodes.get_key_value(n))
-        };
-        let total: u64 = nodes().map(|(_, n)| n.1).sum();
-        nodes()
-            .find(|(_, n)| n.1 * 2 > total)
-            .map(|(name, _)| name.clone())
+        let total: f64 = rates.iter().map(|(_, rate)| rate).sum();
+        let most = rates.into_iter().find(|(_, rate)| rate * 2.0 > total);
+        most.map(|(name, _)| name.clone())
     }
 }
 

@@ -108,13 +108,31 @@ struct Step {
 struct Memory {
     /// Exposed nodes of the previous evaluation. Their requests until they left still count.
     exposed: BTreeSet<String>,
-    /// For each node stable's requests in its last evaluation, and the candidate's requests in this step.
-    nodes: BTreeMap<String, (u64, u64)>,
+    /// Requests of each node that was read.
+    nodes: BTreeMap<String, NodeTraffic>,
     /// Stable's recent counts of the objective that both revisions miss.
     shared: VecDeque<(Timestamp, Increment)>,
     coverage: f64,
     /// Number of candidate requests in the last evaluation.
     last_requests: u64,
+}
+
+/// Requests of one node.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct NodeTraffic {
+    /// Stable's requests per second in the last evaluation with new counts of the node.
+    stable_rate: f64,
+    /// The candidate's requests in this step.
+    candidate: u64,
+    /// Number of seconds in which the candidate's requests were counted.
+    seconds: f64,
+}
+
+impl NodeTraffic {
+    /// The candidate's requests per second in this step; `None` without counts.
+    fn candidate_rate(&self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.candidate as f64 / self.seconds)
+    }
 }
 
 impl Step {
@@ -195,7 +213,9 @@ impl Analysis {
     /// the bake). The pass side and the backstop start again. The rollback side continues, because α is spent once.
     pub fn begin_step(&mut self, now: Timestamp, weight: u16, next: Option<u16>) {
         self.step = Step::new(weight, next, now);
-        self.memory.nodes.values_mut().for_each(|node| node.1 = 0);
+        for node in self.memory.nodes.values_mut() {
+            (node.candidate, node.seconds) = (0, 0.0);
+        }
         self.restart_backstop();
         self.follow_bounds();
         let Some(next) = next else {

@@ -40,17 +40,14 @@ impl Analysis {
     pub fn encode(&self) -> String {
         let backstop = self.backstop.as_ref().map(Backstop::persisted);
         let mut left = BYTES_MAX.saturating_sub(FRAME + size(self) + size(&backstop));
-        let baselines: Vec<(&String, &Baseline)> = self
-            .tracker
-            .baselines()
-            .take_while(|one| match left.checked_sub(size(one)) {
-                Some(rest) => {
-                    left = rest;
-                    true
-                }
-                None => false,
-            })
-            .collect();
+        let all: Vec<(&String, &Baseline)> = self.tracker.baselines().collect();
+        // either all boots of a process or none: a boot that is missing next to an older one would seem to have just started
+        let fitting = all.chunk_by(|a, b| a.0 == b.0).take_while(|boots| {
+            let rest = left.checked_sub(boots.iter().map(size).sum());
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        });
+        let baselines: Vec<&(&String, &Baseline)> = fitting.flatten().collect();
         // writing to memory cannot fail
         let bytes =
             postcard::to_extend(&(self, backstop, baselines), vec![VERSION]).unwrap_or_default();

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::counters::Tally;
 use super::merge::Snapshot;
 
-/// A node runs one process at a time, two while it is upgraded.
-const BOOTS_KEPT: usize = 2;
+/// Maximum number of boots of one process that are kept. A node runs one process at a time and two while it is upgraded. More
+/// appear when a source of samples confuses nodes; the boot that was read last stays.
+const BOOTS_KEPT: usize = 8;
+/// A boot that was not read for this long is forgotten when another one appears.
+const BOOT_RETENTION: SignedDuration = SignedDuration::from_mins(15);
 
 /// Counts of both revisions in one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,9 @@ pub struct Baseline {
     pub at: Timestamp,
     /// Counters of the snapshot.
     pub arms: Arms,
+    /// A later snapshot with smaller counters. If the next one continues it, the counters were reset, or the baseline was wrong.
+    #[serde(skip)]
+    fallen: Option<(Timestamp, Arms)>,
 }
 
 /// Growth of the counters of one process since its baseline.
@@ -71,6 +77,17 @@ pub struct NodeIncrement {
     pub arms: Arms,
     /// Begin of the period of the growth, if known.
     pub since: Option<Timestamp>,
+    /// End of the period of the growth.
+    pub until: Timestamp,
+}
+
+impl NodeIncrement {
+    /// Returns the length of the period of the growth in seconds; `None` if it is unknown or empty.
+    #[must_use]
+    pub fn seconds(&self) -> Option<f64> {
+        let length = self.until.duration_since(self.since?).as_secs_f64();
+        (length > 0.0).then_some(length)
+    }
 }
 
 /// Baselines of all processes of one rollout.
@@ -138,6 +155,7 @@ impl Tracker {
                 boot: snapshot.boot,
                 at: snapshot.at,
                 arms,
+                fallen: None,
             };
             let boots = self.baselines.entry(snapshot.process.clone()).or_default();
             let Some((arms, since)) = take(boots, new, self.previous_look) else {
@@ -149,50 +167,79 @@ impl Tracker {
                     process: snapshot.process.clone(),
                     arms: Arms::default(),
                     since,
+                    until: snapshot.at,
                 });
             sum.arms.candidate.add(&arms.candidate);
             sum.arms.stable.add(&arms.stable);
             // the earlier begin of two boots; unknown if one of them is unknown
             sum.since = sum.since.min(since);
+            sum.until = sum.until.max(snapshot.at);
         }
         self.previous_look = Some(now);
         increments.into_values().collect()
     }
 }
 
-/// Returns the growth since the matching baseline and moves the baseline; `None` if the snapshot is not newer.
+/// Returns the growth since the matching baseline and moves the baseline; `None` if nothing of the snapshot counts.
 fn take(
     boots: &mut Vec<Baseline>,
     new: Baseline,
     previous_look: Option<Timestamp>,
 ) -> Option<(Arms, Option<Timestamp>)> {
     if let Some(known) = matching(boots, new.boot) {
-        let since = Some(known.at);
-        if let Some(growth) = new.arms.since(&known.arms) {
-            if growth.is_zero() && new.at <= known.at {
-                return None;
-            }
-            known.at = known.at.max(new.at);
-            known.boot = known.boot.or(new.boot);
-            known.arms = new.arms;
-            return Some((growth, since));
+        return continue_from(known, new);
+    }
+    let read = boots.iter().map(|known| known.at).max();
+    // counts of a process that ran when another one of the node was read may have been counted already, or be another node's
+    let all_new = started_after(new, read) || started_after(new, previous_look);
+    let zero = boots.is_empty() && previous_look.is_some() && new.arms.is_zero();
+    boots.retain(|known| new.at.duration_since(known.at) <= BOOT_RETENTION);
+    boots.push(new);
+    if boots.len() > BOOTS_KEPT {
+        let read_at = |index: &usize| boots.get(*index).map(|known| known.at);
+        if let Some(oldest) = (0..boots.len()).min_by_key(read_at) {
+            boots.remove(oldest);
         }
-        if known.boot.is_some() {
-            // same boot, smaller counters: an older snapshot
+    }
+    boots.sort_by_key(|b| b.boot);
+    (all_new || zero).then_some((new.arms, None))
+}
+
+/// Returns the growth since a baseline of the same process and moves the baseline.
+fn continue_from(known: &mut Baseline, new: Baseline) -> Option<(Arms, Option<Timestamp>)> {
+    if let Some(growth) = new.arms.since(&known.arms) {
+        if growth.is_zero() && new.at <= known.at {
             return None;
         }
+        let since = Some(known.at);
+        *known = Baseline {
+            boot: known.boot.or(new.boot),
+            at: known.at.max(new.at),
+            ..new
+        };
+        return Some((growth, since));
+    }
+    if known.boot.is_none() {
         // the boot is unknown, and counters never fall: the process was restarted
         *known = new;
         return Some((new.arms, None));
     }
-    let followed = boots.iter().any(|b| b.boot < new.boot);
-    let young = boots.is_empty() && started_after(new, previous_look);
-    boots.push(new);
-    boots.sort_by_key(|b| b.boot);
-    if boots.len() > BOOTS_KEPT {
-        boots.remove(0);
+    // same boot, smaller counters: usually an older snapshot, which counts nothing
+    if new.at <= known.at {
+        return None;
     }
-    (followed || young).then_some((new.arms, None))
+    let fallen = known.fallen.filter(|(at, _)| *at < new.at);
+    let continued = fallen.and_then(|(at, arms)| Some((at, new.arms.since(&arms)?)));
+    let Some((at, growth)) = continued else {
+        known.fallen = known
+            .fallen
+            .filter(|(at, _)| *at >= new.at)
+            .or(Some((new.at, new.arms)));
+        return None;
+    };
+    let boot = known.boot;
+    *known = Baseline { boot, ..new };
+    Some((growth, Some(at)))
 }
 
 /// Returns the baseline that a snapshot of this boot continues. A snapshot without a boot continues the newest baseline, and
@@ -207,16 +254,12 @@ fn matching(boots: &mut [Baseline], boot: Option<u64>) -> Option<&mut Baseline> 
     }
 }
 
-/// Whether everything in a first snapshot was counted after the previous evaluation.
-fn started_after(new: Baseline, previous_look: Option<Timestamp>) -> bool {
-    let Some(previous) = previous_look else {
-        return false;
-    };
-    let booted_later = new
-        .boot
-        .and_then(|ms| i64::try_from(ms).ok())
-        .is_some_and(|ms| ms > previous.as_millisecond());
-    booted_later || new.arms.is_zero()
+/// Whether the process of a first snapshot started after `time`, so that everything in it was counted after that.
+fn started_after(new: Baseline, time: Option<Timestamp>) -> bool {
+    let booted = new.boot.and_then(|ms| i64::try_from(ms).ok());
+    booted
+        .zip(time)
+        .is_some_and(|(booted, time)| booted > time.as_millisecond())
 }
 
 #[cfg(test)]
@@ -350,6 +393,53 @@ mod tests {
             Some([0, 1])
         );
         assert_eq!(new(&mut tracker, &snapshot(None, 25, [1, 2])), None);
+    }
+
+    /// FE-3: a source that confuses nodes for a while reads other processes under the name of this one. They count nothing and do
+    /// not displace it.
+    #[test]
+    fn processes_of_other_nodes_count_nothing_and_displace_nothing() {
+        let mut tracker = seen(OLD);
+        for (index, foreign) in (0..20_i64).map(|n| (n, Some(900_001 + n.unsigned_abs()))) {
+            let second = 11 + index;
+            assert_eq!(
+                new(&mut tracker, &snapshot(foreign, second, [500, 5_000])),
+                None
+            );
+            assert_eq!(
+                new(&mut tracker, &snapshot(OLD, second, [11, 101])),
+                Some(if index == 0 { [1, 1] } else { [0, 0] })
+            );
+        }
+        assert!(tracker.baselines().count() <= BOOTS_KEPT);
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 40, [15, 110])),
+            Some([4, 9])
+        );
+    }
+
+    /// FE-3: counters that fell within a boot count again from the second snapshot on.
+    #[test]
+    fn counters_that_stay_below_their_baseline_count_again() {
+        let mut tracker = seen(OLD);
+        assert_eq!(new(&mut tracker, &snapshot(OLD, 15, [2, 30])), None);
+        assert_eq!(new(&mut tracker, &snapshot(OLD, 15, [2, 30])), None);
+        assert_eq!(new(&mut tracker, &snapshot(OLD, 20, [3, 35])), Some([1, 5]));
+        assert_eq!(
+            new(&mut tracker, &snapshot(OLD, 25, [4, 45])),
+            Some([1, 10])
+        );
+    }
+
+    #[test]
+    fn a_process_that_started_before_another_was_read_only_sets_its_baseline() {
+        let mut tracker = seen(OLD);
+        let overlapping = Some(1_009_000);
+        assert_eq!(new(&mut tracker, &snapshot(overlapping, 15, [4, 40])), None);
+        assert_eq!(
+            new(&mut tracker, &snapshot(overlapping, 20, [5, 44])),
+            Some([1, 4])
+        );
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod batches;
+mod claims;
 mod tls;
 mod transports;
 
@@ -14,12 +16,38 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::node_api::Processes;
 
 const SCRAPE: Duration = Duration::from_secs(2);
 
 fn client(url: &str) -> Result<Prometheus, MeasureError> {
     let meter = Meter::new(&::prometheus::Registry::new()).unwrap();
-    Prometheus::new(url, SCRAPE, meter)
+    Prometheus::new(url, SCRAPE, Matchers::default(), meter)
+}
+
+/// Processes that `node-1` has reported.
+pub(super) fn known() -> Processes {
+    [("node-1", 900_250), ("node-1", 1_001_000)]
+        .into_iter()
+        .collect()
+}
+
+/// Reads the newest snapshots in one group.
+async fn sample(prometheus: &Prometheus, wanted: &[Wanted]) -> Result<Sampled, MeasureError> {
+    let known = known();
+    let identified = prometheus.newest_targets(&known).await?;
+    let mut sampled = prometheus.read(wanted, &identified).await?;
+    sampled.include(&identified.targets, true);
+    Ok(sampled)
+}
+
+/// Reads the newest snapshots of [`wanted`] as the only function of a batch.
+pub(super) async fn batch(prometheus: &Prometheus) -> Result<Samples, MeasureError> {
+    let mut answer = None;
+    let mut suspects = batch::Suspects::default();
+    let deliver = |_: Wanted, answered: Result<Samples, MeasureError>| answer = Some(answered);
+    batch::run(prometheus, &known(), vec![wanted()], &mut suspects, deliver).await;
+    answer.unwrap()
 }
 
 /// Number of reads without a usable answer that were counted with `reason`.
@@ -43,6 +71,8 @@ type Script = fn(&str) -> Reply;
 struct Stub {
     series: BTreeMap<&'static str, Vec<Value>>,
     asked: Mutex<Vec<String>>,
+    /// Evaluation times of the queries.
+    times: Mutex<Vec<Option<String>>>,
     script: Option<Script>,
 }
 
@@ -51,6 +81,7 @@ impl Stub {
         Self {
             series,
             asked: Mutex::default(),
+            times: Mutex::default(),
             script: None,
         }
     }
@@ -66,6 +97,9 @@ impl Stub {
         let url = reqwest::Url::parse(&format!("http://form/?{body}")).unwrap();
         let query = url.query_pairs().find(|(key, _)| key == "query").unwrap().1;
         self.asked.lock().push(query.to_string());
+        let time = url.query_pairs().find(|(key, _)| key == "time");
+        let time = time.map(|(_, time)| time.to_string());
+        self.times.lock().push(time);
         if let Some(script) = self.script {
             return script(&query);
         }
@@ -149,7 +183,11 @@ pub(super) fn one_node() -> BTreeMap<&'static str, Vec<Value>> {
     BTreeMap::from([
         (
             "selvage_node_info",
-            vec![series("selvage_node_info", info, json!([[1000.5, "1"]]))],
+            vec![series(
+                "selvage_node_info",
+                info,
+                json!([[1000.5, "1"], [1002.5, "1"]]),
+            )],
         ),
         (
             "process_start_time_seconds",
@@ -206,7 +244,7 @@ pub(super) fn only(sampled: &Sampled) -> &Snapshot {
 #[tokio::test]
 async fn the_newest_scrape_becomes_one_snapshot_of_both_revisions() {
     let (prometheus, stub) = Stub::new(one_node()).serve().await;
-    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
     let snapshot = only(&sampled);
     assert_eq!(snapshot.process, "node-1");
     assert_eq!(snapshot.boot, Some(900_250));
@@ -223,23 +261,42 @@ async fn the_newest_scrape_becomes_one_snapshot_of_both_revisions() {
     let asked = stub.asked.lock();
     assert_eq!(asked.len(), 5, "one query per metric: {asked:?}");
     assert!(asked.iter().all(|query| query.ends_with("[60000ms]")));
+    let times = stub.times.lock();
+    assert_eq!(times[0], None);
+    assert!(
+        times[1..]
+            .iter()
+            .all(|time| time.as_deref() == Some("1002.500")),
+        "at the newest scrape: {times:?}"
+    );
     for forbidden in ["rate(", "increase(", "sum("] {
         assert!(asked.iter().all(|query| !query.contains(forbidden)));
     }
 }
 
 #[tokio::test]
-async fn history_has_every_scrape() {
+async fn history_has_the_scrapes_at_a_bounded_density() {
     let mut scraped = one_node();
     let bucket = scraped.get_mut("selvage_requests_total").unwrap();
-    bucket[0]["values"] = json!([[998.5, "80"], [1000.5, "90"], [1002.5, "100"]]);
+    bucket[0]["values"] = json!([
+        [990.5, "80"],
+        [992.5, "85"],
+        [998.5, "90"],
+        [1002.5, "95"],
+        [1004.5, "100"]
+    ]);
+    for metric in ["selvage_node_info", "process_start_time_seconds"] {
+        let values = [990.5, 992.5, 998.5, 1002.5, 1004.5].map(|at| json!([at, "900.25"]));
+        scraped.get_mut(metric).unwrap()[0]["values"] = json!(values);
+    }
     let (prometheus, _) = Stub::new(scraped).serve().await;
-    let sampled = prometheus.history(&wanted()).await.unwrap();
-    let totals: Vec<u64> = sampled.snapshots[&key()]
+    let samples = prometheus.history(wanted(), &known()).await.unwrap();
+    let totals: Vec<u64> = samples
+        .snapshots
         .iter()
         .map(|snapshot| snapshot.revisions["checkout-1"].of(Outcome::Ok, Code::Other))
         .collect();
-    assert_eq!(totals, [90, 100], "all but the window's edge");
+    assert_eq!(totals, [80, 90, 100], "those that are five seconds apart");
 }
 
 /// FE-3: samples scraped by two Prometheus servers count once.
@@ -262,7 +319,7 @@ async fn of_two_scrapers_the_one_with_higher_counts_is_used() {
         }
     }
     let (prometheus, _) = Stub::new(scraped).serve().await;
-    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
     let stable = only(&sampled).revisions["checkout-1"];
     assert_eq!(stable.of(Outcome::Ok, Code::Other), 100);
 }
@@ -274,7 +331,7 @@ async fn a_restart_within_the_window_gives_a_snapshot_of_each_start() {
     let starts = scraped.get_mut("process_start_time_seconds").unwrap();
     starts[0]["values"] = json!([[1000.5, "900.25"], [1002.5, "1001.0"]]);
     let (prometheus, _) = Stub::new(scraped).serve().await;
-    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+    let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
     let boots: Vec<_> = sampled.snapshots[&key()]
         .iter()
         .map(|snapshot| (snapshot.boot, snapshot.revisions["checkout-1"].total()))
@@ -296,7 +353,7 @@ async fn broken_samples_are_left_out_by_reason() {
         let all = scraped.get_mut("selvage_requests_total").unwrap();
         all[1]["values"][1][1] = json!(broken);
         let (prometheus, _) = Stub::new(scraped).serve().await;
-        let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+        let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
         assert_eq!(sampled.rejected, BTreeMap::from([(reason, 1)]), "{broken}");
         let left: Vec<_> = sampled.snapshots[&key()].iter().map(|one| one.at).collect();
         assert_eq!(left.len(), 1);
@@ -314,7 +371,7 @@ async fn broken_samples_are_left_out_by_reason() {
         all[0]["metric"]["le"] = json!(le);
         all[0]["values"][0][1] = json!(value);
         let (prometheus, _) = Stub::new(scraped).serve().await;
-        let sampled = prometheus.sample(&[wanted()]).await.unwrap();
+        let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
         assert_eq!(sampled.rejected, BTreeMap::from([(reason, 1)]), "{le}");
     }
 }
@@ -324,16 +381,22 @@ async fn a_target_that_is_no_known_node_is_left_out() {
     let mut scraped = one_node();
     scraped.get_mut("selvage_node_info").unwrap()[0]["metric"]["instance"] = json!("other");
     let (prometheus, _) = Stub::new(scraped).serve().await;
-    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
-    assert_eq!(sampled.rejected, BTreeMap::from([("unknown_node", 1)]));
+    let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
+    let reasons = BTreeMap::from([("unknown_node", 1), ("unknown_process", 1)]);
+    assert_eq!(sampled.rejected, reasons);
     assert_eq!(sampled.snapshots, BTreeMap::new());
 }
 
 #[tokio::test]
 async fn an_empty_answer_is_no_samples_and_no_error() {
     let (prometheus, _) = Stub::new(BTreeMap::new()).serve().await;
-    let sampled = prometheus.sample(&[wanted()]).await.unwrap();
-    assert_eq!(sampled, Sampled::default());
+    let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
+    let problem = "no series of selvage_node_info has the labels {}";
+    let expected = Sampled {
+        problem: Some(problem.to_owned()),
+        ..Sampled::default()
+    };
+    assert_eq!(sampled, expected);
 }
 
 /// FE-1 and the rest of FE-2: an unusable answer has a kind, and is counted under it.
@@ -383,16 +446,17 @@ async fn unusable_answers_are_reported_by_kind() {
             "malformed answer",
         ),
         (
-            |_| ok(&"x".repeat(17 * 1024 * 1024)),
+            |_| ok(&"x".repeat(1024 * 1024)),
             "too_large",
-            "the answer is larger than 16 MiB",
+            "the answer is larger than ",
         ),
     ];
     for (script, reason, message) in table {
         let (url, _) = Stub::answering(script).listen().await;
         let registry = ::prometheus::Registry::new();
-        let prometheus = Prometheus::new(&url, SCRAPE, Meter::new(&registry).unwrap()).unwrap();
-        let error = prometheus.sample(&[wanted()]).await.unwrap_err();
+        let meter = Meter::new(&registry).unwrap();
+        let prometheus = Prometheus::new(&url, SCRAPE, Matchers::default(), meter).unwrap();
+        let error = batch(&prometheus).await.unwrap_err();
         assert_eq!(error.reason(), reason);
         assert!(error.to_string().starts_with(message), "{error}");
         assert_eq!(failures(&registry, reason), 1.0, "{message}");
@@ -407,7 +471,7 @@ async fn an_unreachable_server_is_reported() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let prometheus = client(&url).unwrap();
-    let error = prometheus.sample(&[wanted()]).await.unwrap_err();
+    let error = sample(&prometheus, &[wanted()]).await.unwrap_err();
     assert_eq!(
         error,
         MeasureError::NoAnswer("connection refused".to_owned())

@@ -12,8 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::{MeasureError, Meter, Prometheus, Sampled};
-use super::{failures, wanted};
+use operator_core::samples::Snapshot;
+
+use super::super::{Matchers, MeasureError, Meter, Prometheus};
+use super::{batch, failures};
 
 const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
 
@@ -50,7 +52,7 @@ async fn asked(
     name: &str,
     end: (i32, u8),
     is_trusted: bool,
-) -> (Result<Sampled, MeasureError>, f64) {
+) -> (Result<Vec<Snapshot>, MeasureError>, f64) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.not_before = date_time_ymd(2020, 1, 1);
@@ -66,8 +68,9 @@ async fn asked(
     let registry = Registry::new();
     let meter = Meter::new(&registry).unwrap();
     let url = format!("https://{address}");
-    let prometheus = Prometheus::over(client, &url, Duration::from_secs(2), meter).unwrap();
-    let answer = prometheus.sample(&[wanted()]).await;
+    let (interval, targets) = (Duration::from_secs(2), Matchers::default());
+    let prometheus = Prometheus::over(client, &url, interval, targets, meter).unwrap();
+    let answer = batch(&prometheus).await.map(|samples| samples.snapshots);
     (answer, failures(&registry, "no_answer"))
 }
 
@@ -94,7 +97,7 @@ async fn an_invalid_certificate_is_reported_and_counted() {
     }
     // The same server is queried successfully when its certificate is valid.
     let (answer, counted) = asked("127.0.0.1", (2099, 1), true).await;
-    assert_eq!((answer, counted), (Ok(Sampled::default()), 0.0));
+    assert_eq!((answer, counted), (Ok(Vec::new()), 0.0));
 }
 
 #[tokio::test]
@@ -107,8 +110,9 @@ async fn a_server_without_tls_under_an_https_url_is_reported() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await
     });
     let meter = Meter::new(&Registry::new()).unwrap();
-    let prometheus = Prometheus::new(&url, Duration::from_secs(2), meter).unwrap();
-    let error = prometheus.sample(&[wanted()]).await.unwrap_err();
+    let (interval, targets) = (Duration::from_secs(2), Matchers::default());
+    let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
+    let error = batch(&prometheus).await.unwrap_err();
     let message = "no answer (it does not speak TLS, but the URL is https)";
     assert_eq!(error.to_string(), message);
 }

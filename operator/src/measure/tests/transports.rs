@@ -8,8 +8,8 @@ use operator_core::samples::LATENCY_BOUNDS;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{answer, collect};
-use super::{key, of_revision, one_node, only, series, wanted};
+use super::super::{answer, collect, targets};
+use super::{key, known, of_revision, one_node, only, series, wanted};
 use crate::node_api::{Fleet, Latency, Reading, Tables};
 
 /// Counts that a node may have for one revision.
@@ -138,17 +138,18 @@ proptest! {
             .map(|(metric, series)| (metric, serde_json::from_value(json!(series)).unwrap()))
             .collect();
         let of = |metric| by_scrape.get(metric).cloned().unwrap_or_default();
-        let by_scrape = collect::collect(
-            &collect::Scraped {
-                nodes: of("selvage_node_info"),
-                starts: of("process_start_time_seconds"),
-                requests: of("selvage_requests_total"),
-                saturated: of("selvage_saturated_total"),
-                buckets: of("selvage_response_head_seconds_bucket"),
-            },
-            &[wanted()],
-            collect::Moments::Newest,
-        );
+        let mut claims = targets::Claims::default();
+        of("selvage_node_info").iter().for_each(|series| claims.node(series));
+        of("process_start_time_seconds").iter().for_each(|series| claims.start(series));
+        let newest = collect::Moments::Newest;
+        let targets = claims.verify(&known(), newest);
+        let wanted = [wanted()];
+        let mut collector = collect::Collector::new(&targets, &wanted);
+        of("selvage_requests_total").iter().for_each(|series| collector.requests(series));
+        of("selvage_saturated_total").iter().for_each(|series| collector.saturated(series));
+        let buckets = of("selvage_response_head_seconds_bucket");
+        buckets.iter().for_each(|series| collector.bucket(series));
+        let by_scrape = collector.finish(newest);
         let scrape = only(&by_scrape).clone();
 
         let fleet = Fleet::new(Tables::new(), Duration::from_secs(10), Duration::from_secs(600));

@@ -211,8 +211,16 @@ fn drop_replaced(node: &mut Node) {
     let mut sessions = node.sessions.values();
     let replaced = sessions.any(|session| !session.ended && session.complete);
     let last = view::representative(node).map(|session| session.last_contact);
-    node.sessions
-        .retain(|_, session| !session.ended || !replaced && Some(session.last_contact) == last);
+    let Node {
+        sessions, ended, ..
+    } = node;
+    sessions.retain(|_, session| {
+        let kept = !session.ended || !replaced && Some(session.last_contact) == last;
+        if !kept {
+            ended.remember(session.hello.boot_id, session.last_contact);
+        }
+        kept
+    });
 }
 
 fn forget(state: &mut State, now: Instant) -> Vec<String> {

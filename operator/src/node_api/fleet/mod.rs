@@ -12,6 +12,7 @@ mod counters;
 mod hints;
 mod intake;
 mod outbox;
+mod processes;
 mod session;
 mod view;
 
@@ -34,6 +35,8 @@ pub use counters::{Latency, Reading};
 use hints::Relays;
 pub(super) use intake::SessionId;
 use outbox::Outbox;
+use processes::Ended;
+pub use processes::Processes;
 use session::Session;
 pub use view::{FunctionOnNode, NodeView, RevisionOnNode};
 
@@ -78,6 +81,8 @@ struct State {
 #[derive(Default)]
 struct Node {
     sessions: BTreeMap<u64, Session>,
+    /// Earlier processes of the node.
+    ended: Ended,
     /// The node was away long enough to have returned candidates' traffic to stable, and has not sent a complete
     /// report yet.
     came_back: bool,

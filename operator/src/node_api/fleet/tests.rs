@@ -318,3 +318,28 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
     fleet.report(&id, loaded(2));
     assert_eq!(returned(&fleet), None, "it follows again");
 }
+
+/// FE-6: samples of a process count only if its node has reported it, also a while after it ended.
+#[tokio::test(start_paused = true)]
+async fn a_process_is_known_while_samples_of_it_are_read() {
+    let fleet = fleet();
+    let first = fleet.connect(Source::Direct, hello("n")).unwrap();
+    assert!(
+        fleet.processes().has("n", 7),
+        "known from its first message"
+    );
+    fleet.report(&first, complete(Vec::new()));
+    let later = v1::Hello {
+        boot_id: 8,
+        ..hello("n")
+    };
+    let second = fleet.connect(Source::Relayed, later).unwrap();
+    fleet.report(&second, complete(Vec::new()));
+    fleet.gone(&first);
+    let known = fleet.processes();
+    assert!(known.has("n", 7) && known.has("n", 8));
+    assert!(!known.has("n", 9) && !known.has("other", 7) && !known.has_node("other"));
+    tokio::time::advance(Duration::from_secs(25 * 60)).await;
+    let known = fleet.processes();
+    assert!(known.has("n", 8) && !known.has("n", 7));
+}

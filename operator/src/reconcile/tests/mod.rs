@@ -9,6 +9,7 @@ mod hosts;
 mod kstatus;
 mod logs;
 mod many;
+mod measuring;
 mod private;
 mod recompute;
 mod resting;
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::node_api::{FunctionKey, Tables};
+use crate::node_api::Tables;
 use crate::watch::Secrets;
 
 const FUNCTIONS: &str = "/apis/selvage.dev/v1alpha1/namespaces/shop/edgefunctions";

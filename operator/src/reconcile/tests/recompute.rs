@@ -10,7 +10,7 @@ use operator_core::rollout::{AnalysisState, Due};
 
 use super::resting::at_rest;
 use super::*;
-use crate::measure::{Meter, Prometheus};
+use crate::measure::{Matchers, Meter, Prometheus};
 use crate::reconcile::measure::{Needed, sample};
 
 const PERIOD: i64 = 5;
@@ -51,7 +51,14 @@ impl History {
         let [candidate, stable] = &self.revisions;
         match metric {
             "selvage_node_info" => vec![series(json!({ "node_name": "n-1" }), self.values(|_| 1))],
-            "process_start_time_seconds" => vec![series(json!({}), self.values(|_| 1000))],
+            "process_start_time_seconds" => {
+                // the nodes of these tests report that they started at the first millisecond of the epoch
+                let mut values = self.values(|_| 0);
+                for value in values.as_array_mut().unwrap() {
+                    value[1] = json!("0.001");
+                }
+                vec![series(json!({}), values)]
+            }
             "selvage_requests_total" => vec![
                 requests(candidate, "ok", 10, 1),
                 requests(candidate, "trap", 1, 3),
@@ -76,7 +83,7 @@ impl History {
             .into_response()
     }
 
-    async fn serve(self: &Arc<Self>) -> SampleSource {
+    async fn serve(self: &Arc<Self>, world: &World) -> SampleSource {
         let served = Arc::clone(self);
         let handler = move |body: String| async move { served.answer(&body) };
         let app = Router::new().route("/api/v1/query", post(handler));
@@ -84,7 +91,10 @@ impl History {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
         let meter = Meter::new(&prometheus::Registry::new()).unwrap();
-        SampleSource::new(Prometheus::new(&url, Duration::from_secs(5), meter).unwrap())
+        let (interval, targets) = (Duration::from_secs(5), Matchers::default());
+        let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
+        let (fleet, queue) = (&world.reconciler.fleet, &world.reconciler.queue);
+        SampleSource::eager(prometheus, fleet.clone(), queue.clone())
     }
 }
 
@@ -95,7 +105,7 @@ fn merge_into(labels: &mut Value, more: &Value) {
 }
 
 /// In the first step, all nodes following.
-async fn stepping(world: &World) -> RolloutState {
+pub(super) async fn stepping(world: &World) -> RolloutState {
     at_rest(world).await;
     let mut object = world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
     object["spec"]["env"] = json!([{ "name": "A", "value": "2" }]);
@@ -151,7 +161,15 @@ impl<'a> Leader<'a> {
             exposed: ["n-1".to_owned()].into(),
             now,
         };
-        let (measured, _) = sample(&self.world.reconciler, &needed, &mut self.memory).await;
+        let ctx = &self.world.reconciler;
+        let mut measured;
+        loop {
+            (measured, _) = sample(ctx, &needed, &mut self.memory);
+            // an answer of Prometheus causes the next reconcile
+            if !ctx.source.settled().await {
+                break;
+            }
+        }
         let look = match measured {
             core::Measured::Evaluation(evaluation) => evaluation,
             // the first one sets the baselines
@@ -188,7 +206,7 @@ async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remem
         forgets: AtomicBool::new(false),
         asked: Mutex::default(),
     });
-    let source = history.serve().await;
+    let source = history.serve(&world).await;
     Arc::get_mut(&mut world.reconciler).unwrap().source = source;
 
     let mut undisturbed = Leader::new(&world, &history, &start);
