@@ -139,7 +139,12 @@ pub(super) enum Resolution {
     #[default]
     None,
     /// A task is asking the registry.
-    Running { image: String, run: u64 },
+    Running {
+        image: String,
+        run: u64,
+        /// The attempt before this one, if it failed.
+        last: Option<FailedResolve>,
+    },
     /// The registry answered with this component.
     Done {
         image: String,
@@ -148,8 +153,7 @@ pub(super) enum Resolution {
     /// The last attempt failed; the next one is at `retry_at`.
     Failed {
         image: String,
-        error: ResolveError,
-        attempt: u32,
+        failure: FailedResolve,
         retry_at: Instant,
     },
 }
@@ -158,6 +162,16 @@ impl FunctionContext {
     /// Returns a number for the next question to a registry, so that a late answer to an earlier one is recognised.
     pub(super) fn next_run(&mut self) -> u64 {
         self.runs += 1;
+/// A failed attempt to resolve an image.
+#[derive(Debug, Clone)]
+pub(super) struct FailedResolve {
+    pub(super) error: ResolveError,
+    /// Number of the attempt, from 1.
+    pub(super) attempt: u32,
+    /// Time of the failure.
+    pub(super) at: Timestamp,
+}
+
         self.runs
     }
 }

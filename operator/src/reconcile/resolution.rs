@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tracing::Instrument;
 
 use super::Context;
-use super::context::{FunctionContext, Resolution};
+use super::context::{FailedResolve, FunctionContext, Resolution};
 use crate::resolve::{Artifact, Credentials};
 use crate::revision::ComponentImage;
 use crate::watch::ObjectKey;
@@ -29,9 +30,14 @@ pub(super) fn start(
     memory: &mut FunctionContext,
 ) {
     let run = memory.next_run();
+    let last = match std::mem::take(&mut memory.resolution) {
+        Resolution::Failed { image, failure, .. } if image == request.image => Some(failure),
+        _ => None,
+    };
     memory.resolution = Resolution::Running {
         image: request.image.clone(),
         run,
+        last,
     };
     let (ctx, key) = (Arc::clone(ctx), key.clone());
     let task = async move {

@@ -11,6 +11,7 @@ mod logs;
 mod many;
 mod private;
 mod recompute;
+mod registries;
 mod resting;
 mod secrets;
 mod story;
