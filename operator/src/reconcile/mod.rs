@@ -59,7 +59,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use api::CallError;
-pub(crate) use claims::overlaps as hosts_overlap;
+pub(crate) use claims::{contested as contested_hosts, overlaps as hosts_overlap};
 pub use controller::reconcile;
 pub use projector::Projector;
 pub use report::Reporter;
