@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::BACKOFF;
 use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{MassDeletionGuard, Pending};
+use crate::failure_log::FailureLog;
 
 /// Namespace (empty for cluster-scoped objects) and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -331,16 +332,25 @@ where
                     self.unreadable
                         .write()
                         .retain(|key, _| listed.contains_key(key));
+        let mut log = FailureLog::default();
                     self.filled.send_replace(true);
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; cached objects stay in use");
+                    if let Some(failures) = log.failed(&error) {
+                        tracing::warn!(kind = %K::kind(&()), %error, failures, "watch interrupted; cached objects stay in use");
+                    }
                 }
                 None => return,
             }
         }
     }
 
+            // A list begins with an event before the API server is asked.
+            if matches!(&event, Some(Ok(event)) if !matches!(event, watcher::Event::Init))
+                && let Some(failures) = log.succeeded()
+            {
+                tracing::info!(kind = %K::kind(&()), failures, "watching again");
+            }
     fn accept(
         &self,
         key: ObjectKey,
