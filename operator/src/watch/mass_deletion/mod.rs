@@ -123,6 +123,11 @@ where
         Vec::new()
     }
 
+    /// Whether no deletion waits for its confirmation.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Records that the object exists after all.
     pub(super) fn came_back(&mut self, key: &ObjectKey) {
         self.held.remove(key);
@@ -221,12 +226,12 @@ where
                 Found::Gone => {
                     let held = entry.remove();
                     gone.push((held.object, held.version));
+                    continue;
                 }
                 Found::There => {
                     held.since = now;
                     "it still has them".to_owned()
                 }
-                    continue;
                 Found::Unknown(why) => why.to_string(),
             };
             // One answer that is late or lost is no reason for an alarm.
