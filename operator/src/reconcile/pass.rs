@@ -63,6 +63,7 @@ impl Made {
             self.decision.wake_at.map(until),
             self.ensured.desired.retry.map(|wait| instant + wait),
             memory.nodes_due,
+            memory.revisions_due,
         ];
         Ok(Outcome {
             class: if self.decision.state.state.is_exposed() {

@@ -13,6 +13,7 @@ mod private;
 mod recompute;
 mod registries;
 mod resting;
+mod revisions;
 mod secrets;
 mod story;
 mod tampering;
