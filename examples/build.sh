@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm, and
-# hello-bare.wasm and hello-still.wasm for measurements.
+# hello-bare.wasm, hello-still.wasm and hello-spin.wasm for measurements.
 # The target is wasm32-unknown-unknown, whose standard library needs nothing from its host, so the component imports
 # only what it uses. If rustup's target is not installed, Debian's rustc builds the standard library from source
 # (packages rustc-web and rust-web-src).
@@ -48,7 +48,7 @@ fi
 # the first build compiles the standard library: show its progress
 quiet=
 [ ! -d "$CARGO_TARGET_DIR/$target" ] || quiet=--quiet
-for version in v1 v2 v3 v4 bare still; do
+for version in v1 v2 v3 v4 bare still spin; do
   (cd "$here/hello" && cargo build $quiet --locked --release --target "$target" --features "$version" "$@")
   cp "$CARGO_TARGET_DIR/$target/release/hello.wasm" "$out/hello-$version.wasm"
 done

@@ -2,6 +2,9 @@
 
 mod first;
 mod host;
+mod identical;
+mod neighbours;
+mod plane;
 mod serve;
 
 use anyhow::{Context as _, Result};
@@ -33,6 +36,10 @@ enum Command {
     Serve(serve::Args),
     /// Compare the first response from the native cache with loading, instantiating and calling in bare wasmtime
     First(first::Args),
+    /// Compare the latencies of two revisions with the same code at small weights
+    Identical(identical::Args),
+    /// Measure the latency of a function beside others that compute without end
+    Neighbours(neighbours::Args),
     /// Run the bare hyper server (started by `serve`)
     #[command(hide = true)]
     Bare,
@@ -82,6 +89,12 @@ fn main() -> Result<()> {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::First(args) => first::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::Identical(args) => identical::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::Neighbours(args) => neighbours::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::Bare => single_threaded()?.block_on(serve::run_bare(announce)),

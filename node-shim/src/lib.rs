@@ -6,7 +6,7 @@
 //! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
-//! [`verify`], [`compile`] and [`native_cache`] turns a digest into code that can run; [`disk`] keeps the
+//! [`component_digest`], [`compile`] and [`native_cache`] turns a digest into code that can run; [`disk`] keeps the
 //! state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role.
 //!
 //! Before a component is compiled, its size and digest are checked against what the operator recorded:
@@ -18,10 +18,10 @@
 //! let mut file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
 //! file.write_all(b"abc")?;
 //! let digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-//! assert!(node_shim::verify::verify(&mut file, digest, 3).is_ok());
+//! assert!(node_shim::component_digest::verify(&mut file, digest, 3).is_ok());
 //!
 //! file.write_all(b"d")?;
-//! let failure = node_shim::verify::verify(&mut file, digest, 0).unwrap_err();
+//! let failure = node_shim::component_digest::verify(&mut file, digest, 0).unwrap_err();
 //! assert_eq!(failure.reason().name(), "DigestMismatch");
 //! # std::fs::remove_file(path)?;
 //! # Ok::<(), std::io::Error>(())
@@ -33,6 +33,7 @@ pub mod cli;
 mod clock;
 pub mod code_cache;
 pub mod compile;
+pub mod component_digest;
 mod concurrency_limit;
 pub mod config_value;
 mod connection;
@@ -44,6 +45,7 @@ pub mod engine;
 pub mod guest_log;
 mod handler;
 mod instance;
+mod instance_budget;
 mod listener;
 pub mod load;
 mod memory_pressure;
@@ -61,7 +63,6 @@ mod shim_response;
 pub mod supervisor;
 #[cfg(test)]
 mod test_support;
-pub mod verify;
 
 pub use connection::ConnectionLimits;
 

@@ -40,6 +40,8 @@ pub(crate) async fn run(plane: Arc<DataPlaneState>, listener: std::net::TcpListe
     let mut phases = plane.watch_phase();
     let alive = plane.node_counters.clone();
     let turning = tokio::spawn(async move { alive.answer_pings().await });
+    let preempted = plane.preempted.clone();
+    let resuming = tokio::spawn(async move { preempted.run().await });
     match TcpListener::from_std(listener) {
         Ok(listener) => {
             let over = wait_for(&mut phases, DrainPhase::Draining);
@@ -57,6 +59,7 @@ pub(crate) async fn run(plane: Arc<DataPlaneState>, listener: std::net::TcpListe
     // a guest whose client is gone may still compute; nothing else bounds its end
     let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
     turning.abort();
+    resuming.abort();
 }
 
 async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
+use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 
 use crate::counters::{FinishedRequest, RevisionCounters};
 

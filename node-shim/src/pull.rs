@@ -13,13 +13,9 @@ use node_api::v1::Source;
 use node_shim_core::desired::{Failure, LoadFailure};
 use oci::{Credentials, MAX_COMPONENT};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::disk::{Blobs, Draft};
 pub(crate) use oci::sha256_hex;
-
-/// Maximum number of components that are fetched at the same time.
-const MAX_PULLS: usize = 4;
 
 /// Source of components that only the operator can read.
 pub trait OperatorBlobs: Send + Sync {
@@ -47,7 +43,6 @@ pub struct Puller {
     registry: oci::Client,
     blobs: Blobs,
     operator: Arc<dyn OperatorBlobs>,
-    permits: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Puller {
@@ -72,17 +67,7 @@ impl Puller {
             registry: oci::Client::new(insecure)?,
             blobs,
             operator,
-            permits: Arc::new(Semaphore::new(MAX_PULLS)),
         })
-    }
-
-    /// Waits until another component may be fetched. The permit is returned when it is dropped.
-    ///
-    /// # Errors
-    /// Fails when the process ends.
-    pub(crate) async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        let permit = self.permits.acquire().await;
-        permit.map_err(|error| Failure::new(LoadFailure::Pull, error))
     }
 
     /// Fetches a component. The returned file is positioned at its start, and its content has the digest.

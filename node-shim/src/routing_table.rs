@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::pick::candidate_concurrency;
 use node_shim_core::routing::RouteIndex;
 use node_shim_core::table::{FunctionEntry, FunctionKey};

@@ -102,15 +102,27 @@ impl ServeArgs {
 /// # Errors
 /// Returns an error when the file is not a component that can be served or the address cannot be bound.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let file = args.file.display();
-    let component = open(&args.file)?;
-    let engine = Engine::new(&EngineOptions::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let loaded = runtime
-        .block_on(compile(&engine, component))
-        .with_context(|| format!("cannot serve {file}"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let plane = tokio::select! {
+            started = start(args) => started?,
+            // ends the compiler process too
+            () = signals.next() => return Ok(()),
+        };
+        run_until_signal(&plane, args, signals).await
+    })
+}
+
+/// Starts a data plane with the component.
+async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
+    let component = open(&args.file)?;
+    let engine = Engine::new(&EngineOptions::default())?;
+    let loaded = compile(&engine, component)
+        .await
+        .with_context(|| format!("cannot serve {}", args.file.display()))?;
     let counters = CounterTable::new();
     let values = |list: &[(String, String)]| {
         let value =
@@ -142,11 +154,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     )?;
     plane.publish(Arc::new(RoutingTable::new(1, vec![catch_all(revision)])));
     plane.set_ready(true);
-    runtime.block_on(run_until_signal(
-        &plane,
-        Duration::from_millis(args.drain_propagation),
-        Duration::from_millis(args.drain_timeout),
-    ))
+    Ok(plane)
 }
 
 /// Opens a file that starts like a component. The compiler validates the rest.
@@ -183,11 +191,11 @@ async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedCompo
 
 async fn run_until_signal(
     plane: &DataPlane,
-    propagation: Duration,
-    timeout: Duration,
+    args: &ServeArgs,
+    mut signals: Signals,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
-    // callers wait for this line, so the signal handlers are installed before it
+    let propagation = Duration::from_millis(args.drain_propagation);
+    let timeout = Duration::from_millis(args.drain_timeout);
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
     signals.next().await;
     tokio::select! {

@@ -3,7 +3,7 @@
 
 use http::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use node_shim_core::outcome::ErrorResponse;
+use node_shim_core::failure_reason::ErrorResponse;
 use node_shim_core::validation::Rejection;
 
 use crate::body::ResponseBody;

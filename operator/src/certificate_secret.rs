@@ -1,5 +1,6 @@
 //! The operator's Secret: certificates of the node API and the key of content hashes. The leader creates and renews
-//! it; every replica reads it.
+//! it; every replica reads it and restores it when it is deleted. With another key, every revision with references would
+//! get another name, and nodes that start would find no CA.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::node_api::tls::{self, Material};
@@ -22,6 +24,9 @@ use crate::watch::{ObjectKey, SecretState, Secrets};
 
 /// Interval between two checks of the certificates, which are valid for months.
 const RENEWAL: Duration = Duration::from_secs(3600);
+
+/// Interval between two attempts to restore the Secret.
+const RESTORE_RETRY: Duration = Duration::from_secs(5);
 
 /// Name of the Secret.
 pub const NAME: &str = "selvage-node-api";
@@ -39,6 +44,19 @@ pub struct CertificateSecret {
     pub tls: tls::Store,
     /// Key of content hashes.
     pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    material: Arc<ArcSwapOption<Material>>,
+    deleted: Arc<Notify>,
+}
+
+impl Default for CertificateSecret {
+    fn default() -> Self {
+        Self {
+            tls: tls::Store::default(),
+            hash_key: Arc::default(),
+            material: Arc::default(),
+            deleted: Arc::default(),
+        }
+    }
 }
 
 /// Why the Secret cannot be used.
@@ -65,7 +83,39 @@ impl CertificateSecret {
         self.tls.replace(&material)?;
         self.hash_key
             .store(Some(Arc::new(material.hash_key.clone())));
+        self.material.store(Some(Arc::new(material)));
         Ok(())
+    }
+
+    /// Starts the restoration of the Secret, which does not exist any longer.
+    pub fn is_deleted(&self) {
+        self.deleted.notify_one();
+    }
+
+    /// Creates the Secret again with the content in use, each time it was deleted.
+    pub async fn restore(self, client: Client, namespace: String, secrets: Secrets) {
+        let key = ObjectKey::new(&namespace, NAME);
+        loop {
+            self.deleted.notified().await;
+            while matches!(secrets.get(&key), SecretState::Missing)
+                && let Some(material) = self.material.load_full()
+            {
+                match write(&client, &namespace, &material).await {
+                    Ok(_) => {
+                        tracing::warn!(
+                            secret = NAME,
+                            "the Secret was deleted; created it again with the same content"
+                        );
+                        break;
+                    }
+                    Err(error) => tracing::error!(
+                        %error, secret = NAME,
+                        "the Secret was deleted and cannot be created again yet; nodes that start wait for it"
+                    ),
+                }
+                tokio::time::sleep(RESTORE_RETRY).await;
+            }
+        }
     }
 }
 
@@ -74,23 +124,31 @@ impl CertificateSecret {
 /// # Errors
 /// The content cannot be generated, or the Secret cannot be written.
 pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateSecretError> {
-    let material = tls::make(Timestamp::now())?;
+    if write(client, namespace, &tls::make(Timestamp::now())?).await? {
+        tracing::info!(secret = NAME, "created the certificates of the node API");
+    }
+    Ok(())
+}
+
+/// Creates the Secret with this content. Returns false if it exists.
+async fn write(
+    client: &Client,
+    namespace: &str,
+    material: &Material,
+) -> Result<bool, CertificateSecretError> {
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(NAME.to_owned()),
             labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
             ..ObjectMeta::default()
         },
-        data: Some(content(&material)),
+        data: Some(content(material)),
         ..Secret::default()
     };
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match call(secrets.create(&PostParams::default(), &secret)).await {
-        Ok(_) => {
-            tracing::info!(secret = NAME, "created the certificates of the node API");
-            Ok(())
-        }
-        Err(error) if error.is_already_there() => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.is_already_there() => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -176,10 +234,7 @@ mod tests {
             data: Some(content(&made)),
             ..Secret::default()
         };
-        let own = CertificateSecret {
-            tls: tls::Store::default(),
-            hash_key: Arc::default(),
-        };
+        let own = CertificateSecret::default();
         own.load(&secret).unwrap();
         assert!(own.tls.is_loaded());
         assert_eq!(own.hash_key.load_full().as_deref(), Some(&made.hash_key));
@@ -187,10 +242,7 @@ mod tests {
 
     #[test]
     fn a_secret_with_a_missing_key_is_reported_and_changes_nothing() {
-        let own = CertificateSecret {
-            tls: tls::Store::default(),
-            hash_key: Arc::default(),
-        };
+        let own = CertificateSecret::default();
         assert!(matches!(
             own.load(&Secret::default()),
             Err(CertificateSecretError::Key("ca.crt"))

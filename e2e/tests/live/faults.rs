@@ -229,6 +229,7 @@ async fn a_shim_starts_again_with_registry_and_operator_away(world: &mut World) 
         .context("no node")?
         .address();
     scale_operator(world, 0)?;
+    let gone = operators_are_gone(&pods).await;
     world
         .cluster
         .registry
@@ -260,12 +261,12 @@ async fn a_shim_starts_again_with_registry_and_operator_away(world: &mut World) 
     let registry = world.cluster.registry.as_mut().context("no registry")?;
     registry.process().restart()?;
     registry.ready().await?;
-    came_back.and(answered)?;
+    gone.and(came_back).and(answered)?;
     e2e::cluster::rolled_out(
         &world.cluster,
         NAMESPACE,
         "deployment/selvage-operator",
-        SOON,
+        LATER,
     )
 }
 
@@ -287,6 +288,17 @@ fn scale_operator(world: &World, replicas: u8) -> Result<()> {
         String::from_utf8_lossy(&out.stderr)
     );
     Ok(())
+}
+
+/// Waits until no pod of an operator exists. After an outage of the API server, the controllers of Kubernetes look at a
+/// Deployment again only after a minute.
+async fn operators_are_gone(pods: &Api<Pod>) -> Result<()> {
+    let operators = ListParams::default().labels("app.kubernetes.io/component=operator");
+    let pause = Duration::from_millis(100);
+    e2e::cluster::wait::until(LATER, pause, async || {
+        Ok(pods.list(&operators).await?.items.is_empty().then_some(()))
+    })
+    .await
 }
 
 async fn a_dead_node_does_not_stop_a_rollout(world: &mut World) -> Result<()> {

@@ -23,6 +23,7 @@ scenarios![alone: [
     secrets_stay_when_a_shim_is_replaced,
     secrets_come_back_when_a_shim_crashes,
     secrets_that_changed_are_never_empty,
+    the_operators_own_secret_is_restored_with_the_same_content,
 ]];
 
 const RATE: u32 = 100;
@@ -265,6 +266,36 @@ async fn secrets_that_changed_are_never_empty(world: &mut World) -> Result<()> {
         back["status"]["stable"]["revision"] == stable,
         "{}",
         back["status"]
+    );
+    Ok(())
+}
+
+/// `kubectl delete secret selvage-node-api`, as a prune does that knows only what is in Git: nodes that start find their
+/// CA, and functions with references keep their revisions.
+async fn the_operators_own_secret_is_restored_with_the_same_content(
+    world: &mut World,
+) -> Result<()> {
+    const OWN: &str = "selvage-node-api";
+    let ns = granted(world, "t-secrets-own").await?;
+    let host = "secrets-own.example";
+    write_secret(world, &ns, "one").await?;
+    let before = world.serve(&ns, "hello", spec(world, host)).await?;
+    let secrets: Api<Secret> = Api::namespaced(world.cluster.client(), NAMESPACE);
+    let old = secrets.get(OWN).await?;
+    secrets.delete(OWN, &DeleteParams::default()).await?;
+    world
+        .until(async |_: &World| {
+            let new = secrets.get_opt(OWN).await?;
+            Ok(new.is_some_and(|new| new.metadata.uid != old.metadata.uid && new.data == old.data))
+        })
+        .await?;
+    replace(world).await?;
+    answers(world, &world.nodes(), host, |answer| shows(answer, "one")).await?;
+    let after = world.ready(&ns, "hello").await?;
+    ensure!(
+        before["status"]["stable"]["revision"] == after["status"]["stable"]["revision"],
+        "{}",
+        after["status"]
     );
     Ok(())
 }

@@ -8,8 +8,8 @@
 //! a version with a tenth of the requests is slower by half without being worse: its code is less often in the caches
 //! of the processor.
 //!
-//! Two more builds only answer, so that `make bench` can measure the cost of the host. `bare` grows its memory at the
-//! first allocation, like any Rust guest; `still` never grows it.
+//! Three more builds are for `make bench`. `bare` and `still` only answer: `bare` grows its memory at the first
+//! allocation, like any Rust guest, and `still` never grows it. `spin` computes until it is stopped.
 
 #[cfg(feature = "still")]
 mod arena;
@@ -68,12 +68,21 @@ const BEHAVIOUR: Behaviour = if cfg!(feature = "v4") {
     HEALTHY
 };
 
+#[cfg(feature = "spin")]
+fn spin() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 struct Hello;
 
 wasip2::http::proxy::export!(Hello);
 
 impl Guest for Hello {
     fn handle(_request: IncomingRequest, out: ResponseOutparam) {
+        #[cfg(feature = "spin")]
+        spin();
         let slow = if happens(BEHAVIOUR.slow_percent) {
             BEHAVIOUR.slow_for
         } else {

@@ -3,7 +3,7 @@
 //! current time and random numbers are arguments.
 //!
 //! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses
-//! the revision, [`outcome`] classifies how it ended. [`desired`] decides what the node loads.
+//! the revision, [`failure_reason`] and [`request_labels`] say how it ended. [`desired`] decides what the node loads.
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue, Method, Uri, Version, header::HOST};
@@ -25,12 +25,15 @@
 
 pub mod code_cache;
 pub mod desired;
+pub mod failure_reason;
+pub mod fair_queue;
+pub mod fair_shares;
 pub mod headers;
 pub mod host;
 pub mod memory_pressure;
-pub mod outcome;
 pub mod path;
 pub mod pick;
+pub mod request_labels;
 pub mod routing;
 pub mod series;
 pub mod table;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers::filter_trailers;
-use node_shim_core::outcome::FailureReason;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 

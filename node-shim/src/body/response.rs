@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers::filter_trailers;
-use node_shim_core::outcome::FailureReason;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 

@@ -17,9 +17,12 @@ use futures::future::BoxFuture;
 use node_shim_core::code_cache::{MappedComponent, MappingLimits, select_to_unmap};
 use node_shim_core::desired::Failure;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::engine::LinkedComponent;
+
+/// Maximum number of components that are mapped again at the same time.
+const MAX_MAPPINGS: usize = 8;
 
 /// Maps native code from disk.
 pub(crate) trait MapCode: Send + Sync {
@@ -32,6 +35,7 @@ pub struct CodeCache {
     max_mapped: usize,
     slots_in_use: AtomicUsize,
     registry: Mutex<Registry>,
+    mappings: Semaphore,
     unmappable: mpsc::UnboundedSender<String>,
 }
 
@@ -114,6 +118,7 @@ impl CodeCache {
             max_mapped: cap,
             slots_in_use: AtomicUsize::new(0),
             registry: Mutex::default(),
+            mappings: Semaphore::new(MAX_MAPPINGS),
             unmappable: lost,
         };
         (Arc::new(code_cache), receiver)
@@ -273,7 +278,10 @@ impl CompiledComponent {
         drop(state);
         let (code, map, code_cache) = (Arc::clone(self), Arc::clone(map), Arc::clone(code_cache));
         tokio::spawn(async move {
+            // the semaphore is never closed
+            let permit = code_cache.mappings.acquire().await;
             let outcome = map.map(&code.digest).await;
+            drop(permit);
             match outcome {
                 Ok(resident) => code.fill(resident),
                 Err(failed) => {

@@ -1,16 +1,20 @@
 //! The compiler process: reads a component from stdin, writes native code to stdout and exits.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect};
-use crate::engine::Compiler;
+use crate::engine::{Compiler, memory_limit};
 
 const MAX_COMPONENT: u64 = 50 << 20;
+/// Maximum address space in bytes, if three quarters of the container's memory are not less.
 const ADDRESS_SPACE: u64 = 2 << 30;
 const CPU_SECONDS: u64 = 60;
+/// CPU time after which the kernel kills the process instead of sending a signal that names the limit.
+const KILL_CPU_SECONDS: u64 = CPU_SECONDS + 5;
 const MAX_NATIVE: u64 = 1 << 30;
 /// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
@@ -38,21 +42,24 @@ pub fn run() -> ExitCode {
 
 /// Limits the resources of this process irrevocably.
 fn limit_resources() -> io::Result<()> {
+    let address_space = ADDRESS_SPACE.min(memory_limit() / 4 * 3);
     let limits = [
-        (Resource::As, ADDRESS_SPACE),
-        (Resource::Cpu, CPU_SECONDS),
-        (Resource::Fsize, MAX_NATIVE),
-        (Resource::Core, 0),
+        (Resource::As, address_space, address_space),
+        (Resource::Cpu, CPU_SECONDS, KILL_CPU_SECONDS),
+        (Resource::Fsize, MAX_NATIVE, MAX_NATIVE),
+        (Resource::Core, 0, 0),
     ];
-    for (resource, most) in limits {
+    for (resource, current, maximum) in limits {
         setrlimit(
             resource,
             Rlimit {
-                current: Some(most),
-                maximum: Some(most),
+                current: Some(current),
+                maximum: Some(maximum),
             },
         )?;
     }
+    // when memory runs out all the same, this process ends and not the one that serves
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // compilation works at normal priority too

@@ -10,12 +10,14 @@ mod inspect;
 
 use std::fmt::Display;
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use node_shim_core::desired::{Failure, LoadFailure};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
@@ -182,7 +184,11 @@ fn classify(status: ExitStatus, stderr: &[u8], draft: Draft) -> Result<Compiled,
                 format!("the compiler failed: {line}"),
             ))
         }
-        // a process that exceeds a limit or runs out of memory is ended by a signal
+        // its own limits end the process by other signals
+        None if status.signal() == Some(Signal::KILL.as_raw()) => Err(Failure::new(
+            LoadFailure::CompilerKilled,
+            "the compiler process was killed",
+        )),
         None => Err(Failure::new(
             LoadFailure::CompileLimit,
             format!("the compiler process was ended by {status}"),
@@ -199,4 +205,23 @@ fn processor_time(id: u32) -> Option<Duration> {
     let system: u64 = fields.next()?.parse().ok()?;
     let ticks = rustix::param::clock_ticks_per_second().max(1);
     Some(Duration::from_millis((user + system) * 1000 / ticks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kill_from_outside_is_worth_another_attempt() {
+        let cause = |signal: Signal| {
+            let draft = Draft::in_memory(&Arc::default()).unwrap();
+            let status = ExitStatus::from_raw(signal.as_raw());
+            classify(status, b"", draft).unwrap_err().cause
+        };
+        assert_eq!(cause(Signal::KILL), LoadFailure::CompilerKilled);
+        for own in [Signal::XCPU, Signal::ABORT, Signal::SEGV, Signal::XFSZ] {
+            assert_eq!(cause(own), LoadFailure::CompileLimit);
+        }
+        assert!(!LoadFailure::CompilerKilled.is_permanent());
+    }
 }

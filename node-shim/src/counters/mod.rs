@@ -11,7 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use node_api::{LATENCY_BUCKETS, latency_bucket};
-use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
+use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use parking_lot::{Mutex, MutexGuard};
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use node_shim_core::outcome::Population;
+use node_shim_core::request_labels::Population;
 use node_shim_core::series::CounterValues;
 
 use node_api::LATENCY_BUCKETS;
@@ -83,7 +83,8 @@ fn position(at: usize) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use node_shim_core::outcome::{FailureReason, Outcome, StartKind, StatusClass};
+    use node_shim_core::failure_reason::FailureReason;
+    use node_shim_core::request_labels::{Outcome, StartKind, StatusClass};
     use node_shim_core::table::{FunctionKey, RevisionName};
 
     use super::*;

@@ -126,7 +126,12 @@ impl DataPlane {
 
     /// Returns the number of free instance slots.
     pub fn free_instance_slots(&self) -> usize {
-        self.state.instance_slots.available_permits()
+        usize::try_from(self.state.budget.free_slots()).unwrap_or(usize::MAX)
+    }
+
+    /// Returns the guest memory that is free, in bytes.
+    pub fn free_guest_memory(&self) -> u64 {
+        self.state.budget.free_memory()
     }
 
     /// Returns the number of open connections.

@@ -16,6 +16,8 @@ use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
+use crate::instance::PreemptedGuests;
+use crate::instance_budget::InstanceBudget;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
@@ -101,10 +103,11 @@ pub(crate) struct DataPlaneState {
     pub(crate) counters: Arc<CounterTable>,
     pub(crate) node_counters: Arc<NodeCounters>,
     pub(crate) log: GuestLog,
-    /// Fewer than the slots of the pool, so that a full pool is detected before a store is created.
-    pub(crate) instance_slots: Arc<Semaphore>,
+    /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
+    pub(crate) budget: Arc<InstanceBudget>,
     pub(crate) cold_starts: Semaphore,
     pub(crate) guests: TaskTracker,
+    pub(crate) preempted: Arc<PreemptedGuests>,
     pub(crate) connections: TaskTracker,
     table: ArcSwap<RoutingTable>,
     version: watch::Sender<u64>,
@@ -124,17 +127,18 @@ impl DataPlaneState {
         node: Arc<NodeCounters>,
         log: GuestLog,
     ) -> Self {
-        let slots = (engine.instance_slots() as usize * 9 / 10).max(1);
-        node.set_instance_slots(slots as u64);
+        let slots = (u64::from(engine.instance_slots()) * 9 / 10).max(1);
+        node.set_instance_slots(slots);
         Self {
+            budget: InstanceBudget::new(slots, engine.guest_memory()),
             engine,
             options,
             counters,
             node_counters: node,
             log,
-            instance_slots: Arc::new(Semaphore::new(slots)),
             cold_starts: Semaphore::new(MAX_COLD_STARTS),
             guests: TaskTracker::new(),
+            preempted: Arc::default(),
             connections: TaskTracker::new(),
             table: ArcSwap::default(),
             version: watch::Sender::new(0),

@@ -6,6 +6,7 @@
 //! state/table, table.previous  the last table applied, and the one before it
 //! state/hot                    functions with recent traffic, one per line
 //! state/refused                components that failed permanently, one per line
+//! state/compiling/             compilations that have begun and not ended, one file each
 //! blobs/sha256/<hex>           components as pulled
 //! native/<digest>-<engine>-<cpu>, .mac
 //! ```
@@ -59,7 +60,7 @@ impl StateDir {
     /// # Errors
     /// Returns the error of the file system. Callers can continue in memory.
     pub fn create(&self) -> io::Result<()> {
-        for folder in [self.state(), self.blobs(), self.native()] {
+        for folder in [self.state(), self.compiling(), self.blobs(), self.native()] {
             fs::create_dir_all(folder)?;
         }
         Ok(())
@@ -71,6 +72,10 @@ impl StateDir {
 
     pub(crate) fn state(&self) -> PathBuf {
         self.root.join("state")
+    }
+
+    pub(crate) fn compiling(&self) -> PathBuf {
+        self.state().join("compiling")
     }
 
     pub(crate) fn blobs(&self) -> PathBuf {

@@ -26,6 +26,7 @@ use ticker::Ticker;
 
 pub use settings::EngineOptions;
 use settings::PooledEngine;
+pub(crate) use settings::memory_limit;
 
 /// Size of a page of linear memory in bytes. Custom page sizes are disabled.
 const WASM_PAGE: u64 = 64 << 10;
@@ -43,6 +44,7 @@ struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<GuestState>,
     slots: u32,
+    guest_memory: u64,
     pagemap_scan: bool,
     ticker: Ticker,
 }
@@ -53,6 +55,8 @@ pub struct LinkedComponent {
     pub(crate) pre: ProxyPre<GuestState>,
     /// Initial size of linear memory in bytes; `None` when it is not known in advance.
     pub(crate) initial_memory: Option<u64>,
+    /// Number of slots that an instance takes of the pool.
+    pub(crate) slots: u32,
 }
 
 /// Why an engine could not be created.
@@ -104,6 +108,7 @@ impl Engine {
                 engine,
                 linker,
                 slots,
+                guest_memory: options.guest_memory(),
                 pagemap_scan,
                 ticker,
             }),
@@ -158,6 +163,9 @@ impl Engine {
             .instantiate_pre(component)
             .and_then(ProxyPre::new)
             .map_err(|error| LoadError::WorldMismatch(vec![format!("{error:#}")]))?;
+        let slots = component.resources_required().map_or(1, |need| {
+            settings::slots_of(need.num_memories, need.num_tables)
+        });
         let initial_memory = component.resources_required().map(|need| {
             need.max_initial_memory_size
                 .unwrap_or(0)
@@ -166,6 +174,7 @@ impl Engine {
         Ok(LinkedComponent {
             pre,
             initial_memory,
+            slots,
         })
     }
 
@@ -176,6 +185,11 @@ impl Engine {
     /// Returns the maximum number of concurrent instances.
     pub fn instance_slots(&self) -> u32 {
         self.inner.slots
+    }
+
+    /// Returns the memory in bytes that all guests together may use.
+    pub(crate) fn guest_memory(&self) -> u64 {
+        self.inner.guest_memory
     }
 
     /// Returns whether the kernel reports which pages of a slot were touched, so that only these are reset.

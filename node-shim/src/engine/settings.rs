@@ -13,6 +13,12 @@ use super::EngineError;
 /// were touched.
 const KEEP_RESIDENT: usize = 1 << 20;
 
+/// Maximum number of core instances of a component.
+const CORE_INSTANCES: u32 = 64;
+/// Tables and memories of the pool for each slot. A component with more of them takes several slots.
+const TABLES_PER_SLOT: u32 = 8;
+const MEMORIES_PER_SLOT: u32 = 2;
+
 /// Options of the engine that depend on the machine and on policy.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -40,6 +46,12 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// Returns the memory in bytes that all guests together may use. A quarter of the process's memory is for what idle
+    /// slots keep, an eighth for everything but guests.
+    pub(super) fn guest_memory(&self) -> u64 {
+        self.memory_limit / 8 * 5
+    }
+
     /// Returns options for a small pool, for tests.
     pub fn small() -> Self {
         Self {
@@ -93,6 +105,13 @@ pub(super) struct PooledEngine {
     pub(super) pagemap_scan: bool,
 }
 
+/// Returns the number of slots that an instance takes of the pool.
+pub(super) fn slots_of(memories: u32, tables: u32) -> u32 {
+    let memories = memories.div_ceil(MEMORIES_PER_SLOT);
+    let tables = tables.div_ceil(TABLES_PER_SLOT);
+    memories.max(tables).max(1)
+}
+
 /// Returns the engine that runs guests.
 pub(super) fn pooled_engine(options: &EngineOptions) -> Result<PooledEngine, EngineError> {
     let pagemap_scan =
@@ -130,12 +149,12 @@ pub(super) fn pooled_engine(options: &EngineOptions) -> Result<PooledEngine, Eng
 fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
-        // a component of common toolchains has three core instances, an interpreter up to thirty
-        .total_core_instances(slots.saturating_mul(8))
-        .total_tables(slots.saturating_mul(8))
-        .total_memories(slots.saturating_mul(2))
+        // only counted, so there are enough for any component
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
+        .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
+        .total_memories(slots.saturating_mul(MEMORIES_PER_SLOT))
         .total_stacks(slots)
-        .max_core_instances_per_component(64)
+        .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(8)
         .max_tables_per_component(64)
         .table_elements(20_000)
@@ -158,7 +177,7 @@ fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAlloc
 }
 
 /// Returns the memory limit of the process's cgroup, or the memory of the machine, in bytes.
-fn memory_limit() -> u64 {
+pub(crate) fn memory_limit() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| total_of(&text))
@@ -190,6 +209,14 @@ fn total_of(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_component_takes_as_many_slots_as_its_memories_and_tables_need() {
+        assert_eq!(slots_of(0, 0), 1);
+        assert_eq!(slots_of(2, 8), 1);
+        assert_eq!(slots_of(8, 1), 4);
+        assert_eq!(slots_of(1, 64), 8);
+    }
 
     #[test]
     fn total_memory_is_read_in_bytes() {

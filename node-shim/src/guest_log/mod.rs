@@ -7,7 +7,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use serde::Serialize;
 use tracing::Span;
 

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use node_shim_core::outcome::{FailureReason, StartKind};
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::pick::{Arm, BUCKETS, pick};
+use node_shim_core::request_labels::StartKind;
 use node_shim_core::routing;
 use node_shim_core::validation::{self, Rejection, ValidatedHead};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::response::content_length;
 use crate::code_cache::{CodeInUse, CodeUser};
 use crate::concurrency_limit::Permit;
 use crate::data_plane::DataPlaneState;
+use crate::instance_budget::InstanceShare;
 use crate::observer::RequestObserver;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -41,7 +42,7 @@ pub(super) struct Admitted {
     pub(super) observer: RequestObserver,
     pub(super) start: StartKind,
     pub(super) permit: Permit,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) share: InstanceShare,
 }
 
 /// Validates and routes a request, picks the revision and acquires its permits.
@@ -112,7 +113,8 @@ pub(super) async fn admit(
         Ok(code) => code,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
-    let Ok(slot) = plane.instance_slots.clone().try_acquire_owned() else {
+    let namespace = &served.entry.key.namespace;
+    let Some(share) = plane.budget.admit(namespace, code.loaded.slots) else {
         return Err(NotAdmitted::Failed(FailureReason::Pool, Some(observer)));
     };
     let rewritten = found.rewritten;
@@ -124,7 +126,7 @@ pub(super) async fn admit(
         observer,
         start,
         permit,
-        slot,
+        share,
     })
 }
 

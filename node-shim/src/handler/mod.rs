@@ -16,8 +16,9 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers::{self, Rewritten};
-use node_shim_core::outcome::{FailureReason, StartKind};
+use node_shim_core::request_labels::StartKind;
 use node_shim_core::validation::{Rejection, ValidatedHead};
 use tokio::sync::oneshot;
 
@@ -27,7 +28,8 @@ use crate::body::{
 use crate::connection::{Connection, RequestGuard, StreamReset};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::guest_log::{LogContext, RequestLog};
-use crate::instance::{GuestCall, GuestControl, GuestEnd, RunningGuest};
+use crate::instance::{GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
+use crate::observer::RequestObserver;
 use crate::shim_response;
 use admission::{Admitted, NotAdmitted, admit};
 use response::{
@@ -122,60 +124,33 @@ fn announce_persistence(answer: &mut HttpResponse) {
     }
 }
 
+/// A guest that was started for a request.
+struct StartedGuest {
+    guest: RunningGuest,
+    control: Arc<GuestControl>,
+    /// Resolves when the guest responds.
+    head: oneshot::Receiver<GuestHead>,
+    observer: RequestObserver,
+}
+
+/// Runs the guest and starts its response.
 async fn serve(
     plane: &Arc<DataPlaneState>,
     conn: &Arc<Connection>,
     admitted: Admitted,
-    mut parts: Parts,
-    (body, source): (Incoming, BodySource),
+    parts: Parts,
+    body: (Incoming, BodySource),
     guard: RequestGuard,
 ) -> HttpResponse {
-    let Admitted {
-        passed,
-        revision,
-        code,
-        rewritten,
-        mut observer,
-        start,
-        permit,
-        slot,
-    } = admitted;
     let response_framing = ResponseFraming::of(&parts);
-    let limits = &revision.spec.limits;
-    let control = GuestControl::new(limits.cpu);
-    let (idle, limit) = (limits.idle, limits.request_body);
-    let forwarding = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
-    let scheme = if forwarding.https {
-        Scheme::HTTPS
-    } else {
-        Scheme::HTTP
-    };
-    let body = RequestBody::new(body, source, control.clone(), limit, idle);
-    let (head, answered) = oneshot::channel();
-    let cold = start == StartKind::Cold;
-    let names = LogContext {
-        request_id: forwarding.request_id,
-        trace_id: trace_id(&parts),
-    };
-    let log = RequestLog::new(plane.log.clone(), revision.clone(), names, cold);
-    let request = Request::from_parts(parts, body);
-    let engine = plane.engine.clone();
-    let mut guest = RunningGuest::new(
-        GuestCall {
-            engine,
-            revision,
-            code,
-            request,
-            scheme,
-            control: control.clone(),
-            log,
-            head,
-            permit,
-            slot,
-        },
-        &plane.guests,
-    );
-    let answer = match guest.run_until(answered).await {
+    let idle = admitted.revision.spec.limits.idle;
+    let StartedGuest {
+        mut guest,
+        control,
+        head,
+        mut observer,
+    } = start_guest(plane, conn, admitted, parts, body);
+    let answer = match guest.run_until(head).await {
         Ok(Ok(answer)) => check_head(&control, answer),
         Ok(Err(_code)) => Err(FailureReason::ErrorCode),
         Err(_) => Err(guest_end(&control)
@@ -224,6 +199,64 @@ async fn serve(
         ));
     }
     answer
+}
+
+fn start_guest(
+    plane: &Arc<DataPlaneState>,
+    conn: &Arc<Connection>,
+    admitted: Admitted,
+    mut parts: Parts,
+    (body, source): (Incoming, BodySource),
+) -> StartedGuest {
+    let Admitted {
+        passed,
+        revision,
+        code,
+        rewritten,
+        observer,
+        start,
+        permit,
+        share,
+    } = admitted;
+    let limits = &revision.spec.limits;
+    let control = GuestControl::new(limits.cpu);
+    let (idle, limit) = (limits.idle, limits.request_body);
+    let forwarding = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
+    let scheme = if forwarding.https {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    let body = RequestBody::new(body, source, control.clone(), limit, idle);
+    let (responds, head) = oneshot::channel();
+    let cold = start == StartKind::Cold;
+    let names = LogContext {
+        request_id: forwarding.request_id,
+        trace_id: trace_id(&parts),
+    };
+    let log = RequestLog::new(plane.log.clone(), revision.clone(), names, cold);
+    let guest = RunningGuest::new(
+        GuestCall {
+            engine: plane.engine.clone(),
+            revision,
+            code,
+            request: Request::from_parts(parts, body),
+            scheme,
+            control: control.clone(),
+            log,
+            head: responds,
+            permit,
+            share,
+            preempted: plane.preempted.clone(),
+        },
+        &plane.guests,
+    );
+    StartedGuest {
+        guest,
+        control,
+        head,
+        observer,
+    }
 }
 
 /// Rewrites the request head for the guest.

@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::BodyExt;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers;
-use node_shim_core::outcome::FailureReason;
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 

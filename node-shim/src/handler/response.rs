@@ -7,8 +7,9 @@ use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
+use node_shim_core::failure_reason::{ErrorResponse, FailureReason};
 use node_shim_core::headers;
-use node_shim_core::outcome::{ErrorResponse, FailureReason, Outcome};
+use node_shim_core::request_labels::Outcome;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::body::{BodyFraming, GuestBody, ResponseBody, StreamProgress, StreamState};

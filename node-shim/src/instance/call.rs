@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::Request;
 use http::uri::Scheme as UriScheme;
-use node_shim_core::outcome::FailureReason;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use node_shim_core::failure_reason::FailureReason;
+use tokio::sync::oneshot;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -13,12 +13,14 @@ use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody};
 
 use super::classify;
 use super::control::{GuestControl, GuestEnd};
-use super::state::{GuestState, MAX_HANDLES};
+use super::preempted::PreemptedGuests;
+use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::body::RequestBody;
 use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;
 use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
+use crate::instance_budget::InstanceShare;
 use crate::revision::Revision;
 
 /// Maximum memory in bytes that one host call may allocate for the guest.
@@ -37,7 +39,8 @@ pub(crate) struct GuestCall {
     pub(crate) log: RequestLog,
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
-    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) share: InstanceShare,
+    pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
 /// Runs the handler and reports how it ended before the store is dropped, because the reader of the body
@@ -53,23 +56,21 @@ pub(super) async fn call(call: GuestCall) {
         log,
         head,
         permit: _permit,
-        slot: _slot,
+        share,
+        preempted,
     } = call;
     // dropped before the permits
-    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log));
+    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log, share));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(MAX_HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback({
-        let control = control.clone();
+        let (control, revision) = (control.clone(), revision.clone());
         move |_| {
             control.check()?;
-            // goes to the back of the run queue; the built-in yield would be polled again at once
-            Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(tokio::task::yield_now()),
-            ))
+            let turn = preempted.turn(revision.function(), control.clone());
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
         }
     });
     let result = handle(&mut store, &code.loaded, request, scheme, &control, head).await;

@@ -1,14 +1,14 @@
 //! Classification of wasmtime errors as failure reasons.
 
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::control::Stopped;
 
-/// Returns why a call failed. `refused` states whether the guest was refused memory before.
-pub(super) fn failure(error: &wasmtime::Error, refused: bool) -> FailureReason {
+/// Returns why a call failed. `refused` is why the guest was refused memory before.
+pub(super) fn failure(error: &wasmtime::Error, refused: Option<FailureReason>) -> FailureReason {
     if let Some(Stopped(reason)) = error.downcast_ref() {
         return *reason;
     }
@@ -18,8 +18,8 @@ pub(super) fn failure(error: &wasmtime::Error, refused: bool) -> FailureReason {
     if error.downcast_ref::<I32Exit>().is_some() {
         return FailureReason::Exit;
     }
-    if refused {
-        return FailureReason::Memory;
+    if let Some(reason) = refused {
+        return reason;
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return FailureReason::HostLimit;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 
 use super::metered::CpuMeter;
 use crate::body::UnreadBody;

@@ -1,7 +1,10 @@
-//! Limit on the memory and tables of one instance. Growth beyond the limit fails, which the guest sees as
-//! −1; a trap afterwards counts as out of memory.
+//! Limit on the memory and tables of one instance. Growth beyond the limit, or beyond the namespace's share of the node's
+//! memory, fails, which the guest sees as −1; a trap afterwards counts as out of memory.
 
+use node_shim_core::failure_reason::FailureReason;
 use wasmtime::ResourceLimiter;
+
+use crate::instance_budget::InstanceShare;
 
 const TABLE_ELEMENTS: usize = 20_000;
 /// Size in bytes that one table element counts as.
@@ -12,15 +15,17 @@ const ELEMENT: u64 = 16;
 pub(crate) struct Limiter {
     limit: u64,
     used: u64,
-    refused: bool,
+    share: InstanceShare,
+    refused: Option<FailureReason>,
 }
 
 impl Limiter {
-    pub(super) fn new(limit: u64) -> Self {
+    pub(super) fn new(limit: u64, share: InstanceShare) -> Self {
         Self {
             limit,
             used: 0,
-            refused: false,
+            share,
+            refused: None,
         }
     }
 
@@ -29,15 +34,22 @@ impl Limiter {
         self.used
     }
 
-    /// Returns whether any growth was refused.
-    pub(super) fn refused(&self) -> bool {
+    /// Returns why growth was last refused, or `None` when it never was.
+    pub(super) fn refused(&self) -> Option<FailureReason> {
         self.refused
     }
 
     fn grow(&mut self, more: u64) -> bool {
         let wanted = self.used.saturating_add(more);
-        if wanted > self.limit {
-            self.refused = true;
+        let refused = if wanted > self.limit {
+            Some(FailureReason::Memory)
+        } else if !self.share.grow(more) {
+            Some(FailureReason::MemoryPressure)
+        } else {
+            None
+        };
+        if refused.is_some() {
+            self.refused = refused;
             return false;
         }
         self.used = wanted;
@@ -81,16 +93,33 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance_budget::InstanceBudget;
+
+    fn limiter(limit: u64, memory: u64) -> Limiter {
+        let share = InstanceBudget::new(9, memory)
+            .admit(&"ns".into(), 1)
+            .unwrap();
+        Limiter::new(limit, share)
+    }
+
+    #[test]
+    fn growth_beyond_the_share_of_the_namespace_is_refused() {
+        let mut limiter = limiter(4 << 16, 3 << 16);
+        assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
+        assert!(!limiter.memory_growing(2 << 16, 3 << 16, None).unwrap());
+        assert_eq!(limiter.refused(), Some(FailureReason::MemoryPressure));
+        assert_eq!(limiter.used(), 2 << 16);
+    }
 
     /// HG-3, HG-4: growth of memories and tables together.
     #[test]
     fn memories_and_tables_share_one_limit() {
-        let mut limiter = Limiter::new(3 << 16);
+        let mut limiter = limiter(3 << 16, 1 << 30);
         assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
         assert!(limiter.table_growing(0, 100, None).unwrap());
-        assert!(!limiter.refused());
+        assert_eq!(limiter.refused(), None);
         assert!(!limiter.memory_growing(2 << 16, 3 << 16, None).unwrap());
-        assert!(limiter.refused());
+        assert_eq!(limiter.refused(), Some(FailureReason::Memory));
         assert_eq!(limiter.used(), (2 << 16) + 1_600);
         assert!(!limiter.table_growing(100, 20_001, None).unwrap());
     }

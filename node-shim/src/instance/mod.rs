@@ -4,7 +4,7 @@
 //! each epoch the store's callback compares it with the limit. **Wall-clock time** (`timeout`, `firstByte`):
 //! a timer in the same task. Time in the queue does not count. A guest is always stopped in the same way: the
 //! reason is set, the callback traps at the next epoch, and a guest that executes no WebAssembly by then is
-//! dropped.
+//! dropped. **Turns**: after an epoch a guest waits in [`preempted`], so that guests that compute do not delay everybody.
 
 mod call;
 mod classify;
@@ -12,11 +12,14 @@ mod clocks;
 mod control;
 mod limiter;
 mod metered;
+mod outbound;
+mod preempted;
 mod running;
-mod state;
 mod task;
+mod wasi_context;
 
-pub(crate) use call::GuestCall;
+pub(crate) use call::{GuestCall, GuestHead};
 pub(crate) use control::{GuestControl, GuestEnd};
+pub(crate) use preempted::PreemptedGuests;
 pub(crate) use running::RunningGuest;
-pub(crate) use state::GuestState;
+pub(crate) use wasi_context::GuestState;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;

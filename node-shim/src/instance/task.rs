@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use tokio::time::{Instant, sleep_until};
 
 use super::call::{self, GuestCall};

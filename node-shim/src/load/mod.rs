@@ -3,6 +3,7 @@
 //! with a reason from a closed list. Permanent failures are remembered across restarts, so a component that
 //! exhausts the compiler does so only once.
 
+mod compile_attempts;
 mod known_failures;
 
 use std::fs::File;
@@ -18,12 +19,13 @@ use tracing::Instrument;
 
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
+use crate::component_digest::verify;
 use crate::disk::Blobs;
 use crate::engine::{Engine, LoadError};
 use crate::native_cache::{Lookup, NativeCache};
 use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
-use crate::verify::verify;
 
+pub use compile_attempts::CompileAttempts;
 pub use known_failures::KnownFailures;
 
 /// Stage of the pipeline whose duration is measured.
@@ -67,6 +69,8 @@ pub struct LoadPipeline {
     pub engine: Engine,
     /// Bounds the mapped components.
     pub code_cache: Arc<CodeCache>,
+    /// Compilations that have begun.
+    pub attempts: Arc<CompileAttempts>,
     /// Components that failed permanently.
     pub known_failures: Arc<KnownFailures>,
     /// Receives the duration of each stage.
@@ -108,7 +112,14 @@ impl LoadPipeline {
         let component = self.component(component, hex).await?;
         let started = Instant::now();
         let span = tracing::debug_span!("compile", digest = hex);
-        let code = self.compile(component, hex).instrument(span).await?;
+        let attempt = self.attempts.begin(hex, self.cache.engine())?;
+        let code = self.compile(component, hex).instrument(span).await;
+        if let Err(failed) = &code
+            && failed.cause == LoadFailure::CompilerKilled
+        {
+            attempt.died();
+        }
+        let code = code?;
         (self.observe)(LoadStage::Compile, started.elapsed());
         Ok(self.load(code, hex).await?)
     }
@@ -133,7 +144,6 @@ impl LoadPipeline {
                 }
             }
         }
-        let _permit = self.puller.permit().await?;
         let started = Instant::now();
         let file = self.puller.fetch(component).await?;
         (self.observe)(LoadStage::Pull, started.elapsed());

@@ -50,6 +50,7 @@ fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
         compiler: CompilerPool::new(PathBuf::from("/nowhere")),
         engine,
         code_cache: CodeCache::new(8).0,
+        attempts: Arc::new(CompileAttempts::open(dir, health.clone())),
         known_failures: Arc::new(KnownFailures::open(dir, health)),
         observe: Arc::new(|_, _| ()),
     }

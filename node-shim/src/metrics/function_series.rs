@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{FailureReason, Outcome, Population, StartKind, StatusClass};
+use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::{DetailLevel, RevisionSample, SeriesAllocator, SeriesBudget};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use parking_lot::Mutex;

@@ -7,7 +7,7 @@ mod node;
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
-use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
+use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::DetailLevel;
 use parking_lot::Mutex;
 use prometheus::TextEncoder;

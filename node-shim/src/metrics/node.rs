@@ -51,6 +51,7 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
             engine.epoch_stalls(),
         ),
         pool_slots(plane),
+        guest_memory(plane),
         connections(node),
         rejections(node),
     ]
@@ -65,6 +66,19 @@ fn pool_slots(plane: &DataPlane) -> MetricFamily {
         &[
             (&[("kind", "instance"), ("state", "free")], free as f64),
             (&[("kind", "instance"), ("state", "taken")], taken as f64),
+        ],
+    )
+}
+
+fn guest_memory(plane: &DataPlane) -> MetricFamily {
+    let free = plane.free_guest_memory();
+    let taken = plane.engine().guest_memory().saturating_sub(free);
+    labelled_gauges(
+        "selvage_guest_memory_bytes",
+        "Memory for guests by state.",
+        &[
+            (&[("state", "free")], free as f64),
+            (&[("state", "taken")], taken as f64),
         ],
     )
 }

@@ -5,28 +5,25 @@
 //! or component is not accepted under a wrong name. A file that fails authentication is removed, and the
 //! component is compiled again.
 
-mod verified;
+mod checked_files;
+mod node_key;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hmac::{Hmac, Mac};
+use hmac::Mac;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::disk::{DiskHealth, Draft, StateDir};
 use crate::resource_exhaustion;
-use verified::{FileIdentity, VerifiedFiles};
+use checked_files::{CheckedFiles, FileIdentity};
+use node_key::NodeKey;
 
-const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
-const FORMAT: &[u8] = b"selvage native code 1\0";
-
-type HmacSha256 = Hmac<Sha256>;
 
 /// Result of looking a component up in the cache.
 #[derive(Debug)]
@@ -45,9 +42,9 @@ pub enum Lookup {
 pub struct NativeCache {
     folder: PathBuf,
     engine: String,
-    key: Zeroizing<Vec<u8>>,
+    key: NodeKey,
     health: Arc<DiskHealth>,
-    verified: VerifiedFiles,
+    checked: CheckedFiles,
 }
 
 impl std::fmt::Debug for NativeCache {
@@ -67,13 +64,13 @@ impl NativeCache {
     /// # Errors
     /// Returns an error when the system provides no random bytes.
     pub fn open(dir: &StateDir, engine_hash: &str, health: Arc<DiskHealth>) -> io::Result<Self> {
-        let key = node_key(&dir.node_key(), &health)?;
+        let key = NodeKey::open(&dir.node_key(), &health)?;
         Ok(Self {
             folder: dir.native(),
             engine: format!("{engine_hash}-{}", cpu_features()),
             key,
             health,
-            verified: VerifiedFiles::default(),
+            checked: CheckedFiles::default(),
         })
     }
 
@@ -91,7 +88,7 @@ impl NativeCache {
         let mut file = match open_plain(&self.folder.join(&name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.verified.forget(&name);
+                self.checked.forget(&name);
                 return Lookup::Miss;
             }
             Err(error) if resource_exhaustion::is_resource_exhaustion(&error) => {
@@ -99,7 +96,7 @@ impl NativeCache {
             }
             Err(_) => return self.reject(&name, "cannot be opened as a plain file"),
         };
-        if self.verified.contains(&name, &file) {
+        if self.checked.contains(&name, &file) {
             return Lookup::Hit(file);
         }
         // before the identity is taken, because it changes the ctime
@@ -119,11 +116,12 @@ impl NativeCache {
             Err(_) => return self.reject(&name, "has no authentication code"),
         };
         let verified = self
+            .key
             .mac(&name, &mut file)
             .map(|found| found.verify_slice(&mac).is_ok());
         match verified {
             Ok(true) => {
-                self.verified.record(&name, before, &file);
+                self.checked.record(&name, before, &file);
                 Lookup::Hit(file)
             }
             Ok(false) => self.reject(&name, "authentication failed"),
@@ -166,7 +164,7 @@ impl NativeCache {
     pub fn store(&self, draft: Draft, hex: &str) -> io::Result<File> {
         let name = self.name(hex);
         let mut bytes = draft.handle()?;
-        let mac = self.mac(&name, &mut bytes)?.finalize().into_bytes();
+        let mac = self.key.mac(&name, &mut bytes)?.finalize().into_bytes();
         let on_disk = !draft.is_in_memory();
         let mut file = draft.keep(&self.folder.join(&name))?;
         if on_disk {
@@ -186,10 +184,9 @@ impl NativeCache {
         self.remove(&self.name(hex));
     }
 
-    /// Forgets the verified files that no longer exist.
+    /// Forgets the checked files that no longer exist.
     pub fn forget_removed(&self) {
-        self.verified
-            .retain(|name| self.folder.join(name).is_file());
+        self.checked.retain(|name| self.folder.join(name).is_file());
     }
 
     fn name(&self, hex: &str) -> String {
@@ -211,23 +208,9 @@ impl NativeCache {
     }
 
     fn remove(&self, name: &str) {
-        self.verified.forget(name);
+        self.checked.forget(name);
         let _ = fs::remove_file(self.folder.join(name));
         let _ = fs::remove_file(self.mac_path(name));
-    }
-
-    /// Computes the HMAC over format, name, length and content, and rewinds the file.
-    fn mac(&self, name: &str, file: &mut File) -> io::Result<HmacSha256> {
-        let mut mac = HmacSha256::new_from_slice(&self.key)
-            .map_err(|_| io::Error::other("HMAC rejected the key"))?;
-        mac.update(FORMAT);
-        mac.update(name.as_bytes());
-        mac.update(b"\0");
-        mac.update(&file.metadata()?.len().to_le_bytes());
-        file.rewind()?;
-        io::copy(file, &mut mac)?;
-        file.rewind()?;
-        Ok(mac)
     }
 }
 
@@ -243,60 +226,6 @@ fn open_plain(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads the node's key or creates it. Two processes that create it concurrently agree on one key.
-fn node_key(path: &Path, health: &DiskHealth) -> io::Result<Zeroizing<Vec<u8>>> {
-    if let Some(key) = read_key(path) {
-        return Ok(key);
-    }
-    let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
-    File::open("/dev/urandom")?.read_exact(&mut key)?;
-    match store_key(path, &key) {
-        Ok(()) => Ok(read_key(path).unwrap_or(key)),
-        Err(error) => {
-            health.failed(&error);
-            Ok(key)
-        }
-    }
-}
-
-fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
-    let file = open_plain(path).ok()?;
-    if file.metadata().ok()?.mode() & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "other users could read the node key; creating a new one");
-        let _ = fs::remove_file(path);
-        return None;
-    }
-    let mut key = Zeroizing::new(Vec::with_capacity(KEY_BYTES + 1));
-    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut key).ok()?;
-    if key.len() == KEY_BYTES {
-        return Some(key);
-    }
-    let _ = fs::remove_file(path);
-    None
-}
-
-fn store_key(path: &Path, key: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension(format!("draft-{}", std::process::id()));
-    let _ = fs::remove_file(&draft);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    let stored = file
-        .write_all(key)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| {
-            match fs::hard_link(&draft, path) {
-                // another process was first; its key is used
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                other => other,
-            }
-        });
-    let _ = fs::remove_file(&draft);
-    stored
-}
-
 /// Returns a hash of the CPU features, all of which native code may use.
 fn cpu_features() -> String {
     let described = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -310,6 +239,8 @@ fn cpu_features() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     struct Fixture {
@@ -445,7 +376,7 @@ mod tests {
             path
         });
         let known = || {
-            let mut known = cache.verified.names();
+            let mut known = cache.checked.names();
             known.sort();
             known
         };
@@ -473,7 +404,7 @@ mod tests {
         )
         .unwrap();
         assert!(matches!(cache.get("bb"), Lookup::Rejected(_)));
-        fs::write(fixture.dir.node_key(), [7; KEY_BYTES]).unwrap();
+        fs::write(fixture.dir.node_key(), [7; 32]).unwrap();
         assert!(matches!(fixture.open("e1").get("aa"), Lookup::Rejected(_)));
     }
 

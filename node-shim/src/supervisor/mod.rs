@@ -49,7 +49,7 @@ use crate::data_plane::{DataPlaneOptions, LoadShedding};
 use crate::disk::{Blobs, DiskHealth, PersistedTable, StateDir, StateLock, TableFile};
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
-use crate::load::{KnownFailures, LoadPipeline};
+use crate::load::{CompileAttempts, KnownFailures, LoadPipeline};
 use crate::metrics::{Metrics, NodeIdentity};
 use crate::native_cache::NativeCache;
 use crate::node_api::{self as api, BlobClient, Client, CounterSource, NodeStatus, frame_of};
@@ -364,6 +364,7 @@ fn pipeline(shared: &Shared, dir: &StateDir, operator: BlobClient) -> anyhow::Re
         compiler: CompilerPool::new(options.program.clone()),
         engine: engine.clone(),
         code_cache: Arc::clone(&shared.code_cache),
+        attempts: Arc::new(CompileAttempts::open(dir, health())),
         known_failures: Arc::new(KnownFailures::open(dir, health())),
         observe: Arc::new(move |stage, took| observed.observe(stage, took)),
     })

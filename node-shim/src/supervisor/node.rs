@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use node_api::ExceptionReason;
 use node_api::v1::{SnapshotPhase, Welcome};
 use node_shim_core::desired::{
-    Failure, LoadState, LoadTracker, RevisionRole, RevisionToLoad, Supervision, load_order,
+    Failure, LoadLimits, LoadState, LoadTracker, QueuedLoad, RevisionRole, RevisionToLoad,
+    Supervision, load_order,
 };
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
@@ -29,8 +30,11 @@ use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::Revision;
 use crate::routing_table::RoutingTable;
 
-/// Maximum number of components that are loaded concurrently, over all stages.
-const MAX_CONCURRENT_LOADS: usize = 8;
+/// Maximum numbers of components that are loaded concurrently, over all stages.
+const CONCURRENT_LOADS: LoadLimits = LoadLimits {
+    total: 8,
+    per_namespace: 4,
+};
 /// Time after a resumed connection in which changes may still arrive. Without any, the table counts as confirmed.
 const RESUME_GRACE: Duration = Duration::from_secs(5);
 /// Time for which the counters of a retired revision stay on the metrics page, so that its last requests are
@@ -89,7 +93,7 @@ pub(crate) struct Node {
     pub(super) retired: BTreeMap<RevisionKey, Instant>,
     pub(super) removed_functions: RemovedFunctions,
     /// Digests to load, most urgent first.
-    load_queue: Vec<String>,
+    load_queue: Vec<QueuedLoad>,
     /// Digests to which only candidates refer.
     candidate_digests: BTreeSet<String>,
     pub(super) counters: Arc<CounterTable>,
@@ -315,11 +319,12 @@ impl Node {
         if std::mem::take(&mut self.dirty.components) {
             self.update_load_queue();
         }
-        let loadable: Vec<String> = match self.pressure {
+        let loadable: Vec<QueuedLoad> = match self.pressure {
             MemoryPressure::None => Vec::new(),
             pressure => {
-                let fits = |digest: &&String| {
-                    pressure.allows_load(compiled(digest), self.candidate_digests.contains(*digest))
+                let fits = |load: &&QueuedLoad| {
+                    let candidate = self.candidate_digests.contains(&load.digest);
+                    pressure.allows_load(compiled(&load.digest), candidate)
                 };
                 self.load_queue.iter().filter(fits).cloned().collect()
             }
@@ -328,10 +333,7 @@ impl Node {
             MemoryPressure::None => &self.load_queue,
             _ => &loadable,
         };
-        for digest in self
-            .loads
-            .start_due(load_queue, MAX_CONCURRENT_LOADS, now.at)
-        {
+        for digest in self.loads.start_due(load_queue, CONCURRENT_LOADS, now.at) {
             let user = self.user_of(&digest);
             actions
                 .load

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use node_api::ExceptionReason;
 use node_shim_core::desired::{Failure, LoadFailure, LoadState};
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use super::node::{LiveRevision, Node, Problem, RevisionKey};

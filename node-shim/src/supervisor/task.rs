@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
 use node_shim_core::memory_pressure::MemoryPressure;
-use node_shim_core::outcome::Outcome;
+use node_shim_core::request_labels::Outcome;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};

@@ -10,7 +10,7 @@ use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, EnvVar, FunctionRecord, SecretValue, SnapshotPhase, Welcome};
 use node_shim_core::desired::{Failure, LoadFailure};
 use node_shim_core::memory_pressure::MemoryPressure;
-use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
+use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -23,104 +23,71 @@ fn summary(node: &Node, request: &str) -> (u16, String, bool) {
     )
 }
 
-/// HH-1, HH-6: status, reason and whether the connection is closed, for every rejection.
-#[test]
-fn hh_1_invalid_requests_are_rejected() {
-    let node = Node::serve(&guests::ANSWER);
-    let long = "a".repeat(9 << 10);
-    let rows: &[(&str, (u16, &str, bool))] = &[
-        ("GET / HTTP/1.1\r\n\r\n", (400, "bad_host", true)),
-        ("GET / HTTP/1.1\r\nhost:\r\n\r\n", (400, "bad_host", true)),
-        (
-            "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET / HTTP/1.1\r\nhost: u@a\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET / HTTP/1.1\r\nhost: a,b\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET / HTTP/1.1\r\nhost: a/b\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET / HTTP/1.1\r\nhost: a:65536\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET / HTTP/1.1\r\nhost: \u{fc}\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "GET a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_host", true),
-        ),
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            (400, "bad_framing", true),
-        ),
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-            (400, "bad_framing", true),
-        ),
-        (
-            "TRACE / HTTP/1.1\r\nhost: a\r\n\r\n",
-            (405, "method", false),
-        ),
-        (
-            "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
-            (405, "method", false),
-        ),
-        ("BREW / HTTP/1.1\r\nhost: a\r\n\r\n", (501, "method", false)),
-        (
-            "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-            (501, "upgrade", false),
-        ),
-        (
-            &format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"),
-            (414, "target_too_long", false),
-        ),
-        (
-            "GET /a/../b HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_path", false),
-        ),
-        (
-            "GET /%2e/b HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_path", false),
-        ),
-        (
-            "GET /%zz HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_path", false),
-        ),
-        (
-            "GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_path", false),
-        ),
-        (
-            "GET /\u{fc} HTTP/1.1\r\nhost: a\r\n\r\n",
-            (400, "bad_path", false),
-        ),
-        (
-            "GET / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n",
-            (417, "expect", true),
-        ),
-        (
-            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n",
-            (413, "body_too_large", true),
-        ),
-    ];
-    for (request, (status, error, closes)) in rows {
-        let got = summary(&node, request);
-        assert_eq!(got, (*status, (*error).to_owned(), *closes), "{request:?}");
+fn assert_rejected(node: &Node, requests: &[&str], (status, error): (u16, &str), closes: bool) {
+    for request in requests {
+        let got = summary(node, request);
+        assert_eq!(got, (status, error.to_owned(), closes), "{request:?}");
     }
+}
+
+/// HH-1: hosts that are missing, ambiguous or malformed.
+#[test]
+fn hh_1_invalid_hosts_are_rejected() {
+    let node = Node::serve(&guests::ANSWER);
+    let requests = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: u@a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a,b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a/b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a:65536\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: \u{fc}\r\n\r\n",
+        "GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    assert_rejected(&node, &requests, (400, "bad_host"), true);
+}
+
+/// HH-1: paths that servers could read differently.
+#[test]
+fn hh_1_invalid_paths_are_rejected() {
+    let node = Node::serve(&guests::ANSWER);
+    let requests = [
+        "GET /a/../b HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /%2e/b HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /%zz HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /\u{fc} HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    assert_rejected(&node, &requests, (400, "bad_path"), false);
+    let long = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(9 << 10));
+    assert_rejected(&node, &[&long], (414, "target_too_long"), false);
+}
+
+/// HH-1, HH-6: methods, upgrades, expectations and bodies that are not supported.
+#[test]
+fn hh_1_unsupported_requests_are_rejected() {
+    let node = Node::serve(&guests::ANSWER);
+    let codings = [
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ];
+    assert_rejected(&node, &codings, (400, "bad_framing"), true);
+    let methods = [
+        "TRACE / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    assert_rejected(&node, &methods, (405, "method"), false);
+    let unknown = ["BREW / HTTP/1.1\r\nhost: a\r\n\r\n"];
+    assert_rejected(&node, &unknown, (501, "method"), false);
+    let upgrade =
+        ["GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"];
+    assert_rejected(&node, &upgrade, (501, "upgrade"), false);
+    let tea = ["GET / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n"];
+    assert_rejected(&node, &tea, (417, "expect"), true);
+    let large = ["POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n"];
+    assert_rejected(&node, &large, (413, "body_too_large"), true);
     // only the body length is checked after routing, so only this rejection counts for the function
     assert_eq!(node.outcomes(1), ["client 4xx 1"]);
 }

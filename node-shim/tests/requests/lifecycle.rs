@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use node_shim::counters::CounterTable;
 use node_shim::routing_table::RevisionSlot;
-use node_shim_core::outcome::FailureReason;
+use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use crate::guests;

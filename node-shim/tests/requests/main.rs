@@ -31,5 +31,6 @@ mod rejected_components;
 mod request_parsing;
 #[path = "../support/mod.rs"]
 mod support;
+mod tenants;
 mod trailers;
 mod unparsable;

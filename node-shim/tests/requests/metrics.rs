@@ -6,7 +6,7 @@ use std::time::Duration;
 use node_shim::counters::{CounterTable, FinishedRequest};
 use node_shim::metrics::{Metrics, NodeIdentity};
 use node_shim::routing_table::{RevisionSlot, ServedFunction};
-use node_shim_core::outcome::{Outcome, Population, StartKind, StatusClass};
+use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, TrafficSplit};
 
 use crate::guests;

@@ -58,6 +58,35 @@ fn serve_drains_requests_before_it_exits() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// The first process of a container gets no signal that it does not handle, and its compiler process must not stay.
+#[test]
+fn serve_ends_with_success_when_it_is_interrupted_while_it_compiles() {
+    let module = format!("(component (core module {}))", "(func)".repeat(90_000));
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&wat::parse_str(module).unwrap()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+        .args(["serve", "--addr", "127.0.0.1:0"])
+        .arg(file.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = child.id();
+    let children = || {
+        let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        list.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    eventually("the compiler process runs", || !children().is_empty());
+    let compiler = children().remove(0);
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // a zombie has no memory mappings
+    eventually("the compiler process has ended", || {
+        std::fs::read(format!("/proc/{compiler}/maps")).map_or(true, |maps| maps.is_empty())
+    });
+}
+
 /// HH-17: load balancers see that `serve` drains before it stops accepting connections.
 #[test]
 fn serve_fails_its_readiness_probe_before_it_stops() {

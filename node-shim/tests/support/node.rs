@@ -20,10 +20,12 @@ use node_shim_core::table::{
 };
 use parking_lot::Mutex;
 
-/// Engine shared by all tests of the program, because a process has one pool.
+/// Engine shared by all tests of the program, because a process has one pool. Each node admits as many requests as the
+/// whole pool holds, so the pool is large enough for all tests that run at a time.
 pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(&EngineOptions {
-        max_slots: 64,
+        memory_limit: 8 << 30,
+        max_slots: 512,
         ..EngineOptions::small()
     })
     .unwrap()

@@ -11,7 +11,7 @@ use super::context::FunctionContext;
 use super::pass::{Made, Target};
 use super::{
     Context, Outcome, ReconcileError, apply::apply, desired::validate, ensure::ensure, forget,
-    input::function, measure::measure, observe, persist::persist, report::report, rollback,
+    input::function, measure::measure, observe, persist::persist, report::report, rollback_hint,
 };
 use crate::watch::ObjectKey;
 
@@ -75,7 +75,7 @@ async fn pass(
         decision,
         at,
     };
-    rollback::hint(target, &made);
+    rollback_hint::hint(target, &made);
     let Some(persisted) = persist(target, &made, memory).await? else {
         return Ok(None);
     };

@@ -25,7 +25,7 @@ use super::nodes::FunctionNodes;
 use super::observe::Observed;
 use super::pass::Target;
 use super::slot::Slot;
-use super::{Context, rollback};
+use super::{Context, rollback_hint};
 use crate::measure::{MeasureError, Prometheus, Wanted};
 use crate::node_api::{FunctionKey, Latency, Reading};
 use crate::persist::last_promoted;
@@ -192,7 +192,7 @@ pub(super) async fn measure(
         epoch: target.epoch,
     };
     let seen = nodes.reports();
-    rollback::follow(ctx, &seen, &mut memory.rollback);
+    rollback_hint::follow(ctx, &seen, &mut memory.rollback);
     let needed = Needed {
         key,
         state,

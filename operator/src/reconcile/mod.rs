@@ -40,7 +40,7 @@ mod projector;
 mod report;
 mod resolution;
 mod revision_status;
-mod rollback;
+mod rollback_hint;
 mod secret_values;
 mod slot;
 mod status;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::context::FunctionContext;
 use super::pass::{Made, Persisted, Target};
-use super::{api, events, metrics, rollback};
+use super::{api, events, metrics, rollback_hint};
 use crate::metrics::Metrics;
 
 /// Transitions of the last leader are reported again if they are younger than this. The API server keeps Events for an hour.
@@ -44,7 +44,7 @@ pub(super) fn report(
         }
     }
     if let Some(written) = &persisted.written {
-        rollback::begin(before, &decision.state, at, &mut memory.rollback);
+        rollback_hint::begin(before, &decision.state, at, &mut memory.rollback);
         for transition in &decision.transitions {
             ctx.reporter.transition(written, transition);
             tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use arc_swap::ArcSwapOption;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 
@@ -17,7 +16,7 @@ use crate::certificate_secret::CertificateSecret;
 use crate::dispatch::Dispatch;
 use crate::lease::{Leadership, LeaseHandle};
 use crate::metrics::Metrics;
-use crate::node_api::{Fleet, KubeReviewer, Leader, Meter, Server, Tables, tls};
+use crate::node_api::{Fleet, KubeReviewer, Leader, Meter, Server, Tables};
 use crate::queue::Queue;
 use crate::reconcile::{self, Projector, Reporter, StatusWrites};
 use crate::resolve::Resolver;
@@ -49,10 +48,7 @@ impl Shared {
         let metrics = Metrics::new().context("metrics")?;
         let caches = Caches::default();
         let secrets = Secrets::new(client.clone(), secret_changed);
-        let own = CertificateSecret {
-            tls: tls::Store::default(),
-            hash_key: Arc::new(ArcSwapOption::empty()),
-        };
+        let own = CertificateSecret::default();
         let tables = Tables::new();
         let settings = args.node_api();
         let fleet = Fleet::new(tables.clone(), settings.silence, settings.unsupervised_ttl);

@@ -43,6 +43,12 @@ impl Start {
         let dispatch = &self.shared.dispatch;
         let follow = dispatch.clone().follow_secrets(secret_changes, load);
         parts.follow("the watch of Secrets", follow);
+        let restore = self.shared.own.clone().restore(
+            self.shared.client.clone(),
+            self.namespace.clone(),
+            self.shared.secrets.clone(),
+        );
+        parts.follow("the restoration of the operator's Secret", restore);
         // The first read of a Secret starts its watch.
         let _ = self.shared.secrets.get(&own_key);
         let caches = &self.shared.caches;
@@ -77,8 +83,10 @@ impl Start {
             if *changed != own_key {
                 return;
             }
-            let SecretState::Present(secret) = shared.secrets.get(&own_key) else {
-                return;
+            let secret = match shared.secrets.get(&own_key) {
+                SecretState::Present(secret) => secret,
+                SecretState::Missing => return shared.own.is_deleted(),
+                _ => return,
             };
             match shared.own.load(&secret) {
                 Ok(()) => {

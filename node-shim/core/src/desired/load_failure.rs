@@ -32,6 +32,8 @@ pub enum LoadFailure {
     CompileRejected,
     /// The compiler process could not be run.
     CompilerUnavailable,
+    /// The compiler process was killed from outside, by the kernel for lack of memory or by somebody.
+    CompilerKilled,
     /// The component or its native code cannot be read or mapped at present.
     Load,
     /// The component cannot run within the limits of the revision.
@@ -72,7 +74,9 @@ impl LoadFailure {
             Self::UnsupportedFeature => ExceptionReason::UnsupportedFeature,
             Self::WorldMismatch => ExceptionReason::WorldMismatch,
             Self::CompileLimit | Self::CompileStarved => ExceptionReason::CompileLimit,
-            Self::CompileRejected | Self::CompilerUnavailable => ExceptionReason::CompileFailed,
+            Self::CompileRejected | Self::CompilerUnavailable | Self::CompilerKilled => {
+                ExceptionReason::CompileFailed
+            }
             Self::Load | Self::RevisionLimit => ExceptionReason::LoadFailed,
             Self::DiskFull => ExceptionReason::DiskFull,
         }
@@ -95,6 +99,7 @@ impl LoadFailure {
             | Self::DamagedCopy
             | Self::CompileStarved
             | Self::CompilerUnavailable
+            | Self::CompilerKilled
             | Self::Load
             | Self::DiskFull => false,
         }

@@ -26,6 +26,15 @@ pub struct RevisionToLoad {
     pub recent_traffic: bool,
 }
 
+/// A component in the order of loading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedLoad {
+    /// Namespace in whose turn the component is loaded.
+    pub namespace: String,
+    /// Digest of the component.
+    pub digest: String,
+}
+
 impl RevisionToLoad {
     fn priority(&self) -> u8 {
         match (self.role, self.recent_traffic) {
@@ -36,11 +45,11 @@ impl RevisionToLoad {
     }
 }
 
-/// Returns the digests in the order in which they should be loaded, each once. They are sorted by
+/// Returns the components in the order in which they should be loaded, each once. They are sorted by
 /// priority; within a priority the namespaces take turns, so that a namespace with a thousand
 /// functions delays another one by a single component.
 #[must_use]
-pub fn load_order(wants: impl IntoIterator<Item = RevisionToLoad>) -> Vec<String> {
+pub fn load_order(wants: impl IntoIterator<Item = RevisionToLoad>) -> Vec<QueuedLoad> {
     let mut ranks: BTreeMap<u8, BTreeMap<String, VecDeque<String>>> = BTreeMap::new();
     for want in wants {
         ranks
@@ -54,10 +63,13 @@ pub fn load_order(wants: impl IntoIterator<Item = RevisionToLoad>) -> Vec<String
     let mut ordered = Vec::new();
     for mut namespaces in ranks.into_values() {
         while !namespaces.is_empty() {
-            namespaces.retain(|_, queue| {
+            namespaces.retain(|namespace, queue| {
                 while let Some(digest) = queue.pop_front() {
                     if seen.insert(digest.clone()) {
-                        ordered.push(digest);
+                        ordered.push(QueuedLoad {
+                            namespace: namespace.clone(),
+                            digest,
+                        });
                         break;
                     }
                 }
@@ -93,11 +105,12 @@ mod tests {
             want("c", "a1", RevisionRole::Stable, false),
             want("c", "c1", RevisionRole::Stable, false),
         ]);
-        assert_eq!(ordered, ["b-hot", "a1", "b1", "c1", "a2", "a3", "a-old"]);
+        let digests: Vec<_> = ordered.iter().map(|load| load.digest.as_str()).collect();
+        assert_eq!(digests, ["b-hot", "a1", "b1", "c1", "a2", "a3", "a-old"]);
     }
 
     #[test]
     fn the_order_of_no_revisions_is_empty() {
-        assert_eq!(load_order([]), Vec::<String>::new());
+        assert_eq!(load_order([]), []);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::load_failure::Failure;
+use super::load_order::QueuedLoad;
 use super::retry::{RETRY_CAP, retry_delay};
 
 /// Load state of one component.
@@ -29,6 +30,17 @@ pub enum LoadState {
 struct Entry {
     state: LoadState,
     attempts: u32,
+    /// Namespace in whose turn the attempt in progress began.
+    namespace: String,
+}
+
+/// Maximum numbers of attempts that are in progress at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadLimits {
+    /// Of the node.
+    pub total: usize,
+    /// Of one namespace.
+    pub per_namespace: usize,
 }
 
 /// Load states of all components that the node needs, by digest.
@@ -44,6 +56,7 @@ impl LoadTracker {
             self.entries.entry(digest.clone()).or_insert(Entry {
                 state: LoadState::Pending,
                 attempts: 0,
+                namespace: String::new(),
             });
         }
         let gone: Vec<String> = self
@@ -56,26 +69,38 @@ impl LoadTracker {
         gone
     }
 
-    /// Marks the digests whose attempts are due as loading and returns them, in the given order. At
-    /// most `slots` attempts are in progress at the same time.
-    pub fn start_due(&mut self, ordered: &[String], slots: usize, now: Instant) -> Vec<String> {
-        let running = self
-            .entries
-            .values()
-            .filter(|entry| entry.state == LoadState::Loading)
-            .count();
-        let mut free = slots.saturating_sub(running);
+    /// Marks the digests whose attempts are due as loading and returns them, in the given order and within the limits,
+    /// so that slow registries of one namespace do not stop the others.
+    pub fn start_due(
+        &mut self,
+        ordered: &[QueuedLoad],
+        limits: LoadLimits,
+        now: Instant,
+    ) -> Vec<String> {
+        let mut running: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in self.entries.values() {
+            if entry.state == LoadState::Loading {
+                *running.entry(entry.namespace.clone()).or_default() += 1;
+            }
+        }
+        let mut free = limits.total.saturating_sub(running.values().sum());
         let mut started = Vec::new();
-        for digest in ordered {
+        for load in ordered {
             if free == 0 {
                 break;
             }
-            if let Some(entry) = self.entries.get_mut(digest)
+            if let Some(entry) = self.entries.get_mut(&load.digest)
                 && due(&entry.state, now)
             {
-                entry.state = LoadState::Loading;
-                started.push(digest.clone());
+                let own = running.entry(load.namespace.clone()).or_default();
+                if *own >= limits.per_namespace {
+                    continue;
+                }
+                *own += 1;
                 free -= 1;
+                entry.state = LoadState::Loading;
+                entry.namespace.clone_from(&load.namespace);
+                started.push(load.digest.clone());
             }
         }
         started
@@ -162,6 +187,25 @@ mod tests {
         digests.iter().map(ToString::to_string).collect()
     }
 
+    /// Components of one namespace.
+    fn queue(digests: &[&str]) -> Vec<QueuedLoad> {
+        digests.iter().map(|digest| queued("ns", digest)).collect()
+    }
+
+    fn queued(namespace: &str, digest: &str) -> QueuedLoad {
+        QueuedLoad {
+            namespace: namespace.to_owned(),
+            digest: digest.to_owned(),
+        }
+    }
+
+    fn at_most(total: usize) -> LoadLimits {
+        LoadLimits {
+            total,
+            per_namespace: total,
+        }
+    }
+
     fn transient() -> Failure {
         Failure::new(LoadFailure::Pull, "no route")
     }
@@ -180,14 +224,37 @@ mod tests {
         let now = origin();
         let mut loads = LoadTracker::default();
         assert!(loads.set_wanted(&set(&["a", "b", "c"])).is_empty());
-        let ordered = list(&["c", "a", "b"]);
-        assert_eq!(loads.start_due(&ordered, 2, now), list(&["c", "a"]));
+        let ordered = queue(&["c", "a", "b"]);
+        assert_eq!(
+            loads.start_due(&ordered, at_most(2), now),
+            list(&["c", "a"])
+        );
         assert!(
-            loads.start_due(&ordered, 2, now).is_empty(),
+            loads.start_due(&ordered, at_most(2), now).is_empty(),
             "single flight"
         );
         assert!(loads.mark_loaded("c"));
-        assert_eq!(loads.start_due(&ordered, 2, now), list(&["b"]));
+        assert_eq!(loads.start_due(&ordered, at_most(2), now), list(&["b"]));
+    }
+
+    #[test]
+    fn a_namespace_does_not_use_all_concurrent_loads() {
+        let now = origin();
+        let mut loads = LoadTracker::default();
+        loads.set_wanted(&set(&["a1", "a2", "a3", "a4", "b1"]));
+        let ordered = ["a1", "a2", "a3", "a4"].map(|digest| queued("a", digest));
+        let ordered = [&ordered[..], &[queued("b", "b1")]].concat();
+        let limits = LoadLimits {
+            total: 4,
+            per_namespace: 2,
+        };
+        assert_eq!(
+            loads.start_due(&ordered, limits, now),
+            list(&["a1", "a2", "b1"])
+        );
+        assert!(loads.start_due(&ordered, limits, now).is_empty());
+        assert!(loads.mark_loaded("a1"));
+        assert_eq!(loads.start_due(&ordered, limits, now), list(&["a3"]));
     }
 
     #[test]
@@ -195,13 +262,13 @@ mod tests {
         let now = origin();
         let mut loads = LoadTracker::default();
         loads.set_wanted(&set(&["a"]));
-        let ordered = list(&["a"]);
-        loads.start_due(&ordered, 4, now);
+        let ordered = queue(&["a"]);
+        loads.start_due(&ordered, at_most(4), now);
         loads.mark_failed("a", transient(), now, 1.0);
         assert_eq!(next_retry_at(&loads), Some(now + Duration::from_secs(1)));
-        assert!(loads.start_due(&ordered, 4, now).is_empty());
+        assert!(loads.start_due(&ordered, at_most(4), now).is_empty());
         let later = now + Duration::from_secs(1);
-        assert_eq!(loads.start_due(&ordered, 4, later), ordered);
+        assert_eq!(loads.start_due(&ordered, at_most(4), later), list(&["a"]));
         loads.mark_failed("a", transient(), later, 1.0);
         assert_eq!(
             next_retry_at(&loads),
@@ -209,7 +276,7 @@ mod tests {
             "the bound doubled"
         );
         let last = later + Duration::from_secs(2);
-        loads.start_due(&ordered, 4, last);
+        loads.start_due(&ordered, at_most(4), last);
         assert!(loads.mark_loaded("a"));
         assert_eq!(next_retry_at(&loads), None);
     }
@@ -219,7 +286,7 @@ mod tests {
         let now = origin();
         let mut loads = LoadTracker::default();
         loads.set_wanted(&set(&["a"]));
-        loads.start_due(&list(&["a"]), 1, now);
+        loads.start_due(&queue(&["a"]), at_most(1), now);
         loads.mark_failed(
             "a",
             Failure::new(LoadFailure::NotAComponent, "text"),
@@ -234,7 +301,7 @@ mod tests {
         let now = origin();
         let mut loads = LoadTracker::default();
         loads.set_wanted(&set(&["a", "b"]));
-        loads.start_due(&list(&["a"]), 1, now);
+        loads.start_due(&queue(&["a"]), at_most(1), now);
         assert_eq!(loads.set_wanted(&set(&["b"])), list(&["a"]));
         assert!(loads.set_wanted(&set(&["b"])).is_empty());
         assert!(!loads.mark_loaded("a"));

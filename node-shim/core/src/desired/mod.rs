@@ -13,8 +13,8 @@ mod retry;
 mod supervision;
 
 pub use load_failure::{Failure, LoadFailure};
-pub use load_order::{RevisionRole, RevisionToLoad, load_order};
-pub use load_tracker::{LoadState, LoadTracker};
+pub use load_order::{QueuedLoad, RevisionRole, RevisionToLoad, load_order};
+pub use load_tracker::{LoadLimits, LoadState, LoadTracker};
 pub use merge::{
     CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
     survives_snapshot, weight_after_hint,

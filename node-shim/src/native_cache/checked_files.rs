@@ -16,7 +16,7 @@ pub(super) struct FileIdentity {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct VerifiedFiles(Mutex<HashMap<String, FileIdentity>>);
+pub(super) struct CheckedFiles(Mutex<HashMap<String, FileIdentity>>);
 
 impl FileIdentity {
     /// Returns `None` when the metadata cannot be read.
@@ -31,7 +31,7 @@ impl FileIdentity {
     }
 }
 
-impl VerifiedFiles {
+impl CheckedFiles {
     /// Returns whether the file was authenticated under this name and has not changed since.
     pub(super) fn contains(&self, name: &str, file: &File) -> bool {
         let known = self.lock().get(name).copied();
@@ -72,19 +72,19 @@ mod tests {
 
     #[test]
     fn a_file_that_changes_during_authentication_is_not_recorded() {
-        let verified = VerifiedFiles::default();
+        let checked = CheckedFiles::default();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"code").unwrap();
         let before = FileIdentity::of(&file);
         // the size changes too, because the file system's clock may be too coarse
         file.write_all(b"more").unwrap();
-        verified.record("aa", before, &file);
-        assert!(!verified.contains("aa", &file));
+        checked.record("aa", before, &file);
+        assert!(!checked.contains("aa", &file));
 
-        verified.record("aa", FileIdentity::of(&file), &file);
-        assert!(verified.contains("aa", &file));
-        assert!(!verified.contains("bb", &file), "under another name");
-        verified.forget("aa");
-        assert!(!verified.contains("aa", &file));
+        checked.record("aa", FileIdentity::of(&file), &file);
+        assert!(checked.contains("aa", &file));
+        assert!(!checked.contains("bb", &file), "under another name");
+        checked.forget("aa");
+        assert!(!checked.contains("aa", &file));
     }
 }

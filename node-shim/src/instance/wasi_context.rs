@@ -1,43 +1,36 @@
-//! Host state of one instance.
+//! What one instance sees of its host: environment, output, clocks, random numbers, handles.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use http::HeaderName;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx,
-    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::clocks::{CoarseMonotonic, CoarseWall};
 use super::limiter::Limiter;
+use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
 use crate::guest_log::RequestLog;
+use crate::instance_budget::InstanceShare;
 use crate::revision::Revision;
 
 /// Maximum number of resources in a guest's table and of component handles.
 pub(super) const MAX_HANDLES: usize = 4_000;
 const FIELD_BYTES: usize = 64 << 10;
-const CHUNK: usize = 64 << 10;
 const MAX_RANDOM: u64 = 64 << 10;
 
 /// State of a store, which serves one request.
 pub(crate) struct GuestState {
+    revision: Arc<Revision>,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     table: ResourceTable,
-    hooks: Hooks,
+    outbound: OutboundHttp,
     pub(super) limiter: Limiter,
 }
 
-struct Hooks {
-    revision: Arc<Revision>,
-}
-
 impl GuestState {
-    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog) -> Self {
+    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog, share: InstanceShare) -> Self {
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
             .stdout(log.stream("stdout"))
@@ -53,18 +46,17 @@ impl GuestState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         Self {
+            revision: revision.clone(),
             wasi,
             http,
             table,
-            hooks: Hooks {
-                revision: revision.clone(),
-            },
-            limiter: Limiter::new(revision.spec.limits.memory),
+            outbound: OutboundHttp::new(revision.clone()),
+            limiter: Limiter::new(revision.spec.limits.memory, share),
         }
     }
 
     pub(crate) fn config(&self) -> &[(String, ConfigValue)] {
-        &self.hooks.revision.spec.config
+        &self.revision.spec.config
     }
 
     pub(super) fn table(&mut self) -> &mut ResourceTable {
@@ -84,45 +76,9 @@ impl WasiView for GuestState {
 impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
-            hooks: &mut self.hooks,
+            hooks: &mut self.outbound,
             table: &mut self.table,
             ctx: &mut self.http,
         }
-    }
-}
-
-static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> =
-    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
-
-type Sent = (
-    http::Response<WasiBody>,
-    Box<dyn Future<Output = Result<(), Error>> + Send>,
-);
-
-impl WasiHttpHooks for Hooks {
-    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
-        DEFAULT_FORBIDDEN_HEADERS.contains(name)
-    }
-
-    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        FORBIDDEN.clone()
-    }
-
-    /// Denies and counts every outbound request, because outbound HTTP is not supported yet.
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        self.revision
-            .counters
-            .egress_denied
-            .fetch_add(1, Ordering::Relaxed);
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
     }
 }

@@ -1,0 +1,123 @@
+//! A data plane in this process, and requests to it.
+
+use anyhow::{Context, Result, ensure};
+use node_shim::{
+    counters::CounterTable,
+    data_plane::{DataPlane, DataPlaneOptions},
+    engine::{Engine, EngineOptions},
+    guest_log::GuestLog,
+    node_counters::NodeCounters,
+    revision::{Revision, RevisionSpec},
+    routing_table::{RevisionSlot, RoutingTable, ServedFunction},
+};
+use node_shim_core::table::{
+    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
+};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    sync::Arc,
+};
+
+/// A data plane without limits on clients and on concurrent requests.
+pub(crate) struct Plane {
+    pub(crate) counters: Arc<CounterTable>,
+    engine: Engine,
+    plane: DataPlane,
+}
+
+impl Plane {
+    pub(crate) fn start() -> Result<Self> {
+        let engine = Engine::new(&EngineOptions::default())?;
+        let counters = CounterTable::new();
+        let plane = DataPlane::start(
+            TcpListener::bind("127.0.0.1:0")?,
+            engine.clone(),
+            DataPlaneOptions {
+                max_per_peer: u32::MAX,
+                ..DataPlaneOptions::default()
+            },
+            counters.clone(),
+            Arc::new(NodeCounters::default()),
+            GuestLog::start("bench", Box::new(std::io::sink()))?,
+        )?;
+        Ok(Self {
+            counters,
+            engine,
+            plane,
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.plane.address()
+    }
+
+    /// Compiles a component as a revision of the function `f` in `namespace`.
+    pub(crate) fn revision(
+        &self,
+        namespace: &str,
+        name: &str,
+        guest: &Path,
+    ) -> Result<Arc<Revision>> {
+        let wasm = std::fs::read(guest).with_context(|| guest.display().to_string())?;
+        let spec = RevisionSpec {
+            function: FunctionKey::new(namespace, "f"),
+            name: RevisionName::new(name).context("an invalid name of a revision")?,
+            limits: Limits {
+                concurrency: 1_000,
+                ..Limits::default()
+            },
+            env: Vec::new(),
+            config: Vec::new(),
+        };
+        let code = self.engine.compile_in_process(&wasm)?;
+        Ok(Revision::new(spec, code, &self.counters)?)
+    }
+
+    pub(crate) fn publish(&self, functions: Vec<ServedFunction>) {
+        self.plane
+            .publish(Arc::new(RoutingTable::new(1, functions)));
+    }
+}
+
+/// Returns a function that serves the host `NAMESPACE.example`. `candidate` comes with its weight in 1/10,000.
+pub(crate) fn function(
+    stable: &Arc<Revision>,
+    candidate: Option<(&Arc<Revision>, u32)>,
+) -> ServedFunction {
+    let key = stable.function().clone();
+    let entry = FunctionEntry {
+        routes: vec![Route {
+            hosts: vec![format!("{}.example", key.namespace)],
+            ..Route::default()
+        }],
+        key,
+        created_ms: 0,
+        suspended: false,
+        split: TrafficSplit {
+            stable: Some(stable.name().clone()),
+            candidate: candidate.map(|(revision, _)| revision.name().clone()),
+            weight: candidate.map_or(0, |(_, weight)| weight),
+            ..TrafficSplit::default()
+        },
+    };
+    ServedFunction {
+        entry: Arc::new(entry),
+        stable: RevisionSlot::Ready(stable.clone()),
+        candidate: candidate.map_or(RevisionSlot::Absent, |(revision, _)| {
+            RevisionSlot::Ready(revision.clone())
+        }),
+    }
+}
+
+/// Sends one request and returns the status. Responses are short and arrive whole.
+pub(crate) fn ask(client: &mut TcpStream, host: &str) -> Result<u16> {
+    client.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes())?;
+    let mut chunk = [0; 4096];
+    let read = client.read(&mut chunk)?;
+    let head = String::from_utf8_lossy(chunk.get(..read).unwrap_or_default());
+    ensure!(head.contains("\r\n\r\n"), "an incomplete response: {head}");
+    let status = head.split(' ').nth(1).context("no status")?;
+    Ok(status.parse()?)
+}
