@@ -1,10 +1,12 @@
 //! The CustomResourceDefinitions as they are installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceDefinition, JSON, JSONSchemaProps,
 };
 use kube::CustomResourceExt;
+use serde_json::json;
 
+use crate::function::ALL_NODES;
 use crate::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
 
 /// Returns the definition of every kind, in a fixed order.
@@ -29,6 +31,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             if let Some(root) = root {
                 finish(root);
                 repeat_unsupported(root);
+                default_replicas(root);
                 let status = root.properties.as_mut().and_then(|p| p.get_mut("status"));
                 if let Some(status) = status {
                     without_rules(status);
@@ -121,6 +124,23 @@ fn mark_unsupported(schema: &mut JSONSchemaProps) {
 fn is_unsupported(schema: &JSONSchemaProps) -> bool {
     let description = schema.description.as_deref().unwrap_or_default();
     description.starts_with(UNSUPPORTED)
+}
+
+/// Gives `spec.placement.replicas` of an EdgeFunction a value in every object. Without one, the API server answers a read of
+/// `/scale` with an error, and an autoscaler cannot work. No other field has a default that the API server writes.
+fn default_replicas(root: &mut JSONSchemaProps) {
+    let spec = property(root, "spec");
+    let Some(placement) = spec.and_then(|spec| property(spec, "placement")) else {
+        return;
+    };
+    placement.default = Some(JSON(json!({})));
+    if let Some(replicas) = property(placement, "replicas") {
+        replicas.default = Some(JSON(json!(ALL_NODES)));
+    }
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
 }
 
 /// Removes validation rules from the status, which only the operator writes. Bounds stay.

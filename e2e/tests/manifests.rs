@@ -298,13 +298,16 @@ async fn immutable_specs_never_change(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// `kubectl scale` finds the number of replicas, also when the spec has none.
+/// `kubectl scale` and an autoscaler find the number of replicas, also when the manifest has none.
 async fn scale_changes_replicas(cluster: &Cluster) -> Result<()> {
     let object = good_objects()["function"].clone();
     let functions = api(&cluster.client(), &object);
     functions
         .create(&PostParams::default(), &serde_json::from_value(object)?)
         .await?;
+    let scale = functions.get_scale("f").await?;
+    let replicas = scale.spec.and_then(|spec| spec.replicas);
+    ensure!(replicas == Some(10_000), "all nodes: {replicas:?}");
     kubectl(cluster, &["scale", "edgefunction", "f", "--replicas=3"])?;
     let scaled = functions.get("f").await?.data["spec"].clone();
     ensure!(scaled["placement"] == json!({ "replicas": 3 }), "{scaled}");

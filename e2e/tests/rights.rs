@@ -195,7 +195,7 @@ const OPERATOR: &[&str] = &[
     "selvage.dev/edgenodes/status: patch",
     "selvage.dev/edgenodes: create delete get list watch",
     "selvage.dev/edgerevisions/status: patch",
-    "selvage.dev/edgerevisions: create delete get list watch",
+    "selvage.dev/edgerevisions: create delete get list patch watch",
     "selvage.dev/hostclaims: create delete get list watch",
     "selvage.dev/rolloutpolicies: get list watch",
 ];

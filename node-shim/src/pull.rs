@@ -210,6 +210,7 @@ fn pull_failure(error: oci::Error) -> Failure {
         Error::TooLarge { .. } => LoadFailure::InvalidSource,
         Error::Unreachable { .. }
         | Error::Timeout { .. }
+        | Error::TooSlow { .. }
         | Error::Interrupted { .. }
         | Error::Denied { .. }
         | Error::Status { .. }

@@ -5,9 +5,9 @@ use std::sync::{Arc, LazyLock};
 
 use tracing::Dispatch;
 
-/// With only one subscriber in the process, tracing lets the thread that reaches a span or event first decide whether
-/// anybody wants it, for all threads: another test's thread has no subscriber and decides that nobody does. With a
-/// second one it asks all of them.
+/// With only one subscriber in the process, tracing lets the thread that reaches a span or event first decide for all threads
+/// whether it is recorded: the thread of another test has no subscriber and decides that it is not. With a second one it asks
+/// all of them.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 /// Returns the only line that `act` logs at `level` and above.

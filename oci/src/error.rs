@@ -21,6 +21,14 @@ pub enum Error {
         /// Host that was connected to.
         host: String,
     },
+    /// The answer arrives so slowly that it is given up.
+    #[error("{host} sends {what} too slowly: less than 64 KiB in 15 s")]
+    TooSlow {
+        /// Host that answered.
+        host: String,
+        /// What was being read, for example `the manifest`.
+        what: &'static str,
+    },
     /// The connection ended before the answer did.
     #[error("the connection to {host} ended in the middle of {what}")]
     Interrupted {

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
+use tokio::time::Instant;
 
 use crate::auth::Authorization;
 use crate::{Error, address};
@@ -20,6 +21,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum time of a whole answer.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Number of bytes that the body of an answer must deliver within [`PROGRESS_TIMEOUT`], unless it ends before. A registry that
+/// sends single bytes would otherwise occupy its place for the time of a whole answer.
+const PROGRESS: usize = 64 << 10;
+/// Maximum time of waiting for the next [`PROGRESS`] bytes of a body.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(15);
 
 const NOT_PUBLIC: &str = "it has no public address";
 
@@ -169,12 +175,13 @@ pub(crate) fn host(url: &Url) -> String {
     }
 }
 
-/// Streams the body of an answer.
+/// Streams the body of an answer, which has to make progress.
 pub(crate) fn body(
     response: Response,
     what: &'static str,
 ) -> BoxStream<'static, Result<Bytes, Error>> {
-    let host = host(response.url());
+    let from = host(response.url());
+    let host = from.clone();
     let failed = move |error: reqwest::Error| {
         let host = host.clone();
         if error.is_timeout() {
@@ -183,7 +190,35 @@ pub(crate) fn body(
             Error::Interrupted { host, what }
         }
     };
-    response.bytes_stream().map_err(failed).boxed()
+    let chunks = response.bytes_stream().map_err(failed).boxed();
+    progressing(chunks, Error::TooSlow { host: from, what }).boxed()
+}
+
+/// The same chunks. Ends with `too_slow` when waiting for the next [`PROGRESS`] bytes has taken [`PROGRESS_TIMEOUT`]. The
+/// time that the reader takes between two chunks does not count.
+fn progressing(
+    chunks: impl Stream<Item = Result<Bytes, Error>> + Unpin,
+    too_slow: Error,
+) -> impl Stream<Item = Result<Bytes, Error>> {
+    let start = Some((chunks, too_slow, 0, PROGRESS_TIMEOUT));
+    futures::stream::unfold(start, |state| async move {
+        let (mut chunks, too_slow, received, left) = state?;
+        let asked = Instant::now();
+        let Ok(next) = tokio::time::timeout(left, chunks.next()).await else {
+            return Some((Err(too_slow), None));
+        };
+        let chunk = match next? {
+            Ok(chunk) => chunk,
+            Err(error) => return Some((Err(error), None)),
+        };
+        let received = received + chunk.len();
+        let next = if received >= PROGRESS {
+            (0, PROGRESS_TIMEOUT)
+        } else {
+            (received, left.saturating_sub(asked.elapsed()))
+        };
+        Some((Ok(chunk), Some((chunks, too_slow, next.0, next.1))))
+    })
 }
 
 /// Reads the whole body, at most `limit` bytes.
@@ -277,6 +312,49 @@ mod tests {
         let leap = SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800);
         let found = parse("Thu, 29 Feb 2024 00:00:00 GMT", leap - seven);
         assert_eq!(found, Some(seven));
+    }
+
+    /// Chunks of `size` bytes, one every `period` seconds.
+    fn dripping(size: usize, period: u64) -> BoxStream<'static, Result<Bytes, Error>> {
+        let period = Duration::from_secs(period);
+        let chunks = futures::stream::repeat_with(move || Bytes::from(vec![0; size]));
+        let late = move |chunk| async move {
+            tokio::time::sleep(period).await;
+            Ok(chunk)
+        };
+        chunks.then(late).boxed()
+    }
+
+    fn too_slow() -> Error {
+        Error::TooSlow {
+            host: "registry.example".to_owned(),
+            what: "the component layer",
+        }
+    }
+
+    /// HS-9: a registry that sends a few bytes at a time loses its place; one that is slow but makes progress does not.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_without_progress_is_given_up() {
+        let start = Instant::now();
+        let read: Vec<_> = progressing(dripping(1, 1), too_slow()).collect().await;
+        assert!(matches!(read.last(), Some(Err(Error::TooSlow { .. }))));
+        assert!(start.elapsed() <= PROGRESS_TIMEOUT, "{:?}", start.elapsed());
+        let slow = progressing(dripping(PROGRESS / 10, 1), too_slow());
+        let read: Vec<_> = slow.take(1_000).collect().await;
+        assert!(read.iter().all(Result::is_ok));
+    }
+
+    /// The time that the disk or the processor of the reader takes is not the fault of the registry.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_does_not_count() {
+        let chunks = futures::stream::iter((0..100).map(|_| Ok(Bytes::from_static(b"x"))));
+        let mut body = std::pin::pin!(progressing(chunks, too_slow()));
+        let mut read = 0;
+        while let Some(chunk) = body.next().await {
+            read += chunk.unwrap().len();
+            tokio::time::sleep(PROGRESS_TIMEOUT).await;
+        }
+        assert_eq!(read, 100);
     }
 
     /// A resolver that returns the same addresses for every name.

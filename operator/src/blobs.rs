@@ -10,12 +10,18 @@ use parking_lot::Mutex;
 
 use crate::node_api::{BlobError, BlobWanted, Blobs};
 use crate::resolve::{
-    Credentials, CredentialsError, ResolveError, Resolver, credentials_of, digest_of,
+    Credentials, CredentialsError, FairPermits, ResolveError, Resolver, credentials_of, digest_of,
 };
 use crate::watch::{Caches, ObjectKey, SecretState, Secrets, Term};
 
 /// Size limit of the blobs cached in memory, in bytes, over all components.
 const MAX_CACHED_BYTES: usize = 128 * 1024 * 1024;
+
+/// Maximum number of pulls for nodes at a time, besides those that resolve images. Nodes must not wait for the registries of
+/// new versions.
+const PULLS: usize = 3;
+/// How many of them are for functions of one namespace.
+const PULLS_EACH: usize = 2;
 
 /// Looks up component bytes by digest in the revisions that refer to them.
 #[derive(Debug)]
@@ -23,6 +29,7 @@ pub struct Components {
     caches: Caches,
     secrets: Secrets,
     resolver: Arc<Resolver>,
+    pulls: FairPermits,
     cached: Mutex<VecDeque<(String, Bytes)>>,
 }
 
@@ -39,6 +46,8 @@ enum FetchError {
     Resolve(#[from] ResolveError),
     #[error("the registry returned bytes with another digest")]
     OtherDigest,
+    #[error("the operator is stopping")]
+    Closed,
 }
 
 impl Components {
@@ -49,6 +58,7 @@ impl Components {
             caches,
             secrets,
             resolver,
+            pulls: FairPermits::new(PULLS, PULLS_EACH),
             cached: Mutex::default(),
         }
     }
@@ -65,12 +75,11 @@ impl Components {
             };
             let revisions = self.caches.revisions.find(&Term::Function(key));
             for revision in revisions.into_iter().filter(refers) {
-                match self.of(&function.namespace, &revision).await {
-                    Ok(bytes) if digest_of(&bytes) == wanted.digest => {
-                        self.cache(&wanted.digest, &bytes);
-                        return Ok(bytes);
-                    }
-                    Ok(_) => last = Some(FetchError::OtherDigest),
+                match self
+                    .of(&function.namespace, &revision, &wanted.digest)
+                    .await
+                {
+                    Ok(bytes) => return Ok(bytes),
                     Err(error) => last = Some(error),
                 }
             }
@@ -84,15 +93,36 @@ impl Components {
         ))
     }
 
-    async fn of(&self, namespace: &str, revision: &EdgeRevision) -> Result<Bytes, FetchError> {
-        if let Some(inline) = &revision.spec.inline {
-            return Ok(Bytes::copy_from_slice(&inline.0));
+    /// The bytes with this digest, by one of the revisions that refer to it.
+    async fn of(
+        &self,
+        namespace: &str,
+        revision: &EdgeRevision,
+        digest: &str,
+    ) -> Result<Bytes, FetchError> {
+        let _permit;
+        let bytes = if let Some(inline) = &revision.spec.inline {
+            Bytes::copy_from_slice(&inline.0)
+        } else {
+            let permit = self.pulls.acquire(namespace).await;
+            // It is held until the bytes are cached.
+            _permit = permit.ok_or(FetchError::Closed)?;
+            // Many nodes ask for a new component at the same time, and the first pull is enough.
+            if let Some(bytes) = self.cached(digest) {
+                return Ok(bytes);
+            }
+            self.pull(namespace, revision).await?
+        };
+        if digest_of(&bytes) != digest {
+            return Err(FetchError::OtherDigest);
         }
-        let repository = revision
-            .spec
-            .repository
-            .as_deref()
-            .ok_or(FetchError::NoRepository)?;
+        self.cache(digest, &bytes);
+        Ok(bytes)
+    }
+
+    async fn pull(&self, namespace: &str, revision: &EdgeRevision) -> Result<Bytes, FetchError> {
+        let repository = revision.spec.repository.as_deref();
+        let repository = repository.ok_or(FetchError::NoRepository)?;
         let mut credentials = Credentials::default();
         for secret in &revision.spec.image_pull_secrets {
             let state = self.secrets.get(&ObjectKey::new(namespace, &secret.name));
@@ -102,7 +132,7 @@ impl Components {
             credentials.merge(credentials_of(&found)?);
         }
         let image = format!("{repository}@{}", revision.spec.digest);
-        Ok(self.resolver.resolve(&image, &credentials).await?.bytes)
+        Ok(self.resolver.pull(&image, &credentials).await?.bytes)
     }
 
     fn cached(&self, digest: &str) -> Option<Bytes> {
@@ -116,6 +146,9 @@ impl Components {
 
     fn cache(&self, digest: &str, bytes: &Bytes) {
         let mut cached = self.cached.lock();
+        if cached.iter().any(|(known, _)| known == digest) {
+            return;
+        }
         cached.push_back((digest.to_owned(), bytes.clone()));
         while cached.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MAX_CACHED_BYTES
             && cached.len() > 1

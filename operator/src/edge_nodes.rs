@@ -15,6 +15,7 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use node_api::v1;
 
+use crate::failure_log::FailureLog;
 use crate::node_api::{Fleet, NodeView};
 use crate::reconcile::CallError;
 use crate::reconcile::api::{call, patch_status};
@@ -30,10 +31,18 @@ const AT_ONCE: usize = 16;
 /// Keeps the `EdgeNode` objects in step with the fleet. Run it on the leader; it never returns.
 pub async fn maintain(client: Client, caches: Caches, fleet: Fleet) {
     let api: Api<EdgeNode> = Api::all(client);
+    let mut log = FailureLog::default();
     loop {
         tokio::time::sleep(PERIOD).await;
-        if let Err(error) = update_all(&api, &caches, &fleet).await {
-            tracing::warn!(%error, "EdgeNode objects could not be updated; they are retried");
+        match update_all(&api, &caches, &fleet).await {
+            Ok(()) => {
+                log.succeeded();
+            }
+            Err(error) => {
+                if let Some(failures) = log.failed(&error) {
+                    tracing::warn!(%error, failures, "EdgeNode objects could not be updated; they are retried");
+                }
+            }
         }
     }
 }

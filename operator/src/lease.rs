@@ -5,6 +5,7 @@
 //! leaders. A lease is not a fence: every status write carries a `resourceVersion`, and every instruction to a node
 //! carries the epoch that this module hands out.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +16,8 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::failure_log::FailureLog;
 
 /// Leadership as this replica sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +72,7 @@ pub struct Election {
     raise: mpsc::Receiver<(u64, oneshot::Sender<u64>)>,
     seen: Option<LeaseObservation>,
     renewed: Option<Instant>,
+    log: FailureLog,
 }
 
 /// The newest record, and the time at which it was first observed.
@@ -121,6 +125,7 @@ impl Election {
             raise,
             seen: None,
             renewed: None,
+            log: FailureLog::default(),
         };
         (
             election,
@@ -165,9 +170,11 @@ impl Election {
         let started = Instant::now();
         match tokio::time::timeout(self.request_timeout(started), self.read_and_act(started)).await
         {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or written"),
-            Err(_) => tracing::warn!("the API server did not answer a lease request in time"),
+            Ok(Ok(())) => {
+                self.log.succeeded();
+            }
+            Ok(Err(error)) => self.failed(&error),
+            Err(_) => self.failed("the API server did not answer in time"),
         }
         if self.is_late(Instant::now()) {
             return Err(LeaseError::Lost(
@@ -178,6 +185,12 @@ impl Election {
             return Err(LeaseError::Lost("another replica holds it".to_owned()));
         }
         Ok(())
+    }
+
+    fn failed(&mut self, error: impl fmt::Display) {
+        if let Some(failures) = self.log.failed(&error) {
+            tracing::warn!(%error, failures, "the lease could not be read or written");
+        }
     }
 
     async fn read_and_act(&mut self, started: Instant) -> Result<(), kube::Error> {

@@ -36,6 +36,7 @@ pub mod certificate_secret;
 pub mod cli;
 pub mod dispatch;
 pub mod edge_nodes;
+mod failure_log;
 pub mod lease;
 pub mod measure;
 pub mod metrics;

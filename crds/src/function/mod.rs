@@ -131,9 +131,13 @@ pub struct EdgeFunctionSpec {
     pub suspend: Option<bool>,
 }
 
+/// Value of `replicas` that means all matching nodes, however many there are. It is the default, because the API server
+/// answers `/scale` only for objects that have a value.
+pub const ALL_NODES: u32 = 10_000;
+
 /// Nodes on which a function runs.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("!has(self.spread) || has(self.replicas)")
+#[x_kube(validation = Rule::new("!has(self.spread) || (has(self.replicas) && self.replicas < 10000)")
     .message("spread chooses among the matching nodes, so it needs replicas: add replicas or remove spread"))]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
@@ -143,8 +147,8 @@ pub struct Placement {
     #[schemars(schema_with = "crate::schema::node_selector")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Number of matching nodes that run the function, 0 to 10000. Default: all matching nodes. `kubectl scale`
-    /// changes this field.
+    /// Number of matching nodes that run the function, 0 to 10000. Default 10000, which means all matching nodes.
+    /// `kubectl scale` and a HorizontalPodAutoscaler change this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: Option<u32>,

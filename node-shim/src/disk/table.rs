@@ -172,6 +172,7 @@ fn encode(kept: &PersistedTable) -> Vec<u8> {
             .map(without_secrets)
             .collect(),
         splits: Vec::new(),
+        kept: Vec::new(),
         removals: Vec::new(),
     };
     let body = batch.encode_to_vec();

@@ -119,6 +119,7 @@ impl Client {
         }
         let mut failures = 0;
         let mut attempt = 0;
+        let mut last = String::new();
         loop {
             let endpoint = self
                 .settings
@@ -147,7 +148,11 @@ impl Client {
                 _ => None,
             };
             let wait = reconnect_delay(failures, (self.random)(), requested);
-            tracing::warn!(%endpoint, reason = %ended, wait_ms = wait.as_millis() as u64, "disconnected from the operator; connecting to the next one");
+            let reason = ended.to_string();
+            if is_logged(failures, &reason, &last) {
+                tracing::warn!(%endpoint, reason, failures, wait_ms = wait.as_millis() as u64, "disconnected from the operator; connecting to the next one");
+            }
+            last = reason;
             attempt += 1;
             tokio::time::sleep(wait).await;
         }
@@ -302,6 +307,12 @@ impl Client {
     }
 }
 
+/// Whether the log gets a line about a failure: each new reason does, and then every failure in a row whose number is a power of
+/// two, so that an outage of hours is a few lines.
+fn is_logged(failures: u32, reason: &str, last: &str) -> bool {
+    reason != last || failures.is_power_of_two()
+}
+
 /// Receives the operator's first message.
 ///
 /// # Errors
@@ -318,5 +329,17 @@ async fn receive_welcome(down: &mut Streaming<OperatorMessage>) -> Result<Welcom
             retry_after: Duration::from_millis(goodbye.retry_after),
         }),
         _ => Err(SessionError::NoWelcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_logged_at_a_falling_rate_and_each_reason_at_once() {
+        let lines = (1..=1_000).filter(|failures| is_logged(*failures, "refused", "refused"));
+        assert_eq!(lines.count(), 10);
+        assert!(is_logged(999, "timed out", "refused"));
     }
 }

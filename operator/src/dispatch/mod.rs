@@ -7,15 +7,15 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::EdgeFunction;
 use crds::conditions::reasons;
+use crds::{EdgeFunction, host_claim_name};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::node_api::Changes;
 use crate::queue::Queue;
-use crate::reconcile::{Projector, hosts_overlap};
+use crate::reconcile::{Projector, contested_hosts, hosts_overlap};
 use crate::terms::is_refused;
 use crate::validate::references;
 use crate::watch::{Caches, Changed, ObjectKey, Secrets, Term};
@@ -174,6 +174,15 @@ impl Dispatch {
                     hosts.any(|wanted| hosts_overlap(wanted, host))
                 });
                 self.push_all(refused);
+                // Only one of two claims that overlap stays. The function of the other one must be refused.
+                let claim = ObjectKey::new("", &host_claim_name(host));
+                let claim = self.caches.claims.get(&claim);
+                for other in claim
+                    .iter()
+                    .flat_map(|it| contested_hosts(&self.caches, it))
+                {
+                    self.push_all(self.caches.functions.find(&Term::Host(other)));
+                }
             }
             Changed::Node(_) => {}
         }

@@ -17,6 +17,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use crate::failure_log::FailureLog;
+
 /// Deadline of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which is usually caused by a lack of file descriptors.
@@ -49,10 +51,11 @@ pub(super) fn accept(
     tokio::spawn(async move {
         let connections = Arc::new(Semaphore::new(connections));
         let handshakes = Arc::new(Semaphore::new(handshakes));
+        let mut log = FailureLog::default();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = accept_one(&listener, &connections, &handshakes) => accepted,
+                accepted = accept_one(&listener, &connections, &handshakes, &mut log) => accepted,
             };
             let Some((socket, address, permit, handshake)) = accepted else {
                 continue;
@@ -92,6 +95,7 @@ async fn accept_one(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
     handshakes: &Arc<Semaphore>,
+    log: &mut FailureLog,
 ) -> Option<Accepted> {
     let permit = Arc::clone(connections).acquire_owned().await.ok()?;
     let handshake = Arc::clone(handshakes).acquire_owned().await.ok()?;
@@ -101,7 +105,9 @@ async fn accept_one(
             Some((socket, address, permit, handshake))
         }
         Err(error) => {
-            tracing::warn!(%error, "node API: accept failed");
+            if let Some(failures) = log.failed(&error) {
+                tracing::warn!(%error, failures, "the node API cannot accept connections");
+            }
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }

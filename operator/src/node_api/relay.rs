@@ -21,6 +21,7 @@ use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;
 use crate::backoff::Backoff;
+use crate::failure_log::FailureLog;
 
 const DIAL: Duration = Duration::from_secs(5);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -30,7 +31,7 @@ const IN_ORDER: Duration = Duration::from_secs(5);
 /// Why a relay ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    #[error("no CA yet")]
+    #[error("the Secret selvage-node-api, which has the CA, is missing or cannot be used")]
     NoCa,
     #[error("{}: {error}", path.display())]
     Unreadable {
@@ -65,6 +66,7 @@ impl Follower {
     /// Relays whenever another replica leads, until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut delays = BACKOFF.delays();
+        let mut log = FailureLog::default();
         loop {
             let other = |leader: &Option<Leader>| leader.as_ref().is_some_and(|one| !one.is_self);
             let leader = tokio::select! {
@@ -82,9 +84,15 @@ impl Follower {
                 _ = changes.wait_for(|now| now.as_ref() != Some(&leader)) => continue,
                 ended = self.relay(&leader) => ended,
             };
-            tracing::info!(leader = %leader.address, reason = %ended, "relay to the leader ended");
             if started.elapsed() > IN_ORDER {
                 delays.start_over();
+                log.succeeded();
+                tracing::info!(leader = %leader.address, reason = %ended, "relay to the leader ended");
+            } else if let Some(failures) = log.failed(&ended) {
+                tracing::warn!(
+                    leader = %leader.address, reason = %ended, failures,
+                    "the leader does not receive the reports of the nodes of this replica; trying again"
+                );
             }
             tokio::select! {
                 () = stop.cancelled() => return,

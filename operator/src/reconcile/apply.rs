@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::conditions::types;
-use crds::{EdgeRevision, EdgeRevisionStatus, RevisionNodes};
-use jiff::Timestamp;
+use crds::{EdgeRevision, FIELD_MANAGER};
 use kube::Api;
-use operator_core::rollout::{NodesView, RolloutState};
+use kube::api::{Patch, PatchParams};
+use operator_core::rollout::RolloutState;
 
 use super::api::{self, CallError};
-use super::conditions::{self, Report, condition};
-use super::input::named;
+use super::context::FunctionContext;
 use super::pass::{Made, Persisted, Target};
+use super::revision_status;
+use crate::revision::owned_by;
 use crate::watch::ObjectKey;
 
-/// Projects the persisted state to the nodes, and brings the revisions in line with it: when each was promoted, how many
-/// nodes have loaded it, and which are old enough to be removed.
+/// Projects the persisted state to the nodes, and brings the revisions in line with it: when each was promoted, whether the
+/// nodes have loaded it, which function owns it, and which are old enough to be removed.
 ///
 /// # Errors
 /// A call failed. The next pass does the same again.
@@ -24,56 +24,57 @@ pub(super) async fn apply(
     target: Target<'_>,
     made: &Made,
     persisted: &Persisted,
+    memory: &mut FunctionContext,
 ) -> Result<(), CallError> {
     if let Some(written) = &persisted.written {
         target.ctx.projector.project(target.key, written);
     }
-    let has_changed = persisted.written.is_some() && !made.decision.transitions.is_empty();
-    if !persisted.first && !has_changed {
-        return Ok(());
-    }
     let Target { ctx, key, .. } = target;
     let api: Api<EdgeRevision> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    report_revisions(target, &api, made).await?;
+    let has_changed = persisted.written.is_some() && !made.decision.transitions.is_empty();
+    if !persisted.first && !has_changed {
+        return revision_status::follow_nodes(target, &api, made, memory).await;
+    }
+    ctx.status_writes.carried(&mut memory.revision_limit);
+    memory.revisions_due = None;
+    adopt_revisions(target, &api, made).await?;
+    revision_status::report(target, &api, made).await?;
     remove_revisions(&api, key, made).await
 }
 
-async fn report_revisions(
+/// Makes the function the owner of its revisions that have no owner. `kubectl delete --cascade=orphan` leaves such revisions,
+/// and a function that is created again under the name continues with them. Without an owner they would outlive it as well.
+async fn adopt_revisions(
     target: Target<'_>,
     api: &Api<EdgeRevision>,
     made: &Made,
 ) -> Result<(), CallError> {
-    let state = &made.decision.state;
-    let seen = made.measured.nodes.reports();
-    let view = seen.view(state, &named(state, &made.function));
-    // soon after a start not all nodes have reported, and what the last leader knew is nearer to the truth
-    let view = Some(view).filter(|_| target.ctx.fleet.awaited().is_empty());
-    let stable = state.stable.as_ref();
-    let candidate = state
-        .rollout
-        .as_ref()
-        .map(|rollout| &rollout.candidate.revision.name);
-    for revision in &made.observed.snapshot.revisions {
-        let name = revision.metadata.name.as_deref().unwrap_or_default();
-        let promoted = stable
-            .filter(|stable| stable.revision.name == name)
-            .map(|stable| stable.since);
-        if promoted.is_none() && candidate.is_none_or(|candidate| candidate != name) {
-            continue;
-        }
-        let old = revision.status.clone().unwrap_or_default();
-        let new = status(&old, promoted, view.as_ref(), name, made.at);
-        let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
-        let (Ok(old), Ok(new)) = (old, new) else {
-            continue;
+    let has_no_owner = |revision: &&Arc<EdgeRevision>| {
+        let owners = revision.metadata.owner_references.as_ref();
+        owners.is_none_or(Vec::is_empty) && revision.metadata.deletion_timestamp.is_none()
+    };
+    let revisions = made.observed.snapshot.revisions.iter();
+    for orphan in revisions.filter(has_no_owner) {
+        let meta = &orphan.metadata;
+        let patch = serde_json::json!({ "metadata": {
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+            "ownerReferences": [owned_by(target.object)],
+        }});
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
         };
-        let Some(change) = super::status::merge_patch(&old, &new) else {
-            continue;
-        };
-        let patch = serde_json::json!({ "status": change });
-        match api::patch_status(api, name, &patch).await {
-            Ok(_) => {}
+        let name = meta.name.as_deref().unwrap_or_default();
+        match api::call(api.patch(name, &params, &Patch::Merge(&patch))).await {
+            Ok(_) => {
+                tracing::info!(function = %target.key, revision = name, "became the owner of a revision without an owner");
+            }
             Err(error) if error.is_gone() => {}
+            // A revision without an owner serves as well as any other, so a permission that is missing stops nothing.
+            Err(error) if error.refusal().is_some() => {
+                tracing::warn!(function = %target.key, revision = name, %error, "a revision without an owner stays without one");
+            }
             Err(error) => return Err(error),
         }
     }
@@ -95,48 +96,6 @@ async fn remove_revisions(
         }
     }
     Ok(())
-}
-
-/// The revision's status; a moment of promotion is never taken back. Without a view what is written about nodes stays.
-fn status(
-    old: &EdgeRevisionStatus,
-    promoted: Option<Timestamp>,
-    view: Option<&NodesView>,
-    name: &str,
-    now: Timestamp,
-) -> EdgeRevisionStatus {
-    let at = promoted.map(crate::persist::time).filter(|at| {
-        old.promoted_at
-            .as_ref()
-            .is_none_or(|old| old.0.as_second() < at.0.as_second())
-    });
-    let promoted_at = at.or_else(|| old.promoted_at.clone());
-    let Some(view) = view else {
-        return EdgeRevisionStatus {
-            promoted_at,
-            ..old.clone()
-        };
-    };
-    let seen = view.of(name);
-    let loaded = view.live > 0 && seen.loaded >= view.live;
-    let message = format!(
-        "{} of {} live nodes have it loaded, {} cannot",
-        seen.loaded, view.live, seen.failed
-    );
-    let report = Report {
-        status: conditions::status(loaded),
-        reason: if loaded { "Loaded" } else { "Loading" },
-        message: &message,
-        generation: None,
-    };
-    EdgeRevisionStatus {
-        promoted_at,
-        nodes: Some(RevisionNodes {
-            loaded: seen.loaded,
-            failed: seen.failed,
-        }),
-        conditions: vec![condition(&old.conditions, types::LOADED, report, now)],
-    }
 }
 
 /// Revisions beyond the limit, oldest first; never one that a state may still name.
@@ -182,6 +141,7 @@ fn garbage<'a>(
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use operator_core::function::Revision;
     use operator_core::rollout::RevisionRef;
 
@@ -219,55 +179,5 @@ mod tests {
             .collect();
         assert_eq!(names, [4, 3, 2]);
         assert!(garbage(&state, &revisions, 10).is_empty());
-    }
-
-    #[test]
-    fn a_promotion_is_written_once() {
-        let view = NodesView {
-            live: 1,
-            ..NodesView::default()
-        };
-        let at = Timestamp::from_millisecond(1_700_000_000_500).unwrap();
-        let first = status(
-            &EdgeRevisionStatus::default(),
-            Some(at),
-            Some(&view),
-            "r",
-            at,
-        );
-        assert_eq!(first.promoted_at.as_ref().unwrap().0, at);
-        let mut stored = first.clone();
-        // The API server keeps whole seconds.
-        stored.promoted_at = Timestamp::from_second(1_700_000_000)
-            .ok()
-            .map(crate::persist::time);
-        assert_eq!(status(&stored, Some(at), Some(&view), "r", at), stored);
-    }
-
-    #[test]
-    fn what_nodes_have_loaded_stays_until_all_have_reported() {
-        let at = Timestamp::UNIX_EPOCH;
-        let nodes = |loaded| NodesView {
-            live: 3,
-            revisions: vec![operator_core::rollout::RevisionOnNodes {
-                revision: "r".into(),
-                loaded,
-                ..Default::default()
-            }],
-            ..NodesView::default()
-        };
-        let old = status(
-            &EdgeRevisionStatus::default(),
-            None,
-            Some(&nodes(3)),
-            "r",
-            at,
-        );
-        let promoted = status(&old, Some(at), None, "r", at);
-        assert_eq!(
-            (&promoted.nodes, &promoted.conditions),
-            (&old.nodes, &old.conditions)
-        );
-        assert!(promoted.promoted_at.is_some());
     }
 }

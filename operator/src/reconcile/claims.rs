@@ -1,7 +1,10 @@
 //! Which namespace owns which host.
 //!
 //! An exact name is atomic by the claim's object name. Wildcards overlap names, so the operator that creates a claim
-//! reads all overlapping claims once more, and releases its own if an older one exists.
+//! reads all overlapping claims once more, and releases its own if an older one exists. Two claims that were created in the
+//! same second are in the order in which the API server stored them: the one that was stored last always finds the other one
+//! when it looks, so exactly one of them stays. A claim that was not released, because the operator was interrupted, is
+//! released by the next reconcile of its function.
 
 use std::sync::Arc;
 
@@ -11,7 +14,7 @@ use crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{ListParams, PostParams};
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
 use super::api::{self, CallError};
 use crate::watch::{Caches, ObjectKey};
@@ -33,8 +36,9 @@ struct Holder {
     host: String,
     /// Namespace of the claim. `None` if it cannot be read.
     owner: Option<String>,
-    /// Creation time and name. The older of two claims wins; of equally old ones the first by name.
-    age: (Option<Time>, String),
+    /// Order of precedence: creation time, which has whole seconds, then the version at which the claim was stored, then its
+    /// name. The older of two claims wins.
+    age: (Option<Time>, u64, String),
 }
 
 impl Holder {
@@ -42,16 +46,15 @@ impl Holder {
         Self {
             host: claim.spec.host.clone(),
             owner: Some(claim.spec.namespace.clone()),
-            age: (claim.creation_timestamp(), claim.name_any()),
+            age: age(&claim.metadata),
         }
     }
 
     fn unreadable(meta: &ObjectMeta) -> Self {
-        let name = meta.name.clone().unwrap_or_default();
         Self {
-            host: claimed_host(&name),
+            host: claimed_host(meta.name.as_deref().unwrap_or_default()),
             owner: None,
-            age: (meta.creation_timestamp.clone(), name),
+            age: age(meta),
         }
     }
 
@@ -83,6 +86,17 @@ impl Holder {
     }
 }
 
+fn age(meta: &ObjectMeta) -> (Option<Time>, u64, String) {
+    let version = meta.resource_version.as_deref();
+    let version = version.and_then(|version| version.parse().ok());
+    let name = meta.name.clone().unwrap_or_default();
+    (
+        meta.creation_timestamp.clone(),
+        version.unwrap_or_default(),
+        name,
+    )
+}
+
 /// Claims `host` for `namespace`, unless another namespace owns it or a host that overlaps it.
 pub(super) async fn claim(
     client: &Client,
@@ -92,15 +106,24 @@ pub(super) async fn claim(
 ) -> Result<Claimed, CallError> {
     let name = host_claim_name(host);
     let cached = cached_overlaps(caches, host);
+    let own = |claim: &&Arc<HostClaim>| {
+        claim.spec.host == host
+            && claim.spec.namespace == namespace
+            && claim.metadata.deletion_timestamp.is_none()
+    };
+    let mine = cached.iter().find(own);
     let holders = cached.iter().map(|claim| Holder::of(claim));
-    if let Some(taken) = stranger(holders, namespace, None) {
-        return Ok(taken);
-    }
-    if cached
-        .iter()
-        .any(|claim| claim.spec.host == host && claim.metadata.deletion_timestamp.is_none())
-    {
-        return Ok(Claimed::Owned);
+    let taken = stranger(
+        holders,
+        namespace,
+        mine.map(|mine| Holder::of(mine)).as_ref(),
+    );
+    match (mine, taken) {
+        (Some(_), None) => return Ok(Claimed::Owned),
+        // Only one of them may stay. The older one may be gone by now.
+        (Some(mine), Some(_)) => return settle(client, caches, HostClaim::clone(mine)).await,
+        (None, Some(taken)) => return Ok(taken),
+        (None, None) => {}
     }
     if let Some(held) = cached_unreadable(caches, host) {
         return Ok(Claimed::Unreadable { host: held });
@@ -124,6 +147,7 @@ pub(super) async fn claim(
         Err(error) if error.is_already_there() => {
             let there = api::call(guarded.get(&name)).await?;
             let holder = Holder::found(&there, caches);
+            // A claim of this namespace may be left from an attempt that was interrupted.
             match there.0 {
                 _ if holder.owner.as_deref() != Some(namespace) => {
                     return Ok(holder.into_claimed());
@@ -134,6 +158,13 @@ pub(super) async fn claim(
         }
         Err(error) => return Err(error),
     };
+    settle(client, caches, mine).await
+}
+
+/// Keeps the claim `mine`, which exists, unless the API server has an older one of another namespace that overlaps it.
+async fn settle(client: &Client, caches: &Caches, mine: HostClaim) -> Result<Claimed, CallError> {
+    let guarded: Api<DeserializeGuard<HostClaim>> = Api::all(client.clone());
+    let HostClaimSpec { host, namespace } = &mine.spec;
     let holders = overlapping(&guarded, caches, host).await?.into_iter();
     let Some(taken) = stranger(holders, namespace, Some(&Holder::of(&mine))) else {
         caches.claims.learn(mine);
@@ -220,6 +251,16 @@ fn stranger(
         .map(Holder::into_claimed)
 }
 
+/// Hosts of the claims of other namespaces that overlap this one. It is empty but for the moments in which the overlap of two
+/// new claims is being resolved.
+pub(crate) fn contested(caches: &Caches, claim: &HostClaim) -> Vec<String> {
+    let overlaps = cached_overlaps(caches, &claim.spec.host).into_iter();
+    overlaps
+        .filter(|other| other.spec.namespace != claim.spec.namespace)
+        .map(|other| other.spec.host.clone())
+        .collect()
+}
+
 /// Whether some name matches both; `*.x` matches one or more labels before `x`.
 pub(crate) fn overlaps(left: &str, right: &str) -> bool {
     match (left.strip_prefix("*."), right.strip_prefix("*.")) {
@@ -259,24 +300,27 @@ mod tests {
         }
     }
 
-    /// HK-1: of two overlapping claims the older wins, by name if they are equally old.
+    /// HK-1: of two overlapping claims the older wins. Those of one second are in the order in which they were stored.
     #[test]
     fn only_an_older_claim_of_a_stranger_wins() {
-        let claim = |owner: Option<&str>, name: &str, second: i64| Holder {
+        let claim = |owner: Option<&str>, name: &str, second: i64, version: u64| Holder {
             host: claimed_host(name),
             owner: owner.map(str::to_owned),
             age: (
                 jiff::Timestamp::from_second(second).ok().map(Time),
+                version,
                 name.to_owned(),
             ),
         };
-        let mine = claim(Some("shop"), "x.a", 10);
+        let mine = claim(Some("shop"), "x.a", 10, 100);
         let wins = |other: &Holder, mine| stranger([other.clone()].into_iter(), "shop", mine);
         for stranger in [Some("blog"), None] {
-            assert!(wins(&claim(stranger, "a.0", 9), Some(&mine)).is_some());
-            assert!(wins(&claim(stranger, "a.0", 11), Some(&mine)).is_none());
-            assert!(wins(&claim(stranger, "a.0", 11), None).is_some());
+            assert!(wins(&claim(stranger, "a.0", 9, 200), Some(&mine)).is_some());
+            assert!(wins(&claim(stranger, "a.0", 10, 99), Some(&mine)).is_some());
+            assert!(wins(&claim(stranger, "a.0", 10, 101), Some(&mine)).is_none());
+            assert!(wins(&claim(stranger, "a.0", 11, 50), Some(&mine)).is_none());
+            assert!(wins(&claim(stranger, "a.0", 11, 50), None).is_some());
         }
-        assert!(wins(&claim(Some("shop"), "a.0", 9), Some(&mine)).is_none());
+        assert!(wins(&claim(Some("shop"), "a.0", 9, 1), Some(&mine)).is_none());
     }
 }

@@ -12,8 +12,8 @@ use operator_core::samples::Snapshot;
 use operator_core::status_rate::FunctionLimit;
 use tokio::time::Instant;
 
-use super::CallError;
 use super::worker::backoff;
+use super::{CallError, StatusWrites};
 use crate::resolve::ResolveError;
 use crate::revision::ComponentImage;
 
@@ -42,6 +42,10 @@ pub(super) struct FunctionContext {
     pub(super) limit: FunctionLimit,
     /// Time at which the limits allow the next of these writes.
     pub(super) nodes_due: Option<Instant>,
+    /// Limits on the writes that report what nodes do to its revisions.
+    pub(super) revision_limit: FunctionLimit,
+    /// Time at which the limits allow the next of these writes.
+    pub(super) revisions_due: Option<Instant>,
     /// Backoff after a failed write of the status.
     pub(super) write_backoff: Option<RetryBackoff>,
     /// Backoff after a failure to create the objects of the desired revision.
@@ -141,7 +145,12 @@ pub(super) enum Resolution {
     #[default]
     None,
     /// A task is asking the registry.
-    Running { image: String, run: u64 },
+    Running {
+        image: String,
+        run: u64,
+        /// The attempt before this one, if it failed.
+        last: Option<FailedResolve>,
+    },
     /// The registry answered with this component.
     Done {
         image: String,
@@ -150,13 +159,28 @@ pub(super) enum Resolution {
     /// The last attempt failed; the next one is at `retry_at`.
     Failed {
         image: String,
-        error: ResolveError,
-        attempt: u32,
+        failure: FailedResolve,
         retry_at: Instant,
     },
 }
 
+/// A failed attempt to resolve an image.
+#[derive(Debug, Clone)]
+pub(super) struct FailedResolve {
+    pub(super) error: ResolveError,
+    /// Number of the attempt, from 1.
+    pub(super) attempt: u32,
+    /// Time of the failure.
+    pub(super) at: Timestamp,
+}
+
 impl FunctionContext {
+    /// Gives back the reservations for writes that are not made.
+    pub(super) fn cancel_writes(&mut self, writes: &StatusWrites) {
+        writes.cancel(&mut self.limit);
+        writes.cancel(&mut self.revision_limit);
+    }
+
     /// Returns a number for the next question to a registry, so that a late answer to an earlier one is recognised.
     pub(super) fn next_run(&mut self) -> u64 {
         self.runs += 1;

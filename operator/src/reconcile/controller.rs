@@ -80,7 +80,7 @@ async fn pass(
         return Ok(None);
     };
     made.measured.slot.settle(&made.decision.state);
-    apply(target, &made, &persisted).await?;
+    apply(target, &made, &persisted, memory).await?;
     report(target, &made, &persisted, memory);
     made.outcome(memory).map(Some)
 }

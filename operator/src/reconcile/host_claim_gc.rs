@@ -11,6 +11,7 @@ use kube::discovery::ApiResource;
 use tokio::time::Instant;
 
 use super::{CallError, Context, api, claims};
+use crate::failure_log::FailureLog;
 use crate::watch::ObjectKey;
 use crate::watch::quorum::Trust;
 
@@ -93,6 +94,7 @@ impl UnnamedClaims {
 /// Releases the claims that no function names, periodically. It never returns.
 pub(super) async fn sweep_claims(ctx: Arc<Context>) {
     let mut unnamed = UnnamedClaims::default();
+    let mut log = FailureLog::default();
     loop {
         tokio::time::sleep(PERIOD).await;
         let named = named_hosts(&ctx);
@@ -116,7 +118,7 @@ pub(super) async fn sweep_claims(ctx: Arc<Context>) {
         }
         let doubtful = unnamed.doubtful(claims.len(), now);
         let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
-        let confirmed = confirm_unnamed(&ctx, doubtful).await;
+        let confirmed = confirm_unnamed(&ctx, doubtful, &mut log).await;
         unnamed.confirmed.extend(confirmed);
         for key in unnamed.ripe(claims.len(), now) {
             let Some(claim) = claims.get(&key) else {
@@ -129,7 +131,9 @@ pub(super) async fn sweep_claims(ctx: Arc<Context>) {
                     "gave a host back"
                 ),
                 Err(error) => {
-                    tracing::warn!(host = claim.spec.host, %error, "a host could not be given back")
+                    if let Some(failures) = log.failed(&error) {
+                        tracing::warn!(host = claim.spec.host, %error, failures, "a host could not be given back");
+                    }
                 }
             }
         }
@@ -140,6 +144,7 @@ pub(super) async fn sweep_claims(ctx: Arc<Context>) {
 async fn confirm_unnamed(
     ctx: &Context,
     doubtful: impl Iterator<Item = &Arc<HostClaim>>,
+    log: &mut FailureLog,
 ) -> Vec<ObjectKey> {
     let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
     for claim in doubtful {
@@ -154,7 +159,9 @@ async fn confirm_unnamed(
             Ok(true) => unnamed.extend(claims),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%error, "the API server does not say which functions there are; hosts that none names are kept");
+                if let Some(failures) = log.failed(&error) {
+                    tracing::warn!(%error, failures, "the API server does not list the functions; hosts that none names are kept");
+                }
                 return Vec::new();
             }
         }

@@ -2,18 +2,19 @@
 //! the image string to one that no kept revision was made from.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crds::conditions::reasons;
+use crds::conditions::{reasons, types};
 use crds::function::ResolvedStatus;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::context::Resolution;
+use super::conditions;
+use super::context::{FailedResolve, Resolution};
 use super::desired::{DesiredRevision, Finding};
 use super::observe::Snapshot;
 use super::resolution::ResolveRequest;
-use crate::resolve::{Credentials, ResolveError, credentials_of, digest_of, inspect};
+use crate::resolve::{Credentials, credentials_of, digest_of, inspect};
 use crate::revision::{self, ComponentImage};
 use crate::watch::SecretState;
 
@@ -104,33 +105,36 @@ fn request(
     asked: String,
     desired: &mut DesiredRevision,
 ) -> Option<ResolveRequest> {
-    let mut attempt = 1;
-    match resolution {
+    let attempt = match resolution {
         Resolution::Failed {
             image: failed,
-            error,
-            attempt: tries,
+            failure,
             retry_at,
         } if failed == image => {
             let left = retry_at.saturating_duration_since(snapshot.instant);
+            failed_resolve(desired, image, failure);
             if !left.is_zero() {
-                failed_resolve(desired, image, error, left);
+                desired.retry = Some(left);
                 return None;
             }
-            failed_resolve(desired, image, error, Duration::from_secs(1));
-            attempt = tries + 1;
+            failure.attempt + 1
+        }
+        Resolution::Running {
+            image: running,
+            last,
+            ..
+        } if running == image => {
+            match last {
+                Some(failure) => failed_resolve(desired, image, failure),
+                None => pending(snapshot, image, desired),
+            }
+            return None;
         }
         _ => {
-            if !desired.unsettled {
-                desired.resolved = Some(resolving(image));
-            }
-            desired.waiting(&format!("asking the registry for {image}"));
-            if matches!(resolution, Resolution::Running { image: running, .. } if running == image)
-            {
-                return None;
-            }
+            pending(snapshot, image, desired);
+            1
         }
-    }
+    };
     match credentials(snapshot) {
         Ok(credentials) => Some(ResolveRequest {
             image: image.to_owned(),
@@ -237,24 +241,41 @@ fn inline_code(
     }
 }
 
-fn resolving(image: &str) -> Finding {
-    Finding {
-        status: "Unknown",
-        reason: reasons::RESOLVING.to_owned(),
-        message: format!("asking the registry for {image}"),
+/// The registry has not answered this process yet. A failure that the status shows stays there until something else is known.
+fn pending(snapshot: &Snapshot, image: &str, desired: &mut DesiredRevision) {
+    if let Some(failed) = reported_failure(&snapshot.function) {
+        let Condition {
+            reason, message, ..
+        } = failed;
+        desired.unsettled = false;
+        desired.resolved = Some(desired.block(reason, message.clone(), false));
+        return;
+    }
+    let message = format!("asking the registry for {image}");
+    desired.waiting(&message);
+    if !desired.unsettled {
+        desired.resolved = Some(Finding {
+            status: "Unknown",
+            reason: reasons::RESOLVING.to_owned(),
+            message,
+        });
     }
 }
 
-fn failed_resolve(
-    desired: &mut DesiredRevision,
-    image: &str,
-    error: &ResolveError,
-    retry: Duration,
-) {
-    let message = format!("{image}: {error}; it is tried again");
+/// The failure to resolve the image of the present spec that the status shows, if it shows one.
+fn reported_failure(function: &EdgeFunction) -> Option<&Condition> {
+    let conditions = &function.status.as_ref()?.conditions;
+    conditions::find(conditions, types::RESOLVED).filter(|resolved| {
+        resolved.status == "False" && resolved.observed_generation == function.metadata.generation
+    })
+}
+
+fn failed_resolve(desired: &mut DesiredRevision, image: &str, failure: &FailedResolve) {
+    let FailedResolve { error, at, .. } = failure;
+    let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let message = format!("{image}: {error} (last attempt at {at}; it is tried again)");
     desired.unsettled = false;
     desired.resolved = Some(desired.block(error.failure.reason(), message, false));
-    desired.retry = Some(retry);
 }
 
 fn pulled_alike(revision: &EdgeRevision, secrets: &[String]) -> bool {

@@ -7,7 +7,7 @@
 //! 4 measure   IO    exactly the samples that the decision needs                                 measure.rs
 //! 5 decide    pure  operator_core::rollout::decide
 //! 6 persist   IO    status patch with a resourceVersion; 409: read again, decide again          persist.rs, status.rs
-//! 7 apply     IO    node tables and revisions are a function of what was persisted              apply.rs, project.rs
+//! 7 apply     IO    node tables and revisions are a function of what was persisted              apply.rs, revision_status.rs, project.rs
 //! 8 report    IO    Events and metrics for what was persisted                                   report.rs, events.rs, metrics.rs
 //! ```
 //!
@@ -39,6 +39,7 @@ pub mod project;
 mod projector;
 mod report;
 mod resolution;
+mod revision_status;
 mod rollback_hint;
 mod secret_values;
 mod slot;
@@ -59,7 +60,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use api::CallError;
-pub(crate) use claims::overlaps as hosts_overlap;
+pub(crate) use claims::{contested as contested_hosts, overlaps as hosts_overlap};
 pub use controller::reconcile;
 pub use projector::Projector;
 pub use report::Reporter;
@@ -176,7 +177,7 @@ impl ContextStore {
 
 /// Drops everything that belongs to a function that does not exist.
 fn forget(ctx: &Context, key: &ObjectKey, memory: &mut FunctionContext) -> Outcome {
-    ctx.status_writes.cancel(&mut memory.limit);
+    memory.cancel_writes(&ctx.status_writes);
     ctx.contexts.forget(key);
     ctx.source
         .forget(&FunctionKey::new(&key.namespace, &key.name));

@@ -101,7 +101,7 @@ pub(super) fn newest(
         .as_ref()
         .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
     {
-        ctx.status_writes.cancel(&mut memory.limit);
+        memory.cancel_writes(&ctx.status_writes);
         *memory = FunctionContext::default();
     }
     let version = |object: &EdgeFunction| crate::watch::version(object);

@@ -64,6 +64,7 @@ impl Made {
             self.ensured.desired.retry.map(|wait| instant + wait),
             memory.nodes_due,
             self.measured.patience,
+            memory.revisions_due,
         ];
         Ok(Outcome {
             class: if self.decision.state.state.is_exposed() {

@@ -62,6 +62,9 @@ impl Projector {
         for (key, object) in self.caches.functions.all() {
             self.project(&key, &object);
         }
+        for (key, uid) in self.caches.functions.never_decoded() {
+            self.withhold(&key, &uid);
+        }
     }
 
     /// Projects one version of a function; an older one than the tables have changes nothing on the nodes.
@@ -73,7 +76,9 @@ impl Projector {
             projector: self,
             namespace: &key.namespace,
         };
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let Some(record) = project::record(object, &revisions, &values) else {
+            self.withhold(key, uid);
             return;
         };
         if project::names_nothing(&record) {
@@ -81,18 +86,28 @@ impl Projector {
             // take anything away: stable is recovered in a moment.
             if project::is_settled(object) {
                 self.remove(key, record.version);
+            } else {
+                self.withhold(key, uid);
             }
             return;
         }
         if let Some(missing) = project::lacking(&record) {
-            // The revision will come by the watch; a traffic split that names it must not reach a node before it.
-            tracing::debug!(function = %key, revision = missing, "not projected yet: the revision is not in the cache");
+            // The revision may come by the watch; a traffic split that names it must not reach a node before it.
+            tracing::debug!(function = %key, revision = missing, "not projected: the revision is not in the cache");
+            self.withhold(key, uid);
             return;
         }
         let placed = self.placed(key, object);
         if let Err(error) = self.tables.upsert(record, Placement::nodes(placed)) {
             tracing::error!(function = %key, %error, "the function keeps its former record");
+            self.withhold(key, uid);
         }
+    }
+
+    /// A function that exists is not removed from nodes because its record cannot be built.
+    fn withhold(&self, key: &ObjectKey, uid: &str) {
+        let key = FunctionKey::new(&key.namespace, &key.name);
+        self.tables.withhold(&key, uid);
     }
 
     /// Begins to read the Secrets of all revisions, so that the values are known when a traffic split names one of them.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tracing::Instrument;
 
 use super::Context;
-use super::context::{FunctionContext, Resolution};
+use super::context::{FailedResolve, FunctionContext, Resolution};
 use crate::resolve::{Artifact, Credentials};
 use crate::revision::ComponentImage;
 use crate::watch::ObjectKey;
@@ -29,26 +30,32 @@ pub(super) fn start(
     memory: &mut FunctionContext,
 ) {
     let run = memory.next_run();
+    let last = match std::mem::take(&mut memory.resolution) {
+        Resolution::Failed { image, failure, .. } if image == request.image => Some(failure),
+        _ => None,
+    };
     memory.resolution = Resolution::Running {
         image: request.image.clone(),
         run,
+        last,
     };
     let (ctx, key) = (Arc::clone(ctx), key.clone());
     let task = async move {
-        let resolution = resolve(&ctx, request).await;
+        let resolution = resolve(&ctx, &key, request).await;
         finish(&ctx, &key, run, resolution).await;
     };
     tokio::spawn(task.in_current_span());
 }
 
-async fn resolve(ctx: &Context, request: ResolveRequest) -> Resolution {
+async fn resolve(ctx: &Context, key: &ObjectKey, request: ResolveRequest) -> Resolution {
     let ResolveRequest {
         image,
         asked,
         credentials,
         attempt,
     } = request;
-    let result = ctx.resolver.resolve(&asked, &credentials).await;
+    let resolver = &ctx.resolver;
+    let result = resolver.resolve(&key.namespace, &asked, &credentials).await;
     let failure = result.as_ref().err();
     ctx.metrics
         .resolved(failure.map_or("Resolved", |error| error.failure.reason()));
@@ -62,8 +69,11 @@ async fn resolve(ctx: &Context, request: ResolveRequest) -> Resolution {
             tracing::debug!(image = asked, %error, attempt, ?wait, "the image could not be resolved");
             Resolution::Failed {
                 image,
-                error,
-                attempt,
+                failure: FailedResolve {
+                    error,
+                    attempt,
+                    at: Timestamp::now(),
+                },
                 retry_at: tokio::time::Instant::now() + wait,
             }
         }

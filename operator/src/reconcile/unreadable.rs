@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::conditions::{Report, condition};
 use super::report::NewEvent;
 use super::{CallError, Context, api};
+use crate::failure_log::FailureLog;
 use crate::watch::ObjectKey;
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -24,17 +25,18 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub(super) async fn report_unreadable(ctx: Arc<Context>) {
     let mut reported: BTreeMap<ObjectKey, String> = BTreeMap::new();
     let mut reported_claims: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    let mut log = FailureLog::default();
     loop {
         tokio::time::sleep(PERIOD).await;
         let found = ctx.caches.functions.unreadable();
         count_unreadable(&ctx, found.len());
         for (key, why) in news(&mut reported, found) {
             let result = report_function(&ctx, &key, &why).await;
-            remember(&mut reported, key, why, result);
+            remember(&mut reported, key, why, result, &mut log);
         }
         for (key, why) in news(&mut reported_claims, ctx.caches.claims.unreadable()) {
             let result = report_claim(&ctx, &key, &why).await;
-            remember(&mut reported_claims, key, why, result);
+            remember(&mut reported_claims, key, why, result, &mut log);
         }
     }
 }
@@ -180,11 +182,14 @@ fn remember(
     key: ObjectKey,
     why: String,
     result: Result<(), CallError>,
+    log: &mut FailureLog,
 ) {
     match result {
         Ok(()) => drop(reported.insert(key, why)),
         Err(error) => {
-            tracing::warn!(object = %key, %error, "an object that cannot be decoded could not be reported");
+            if let Some(failures) = log.failed(&error) {
+                tracing::warn!(object = %key, %error, failures, "an object that cannot be decoded could not be reported");
+            }
         }
     }
 }

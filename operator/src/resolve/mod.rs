@@ -2,10 +2,11 @@
 //! imports. This module makes no decisions; its result is stored in `status.resolved` and in the `EdgeRevision`, so
 //! the registry is asked for a tag once per change of the image reference.
 //!
-//! The crate `oci` limits and verifies what a registry sends. At most four resolves run at a time, which bounds
-//! memory.
+//! The crate `oci` limits and verifies what a registry sends. The number of resolves at a time is limited, which bounds
+//! memory, and one namespace gets only a part of them, so that a slow registry delays the functions of its users alone.
 
 mod component;
+mod permits;
 
 use std::time::Duration;
 
@@ -17,10 +18,18 @@ use tokio::sync::Semaphore;
 
 pub use component::{Inspection, inspect};
 pub use oci::{Credentials, CredentialsError, digest_of};
+pub(crate) use permits::FairPermits;
 
 use crate::backoff::Backoff;
 
-const CONCURRENT: usize = 4;
+/// Maximum number of resolves at a time, each with at most one packed component in memory.
+const CONCURRENT: usize = 6;
+/// How many of them one namespace may have.
+const EACH: usize = 3;
+/// Maximum number of components that are unpacked at a time, for functions and for nodes together.
+const UNPACKING: usize = 2;
+/// Maximum time of a pull. Each answer has limits of its own, but a registry may need many of them.
+const PULL: Duration = Duration::from_secs(180);
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Result of resolving an image reference.
@@ -73,7 +82,8 @@ pub struct ResolveError {
 #[derive(Debug)]
 pub struct Resolver {
     client: oci::Client,
-    permits: Semaphore,
+    permits: FairPermits,
+    unpacking: Semaphore,
 }
 
 // === impl Failure ===
@@ -101,6 +111,10 @@ impl ResolveError {
             message: message.into(),
             retry_after: None,
         }
+    }
+
+    fn closed() -> Self {
+        Self::new(Failure::PullFailed, "the resolver is closed")
     }
 
     /// Delay after the `attempt`-th failure (from 1): full jitter below a ceiling that doubles from 1 s to 5 min, and
@@ -148,16 +162,34 @@ impl Resolver {
     pub fn new(insecure: impl IntoIterator<Item = String>) -> Result<Self, reqwest::Error> {
         Ok(Self {
             client: oci::Client::new(insecure)?,
-            permits: Semaphore::new(CONCURRENT),
+            permits: FairPermits::new(CONCURRENT, EACH),
+            unpacking: Semaphore::new(UNPACKING),
         })
     }
 
-    /// Looks up the current content of `image` in the registry, downloads it and inspects it.
+    /// Looks up the current content of `image` in the registry for a function of `namespace`, downloads it and inspects
+    /// it. Waits while the namespace has its part of the resolves, or all are in use.
     ///
     /// # Errors
     /// The image cannot be resolved; the error has the class that the condition names.
     #[tracing::instrument(level = "debug", skip(self, credentials))]
     pub async fn resolve(
+        &self,
+        namespace: &str,
+        image: &str,
+        credentials: &Credentials,
+    ) -> Result<Artifact, ResolveError> {
+        let Some(_permit) = self.permits.acquire(namespace).await else {
+            return Err(ResolveError::closed());
+        };
+        self.pull(image, credentials).await
+    }
+
+    /// Like [`Resolver::resolve`], without a limit on the number of pulls. The caller limits it.
+    ///
+    /// # Errors
+    /// The image cannot be resolved; the error has the class that the condition names.
+    pub(crate) async fn pull(
         &self,
         image: &str,
         credentials: &Credentials,
@@ -168,18 +200,20 @@ impl Resolver {
                 format!("{image} is not an image reference: {error}"),
             )
         })?;
-        let Ok(_permit) = self.permits.acquire().await else {
-            return Err(ResolveError::new(
-                Failure::PullFailed,
-                "the resolver is closed",
-            ));
-        };
-        let mut pull = self.client.pull(&reference, credentials)?;
-        let oci::Image {
+        let download = tokio::time::timeout(PULL, self.download(&reference, credentials));
+        let Download {
             manifest_digest,
             layer,
-        } = pull.image().await?;
-        let packed = fetch(&mut pull, &layer).await?;
+            packed,
+            private,
+        } = download.await.map_err(|_| {
+            let host = reference.registry();
+            let message = format!("{host} did not send the image within {} s", PULL.as_secs());
+            ResolveError::new(Failure::PullFailed, message)
+        })??;
+        let Ok(_permit) = self.unpacking.acquire().await else {
+            return Err(ResolveError::closed());
+        };
         let media_type = layer.media_type.clone();
         // Unpacking and parsing use the CPU on untrusted input, so they run outside the threads that run timers.
         let work = tokio::task::spawn_blocking(move || {
@@ -197,9 +231,38 @@ impl Resolver {
             media_type,
             inspection,
             bytes,
+            private,
+        })
+    }
+
+    async fn download(
+        &self,
+        reference: &oci::Reference,
+        credentials: &Credentials,
+    ) -> Result<Download, oci::Error> {
+        let mut pull = self.client.pull(reference, credentials)?;
+        let oci::Image {
+            manifest_digest,
+            layer,
+        } = pull.image().await?;
+        let packed = fetch(&mut pull, &layer).await?;
+        Ok(Download {
+            manifest_digest,
+            layer,
+            packed,
             private: pull.used_credentials(),
         })
     }
+}
+
+/// What a registry sent for an image.
+struct Download {
+    manifest_digest: String,
+    layer: oci::Layer,
+    /// Content of the layer.
+    packed: Bytes,
+    /// Whether credentials were needed.
+    private: bool,
 }
 
 /// Reads the credentials of a pull secret.

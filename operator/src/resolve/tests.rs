@@ -2,6 +2,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::IntoResponse;
+use futures::FutureExt;
 use serde_json::json;
 
 use super::*;
@@ -34,7 +35,9 @@ async fn resolve<R: IntoResponse>(
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let resolver = Resolver::new([host.clone()]).unwrap();
     let image = format!("{host}/shop/app:1");
-    let resolved = resolver.resolve(&image, &Credentials::default()).await;
+    let resolved = resolver
+        .resolve("shop", &image, &Credentials::default())
+        .await;
     (host, resolved)
 }
 
@@ -127,7 +130,38 @@ async fn an_invalid_image_reference_is_reported_as_not_found() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Resolver::new([]).unwrap();
     for image in ["", "r.example/UPPER", "r.example/a@sha256:1"] {
-        let resolved = resolver.resolve(image, &Credentials::default()).await;
+        let resolved = resolver
+            .resolve("shop", image, &Credentials::default())
+            .await;
         assert_eq!(resolved.unwrap_err().failure, Failure::NotFound, "{image}");
     }
+}
+
+/// Serves every request with `router` on the loopback. Returns `host:port`.
+async fn listen(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    host
+}
+
+/// HS-9: functions whose registries never answer do not delay those of another namespace.
+#[tokio::test]
+async fn hs_9_a_registry_that_hangs_delays_its_own_namespace_alone() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let silent = listen(Router::new().fallback(std::future::pending::<StatusCode>)).await;
+    let good = listen(Router::new().fallback(|| async { StatusCode::NOT_FOUND })).await;
+    let resolver = Resolver::new([silent.clone(), good.clone()]).unwrap();
+    let anonymous = Credentials::default();
+    let slow = format!("{silent}/shop/app:1");
+    let mut waiting: Vec<_> = (0..20)
+        .map(|_| Box::pin(resolver.resolve("slow", &slow, &anonymous)))
+        .collect();
+    for one in &mut waiting {
+        assert!(one.as_mut().now_or_never().is_none());
+    }
+    let image = format!("{good}/shop/app:1");
+    let other = resolver.resolve("quick", &image, &anonymous);
+    let answer = tokio::time::timeout(Duration::from_secs(60), other).await;
+    assert_eq!(answer.unwrap().unwrap_err().failure, Failure::NotFound);
 }

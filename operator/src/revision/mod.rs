@@ -133,6 +133,19 @@ pub fn name(
     format!("{}-{short}", stem.trim_end_matches('-'))
 }
 
+/// The reference by which the garbage collector deletes a revision together with its function.
+pub(crate) fn owned_by(function: &EdgeFunction) -> OwnerReference {
+    OwnerReference {
+        api_version: crds::API_VERSION.to_owned(),
+        kind: "EdgeFunction".to_owned(),
+        name: function.metadata.name.clone().unwrap_or_default(),
+        uid: function.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        // Deleting a function must not wait for its revisions.
+        block_owner_deletion: None,
+    }
+}
+
 /// Builds the `EdgeRevision` object.
 #[must_use]
 pub fn object(
@@ -152,15 +165,7 @@ pub fn object(
         name: Some(name.to_owned()),
         namespace: function.metadata.namespace.clone(),
         labels: Some(labels),
-        owner_references: Some(vec![OwnerReference {
-            api_version: crds::API_VERSION.to_owned(),
-            kind: "EdgeFunction".to_owned(),
-            name: owner.clone(),
-            uid: function.metadata.uid.clone().unwrap_or_default(),
-            controller: Some(true),
-            // Deleting a function must not wait for its revisions.
-            block_owner_deletion: None,
-        }]),
+        owner_references: Some(vec![owned_by(function)]),
         ..ObjectMeta::default()
     };
     let spec = EdgeRevisionSpec {

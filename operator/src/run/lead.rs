@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::shared::Shared;
 use super::start::Start;
 use crate::dispatch::QueueAllReason;
+use crate::failure_log::FailureLog;
 use crate::lease::Leadership;
 use crate::{certificate_secret, edge_nodes, node_liveness, reconcile};
 
@@ -70,14 +71,18 @@ async fn raise_with<F>(
 where
     F: Future<Output = Option<u64>>,
 {
+    let mut log = FailureLog::default();
     loop {
         if let Some(epoch) = raise().await {
             return Some(epoch);
         }
         leadership.borrow().epoch?;
-        tracing::warn!(
-            "this replica leads and cannot decide yet: the epoch was not raised; trying again"
-        );
+        if let Some(failures) = log.failed("") {
+            tracing::warn!(
+                failures,
+                "this replica leads and cannot decide yet: the epoch was not raised; trying again"
+            );
+        }
         tokio::time::sleep(RAISE_RETRY).await;
     }
 }

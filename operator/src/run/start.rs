@@ -14,6 +14,7 @@ use super::parts::Parts;
 use super::shared::Shared;
 use crate::certificate_secret;
 use crate::dispatch::QueueAllReason;
+use crate::failure_log::FailureLog;
 use crate::lease::LeaseHandle;
 use crate::reconcile::{self, api};
 use crate::watch::{Changed, ObjectKey, SecretState};
@@ -100,6 +101,7 @@ impl Start {
 
     /// Waits for the operator's own Secret, which the leader creates.
     async fn own_secret(&self, key: &ObjectKey, mut loaded: watch::Receiver<bool>) {
+        let mut log = FailureLog::default();
         loop {
             if *loaded.borrow_and_update() {
                 return;
@@ -109,8 +111,9 @@ impl Start {
                 && matches!(self.shared.secrets.get(key), SecretState::Missing)
                 && let Err(error) =
                     certificate_secret::create(&self.shared.client, &key.namespace).await
+                && let Some(failures) = log.failed(&error)
             {
-                tracing::error!(%error, "the operator's own Secret could not be created");
+                tracing::error!(%error, failures, "the operator's own Secret could not be created");
             }
             let _ = tokio::time::timeout(Duration::from_millis(500), loaded.changed()).await;
         }
@@ -144,6 +147,7 @@ impl Start {
     async fn current_version(&self) -> u64 {
         let functions: Api<EdgeFunction> = Api::all(self.shared.client.clone());
         let one = ListParams::default().limit(1);
+        let mut log = FailureLog::default();
         loop {
             match api::call(functions.list_metadata(&one)).await {
                 Ok(list) => {
@@ -153,7 +157,9 @@ impl Start {
                         .unwrap_or(0);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the API server returned no version; retrying")
+                    if let Some(failures) = log.failed(&error) {
+                        tracing::warn!(%error, failures, "the API server returned no version; retrying");
+                    }
                 }
             }
             tokio::time::sleep(Duration::from_secs(1)).await;

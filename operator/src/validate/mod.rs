@@ -12,8 +12,8 @@ mod unsupported;
 use std::collections::BTreeSet;
 
 use crds::conditions::reasons;
-use crds::function::{Placement, Route};
-use crds::{EdgeFunction, RolloutPolicy};
+use crds::function::{ALL_NODES, Placement, Route};
+use crds::{EdgeFunction, EdgeFunctionSpec, RolloutPolicy};
 use operator_core::rollout::Policy;
 
 pub use routes::{conflict, places};
@@ -218,13 +218,22 @@ pub fn validate(
     }
     Ok(Accepted {
         routes: spec.routes.clone(),
-        placement: spec.placement.clone().unwrap_or_default(),
+        placement: placement(spec),
         suspend: spec.suspend.unwrap_or_default(),
         policy,
         policy_name,
         runtime,
         history_limit: spec.revision_history_limit.unwrap_or(HISTORY) as usize,
     })
+}
+
+/// The placement, without the number of replicas that means all nodes.
+fn placement(spec: &EdgeFunctionSpec) -> Placement {
+    let mut placement = spec.placement.clone().unwrap_or_default();
+    placement
+        .replicas
+        .take_if(|replicas| *replicas >= ALL_NODES);
+    placement
 }
 
 #[cfg(test)]

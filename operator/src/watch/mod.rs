@@ -6,7 +6,6 @@ mod mass_deletion;
 pub(crate) mod quorum;
 mod secrets;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -21,7 +20,7 @@ pub use mass_deletion::MassDeletionGuard;
 pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
 
 use crate::backoff::Backoff;
-use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
+use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy, claimed_host};
 
 /// Delay before a watch is started again. Only a few replicas watch, not thousands of nodes, so it stays short: while a
 /// replica receives no changes, its nodes receive none either. With kube's default backoff, the nodes of a replica
@@ -108,6 +107,9 @@ impl Caches {
                         let terms = object.terms().into_iter().collect();
                         Changed::FunctionGone(ObjectKey::of(&*object), version, terms)
                     }
+                    Change::Vanished(key, version) => {
+                        Changed::FunctionGone(key, version, Vec::new())
+                    }
                 });
             },
         );
@@ -116,7 +118,9 @@ impl Caches {
             MassDeletionGuard::Held,
             strip,
             move |change| {
-                let object: Arc<EdgeRevision> = change.into_object();
+                let Some(object) = change.into_object() else {
+                    return;
+                };
                 let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
                 send(Changed::Revision(ObjectKey::new(
                     namespace,
@@ -138,18 +142,28 @@ impl Caches {
         let policies = self
             .policies
             .watch(Api::all(client.clone()), free, strip, move |change| {
-                sender(Changed::Policy(ObjectKey::of(&*change.into_object())));
+                if let Some(policy) = change.into_object() {
+                    sender(Changed::Policy(ObjectKey::of(&*policy)));
+                }
             });
         let sender = send.clone();
         let claims = self
             .claims
             .watch(Api::all(client.clone()), free, strip, move |change| {
-                sender(Changed::Claim(change.into_object().spec.host.clone()));
+                sender(Changed::Claim(match change {
+                    // Its name alone says which host is free again.
+                    Change::Vanished(key, _) => claimed_host(&key.name),
+                    Change::Applied(claim, _) | Change::Deleted(claim, _) => {
+                        claim.spec.host.clone()
+                    }
+                }));
             });
         let config_maps =
             self.config_maps
                 .watch(Api::all(client.clone()), free, strip, move |change| {
-                    send(Changed::ConfigMap(ObjectKey::of(&*change.into_object())));
+                    if let Some(map) = change.into_object() {
+                        send(Changed::ConfigMap(ObjectKey::of(&*map)));
+                    }
                 });
         [policies, claims, config_maps]
     }
@@ -166,7 +180,11 @@ impl Caches {
             Api::all(client.clone()),
             strip,
             |_, _| false,
-            move |change| sender(Changed::Node(change.into_object().name_any())),
+            move |change| {
+                if let Some(node) = change.into_object() {
+                    sender(Changed::Node(node.name_any()));
+                }
+            },
         );
         let slim = |node: &mut Node| {
             strip(node);
@@ -179,7 +197,9 @@ impl Caches {
             slim,
             labels_differ,
             move |change| {
-                send(Changed::Node(change.into_object().name_any()));
+                if let Some(node) = change.into_object() {
+                    send(Changed::Node(node.name_any()));
+                }
             },
         );
         [edge_nodes, nodes]

@@ -2,9 +2,9 @@
 //! [`node_shim_core::desired`]. An invalid record quarantines only its own function, whose previous record stays in
 //! effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use node_api::v1::{Batch, FunctionRecord, SnapshotPhase, SplitUpdate};
+use node_api::v1::{Batch, FunctionRecord, KeptFunction, SnapshotPhase, SplitUpdate};
 use node_shim_core::desired::{
     CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
     survives_snapshot, weight_after_hint,
@@ -80,14 +80,16 @@ impl Records {
             SnapshotPhase::End => {
                 self.collect(batch.functions);
                 match self.collecting.take() {
-                    Some(functions) => self.apply_snapshot(functions, batch.version, now),
+                    Some(functions) => {
+                        self.apply_snapshot(functions, &batch.kept, batch.version, now)
+                    }
                     // The beginning of this snapshot is missing, so it is incomplete.
                     None => false,
                 }
             }
             SnapshotPhase::Whole => {
                 self.collecting = None;
-                self.apply_snapshot(batch.functions, batch.version, now)
+                self.apply_snapshot(batch.functions, &batch.kept, batch.version, now)
             }
         }
     }
@@ -144,11 +146,26 @@ impl Records {
         changed
     }
 
-    fn apply_snapshot(&mut self, functions: Vec<FunctionRecord>, version: u64, now: u64) -> bool {
-        let named: std::collections::BTreeSet<FunctionKey> = functions
-            .iter()
-            .filter_map(|record| key(record.key.as_ref()).ok())
-            .collect();
+    /// Replaces the table. `kept` are functions that exist although the operator cannot build their records: they stay as they
+    /// are, unless the record here is that of a former function of the same name.
+    fn apply_snapshot(
+        &mut self,
+        functions: Vec<FunctionRecord>,
+        kept: &[KeptFunction],
+        version: u64,
+        now: u64,
+    ) -> bool {
+        let named = functions.iter().map(|record| record.key.as_ref());
+        let mut named: BTreeSet<FunctionKey> = named.filter_map(|it| key(it).ok()).collect();
+        for function in kept {
+            let Ok(key) = key(function.key.as_ref()) else {
+                continue;
+            };
+            let have = self.functions.get(&key);
+            if have.is_some_and(|have| have.wire.uid == function.uid) {
+                named.insert(key);
+            }
+        }
         for record in functions {
             self.apply_record(record, false, now);
         }

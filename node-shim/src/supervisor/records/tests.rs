@@ -66,6 +66,51 @@ fn a_snapshot_in_parts_is_applied_when_its_last_part_arrives() {
     assert_eq!(records.version(), 30);
 }
 
+/// FC-8: an operator that has just started cannot build the record of a function whose object it cannot decode, or whose
+/// revision is missing.
+#[test]
+fn a_snapshot_keeps_the_functions_that_exist_without_a_record() {
+    let has = |records: &Records| -> Vec<String> {
+        let names = records.iter().map(|(key, _)| key.name.to_string());
+        names.collect()
+    };
+    let kept = |name: &str, uid: &str| KeptFunction {
+        key: wire_key(name),
+        uid: uid.into(),
+    };
+    let uid = |name: &str| record(name, 1).uid;
+    let records = || {
+        let mut records = Records::default();
+        records.apply_batch(
+            whole(10, ["a", "b", "c"].map(|name| record(name, 1)).into()),
+            0,
+        );
+        records
+    };
+    let mut one = records();
+    let snapshot = Batch {
+        kept: vec![
+            kept("b", &uid("b")),
+            kept("c", "of-another-c"),
+            kept("unknown", "u"),
+        ],
+        ..whole(30, vec![record("a", 1)])
+    };
+    one.apply_batch(snapshot, 0);
+    assert_eq!(has(&one), ["a", "b"]);
+    assert_eq!(one.have(), 30);
+    // In parts, the last one names them.
+    let mut one = records();
+    let part = |phase: SnapshotPhase, kept| Batch {
+        snapshot: phase.into(),
+        kept,
+        ..delta(30, Vec::new())
+    };
+    one.apply_batch(part(SnapshotPhase::Begin, Vec::new()), 0);
+    one.apply_batch(part(SnapshotPhase::End, vec![kept("c", &uid("c"))]), 0);
+    assert_eq!(has(&one), ["c"]);
+}
+
 #[test]
 fn older_tokens_are_ignored_in_every_kind_of_message() {
     let mut records = Records::default();

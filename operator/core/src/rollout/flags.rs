@@ -156,6 +156,14 @@ pub enum WaitingFor {
 }
 
 impl WaitingFor {
+    /// Whether only an evaluation can end this wait.
+    pub(super) const fn needs_samples(self) -> bool {
+        match self {
+            Self::Spec | Self::Nodes | Self::Slot | Self::Approval => false,
+            Self::Time | Self::Requests | Self::Traffic | Self::Evidence | Self::Coverage => true,
+        }
+    }
+
     /// Name of the condition in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

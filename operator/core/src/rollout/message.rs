@@ -6,8 +6,8 @@ use super::action_lines::{command, used_up};
 use super::decision::{CHECKPOINT, since};
 use super::gates_ahead::unapproved;
 use super::{
-    Figures, HoldReason, NodeProblem, Rejected, Rollout, RolloutState, State, WaitingFor, Weight,
-    words,
+    Figures, HoldReason, NodeProblem, Rejected, Rollout, RolloutState, State, Unmeasured,
+    UnmeasuredKind, WaitingFor, Weight, words,
 };
 use crate::function::{Action, Function};
 
@@ -166,17 +166,31 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
         let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
         return format!("Waiting for approval ({gates}){since}.");
     }
-    let parts: Vec<String> = r
-        .flags
-        .waiting_for
-        .iter()
-        .filter_map(|w| wait(*w, state, r, next))
+    let missing = r.flags.unmeasured.as_ref();
+    let missing = missing.filter(|_| state.state.is_exposed());
+    // without samples none of these can change, so naming them would only hide the reason
+    let is_known = |w: &WaitingFor| missing.is_none() || !w.needs_samples();
+    let waits = r.flags.waiting_for.iter().copied().filter(is_known);
+    let parts: Vec<String> = missing
+        .map(unmeasured)
+        .into_iter()
+        .chain(waits.filter_map(|w| wait(w, state, r, next)))
         .collect();
     if parts.is_empty() {
         format!("Ready for {next}.")
     } else {
         parts.join(" ")
     }
+}
+
+/// `Prometheus has not answered since 2026-11-22T02:10:31Z (no answer within 5 s).`
+fn unmeasured(missing: &Unmeasured) -> String {
+    let what = match missing.kind {
+        UnmeasuredKind::NoAnswer => "Prometheus has not answered",
+        UnmeasuredKind::NothingUsable => "There have been no usable samples",
+    };
+    let since = words::moment(missing.since);
+    format!("{what} since {since} ({}).", missing.message)
 }
 
 fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Option<String> {

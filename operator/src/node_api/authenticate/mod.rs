@@ -18,6 +18,7 @@ use super::identity::{Review, Reviewer};
 use super::meter::Meter;
 use super::rate_limit::RateLimit;
 use super::settings::Settings;
+use crate::failure_log::FailureLog;
 
 const NODE_CLAIM: &str = "authentication.kubernetes.io/node-name";
 const POD_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
@@ -96,6 +97,7 @@ pub(super) struct Authenticator {
     remembered: Mutex<HashMap<[u8; 32], CachedReview>>,
     reviews: Semaphore,
     rate: Mutex<RateLimit>,
+    log: Mutex<FailureLog>,
     meter: Meter,
 }
 
@@ -110,6 +112,7 @@ impl Authenticator {
             remembered: Mutex::default(),
             reviews: Semaphore::new(REVIEWS),
             rate: Mutex::new(RateLimit::new(REVIEWS_PER_SECOND, 2, Instant::now())),
+            log: Mutex::default(),
             meter,
         }
     }
@@ -160,7 +163,9 @@ impl Authenticator {
         let review = self.reviewer.review(token, &self.audience).await;
         let review = review.map_err(|error| {
             Meter::count(&self.meter.reviews, "unavailable");
-            tracing::warn!(%error, "tokens cannot be reviewed");
+            if let Some(failures) = self.log.lock().failed(&error) {
+                tracing::warn!(%error, failures, "tokens cannot be reviewed, so no node can connect");
+            }
             Status::unavailable("tokens cannot be reviewed at present")
         })?;
         let now = Instant::now();

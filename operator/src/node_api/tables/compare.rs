@@ -23,7 +23,9 @@ impl Tables {
         let state = self.lock();
         let placed = state.placed_on(queue.node());
         let placed: BTreeSet<&FunctionKey> = placed.iter().collect();
-        let surplus = has.iter().filter(|key| !placed.contains(key));
+        let surplus = has
+            .iter()
+            .filter(|key| !placed.contains(key) && !state.withheld.contains(key));
         let lacking = placed.iter().copied().filter(|key| !has.contains(*key));
         let changes: Vec<_> = surplus
             .map(|key| (key, Change::Removal))

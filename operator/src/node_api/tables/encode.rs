@@ -16,6 +16,7 @@ mod field {
     pub(super) const FUNCTIONS: u32 = 3;
     pub(super) const SPLITS: u32 = 4;
     pub(super) const REMOVALS: u32 = 5;
+    pub(super) const KEPT: u32 = 6;
     pub(super) const BATCH: u32 = 2;
 }
 
@@ -50,6 +51,11 @@ pub(super) fn removal(key: &FunctionKey, version: u64) -> Bytes {
         version,
     };
     encode_field(field::REMOVALS, &removal)
+}
+
+/// Encodes a function that a node keeps, as a field of a batch.
+pub(super) fn kept(function: &v1::KeptFunction) -> Bytes {
+    encode_field(field::KEPT, function)
 }
 
 /// Encodes an `OperatorMessage` with a `Batch` of the given fields.
@@ -114,11 +120,16 @@ mod tests {
             ..v1::FunctionRecord::default()
         };
         let entry = Entry::new(record.clone(), Placement::All).unwrap();
+        let keep = v1::KeptFunction {
+            key: record.key.clone(),
+            uid: "u".to_owned(),
+        };
         let fields = [
             entry.split.clone(),
             removal(&key, 9),
             entry.whole.clone(),
             entry.split.clone(),
+            kept(&keep),
         ];
         let bytes = batch(300, v1::SnapshotPhase::End, &fields);
         let split = v1::SplitUpdate {
@@ -136,6 +147,7 @@ mod tests {
                     key: Some((&key).into()),
                     version: 9,
                 }],
+                kept: vec![keep.clone()],
             })),
         };
         assert_eq!(v1::OperatorMessage::decode(bytes).unwrap(), expected);

@@ -8,6 +8,7 @@ mod encode;
 mod hint;
 mod queue;
 mod snapshot;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use hint::HintRefused;
 use queue::Change;
 pub(super) use queue::StreamQueue;
 pub(super) use snapshot::{Opening, ReadyBatch, SnapshotParts};
+use withheld::Withheld;
 
 /// Size limit of a record, in bytes; larger records do not fit into a batch with others.
 const RECORD_BYTES: usize = 2 * 1024 * 1024;
@@ -54,6 +56,8 @@ struct State {
     version: u64,
     functions: HashMap<FunctionKey, Entry>,
     by_digest: HashMap<String, BTreeSet<FunctionKey>>,
+    /// Functions without a record. None of them is in `functions`.
+    withheld: Withheld,
     labels: HashMap<String, BTreeMap<String, String>>,
     log: ChangeLog,
     streams: BTreeMap<u64, Arc<StreamQueue>>,
@@ -191,6 +195,7 @@ impl State {
         };
         let placement_changed = old.is_some_and(|old| old.placement != placement);
         let entry = Entry::new(record, placement)?;
+        self.withheld.remove(&key);
         self.forget_digests(&key);
         for definition in &entry.record.definitions {
             let keys = self.by_digest.entry(definition.digest.clone());
@@ -221,7 +226,9 @@ impl State {
     fn remove(&mut self, key: &FunctionKey, version: u64, now: Instant) {
         self.forget_digests(key);
         let Some(old) = self.functions.remove(key) else {
-            self.version = self.version.max(version);
+            if !self.remove_withheld(key, version, now) {
+                self.version = self.version.max(version);
+            }
             return;
         };
         for stream in self.streams.values() {

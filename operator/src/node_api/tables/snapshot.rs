@@ -22,6 +22,8 @@ pub(in crate::node_api) struct Opening {
 pub(in crate::node_api) struct SnapshotParts {
     version: u64,
     keys: Vec<FunctionKey>,
+    /// Functions without a record, encoded for the last part. Their records, if they can be built meanwhile, are in the queue.
+    kept: Vec<Bytes>,
     begun: bool,
 }
 
@@ -57,6 +59,7 @@ impl Tables {
             None => Some(SnapshotParts {
                 version: state.version,
                 keys: state.placed_on(node),
+                kept: state.withheld.encode(),
                 begun: false,
             }),
         };
@@ -106,6 +109,7 @@ impl Tables {
         pending.begun = true;
         let version = pending.version;
         if last {
+            fields.append(&mut pending.kept);
             *parts = None;
         }
         drop(state);

@@ -87,6 +87,25 @@ async fn a_function_refused_for_a_host_is_queued_when_a_claim_that_overlaps_chan
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_accepted_function_is_queued_when_another_namespace_claims_a_host_that_overlaps() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    world.reconcile("f").await;
+    world.catch_up();
+    assert_eq!(world.condition("f", "Accepted").0, "True");
+    let changed = |host: &str| [Changed::Claim(host.to_owned())];
+    assert!(queued(&world, changed("*.example")).await.is_empty());
+    for (namespace, expected) in [("shop", &[][..]), ("blog", &["f"])] {
+        let spec = json!({ "host": "*.example", "namespace": namespace });
+        let claim = claim("example.0", &spec);
+        world.fake.put(&format!("{CLAIMS}/example.0"), claim);
+        world.catch_up();
+        let found = queued(&world, changed("*.example")).await;
+        assert_eq!(found, expected, "{namespace}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reference_that_changes_queues_the_functions_that_have_it() {
     let world = World::new();
     let env = |kind: &str| json!({ "env": [{ "name": "A", "valueFrom": { kind: { "name": "c", "key": "k" } } }] });

@@ -244,7 +244,7 @@ impl Fake {
                 None => failure(404, "NotFound"),
             },
             Method::POST => state.create(path, body),
-            Method::PATCH => state.patch(path.trim_end_matches("/status"), body),
+            Method::PATCH => state.patch(path, body),
             _ => {
                 state.announce("DELETED", path);
                 state.objects.remove(path);
@@ -276,6 +276,10 @@ impl State {
     fn patch(&mut self, path: &str, body: &[u8]) -> (StatusCode, Value) {
         let patch: Value = serde_json::from_slice(body).unwrap();
         let version = self.version + 1;
+        let (path, part) = match path.strip_suffix("/status") {
+            Some(object) => (object, "/status"),
+            None => (path, "/metadata/ownerReferences"),
+        };
         let Some(object) = self.objects.get_mut(path) else {
             return failure(404, "NotFound");
         };
@@ -283,7 +287,12 @@ impl State {
         if !wanted.is_null() && *wanted != object["metadata"]["resourceVersion"] {
             return failure(409, "Conflict");
         }
-        merge(&mut object["status"], &patch["status"]);
+        let (parent, field) = part.rsplit_once('/').unwrap();
+        let parent = object.pointer_mut(parent).unwrap();
+        merge(
+            &mut parent[field],
+            patch.pointer(part).unwrap_or(&Value::Null),
+        );
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         let answer = object.clone();
         self.version = version;

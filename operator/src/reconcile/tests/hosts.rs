@@ -1,6 +1,7 @@
 //! Claims on hosts: conflicts that the caches do not show yet, and the release of claims that no function names.
 
 use super::*;
+use crate::reconcile::claims::Claimed;
 
 const DEFINITION: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/edgefunctions.selvage.dev";
@@ -38,6 +39,69 @@ async fn hk_1_an_older_wildcard_that_is_not_in_the_cache_yet_wins_over_a_name() 
             "{wildcard}: the loser gives its claim back"
         );
         assert_eq!(world.fake.lists(CLAIMS), 0, "no list for a name");
+    }
+}
+
+/// Claims `host` for `namespace`, with what the caches of this process have.
+async fn claimed(world: &World, host: &str, namespace: &str) -> Claimed {
+    let Context { client, caches, .. } = &*world.reconciler;
+    let claimed = claims::claim(client, caches, host, namespace).await;
+    claimed.unwrap()
+}
+
+/// Namespaces of the claims that the API server has.
+fn owners(world: &World) -> Vec<String> {
+    let claims = world.fake.under(CLAIMS).into_iter();
+    claims
+        .map(|claim| claim["spec"]["namespace"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+const NAME: (&str, &str) = ("z.shop.example", "shop");
+const WILDCARD: (&str, &str) = ("*.shop.example", "blog");
+
+/// HK-1: an operator that was interrupted between the creation of a claim and its release leaves both. Exactly one stays,
+/// whichever function is reconciled first, and the other one is refused.
+#[tokio::test]
+async fn hk_1_of_two_claims_that_both_exist_exactly_one_stays() {
+    for stored in [[NAME, WILDCARD], [WILDCARD, NAME]] {
+        for asked in [[NAME, WILDCARD], [WILDCARD, NAME]] {
+            let world = World::new();
+            for (host, namespace) in stored {
+                let name = crds::host_claim_name(host);
+                let claim = claim(&name, &json!({ "host": host, "namespace": namespace }));
+                world.fake.put(&format!("{CLAIMS}/{name}"), claim);
+            }
+            world.catch_up();
+            let winner = stored[0];
+            for round in 0..2 {
+                for (host, namespace) in asked {
+                    let expected = if namespace == winner.1 {
+                        Claimed::Owned
+                    } else {
+                        let (host, owner) = (winner.0.to_owned(), winner.1.to_owned());
+                        Claimed::Taken { host, owner }
+                    };
+                    let found = claimed(&world, host, namespace).await;
+                    assert_eq!(found, expected, "{stored:?} {asked:?} {round}");
+                }
+            }
+            assert_eq!(owners(&world), [winner.1], "{stored:?} {asked:?}");
+        }
+    }
+}
+
+/// HK-1: two replicas in one second: a namespace that owns a host keeps it, whatever the names of the claims are.
+#[tokio::test]
+async fn hk_1_a_claim_of_the_same_second_does_not_take_a_host_away() {
+    for [(host, namespace), (later, loser)] in [[NAME, WILDCARD], [WILDCARD, NAME]] {
+        let world = World::new();
+        assert_eq!(claimed(&world, host, namespace).await, Claimed::Owned);
+        let fake = world.fake.clone();
+        let other = World::of(fake.clone(), fake.client(), Vec::new());
+        let found = claimed(&other, later, loser).await;
+        assert!(matches!(found, Claimed::Taken { .. }), "{later}: {found:?}");
+        assert_eq!(owners(&world), [namespace]);
     }
 }
 

@@ -9,9 +9,9 @@ use tracing::Dispatch;
 
 use super::*;
 
-/// With only one subscriber in the process, tracing lets the thread that reaches a span or event first decide whether
-/// anybody wants it, for all threads: another test's thread has no subscriber and decides that nobody does. With a
-/// second one it asks all of them.
+/// With only one subscriber in the process, tracing lets the thread that reaches a span or event first decide for all threads
+/// whether it is recorded: the thread of another test has no subscriber and decides that it is not. With a second one it asks
+/// all of them.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 #[derive(Clone, Default)]
@@ -42,12 +42,18 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
+    /// The lines with this text.
+    fn lines(&self, text: &str) -> Vec<String> {
+        let log = String::from_utf8(self.0.lock().clone()).unwrap();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
+    }
+
     /// The only line with this text.
     fn line(&self, text: &str) -> String {
-        let log = String::from_utf8(self.0.lock().clone()).unwrap();
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains(text)).collect();
-        assert_eq!(lines.len(), 1, "{log}");
-        lines[0].to_owned()
+        let mut lines = self.lines(text);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
     }
 }
 
@@ -76,4 +82,23 @@ async fn a_line_of_a_task_that_a_reconcile_started_names_function_and_generation
     let line = log.line("could not be resolved");
     let span = "reconcile{function=shop/f generation=1";
     assert!(line.contains(span), "{line}");
+}
+
+/// Each of the seven watches wrote a line at least every five seconds.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_api_server_is_a_few_lines() {
+    let (log, _guard) = Log::start("info");
+    let world = World::new();
+    world.fake.fail(Box::new(|_, _| Some(500)));
+    let (changed, _changes) = mpsc::unbounded_channel();
+    let Context { caches, client, .. } = &*world.reconciler;
+    let watches = futures::future::join_all(caches.watch(client, &changed));
+    let outage = tokio::time::timeout(Duration::from_secs(600), watches).await;
+    assert!(outage.is_err(), "watches never end");
+    let lines = log.lines("watch interrupted");
+    assert!((7..=7 * 4).contains(&lines.len()), "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line.contains(" WARN ")),
+        "{lines:?}"
+    );
 }

@@ -6,11 +6,12 @@ use axum::Router;
 use axum::extract::{Request, State as Held};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 
 use super::*;
 use crate::blobs::Components;
 use crate::node_api::{BlobWanted, Blobs};
-use crate::resolve::digest_of;
+use crate::resolve::{Credentials, digest_of};
 
 const TOKEN: &str = "Bearer of-the-day";
 
@@ -19,6 +20,15 @@ async fn registry() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let router = Router::new().fallback(answer).with_state(host.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    host
+}
+
+/// A registry that never answers.
+async fn silent_registry() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let router = Router::new().fallback(std::future::pending::<StatusCode>);
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     host
 }
@@ -76,7 +86,8 @@ fn grant(world: &World, host: &str) {
 #[tokio::test]
 async fn a_private_image_waits_for_its_grant_and_then_reaches_a_node_by_the_operator() {
     let host = registry().await;
-    let mut world = World::with(vec![host.clone()]);
+    let silent = silent_registry().await;
+    let mut world = World::with(vec![host.clone(), silent.clone()]);
     let granted = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&granted);
     world.fake.fail(Box::new(move |_, path| {
@@ -113,7 +124,16 @@ async fn a_private_image_waits_for_its_grant_and_then_reaches_a_node_by_the_oper
     assert!(world.status("f").candidate.is_some());
     world.catch_up();
 
+    // The registries of new versions do not delay what nodes ask for, not even in the same namespace.
     let reconciler = &world.reconciler;
+    let image = format!("{silent}/shop/app:1.0");
+    let anonymous = Credentials::default();
+    let mut resolves: Vec<_> = (0..20)
+        .map(|_| Box::pin(reconciler.resolver.resolve("shop", &image, &anonymous)))
+        .collect();
+    for one in &mut resolves {
+        assert!(one.as_mut().now_or_never().is_none());
+    }
     let blobs = Components::new(
         reconciler.caches.clone(),
         reconciler.secrets.clone(),
@@ -123,5 +143,6 @@ async fn a_private_image_waits_for_its_grant_and_then_reaches_a_node_by_the_oper
         digest: digest_of(&bytes()),
         functions: vec![FunctionKey::new("shop", "f")],
     };
-    assert_eq!(blobs.fetch(wanted).await.unwrap(), bytes());
+    let fetched = tokio::time::timeout(Duration::from_secs(60), blobs.fetch(wanted)).await;
+    assert_eq!(fetched.unwrap().unwrap(), bytes());
 }

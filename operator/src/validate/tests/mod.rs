@@ -30,6 +30,19 @@ fn a_minimal_function_gets_every_default() {
     assert!(!accepted.suspend);
 }
 
+/// The API server writes the default of `replicas`, which must mean the same as no value.
+#[test]
+fn the_default_number_of_replicas_is_all_nodes() {
+    let placement = |text: &str| {
+        let spec = format!("{MINIMAL}  placement: {text}\n");
+        validate(&function(&spec), None).unwrap().placement
+    };
+    let all = validate(&function(MINIMAL), None).unwrap().placement;
+    assert_eq!(placement("{ replicas: 10000 }"), all);
+    assert_eq!(placement("{ replicas: 9999 }").replicas, Some(9_999));
+    assert_eq!(placement("{ replicas: 0 }").replicas, Some(0));
+}
+
 #[test]
 fn every_field_of_a_later_version_is_named() {
     let cases = [

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::BACKOFF;
 use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{MassDeletionGuard, Pending};
+use crate::failure_log::FailureLog;
 
 /// Namespace (empty for cluster-scoped objects) and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,13 +39,22 @@ pub enum Change<K> {
     Applied(Arc<K>, Vec<Term>),
     /// The object was deleted. With its last state, and the version of its deletion (0 when a list no longer had it).
     Deleted(Arc<K>, u64),
+    /// An object that could never be decoded was deleted. With the version of its deletion, as above.
+    Vanished(ObjectKey, u64),
 }
 
 /// The objects of one kind. Clones are cheap and share the content.
 pub struct Cache<K> {
     objects: Arc<RwLock<Objects<K>>>,
-    unreadable: Arc<RwLock<BTreeMap<ObjectKey, String>>>,
+    unreadable: Arc<RwLock<BTreeMap<ObjectKey, Undecodable>>>,
     filled: Arc<watch::Sender<bool>>,
+}
+
+/// The newest version of an object, which cannot be decoded.
+#[derive(Debug, Clone, Default)]
+struct Undecodable {
+    error: String,
+    uid: String,
 }
 
 // === impl ObjectKey ===
@@ -83,11 +93,12 @@ impl fmt::Display for ObjectKey {
 // === impl Change ===
 
 impl<K> Change<K> {
-    /// Returns the object, whether it was applied or deleted.
+    /// Returns the object, whether it was applied or deleted. `None` if it could never be decoded.
     #[must_use]
-    pub fn into_object(self) -> Arc<K> {
+    pub fn into_object(self) -> Option<Arc<K>> {
         match self {
-            Self::Applied(object, _) | Self::Deleted(object, _) => object,
+            Self::Applied(object, _) | Self::Deleted(object, _) => Some(object),
+            Self::Vanished(..) => None,
         }
     }
 }
@@ -168,7 +179,22 @@ impl<K> Cache<K> {
     /// Objects whose newest version cannot be decoded, with the error; an older version may still be cached.
     #[must_use]
     pub fn unreadable(&self) -> BTreeMap<ObjectKey, String> {
-        self.unreadable.read().clone()
+        let unreadable = self.unreadable.read();
+        let errors = unreadable.iter();
+        errors
+            .map(|(key, newest)| (key.clone(), newest.error.clone()))
+            .collect()
+    }
+
+    /// Objects of which no version could be decoded, with their uids.
+    #[must_use]
+    pub fn never_decoded(&self) -> BTreeMap<ObjectKey, String> {
+        let unreadable = self.unreadable.read();
+        let never = unreadable.iter();
+        never
+            .filter(|(key, _)| self.get(key).is_none())
+            .map(|(key, newest)| (key.clone(), newest.uid.clone()))
+            .collect()
     }
 
     /// Stores an object that the API server returned to a write of this process, ahead of the watch.
@@ -197,10 +223,23 @@ impl<K> Cache<K> {
         self.filled.send_replace(true);
     }
 
+    /// Removes an object as a watch would.
+    #[cfg(test)]
+    pub(crate) fn take(&self, key: &ObjectKey)
+    where
+        K: Indexed,
+    {
+        self.write(|objects| objects.remove(key));
+    }
+
     /// Records that the newest version of an object cannot be decoded, as a watch would.
     #[cfg(test)]
     pub(crate) fn put_unreadable(&self, key: &ObjectKey, why: &str) {
-        self.unreadable.write().insert(key.clone(), why.to_owned());
+        let newest = Undecodable {
+            error: why.to_owned(),
+            uid: format!("uid-{}", key.name),
+        };
+        self.unreadable.write().insert(key.clone(), newest);
     }
 
     /// Number of objects.
@@ -293,6 +332,7 @@ where
             .backoff(BACKOFF.delays())
             .boxed();
         let mut listed: Option<HashMap<ObjectKey, ()>> = None;
+        let mut log = FailureLog::default();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -303,6 +343,12 @@ where
                     continue;
                 }
             };
+            // A list begins with an event before the API server is asked.
+            if matches!(&event, Some(Ok(event)) if !matches!(event, watcher::Event::Init))
+                && let Some(failures) = log.succeeded()
+            {
+                tracing::info!(kind = %K::kind(&()), failures, "watching again");
+            }
             match event {
                 Some(Ok(watcher::Event::Init)) => listed = Some(HashMap::new()),
                 Some(Ok(watcher::Event::InitApply(guard) | watcher::Event::Apply(guard))) => {
@@ -314,9 +360,12 @@ where
                     self.accept(key, guard, &slim, &differs, &on_change);
                 }
                 Some(Ok(watcher::Event::Delete(guard))) => {
-                    let key = ObjectKey::of(&guard);
-                    self.set_readable(&key);
-                    self.lose(vec![(key, version(&guard))], &mut pending, &on_change);
+                    let (key, version) = (ObjectKey::of(&guard), version(&guard));
+                    if self.set_readable(&key) && self.get(&key).is_none() {
+                        on_change(Change::Vanished(key, version));
+                    } else {
+                        self.lose(vec![(key, version)], &mut pending, &on_change);
+                    }
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let listed = listed.take().unwrap_or_default();
@@ -328,13 +377,16 @@ where
                             .collect()
                     });
                     self.lose(gone, &mut pending, &on_change);
-                    self.unreadable
-                        .write()
-                        .retain(|key, _| listed.contains_key(key));
+                    // A list that many others are missing from is doubted.
+                    if pending.is_empty() {
+                        self.forget_unreadable(&listed, &on_change);
+                    }
                     self.filled.send_replace(true);
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; cached objects stay in use");
+                    if let Some(failures) = log.failed(&error) {
+                        tracing::warn!(kind = %K::kind(&()), %error, failures, "watch interrupted; cached objects stay in use");
+                    }
                 }
                 None => return,
             }
@@ -353,7 +405,11 @@ where
             Ok(object) => object,
             Err(invalid) => {
                 tracing::error!(kind = %K::kind(&()), object = %key, error = %invalid.error, "the object cannot be decoded; its last good version stays in use");
-                self.unreadable.write().insert(key, invalid.error);
+                let newest = Undecodable {
+                    error: invalid.error,
+                    uid: invalid.metadata.uid.unwrap_or_default(),
+                };
+                self.unreadable.write().insert(key, newest);
                 return;
             }
         };
@@ -392,8 +448,21 @@ where
         on_change(Change::Deleted(object, version));
     }
 
-    fn set_readable(&self, key: &ObjectKey) {
-        self.unreadable.write().remove(key);
+    /// Returns whether the newest version could not be decoded.
+    fn set_readable(&self, key: &ObjectKey) -> bool {
+        self.unreadable.write().remove(key).is_some()
+    }
+
+    /// Forgets objects that could not be decoded and that a list no longer has.
+    fn forget_unreadable(&self, listed: &HashMap<ObjectKey, ()>, on_change: &impl Fn(Change<K>)) {
+        let mut gone = self.never_decoded();
+        gone.retain(|key, _| !listed.contains_key(key));
+        self.unreadable
+            .write()
+            .retain(|key, _| listed.contains_key(key));
+        for key in gone.into_keys() {
+            on_change(Change::Vanished(key, 0));
+        }
     }
 }
 

@@ -206,8 +206,13 @@ impl Followed {
         let (sender, changes) = mpsc::unbounded_channel();
         let report = move |change: Change<EdgeRevision>| {
             let applied = matches!(change, Change::Applied(..));
-            let object = change.into_object();
-            let _ = sender.send((applied, object.name_any(), version(&*object)));
+            let (name, version) = match change {
+                Change::Vanished(key, version) => (key.name.to_string(), version),
+                Change::Applied(object, _) | Change::Deleted(object, _) => {
+                    (object.name_any(), version(&*object))
+                }
+            };
+            let _ = sender.send((applied, name, version));
         };
         tokio::spawn(cache.watch(
             Api::all(server.client()),
@@ -419,4 +424,46 @@ async fn an_undecodable_object_does_not_stop_the_watch() {
     followed.server.expire((status, list)).await;
     assert_eq!(followed.cache.len(), 20);
     assert_eq!(followed.cache.unreadable().len(), 1);
+}
+
+/// FC-8: an object of which no version could be decoded is known by its name and uid, and its deletion is reported, by the
+/// watch or by a list.
+#[tokio::test(start_paused = true)]
+async fn the_deletion_of_an_object_that_was_never_decoded_is_reported() {
+    let mut followed = Followed::twenty().await;
+    let mut strange = object(30, 30);
+    strange["spec"] = json!(7);
+    let known = [(ObjectKey::new("shop", "30"), "30".to_owned())].into();
+    followed.server.send("ADDED", &strange);
+    followed.only_then(1, 31).await;
+    assert_eq!(followed.cache.never_decoded(), known);
+    strange["metadata"]["resourceVersion"] = json!("32");
+    followed.server.send("DELETED", &strange);
+    assert_eq!(followed.next().await, (false, "30".to_owned(), 32));
+    assert!(followed.cache.never_decoded().is_empty());
+
+    followed.server.send("ADDED", &strange);
+    followed.only_then(1, 33).await;
+    assert_eq!(followed.cache.never_decoded(), known);
+    let (status, mut list) = list_of(0..20, 10);
+    list["items"][1] = object(1, 33);
+    followed.server.expire((status, list)).await;
+    assert_eq!(followed.next().await, (false, "30".to_owned(), 0));
+    followed.only_then(1, 34).await;
+}
+
+/// FC-15: a list without most objects is no proof that one that cannot be decoded was deleted.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_was_never_decoded_stays_while_a_mass_deletion_is_in_doubt() {
+    let mut followed = Followed::twenty().await;
+    let mut strange = object(30, 30);
+    strange["spec"] = json!(7);
+    followed.server.send("ADDED", &strange);
+    followed.only_then(1, 31).await;
+    followed.lose(&(5..20)).await;
+    // The list has an older version of this one.
+    assert_eq!(followed.next().await, (true, "1".to_owned(), 10));
+    followed.only_then(1, 32).await;
+    assert_eq!(followed.cache.never_decoded().len(), 1);
+    assert_eq!(followed.cache.len(), 20);
 }

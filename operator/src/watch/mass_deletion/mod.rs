@@ -123,6 +123,11 @@ where
         Vec::new()
     }
 
+    /// Whether no deletion waits for its confirmation.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Records that the object exists after all.
     pub(super) fn came_back(&mut self, key: &ObjectKey) {
         self.held.remove(key);
@@ -217,16 +222,21 @@ where
             let held = entry.get_mut();
             held.asked += 1;
             held.ask_at = now + AGAIN.ceiling(held.asked);
-            match found {
+            let why = match found {
                 Found::Gone => {
                     let held = entry.remove();
                     gone.push((held.object, held.version));
+                    continue;
                 }
                 Found::There => {
                     held.since = now;
-                    doubt = Some("it still has them".to_owned());
+                    "it still has them".to_owned()
                 }
-                Found::Unknown(why) => doubt = Some(why.to_string()),
+                Found::Unknown(why) => why.to_string(),
+            };
+            // One answer that is late or lost is no reason for an alarm.
+            if held.asked > 1 {
+                doubt = Some(why);
             }
         }
         if let Some(why) = doubt.filter(|_| !self.warned) {

@@ -8,7 +8,7 @@ use super::context::DecisionContext;
 use super::holds;
 use crate::rollout::decision::{CHECKPOINT, later, next_evaluation, since};
 use crate::rollout::{
-    Decision, Rollout, State, TrafficSplit, Weight, due, hint_token, traffic_split,
+    Decision, Rollout, RolloutState, State, TrafficSplit, Weight, due, hint_token, traffic_split,
 };
 
 /// Minimum time until the next decision, so that no rule causes a busy loop.
@@ -30,6 +30,7 @@ impl DecisionContext<'_> {
             || !self.events.is_empty()
             || checkpoint
             || fully_acknowledged_now
+            || self.samples_came_or_went()
             || self.state.token != self.before.token
             || self.state.observed_generation != self.before.observed_generation;
         if persist && let Some(r) = &mut self.state.rollout {
@@ -71,6 +72,16 @@ impl DecisionContext<'_> {
         let first = r.all_acked_at.is_none();
         r.all_acked_at = r.all_acked_at.or(Some(self.now));
         first
+    }
+
+    /// Whether samples are missing for the first time, for another reason, or no longer. Without a write of its own the status
+    /// would name another reason for the wait for half a minute.
+    fn samples_came_or_went(&self) -> bool {
+        let missing = |state: &RolloutState| {
+            let flags = state.rollout.as_ref().map(|r| &r.flags)?;
+            flags.unmeasured.as_ref().map(|u| u.kind)
+        };
+        missing(self.before) != missing(&self.state)
     }
 
     fn hint(&self) -> Option<TrafficSplit> {

@@ -99,6 +99,35 @@ fn row_19_an_outage_of_a_minute_holds_and_ends() {
     }
 }
 
+/// FE-1: with Prometheus hanging the message said `The step lasts at least 5 s.` for 45 s.
+#[test]
+fn row_19_what_is_missing_is_named_by_the_first_evaluation_that_lacks_it() {
+    for (scenario, says) in [
+        (
+            Scenario::Outage,
+            "Prometheus has not answered since 2027-01-15T08:01:",
+        ),
+        (
+            Scenario::Empty,
+            "There have been no usable samples since 2027-01-15T08:01:",
+        ),
+    ] {
+        for mut w in [World::stepping(policy()), World::baking(policy())] {
+            w.scenario = scenario.clone();
+            let missed = w.after(5);
+            assert!(missed.persist, "{}", w.message());
+            assert!(w.message().contains(says), "{}", w.message());
+            assert!(!w.message().contains("lasts at least"), "{}", w.message());
+            let writes = w.writes;
+            w.after(5);
+            assert_eq!(w.writes, writes, "the outage goes on");
+            w.scenario = Scenario::NotEnough;
+            assert!(w.after(5).persist);
+            assert!(!w.message().contains(" since "), "{}", w.message());
+        }
+    }
+}
+
 /// FE-1: `onUnknown: Rollback` rolls back after `maxUnknown`; the weight never rises.
 #[test]
 fn row_19_an_outage_rolls_back_only_with_on_unknown_rollback() {
