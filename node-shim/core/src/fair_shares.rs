@@ -114,7 +114,7 @@ mod tests {
     }
 
     proptest! {
-        /// The sum is kept, and nobody exceeds the share at the time of taking.
+        /// The sum is kept, and no namespace exceeds its share at the time of taking.
         #[test]
         fn the_sum_of_all_shares_stays_within_the_capacity(
             steps in proptest::collection::vec((0_u8..5, any::<bool>(), 0_u64..40), 0..200)

@@ -4,7 +4,7 @@
 //! each epoch the store's callback compares it with the limit. **Wall-clock time** (`timeout`, `firstByte`):
 //! a timer in the same task. Time in the queue does not count. A guest is always stopped in the same way: the
 //! reason is set, the callback traps at the next epoch, and a guest that executes no WebAssembly by then is
-//! dropped. **Turns**: after an epoch a guest waits in [`preempted`], so that guests that compute do not delay everybody.
+//! dropped. **Turns**: after an epoch a guest waits in [`preempted`], so that guests that compute do not delay all others.
 
 mod call;
 mod classify;

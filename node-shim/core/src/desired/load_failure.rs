@@ -32,7 +32,7 @@ pub enum LoadFailure {
     CompileRejected,
     /// The compiler process could not be run.
     CompilerUnavailable,
-    /// The compiler process was killed from outside, by the kernel for lack of memory or by somebody.
+    /// The compiler process was killed from outside, such as by the kernel for lack of memory.
     CompilerKilled,
     /// The component or its native code cannot be read or mapped at present.
     Load,
