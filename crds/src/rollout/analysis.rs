@@ -161,6 +161,11 @@ pub struct Latency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
+    /// Latency up to which requests never count as slow: a quantile of stable below it is compared at this latency. A
+    /// candidate with few requests is slower by fractions of a millisecond without being worse. Default 5ms, 0s to 10s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration::<0, 10_000>")]
+    pub floor: Option<String>,
     /// Part of a request that is timed. Head (default) ends with the head of the response, Full with its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measure: Option<LatencyMeasure>,

@@ -4,10 +4,6 @@
 //! It is built four times, with one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its requests, `v4` is
 //! 150 ms slower for a tenth of them. A rollout must promote `v2` and roll back the others.
 //!
-//! Every request takes 5 ms, like a query of a database. Without this, a response takes a fifth of a millisecond, and
-//! a version with a tenth of the requests is slower by half without being worse: its code is less often in the caches
-//! of the processor.
-//!
 //! Three more builds are for `make bench`. `bare` and `still` only answer: `bare` grows its memory at the first
 //! allocation, like any Rust guest, and `still` never grows it. `spin` computes until it is stopped.
 
@@ -23,13 +19,6 @@ use wasip2::http::types::{
 use wasip2::random::insecure::get_insecure_random_u64;
 
 const MILLISECOND: u64 = 1_000_000;
-
-/// Duration of the simulated query.
-const WORK: u64 = if cfg!(feature = "bare") {
-    0
-} else {
-    5 * MILLISECOND
-};
 
 /// Behaviour of this build.
 struct Behaviour {
@@ -88,8 +77,8 @@ impl Guest for Hello {
         } else {
             0
         };
-        if WORK + slow > 0 {
-            subscribe_duration(WORK + slow).block();
+        if slow > 0 {
+            subscribe_duration(slow).block();
         }
         let (status, text) = if happens(BEHAVIOUR.fails_percent) {
             (500, format!("{} is out of order\n", BEHAVIOUR.version))

@@ -177,6 +177,11 @@ impl Reader<'_> {
                 latency.pass_increase.as_ref(),
             ];
             policy.latency = self.tolerance(fields, "analysis.latency", policy.latency);
+            policy.latency_floor = self.time(
+                latency.floor.as_ref(),
+                "analysis.latency.floor",
+                policy.latency_floor,
+            );
             if latency.measure == Some(api::LatencyMeasure::Full) {
                 policy.latency_measure = LatencyMeasure::Full;
             }

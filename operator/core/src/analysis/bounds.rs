@@ -54,7 +54,7 @@ impl Analysis {
     }
 
     fn choose_bounds(&mut self) {
-        let Some(chosen) = TailBounds::from_histogram(&self.seen) else {
+        let Some(chosen) = TailBounds::from_histogram(&self.seen, self.plan.latency_floor) else {
             return;
         };
         // without bounds no step ends, so none at all are accepted once: stable is slower than the last bucket

@@ -116,22 +116,29 @@ pub(super) fn smoothed(requests: u64, events: u64) -> f64 {
 /// Histogram buckets at whose upper bounds the latency of both revisions is compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailBounds {
-    /// Buckets of the nearest bounds above stable's p90, p95, p99 and p99.9; each once, ascending.
+    /// Buckets of the nearest bounds above stable's p90, p95, p99 and p99.9, but not below the floor; each once, ascending.
     pub compared: Vec<usize>,
     /// Buckets of p95 and p99, which must pass before a step ends.
     pub passing: Vec<usize>,
 }
 
 impl TailBounds {
-    /// Chooses the buckets; `None` if the histogram is empty. A quantile above the last bound has no bucket and is left out.
+    /// Chooses the buckets; `None` if the histogram is empty. A quantile above the last bound has no bucket and is left out;
+    /// one below `floor` is compared at the nearest bound above the floor.
     #[must_use]
-    pub fn from_histogram(histogram: &Histogram) -> Option<Self> {
+    pub fn from_histogram(histogram: &Histogram, floor: Duration) -> Option<Self> {
         let count = histogram.count();
         if count == 0 {
             return None;
         }
+        // the bounds are rounded decimal numbers
+        let floor = floor.as_secs_f64() - 1e-9;
+        let lowest = LATENCY_BOUNDS
+            .iter()
+            .take_while(|bound| **bound < floor)
+            .count();
         let above = |quantile: f64| -> Option<usize> {
-            (0..LATENCY_BOUNDS.len()).find(|bucket| {
+            (lowest..LATENCY_BOUNDS.len()).find(|bucket| {
                 let at_or_below = count - histogram.slower_than(*bucket);
                 at_or_below as f64 >= quantile * count as f64
             })
@@ -185,6 +192,23 @@ mod tests {
         History::from_snapshots(&snapshots(looks, requests), "old", Duration::from_secs(5))
     }
 
+    /// A revision with a small share of the requests is slower by fractions of a millisecond for no fault of its own.
+    #[test]
+    fn latency_is_not_compared_below_the_floor() {
+        let mut histogram = Histogram::default();
+        histogram.0[1] = 99_000;
+        histogram.0[15] = 1_000;
+        let chosen = |floor| {
+            let chosen = TailBounds::from_histogram(&histogram, Duration::from_micros(floor));
+            chosen.unwrap().compared
+        };
+        assert_eq!(chosen(0), [1, 15]);
+        assert_eq!(LATENCY_BOUNDS[8], 0.005);
+        assert_eq!(chosen(5_000), [8, 15]);
+        assert_eq!(chosen(4_001), [8, 15]);
+        assert_eq!(chosen(1_000_000), [24]);
+    }
+
     #[test]
     fn rates_bounds_and_dispersion_of_stable() {
         let history = history(180, 50);
@@ -196,7 +220,7 @@ mod tests {
             dispersion > 1.0,
             "one node has all the errors: {dispersion}"
         );
-        let bounds = TailBounds::from_histogram(&history.total().latency).unwrap();
+        let bounds = TailBounds::from_histogram(&history.total().latency, Duration::ZERO).unwrap();
         assert_eq!(bounds.compared, [10, 15], "each bound once");
         assert_eq!(bounds.passing, [10, 15]);
     }

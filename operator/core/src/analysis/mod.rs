@@ -163,7 +163,7 @@ impl Analysis {
         let mut bounds = None;
         if plan.latency.is_some() && history.is_known() {
             let seen = history.total().latency;
-            bounds = TailBounds::from_histogram(&seen);
+            bounds = TailBounds::from_histogram(&seen, plan.latency_floor);
             if let Some(bounds) = &bounds {
                 tests.extend(suite::latency_tests(plan, bounds, &seen, history));
             }

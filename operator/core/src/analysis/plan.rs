@@ -31,6 +31,8 @@ pub struct AnalysisPlan {
     pub errors: Option<Tolerance>,
     /// Tolerance of requests slower than stable's own quantiles; `None` ignores latency.
     pub latency: Option<Tolerance>,
+    /// Latency below which quantiles are not compared.
+    pub latency_floor: Duration,
     /// Tolerated increase of 4xx responses; `None` ignores them.
     pub client_errors: Option<f64>,
     /// Absolute objectives of the policy.
@@ -51,6 +53,7 @@ impl AnalysisPlan {
             harm_budget: policy.harm_budget,
             errors: Some(policy.errors),
             latency: Some(policy.latency),
+            latency_floor: policy.latency_floor,
             client_errors: Some(policy.client_errors),
             slo: Slo {
                 errors: policy.slo_errors,

@@ -157,6 +157,9 @@ pub struct AnalysisPolicy {
     pub errors: Tolerance,
     /// Tolerance of slow requests.
     pub latency: Tolerance,
+    /// Latency below which quantiles are not compared.
+    #[serde(default = "default_latency_floor")]
+    pub latency_floor: Duration,
     /// Latency histogram that is compared.
     pub latency_measure: LatencyMeasure,
     /// Tolerated increase of 4xx responses.
@@ -260,6 +263,11 @@ impl Default for Policy {
     }
 }
 
+/// The default floor of latencies, which also applies to rollouts that were recorded without one.
+pub(crate) const fn default_latency_floor() -> Duration {
+    Duration::from_millis(5)
+}
+
 impl Default for AnalysisPolicy {
     fn default() -> Self {
         Self {
@@ -278,6 +286,7 @@ impl Default for AnalysisPolicy {
                 max_ratio: 1.5,
                 pass_increase: 0.01,
             },
+            latency_floor: default_latency_floor(),
             latency_measure: LatencyMeasure::Head,
             client_errors: 0.05,
             slo_errors: None,

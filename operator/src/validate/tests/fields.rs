@@ -51,6 +51,7 @@ const USED: &[(&str, &str)] = &[
     ("rollout.analysis.falsePromotions", "core analysis/plan.rs"),
     ("rollout.analysis.falseRollbacks", "core analysis/plan.rs"),
     ("rollout.analysis.harmBudget", "core analysis/plan.rs"),
+    ("rollout.analysis.latency.floor", "core analysis/history.rs"),
     (
         "rollout.analysis.latency.maxIncrease",
         "core analysis/plan.rs",

@@ -194,7 +194,7 @@ fn the_whole_rollout_body_is_read() {
     priority: 0
     gates: [{ name: g, at: Step, approval: {} }]
     analysis: { source: InBand, evaluationInterval: 2s, falseRollbacks: 2%, falsePromotions: 3%, harmBudget: 4%, errors: { maxIncrease: 1%, maxRatio: "2", passIncrease: 5% },
-      latency: { measure: Full }, clientErrors: { maxIncrease: 6% }, slo: { errors: 1%, latency: { within: 300ms, slower: 2% } }, dispersion: "3.5", maxUnknown: 1m, onUnknown: Rollback }
+      latency: { measure: Full, floor: 2ms }, clientErrors: { maxIncrease: 6% }, slo: { errors: 1%, latency: { within: 300ms, slower: 2% } }, dispersion: "3.5", maxUnknown: 1m, onUnknown: Rollback }
 "#;
     let policy = validate(&function(&format!("{MINIMAL}{yaml}")), None)
         .unwrap()
