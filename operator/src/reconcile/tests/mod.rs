@@ -8,6 +8,7 @@ mod fake;
 mod faults;
 mod hosts;
 mod kstatus;
+mod lifecycle;
 mod logs;
 mod many;
 mod measuring;
