@@ -186,7 +186,7 @@ const AUTHENTICATED: &[&str] = &[
 
 /// Permissions of the operator in all namespaces.
 const OPERATOR: &[&str] = &[
-    "/configmaps: get list watch",
+    "/configmaps: list watch",
     "/nodes: get list watch",
     "authentication.k8s.io/tokenreviews: create",
     "events.k8s.io/events: create",

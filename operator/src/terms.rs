@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::Node;
 
 use crate::reconcile::project::secrets_of;
 use crate::validate::{places, references};
@@ -57,7 +57,6 @@ impl Indexed for RolloutPolicy {}
 impl Indexed for HostClaim {}
 impl Indexed for EdgeNode {}
 impl Indexed for Node {}
-impl Indexed for ConfigMap {}
 
 /// Whether the spec of `function` was refused for this reason.
 pub(crate) fn is_refused(function: &EdgeFunction, reason: &str) -> bool {

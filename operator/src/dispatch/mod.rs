@@ -18,10 +18,10 @@ use crate::queue::Queue;
 use crate::reconcile::{Projector, contested_hosts, hosts_overlap};
 use crate::terms::is_refused;
 use crate::validate::references;
-use crate::watch::{Caches, Changed, ObjectKey, Secrets, Term};
+use crate::watch::{Caches, Changed, ConfigMaps, ObjectKey, Secrets, Term};
 pub use queue_all::QueueAllReason;
 
-/// Interval between two searches for Secrets that no object refers to.
+/// Interval between two searches for Secrets and ConfigMaps that no object refers to.
 const FORGET: Duration = Duration::from_secs(60);
 /// Changes of nodes are collected for this long, because a starting DaemonSet causes many of them.
 const NODES: Duration = Duration::from_millis(300);
@@ -116,6 +116,22 @@ impl Dispatch {
         }
     }
 
+    /// Handles changes of ConfigMaps until the channel closes. Nodes read none, so their tables stay as they are.
+    pub async fn follow_config_maps(self, mut changes: mpsc::UnboundedReceiver<ObjectKey>) {
+        while let Some(map) = changes.recv().await {
+            self.push_all(self.caches.functions.find(&Term::ConfigMap(map)));
+        }
+    }
+
+    /// Periodically forgets ConfigMaps that no function refers to, and never returns.
+    pub async fn forget_config_maps(self, config_maps: ConfigMaps) {
+        loop {
+            tokio::time::sleep(FORGET).await;
+            let functions = &self.caches.functions;
+            config_maps.retain(|key| !functions.find(&Term::ConfigMap(key.clone())).is_empty());
+        }
+    }
+
     /// Periodically forgets Secrets that no object refers to, and never returns; `own` is always kept.
     pub async fn forget_secrets(self, secrets: Secrets, own: ObjectKey) {
         loop {
@@ -137,7 +153,7 @@ impl Dispatch {
                     .chain(pull);
                 referred.extend(names.map(|name| ObjectKey::new(&key.namespace, &name)));
             }
-            secrets.retain(&referred);
+            secrets.retain(|key| referred.contains(key));
             self.projector.forget_values();
         }
     }
@@ -162,9 +178,6 @@ impl Dispatch {
             }
             Changed::Policy(policy) => {
                 self.push_all(self.caches.functions.find(&Term::Policy(policy.clone())));
-            }
-            Changed::ConfigMap(map) => {
-                self.push_all(self.caches.functions.find(&Term::ConfigMap(map.clone())));
             }
             Changed::Claim(host) => {
                 self.push_all(self.caches.functions.find(&Term::Host(host.clone())));

@@ -1,7 +1,8 @@
 //! Whether `spec` certainly asks for something else than the candidate, found out without knowing what it asks for: the
 //! registry does not answer, the new revision cannot be recorded, or another part of the spec is refused. Pure.
 //!
-//! Missing information is no evidence: after a restart, while Secrets are not read yet or gone, the weight stays as it is.
+//! Missing information is no evidence: after a restart, while Secrets or ConfigMaps are not read yet or gone, the weight
+//! stays as it is.
 
 use std::sync::Arc;
 
@@ -29,7 +30,11 @@ fn is_other_configuration(snapshot: &Snapshot, candidate: &Revision) -> bool {
         // It was valid when the candidate was made, so it was edited, or this operator refuses more than the last one.
         return is_edited(&snapshot.function);
     };
-    let (Some(hash_key), Granted::Yes) = (snapshot.hash_key.as_deref(), snapshot.granted()) else {
+    let (Some(hash_key), Granted::Yes, Granted::Yes) = (
+        snapshot.hash_key.as_deref(),
+        snapshot.secrets_granted(),
+        snapshot.config_maps_granted(),
+    ) else {
         return false;
     };
     let Ok(references) = revision::settle(&runtime, snapshot, hash_key) else {

@@ -60,6 +60,8 @@ pub(super) struct DesiredRevision {
     pub(super) retry: Option<Duration>,
     /// Nothing is known yet about something that was known before (after a restart): write nothing.
     pub(super) unsettled: bool,
+    /// Objects that the spec refers to are being read. Their content causes the next reconcile.
+    pub(super) is_reading: bool,
 }
 
 impl Finding {
@@ -115,6 +117,12 @@ impl DesiredRevision {
         }
     }
 
+    /// What `what` names has not been read yet, and its content causes the next reconcile.
+    fn read(&mut self, what: &str) {
+        (self.unsettled, self.is_reading) = (true, true);
+        self.waiting(&format!("reading {what}"));
+    }
+
     pub(super) fn waiting(&mut self, message: &str) {
         self.blocked = Some(Blocked {
             reason: reasons::RESOLVING.to_owned(),
@@ -158,11 +166,10 @@ fn accept(snapshot: &Snapshot, desired: &mut DesiredRevision) -> Option<Accepted
             return None;
         }
     };
-    match snapshot.granted() {
+    match snapshot.secrets_granted() {
         Granted::Yes => {}
         Granted::Unknown => {
-            desired.unsettled = true;
-            desired.waiting("reading the Secrets that the function refers to");
+            desired.read("the Secrets that the function refers to");
             return None;
         }
         Granted::No(name) => {
@@ -170,7 +177,7 @@ fn accept(snapshot: &Snapshot, desired: &mut DesiredRevision) -> Option<Accepted
                 "the Secret {name:?} is not granted to Selvage in this namespace; grant with: {}",
                 snapshot.grant_command
             );
-            let retry = Some(crate::watch::SECRET_RETRY);
+            let retry = Some(crate::watch::GRANT_RETRY);
             desired.refuse(reasons::SECRETS_NOT_GRANTED, message, retry);
             return None;
         }
@@ -210,10 +217,25 @@ fn resolve_references(
     desired: &mut DesiredRevision,
 ) -> Option<ResolvedReferences> {
     let Some(hash_key) = snapshot.hash_key.as_deref() else {
-        desired.unsettled = true;
-        desired.waiting("reading the operator's own Secret");
+        desired.read("the operator's own Secret");
         return None;
     };
+    match snapshot.config_maps_granted() {
+        Granted::Yes => {}
+        Granted::Unknown => {
+            desired.read("the ConfigMaps that the function refers to");
+            return None;
+        }
+        // Users cannot mend that, and their spec may be good.
+        Granted::No(name) => {
+            desired.unsettled = true;
+            desired.waiting(&format!(
+                "the operator is not permitted to list and watch the ConfigMap {name:?}; \
+                 apply the ClusterRole selvage-operator of the Helm chart again"
+            ));
+            return None;
+        }
+    }
     let unusable = match revision::settle(&spec.runtime, snapshot, hash_key) {
         Ok(references) => return Some(references),
         Err(unusable) => unusable,

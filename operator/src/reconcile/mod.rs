@@ -71,7 +71,7 @@ use crate::metrics::Metrics;
 use crate::node_api::{Fleet, FunctionKey};
 use crate::queue::{Class, Queue};
 use crate::resolve::Resolver;
-use crate::watch::{Caches, ObjectKey, Secrets};
+use crate::watch::{Caches, ConfigMaps, ObjectKey, Secrets};
 use context::FunctionContext;
 
 /// What a reconcile needs to know about the installation.
@@ -95,6 +95,8 @@ pub struct Context {
     pub caches: Caches,
     /// Secrets of the namespaces that grant them.
     pub secrets: Secrets,
+    /// ConfigMaps that functions refer to.
+    pub config_maps: ConfigMaps,
     /// Client for registries.
     pub resolver: Arc<Resolver>,
     /// Reports of the nodes.

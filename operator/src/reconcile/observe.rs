@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crds::{EdgeFunction, EdgeRevision, RolloutPolicy};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use operator_core::rollout::RolloutState;
 use tokio::time::Instant;
@@ -16,7 +15,7 @@ use super::pass::Target;
 use super::{CallError, Context, api, input};
 use crate::revision::Content;
 use crate::validate::{self, References, references};
-use crate::watch::{ObjectKey, SecretState, Term};
+use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term};
 
 /// What a pass starts from.
 pub(super) struct Observed {
@@ -39,7 +38,7 @@ pub(super) struct Snapshot {
     pub(super) policy: Option<Arc<RolloutPolicy>>,
     /// Older functions of the namespace that have a host and a path in common with this one.
     pub(super) older: BTreeMap<ObjectKey, Arc<EdgeFunction>>,
-    pub(super) config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    pub(super) config_maps: BTreeMap<String, ConfigMapState>,
     pub(super) secrets: BTreeMap<String, SecretState>,
     /// The command that lets the operator read the Secrets of the namespace.
     pub(super) grant_command: String,
@@ -50,7 +49,7 @@ pub(super) struct Snapshot {
     pub(super) instant: Instant,
 }
 
-/// Whether the operator may read the Secrets that a function refers to.
+/// Whether the operator may read the objects of a kind that a function refers to.
 pub(super) enum Granted {
     Yes,
     /// Not the one of this name.
@@ -59,17 +58,32 @@ pub(super) enum Granted {
     Unknown,
 }
 
-impl Snapshot {
-    pub(super) fn granted(&self) -> Granted {
-        let mut answer = Granted::Yes;
-        for name in secret_names(&self.references) {
-            match self.secrets.get(name) {
-                Some(SecretState::NotGranted) => return Granted::No(name.clone()),
-                Some(SecretState::Unknown) | None => answer = Granted::Unknown,
-                Some(SecretState::Missing | SecretState::Present(_)) => {}
+impl Granted {
+    fn of<'a, K: 'a>(
+        states: impl Iterator<Item = (&'a String, Option<&'a ObjectState<K>>)>,
+    ) -> Self {
+        let mut answer = Self::Yes;
+        for (name, state) in states {
+            match state {
+                Some(ObjectState::NotGranted) => return Self::No(name.clone()),
+                Some(ObjectState::Unknown) | None => answer = Self::Unknown,
+                Some(ObjectState::Missing | ObjectState::Present(_)) => {}
             }
         }
         answer
+    }
+}
+
+impl Snapshot {
+    /// Whether the Secrets were read.
+    pub(super) fn secrets_granted(&self) -> Granted {
+        Granted::of(secret_names(&self.references).map(|name| (name, self.secrets.get(name))))
+    }
+
+    /// Whether the ConfigMaps were read.
+    pub(super) fn config_maps_granted(&self) -> Granted {
+        let names = self.references.config_maps.iter();
+        Granted::of(names.map(|name| (name, self.config_maps.get(name))))
     }
 
     /// Name of the function.
@@ -80,8 +94,10 @@ impl Snapshot {
 
 impl Content for Snapshot {
     fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        let found = self.config_maps.get(name)?;
-        Some(found.data.clone().unwrap_or_default())
+        match self.config_maps.get(name)? {
+            ConfigMapState::Present(found) => Some(found.data.clone().unwrap_or_default()),
+            ConfigMapState::Unknown | ConfigMapState::NotGranted | ConfigMapState::Missing => None,
+        }
     }
 
     fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>> {
@@ -157,10 +173,10 @@ fn snapshot(target: Target<'_>) -> Snapshot {
             break;
         }
     }
-    let config_maps = references.config_maps.iter().filter_map(|name| {
-        let found = ctx.caches.config_maps.get(&in_namespace(name))?;
-        Some((name.clone(), found))
-    });
+    let config_maps = references
+        .config_maps
+        .iter()
+        .map(|name| (name.clone(), ctx.config_maps.get(&in_namespace(name))));
     Snapshot {
         function: Arc::clone(object),
         revisions: ctx.caches.revisions.find(&Term::Function(key.clone())),

@@ -15,7 +15,7 @@ use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState
 use operator_core::status_rate::{NodeCounts, NodeDrift};
 use serde_json::Value;
 
-use super::conditions::{Report, condition};
+use super::conditions::{Report, condition, find};
 use super::desired::{DesiredRevision, Finding};
 use crate::persist;
 
@@ -53,6 +53,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         .as_ref()
         .filter(|unknown| !unknown.lacking.is_empty());
     let message = match (&desired.blocked, lacking) {
+        (Some(_), _) if is_undecided(parts, &old) => old.message.clone().unwrap_or_default(),
         (Some(blocked), _) => blocked.message.clone(),
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
         (None, None) => sentence.clone(),
@@ -99,6 +100,14 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         rollout: Some(rollout),
         accepted,
     })
+}
+
+/// Whether the status already reports on the present spec, and what the spec refers to is still being read. A leader that
+/// starts reads it within moments, so what was reported stays: a function must not leave Ready because of a start.
+fn is_undecided(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> bool {
+    parts.desired.is_reading
+        && old.observed_generation.is_some()
+        && old.observed_generation == parts.object.metadata.generation
 }
 
 /// What takes effect without a rollout: the newest accepted spec, else what was accepted before.
@@ -172,6 +181,10 @@ fn conditions(
             )
         })
         .collect();
+    if is_undecided(parts, old) {
+        found
+            .retain(|(kind, _)| ![types::READY, types::RECONCILING, types::STALLED].contains(kind));
+    }
     for (kind, finding) in [
         (types::ACCEPTED, &desired.accepted),
         (types::RESOLVED, &desired.resolved),
@@ -301,11 +314,20 @@ pub(super) fn difference(
                 )
             })
             .collect();
+        let reconciling = find(&status.conditions, types::RECONCILING);
+        let works_on = reconciling.map(|condition| condition.message.clone());
         let desired = status.nodes.as_ref().map(|nodes| nodes.desired);
         // These differ here only after another writer changed them. That is corrected at the rate of the node figures.
         let revision = |role: &Option<RevisionStatus>| role.as_ref().map(|it| it.revision.clone());
         let roles = (revision(&status.stable), revision(&status.candidate));
-        (found, desired, status.phase, roles, status.traffic.clone())
+        (
+            found,
+            works_on,
+            desired,
+            status.phase,
+            roles,
+            status.traffic.clone(),
+        )
     };
     let counts = |status: &EdgeFunctionStatus| {
         status.nodes.as_ref().map(|nodes| NodeCounts {

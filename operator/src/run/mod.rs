@@ -19,7 +19,7 @@ use crate::lease::Election;
 use crate::reconcile::api;
 use parts::Parts;
 use shared::Shared;
-use start::Start;
+use start::{Received, Start};
 
 /// Runs until a signal arrives or an essential part ends.
 ///
@@ -34,7 +34,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
     // What the parts share.
     let (secret_changed, secret_changes) = mpsc::unbounded_channel();
-    let shared = Shared::new(&args, client, secret_changed)?;
+    let (config_map_changed, config_map_changes) = mpsc::unbounded_channel();
+    let shared = Shared::new(&args, client, secret_changed, config_map_changed)?;
     let (stop, mut parts) = (CancellationToken::new(), Parts::default());
 
     // The parts that every replica runs.
@@ -61,7 +62,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         lease,
         reconciler,
     };
-    parts.spawn("the reconciler", start.run(changes, secret_changes));
+    let received = Received {
+        objects: changes,
+        secrets: secret_changes,
+        config_maps: config_map_changes,
+    };
+    parts.spawn("the reconciler", start.run(received));
 
     let outcome = tokio::select! {
         signal = signalled() => signal,

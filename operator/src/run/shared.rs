@@ -20,7 +20,7 @@ use crate::node_api::{Fleet, KubeReviewer, Leader, Meter, Server, Tables};
 use crate::queue::Queue;
 use crate::reconcile::{self, Projector, Reporter, StatusWrites};
 use crate::resolve::Resolver;
-use crate::watch::{Caches, ObjectKey, Secrets};
+use crate::watch::{Caches, ConfigMaps, ObjectKey, Secrets};
 
 /// What the parts of the operator share. Clones share the state.
 #[derive(Clone)]
@@ -28,6 +28,7 @@ pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) caches: Caches,
     pub(super) secrets: Secrets,
+    pub(super) config_maps: ConfigMaps,
     pub(super) own: CertificateSecret,
     pub(super) tables: Tables,
     pub(super) fleet: Fleet,
@@ -39,15 +40,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Builds the state; nothing runs yet. Changes of Secrets are sent to `secret_changed`.
+    /// Builds the state; nothing runs yet. Changes of Secrets and of ConfigMaps are sent to `secret_changed` and
+    /// `config_map_changed`.
     pub(super) fn new(
         args: &RunArgs,
         client: Client,
         secret_changed: mpsc::UnboundedSender<ObjectKey>,
+        config_map_changed: mpsc::UnboundedSender<ObjectKey>,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::new().context("metrics")?;
         let caches = Caches::default();
         let secrets = Secrets::new(client.clone(), secret_changed);
+        let config_maps = ConfigMaps::new(client.clone(), config_map_changed);
         let own = CertificateSecret::default();
         let tables = Tables::new();
         let settings = args.node_api();
@@ -69,6 +73,7 @@ impl Shared {
             },
             caches,
             secrets,
+            config_maps,
             own,
             tables,
             fleet,
@@ -92,6 +97,7 @@ impl Shared {
             client,
             caches: self.caches.clone(),
             secrets: self.secrets.clone(),
+            config_maps: self.config_maps.clone(),
             resolver: Arc::clone(&self.resolver),
             fleet: self.fleet.clone(),
             projector: self.dispatch.projector.clone(),

@@ -22,6 +22,16 @@ use crate::watch::{Changed, ObjectKey, SecretState};
 /// Maximum wait at start for the Secrets that were requested.
 const SECRETS: Duration = Duration::from_secs(5);
 
+/// Changes that the caches receive.
+pub(super) struct Received {
+    /// Changes of kinds that are watched as a whole.
+    pub(super) objects: mpsc::UnboundedReceiver<Changed>,
+    /// Secrets whose state changed.
+    pub(super) secrets: mpsc::UnboundedReceiver<ObjectKey>,
+    /// ConfigMaps whose state changed.
+    pub(super) config_maps: mpsc::UnboundedReceiver<ObjectKey>,
+}
+
 /// Runs the stages in order.
 pub(super) struct Start {
     pub(super) namespace: String,
@@ -31,17 +41,13 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) async fn run(
-        self,
-        changes: mpsc::UnboundedReceiver<Changed>,
-        secret_changes: mpsc::UnboundedReceiver<ObjectKey>,
-    ) -> anyhow::Result<()> {
+    pub(super) async fn run(self, received: Received) -> anyhow::Result<()> {
         let own_key = ObjectKey::new(&self.namespace, certificate_secret::NAME);
         let mut parts = Parts::default();
         let (loaded, is_loaded) = watch::channel(false);
         let load = self.load_own_secret(own_key.clone(), loaded);
         let dispatch = &self.shared.dispatch;
-        let follow = dispatch.clone().follow_secrets(secret_changes, load);
+        let follow = dispatch.clone().follow_secrets(received.secrets, load);
         parts.follow("the watch of Secrets", follow);
         let restore = self.shared.own.clone().restore(
             self.shared.client.clone(),
@@ -58,11 +64,17 @@ impl Start {
             nodes = caches.nodes.len(),
             "caches are filled"
         );
-        let follow = dispatch.clone().follow_caches(changes);
+        let follow = dispatch.clone().follow_caches(received.objects);
         parts.follow("the watch of objects", follow);
         let secrets = self.shared.secrets.clone();
         let forget = dispatch.clone().forget_secrets(secrets, own_key.clone());
         parts.follow("the garbage collection of Secrets", forget);
+        // Only a reconcile reads ConfigMaps, so they are no part of what has to be read before nodes are served.
+        let follow = dispatch.clone().follow_config_maps(received.config_maps);
+        parts.follow("the watch of ConfigMaps", follow);
+        let config_maps = self.shared.config_maps.clone();
+        let forget = dispatch.clone().forget_config_maps(config_maps);
+        parts.follow("the garbage collection of ConfigMaps", forget);
         tokio::select! {
             () = self.own_secret(&own_key, is_loaded) => {}
             error = parts.ended() => return Err(error),

@@ -1,23 +1,27 @@
-//! Caches of API objects, one per kind, and the routing of their changes.
+//! Caches of API objects and the routing of their changes: whole kinds, and objects that functions refer to by name.
 
 mod cache;
+mod config_maps;
 mod index;
 mod mass_deletion;
 pub(crate) mod quorum;
+mod referenced;
 mod secrets;
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
 pub(crate) use cache::version;
 pub use cache::{Cache, Change, ObjectKey};
+pub use config_maps::{ConfigMapState, ConfigMaps};
 pub use index::{Indexed, Term};
 pub use mass_deletion::MassDeletionGuard;
-pub use secrets::{RETRY as SECRET_RETRY, SecretState, Secrets};
+pub use referenced::{ObjectState, RETRY as GRANT_RETRY, Referable, ReferencedObjects};
+pub use secrets::{SecretState, Secrets};
 
 use crate::backoff::Backoff;
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy, claimed_host};
@@ -27,7 +31,7 @@ use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy, claim
 /// received no changes for a minute after the API server was available again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
-/// All caches of a replica. Clones are cheap.
+/// The caches of whole kinds of a replica. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Caches {
     /// Functions, which users write.
@@ -42,8 +46,6 @@ pub struct Caches {
     pub edge_nodes: Cache<EdgeNode>,
     /// Nodes of the cluster, without their status.
     pub nodes: Cache<Node>,
-    /// ConfigMaps that functions may refer to.
-    pub config_maps: Cache<ConfigMap>,
 }
 
 /// A change of a cached object.
@@ -62,8 +64,6 @@ pub enum Changed {
     Claim(String),
     /// The node of this name joined, left, or changed its labels, or its node-shim was seen first.
     Node(String),
-    /// A ConfigMap was written or deleted.
-    ConfigMap(ObjectKey),
 }
 
 impl Caches {
@@ -131,12 +131,12 @@ impl Caches {
         [functions, revisions]
     }
 
-    /// Watches what functions refer to. Functions that still need a deleted claim create it again.
+    /// Watches policies and claims. Functions that still need a deleted claim create it again.
     fn watch_references(
         &self,
         client: &Client,
         send: impl Fn(Changed) + Clone + Send + 'static,
-    ) -> [BoxFuture<'static, ()>; 3] {
+    ) -> [BoxFuture<'static, ()>; 2] {
         let free = MassDeletionGuard::Free;
         let sender = send.clone();
         let policies = self
@@ -146,11 +146,10 @@ impl Caches {
                     sender(Changed::Policy(ObjectKey::of(&*policy)));
                 }
             });
-        let sender = send.clone();
         let claims = self
             .claims
             .watch(Api::all(client.clone()), free, strip, move |change| {
-                sender(Changed::Claim(match change {
+                send(Changed::Claim(match change {
                     // Its name alone says which host is free again.
                     Change::Vanished(key, _) => claimed_host(&key.name),
                     Change::Applied(claim, _) | Change::Deleted(claim, _) => {
@@ -158,14 +157,7 @@ impl Caches {
                     }
                 }));
             });
-        let config_maps =
-            self.config_maps
-                .watch(Api::all(client.clone()), free, strip, move |change| {
-                    if let Some(map) = change.into_object() {
-                        send(Changed::ConfigMap(ObjectKey::of(&*map)));
-                    }
-                });
-        [policies, claims, config_maps]
+        [policies, claims]
     }
 
     /// Watches the nodes of the cluster and their node-shims.
@@ -214,7 +206,6 @@ impl Caches {
             self.claims.filled(),
             self.edge_nodes.filled(),
             self.nodes.filled(),
-            self.config_maps.filled(),
         );
     }
 
@@ -227,7 +218,6 @@ impl Caches {
             && self.claims.is_filled()
             && self.edge_nodes.is_filled()
             && self.nodes.is_filled()
-            && self.config_maps.is_filled()
     }
 }
 

@@ -113,11 +113,15 @@ async fn a_reference_that_changes_queues_the_functions_that_have_it() {
     world.apply("plain", "2026-01-01T00:00:00Z", &json!({}));
     let policy = json!({ "rollout": { "policyRef": { "name": "c" } } });
     world.apply("policy", "2026-01-01T00:00:00Z", &policy);
-    let (map, policy) = (Changed::ConfigMap(shop("c")), Changed::Policy(shop("c")));
-    assert_eq!(queued(&world, [map]).await, ["map"]);
+    let policy = Changed::Policy(shop("c"));
     assert_eq!(queued(&world, [policy]).await, ["policy"]);
-    let elsewhere = Changed::ConfigMap(ObjectKey::new("blog", "c"));
-    assert!(queued(&world, [elsewhere]).await.is_empty());
+    for (namespace, expected) in [("shop", &["map"][..]), ("blog", &[])] {
+        let dispatch = dispatch(&world);
+        let queue = dispatch.queue.clone();
+        let map = ObjectKey::new(namespace, "c");
+        dispatch.follow_config_maps(all([map])).await;
+        assert_eq!(waiting(&queue).await, expected, "{namespace}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +198,7 @@ async fn other_changes_do_not_postpone_those_of_nodes() {
     send.send(Changed::Node("n1".to_owned())).unwrap();
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        send.send(Changed::ConfigMap(shop("patched-all-the-time")))
+        send.send(Changed::Policy(shop("patched-all-the-time")))
             .unwrap();
     }
     assert_eq!(waiting(&queue).await, ["f"]);

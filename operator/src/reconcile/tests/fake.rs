@@ -56,10 +56,20 @@ struct State {
     fault: Option<Fault>,
     /// How long every call takes on its way there.
     delay: Duration,
-    /// Open watches: the path of the kind over all namespaces, and where its events go.
-    watches: Vec<(String, mpsc::UnboundedSender<String>)>,
+    /// Open watches, and where their events go.
+    watches: Vec<(Selection, mpsc::UnboundedSender<String>)>,
+    /// Last states of deleted objects, with the version of the deletion.
+    deleted: Vec<(String, Value)>,
     /// Lists so far, by path.
     lists: BTreeMap<String, usize>,
+}
+
+/// The objects that a list or a watch is about.
+struct Selection {
+    /// Path of a kind, in one namespace or over all.
+    kind: String,
+    /// The name that a field selector asks for.
+    name: Option<String>,
 }
 
 impl Fake {
@@ -99,7 +109,7 @@ impl Fake {
                 }
                 let answer = match fate {
                     Some(Fate::Refused) => failure(500, "Refused"),
-                    _ => fake.serve(&parts.method, path, &body),
+                    _ => fake.serve(&parts.method, path, query, &body),
                 };
                 let (status, answer) = match fate {
                     Some(Fate::KilledAfter) => {
@@ -136,18 +146,21 @@ impl Fake {
             .split('&')
             .find_map(|part| part.strip_prefix("resourceVersion="));
         let after: u64 = after.and_then(|version| version.parse().ok()).unwrap_or(0);
+        let selection = Selection::of(kind, query);
         let (send, events) = mpsc::unbounded_channel();
         let mut state = self.state.lock();
-        for (_, object) in state
-            .objects
+        let deleted = state
+            .deleted
             .iter()
-            .filter(|(path, _)| kind_of(path) == kind)
-        {
-            if version_of(object) > after {
-                let _ = send.send(event("MODIFIED", object));
+            .map(|(path, last)| ("DELETED", path, last));
+        let present = state.objects.iter();
+        let present = present.map(|(path, object)| ("MODIFIED", path, object));
+        for (what, path, object) in deleted.chain(present) {
+            if version_of(object) > after && selection.has(path) {
+                let _ = send.send(event(what, object));
             }
         }
-        state.watches.push((kind.to_owned(), send));
+        state.watches.push((selection, send));
         drop(state);
         let lines = UnboundedReceiverStream::new(events).map(Ok::<_, Infallible>);
         Answer::from_stream(lines)
@@ -158,8 +171,9 @@ impl Fake {
         self.state.lock().lists.get(path).copied().unwrap_or(0)
     }
 
+    /// Deletes an object as another writer would.
     pub(super) fn remove(&self, path: &str) {
-        self.state.lock().objects.remove(path);
+        self.state.lock().delete(path);
     }
 
     pub(super) fn get(&self, path: &str) -> Option<Value> {
@@ -200,15 +214,15 @@ impl Fake {
         waited.await.expect("it happens");
     }
 
-    fn serve(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
-        let answer = self.answer(method, path, body);
+    fn serve(&self, method: &Method, path: &str, query: &str, body: &[u8]) -> (StatusCode, Value) {
+        let answer = self.answer(method, path, query, body);
         if *method != Method::GET {
             self.written.send_replace(());
         }
         answer
     }
 
-    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+    fn answer(&self, method: &Method, path: &str, query: &str, body: &[u8]) -> (StatusCode, Value) {
         let mut state = self.state.lock();
         if *method != Method::GET {
             state.writes.push(format!("{method} {path}"));
@@ -225,10 +239,10 @@ impl Fake {
                     .is_some_and(|last| last.ends_with('s')) =>
                 {
                     *state.lists.entry(path.to_owned()).or_default() += 1;
-                    let prefix = format!("{path}/");
+                    let selection = Selection::of(path, query);
                     let objects = state.objects.iter();
                     let items: Vec<&Value> = objects
-                        .filter(|(at, _)| at.starts_with(&prefix) || kind_of(at) == path)
+                        .filter(|(at, _)| selection.has(at))
                         .map(|(_, object)| object)
                         .collect();
                     let kind = if path.ends_with("hostclaims") {
@@ -246,8 +260,7 @@ impl Fake {
             Method::POST => state.create(path, body),
             Method::PATCH => state.patch(path, body),
             _ => {
-                state.announce("DELETED", path);
-                state.objects.remove(path);
+                state.delete(path);
                 (
                     StatusCode::OK,
                     json!({ "apiVersion": "v1", "kind": "Status", "status": "Success" }),
@@ -305,14 +318,45 @@ impl State {
         let Some(object) = self.objects.get(path) else {
             return;
         };
-        let kind = kind_of(path);
         let mut line = None;
-        self.watches.retain(|(watched, events)| {
-            *watched != kind
+        self.watches.retain(|(selection, events)| {
+            !selection.has(path)
                 || events
                     .send(line.get_or_insert_with(|| event(what, object)).clone())
                     .is_ok()
         });
+    }
+
+    fn delete(&mut self, path: &str) {
+        let version = self.version + 1;
+        let Some(object) = self.objects.get_mut(path) else {
+            return;
+        };
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        self.version = version;
+        self.announce("DELETED", path);
+        let last = self.objects.remove(path);
+        self.deleted
+            .extend(last.map(|last| (path.to_owned(), last)));
+    }
+}
+
+impl Selection {
+    fn of(kind: &str, query: &str) -> Self {
+        let mut parameters = query.split('&');
+        let name = parameters.find_map(|one| one.strip_prefix("fieldSelector=metadata.name%3D"));
+        Self {
+            kind: kind.to_owned(),
+            name: name.map(str::to_owned),
+        }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        let Some((kind, name)) = path.rsplit_once('/') else {
+            return false;
+        };
+        (kind == self.kind || kind_of(path) == self.kind)
+            && self.name.as_deref().is_none_or(|wanted| wanted == name)
     }
 }
 

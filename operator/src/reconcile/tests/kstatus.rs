@@ -48,7 +48,12 @@ async fn not_taken(reason: &str) -> World {
         reasons::INVALID_SPEC => with(json!({ "limits": { "memory": "lots" } })).await,
         reasons::POLICY_VIOLATION => with(json!({ "routes": [{ "hosts": ["*"] }] })).await,
         reasons::NOT_YET_SUPPORTED => with(json!({ "rollout": { "strategy": "BlueGreen" } })).await,
-        reasons::MISSING_REFERENCE => with(from("configMapKeyRef")).await,
+        reasons::MISSING_REFERENCE => {
+            let mut world = with(from("configMapKeyRef")).await;
+            world.config_maps.recv().await.unwrap();
+            world.reconcile("f").await;
+            world
+        }
         reasons::NOT_A_COMPONENT => with(inline(b"\x7fELF")).await,
         reasons::UNKNOWN_IMPORT => with(inline(b"\0asm\x0d\0\x01\0")).await,
         reasons::PULL_FAILED => asked(StatusCode::BAD_GATEWAY, ":1").await,

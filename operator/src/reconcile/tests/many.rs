@@ -8,24 +8,24 @@ use crate::node_liveness;
 
 use super::*;
 
-const NODES: [&str; 3] = ["n-1", "n-2", "n-3"];
+pub(super) const NODES: [&str; 3] = ["n-1", "n-2", "n-3"];
 
 /// A control plane that runs: caches that follow the API server, workers, three nodes that load at once.
-struct Running {
-    world: World,
-    tasks: tokio::task::JoinSet<()>,
+pub(super) struct Running {
+    pub(super) world: World,
+    pub(super) tasks: tokio::task::JoinSet<()>,
 }
 
 /// What was done so far.
 #[derive(Debug, Clone, Copy)]
-struct Counts {
-    reconciles: f64,
+pub(super) struct Counts {
+    pub(super) reconciles: f64,
     status_writes: f64,
     claim_lists: usize,
 }
 
 impl Running {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let mut world = World::new();
         let reconciler = Arc::clone(&world.reconciler);
         for node in NODES {
@@ -52,6 +52,8 @@ impl Running {
         };
         let secrets = std::mem::replace(&mut world.secrets, mpsc::unbounded_channel().1);
         tasks.spawn(dispatch.clone().follow_secrets(secrets, |_| ()));
+        let maps = std::mem::replace(&mut world.config_maps, mpsc::unbounded_channel().1);
+        tasks.spawn(dispatch.clone().follow_config_maps(maps));
         tasks.spawn(dispatch.clone().follow_fleet(reconciler.fleet.subscribe()));
         let fleet = reconciler.fleet.clone();
         tasks.spawn(node_liveness::follow(dispatch.clone(), fleet));
@@ -75,7 +77,7 @@ impl Running {
         }
     }
 
-    fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let text = String::from_utf8(self.world.reconciler.metrics.render()).unwrap();
         let sum = |series: &str| {
             let lines = text.lines().filter(|line| line.starts_with(series));
@@ -101,7 +103,7 @@ impl Running {
     }
 
     /// Time enough for the writes of so many functions at their common rate, and some more.
-    async fn settle(&self, functions: usize) {
+    pub(super) async fn settle(&self, functions: usize) {
         let line = Duration::from_secs(functions as u64 / 5);
         tokio::time::sleep(line + Duration::from_secs(60)).await;
     }

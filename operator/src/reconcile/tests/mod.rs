@@ -2,11 +2,13 @@
 
 mod abandoned;
 mod concerned;
+mod config_maps;
 mod crashes;
 mod fake;
 mod faults;
 mod hosts;
 mod kstatus;
+mod lifecycle;
 mod logs;
 mod many;
 mod measuring;
@@ -30,7 +32,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::node_api::Tables;
-use crate::watch::Secrets;
+use crate::watch::{ConfigMaps, Secrets};
 
 const FUNCTIONS: &str = "/apis/selvage.dev/v1alpha1/namespaces/shop/edgefunctions";
 const REVISIONS: &str = "/apis/selvage.dev/v1alpha1/namespaces/shop/edgerevisions";
@@ -41,6 +43,7 @@ struct World {
     reconciler: Arc<Context>,
     tables: Tables,
     secrets: mpsc::UnboundedReceiver<ObjectKey>,
+    config_maps: mpsc::UnboundedReceiver<ObjectKey>,
 }
 
 /// A component that exports the handler and imports nothing.
@@ -87,6 +90,8 @@ impl World {
         let metrics = Metrics::new().unwrap();
         let caches = Caches::default();
         let store = Secrets::new(client.clone(), changed);
+        let (changed, config_maps) = mpsc::unbounded_channel();
+        let maps = ConfigMaps::new(client.clone(), changed);
         let tables = Tables::new();
         let hash_key = Arc::new(ArcSwapOption::from_pointee(Zeroizing::new(vec![7; 32])));
         let (reporter, write) = Reporter::new(client.clone(), metrics.clone(), "test");
@@ -106,6 +111,7 @@ impl World {
             ),
             caches,
             secrets: store,
+            config_maps: maps,
             resolver: Arc::new(Resolver::new(insecure).unwrap()),
             source: SampleSource::default(),
             metrics,
@@ -127,6 +133,7 @@ impl World {
             reconciler: Arc::new(reconciler),
             tables,
             secrets,
+            config_maps,
         }
     }
 
@@ -397,35 +404,6 @@ async fn a_field_of_a_later_version_is_refused_by_name_and_the_old_spec_goes_on(
         (before.accepted, before.candidate),
         (after.accepted, after.candidate)
     );
-}
-
-#[tokio::test]
-async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
-    let world = World::new();
-    let env = json!({ "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "c", "key": "k" } } }] });
-    world.apply("f", "2026-01-01T00:00:00Z", &env);
-    world.reconcile("f").await;
-    let (_, reason, message) = world.condition("f", "Accepted");
-    assert_eq!(reason, "MissingReference");
-    assert!(
-        message.contains("spec.env[A]") && message.contains("\"c\""),
-        "{message}"
-    );
-    world.is_stalled("f", "MissingReference");
-    let mut names = Vec::new();
-    for value in ["one", "two"] {
-        let map =
-            json!({ "metadata": { "name": "c", "namespace": "shop" }, "data": { "k": value } });
-        world
-            .reconciler
-            .caches
-            .config_maps
-            .put(serde_json::from_value(map).unwrap());
-        world.reconcile("f").await;
-        world.catch_up();
-        names.push(world.status("f").candidate.unwrap().revision);
-    }
-    assert_ne!(names[0], names[1], "other content is another revision");
 }
 
 /// HK-2: without a grant no Secret is read; the condition has the line that grants it.
