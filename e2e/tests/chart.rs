@@ -315,6 +315,33 @@ fn helm_does(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// Hands definitions that were kept over to another release, with the command of docs/install.md.
+fn install_under_another_name(cluster: &Cluster, chart: &str) -> Result<()> {
+    let other = ["install", "edge", chart];
+    ensure!(
+        helm_does(cluster, &other).is_err(),
+        "Helm takes over definitions of another release by itself: the documented command is not needed"
+    );
+    let adopt = [
+        "annotate",
+        "crd",
+        "-l",
+        "app.kubernetes.io/part-of=selvage",
+        "--overwrite",
+        "meta.helm.sh/release-name=edge",
+        &format!("meta.helm.sh/release-namespace={NAMESPACE}"),
+    ];
+    let adopted = cluster.kubectl().args(adopt).output()?;
+    ensure!(
+        adopted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&adopted.stderr)
+    );
+    helm_does(cluster, &other)?;
+    helm_does(cluster, &["uninstall", "edge"])?;
+    Ok(())
+}
+
 /// FC-16: an uninstall ends clean.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_comes_changes_and_goes() -> Result<()> {
@@ -396,28 +423,5 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     // and installed again over the objects that were kept
     helm_does(&cluster, &["install", "selvage", chart])?;
     helm_does(&cluster, &["uninstall", "selvage"])?;
-    // under another name, with the command of docs/install.md
-    let other = ["install", "edge", chart];
-    ensure!(
-        helm_does(&cluster, &other).is_err(),
-        "Helm takes over definitions of another release by itself: the documented command is not needed"
-    );
-    let adopt = [
-        "annotate",
-        "crd",
-        "-l",
-        "app.kubernetes.io/part-of=selvage",
-        "--overwrite",
-        "meta.helm.sh/release-name=edge",
-        &format!("meta.helm.sh/release-namespace={NAMESPACE}"),
-    ];
-    let adopted = cluster.kubectl().args(adopt).output()?;
-    ensure!(
-        adopted.status.success(),
-        "{}",
-        String::from_utf8_lossy(&adopted.stderr)
-    );
-    helm_does(&cluster, &other)?;
-    helm_does(&cluster, &["uninstall", "edge"])?;
-    Ok(())
+    install_under_another_name(&cluster, chart)
 }

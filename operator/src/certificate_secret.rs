@@ -38,7 +38,7 @@ const KEY: &str = "tls.key";
 const HASH_KEY: &str = "hash.key";
 
 /// Where the content of the Secret is published.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct CertificateSecret {
     /// Certificates in use.
     pub tls: tls::Store,
@@ -46,17 +46,6 @@ pub struct CertificateSecret {
     pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
     material: Arc<ArcSwapOption<Material>>,
     deleted: Arc<Notify>,
-}
-
-impl Default for CertificateSecret {
-    fn default() -> Self {
-        Self {
-            tls: tls::Store::default(),
-            hash_key: Arc::default(),
-            material: Arc::default(),
-            deleted: Arc::default(),
-        }
-    }
 }
 
 /// Why the Secret cannot be used.

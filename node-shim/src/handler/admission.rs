@@ -91,44 +91,22 @@ pub(super) async fn admit(
         StartKind::Cold
     };
     let counters = revision.counters.clone();
-    let mut observer = match observer {
+    let observer = match observer {
         Some(mut waited) => {
             waited.set_counters(counters);
             waited
         }
         None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
     };
-    if !plane.allows_request(&served.entry.key) {
-        return Err(NotAdmitted::Failed(
-            FailureReason::MemoryPressure,
-            Some(observer),
-        ));
-    }
-    let limits = &revision.spec.limits;
-    if content_length(&parts.headers).is_some_and(|length| length > limits.request_body) {
-        observer.fail(FailureReason::BodyTooLarge);
-        plane.node_counters.rejected(Rejection::BodyTooLarge);
-        return Err(NotAdmitted::Failed(
-            FailureReason::BodyTooLarge,
-            Some(observer),
-        ));
-    }
-    let permit = match revision
-        .concurrency
-        .acquire(limits.queue_length, limits.queue_timeout)
-        .await
-    {
-        Ok(permit) => permit,
-        Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
-    };
     let key = &served.entry.key;
-    let code = match mapped_code(plane, key, user, limits.queue_timeout).await {
-        Ok(code) => code,
+    let length = content_length(&parts.headers);
+    let Resources {
+        code,
+        permit,
+        share,
+    } = match acquire(plane, key, &revision, user, length).await {
+        Ok(resources) => resources,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
-    };
-    let namespace = &served.entry.key.namespace;
-    let Some(share) = plane.budget.admit(namespace, code.loaded.slots) else {
-        return Err(NotAdmitted::Failed(FailureReason::Pool, Some(observer)));
     };
     let rewritten = found.rewritten;
     Ok(Admitted {
@@ -138,6 +116,45 @@ pub(super) async fn admit(
         rewritten,
         observer,
         start,
+        permit,
+        share,
+    })
+}
+
+/// What a guest needs to run.
+struct Resources {
+    code: CodeInUse,
+    permit: Permit,
+    share: InstanceShare,
+}
+
+/// Checks the length of the body, and acquires a permit of the revision, its code and a share of the node.
+async fn acquire(
+    plane: &DataPlaneState,
+    key: &FunctionKey,
+    revision: &Revision,
+    user: CodeUser,
+    length: Option<u64>,
+) -> Result<Resources, FailureReason> {
+    if !plane.allows_request(key) {
+        return Err(FailureReason::MemoryPressure);
+    }
+    let limits = &revision.spec.limits;
+    if length.is_some_and(|length| length > limits.request_body) {
+        plane.node_counters.rejected(Rejection::BodyTooLarge);
+        return Err(FailureReason::BodyTooLarge);
+    }
+    let permit = revision
+        .concurrency
+        .acquire(limits.queue_length, limits.queue_timeout)
+        .await?;
+    let code = mapped_code(plane, key, user, limits.queue_timeout).await?;
+    let share = plane
+        .budget
+        .admit(&key.namespace, code.loaded.slots)
+        .ok_or(FailureReason::Pool)?;
+    Ok(Resources {
+        code,
         permit,
         share,
     })

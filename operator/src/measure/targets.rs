@@ -179,6 +179,9 @@ fn endpoint(labels: &Labels) -> String {
     }
 }
 
+/// The scrapes at which each endpoint claimed to be one process.
+type ByEndpoint<'a> = BTreeMap<&'a str, BTreeSet<Moment>>;
+
 impl Targets {
     /// Identifies the target of a series: by all labels, or else by the instance if that is unique.
     pub(super) fn find(&self, metric: &Labels) -> Option<(usize, &Scrapes)> {
@@ -196,8 +199,7 @@ impl Targets {
 
     /// Leaves out processes that several endpoints claim to be at the same time.
     fn leave_out_contested(&mut self, endpoints: &[String], newest: Option<Moment>) {
-        let mut claimed: BTreeMap<(Arc<str>, u64), BTreeMap<&str, BTreeSet<Moment>>> =
-            BTreeMap::new();
+        let mut claimed: BTreeMap<(Arc<str>, u64), ByEndpoint<'_>> = BTreeMap::new();
         for (scrapes, endpoint) in self.scrapes.iter().zip(endpoints) {
             for (at, scrape) in scrapes {
                 let key = (Arc::clone(&scrape.node), scrape.boot);

@@ -66,6 +66,13 @@ async fn not_taken(reason: &str) -> World {
             let image = format!("{}/a:1", registry(StatusCode::OK).await);
             with(json!({ "source": { "image": image } })).await
         }
+        _ => not_taken_with_others(reason, from).await,
+    }
+}
+
+/// The same for reasons that lie in other objects, in the API server or in the operator.
+async fn not_taken_with_others(reason: &str, from: impl Fn(&str) -> Value) -> World {
+    match reason {
         reasons::ROUTE_CONFLICT => {
             let world = World::new();
             let same = json!({ "routes": [{ "hosts": ["f.example"] }] });
