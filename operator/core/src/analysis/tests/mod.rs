@@ -1,6 +1,7 @@
 //! Tests from snapshots to the verdict, and the worked examples that need several tests at once.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -224,7 +225,11 @@ fn a_candidate_that_always_fails_is_bad_after_two_evaluations_and_stays_so() {
 /// again, the wealth is kept and the step can end.
 #[test]
 fn bounds_are_chosen_again_when_most_of_stables_requests_exceed_them() {
-    let mut bench = Bench::new(&AnalysisPlan::default(), 1);
+    let plan = AnalysisPlan {
+        latency_floor: Duration::ZERO,
+        ..AnalysisPlan::default()
+    };
+    let mut bench = Bench::new(&plan, 1);
     let look = |bench: &mut Bench, bucket: usize| {
         let node = &mut bench.nodes[0];
         for (counters, requests) in [(&mut node.1, 50), (&mut node.2, 450)] {
@@ -263,7 +268,7 @@ fn bounds_are_chosen_again_when_most_of_stables_requests_exceed_them() {
         .sum();
     assert!((parts - 1.0).abs() < 1e-9);
     let text = bench.analysis.encode();
-    let resumed = Analysis::decode(&AnalysisPlan::default(), &text).unwrap();
+    let resumed = Analysis::decode(&plan, &text).unwrap();
     assert_eq!(resumed.encode(), text);
     let mut looks = 0;
     while look(&mut bench, 10).verdict != Verdict::Good {
