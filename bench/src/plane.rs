@@ -1,5 +1,6 @@
 //! A data plane in this process, and requests to it.
 
+use crate::serve::complete;
 use anyhow::{Context, Result, ensure};
 use node_shim::{
     counters::CounterTable,
@@ -111,13 +112,21 @@ pub(crate) fn function(
     }
 }
 
-/// Sends one request and returns the status. Responses are short and arrive whole.
+/// Sends one request, reads the response and returns its status. Connects again when the node announces that it closes the
+/// connection.
 pub(crate) fn ask(client: &mut TcpStream, host: &str) -> Result<u16> {
     client.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes())?;
-    let mut chunk = [0; 4096];
-    let read = client.read(&mut chunk)?;
-    let head = String::from_utf8_lossy(chunk.get(..read).unwrap_or_default());
-    ensure!(head.contains("\r\n\r\n"), "an incomplete response: {head}");
-    let status = head.split(' ').nth(1).context("no status")?;
-    Ok(status.parse()?)
+    let (mut response, mut chunk) = (Vec::new(), [0; 4096]);
+    while !complete(&response) {
+        let read = client.read(&mut chunk)?;
+        ensure!(read > 0, "the node closed the connection");
+        response.extend_from_slice(chunk.get(..read).unwrap_or_default());
+    }
+    let text = String::from_utf8_lossy(&response);
+    let status = text.split(' ').nth(1).context("no status")?.parse()?;
+    if text.contains("connection: close\r\n") {
+        *client = TcpStream::connect(client.peer_addr()?)?;
+        client.set_nodelay(true)?;
+    }
+    Ok(status)
 }

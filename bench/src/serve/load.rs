@@ -187,7 +187,7 @@ impl Connection {
 }
 
 /// Returns whether a response is complete. Supports the two framings that the measured servers use.
-fn complete(answer: &[u8]) -> bool {
+pub(crate) fn complete(answer: &[u8]) -> bool {
     let Some(end) = position(answer, b"\r\n\r\n") else {
         return false;
     };

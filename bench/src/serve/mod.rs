@@ -10,6 +10,7 @@ mod load;
 mod reference;
 mod server;
 
+pub(crate) use load::complete;
 pub(crate) use reference::run_reference;
 pub(crate) use server::run_bare;
 
