@@ -76,8 +76,8 @@ impl CertificateSecret {
         Ok(())
     }
 
-    /// Starts the restoration of the Secret, which does not exist any longer.
-    pub fn is_deleted(&self) {
+    /// Makes [`restore`](Self::restore) create the Secret again, because it does not exist any longer.
+    pub fn report_deletion(&self) {
         self.deleted.notify_one();
     }
 

@@ -24,6 +24,10 @@ impl OutboundHttp {
     pub(super) fn new(revision: Option<Arc<Revision>>) -> Self {
         Self { revision }
     }
+
+    pub(super) fn revision(&self) -> Option<&Arc<Revision>> {
+        self.revision.as_ref()
+    }
 }
 
 static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> =

@@ -23,8 +23,6 @@ const MAX_RANDOM: u64 = 1 << 20;
 
 /// State of a store, which serves one request.
 pub(crate) struct GuestState {
-    /// `None` while no guest runs.
-    revision: Option<Arc<Revision>>,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     table: ResourceTable,
@@ -49,7 +47,6 @@ impl GuestState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         Self {
-            revision: Some(revision.clone()),
             wasi,
             http,
             table,
@@ -64,14 +61,13 @@ impl GuestState {
             wasi: WasiCtx::builder().build(),
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
-            revision: None,
             outbound: OutboundHttp::new(None),
             limiter: Limiter::new(u64::MAX, None),
         }
     }
 
     pub(crate) fn config(&self) -> &[(String, ConfigValue)] {
-        let revision = self.revision.as_ref();
+        let revision = self.outbound.revision();
         revision.map_or(&[], |revision| &revision.spec.config)
     }
 

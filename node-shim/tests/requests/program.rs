@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use crate::guests;
+use crate::support::descriptors::descriptor_limits;
 use crate::support::node::eventually;
 use crate::support::wire::{Wire, get, once};
 
@@ -119,13 +120,9 @@ fn serve_uses_as_many_descriptors_as_it_may() {
         .arg(env!("CARGO_BIN_EXE_node-shim"));
     let (mut child, address) = start_as(shell, &guests::ANSWER, &[]);
     assert_eq!(get(address, "/").status, 200);
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
-    let files = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
-    assert_ne!(files[0], "256");
-    assert_eq!(files[0], files[1], "soft and hard limit");
+    let [soft, hard] = descriptor_limits(&child);
+    assert_ne!(soft, "256");
+    assert_eq!(soft, hard);
     interrupt(&child);
     assert!(child.wait().unwrap().success());
 }

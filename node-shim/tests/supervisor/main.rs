@@ -16,6 +16,8 @@ mod code_cache;
 mod component;
 mod connection;
 mod deleted;
+#[path = "../support/descriptors.rs"]
+mod descriptors;
 mod faults;
 mod node;
 mod operator;

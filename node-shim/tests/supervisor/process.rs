@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::descriptors::descriptor_limits;
 use crate::node::{Environment, Node, ONE, TIMEOUT, get};
 use crate::operator::{Operator, SERVER_NAME, definition, function, via_operator};
 
@@ -238,13 +239,9 @@ async fn connections_leave_descriptors_for_everything_else() {
 async fn a_node_uses_as_many_descriptors_as_it_may() {
     let folder = tempfile::tempdir().unwrap();
     let program = Program::start_with_descriptors("-S -n 256", folder.path());
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
-    let files = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
-    assert_ne!(files[0], "256");
-    assert_eq!(files[0], files[1], "soft and hard limit");
+    let [soft, hard] = descriptor_limits(&program.child);
+    assert_ne!(soft, "256");
+    assert_eq!(soft, hard);
 }
 
 /// The flags of the real program take effect.

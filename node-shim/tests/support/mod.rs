@@ -1,6 +1,7 @@
 //! Helpers shared by the tests.
 
 pub(crate) mod component;
+pub(crate) mod descriptors;
 pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod node;

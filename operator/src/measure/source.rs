@@ -39,7 +39,7 @@ pub enum Asked {
     Nowhere,
     /// The answer is on its way since this time.
     Pending(Instant),
-    /// The answer.
+    /// Counters of the requested revisions, or why Prometheus has none; as of its latest answer.
     Answered(Result<Samples, MeasureError>),
 }
 

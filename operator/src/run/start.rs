@@ -97,7 +97,7 @@ impl Start {
             }
             let secret = match shared.secrets.get(&own_key) {
                 SecretState::Present(secret) => secret,
-                SecretState::Missing => return shared.own.is_deleted(),
+                SecretState::Missing => return shared.own.report_deletion(),
                 _ => return,
             };
             match shared.own.load(&secret) {
