@@ -69,7 +69,7 @@ pub struct ServeArgs {
     /// Maximum size of a request body, KiB
     #[arg(long, default_value_t = 10 << 10)]
     pub request_body: u64,
-    /// Time after SIGINT or SIGTERM in which the readiness probe fails while requests are still accepted, ms
+    /// Time after SIGINT or SIGTERM during which the readiness probe fails while requests are still accepted, ms
     #[arg(long, default_value_t = 0)]
     pub drain_propagation: u64,
     /// Time that requests have to finish after that, ms

@@ -39,8 +39,8 @@ pub struct LeaseConfig {
     pub identity: String,
     /// Time after which a Lease that has not changed may be taken over.
     pub duration: Duration,
-    /// Time after which a leader that could not renew its Lease stops deciding: at most a retry period earlier, at most a
-    /// quarter of it later.
+    /// Time after which a leader that could not renew its Lease stops deciding: at most one retry period
+    /// earlier, at most a quarter of a retry period later.
     pub renew_deadline: Duration,
     /// Interval between two reads of the Lease.
     pub retry_period: Duration,

@@ -39,8 +39,8 @@ pub struct RunArgs {
     /// Time after which an unchanged Lease may be taken over by another replica.
     #[arg(long, env = "SELVAGE_LEASE_DURATION", default_value = "15s", value_parser = duration)]
     pub lease_duration: Duration,
-    /// Time after which a leader that could not renew its Lease stops deciding: at most a retry period earlier, at most a
-    /// quarter of it later. The process then exits.
+    /// Time after which a leader that could not renew its Lease stops deciding: at most one retry period
+    /// earlier, at most a quarter of a retry period later. The process then exits.
     #[arg(long, env = "SELVAGE_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
     pub renew_deadline: Duration,
     /// Interval between two reads of the Lease.
