@@ -116,7 +116,9 @@ pub struct EdgeFunctionSpec {
 
     /// How a new revision replaces the stable one, either written here or taken from a RolloutPolicy. Default:
     /// strategy Canary with the default of every field. An edit applies to the next rollout; a running rollout keeps
-    /// the plan it started with.
+    /// the plan it started with. Fields of later versions, which are refused with reason NotYetSupported: abTest,
+    /// affinity, analysis.checks, blueGreen, canary.steps.shadow, freeze, loadTest, notify, priority (except 0), shadow,
+    /// waves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<FunctionRollout>,
 

@@ -175,8 +175,8 @@ pub struct Limits {
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub idle: Option<String>,
 
-    /// Number of requests that run on one node at the same time. Further requests wait in the queue. Default 100, 1
-    /// to 100000.
+    /// Number of requests that run on one node at the same time. Further requests wait in the queue. A candidate gets a
+    /// part of it: at most 2 × its weight, but at least 2. Default 100, 1 to 100000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub concurrency: Option<u32>,

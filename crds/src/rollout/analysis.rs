@@ -8,7 +8,7 @@ use crate::schema::text;
 words! {
     /// Source of the request counts.
     AnalysisSource {
-        /// Prometheus or the nodes, whichever has the more complete counts.
+        /// Prometheus and the reports of the nodes; of each node, the more complete counts.
         Auto = "Auto",
         /// Only Prometheus.
         Prometheus = "Prometheus",
@@ -32,8 +32,8 @@ words! {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Analysis {
-    /// Source of the request counts. Auto (default) uses Prometheus or the counters that nodes report, whichever is
-    /// more complete. Prometheus and InBand use one of them only.
+    /// Source of the request counts. Auto (default): Prometheus and the counters that nodes report; of each node, the
+    /// more complete counts. Prometheus: only Prometheus. InBand: only the counters that nodes report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<AnalysisSource>,
 
@@ -49,14 +49,15 @@ pub struct Analysis {
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub false_rollbacks: Option<String>,
 
-    /// Largest share of the candidates beyond the limit of one step (see passIncrease) that may pass that step. Twice
-    /// as many may pass a step in which the latency bounds are chosen again. Default 5%, 0.01% to 20%.
+    /// Largest probability that a candidate beyond the limit of a step (see passIncrease) passes it. It doubles in a
+    /// step in which the latency bounds are chosen again. Default 5%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub false_promotions: Option<String>,
 
-    /// Share of all requests that may additionally fail at the next step. A step before a small one needs less
-    /// evidence (see passIncrease), and one before a weight below this share needs none. Default 0.5%, 0.01% to 20%.
+    /// Share of all requests that may fail in addition at the next step. A step that is followed by a small weight
+    /// needs less evidence (see passIncrease), and one that is followed by a weight below this share needs none. Default
+    /// 0.5%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub harm_budget: Option<String>,
@@ -112,9 +113,9 @@ pub struct Tolerance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Increase over stable, in percentage points, that the evidence must exclude before a step ends, or maxIncrease if
-    /// that is larger. Before a small step the limit is larger: harmBudget divided by the weight of that step. With the
-    /// defaults, it is 10 points before a step of 5%, and 1 point before a step of 50%. Default 1%, 0.01% to 100%.
+    /// Largest increase over maxRatio × stable, in percentage points, that may remain possible when a step ends.
+    /// Effective limit: the largest of this, maxIncrease and harmBudget / weight of the next step. With the defaults, it
+    /// is 10 points before a step of 5%, and 1 point before a step of 50%. Default 1%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
@@ -155,14 +156,15 @@ pub struct Latency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Increase over maxRatio × stable, in percentage points, that the evidence must exclude before a step ends, or
-    /// maxIncrease if that is larger. Before a small step the limit is larger: harmBudget divided by the weight of that
-    /// step. Default 1%, 0.01% to 100%.
+    /// Largest increase over maxRatio × stable, in percentage points, that may remain possible when a step ends.
+    /// Effective limit: the largest of this, maxIncrease and harmBudget / weight of the next step. Default 1%, 0.01% to
+    /// 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
-    /// Latency up to which requests never count as slow: a quantile of stable below it is compared at this latency. A
-    /// candidate with few requests is slower by fractions of a millisecond without being worse. Default 5ms, 0s to 10s.
+    /// Latency up to which requests never count as slow: a quantile of stable below it is compared at the nearest bound
+    /// of the histogram at or above it. A candidate with few requests is slower by fractions of a millisecond without
+    /// being worse. Default 5ms, 0s to 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 10_000>")]
     pub floor: Option<String>,
@@ -191,8 +193,9 @@ pub struct Slo {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencySlo {
-    /// Latency bound, for example 250ms: a request that takes longer counts as slow. 1ms to 10s, up to which latencies
-    /// are counted.
+    /// Latency bound, for example 300ms: a request that takes longer counts as slow. A value between two bounds of the
+    /// histogram is rounded up for a rollback and down for the end of a step: 250ms becomes 300ms and 200ms. 1ms to
+    /// 10s, up to which latencies are counted.
     #[schemars(schema_with = "crate::schema::duration::<1, 10_000>")]
     pub within: String,
     /// Share of requests that may take longer than within, 0.01% to 100%.
@@ -228,7 +231,7 @@ pub struct Check {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 86_400_000>")]
     pub initial_delay: Option<String>,
-    /// Number of requests that the candidate must have answered before the first query. Default 0.
+    /// Minimum number of requests that the candidate must have answered before the first query. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,

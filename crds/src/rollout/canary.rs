@@ -45,7 +45,7 @@ words! {
     Advance {
         /// Evidence that the candidate is not worse than tolerated.
         Evidence = "Evidence",
-        /// The end of minDuration, provided that the metrics are live and nothing is bad.
+        /// The end of minDuration, provided that counts arrive and no metric is bad.
         Time = "Time",
     }
 }
@@ -79,16 +79,16 @@ pub struct Step {
     pub shadow: Option<String>,
 
     /// What ends the step. Evidence (default) waits until the candidate is shown to be good enough. Time waits for
-    /// minDuration, provided that the metrics are live and nothing is bad.
+    /// minDuration, provided that counts arrive and no metric is bad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advance: Option<Advance>,
 
-    /// Shortest duration of the step. Default 30s, 0s to 720h.
+    /// Minimum duration of the step. Default 30s, 0s to 720h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 2_592_000_000>")]
     pub min_duration: Option<String>,
 
-    /// Number of requests that the candidate must answer in the step. Default 0.
+    /// Minimum number of requests that the candidate must answer in the step. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,

@@ -11,7 +11,7 @@ words! {
         Prometheus = "Prometheus",
         /// The reports of the nodes to the operator.
         InBand = "InBand",
-        /// Both sources. Of each process, the newer counts are used.
+        /// Both sources. Of each node, the more complete counts are used.
         Both = "Both",
     }
 }
@@ -121,7 +121,7 @@ pub struct StepEvidence {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricEvidence {
-    /// Name of the metric with its latency bound, for example errors, clientErrors, latency/250ms, slo or slo/300ms.
+    /// Name of the metric with its latency bound, for example errors, clientErrors, latency/300ms, slo or slo/300ms.
     #[schemars(length(max = 64))]
     pub name: String,
     /// E-value: evidence that the candidate is worse than tolerated. It starts at 1. The candidate is rolled back
@@ -140,12 +140,12 @@ pub struct MetricEvidence {
     /// Observed rates of both revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// Latency above which a request counts as slow, for example 250ms. Present for latency metrics only.
+    /// Latency above which a request counts as slow, for example 300ms. Present for latency metrics only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub bound: Option<String>,
-    /// Dispersion: how many times more the nodes differ than chance explains, at least 1. Each evaluation counts 1 /
-    /// dispersion.
+    /// Dispersion: how many times more the nodes differ than chance explains, at least 1. The weight of
+    /// every evaluation is divided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub dispersion: Option<String>,

@@ -19,7 +19,7 @@ words! {
     }
 }
 
-/// Approval that is needed before the rollout goes on.
+/// Condition that must pass before the rollout goes on. Approval is the only type.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.approval)").message("a gate needs approval: {}"))]
 #[serde(rename_all = "camelCase")]

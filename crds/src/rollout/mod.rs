@@ -23,7 +23,7 @@ pub use gates::{
     Approval, Gate, GatePoint, LoadTest, LoadTestRequest, Notification, NotifyOn, NotifyWebhook,
 };
 pub use plan::{PlanKind, PlanStatus, PlanStep};
-pub use policy::{RolloutPolicy, RolloutPolicySpec};
+pub use policy::{PolicyReference, RolloutPolicy, RolloutPolicySpec};
 pub use schedule::{FreezeDay, FreezeWindow, NodeRequirement, Revert, Wave};
 pub use status::{
     ActionRecord, ActionResult, ApprovedGate, Hold, Paused, Previous, Rejected, RolloutStatus,
@@ -38,7 +38,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::enumeration::words;
-use crate::local_reference::LocalReference;
 
 words! {
     /// How the weight of a candidate grows.
@@ -64,7 +63,7 @@ words! {
 pub struct FunctionRollout {
     /// RolloutPolicy of this namespace whose spec applies. No other field of rollout may be set with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy_ref: Option<LocalReference>,
+    pub policy_ref: Option<PolicyReference>,
 
     /// Rollout settings, inline.
     #[serde(flatten)]
@@ -125,7 +124,7 @@ pub struct RolloutBody {
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
 
-    /// Number of nodes that must have loaded the candidate.
+    /// Requirements on nodes before the weight rises.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeRequirement>,
 

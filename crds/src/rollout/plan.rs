@@ -51,11 +51,11 @@ pub struct PlanStep {
     /// What ends the step: Evidence or Time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advance: Option<Advance>,
-    /// Shortest duration of the step, for example 30s.
+    /// Minimum duration of the step, for example 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub min_duration: Option<String>,
-    /// Number of requests that the candidate must answer in the step.
+    /// Minimum number of requests that the candidate must answer in the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,

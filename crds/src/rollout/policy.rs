@@ -1,9 +1,21 @@
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::RolloutBody;
 
-/// Rollout settings that several functions share. A function names them in `spec.rollout.policyRef`.
+/// Reference to a RolloutPolicy of the same namespace.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyReference {
+    /// Name of the RolloutPolicy.
+    #[schemars(schema_with = "crate::schema::object_name")]
+    pub name: String,
+}
+
+/// Rollout settings that several functions share. A function names them in `spec.rollout.policyRef`. Fields of later
+/// versions, which are refused with reason NotYetSupported: abTest, affinity, analysis.checks, blueGreen,
+/// canary.steps.shadow, freeze, loadTest, notify, priority (except 0), shadow, waves.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "selvage.dev",

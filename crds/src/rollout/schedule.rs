@@ -76,7 +76,7 @@ pub struct FreezeWindow {
     pub time_zone: Option<String>,
 }
 
-/// Number of nodes that must have loaded the candidate.
+/// Requirements on nodes before the weight rises.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRequirement {
@@ -96,17 +96,17 @@ pub struct NodeRequirement {
     pub on_load_deadline: Option<OnDeadline>,
 }
 
-/// Short rollout back to a revision that was stable recently: no steps, no queue and no freeze, but a bake.
+/// Short rollout back to a revision that was stable recently. It has a bake, but no steps and no slot.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revert {
-    /// Time after a promotion in which the revision before it may return by the short rollout. Default 1h, 0s to
-    /// 168h.
+    /// Time after a promotion during which a return to the previous stable revision uses the short rollout. Default
+    /// 1h, 0s to 168h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<0, 604_800_000>")]
     pub window: Option<String>,
 
-    /// Number of former stable revisions that may return. Default 1, 0 to 10; values above 1 are not supported yet.
+    /// Number of previous stable revisions to which this applies. Default 1, 0 to 10; values above 1 are not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10))]
     pub revisions: Option<u32>,

@@ -11,9 +11,9 @@ words! {
     State {
         /// No rollout runs.
         Idle = "Idle",
-        /// Nodes pull and compile the candidate; its weight is 0.
+        /// Nodes pull and compile the candidate. Its weight is 0, or 100 % for a first revision without a gate at Start.
         Loading = "Loading",
-        /// The candidate is loaded and waits for a slot, a freeze window or gates at Start.
+        /// The candidate is loaded and waits for a slot and for gates at Start.
         Queued = "Queued",
         /// The candidate has the weight of a step.
         Stepping = "Stepping",
@@ -165,7 +165,7 @@ words! {
         Spec = "Spec",
         /// Nodes that have loaded the candidate.
         Nodes = "Nodes",
-        /// A slot among the rollouts that may run at the same time.
+        /// A slot: permission to carry traffic.
         Slot = "Slot",
         /// The approval of a person.
         Approval = "Approval",

@@ -118,7 +118,7 @@ pub struct Shadow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<60_000, 7_776_000_000>")]
     pub duration: Option<String>,
-    /// Number of copied requests that are needed. Default 1000.
+    /// Minimum number of copied requests. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub min_requests: Option<u32>,
