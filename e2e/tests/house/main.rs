@@ -10,6 +10,7 @@
 
 mod language;
 mod manifests;
+mod messages;
 mod metrics;
 mod modules;
 mod rust;

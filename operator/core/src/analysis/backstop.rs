@@ -21,7 +21,8 @@ const REQUESTS_WITHIN: f64 = 10.0;
 /// Tests of both revisions against the same limit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Backstop {
-    /// Share of the requests of a revision that may fail: twice stable's usual rate, or the objective if that is larger.
+    /// Share of the requests of a revision that may fail: 2 × (stable's usual rate + the tolerated
+    /// increase), or the objective if that is larger.
     limit: f64,
     /// Whether the candidate exceeds the limit. It starts again at every step and after every report, so that a long healthy
     /// time does not make it slow.

@@ -21,10 +21,10 @@ pub(super) fn command(function: &Function, state: &RolloutState, action: Action)
     )
 }
 
-/// Hint about annotations that do not act again: `Used up: abort=checkout-b; another value acts, such as
+/// Hint about annotations that do not act again: `Already handled: abort=checkout-b; another value acts, such as
 /// abort=checkout-b/2.` Writing the value that an annotation already has changes nothing on the object, so the operator
 /// could not report it afterwards.
-pub(super) fn used_up(function: &Function, state: &RolloutState) -> Option<String> {
+pub(super) fn already_handled(function: &Function, state: &RolloutState) -> Option<String> {
     let r = state.rollout.as_ref()?;
     let candidate = &r.candidate.revision.name;
     let mut used = function.actions.iter().filter(|a| {
@@ -43,7 +43,7 @@ pub(super) fn used_up(function: &Function, state: &RolloutState) -> Option<Strin
         .map(|a| format!("{}={candidate}", a.action.as_str()))
         .collect::<Vec<_>>();
     Some(format!(
-        "Used up: {}; another value acts, such as {}={}.",
+        "Already handled: {}; another value acts, such as {}={}.",
         pairs.join(", "),
         first.action.as_str(),
         unused_value(state, first.action)

@@ -130,7 +130,7 @@ pub fn conditions(
     let n = &state.nodes;
     let spread = n.applied >= n.desired;
     let (healthy, health) = match &state.unhealthy {
-        None => (true, "stable is not failing hard".to_owned()),
+        None => (true, "stable answers normally".to_owned()),
         Some(what) => (false, what.clone()),
     };
     let of = |kind, status, reason: &str, message: &str| Condition {

@@ -61,7 +61,7 @@ impl ArmSums {
 /// Evidence of one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricFigures {
-    /// Name with its latency bound: `errors`, `latency/250ms`, `clientErrors`, `slo`.
+    /// Name with its latency bound: `errors`, `latency/300ms`, `clientErrors`, `slo`.
     pub name: String,
     /// ln E: the evidence that the candidate is worse than tolerated.
     pub ln_e: f64,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::action_lines::{command, used_up};
+use super::action_lines::{already_handled, command};
 use super::decision::{CHECKPOINT, since};
 use super::gates_ahead::unapproved;
 use super::{
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::function::{Action, Function};
 
-/// Builds `status.message`: the state of the rollout and its reason, in one to three sentences.
+/// Builds `status.message`: the state of the rollout and its reason, in a few sentences.
 #[must_use]
 pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> String {
     if let Some(rejected) = &state.rejected {
@@ -40,7 +40,7 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
             "The policy was edited since; the edit applies to the next rollout or `retry`.".into(),
         );
     }
-    parts.extend(used_up(function, state));
+    parts.extend(already_handled(function, state));
     parts.extend(request(function, state, r));
     parts.join(" ")
 }
@@ -49,9 +49,9 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
 fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<String> {
     if r.flags.paused.is_some() || r.flags.backstop.is_some_and(|b| b.until_action) {
         let line = command(function, state, Action::Resume);
-        return Some(format!("Go on: {line}"));
+        return Some(format!("To resume: {line}"));
     }
-    asked(r).then(|| format!("Approve: {}", command(function, state, Action::Approve)))
+    asked(r).then(|| format!("To approve: {}", command(function, state, Action::Approve)))
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
@@ -78,14 +78,16 @@ fn rejection(
     let again = command(function, state, Action::Retry);
     let age = since(rejected.at, now);
     if age.as_secs() < 120 {
-        return format!("{} Again: {again}", rejected.message);
+        return format!("{} To retry: {again}", rejected.message);
     }
     if rejected.reason == "Aborted" {
         let (name, age) = (&rejected.revision.name, words::span(age));
-        return format!("not tried again: {name} was aborted {age} ago. Change it, or {again}");
+        return format!(
+            "not tried again: {name} was aborted {age} ago. Change the spec, or run: {again}"
+        );
     }
     format!(
-        "not tried again: {} was rolled back {} ago ({}). Change it, or {again}",
+        "not tried again: {} was rolled back {} ago ({}). Change the spec, or run: {again}",
         rejected.revision.name,
         words::span(age),
         rejected.reason
@@ -96,7 +98,7 @@ fn paused(reason: &str, by: &str) -> String {
     if reason == "StateLost" {
         return "paused: status was lost, so nothing rises by itself.".into();
     }
-    let who = words::through(by);
+    let who = words::field_manager(by);
     format!("paused{who}; evaluation and rollback continue.")
 }
 
@@ -197,7 +199,10 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
     Some(match what {
         WaitingFor::Spec => "The weight does not rise until the desired revision is known.".into(),
         WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
-        WaitingFor::Slot => "Waiting for a place among the concurrent rollouts.".into(),
+        WaitingFor::Slot => {
+            "Waiting for a slot: as many rollouts carry traffic as `operator.maxRollouts` allows."
+                .into()
+        }
         WaitingFor::Approval => return None,
         WaitingFor::Time => {
             let (what, least) = match state.state {
@@ -218,7 +223,7 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
                 format!("The {what} lasts at least {}.", words::span(least))
             } else {
                 format!(
-                    "The {what} lasts at least {}, {} of it are over.",
+                    "The {what} lasts at least {}; {} have passed.",
                     words::span(least),
                     words::span(r.active)
                 )
@@ -310,9 +315,9 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
 
 /// Message of a rise of the weight.
 pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
-    let who = words::through(by.unwrap_or_default());
     let name = &r.candidate.revision.name;
     if state == State::Baking {
+        let who = words::field_manager(by.unwrap_or_default());
         let control = if r.weight == Weight::FULL {
             "stable keeps nothing".into()
         } else {
@@ -324,8 +329,12 @@ pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
             words::span(r.plan.bake.duration)
         );
     }
+    let who = by
+        .filter(|manager| !manager.is_empty())
+        .map(|manager| format!(", field manager {manager}"))
+        .unwrap_or_default();
     format!(
-        "{name} is at {} (step {} of {}, `step-{}`){who}",
+        "{name} is at {} (step {} of {}, `step-{}`{who})",
         r.weight,
         r.step + 1,
         r.plan.steps.len(),

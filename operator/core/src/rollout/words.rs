@@ -64,13 +64,13 @@ pub(super) fn odds(ln: f64) -> String {
     }
 }
 
-/// Formats the field manager that wrote an action, such as ` through kubectl-annotate`; empty if it is unknown. A field
-/// manager names a program, not a person.
-pub(super) fn through(by: &str) -> String {
+/// Formats the field manager that wrote an action, such as ` (field manager kubectl-annotate)`; empty if it is unknown. A
+/// field manager names a program, not a person.
+pub(super) fn field_manager(by: &str) -> String {
     if by.is_empty() {
         String::new()
     } else {
-        format!(" through {by}")
+        format!(" (field manager {by})")
     }
 }
 
@@ -108,6 +108,6 @@ mod tests {
         assert_eq!(points(0.005), "+0.5 pp");
         assert_eq!(odds(236_f64.ln()), "236 to 1");
         assert_eq!(odds(80.0), "over 10^34 to 1");
-        assert_eq!(event("latency/250ms"), "took longer than 250ms");
+        assert_eq!(event("latency/300ms"), "took longer than 300ms");
     }
 }

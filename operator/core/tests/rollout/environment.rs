@@ -124,7 +124,7 @@ impl World {
         };
         let decisive = bad.then(|| Decisive {
             metric: if self.scenario == Scenario::Bad("SlowerThanStable") {
-                "latency/250ms"
+                "latency/300ms"
             } else {
                 "errors"
             }

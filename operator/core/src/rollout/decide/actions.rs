@@ -150,7 +150,7 @@ fn pause(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     });
     let text = format!(
         "paused{} at {}; evaluation and rollback continue",
-        words::through(by),
+        words::field_manager(by),
         r.weight
     );
     ctx.record_event(TransitionKind::Paused, text);
@@ -173,7 +173,7 @@ fn resume(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
         .take_if(|h| h.reason == crate::rollout::HoldReason::TotalErrors);
     ctx.record_event(
         TransitionKind::Unpaused,
-        format!("resumed{}", words::through(by)),
+        format!("resumed{}", words::field_manager(by)),
     );
     Ok(())
 }
@@ -193,7 +193,7 @@ fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
         r.flags.waiting_for.retain(|w| *w != WaitingFor::Approval);
         r.flags.asked_since = None;
     }
-    let text = format!("approved{}: {}", words::through(by), keys.join(", "));
+    let text = format!("approved{}: {}", words::field_manager(by), keys.join(", "));
     ctx.record_event(TransitionKind::Approved, text);
     Ok(())
 }

@@ -43,7 +43,7 @@ pub(super) fn promote(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
     let reverted = r.plan.kind == PlanKind::Revert;
     let name = ctx.candidate();
     let old = ctx.state.stable.take();
-    let who = words::through(by.unwrap_or_default());
+    let who = words::field_manager(by.unwrap_or_default());
     let time = words::span(crate::rollout::decision::since(r.started_at, ctx.now));
     let before = old
         .as_ref()
@@ -72,6 +72,8 @@ pub(super) fn promote(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
         })
     });
     ctx.state.superseded = 0;
+    // it describes the revision that was stable until now
+    ctx.state.unhealthy = None;
     ctx.state.state = State::Idle;
     ctx.record_event(TransitionKind::Promoted, text);
     ctx.settle();

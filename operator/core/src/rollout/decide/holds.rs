@@ -218,7 +218,7 @@ pub(super) fn backstop_text(ctx: &DecisionContext<'_>) -> String {
 pub(super) const fn unmeasured(kind: UnmeasuredKind) -> &'static str {
     match kind {
         UnmeasuredKind::NoAnswer => "Prometheus has not answered",
-        UnmeasuredKind::NothingUsable => "there were no usable samples",
+        UnmeasuredKind::NothingUsable => "there have been no usable samples",
     }
 }
 

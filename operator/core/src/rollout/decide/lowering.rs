@@ -95,7 +95,7 @@ pub(super) fn reject(
         " before it got any request".into()
     };
     let why = text.unwrap_or_else(|| decisive(&ctx.state).unwrap_or_default());
-    let who = words::through(by.as_deref().unwrap_or_default());
+    let who = words::field_manager(by.as_deref().unwrap_or_default());
     let colon = if why.is_empty() {
         String::new()
     } else {
@@ -128,7 +128,7 @@ pub(super) fn reject(
         attempt,
     });
     let again = command(ctx.function, &ctx.state, crate::function::Action::Retry);
-    ctx.record_event(kind, format!("{sentence} Again: {again}"));
+    ctx.record_event(kind, format!("{sentence} To retry: {again}"));
     ctx.settle();
 }
 

@@ -231,12 +231,12 @@ fn a_used_value_is_reported_with_one_that_acts() {
         (State::Stepping, 2),
         "the abort of the first attempt is still there and has no effect"
     );
-    let used = "Used up: abort=checkout-b; another value acts, such as abort=checkout-b/3.";
+    let used = "Already handled: abort=checkout-b; another value acts, such as abort=checkout-b/3.";
     assert!(w.message().contains(used), "{}", w.message());
     w.annotate(Action::Abort, "checkout-b/3");
     w.after(1);
     assert_eq!(w.state.state, State::RolledBack);
-    assert!(!w.message().contains("Used up"), "{}", w.message());
+    assert!(!w.message().contains("Already handled"), "{}", w.message());
 }
 
 #[test]
@@ -245,12 +245,12 @@ fn a_used_value_is_reported_only_if_the_action_would_apply() {
     w.scenario = Scenario::Good;
     w.annotate(Action::Pause, "checkout-b");
     w.after(1);
-    assert!(!w.message().contains("Used up"), "{}", w.message());
+    assert!(!w.message().contains("Already handled"), "{}", w.message());
     w.annotate(Action::Resume, "checkout-b");
     w.annotate(Action::Promote, "checkout-b");
     w.run(20);
     assert_eq!(w.weight(), 5000);
-    let used = "Used up: pause=checkout-b, promote=checkout-b; another value acts, such as pause=checkout-b/2.";
+    let used = "Already handled: pause=checkout-b, promote=checkout-b; another value acts, such as pause=checkout-b/2.";
     assert!(w.message().contains(used), "{}", w.message());
     // users who write tokens choose the next token themselves
     let mut w = World::stepping(policy());
@@ -258,5 +258,5 @@ fn a_used_value_is_reported_only_if_the_action_would_apply() {
     w.after(1);
     w.annotate(Action::Resume, "checkout-b");
     w.after(1);
-    assert!(!w.message().contains("Used up"), "{}", w.message());
+    assert!(!w.message().contains("Already handled"), "{}", w.message());
 }

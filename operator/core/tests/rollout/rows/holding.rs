@@ -245,7 +245,7 @@ fn row_23_an_approval_is_requested_once_and_passes_the_gate() {
     let asked = w.rollout().flags.asked_since;
     assert!(
         w.message().contains(
-            "Waiting for approval (manager/step-0) since 2027-01-15T08:01:30Z. Approve: kubectl"
+            "Waiting for approval (manager/step-0) since 2027-01-15T08:01:30Z. To approve: kubectl"
         ),
         "{}",
         w.message()
@@ -265,7 +265,7 @@ fn row_23_an_approval_is_requested_once_and_passes_the_gate() {
     assert_eq!(w.rollout().flags.stopped_since(), None);
     assert_eq!(
         w.events.last().map(|t| t.message.as_str()),
-        Some("approved through kubectl-annotate: manager/step-0")
+        Some("approved (field manager kubectl-annotate): manager/step-0")
     );
     assert_eq!(
         (w.weight(), waiting(&w)),

@@ -134,6 +134,19 @@ fn row_13_after_the_bake_the_candidate_is_stable_and_the_old_one_stays_loaded() 
     assert_eq!(w.condition(ConditionType::Ready), (true, "Promoted".into()));
 }
 
+/// A version that repairs a failing stable must not stay `Healthy=False` because of its predecessor.
+#[test]
+fn row_13_failures_of_the_old_stable_revision_are_not_those_of_the_new_one() {
+    let mut w = World::baking(policy());
+    w.state.unhealthy = Some("30 of 40 requests to stable failed in one evaluation".into());
+    assert!(!w.condition(ConditionType::Healthy).0);
+    w.annotate(Action::Promote, "checkout-b");
+    w.after(1);
+    assert_eq!(stable(&w), "checkout-b");
+    let healthy = (true, "StableServes".into());
+    assert_eq!(w.condition(ConditionType::Healthy), healthy);
+}
+
 #[test]
 fn row_13_a_hold_extends_the_bake() {
     let mut w = World::baking(policy());
