@@ -7,7 +7,7 @@ set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 
 # Go's caches and the programs of the cluster; all builds of Rust below the target folder
-CACHE_GIB=6
+CACHE_GIB=8
 TARGET_GIB=8
 MEMORY_GIB=6
 
@@ -50,7 +50,7 @@ space() { # space GIB FREE FOLDERS: FREE is what `free` printed
 }
 
 cluster() {
-  go=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$here/e2e/cluster/go.mod")
+  go=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$here"/e2e/*/go.mod | sort -V | tail -n 1)
   tool go "$go" Go "https://go.dev/dl" "$here/e2e/cluster" version
   tool node 18 Node.js "https://nodejs.org, or the Debian package nodejs" "$here" --version
   command -v npm > /dev/null 2>&1 || lacks "npm (comes with Node.js; Debian package npm)"

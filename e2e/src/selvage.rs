@@ -66,11 +66,11 @@ pub fn root() -> PathBuf {
 }
 
 /// Loads the images into the nodes and installs the chart with the registry and Prometheus of the cluster; `settings`
-/// are additional `--set` values. Waits until all pods are ready, and makes Prometheus scrape them.
+/// are additional `--set` values. Waits until all pods are ready. Prometheus finds them by itself.
 ///
 /// # Errors
 /// Returns an error when `make dist` has not run or Helm fails.
-pub fn install(cluster: &mut Cluster, settings: &[&str]) -> Result<()> {
+pub fn install(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     for name in ["operator", "node-shim"] {
         let archive = dist().join(format!("{name}.tar"));
         ensure!(
@@ -80,15 +80,7 @@ pub fn install(cluster: &mut Cluster, settings: &[&str]) -> Result<()> {
         );
         cluster.import_image(&archive)?;
     }
-    helm_upgrade(cluster, settings)?;
-    let client = cluster.client();
-    if let Some(prometheus) = &mut cluster.prometheus {
-        for (job, component) in [("node-shim", "node-shim"), ("operator", "operator")] {
-            let selector = format!("app.kubernetes.io/component={component}");
-            prometheus.follow_pods(client.clone(), NAMESPACE, &selector, job, 9180);
-        }
-    }
-    Ok(())
+    helm_upgrade(cluster, settings)
 }
 
 /// Runs `helm upgrade --install … --wait` with the values of a local cluster and `settings`.

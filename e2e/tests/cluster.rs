@@ -8,8 +8,12 @@
 )]
 
 use e2e::cluster::{Cluster, HELLO_IMAGE, Options, Purpose, install, probe, rolled_out, run, wait};
-use k8s_openapi::api::core::v1::{Namespace, Node};
-use kube::Api;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -140,6 +144,96 @@ async fn the_api_server_can_be_killed_frozen_and_started_again() {
     assert!(during.is_err(), "a frozen API server answered");
     cluster.control_plane.api_server.thaw().unwrap();
     api.get(&namespace).await.unwrap();
+}
+
+/// Prometheus finds pods as documented for users.
+#[tokio::test]
+async fn prometheus_finds_pods_and_may_do_nothing_else() {
+    let cluster = start(&Options {
+        registry: false,
+        prometheus: Some(Duration::from_secs(1)),
+        nodes: 0,
+    })
+    .await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let body = json!({ "metadata": { "name": "selvage-system" } });
+    let body = serde_json::from_value(body).unwrap();
+    let created = namespaces.create(&PostParams::default(), &body).await;
+    created.unwrap();
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "selvage-system");
+    let labels = json!({
+        "app.kubernetes.io/name": "selvage", "app.kubernetes.io/component": "node-shim",
+    });
+    address(&pods, "other", &json!({})).await;
+    address(&pods, "selvage-node-shim-1", &labels).await;
+    scrapes(
+        &cluster,
+        &[json!({
+            "instance": "192.0.2.7:9180", "job": "node-shim",
+            "namespace": "selvage-system", "pod": "selvage-node-shim-1",
+        })],
+    )
+    .await;
+    pods.delete("selvage-node-shim-1", &DeleteParams::default())
+        .await
+        .unwrap();
+    scrapes(&cluster, &[]).await;
+
+    let identity = cluster.run().dir().join("pki/prometheus.kubeconfig");
+    let may = |verb: &str, resource: &str| {
+        let mut kubectl = Command::new(cluster.tools().program("kubectl"));
+        kubectl.arg("--kubeconfig").arg(&identity);
+        kubectl.args(["auth", "can-i", verb, resource, "--all-namespaces"]);
+        kubectl.output().unwrap().status.success()
+    };
+    assert!(may("list", "pods") && may("watch", "pods"));
+    for (verb, resource) in [
+        ("get", "pods"),
+        ("create", "pods"),
+        ("delete", "pods"),
+        ("list", "secrets"),
+        ("list", "nodes"),
+        ("list", "services"),
+    ] {
+        assert!(!may(verb, resource), "{verb} {resource}");
+    }
+}
+
+/// Creates a pod with the ports of a node-shim and gives it an address, because there is no kubelet that does.
+async fn address(pods: &Api<Pod>, name: &str, labels: &Value) {
+    let ports = json!([
+        { "name": "data", "containerPort": 8080 }, { "name": "admin", "containerPort": 9180 },
+    ]);
+    let container = json!({ "name": "main", "image": "none", "ports": ports });
+    let pod = json!({
+        "metadata": { "name": name, "labels": labels }, "spec": { "containers": [container] },
+    });
+    let pod = serde_json::from_value(pod).unwrap();
+    let ip = "192.0.2.7";
+    let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }] } });
+    // the service account of a new namespace may not exist yet
+    let (limit, pause) = (Duration::from_secs(60), Duration::from_millis(100));
+    wait::until(limit, pause, async || {
+        Ok(pods.create(&PostParams::default(), &pod).await.ok())
+    })
+    .await
+    .unwrap();
+    let status = Patch::Merge(&status);
+    pods.patch_status(name, &PatchParams::default(), &status)
+        .await
+        .unwrap();
+}
+
+/// Waits until Prometheus scrapes exactly the targets with these labels.
+async fn scrapes(cluster: &Cluster, labels: &[Value]) {
+    let (limit, pause) = (Duration::from_secs(60), Duration::from_millis(200));
+    wait::until(limit, pause, async || {
+        let targets = cluster.prometheus.as_ref().unwrap().targets().await?;
+        let found = targets.iter().map(|target| target["labels"].clone());
+        Ok((found.collect::<Vec<_>>() == labels).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ const SAMPLE: [&str; 8] = [
     "/usr/lib/cni/host-local",
     "/usr/sbin/nft",
     "/usr/sbin/iptables-restore",
-    "/usr/bin/prometheus",
+    "/usr/bin/docker-registry",
     "/usr/bin/unzip",
 ];
 

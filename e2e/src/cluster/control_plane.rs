@@ -4,6 +4,7 @@ use super::{
     certs::{self, Authority, Holder},
     net::Slot,
     process::Process,
+    prometheus::IDENTITY,
     run::Run,
     tools::Tools,
     wait,
@@ -86,6 +87,16 @@ impl Pki {
             server,
             port,
         })
+    }
+
+    /// Creates the identity of Prometheus. Returns the path of its kubeconfig.
+    pub(super) fn prometheus(&self) -> Result<PathBuf> {
+        let holder = Holder {
+            file: IDENTITY,
+            name: IDENTITY,
+            group: None,
+        };
+        self.ca.kubeconfig(&holder, &self.server)
     }
 
     pub(super) fn file(&self, name: &str) -> String {

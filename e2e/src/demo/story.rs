@@ -65,7 +65,7 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
     platform.prepare(&screen)?;
     let begin = Instant::now();
     // dropping an unfinished start removes what has been started
-    let mut cluster = tokio::select! {
+    let cluster = tokio::select! {
         started = platform.start(&screen) => started?,
         () = &mut stop => return Ok(stopped(&screen)),
     };
@@ -79,7 +79,7 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
     let played = tokio::select! {
         biased;
         () = &mut stop => None,
-        played = play_parts(&screen, &mut cluster, &mut platform, options, &mut outcomes) => Some(played),
+        played = play_parts(&screen, &cluster, &mut platform, options, &mut outcomes) => Some(played),
     };
     // failures of programs that got the same Ctrl-C are not reported
     let Some(played) = played.filter(|_| !INTERRUPTED.load(Ordering::Relaxed)) else {
@@ -115,14 +115,13 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
 
 async fn play_parts(
     screen: &Screen,
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     platform: &mut Platform,
     options: Options,
     outcomes: &mut Outcomes,
 ) -> Result<()> {
     push(screen, cluster, outcomes).await?;
     install(screen, cluster, platform, outcomes).await?;
-    let cluster = &*cluster;
     let targets = platform.targets(cluster);
     let follower = first(screen, cluster, &targets, outcomes).await?;
     let nodes = targets.len();
@@ -215,7 +214,7 @@ async fn push(screen: &Screen, cluster: &Cluster, outcomes: &mut Outcomes) -> Re
 
 async fn install(
     screen: &Screen,
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     platform: &mut Platform,
     outcomes: &mut Outcomes,
 ) -> Result<()> {
@@ -392,7 +391,9 @@ fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr]) -> Result<()
     screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
     screen.print(&format!("  alias kubectl={kubectl}"));
     screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");
-    screen.print(&format!("  Prometheus: {prometheus}"));
+    screen.print(&format!(
+        "  curl '{prometheus}/api/v1/query?query=up'   # Prometheus"
+    ));
     for target in targets {
         screen.print(&format!("  curl -H 'Host: {HOST}' http://{target}/"));
     }

@@ -13,7 +13,9 @@
 mod abandoned;
 mod claims;
 mod deletions;
+mod evidence;
 mod faults;
+mod forgery;
 mod functions;
 mod many;
 mod releases;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         secrets::all(),
         abandoned::all(),
         deletions::all(),
+        evidence::all(),
+        forgery::all(),
         faults::all(),
         // leaves its functions behind
         many::all(),

@@ -24,17 +24,17 @@ scenarios![
 /// Requests per second that suffice for every step within a few evaluations.
 const RATE: u32 = 300;
 
-fn outcome(function: &Value) -> (&str, &str) {
+pub(crate) fn outcome(function: &Value) -> (&str, &str) {
     let newest = &function["status"]["history"][0];
     let text = |key: &str| newest[key].as_str().unwrap_or_default();
     (text("outcome"), text("reason"))
 }
 
-fn stepping(function: &Value) -> bool {
+pub(crate) fn stepping(function: &Value) -> bool {
     function["status"]["rollout"]["state"] == "Stepping"
 }
 
-fn rolled_back(function: &Value) -> bool {
+pub(crate) fn rolled_back(function: &Value) -> bool {
     function["status"]["phase"] == "RolledBack"
 }
 

@@ -81,7 +81,7 @@ fn spec(world: &World, host: &str) -> Value {
 }
 
 /// The pods of node-shims, without those that still drain, such as after an upgrade of the chart.
-async fn shims(world: &World) -> Result<Vec<Pod>> {
+pub(crate) async fn shims(world: &World) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), NAMESPACE);
     let shims = ListParams::default().labels("app.kubernetes.io/component=node-shim");
     let mut found = pods.list(&shims).await?.items;
@@ -110,7 +110,7 @@ fn address(world: &World, pod: &Pod) -> Result<Ipv4Addr> {
 }
 
 /// Deletes the pod of a node-shim and waits until it is gone and another one is ready on its node. Returns the node.
-async fn replace(world: &World) -> Result<Ipv4Addr> {
+pub(crate) async fn replace(world: &World) -> Result<Ipv4Addr> {
     let before = shims(world).await?;
     let old = before.first().context("no shim")?;
     let on = address(world, old)?;

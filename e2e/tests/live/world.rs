@@ -33,7 +33,7 @@ impl World {
             nodes: 3,
             ..Options::default()
         };
-        let mut cluster = Cluster::start(&options, &|part, after| {
+        let cluster = Cluster::start(&options, &|part, after| {
             println!("    {:5.1} s  {part}", after.as_secs_f64());
         })
         .await?;
@@ -50,7 +50,7 @@ impl World {
             digests.insert(version, push_component(&image, &file, None).await?);
             images.insert(version, image);
         }
-        selvage::install(&mut cluster, &[])?;
+        selvage::install(&cluster, &[])?;
         let objects = Objects::new(cluster.client());
         Ok(Self {
             cluster,
@@ -153,7 +153,11 @@ impl World {
 
     /// Checks after a failure whether the next scenario can use the cluster.
     pub(crate) async fn mend(&mut self) -> bool {
-        self.cluster.check().is_ok() && self.cluster.nodes_ready(SOON).await.is_ok()
+        let prometheus = match &mut self.cluster.prometheus {
+            Some(prometheus) => prometheus.repair().await.is_ok(),
+            None => true,
+        };
+        prometheus && self.cluster.check().is_ok() && self.cluster.nodes_ready(SOON).await.is_ok()
     }
 }
 
