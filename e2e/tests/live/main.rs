@@ -17,6 +17,7 @@ mod faults;
 mod functions;
 mod many;
 mod releases;
+mod removed_images;
 mod rollouts;
 mod secrets;
 mod world;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         abandoned::all(),
         deletions::all(),
         faults::all(),
+        removed_images::all(),
         // leaves its functions behind
         many::all(),
     ]
