@@ -12,6 +12,7 @@
 
 mod abandoned;
 mod claims;
+mod definitions;
 mod deletions;
 mod faults;
 mod functions;
@@ -67,6 +68,8 @@ fn main() -> ExitCode {
         removed_images::all(),
         // leaves its functions behind
         many::all(),
+        // deletes what all others left behind
+        definitions::all(),
     ]
     .into_iter()
     .flatten()

@@ -273,7 +273,7 @@ fn conclude(
     });
     let revisions = &snapshot.revisions;
     let is_recorded = |revision: &Arc<EdgeRevision>| revision.metadata.name.as_ref() == Some(&name);
-    if !revisions.iter().any(is_recorded) {
+    if snapshot.doubted.contains(&name) || !revisions.iter().any(is_recorded) {
         let numbers = revisions.iter().map(|revision| revision.spec.number);
         let number = numbers.max().unwrap_or(0) + 1;
         let function = &snapshot.function;

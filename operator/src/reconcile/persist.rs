@@ -114,7 +114,7 @@ async fn write(
             memory.write_backoff = None;
             Ok(Written::Yes(written))
         }
-        Err(error) if error.is_conflict() || error.is_gone() => {
+        Err(error) if error.is_conflict() || error.is_gone_object(&target.key.name) => {
             ctx.metrics.status_written("conflict");
             Ok(Written::Conflict)
         }

@@ -93,7 +93,7 @@ impl Running {
     }
 
     /// Number of functions of which the status reports that all nodes follow.
-    fn distributed(&self) -> usize {
+    pub(super) fn distributed(&self) -> usize {
         let all = self.world.fake.under(FUNCTIONS);
         let settled = |object: &&Value| {
             object["status"]["nodes"]["applied"] == json!(NODES.len())

@@ -4,6 +4,7 @@ mod abandoned;
 mod concerned;
 mod config_maps;
 mod crashes;
+mod definitions;
 mod fake;
 mod faults;
 mod hosts;
@@ -127,6 +128,7 @@ impl World {
             contexts: ContextStore::default(),
             slots: Mutex::default(),
             status_writes: StatusWrites::default(),
+            failure_log: Mutex::default(),
         };
         Self {
             fake,
