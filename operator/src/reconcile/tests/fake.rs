@@ -349,6 +349,7 @@ impl State {
             patch.pointer(part).unwrap_or(&Value::Null),
         );
         object["metadata"]["resourceVersion"] = json!(version.to_string());
+        note_manager(object);
         let answer = object.clone();
         self.version = version;
         self.announce("MODIFIED", path);

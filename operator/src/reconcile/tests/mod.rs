@@ -7,6 +7,7 @@ mod crashes;
 mod definitions;
 mod fake;
 mod faults;
+mod growth;
 mod hosts;
 mod kstatus;
 mod lifecycle;
