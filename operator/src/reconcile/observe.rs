@@ -15,7 +15,7 @@ use super::pass::Target;
 use super::{CallError, Context, api, input};
 use crate::revision::Content;
 use crate::validate::{self, References, references};
-use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term};
+use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term, slim_function};
 
 /// What a pass starts from.
 pub(super) struct Observed {
@@ -144,7 +144,10 @@ pub(super) async fn reread(
 ) -> Result<Option<Arc<EdgeFunction>>, CallError> {
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let fresh = match api::call(functions.get(&key.name)).await {
-        Ok(fresh) => Arc::new(fresh),
+        Ok(mut fresh) => {
+            slim_function(&mut fresh);
+            Arc::new(fresh)
+        }
         Err(error) if error.is_gone_object(&key.name) => return Ok(None),
         Err(error) => return Err(error),
     };

@@ -13,6 +13,7 @@ use super::secret_values::unknown_values;
 use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
 use super::{CallError, Context, ReconcileError, api};
+use crate::watch::slim_function;
 
 /// Result of a write of the status.
 enum Written {
@@ -106,8 +107,9 @@ async fn write(
         return Err(ReconcileError::Waits(until));
     }
     match patch(target, &change).await {
-        Ok(written) => {
+        Ok(mut written) => {
             ctx.metrics.status_written("written");
+            slim_function(&mut written);
             let written = Arc::new(written);
             memory.written = Some(Arc::clone(&written));
             memory.present = keep(record);

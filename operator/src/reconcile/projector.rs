@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::secret_values::{Remembered, Values};
 use super::{placement, project};
-use crate::node_api::{FunctionKey, Placement, Tables};
+use crate::node_api::{FunctionKey, PlacementPool, Tables};
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
 /// Projects functions into tables; clones share everything.
@@ -26,6 +26,7 @@ pub struct Projector {
     /// Nodes whose shim was seen, as long as the node exists. An EdgeNode that is deleted, or whose definition is, is created
     /// again by the leader, and its functions must not be moved to other nodes, or to none, in between.
     shims: Arc<RwLock<BTreeSet<String>>>,
+    placements: Arc<PlacementPool>,
 }
 
 impl fmt::Debug for Projector {
@@ -52,6 +53,7 @@ impl Projector {
             hash_key,
             remembered: Arc::default(),
             shims: Arc::default(),
+            placements: Arc::default(),
         }
     }
 
@@ -103,7 +105,7 @@ impl Projector {
             return;
         }
         let placed = self.placed(key, object);
-        if let Err(error) = self.tables.upsert(record, Placement::nodes(placed)) {
+        if let Err(error) = self.tables.upsert(record, self.placements.share(placed)) {
             tracing::error!(function = %key, %error, "the function keeps its former record");
             self.withhold(key, uid);
         }
