@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
 use super::pass::{Made, Persisted, Target};
-use super::secret_values::unknown_values;
+use super::remembered_secrets::unknown_values;
 use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
 use super::{CallError, Context, ReconcileError, api};

@@ -9,7 +9,7 @@ use crds::{EdgeFunction, EdgeRevision};
 use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use super::secret_values::{Remembered, Values};
+use super::remembered_secrets::{Remembered, Values};
 use super::{placement, project};
 use crate::node_api::{FunctionKey, PlacementPool, Tables};
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
