@@ -86,7 +86,7 @@ impl Limiter {
     }
 }
 
-/// The host cannot keep data of the guest. [`Limiter::refusal`] tells which limit is exceeded.
+/// The host cannot keep data of the guest. [`Limiter::refusal`] returns which limit is exceeded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the host cannot keep {bytes} more bytes for the guest, which uses {used} of {limit} bytes (limits.memory)"

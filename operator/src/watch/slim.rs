@@ -1,4 +1,4 @@
-//! Parts of objects that nothing here reads are removed before the objects are kept in memory.
+//! Removal of the parts of objects that the operator does not read, before the objects are kept in memory.
 
 use crds::{ACTION_PREFIX, EdgeFunction};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
@@ -14,7 +14,7 @@ pub(super) fn strip<K: Resource>(object: &mut K) {
 }
 
 /// Removes from a function what is larger than the rest of it: the copy of `kubectl apply`, and the managed fields, except
-/// those that tell who wrote an action.
+/// those that show which manager wrote an action.
 pub(crate) fn slim_function(function: &mut EdgeFunction) {
     let meta = &mut function.metadata;
     if let Some(annotations) = &mut meta.annotations {

@@ -118,7 +118,7 @@ async fn fc_19_definitions_that_are_deleted_and_put_back_need_no_restart() {
     }
     assert_eq!(world.fake.under(CLAIMS).len(), FUNCTIONS_AT_REST);
 
-    // when the guard gives up what it kept, nothing of the new functions goes with it
+    // when the guard drops what it kept, the new functions keep everything
     tokio::time::sleep(Duration::from_secs(1200)).await;
     assert_eq!(running.distributed(), FUNCTIONS_AT_REST);
     assert_eq!(world.tables.len(), FUNCTIONS_AT_REST);
@@ -143,7 +143,7 @@ async fn fc_19_few_functions_are_removed_with_their_definition_and_return() {
     running.tasks.shutdown().await;
 }
 
-/// An EdgeNode that is deleted says nothing about its node, and the leader creates it again.
+/// The leader creates an EdgeNode again. Until then its functions stay where they are.
 #[tokio::test(start_paused = true)]
 async fn a_deleted_edge_node_moves_no_function() {
     let mut running = at_rest(1).await;
@@ -159,9 +159,9 @@ async fn a_deleted_edge_node_moves_no_function() {
     running.tasks.shutdown().await;
 }
 
-/// FC-19: an API server that does not serve the kind has not deleted the function.
+/// FC-19: an API server that does not serve the kind does not report a deleted function.
 #[tokio::test]
-async fn fc_19_a_kind_that_is_not_served_is_no_deleted_function() {
+async fn fc_19_a_function_whose_kind_is_not_served_is_not_forgotten() {
     let world = World::new();
     world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
     world.fake.fail(Box::new(|_, path| {
