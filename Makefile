@@ -112,13 +112,14 @@ cluster-down: ## End it
 	@$(CLUSTER) down
 
 .PHONY: bench
-bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses, identical revisions, neighbours
+bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses, identical revisions, neighbours, growth of the leader
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench identical --guest $(DIST)/examples/hello-bare.wasm
 	$(STATIC)/bench neighbours --guest $(DIST)/examples/hello-bare.wasm --spinning $(DIST)/examples/hello-spin.wasm
+	cargo test --quiet --workspace --locked --lib growth_of_the_leader -- --ignored --nocapture
 
 .PHONY: replay
 replay: ## Recompute the published samples of the sequential test

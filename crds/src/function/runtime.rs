@@ -146,8 +146,9 @@ pub struct Egress {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Memory of one instance: its linear memories and tables. Growth beyond the limit fails; a component that cannot
-    /// continue without it is ended and the request is answered with 500. Default 64Mi, 64Ki to 4Gi.
+    /// Memory of one instance: its linear memories and tables, and header fields that the node keeps for it. Growth
+    /// beyond the limit fails; a component that cannot continue without it is ended and the request is answered with
+    /// 500. Default 64Mi, 64Ki to 4Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity::<65_536, 4_294_967_296>")]
     pub memory: Option<String>,

@@ -12,6 +12,7 @@
 
 mod abandoned;
 mod claims;
+mod definitions;
 mod deletions;
 mod evidence;
 mod faults;
@@ -19,6 +20,7 @@ mod forgery;
 mod functions;
 mod many;
 mod releases;
+mod removed_images;
 mod rollouts;
 mod secrets;
 mod world;
@@ -67,8 +69,11 @@ fn main() -> ExitCode {
         evidence::all(),
         forgery::all(),
         faults::all(),
+        removed_images::all(),
         // leaves its functions behind
         many::all(),
+        // deletes what all others left behind
+        definitions::all(),
     ]
     .into_iter()
     .flatten()

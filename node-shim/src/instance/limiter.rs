@@ -1,5 +1,6 @@
-//! Limit on the memories and tables of one instance, initial ones included. Growth beyond the limit, or beyond the
-//! namespace's share of the node's memory, fails, which the guest sees as −1; a trap afterwards counts as out of memory.
+//! Limit on the memories and tables of one instance, initial ones included, and on what the host keeps for it. Growth
+//! beyond the limit, or beyond the namespace's share of the node's memory, fails, which the guest sees as −1; a trap
+//! afterwards counts as out of memory. A host call that would exceed it traps.
 
 use node_shim_core::failure_reason::FailureReason;
 use wasmtime::ResourceLimiter;
@@ -10,12 +11,17 @@ use crate::resource_exhaustion::is_resource_exhaustion;
 const TABLE_ELEMENTS: usize = 20_000;
 /// Size in bytes that one table element counts as.
 const ELEMENT: u64 = 16;
+/// Memory in bytes that the host keeps for an instance without counting it: enough for ordinary requests, so that they
+/// need no more than their own memory, and take no lock for the share of the namespace.
+pub(super) const HOST_ALLOWANCE: u64 = 256 << 10;
 
 /// Limits the total size of all memories and tables of a store.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     limit: u64,
     used: u64,
+    /// What is left of [`HOST_ALLOWANCE`].
+    host_allowance: u64,
     /// `None` for an instance that is only measured.
     share: Option<InstanceShare>,
     refusal: Option<FailureReason>,
@@ -26,6 +32,7 @@ impl Limiter {
         Self {
             limit,
             used: 0,
+            host_allowance: HOST_ALLOWANCE,
             share,
             refusal: None,
         }
@@ -40,6 +47,24 @@ impl Limiter {
     /// traps afterwards fails for this reason.
     pub(super) fn refusal(&self) -> Option<FailureReason> {
         self.refusal
+    }
+
+    /// Counts memory in bytes that the host keeps for the guest until the request ends.
+    ///
+    /// # Errors
+    /// Returns an error when the memory exceeds the limit or the share of the namespace.
+    pub(super) fn hold(&mut self, bytes: u64) -> Result<(), HostMemoryRefused> {
+        let allowed = bytes.min(self.host_allowance);
+        self.host_allowance -= allowed;
+        let more = bytes - allowed;
+        if more == 0 || self.grow(more) {
+            return Ok(());
+        }
+        Err(HostMemoryRefused {
+            bytes,
+            used: self.used,
+            limit: self.limit,
+        })
     }
 
     fn grow(&mut self, more: u64) -> bool {
@@ -59,6 +84,17 @@ impl Limiter {
         self.used = wanted;
         true
     }
+}
+
+/// The host cannot keep data of the guest. [`Limiter::refusal`] returns which limit is exceeded.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the host cannot keep {bytes} more bytes for the guest, which uses {used} of {limit} bytes (limits.memory)"
+)]
+pub(crate) struct HostMemoryRefused {
+    bytes: u64,
+    used: u64,
+    limit: u64,
 }
 
 impl ResourceLimiter for Limiter {
@@ -134,6 +170,28 @@ mod tests {
         assert_eq!(limiter.refusal(), Some(FailureReason::Memory));
         assert_eq!(limiter.used(), (2 << 16) + 1_600);
         assert!(!limiter.table_growing(100, 20_001, None).unwrap());
+    }
+
+    #[test]
+    fn memory_of_the_host_counts_after_an_allowance() {
+        let mut host = limiter(3 << 16, 1 << 30);
+        host.hold(HOST_ALLOWANCE - 1).unwrap();
+        host.hold(1).unwrap();
+        assert_eq!(host.used(), 0);
+        assert!(host.memory_growing(0, 2 << 16, None).unwrap());
+        host.hold(1 << 16).unwrap();
+        assert_eq!((host.used(), host.refusal()), (3 << 16, None));
+        let refused = HostMemoryRefused {
+            bytes: 1,
+            used: 3 << 16,
+            limit: 3 << 16,
+        };
+        assert_eq!(host.hold(1), Err(refused));
+        assert_eq!(host.refusal(), Some(FailureReason::Memory));
+
+        let mut host = limiter(1 << 30, 3 << 16);
+        assert!(host.hold(HOST_ALLOWANCE + (4 << 16)).is_err());
+        assert_eq!(host.refusal(), Some(FailureReason::MemoryPressure));
     }
 
     #[test]

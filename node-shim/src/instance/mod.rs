@@ -10,6 +10,7 @@ mod call;
 mod classify;
 mod clocks;
 mod control;
+mod host_memory;
 mod initial_memory;
 mod limiter;
 mod metered;
@@ -21,6 +22,7 @@ mod wasi_context;
 
 pub(crate) use call::{GuestCall, GuestHead};
 pub(crate) use control::{GuestControl, GuestEnd};
+pub(crate) use host_memory::add_to_linker as add_host_memory;
 pub(crate) use initial_memory::initial_memory;
 pub(crate) use preempted::PreemptedGuests;
 pub(crate) use running::RunningGuest;

@@ -12,7 +12,7 @@ use wasmtime_wasi_http::{
 use crate::revision::Revision;
 
 /// Size of the pieces of an outgoing body, in bytes.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 
 /// Decides about the outbound requests of one instance.
 pub(super) struct OutboundHttp {

@@ -7,7 +7,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::clocks::{CoarseMonotonic, CoarseWall};
-use super::limiter::Limiter;
+use super::host_memory::BODY;
+use super::limiter::{HostMemoryRefused, Limiter};
 use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
 use crate::guest_log::RequestLog;
@@ -28,6 +29,9 @@ pub(crate) struct GuestState {
     table: ResourceTable,
     outbound: OutboundHttp,
     pub(super) limiter: Limiter,
+    /// Number of bodies that were counted as memory of the host. The first one is not counted, because every instance
+    /// has one.
+    bodies: u64,
 }
 
 impl GuestState {
@@ -52,6 +56,7 @@ impl GuestState {
             table,
             outbound: OutboundHttp::new(Some(revision.clone())),
             limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
+            bodies: 1,
         }
     }
 
@@ -63,12 +68,30 @@ impl GuestState {
             table: ResourceTable::new(),
             outbound: OutboundHttp::new(None),
             limiter: Limiter::new(u64::MAX, None),
+            bodies: 1,
         }
     }
 
     pub(crate) fn config(&self) -> &[(String, ConfigValue)] {
         let revision = self.outbound.revision();
         revision.map_or(&[], |revision| &revision.spec.config)
+    }
+
+    /// Counts memory in bytes that the host keeps for the guest until the request ends. A host call that keeps what the
+    /// guest passes calls this first.
+    ///
+    /// # Errors
+    /// Returns an error, which must end the guest, when the memory exceeds the limit or the share of the namespace.
+    pub(crate) fn hold(&mut self, bytes: u64) -> Result<(), HostMemoryRefused> {
+        self.limiter.hold(bytes)
+    }
+
+    /// Counts the queues of `bodies` bodies that exist at the same time, as [`hold`](Self::hold) does.
+    pub(super) fn hold_bodies(&mut self, bodies: u64) -> Result<(), HostMemoryRefused> {
+        let more = bodies.saturating_sub(self.bodies);
+        self.hold(more.saturating_mul(BODY))?;
+        self.bodies += more;
+        Ok(())
     }
 
     pub(super) fn table(&mut self) -> &mut ResourceTable {

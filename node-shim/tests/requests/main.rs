@@ -18,6 +18,7 @@ mod guests;
 mod h2_in;
 mod h2_streams;
 mod half_close;
+mod hoards;
 mod hostile;
 mod http_in;
 mod http_out;

@@ -23,6 +23,7 @@ mod node;
 mod operator;
 mod process;
 mod registry;
+mod removed_images;
 mod restarts;
 mod secrets;
 mod table;

@@ -70,6 +70,13 @@ impl Registry {
         self.state.answers.lock().insert(path.into(), answer);
     }
 
+    /// Removes all images of a repository, as its garbage collection does.
+    pub(crate) fn remove(&self, name: &str) {
+        let prefix = format!("/v2/{name}/");
+        let mut answers = self.state.answers.lock();
+        answers.retain(|path, _| !path.starts_with(&prefix));
+    }
+
     /// Returns paths and headers of all requests so far.
     pub(crate) fn asked(&self) -> Vec<(String, HeaderMap)> {
         self.state.asked.lock().clone()

@@ -48,7 +48,7 @@ pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
 pub use leader::Leader;
 pub use meter::Meter;
 pub use node_api::FunctionKey;
-pub use placement::Placement;
+pub use placement::{Placement, PlacementPool};
 pub use server::{Bound, Server, ServerError};
 pub use settings::Settings;
 #[cfg(test)]

@@ -182,32 +182,13 @@ fn accept(snapshot: &Snapshot, desired: &mut DesiredRevision) -> Option<Accepted
             return None;
         }
     }
-    if let Some(violation) = route_conflict(snapshot, &spec) {
+    let older = snapshot.older.values().map(AsRef::as_ref);
+    if let Some(violation) = validate::route_conflict(&spec.routes, older) {
         let (reason, message) = summary(std::slice::from_ref(&violation));
         desired.refuse(reason, message, None);
         return None;
     }
     Some(spec)
-}
-
-/// A match that an older function of the namespace has.
-fn route_conflict(snapshot: &Snapshot, spec: &Accepted) -> Option<Violation> {
-    snapshot.older.values().find_map(|other| {
-        let status = other.status.as_ref();
-        let routes = status
-            .and_then(|status| status.accepted.as_ref())
-            .map_or(&other.spec.routes, |accepted| &accepted.routes);
-        let same = validate::conflict(&spec.routes, routes)?;
-        let name = other.metadata.name.as_deref().unwrap_or_default();
-        let message = format!(
-            "{same:?} is answered by the older function {name:?} with the same methods and headers"
-        );
-        Some(Violation::new(
-            reasons::ROUTE_CONFLICT,
-            "spec.routes",
-            message,
-        ))
-    })
 }
 
 /// Content of the ConfigMaps and hashes of the Secrets that the spec refers to.
@@ -273,7 +254,7 @@ fn conclude(
     });
     let revisions = &snapshot.revisions;
     let is_recorded = |revision: &Arc<EdgeRevision>| revision.metadata.name.as_ref() == Some(&name);
-    if !revisions.iter().any(is_recorded) {
+    if snapshot.doubted.contains(&name) || !revisions.iter().any(is_recorded) {
         let numbers = revisions.iter().map(|revision| revision.spec.number);
         let number = numbers.max().unwrap_or(0) + 1;
         let function = &snapshot.function;

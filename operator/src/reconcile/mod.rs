@@ -37,11 +37,11 @@ mod persist;
 pub mod placement;
 pub mod project;
 mod projector;
+mod remembered_secrets;
 mod report;
 mod resolution;
 mod revision_status;
 mod rollback_hint;
-mod secret_values;
 mod slot;
 mod status;
 mod status_writes;
@@ -66,6 +66,7 @@ pub use projector::Projector;
 pub use report::Reporter;
 pub use status_writes::StatusWrites;
 
+use crate::failure_log::FailureLog;
 use crate::measure::SampleSource;
 use crate::metrics::Metrics;
 use crate::node_api::{Fleet, FunctionKey};
@@ -121,6 +122,8 @@ pub struct Context {
     pub slots: Mutex<BTreeSet<ObjectKey>>,
     /// Rate of the status writes that report what nodes do to functions at rest.
     pub status_writes: StatusWrites,
+    /// Which failures of reconciles are logged.
+    pub(crate) failure_log: Mutex<FailureLog>,
 }
 
 /// What is remembered between reconciles, per function.

@@ -1,6 +1,6 @@
 //! Step 1 of a reconcile: the newest version of the function, and a snapshot of everything that its spec refers to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{EdgeFunction, EdgeRevision, RolloutPolicy};
@@ -15,7 +15,7 @@ use super::pass::Target;
 use super::{CallError, Context, api, input};
 use crate::revision::Content;
 use crate::validate::{self, References, references};
-use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term};
+use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term, slim_function};
 
 /// What a pass starts from.
 pub(super) struct Observed {
@@ -32,6 +32,8 @@ pub(super) struct Snapshot {
     pub(super) function: Arc<EdgeFunction>,
     /// The revisions of the function.
     pub(super) revisions: Vec<Arc<EdgeRevision>>,
+    /// Names of those that the API server may not have any longer, although it has the function.
+    pub(super) doubted: BTreeSet<String>,
     /// Names of the objects that the spec refers to.
     pub(super) references: References,
     /// The `RolloutPolicy` that the spec names, if it exists.
@@ -131,20 +133,26 @@ pub(super) fn newest(
 }
 
 /// Reads the function from the API server after a conflict. What the memory has of it stays if the record is the same.
+/// Returns `None` if it does not exist.
 ///
 /// # Errors
-/// The call failed.
+/// The call failed, or the API server does not serve the kind at present, which does not mean that the function is deleted.
 pub(super) async fn reread(
     ctx: &Context,
     key: &ObjectKey,
     memory: &mut FunctionContext,
 ) -> Result<Option<Arc<EdgeFunction>>, CallError> {
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    let fresh = api::call(functions.get_opt(&key.name)).await?.map(Arc::new);
-    if fresh.is_some() {
-        memory.written.clone_from(&fresh);
-    }
-    Ok(fresh)
+    let fresh = match api::call(functions.get(&key.name)).await {
+        Ok(mut fresh) => {
+            slim_function(&mut fresh);
+            Arc::new(fresh)
+        }
+        Err(error) if error.is_gone_object(&key.name) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    memory.written = Some(Arc::clone(&fresh));
+    Ok(Some(fresh))
 }
 
 /// Collects what a pass starts from.
@@ -164,6 +172,7 @@ fn snapshot(target: Target<'_>) -> Snapshot {
     let in_namespace = |name: &str| ObjectKey::new(&key.namespace, name);
     let references = references(object);
     let policy = references.policy.as_ref();
+    let revisions = ctx.caches.revisions.find(&Term::Function(key.clone()));
     let mut secrets = BTreeMap::new();
     for name in secret_names(&references) {
         let state = ctx.secrets.get(&in_namespace(name));
@@ -179,7 +188,8 @@ fn snapshot(target: Target<'_>) -> Snapshot {
         .map(|name| (name.clone(), ctx.config_maps.get(&in_namespace(name))));
     Snapshot {
         function: Arc::clone(object),
-        revisions: ctx.caches.revisions.find(&Term::Function(key.clone())),
+        doubted: doubted(ctx, key, &revisions),
+        revisions,
         policy: policy.and_then(|name| ctx.caches.policies.get(&in_namespace(name))),
         older: older(target),
         config_maps: config_maps.collect(),
@@ -190,6 +200,22 @@ fn snapshot(target: Target<'_>) -> Snapshot {
         now: Timestamp::now(),
         instant: Instant::now(),
     }
+}
+
+/// Names of the revisions whose deletion is not confirmed. Of a function whose deletion is not confirmed either, none: nothing
+/// is created for it.
+fn doubted(ctx: &Context, key: &ObjectKey, revisions: &[Arc<EdgeRevision>]) -> BTreeSet<String> {
+    if ctx.caches.functions.is_doubted(key) {
+        return BTreeSet::new();
+    }
+    let doubted = revisions.iter().filter(|revision| {
+        ctx.caches
+            .revisions
+            .is_doubted(&ObjectKey::of(&***revision))
+    });
+    doubted
+        .filter_map(|revision| revision.metadata.name.clone())
+        .collect()
 }
 
 fn secret_names(references: &References) -> impl Iterator<Item = &String> {

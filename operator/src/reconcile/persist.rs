@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
 use super::pass::{Made, Persisted, Target};
-use super::secret_values::unknown_values;
+use super::remembered_secrets::unknown_values;
 use super::status::{self, Difference, Parts};
 use super::status_writes::Admitted;
 use super::{CallError, Context, ReconcileError, api};
+use crate::watch::slim_function;
 
 /// Result of a write of the status.
 enum Written {
@@ -106,15 +107,16 @@ async fn write(
         return Err(ReconcileError::Waits(until));
     }
     match patch(target, &change).await {
-        Ok(written) => {
+        Ok(mut written) => {
             ctx.metrics.status_written("written");
+            slim_function(&mut written);
             let written = Arc::new(written);
             memory.written = Some(Arc::clone(&written));
             memory.present = keep(record);
             memory.write_backoff = None;
             Ok(Written::Yes(written))
         }
-        Err(error) if error.is_conflict() || error.is_gone() => {
+        Err(error) if error.is_conflict() || error.is_gone_object(&target.key.name) => {
             ctx.metrics.status_written("conflict");
             Ok(Written::Conflict)
         }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use crds::{EdgeFunction, EdgeRevision};
+use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use super::secret_values::{Remembered, Values};
+use super::remembered_secrets::{Remembered, Values};
 use super::{placement, project};
-use crate::node_api::{FunctionKey, Placement, Tables};
+use crate::node_api::{FunctionKey, PlacementPool, Tables};
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
 /// Projects functions into tables; clones share everything.
@@ -22,6 +23,10 @@ pub struct Projector {
     pub(super) hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
     /// Values that were read, for revisions whose Secret has changed since.
     pub(super) remembered: Arc<Remembered>,
+    /// Nodes whose shim was seen, as long as the node exists. An EdgeNode that is deleted, or whose definition is, is created
+    /// again by the leader, and its functions must not be moved to other nodes, or to none, in between.
+    shims: Arc<RwLock<BTreeSet<String>>>,
+    placements: Arc<PlacementPool>,
 }
 
 impl fmt::Debug for Projector {
@@ -47,6 +52,8 @@ impl Projector {
             tables,
             hash_key,
             remembered: Arc::default(),
+            shims: Arc::default(),
+            placements: Arc::default(),
         }
     }
 
@@ -98,7 +105,7 @@ impl Projector {
             return;
         }
         let placed = self.placed(key, object);
-        if let Err(error) = self.tables.upsert(record, Placement::nodes(placed)) {
+        if let Err(error) = self.tables.upsert(record, self.placements.share(placed)) {
             tracing::error!(function = %key, %error, "the function keeps its former record");
             self.withhold(key, uid);
         }
@@ -126,7 +133,7 @@ impl Projector {
             .remove(&FunctionKey::new(&key.namespace, &key.name), version);
     }
 
-    /// Updates the labels of all nodes in the tables, and removes nodes that no longer exist.
+    /// Updates the labels of all nodes in the tables and remembers their shims. Removes nodes that no longer exist.
     pub fn label_nodes(&self, known: &mut BTreeSet<String>) {
         let nodes = self.caches.nodes.all();
         let present: BTreeSet<String> = nodes.keys().map(|key| key.name.to_string()).collect();
@@ -137,6 +144,10 @@ impl Projector {
             self.tables
                 .set_node(&key.name, node.metadata.labels.clone().unwrap_or_default());
         }
+        let mut shims = self.shims.write();
+        let seen = self.caches.edge_nodes.all().into_keys();
+        shims.extend(seen.map(|key| key.name.to_string()));
+        shims.retain(|name| present.contains(name));
         *known = present;
     }
 
@@ -146,11 +157,10 @@ impl Projector {
         let spec = project::placement(object);
         let nodes = self.caches.nodes.all();
         let none = BTreeMap::new();
+        let shims = self.shims.read();
         let has_shim = |name: &str| {
-            self.caches
-                .edge_nodes
-                .get(&ObjectKey::new("", name))
-                .is_some()
+            let key = ObjectKey::new("", name);
+            shims.contains(name) || self.caches.edge_nodes.get(&key).is_some()
         };
         placement::pick(key, &spec, &placement::candidates(&nodes, &none, has_shim))
     }

@@ -80,6 +80,7 @@ async fn isolated(ctx: &Arc<Context>, item: &WorkItem, epoch: u64) -> Outcome {
 }
 
 async fn settle(ctx: &Context, key: &ObjectKey) {
+    ctx.failure_log.lock().succeeded();
     ctx.contexts.of(key).lock().await.failures = 0;
 }
 
@@ -91,7 +92,11 @@ async fn fail(ctx: &Context, key: &ObjectKey, error: &ReconcileError) -> Outcome
         ReconcileError::Call(_) | ReconcileError::Encode(_) | ReconcileError::Contended => {
             ctx.metrics.reconcile_failed("call");
             let failures = count_failure(ctx, key).await;
-            tracing::warn!(function = %key, %error, failures, "a reconcile ended early");
+            // while a part of the API server is away, many functions fail for the same reason
+            let due = ctx.failure_log.lock().failed(error);
+            if let Some(all) = due {
+                tracing::warn!(function = %key, %error, failures, all, "a reconcile ended early");
+            }
             let asked = match error {
                 ReconcileError::Call(error) => error.retry_after(),
                 _ => None,

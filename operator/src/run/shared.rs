@@ -110,6 +110,7 @@ impl Shared {
             contexts: Default::default(),
             slots: Default::default(),
             status_writes: StatusWrites::default(),
+            failure_log: Default::default(),
         }))
     }
 

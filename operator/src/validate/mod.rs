@@ -16,7 +16,7 @@ use crds::function::{ALL_NODES, Placement, Route};
 use crds::{EdgeFunction, EdgeFunctionSpec, RolloutPolicy};
 use operator_core::rollout::Policy;
 
-pub use routes::{conflict, places};
+pub use routes::{places, route_conflict};
 pub use runtime::{Limits, Runtime, limits};
 
 /// Default number of old revisions to keep.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::EdgeFunction;
 use crds::conditions::reasons;
 use crds::function::{HeaderMatchType, PathMatchType, Route};
 use node_api::header_pattern;
@@ -149,9 +150,31 @@ pub fn places(routes: &[Route]) -> BTreeSet<String> {
     .collect()
 }
 
+/// Finds a match that one of these older functions of the namespace has too, by the routes that it serves.
+pub fn route_conflict<'a>(
+    mine: &[Route],
+    older: impl IntoIterator<Item = &'a EdgeFunction>,
+) -> Option<Violation> {
+    older.into_iter().find_map(|other| {
+        let status = other.status.as_ref();
+        let routes = status
+            .and_then(|status| status.accepted.as_ref())
+            .map_or(&other.spec.routes, |accepted| &accepted.routes);
+        let same = conflict(mine, routes)?;
+        let name = other.metadata.name.as_deref().unwrap_or_default();
+        let message = format!(
+            "{same:?} is answered by the older function {name:?} with the same methods and headers"
+        );
+        Some(Violation::new(
+            reasons::ROUTE_CONFLICT,
+            "spec.routes",
+            message,
+        ))
+    })
+}
+
 /// Describes the first match that two functions of one namespace both claim.
-#[must_use]
-pub fn conflict(mine: &[Route], other: &[Route]) -> Option<String> {
+fn conflict(mine: &[Route], other: &[Route]) -> Option<String> {
     let other = matches(other);
     matches(mine)
         .into_iter()

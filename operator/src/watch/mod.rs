@@ -7,6 +7,7 @@ mod mass_deletion;
 pub(crate) mod quorum;
 mod referenced;
 mod secrets;
+mod slim;
 
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub use index::{Indexed, Term};
 pub use mass_deletion::MassDeletionGuard;
 pub use referenced::{ObjectState, RETRY as GRANT_RETRY, Referable, ReferencedObjects};
 pub use secrets::{SecretState, Secrets};
+pub(crate) use slim::slim_function;
+use slim::strip;
 
 use crate::backoff::Backoff;
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy, claimed_host};
@@ -97,7 +100,7 @@ impl Caches {
         let functions = self.functions.watch(
             Api::all(client.clone()),
             MassDeletionGuard::Held,
-            |_| {},
+            slim_function,
             move |change| {
                 sender(match change {
                     Change::Applied(object, dropped) => {
@@ -219,11 +222,6 @@ impl Caches {
             && self.edge_nodes.is_filled()
             && self.nodes.is_filled()
     }
-}
-
-/// Removes managed fields: they are half of an object, and only those of functions are read.
-fn strip<K: kube::Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
 }
 
 fn labels_differ(old: &Node, new: &Node) -> bool {

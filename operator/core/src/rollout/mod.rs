@@ -22,10 +22,10 @@ mod message;
 mod plan;
 mod policy;
 mod records;
-mod secret_values;
 mod state;
 mod traffic_split;
 mod transition;
+mod unknown_secrets;
 mod unwritten;
 mod weight;
 mod words;
@@ -41,11 +41,11 @@ pub use message::message;
 pub use plan::{Plan, PlanKind, Traffic};
 pub use policy::*;
 pub use records::*;
-pub use secret_values::{
-    SECRETS_IN_MEMORY_ONLY, SECRETS_UNAVAILABLE, UnknownValues, report_unknown_values,
-    unknown_values,
-};
 pub use state::*;
 pub use traffic_split::{TrafficSplit, hint_token, holds_slot, traffic, traffic_split};
 pub use transition::{EventType, TransitionEffects, TransitionKind};
+pub use unknown_secrets::{
+    SECRETS_IN_MEMORY_ONLY, SECRETS_UNAVAILABLE, UnknownValues, report_unknown_values,
+    unknown_values,
+};
 pub use weight::Weight;

@@ -62,6 +62,8 @@ struct State {
     deleted: Vec<(String, Value)>,
     /// Lists so far, by path.
     lists: BTreeMap<String, usize>,
+    /// A watch cannot start at an older version.
+    oldest: u64,
 }
 
 /// The objects that a list or a watch is about.
@@ -105,7 +107,14 @@ impl Fake {
                 }
                 let query = parts.uri.query().unwrap_or_default();
                 if query.contains("watch=true") {
-                    return Ok(Response::new(fake.watch(path, query)));
+                    return Ok(match fake.fault(&parts.method, path) {
+                        Some(code) => {
+                            let (status, answer) = failure(code, "Faulted");
+                            let response = Response::builder().status(status);
+                            response.body(Answer::from(answer.to_string())).unwrap()
+                        }
+                        None => Response::new(fake.watch(path, query)),
+                    });
                 }
                 let answer = match fate {
                     Some(Fate::Refused) => failure(500, "Refused"),
@@ -149,6 +158,9 @@ impl Fake {
         let selection = Selection::of(kind, query);
         let (send, events) = mpsc::unbounded_channel();
         let mut state = self.state.lock();
+        if after < state.oldest {
+            return Answer::from(event("ERROR", &failure(410, "Expired").1));
+        }
         let deleted = state
             .deleted
             .iter()
@@ -174,6 +186,36 @@ impl Fake {
     /// Deletes an object as another writer would.
     pub(super) fn remove(&self, path: &str) {
         self.state.lock().delete(path);
+    }
+
+    /// Deletes all objects below a path.
+    pub(super) fn remove_under(&self, path: &str) {
+        let mut state = self.state.lock();
+        let there: Vec<String> = state.objects.keys().cloned().collect();
+        for object in there.iter().filter(|at| at.starts_with(path)) {
+            state.delete(object);
+        }
+    }
+
+    /// Ends all watches, which cannot continue where they were.
+    pub(super) fn end_watches(&self) {
+        let mut state = self.state.lock();
+        state.watches.clear();
+        state.oldest = state.version;
+    }
+
+    /// All objects, with their paths.
+    pub(super) fn objects(&self) -> Vec<(String, Value)> {
+        let state = self.state.lock();
+        let objects = state.objects.iter();
+        objects
+            .map(|(path, object)| (path.clone(), object.clone()))
+            .collect()
+    }
+
+    fn fault(&self, method: &Method, path: &str) -> Option<u16> {
+        let state = self.state.lock();
+        state.fault.as_ref().and_then(|fault| fault(method, path))
     }
 
     pub(super) fn get(&self, path: &str) -> Option<Value> {
@@ -255,7 +297,7 @@ impl Fake {
                         json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": kind, "metadata": { "resourceVersion": state.version.to_string() }, "items": items }),
                     )
                 }
-                None => failure(404, "NotFound"),
+                None => missing(path),
             },
             Method::POST => state.create(path, body),
             Method::PATCH => state.patch(path, body),
@@ -294,7 +336,7 @@ impl State {
             None => (path, "/metadata/ownerReferences"),
         };
         let Some(object) = self.objects.get_mut(path) else {
-            return failure(404, "NotFound");
+            return missing(path);
         };
         let wanted = &patch["metadata"]["resourceVersion"];
         if !wanted.is_null() && *wanted != object["metadata"]["resourceVersion"] {
@@ -307,6 +349,7 @@ impl State {
             patch.pointer(part).unwrap_or(&Value::Null),
         );
         object["metadata"]["resourceVersion"] = json!(version.to_string());
+        note_manager(object);
         let answer = object.clone();
         self.version = version;
         self.announce("MODIFIED", path);
@@ -398,6 +441,45 @@ fn merge(target: &mut Value, patch: &Value) {
             merge(&mut target[key], change);
         }
     }
+}
+
+/// Notes the operator as the manager of the status, in objects that name their managers at all.
+fn note_manager(object: &mut Value) {
+    let fields = fields_of(&json!({ "status": object["status"] }));
+    let Some(managers) = object["metadata"]["managedFields"].as_array_mut() else {
+        return;
+    };
+    managers.retain(|entry| entry["manager"] != crds::FIELD_MANAGER);
+    managers.push(json!({
+        "manager": crds::FIELD_MANAGER, "operation": "Update", "apiVersion": "selvage.dev/v1alpha1",
+        "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields, "subresource": "status",
+    }));
+}
+
+/// The fields of an object as the API server lists them for their manager.
+pub(super) fn fields_of(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (format!("f:{name}"), fields_of(value)))
+            .collect(),
+        Value::Array(items) if items.iter().any(|item| item.get("type").is_some()) => items
+            .iter()
+            .map(|item| {
+                let key = json!({ "type": item["type"] });
+                (format!("k:{key}"), fields_of(item))
+            })
+            .collect(),
+        _ => json!({}),
+    }
+}
+
+/// The answer about an object that does not exist. A kind that is not served is answered without the name of an object.
+fn missing(path: &str) -> (StatusCode, Value) {
+    let (status, mut answer) = failure(404, "NotFound");
+    let name = path.rsplit('/').next().unwrap_or_default();
+    answer["details"] = json!({ "name": name });
+    (status, answer)
 }
 
 fn failure(code: u16, reason: &str) -> (StatusCode, Value) {

@@ -15,7 +15,7 @@ use super::*;
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -30,7 +30,7 @@ impl io::Write for Log {
 
 impl Log {
     /// Writes the events that `filter` lets through on this thread until the guard is dropped.
-    fn start(filter: &str) -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(super) fn start(filter: &str) -> (Self, tracing::subscriber::DefaultGuard) {
         LazyLock::force(&SECOND);
         let log = Self::default();
         let writer = log.clone();
@@ -43,7 +43,7 @@ impl Log {
     }
 
     /// The lines with this text.
-    fn lines(&self, text: &str) -> Vec<String> {
+    pub(super) fn lines(&self, text: &str) -> Vec<String> {
         let log = String::from_utf8(self.0.lock().clone()).unwrap();
         let lines = log.lines().filter(|line| line.contains(text));
         lines.map(str::to_owned).collect()

@@ -93,7 +93,7 @@ impl Running {
     }
 
     /// Number of functions of which the status reports that all nodes follow.
-    fn distributed(&self) -> usize {
+    pub(super) fn distributed(&self) -> usize {
         let all = self.world.fake.under(FUNCTIONS);
         let settled = |object: &&Value| {
             object["status"]["nodes"]["applied"] == json!(NODES.len())
@@ -166,38 +166,4 @@ async fn a_route_that_is_given_up_goes_to_the_function_that_was_refused_for_it()
     assert_eq!(running.world.condition("b", "Accepted").0, "True");
     assert_eq!(running.world.condition("b", "Ready").0, "True");
     running.tasks.shutdown().await;
-}
-
-/// CPU time of this thread, which plays the API server too, in milliseconds.
-fn cpu() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    let nanoseconds: u64 = text.split(' ').next().unwrap().parse().unwrap();
-    nanoseconds / 1_000_000
-}
-
-/// `SELVAGE_FUNCTIONS=2000 cargo test --workspace --lib cpu_of_many_functions -- --ignored --nocapture`
-#[tokio::test(start_paused = true)]
-#[ignore = "a measurement"]
-async fn cpu_of_many_functions() {
-    let wanted = std::env::var("SELVAGE_FUNCTIONS").unwrap_or_else(|_| "500,1000,2000".to_owned());
-    for functions in wanted.split(',').map(|n| n.parse::<usize>().unwrap()) {
-        let mut running = Running::start().await;
-        let start = cpu();
-        running.apply(0, functions);
-        running.settle(functions).await;
-        let settled = cpu();
-        let counts = running.counts();
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        println!(
-            "{functions} functions, {} distributed: {} ms, {:.1} reconciles and {:.1} status writes a function, \
-             {} lists of claims, {} ms in a minute at rest",
-            running.distributed(),
-            settled - start,
-            counts.reconciles / functions as f64,
-            counts.status_writes / functions as f64,
-            counts.claim_lists,
-            cpu() - settled,
-        );
-        running.tasks.shutdown().await;
-    }
 }

@@ -4,8 +4,10 @@ mod abandoned;
 mod concerned;
 mod config_maps;
 mod crashes;
+mod definitions;
 mod fake;
 mod faults;
+mod growth;
 mod hosts;
 mod kstatus;
 mod lifecycle;
@@ -127,6 +129,7 @@ impl World {
             contexts: ContextStore::default(),
             slots: Mutex::default(),
             status_writes: StatusWrites::default(),
+            failure_log: Mutex::default(),
         };
         Self {
             fake,

@@ -44,6 +44,59 @@ async fn a_share_that_all_nodes_follow_is_written_without_delay_and_its_way_ther
     assert_eq!(world.writes().len(), 1);
 }
 
+/// FD-8: a node that returned with an empty disk cannot load what the registry no longer has.
+#[tokio::test(start_paused = true)]
+async fn fd_8_a_node_that_cannot_load_stable_is_named_with_its_reason() {
+    let world = World::new();
+    at_rest(&world).await;
+    for node in ["n-1", "n-2"] {
+        world.follows(node, "f");
+    }
+    world.reconcile("f").await;
+    assert_eq!(nodes(&world), (2, 2));
+    let status = world.status("f");
+    let token = status.rollout.unwrap().version.unwrap();
+    let function = Some((&FunctionKey::new("shop", "f")).into());
+    let revision = status.stable.unwrap().revision;
+    let report = node_api::v1::Report {
+        revisions: vec![node_api::v1::RevisionState {
+            function: function.clone(),
+            revision: revision.clone(),
+            state: node_api::v1::LoadState::Failed.into(),
+            permanent: false,
+            applied: Some(node_api::v1::FencingToken {
+                epoch: token.epoch,
+                serial: token.serial,
+            }),
+        }],
+        revisions_complete: true,
+        exceptions: vec![node_api::v1::NodeException {
+            function,
+            revision,
+            reason: node_api::ExceptionReason::PullFailed.name().into(),
+            message: "registry.example does not have shop/f in this version (404)".into(),
+            since: 1,
+        }],
+        ..node_api::v1::Report::default()
+    };
+    world.reconciler.fleet.report_from("n-2", report.clone());
+    let outcome = world.reconcile("f").await;
+    // what nodes do is written at a limited rate
+    if let Some(wake) = outcome.wake {
+        tokio::time::sleep_until(wake).await;
+        world.follows("n-1", "f");
+        world.reconciler.fleet.report_from("n-2", report);
+        world.reconcile("f").await;
+    }
+    assert_eq!(nodes(&world), (1, 2));
+    let (status, reason, message) = world.condition("f", "Distributed");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "NodesBehind"));
+    assert_eq!(
+        message,
+        "1 of 2 nodes serve the current weight, first n-2 (PullFailed: registry.example does not have shop/f in this version (404))"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn writes_for_nodes_share_a_rate() {
     let world = World::new();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::BACKOFF;
 use super::index::{Indexed, Inserted, Objects, Term};
-use super::mass_deletion::{MassDeletionGuard, Pending};
+use super::mass_deletion::{Doubted, MassDeletionGuard, Pending};
 use crate::failure_log::FailureLog;
 
 /// Namespace (empty for cluster-scoped objects) and name of an object.
@@ -47,6 +47,7 @@ pub enum Change<K> {
 pub struct Cache<K> {
     objects: Arc<RwLock<Objects<K>>>,
     unreadable: Arc<RwLock<BTreeMap<ObjectKey, Undecodable>>>,
+    doubted: Doubted,
     filled: Arc<watch::Sender<bool>>,
 }
 
@@ -110,6 +111,7 @@ impl<K> Clone for Cache<K> {
         Self {
             objects: Arc::clone(&self.objects),
             unreadable: Arc::clone(&self.unreadable),
+            doubted: Arc::clone(&self.doubted),
             filled: Arc::clone(&self.filled),
         }
     }
@@ -120,6 +122,7 @@ impl<K> Default for Cache<K> {
         Self {
             objects: Arc::default(),
             unreadable: Arc::default(),
+            doubted: Arc::default(),
             filled: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -174,6 +177,12 @@ impl<K> Cache<K> {
     #[must_use]
     pub fn find(&self, term: &Term) -> Vec<Arc<K>> {
         self.read(|objects| objects.find(term))
+    }
+
+    /// Whether the object disappeared together with many others and the API server has not confirmed its deletion.
+    #[must_use]
+    pub fn is_doubted(&self, key: &ObjectKey) -> bool {
+        self.doubted.read().contains(key)
     }
 
     /// Objects whose newest version cannot be decoded, with the error; an older version may still be cached.
@@ -326,7 +335,7 @@ where
         on_change: impl Fn(Change<K>) + Send,
     ) {
         let client = api.into_client();
-        let mut pending = Pending::new(deletion_guard, client.clone());
+        let mut pending = Pending::new(deletion_guard, client.clone(), Arc::clone(&self.doubted));
         let guarded: Api<DeserializeGuard<K>> = Api::all(client);
         let mut events = watcher(guarded, watcher::Config::default())
             .backoff(BACKOFF.delays())

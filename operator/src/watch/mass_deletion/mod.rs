@@ -5,13 +5,14 @@
 //! cannot be confirmed, because the API server does not answer, refuses, runs behind the known versions, or lost the
 //! definition of the kind, the object is kept for [`CONFIRMATION`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use kube::{Client, Resource};
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::quorum::{self, Found, Lost, Question};
@@ -40,12 +41,17 @@ pub enum MassDeletionGuard {
     Free,
 }
 
+/// Keys of the objects whose deletion is not confirmed yet. Clones share the content.
+pub(super) type Doubted = Arc<RwLock<HashSet<ObjectKey>>>;
+
 /// Deletions that are not confirmed yet.
 pub(super) struct Pending<K> {
     mode: MassDeletionGuard,
     client: Client,
     recent: Vec<Instant>,
     held: HashMap<ObjectKey, Held<K>>,
+    /// Keys of the held objects, for readers of the cache.
+    doubted: Doubted,
     /// Earliest time at which there is something to do.
     due_at: Option<Instant>,
     /// Earliest time of the next round of reads.
@@ -70,12 +76,13 @@ impl<K> Pending<K>
 where
     K: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync + 'static,
 {
-    pub(super) fn new(mode: MassDeletionGuard, client: Client) -> Self {
+    pub(super) fn new(mode: MassDeletionGuard, client: Client, doubted: Doubted) -> Self {
         Self {
             mode,
             client,
             recent: Vec::new(),
             held: HashMap::new(),
+            doubted,
             due_at: None,
             round_at: Instant::now(),
             asking: None,
@@ -116,9 +123,9 @@ where
                 ask_at: now + COLLECT,
                 asked: 0,
             };
-            self.held
-                .entry(ObjectKey::of(&*held.object))
-                .or_insert(held);
+            let key = ObjectKey::of(&*held.object);
+            self.doubted.write().insert(key.clone());
+            self.held.entry(key).or_insert(held);
         }
         Vec::new()
     }
@@ -130,7 +137,13 @@ where
 
     /// Records that the object exists after all.
     pub(super) fn came_back(&mut self, key: &ObjectKey) {
-        self.held.remove(key);
+        self.release(key);
+    }
+
+    fn release(&mut self, key: &ObjectKey) -> Option<Held<K>> {
+        let held = self.held.remove(key)?;
+        self.doubted.write().remove(key);
+        Some(held)
     }
 
     /// Waits until deletions are confirmed, by the API server or by time. Cancel-safe.
@@ -215,17 +228,15 @@ where
         let mut gone = Vec::new();
         let mut doubt = None;
         for (key, found) in answers {
-            let std::collections::hash_map::Entry::Occupied(mut entry) = self.held.entry(key)
-            else {
+            let Some(held) = self.held.get_mut(&key) else {
                 continue;
             };
-            let held = entry.get_mut();
             held.asked += 1;
             held.ask_at = now + AGAIN.ceiling(held.asked);
             let why = match found {
                 Found::Gone => {
-                    let held = entry.remove();
-                    gone.push((held.object, held.version));
+                    let held = self.release(&key);
+                    gone.extend(held.map(|held| (held.object, held.version)));
                     continue;
                 }
                 Found::There => {
@@ -260,7 +271,7 @@ where
             .map(|(key, _)| key.clone())
             .collect();
         keys.iter()
-            .filter_map(|key| self.held.remove(key))
+            .filter_map(|key| self.release(key))
             .map(|held| (held.object, held.version))
             .collect()
     }

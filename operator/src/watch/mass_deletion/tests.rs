@@ -17,7 +17,7 @@ fn pending(mode: MassDeletionGuard) -> Pending<ConfigMap> {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>(
         )
     });
-    Pending::new(mode, Client::new(service, "default"))
+    Pending::new(mode, Client::new(service, "default"), Doubted::default())
 }
 
 /// FC-15: when half of all objects disappear at once, they stay for a quarter of an hour without an answer.
