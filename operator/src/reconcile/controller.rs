@@ -66,7 +66,7 @@ async fn pass(
     let function = function(&observed, &ensured.desired);
     let measured = measure(target, &observed, &function, memory);
     let at = Timestamp::now();
-    let decision = decide(at, &function, &observed.state, &measured.evidence);
+    let decision = decide(at, &function, &observed.state, &measured.input);
     let mut made = Made {
         observed,
         ensured,

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use operator_core::analysis::{History, resting_traffic};
+use operator_core::analysis::{History, stable_traffic};
 use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::Function;
 use operator_core::rollout::{
-    self as core, Due, Evidence, LatencyMeasure, Measured, Rollout, RolloutState, Source, Traffic,
-    UnmeasuredKind,
+    self as core, AnalysisSource, DecisionInput, LatencyMeasure, Measured, RequiredMeasurements,
+    Rollout, RolloutState, Traffic, UnmeasuredKind,
 };
 use operator_core::samples::{Snapshot, merge};
 use tokio::time::Instant;
@@ -48,7 +48,7 @@ const KEPT: usize = 20_000;
 /// Nodes of a function, and the evidence for its next decision.
 pub(super) struct Measurement {
     pub(super) nodes: FunctionNodes,
-    pub(super) evidence: Evidence,
+    pub(super) input: DecisionInput,
     /// Place for a rollout with traffic.
     pub(super) slot: Slot,
     /// When to decide without the answer of Prometheus, if it has not arrived by then.
@@ -59,7 +59,7 @@ pub(super) struct Measurement {
 pub(super) struct Needed<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) state: &'a RolloutState,
-    pub(super) due: Due,
+    pub(super) required: RequiredMeasurements,
     /// Nodes that placement picks.
     pub(super) placed: &'a BTreeSet<String>,
     /// Nodes that act on the present traffic split.
@@ -88,7 +88,7 @@ pub(super) fn measure(
     let needed = Needed {
         key,
         state,
-        due: core::due(now, function, state),
+        required: core::required_measurements(now, function, state),
         placed: &nodes.placed,
         exposed: seen.following(state),
         now,
@@ -96,7 +96,7 @@ pub(super) fn measure(
     let (measured, traffic) = sample(ctx, &needed, memory);
     let slot = Slot::take(ctx, key, function, state);
     let revisions = observed.snapshot.revisions.iter();
-    let evidence = Evidence {
+    let input = DecisionInput {
         epoch: target.epoch,
         nodes: seen.view(state, &named(state, function)),
         measured,
@@ -107,7 +107,7 @@ pub(super) fn measure(
     };
     Measurement {
         nodes,
-        evidence,
+        input,
         slot,
         patience: memory.patience,
     }
@@ -119,7 +119,9 @@ pub(super) fn sample(
     needed: &Needed<'_>,
     memory: &mut FunctionContext,
 ) -> (Measured, Option<Traffic>) {
-    let Needed { state, due, .. } = needed;
+    let Needed {
+        state, required, ..
+    } = needed;
     let FunctionContext {
         evaluator,
         before,
@@ -142,12 +144,12 @@ pub(super) fn sample(
     let stable = stable.map(|stable| stable.revision.name.as_str());
     let wanted = wanted(needed.key, rollout, stable);
     let source = rollout.plan.analysis.source;
-    let traffic = if due.traffic {
+    let traffic = if required.traffic {
         traffic(ctx, needed, &wanted, rollout, before)
     } else {
         None
     };
-    if !due.evaluation {
+    if !required.evaluation {
         return (Measured::NotDue, traffic);
     }
     if rollout.analysis.is_none() && evaluator.is_none() {
@@ -158,7 +160,7 @@ pub(super) fn sample(
     } else if rollout
         .analysis
         .as_ref()
-        .is_some_and(|analysis| analysis.looks >= BEGUN)
+        .is_some_and(|analysis| analysis.evaluations >= BEGUN)
     {
         (before.scraped, before.in_band) = (Vec::new(), Vec::new());
     }
@@ -184,11 +186,11 @@ fn traffic(
     let pending = remember(ctx, wanted, analysis.source, needed.placed, before);
     let stable = needed.state.stable.as_ref();
     let name = stable.map_or("", |stable| stable.revision.name.as_str());
-    let past = History::from_snapshots(before.snapshots(), name, analysis.look_period);
+    let past = History::from_snapshots(before.snapshots(), name, analysis.evaluation_interval);
     let known = past.requests_per_second().map(|rate| Traffic {
         requests_per_second: Some(rate),
     });
-    let at_rest = || resting_traffic(&before.in_band, name, stable?.since);
+    let at_rest = || stable_traffic(&before.in_band, name, stable?.since);
     let unknown = || {
         (!may_be_known_soon(ctx, needed, analysis.source)).then_some(Traffic {
             requests_per_second: None,
@@ -201,12 +203,12 @@ fn traffic(
 }
 
 /// Whether the counters that nodes kept while the function rested may still arrive.
-fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: Source) -> bool {
+fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: AnalysisSource) -> bool {
     let (Some(rollout), Some(stable)) = (&needed.state.rollout, &needed.state.stable) else {
         return false;
     };
     let age = |since: Timestamp| needed.now.duration_since(since);
-    allowed != Source::Prometheus
+    allowed != AnalysisSource::Prometheus
         && age(rollout.started_at) < AT_REST
         && age(stable.since) >= RESTED
         && ctx.fleet.reports_counters(needed.placed)
@@ -217,12 +219,12 @@ fn evaluate(
     ctx: &Context,
     needed: &Needed<'_>,
     wanted: &Wanted,
-    allowed: Source,
+    allowed: AnalysisSource,
     evaluator: &mut Option<Evaluator>,
     before: &Before,
 ) -> Result<Measured, Option<Instant>> {
     let past = Evaluator::forgotten(evaluator.as_ref(), needed.state, needed.now)
-        .filter(|_| allowed != Source::InBand);
+        .filter(|_| allowed != AnalysisSource::InBand);
     let forgotten = match past.map(|past| ctx.source.since(wanted, past)) {
         Some(Asked::Pending(since)) if since.elapsed() < PAST_PATIENCE => return Err(None),
         Some(Asked::Answered(Ok(samples))) => samples.snapshots,
@@ -272,15 +274,15 @@ enum Missing {
 fn samples(
     ctx: &Context,
     wanted: &Wanted,
-    allowed: Source,
+    allowed: AnalysisSource,
 ) -> Result<(Samples, &'static str), Missing> {
-    let in_band = if allowed == Source::Prometheus {
+    let in_band = if allowed == AnalysisSource::Prometheus {
         Vec::new()
     } else {
         in_band(ctx, wanted)
     };
     let only = |snapshots: Vec<Snapshot>, problem| Samples { snapshots, problem };
-    if allowed == Source::InBand {
+    if allowed == AnalysisSource::InBand {
         return Ok((only(in_band, None), "InBand"));
     }
     match ctx.source.newest(wanted) {
@@ -296,7 +298,7 @@ fn samples(
             let merged = merge(scraped.snapshots.into_iter().chain(in_band));
             Ok((only(merged, scraped.problem), "Both"))
         }
-        Asked::Nowhere if allowed == Source::Prometheus => Err(Missing::Failed(
+        Asked::Nowhere if allowed == AnalysisSource::Prometheus => Err(Missing::Failed(
             MeasureError::NoAnswer("the plan wants Prometheus and none is configured".to_owned()),
         )),
         Asked::Answered(Err(error)) if in_band.is_empty() => Err(Missing::Failed(error)),
@@ -319,16 +321,16 @@ fn in_band(ctx: &Context, wanted: &Wanted) -> Vec<Snapshot> {
 fn remember(
     ctx: &Context,
     wanted: &Wanted,
-    allowed: Source,
+    allowed: AnalysisSource,
     placed: &BTreeSet<String>,
     before: &mut Before,
 ) -> bool {
     let recent = before.asked.is_some_and(|asked| asked.elapsed() < PAST);
     let mut pending = false;
-    if allowed != Source::InBand && !recent {
+    if allowed != AnalysisSource::InBand && !recent {
         match ctx.source.history(wanted) {
             Asked::Pending(since) => {
-                let patience = if allowed == Source::Prometheus {
+                let patience = if allowed == AnalysisSource::Prometheus {
                     PAST_PATIENCE
                 } else {
                     PATIENCE
@@ -346,7 +348,10 @@ fn remember(
             Asked::Nowhere => {}
         }
     }
-    if allowed != Source::Prometheus && before.scraped.is_empty() && before.in_band.len() < KEPT {
+    if allowed != AnalysisSource::Prometheus
+        && before.scraped.is_empty()
+        && before.in_band.len() < KEPT
+    {
         // reports count only for functions that are placed on the node
         let snapshots = in_band(ctx, wanted).into_iter();
         let placed = snapshots.filter(|snapshot| placed.contains(&snapshot.process));

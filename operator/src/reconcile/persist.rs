@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crds::EdgeFunction;
 use kube::Api;
-use operator_core::status_rate::NodeDrift;
+use operator_core::status_rate::NodeStatusChange;
 use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
@@ -148,7 +148,7 @@ fn may_write_nodes(
     memory: &mut FunctionContext,
 ) -> bool {
     memory.nodes_due = None;
-    let drift = match difference {
+    let change = match difference {
         // This write includes the progress of the nodes.
         Difference::Plain => {
             ctx.status_writes.carried(&mut memory.limit);
@@ -158,10 +158,10 @@ fn may_write_nodes(
             ctx.status_writes.carried(&mut memory.limit);
             return false;
         }
-        Difference::Nodes(drift) => drift,
-        Difference::None => NodeDrift::None,
+        Difference::Nodes(change) => change,
+        Difference::None => NodeStatusChange::None,
     };
-    match ctx.status_writes.admit(&mut memory.limit, drift) {
+    match ctx.status_writes.admit(&mut memory.limit, change) {
         Admitted::Idle => false,
         Admitted::Write => true,
         Admitted::Wait(until) => {

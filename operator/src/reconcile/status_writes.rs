@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use operator_core::status_rate::{Admission, FunctionLimit, NodeDrift, StatusRateLimiter};
+use operator_core::status_rate::{Admission, FunctionLimit, NodeStatusChange, StatusRateLimiter};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -34,9 +34,9 @@ impl Default for StatusWrites {
 }
 
 impl StatusWrites {
-    /// Decides whether a function may write the difference `drift` now.
-    pub(super) fn admit(&self, function: &mut FunctionLimit, drift: NodeDrift) -> Admitted {
-        match self.limiter.lock().admit(function, drift, self.now()) {
+    /// Decides whether a function may write the difference `change` now.
+    pub(super) fn admit(&self, function: &mut FunctionLimit, change: NodeStatusChange) -> Admitted {
+        match self.limiter.lock().admit(function, change, self.now()) {
             Admission::Idle => Admitted::Idle,
             Admission::Write => Admitted::Write,
             Admission::Wait(until) => Admitted::Wait(self.origin + until),
@@ -86,7 +86,7 @@ mod tests {
                 let mut played = played.lock();
                 let (turns, limit) = played.turns.entry(turn.key.clone()).or_default();
                 *turns += 1;
-                let admitted = limiter.admit(limit, NodeDrift::Settled);
+                let admitted = limiter.admit(limit, NodeStatusChange::Settled);
                 if admitted == Admitted::Write {
                     played.writes.push(Instant::now());
                 }

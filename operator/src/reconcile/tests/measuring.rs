@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use operator_core::rollout::Due;
+use operator_core::rollout::RequiredMeasurements;
 use tokio::sync::Notify;
 
 use super::recompute::stepping;
@@ -152,7 +152,7 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
     let needed = Needed {
         key: &ObjectKey::new("shop", "f"),
         state: &state,
-        due: Due {
+        required: RequiredMeasurements {
             evaluation: true,
             traffic: false,
         },
