@@ -13,7 +13,7 @@ use operator_core::samples::{
 
 use super::answer::Series;
 use super::targets::{Scrapes, Targets};
-use super::{Sampled, Wanted};
+use super::{SampleQuery, Sampled};
 use crate::node_api::FunctionKey;
 
 /// Which scrapes become snapshots.
@@ -57,7 +57,7 @@ pub(super) fn number(text: &str) -> Result<f64, InvalidSnapshot> {
 /// Counters of one target for one function at one time.
 #[derive(Default)]
 struct Reading {
-    /// By the position of the revision in [`Wanted::revisions`].
+    /// By the position of the revision in [`SampleQuery::revisions`].
     revisions: BTreeMap<usize, Revision>,
     rejected: Option<InvalidSnapshot>,
 }
@@ -131,7 +131,7 @@ fn raise<K: PartialEq, V: PartialOrd>(values: &mut Vec<(K, V)>, key: K, value: V
 /// Counters of a group of functions, as they are read.
 pub(super) struct Collector<'a> {
     targets: &'a Targets,
-    wanted: &'a [Wanted],
+    wanted: &'a [SampleQuery],
     by_key: BTreeMap<&'a FunctionKey, usize>,
     /// By target and position in `wanted`.
     readings: BTreeMap<(usize, usize), BTreeMap<Moment, Reading>>,
@@ -139,7 +139,7 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(targets: &'a Targets, wanted: &'a [Wanted]) -> Self {
+    pub(super) fn new(targets: &'a Targets, wanted: &'a [SampleQuery]) -> Self {
         let by_key = wanted.iter().enumerate();
         Self {
             targets,

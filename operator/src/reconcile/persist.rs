@@ -8,10 +8,10 @@ use operator_core::status_rate::NodeStatusChange;
 use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
-use super::pass::{Made, Persisted, Target};
 use super::secret_values::unknown_values;
+use super::stages::{Made, Persisted, Target};
 use super::status::{self, Difference, Parts};
-use super::status_writes::Admitted;
+use super::status_rate_limit::Admitted;
 use super::{CallError, Context, ReconcileError, api};
 
 /// Result of a write of the status.
@@ -151,17 +151,17 @@ fn may_write_nodes(
     let change = match difference {
         // This write includes the progress of the nodes.
         Difference::Plain => {
-            ctx.status_writes.carried(&mut memory.limit);
+            ctx.status_rate_limit.carried(&mut memory.limit);
             return false;
         }
         Difference::Nodes(_) if asked => {
-            ctx.status_writes.carried(&mut memory.limit);
+            ctx.status_rate_limit.carried(&mut memory.limit);
             return false;
         }
         Difference::Nodes(change) => change,
         Difference::None => NodeStatusChange::None,
     };
-    match ctx.status_writes.admit(&mut memory.limit, change) {
+    match ctx.status_rate_limit.admit(&mut memory.limit, change) {
         Admitted::Idle => false,
         Admitted::Write => true,
         Admitted::Wait(until) => {

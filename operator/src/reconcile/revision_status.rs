@@ -16,9 +16,9 @@ use operator_core::status_rate::NodeStatusChange;
 use super::api::{self, CallError};
 use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
-use super::input::named;
-use super::pass::{Made, Target};
-use super::status_writes::Admitted;
+use super::core_input::named;
+use super::stages::{Made, Target};
+use super::status_rate_limit::Admitted;
 
 /// Writes what a transition changed.
 ///
@@ -56,10 +56,10 @@ pub(super) async fn follow_nodes(
         (NodeStatusChange::None, one) => one,
         (all, _) => all,
     });
-    if change != NodeStatusChange::None && !target.ctx.fleet.awaited().is_empty() {
+    if change != NodeStatusChange::None && !target.ctx.fleet.expected_nodes().is_empty() {
         change = NodeStatusChange::None;
     }
-    let writes = &target.ctx.status_writes;
+    let writes = &target.ctx.status_rate_limit;
     memory.revisions_due = None;
     match writes.admit(&mut memory.revision_limit, change) {
         Admitted::Idle => Ok(()),
@@ -79,7 +79,7 @@ async fn write(
 ) -> Result<(), CallError> {
     let state = &made.decision.state;
     // soon after a start not all nodes have reported, and what the last leader knew is nearer to the truth
-    let view = Some(view).filter(|_| target.ctx.fleet.awaited().is_empty());
+    let view = Some(view).filter(|_| target.ctx.fleet.expected_nodes().is_empty());
     for revision in &made.observed.snapshot.revisions {
         let name = name_of(revision);
         let old = revision.status.clone().unwrap_or_default();

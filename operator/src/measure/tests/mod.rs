@@ -33,7 +33,7 @@ pub(super) fn known() -> Processes {
 }
 
 /// Reads the newest snapshots in one group.
-async fn sample(prometheus: &Prometheus, wanted: &[Wanted]) -> Result<Sampled, MeasureError> {
+async fn sample(prometheus: &Prometheus, wanted: &[SampleQuery]) -> Result<Sampled, MeasureError> {
     let known = known();
     let identified = prometheus.newest_targets(&known).await?;
     let mut sampled = prometheus.read(wanted, &identified).await?;
@@ -45,7 +45,7 @@ async fn sample(prometheus: &Prometheus, wanted: &[Wanted]) -> Result<Sampled, M
 pub(super) async fn batch(prometheus: &Prometheus) -> Result<Samples, MeasureError> {
     let mut answer = None;
     let mut suspects = batch::Suspects::default();
-    let deliver = |_: Wanted, answered: Result<Samples, MeasureError>| answer = Some(answered);
+    let deliver = |_: SampleQuery, answered: Result<Samples, MeasureError>| answer = Some(answered);
     batch::run(prometheus, &known(), vec![wanted()], &mut suspects, deliver).await;
     answer.unwrap()
 }
@@ -134,8 +134,8 @@ pub(super) fn key() -> FunctionKey {
     FunctionKey::new("shop", "checkout")
 }
 
-pub(super) fn wanted() -> Wanted {
-    Wanted {
+pub(super) fn wanted() -> SampleQuery {
+    SampleQuery {
         function: key(),
         revisions: vec!["checkout-1".to_owned(), "checkout-2".to_owned()],
         latency: Latency::Head,

@@ -60,7 +60,7 @@ impl Server {
         let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
         let reconciler = Arc::get_mut(&mut world.reconciler).unwrap();
         let (fleet, queue) = (reconciler.fleet.clone(), reconciler.queue.clone());
-        reconciler.source = SampleSource::eager(prometheus, fleet, queue);
+        reconciler.source = PrometheusQueries::eager(prometheus, fleet, queue);
     }
 }
 
@@ -167,7 +167,11 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
         assert!(memory.evaluator.is_none(), "{question}");
         tokio::time::advance(patience).await;
     }
-    assert!(memory.patience.is_some_and(|until| until <= Instant::now()));
+    assert!(
+        memory
+            .decide_without_prometheus_at
+            .is_some_and(|until| until <= Instant::now())
+    );
     sample(&world.reconciler, &needed, &mut memory);
     assert!(memory.evaluator.is_some());
 }

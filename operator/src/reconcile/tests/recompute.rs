@@ -83,7 +83,7 @@ impl History {
             .into_response()
     }
 
-    async fn serve(self: &Arc<Self>, world: &World) -> SampleSource {
+    async fn serve(self: &Arc<Self>, world: &World) -> PrometheusQueries {
         let served = Arc::clone(self);
         let handler = move |body: String| async move { served.answer(&body) };
         let app = Router::new().route("/api/v1/query", post(handler));
@@ -94,7 +94,7 @@ impl History {
         let (interval, targets) = (Duration::from_secs(5), Matchers::default());
         let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
         let (fleet, queue) = (&world.reconciler.fleet, &world.reconciler.queue);
-        SampleSource::eager(prometheus, fleet.clone(), queue.clone())
+        PrometheusQueries::eager(prometheus, fleet.clone(), queue.clone())
     }
 }
 

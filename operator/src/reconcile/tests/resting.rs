@@ -51,7 +51,7 @@ async fn writes_for_nodes_share_a_rate() {
     for _ in 0..100 {
         use operator_core::status_rate::{FunctionLimit, NodeStatusChange};
         let mut other = FunctionLimit::default();
-        let limiter = &world.reconciler.status_writes;
+        let limiter = &world.reconciler.status_rate_limit;
         limiter.admit(&mut other, NodeStatusChange::Settled);
     }
     for node in ["n-1", "n-2"] {

@@ -53,7 +53,7 @@ pub enum Latency {
 
 /// Selects counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reading<'a> {
+pub struct CounterSelector<'a> {
     /// Latency that goes into [`Counters::latency`].
     pub latency: Latency,
     /// Population of requests: `live`, `matched`, `shadow`, `synthetic` or `preview`.
@@ -135,15 +135,15 @@ impl CounterTable {
         &self,
         process: &str,
         key: &FunctionKey,
-        reading: Reading<'_>,
+        selector: CounterSelector<'_>,
     ) -> Option<Snapshot> {
         let at = self.at?;
-        let wanted = |row: &&RowKey| row.function == *key && row.population == reading.population;
+        let wanted = |row: &&RowKey| row.function == *key && row.population == selector.population;
         let rows = self.rows.keys().filter(wanted);
         let revisions = rows
             .filter_map(|row_key| {
                 let row = self.rows.get(row_key)?;
-                let latency = match reading.latency {
+                let latency = match selector.latency {
                     Latency::Head => row.head,
                     Latency::Duration => row.duration,
                 };
