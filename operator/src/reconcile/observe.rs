@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::context::FunctionContext;
 use super::stages::Target;
-use super::{CallError, Context, api, input};
+use super::{CallError, Context, api, core_input};
 use crate::revision::Content;
 use crate::validate::{self, References, references};
 use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term};
