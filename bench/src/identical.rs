@@ -2,7 +2,7 @@
 //! less often in the caches of the processor. The analysis compares shares of slow requests, so the difference must stay
 //! within its tolerance.
 
-use crate::plane::{Plane, ask, function};
+use crate::data_plane::{LocalDataPlane, ask, function};
 use anyhow::{Context, Result, ensure};
 use node_api_types::LATENCY_BOUNDS;
 use node_shim::counters::RevisionSnapshot;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
         "| requests/s | weight % | bound ms | stable slower % | candidate slower % | limit % | |",
     );
     print("|---|---|---|---|---|---|---|");
-    let plane = Plane::start()?;
+    let plane = LocalDataPlane::start()?;
     let stable = plane.revision("identical", "stable", &args.guest)?;
     let candidate = plane.revision("identical", "candidate", &args.guest)?;
     for rate in &args.rates {

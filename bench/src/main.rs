@@ -1,10 +1,10 @@
 //! Measurements that take too long for the tests. Performance is measured as the ratio of two programs in one run.
 
+mod data_plane;
 mod first;
 mod host;
 mod identical;
 mod neighbours;
-mod plane;
 mod serve;
 
 use anyhow::{Context as _, Result};

@@ -1,7 +1,7 @@
 //! Latency of a function that is beside others that compute without end: 1, 16, 64 and 400 of their requests at a time
 //! in one node. The node runs in this process, on its own core.
 
-use crate::plane::{Plane, ask, function};
+use crate::data_plane::{LocalDataPlane, ask, function};
 use anyhow::{Context, Result, ensure};
 use std::{
     net::{SocketAddr, TcpStream},
@@ -83,8 +83,8 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-fn start(args: &Args) -> Result<Plane> {
-    let plane = Plane::start()?;
+fn start(args: &Args) -> Result<LocalDataPlane> {
+    let plane = LocalDataPlane::start()?;
     let mut functions = vec![function(
         &plane.revision("quiet", "only", &args.guest)?,
         None,

@@ -55,30 +55,30 @@
     reason = "two columns of a kind may well have the same type"
 )]
 
-mod claim;
 pub mod conditions;
 mod definitions;
+mod edge_node;
 mod enumeration;
+mod field_reference;
 pub mod function;
+mod host_claim;
 mod local_reference;
 mod names;
-mod node;
-mod reference;
 mod revision;
 pub mod rollout;
 mod schema;
 mod text;
 
-pub use claim::{HostClaim, HostClaimSpec};
 pub use definitions::{all, files, to_yaml};
+pub use edge_node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
+pub use field_reference::field_reference;
 pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
+pub use host_claim::{HostClaim, HostClaimSpec};
 pub use local_reference::LocalReference;
 pub use names::{
     ACTION_PREFIX, API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY,
     LABEL_REVISION, MANAGED_BY_VALUE, VERSION, claimed_host, host_claim_name,
 };
-pub use node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
-pub use reference::reference;
 pub use revision::{
     EdgeRevision, EdgeRevisionSpec, EdgeRevisionStatus, ReferenceHash, ReferenceKind, RevisionNodes,
 };

@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::node_api::tls::{self, Material};
+use crate::node_api::tls::{self, KeyMaterial};
 use crate::reconcile::CallError;
 use crate::reconcile::api::call;
 use crate::watch::{ObjectKey, SecretState, Secrets};
@@ -44,7 +44,7 @@ pub struct CertificateSecret {
     pub tls: tls::Store,
     /// Key of content hashes.
     pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
-    material: Arc<ArcSwapOption<Material>>,
+    material: Arc<ArcSwapOption<KeyMaterial>>,
     deleted: Arc<Notify>,
 }
 
@@ -123,7 +123,7 @@ pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateS
 async fn write(
     client: &Client,
     namespace: &str,
-    material: &Material,
+    material: &KeyMaterial,
 ) -> Result<bool, CertificateSecretError> {
     let secret = Secret {
         metadata: ObjectMeta {
@@ -170,7 +170,7 @@ async fn renew(api: &Api<Secret>, secret: &Secret) -> Result<(), CertificateSecr
     Ok(())
 }
 
-fn content(material: &Material) -> BTreeMap<String, ByteString> {
+fn content(material: &KeyMaterial) -> BTreeMap<String, ByteString> {
     BTreeMap::from([
         (
             CA_CERTIFICATE.to_owned(),
@@ -192,7 +192,7 @@ fn content(material: &Material) -> BTreeMap<String, ByteString> {
     ])
 }
 
-fn parse(secret: &Secret) -> Result<Material, CertificateSecretError> {
+fn parse(secret: &Secret) -> Result<KeyMaterial, CertificateSecretError> {
     let bytes = |name: &'static str| {
         let found = secret.data.as_ref().and_then(|data| data.get(name));
         found
@@ -203,7 +203,7 @@ fn parse(secret: &Secret) -> Result<Material, CertificateSecretError> {
     let text = |name: &'static str| {
         String::from_utf8(bytes(name)?).map_err(|_| CertificateSecretError::Key(name))
     };
-    Ok(Material {
+    Ok(KeyMaterial {
         ca_crt: text(CA_CERTIFICATE)?,
         ca_key: Zeroizing::new(text(CA_KEY)?),
         tls_crt: text(CERTIFICATE)?,

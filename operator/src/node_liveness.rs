@@ -30,5 +30,7 @@ pub(crate) async fn follow(dispatch: Dispatch, fleet: Fleet) {
 /// Nodes that are connected, and nodes that are expected to connect.
 fn live_nodes(fleet: &Fleet) -> BTreeSet<String> {
     let live = fleet.nodes().into_iter().filter(|node| node.live);
-    live.map(|node| node.name).chain(fleet.awaited()).collect()
+    live.map(|node| node.name)
+        .chain(fleet.expected_nodes())
+        .collect()
 }

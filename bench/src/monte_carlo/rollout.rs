@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::{Function, Revision};
 use operator_core::rollout::{
-    Evidence, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState, State,
-    Traffic, decide, due, traffic_split,
+    DecisionInput, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState, State,
+    Traffic, decide, required_measurements, traffic_split,
 };
-use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+use operator_core::samples::{Counters, Outcome, Snapshot, StatusClass};
 
 use super::report::{Row, percent};
 use super::traffic::Latency;
@@ -81,7 +81,7 @@ impl Simulation {
     fn new(random: &mut RandomSource, scenario: Scenario) -> Self {
         let mut policy = Policy::default();
         policy.analysis.dispersion = Some(scenario.dispersion);
-        policy.analysis.look_period = seconds(scenario.evaluation_seconds);
+        policy.analysis.evaluation_interval = seconds(scenario.evaluation_seconds);
         let start = Timestamp::UNIX_EPOCH + seconds(1_800_000_000);
         let stable = RevisionRef {
             revision: revision(STABLE),
@@ -149,9 +149,9 @@ impl Simulation {
         {
             let failed = random.of(requests, rate);
             let refused = random.of(requests - failed, CLIENT_ERRORS);
-            counters.add(Outcome::Ok, Code::ServerError, failed);
-            counters.add(Outcome::Ok, Code::ClientError, refused);
-            counters.add(Outcome::Ok, Code::Other, requests - failed - refused);
+            counters.add(Outcome::Ok, StatusClass::ServerError, failed);
+            counters.add(Outcome::Ok, StatusClass::ClientError, refused);
+            counters.add(Outcome::Ok, StatusClass::Other, requests - failed - refused);
             self.latency.draw(random, requests, &mut counters.latency.0);
             *failures = failed;
         }
@@ -162,8 +162,8 @@ impl Simulation {
     fn settle(&mut self, mut measured: Measured) {
         loop {
             let before = self.state.token;
-            let evidence = self.evidence(std::mem::take(&mut measured));
-            let decision = decide(self.now, &self.function, &self.state, &evidence);
+            let input = self.input(std::mem::take(&mut measured));
+            let decision = decide(self.now, &self.function, &self.state, &input);
             let moved = !decision.transitions.is_empty() || decision.state.token != before;
             self.state = decision.state;
             if !moved {
@@ -172,8 +172,8 @@ impl Simulation {
         }
     }
 
-    fn evidence(&self, measured: Measured) -> Evidence {
-        let due = due(self.now, &self.function, &self.state);
+    fn input(&self, measured: Measured) -> DecisionInput {
+        let required = required_measurements(self.now, &self.function, &self.state);
         let revisions = [STABLE, CANDIDATE]
             .map(|name| RevisionOnNodes {
                 revision: name.to_owned(),
@@ -182,7 +182,7 @@ impl Simulation {
                 problem: None,
             })
             .to_vec();
-        Evidence {
+        DecisionInput {
             epoch: 1,
             nodes: NodesView {
                 desired: 1,
@@ -196,7 +196,7 @@ impl Simulation {
             },
             measured,
             slot: true,
-            traffic: due.traffic.then_some(Traffic {
+            traffic: required.traffic.then_some(Traffic {
                 requests_per_second: Some(self.scenario.per_second),
             }),
             promoted: None,
@@ -205,7 +205,7 @@ impl Simulation {
     }
 
     fn evaluate(&mut self) -> Measured {
-        if !due(self.now, &self.function, &self.state).evaluation {
+        if !required_measurements(self.now, &self.function, &self.state).evaluation {
             return Measured::NotDue;
         }
         let exposed = BTreeSet::from([NODE.to_owned()]);

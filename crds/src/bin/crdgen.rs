@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     if folders.is_empty() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        std::fs::write(root.join("docs/fields.md"), crds::reference()?)?;
+        std::fs::write(root.join("docs/fields.md"), crds::field_reference()?)?;
         folders = vec![
             root.join("crds/yaml"),
             root.join("charts/selvage/files/crds"),

@@ -1,6 +1,8 @@
 //! Everything that the parts of the demo share, and the commands of a user: apply a manifest, check a permission.
 
-use super::{follow::Follower, gauge::Gauge, platform::Platform, screen::Screen};
+use super::{
+    evidence_metrics::EvidenceReader, follow::Follower, platform::Platform, screen::Screen,
+};
 use crate::{cluster::Cluster, load::Load, selvage::NAMESPACE};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -21,7 +23,7 @@ pub(super) struct DemoContext<'a> {
     pub(super) platform: &'a mut Platform,
     pub(super) screen: &'a Screen,
     pub(super) follower: Follower,
-    pub(super) gauge: Gauge,
+    pub(super) evidence: EvidenceReader,
     pub(super) load: Load,
 }
 

@@ -55,12 +55,12 @@ fn row(name: &str, weight: u64, total: u64, recent: &Arm) -> String {
 }
 
 fn evidence(demo: &DemoContext<'_>) -> String {
-    let gauges = demo.gauge.read();
-    let against = gauges.against.map_or_else(
+    let metrics = demo.evidence.read();
+    let against = metrics.against.map_or_else(
         || "none yet".into(),
         |(metric, e)| format!("{e:.1} to 1 ({metric})"),
     );
-    let pass = gauges.pass.map_or_else(String::new, |part| {
+    let pass = metrics.pass.map_or_else(String::new, |part| {
         format!(
             " · for the next step {} {:.0} %",
             bar(part, 10),

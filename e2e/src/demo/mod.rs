@@ -1,8 +1,8 @@
 //! The demo on a real cluster: a function is served, a good version is promoted, and bad versions are rolled back.
 
 mod context;
+mod evidence_metrics;
 mod follow;
-mod gauge;
 mod live;
 mod outcome;
 mod platform;

@@ -2,8 +2,8 @@
 
 use super::{
     context::{self, DemoContext, FUNCTION, HOST},
+    evidence_metrics::EvidenceReader,
     follow::Follower,
-    gauge::Gauge,
     live::Versions,
     outcome::{EXPECTED, NO_FAILURES, Outcomes, time},
     platform::{DEMO, Platform},
@@ -137,7 +137,7 @@ async fn play_parts(
         .prometheus
         .as_ref()
         .context("the demo has a Prometheus")?;
-    let gauge = Gauge::start(prometheus.url().to_owned(), FUNCTION);
+    let evidence = EvidenceReader::start(prometheus.url().to_owned(), FUNCTION);
     let load = Load::start(plan)?;
     screen.part(&format!(
         "{} requests/s over {} nodes from here to the end",
@@ -148,7 +148,7 @@ async fn play_parts(
         platform,
         screen,
         follower,
-        gauge,
+        evidence,
         load,
     };
 

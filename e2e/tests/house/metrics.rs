@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 const DEFINING: [&str; 7] = [
     "operator/src/metrics/families.rs",
     "operator/src/metrics/function_gauge.rs",
-    "operator/src/measure/meter.rs",
-    "operator/src/node_api/meter.rs",
+    "operator/src/measure/metrics.rs",
+    "operator/src/node_api/metrics.rs",
     "node-shim/src/metrics/mod.rs",
     "node-shim/src/metrics/node.rs",
     "node-shim/src/supervisor/metrics.rs",

@@ -21,7 +21,7 @@ pub const PER_SECOND: u32 = 5;
 
 /// Difference between the nodes of a function at rest and the counts in its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeDrift {
+pub enum NodeStatusChange {
     /// The status is up to date.
     None,
     /// More nodes apply the weight than the status shows, but not all of them yet.
@@ -32,7 +32,7 @@ pub enum NodeDrift {
     Settled,
 }
 
-impl NodeDrift {
+impl NodeStatusChange {
     /// Classifies counts that differ from the status. `other` is true when another part of the status differs too.
     #[must_use]
     pub fn between(old: NodeCounts, new: &NodesCount, other: bool) -> Self {
@@ -84,17 +84,17 @@ pub struct FunctionLimit {
 
 impl FunctionLimit {
     /// Earliest time at which the limits of this function alone allow a write; `None` without a difference.
-    fn due(&mut self, drift: NodeDrift, now: Duration) -> Option<Duration> {
-        if drift == NodeDrift::None {
+    fn due(&mut self, change: NodeStatusChange, now: Duration) -> Option<Duration> {
+        if change == NodeStatusChange::None {
             self.since = None;
             self.agreed = true;
             return None;
         }
         let since = *self.since.get_or_insert(now);
-        let patient = match drift {
-            NodeDrift::Rising => true,
-            NodeDrift::Falling => !self.agreed,
-            NodeDrift::None | NodeDrift::Settled => false,
+        let patient = match change {
+            NodeStatusChange::Rising => true,
+            NodeStatusChange::Falling => !self.agreed,
+            NodeStatusChange::None | NodeStatusChange::Settled => false,
         };
         let first = if patient { since + SPACING } else { since };
         Some(self.written.map_or(first, |at| first.max(at + SPACING)))
@@ -116,14 +116,14 @@ impl Default for StatusRateLimiter {
 }
 
 impl StatusRateLimiter {
-    /// Decides whether `function` may write the difference `drift` now. [`Admission::Write`] counts as a write.
+    /// Decides whether `function` may write the difference `change` now. [`Admission::Write`] counts as a write.
     pub fn admit(
         &mut self,
         function: &mut FunctionLimit,
-        drift: NodeDrift,
+        change: NodeStatusChange,
         now: Duration,
     ) -> Admission {
-        let Some(due) = function.due(drift, now) else {
+        let Some(due) = function.due(change, now) else {
             self.cancel(function);
             return Admission::Idle;
         };
@@ -179,38 +179,50 @@ mod tests {
     }
 
     impl Alone {
-        fn admit(&mut self, drift: NodeDrift, now: Duration) -> Admission {
-            self.limiter.admit(&mut self.function, drift, now)
+        fn admit(&mut self, change: NodeStatusChange, now: Duration) -> Admission {
+            self.limiter.admit(&mut self.function, change, now)
         }
     }
 
     #[test]
     fn a_change_is_written_at_once_and_the_next_one_of_the_same_function_a_little_later() {
         let mut one = Alone::default();
-        assert_eq!(one.admit(NodeDrift::Settled, at(0)), Admission::Write);
-        assert_eq!(one.admit(NodeDrift::None, at(100)), Admission::Idle);
+        assert_eq!(
+            one.admit(NodeStatusChange::Settled, at(0)),
+            Admission::Write
+        );
+        assert_eq!(one.admit(NodeStatusChange::None, at(100)), Admission::Idle);
         let later = Admission::Wait(at(10_000));
-        assert_eq!(one.admit(NodeDrift::Falling, at(200)), later);
-        assert_eq!(one.admit(NodeDrift::None, at(300)), Admission::Idle);
-        assert_eq!(one.admit(NodeDrift::Falling, at(20_000)), Admission::Write);
+        assert_eq!(one.admit(NodeStatusChange::Falling, at(200)), later);
+        assert_eq!(one.admit(NodeStatusChange::None, at(300)), Admission::Idle);
+        assert_eq!(
+            one.admit(NodeStatusChange::Falling, at(20_000)),
+            Admission::Write
+        );
     }
 
     #[test]
     fn progress_is_written_when_all_nodes_apply_the_weight_or_after_the_spacing() {
         let mut one = Alone::default();
         let later = Admission::Wait(at(10_000));
-        assert_eq!(one.admit(NodeDrift::Rising, at(0)), later);
-        assert_eq!(one.admit(NodeDrift::Rising, at(500)), later);
-        assert_eq!(one.admit(NodeDrift::Settled, at(600)), Admission::Write);
+        assert_eq!(one.admit(NodeStatusChange::Rising, at(0)), later);
+        assert_eq!(one.admit(NodeStatusChange::Rising, at(500)), later);
+        assert_eq!(
+            one.admit(NodeStatusChange::Settled, at(600)),
+            Admission::Write
+        );
     }
 
     #[test]
     fn a_new_leader_does_not_report_nodes_as_missing_that_have_not_connected_yet() {
         let mut one = Alone::default();
         let later = Admission::Wait(at(10_000));
-        assert_eq!(one.admit(NodeDrift::Falling, at(0)), later);
-        assert_eq!(one.admit(NodeDrift::None, at(900)), Admission::Idle);
-        assert_eq!(one.admit(NodeDrift::Falling, at(1_000)), Admission::Write);
+        assert_eq!(one.admit(NodeStatusChange::Falling, at(0)), later);
+        assert_eq!(one.admit(NodeStatusChange::None, at(900)), Admission::Idle);
+        assert_eq!(
+            one.admit(NodeStatusChange::Falling, at(1_000)),
+            Admission::Write
+        );
     }
 
     /// Simulates functions that all differ at `at(0)` and ask again at the times they get. Returns the writes in order and the
@@ -223,7 +235,7 @@ mod tests {
         let (mut writes, mut asks) = (Vec::new(), vec![0; count]);
         while let Some((now, n)) = timers.pop_first() {
             asks[n] += 1;
-            match limiter.admit(&mut functions[n], NodeDrift::Settled, now) {
+            match limiter.admit(&mut functions[n], NodeStatusChange::Settled, now) {
                 Admission::Write => writes.push((now, n)),
                 Admission::Wait(until) => assert!(timers.insert((until, n))),
                 Admission::Idle => panic!("{n} differs"),
@@ -253,7 +265,8 @@ mod tests {
         let mut limiter = StatusRateLimiter::default();
         let mut functions: Vec<FunctionLimit> = Vec::new();
         functions.resize_with(7, FunctionLimit::default);
-        let mut ask = |n: usize, now| limiter.admit(&mut functions[n], NodeDrift::Settled, now);
+        let mut ask =
+            |n: usize, now| limiter.admit(&mut functions[n], NodeStatusChange::Settled, now);
         for n in 0..5 {
             assert_eq!(ask(n, at(0)), Admission::Write);
         }
@@ -271,17 +284,17 @@ mod tests {
         let mut functions: Vec<FunctionLimit> = Vec::new();
         functions.resize_with(1_000, FunctionLimit::default);
         for function in &mut functions {
-            limiter.admit(function, NodeDrift::Settled, at(0));
+            limiter.admit(function, NodeStatusChange::Settled, at(0));
         }
         for (n, function) in functions.iter_mut().enumerate() {
             match n % 3 {
                 0 => limiter.carried(function),
                 1 => limiter.cancel(function),
-                _ => drop(limiter.admit(function, NodeDrift::None, at(100))),
+                _ => drop(limiter.admit(function, NodeStatusChange::None, at(100))),
             }
         }
         let mut late = FunctionLimit::default();
-        let answer = limiter.admit(&mut late, NodeDrift::Settled, at(100));
+        let answer = limiter.admit(&mut late, NodeStatusChange::Settled, at(100));
         assert_eq!(answer, Admission::Wait(at(200)));
     }
 
@@ -291,11 +304,11 @@ mod tests {
         let mut functions: Vec<FunctionLimit> = Vec::new();
         functions.resize_with(1_000, FunctionLimit::default);
         for function in &mut functions {
-            limiter.admit(function, NodeDrift::Settled, at(0));
+            limiter.admit(function, NodeStatusChange::Settled, at(0));
         }
         let mut written = 0;
         for function in &mut functions[5..] {
-            let answer = limiter.admit(function, NodeDrift::Settled, at(3_600_000));
+            let answer = limiter.admit(function, NodeStatusChange::Settled, at(3_600_000));
             written += u32::from(answer == Admission::Write);
         }
         assert_eq!(written, PER_SECOND);
@@ -316,11 +329,11 @@ mod tests {
             failed,
             problem: None,
         };
-        let between = |new, other| NodeDrift::between(old, &new, other);
-        assert_eq!(between(new(2, 3, 0), false), NodeDrift::Rising);
-        assert_eq!(between(new(2, 3, 0), true), NodeDrift::Settled);
-        assert_eq!(between(new(3, 3, 0), false), NodeDrift::Settled);
-        assert_eq!(between(new(0, 3, 0), true), NodeDrift::Falling);
-        assert_eq!(between(new(3, 3, 1), false), NodeDrift::Falling);
+        let between = |new, other| NodeStatusChange::between(old, &new, other);
+        assert_eq!(between(new(2, 3, 0), false), NodeStatusChange::Rising);
+        assert_eq!(between(new(2, 3, 0), true), NodeStatusChange::Settled);
+        assert_eq!(between(new(3, 3, 0), false), NodeStatusChange::Settled);
+        assert_eq!(between(new(0, 3, 0), true), NodeStatusChange::Falling);
+        assert_eq!(between(new(3, 3, 1), false), NodeStatusChange::Falling);
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use operator_core::analysis::{Analysis, AnalysisPlan, EvaluationInput, History};
-use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+use operator_core::samples::{Counters, Outcome, Snapshot, StatusClass};
 use operator_core::stats::{EProcess, Increment, Settings, Side, Tolerance};
 use proptest::prelude::*;
 
@@ -60,8 +60,8 @@ impl Truth {
             return;
         };
         for (arm, (requests, errors)) in arms.iter_mut().zip([(nc, xc), (ns, xs)]) {
-            arm.add(Outcome::Ok, Code::Other, requests - errors);
-            arm.add(Outcome::Trap, Code::ServerError, errors);
+            arm.add(Outcome::Ok, StatusClass::Other, requests - errors);
+            arm.add(Outcome::Trap, StatusClass::ServerError, errors);
             arm.latency.0[18] += requests - errors;
             arm.latency.0[22] += errors;
         }
@@ -224,7 +224,7 @@ proptest! {
                 _ => fresh,
             };
             look(&mut analysis, &truth, now, &snapshots);
-            let seen = analysis.figures();
+            let seen = analysis.evidence_summary();
             let counted = [seen.candidate.requests, seen.candidate.errors, seen.stable.requests, seen.stable.errors];
             for (counted, happened) in counted.into_iter().zip(happened) {
                 prop_assert!(counted <= happened, "{counted} counted, {happened} happened");
@@ -253,7 +253,7 @@ proptest! {
                 look(&mut analysis, &truth, now, &truth.snapshots(now));
             }
         }
-        let seen = analysis.figures();
+        let seen = analysis.evidence_summary();
         prop_assert_eq!([seen.candidate.requests, seen.stable.requests], happened);
     }
 
@@ -272,7 +272,7 @@ proptest! {
         {
             let truth = Truth::new(2);
             look(&mut analysis, &truth, second(5), &truth.snapshots(second(5)));
-            let _ = (analysis.figures(), analysis.encode());
+            let _ = (analysis.evidence_summary(), analysis.encode());
         }
     }
 }
@@ -315,8 +315,8 @@ impl Disturbance {
             Self::Doubled(by) => {
                 let mut more = renamed(&|index| name(index + by));
                 for counters in more.iter_mut().flat_map(|one| one.revisions.values_mut()) {
-                    let again = counters.of(Outcome::Ok, Code::Other);
-                    counters.add(Outcome::Ok, Code::Other, again);
+                    let again = counters.of(Outcome::Ok, StatusClass::Other);
+                    counters.add(Outcome::Ok, StatusClass::Other, again);
                 }
                 [snapshots, more].concat()
             }
@@ -401,14 +401,14 @@ proptest! {
         for _ in 0..2 {
             evaluate(&mut analysis, &mut truth, None);
         }
-        let before = analysis.figures();
+        let before = analysis.evidence_summary();
         let result = evaluate(&mut analysis, &mut truth, None);
         prop_assert!(result.covered);
         if !one_name {
             prop_assert_eq!(result.dominant, None);
         }
-        let after = analysis.figures();
-        let counted = |figures: &operator_core::rollout::Figures| [figures.candidate.requests, figures.stable.requests];
+        let after = analysis.evidence_summary();
+        let counted = |summary: &operator_core::rollout::EvidenceSummary| [summary.candidate.requests, summary.stable.requests];
         let grown: Vec<u64> = counted(&after).iter().zip(counted(&before)).map(|(a, b)| a - b).collect();
         prop_assert_eq!(grown, vec![10 * NODES as u64, 90 * NODES as u64]);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use operator_core::analysis::{Analysis, AnalysisPlan, EvaluationInput, History, Verdict};
 use operator_core::rollout::{AnalysisPolicy, LatencySlo, Tolerance};
-use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+use operator_core::samples::{Counters, Outcome, Snapshot, StatusClass};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -93,8 +93,8 @@ fn count(arms: &mut [Counters; 2], weight: u16, [candidate, stable]: [f64; 2]) {
     let requests = [to_candidate, REQUESTS - to_candidate];
     for ((arm, requests), rate) in arms.iter_mut().zip(requests).zip([candidate, stable]) {
         let failed = (requests as f64 * rate).round() as u64;
-        arm.add(Outcome::Ok, Code::ServerError, failed);
-        arm.add(Outcome::Ok, Code::Other, requests - failed);
+        arm.add(Outcome::Ok, StatusClass::ServerError, failed);
+        arm.add(Outcome::Ok, StatusClass::Other, requests - failed);
         arm.latency.0[0] += requests;
     }
 }

@@ -7,19 +7,19 @@
     reason = "a test may fail"
 )]
 
-use operator_core::samples::{Code, Counters, Outcome, Snapshot, Tracker};
+use operator_core::samples::{Counters, Outcome, Snapshot, StatusClass, Tracker};
 use operator_core::stats::{EProcess, Increment, Look, Settings, Side, Tolerance};
 
 const ALPHA: f64 = 0.01;
 const BETA: f64 = 0.05;
 
-fn process(side: Side, ratio: f64, delta: f64, guesses: &[f64]) -> EProcess {
+fn process(side: Side, ratio: f64, delta: f64, estimates: &[f64]) -> EProcess {
     let rate = match side {
         Side::Rollback => ALPHA,
         Side::Pass => BETA,
     };
     let tolerance = Tolerance { ratio, delta };
-    EProcess::new(Settings::new(side, tolerance, 1.0, rate, 1.0), guesses)
+    EProcess::new(Settings::new(side, tolerance, 1.0, rate, 1.0), estimates)
 }
 
 fn usual() -> EProcess {
@@ -83,7 +83,7 @@ fn a_healthy_candidate() {
         ALPHA,
         "40,0,760,6 -.56499586 | 38,1,742,9 -.57735965 | 45,0,810,7 -.84434845 | 41,1,790,8 -.79860447 | 37,0,771,10 -1.01657063",
     );
-    assert!(close(end.guesses()[0].rate(), 0.010_319_657_7));
+    assert!(close(end.estimates()[0].rate(), 0.010_319_657_7));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn f_restarted_node() {
         });
         let mut sum = [0; 4];
         for node in tracker.advance(at, &snapshots, "new", "old") {
-            let (c, s) = (node.arms.candidate, node.arms.stable);
+            let (c, s) = (node.tallies.candidate, node.tallies.stable);
             for (slot, more) in sum
                 .iter_mut()
                 .zip([c.requests, c.errors, s.requests, s.errors])
@@ -188,8 +188,8 @@ fn f_restarted_node() {
 
 fn counters(requests: u64, errors: u64) -> Counters {
     let mut counters = Counters::default();
-    counters.add(Outcome::Ok, Code::Other, requests - errors);
-    counters.add(Outcome::Trap, Code::ServerError, errors);
+    counters.add(Outcome::Ok, StatusClass::Other, requests - errors);
+    counters.add(Outcome::Trap, StatusClass::ServerError, errors);
     counters
 }
 

@@ -12,13 +12,13 @@ use crds::{EdgeFunction, host_claim_name};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::index_terms::is_refused;
 use crate::metrics::Metrics;
-use crate::node_api::Changes;
+use crate::node_api::FleetSubscription;
 use crate::queue::Queue;
 use crate::reconcile::{Projector, contested_hosts, hosts_overlap};
-use crate::terms::is_refused;
 use crate::validate::references;
-use crate::watch::{Caches, Changed, ConfigMaps, ObjectKey, Secrets, Term};
+use crate::watch::{CacheChange, Caches, ConfigMaps, ObjectKey, Secrets, Term};
 pub use queue_all::QueueAllReason;
 
 /// Interval between two searches for Secrets and ConfigMaps that no object refers to.
@@ -52,7 +52,7 @@ impl Dispatch {
     }
 
     /// Handles changes of cached objects until the channel closes.
-    pub async fn follow_caches(self, mut changes: mpsc::UnboundedReceiver<Changed>) {
+    pub async fn follow_caches(self, mut changes: mpsc::UnboundedReceiver<CacheChange>) {
         let mut labelled = BTreeSet::new();
         let mut nodes = BTreeSet::new();
         // Counts from the first change of a node: other changes must not postpone it, and they may never pause.
@@ -69,7 +69,7 @@ impl Dispatch {
             match next {
                 Err(_) => {}
                 Ok(None) => return,
-                Ok(Some(Changed::Node(node))) => {
+                Ok(Some(CacheChange::Node(node))) => {
                     nodes.insert(node);
                     due.get_or_insert_with(|| Instant::now() + NODES);
                 }
@@ -79,7 +79,7 @@ impl Dispatch {
     }
 
     /// Handles reports of nodes until the channel closes.
-    pub async fn follow_fleet(self, mut changes: Changes) {
+    pub async fn follow_fleet(self, mut changes: FleetSubscription) {
         loop {
             let changed = changes.next().await;
             for function in changed.functions {
@@ -148,7 +148,7 @@ impl Dispatch {
                     .image_pull_secrets
                     .iter()
                     .map(|secret| secret.name.clone());
-                let names = crate::reconcile::project::secrets_of(&revision)
+                let names = crate::reconcile::table_projection::secrets_of(&revision)
                     .into_iter()
                     .chain(pull);
                 referred.extend(names.map(|name| ObjectKey::new(&key.namespace, &name)));
@@ -158,28 +158,28 @@ impl Dispatch {
         }
     }
 
-    fn handle(&self, change: &Changed) {
+    fn handle(&self, change: &CacheChange) {
         match change {
-            Changed::Function(key, dropped) => {
+            CacheChange::Function(key, dropped) => {
                 self.projector.refresh(key);
                 self.queue.push(key);
                 self.queue_refused(dropped);
             }
-            Changed::FunctionGone(key, version, terms) => {
+            CacheChange::FunctionGone(key, version, terms) => {
                 self.projector.remove(key, *version);
                 self.queue.push(key);
                 self.queue_refused(terms);
             }
-            Changed::Revision(key) => {
+            CacheChange::Revision(key) => {
                 self.projector.refresh(key);
                 if self.caches.functions.get(key).is_some() {
                     self.queue.push(key);
                 }
             }
-            Changed::Policy(policy) => {
+            CacheChange::Policy(policy) => {
                 self.push_all(self.caches.functions.find(&Term::Policy(policy.clone())));
             }
-            Changed::Claim(host) => {
+            CacheChange::Claim(host) => {
                 self.push_all(self.caches.functions.find(&Term::Host(host.clone())));
                 let mut refused = self.caches.functions.find(&Term::HostConflict);
                 refused.retain(|function| {
@@ -197,7 +197,7 @@ impl Dispatch {
                     self.push_all(self.caches.functions.find(&Term::Host(other)));
                 }
             }
-            Changed::Node(_) => {}
+            CacheChange::Node(_) => {}
         }
     }
 

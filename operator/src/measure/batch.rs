@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::prometheus::{Identified, Prometheus, TIMEOUT};
-use super::{MeasureError, Sampled, Samples, Wanted};
+use super::{MeasureError, SampleQuery, Sampled, Samples};
 use crate::backoff::Backoff;
 use crate::node_api::{FunctionKey, Processes};
 
@@ -50,7 +50,7 @@ impl Suspects {
     }
 
     /// Limits the number of functions that these are read together with.
-    fn suspect(&mut self, group: &[Wanted], together: usize, now: Instant) {
+    fn suspect(&mut self, group: &[SampleQuery], together: usize, now: Instant) {
         for wanted in group {
             let one = self.0.entry(wanted.function.clone());
             let one = one.or_insert(Suspect {
@@ -64,7 +64,7 @@ impl Suspects {
         }
     }
 
-    fn failed_alone(&mut self, wanted: &Wanted, error: &MeasureError, now: Instant) {
+    fn failed_alone(&mut self, wanted: &SampleQuery, error: &MeasureError, now: Instant) {
         self.suspect(std::slice::from_ref(wanted), 1, now);
         if let Some(one) = self.0.get_mut(&wanted.function) {
             one.failures = one.failures.saturating_add(1);
@@ -77,19 +77,19 @@ impl Suspects {
         }
     }
 
-    fn cleared(&mut self, wanted: &Wanted) {
+    fn cleared(&mut self, wanted: &SampleQuery) {
         self.0.remove(&wanted.function);
     }
 
     /// Divides functions into groups, of which each fits into one query per metric. Suspects come last.
-    fn groups(&self, mut wanted: Vec<Wanted>) -> VecDeque<Vec<Wanted>> {
-        let together = |one: &Wanted| self.together(&one.function);
+    fn groups(&self, mut wanted: Vec<SampleQuery>) -> VecDeque<Vec<SampleQuery>> {
+        let together = |one: &SampleQuery| self.together(&one.function);
         wanted.sort_by_key(|one| (usize::MAX - together(one), one.latency));
-        let mut groups: VecDeque<Vec<Wanted>> = VecDeque::new();
+        let mut groups: VecDeque<Vec<SampleQuery>> = VecDeque::new();
         for one in wanted {
             let fits = groups.back().is_some_and(|group| {
                 let revisions = group.iter().map(|one| one.revisions.len()).sum::<usize>();
-                let same = |first: &Wanted| {
+                let same = |first: &SampleQuery| {
                     first.latency == one.latency && together(first) == together(&one)
                 };
                 group.first().is_some_and(same)
@@ -109,9 +109,9 @@ impl Suspects {
 pub(super) async fn run(
     prometheus: &Prometheus,
     known: &Processes,
-    wanted: Vec<Wanted>,
+    wanted: Vec<SampleQuery>,
     suspects: &mut Suspects,
-    mut deliver: impl FnMut(Wanted, Result<Samples, MeasureError>),
+    mut deliver: impl FnMut(SampleQuery, Result<Samples, MeasureError>),
 ) {
     let started = Instant::now();
     suspects.0.retain(|_, one| one.asked + RETENTION >= started);
@@ -168,8 +168,8 @@ pub(super) async fn run(
 }
 
 fn deliver_error(
-    deliver: &mut impl FnMut(Wanted, Result<Samples, MeasureError>),
-    group: Vec<Wanted>,
+    deliver: &mut impl FnMut(SampleQuery, Result<Samples, MeasureError>),
+    group: Vec<SampleQuery>,
     error: &MeasureError,
 ) {
     for one in group {
@@ -180,7 +180,7 @@ fn deliver_error(
 /// Reads a group and records the result, with the targets that were left out if it is the first one of the batch.
 async fn read(
     prometheus: &Prometheus,
-    group: &[Wanted],
+    group: &[SampleQuery],
     identified: &Identified<'_>,
     is_first: bool,
 ) -> Result<Sampled, MeasureError> {
@@ -199,8 +199,8 @@ mod tests {
     use super::*;
     use crate::node_api::Latency;
 
-    fn wanted(name: &str, revisions: usize) -> Wanted {
-        Wanted {
+    fn wanted(name: &str, revisions: usize) -> SampleQuery {
+        SampleQuery {
             function: FunctionKey::new("shop", name),
             revisions: (0..revisions).map(|n| format!("{name}-{n}")).collect(),
             latency: Latency::Head,
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn no_query_names_more_than_fifty_revisions_unless_one_function_has_more() {
-        let mut all: Vec<Wanted> = (0..60).map(|n| wanted(&format!("f{n}"), 2)).collect();
+        let mut all: Vec<SampleQuery> = (0..60).map(|n| wanted(&format!("f{n}"), 2)).collect();
         all.push(wanted("many", 70));
         let groups = Suspects::default().groups(all);
         assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 61);

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use operator_core::samples::{
-    Code, Counters, Histogram, Outcome, Rejected, Snapshot, merge, whole,
+    Counters, Histogram, InvalidSnapshot, Outcome, Snapshot, StatusClass, merge, whole,
 };
 
 use super::answer::Series;
 use super::targets::{Scrapes, Targets};
-use super::{Sampled, Wanted};
+use super::{SampleQuery, Sampled};
 use crate::node_api::FunctionKey;
 
 /// Which scrapes become snapshots.
@@ -49,17 +49,17 @@ pub(super) fn moment(seconds: f64) -> Option<Moment> {
 }
 
 /// Parses a count, or returns why the value is rejected.
-pub(super) fn number(text: &str) -> Result<f64, Rejected> {
-    let value: f64 = text.parse().map_err(|_| Rejected::NotFinite)?;
+pub(super) fn number(text: &str) -> Result<f64, InvalidSnapshot> {
+    let value: f64 = text.parse().map_err(|_| InvalidSnapshot::NotFinite)?;
     whole(value).map(|_| value)
 }
 
 /// Counters of one target for one function at one time.
 #[derive(Default)]
 struct Reading {
-    /// By the position of the revision in [`Wanted::revisions`].
+    /// By the position of the revision in [`SampleQuery::revisions`].
     revisions: BTreeMap<usize, Revision>,
-    rejected: Option<Rejected>,
+    rejected: Option<InvalidSnapshot>,
 }
 
 /// Values of the series of one revision. Of two series with the same labels, which a scraper that renames targets produces, the
@@ -77,13 +77,13 @@ type Status = u8;
 type Start = u8;
 
 impl Reading {
-    fn note(&mut self, outcome: Result<(), Rejected>) {
+    fn note(&mut self, outcome: Result<(), InvalidSnapshot>) {
         if let Err(reason) = outcome {
             self.rejected.get_or_insert(reason);
         }
     }
 
-    fn finish(self, revisions: &[String]) -> Result<BTreeMap<String, Counters>, Rejected> {
+    fn finish(self, revisions: &[String]) -> Result<BTreeMap<String, Counters>, InvalidSnapshot> {
         if let Some(reason) = self.rejected {
             return Err(reason);
         }
@@ -98,21 +98,21 @@ impl Reading {
 }
 
 impl Revision {
-    fn finish(self) -> Result<Counters, Rejected> {
+    fn finish(self) -> Result<Counters, InvalidSnapshot> {
         let mut counters = Counters::default();
         counters.saturated = self.saturated;
         for ((outcome, status, _), requests) in self.requests {
             let code = match status {
-                b'4' => Code::ClientError,
-                b'5' => Code::ServerError,
-                _ => Code::Other,
+                b'4' => StatusClass::ClientError,
+                b'5' => StatusClass::ServerError,
+                _ => StatusClass::Other,
             };
             counters.add(outcome, code, requests);
         }
         if !self.buckets.is_empty() {
             let mut all = self.buckets.iter();
             let all = all.find(|(bound, _)| bound.is_infinite());
-            let (_, count) = all.ok_or(Rejected::BucketAboveCount)?;
+            let (_, count) = all.ok_or(InvalidSnapshot::BucketAboveCount)?;
             counters.latency = Histogram::from_cumulative(&self.buckets, *count)?;
         }
         Ok(counters)
@@ -131,7 +131,7 @@ fn raise<K: PartialEq, V: PartialOrd>(values: &mut Vec<(K, V)>, key: K, value: V
 /// Counters of a group of functions, as they are read.
 pub(super) struct Collector<'a> {
     targets: &'a Targets,
-    wanted: &'a [Wanted],
+    wanted: &'a [SampleQuery],
     by_key: BTreeMap<&'a FunctionKey, usize>,
     /// By target and position in `wanted`.
     readings: BTreeMap<(usize, usize), BTreeMap<Moment, Reading>>,
@@ -139,7 +139,7 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(targets: &'a Targets, wanted: &'a [Wanted]) -> Self {
+    pub(super) fn new(targets: &'a Targets, wanted: &'a [SampleQuery]) -> Self {
         let by_key = wanted.iter().enumerate();
         Self {
             targets,
@@ -188,9 +188,9 @@ impl<'a> Collector<'a> {
 
     /// Reads a bucket of a histogram of latencies.
     pub(super) fn bucket(&mut self, series: &Series) {
-        let bound: Result<f64, Rejected> = label(&series.metric, "le")
+        let bound: Result<f64, InvalidSnapshot> = label(&series.metric, "le")
             .parse()
-            .map_err(|_| Rejected::UnknownBound);
+            .map_err(|_| InvalidSnapshot::UnknownBound);
         self.each_sample(series, false, |revision, value| {
             raise(&mut revision.buckets, bound?, value);
             Ok(())
@@ -201,7 +201,7 @@ impl<'a> Collector<'a> {
         &mut self,
         series: &Series,
         creates: bool,
-        mut take: impl FnMut(&mut Revision, f64) -> Result<(), Rejected>,
+        mut take: impl FnMut(&mut Revision, f64) -> Result<(), InvalidSnapshot>,
     ) {
         let Some((wanted, revision)) = self.requested(&series.metric) else {
             return;
@@ -268,7 +268,7 @@ fn snapshots(
     scrapes: &Scrapes,
     revisions: &[String],
     moments: Moments,
-) -> (impl Iterator<Item = Snapshot> + use<>, Vec<Rejected>) {
+) -> (impl Iterator<Item = Snapshot> + use<>, Vec<InvalidSnapshot>) {
     let (mut found, mut rejected) = (BTreeMap::new(), Vec::new());
     for (at, reading) in by_moment {
         let (Some(scrape), Ok(time)) = (scrapes.get(&at), Timestamp::from_millisecond(at)) else {

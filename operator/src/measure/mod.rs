@@ -5,16 +5,16 @@
 //! come from [`crate::node_api::Fleet::counters`]. Both sources produce [`Snapshot`]s keyed by node and start of its
 //! process; `operator_core::samples::merge` selects one source and never adds them.
 //!
-//! A reconcile never waits for Prometheus: [`SampleSource`] queries in tasks of its own.
+//! A reconcile never waits for Prometheus: [`PrometheusQueries`] queries in tasks of its own.
 
 mod answer;
 mod batch;
 mod collect;
 mod matchers;
-mod meter;
+mod metrics;
 mod prometheus;
+mod prometheus_queries;
 mod selector;
-mod source;
 mod targets;
 mod transport;
 
@@ -25,13 +25,13 @@ use operator_core::samples::Snapshot;
 
 use crate::node_api::{FunctionKey, Latency};
 pub use matchers::{InvalidMatchers, Matchers};
-pub use meter::Meter;
+pub use metrics::Meter;
 pub use prometheus::Prometheus;
-pub use source::{Asked, SampleSource};
+pub use prometheus_queries::{PrometheusQueries, QueryState};
 
 /// Samples that the decision about one function needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct SampleQuery {
     /// The function to evaluate.
     pub function: FunctionKey,
     /// Candidate and stable revisions.

@@ -13,7 +13,7 @@ use super::matchers::Matchers;
 use super::selector::{self, Selector};
 use super::targets::{Claims, Targets};
 use super::transport;
-use super::{MeasureError, Meter, Sampled, Wanted};
+use super::{MeasureError, Meter, SampleQuery, Sampled};
 use crate::node_api::{Latency, Processes};
 
 /// Longest time of a query, and of all queries of a group.
@@ -112,7 +112,7 @@ impl Prometheus {
     /// decrease.
     pub async fn history(
         &self,
-        wanted: Wanted,
+        wanted: SampleQuery,
         known: &Processes,
     ) -> Result<super::Samples, MeasureError> {
         let apart = HISTORY_APART;
@@ -126,7 +126,7 @@ impl Prometheus {
     /// The same errors as [`Prometheus::history`].
     pub async fn since(
         &self,
-        wanted: Wanted,
+        wanted: SampleQuery,
         known: &Processes,
         past: Duration,
     ) -> Result<super::Samples, MeasureError> {
@@ -136,7 +136,7 @@ impl Prometheus {
 
     async fn past(
         &self,
-        wanted: Wanted,
+        wanted: SampleQuery,
         known: &Processes,
         window: Duration,
         moments: Moments,
@@ -204,13 +204,13 @@ impl Prometheus {
         })
     }
 
-    /// Reads the counters of functions with the same [`Wanted::latency`], in one query per metric.
+    /// Reads the counters of functions with the same [`SampleQuery::latency`], in one query per metric.
     ///
     /// # Errors
     /// The same errors as [`Prometheus::history`].
     pub(super) async fn read(
         &self,
-        wanted: &[Wanted],
+        wanted: &[SampleQuery],
         identified: &Identified<'_>,
     ) -> Result<Sampled, MeasureError> {
         let (Some(at), Some(first)) = (identified.at, wanted.first()) else {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Wanted;
+use super::SampleQuery;
 use super::matchers::{Matchers, quoted};
 
 /// A vector selector under construction.
@@ -48,7 +48,7 @@ impl Selector {
 pub(super) fn of_functions(
     metric: &str,
     targets: &Matchers,
-    wanted: &[Wanted],
+    wanted: &[SampleQuery],
     window: Duration,
 ) -> String {
     let namespaces = wanted.iter().map(|one| &*one.function.namespace);
@@ -80,8 +80,8 @@ mod tests {
     use super::*;
     use crate::node_api::{FunctionKey, Latency};
 
-    fn wanted(function: &str, revisions: usize) -> Wanted {
-        Wanted {
+    fn wanted(function: &str, revisions: usize) -> SampleQuery {
+        SampleQuery {
             function: FunctionKey::new("shop", function),
             revisions: (0..revisions).map(|n| format!("{function}-{n}")).collect(),
             latency: Latency::Head,

@@ -13,7 +13,7 @@ use super::authenticate::Identity;
 use super::blobs::{BlobError, BlobWanted};
 use super::calls::{Calls, LimitReached};
 use super::listen::Peer;
-use super::meter::Meter;
+use super::metrics::Meter;
 
 /// Largest chunk of the contract, in bytes.
 const CHUNK: usize = 256 * 1024;

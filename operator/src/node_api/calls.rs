@@ -12,7 +12,7 @@ use super::authenticate::Authenticator;
 use super::blobs::Blobs;
 use super::fleet::Fleet;
 use super::leader::Leader;
-use super::meter::Meter;
+use super::metrics::Meter;
 use super::rate_limit::RateLimit;
 use super::settings::Settings;
 use super::tables::Tables;

@@ -17,15 +17,16 @@ mod blob_transfer;
 mod blobs;
 mod calls;
 mod change_log;
+mod codec;
 mod fleet;
 mod identity;
 mod leader;
 mod listen;
-mod meter;
+mod metrics;
 mod placement;
 mod rate_limit;
-mod relay;
-mod relayed;
+mod relay_client;
+mod relay_server;
 mod server;
 mod service;
 mod settings;
@@ -38,15 +39,15 @@ mod test_support;
 #[cfg(test)]
 mod tests;
 pub mod tls;
-mod wire;
 
 pub use blobs::{BlobError, BlobWanted, Blobs};
 pub use fleet::{
-    Changed, Changes, Fleet, FunctionOnNode, Latency, NodeView, Processes, Reading, RevisionOnNode,
+    CounterSelector, Fleet, FleetChanges, FleetSubscription, FunctionOnNode, Latency, NodeView,
+    Processes, RevisionOnNode,
 };
 pub use identity::{KubeReviewer, Review, ReviewError, Reviewer};
 pub use leader::Leader;
-pub use meter::Meter;
+pub use metrics::Meter;
 pub use node_api::FunctionKey;
 pub use placement::{Placement, PlacementPool};
 pub use server::{Bound, Server, ServerError};

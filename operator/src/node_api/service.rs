@@ -16,9 +16,9 @@ use tonic::{Request, Response, Status};
 
 use super::authenticate::Role;
 use super::calls::Calls;
+use super::codec::{Sized, SyncCodec};
 use super::sync::Outbound;
-use super::wire::{Sized, SyncCodec};
-use super::{blob_transfer, relayed, sync};
+use super::{blob_transfer, relay_server, sync};
 
 /// Serves Sync with a custom codec, and everything else with the generated code.
 #[derive(Clone)]
@@ -112,6 +112,6 @@ impl NodeApi for Calls {
     ) -> Result<Response<Self::RelayStream>, Status> {
         let caller = self.authenticator.caller(request.metadata(), Role::Replica);
         let caller = caller.await?;
-        relayed::serve(self, &caller, request.into_inner())
+        relay_server::serve(self, &caller, request.into_inner())
     }
 }

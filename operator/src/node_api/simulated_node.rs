@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use node_api::v1;
 
-use super::fleet::{SessionId, Source};
+use super::fleet::{Origin, SessionId};
 use super::tables::StreamQueue;
 use super::{Fleet, FunctionKey, Tables};
 
@@ -30,7 +30,7 @@ impl SimulatedNode {
             boot_id: 1,
             ..v1::Hello::default()
         };
-        let session = fleet.connect(Source::Direct, hello).expect("few nodes");
+        let session = fleet.connect(Origin::Direct, hello).expect("few nodes");
         let node = Self {
             tables: tables.clone(),
             fleet: fleet.clone(),

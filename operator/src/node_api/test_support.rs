@@ -88,7 +88,7 @@ pub(super) struct TestReplica {
     pub(super) fleet: Fleet,
     pub(super) meter: Meter,
     pub(super) tls: tls::Store,
-    pub(super) material: tls::Material,
+    pub(super) material: tls::KeyMaterial,
     pub(super) reviewer: Arc<Known>,
     pub(super) leader: watch::Sender<Option<Leader>>,
     pub(super) address: std::net::SocketAddr,
@@ -115,7 +115,7 @@ impl TestReplica {
     }
 
     pub(super) async fn with_material(
-        material: tls::Material,
+        material: tls::KeyMaterial,
         narrow: impl FnOnce(&mut Settings),
     ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();

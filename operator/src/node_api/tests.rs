@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::test_support::{TestReplica, record, shim_review, split, with_token};
-use super::{FunctionKey, Latency, Leader, Reading, Review};
+use super::{CounterSelector, FunctionKey, Latency, Leader, Review};
 
 fn replica_review() -> Review {
     Review {
@@ -107,13 +107,13 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
         .wait_for_fleet(|fleet| applied(fleet) == Some(FencingToken::new(3, 6)))
         .await;
     assert_eq!(leader.fleet.max_epoch_seen(), 3);
-    let reading = Reading {
+    let selector = CounterSelector {
         latency: Latency::Head,
         population: "live",
     };
     let (here, there) = (
-        follower.fleet.counters(&key(), reading),
-        leader.fleet.counters(&key(), reading),
+        follower.fleet.counters(&key(), selector),
+        leader.fleet.counters(&key(), selector),
     );
     assert_eq!(there[0].revisions, here[0].revisions);
     assert_eq!(there[0].revisions["a-1"].total(), 15);
@@ -122,7 +122,7 @@ async fn the_leader_sees_a_followers_nodes_as_its_own() {
     leader
         .wait_for_fleet(|fleet| fleet.nodes().iter().all(|node| !node.connected))
         .await;
-    let last = leader.fleet.counters(&key(), reading);
+    let last = leader.fleet.counters(&key(), selector);
     assert_eq!(last.len(), 1, "its counters still count");
 }
 

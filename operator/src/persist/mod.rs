@@ -5,15 +5,15 @@
 //! record means that the state was lost, and the core recovers: the newest promoted revision becomes stable, no
 //! revision is the candidate, and the rollout is held.
 
-mod packed;
-mod readable;
+mod compression;
+mod status_fields;
 
 use crds::{EdgeFunctionStatus, EdgeRevision};
 use operator_core::function::Revision;
 use operator_core::rollout::RolloutState;
 use serde::Deserialize;
 
-pub use readable::{history, micro, rollout, time};
+pub use status_fields::{history, micro, rollout, time};
 
 /// Prefix of a record: its version, followed by the packed data. A record that begins with a brace is version 1,
 /// plain JSON.
@@ -46,7 +46,7 @@ pub enum RecordError {
 /// The state contains a value that JSON cannot represent.
 pub fn encode(state: &RolloutState) -> Result<String, serde_json::Error> {
     let text = serde_json::to_vec(state)?;
-    Ok(format!("{PREFIX}{}", packed::pack(&text)))
+    Ok(format!("{PREFIX}{}", compression::pack(&text)))
 }
 
 /// Reads the state from a status.
@@ -60,9 +60,9 @@ pub fn decode(status: &EdgeFunctionStatus) -> Result<RolloutState, RecordError> 
         .and_then(|rollout| rollout.working_record.as_deref())
         .ok_or(RecordError::Absent)?;
     let damaged = |error: serde_json::Error| RecordError::Damaged(error.to_string());
-    let unpacked = |error: packed::UnpackError| RecordError::Damaged(error.to_string());
+    let unpacked = |error: compression::UnpackError| RecordError::Damaged(error.to_string());
     if let Some(packed) = record.strip_prefix(PREFIX) {
-        let text = packed::unpack(packed).map_err(unpacked)?;
+        let text = compression::unpack(packed).map_err(unpacked)?;
         return serde_json::from_slice(&text).map_err(damaged);
     }
     if let Some(v) = record

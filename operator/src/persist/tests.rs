@@ -3,7 +3,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::rollout::{
-    Evidence, Measured, NodesView, Policy, RevisionOnNodes, Traffic, UnmeasuredKind, decide,
+    AnalysisState, DecisionInput, Decisive, EvidenceSummary, Measured, NodesView, Policy,
+    RevisionOnNodes, Traffic, UnmeasuredKind, decide,
 };
 
 use super::*;
@@ -25,13 +26,13 @@ fn function(desired: &str) -> Function {
     }
 }
 
-fn evidence(state: &RolloutState, revisions: &[&str]) -> Evidence {
+fn input(state: &RolloutState, revisions: &[&str]) -> DecisionInput {
     let on = |name: &&str| RevisionOnNodes {
         revision: (*name).into(),
         loaded: 3,
         ..RevisionOnNodes::default()
     };
-    Evidence {
+    DecisionInput {
         epoch: 1,
         nodes: NodesView {
             desired: 3,
@@ -79,8 +80,8 @@ fn a_state_comes_back_from_its_status_at_every_decision() {
         } else {
             &["a", "b"]
         };
-        kept = decide(now, &desired, &kept, &evidence(&kept, loaded)).state;
-        stored = decide(now, &desired, &stored, &evidence(&stored, loaded)).state;
+        kept = decide(now, &desired, &kept, &input(&kept, loaded)).state;
+        stored = decide(now, &desired, &stored, &input(&stored, loaded)).state;
         stored = decode(&written(&stored)).unwrap();
         assert_eq!(kept, stored, "round {round}");
         seen.insert(kept.state);
@@ -162,6 +163,45 @@ fn a_record_of_the_first_version_is_still_read_and_new_fields_may_be_missing_or_
     assert_eq!(decode(&status).unwrap(), expected);
 }
 
+/// FC-13: fields that have another name in the code keep their name in the record, which the operators before and after an
+/// upgrade read.
+#[test]
+fn fields_keep_their_names_in_the_record() {
+    let mut state = in_rollout();
+    let rollout = state.rollout.as_mut().unwrap();
+    let at = rollout.started_at;
+    rollout.analysis = Some(AnalysisState {
+        state: String::new(),
+        evaluations: 1,
+        evaluated_at: at,
+    });
+    state.evidence_summary = Some(EvidenceSummary {
+        decisive: Some(Decisive {
+            metric: "errors".into(),
+            evaluation: 1,
+            at,
+            ln_e: 5.0,
+            ln_limit: 4.6,
+            candidate: (11, 11),
+            stable: (97, 1),
+        }),
+        ..EvidenceSummary::default()
+    });
+    let record = serde_json::to_value(state).unwrap();
+    for field in [
+        "/figures/looks",
+        "/figures/decisive/look",
+        "/rollout/analysis/looks",
+        "/rollout/flags/asked_since",
+        "/rollout/plan/analysis/look_period",
+        "/rollout/quiet_looks",
+        "/rollout/step_looks",
+    ] {
+        assert!(record.pointer(field).is_some(), "{field}");
+    }
+    assert_eq!(record["rollout"]["plan"]["kind"], "Full");
+}
+
 #[test]
 fn a_record_is_short_enough_to_scroll_past() {
     let state = in_rollout();
@@ -180,8 +220,8 @@ fn in_rollout() -> RolloutState {
     let mut state = RolloutState::default();
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     for desired in ["a", "a", "b", "b"] {
-        let evidence = evidence(&state, &["a", "b"]);
-        state = decide(now, &function(desired), &state, &evidence).state;
+        let input = input(&state, &["a", "b"]);
+        state = decide(now, &function(desired), &state, &input).state;
     }
     assert!(state.rollout.is_some());
     state

@@ -10,8 +10,8 @@ use operator_core::rollout::RolloutState;
 
 use super::api::{self, CallError};
 use super::context::FunctionContext;
-use super::pass::{Made, Persisted, Target};
 use super::revision_status;
+use super::stages::{Made, Persisted, Target};
 use crate::revision::owned_by;
 use crate::watch::ObjectKey;
 
@@ -35,7 +35,7 @@ pub(super) async fn apply(
     if !persisted.first && !has_changed {
         return revision_status::follow_nodes(target, &api, made, memory).await;
     }
-    ctx.status_writes.carried(&mut memory.revision_limit);
+    ctx.status_rate_limit.carried(&mut memory.revision_limit);
     memory.revisions_due = None;
     adopt_revisions(target, &api, made).await?;
     revision_status::report(target, &api, made).await?;

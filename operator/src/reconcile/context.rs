@@ -13,7 +13,7 @@ use operator_core::status_rate::FunctionLimit;
 use tokio::time::Instant;
 
 use super::worker::backoff;
-use super::{CallError, StatusWrites};
+use super::{CallError, StatusRateLimit};
 use crate::resolve::ResolveError;
 use crate::revision::ComponentImage;
 
@@ -35,7 +35,7 @@ pub(super) struct FunctionContext {
     /// Whether the last pass was completed, by this process.
     pub(super) reported: bool,
     /// When to evaluate without the answer of Prometheus that the last pass asked for.
-    pub(super) patience: Option<Instant>,
+    pub(super) decide_without_prometheus_at: Option<Instant>,
     /// A rollback whose way to the nodes is measured.
     pub(super) rollback: Option<Rollback>,
     /// Limits on the status writes that report what nodes do to it at rest.
@@ -176,7 +176,7 @@ pub(super) struct FailedResolve {
 
 impl FunctionContext {
     /// Gives back the reservations for writes that are not made.
-    pub(super) fn cancel_writes(&mut self, writes: &StatusWrites) {
+    pub(super) fn cancel_writes(&mut self, writes: &StatusRateLimit) {
         writes.cancel(&mut self.limit);
         writes.cancel(&mut self.revision_limit);
     }

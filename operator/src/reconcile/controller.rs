@@ -8,10 +8,11 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::context::FunctionContext;
-use super::pass::{Made, Target};
+use super::stages::{Made, Target};
 use super::{
-    Context, Outcome, ReconcileError, apply::apply, desired::validate, ensure::ensure, forget,
-    input::function, measure::measure, observe, persist::persist, report::report, rollback_hint,
+    Context, Outcome, ReconcileError, apply::apply, core_input::function, desired::validate,
+    ensure::ensure, forget, measure::measure, observe, persist::persist, report::report,
+    rollback_hint,
 };
 use crate::watch::ObjectKey;
 
@@ -66,7 +67,7 @@ async fn pass(
     let function = function(&observed, &ensured.desired);
     let measured = measure(target, &observed, &function, memory);
     let at = Timestamp::now();
-    let decision = decide(at, &function, &observed.state, &measured.evidence);
+    let decision = decide(at, &function, &observed.state, &measured.input);
     let mut made = Made {
         observed,
         ensured,

@@ -13,7 +13,7 @@ use super::claims::{self, Claimed};
 use super::context::{FunctionContext, RetryBackoff};
 use super::desired::{DesiredRevision, Validated};
 use super::observe::Observed;
-use super::pass::Target;
+use super::stages::Target;
 use super::{CallError, Context, ReconcileError, api, events, resolution};
 use crate::watch::ObjectKey;
 

@@ -53,24 +53,24 @@ impl UnnamedClaims {
     }
 
     /// Claims that were never named, past their grace, if they are so many that the list of functions is doubted.
-    fn doubtful(&self, total: usize, now: Instant) -> Vec<ObjectKey> {
+    fn unconfirmed(&self, total: usize, now: Instant) -> Vec<ObjectKey> {
         let never = |key: &ObjectKey| !self.were_named.contains(key);
         let suspicious = self.since.keys().filter(|key| never(key)).count();
         if suspicious < MANY || suspicious * 5 <= total {
             return Vec::new();
         }
-        let doubtful = self.since.iter().filter(|(key, since)| {
+        let unconfirmed = self.since.iter().filter(|(key, since)| {
             never(key) && !self.confirmed.contains(*key) && now.duration_since(**since) >= GRACE
         });
-        doubtful.map(|(key, _)| key.clone()).collect()
+        unconfirmed.map(|(key, _)| key.clone()).collect()
     }
 
     /// The claims to be released now, of `total`.
-    fn ripe(&mut self, total: usize, now: Instant) -> Vec<ObjectKey> {
+    fn releasable(&mut self, total: usize, now: Instant) -> Vec<ObjectKey> {
         let never = |key: &ObjectKey| !self.were_named.contains(key);
         let suspicious = self.since.keys().filter(|key| never(key)).count();
         let guard = suspicious >= MANY && suspicious * 5 > total;
-        let ripe = self.since.iter().filter(|(key, since)| {
+        let releasable = self.since.iter().filter(|(key, since)| {
             let wait = if guard && never(key) && !self.confirmed.contains(*key) {
                 CONFIRMATION
             } else {
@@ -78,7 +78,7 @@ impl UnnamedClaims {
             };
             now.duration_since(**since) >= wait
         });
-        let ripe = ripe.map(|(key, _)| key.clone()).collect();
+        let releasable = releasable.map(|(key, _)| key.clone()).collect();
         if guard && !std::mem::replace(&mut self.guarding, guard) {
             tracing::info!(
                 unnamed = suspicious,
@@ -87,7 +87,7 @@ impl UnnamedClaims {
             );
         }
         self.guarding = guard;
-        ripe
+        releasable
     }
 }
 
@@ -116,11 +116,11 @@ pub(super) async fn sweep_claims(ctx: Arc<Context>) {
                 unnamed.since.entry(key.clone()).or_insert(now);
             }
         }
-        let doubtful = unnamed.doubtful(claims.len(), now);
-        let doubtful = doubtful.iter().filter_map(|key| claims.get(key));
-        let confirmed = confirm_unnamed(&ctx, doubtful, &mut log).await;
+        let unconfirmed = unnamed.unconfirmed(claims.len(), now);
+        let unconfirmed = unconfirmed.iter().filter_map(|key| claims.get(key));
+        let confirmed = confirm_unnamed(&ctx, unconfirmed, &mut log).await;
         unnamed.confirmed.extend(confirmed);
-        for key in unnamed.ripe(claims.len(), now) {
+        for key in unnamed.releasable(claims.len(), now) {
             let Some(claim) = claims.get(&key) else {
                 continue;
             };
@@ -143,11 +143,11 @@ pub(super) async fn sweep_claims(ctx: Arc<Context>) {
 /// Of claims that no known function names, those in namespaces of which every function is known.
 async fn confirm_unnamed(
     ctx: &Context,
-    doubtful: impl Iterator<Item = &Arc<HostClaim>>,
+    unconfirmed: impl Iterator<Item = &Arc<HostClaim>>,
     log: &mut FailureLog,
 ) -> Vec<ObjectKey> {
     let mut namespaces: BTreeMap<&str, Vec<&HostClaim>> = BTreeMap::new();
-    for claim in doubtful {
+    for claim in unconfirmed {
         namespaces
             .entry(&claim.spec.namespace)
             .or_default()

@@ -7,25 +7,25 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use operator_core::analysis::{History, resting_traffic};
+use operator_core::analysis::{History, stable_traffic};
 use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::Function;
 use operator_core::rollout::{
-    self as core, Due, Evidence, LatencyMeasure, Measured, Rollout, RolloutState, Source, Traffic,
-    UnmeasuredKind,
+    self as core, AnalysisSource, DecisionInput, LatencyMeasure, Measured, RequiredMeasurements,
+    Rollout, RolloutState, Traffic, UnmeasuredKind,
 };
 use operator_core::samples::{Snapshot, merge};
 use tokio::time::Instant;
 
 use super::context::{Before, FunctionContext};
-use super::input::named;
+use super::core_input::named;
 use super::nodes::FunctionNodes;
 use super::observe::Observed;
-use super::pass::Target;
-use super::slot::Slot;
+use super::rollout_slot::RolloutSlot;
+use super::stages::Target;
 use super::{Context, rollback_hint};
-use crate::measure::{Asked, MeasureError, Samples, Wanted};
-use crate::node_api::{FunctionKey, Latency, Reading};
+use crate::measure::{MeasureError, QueryState, SampleQuery, Samples};
+use crate::node_api::{CounterSelector, FunctionKey, Latency};
 use crate::persist::last_promoted;
 use crate::watch::ObjectKey;
 
@@ -35,11 +35,11 @@ const AT_REST: SignedDuration = SignedDuration::from_secs(15);
 /// A revision that became stable more recently than this has no traffic worth waiting for.
 const RESTED: SignedDuration = SignedDuration::from_mins(1);
 /// Longest wait of an evaluation for Prometheus if it has the counters of the nodes.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROMETHEUS_WAIT: Duration = Duration::from_secs(2);
 /// Shortest time between two queries for the past of the stable revision.
 const PAST: Duration = Duration::from_secs(10);
 /// Longest wait for stable's past, and, once after a start, for the samples of evaluations that the last leader did not persist.
-const PAST_PATIENCE: Duration = Duration::from_secs(10);
+const HISTORY_WAIT: Duration = Duration::from_secs(10);
 /// Number of evaluations after which one of them has been written, so that the time before the first one is not needed again.
 const BEGUN: u64 = 20;
 /// Maximum number of in-band snapshots that are kept from the time before the candidate got traffic.
@@ -48,18 +48,18 @@ const KEPT: usize = 20_000;
 /// Nodes of a function, and the evidence for its next decision.
 pub(super) struct Measurement {
     pub(super) nodes: FunctionNodes,
-    pub(super) evidence: Evidence,
+    pub(super) input: DecisionInput,
     /// Place for a rollout with traffic.
-    pub(super) slot: Slot,
+    pub(super) slot: RolloutSlot,
     /// When to decide without the answer of Prometheus, if it has not arrived by then.
-    pub(super) patience: Option<Instant>,
+    pub(super) decide_without_prometheus_at: Option<Instant>,
 }
 
 /// The samples that a decision needs.
 pub(super) struct Needed<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) state: &'a RolloutState,
-    pub(super) due: Due,
+    pub(super) required: RequiredMeasurements,
     /// Nodes that placement picks.
     pub(super) placed: &'a BTreeSet<String>,
     /// Nodes that act on the present traffic split.
@@ -77,7 +77,7 @@ pub(super) fn measure(
     let Target { ctx, key, .. } = target;
     let (state, now) = (&observed.state, observed.snapshot.now);
     let nodes = FunctionNodes {
-        heard: ctx
+        reports: ctx
             .fleet
             .function_nodes(&FunctionKey::new(&key.namespace, &key.name)),
         placed: ctx.projector.placed(key, target.object),
@@ -88,15 +88,15 @@ pub(super) fn measure(
     let needed = Needed {
         key,
         state,
-        due: core::due(now, function, state),
+        required: core::required_measurements(now, function, state),
         placed: &nodes.placed,
         exposed: seen.following(state),
         now,
     };
     let (measured, traffic) = sample(ctx, &needed, memory);
-    let slot = Slot::take(ctx, key, function, state);
+    let slot = RolloutSlot::take(ctx, key, function, state);
     let revisions = observed.snapshot.revisions.iter();
-    let evidence = Evidence {
+    let input = DecisionInput {
         epoch: target.epoch,
         nodes: seen.view(state, &named(state, function)),
         measured,
@@ -107,9 +107,9 @@ pub(super) fn measure(
     };
     Measurement {
         nodes,
-        evidence,
+        input,
         slot,
-        patience: memory.patience,
+        decide_without_prometheus_at: memory.decide_without_prometheus_at,
     }
 }
 
@@ -119,14 +119,16 @@ pub(super) fn sample(
     needed: &Needed<'_>,
     memory: &mut FunctionContext,
 ) -> (Measured, Option<Traffic>) {
-    let Needed { state, due, .. } = needed;
+    let Needed {
+        state, required, ..
+    } = needed;
     let FunctionContext {
         evaluator,
         before,
-        patience,
+        decide_without_prometheus_at,
         ..
     } = memory;
-    *patience = None;
+    *decide_without_prometheus_at = None;
     let Some(rollout) = &state.rollout else {
         *before = Before::default();
         ctx.source.forget(&function_key(needed.key));
@@ -142,12 +144,12 @@ pub(super) fn sample(
     let stable = stable.map(|stable| stable.revision.name.as_str());
     let wanted = wanted(needed.key, rollout, stable);
     let source = rollout.plan.analysis.source;
-    let traffic = if due.traffic {
+    let traffic = if required.traffic {
         traffic(ctx, needed, &wanted, rollout, before)
     } else {
         None
     };
-    if !due.evaluation {
+    if !required.evaluation {
         return (Measured::NotDue, traffic);
     }
     if rollout.analysis.is_none() && evaluator.is_none() {
@@ -158,14 +160,14 @@ pub(super) fn sample(
     } else if rollout
         .analysis
         .as_ref()
-        .is_some_and(|analysis| analysis.looks >= BEGUN)
+        .is_some_and(|analysis| analysis.evaluations >= BEGUN)
     {
         (before.scraped, before.in_band) = (Vec::new(), Vec::new());
     }
     let measured = match evaluate(ctx, needed, &wanted, source, evaluator, before) {
         Ok(measured) => measured,
         Err(until) => {
-            *patience = until;
+            *decide_without_prometheus_at = until;
             Measured::NotDue
         }
     };
@@ -176,7 +178,7 @@ pub(super) fn sample(
 fn traffic(
     ctx: &Context,
     needed: &Needed<'_>,
-    wanted: &Wanted,
+    wanted: &SampleQuery,
     rollout: &Rollout,
     before: &mut Before,
 ) -> Option<Traffic> {
@@ -184,11 +186,11 @@ fn traffic(
     let pending = remember(ctx, wanted, analysis.source, needed.placed, before);
     let stable = needed.state.stable.as_ref();
     let name = stable.map_or("", |stable| stable.revision.name.as_str());
-    let past = History::from_snapshots(before.snapshots(), name, analysis.look_period);
+    let past = History::from_snapshots(before.snapshots(), name, analysis.evaluation_interval);
     let known = past.requests_per_second().map(|rate| Traffic {
         requests_per_second: Some(rate),
     });
-    let at_rest = || resting_traffic(&before.in_band, name, stable?.since);
+    let at_rest = || stable_traffic(&before.in_band, name, stable?.since);
     let unknown = || {
         (!may_be_known_soon(ctx, needed, analysis.source)).then_some(Traffic {
             requests_per_second: None,
@@ -201,12 +203,12 @@ fn traffic(
 }
 
 /// Whether the counters that nodes kept while the function rested may still arrive.
-fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: Source) -> bool {
+fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: AnalysisSource) -> bool {
     let (Some(rollout), Some(stable)) = (&needed.state.rollout, &needed.state.stable) else {
         return false;
     };
     let age = |since: Timestamp| needed.now.duration_since(since);
-    allowed != Source::Prometheus
+    allowed != AnalysisSource::Prometheus
         && age(rollout.started_at) < AT_REST
         && age(stable.since) >= RESTED
         && ctx.fleet.reports_counters(needed.placed)
@@ -216,17 +218,18 @@ fn may_be_known_soon(ctx: &Context, needed: &Needed<'_>, allowed: Source) -> boo
 fn evaluate(
     ctx: &Context,
     needed: &Needed<'_>,
-    wanted: &Wanted,
-    allowed: Source,
+    wanted: &SampleQuery,
+    allowed: AnalysisSource,
     evaluator: &mut Option<Evaluator>,
     before: &Before,
 ) -> Result<Measured, Option<Instant>> {
     let past = Evaluator::forgotten(evaluator.as_ref(), needed.state, needed.now)
-        .filter(|_| allowed != Source::InBand);
+        .filter(|_| allowed != AnalysisSource::InBand);
     let forgotten = match past.map(|past| ctx.source.since(wanted, past)) {
-        Some(Asked::Pending(since)) if since.elapsed() < PAST_PATIENCE => return Err(None),
-        Some(Asked::Answered(Ok(samples))) => samples.snapshots,
-        Some(Asked::Answered(Err(_)) | Asked::Pending(_) | Asked::Nowhere) | None => Vec::new(),
+        Some(QueryState::Pending(since)) if since.elapsed() < HISTORY_WAIT => return Err(None),
+        Some(QueryState::Answered(Ok(samples))) => samples.snapshots,
+        Some(QueryState::Answered(Err(_)) | QueryState::Pending(_) | QueryState::NotConfigured)
+        | None => Vec::new(),
     };
     let (samples, source) = match samples(ctx, wanted, allowed) {
         Ok(found) => found,
@@ -271,71 +274,71 @@ enum Missing {
 /// The newest snapshots from every source that the plan allows, one per process.
 fn samples(
     ctx: &Context,
-    wanted: &Wanted,
-    allowed: Source,
+    wanted: &SampleQuery,
+    allowed: AnalysisSource,
 ) -> Result<(Samples, &'static str), Missing> {
-    let in_band = if allowed == Source::Prometheus {
+    let in_band = if allowed == AnalysisSource::Prometheus {
         Vec::new()
     } else {
         in_band(ctx, wanted)
     };
     let only = |snapshots: Vec<Snapshot>, problem| Samples { snapshots, problem };
-    if allowed == Source::InBand {
+    if allowed == AnalysisSource::InBand {
         return Ok((only(in_band, None), "InBand"));
     }
     match ctx.source.newest(wanted) {
-        Asked::Pending(since) if in_band.is_empty() || since.elapsed() < PATIENCE => {
-            let until = (!in_band.is_empty()).then(|| since + PATIENCE);
+        QueryState::Pending(since) if in_band.is_empty() || since.elapsed() < PROMETHEUS_WAIT => {
+            let until = (!in_band.is_empty()).then(|| since + PROMETHEUS_WAIT);
             Err(Missing::Pending(until))
         }
-        Asked::Answered(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
-        Asked::Answered(Ok(scraped)) if scraped.snapshots.is_empty() => {
+        QueryState::Answered(Ok(scraped)) if in_band.is_empty() => Ok((scraped, "Prometheus")),
+        QueryState::Answered(Ok(scraped)) if scraped.snapshots.is_empty() => {
             Ok((only(in_band, scraped.problem), "InBand"))
         }
-        Asked::Answered(Ok(scraped)) => {
+        QueryState::Answered(Ok(scraped)) => {
             let merged = merge(scraped.snapshots.into_iter().chain(in_band));
             Ok((only(merged, scraped.problem), "Both"))
         }
-        Asked::Nowhere if allowed == Source::Prometheus => Err(Missing::Failed(
+        QueryState::NotConfigured if allowed == AnalysisSource::Prometheus => Err(Missing::Failed(
             MeasureError::NoAnswer("the plan wants Prometheus and none is configured".to_owned()),
         )),
-        Asked::Answered(Err(error)) if in_band.is_empty() => Err(Missing::Failed(error)),
-        Asked::Answered(Err(_)) | Asked::Pending(_) | Asked::Nowhere => {
+        QueryState::Answered(Err(error)) if in_band.is_empty() => Err(Missing::Failed(error)),
+        QueryState::Answered(Err(_)) | QueryState::Pending(_) | QueryState::NotConfigured => {
             Ok((only(in_band, None), "InBand"))
         }
     }
 }
 
-fn in_band(ctx: &Context, wanted: &Wanted) -> Vec<Snapshot> {
-    let reading = Reading {
+fn in_band(ctx: &Context, wanted: &SampleQuery) -> Vec<Snapshot> {
+    let selector = CounterSelector {
         latency: wanted.latency,
         population: &wanted.population,
     };
-    ctx.fleet.counters(&wanted.function, reading)
+    ctx.fleet.counters(&wanted.function, selector)
 }
 
 /// Keeps the counters of nodes and Prometheus from the time before the candidate gets traffic. Returns whether those of Prometheus
 /// are on their way and worth waiting for.
 fn remember(
     ctx: &Context,
-    wanted: &Wanted,
-    allowed: Source,
+    wanted: &SampleQuery,
+    allowed: AnalysisSource,
     placed: &BTreeSet<String>,
     before: &mut Before,
 ) -> bool {
     let recent = before.asked.is_some_and(|asked| asked.elapsed() < PAST);
     let mut pending = false;
-    if allowed != Source::InBand && !recent {
+    if allowed != AnalysisSource::InBand && !recent {
         match ctx.source.history(wanted) {
-            Asked::Pending(since) => {
-                let patience = if allowed == Source::Prometheus {
-                    PAST_PATIENCE
+            QueryState::Pending(since) => {
+                let wait = if allowed == AnalysisSource::Prometheus {
+                    HISTORY_WAIT
                 } else {
-                    PATIENCE
+                    PROMETHEUS_WAIT
                 };
-                pending = since.elapsed() < patience;
+                pending = since.elapsed() < wait;
             }
-            Asked::Answered(answer) => {
+            QueryState::Answered(answer) => {
                 ctx.source.forget_past(&wanted.function);
                 before.asked = Some(Instant::now());
                 let found = answer.unwrap_or_default().snapshots;
@@ -343,10 +346,13 @@ fn remember(
                     before.scraped = found;
                 }
             }
-            Asked::Nowhere => {}
+            QueryState::NotConfigured => {}
         }
     }
-    if allowed != Source::Prometheus && before.scraped.is_empty() && before.in_band.len() < KEPT {
+    if allowed != AnalysisSource::Prometheus
+        && before.scraped.is_empty()
+        && before.in_band.len() < KEPT
+    {
         // reports count only for functions that are placed on the node
         let snapshots = in_band(ctx, wanted).into_iter();
         let placed = snapshots.filter(|snapshot| placed.contains(&snapshot.process));
@@ -359,9 +365,9 @@ fn function_key(key: &ObjectKey) -> FunctionKey {
     FunctionKey::new(&key.namespace, &key.name)
 }
 
-fn wanted(key: &ObjectKey, rollout: &Rollout, stable: Option<&str>) -> Wanted {
+fn wanted(key: &ObjectKey, rollout: &Rollout, stable: Option<&str>) -> SampleQuery {
     let candidate = rollout.candidate.revision.name.as_str();
-    Wanted {
+    SampleQuery {
         function: FunctionKey::new(&key.namespace, &key.name),
         revisions: stable
             .into_iter()

@@ -67,9 +67,9 @@ pub(super) fn gauge(ctx: &Context, key: &ObjectKey, state: &RolloutState) {
     if let Some(hold) = &rollout.flags.hold {
         values.push((FunctionGauge::Hold, vec![hold.reason.as_str()], 1.0));
     }
-    if let Some(figures) = &state.figures {
-        values.push((FunctionGauge::PassProgress, vec![], figures.pass.progress));
-        for (arm, sums) in [("candidate", figures.candidate), ("stable", figures.stable)] {
+    if let Some(summary) = &state.evidence_summary {
+        values.push((FunctionGauge::PassProgress, vec![], summary.pass.progress));
+        for (arm, sums) in [("candidate", summary.candidate), ("stable", summary.stable)] {
             values.push((FunctionGauge::Requests, vec![arm], sums.requests as f64));
             values.push((
                 FunctionGauge::Events,
@@ -82,7 +82,7 @@ pub(super) fn gauge(ctx: &Context, key: &ObjectKey, state: &RolloutState) {
                 sums.client_errors as f64,
             ));
         }
-        for metric in &figures.metrics {
+        for metric in &summary.metrics {
             values.push((
                 FunctionGauge::LogE,
                 vec![metric.name.as_str(), "rollback"],

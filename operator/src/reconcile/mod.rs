@@ -7,11 +7,11 @@
 //! 4 measure   IO    exactly the samples that the decision needs                                 measure.rs
 //! 5 decide    pure  operator_core::rollout::decide
 //! 6 persist   IO    status patch with a resourceVersion; 409: read again, decide again          persist.rs, status.rs
-//! 7 apply     IO    node tables and revisions are a function of what was persisted              apply.rs, revision_status.rs, project.rs
+//! 7 apply     IO    node tables and revisions are a function of what was persisted              apply.rs, revision_status.rs, table_projection/
 //! 8 report    IO    Events and metrics for what was persisted                                   report.rs, events.rs, metrics.rs
 //! ```
 //!
-//! `controller.rs` is the sentence, `pass.rs` what its steps hand on to each other. All of them are functions over one
+//! `controller.rs` is the sentence, `stages.rs` what its steps hand on to each other. All of them are functions over one
 //! [`Context`], which the process has once, and the `FunctionContext` of the function. Nothing that only lives in memory
 //! is ever needed to go on; see `context.rs`.
 
@@ -22,29 +22,28 @@ mod claims;
 pub(crate) mod conditions;
 mod context;
 mod controller;
+mod core_input;
 mod desired;
 mod ensure;
 mod events;
 mod host_claim_gc;
 mod image;
-mod input;
 mod measure;
 mod metrics;
 mod nodes;
 mod observe;
-mod pass;
 mod persist;
 pub mod placement;
-pub mod project;
-mod projector;
 mod remembered_secrets;
 mod report;
 mod resolution;
 mod revision_status;
 mod rollback_hint;
-mod slot;
+mod rollout_slot;
+mod stages;
 mod status;
-mod status_writes;
+mod status_rate_limit;
+pub mod table_projection;
 mod unreadable;
 mod worker;
 
@@ -62,12 +61,12 @@ use zeroize::Zeroizing;
 pub use api::CallError;
 pub(crate) use claims::{contested as contested_hosts, overlaps as hosts_overlap};
 pub use controller::reconcile;
-pub use projector::Projector;
 pub use report::Reporter;
-pub use status_writes::StatusWrites;
+pub use status_rate_limit::StatusRateLimit;
+pub use table_projection::Projector;
 
 use crate::failure_log::FailureLog;
-use crate::measure::SampleSource;
+use crate::measure::PrometheusQueries;
 use crate::metrics::Metrics;
 use crate::node_api::{Fleet, FunctionKey};
 use crate::queue::{Class, Queue};
@@ -105,7 +104,7 @@ pub struct Context {
     /// Writer of the tables that nodes receive.
     pub projector: Projector,
     /// Source of the counters of requests.
-    pub source: SampleSource,
+    pub source: PrometheusQueries,
     /// Metrics of the operator.
     pub metrics: Metrics,
     /// Queue of the functions to reconcile.
@@ -121,7 +120,7 @@ pub struct Context {
     /// Rollouts that hold one of the places.
     pub slots: Mutex<BTreeSet<ObjectKey>>,
     /// Rate of the status writes that report what nodes do to functions at rest.
-    pub status_writes: StatusWrites,
+    pub status_rate_limit: StatusRateLimit,
     /// Which failures of reconciles are logged.
     pub(crate) failure_log: Mutex<FailureLog>,
 }
@@ -182,7 +181,7 @@ impl ContextStore {
 
 /// Drops everything that belongs to a function that does not exist.
 fn forget(ctx: &Context, key: &ObjectKey, memory: &mut FunctionContext) -> Outcome {
-    memory.cancel_writes(&ctx.status_writes);
+    memory.cancel_writes(&ctx.status_rate_limit);
     ctx.contexts.forget(key);
     ctx.source
         .forget(&FunctionKey::new(&key.namespace, &key.name));

@@ -24,7 +24,7 @@ pub(super) struct NodeReports<'a> {
 
 /// All reports about one function, and the nodes that placement picks.
 pub(super) struct FunctionNodes {
-    pub(super) heard: Vec<FunctionOnNode>,
+    pub(super) reports: Vec<FunctionOnNode>,
     pub(super) placed: BTreeSet<String>,
     /// Epoch of the leader.
     pub(super) epoch: u64,
@@ -32,7 +32,7 @@ pub(super) struct FunctionNodes {
 
 impl FunctionNodes {
     pub(super) fn reports(&self) -> NodeReports<'_> {
-        NodeReports::new(&self.heard, &self.placed, self.epoch)
+        NodeReports::new(&self.reports, &self.placed, self.epoch)
     }
 }
 

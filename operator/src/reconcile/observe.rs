@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::FunctionContext;
-use super::pass::Target;
-use super::{CallError, Context, api, input};
+use super::stages::Target;
+use super::{CallError, Context, api, core_input};
 use crate::revision::Content;
 use crate::validate::{self, References, references};
 use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term, slim_function};
@@ -119,7 +119,7 @@ pub(super) fn newest(
         .as_ref()
         .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
     {
-        memory.cancel_writes(&ctx.status_writes);
+        memory.cancel_writes(&ctx.status_rate_limit);
         *memory = FunctionContext::default();
     }
     let version = |object: &EdgeFunction| crate::watch::version(object);
@@ -157,7 +157,7 @@ pub(super) async fn reread(
 
 /// Collects what a pass starts from.
 pub(super) fn observe(target: Target<'_>, memory: &mut FunctionContext) -> Observed {
-    let (state, owed) = input::present(target.key, target.object, memory);
+    let (state, owed) = core_input::present(target.key, target.object, memory);
     Observed {
         snapshot: snapshot(target),
         state,

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crds::EdgeFunction;
 use kube::Api;
-use operator_core::status_rate::NodeDrift;
+use operator_core::status_rate::NodeStatusChange;
 use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
-use super::pass::{Made, Persisted, Target};
 use super::remembered_secrets::unknown_values;
+use super::stages::{Made, Persisted, Target};
 use super::status::{self, Difference, Parts};
-use super::status_writes::Admitted;
+use super::status_rate_limit::Admitted;
 use super::{CallError, Context, ReconcileError, api};
 use crate::watch::slim_function;
 
@@ -150,20 +150,20 @@ fn may_write_nodes(
     memory: &mut FunctionContext,
 ) -> bool {
     memory.nodes_due = None;
-    let drift = match difference {
+    let change = match difference {
         // This write includes the progress of the nodes.
         Difference::Plain => {
-            ctx.status_writes.carried(&mut memory.limit);
+            ctx.status_rate_limit.carried(&mut memory.limit);
             return false;
         }
         Difference::Nodes(_) if asked => {
-            ctx.status_writes.carried(&mut memory.limit);
+            ctx.status_rate_limit.carried(&mut memory.limit);
             return false;
         }
-        Difference::Nodes(drift) => drift,
-        Difference::None => NodeDrift::None,
+        Difference::Nodes(change) => change,
+        Difference::None => NodeStatusChange::None,
     };
-    match ctx.status_writes.admit(&mut memory.limit, drift) {
+    match ctx.status_rate_limit.admit(&mut memory.limit, change) {
         Admitted::Idle => false,
         Admitted::Write => true,
         Admitted::Wait(until) => {

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::nodes::NodeReports;
 use super::observe::grant_command;
-use super::{Context, Projector, project};
+use super::{Context, Projector, table_projection};
 use crate::revision::hash;
 use crate::watch::{ObjectKey, SecretState};
 
@@ -54,7 +54,7 @@ impl Remembered {
     }
 }
 
-impl project::SecretValues for Values<'_> {
+impl table_projection::SecretValues for Values<'_> {
     fn value(&self, name: &str, key: &str, wanted: &str) -> Option<Vec<u8>> {
         match self.look_up(name, key, wanted) {
             Known::Value(value) => Some(value),
@@ -150,7 +150,7 @@ fn unknown_of(
         projector: &ctx.projector,
         namespace: &key.namespace,
     };
-    let references = project::secret_references(revision);
+    let references = table_projection::secret_references(revision);
     let unknown = references.filter_map(|(reference, hash)| {
         match values.look_up(&reference.name, &reference.key, hash) {
             Known::Value(_) | Known::NotRead => None,

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::context::FunctionContext;
-use super::pass::{Made, Persisted, Target};
+use super::stages::{Made, Persisted, Target};
 use super::{api, events, metrics, rollback_hint};
 use crate::metrics::Metrics;
 

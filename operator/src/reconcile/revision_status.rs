@@ -11,14 +11,14 @@ use crds::{EdgeRevision, EdgeRevisionStatus, RevisionNodes};
 use jiff::Timestamp;
 use kube::Api;
 use operator_core::rollout::{NodesView, RolloutState};
-use operator_core::status_rate::NodeDrift;
+use operator_core::status_rate::NodeStatusChange;
 
 use super::api::{self, CallError};
 use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
-use super::input::named;
-use super::pass::{Made, Target};
-use super::status_writes::Admitted;
+use super::core_input::named;
+use super::stages::{Made, Target};
+use super::status_rate_limit::Admitted;
 
 /// Writes what a transition changed.
 ///
@@ -45,21 +45,23 @@ pub(super) async fn follow_nodes(
     made: &Made,
     memory: &mut FunctionContext,
 ) -> Result<(), CallError> {
-    let view = &made.measured.evidence.nodes;
+    let view = &made.measured.input.nodes;
     let revisions = made.observed.snapshot.revisions.iter();
-    let drifts = revisions.map(|revision| drift(&made.decision.state, view, revision));
-    let mut drift = drifts.fold(NodeDrift::None, |all, one| match (all, one) {
+    let changes = revisions.map(|revision| change(&made.decision.state, view, revision));
+    let mut change = changes.fold(NodeStatusChange::None, |all, one| match (all, one) {
         // A revision that may be loaded again in a moment does not delay the others.
-        (NodeDrift::Settled, _) | (_, NodeDrift::Settled) => NodeDrift::Settled,
-        (NodeDrift::None, one) => one,
+        (NodeStatusChange::Settled, _) | (_, NodeStatusChange::Settled) => {
+            NodeStatusChange::Settled
+        }
+        (NodeStatusChange::None, one) => one,
         (all, _) => all,
     });
-    if drift != NodeDrift::None && !target.ctx.fleet.awaited().is_empty() {
-        drift = NodeDrift::None;
+    if change != NodeStatusChange::None && !target.ctx.fleet.expected_nodes().is_empty() {
+        change = NodeStatusChange::None;
     }
-    let writes = &target.ctx.status_writes;
+    let writes = &target.ctx.status_rate_limit;
     memory.revisions_due = None;
-    match writes.admit(&mut memory.revision_limit, drift) {
+    match writes.admit(&mut memory.revision_limit, change) {
         Admitted::Idle => Ok(()),
         Admitted::Write => write(target, api, made, view).await,
         Admitted::Wait(until) => {
@@ -77,7 +79,7 @@ async fn write(
 ) -> Result<(), CallError> {
     let state = &made.decision.state;
     // soon after a start not all nodes have reported, and what the last leader knew is nearer to the truth
-    let view = Some(view).filter(|_| target.ctx.fleet.awaited().is_empty());
+    let view = Some(view).filter(|_| target.ctx.fleet.expected_nodes().is_empty());
     for revision in &made.observed.snapshot.revisions {
         let name = name_of(revision);
         let old = revision.status.clone().unwrap_or_default();
@@ -107,25 +109,29 @@ async fn write(
 }
 
 /// How the written condition `Loaded` of a revision differs from what nodes report.
-fn drift(state: &RolloutState, view: &NodesView, revision: &Arc<EdgeRevision>) -> NodeDrift {
+fn change(
+    state: &RolloutState,
+    view: &NodesView,
+    revision: &Arc<EdgeRevision>,
+) -> NodeStatusChange {
     let name = name_of(revision);
     let written = revision.status.as_ref().and_then(is_loaded);
     if role(state, name).is_none() {
         return if written == Some(true) {
-            NodeDrift::Settled
+            NodeStatusChange::Settled
         } else {
-            NodeDrift::None
+            NodeStatusChange::None
         };
     }
     // What nodes have is not known while none of them can be reached.
     if view.desired > 0 && view.live == 0 {
-        return NodeDrift::None;
+        return NodeStatusChange::None;
     }
     match (written == Some(true), is_on_all(view, name)) {
-        (true, true) | (false, false) => NodeDrift::None,
-        (false, true) => NodeDrift::Settled,
+        (true, true) | (false, false) => NodeStatusChange::None,
+        (false, true) => NodeStatusChange::Settled,
         // a restart of a node-shim ends before this is due
-        (true, false) => NodeDrift::Rising,
+        (true, false) => NodeStatusChange::Rising,
     }
 }
 

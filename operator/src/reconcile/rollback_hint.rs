@@ -6,8 +6,8 @@ use operator_core::rollout::{Outcome, RolloutState};
 
 use super::context::Rollback;
 use super::nodes::NodeReports;
-use super::pass::{Made, Target};
-use super::{Context, project};
+use super::stages::{Made, Target};
+use super::{Context, table_projection};
 use crate::node_api::FunctionKey;
 
 /// Sends the traffic split of a rollback to the nodes ahead of the status write, which is safe because it can only lower
@@ -21,7 +21,7 @@ pub(super) fn hint(target: Target<'_>, made: &Made) {
     let update = v1::SplitUpdate {
         key: Some((&FunctionKey::new(&key.namespace, &key.name)).into()),
         version: crate::watch::version(&**target.object),
-        split: Some(project::wire_split(split, decided)),
+        split: Some(table_projection::wire_split(split, decided)),
     };
     if let Err(error) = ctx.fleet.hint(&update) {
         tracing::debug!(?error, "the hint was not needed");

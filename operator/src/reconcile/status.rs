@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_core::function::Function;
 use operator_core::rollout::{self as core, NodesCount, RevisionRef, RolloutState, UnknownValues};
-use operator_core::status_rate::{NodeCounts, NodeDrift};
+use operator_core::status_rate::{NodeCounts, NodeStatusChange};
 use serde_json::Value;
 
 use super::conditions::{Report, condition, find};
@@ -253,7 +253,7 @@ pub(super) enum Difference {
     /// Not at all, or in figures that the next checkpoint includes.
     None,
     /// In the progress of nodes with a function at rest, which is written at the rate of [`operator_core::status_rate`].
-    Nodes(NodeDrift),
+    Nodes(NodeStatusChange),
     /// In fields that users and controllers wait for.
     Plain,
 }
@@ -340,7 +340,7 @@ pub(super) fn difference(
     if !differs && before == counts(new) {
         return Difference::None;
     }
-    Difference::Nodes(NodeDrift::between(
+    Difference::Nodes(NodeStatusChange::between(
         before.unwrap_or_default(),
         counted,
         differs,

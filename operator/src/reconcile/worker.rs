@@ -136,7 +136,7 @@ async fn count_failure(ctx: &Context, key: &ObjectKey) -> u32 {
 async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
     let memory = ctx.contexts.of(key);
     let mut memory = memory.lock().await;
-    memory.cancel_writes(&ctx.status_writes);
+    memory.cancel_writes(&ctx.status_rate_limit);
     let failures = memory.failures.saturating_add(1);
     *memory = FunctionContext::default();
     memory.failures = failures;

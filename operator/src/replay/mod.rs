@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
-use operator_core::samples::{Code, Counters, Outcome, Snapshot, Tracker};
+use operator_core::samples::{Counters, Outcome, Snapshot, StatusClass, Tracker};
 use operator_core::stats::{
     self, EProcess, Increment, Look, REDISTRIBUTION, Settings, Side, Tolerance,
 };
@@ -199,7 +199,7 @@ fn advance(tracker: &mut Tracker, number: usize, row: &Json) -> anyhow::Result<I
     let arm = |revision: &str, requests: u64, events: u64| {
         // An event may be counted before its request, so each counter is subtracted by itself.
         let mut counters = Counters::default();
-        counters.add(Outcome::Ok, Code::Other, requests);
+        counters.add(Outcome::Ok, StatusClass::Other, requests);
         counters.latency.0 = std::array::from_fn(|bucket| if bucket == 0 { events } else { 0 });
         Snapshot {
             process: revision.to_owned(),
@@ -214,7 +214,7 @@ fn advance(tracker: &mut Tracker, number: usize, row: &Json) -> anyhow::Result<I
     ];
     let mut increment = Increment::default();
     for node in tracker.advance(at, &snapshots, "candidate", "stable") {
-        let (candidate, stable) = (node.arms.candidate, node.arms.stable);
+        let (candidate, stable) = (node.tallies.candidate, node.tallies.stable);
         increment.add(&Increment::new(
             candidate.requests as f64,
             candidate.latency.count() as f64,

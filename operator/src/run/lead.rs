@@ -34,7 +34,7 @@ pub(super) async fn lead(start: Start) {
         let epoch = leadership.borrow_and_update().epoch;
         metrics.set_leading(epoch.is_some());
         if epoch.is_some() {
-            fleet.expect(edge_nodes::serving(&caches.edge_nodes));
+            fleet.expect_nodes(edge_nodes::serving(&caches.edge_nodes));
             tokio::time::sleep(SETTLE).await;
             if let Some(epoch) = raise(&start, &leadership).await {
                 tracing::info!(epoch, "deciding");

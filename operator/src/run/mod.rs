@@ -2,10 +2,10 @@
 
 mod args;
 mod lead;
-mod parts;
 mod settings;
 mod shared;
 mod start;
+mod tasks;
 
 pub use args::{LogFormat, RunArgs};
 
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::lease::Election;
 use crate::reconcile::api;
-use parts::Parts;
 use shared::Shared;
 use start::{Received, Start};
+use tasks::Tasks;
 
 /// Runs until a signal arrives or an essential part ends.
 ///
@@ -36,24 +36,24 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (secret_changed, secret_changes) = mpsc::unbounded_channel();
     let (config_map_changed, config_map_changes) = mpsc::unbounded_channel();
     let shared = Shared::new(&args, client, secret_changed, config_map_changed)?;
-    let (stop, mut parts) = (CancellationToken::new(), Parts::default());
+    let (stop, mut tasks) = (CancellationToken::new(), Tasks::default());
 
     // The parts that every replica runs.
     let (changed, changes) = mpsc::unbounded_channel();
     for watch in shared.caches.watch(&shared.client, &changed) {
-        parts.follow("a watch", watch);
+        tasks.follow("a watch", watch);
     }
     let identity = args.identity()?;
     let (election, lease) = Election::new(shared.client.clone(), args.lease(&identity));
-    let reconciler = shared.reconciler(&args, impatient, &mut parts)?;
-    let server = shared.server(&args, &lease, identity, &mut parts)?;
+    let reconciler = shared.reconciler(&args, impatient, &mut tasks)?;
+    let server = shared.server(&args, &lease, identity, &mut tasks)?;
     let (metrics, ready) = (shared.metrics.clone(), shared.readiness());
     let admin = admin::run(args.admin_addr, metrics, ready, stop.clone());
-    parts.spawn("the admin endpoint", admin);
-    parts.spawn("the lease", election.run(stop.clone()));
-    parts.spawn("the node API", server.run(stop.clone()));
+    tasks.spawn("the admin endpoint", admin);
+    tasks.spawn("the lease", election.run(stop.clone()));
+    tasks.spawn("the node API", server.run(stop.clone()));
     let reports = shared.fleet.subscribe();
-    parts.follow("the fleet", shared.dispatch.clone().follow_fleet(reports));
+    tasks.follow("the fleet", shared.dispatch.clone().follow_fleet(reports));
 
     // The stages of the start, of which the last is to lead.
     let start = Start {
@@ -67,15 +67,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         secrets: secret_changes,
         config_maps: config_map_changes,
     };
-    parts.spawn("the reconciler", start.run(received));
+    tasks.spawn("the reconciler", start.run(received));
 
     let outcome = tokio::select! {
         signal = signalled() => signal,
-        error = parts.ended() => Err(error),
+        error = tasks.ended() => Err(error),
     };
     // Releases the lease and lets streams end orderly.
     stop.cancel();
-    parts.wind_down().await;
+    tasks.wind_down().await;
     outcome
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::args::RunArgs;
 use crate::lease::LeaseConfig;
-use crate::measure::{Matchers, Meter, Prometheus, SampleSource};
+use crate::measure::{Matchers, Meter, Prometheus, PrometheusQueries};
 use crate::metrics::Metrics;
 use crate::node_api;
 use crate::queue::Queue;
@@ -52,17 +52,17 @@ impl RunArgs {
         }
     }
 
-    pub(super) fn sample_source(
+    pub(super) fn prometheus_queries(
         &self,
         metrics: &Metrics,
         fleet: &node_api::Fleet,
         queue: &Queue,
-    ) -> anyhow::Result<SampleSource> {
+    ) -> anyhow::Result<PrometheusQueries> {
         if self.prometheus_url.is_empty() {
             tracing::info!(
                 "Prometheus is not configured: rollouts are evaluated with the nodes' own counters"
             );
-            return Ok(SampleSource::default());
+            return Ok(PrometheusQueries::default());
         }
         let meter = Meter::new(metrics.registry()).context("metrics of sampling")?;
         let (url, interval) = (&self.prometheus_url, self.scrape_interval);
@@ -70,7 +70,11 @@ impl RunArgs {
         tracing::info!("rollouts are evaluated with the series {{{targets}}} of Prometheus");
         let prometheus =
             Prometheus::new(url, interval, targets, meter).context("--prometheus-url")?;
-        Ok(SampleSource::new(prometheus, fleet.clone(), queue.clone()))
+        Ok(PrometheusQueries::new(
+            prometheus,
+            fleet.clone(),
+            queue.clone(),
+        ))
     }
 
     fn targets(&self) -> anyhow::Result<Matchers> {

@@ -9,7 +9,7 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 
 use super::args::RunArgs;
-use super::parts::Parts;
+use super::tasks::Tasks;
 use crate::admin::Readiness;
 use crate::blobs::Components;
 use crate::certificate_secret::CertificateSecret;
@@ -18,7 +18,7 @@ use crate::lease::{Leadership, LeaseHandle};
 use crate::metrics::Metrics;
 use crate::node_api::{Fleet, KubeReviewer, Leader, Meter, Server, Tables};
 use crate::queue::Queue;
-use crate::reconcile::{self, Projector, Reporter, StatusWrites};
+use crate::reconcile::{self, Projector, Reporter, StatusRateLimit};
 use crate::resolve::Resolver;
 use crate::watch::{Caches, ConfigMaps, ObjectKey, Secrets};
 
@@ -83,16 +83,16 @@ impl Shared {
         })
     }
 
-    /// The context of the reconciler, which calls the API server through `client`. Events are written by one of `parts`.
+    /// The context of the reconciler, which calls the API server through `client`. Events are written by one of `tasks`.
     pub(super) fn reconciler(
         &self,
         args: &RunArgs,
         client: Client,
-        parts: &mut Parts,
+        tasks: &mut Tasks,
     ) -> anyhow::Result<Arc<reconcile::Context>> {
         let (reporter, events) =
             Reporter::new(self.client.clone(), self.metrics.clone(), &args.pod_name);
-        parts.follow("the Events", events);
+        tasks.follow("the Events", events);
         Ok(Arc::new(reconcile::Context {
             client,
             caches: self.caches.clone(),
@@ -101,7 +101,7 @@ impl Shared {
             resolver: Arc::clone(&self.resolver),
             fleet: self.fleet.clone(),
             projector: self.dispatch.projector.clone(),
-            source: args.sample_source(&self.metrics, &self.fleet, &self.dispatch.queue)?,
+            source: args.prometheus_queries(&self.metrics, &self.fleet, &self.dispatch.queue)?,
             metrics: self.metrics.clone(),
             queue: self.dispatch.queue.clone(),
             reporter,
@@ -109,22 +109,22 @@ impl Shared {
             settings: args.reconcile(),
             contexts: Default::default(),
             slots: Default::default(),
-            status_writes: StatusWrites::default(),
+            status_rate_limit: StatusRateLimit::default(),
             failure_log: Default::default(),
         }))
     }
 
-    /// The server of the node API. The address of the leader is followed by one of `parts`.
+    /// The server of the node API. The address of the leader is followed by one of `tasks`.
     pub(super) fn server(
         &self,
         args: &RunArgs,
         lease: &LeaseHandle,
         identity: String,
-        parts: &mut Parts,
+        tasks: &mut Tasks,
     ) -> anyhow::Result<Server> {
         let (send, leader) = watch::channel(None);
         let leadership = lease.leadership();
-        parts.follow(
+        tasks.follow(
             "the leader's address",
             follow_leader(leadership, identity, send),
         );

@@ -10,14 +10,14 @@ use kube::api::ListParams;
 use tokio::sync::{mpsc, watch};
 
 use super::lead;
-use super::parts::Parts;
 use super::shared::Shared;
+use super::tasks::Tasks;
 use crate::certificate_secret;
 use crate::dispatch::QueueAllReason;
 use crate::failure_log::FailureLog;
 use crate::lease::LeaseHandle;
 use crate::reconcile::{self, api};
-use crate::watch::{Changed, ObjectKey, SecretState};
+use crate::watch::{CacheChange, ObjectKey, SecretState};
 
 /// Maximum wait at start for the Secrets that were requested.
 const SECRETS: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const SECRETS: Duration = Duration::from_secs(5);
 /// Changes that the caches receive.
 pub(super) struct Received {
     /// Changes of kinds that are watched as a whole.
-    pub(super) objects: mpsc::UnboundedReceiver<Changed>,
+    pub(super) objects: mpsc::UnboundedReceiver<CacheChange>,
     /// Secrets whose state changed.
     pub(super) secrets: mpsc::UnboundedReceiver<ObjectKey>,
     /// ConfigMaps whose state changed.
@@ -43,18 +43,18 @@ pub(super) struct Start {
 impl Start {
     pub(super) async fn run(self, received: Received) -> anyhow::Result<()> {
         let own_key = ObjectKey::new(&self.namespace, certificate_secret::NAME);
-        let mut parts = Parts::default();
+        let mut tasks = Tasks::default();
         let (loaded, is_loaded) = watch::channel(false);
         let load = self.load_own_secret(own_key.clone(), loaded);
         let dispatch = &self.shared.dispatch;
         let follow = dispatch.clone().follow_secrets(received.secrets, load);
-        parts.follow("the watch of Secrets", follow);
+        tasks.follow("the watch of Secrets", follow);
         let restore = self.shared.own.clone().restore(
             self.shared.client.clone(),
             self.namespace.clone(),
             self.shared.secrets.clone(),
         );
-        parts.follow("the restoration of the operator's Secret", restore);
+        tasks.follow("the restoration of the operator's Secret", restore);
         // The first read of a Secret starts its watch.
         let _ = self.shared.secrets.get(&own_key);
         let caches = &self.shared.caches;
@@ -65,23 +65,23 @@ impl Start {
             "caches are filled"
         );
         let follow = dispatch.clone().follow_caches(received.objects);
-        parts.follow("the watch of objects", follow);
+        tasks.follow("the watch of objects", follow);
         let secrets = self.shared.secrets.clone();
         let forget = dispatch.clone().forget_secrets(secrets, own_key.clone());
-        parts.follow("the garbage collection of Secrets", forget);
+        tasks.follow("the garbage collection of Secrets", forget);
         // Only a reconcile reads ConfigMaps, so they are no part of what has to be read before nodes are served.
         let follow = dispatch.clone().follow_config_maps(received.config_maps);
-        parts.follow("the watch of ConfigMaps", follow);
+        tasks.follow("the watch of ConfigMaps", follow);
         let config_maps = self.shared.config_maps.clone();
         let forget = dispatch.clone().forget_config_maps(config_maps);
-        parts.follow("the garbage collection of ConfigMaps", forget);
+        tasks.follow("the garbage collection of ConfigMaps", forget);
         tokio::select! {
             () = self.own_secret(&own_key, is_loaded) => {}
-            error = parts.ended() => return Err(error),
+            error = tasks.ended() => return Err(error),
         }
         self.serve().await;
-        parts.follow("the leader's work", lead::lead(self));
-        Err(parts.ended().await)
+        tasks.follow("the leader's work", lead::lead(self));
+        Err(tasks.ended().await)
     }
 
     /// Takes over each version of the operator's own Secret.

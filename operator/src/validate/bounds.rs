@@ -84,7 +84,7 @@ fn analysis(policy: &AnalysisPolicy, found: &mut Found) {
     refuse(
         found,
         "evaluationInterval",
-        policy.look_period,
+        policy.evaluation_interval,
         INTERVAL,
         span,
         why,
@@ -117,7 +117,7 @@ fn refuse<T: PartialOrd>(
 
 /// A step whose deadline passes before its other conditions can be met would roll back every candidate.
 fn deadlines(policy: &Policy, found: &mut Found) {
-    let evaluations = policy.analysis.look_period * 2;
+    let evaluations = policy.analysis.evaluation_interval * 2;
     for (index, step) in policy.steps.iter().enumerate() {
         let least = step.min_duration.max(evaluations);
         if step.on_deadline == Fallback::Rollback && step.deadline <= least {

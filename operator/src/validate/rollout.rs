@@ -2,8 +2,8 @@
 
 use crds::rollout::{self as api, RolloutBody};
 use operator_core::rollout::{
-    Advance, BakePolicy, Fallback, Gate, GateAt, Holdback, LatencyMeasure, LatencySlo, NodesPolicy,
-    Policy, RevertPolicy, Source, Step, StepWeight, Strategy, Tolerance, Weight,
+    Advance, AnalysisSource, BakePolicy, Fallback, Gate, GateAt, Holdback, LatencyMeasure,
+    LatencySlo, NodesPolicy, Policy, RevertPolicy, Step, StepWeight, Strategy, Tolerance, Weight,
 };
 
 use super::runtime::duration;
@@ -138,14 +138,14 @@ impl Reader<'_> {
         };
         let mut policy = default;
         policy.source = match written.source {
-            Some(api::AnalysisSource::Prometheus) => Source::Prometheus,
-            Some(api::AnalysisSource::InBand) => Source::InBand,
-            _ => Source::Auto,
+            Some(api::AnalysisSource::Prometheus) => AnalysisSource::Prometheus,
+            Some(api::AnalysisSource::InBand) => AnalysisSource::InBand,
+            _ => AnalysisSource::Auto,
         };
-        policy.look_period = self.time(
+        policy.evaluation_interval = self.time(
             written.evaluation_interval.as_ref(),
             "analysis.evaluationInterval",
-            policy.look_period,
+            policy.evaluation_interval,
         );
         policy.false_rollbacks = self.part(
             written.false_rollbacks.as_ref(),

@@ -53,7 +53,7 @@ pub struct Caches {
 
 /// A change of a cached object.
 #[derive(Debug, Clone)]
-pub enum Changed {
+pub enum CacheChange {
     /// A function was written. With the terms that its previous version had and this one does not.
     Function(ObjectKey, Vec<Term>),
     /// A function was deleted. With the version of its deletion (0 when a list no longer had it), and the terms that
@@ -75,11 +75,11 @@ impl Caches {
     pub fn watch(
         &self,
         client: &Client,
-        changed: &mpsc::UnboundedSender<Changed>,
+        changed: &mpsc::UnboundedSender<CacheChange>,
     ) -> Vec<BoxFuture<'static, ()>> {
         let send = {
             let changed = changed.clone();
-            move |change: Changed| {
+            move |change: CacheChange| {
                 // The receiver lives until the process ends.
                 let _ = changed.send(change);
             }
@@ -94,7 +94,7 @@ impl Caches {
     fn watch_served(
         &self,
         client: &Client,
-        send: impl Fn(Changed) + Clone + Send + 'static,
+        send: impl Fn(CacheChange) + Clone + Send + 'static,
     ) -> [BoxFuture<'static, ()>; 2] {
         let sender = send.clone();
         let functions = self.functions.watch(
@@ -104,14 +104,14 @@ impl Caches {
             move |change| {
                 sender(match change {
                     Change::Applied(object, dropped) => {
-                        Changed::Function(ObjectKey::of(&*object), dropped)
+                        CacheChange::Function(ObjectKey::of(&*object), dropped)
                     }
                     Change::Deleted(object, version) => {
                         let terms = object.terms().into_iter().collect();
-                        Changed::FunctionGone(ObjectKey::of(&*object), version, terms)
+                        CacheChange::FunctionGone(ObjectKey::of(&*object), version, terms)
                     }
                     Change::Vanished(key, version) => {
-                        Changed::FunctionGone(key, version, Vec::new())
+                        CacheChange::FunctionGone(key, version, Vec::new())
                     }
                 });
             },
@@ -125,7 +125,7 @@ impl Caches {
                     return;
                 };
                 let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-                send(Changed::Revision(ObjectKey::new(
+                send(CacheChange::Revision(ObjectKey::new(
                     namespace,
                     &object.spec.function,
                 )));
@@ -138,7 +138,7 @@ impl Caches {
     fn watch_references(
         &self,
         client: &Client,
-        send: impl Fn(Changed) + Clone + Send + 'static,
+        send: impl Fn(CacheChange) + Clone + Send + 'static,
     ) -> [BoxFuture<'static, ()>; 2] {
         let free = MassDeletionGuard::Free;
         let sender = send.clone();
@@ -146,13 +146,13 @@ impl Caches {
             .policies
             .watch(Api::all(client.clone()), free, strip, move |change| {
                 if let Some(policy) = change.into_object() {
-                    sender(Changed::Policy(ObjectKey::of(&*policy)));
+                    sender(CacheChange::Policy(ObjectKey::of(&*policy)));
                 }
             });
         let claims = self
             .claims
             .watch(Api::all(client.clone()), free, strip, move |change| {
-                send(Changed::Claim(match change {
+                send(CacheChange::Claim(match change {
                     // Its name alone says which host is free again.
                     Change::Vanished(key, _) => claimed_host(&key.name),
                     Change::Applied(claim, _) | Change::Deleted(claim, _) => {
@@ -167,7 +167,7 @@ impl Caches {
     fn watch_nodes(
         &self,
         client: &Client,
-        send: impl Fn(Changed) + Clone + Send + 'static,
+        send: impl Fn(CacheChange) + Clone + Send + 'static,
     ) -> [BoxFuture<'static, ()>; 2] {
         let sender = send.clone();
         // Shims report changes all the time, but placement depends only on whether a shim exists.
@@ -177,7 +177,7 @@ impl Caches {
             |_, _| false,
             move |change| {
                 if let Some(node) = change.into_object() {
-                    sender(Changed::Node(node.name_any()));
+                    sender(CacheChange::Node(node.name_any()));
                 }
             },
         );
@@ -193,7 +193,7 @@ impl Caches {
             labels_differ,
             move |change| {
                 if let Some(node) = change.into_object() {
-                    send(Changed::Node(node.name_any()));
+                    send(CacheChange::Node(node.name_any()));
                 }
             },
         );

@@ -6,13 +6,13 @@
 //! stable never count against the candidate. While stable exceeds the limit too, the backstop does not act: the cause is
 //! shared, or it is stable's own, and with so many failures of stable the comparison decides quickly.
 
-use crate::rollout::ArmSums;
+use crate::rollout::RequestCounts;
 use crate::stats::{EProcess, Increment, Settings, Side, Tolerance};
 
 use super::Analysis;
 use super::history::UNKNOWN_RATE;
 use super::plan::AnalysisPlan;
-use super::suite::Test;
+use super::sequential_tests::Test;
 use super::verdict::Metric;
 
 /// Minimum number of stable's requests in a look that shows that stable no longer exceeds the limit.
@@ -149,7 +149,7 @@ impl Backstop {
 /// Stable's usual rate of errors and its dispersion.
 fn usual(tests: &[Test]) -> Option<(f64, f64)> {
     let errors = tests.iter().find(|t| t.event.metric == Metric::Errors)?;
-    let rate = errors.process.guesses().first()?.rate();
+    let rate = errors.process.estimates().first()?.rate();
     Some((rate, errors.process.settings().dispersion))
 }
 
@@ -166,7 +166,7 @@ impl Analysis {
     #[must_use]
     pub fn total_failure(&self) -> Option<TotalFailure> {
         let backstop = self.backstop.as_ref()?;
-        let rate = |sums: &ArmSums| sums.errors as f64 / sums.requests.max(1) as f64;
+        let rate = |sums: &RequestCounts| sums.errors as f64 / sums.requests.max(1) as f64;
         backstop.is_shared(&self.plan).then(|| TotalFailure {
             candidate: rate(&self.step.candidate),
             stable: rate(&self.step.stable),

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::rollout::{ArmSums, Decisive};
+use crate::rollout::{Decisive, RequestCounts};
 use crate::samples::{NodeIncrement, Snapshot, Tally, limit_shares, merge};
 use crate::stats::Increment;
 
-use super::suite::{self, Event};
+use super::sequential_tests::{self, Event};
 use super::verdict::{Metric, Missing, Verdict};
 use super::{Analysis, STEP_EVALUATIONS, WHOLE};
 
@@ -76,7 +76,7 @@ impl Analysis {
             })
             .collect();
         self.memory.exposed.clone_from(input.exposed);
-        self.memory.last_requests = news.iter().map(|n| n.arms.candidate.requests).sum();
+        self.memory.last_requests = news.iter().map(|n| n.tallies.candidate.requests).sum();
         self.remember_nodes(&news);
         self.memory.coverage = self.coverage_at(input.now, input.exposed);
         let dominant = self.dominant(input.exposed);
@@ -98,14 +98,14 @@ impl Analysis {
     }
 
     fn count(&mut self, input: &EvaluationInput<'_>, news: &[NodeIncrement]) -> Increment {
-        self.looks = self.looks.saturating_add(1);
+        self.evaluations = self.evaluations.saturating_add(1);
         self.evaluated_at = Some(input.now);
         self.usable_at = input.now;
         let stable = self.add_sums(input, news);
         let factors = limit_shares(
             &news
                 .iter()
-                .map(|n| (n.arms.candidate.requests, n.arms.stable.requests))
+                .map(|n| (n.tallies.candidate.requests, n.tallies.stable.requests))
                 .collect::<Vec<_>>(),
         );
         let of = |event: Event| increment(news, &factors, event);
@@ -131,8 +131,8 @@ impl Analysis {
     fn add_sums(&mut self, input: &EvaluationInput<'_>, news: &[NodeIncrement]) -> Tally {
         let (mut candidate, mut stable) = (Tally::default(), Tally::default());
         for node in news {
-            candidate.add(&node.arms.candidate);
-            stable.add(&node.arms.stable);
+            candidate.add(&node.tallies.candidate);
+            stable.add(&node.tallies.stable);
         }
         add(&mut self.candidate, &candidate);
         add(&mut self.stable, &stable);
@@ -141,11 +141,11 @@ impl Analysis {
         let Some(in_force) = input.in_force_since.filter(|since| input.now > *since) else {
             return stable;
         };
-        self.step.looks = self.step.looks.saturating_add(1);
+        self.step.evaluations = self.step.evaluations.saturating_add(1);
         // counters may be older than the weight: only requests counted under it can be compared with it
         for node in news.iter().filter(|n| n.since >= Some(in_force)) {
-            self.step.split.0 += node.arms.candidate.requests;
-            self.step.split.1 += node.arms.stable.requests;
+            self.step.split.0 += node.tallies.candidate.requests;
+            self.step.split.1 += node.tallies.stable.requests;
         }
         stable
     }
@@ -192,11 +192,11 @@ impl Analysis {
 
     fn decide(&mut self, now: Timestamp) {
         let alpha = self.plan.false_rollbacks;
-        let ln_evidence = suite::combined(&self.tests);
+        let ln_evidence = sequential_tests::combined(&self.tests);
         if self.decisive.is_some() || ln_evidence < -alpha.ln() {
             return;
         }
-        let strongest = suite::named(&self.tests, alpha).first().copied();
+        let strongest = sequential_tests::named(&self.tests, alpha).first().copied();
         let Some(first) = strongest.and_then(|index| self.tests.get(index)) else {
             return;
         };
@@ -204,7 +204,7 @@ impl Analysis {
         counts.add(&first.recent[1]);
         let decisive = Decisive {
             metric: first.event.name(),
-            look: u64::from(self.looks),
+            evaluation: u64::from(self.evaluations),
             at: now,
             ln_e: ln_evidence,
             ln_limit: -alpha.ln(),
@@ -226,7 +226,7 @@ impl Analysis {
         if self.shared_since.is_some() {
             return Verdict::NotEnough(Missing::SharedFailure);
         }
-        if self.step.looks < STEP_EVALUATIONS {
+        if self.step.evaluations < STEP_EVALUATIONS {
             return Verdict::NotEnough(Missing::Evaluations);
         }
         if self.step.next.is_some() && self.plan.latency.is_some() && self.bounds.is_none() {
@@ -261,8 +261,8 @@ impl Analysis {
             let Some(seconds) = node.seconds() else {
                 continue;
             };
-            known.stable_rate = node.arms.stable.requests as f64 / seconds;
-            known.candidate += node.arms.candidate.requests;
+            known.stable_rate = node.tallies.stable.requests as f64 / seconds;
+            known.candidate += node.tallies.candidate.requests;
             known.seconds += seconds;
         }
     }
@@ -270,7 +270,7 @@ impl Analysis {
     /// Returns the age from which on counters are stale.
     #[must_use]
     pub fn stale_after(&self) -> SignedDuration {
-        let period = self.plan.look_period.max(self.plan.scrape_interval);
+        let period = self.plan.evaluation_interval.max(self.plan.scrape_interval);
         SignedDuration::try_from(period.mul_f64(2.5)).unwrap_or(SignedDuration::MAX)
     }
 
@@ -321,7 +321,7 @@ impl Analysis {
     }
 }
 
-fn add(sums: &mut ArmSums, tally: &Tally) {
+fn add(sums: &mut RequestCounts, tally: &Tally) {
     sums.requests += tally.requests;
     sums.errors += tally.errors;
     sums.client_errors += tally.client_errors;
@@ -340,8 +340,8 @@ fn whole(count: f64) -> u64 {
 fn increment(news: &[NodeIncrement], factors: &[f64], event: Event) -> Increment {
     let mut sum = Increment::default();
     for (node, factor) in news.iter().zip(factors) {
-        let (candidate_requests, candidate_events) = event.count(&node.arms.candidate);
-        let (stable_requests, stable_events) = event.count(&node.arms.stable);
+        let (candidate_requests, candidate_events) = event.count(&node.tallies.candidate);
+        let (stable_requests, stable_events) = event.count(&node.tallies.stable);
         sum.add(&Increment::new(
             candidate_requests as f64 * factor,
             candidate_events as f64 * factor,

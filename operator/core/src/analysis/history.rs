@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::samples::{Histogram, LATENCY_BOUNDS, Snapshot, Tally, Tracker};
+use crate::samples::{Snapshot, Tally, Tracker};
 use crate::stats;
 
 /// Minimum length in seconds; a shorter history, or one with fewer than [`MIN_REQUESTS`], is treated as unknown.
@@ -14,8 +13,6 @@ const MIN_SECONDS: f64 = 60.0;
 const MIN_REQUESTS: u64 = 100;
 /// Estimate of a rate without any data.
 pub(super) const UNKNOWN_RATE: f64 = 0.01;
-/// Quantiles of stable's latency at which the revisions are compared.
-const QUANTILES: [f64; 4] = [0.9, 0.95, 0.99, 0.999];
 
 /// Stable's counts per node and evaluation period, over the last minutes before the rollout.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,21 +26,25 @@ pub struct History {
 impl History {
     /// Creates the history from raw snapshots of stable in any order. The first snapshot of each process only sets its baseline.
     #[must_use]
-    pub fn from_snapshots(snapshots: &[Snapshot], stable: &str, look_period: Duration) -> Self {
+    pub fn from_snapshots(
+        snapshots: &[Snapshot],
+        stable: &str,
+        evaluation_interval: Duration,
+    ) -> Self {
         let mut ordered: Vec<&Snapshot> = snapshots.iter().collect();
         ordered.sort_by_key(|s| s.at);
         let (Some(first), Some(last)) = (ordered.first(), ordered.last()) else {
             return Self::default();
         };
         let start = first.at;
-        let period = i64::try_from(look_period.as_millis())
+        let period = i64::try_from(evaluation_interval.as_millis())
             .unwrap_or(i64::MAX)
             .max(1);
-        let look_of = |at: Timestamp| -> usize {
+        let period_of = |at: Timestamp| -> usize {
             let passed = at.as_millisecond() - start.as_millisecond();
             usize::try_from(passed / period).unwrap_or(0)
         };
-        let length = look_of(last.at) + 1;
+        let length = period_of(last.at) + 1;
         let mut tracker = Tracker::resume([]);
         let mut rows: BTreeMap<String, Vec<Tally>> = BTreeMap::new();
         for snapshot in &ordered {
@@ -51,8 +52,8 @@ impl History {
                 .entry(snapshot.process.clone())
                 .or_insert_with(|| vec![Tally::default(); length]);
             for increment in tracker.advance(snapshot.at, [*snapshot], "", stable) {
-                if let Some(cell) = row.get_mut(look_of(snapshot.at)) {
-                    cell.add(&increment.arms.stable);
+                if let Some(cell) = row.get_mut(period_of(snapshot.at)) {
+                    cell.add(&increment.tallies.stable);
                 }
             }
         }
@@ -113,68 +114,22 @@ pub(super) fn smoothed(requests: u64, events: u64) -> f64 {
     (events as f64 + 0.5) / (requests as f64 + 1.0)
 }
 
-/// Histogram buckets at whose upper bounds the latency of both revisions is compared.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TailBounds {
-    /// Buckets of the nearest bounds above stable's p90, p95, p99 and p99.9, but not below the floor; each once, ascending.
-    pub compared: Vec<usize>,
-    /// Buckets of p95 and p99, which must pass before a step ends.
-    pub passing: Vec<usize>,
-}
-
-impl TailBounds {
-    /// Chooses the buckets; `None` if the histogram is empty. A quantile above the last bound has no bucket and is left out;
-    /// one below `floor` is compared at the nearest bound above the floor.
-    #[must_use]
-    pub fn from_histogram(histogram: &Histogram, floor: Duration) -> Option<Self> {
-        let count = histogram.count();
-        if count == 0 {
-            return None;
-        }
-        // the bounds are rounded decimal numbers
-        let floor = floor.as_secs_f64() - 1e-9;
-        let lowest = LATENCY_BOUNDS
-            .iter()
-            .take_while(|bound| **bound < floor)
-            .count();
-        let above = |quantile: f64| -> Option<usize> {
-            (lowest..LATENCY_BOUNDS.len()).find(|bucket| {
-                let at_or_below = count - histogram.slower_than(*bucket);
-                at_or_below as f64 >= quantile * count as f64
-            })
-        };
-        let mut bounds = Self::default();
-        for quantile in QUANTILES {
-            let Some(bucket) = above(quantile) else {
-                continue;
-            };
-            if !bounds.compared.contains(&bucket) {
-                bounds.compared.push(bucket);
-            }
-            let passes = (0.95..0.999).contains(&quantile);
-            if passes && !bounds.passing.contains(&bucket) {
-                bounds.passing.push(bucket);
-            }
-        }
-        Some(bounds)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::TailBounds;
     use super::*;
-    use crate::samples::{Code, Counters, Outcome};
+    use crate::samples::{Counters, Outcome, StatusClass};
 
     /// Two nodes with `requests` each per evaluation, of which every hundredth fails on the first node only.
-    fn snapshots(looks: i64, requests: u64) -> Vec<Snapshot> {
+    fn snapshots(evaluations: i64, requests: u64) -> Vec<Snapshot> {
         let mut all = Vec::new();
-        for look in 0..=looks {
+        for look in 0..=evaluations {
             for (node, failing) in [("a", true), ("b", false)] {
                 let mut counters = Counters::default();
                 let sum = requests * look.unsigned_abs();
                 let failed = if failing { sum / 100 } else { 0 };
-                counters.add(Outcome::Ok, Code::Other, sum - failed);
-                counters.add(Outcome::Trap, Code::ServerError, failed);
+                counters.add(Outcome::Ok, StatusClass::Other, sum - failed);
+                counters.add(Outcome::Trap, StatusClass::ServerError, failed);
                 counters.latency.0[10] = sum - sum / 20;
                 counters.latency.0[15] = sum / 20;
                 all.push(Snapshot {
@@ -188,25 +143,12 @@ mod tests {
         all
     }
 
-    fn history(looks: i64, requests: u64) -> History {
-        History::from_snapshots(&snapshots(looks, requests), "old", Duration::from_secs(5))
-    }
-
-    /// A revision with a small share of the requests is slower by fractions of a millisecond for no fault of its own.
-    #[test]
-    fn latency_is_not_compared_below_the_floor() {
-        let mut histogram = Histogram::default();
-        histogram.0[1] = 99_000;
-        histogram.0[15] = 1_000;
-        let chosen = |floor| {
-            let chosen = TailBounds::from_histogram(&histogram, Duration::from_micros(floor));
-            chosen.unwrap().compared
-        };
-        assert_eq!(chosen(0), [1, 15]);
-        assert_eq!(LATENCY_BOUNDS[8], 0.005);
-        assert_eq!(chosen(5_000), [8, 15]);
-        assert_eq!(chosen(4_001), [8, 15]);
-        assert_eq!(chosen(1_000_000), [24]);
+    fn history(evaluations: i64, requests: u64) -> History {
+        History::from_snapshots(
+            &snapshots(evaluations, requests),
+            "old",
+            Duration::from_secs(5),
+        )
     }
 
     #[test]

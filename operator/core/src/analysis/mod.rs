@@ -10,15 +10,15 @@
 //! any other node after a restart only sets its baseline. A restart may therefore lose an evaluation, but never counts one
 //! twice.
 
+mod accessors;
 mod backstop;
 mod bounds;
 mod evaluate;
 mod history;
 mod plan;
-mod read;
-mod resting;
+mod sequential_tests;
+mod stable_traffic;
 mod state;
-mod suite;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -29,20 +29,21 @@ use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::{ArmSums, Decisive};
+use crate::rollout::{Decisive, RequestCounts};
 use crate::samples::{Histogram, Snapshot, Tracker};
 use crate::stats::Increment;
 
 pub use backstop::TotalFailure;
+pub use bounds::TailBounds;
 pub use evaluate::{EvaluationInput, EvaluationResult};
-pub use history::{History, TailBounds};
+pub use history::History;
 pub use plan::{AnalysisPlan, Slo};
-pub use resting::resting_traffic;
+pub use stable_traffic::stable_traffic;
 pub use state::{STATE_MAX, StateError};
 pub use verdict::{Metric, MissedSlo, Missing, Verdict};
 
 use backstop::Backstop;
-use suite::{Pass, Test};
+use sequential_tests::{Pass, Test};
 
 /// Number of evaluations at its own weight that a step needs.
 pub const STEP_EVALUATIONS: u32 = 2;
@@ -69,15 +70,15 @@ pub struct Analysis {
     /// Persisted separately, in a shorter form.
     #[serde(skip)]
     backstop: Option<Backstop>,
-    looks: u32,
+    evaluations: u32,
     #[serde(with = "millisecond::optional")]
     evaluated_at: Option<Timestamp>,
     #[serde(with = "millisecond::required")]
     usable_at: Timestamp,
     #[serde(with = "millisecond::required")]
     started_at: Timestamp,
-    candidate: ArmSums,
-    stable: ArmSums,
+    candidate: RequestCounts,
+    stable: RequestCounts,
     step: Step,
     /// Metric that decided, and its counts.
     decisive: Option<(Metric, Decisive)>,
@@ -94,9 +95,9 @@ struct Step {
     next: Option<u16>,
     #[serde(with = "millisecond::required")]
     started_at: Timestamp,
-    looks: u32,
-    candidate: ArmSums,
-    stable: ArmSums,
+    evaluations: u32,
+    candidate: RequestCounts,
+    stable: RequestCounts,
     /// Requests of candidate and stable counted entirely under this weight, for the comparison with it.
     split: (u64, u64),
     /// Whether the latency bounds were chosen again in this step.
@@ -137,7 +138,7 @@ impl NodeTraffic {
 
 impl Step {
     const fn new(weight: u16, next: Option<u16>, started_at: Timestamp) -> Self {
-        const NOTHING: ArmSums = ArmSums {
+        const NOTHING: RequestCounts = RequestCounts {
             requests: 0,
             errors: 0,
             client_errors: 0,
@@ -146,7 +147,7 @@ impl Step {
             weight,
             next,
             started_at,
-            looks: 0,
+            evaluations: 0,
             candidate: NOTHING,
             stable: NOTHING,
             split: (0, 0),
@@ -159,13 +160,15 @@ impl Analysis {
     /// Starts without evidence. Requests after `now` count. Call [`Self::begin_step`] next.
     #[must_use]
     pub fn start(now: Timestamp, plan: &AnalysisPlan, history: &History) -> Self {
-        let mut tests = suite::first_tests(plan, history);
+        let mut tests = sequential_tests::first_tests(plan, history);
         let mut bounds = None;
         if plan.latency.is_some() && history.is_known() {
             let seen = history.total().latency;
             bounds = TailBounds::from_histogram(&seen, plan.latency_floor);
             if let Some(bounds) = &bounds {
-                tests.extend(suite::latency_tests(plan, bounds, &seen, history));
+                tests.extend(sequential_tests::latency_tests(
+                    plan, bounds, &seen, history,
+                ));
             }
         }
         let backstop = Backstop::new(plan, &tests);
@@ -178,12 +181,12 @@ impl Analysis {
             tests,
             pass: Vec::new(),
             backstop,
-            looks: 0,
+            evaluations: 0,
             evaluated_at: None,
             usable_at: now,
             started_at: now,
-            candidate: ArmSums::default(),
-            stable: ArmSums::default(),
+            candidate: RequestCounts::default(),
+            stable: RequestCounts::default(),
             step: Step::new(0, None, now),
             decisive: None,
             shared_since: None,
@@ -224,8 +227,9 @@ impl Analysis {
         for pass in &mut self.pass {
             let metric = pass.event.metric;
             let dispersion = pass.process.settings().dispersion;
-            pass.process
-                .restart(suite::pass_settings(&self.plan, metric, next, dispersion));
+            pass.process.restart(sequential_tests::pass_settings(
+                &self.plan, metric, next, dispersion,
+            ));
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct Slo {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnalysisPlan {
     /// Longest time between two evaluations.
-    pub look_period: Duration,
+    pub evaluation_interval: Duration,
     /// Scrape interval of Prometheus.
     pub scrape_interval: Duration,
     /// α: accepted probability that a rollout of a harmless candidate is rolled back.
@@ -46,7 +46,7 @@ impl AnalysisPlan {
     #[must_use]
     pub fn new(policy: &AnalysisPolicy, scrape_interval: Duration) -> Self {
         Self {
-            look_period: policy.look_period,
+            evaluation_interval: policy.evaluation_interval,
             scrape_interval,
             false_rollbacks: policy.false_rollbacks,
             false_promotions: policy.false_promotions,

@@ -18,7 +18,7 @@ use crate::analysis::{
     TotalFailure,
 };
 use crate::rollout::{
-    Evaluation, Figures, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
+    Evaluation, EvidenceSummary, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
 };
 use crate::samples::Snapshot;
 
@@ -114,11 +114,11 @@ impl Evaluator {
     }
 
     fn fresh(plan: &AnalysisPlan, rollout: &Rollout, stable: &str, sampled: &Sampled<'_>) -> Self {
-        let history = History::from_snapshots(sampled.before, stable, plan.look_period);
+        let history = History::from_snapshots(sampled.before, stable, plan.evaluation_interval);
         let mut analysis = Analysis::start(rollout.started_at, plan, &history);
         let candidate = &rollout.candidate.revision.name;
-        let first_share = rollout.step_started_at.min(sampled.now);
-        analysis.baseline(first_share, sampled.before, candidate, stable);
+        let first_weight_at = rollout.step_started_at.min(sampled.now);
+        analysis.baseline(first_weight_at, sampled.before, candidate, stable);
         Self {
             analysis,
             text: String::new(),
@@ -152,7 +152,7 @@ impl Evaluator {
         self.text = self.analysis.encode();
         Evaluation {
             revision: rollout.candidate.revision.name.clone(),
-            number: rollout.analysis.as_ref().map_or(0, |a| a.looks) + 1,
+            number: rollout.analysis.as_ref().map_or(0, |a| a.evaluations) + 1,
             at: sampled.now,
             analysis: self.text.clone(),
             verdict: match &result.verdict {
@@ -176,10 +176,10 @@ impl Evaluator {
             }),
             stable_unhealthy: stable_unhealthy(result),
             candidate_requests: self.analysis.last_candidate_requests(),
-            figures: Figures {
+            evidence_summary: EvidenceSummary {
                 source: sampled.source.to_owned(),
                 dominant: result.dominant.clone(),
-                ..self.analysis.figures()
+                ..self.analysis.evidence_summary()
             },
         }
     }

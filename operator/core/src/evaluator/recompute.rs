@@ -37,7 +37,7 @@ impl Evaluator {
             return None;
         }
         let gap = Duration::try_from(now.duration_since(written.evaluated_at).min(MAX_AGE)).ok()?;
-        (gap > rollout.plan.analysis.look_period).then_some(gap)
+        (gap > rollout.plan.analysis.evaluation_interval).then_some(gap)
     }
 
     /// Repeats the evaluations between the one at `written` and the current one. It is not known which nodes had
@@ -54,7 +54,11 @@ impl Evaluator {
         let mut history: Vec<&Snapshot> = sampled.forgotten.iter().collect();
         history.sort_by_key(|snapshot| snapshot.at);
         let window = MIN_WINDOW.max(sampled.scrape_interval * 4);
-        for at in evaluation_times(written, sampled.now, rollout.plan.analysis.look_period) {
+        for at in evaluation_times(
+            written,
+            sampled.now,
+            rollout.plan.analysis.evaluation_interval,
+        ) {
             let until = |time: Timestamp| history.partition_point(|s| s.at <= time);
             let oldest = at.saturating_sub(window).unwrap_or(Timestamp::MIN);
             let seen = history.get(until(oldest)..until(at)).unwrap_or_default();

@@ -32,7 +32,7 @@ pub struct Decision {
 
 /// Measurements that the next decision needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Due {
+pub struct RequiredMeasurements {
     /// Whether to evaluate the candidate.
     pub evaluation: bool,
     /// Whether to measure stable's traffic.
@@ -41,9 +41,13 @@ pub struct Due {
 
 /// Returns the measurements that the next decision needs.
 #[must_use]
-pub fn due(now: Timestamp, function: &Function, state: &RolloutState) -> Due {
+pub fn required_measurements(
+    now: Timestamp,
+    function: &Function,
+    state: &RolloutState,
+) -> RequiredMeasurements {
     let Some(rollout) = &state.rollout else {
-        return Due::default();
+        return RequiredMeasurements::default();
     };
     let stopped = function.suspend
         || rollout
@@ -51,7 +55,7 @@ pub fn due(now: Timestamp, function: &Function, state: &RolloutState) -> Due {
             .hold
             .as_ref()
             .is_some_and(|h| h.reason.stops_clock());
-    Due {
+    RequiredMeasurements {
         evaluation: state.state.is_exposed()
             && !stopped
             && next_evaluation(now, state).is_some_and(|t| t <= now),
@@ -79,7 +83,7 @@ pub(super) fn next_evaluation(now: Timestamp, state: &RolloutState) -> Option<Ti
     Some(if tried > now {
         now
     } else {
-        later(tried, rollout.plan.analysis.look_period)
+        later(tried, rollout.plan.analysis.evaluation_interval)
     })
 }
 

@@ -13,8 +13,8 @@ pub struct Flags {
     /// What the current step still waits for, in a fixed order.
     pub waiting_for: Vec<WaitingFor>,
     /// Time since which an approval is requested.
-    #[serde(default)]
-    pub asked_since: Option<Timestamp>,
+    #[serde(default, rename = "asked_since")]
+    pub approval_requested_at: Option<Timestamp>,
     /// Period without usable samples.
     pub unmeasured: Option<Unmeasured>,
     /// Time since which too few nodes apply the weight.
@@ -22,7 +22,7 @@ pub struct Flags {
     /// Time since which no node can be reached.
     pub unreached_since: Option<Timestamp>,
     /// Shared failure: both revisions miss the objective.
-    pub shared: Option<Shared>,
+    pub shared: Option<SharedFailure>,
     /// Hold after the error backstop was reached.
     #[serde(rename = "backstop")]
     pub backstop: Option<BackstopHold>,
@@ -36,7 +36,7 @@ impl Flags {
         let hold = self.hold.as_ref().filter(|h| h.reason.stops_clock());
         [
             self.paused.as_ref().map(|p| p.since),
-            self.asked_since,
+            self.approval_requested_at,
             hold.map(|h| h.since),
         ]
         .into_iter()
@@ -205,7 +205,7 @@ pub enum UnmeasuredKind {
 
 /// Shared failure: both revisions miss the objective.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub struct SharedFailure {
     /// Begin of the failure.
     pub since: Timestamp,
     /// Time since which stable meets the objective again.

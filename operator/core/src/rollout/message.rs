@@ -4,10 +4,10 @@ use jiff::Timestamp;
 
 use super::action_lines::{already_handled, command};
 use super::decision::{CHECKPOINT, since};
-use super::gates_ahead::unapproved;
+use super::pending_gates::unapproved;
 use super::{
-    Figures, HoldReason, NodeProblem, Rejected, Rollout, RolloutState, State, Unmeasured,
-    UnmeasuredKind, WaitingFor, Weight, words,
+    EvidenceSummary, HoldReason, NodeProblem, Rejected, Rollout, RolloutState, State, Unmeasured,
+    UnmeasuredKind, WaitingFor, Weight, format,
 };
 use crate::function::{Action, Function};
 
@@ -51,7 +51,8 @@ fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<Str
         let line = command(function, state, Action::Resume);
         return Some(format!("To resume: {line}"));
     }
-    asked(r).then(|| format!("To approve: {}", command(function, state, Action::Approve)))
+    is_approval_requested(r)
+        .then(|| format!("To approve: {}", command(function, state, Action::Approve)))
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
@@ -81,7 +82,7 @@ fn rejection(
         return format!("{} To retry: {again}", rejected.message);
     }
     if rejected.reason == "Aborted" {
-        let (name, age) = (&rejected.revision.name, words::span(age));
+        let (name, age) = (&rejected.revision.name, format::span(age));
         return format!(
             "not tried again: {name} was aborted {age} ago. Change the spec, or run: {again}"
         );
@@ -89,7 +90,7 @@ fn rejection(
     format!(
         "not tried again: {} was rolled back {} ago ({}). Change the spec, or run: {again}",
         rejected.revision.name,
-        words::span(age),
+        format::span(age),
         rejected.reason
     )
 }
@@ -98,7 +99,7 @@ fn paused(reason: &str, by: &str) -> String {
     if reason == "StateLost" {
         return "paused: status was lost, so nothing rises by itself.".into();
     }
-    let who = words::field_manager(by);
+    let who = format::field_manager(by);
     format!("paused{who}; evaluation and rollback continue.")
 }
 
@@ -110,14 +111,14 @@ fn progress(state: &RolloutState, r: &Rollout) -> Option<String> {
         return None;
     }
     Some(match state.state {
-        State::Loading if !asked(r) => format!("loading: {}.", nodes_behind(state)),
+        State::Loading if !is_approval_requested(r) => format!("loading: {}.", nodes_behind(state)),
         State::Stepping | State::Baking => {
             let bake = if state.state == State::Baking {
                 "baking at"
             } else {
                 "at"
             };
-            let figures = state.figures.as_ref().map(observed);
+            let figures = state.evidence_summary.as_ref().map(observed);
             let wait = (!explained).then(|| waiting(state, r));
             let parts: Vec<String> = figures.into_iter().chain(wait).collect();
             if parts.is_empty() {
@@ -129,20 +130,20 @@ fn progress(state: &RolloutState, r: &Rollout) -> Option<String> {
     })
 }
 
-fn asked(r: &Rollout) -> bool {
+fn is_approval_requested(r: &Rollout) -> bool {
     r.flags.waiting_for.contains(&WaitingFor::Approval)
 }
 
 /// `812 requests, errors 0.12 % against 0.11 % on stable (tolerance +0.5 pp).`
-fn observed(f: &Figures) -> String {
-    let rate = |arm: &super::ArmSums| words::rate(arm.errors, arm.requests);
+fn observed(f: &EvidenceSummary) -> String {
+    let rate = |counts: &super::RequestCounts| format::rate(counts.errors, counts.requests);
     let tolerance = f
         .metrics
         .iter()
         .find(|m| m.name == "errors")
-        .map(|m| format!(" (tolerance {})", words::points(m.tolerance)))
+        .map(|m| format!(" (tolerance {})", format::points(m.tolerance)))
         .unwrap_or_default();
-    let requests = words::requests(f.candidate.requests);
+    let requests = format::requests(f.candidate.requests);
     let alone = f
         .dominant
         .as_ref()
@@ -162,9 +163,9 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
     } else {
         "the next step"
     };
-    if asked(r) {
+    if is_approval_requested(r) {
         let gates = unapproved(state).join(", ");
-        let since = r.flags.asked_since.map(words::moment);
+        let since = r.flags.approval_requested_at.map(format::moment);
         let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
         return format!("Waiting for approval ({gates}){since}.");
     }
@@ -191,7 +192,7 @@ fn unmeasured(missing: &Unmeasured) -> String {
         UnmeasuredKind::NoAnswer => "Prometheus has not answered",
         UnmeasuredKind::NothingUsable => "There have been no usable samples",
     };
-    let since = words::moment(missing.since);
+    let since = format::moment(missing.since);
     format!("{what} since {since} ({}).", missing.message)
 }
 
@@ -220,12 +221,12 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
             if r.active >= least {
                 format!("Two evaluations are needed before {next}.")
             } else if r.active < CHECKPOINT {
-                format!("The {what} lasts at least {}.", words::span(least))
+                format!("The {what} lasts at least {}.", format::span(least))
             } else {
                 format!(
                     "The {what} lasts at least {}; {} have passed.",
-                    words::span(least),
-                    words::span(r.active)
+                    format::span(least),
+                    format::span(r.active)
                 )
             }
         }
@@ -233,7 +234,7 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
             let least = r.plan.steps.get(r.step).map_or(0, |s| s.min_requests);
             format!(
                 "{} more to {next}.",
-                words::requests(least.saturating_sub(r.step_requests))
+                format::requests(least.saturating_sub(r.step_requests))
             )
         }
         WaitingFor::Traffic => {
@@ -248,7 +249,7 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
 
 /// `About 150 more requests to the next step, 62 % of the way.`
 fn evidence(state: &RolloutState, next: &str) -> Option<String> {
-    let pass = &state.figures.as_ref()?.pass;
+    let pass = &state.evidence_summary.as_ref()?.pass;
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -263,16 +264,16 @@ fn evidence(state: &RolloutState, next: &str) -> Option<String> {
 
 /// `11 of 11 failed, 1 of 97 on stable. Evidence 236 to 1, limit 100 to 1`
 pub(super) fn decisive(state: &RolloutState) -> Option<String> {
-    let d = state.figures.as_ref()?.decisive.as_ref()?;
+    let d = state.evidence_summary.as_ref()?.decisive.as_ref()?;
     Some(format!(
         "{} of {} {}, {} of {} on stable. Evidence {}, limit {}",
         d.candidate.1,
         d.candidate.0,
-        words::event(&d.metric),
+        format::event(&d.metric),
         d.stable.1,
         d.stable.0,
-        words::odds(d.ln_e),
-        words::odds(d.ln_limit)
+        format::odds(d.ln_e),
+        format::odds(d.ln_limit)
     ))
 }
 
@@ -317,7 +318,7 @@ pub(super) fn nodes_behind(state: &RolloutState) -> String {
 pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
     let name = &r.candidate.revision.name;
     if state == State::Baking {
-        let who = words::field_manager(by.unwrap_or_default());
+        let who = format::field_manager(by.unwrap_or_default());
         let control = if r.weight == Weight::FULL {
             "stable keeps nothing".into()
         } else {
@@ -326,7 +327,7 @@ pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
         return format!(
             "{name} bakes at {} for {}, {control}{who}",
             r.weight,
-            words::span(r.plan.bake.duration)
+            format::span(r.plan.bake.duration)
         );
     }
     let who = by

@@ -4,7 +4,7 @@
 //! the transitions to it, and the time of the next decision. What the nodes serve ([`traffic_split()`]) and what the status shows
 //! ([`message`], [`conditions`], [`phase`]) are functions of the persisted state.
 //!
-//! The caller measures what [`due`] returns, decides, writes the state if [`Decision::persist`] is set, and only then acts
+//! The caller measures what [`required_measurements`] returns, decides, writes the state if [`Decision::persist`] is set, and only then acts
 //! on it. A state that need not be written is kept in memory as the current one. After a failed write the caller continues
 //! from the persisted state with the evidence since then ([`RolloutState::with_evidence_of`]), or from the new state if it
 //! already lowered the weight on the nodes. The weight of a candidate never rises by a state that was not written.
@@ -13,12 +13,14 @@ mod action_lines;
 mod conditions;
 mod decide;
 mod decision;
-mod evidence;
-mod figures;
+mod decision_input;
+mod evidence_summary;
+mod failed_write;
 mod flags;
-mod gates_ahead;
+mod format;
 mod history;
 mod message;
+mod pending_gates;
 mod plan;
 mod policy;
 mod records;
@@ -26,15 +28,13 @@ mod state;
 mod traffic_split;
 mod transition;
 mod unknown_secrets;
-mod unwritten;
 mod weight;
-mod words;
 
 pub use conditions::{Blocked, Condition, ConditionType, Phase, conditions, phase};
 pub use decide::decide;
-pub use decision::{Decision, Due, Transition, due};
-pub use evidence::*;
-pub use figures::*;
+pub use decision::{Decision, RequiredMeasurements, Transition, required_measurements};
+pub use decision_input::*;
+pub use evidence_summary::*;
 pub use flags::*;
 pub use history::{HISTORY_LIMIT, HistoryEntry, Outcome};
 pub use message::message;

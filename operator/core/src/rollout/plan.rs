@@ -36,7 +36,8 @@ pub enum PlanKind {
     /// First revision of a function. Nodes serve it as soon as they have loaded it. Start gates apply; there is no evaluation.
     First,
     /// Rollout as the policy describes it.
-    Full,
+    #[serde(rename = "Full")]
+    Rollout,
     /// Rollout back to a recently promoted revision: no steps, no Step gates and no slot, but a bake.
     Revert,
 }
@@ -53,7 +54,7 @@ const LEAST_AUTO: f64 = 0.01;
 /// Requests per minute that an `Auto` weight aims at.
 const AUTO_REQUESTS: f64 = 100.0;
 
-fn auto(traffic: Traffic, most: f64) -> Weight {
+fn auto_weight(traffic: Traffic, most: f64) -> Weight {
     let share = match traffic.requests_per_second {
         Some(rps) if rps > 0.0 => (AUTO_REQUESTS / (rps * 60.0)).clamp(LEAST_AUTO, most),
         Some(_) => most,
@@ -81,12 +82,12 @@ impl Plan {
     #[must_use]
     pub fn freeze(policy: &Policy, kind: PlanKind) -> Self {
         let steps = match (kind, policy.strategy) {
-            (PlanKind::Full, Strategy::Canary) => policy.steps.clone(),
+            (PlanKind::Rollout, Strategy::Canary) => policy.steps.clone(),
             _ => Vec::new(),
         };
         let applies = |g: &&Gate| match kind {
             PlanKind::First => g.at == GateAt::Start,
-            PlanKind::Full => true,
+            PlanKind::Rollout => true,
             PlanKind::Revert => g.at != GateAt::Step,
         };
         Self {
@@ -110,8 +111,8 @@ impl Plan {
     /// Replaces `Auto` by numbers and drops listed steps of at most 1.5 times the first weight, and those above the weight of
     /// the bake. The step before a dropped one takes over its demands.
     #[must_use]
-    pub fn sized(self, traffic: Traffic) -> Self {
-        self.with_weights(auto(traffic, 0.50), auto(traffic, 0.10))
+    pub fn resolve_auto_weights(self, traffic: Traffic) -> Self {
+        self.with_weights(auto_weight(traffic, 0.50), auto_weight(traffic, 0.10))
     }
 
     fn with_weights(mut self, first: Weight, holdback: Weight) -> Self {
@@ -192,8 +193,8 @@ mod tests {
     }
 
     fn sized(rps: Option<f64>) -> Vec<u32> {
-        let plan = Plan::freeze(&Policy::default(), PlanKind::Full);
-        weights(&plan.sized(Traffic {
+        let plan = Plan::freeze(&Policy::default(), PlanKind::Rollout);
+        weights(&plan.resolve_auto_weights(Traffic {
             requests_per_second: rps,
         }))
     }
@@ -245,11 +246,11 @@ mod tests {
         let traffic = |rps| Traffic {
             requests_per_second: Some(rps),
         };
-        let plan = Plan::freeze(&demanding(), PlanKind::Full);
-        let all = plan.clone().sized(traffic(100.0));
+        let plan = Plan::freeze(&demanding(), PlanKind::Rollout);
+        let all = plan.clone().resolve_auto_weights(traffic(100.0));
         assert_eq!(weights(&all), [167, 500, 5000, 9833]);
         assert_eq!(demands(&all.steps[0]), (30, 0, &[][..], Advance::Time));
-        let two = plan.sized(traffic(10.0));
+        let two = plan.resolve_auto_weights(traffic(10.0));
         assert_eq!(weights(&two), [1667, 5000, 9000]);
         let gates = ["manager".to_owned()];
         let expected = (3600, 1000, &gates[..], Advance::Evidence);
@@ -265,11 +266,11 @@ mod tests {
         let unknown = Traffic {
             requests_per_second: None,
         };
-        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        let plan = Plan::freeze(&policy, PlanKind::Rollout).resolve_auto_weights(unknown);
         assert_eq!(weights(&plan), [100, 500, 4000]);
         assert_eq!(plan.steps[1].gates, ["manager", "owner"]);
         policy.steps.drain(..2);
-        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        let plan = Plan::freeze(&policy, PlanKind::Rollout).resolve_auto_weights(unknown);
         assert_eq!(weights(&plan), [4000, 4000]);
         assert_eq!(plan.steps[0].gates, ["owner"]);
     }
@@ -289,13 +290,13 @@ mod tests {
         let unknown = Traffic {
             requests_per_second: None,
         };
-        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        let plan = Plan::freeze(&policy, PlanKind::Rollout).resolve_auto_weights(unknown);
         assert_eq!(
             (weights(&plan), plan.steps[0].min_requests),
             (vec![5000, 10_000], 100)
         );
         policy.steps.remove(0);
-        let plan = Plan::freeze(&policy, PlanKind::Full).sized(unknown);
+        let plan = Plan::freeze(&policy, PlanKind::Rollout).resolve_auto_weights(unknown);
         assert_eq!(weights(&plan), [10_000, 10_000]);
         assert_eq!(plan.steps[0].advance, Advance::Time);
     }
@@ -309,11 +310,11 @@ mod tests {
             },
             ..Policy::default()
         };
-        let frozen = Plan::freeze(&policy, PlanKind::Full);
+        let frozen = Plan::freeze(&policy, PlanKind::Rollout);
         let known = Traffic {
             requests_per_second: Some(40.0),
         };
-        let sized = frozen.clone().sized(known);
+        let sized = frozen.clone().resolve_auto_weights(known);
         assert!(!frozen.is_outdated(&policy) && !sized.is_outdated(&policy));
         policy.analysis.harm_budget = 0.1;
         assert!(frozen.is_outdated(&policy) && sized.is_outdated(&policy));
@@ -328,7 +329,7 @@ mod tests {
             },
             ..Policy::default()
         };
-        let plan = Plan::freeze(&policy, PlanKind::Full).sized(Traffic {
+        let plan = Plan::freeze(&policy, PlanKind::Rollout).resolve_auto_weights(Traffic {
             requests_per_second: None,
         });
         assert_eq!(weights(&plan), [100, 500, 1000, 2500, 4000]);
@@ -361,6 +362,6 @@ mod tests {
         };
         assert_eq!(names(PlanKind::First), (0, "a".into()));
         assert_eq!(names(PlanKind::Revert), (0, "ac".into()));
-        assert_eq!(names(PlanKind::Full), (5, "abc".into()));
+        assert_eq!(names(PlanKind::Rollout), (5, "abc".into()));
     }
 }

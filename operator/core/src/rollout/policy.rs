@@ -144,9 +144,10 @@ pub enum GateAt {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisPolicy {
     /// Source of the counters.
-    pub source: Source,
+    pub source: AnalysisSource,
     /// Time between two evaluations.
-    pub look_period: Duration,
+    #[serde(rename = "look_period")]
+    pub evaluation_interval: Duration,
     /// α: accepted probability that a rollout of a harmless candidate is rolled back.
     pub false_rollbacks: f64,
     /// β: accepted probability that a harmful candidate passes a step.
@@ -178,7 +179,7 @@ pub struct AnalysisPolicy {
 
 /// Source of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Source {
+pub enum AnalysisSource {
     /// For each process the source that has counted more.
     Auto,
     /// Only Prometheus.
@@ -271,8 +272,8 @@ pub(crate) const fn default_latency_floor() -> Duration {
 impl Default for AnalysisPolicy {
     fn default() -> Self {
         Self {
-            source: Source::Auto,
-            look_period: Duration::from_secs(5),
+            source: AnalysisSource::Auto,
+            evaluation_interval: Duration::from_secs(5),
             false_rollbacks: 0.01,
             false_promotions: 0.05,
             harm_budget: 0.005,

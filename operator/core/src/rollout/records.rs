@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ArmSums, TransitionKind, Weight};
+use super::{RequestCounts, TransitionKind, Weight};
 use crate::function::{Action, Revision};
 
 /// A rejected revision. It is not tried again without the action `retry`.
@@ -60,10 +60,10 @@ pub struct StepRecord {
     pub ended_at: Option<Timestamp>,
     /// Counts of the candidate in the step so far.
     #[serde(default)]
-    pub candidate: ArmSums,
+    pub candidate: RequestCounts,
     /// Counts of stable in the step so far.
     #[serde(default)]
-    pub stable: ArmSums,
+    pub stable: RequestCounts,
     /// What ended the step; `None` while it runs.
     pub passed_by: Option<PassedBy>,
 }

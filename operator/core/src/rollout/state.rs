@@ -10,7 +10,7 @@ pub use node_api_types::FencingToken;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActionRecord, EventRecord, Figures, Flags, HistoryEntry, NodeProblem, Plan, Rejected,
+    ActionRecord, EventRecord, EvidenceSummary, Flags, HistoryEntry, NodeProblem, Plan, Rejected,
     StepRecord, Weight,
 };
 use crate::function::{Action, Revision};
@@ -37,8 +37,9 @@ pub struct RolloutState {
     /// Number of rollouts in a row that another desired revision ended.
     pub superseded: u32,
     /// Counts and evidence for the status; kept after the end until the next rollout starts.
-    pub figures: Option<Figures>,
-    /// Steps of the same rollout as `figures`.
+    #[serde(rename = "figures")]
+    pub evidence_summary: Option<EvidenceSummary>,
+    /// Steps of the same rollout as `evidence_summary`.
     pub steps: Vec<StepRecord>,
     /// Transitions of the last write that had any. Each is reported exactly once.
     pub events: Vec<EventRecord>,
@@ -179,11 +180,13 @@ pub struct Rollout {
     #[serde(default)]
     pub all_acked_at: Option<Timestamp>,
     /// Number of usable evaluations in the current step after the acknowledgement.
-    pub step_looks: u32,
+    #[serde(rename = "step_looks")]
+    pub step_evaluations: u32,
     /// Number of requests to the candidate in the current step.
     pub step_requests: u64,
     /// Number of evaluations in a row without a request to the candidate.
-    pub quiet_looks: u32,
+    #[serde(rename = "quiet_looks")]
+    pub quiet_evaluations: u32,
     /// Keys of approved gates: `<gate>` or `<gate>/step-<n>`.
     pub approved: Vec<String>,
     /// Flags, which only stop the weight from rising.
@@ -203,7 +206,8 @@ pub struct AnalysisState {
     /// Opaque versioned text of at most 4 KiB.
     pub state: String,
     /// Number of evaluations it includes.
-    pub looks: u64,
+    #[serde(rename = "looks")]
+    pub evaluations: u64,
     /// Time of the last of these evaluations.
     pub evaluated_at: Timestamp,
 }

@@ -87,5 +87,5 @@ pub fn holds_slot(state: &RolloutState) -> bool {
             .flags
             .waiting_for
             .contains(&super::WaitingFor::Approval);
-    state.state.is_exposed() && rollout.plan.kind == super::PlanKind::Full && !waits
+    state.state.is_exposed() && rollout.plan.kind == super::PlanKind::Rollout && !waits
 }

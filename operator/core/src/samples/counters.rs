@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Reason why a snapshot was rejected. Its node keeps the previous baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Rejected {
+pub enum InvalidSnapshot {
     /// A counter is NaN, infinite or not a number at all.
     #[error("a counter is not a finite number")]
     NotFinite,
@@ -20,7 +20,7 @@ pub enum Rejected {
     UnknownBound,
 }
 
-impl Rejected {
+impl InvalidSnapshot {
     /// Value of the `reason` label of the metric.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -36,13 +36,13 @@ impl Rejected {
 /// Converts a scraped number into a count, rounded to the nearest.
 ///
 /// # Errors
-/// [`Rejected::NotFinite`] or [`Rejected::Negative`].
-pub fn whole(value: f64) -> Result<u64, Rejected> {
+/// [`InvalidSnapshot::NotFinite`] or [`InvalidSnapshot::Negative`].
+pub fn whole(value: f64) -> Result<u64, InvalidSnapshot> {
     if !value.is_finite() {
-        return Err(Rejected::NotFinite);
+        return Err(InvalidSnapshot::NotFinite);
     }
     if value < 0.0 {
-        return Err(Rejected::Negative);
+        return Err(InvalidSnapshot::Negative);
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -54,7 +54,7 @@ pub fn whole(value: f64) -> Result<u64, Rejected> {
 
 /// Class of the HTTP status that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
+pub enum StatusClass {
     /// Status 4xx.
     ClientError,
     /// Status 5xx.
@@ -63,7 +63,7 @@ pub enum Code {
     Other,
 }
 
-impl Code {
+impl StatusClass {
     /// Parses the label `code`.
     #[must_use]
     pub fn from_label(label: &str) -> Self {
@@ -95,9 +95,9 @@ impl From<Histogram> for Vec<(usize, u64)> {
 }
 
 impl TryFrom<Vec<(usize, u64)>> for Histogram {
-    type Error = Rejected;
+    type Error = InvalidSnapshot;
 
-    fn try_from(buckets: Vec<(usize, u64)>) -> Result<Self, Rejected> {
+    fn try_from(buckets: Vec<(usize, u64)>) -> Result<Self, InvalidSnapshot> {
         Self::from_sparse(buckets)
     }
 }
@@ -107,18 +107,18 @@ impl Histogram {
     /// order, with or without `+Inf`, and the count.
     ///
     /// # Errors
-    /// Any variant of [`Rejected`].
-    pub fn from_cumulative(buckets: &[(f64, f64)], count: f64) -> Result<Self, Rejected> {
+    /// Any variant of [`InvalidSnapshot`].
+    pub fn from_cumulative(buckets: &[(f64, f64)], count: f64) -> Result<Self, InvalidSnapshot> {
         let count = whole(count)?;
         let mut cumulative: Vec<(f64, u64)> = Vec::with_capacity(LATENCY_BUCKETS);
         for (bound, value) in buckets {
             if bound.is_nan() {
-                return Err(Rejected::UnknownBound);
+                return Err(InvalidSnapshot::UnknownBound);
             }
             if bound.is_finite() {
                 cumulative.push((*bound, whole(*value)?));
             } else if whole(*value)? > count {
-                return Err(Rejected::BucketAboveCount);
+                return Err(InvalidSnapshot::BucketAboveCount);
             }
         }
         cumulative.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -127,14 +127,18 @@ impl Histogram {
         let mut rest = cumulative.iter().peekable();
         for (slot, bound) in histogram.0.iter_mut().zip(LATENCY_BOUNDS) {
             if let Some((_, value)) = rest.next_if(|(at, _)| same_bound(*at, bound)) {
-                *slot = value.checked_sub(below).ok_or(Rejected::BucketAboveCount)?;
+                *slot = value
+                    .checked_sub(below)
+                    .ok_or(InvalidSnapshot::BucketAboveCount)?;
                 below = *value;
             }
         }
         if rest.next().is_some() {
-            return Err(Rejected::UnknownBound);
+            return Err(InvalidSnapshot::UnknownBound);
         }
-        let above = count.checked_sub(below).ok_or(Rejected::BucketAboveCount)?;
+        let above = count
+            .checked_sub(below)
+            .ok_or(InvalidSnapshot::BucketAboveCount)?;
         if let Some(last) = histogram.0.last_mut() {
             *last = above;
         }
@@ -144,11 +148,16 @@ impl Histogram {
     /// Creates a histogram from a sparse list of `(bucket, requests)`, not cumulative.
     ///
     /// # Errors
-    /// [`Rejected::UnknownBound`] for a bucket that does not exist.
-    pub fn from_sparse(buckets: impl IntoIterator<Item = (usize, u64)>) -> Result<Self, Rejected> {
+    /// [`InvalidSnapshot::UnknownBound`] for a bucket that does not exist.
+    pub fn from_sparse(
+        buckets: impl IntoIterator<Item = (usize, u64)>,
+    ) -> Result<Self, InvalidSnapshot> {
         let mut histogram = Self::default();
         for (index, requests) in buckets {
-            let slot = histogram.0.get_mut(index).ok_or(Rejected::UnknownBound)?;
+            let slot = histogram
+                .0
+                .get_mut(index)
+                .ok_or(InvalidSnapshot::UnknownBound)?;
             *slot = slot.saturating_add(requests);
         }
         Ok(histogram)
@@ -190,7 +199,7 @@ pub struct Counters {
 
 impl Counters {
     /// Adds requests of one outcome and status class; warm and cold starts are added together.
-    pub fn add(&mut self, outcome: Outcome, code: Code, requests: u64) {
+    pub fn add(&mut self, outcome: Outcome, code: StatusClass, requests: u64) {
         let slot = self
             .requests
             .get_mut(outcome.index())
@@ -202,7 +211,7 @@ impl Counters {
 
     /// Returns the number of requests of one outcome and status class.
     #[must_use]
-    pub fn of(&self, outcome: Outcome, code: Code) -> u64 {
+    pub fn of(&self, outcome: Outcome, code: StatusClass) -> u64 {
         self.requests
             .get(outcome.index())
             .and_then(|row| row.get(code as usize))
@@ -220,10 +229,14 @@ impl Counters {
     #[must_use]
     pub fn tally(&self) -> Tally {
         let all = |outcome| {
-            [Code::ClientError, Code::ServerError, Code::Other]
-                .into_iter()
-                .map(|code| self.of(outcome, code))
-                .sum::<u64>()
+            [
+                StatusClass::ClientError,
+                StatusClass::ServerError,
+                StatusClass::Other,
+            ]
+            .into_iter()
+            .map(|code| self.of(outcome, code))
+            .sum::<u64>()
         };
         let broken: u64 = [
             Outcome::GuestError,
@@ -236,8 +249,8 @@ impl Counters {
         .sum();
         Tally {
             requests: all(Outcome::Ok) + broken + self.saturated,
-            errors: self.of(Outcome::Ok, Code::ServerError) + broken + self.saturated,
-            client_errors: self.of(Outcome::Ok, Code::ClientError),
+            errors: self.of(Outcome::Ok, StatusClass::ServerError) + broken + self.saturated,
+            client_errors: self.of(Outcome::Ok, StatusClass::ClientError),
             latency: self.latency,
         }
     }
@@ -325,16 +338,16 @@ mod tests {
             ..Counters::default()
         };
         let rows = [
-            (Outcome::Ok, Code::Other, 100),
-            (Outcome::Ok, Code::ClientError, 7),
-            (Outcome::Ok, Code::ServerError, 2),
-            (Outcome::GuestError, Code::ServerError, 1),
-            (Outcome::Trap, Code::Other, 1),
-            (Outcome::Deadline, Code::ServerError, 1),
-            (Outcome::OutOfMemory, Code::ServerError, 1),
-            (Outcome::Overloaded, Code::ServerError, 50),
-            (Outcome::HostError, Code::ServerError, 60),
-            (Outcome::ClientFault, Code::ClientError, 70),
+            (Outcome::Ok, StatusClass::Other, 100),
+            (Outcome::Ok, StatusClass::ClientError, 7),
+            (Outcome::Ok, StatusClass::ServerError, 2),
+            (Outcome::GuestError, StatusClass::ServerError, 1),
+            (Outcome::Trap, StatusClass::Other, 1),
+            (Outcome::Deadline, StatusClass::ServerError, 1),
+            (Outcome::OutOfMemory, StatusClass::ServerError, 1),
+            (Outcome::Overloaded, StatusClass::ServerError, 50),
+            (Outcome::HostError, StatusClass::ServerError, 60),
+            (Outcome::ClientFault, StatusClass::ClientError, 70),
         ];
         for (outcome, code, requests) in rows {
             counters.add(outcome, code, requests);
@@ -361,9 +374,9 @@ mod tests {
     #[test]
     fn invalid_numbers_are_rejected_with_a_reason() {
         for (value, reason) in [
-            (f64::NAN, Rejected::NotFinite),
-            (f64::INFINITY, Rejected::NotFinite),
-            (-1.0, Rejected::Negative),
+            (f64::NAN, InvalidSnapshot::NotFinite),
+            (f64::INFINITY, InvalidSnapshot::NotFinite),
+            (-1.0, InvalidSnapshot::Negative),
         ] {
             assert_eq!(whole(value), Err(reason));
             assert_eq!(
@@ -372,16 +385,22 @@ mod tests {
             );
         }
         for (buckets, reason) in [
-            (vec![(0.1, 7.0)], Rejected::BucketAboveCount),
-            (vec![(0.1, 3.0), (0.15, 2.0)], Rejected::BucketAboveCount),
-            (vec![(0.11, 3.0)], Rejected::UnknownBound),
-            (vec![(f64::INFINITY, 7.0)], Rejected::BucketAboveCount),
+            (vec![(0.1, 7.0)], InvalidSnapshot::BucketAboveCount),
+            (
+                vec![(0.1, 3.0), (0.15, 2.0)],
+                InvalidSnapshot::BucketAboveCount,
+            ),
+            (vec![(0.11, 3.0)], InvalidSnapshot::UnknownBound),
+            (
+                vec![(f64::INFINITY, 7.0)],
+                InvalidSnapshot::BucketAboveCount,
+            ),
         ] {
             assert_eq!(Histogram::from_cumulative(&buckets, 6.0), Err(reason));
         }
         assert_eq!(
             Histogram::from_sparse([(LATENCY_BUCKETS, 1)]),
-            Err(Rejected::UnknownBound)
+            Err(InvalidSnapshot::UnknownBound)
         );
     }
 }

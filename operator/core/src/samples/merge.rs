@@ -50,11 +50,11 @@ pub fn merge(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{Code, Outcome};
+    use crate::samples::{Outcome, StatusClass};
 
     fn snapshot(process: &str, boot: u64, second: i64, requests: u64) -> Snapshot {
         let mut counters = Counters::default();
-        counters.add(Outcome::Ok, Code::Other, requests);
+        counters.add(Outcome::Ok, StatusClass::Other, requests);
         Snapshot {
             process: process.into(),
             boot: Some(boot),

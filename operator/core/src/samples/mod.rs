@@ -10,11 +10,11 @@
 
 mod counters;
 mod merge;
-mod share;
+mod node_limit;
 mod tracker;
 
-pub use counters::{Code, Counters, Histogram, Rejected, Tally, whole};
+pub use counters::{Counters, Histogram, InvalidSnapshot, StatusClass, Tally, whole};
 pub use merge::{Snapshot, merge};
 pub use node_api_types::{LATENCY_BOUNDS, LATENCY_BUCKETS, Outcome};
-pub use share::{LIMITED_FROM, limit_shares};
-pub use tracker::{Arms, Baseline, NodeIncrement, Tracker};
+pub use node_limit::{LIMITED_FROM, limit_shares};
+pub use tracker::{Baseline, NodeIncrement, RevisionTallies, Tracker};

@@ -17,14 +17,14 @@ const BOOT_RETENTION: SignedDuration = SignedDuration::from_mins(15);
 
 /// Counts of both revisions in one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Arms {
+pub struct RevisionTallies {
     /// Counts of the candidate.
     pub candidate: Tally,
     /// Counts of stable, the control.
     pub stable: Tally,
 }
 
-impl Arms {
+impl RevisionTallies {
     /// Takes the counts of the two revisions from a snapshot.
     #[must_use]
     pub fn of(snapshot: &Snapshot, candidate: &str, stable: &str) -> Self {
@@ -62,10 +62,10 @@ pub struct Baseline {
     #[serde(with = "millisecond::required")]
     pub at: Timestamp,
     /// Counters of the snapshot.
-    pub arms: Arms,
+    pub tallies: RevisionTallies,
     /// A later snapshot with smaller counters. If the next one continues it, the counters were reset, or the baseline was wrong.
     #[serde(skip)]
-    fallen: Option<(Timestamp, Arms)>,
+    fallen: Option<(Timestamp, RevisionTallies)>,
 }
 
 /// Growth of the counters of one process since its baseline.
@@ -74,7 +74,7 @@ pub struct NodeIncrement {
     /// Name of the node.
     pub process: String,
     /// Growth of both revisions.
-    pub arms: Arms,
+    pub tallies: RevisionTallies,
     /// Begin of the period of the growth, if known.
     pub since: Option<Timestamp>,
     /// End of the period of the growth.
@@ -95,7 +95,7 @@ impl NodeIncrement {
 pub struct Tracker {
     baselines: BTreeMap<String, Vec<Baseline>>,
     /// Time of the previous evaluation. Everything that a process counted after a later start is new.
-    previous_look: Option<Timestamp>,
+    previous_evaluation: Option<Timestamp>,
 }
 
 impl Tracker {
@@ -104,7 +104,7 @@ impl Tracker {
     pub const fn new(since: Timestamp) -> Self {
         Self {
             baselines: BTreeMap::new(),
-            previous_look: Some(since),
+            previous_evaluation: Some(since),
         }
     }
 
@@ -118,7 +118,7 @@ impl Tracker {
         }
         Self {
             baselines,
-            previous_look: None,
+            previous_evaluation: None,
         }
     }
 
@@ -150,32 +150,32 @@ impl Tracker {
     ) -> Vec<NodeIncrement> {
         let mut increments: BTreeMap<String, NodeIncrement> = BTreeMap::new();
         for snapshot in snapshots {
-            let arms = Arms::of(snapshot, candidate, stable);
+            let tallies = RevisionTallies::of(snapshot, candidate, stable);
             let new = Baseline {
                 boot: snapshot.boot,
                 at: snapshot.at,
-                arms,
+                tallies,
                 fallen: None,
             };
             let boots = self.baselines.entry(snapshot.process.clone()).or_default();
-            let Some((arms, since)) = take(boots, new, self.previous_look) else {
+            let Some((tallies, since)) = take(boots, new, self.previous_evaluation) else {
                 continue;
             };
             let sum = increments
                 .entry(snapshot.process.clone())
                 .or_insert_with(|| NodeIncrement {
                     process: snapshot.process.clone(),
-                    arms: Arms::default(),
+                    tallies: RevisionTallies::default(),
                     since,
                     until: snapshot.at,
                 });
-            sum.arms.candidate.add(&arms.candidate);
-            sum.arms.stable.add(&arms.stable);
+            sum.tallies.candidate.add(&tallies.candidate);
+            sum.tallies.stable.add(&tallies.stable);
             // the earlier begin of two boots; unknown if one of them is unknown
             sum.since = sum.since.min(since);
             sum.until = sum.until.max(snapshot.at);
         }
-        self.previous_look = Some(now);
+        self.previous_evaluation = Some(now);
         increments.into_values().collect()
     }
 }
@@ -184,15 +184,15 @@ impl Tracker {
 fn take(
     boots: &mut Vec<Baseline>,
     new: Baseline,
-    previous_look: Option<Timestamp>,
-) -> Option<(Arms, Option<Timestamp>)> {
+    previous_evaluation: Option<Timestamp>,
+) -> Option<(RevisionTallies, Option<Timestamp>)> {
     if let Some(known) = matching(boots, new.boot) {
         return continue_from(known, new);
     }
     let read = boots.iter().map(|known| known.at).max();
     // counts of a process that ran when another one of the node was read may have been counted already, or be another node's
-    let all_new = started_after(new, read) || started_after(new, previous_look);
-    let zero = boots.is_empty() && previous_look.is_some() && new.arms.is_zero();
+    let all_new = started_after(new, read) || started_after(new, previous_evaluation);
+    let zero = boots.is_empty() && previous_evaluation.is_some() && new.tallies.is_zero();
     boots.retain(|known| new.at.duration_since(known.at) <= BOOT_RETENTION);
     boots.push(new);
     if boots.len() > BOOTS_KEPT {
@@ -202,12 +202,15 @@ fn take(
         }
     }
     boots.sort_by_key(|b| b.boot);
-    (all_new || zero).then_some((new.arms, None))
+    (all_new || zero).then_some((new.tallies, None))
 }
 
 /// Returns the growth since a baseline of the same process and moves the baseline.
-fn continue_from(known: &mut Baseline, new: Baseline) -> Option<(Arms, Option<Timestamp>)> {
-    if let Some(growth) = new.arms.since(&known.arms) {
+fn continue_from(
+    known: &mut Baseline,
+    new: Baseline,
+) -> Option<(RevisionTallies, Option<Timestamp>)> {
+    if let Some(growth) = new.tallies.since(&known.tallies) {
         if growth.is_zero() && new.at <= known.at {
             return None;
         }
@@ -222,19 +225,19 @@ fn continue_from(known: &mut Baseline, new: Baseline) -> Option<(Arms, Option<Ti
     if known.boot.is_none() {
         // the boot is unknown, and counters never fall: the process was restarted
         *known = new;
-        return Some((new.arms, None));
+        return Some((new.tallies, None));
     }
     // same boot, smaller counters: usually an older snapshot, which counts nothing
     if new.at <= known.at {
         return None;
     }
     let fallen = known.fallen.filter(|(at, _)| *at < new.at);
-    let continued = fallen.and_then(|(at, arms)| Some((at, new.arms.since(&arms)?)));
+    let continued = fallen.and_then(|(at, tallies)| Some((at, new.tallies.since(&tallies)?)));
     let Some((at, growth)) = continued else {
         known.fallen = known
             .fallen
             .filter(|(at, _)| *at >= new.at)
-            .or(Some((new.at, new.arms)));
+            .or(Some((new.at, new.tallies)));
         return None;
     };
     let boot = known.boot;
@@ -265,7 +268,7 @@ fn started_after(new: Baseline, time: Option<Timestamp>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{Code, Counters, Outcome};
+    use crate::samples::{Counters, Outcome, StatusClass};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000 + second).unwrap()
@@ -274,7 +277,7 @@ mod tests {
     fn snapshot(boot: Option<u64>, second: i64, [nc, ns]: [u64; 2]) -> Snapshot {
         let counters = |requests| {
             let mut counters = Counters::default();
-            counters.add(Outcome::Ok, Code::Other, requests);
+            counters.add(Outcome::Ok, StatusClass::Other, requests);
             counters
         };
         Snapshot {
@@ -290,7 +293,7 @@ mod tests {
         tracker
             .advance(snapshot.at, [snapshot], "new", "old")
             .first()
-            .map(|n| [n.arms.candidate.requests, n.arms.stable.requests])
+            .map(|n| [n.tallies.candidate.requests, n.tallies.stable.requests])
     }
 
     /// A process that has counted 10 and 100, read at second 10; it started before the analysis did.

@@ -114,7 +114,7 @@ impl Tolerance {
     }
 
     /// Returns ln of the factor by which one look multiplies the wealth on the alternative "the candidate fails at the rate
-    /// `alternative`", given the estimate `guess` of stable's rate before the look.
+    /// `alternative`", given the estimate `estimate` of stable's rate before the look.
     ///
     /// The factor is the Poisson likelihood of the alternative divided by that of the *nearest* pair of rates on the line. The
     /// nearest point depends on the request counts of the look (`q` below), so any split of traffic is allowed. The result is
@@ -131,7 +131,7 @@ impl Tolerance {
     /// assert!(ln_factor(0.0) < 0.0); // 0 of 50: the wealth shrinks
     /// ```
     #[must_use]
-    pub fn ln_factor(&self, increment: &Increment, guess: f64, alternative: f64) -> f64 {
+    pub fn ln_factor(&self, increment: &Increment, estimate: f64, alternative: f64) -> f64 {
         let Increment {
             candidate_requests,
             candidate_events,
@@ -142,7 +142,7 @@ impl Tolerance {
             return 0.0;
         }
         let (candidate, stable) = if self.ratio > 0.0 {
-            self.multipliers(candidate_requests / stable_requests, guess, alternative)
+            self.multipliers(candidate_requests / stable_requests, estimate, alternative)
         } else {
             (alternative / self.delta, 1.0)
         };
@@ -159,18 +159,18 @@ impl Tolerance {
     /// Returns the factors by which one event of the candidate and one of stable multiply the wealth. `split` is nC/nS. Both
     /// follow from the positive root `q` of a quadratic, which is stable's rate at the nearest point of the line. The
     /// formula avoids differences of nearly equal numbers.
-    fn multipliers(&self, split: f64, guess: f64, alternative: f64) -> (f64, f64) {
+    fn multipliers(&self, split: f64, estimate: f64, alternative: f64) -> (f64, f64) {
         let Self { ratio, delta } = *self;
         let quadratic = ratio * (ratio * split + 1.0);
-        let linear = ratio * split * (delta - alternative) + delta - ratio * guess;
-        let constant = -delta * guess;
+        let linear = ratio * split * (delta - alternative) + delta - ratio * estimate;
+        let constant = -delta * estimate;
         let root = (linear * linear - 4.0 * quadratic * constant).sqrt();
         let nearest = if linear > 0.0 {
             -2.0 * constant / (linear + root)
         } else {
             (root - linear) / (2.0 * quadratic)
         };
-        (alternative / (ratio * nearest + delta), guess / nearest)
+        (alternative / (ratio * nearest + delta), estimate / nearest)
     }
 }
 

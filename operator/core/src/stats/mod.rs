@@ -22,7 +22,7 @@
 //!
 //! * A cap on the factor of one look makes every verdict need at least two looks, so a single unlucky scrape decides nothing.
 //! * Every look is divided by the dispersion φ ([`dispersion()`]), the variation between nodes relative to chance.
-//! * Stable's rate, which the odds need, is estimated from earlier looks only ([`Guess`]).
+//! * Stable's rate, which the odds need, is estimated from earlier looks only ([`RateEstimate`]).
 //!
 //! Evidence of several e-processes is *averaged* with weights, never multiplied: an average of e-processes is an
 //! e-process, even if they depend on each other.
@@ -82,6 +82,6 @@ pub use dispersion::{BATCHES, Cell, Prior, UNKNOWN, dispersion, ratio as dispers
 pub use factor::{Increment, Tolerance};
 pub use plan::{divergence, information};
 pub use process::{
-    EProcess, FULL_LOOK, Guess, Look, MEMORY_REQUESTS, PRIOR_REQUESTS, REDISTRIBUTION, Settings,
-    Side, ln_sum_exp,
+    EProcess, FULL_LOOK, Look, MEMORY_REQUESTS, PRIOR_REQUESTS, REDISTRIBUTION, RateEstimate,
+    Settings, Side, ln_sum_exp,
 };

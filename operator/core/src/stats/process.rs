@@ -57,7 +57,7 @@ impl Side {
 
     /// Returns the rates of the alternatives, given the estimate of stable's rate and the limit it implies. On the rollback
     /// side the limit is below 1.
-    fn alternatives(self, tolerance: Tolerance, guess: f64, limit: f64) -> Vec<f64> {
+    fn alternatives(self, tolerance: Tolerance, estimate: f64, limit: f64) -> Vec<f64> {
         match self {
             Self::Rollback => EFFECTS
                 .iter()
@@ -66,7 +66,7 @@ impl Side {
             Self::Pass => {
                 let limit = limit.min(1.0);
                 let as_good = if tolerance.ratio > 0.0 {
-                    guess.min(0.95 * limit)
+                    estimate.min(0.95 * limit)
                 } else {
                     limit / 2.0
                 };
@@ -115,21 +115,21 @@ impl Settings {
 
 /// Estimate of stable's rate in one stratum: events and requests with exponential decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Guess {
+pub struct RateEstimate {
     /// Number of events, decayed.
     pub events: f64,
     /// Number of requests, decayed.
     pub requests: f64,
 }
 
-impl Guess {
+impl RateEstimate {
     /// Creates an estimate that weighs as much as [`PRIOR_REQUESTS`] requests.
     ///
     /// ```
-    /// use operator_core::stats::Guess;
-    /// let guess = Guess::at(0.01);
-    /// assert_eq!((guess.events, guess.requests), (1.0, 100.0));
-    /// assert!((guess.rate() - 0.01).abs() < 1e-12);
+    /// use operator_core::stats::RateEstimate;
+    /// let estimate = RateEstimate::at(0.01);
+    /// assert_eq!((estimate.events, estimate.requests), (1.0, 100.0));
+    /// assert!((estimate.rate() - 0.01).abs() < 1e-12);
     /// ```
     #[must_use]
     pub fn at(rate: f64) -> Self {
@@ -172,7 +172,7 @@ pub struct EProcess {
     settings: Settings,
     /// ln of the wealth on each alternative; the first part is not bet.
     ln_parts: Vec<f64>,
-    guesses: Vec<Guess>,
+    estimates: Vec<RateEstimate>,
     ln_evidence: f64,
     ln_evidence_max: f64,
 }
@@ -180,7 +180,7 @@ pub struct EProcess {
 impl EProcess {
     /// Creates a process with a wealth of 1 and one stratum per first estimate of stable's rate.
     #[must_use]
-    pub fn new(settings: Settings, first_guesses: &[f64]) -> Self {
+    pub fn new(settings: Settings, first_estimates: &[f64]) -> Self {
         Self {
             settings,
             ln_parts: settings
@@ -189,7 +189,10 @@ impl EProcess {
                 .iter()
                 .map(|s| s.ln())
                 .collect(),
-            guesses: first_guesses.iter().map(|rate| Guess::at(*rate)).collect(),
+            estimates: first_estimates
+                .iter()
+                .map(|rate| RateEstimate::at(*rate))
+                .collect(),
             ln_evidence: 0.0,
             ln_evidence_max: 0.0,
         }
@@ -209,7 +212,7 @@ impl EProcess {
             && dispersion >= 1.0
             && self.ln_parts.len() == settings.side.traffic_split().len()
             && self
-                .guesses
+                .estimates
                 .iter()
                 .all(|g| g.events.is_finite() && g.requests.is_finite() && g.requests > 0.0)
     }
@@ -290,8 +293,8 @@ impl EProcess {
 
     /// Returns the estimate of stable's rate in each stratum.
     #[must_use]
-    pub fn guesses(&self) -> &[Guess] {
-        &self.guesses
+    pub fn estimates(&self) -> &[RateEstimate] {
+        &self.estimates
     }
 
     /// Evaluates one look. `increments` has one entry per stratum, in the order of the first estimates.
@@ -306,8 +309,8 @@ impl EProcess {
         } else {
             Look::Idle
         };
-        for (guess, increment) in self.guesses.iter_mut().zip(increments) {
-            guess.learn(increment);
+        for (estimate, increment) in self.estimates.iter_mut().zip(increments) {
+            estimate.learn(increment);
         }
         outcome
     }
@@ -320,8 +323,8 @@ impl EProcess {
         } = self.settings;
         let mut requests = 0.0;
         let mut ln_factors = vec![0.0; side.traffic_split().len() - 1];
-        for (guess, increment) in self.guesses.iter().zip(increments) {
-            let rate = guess.rate();
+        for (estimate, increment) in self.estimates.iter().zip(increments) {
+            let rate = estimate.rate();
             let limit = tolerance.limit(rate);
             let blind = increment.candidate_requests <= 0.0
                 || (tolerance.ratio > 0.0 && increment.stable_requests <= 0.0);

@@ -6,7 +6,7 @@ use operator_core::rollout::{
     BakePolicy, HoldReason, Holdback, Measured, Outcome, Policy, RolloutState, State, Step,
     StepWeight, Weight,
 };
-use operator_core::samples::{Code, Outcome as RequestOutcome};
+use operator_core::samples::{Outcome as RequestOutcome, StatusClass};
 
 use crate::world::World;
 
@@ -41,8 +41,8 @@ struct Played {
 fn count(world: &mut World, [nc, xc, ns, xs]: [u64; 4]) {
     world.now += Duration::from_secs(5);
     for (arm, (requests, errors)) in world.counters.iter_mut().zip([(nc, xc), (ns, xs)]) {
-        arm.add(RequestOutcome::Ok, Code::Other, requests - errors);
-        arm.add(RequestOutcome::Ok, Code::ServerError, errors);
+        arm.add(RequestOutcome::Ok, StatusClass::Other, requests - errors);
+        arm.add(RequestOutcome::Ok, StatusClass::ServerError, errors);
         arm.latency.0[18] += requests;
     }
 }

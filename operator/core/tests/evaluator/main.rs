@@ -25,7 +25,7 @@ use world::{NODE, World};
 fn counting_starts_where_the_history_ends() {
     let mut world = World::stepping();
     let look = world.evaluate([8, 8, 492, 5]);
-    assert_eq!(look.figures.candidate.requests, 8);
+    assert_eq!(look.evidence_summary.candidate.requests, 8);
     world.take(look);
     let look = world.evaluate([8, 8, 492, 5]);
     assert_eq!(
@@ -34,7 +34,7 @@ fn counting_starts_where_the_history_ends() {
             reason: "ErrorsWorse".into()
         }
     );
-    let decisive = look.figures.decisive.clone().unwrap();
+    let decisive = look.evidence_summary.decisive.clone().unwrap();
     assert_eq!(decisive.candidate, (16, 16));
     world.take(look);
     assert_eq!(world.state.state, State::RolledBack);
@@ -91,9 +91,12 @@ fn lost_evaluations_are_repeated_from_the_history_of_the_samples() {
     let lost = again(Vec::new());
     let expected = undisturbed.evaluate([8, 1, 492, 5]);
     assert_eq!(recomputed.analysis, expected.analysis);
-    assert_eq!(recomputed.figures, expected.figures);
+    assert_eq!(recomputed.evidence_summary, expected.evidence_summary);
     assert_ne!(lost.analysis, expected.analysis);
-    assert_eq!(lost.figures.candidate, expected.figures.candidate);
+    assert_eq!(
+        lost.evidence_summary.candidate,
+        expected.evidence_summary.candidate
+    );
 }
 
 #[test]
@@ -111,9 +114,12 @@ fn an_evaluation_that_was_not_persisted_is_repeated_and_counts_once() {
         undisturbed.evaluate([8, 0, 492, 5]),
         dropped.evaluate([8, 0, 492, 5]),
     );
-    assert_eq!(b.figures.candidate, a.figures.candidate);
+    assert_eq!(b.evidence_summary.candidate, a.evidence_summary.candidate);
     assert_eq!(
-        (a.figures.looks, b.figures.looks),
+        (
+            a.evidence_summary.evaluations,
+            b.evidence_summary.evaluations
+        ),
         (21, 14),
         "seven were dropped"
     );
@@ -160,7 +166,7 @@ fn figures_have_readable_names() {
     let mut world = World::stepping();
     let look = world.evaluate([8, 0, 492, 5]);
     let names: Vec<&str> = look
-        .figures
+        .evidence_summary
         .metrics
         .iter()
         .map(|m| m.name.as_str())
@@ -169,10 +175,10 @@ fn figures_have_readable_names() {
         names,
         ["errors", "clientErrors", "latency/150ms", "latency/500ms"]
     );
-    let shares: f64 = look.figures.metrics.iter().map(|m| m.share).sum();
+    let shares: f64 = look.evidence_summary.metrics.iter().map(|m| m.share).sum();
     assert!((shares - 1.0).abs() < 1e-9);
-    assert_eq!(look.figures.power.len(), 3);
-    assert!(look.figures.pass.limiting.is_some());
+    assert_eq!(look.evidence_summary.power.len(), 3);
+    assert!(look.evidence_summary.pass.limiting.is_some());
 }
 
 /// While writes fail, the next decision starts from the persisted state with the evidence since then, so a verdict from the
@@ -181,11 +187,11 @@ fn figures_have_readable_names() {
 fn evidence_survives_writes_that_fail() {
     let (mut undisturbed, mut failing) = (World::stepping(), World::stepping());
     let counts = [8, 3, 492, 5];
-    let mut looks = 0;
+    let mut evaluations = 0;
     while undisturbed.state.state == State::Stepping {
         let evaluation = undisturbed.evaluate(counts);
         undisturbed.take(evaluation);
-        looks += 1;
+        evaluations += 1;
         let before = failing.state.clone();
         let evaluation = failing.evaluate(counts);
         failing.take(evaluation);
@@ -193,11 +199,14 @@ fn evidence_survives_writes_that_fail() {
             let failed = std::mem::replace(&mut failing.state, before);
             failing.state = failing.state.with_evidence_of(&failed);
         }
-        assert!(looks < 50, "never decided");
+        assert!(evaluations < 50, "never decided");
     }
-    assert!(looks > 2, "{looks} evaluations");
+    assert!(evaluations > 2, "{evaluations} evaluations");
     assert_eq!(failing.state.state, State::RolledBack);
-    assert_eq!(failing.state.figures, undisturbed.state.figures);
+    assert_eq!(
+        failing.state.evidence_summary,
+        undisturbed.state.evidence_summary
+    );
 }
 
 /// A rise that could not be written is not taken, and the evidence for it stays.

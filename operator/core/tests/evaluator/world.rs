@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use operator_core::evaluator::{Evaluator, Sampled};
 use operator_core::function::{Function, Revision};
 use operator_core::rollout::{
-    Evaluation, Evidence, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef, RolloutState,
-    State, Traffic, decide, due, traffic_split,
+    DecisionInput, Evaluation, Measured, NodesView, Policy, RevisionOnNodes, RevisionRef,
+    RolloutState, State, Traffic, decide, required_measurements, traffic_split,
 };
-use operator_core::samples::{Code, Counters, Outcome, Snapshot};
+use operator_core::samples::{Counters, Outcome, Snapshot, StatusClass};
 
 pub const STABLE: &str = "shop-old";
 pub const CANDIDATE: &str = "shop-new";
@@ -92,8 +92,8 @@ impl World {
     pub fn count(&mut self, [nc, xc, ns, xs]: [u64; 4]) {
         self.now += Duration::from_secs(5);
         for (arm, (requests, errors)) in self.counters.iter_mut().zip([(nc, xc), (ns, xs)]) {
-            arm.add(Outcome::Ok, Code::Other, requests - errors);
-            arm.add(Outcome::Trap, Code::ServerError, errors);
+            arm.add(Outcome::Ok, StatusClass::Other, requests - errors);
+            arm.add(Outcome::Trap, StatusClass::ServerError, errors);
             // one in fifty is slow, but none of a few
             arm.latency.0[18] += requests - requests / 50;
             arm.latency.0[22] += requests / 50;
@@ -138,7 +138,7 @@ impl World {
                 failed: 0,
                 problem: None,
             });
-            let evidence = Evidence {
+            let input = DecisionInput {
                 epoch: 1,
                 nodes: NodesView {
                     desired: 1,
@@ -152,7 +152,7 @@ impl World {
                 },
                 measured: std::mem::take(&mut measured),
                 slot: true,
-                traffic: due(self.now, &self.function, &self.state)
+                traffic: required_measurements(self.now, &self.function, &self.state)
                     .traffic
                     .then_some(Traffic {
                         requests_per_second: Some(self.per_second),
@@ -160,7 +160,7 @@ impl World {
                 promoted: None,
                 unsupervised_ttl: Duration::from_secs(600),
             };
-            self.state = decide(self.now, &self.function, &self.state, &evidence).state;
+            self.state = decide(self.now, &self.function, &self.state, &input).state;
         }
     }
 

@@ -19,8 +19,8 @@ impl World {
         }
     }
 
-    pub fn evidence(&self) -> Evidence {
-        let due = due(self.now, &self.function, &self.state);
+    pub fn input(&self) -> DecisionInput {
+        let required = required_measurements(self.now, &self.function, &self.state);
         let split = traffic_split(&self.state);
         let names = [&split.stable, &split.candidate, &split.previous];
         let on = |name: &String| RevisionOnNodes {
@@ -53,7 +53,7 @@ impl World {
                 });
             }
         }
-        Evidence {
+        DecisionInput {
             epoch: self.epoch,
             nodes: NodesView {
                 desired: self.desired,
@@ -69,13 +69,13 @@ impl World {
                 ahead: self.ahead(),
                 returned: self.returned,
             },
-            measured: if due.evaluation {
+            measured: if required.evaluation {
                 self.measure()
             } else {
                 Measured::NotDue
             },
             slot: self.slot,
-            traffic: due.traffic.then_some(Traffic {
+            traffic: required.traffic.then_some(Traffic {
                 requests_per_second: self.rps,
             }),
             promoted: self.promoted.clone(),
@@ -104,20 +104,20 @@ impl World {
 
     pub fn evaluation(&self) -> Evaluation {
         let r = self.rollout();
-        let number = r.analysis.as_ref().map_or(0, |a| a.looks) + 1;
-        let before = self.state.figures.clone().unwrap_or_default();
+        let number = r.analysis.as_ref().map_or(0, |a| a.evaluations) + 1;
+        let before = self.state.evidence_summary.clone().unwrap_or_default();
         let requests = if self.scenario == Scenario::NoTraffic {
             0
         } else {
             self.requests
         };
         let bad = matches!(self.scenario, Scenario::Bad(_));
-        let candidate = ArmSums {
+        let candidate = RequestCounts {
             requests: before.candidate.requests + requests,
             errors: before.candidate.errors + if bad { requests } else { 0 },
             client_errors: 0,
         };
-        let stable = ArmSums {
+        let stable = RequestCounts {
             requests: before.stable.requests + 900,
             errors: before.stable.errors + 1,
             client_errors: 0,
@@ -141,7 +141,7 @@ impl World {
             revision: r.candidate.revision.name.clone(),
             number,
             at: self.now,
-            analysis: format!("v1 looks={number}"),
+            analysis: format!("v1 evaluations={number}"),
             verdict: match self.scenario {
                 Scenario::Good => Verdict::Good,
                 Scenario::Bad(reason) => Verdict::Bad {
@@ -160,16 +160,16 @@ impl World {
                 .then(|| "the candidate has 30 % of requests at a share of 5 %".into()),
             stable_unhealthy: None,
             candidate_requests: requests,
-            figures: Figures {
+            evidence_summary: EvidenceSummary {
                 dominant: None,
-                looks: number,
+                evaluations: number,
                 evaluated_at: Some(self.now),
                 source: "Prometheus".into(),
                 coverage: Some(1.0),
                 candidate,
                 stable,
                 metrics: Vec::new(),
-                pass: PassFigures {
+                pass: PassProgress {
                     progress: 0.62,
                     limiting: None,
                     need_requests: Some(150),

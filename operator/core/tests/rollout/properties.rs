@@ -22,18 +22,18 @@ struct Checked {
 impl Checked {
     fn tick(&mut self) {
         let before = self.world.state.clone();
-        let evidence = self.world.evidence();
+        let input = self.world.input();
         let decision = self.world.tick();
-        check(&self.world, &before, &evidence, &decision);
-        let looks = |s: &RolloutState| s.rollout.as_ref().map_or(0, |r| r.step_looks);
-        if looks(&decision.state) > looks(&before) {
+        check(&self.world, &before, &input, &decision);
+        let evaluations = |s: &RolloutState| s.rollout.as_ref().map_or(0, |r| r.step_evaluations);
+        if evaluations(&decision.state) > evaluations(&before) {
             assert_eq!(
                 self.acked,
                 Some(before.token),
                 "counted before this weight was acknowledged"
             );
         }
-        let nodes = &evidence.nodes;
+        let nodes = &input.nodes;
         if nodes.token == decision.state.token
             && nodes.live > 0
             && nodes.applied * 100 >= nodes.live * 95
@@ -135,7 +135,7 @@ impl Checked {
                     .unwrap();
             }
             Op::CrashBeforeWrite => {
-                let decision = decide(w.now, &w.function, &w.state, &w.evidence());
+                let decision = decide(w.now, &w.function, &w.state, &w.input());
                 if let Some(hint) = decision.hint {
                     let effect = self.sent.entry(hint.token).or_insert_with(|| hint.clone());
                     assert!(effect.same_effect(&hint));
@@ -165,13 +165,13 @@ fn done(before: &RolloutState, after: &RolloutState, actions: &[Action]) -> bool
     })
 }
 
-fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decision) {
+fn check(w: &World, before: &RolloutState, input: &DecisionInput, decision: &Decision) {
     let after = &decision.state;
     let (old, new) = (traffic_split(before), traffic_split(after));
     let kinds: Vec<_> = decision.transitions.iter().map(|t| t.kind).collect();
-    let good = matches!(&evidence.measured, Measured::Evaluation(l) if l.verdict == Verdict::Good);
-    let bad = matches!(&evidence.measured, Measured::Evaluation(l) if matches!(l.verdict, Verdict::Bad { .. }));
-    let measured = matches!(&evidence.measured, Measured::Evaluation(_));
+    let good = matches!(&input.measured, Measured::Evaluation(l) if l.verdict == Verdict::Good);
+    let bad = matches!(&input.measured, Measured::Evaluation(l) if matches!(l.verdict, Verdict::Bad { .. }));
+    let measured = matches!(&input.measured, Measured::Evaluation(_));
     let by_action = done(before, after, &[Action::Promote, Action::PromoteFull]);
 
     // P1, property (1): a weight rises only by a good evaluation, as the first weight, by time, or by an action
@@ -192,7 +192,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         let paused = r.flags.paused.is_some() && !done(before, after, &[Action::Resume]);
         assert!(!paused && !w.function.suspend, "raised in spite of a flag");
         assert!(
-            evidence.nodes.live > 0 || by_action,
+            input.nodes.live > 0 || by_action,
             "raised without live nodes"
         );
         assert!(before.state.is_live(), "a raise follows written state");
@@ -206,14 +206,14 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         );
         if !first && !by_action {
             assert!(
-                r.acked_at.is_some() && r.step_looks + u32::from(measured) >= 2,
+                r.acked_at.is_some() && r.step_evaluations + u32::from(measured) >= 2,
                 "a rise needs two evaluations"
             );
             assert!(
                 r.plan
                     .nodes
                     .min_loaded
-                    .reached(evidence.nodes.applied, evidence.nodes.live)
+                    .reached(input.nodes.applied, input.nodes.live)
             );
         }
     }
@@ -250,7 +250,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
             "promoted from {:?}",
             before.state
         );
-        let nodes = &evidence.nodes;
+        let nodes = &input.nodes;
         assert!(
             by_action
                 || nodes.live > 0 && nodes.applied * 100 >= nodes.live * 95
@@ -280,7 +280,7 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
         );
     }
     // P2: missing samples never raise the weight
-    if matches!(evidence.measured, Measured::Unavailable { .. }) && same && !by_action {
+    if matches!(input.measured, Measured::Unavailable { .. }) && same && !by_action {
         let time = before
             .rollout
             .as_ref()
@@ -306,13 +306,13 @@ fn check(w: &World, before: &RolloutState, evidence: &Evidence, decision: &Decis
     }
     // property (6): evaluations from before the acknowledgement do not count
     if let (Some(a), Some(b)) = (&before.rollout, &after.rollout)
-        && b.step_looks > a.step_looks
+        && b.step_evaluations > a.step_evaluations
     {
         assert!(
             measured && a.acked_at.is_some(),
             "counted an evaluation from before the acknowledgement"
         );
-        assert_eq!(b.step_looks, a.step_looks + 1);
+        assert_eq!(b.step_evaluations, a.step_evaluations + 1);
     }
     // P6: a revision that can return stays loaded
     if let Some(previous) = &after.previous {

@@ -333,7 +333,7 @@ fn a_rollout_writes_at_transitions_and_every_half_minute() {
     assert_eq!(w.writes, before, "no writes without a rollout");
     assert_eq!(
         Duration::from_secs(5),
-        w.function.policy.unwrap().analysis.look_period
+        w.function.policy.unwrap().analysis.evaluation_interval
     );
 }
 

@@ -233,9 +233,9 @@ impl World {
 
     /// Decides now and checks the properties of every decision.
     pub fn tick(&mut self) -> Decision {
-        let evidence = self.evidence();
-        let decision = decide(self.now, &self.function, &self.state, &evidence);
-        self.check(&evidence, &decision);
+        let input = self.input();
+        let decision = decide(self.now, &self.function, &self.state, &input);
+        self.check(&input, &decision);
         for t in &decision.transitions {
             self.log_line(&decision, t);
         }
@@ -253,7 +253,7 @@ impl World {
         decision
     }
 
-    fn check(&self, evidence: &Evidence, decision: &Decision) {
+    fn check(&self, input: &DecisionInput, decision: &Decision) {
         let (old, new) = (traffic_split(&self.state), traffic_split(&decision.state));
         if !old.same_effect(&new) {
             assert!(
@@ -283,7 +283,7 @@ impl World {
                 "no decision is needed without a rollout"
             );
         }
-        let again = decide(self.now, &self.function, &decision.state, evidence);
+        let again = decide(self.now, &self.function, &decision.state, input);
         assert!(
             again.state == decision.state,
             "a second decision changes more:\n{}",

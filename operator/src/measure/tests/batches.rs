@@ -8,8 +8,8 @@ use super::*;
 use crate::node_api::{Fleet, Tables};
 use crate::queue::Queue;
 
-fn function(name: &str) -> Wanted {
-    Wanted {
+fn function(name: &str) -> SampleQuery {
+    SampleQuery {
         function: FunctionKey::new("shop", name),
         ..wanted()
     }
@@ -51,7 +51,7 @@ async fn answers(
     names: &[&str],
 ) -> BTreeMap<String, Result<usize, &'static str>> {
     let mut answers = BTreeMap::new();
-    let deliver = |wanted: Wanted, answer: Result<Samples, MeasureError>| {
+    let deliver = |wanted: SampleQuery, answer: Result<Samples, MeasureError>| {
         let answer = answer.map(|samples| samples.snapshots.len());
         let answer = answer.map_err(|error| error.reason());
         answers.insert(wanted.function.name.to_string(), answer);
@@ -97,23 +97,23 @@ async fn functions_that_wait_together_are_read_together() {
     let (tables, second) = (Tables::new(), Duration::from_secs(1));
     let (fleet, queue) = (Fleet::new(tables, second, second), Queue::default());
     fleet.counters_from("node-1", 900_250, []);
-    let source = SampleSource::new(prometheus, fleet, queue.clone());
+    let source = PrometheusQueries::new(prometheus, fleet, queue.clone());
     let all = ["a", "b", "c", "d"].map(function);
     for one in &all {
-        assert!(matches!(source.newest(one), Asked::Pending(_)));
+        assert!(matches!(source.newest(one), QueryState::Pending(_)));
     }
     assert!(source.settled().await);
     assert_eq!(stub.asked.lock().len(), 5, "{:?}", stub.asked.lock());
     for one in &all {
-        let Asked::Answered(Ok(samples)) = source.newest(one) else {
+        let QueryState::Answered(Ok(samples)) = source.newest(one) else {
             panic!("{one:?} has no answer");
         };
         assert_eq!(samples.snapshots.len(), 1);
         let item = queue.take(false).await;
-        let is_item = |one: &Wanted| *one.function.name == *item.key.name;
+        let is_item = |one: &SampleQuery| *one.function.name == *item.key.name;
         assert!(all.iter().any(is_item));
     }
-    assert!(matches!(source.newest(&all[0]), Asked::Pending(_)));
+    assert!(matches!(source.newest(&all[0]), QueryState::Pending(_)));
 }
 
 /// FE-2: an answer without end is read up to a bound that follows from what was asked.

@@ -46,7 +46,7 @@ async fn read(scraped: Scraped) -> Sampled {
 fn counts(sampled: &Sampled) -> Vec<(String, i64, u64)> {
     let snapshots = sampled.snapshots.get(&key()).into_iter().flatten();
     let of = |one: &Snapshot| {
-        let stable = one.revisions["checkout-1"].of(Outcome::Ok, Code::Other);
+        let stable = one.revisions["checkout-1"].of(Outcome::Ok, StatusClass::Other);
         (one.process.clone(), one.at.as_millisecond(), stable)
     };
     snapshots.map(of).collect()

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use operator_core::samples::{Code, Outcome, Snapshot};
+use operator_core::samples::{Outcome, Snapshot, StatusClass};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ pub(super) fn known() -> Processes {
 }
 
 /// Reads the newest snapshots in one group.
-async fn sample(prometheus: &Prometheus, wanted: &[Wanted]) -> Result<Sampled, MeasureError> {
+async fn sample(prometheus: &Prometheus, wanted: &[SampleQuery]) -> Result<Sampled, MeasureError> {
     let known = known();
     let identified = prometheus.newest_targets(&known).await?;
     let mut sampled = prometheus.read(wanted, &identified).await?;
@@ -45,7 +45,7 @@ async fn sample(prometheus: &Prometheus, wanted: &[Wanted]) -> Result<Sampled, M
 pub(super) async fn batch(prometheus: &Prometheus) -> Result<Samples, MeasureError> {
     let mut answer = None;
     let mut suspects = batch::Suspects::default();
-    let deliver = |_: Wanted, answered: Result<Samples, MeasureError>| answer = Some(answered);
+    let deliver = |_: SampleQuery, answered: Result<Samples, MeasureError>| answer = Some(answered);
     batch::run(prometheus, &known(), vec![wanted()], &mut suspects, deliver).await;
     answer.unwrap()
 }
@@ -134,8 +134,8 @@ pub(super) fn key() -> FunctionKey {
     FunctionKey::new("shop", "checkout")
 }
 
-pub(super) fn wanted() -> Wanted {
-    Wanted {
+pub(super) fn wanted() -> SampleQuery {
+    SampleQuery {
         function: key(),
         revisions: vec!["checkout-1".to_owned(), "checkout-2".to_owned()],
         latency: Latency::Head,
@@ -250,8 +250,8 @@ async fn the_newest_scrape_becomes_one_snapshot_of_both_revisions() {
     assert_eq!(snapshot.boot, Some(900_250));
     assert_eq!(snapshot.at.as_millisecond(), 1_002_500);
     let stable = &snapshot.revisions["checkout-1"];
-    assert_eq!(stable.of(Outcome::Ok, Code::Other), 100);
-    assert_eq!(stable.of(Outcome::Trap, Code::Other), 2);
+    assert_eq!(stable.of(Outcome::Ok, StatusClass::Other), 100);
+    assert_eq!(stable.of(Outcome::Trap, StatusClass::Other), 2);
     assert_eq!(stable.saturated, 3);
     assert_eq!(
         (stable.latency.count(), stable.latency.slower_than(17)),
@@ -294,7 +294,7 @@ async fn history_has_the_scrapes_at_a_bounded_density() {
     let totals: Vec<u64> = samples
         .snapshots
         .iter()
-        .map(|snapshot| snapshot.revisions["checkout-1"].of(Outcome::Ok, Code::Other))
+        .map(|snapshot| snapshot.revisions["checkout-1"].of(Outcome::Ok, StatusClass::Other))
         .collect();
     assert_eq!(totals, [80, 90, 100], "those that are five seconds apart");
 }
@@ -321,7 +321,7 @@ async fn of_two_scrapers_the_one_with_higher_counts_is_used() {
     let (prometheus, _) = Stub::new(scraped).serve().await;
     let sampled = sample(&prometheus, &[wanted()]).await.unwrap();
     let stable = only(&sampled).revisions["checkout-1"];
-    assert_eq!(stable.of(Outcome::Ok, Code::Other), 100);
+    assert_eq!(stable.of(Outcome::Ok, StatusClass::Other), 100);
 }
 
 /// FE-3: a restarted shim is two series of counters, never a negative one.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::{answer, collect, targets};
 use super::{key, known, of_revision, one_node, only, series, wanted};
-use crate::node_api::{Fleet, Latency, Reading, Tables};
+use crate::node_api::{CounterSelector, Fleet, Latency, Tables};
 
 /// Counts that a node may have for one revision.
 #[derive(Debug, Clone)]
@@ -155,8 +155,8 @@ proptest! {
         let fleet = Fleet::new(Tables::new(), Duration::from_secs(10), Duration::from_secs(600));
         let frames = reported(&all, split);
         fleet.counters_from("node-1", 900_250, frames);
-        let reading = Reading { latency: Latency::Head, population: "live" };
-        let mut in_band = fleet.counters(&key(), reading);
+        let selector = CounterSelector { latency: Latency::Head, population: "live" };
+        let mut in_band = fleet.counters(&key(), selector);
         prop_assert_eq!(in_band.len(), 1);
         let mut in_band = in_band.remove(0);
         in_band.at = scrape.at;

@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::identity::{Review, Reviewer};
-use super::meter::Meter;
+use super::metrics::Meter;
 use super::rate_limit::RateLimit;
 use super::settings::Settings;
 use crate::failure_log::FailureLog;

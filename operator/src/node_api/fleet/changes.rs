@@ -11,7 +11,7 @@ use super::FunctionKey;
 
 /// Changes since the last read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changed {
+pub struct FleetChanges {
     /// Functions with a change: a node loaded, failed, acknowledged or lost a revision, or reported new exceptions.
     pub functions: BTreeSet<FunctionKey>,
     /// Nodes that joined, left, became silent, or reported another condition of themselves.
@@ -20,22 +20,22 @@ pub struct Changed {
 
 #[derive(Default)]
 struct Mailbox {
-    changed: Mutex<Changed>,
+    changed: Mutex<FleetChanges>,
     filled: Notify,
 }
 
 /// A subscription; dropping it ends it.
-pub struct Changes(Arc<Mailbox>);
+pub struct FleetSubscription(Arc<Mailbox>);
 
-impl Changes {
+impl FleetSubscription {
     /// Waits until there are changes, and returns all changes since the last call.
-    pub async fn next(&mut self) -> Changed {
+    pub async fn next(&mut self) -> FleetChanges {
         loop {
             let taken = {
                 let mut changed = self.0.changed.lock();
                 std::mem::take(&mut *changed)
             };
-            if taken != Changed::default() {
+            if taken != FleetChanges::default() {
                 return taken;
             }
             self.0.filled.notified().await;
@@ -47,16 +47,16 @@ impl Changes {
 pub(super) struct Subscribers(Mutex<Vec<Weak<Mailbox>>>);
 
 impl Subscribers {
-    pub(super) fn subscribe(&self) -> Changes {
+    pub(super) fn subscribe(&self) -> FleetSubscription {
         let mailbox = Arc::new(Mailbox::default());
         let mut all = self.0.lock();
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(&mailbox));
-        Changes(mailbox)
+        FleetSubscription(mailbox)
     }
 
-    pub(super) fn publish(&self, news: &Changed) {
-        if *news == Changed::default() {
+    pub(super) fn publish(&self, news: &FleetChanges) {
+        if *news == FleetChanges::default() {
             return;
         }
         let all = self.0.lock();

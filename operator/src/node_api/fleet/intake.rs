@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use node_api::v1;
 use tokio::time::Instant;
 
-use super::awaited;
 use super::counters::FrameResult;
+use super::expected_nodes;
 use super::session::Session;
 use super::{
-    CONTACT_RETENTION, Changed, Fleet, FunctionKey, MAX_EXCEPTIONS, MAX_NODES, Node, RETENTION,
-    Source, State, view,
+    CONTACT_RETENTION, Fleet, FleetChanges, FunctionKey, MAX_EXCEPTIONS, MAX_NODES, Node, Origin,
+    RETENTION, State, view,
 };
 
 /// A session of the fleet; passed back with every message.
@@ -34,7 +34,7 @@ impl Fleet {
     /// Registers a stream that a node has opened; `None` when there are too many nodes.
     pub(in crate::node_api) fn connect(
         &self,
-        source: Source,
+        origin: Origin,
         hello: v1::Hello,
     ) -> Option<SessionId> {
         let name = hello.node.clone();
@@ -46,14 +46,14 @@ impl Fleet {
         state.next_session += 1;
         let now = Instant::now();
         let left = state.left.remove(&name);
-        let session = Session::new(source, hello.clone(), now, Timestamp::now());
+        let session = Session::new(origin, hello.clone(), now, Timestamp::now());
         let node = state.nodes.entry(name.clone()).or_default();
         let heard = node.sessions.values().map(|session| session.last_contact);
         let last = heard.max().or(left);
         node.came_back |= last.is_some_and(|last| last + self.0.unsupervised_ttl <= now);
         node.sessions.insert(number, session);
         drop(state);
-        if source == Source::Direct {
+        if origin == Origin::Direct {
             self.0.outbox.connected(&name);
         }
         self.publish_node(&name);
@@ -72,7 +72,7 @@ impl Fleet {
             let (frame, dropped) = (None, false);
             return Received { frame, dropped };
         };
-        let source = session.source;
+        let origin = session.origin;
         let now = Instant::now();
         let was_live = view::is_live(session, now, self.0.silence);
         let was_complete = session.complete;
@@ -95,11 +95,11 @@ impl Fleet {
         }
         state.max_epoch = state.max_epoch.max(applied.max_epoch);
         drop(state);
-        if source == Source::Direct {
+        if origin == Origin::Direct {
             let (functions, removed) = (&applied.functions, applied.removed);
             self.0.outbox.reported(&id.node, functions, removed);
         }
-        let mut changed = Changed {
+        let mut changed = FleetChanges {
             functions: applied.functions,
             nodes: BTreeSet::new(),
         };
@@ -123,14 +123,14 @@ impl Fleet {
             return;
         };
         session.ended = true;
-        let source = session.source;
+        let origin = session.origin;
         drop_replaced(node);
         let direct_left = node
             .sessions
             .values()
-            .any(|one| !one.ended && one.source == Source::Direct);
+            .any(|one| !one.ended && one.origin == Origin::Direct);
         drop(state);
-        if source == Source::Direct && !direct_left {
+        if origin == Origin::Direct && !direct_left {
             self.0.outbox.gone(&id.node);
         }
         self.publish_node(&id.node);
@@ -141,7 +141,7 @@ impl Fleet {
     pub(in crate::node_api) fn sweep(&self, last: Instant, now: Instant) {
         let silence = self.0.silence;
         let mut state = self.lock();
-        let no_longer_awaited = awaited::no_longer_awaited(&state, last, now);
+        let no_longer_expected = expected_nodes::no_longer_expected(&state, last, now);
         let nodes = forget(&mut state, now);
         let fell_silent = state.nodes.iter().filter(|(_, node)| {
             let session = view::representative(node);
@@ -159,15 +159,17 @@ impl Fleet {
         let nodes = nodes
             .into_iter()
             .chain(silent)
-            .chain(no_longer_awaited)
+            .chain(no_longer_expected)
             .collect();
-        self.0.subscribers.publish(&Changed { functions, nodes });
+        self.0
+            .subscribers
+            .publish(&FleetChanges { functions, nodes });
     }
 
     fn publish_node(&self, name: &str) {
-        self.0.subscribers.publish(&Changed {
+        self.0.subscribers.publish(&FleetChanges {
             nodes: BTreeSet::from([name.to_owned()]),
-            ..Changed::default()
+            ..FleetChanges::default()
         });
     }
 }

@@ -6,9 +6,9 @@
 //! between two streams, because token expiry ends a stream every ten minutes. Nodes that left are remembered for ten
 //! minutes, and their counters still count.
 
-mod awaited;
 mod changes;
 mod counters;
+mod expected_nodes;
 mod hints;
 mod intake;
 mod outbox;
@@ -27,11 +27,11 @@ use tokio::time::Instant;
 
 use super::FunctionKey;
 use super::tables::{HintRefused, Tables};
-use awaited::Awaited;
 use changes::Subscribers;
-pub use changes::{Changed, Changes};
+pub use changes::{FleetChanges, FleetSubscription};
 pub(super) use counters::FrameResult;
-pub use counters::{Latency, Reading};
+pub use counters::{CounterSelector, Latency};
+use expected_nodes::ExpectedNodes;
 use hints::Relays;
 pub(super) use intake::SessionId;
 use outbox::Outbox;
@@ -73,7 +73,7 @@ struct State {
     nodes: BTreeMap<String, Node>,
     /// Forgotten nodes and the time of their last contact, because they may return.
     left: BTreeMap<String, Instant>,
-    awaited: Awaited,
+    expected: ExpectedNodes,
     next_session: u64,
     max_epoch: u64,
 }
@@ -92,7 +92,7 @@ struct Node {
 
 /// Origin of the messages of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum Origin {
     /// The node's own stream.
     Direct,
     /// The relay of another replica.
@@ -114,16 +114,16 @@ impl Fleet {
         }))
     }
 
-    /// Returns the state of one function on every known node, including absent and awaited nodes.
+    /// Returns the state of one function on every known node, including absent and expected nodes.
     pub fn function_nodes(&self, key: &FunctionKey) -> Vec<FunctionOnNode> {
         let now = Instant::now();
         let state = self.lock();
-        let awaited: BTreeSet<&str> = awaited::without_report(&state, now).collect();
+        let expected: BTreeSet<&str> = expected_nodes::without_report(&state, now).collect();
         let nodes = state.nodes.iter();
         nodes
-            .filter(|(name, _)| !awaited.contains(name.as_str()))
+            .filter(|(name, _)| !expected.contains(name.as_str()))
             .filter_map(|(name, node)| view::function_on_node(name, node, key, now, self.0.silence))
-            .chain(awaited.iter().map(|name| awaited::silent(name)))
+            .chain(expected.iter().map(|name| expected_nodes::silent(name)))
             .collect()
     }
 
@@ -138,19 +138,19 @@ impl Fleet {
     }
 
     /// Subscribes to all later changes that affect a reconcile; counters are not among them.
-    pub fn subscribe(&self) -> Changes {
+    pub fn subscribe(&self) -> FleetSubscription {
         self.0.subscribers.subscribe()
     }
 
     /// Returns the counters of one function on every node that reported in the last ten minutes, since the start of
     /// the node: the same numbers that a scrape returns. At most one snapshot per node.
-    pub fn counters(&self, key: &FunctionKey, reading: Reading<'_>) -> Vec<Snapshot> {
+    pub fn counters(&self, key: &FunctionKey, selector: CounterSelector<'_>) -> Vec<Snapshot> {
         let state = self.lock();
         let nodes = state.nodes.iter();
         nodes
             .filter_map(|(name, node)| {
                 let session = view::representative(node)?;
-                session.counters.snapshot(name, key, reading)
+                session.counters.snapshot(name, key, selector)
             })
             .collect()
     }
@@ -185,7 +185,7 @@ impl Fleet {
             boot_id,
             ..node_api::v1::Hello::default()
         };
-        self.connect(Source::Direct, hello).unwrap()
+        self.connect(Origin::Direct, hello).unwrap()
     }
 
     /// Processes a report of a node on a new stream.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::view;
-use super::{Fleet, FunctionKey, Source};
+use super::{Fleet, FunctionKey, Origin};
 
 #[derive(Default)]
 struct Pending {
@@ -77,7 +77,7 @@ impl Fleet {
             let sessions = node.sessions.values();
             sessions
                 .into_iter()
-                .any(|session| session.source == Source::Direct && !session.ended)
+                .any(|session| session.origin == Origin::Direct && !session.ended)
         });
         let mut waiting = self.0.outbox.waiting.lock();
         waiting.open = true;
@@ -124,7 +124,7 @@ impl Fleet {
         let state = self.lock();
         let known = state.nodes.get(&node);
         let sessions = known.into_iter().flat_map(|known| known.sessions.values());
-        let direct = sessions.filter(|one| one.source == Source::Direct && !one.ended);
+        let direct = sessions.filter(|one| one.origin == Origin::Direct && !one.ended);
         let Some(session) = view::latest(direct) else {
             return Vec::new();
         };

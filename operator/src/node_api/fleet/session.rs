@@ -7,7 +7,7 @@ use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::counters::{CounterTable, FrameResult};
-use super::{FunctionKey, MAX_EPOCH, MAX_SERIAL, Source};
+use super::{FunctionKey, MAX_EPOCH, MAX_SERIAL, Origin};
 
 /// Maximum number of revisions in the state of a node; a node with more placed revisions reports an exception.
 const MAX_REVISIONS: usize = 200_000;
@@ -16,7 +16,7 @@ const MAX_TEXT: usize = 256;
 
 /// State of a node as one stream reported it.
 pub(super) struct Session {
-    pub(super) source: Source,
+    pub(super) origin: Origin,
     pub(super) hello: v1::Hello,
     pub(super) ended: bool,
     /// Whether a report that lists every revision has arrived. Before that, a missing revision means nothing.
@@ -50,9 +50,9 @@ pub(super) struct Applied {
 }
 
 impl Session {
-    pub(super) fn new(source: Source, hello: v1::Hello, now: Instant, at: Timestamp) -> Self {
+    pub(super) fn new(origin: Origin, hello: v1::Hello, now: Instant, at: Timestamp) -> Self {
         Self {
-            source,
+            origin,
             counters: CounterTable::new(hello.boot_id),
             hello,
             ended: false,

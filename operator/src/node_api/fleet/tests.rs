@@ -54,7 +54,7 @@ fn revisions(fleet: &Fleet, function: &str) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_node_is_live_from_its_complete_report_until_it_is_silent() {
     let fleet = fleet();
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     assert_eq!(live(&fleet), [("n".to_owned(), false)], "not in sync yet");
     fleet.report(&id, v1::Report::default());
     assert_eq!(live(&fleet), [("n".to_owned(), false)]);
@@ -94,13 +94,13 @@ async fn nodes_of_the_previous_leader_count_as_live_until_the_silence_limit() {
             .map(|node| (node.node, node.live, node.revisions.len()))
             .collect()
     };
-    fleet.expect(["back", "gone"].map(String::from).into());
+    fleet.expect_nodes(["back", "gone"].map(String::from).into());
     let began = Instant::now();
     assert_eq!(
         counted(&fleet),
         [("back".into(), true, 0), ("gone".into(), true, 0)]
     );
-    let id = fleet.connect(Source::Direct, hello("back")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("back")).unwrap();
     assert_eq!(
         counted(&fleet).len(),
         2,
@@ -112,11 +112,11 @@ async fn nodes_of_the_previous_leader_count_as_live_until_the_silence_limit() {
         counted(&fleet),
         [("back".into(), true, 1), ("gone".into(), true, 0)]
     );
-    assert_eq!(fleet.awaited(), ["gone".to_owned()].into());
+    assert_eq!(fleet.expected_nodes(), ["gone".to_owned()].into());
 
     tokio::time::advance(SILENCE).await;
     assert_eq!(counted(&fleet), [("back".into(), true, 1)]);
-    assert!(fleet.awaited().is_empty());
+    assert!(fleet.expected_nodes().is_empty());
     let mut changes = fleet.subscribe();
     fleet.sweep(began, Instant::now());
     assert!(
@@ -128,7 +128,7 @@ async fn nodes_of_the_previous_leader_count_as_live_until_the_silence_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_left_is_remembered_for_ten_minutes() {
     let fleet = fleet();
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(
         &id,
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
@@ -159,7 +159,7 @@ async fn a_new_stream_concerns_only_the_functions_that_changed_meanwhile() {
         all.map(|(name, now)| state(name, &format!("{name}-1"), now, 1))
             .collect::<Vec<_>>()
     };
-    let old = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let old = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(&old, complete(held(v1::LoadState::Loading)));
     let mut changes = fleet.subscribe();
     let mut now = held(v1::LoadState::Loaded);
@@ -169,7 +169,7 @@ async fn a_new_stream_concerns_only_the_functions_that_changed_meanwhile() {
         (now, BTreeSet::new()),
     ] {
         tokio::time::advance(Duration::from_secs(1)).await;
-        let new = fleet.connect(Source::Direct, hello("n")).unwrap();
+        let new = fleet.connect(Origin::Direct, hello("n")).unwrap();
         fleet.report(&new, v1::Report::default());
         fleet.report(&new, complete(reported));
         let changed = changes.next().await;
@@ -177,7 +177,7 @@ async fn a_new_stream_concerns_only_the_functions_that_changed_meanwhile() {
         assert!(changed.nodes.contains("n"));
     }
     tokio::time::advance(SILENCE + Duration::from_secs(1)).await;
-    let late = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let late = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(&late, complete(held(v1::LoadState::Loaded)));
     let changed = changes.next().await;
     let all = ["a", "b", "c"].map(key).into();
@@ -187,12 +187,12 @@ async fn a_new_stream_concerns_only_the_functions_that_changed_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn the_new_stream_of_a_node_that_moved_determines_its_state() {
     let fleet = fleet();
-    let old = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let old = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(
         &old,
         complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]),
     );
-    let new = fleet.connect(Source::Relayed, hello("n")).unwrap();
+    let new = fleet.connect(Origin::Relayed, hello("n")).unwrap();
     assert_eq!(
         live(&fleet),
         [("n".to_owned(), true)],
@@ -221,13 +221,13 @@ async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
     let shown = |fleet: &Fleet| (live(fleet)[0].1, revisions(fleet, "a"));
     let loaded = || complete(vec![state("a", "a-1", v1::LoadState::Loaded, 1)]);
     for _ in 0..3 {
-        let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+        let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
         fleet.report(&id, loaded());
         tokio::time::advance(Duration::from_secs(4)).await;
         fleet.gone(&id);
         assert_eq!(shown(&fleet), (true, vec!["a-1".to_owned()]));
         tokio::time::advance(Duration::from_secs(1)).await;
-        let next = fleet.connect(Source::Direct, hello("n")).unwrap();
+        let next = fleet.connect(Origin::Direct, hello("n")).unwrap();
         fleet.report(&next, v1::Report::default());
         assert_eq!(
             shown(&fleet),
@@ -243,7 +243,7 @@ async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
 #[tokio::test]
 async fn subscribers_receive_changes_and_nothing_else() {
     let fleet = fleet();
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     let loaded = state("a", "a-1", v1::LoadState::Loaded, 1);
     fleet.report(&id, complete(vec![loaded.clone()]));
     let mut changes = fleet.subscribe();
@@ -278,7 +278,7 @@ async fn subscribers_receive_changes_and_nothing_else() {
 #[tokio::test]
 async fn an_absurd_epoch_is_ignored() {
     let fleet = fleet();
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     let changed = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
     fleet.report(&id, changed(41));
     fleet.report(&id, changed(u64::MAX));
@@ -291,11 +291,11 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
     let fleet = fleet();
     let loaded = |epoch| complete(vec![state("a", "a-1", v1::LoadState::Loaded, epoch)]);
     let returned = |fleet: &Fleet| fleet.function_nodes(&FunctionKey::new("shop", "a"))[0].returned;
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(&id, loaded(1));
     fleet.gone(&id);
     tokio::time::advance(TTL - Duration::from_secs(1)).await;
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), None, "it still served the candidate");
     fleet.gone(&id);
@@ -306,13 +306,13 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
         [],
         "forgotten, except for the time of its last contact"
     );
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(&id, v1::Report::default());
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), Some(FencingToken::new(1, 1)));
     // Between two streams nothing is forgotten, and repeating the same report changes nothing.
     fleet.gone(&id);
-    let id = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let id = fleet.connect(Origin::Direct, hello("n")).unwrap();
     fleet.report(&id, loaded(1));
     assert_eq!(returned(&fleet), Some(FencingToken::new(1, 1)));
     fleet.report(&id, loaded(2));
@@ -323,7 +323,7 @@ async fn a_node_that_was_away_too_long_has_returned_until_it_acts_on_something_n
 #[tokio::test(start_paused = true)]
 async fn a_process_is_known_while_samples_of_it_are_read() {
     let fleet = fleet();
-    let first = fleet.connect(Source::Direct, hello("n")).unwrap();
+    let first = fleet.connect(Origin::Direct, hello("n")).unwrap();
     assert!(
         fleet.processes().has("n", 7),
         "known from its first message"
@@ -333,7 +333,7 @@ async fn a_process_is_known_while_samples_of_it_are_read() {
         boot_id: 8,
         ..hello("n")
     };
-    let second = fleet.connect(Source::Relayed, later).unwrap();
+    let second = fleet.connect(Origin::Relayed, later).unwrap();
     fleet.report(&second, complete(Vec::new()));
     fleet.gone(&first);
     let known = fleet.processes();

@@ -7,7 +7,7 @@ use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::session::Session;
-use super::{FunctionKey, Node, Source};
+use super::{FunctionKey, Node, Origin};
 
 /// State of one function on one node.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,7 +126,7 @@ pub(super) fn node_view(
         name: name.to_owned(),
         live: is_live(session, now, silence),
         connected: node.sessions.values().any(|session| !session.ended),
-        relayed: session.source == Source::Relayed,
+        relayed: session.origin == Origin::Relayed,
         last_contact: session.last_contact_at,
         hello: session.hello.clone(),
         applied_version: session.applied_version,

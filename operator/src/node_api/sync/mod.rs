@@ -26,11 +26,11 @@ use tracing::Instrument;
 
 use super::authenticate::{Identity, Role};
 use super::calls::{Calls, LimitReached, Permit};
-use super::fleet::{SessionId, Source};
+use super::codec::Sized;
+use super::fleet::{Origin, SessionId};
 use super::listen::Peer;
-use super::meter::Meter;
+use super::metrics::Meter;
 use super::tables::Opening;
-use super::wire::Sized;
 use reader::Reader;
 use writer::Writer;
 
@@ -135,7 +135,7 @@ pub(super) async fn open(
     let Some(opening) = calls.tables.open(&caller.node, hello.have) else {
         return Ok(turned_away(&calls, End::Starting));
     };
-    let Some(session) = calls.fleet.connect(Source::Direct, hello.clone()) else {
+    let Some(session) = calls.fleet.connect(Origin::Direct, hello.clone()) else {
         calls.tables.close(opening.id);
         return Ok(turned_away(&calls, End::Busy));
     };

@@ -9,11 +9,11 @@ use tonic::Streaming;
 
 use super::super::FunctionKey;
 use super::super::calls::Calls;
+use super::super::codec::Sized;
 use super::super::fleet::{FrameResult, SessionId};
-use super::super::meter::Meter;
+use super::super::metrics::Meter;
 use super::super::rate_limit::RateLimit;
 use super::super::tables::StreamQueue;
-use super::super::wire::Sized;
 use super::{End, Progress};
 
 /// Number of frames that a node may send before the absolute counters it was asked for.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::calls::Calls;
-use super::super::meter::Meter;
+use super::super::metrics::Meter;
 use super::super::tables::{ReadyBatch, SnapshotParts, StreamQueue};
 use super::{End, Progress, encode};
 

@@ -30,7 +30,7 @@ const SERVING_YEARS: i64 = 2;
 
 /// Content of the Secret `selvage-node-api`.
 #[derive(Clone)]
-pub struct Material {
+pub struct KeyMaterial {
     /// `ca.crt`: PEM, one or two certificates; `ca_key` belongs to the first.
     pub ca_crt: String,
     /// `ca.key`: private key of the CA, PEM.
@@ -43,9 +43,9 @@ pub struct Material {
     pub hash_key: Zeroizing<Vec<u8>>,
 }
 
-impl fmt::Debug for Material {
+impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Material")
+        f.debug_struct("KeyMaterial")
             .field("ca_crt", &self.ca_crt)
             .field("tls_crt", &self.tls_crt)
             .finish_non_exhaustive()
@@ -70,7 +70,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// The random source failed, or `now` is outside the range of certificates.
-pub fn make(now: Timestamp) -> Result<Material, TlsError> {
+pub fn make(now: Timestamp) -> Result<KeyMaterial, TlsError> {
     let (ca_crt, ca_key) = make_ca(now)?;
     let (tls_crt, tls_key) = make_serving(&ca_crt, &ca_key, now)?;
     let mut hash_key = Zeroizing::new(vec![0; 32]);
@@ -78,7 +78,7 @@ pub fn make(now: Timestamp) -> Result<Material, TlsError> {
         .secure_random
         .fill(&mut hash_key)
         .map_err(|_| TlsError::NoRandomness)?;
-    Ok(Material {
+    Ok(KeyMaterial {
         ca_crt,
         ca_key,
         tls_crt,
@@ -152,7 +152,7 @@ impl Store {
     ///
     /// # Errors
     /// A certificate or key cannot be parsed, or they do not match; then nothing changes.
-    pub fn replace(&self, material: &Material) -> Result<(), TlsError> {
+    pub fn replace(&self, material: &KeyMaterial) -> Result<(), TlsError> {
         let unusable =
             |what: &str, error: &dyn fmt::Display| TlsError::Unusable(format!("{what}: {error}"));
         let chain = CertificateDer::pem_slice_iter(material.tls_crt.as_bytes())

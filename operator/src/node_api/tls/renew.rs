@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{BACKDATED, Material, TlsError, make_ca, make_serving};
+use super::{BACKDATED, KeyMaterial, TlsError, make_ca, make_serving};
 
 /// A CA with less remaining time gets a successor.
 const CA_LEFT: i64 = 365 * 24;
@@ -28,7 +28,7 @@ struct Dates {
 ///
 /// # Errors
 /// A certificate cannot be read, or a new one cannot be generated.
-pub fn renew(material: &Material, now: Timestamp) -> Result<Option<Material>, TlsError> {
+pub fn renew(material: &KeyMaterial, now: Timestamp) -> Result<Option<KeyMaterial>, TlsError> {
     let mut renewed = material.clone();
     let mut changed = false;
     let mut authorities = pems(&material.ca_crt)?;

@@ -2,7 +2,7 @@
 
 use crate::dispatch::Dispatch;
 use crate::node_liveness;
-use crate::watch::{Changed, Indexed};
+use crate::watch::{CacheChange, Indexed};
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn all<T>(events: impl IntoIterator<Item = T>) -> mpsc::UnboundedReceiver<T> {
 }
 
 /// The functions that are queued by these events, in order of their names.
-async fn queued(world: &World, events: impl IntoIterator<Item = Changed>) -> Vec<String> {
+async fn queued(world: &World, events: impl IntoIterator<Item = CacheChange>) -> Vec<String> {
     let dispatch = dispatch(world);
     let queue = dispatch.queue.clone();
     dispatch.follow_caches(all(events)).await;
@@ -59,12 +59,12 @@ async fn a_function_refused_for_a_route_is_queued_when_that_route_is_given_up() 
         world.catch_up();
     }
     world.is_stalled("young", "RouteConflict");
-    let written = |name: &str| Changed::Function(shop(name), Vec::new());
+    let written = |name: &str| CacheChange::Function(shop(name), Vec::new());
     let found = queued(&world, [written("old"), written("other")]).await;
     assert_eq!(found, ["old", "other"], "nothing was given up");
     let functions = &world.reconciler.caches.functions;
     let terms = |name: &str| functions.get(&shop(name)).unwrap().terms().into_iter();
-    let gone = |name: &str| Changed::FunctionGone(shop(name), 99, terms(name).collect());
+    let gone = |name: &str| CacheChange::FunctionGone(shop(name), 99, terms(name).collect());
     assert_eq!(queued(&world, [gone("other")]).await, ["other"]);
     assert_eq!(queued(&world, [gone("old")]).await, ["old", "young"]);
 }
@@ -79,7 +79,7 @@ async fn a_function_refused_for_a_host_is_queued_when_a_claim_that_overlaps_chan
     world.reconcile("f").await;
     world.catch_up();
     world.is_stalled("f", "HostConflict");
-    let changed = |host: &str| [Changed::Claim(host.to_owned())];
+    let changed = |host: &str| [CacheChange::Claim(host.to_owned())];
     assert_eq!(queued(&world, changed("*.example")).await, ["f"]);
     assert_eq!(queued(&world, changed("f.example")).await, ["f"]);
     assert!(queued(&world, changed("g.example")).await.is_empty());
@@ -93,7 +93,7 @@ async fn an_accepted_function_is_queued_when_another_namespace_claims_a_host_tha
     world.reconcile("f").await;
     world.catch_up();
     assert_eq!(world.condition("f", "Accepted").0, "True");
-    let changed = |host: &str| [Changed::Claim(host.to_owned())];
+    let changed = |host: &str| [CacheChange::Claim(host.to_owned())];
     assert!(queued(&world, changed("*.example")).await.is_empty());
     for (namespace, expected) in [("shop", &[][..]), ("blog", &["f"])] {
         let spec = json!({ "host": "*.example", "namespace": namespace });
@@ -113,7 +113,7 @@ async fn a_reference_that_changes_queues_the_functions_that_have_it() {
     world.apply("plain", "2026-01-01T00:00:00Z", &json!({}));
     let policy = json!({ "rollout": { "policyRef": { "name": "c" } } });
     world.apply("policy", "2026-01-01T00:00:00Z", &policy);
-    let policy = Changed::Policy(shop("c"));
+    let policy = CacheChange::Policy(shop("c"));
     assert_eq!(queued(&world, [policy]).await, ["policy"]);
     for (namespace, expected) in [("shop", &["map"][..]), ("blog", &[])] {
         let dispatch = dispatch(&world);
@@ -159,7 +159,7 @@ async fn nodes_that_change_queue_all_functions_once_and_are_counted() {
     let queue = dispatch.queue.clone();
     let (send, changes) = mpsc::unbounded_channel();
     for node in ["n-1", "n-2"] {
-        send.send(Changed::Node(node.to_owned())).unwrap();
+        send.send(CacheChange::Node(node.to_owned())).unwrap();
     }
     let follow = tokio::spawn(dispatch.follow_caches(changes));
     let mut first = [queue.take(false).await, queue.take(false).await].map(|item| item.key);
@@ -195,10 +195,10 @@ async fn other_changes_do_not_postpone_those_of_nodes() {
     let queue = dispatch.queue.clone();
     let (send, receive) = mpsc::unbounded_channel();
     let follow = tokio::spawn(dispatch.follow_caches(receive));
-    send.send(Changed::Node("n1".to_owned())).unwrap();
+    send.send(CacheChange::Node("n1".to_owned())).unwrap();
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        send.send(Changed::Policy(shop("patched-all-the-time")))
+        send.send(CacheChange::Policy(shop("patched-all-the-time")))
             .unwrap();
     }
     assert_eq!(waiting(&queue).await, ["f"]);

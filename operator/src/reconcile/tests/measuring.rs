@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use operator_core::rollout::Due;
+use operator_core::rollout::RequiredMeasurements;
 use tokio::sync::Notify;
 
 use super::recompute::stepping;
@@ -60,7 +60,7 @@ impl Server {
         let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
         let reconciler = Arc::get_mut(&mut world.reconciler).unwrap();
         let (fleet, queue) = (reconciler.fleet.clone(), reconciler.queue.clone());
-        reconciler.source = SampleSource::eager(prometheus, fleet, queue);
+        reconciler.source = PrometheusQueries::eager(prometheus, fleet, queue);
     }
 }
 
@@ -152,7 +152,7 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
     let needed = Needed {
         key: &ObjectKey::new("shop", "f"),
         state: &state,
-        due: Due {
+        required: RequiredMeasurements {
             evaluation: true,
             traffic: false,
         },
@@ -167,7 +167,11 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
         assert!(memory.evaluator.is_none(), "{question}");
         tokio::time::advance(patience).await;
     }
-    assert!(memory.patience.is_some_and(|until| until <= Instant::now()));
+    assert!(
+        memory
+            .decide_without_prometheus_at
+            .is_some_and(|until| until <= Instant::now())
+    );
     sample(&world.reconciler, &needed, &mut memory);
     assert!(memory.evaluator.is_some());
 }

@@ -115,7 +115,7 @@ impl World {
             secrets: store,
             config_maps: maps,
             resolver: Arc::new(Resolver::new(insecure).unwrap()),
-            source: SampleSource::default(),
+            source: PrometheusQueries::default(),
             metrics,
             queue: Queue::default(),
             reporter,
@@ -128,7 +128,7 @@ impl World {
             },
             contexts: ContextStore::default(),
             slots: Mutex::default(),
-            status_writes: StatusWrites::default(),
+            status_rate_limit: StatusRateLimit::default(),
             failure_log: Mutex::default(),
         };
         Self {

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use operator_core::rollout::{AnalysisState, Due};
+use operator_core::rollout::{AnalysisState, RequiredMeasurements};
 
 use super::resting::at_rest;
 use super::*;
@@ -17,9 +17,9 @@ const PERIOD: i64 = 5;
 
 /// A Prometheus that scrapes one node, a second before each look, and remembers.
 struct History {
-    /// When looks begin, and how many there were until now.
+    /// When evaluations begin, and how many there were until now.
     base: Timestamp,
-    looks: Mutex<i64>,
+    evaluations: Mutex<i64>,
     revisions: [String; 2],
     /// Answers nothing about what is longer ago than a look needs.
     forgets: AtomicBool,
@@ -29,7 +29,7 @@ struct History {
 impl History {
     /// The samples of a counter, from the beginning to now.
     fn values(&self, at: impl Fn(i64) -> i64) -> Value {
-        let now = *self.looks.lock();
+        let now = *self.evaluations.lock();
         let time = |look: i64| self.base.as_second() + look * PERIOD - 1;
         let values = (0..=now).map(|look| json!([time(look), at(look).to_string()]));
         values.collect()
@@ -83,7 +83,7 @@ impl History {
             .into_response()
     }
 
-    async fn serve(self: &Arc<Self>, world: &World) -> SampleSource {
+    async fn serve(self: &Arc<Self>, world: &World) -> PrometheusQueries {
         let served = Arc::clone(self);
         let handler = move |body: String| async move { served.answer(&body) };
         let app = Router::new().route("/api/v1/query", post(handler));
@@ -94,7 +94,7 @@ impl History {
         let (interval, targets) = (Duration::from_secs(5), Matchers::default());
         let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
         let (fleet, queue) = (&world.reconciler.fleet, &world.reconciler.queue);
-        SampleSource::eager(prometheus, fleet.clone(), queue.clone())
+        PrometheusQueries::eager(prometheus, fleet.clone(), queue.clone())
     }
 }
 
@@ -147,16 +147,16 @@ impl<'a> Leader<'a> {
     }
 
     async fn look(&mut self, number: i64) {
-        *self.history.looks.lock() = number;
+        *self.history.evaluations.lock() = number;
         let now = self.history.base + Duration::from_secs((number * PERIOD).unsigned_abs());
-        let due = Due {
+        let required = RequiredMeasurements {
             evaluation: true,
             traffic: false,
         };
         let needed = Needed {
             key: &ObjectKey::new("shop", "f"),
             state: &self.state,
-            due,
+            required,
             placed: &["n-1".to_owned()].into(),
             exposed: ["n-1".to_owned()].into(),
             now,
@@ -177,22 +177,22 @@ impl<'a> Leader<'a> {
         };
         self.state.rollout.as_mut().unwrap().analysis = Some(AnalysisState {
             state: look.analysis,
-            looks: look.number,
+            evaluations: look.number,
             evaluated_at: look.at,
         });
-        self.state.figures = Some(look.figures);
+        self.state.evidence_summary = Some(look.evidence_summary);
     }
 
-    fn evidence(&self) -> (&str, &core::Figures) {
+    fn evidence(&self) -> (&str, &core::EvidenceSummary) {
         let analysis = self.state.rollout.as_ref().unwrap().analysis.as_ref();
         (
             &analysis.unwrap().state,
-            self.state.figures.as_ref().unwrap(),
+            self.state.evidence_summary.as_ref().unwrap(),
         )
     }
 }
 
-/// FC-5: looks between the last write and a crash are taken again, once, and come to the same.
+/// FC-5: evaluations between the last write and a crash are taken again, once, and come to the same.
 #[tokio::test]
 async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remembers() {
     let mut world = World::new();
@@ -201,7 +201,7 @@ async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remem
     let stable = &start.stable.as_ref().unwrap().revision;
     let history = Arc::new(History {
         base: Timestamp::from_second(Timestamp::now().as_second() + 10).unwrap(),
-        looks: Mutex::new(0),
+        evaluations: Mutex::new(0),
         revisions: [rollout.candidate.revision.name.clone(), stable.name.clone()],
         forgets: AtomicBool::new(false),
         asked: Mutex::default(),
@@ -218,7 +218,7 @@ async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remem
         }
     }
     let written = written.unwrap();
-    // looks 5 to 8 were taken, not written, and died with the process
+    // evaluations 5 to 8 were taken, not written, and died with the process
     history.asked.lock().clear();
     let mut successor = Leader::new(&world, &history, &written);
     for number in 9..=12 {
@@ -230,7 +230,7 @@ async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remem
     assert_eq!(long.len(), 5, "asked once, of 25 s and a window: {asked:?}");
     assert!(long.iter().all(|query| query.ends_with("[85000ms]")));
 
-    // not to be had: those looks are lost, their counts are not
+    // not to be had: those evaluations are lost, their counts are not
     history.forgets.store(true, Ordering::SeqCst);
     let mut poor = Leader::new(&world, &history, &written);
     for number in 9..=12 {
@@ -239,5 +239,5 @@ async fn fc_2_a_crash_between_two_writes_loses_no_evidence_that_prometheus_remem
     let (lost, full) = (poor.evidence(), undisturbed.evidence());
     assert_ne!(lost.0, full.0);
     assert_eq!(lost.1.candidate, full.1.candidate);
-    assert_eq!(lost.1.looks + 4, full.1.looks);
+    assert_eq!(lost.1.evaluations + 4, full.1.evaluations);
 }

@@ -102,10 +102,10 @@ async fn writes_for_nodes_share_a_rate() {
     let world = World::new();
     at_rest(&world).await;
     for _ in 0..100 {
-        use operator_core::status_rate::{FunctionLimit, NodeDrift};
+        use operator_core::status_rate::{FunctionLimit, NodeStatusChange};
         let mut other = FunctionLimit::default();
-        let limiter = &world.reconciler.status_writes;
-        limiter.admit(&mut other, NodeDrift::Settled);
+        let limiter = &world.reconciler.status_rate_limit;
+        limiter.admit(&mut other, NodeStatusChange::Settled);
     }
     for node in ["n-1", "n-2"] {
         world.follows(node, "f");

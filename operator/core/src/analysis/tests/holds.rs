@@ -12,7 +12,7 @@ fn nodes_with_stale_samples_do_not_count_as_covered() {
     let exposed: BTreeSet<String> = [bench.nodes[0].0.clone(), silent.0].into();
     let mut covered = Vec::new();
     for _ in 0..10 {
-        bench.looks += 1;
+        bench.evaluations += 1;
         bench.count(0, [5, 0, 95, 0]);
         covered.push(bench.read_of(&exposed, second(0)).covered);
     }
@@ -32,7 +32,7 @@ fn a_split_that_contradicts_the_weight_is_a_mismatch() {
 fn requests_from_before_the_weight_was_acknowledged_are_not_compared_with_it() {
     let mut bench = Bench::new(&errors_only(), 1);
     for _ in 0..4 {
-        bench.looks += 1;
+        bench.evaluations += 1;
         bench.count(0, [500, 0, 500, 0]);
         let result = bench.read_of(&bench.exposed(), second(18));
         assert!(!result.share_mismatch);
@@ -46,12 +46,12 @@ fn requests_from_before_the_weight_was_acknowledged_are_not_compared_with_it() {
 fn the_backstop_tests_both_revisions_together() {
     let mut bench = Bench::new(&errors_only(), 1);
     bench.analysis.begin_step(second(0), 9900, None);
-    let mut looks = 0;
+    let mut evaluations = 0;
     while !bench.look([99, 30, 1, 0]).backstop_reached {
-        looks += 1;
-        assert!(looks < 10);
+        evaluations += 1;
+        assert!(evaluations < 10);
     }
-    assert!(looks >= 1, "one evaluation decides nothing");
+    assert!(evaluations >= 1, "one evaluation decides nothing");
     bench.analysis.restart_backstop();
     assert!(!bench.look([99, 1, 1, 0]).backstop_reached);
 }
@@ -75,10 +75,13 @@ fn an_objective_both_miss_is_a_shared_failure_until_stable_meets_it_again() {
     assert!(result.shared_failure);
     assert_eq!(result.verdict, Verdict::NotEnough(Missing::SharedFailure));
     assert_eq!(bench.analysis.pass, frozen);
-    let mut looks = 0;
+    let mut evaluations = 0;
     while bench.look([100, 0, 1900, 10]).shared_failure {
-        looks += 1;
-        assert!(looks < 200);
+        evaluations += 1;
+        assert!(evaluations < 200);
     }
-    assert!((10..=14).contains(&looks), "{looks} evaluations of 5 s");
+    assert!(
+        (10..=14).contains(&evaluations),
+        "{evaluations} evaluations of 5 s"
+    );
 }

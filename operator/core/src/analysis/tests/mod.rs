@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::suite::{Event, Test, combined, named};
+use super::sequential_tests::{Event, Test, combined, named};
 use super::*;
 use crate::rollout::LatencySlo;
-use crate::samples::{Code, Counters, Outcome, Snapshot};
+use crate::samples::{Counters, Outcome, Snapshot, StatusClass};
 
 mod holds;
 
@@ -36,7 +36,7 @@ fn second(s: i64) -> Timestamp {
 /// One or more nodes whose counters grow, with an evaluation every five seconds.
 struct Bench {
     analysis: Analysis,
-    looks: i64,
+    evaluations: i64,
     nodes: Vec<(String, Counters, Counters)>,
 }
 
@@ -44,7 +44,7 @@ impl Bench {
     fn new(plan: &AnalysisPlan, nodes: usize) -> Self {
         let mut bench = Self {
             analysis: Analysis::start(second(0), plan, &History::default()),
-            looks: 0,
+            evaluations: 0,
             nodes: (0..nodes)
                 .map(|n| {
                     (
@@ -62,7 +62,7 @@ impl Bench {
     }
 
     fn now(&self) -> Timestamp {
-        second(self.looks * 5)
+        second(self.evaluations * 5)
     }
 
     fn exposed(&self) -> BTreeSet<String> {
@@ -93,8 +93,8 @@ impl Bench {
             } else {
                 &mut node.2
             };
-            counters.add(Outcome::Ok, Code::Other, requests - errors);
-            counters.add(Outcome::Ok, Code::ServerError, errors);
+            counters.add(Outcome::Ok, StatusClass::Other, requests - errors);
+            counters.add(Outcome::Ok, StatusClass::ServerError, errors);
         }
     }
 
@@ -120,7 +120,7 @@ impl Bench {
     }
 
     fn look(&mut self, counts: [u64; 4]) -> EvaluationResult {
-        self.looks += 1;
+        self.evaluations += 1;
         self.count(0, counts);
         self.read()
     }
@@ -172,7 +172,7 @@ fn evidence_of_three_metrics_is_averaged() {
 fn the_pass_side_starts_again_at_each_step() {
     let mut bench = Bench::new(&errors_only(), 1);
     let steps = [(500, 1000), (1000, 5000), (5000, 10_000)];
-    let looks = [
+    let evaluations = [
         ([100, 1, 1900, 18], -0.702_165_57, 1.977_705_15),
         ([98, 0, 1905, 21], -1.213_664_77, 4.132_192_89),
         ([205, 2, 1790, 17], -1.442_372_89, 0.280_230_32),
@@ -185,7 +185,7 @@ fn the_pass_side_starts_again_at_each_step() {
     ];
     let mut step = 0;
     let mut passed = Vec::new();
-    for (number, (counts, rollback, pass)) in looks.into_iter().enumerate() {
+    for (number, (counts, rollback, pass)) in evaluations.into_iter().enumerate() {
         let result = bench.look(counts);
         close(bench.analysis.tests[0].process.ln_evidence(), rollback);
         close(bench.analysis.pass[0].process.ln_evidence(), pass);
@@ -212,12 +212,15 @@ fn a_candidate_that_always_fails_is_bad_after_two_evaluations_and_stays_so() {
         panic!("not decided");
     };
     assert_eq!(metric.reason(), "ErrorsWorse");
-    let decisive = bench.analysis.figures().decisive.unwrap();
+    let decisive = bench.analysis.evidence_summary().decisive.unwrap();
     assert_eq!((decisive.candidate, decisive.stable), ((11, 11), (97, 1)));
     for _ in 0..50 {
         let verdict = bench.look([100, 0, 1000, 0]).verdict;
         assert_eq!(verdict, Verdict::Bad(metric));
-        assert_eq!(bench.analysis.figures().decisive.as_ref(), Some(&decisive));
+        assert_eq!(
+            bench.analysis.evidence_summary().decisive.as_ref(),
+            Some(&decisive)
+        );
     }
 }
 
@@ -241,7 +244,7 @@ fn bounds_are_chosen_again_when_most_of_stables_requests_exceed_them() {
     for _ in 0..5 {
         assert_eq!(
             look(&mut bench, 3).verdict,
-            Verdict::NotEnough(if bench.looks < 2 {
+            Verdict::NotEnough(if bench.evaluations < 2 {
                 Missing::Evaluations
             } else {
                 Missing::Bounds
@@ -252,16 +255,16 @@ fn bounds_are_chosen_again_when_most_of_stables_requests_exceed_them() {
     assert_eq!(bench.analysis.bounds().unwrap().compared, [3, 5]);
     let evidence = bench.analysis.ln_evidence();
     assert!(evidence <= 0.0);
-    let mut looks = 0;
+    let mut evaluations = 0;
     while bench.analysis.bounds().unwrap().compared == [3, 5] {
         look(&mut bench, 10);
-        looks += 1;
-        assert!(looks < 20);
+        evaluations += 1;
+        assert!(evaluations < 20);
     }
     assert_eq!(bench.analysis.bounds().unwrap().passing, [10, 12]);
     let parts: f64 = bench
         .analysis
-        .figures()
+        .evidence_summary()
         .metrics
         .iter()
         .map(|m| m.share)
@@ -270,10 +273,10 @@ fn bounds_are_chosen_again_when_most_of_stables_requests_exceed_them() {
     let text = bench.analysis.encode();
     let resumed = Analysis::decode(&plan, &text).unwrap();
     assert_eq!(resumed.encode(), text);
-    let mut looks = 0;
+    let mut evaluations = 0;
     while look(&mut bench, 10).verdict != Verdict::Good {
-        looks += 1;
-        assert!(looks < 100);
+        evaluations += 1;
+        assert!(evaluations < 100);
     }
 }
 
@@ -316,8 +319,11 @@ fn the_first_decisive_evaluation_is_the_one_reported() {
         bench.look([5, 5, 45, 0]);
     }
     assert!(matches!(bench.analysis.verdict(), Verdict::Bad(_)));
-    let decisive = bench.analysis.figures().decisive.unwrap();
-    assert_eq!(decisive.look, 3, "the first evaluation set the baselines");
+    let decisive = bench.analysis.evidence_summary().decisive.unwrap();
+    assert_eq!(
+        decisive.evaluation, 3,
+        "the first evaluation set the baselines"
+    );
 }
 
 /// Tests that wait for their bounds leave their part of the wealth unbet.
@@ -348,7 +354,7 @@ fn only_exposed_nodes_count_and_a_node_that_left_counts_once_more() {
     let exposed: BTreeSet<String> = [bench.nodes[0].0.clone()].into();
     let mut counted = Vec::new();
     for _ in 0..2 {
-        bench.looks += 1;
+        bench.evaluations += 1;
         bench.count(1, [7, 7, 0, 0]);
         let result = bench.read_of(&exposed, second(0));
         counted.push(result.errors.candidate_events);
@@ -413,7 +419,7 @@ fn nodes_whose_baselines_do_not_fit_count_later_and_never_twice() {
     bench.analysis = Analysis::decode(&plan, &text).unwrap();
     bench.look([0; 4]);
     assert_eq!(bench.analysis.ln_evidence(), evidence);
-    assert_eq!(bench.analysis.figures().candidate.requests, 2000);
+    assert_eq!(bench.analysis.evidence_summary().candidate.requests, 2000);
 }
 
 /// All possible tests, all latency buckets of both revisions in use, counts of a long rollout at a thousand requests a second,

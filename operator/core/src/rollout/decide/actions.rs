@@ -2,14 +2,14 @@
 //! the reason.
 
 use super::context::DecisionContext;
-use super::lowering::reject;
 use super::refusal::Refusal;
+use super::rollback::reject;
 use super::{baking, desired, gates, loading, stepping};
 use crate::function::{Action, Annotation, Revision};
-use crate::rollout::gates_ahead::unapproved;
+use crate::rollout::pending_gates::unapproved;
 use crate::rollout::{
     ActionRecord, ActionResult, PassedBy, Paused, PlanKind, Policy, State, TransitionKind,
-    WaitingFor, words,
+    WaitingFor, format,
 };
 
 /// Handles the first new annotation among `actions`, in their order. Returns whether there was one.
@@ -150,7 +150,7 @@ fn pause(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     });
     let text = format!(
         "paused{} at {}; evaluation and rollback continue",
-        words::field_manager(by),
+        format::field_manager(by),
         r.weight
     );
     ctx.record_event(TransitionKind::Paused, text);
@@ -173,7 +173,7 @@ fn resume(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
         .take_if(|h| h.reason == crate::rollout::HoldReason::TotalErrors);
     ctx.record_event(
         TransitionKind::Unpaused,
-        format!("resumed{}", words::field_manager(by)),
+        format!("resumed{}", format::field_manager(by)),
     );
     Ok(())
 }
@@ -191,9 +191,9 @@ fn approve(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     if let Some(r) = &mut ctx.state.rollout {
         r.approved.extend(keys.iter().cloned());
         r.flags.waiting_for.retain(|w| *w != WaitingFor::Approval);
-        r.flags.asked_since = None;
+        r.flags.approval_requested_at = None;
     }
-    let text = format!("approved{}: {}", words::field_manager(by), keys.join(", "));
+    let text = format!("approved{}: {}", format::field_manager(by), keys.join(", "));
     ctx.record_event(TransitionKind::Approved, text);
     Ok(())
 }
@@ -206,7 +206,7 @@ fn promote(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> {
     match ctx.state.state {
         State::Queued => {
             gates::skip(ctx);
-            loading::first_share(ctx, Some(by));
+            loading::start_traffic(ctx, Some(by));
         }
         State::Stepping => stepping::next(ctx, PassedBy::Action, Some(by)),
         State::Baking => baking::promote(ctx, Some(by)),
@@ -225,7 +225,7 @@ fn promote_full(ctx: &mut DecisionContext<'_>, by: &str) -> Result<(), Refusal> 
     }
     match ctx.state.state {
         State::Loading if !ctx.loaded() => return Err(Refusal::StillLoading),
-        State::Loading | State::Queued => loading::size(ctx),
+        State::Loading | State::Queued => loading::resolve_auto_weights(ctx),
         State::Stepping => (),
         _ => return Err(Refusal::AlreadyBaking),
     }
@@ -242,7 +242,7 @@ fn retry(ctx: &mut DecisionContext<'_>, name: &str) -> Result<(), Refusal> {
     }
     let (_, policy) = accepted(ctx)?;
     let kind = if ctx.state.stable.is_some() {
-        PlanKind::Full
+        PlanKind::Rollout
     } else {
         PlanKind::First
     };

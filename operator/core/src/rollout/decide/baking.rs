@@ -5,7 +5,7 @@ use super::stepping::{early, needs_slot};
 use super::{desired, gates, holds};
 use crate::rollout::decision::later;
 use crate::rollout::{
-    Outcome, PlanKind, Previous, RevisionRef, State, TransitionKind, WaitingFor, words,
+    Outcome, PlanKind, Previous, RevisionRef, State, TransitionKind, WaitingFor, format,
 };
 
 /// Row 13, and row 23 before it: promotes the candidate when the bake is complete.
@@ -20,7 +20,7 @@ pub(super) fn advance(ctx: &mut DecisionContext<'_>) -> bool {
     if r.acked_at.is_none() || !ctx.follows() {
         waiting.push(WaitingFor::Nodes);
     }
-    if early(r.active, r.plan.bake.duration, r.step_looks) || r.flags.unmeasured.is_some() {
+    if early(r.active, r.plan.bake.duration, r.step_evaluations) || r.flags.unmeasured.is_some() {
         waiting.push(WaitingFor::Time);
     }
     let blocked = holds::blocks(&r.flags);
@@ -43,8 +43,8 @@ pub(super) fn promote(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
     let reverted = r.plan.kind == PlanKind::Revert;
     let name = ctx.candidate();
     let old = ctx.state.stable.take();
-    let who = words::field_manager(by.unwrap_or_default());
-    let time = words::span(crate::rollout::decision::since(r.started_at, ctx.now));
+    let who = format::field_manager(by.unwrap_or_default());
+    let time = format::span(crate::rollout::decision::since(r.started_at, ctx.now));
     let before = old
         .as_ref()
         .map(|o| format!(" instead of {}", o.revision.name))

@@ -6,15 +6,15 @@ use jiff::Timestamp;
 
 use crate::function::Function;
 use crate::rollout::{
-    ArmSums, Evaluation, EventRecord, Evidence, FencingToken, NodesCount, Rollout, RolloutState,
-    State, StepRecord, TransitionKind, traffic_split,
+    DecisionInput, Evaluation, EventRecord, FencingToken, NodesCount, RequestCounts, Rollout,
+    RolloutState, State, StepRecord, TransitionKind, traffic_split,
 };
 
 /// Input, next state and transitions of one decision.
 pub(super) struct DecisionContext<'a> {
     pub(super) now: Timestamp,
     pub(super) function: &'a Function,
-    pub(super) evidence: &'a Evidence,
+    pub(super) input: &'a DecisionInput,
     pub(super) before: &'a RolloutState,
     pub(super) state: RolloutState,
     /// Evaluation of this evidence, from the time it was counted until a step ended by it.
@@ -30,13 +30,13 @@ impl<'a> DecisionContext<'a> {
         now: Timestamp,
         function: &'a Function,
         before: &'a RolloutState,
-        evidence: &'a Evidence,
+        input: &'a DecisionInput,
     ) -> Self {
         let state = before.clone();
         Self {
             now,
             function,
-            evidence,
+            input,
             before,
             state,
             evaluation: None,
@@ -64,10 +64,10 @@ impl<'a> DecisionContext<'a> {
 
     /// Takes a new fencing token for the next traffic split, once per decision. Serials rise by two: the hint uses the one
     /// in between.
-    pub(super) fn new_pair(&mut self) {
+    pub(super) fn new_token(&mut self) {
         if self.state.token == self.before.token {
             self.state.token = FencingToken {
-                epoch: self.before.token.epoch.max(self.evidence.epoch),
+                epoch: self.before.token.epoch.max(self.input.epoch),
                 serial: self.before.token.serial + 2,
             };
         }
@@ -95,11 +95,11 @@ impl<'a> DecisionContext<'a> {
             r.clock_at = now;
             r.acked_at = None;
             r.all_acked_at = None;
-            r.step_looks = 0;
+            r.step_evaluations = 0;
             r.step_requests = 0;
-            r.quiet_looks = 0;
+            r.quiet_evaluations = 0;
             r.flags.waiting_for.clear();
-            r.flags.asked_since = None;
+            r.flags.approval_requested_at = None;
             r.flags.short_since = None;
             // a hold for a deadline ends here; other causes are evaluated again
             r.flags
@@ -111,8 +111,8 @@ impl<'a> DecisionContext<'a> {
                     weight: r.weight,
                     started_at: now,
                     ended_at: None,
-                    candidate: ArmSums::default(),
-                    stable: ArmSums::default(),
+                    candidate: RequestCounts::default(),
+                    stable: RequestCounts::default(),
                     passed_by: None,
                 });
             }
@@ -123,13 +123,13 @@ impl<'a> DecisionContext<'a> {
     /// Takes a new fencing token if the traffic split has changed.
     pub(super) fn settle(&mut self) {
         if !traffic_split(&self.state).same_effect(&traffic_split(self.before)) {
-            self.new_pair();
+            self.new_token();
         }
     }
 
     /// Counts the progress of the nodes with the candidate, or with stable if there is none.
     pub(super) fn count_nodes(&mut self) {
-        let nodes = &self.evidence.nodes;
+        let nodes = &self.input.nodes;
         let subject = self
             .state
             .rollout
@@ -155,7 +155,7 @@ impl<'a> DecisionContext<'a> {
 
     /// Whether enough of the live nodes have loaded the candidate.
     pub(super) fn loaded(&self) -> bool {
-        let nodes = &self.evidence.nodes;
+        let nodes = &self.input.nodes;
         let Some(r) = &self.state.rollout else {
             return false;
         };
@@ -165,7 +165,7 @@ impl<'a> DecisionContext<'a> {
 
     /// Whether enough of the live nodes have loaded the candidate and acknowledged its current weight.
     pub(super) fn follows(&self) -> bool {
-        let nodes = &self.evidence.nodes;
+        let nodes = &self.input.nodes;
         let Some(r) = &self.state.rollout else {
             return false;
         };

@@ -73,7 +73,7 @@ fn begin(ctx: &mut DecisionContext<'_>, desired: &Revision, policy: &Policy) {
             TransitionKind::FirstStarted,
             format!("{name} is the first revision; nodes load it"),
         ),
-        PlanKind::Full => {
+        PlanKind::Rollout => {
             ctx.record_event(
                 TransitionKind::Started,
                 format!("{name} is to replace {stable}; nodes load it"),
@@ -99,7 +99,7 @@ fn kind(ctx: &DecisionContext<'_>, desired: &Revision, policy: &Policy) -> PlanK
     match &ctx.state.stable {
         None => PlanKind::First,
         Some(_) if recent => PlanKind::Revert,
-        Some(_) => PlanKind::Full,
+        Some(_) => PlanKind::Rollout,
     }
 }
 
@@ -122,7 +122,7 @@ pub(super) fn start(
     };
     let s = &mut ctx.state;
     s.rejected = None;
-    s.figures = None;
+    s.evidence_summary = None;
     s.steps.clear();
     for v in &mut s.actions {
         v.bare = false;
@@ -142,9 +142,9 @@ pub(super) fn start(
         clock_at: now,
         acked_at: None,
         all_acked_at: None,
-        step_looks: 0,
+        step_evaluations: 0,
         step_requests: 0,
-        quiet_looks: 0,
+        quiet_evaluations: 0,
         approved: Vec::new(),
         flags: Flags::default(),
         backstops: 0,
@@ -153,7 +153,7 @@ pub(super) fn start(
     });
     s.state = State::Loading;
     ctx.evaluation = None;
-    ctx.new_pair();
+    ctx.new_token();
     ctx.count_nodes();
 }
 
@@ -267,7 +267,11 @@ pub(super) fn end(
         },
         by: by.filter(|b| !b.is_empty()),
         message,
-        decisive: ctx.state.figures.as_ref().and_then(|f| f.decisive.clone()),
+        decisive: ctx
+            .state
+            .evidence_summary
+            .as_ref()
+            .and_then(|f| f.decisive.clone()),
     };
     record(&mut ctx.state.history, entry.clone());
     Some(entry)
@@ -284,7 +288,10 @@ pub(super) fn close_step(ctx: &mut DecisionContext<'_>, by: PassedBy) {
 
 /// Counts both revisions in the open step, if any: the totals of the rollout minus the counts of the earlier steps.
 pub(super) fn count_step(state: &mut RolloutState) {
-    let sums = state.figures.as_ref().map(|f| (f.candidate, f.stable));
+    let sums = state
+        .evidence_summary
+        .as_ref()
+        .map(|f| (f.candidate, f.stable));
     let (mut candidate, mut stable) = sums.unwrap_or_default();
     let Some((step, earlier)) = state.steps.split_last_mut() else {
         return;

@@ -8,7 +8,8 @@ use super::context::DecisionContext;
 use super::holds;
 use crate::rollout::decision::{CHECKPOINT, later, next_evaluation, since};
 use crate::rollout::{
-    Decision, Rollout, RolloutState, State, TrafficSplit, Weight, due, hint_token, traffic_split,
+    Decision, Rollout, RolloutState, State, TrafficSplit, Weight, hint_token,
+    required_measurements, traffic_split,
 };
 
 /// Minimum time until the next decision, so that no rule causes a busy loop.
@@ -126,17 +127,18 @@ impl DecisionContext<'_> {
             times.extend(next_evaluation(self.now, &self.state));
         }
         times.extend(holds::limits(r));
-        let due = due(self.now, self.function, &self.state);
-        if due.traffic && self.state.state == State::Queued && self.evidence.traffic.is_none() {
+        let required = required_measurements(self.now, self.function, &self.state);
+        if required.traffic && self.state.state == State::Queued && self.input.traffic.is_none() {
             // either no earlier decision requested the traffic, or it is not known yet
-            let requested = crate::rollout::due(self.now, self.function, self.before).traffic;
+            let requested =
+                crate::rollout::required_measurements(self.now, self.function, self.before).traffic;
             times.push(if requested {
                 later(self.now, RETRY_EVALUATION)
             } else {
                 earliest
             });
         }
-        if due.evaluation {
+        if required.evaluation {
             times.push(later(self.now, RETRY_EVALUATION));
         }
         // times that have passed have already had their effect

@@ -1,7 +1,7 @@
 //! Gates: approvals that are required before the weight rises.
 
 use super::context::DecisionContext;
-use crate::rollout::gates_ahead::unapproved;
+use crate::rollout::pending_gates::unapproved;
 use crate::rollout::{TransitionKind, WaitingFor};
 
 /// Returns [`WaitingFor::Approval`] if an approval is missing and requested. It is requested once, when `reached` is true,
@@ -15,7 +15,7 @@ pub(super) fn open(ctx: &mut DecisionContext<'_>, reached: bool) -> Option<Waiti
     }
     if !asked {
         r.flags.waiting_for.push(WaitingFor::Approval);
-        r.flags.asked_since = Some(ctx.now);
+        r.flags.approval_requested_at = Some(ctx.now);
         let text = crate::rollout::action_lines::approval(ctx.function, &ctx.state, &missing);
         ctx.record_event(TransitionKind::ApprovalNeeded, text);
     }

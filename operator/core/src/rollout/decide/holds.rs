@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::context::DecisionContext;
 use crate::rollout::decision::{later, since};
 use crate::rollout::{
-    Evaluation, Fallback, Flags, Hold, HoldReason, Rollout, Shared, State, TransitionKind,
-    UnmeasuredKind, WaitingFor, words,
+    Evaluation, Fallback, Flags, Hold, HoldReason, Rollout, SharedFailure, State, TransitionKind,
+    UnmeasuredKind, WaitingFor, format,
 };
 
 /// Time without usable samples after which a rollout is held.
@@ -40,7 +40,7 @@ pub(super) fn refresh(ctx: &mut DecisionContext<'_>) -> bool {
                 let text = format!(
                     "the hold is over ({}, {})",
                     reason.as_str(),
-                    words::span(time)
+                    format::span(time)
                 );
                 ctx.record_event(TransitionKind::Resumed, text);
             }
@@ -136,7 +136,7 @@ fn text(ctx: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<St
             over.then(|| {
                 format!(
                     "the step has taken longer than {}; the evaluation continues",
-                    words::span(step.deadline)
+                    format::span(step.deadline)
                 )
             })
         }
@@ -144,11 +144,11 @@ fn text(ctx: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<St
 }
 
 fn no_nodes(ctx: &DecisionContext<'_>, flags: &Flags) -> Option<String> {
-    let desired = ctx.evidence.nodes.desired;
+    let desired = ctx.input.nodes.desired;
     // a leader that has just started has no reports of nodes yet
     let since_when = flags
         .unreached_since
-        .filter(|_| ctx.evidence.nodes.live == 0)?;
+        .filter(|_| ctx.input.nodes.live == 0)?;
     (since(since_when, ctx.now) >= NODES_GRACE).then(|| match desired {
         0 => "no node matches the placement".into(),
         _ => format!("none of {desired} nodes can be reached"),
@@ -165,7 +165,7 @@ fn load_deadline(ctx: &DecisionContext<'_>, r: &Rollout) -> Option<String> {
         let behind = crate::rollout::message::nodes_behind(&ctx.state);
         format!(
             "{behind}, after {}; they keep trying",
-            words::span(nodes.load_deadline)
+            format::span(nodes.load_deadline)
         )
     })
 }
@@ -185,12 +185,12 @@ fn unmeasured_text(ctx: &DecisionContext<'_>, r: &Rollout, kind: UnmeasuredKind)
             Fallback::Hold => "nothing is rolled back for this".to_owned(),
             Fallback::Rollback => format!(
                 "after {} without usable samples it is rolled back",
-                words::span(analysis.max_unknown)
+                format::span(analysis.max_unknown)
             ),
         };
         format!(
             "{what} for {} ({}). The weight stays at {share}; {end}",
-            words::span(time),
+            format::span(time),
             u.message
         )
     })
@@ -207,7 +207,7 @@ pub(super) fn backstop_text(ctx: &DecisionContext<'_>) -> String {
     let end = if until_action {
         "only `resume` ends this".to_owned()
     } else {
-        format!("it may rise again after {}", words::span(BACKSTOP_HOLD))
+        format!("it may rise again after {}", format::span(BACKSTOP_HOLD))
     };
     format!(
         "too many of the candidate's requests fail, and the comparison with stable has not decided; {end}"
@@ -226,7 +226,7 @@ pub(super) const fn unmeasured(kind: UnmeasuredKind) -> &'static str {
 pub(super) fn shared(flags: &mut Flags, evaluation: &Evaluation, now: Timestamp) {
     if let Some(message) = &evaluation.shared_failure {
         let since = flags.shared.as_ref().map_or(now, |s| s.since);
-        flags.shared = Some(Shared {
+        flags.shared = Some(SharedFailure {
             since,
             stable_ok_since: None,
             message: message.clone(),
@@ -283,7 +283,7 @@ pub(super) fn wait(ctx: &mut DecisionContext<'_>, mut waiting: Vec<WaitingFor>) 
     if let Some(r) = &mut ctx.state.rollout {
         // an edited gate or another step can make the approval unnecessary
         let asked = waiting.contains(&WaitingFor::Approval);
-        r.flags.asked_since = r.flags.asked_since.filter(|_| asked);
+        r.flags.approval_requested_at = r.flags.approval_requested_at.filter(|_| asked);
         r.flags.waiting_for = waiting;
     }
 }

@@ -1,12 +1,12 @@
 //! States `Loading` and `Queued`: nodes load the candidate, which serves no requests yet unless it is the first revision.
 
 use super::context::DecisionContext;
-use super::lowering::reject;
 use super::refusal::Refusal;
+use super::rollback::reject;
 use super::{desired, gates, holds};
 use crate::rollout::{
     Fallback, Outcome, PlanKind, RevisionRef, Rollout, State, Traffic, TransitionKind, WaitingFor,
-    message, words,
+    format, message,
 };
 
 /// Rows 2, 3 and 6 to 9. Returns whether the state changed.
@@ -29,7 +29,7 @@ fn loading(ctx: &mut DecisionContext<'_>) -> bool {
         return if first { first_loaded(ctx) } else { queue(ctx) };
     }
     holds::wait(ctx, vec![WaitingFor::Nodes]);
-    let view = &ctx.evidence.nodes;
+    let view = &ctx.input.nodes;
     let failed = view.of(&ctx.candidate()).failed;
     let kind = if first {
         TransitionKind::FirstFailed
@@ -50,7 +50,7 @@ fn loading(ctx: &mut DecisionContext<'_>) -> bool {
         let text = format!(
             "{} within {}",
             message::nodes_behind(&ctx.state),
-            words::span(nodes.load_deadline)
+            format::span(nodes.load_deadline)
         );
         reject(ctx, kind, "LoadDeadlineExceeded", Some(text), None);
         return true;
@@ -59,11 +59,11 @@ fn loading(ctx: &mut DecisionContext<'_>) -> bool {
 }
 
 fn queue(ctx: &mut DecisionContext<'_>) -> bool {
-    let on = ctx.evidence.nodes.of(&ctx.candidate()).loaded;
+    let on = ctx.input.nodes.of(&ctx.candidate()).loaded;
     let text = format!(
         "{} is loaded on {on} of {} nodes",
         ctx.candidate(),
-        ctx.evidence.nodes.live
+        ctx.input.nodes.live
     );
     ctx.begin(State::Queued, |_| ());
     ctx.record_event(TransitionKind::Loaded, text);
@@ -87,8 +87,8 @@ fn first_loaded(ctx: &mut DecisionContext<'_>) -> bool {
         return false;
     }
     let (loaded, live) = (
-        ctx.evidence.nodes.of(&ctx.candidate()).loaded,
-        ctx.evidence.nodes.live,
+        ctx.input.nodes.of(&ctx.candidate()).loaded,
+        ctx.input.nodes.live,
     );
     let name = ctx.candidate();
     let text = format!(
@@ -111,12 +111,12 @@ fn queued(ctx: &mut DecisionContext<'_>) -> bool {
     let Some(r) = &ctx.state.rollout else {
         return false;
     };
-    let needs_traffic = r.plan.needs_traffic() && ctx.evidence.traffic.is_none();
-    let full = r.plan.kind == PlanKind::Full;
+    let needs_traffic = r.plan.needs_traffic() && ctx.input.traffic.is_none();
+    let full = r.plan.kind == PlanKind::Rollout;
     let mut waiting: Vec<_> = desired::unknown(ctx).into_iter().collect();
     waiting.extend(gates::open(ctx, waiting.is_empty()));
     // a rollout that waits for an approval takes no slot
-    if full && !ctx.evidence.slot && !waiting.contains(&WaitingFor::Approval) {
+    if full && !ctx.input.slot && !waiting.contains(&WaitingFor::Approval) {
         waiting.push(WaitingFor::Slot);
     }
     if !ctx.loaded() {
@@ -131,13 +131,13 @@ fn queued(ctx: &mut DecisionContext<'_>) -> bool {
     if !waiting.is_empty() || blocked || needs_traffic {
         return false;
     }
-    first_share(ctx, None);
+    start_traffic(ctx, None);
     true
 }
 
 /// Row 9: gives the candidate its first weight. From here on the plan has no `Auto` weights.
-pub(super) fn first_share(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
-    size(ctx);
+pub(super) fn start_traffic(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
+    resolve_auto_weights(ctx);
     let steps = ctx
         .state
         .rollout
@@ -167,12 +167,12 @@ pub(super) fn first_share(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
 }
 
 /// Replaces `Auto` weights by numbers.
-pub(super) fn size(ctx: &mut DecisionContext<'_>) {
-    let traffic = ctx.evidence.traffic.unwrap_or(Traffic {
+pub(super) fn resolve_auto_weights(ctx: &mut DecisionContext<'_>) {
+    let traffic = ctx.input.traffic.unwrap_or(Traffic {
         requests_per_second: None,
     });
     if let Some(r) = &mut ctx.state.rollout {
-        r.plan = r.plan.clone().sized(traffic);
+        r.plan = r.plan.clone().resolve_auto_weights(traffic);
     }
 }
 

@@ -1,21 +1,21 @@
 //! Precedence of the rules.
 
 use super::context::DecisionContext;
-use super::{actions, baking, desired, holds, intake, loading, lowering, stepping};
+use super::{actions, backstop, baking, desired, facts, holds, loading, rollback, stepping};
 use crate::function::Action;
 
 /// Applies the first rule that matches. Returns `false` if none does.
 ///
 /// The caller handles deletion before: there are no decisions on a deleted function.
 pub(super) fn apply_first_rule(ctx: &mut DecisionContext<'_>) -> bool {
-    intake::lost_state(ctx)
+    facts::lost_state(ctx)
         || desired::changed(ctx)
         || actions::take(ctx, &[Action::Abort])
-        || intake::evaluation(ctx)
-        || lowering::bad(ctx)
-        || intake::unrecorded(ctx)
+        || facts::evaluation(ctx)
+        || rollback::bad(ctx)
+        || facts::unrecorded(ctx)
         || actions::take(ctx, &[Action::Pause])
-        || lowering::backstop(ctx)
+        || backstop::apply(ctx)
         || holds::refresh(ctx)
         || actions::take(
             ctx,
@@ -27,7 +27,7 @@ pub(super) fn apply_first_rule(ctx: &mut DecisionContext<'_>) -> bool {
                 Action::Promote,
             ],
         )
-        || intake::contact(ctx)
+        || facts::contact(ctx)
         || loading::advance(ctx)
         || stepping::advance(ctx)
         || baking::advance(ctx)

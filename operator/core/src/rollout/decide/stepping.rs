@@ -16,7 +16,7 @@ pub(super) const QUIET_EVALUATIONS: u32 = 10;
 /// Rows 11, 12, 17 and 23. Returns whether the state changed.
 pub(super) fn advance(ctx: &mut DecisionContext<'_>) -> bool {
     if ctx.state.state != State::Stepping {
-        return super::lowering::overdue(ctx);
+        return super::rollback::overdue(ctx);
     }
     let Some(step) = ctx
         .state
@@ -52,7 +52,7 @@ pub(super) fn advance(ctx: &mut DecisionContext<'_>) -> bool {
         next(ctx, by, None);
         return true;
     }
-    super::lowering::overdue(ctx)
+    super::rollback::overdue(ctx)
 }
 
 pub(super) fn needs_slot(ctx: &DecisionContext<'_>) -> bool {
@@ -60,8 +60,8 @@ pub(super) fn needs_slot(ctx: &DecisionContext<'_>) -> bool {
         .state
         .rollout
         .as_ref()
-        .is_some_and(|r| r.plan.kind == PlanKind::Full);
-    full && !ctx.evidence.slot
+        .is_some_and(|r| r.plan.kind == PlanKind::Rollout);
+    full && !ctx.input.slot
 }
 
 /// Conditions of the step itself that are not met yet.
@@ -83,10 +83,13 @@ fn missing(ctx: &DecisionContext<'_>, step: &Step) -> Vec<WaitingFor> {
         (WaitingFor::Nodes, r.acked_at.is_none() || !ctx.follows()),
         (
             WaitingFor::Time,
-            early(r.active, step.min_duration, r.step_looks),
+            early(r.active, step.min_duration, r.step_evaluations),
         ),
         (WaitingFor::Requests, r.step_requests < step.min_requests),
-        (WaitingFor::Traffic, r.quiet_looks >= QUIET_EVALUATIONS),
+        (
+            WaitingFor::Traffic,
+            r.quiet_evaluations >= QUIET_EVALUATIONS,
+        ),
         (WaitingFor::Evidence, evidence),
         (WaitingFor::Coverage, !covered),
     ];

@@ -41,7 +41,10 @@ fn row_30_pause_stops_the_weight_and_the_clock_until_resume() {
     w.run(3600);
     assert_eq!((w.weight(), w.rollout().active), (500, active));
     assert!(
-        w.rollout().analysis.as_ref().is_some_and(|a| a.looks > 700),
+        w.rollout()
+            .analysis
+            .as_ref()
+            .is_some_and(|a| a.evaluations > 700),
         "the evaluation continues"
     );
     assert_eq!(phase(&w.function, &w.state), Phase::Paused);

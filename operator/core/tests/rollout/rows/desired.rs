@@ -29,7 +29,7 @@ fn row_24_another_desired_revision_replaces_the_candidate_in_every_state() {
             w.events[0].message
         );
         assert_eq!(outcome(&w).0, Outcome::Superseded);
-        assert!(w.rollout().analysis.is_none() && w.state.figures.is_none());
+        assert!(w.rollout().analysis.is_none() && w.state.evidence_summary.is_none());
     }
 }
 

@@ -242,7 +242,7 @@ fn row_23_an_approval_is_requested_once_and_passes_the_gate() {
         "{}",
         w.message()
     );
-    let asked = w.rollout().flags.asked_since;
+    let asked = w.rollout().flags.approval_requested_at;
     assert!(
         w.message().contains(
             "Waiting for approval (manager/step-0) since 2027-01-15T08:01:30Z. To approve: kubectl"
@@ -323,7 +323,7 @@ fn row_23_promotion_and_bake_gates_apply_before_the_bake_and_before_its_end() {
 fn row_34_nodes_that_returned_to_stable_get_the_weight_again_and_the_step_restarts() {
     let mut w = World::stepping(policy());
     w.run(25);
-    let looks = w.rollout().analysis.clone();
+    let evaluations = w.rollout().analysis.clone();
     w.live = 0;
     w.run(700);
     assert_eq!(hold(&w), Some(HoldReason::NoNodes));
@@ -336,11 +336,14 @@ fn row_34_nodes_that_returned_to_stable_get_the_weight_again_and_the_step_restar
         [Kind::NoNodes, Kind::Resumed, Kind::Resupervised]
     );
     assert_eq!(
-        (w.rollout().active, w.rollout().step_looks),
+        (w.rollout().active, w.rollout().step_evaluations),
         (Duration::ZERO, 0)
     );
-    let n = |a: &Option<AnalysisState>| a.as_ref().map_or(0, |a| a.looks);
-    assert!(n(&w.rollout().analysis) >= n(&looks), "evidence is kept");
+    let n = |a: &Option<AnalysisState>| a.as_ref().map_or(0, |a| a.evaluations);
+    assert!(
+        n(&w.rollout().analysis) >= n(&evaluations),
+        "evidence is kept"
+    );
     // the operator was away
     let mut w = World::stepping(policy());
     w.restart(700);

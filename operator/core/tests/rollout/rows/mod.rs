@@ -3,7 +3,7 @@
 mod actions;
 mod desired;
 mod holding;
-mod lowering;
+mod rollback;
 mod starting;
 mod stepping;
 

@@ -84,7 +84,7 @@ fn row_04_another_desired_revision_starts_at_weight_zero_with_a_frozen_plan() {
     assert_eq!((w.state.state, w.weight()), (State::Loading, 0));
     assert_eq!(
         (w.rollout().attempt, w.rollout().plan.kind),
-        (1, PlanKind::Full)
+        (1, PlanKind::Rollout)
     );
     // an edit of the policy does not affect the running rollout, and the message says so
     w.function.policy.as_mut().unwrap().steps.clear();
@@ -123,7 +123,7 @@ fn row_05_after_the_window_or_with_zero_revisions_it_is_a_full_rollout() {
     w.function.policy.as_mut().unwrap().revert.revisions = 0;
     w.set_desired("a");
     w.after(1);
-    assert_eq!(w.rollout().plan.kind, PlanKind::Full);
+    assert_eq!(w.rollout().plan.kind, PlanKind::Rollout);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn row_05_a_previous_revision_that_was_rejected_since_gets_a_full_rollout() {
     w.after(1);
     w.set_desired("a");
     w.after(1);
-    assert_eq!(w.rollout().plan.kind, PlanKind::Full);
+    assert_eq!(w.rollout().plan.kind, PlanKind::Rollout);
 }
 
 #[test]

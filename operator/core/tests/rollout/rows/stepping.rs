@@ -16,7 +16,7 @@ fn row_11_a_good_evaluation_after_the_minimum_time_starts_the_next_step() {
     assert_eq!(w.state.steps[0].passed_by, Some(PassedBy::Evidence));
     assert_eq!(
         (
-            w.rollout().step_looks <= 1,
+            w.rollout().step_evaluations <= 1,
             w.rollout().active < Duration::from_secs(10)
         ),
         (true, true)
@@ -32,19 +32,19 @@ fn row_11_two_evaluations_after_the_acknowledgement_are_needed() {
     w.set_desired("b");
     w.run(25);
     assert_eq!(
-        (w.weight(), w.rollout().step_looks),
+        (w.weight(), w.rollout().step_evaluations),
         (500, 0),
         "evaluations before the acknowledgement do not count"
     );
     w.acking = true;
     w.after(5);
     assert_eq!(
-        w.rollout().step_looks,
+        w.rollout().step_evaluations,
         0,
         "an evaluation at the same time does not count either"
     );
     w.after(5);
-    assert_eq!((w.weight(), w.rollout().step_looks), (500, 1));
+    assert_eq!((w.weight(), w.rollout().step_evaluations), (500, 1));
     w.after(5);
     assert_eq!(w.weight(), 5000);
     w.acking = false;
@@ -52,7 +52,7 @@ fn row_11_two_evaluations_after_the_acknowledgement_are_needed() {
         w.after(5);
     }
     assert_eq!(
-        w.rollout().step_looks,
+        w.rollout().step_evaluations,
         0,
         "the old share's acknowledgement is none of the new one"
     );
@@ -178,7 +178,7 @@ fn step_records_count_while_the_step_runs_and_add_up_to_the_totals() {
     let mut w = World::stepping(policy());
     w.scenario = Scenario::NotEnough;
     w.run(60);
-    let figures = |w: &World| w.state.figures.clone().unwrap();
+    let figures = |w: &World| w.state.evidence_summary.clone().unwrap();
     let all = figures(&w);
     assert!(all.candidate.requests > 0 && all.stable.errors > 0);
     assert_eq!(

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use node_api::v1;
-use operator_core::samples::{Code, Counters, Histogram, Outcome, Snapshot};
+use operator_core::samples::{Counters, Histogram, Outcome, Snapshot, StatusClass};
 
 use super::FunctionKey;
 
@@ -53,7 +53,7 @@ pub enum Latency {
 
 /// Selects counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reading<'a> {
+pub struct CounterSelector<'a> {
     /// Latency that goes into [`Counters::latency`].
     pub latency: Latency,
     /// Population of requests: `live`, `matched`, `shadow`, `synthetic` or `preview`.
@@ -135,15 +135,15 @@ impl CounterTable {
         &self,
         process: &str,
         key: &FunctionKey,
-        reading: Reading<'_>,
+        selector: CounterSelector<'_>,
     ) -> Option<Snapshot> {
         let at = self.at?;
-        let wanted = |row: &&RowKey| row.function == *key && row.population == reading.population;
+        let wanted = |row: &&RowKey| row.function == *key && row.population == selector.population;
         let rows = self.rows.keys().filter(wanted);
         let revisions = rows
             .filter_map(|row_key| {
                 let row = self.rows.get(row_key)?;
-                let latency = match reading.latency {
+                let latency = match selector.latency {
                     Latency::Head => row.head,
                     Latency::Duration => row.duration,
                 };
@@ -228,10 +228,10 @@ impl Row {
 }
 
 /// Status classes, each with a label that parses back to it.
-const CODES: [(Code, &str); 3] = [
-    (Code::ClientError, "4xx"),
-    (Code::ServerError, "5xx"),
-    (Code::Other, "2xx"),
+const CODES: [(StatusClass, &str); 3] = [
+    (StatusClass::ClientError, "4xx"),
+    (StatusClass::ServerError, "5xx"),
+    (StatusClass::Other, "2xx"),
 ];
 
 /// Parses a row; `None` if it has no function, a histogram with an unknown bucket, or two lists of different lengths.
@@ -255,7 +255,7 @@ fn read_rows(wire: Vec<v1::RevisionCounters>) -> Option<Vec<(RowKey, Row)>> {
                 continue;
             };
             row.counted
-                .add(outcome, Code::from_label(&one.code), one.count);
+                .add(outcome, StatusClass::from_label(&one.code), one.count);
         }
         rows.push((key, row));
     }

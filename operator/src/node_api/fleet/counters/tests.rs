@@ -1,6 +1,6 @@
 use super::*;
 
-const READING: Reading<'static> = Reading {
+const SELECTOR: CounterSelector<'static> = CounterSelector {
     latency: Latency::Head,
     population: "live",
 };
@@ -42,7 +42,7 @@ fn frame(boot_id: u64, sequence: u64, absolute: bool, ok: u64) -> v1::CounterFra
 }
 
 fn held(book: &CounterTable) -> Option<u64> {
-    let snapshot = book.snapshot("node-1", &key(), READING)?;
+    let snapshot = book.snapshot("node-1", &key(), SELECTOR)?;
     let counters = snapshot.revisions.get("checkout-1")?;
     assert_eq!(counters.latency.count(), counters.total());
     Some(counters.total())
@@ -65,7 +65,7 @@ fn increments_add_up_to_the_nodes_own_counters() {
         FrameResult::Applied
     );
     assert_eq!(held(&book), Some(111));
-    let snapshot = book.snapshot("node-1", &key(), READING).unwrap();
+    let snapshot = book.snapshot("node-1", &key(), SELECTOR).unwrap();
     assert_eq!((snapshot.boot, snapshot.at), (Some(7), at(10)));
 }
 
@@ -112,7 +112,7 @@ fn a_restarted_node_starts_with_absolute_values() {
     book.take(frame(7, 9, true, 100), at(0));
     assert_eq!(book.take(frame(8, 10, false, 3), at(5)), FrameResult::Gap);
     assert_eq!(book.take(frame(8, 1, true, 3), at(6)), FrameResult::Applied);
-    let snapshot = book.snapshot("node-1", &key(), READING).unwrap();
+    let snapshot = book.snapshot("node-1", &key(), SELECTOR).unwrap();
     assert_eq!((snapshot.boot, held(&book)), (Some(8), Some(3)));
 }
 
@@ -163,8 +163,8 @@ fn relayed_counters_have_the_same_values() {
     let frame = book.to_frame().unwrap();
     assert_eq!(relayed.take(frame, at(0)), FrameResult::Applied);
     assert_eq!(
-        relayed.snapshot("n", &key(), READING),
-        book.snapshot("n", &key(), READING)
+        relayed.snapshot("n", &key(), SELECTOR),
+        book.snapshot("n", &key(), SELECTOR)
     );
 }
 
@@ -183,11 +183,11 @@ fn populations_and_latencies_are_kept_apart() {
     first.revisions.push(other);
     book.take(first, at(0));
     let read = |latency, population| {
-        let reading = Reading {
+        let selector = CounterSelector {
             latency,
             population,
         };
-        let snapshot = book.snapshot("n", &key(), reading)?;
+        let snapshot = book.snapshot("n", &key(), selector)?;
         let counters = snapshot.revisions["checkout-1"];
         Some((counters.total(), counters.latency.slower_than(31)))
     };

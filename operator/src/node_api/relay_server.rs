@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::authenticate::Identity;
 use super::calls::Calls;
-use super::fleet::{Fleet, SessionId, Source};
+use super::fleet::{Fleet, Origin, SessionId};
 use super::leader::Leader;
 
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,7 +112,7 @@ impl Nodes {
             Kind::Connected(v1::NodeConnected { hello: Some(hello) }) => {
                 self.end(&hello.node);
                 let node = hello.node.clone();
-                if let Some(session) = self.fleet.connect(Source::Relayed, hello) {
+                if let Some(session) = self.fleet.connect(Origin::Relayed, hello) {
                     self.sessions.insert(node, session);
                 }
             }

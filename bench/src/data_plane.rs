@@ -22,13 +22,13 @@ use std::{
 };
 
 /// A data plane without limits on clients and on concurrent requests.
-pub(crate) struct Plane {
+pub(crate) struct LocalDataPlane {
     pub(crate) counters: Arc<CounterTable>,
     engine: Engine,
     plane: DataPlane,
 }
 
-impl Plane {
+impl LocalDataPlane {
     pub(crate) fn start() -> Result<Self> {
         let engine = Engine::new(&EngineOptions::default())?;
         let counters = CounterTable::new();

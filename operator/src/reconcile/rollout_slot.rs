@@ -10,14 +10,14 @@ use crate::watch::ObjectKey;
 
 /// The place of one function during one pass. A place that was taken in this pass is free again when the pass ends without
 /// a persisted state that needs it, however it ends.
-pub(super) struct Slot {
+pub(super) struct RolloutSlot {
     ctx: Arc<Context>,
     key: ObjectKey,
     has_place: bool,
     is_new: bool,
 }
 
-impl Slot {
+impl RolloutSlot {
     /// Takes a place if the decision may need one and there is one. It is taken before the decision, so that two decisions at
     /// a time cannot take the last one twice.
     pub(super) fn take(
@@ -56,7 +56,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for RolloutSlot {
     fn drop(&mut self) {
         if self.is_new {
             slots(&self.ctx).remove(&self.key);

@@ -63,7 +63,7 @@ impl Made {
             self.decision.wake_at.map(until),
             self.ensured.desired.retry.map(|wait| instant + wait),
             memory.nodes_due,
-            self.measured.patience,
+            self.measured.decide_without_prometheus_at,
             memory.revisions_due,
         ];
         Ok(Outcome {

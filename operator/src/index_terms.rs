@@ -7,7 +7,7 @@ use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
 use k8s_openapi::api::core::v1::Node;
 
-use crate::reconcile::project::secrets_of;
+use crate::reconcile::table_projection::secrets_of;
 use crate::validate::{places, references};
 use crate::watch::{Indexed, ObjectKey, Term};
 

@@ -9,20 +9,20 @@ use crds::{EdgeFunction, EdgeRevision};
 use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use super::remembered_secrets::{Remembered, Values};
-use super::{placement, project};
 use crate::node_api::{FunctionKey, PlacementPool, Tables};
+use crate::reconcile::placement;
+use crate::reconcile::remembered_secrets::{Remembered, Values};
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
 /// Projects functions into tables; clones share everything.
 #[derive(Clone)]
 pub struct Projector {
-    pub(super) caches: Caches,
-    pub(super) secrets: Secrets,
+    pub(in crate::reconcile) caches: Caches,
+    pub(in crate::reconcile) secrets: Secrets,
     tables: Tables,
-    pub(super) hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    pub(in crate::reconcile) hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
     /// Values that were read, for revisions whose Secret has changed since.
-    pub(super) remembered: Arc<Remembered>,
+    pub(in crate::reconcile) remembered: Arc<Remembered>,
     /// Nodes whose shim was seen, as long as the node exists. An EdgeNode that is deleted, or whose definition is, is created
     /// again by the leader, and its functions must not be moved to other nodes, or to none, in between.
     shims: Arc<RwLock<BTreeSet<String>>>,
@@ -84,21 +84,21 @@ impl Projector {
             namespace: &key.namespace,
         };
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let Some(record) = project::record(object, &revisions, &values) else {
+        let Some(record) = super::record(object, &revisions, &values) else {
             self.withhold(key, uid);
             return;
         };
-        if project::names_nothing(&record) {
+        if super::names_nothing(&record) {
             // Nothing can be served yet, so it owns no routes. A status that was lost is no reason to
             // take anything away: stable is recovered in a moment.
-            if project::is_settled(object) {
+            if super::is_settled(object) {
                 self.remove(key, record.version);
             } else {
                 self.withhold(key, uid);
             }
             return;
         }
-        if let Some(missing) = project::lacking(&record) {
+        if let Some(missing) = super::lacking(&record) {
             // The revision may come by the watch; a traffic split that names it must not reach a node before it.
             tracing::debug!(function = %key, revision = missing, "not projected: the revision is not in the cache");
             self.withhold(key, uid);
@@ -121,7 +121,7 @@ impl Projector {
     fn read_secrets(&self, key: &ObjectKey, revisions: &[&EdgeRevision]) {
         for name in revisions
             .iter()
-            .flat_map(|revision| project::secrets_of(revision))
+            .flat_map(|revision| super::secrets_of(revision))
         {
             let _ = self.secrets.get(&ObjectKey::new(&key.namespace, &name));
         }
@@ -154,7 +154,7 @@ impl Projector {
     /// The nodes that the accepted placement picks.
     #[must_use]
     pub fn placed(&self, key: &ObjectKey, object: &EdgeFunction) -> BTreeSet<String> {
-        let spec = project::placement(object);
+        let spec = super::placement(object);
         let nodes = self.caches.nodes.all();
         let none = BTreeMap::new();
         let shims = self.shims.read();
@@ -170,7 +170,7 @@ impl Projector {
     pub fn secrets_known(&self) -> bool {
         let revisions = self.caches.revisions.all();
         revisions.iter().all(|(key, revision)| {
-            project::secrets_of(revision).iter().all(|name| {
+            super::secrets_of(revision).iter().all(|name| {
                 !matches!(
                     self.secrets.get(&ObjectKey::new(&key.namespace, name)),
                     crate::watch::SecretState::Unknown

@@ -8,7 +8,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 /// Metrics of a rollout.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Gauges {
+pub(super) struct EvidenceMetrics {
     /// Name of the metric with the most evidence against the candidate, and its e-value.
     pub(super) against: Option<(String, f64)>,
     /// Progress towards the next step, 0 to 1.
@@ -17,21 +17,21 @@ pub(super) struct Gauges {
 
 /// Task that reads the metrics every second.
 #[derive(Debug)]
-pub(super) struct Gauge {
-    latest: watch::Receiver<Gauges>,
+pub(super) struct EvidenceReader {
+    latest: watch::Receiver<EvidenceMetrics>,
     task: JoinHandle<()>,
 }
 
-impl Gauge {
+impl EvidenceReader {
     pub(super) fn start(url: String, function: &'static str) -> Self {
-        let (sender, latest) = watch::channel(Gauges::default());
+        let (sender, latest) = watch::channel(EvidenceMetrics::default());
         let task = tokio::spawn(async move {
             let of = format!("function=\"{function}\"");
             let log_e =
                 format!("max by (metric) (selvage_rollout_log_e{{{of},side=\"rollback\"}})");
             let pass = format!("max(selvage_rollout_pass_progress{{{of}}})");
             loop {
-                let gauges = Gauges {
+                let metrics = EvidenceMetrics {
                     against: query(&url, &log_e)
                         .await
                         .ok()
@@ -41,11 +41,11 @@ impl Gauge {
                         .ok()
                         .and_then(|found| Some(largest(&found)?.1)),
                 };
-                let gauges = Gauges {
-                    against: gauges.against.map(|(name, log)| (name, log.exp())),
-                    ..gauges
+                let metrics = EvidenceMetrics {
+                    against: metrics.against.map(|(name, log)| (name, log.exp())),
+                    ..metrics
                 };
-                if sender.send(gauges).is_err() {
+                if sender.send(metrics).is_err() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -54,12 +54,12 @@ impl Gauge {
         Self { latest, task }
     }
 
-    pub(super) fn read(&self) -> Gauges {
+    pub(super) fn read(&self) -> EvidenceMetrics {
         self.latest.borrow().clone()
     }
 }
 
-impl Drop for Gauge {
+impl Drop for EvidenceReader {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -5,8 +5,8 @@ use crds::rollout::{self as api, Evidence, RolloutStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use operator_core::rollout::{
-    self as core, ActionResult, Advance, Decisive, Fallback, Figures, Holdback, PassedBy, Plan,
-    PlanKind, Rollout, RolloutState, StepRecord, StepWeight, Strategy, Weight,
+    self as core, ActionResult, Advance, Decisive, EvidenceSummary, Fallback, Holdback, PassedBy,
+    Plan, PlanKind, Rollout, RolloutState, StepRecord, StepWeight, Strategy, Weight,
 };
 
 // Limits of the schema, in characters.
@@ -91,9 +91,9 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
             .filter(|backstops| *backstops > 0),
         superseded: Some(state.superseded).filter(|count| *count > 0),
         evidence: state
-            .figures
+            .evidence_summary
             .as_ref()
-            .map(|figures| evidence(figures, &state.steps)),
+            .map(|summary| evidence(summary, &state.steps)),
         working_record: None,
     }
 }
@@ -164,7 +164,7 @@ fn plan(plan: &Plan) -> api::PlanStatus {
     api::PlanStatus {
         kind: Some(match plan.kind {
             PlanKind::First => api::PlanKind::First,
-            PlanKind::Full => api::PlanKind::Rollout,
+            PlanKind::Rollout => api::PlanKind::Rollout,
             PlanKind::Revert => api::PlanKind::Revert,
         }),
         strategy: Some(match plan.strategy {
@@ -210,25 +210,25 @@ fn action_record(record: &core::ActionRecord) -> api::ActionRecord {
     }
 }
 
-fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
+fn evidence(summary: &EvidenceSummary, steps: &[StepRecord]) -> Evidence {
     let sources = [
         api::EvidenceSource::Prometheus,
         api::EvidenceSource::InBand,
         api::EvidenceSource::Both,
     ];
     Evidence {
-        evaluations: Some(figures.looks),
-        evaluated_at: figures.evaluated_at.map(micro),
+        evaluations: Some(summary.evaluations),
+        evaluated_at: summary.evaluated_at.map(micro),
         source: sources
             .into_iter()
-            .find(|source| source.as_str() == figures.source),
-        coverage: figures
+            .find(|source| source.as_str() == summary.source),
+        coverage: summary
             .coverage
             .map(|share| format!("{}%", decimal((share * 1e4).round() / 100.0))),
-        candidate: Some(arm(figures.candidate)),
-        stable: Some(arm(figures.stable)),
+        candidate: Some(request_counts(summary.candidate)),
+        stable: Some(request_counts(summary.stable)),
         steps: steps.iter().take(64).map(step).collect(),
-        metrics: figures
+        metrics: summary
             .metrics
             .iter()
             .map(|metric| api::MetricEvidence {
@@ -246,12 +246,12 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
             })
             .collect(),
         pass: Some(api::PassProgress {
-            progress: Some(decimal(figures.pass.progress)),
-            limiting_metric: figures.pass.limiting.clone(),
-            remaining_requests: figures.pass.need_requests.map(|count| count.min(COUNT)),
-            eta_seconds: figures.pass.eta.map(|eta| eta.as_secs().min(COUNT)),
+            progress: Some(decimal(summary.pass.progress)),
+            limiting_metric: summary.pass.limiting.clone(),
+            remaining_requests: summary.pass.need_requests.map(|count| count.min(COUNT)),
+            eta_seconds: summary.pass.eta.map(|eta| eta.as_secs().min(COUNT)),
         }),
-        power: figures
+        power: summary
             .power
             .iter()
             .map(|power| api::Power {
@@ -260,8 +260,8 @@ fn evidence(figures: &Figures, steps: &[StepRecord]) -> Evidence {
                 requests95: Some(power.requests_95.min(COUNT)),
             })
             .collect(),
-        decisive: figures.decisive.as_ref().map(decisive),
-        dominant_node: figures.dominant.as_deref().map(|node| cut(node, NODE)),
+        decisive: summary.decisive.as_ref().map(decisive),
+        dominant_node: summary.dominant.as_deref().map(|node| cut(node, NODE)),
     }
 }
 
@@ -270,8 +270,8 @@ fn step(step: &StepRecord) -> api::StepEvidence {
         weight: step.weight.parts(),
         started_at: Some(micro(step.started_at)),
         finished_at: step.ended_at.map(micro),
-        candidate: Some(arm(step.candidate)),
-        stable: Some(arm(step.stable)),
+        candidate: Some(request_counts(step.candidate)),
+        stable: Some(request_counts(step.stable)),
         passed_by: step.passed_by.and_then(|by| match by {
             PassedBy::Evidence => Some(api::PassedBy::Evidence),
             PassedBy::Time => Some(api::PassedBy::Time),
@@ -285,7 +285,7 @@ fn decisive(decisive: &Decisive) -> api::Decisive {
     let of = |(requests, events): (u64, u64)| Some(format!("{events} of {requests}"));
     api::Decisive {
         metric: decisive.metric.clone(),
-        evaluation: Some(decisive.look),
+        evaluation: Some(decisive.evaluation),
         at: Some(micro(decisive.at)),
         e: Some(decimal(decisive.ln_e.min(690.0).exp())),
         candidate: of(decisive.candidate),
@@ -293,11 +293,11 @@ fn decisive(decisive: &Decisive) -> api::Decisive {
     }
 }
 
-fn arm(sums: core::ArmSums) -> api::RequestCounts {
+fn request_counts(counts: core::RequestCounts) -> api::RequestCounts {
     api::RequestCounts {
-        requests: sums.requests,
-        errors: sums.errors,
-        client_errors: sums.client_errors,
+        requests: counts.requests,
+        errors: counts.errors,
+        client_errors: counts.client_errors,
     }
 }
 

@@ -22,7 +22,7 @@ const MIN_REQUESTS: u64 = 100;
 /// rose a moment ago after a quiet month. `None` until there are two snapshots of a node; the rate is unknown with too few
 /// requests.
 #[must_use]
-pub fn resting_traffic(snapshots: &[Snapshot], stable: &str, since: Timestamp) -> Option<Traffic> {
+pub fn stable_traffic(snapshots: &[Snapshot], stable: &str, since: Timestamp) -> Option<Traffic> {
     let mut nodes: BTreeMap<&str, Vec<(f64, f64, u64)>> = BTreeMap::new();
     for snapshot in snapshots {
         let (Some(boot), Some(counters)) = (snapshot.boot, snapshot.revisions.get(stable)) else {
@@ -64,13 +64,13 @@ fn seconds(milliseconds: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{Code, Counters, Outcome};
+    use crate::samples::{Counters, Outcome, StatusClass};
 
     const STARTED: i64 = 1_800_000_000;
 
     fn snapshot(node: &str, second: i64, requests: u64) -> Snapshot {
         let mut counters = Counters::default();
-        counters.add(Outcome::Ok, Code::Other, requests);
+        counters.add(Outcome::Ok, StatusClass::Other, requests);
         Snapshot {
             process: node.into(),
             boot: u64::try_from(STARTED * 1000).ok(),
@@ -81,7 +81,7 @@ mod tests {
 
     fn rate(snapshots: &[Snapshot], since: i64) -> Option<f64> {
         let since = Timestamp::from_second(STARTED + since).unwrap();
-        resting_traffic(snapshots, "old", since)?.requests_per_second
+        stable_traffic(snapshots, "old", since)?.requests_per_second
     }
 
     /// One request a second for an hour on two nodes together.
@@ -115,7 +115,7 @@ mod tests {
             requests_per_second: None,
         });
         let since = Timestamp::from_second(STARTED).unwrap();
-        assert_eq!(resting_traffic(&all, "old", since), unknown);
-        assert_eq!(resting_traffic(&all[..1], "old", since), None);
+        assert_eq!(stable_traffic(&all, "old", since), unknown);
+        assert_eq!(stable_traffic(&all[..1], "old", since), None);
     }
 }

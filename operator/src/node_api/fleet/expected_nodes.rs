@@ -11,30 +11,30 @@ use super::view::{self, FunctionOnNode};
 use super::{Fleet, State};
 
 #[derive(Default)]
-pub(super) struct Awaited {
+pub(super) struct ExpectedNodes {
     until: Option<Instant>,
     names: BTreeSet<String>,
 }
 
 impl Fleet {
     /// Adds nodes that count as live until the silence limit has passed, although they have not connected yet.
-    pub fn expect(&self, names: BTreeSet<String>) {
+    pub fn expect_nodes(&self, names: BTreeSet<String>) {
         let until = Some(Instant::now() + self.0.silence);
-        self.lock().awaited = Awaited { until, names };
+        self.lock().expected = ExpectedNodes { until, names };
     }
 
-    /// Names of the nodes that are still awaited.
-    pub fn awaited(&self) -> BTreeSet<String> {
+    /// Names of the nodes that are still expected.
+    pub fn expected_nodes(&self) -> BTreeSet<String> {
         let now = Instant::now();
         let state = self.lock();
         without_report(&state, now).map(str::to_owned).collect()
     }
 }
 
-/// Awaited nodes that have not sent a complete report, while they are awaited.
+/// Expected nodes that have not sent a complete report, while they are expected.
 pub(super) fn without_report(state: &State, now: Instant) -> impl Iterator<Item = &str> {
-    let waits = state.awaited.until.is_some_and(|until| now < until);
-    let names = state.awaited.names.iter().filter(move |_| waits);
+    let waits = state.expected.until.is_some_and(|until| now < until);
+    let names = state.expected.names.iter().filter(move |_| waits);
     names.map(String::as_str).filter(|name| {
         let representative = state.nodes.get(*name).and_then(view::representative);
         !representative.is_some_and(|session| session.complete)
@@ -42,16 +42,16 @@ pub(super) fn without_report(state: &State, now: Instant) -> impl Iterator<Item 
 }
 
 /// Nodes whose waiting time ended between `last` and `now`.
-pub(super) fn no_longer_awaited(state: &State, last: Instant, now: Instant) -> BTreeSet<String> {
+pub(super) fn no_longer_expected(state: &State, last: Instant, now: Instant) -> BTreeSet<String> {
     let over = |until: Instant| last < until && until <= now;
-    if state.awaited.until.is_some_and(over) {
+    if state.expected.until.is_some_and(over) {
         without_report(state, last).map(str::to_owned).collect()
     } else {
         BTreeSet::new()
     }
 }
 
-/// View of one function on an awaited node: nothing is loaded.
+/// View of one function on an expected node: nothing is loaded.
 pub(super) fn silent(name: &str) -> FunctionOnNode {
     FunctionOnNode {
         node: name.to_owned(),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{FencingToken, Figures, Traffic, UnmeasuredKind};
+use super::{EvidenceSummary, FencingToken, Traffic, UnmeasuredKind};
 use crate::function::Revision;
 
 /// Input of a decision besides the function, the state and the time.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evidence {
+pub struct DecisionInput {
     /// Epoch of the deciding leader. It is above every epoch that was persisted or acknowledged.
     pub epoch: u64,
     /// State of the function's nodes.
@@ -19,7 +19,7 @@ pub struct Evidence {
     pub measured: Measured,
     /// Whether this rollout has, or may take, one of the slots for concurrent rollouts.
     pub slot: bool,
-    /// Stable's traffic if [`super::due`] requested it; `None` while it is still being measured. Its `requests_per_second` is
+    /// Stable's traffic if [`super::required_measurements`] requested it; `None` while it is still being measured. Its `requests_per_second` is
     /// `None` if it could not be measured.
     pub traffic: Option<Traffic>,
     /// Newest revision with `promotedAt`. The state is restored from it when the status was lost.
@@ -39,14 +39,14 @@ pub struct NodesView {
     pub revisions: Vec<RevisionOnNodes>,
     /// Fencing token that `applied` refers to.
     pub token: FencingToken,
-    /// Number of live nodes that have loaded the candidate (at rest: stable) and acknowledged `pair` or a greater token.
+    /// Number of live nodes that have loaded the candidate (at rest: stable) and acknowledged `token` or a greater token.
     pub applied: u32,
     /// Largest fencing token of this function that a node of the placement has acknowledged, up to the epoch of the deciding
     /// leader. A greater epoch was never issued.
     pub highest_token: Option<FencingToken>,
     /// Number of live nodes that acknowledged a greater token than the state and its hint have.
     pub ahead: u32,
-    /// Number of live nodes that returned to stable by themselves after losing contact and have not acknowledged `pair` since.
+    /// Number of live nodes that returned to stable by themselves after losing contact and have not acknowledged `token` since.
     pub returned: u32,
 }
 
@@ -133,8 +133,8 @@ pub struct Evaluation {
     pub stable_unhealthy: Option<String>,
     /// Number of candidate requests in this evaluation.
     pub candidate_requests: u64,
-    /// Figures for the status.
-    pub figures: Figures,
+    /// Evidence for the status.
+    pub evidence_summary: EvidenceSummary,
 }
 
 /// Combined verdict of the tests.
@@ -142,7 +142,7 @@ pub struct Evaluation {
 pub enum Verdict {
     /// Every test of the pass side has reached its limit in this evaluation.
     Good,
-    /// The candidate is worse than tolerated. The figures have the decisive counts.
+    /// The candidate is worse than tolerated. The evidence has the decisive counts.
     Bad {
         /// Reason: `ErrorsWorse`, `SlowerThanStable`, `ClientErrorsWorse` or `SloViolated`.
         reason: String,

@@ -1,16 +1,11 @@
-//! Rules that lower the weight: verdicts, deadlines with a rollback, and the error backstop.
+//! Rules that reject the candidate: the verdict bad, and deadlines with a rollback. The texts of these transitions.
 
 use super::context::DecisionContext;
 use super::{desired, holds};
 use crate::rollout::action_lines::command;
 use crate::rollout::decision::since;
 use crate::rollout::message::decisive;
-use crate::rollout::{
-    BackstopHold, Fallback, Outcome, Rejected, State, TransitionKind, Verdict, Weight, words,
-};
-
-/// Number of times the backstop may be reached before only the action `resume` lets the weight rise again.
-const MAX_BACKSTOPS: u32 = 3;
+use crate::rollout::{Fallback, Outcome, Rejected, State, TransitionKind, Verdict, format};
 
 /// Row 14: rolls back on the verdict bad. A pause, a hold or a gate does not delay it.
 pub(super) fn bad(ctx: &mut DecisionContext<'_>) -> bool {
@@ -39,7 +34,7 @@ pub(super) fn overdue(ctx: &mut DecisionContext<'_>) -> bool {
         let what = holds::unmeasured(u.kind);
         let text = format!(
             "{what} for {} ({})",
-            words::span(since(u.since, ctx.now)),
+            format::span(since(u.since, ctx.now)),
             u.message
         );
         reject(
@@ -60,7 +55,7 @@ pub(super) fn overdue(ctx: &mut DecisionContext<'_>) -> bool {
         && s.on_deadline == Fallback::Rollback
         && r.active >= s.deadline
     {
-        let text = format!("the step took longer than {}", words::span(s.deadline));
+        let text = format!("the step took longer than {}", format::span(s.deadline));
         reject(
             ctx,
             TransitionKind::DeadlineRollback,
@@ -95,7 +90,7 @@ pub(super) fn reject(
         " before it got any request".into()
     };
     let why = text.unwrap_or_else(|| decisive(&ctx.state).unwrap_or_default());
-    let who = words::field_manager(by.as_deref().unwrap_or_default());
+    let who = format::field_manager(by.as_deref().unwrap_or_default());
     let colon = if why.is_empty() {
         String::new()
     } else {
@@ -136,81 +131,13 @@ pub(super) fn reject(
 fn after(ctx: &DecisionContext<'_>) -> String {
     let requests = ctx
         .state
-        .figures
+        .evidence_summary
         .as_ref()
         .map_or(0, |f| f.candidate.requests);
     let exposed = ctx.state.steps.first().map_or(ctx.now, |s| s.started_at);
     format!(
         " after {} in {}",
-        words::requests(requests),
-        words::span(since(exposed, ctx.now))
+        format::requests(requests),
+        format::span(since(exposed, ctx.now))
     )
-}
-
-/// Row 16: too many of the candidate's requests fail, and the comparison with stable has not decided. Lowers the weight by
-/// one step, so that stable has more requests to compare with.
-pub(super) fn backstop(ctx: &mut DecisionContext<'_>) -> bool {
-    if !ctx.evaluation.is_some_and(|l| l.backstop) {
-        return false;
-    }
-    ctx.evaluation = None;
-    let now = ctx.now;
-    let (state, Some(r)) = (ctx.state.state, &mut ctx.state.rollout) else {
-        return false;
-    };
-    let steps = r.plan.steps.len();
-    if steps == 0 && r.plan.final_weight() == Weight::FULL {
-        let text =
-            "too many of the candidate's requests fail, and stable has no requests to compare with"
-                .to_owned();
-        reject(
-            ctx,
-            TransitionKind::BackstopRollback,
-            "TotalErrors",
-            Some(text),
-            None,
-        );
-        return true;
-    }
-    r.backstops += 1;
-    r.flags.backstop = Some(BackstopHold {
-        since: now,
-        until_action: r.backstops >= MAX_BACKSTOPS,
-    });
-    let from = r.weight;
-    let down = match state {
-        State::Baking => steps.checked_sub(1),
-        _ => r.step.checked_sub(1),
-    };
-    if let Some(step) = down {
-        desired::close_step(ctx, crate::rollout::PassedBy::Lowered);
-        ctx.begin(State::Stepping, |r| {
-            r.step = step;
-            r.weight = r.plan.weight(step);
-        });
-    }
-    let Some(r) = &ctx.state.rollout else {
-        return true;
-    };
-    let share = if down.is_some() {
-        format!("from {from} to {}", r.weight)
-    } else {
-        format!("stays at {from}")
-    };
-    let wait = if r.backstops >= MAX_BACKSTOPS {
-        "until a person requests `resume`".into()
-    } else {
-        format!("for {}", words::span(holds::BACKSTOP_HOLD))
-    };
-    let text = format!(
-        "too many of the candidate's requests fail, and the comparison with stable has not decided: the weight goes {share} and is held {wait}"
-    );
-    let text = text.replace("goes stays", "stays");
-    holds::set(
-        ctx,
-        crate::rollout::HoldReason::TotalErrors,
-        holds::backstop_text(ctx),
-    );
-    ctx.record_event(TransitionKind::BackstopReached, text);
-    true
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::batch::{self, Suspects};
-use super::{MeasureError, Prometheus, Samples, Wanted};
+use super::{MeasureError, Prometheus, SampleQuery, Samples};
 use crate::backoff::Backoff;
 use crate::node_api::{Fleet, FunctionKey};
 use crate::queue::Queue;
@@ -28,15 +28,15 @@ const STALE: Duration = Duration::from_secs(10);
 /// Number of reads of the past at the same time.
 const PAST_READS: usize = 2;
 /// A question about the past that waited this long for its turn is not asked: nothing waits for its answer.
-const PAST_PATIENCE: Duration = Duration::from_secs(10);
+const HISTORY_WAIT: Duration = Duration::from_secs(10);
 /// Delay before a question about the past that failed is asked again.
 const PAST_RETRY: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
 
 /// State of a question.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Asked {
+pub enum QueryState {
     /// No Prometheus is configured.
-    Nowhere,
+    NotConfigured,
     /// The answer is on its way since this time.
     Pending(Instant),
     /// Counters of the requested revisions, or why Prometheus has none; as of its latest answer.
@@ -45,7 +45,7 @@ pub enum Asked {
 
 /// Source of counters. Clones share it.
 #[derive(Clone, Default)]
-pub struct SampleSource(Option<Arc<Shared>>);
+pub struct PrometheusQueries(Option<Arc<Shared>>);
 
 struct Shared {
     questions: Mutex<Questions>,
@@ -65,7 +65,7 @@ struct Questions {
 }
 
 struct Question {
-    wanted: Wanted,
+    wanted: SampleQuery,
     since: Instant,
     state: State,
 }
@@ -99,17 +99,17 @@ impl Period {
     }
 }
 
-impl std::fmt::Debug for SampleSource {
+impl std::fmt::Debug for PrometheusQueries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SampleSource")
+        f.debug_struct("PrometheusQueries")
             .field("prometheus", &self.0.is_some())
             .finish()
     }
 }
 
-// === impl SampleSource ===
+// === impl PrometheusQueries ===
 
-impl SampleSource {
+impl PrometheusQueries {
     /// Queries `prometheus` about processes that nodes of `fleet` have reported, and queues functions in `queue` when answers
     /// arrive. Must be called within the runtime.
     #[must_use]
@@ -139,9 +139,9 @@ impl SampleSource {
     }
 
     /// Returns the newest snapshots of a function. An answer is returned once; the next call asks again.
-    pub fn newest(&self, wanted: &Wanted) -> Asked {
+    pub fn newest(&self, wanted: &SampleQuery) -> QueryState {
         let Some(shared) = &self.0 else {
-            return Asked::Nowhere;
+            return QueryState::NotConfigured;
         };
         let now = Instant::now();
         let mut questions = shared.questions.lock();
@@ -149,11 +149,11 @@ impl SampleSource {
             && held.wanted == *wanted
         {
             match &held.state {
-                State::Waiting | State::Running => return Asked::Pending(held.since),
+                State::Waiting | State::Running => return QueryState::Pending(held.since),
                 State::Done(at, answer) if *at + STALE >= now => {
                     let answer = answer.clone();
                     questions.newest.remove(&wanted.function);
-                    return Asked::Answered(answer);
+                    return QueryState::Answered(answer);
                 }
                 State::Done(..) => {}
             }
@@ -162,23 +162,23 @@ impl SampleSource {
         questions.newest.insert(key, Question::new(wanted, now));
         drop(questions);
         shared.asked.notify_one();
-        Asked::Pending(now)
+        QueryState::Pending(now)
     }
 
     /// Returns the last fifteen minutes of a function. The answer is kept until [`Self::forget_past`]; a failed question is asked
     /// again after a growing delay.
-    pub fn history(&self, wanted: &Wanted) -> Asked {
+    pub fn history(&self, wanted: &SampleQuery) -> QueryState {
         self.past(wanted, Period::History)
     }
 
     /// Returns the samples that evaluations within the last `past` could have used, like [`Self::history`].
-    pub fn since(&self, wanted: &Wanted, past: Duration) -> Asked {
+    pub fn since(&self, wanted: &SampleQuery, past: Duration) -> QueryState {
         self.past(wanted, Period::Since(past))
     }
 
-    fn past(&self, wanted: &Wanted, period: Period) -> Asked {
+    fn past(&self, wanted: &SampleQuery, period: Period) -> QueryState {
         let Some(shared) = &self.0 else {
-            return Asked::Nowhere;
+            return QueryState::NotConfigured;
         };
         let now = Instant::now();
         let mut questions = shared.questions.lock();
@@ -188,11 +188,11 @@ impl SampleSource {
             && held.period.is_like(period)
         {
             match &held.question.state {
-                State::Waiting | State::Running => return Asked::Pending(held.question.since),
+                State::Waiting | State::Running => return QueryState::Pending(held.question.since),
                 State::Done(at, answer) => {
                     let retry = *at + PAST_RETRY.ceiling(held.failures);
                     if answer.is_ok() || now < retry {
-                        return Asked::Answered(answer.clone());
+                        return QueryState::Answered(answer.clone());
                     }
                     failures = held.failures;
                 }
@@ -209,7 +209,7 @@ impl SampleSource {
         drop(questions);
         // the receivers live as long as the process
         let _ = shared.past.send(key);
-        Asked::Pending(now)
+        QueryState::Pending(now)
     }
 
     /// Forgets the answer about the past of a function. A failure is remembered, so that its delay still grows.
@@ -235,7 +235,7 @@ impl SampleSource {
 }
 
 impl Question {
-    fn new(wanted: &Wanted, since: Instant) -> Self {
+    fn new(wanted: &SampleQuery, since: Instant) -> Self {
         Self {
             wanted: wanted.clone(),
             since,
@@ -244,7 +244,7 @@ impl Question {
     }
 
     /// Starts a question that waits; `None` if it does not.
-    fn start(&mut self) -> Option<Wanted> {
+    fn start(&mut self) -> Option<SampleQuery> {
         if !matches!(self.state, State::Waiting) {
             return None;
         }
@@ -253,7 +253,7 @@ impl Question {
     }
 
     /// Records the answer, unless something else is asked by now. Returns whether it was recorded.
-    fn finish(&mut self, wanted: &Wanted, answer: Result<Samples, MeasureError>) -> bool {
+    fn finish(&mut self, wanted: &SampleQuery, answer: Result<Samples, MeasureError>) -> bool {
         let expected = matches!(self.state, State::Running) && self.wanted == *wanted;
         if expected {
             self.state = State::Done(Instant::now(), answer);
@@ -277,13 +277,13 @@ impl Shared {
             self.asked.notified().await;
             tokio::time::sleep_until(next.max(Instant::now() + GATHER)).await;
             next = Instant::now() + interval;
-            let waiting: Vec<Wanted> = {
+            let waiting: Vec<SampleQuery> = {
                 let mut questions = self.questions.lock();
                 let all = questions.newest.values_mut();
                 all.filter_map(Question::start).collect()
             };
             let known = fleet.processes();
-            let deliver = |wanted: Wanted, answer| {
+            let deliver = |wanted: SampleQuery, answer| {
                 let mut questions = self.questions.lock();
                 let held = questions.newest.get_mut(&wanted.function);
                 if held.is_some_and(|held| held.finish(&wanted, answer)) {
@@ -308,7 +308,7 @@ impl Shared {
             let Some((wanted, period, since)) = self.start_past(&function) else {
                 continue;
             };
-            let answer = if since.elapsed() > PAST_PATIENCE {
+            let answer = if since.elapsed() > HISTORY_WAIT {
                 Err(MeasureError::Timeout)
             } else {
                 let (known, wanted) = (fleet.processes(), wanted.clone());
@@ -321,14 +321,14 @@ impl Shared {
         }
     }
 
-    fn start_past(&self, function: &FunctionKey) -> Option<(Wanted, Period, Instant)> {
+    fn start_past(&self, function: &FunctionKey) -> Option<(SampleQuery, Period, Instant)> {
         let mut questions = self.questions.lock();
         let held = questions.past.get_mut(function)?;
         let wanted = held.question.start()?;
         Some((wanted, held.period, held.question.since))
     }
 
-    fn finish_past(&self, wanted: &Wanted, answer: Result<Samples, MeasureError>) {
+    fn finish_past(&self, wanted: &SampleQuery, answer: Result<Samples, MeasureError>) {
         let mut questions = self.questions.lock();
         let Some(held) = questions.past.get_mut(&wanted.function) else {
             return;
@@ -353,7 +353,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-impl SampleSource {
+impl PrometheusQueries {
     /// Like [`Self::new`], without a pause between two batches.
     pub(crate) fn eager(prometheus: Prometheus, fleet: Fleet, queue: Queue) -> Self {
         Self::start(prometheus, fleet, queue, Duration::ZERO)

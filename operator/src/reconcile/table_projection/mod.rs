@@ -1,5 +1,7 @@
 //! From the persisted status to the tables of the nodes. Pure, and the same on every replica.
 
+mod projector;
+
 use std::collections::BTreeSet;
 
 use crds::function::{HeaderMatchType, KeySelector, PathMatchType, Placement as PlacementSpec};
@@ -9,6 +11,8 @@ use operator_core::rollout::{TrafficSplit, traffic_split};
 
 use crate::persist;
 use crate::validate::Limits;
+
+pub use projector::Projector;
 
 /// Gives the content of one key of a Secret in the function's namespace, if it is the content with that keyed hash.
 /// `None` is not an empty value: nodes receive it as unknown.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::rollout::{Figures, MetricFigures, PassFigures, Power};
+use crate::rollout::{EvidenceSummary, MetricEvidence, PassProgress, Power};
 use crate::stats;
 
-use super::suite::{self, Pass, Test};
+use super::sequential_tests::{self, Pass, Test};
 use super::verdict::{Metric, MissedSlo};
 use super::{Analysis, TailBounds, WHOLE};
 
@@ -75,7 +75,7 @@ impl Analysis {
     /// Returns ln of the combined evidence against the candidate.
     #[must_use]
     pub fn ln_evidence(&self) -> f64 {
-        suite::combined(&self.tests)
+        sequential_tests::combined(&self.tests)
     }
 
     /// Returns the latency bounds in use.
@@ -86,30 +86,30 @@ impl Analysis {
 
     /// Returns the evidence for display. The caller adds the source of the counts and the dominant node.
     #[must_use]
-    pub fn figures(&self) -> Figures {
-        Figures {
-            looks: u64::from(self.looks),
+    pub fn evidence_summary(&self) -> EvidenceSummary {
+        EvidenceSummary {
+            evaluations: u64::from(self.evaluations),
             evaluated_at: self.evaluated_at,
             source: String::new(),
             coverage: Some(self.memory.coverage),
             candidate: self.candidate,
             stable: self.stable,
-            metrics: self.tests.iter().map(metric_figures).collect(),
-            pass: self.pass_figures(),
+            metrics: self.tests.iter().map(metric_evidence).collect(),
+            pass: self.pass_progress(),
             power: self.power(),
             decisive: self.decisive.as_ref().map(|(_, counts)| counts.clone()),
             dominant: None,
         }
     }
 
-    fn pass_figures(&self) -> PassFigures {
+    fn pass_progress(&self) -> PassProgress {
         let beta = self.plan.false_promotions;
         let furthest_behind = self
             .pass
             .iter()
             .min_by(|a, b| b.missing(beta).total_cmp(&a.missing(beta)));
         let Some(limiting) = furthest_behind.filter(|_| self.step.next.is_some()) else {
-            return PassFigures::default();
+            return PassProgress::default();
         };
         let waits_for_bounds = self.plan.latency.is_some() && self.bounds.is_none();
         let progress = if waits_for_bounds {
@@ -123,7 +123,7 @@ impl Analysis {
             .filter_map(|p| self.requests_to_pass(p, beta))
             .reduce(f64::max);
         let eta = need.and_then(|need| self.seconds_for(need));
-        PassFigures {
+        PassProgress {
             progress,
             limiting: Some(limiting.event.name()),
             need_requests: need.map(ceil),
@@ -139,7 +139,7 @@ impl Analysis {
             return Some(0.0);
         }
         let stats::Tolerance { ratio, delta } = pass.process.settings().tolerance;
-        let rate = pass.process.guesses().first()?.rate();
+        let rate = pass.process.estimates().first()?.rate();
         let per_request = stats::information(rate, rate, ratio, delta, self.share()?);
         (per_request > 0.0 && per_request.is_finite())
             .then(|| missing * pass.process.settings().dispersion / per_request)
@@ -165,7 +165,12 @@ impl Analysis {
         let (Some(errors), Some(share)) = (errors, self.share()) else {
             return Vec::new();
         };
-        let Some(base) = errors.process.guesses().first().map(stats::Guess::rate) else {
+        let Some(base) = errors
+            .process
+            .estimates()
+            .first()
+            .map(stats::RateEstimate::rate)
+        else {
             return Vec::new();
         };
         let stats::Tolerance { ratio, delta } = errors.process.settings().tolerance;
@@ -188,12 +193,12 @@ impl Analysis {
     }
 }
 
-fn metric_figures(test: &Test) -> MetricFigures {
+fn metric_evidence(test: &Test) -> MetricEvidence {
     let rate = |events: f64, requests: f64| (requests > 0.0).then(|| events / requests);
     let settings = test.process.settings();
     let candidate = rate(test.total.candidate_events, test.total.candidate_requests);
     let stable = rate(test.total.stable_events, test.total.stable_requests);
-    MetricFigures {
+    MetricEvidence {
         name: test.event.name(),
         ln_e: test.ln_evidence(),
         p: test.process.p(),

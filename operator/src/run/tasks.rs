@@ -12,32 +12,32 @@ const NEXT: &str =
 
 /// Tasks that run as long as the process. Dropping them stops them.
 #[derive(Default)]
-pub(super) struct Parts(JoinSet<(&'static str, anyhow::Result<()>)>);
+pub(super) struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
 
-impl Parts {
-    /// Starts a part that ends with a result.
+impl Tasks {
+    /// Starts a task that ends with a result.
     pub(super) fn spawn<E: Into<anyhow::Error>>(
         &mut self,
         name: &'static str,
-        part: impl Future<Output = Result<(), E>> + Send + 'static,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
         self.0
-            .spawn(async move { (name, part.await.map_err(Into::into)) });
+            .spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Starts a part that cannot fail.
+    /// Starts a task that cannot fail.
     pub(super) fn follow(
         &mut self,
         name: &'static str,
-        part: impl Future<Output = ()> + Send + 'static,
+        task: impl Future<Output = ()> + Send + 'static,
     ) {
         self.0.spawn(async move {
-            part.await;
+            task.await;
             (name, Ok(()))
         });
     }
 
-    /// Waits for the first part that ends, and returns why that ends the process.
+    /// Waits for the first task that ends, and returns why that ends the process.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
         match self.0.join_next().await {
             Some(ended) => reason(ended),
@@ -45,7 +45,7 @@ impl Parts {
         }
     }
 
-    /// Lets the parts end orderly; those that need longer than three seconds are stopped.
+    /// Lets the tasks end orderly; those that need longer than three seconds are stopped.
     pub(super) async fn wind_down(mut self) {
         let all = async { while self.0.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FAREWELL, all).await;
@@ -55,8 +55,8 @@ impl Parts {
 fn reason(ended: Result<(&'static str, anyhow::Result<()>), JoinError>) -> anyhow::Error {
     match ended {
         Ok((_, Err(error))) => error,
-        Ok((part, Ok(()))) => {
-            anyhow::anyhow!("{part} ended, which is a bug in the operator; {NEXT}")
+        Ok((task, Ok(()))) => {
+            anyhow::anyhow!("{task} ended, which is a bug in the operator; {NEXT}")
         }
         Err(error) => anyhow::anyhow!("a part of the operator failed ({error}); {NEXT}"),
     }
@@ -68,12 +68,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_part_that_ends_is_named_or_gives_its_error() {
-        let mut parts = Parts::default();
-        parts.follow("one", std::future::pending());
-        parts.follow("two", async {});
-        let error = parts.ended().await.to_string();
+        let mut tasks = Tasks::default();
+        tasks.follow("one", std::future::pending());
+        tasks.follow("two", async {});
+        let error = tasks.ended().await.to_string();
         assert!(error.starts_with("two ended"), "{error}");
-        parts.spawn("three", async { Err(anyhow::anyhow!("the reason")) });
-        assert_eq!(parts.ended().await.to_string(), "the reason");
+        tasks.spawn("three", async { Err(anyhow::anyhow!("the reason")) });
+        assert_eq!(tasks.ended().await.to_string(), "the reason");
     }
 }

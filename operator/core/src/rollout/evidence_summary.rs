@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// Counts and evidence of one rollout so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
+pub struct EvidenceSummary {
     /// Number of evaluations so far.
-    pub looks: u64,
+    #[serde(rename = "looks")]
+    pub evaluations: u64,
     /// Time of the last evaluation.
     pub evaluated_at: Option<Timestamp>,
     /// Source of the counts: `Prometheus`, `InBand` or `Both`.
@@ -20,13 +21,13 @@ pub struct Figures {
     /// Share (0 to 1) of stable's requests that is on nodes with fresh counts.
     pub coverage: Option<f64>,
     /// Counts of the candidate since the rollout began.
-    pub candidate: ArmSums,
+    pub candidate: RequestCounts,
     /// Counts of stable since the rollout began.
-    pub stable: ArmSums,
+    pub stable: RequestCounts,
     /// Evidence against the candidate, by metric.
-    pub metrics: Vec<MetricFigures>,
+    pub metrics: Vec<MetricEvidence>,
     /// Progress of the step; all zero when no step follows.
-    pub pass: PassFigures,
+    pub pass: PassProgress,
     /// Number of candidate requests needed to detect an increase of 1, 5 and 100 percentage points.
     pub power: Vec<Power>,
     /// Counts that decided the rollout; set once a verdict is Bad.
@@ -38,7 +39,7 @@ pub struct Figures {
 
 /// Counts of one revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArmSums {
+pub struct RequestCounts {
     /// Number of requests that count.
     pub requests: u64,
     /// Number of those requests that failed (5xx, trap, deadline, out of memory).
@@ -47,7 +48,7 @@ pub struct ArmSums {
     pub client_errors: u64,
 }
 
-impl ArmSums {
+impl RequestCounts {
     /// Subtracts `other`; no count falls below 0.
     pub(super) const fn without(self, other: Self) -> Self {
         Self {
@@ -60,7 +61,7 @@ impl ArmSums {
 
 /// Evidence of one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MetricFigures {
+pub struct MetricEvidence {
     /// Name with its latency bound: `errors`, `latency/300ms`, `clientErrors`, `slo`.
     pub name: String,
     /// ln E: the evidence that the candidate is worse than tolerated.
@@ -81,7 +82,7 @@ pub struct MetricFigures {
 
 /// Progress of the step towards the next one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PassFigures {
+pub struct PassProgress {
     /// Progress of the metric that is furthest behind, 0 to 1.
     pub progress: f64,
     /// Name of the metric that is furthest behind.
@@ -106,10 +107,11 @@ pub struct Power {
 /// The evaluation that decided, with the counts of the last two evaluations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decisive {
-    /// Name of the metric, as in [`MetricFigures::name`].
+    /// Name of the metric, as in [`MetricEvidence::name`].
     pub metric: String,
     /// Number of the evaluation in the rollout, from 1.
-    pub look: u64,
+    #[serde(rename = "look")]
+    pub evaluation: u64,
     /// Time of the evaluation.
     pub at: Timestamp,
     /// ln of the combined evidence.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use operator_core::status_rate::{Admission, FunctionLimit, NodeDrift, StatusRateLimiter};
+use operator_core::status_rate::{Admission, FunctionLimit, NodeStatusChange, StatusRateLimiter};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The limiter that all functions share.
 #[derive(Debug)]
-pub struct StatusWrites {
+pub struct StatusRateLimit {
     origin: Instant,
     limiter: Mutex<StatusRateLimiter>,
 }
@@ -24,7 +24,7 @@ pub(super) enum Admitted {
     Wait(Instant),
 }
 
-impl Default for StatusWrites {
+impl Default for StatusRateLimit {
     fn default() -> Self {
         Self {
             origin: Instant::now(),
@@ -33,10 +33,10 @@ impl Default for StatusWrites {
     }
 }
 
-impl StatusWrites {
-    /// Decides whether a function may write the difference `drift` now.
-    pub(super) fn admit(&self, function: &mut FunctionLimit, drift: NodeDrift) -> Admitted {
-        match self.limiter.lock().admit(function, drift, self.now()) {
+impl StatusRateLimit {
+    /// Decides whether a function may write the difference `change` now.
+    pub(super) fn admit(&self, function: &mut FunctionLimit, change: NodeStatusChange) -> Admitted {
+        match self.limiter.lock().admit(function, change, self.now()) {
             Admission::Idle => Admitted::Idle,
             Admission::Write => Admitted::Write,
             Admission::Wait(until) => Admitted::Wait(self.origin + until),
@@ -79,14 +79,14 @@ mod tests {
         writes: Vec<Instant>,
     }
 
-    async fn work(queue: Queue, limiter: Arc<StatusWrites>, played: Arc<Mutex<Played>>) {
+    async fn work(queue: Queue, limiter: Arc<StatusRateLimit>, played: Arc<Mutex<Played>>) {
         loop {
             let turn = queue.take(false).await;
             let wake = {
                 let mut played = played.lock();
                 let (turns, limit) = played.turns.entry(turn.key.clone()).or_default();
                 *turns += 1;
-                let admitted = limiter.admit(limit, NodeDrift::Settled);
+                let admitted = limiter.admit(limit, NodeStatusChange::Settled);
                 if admitted == Admitted::Write {
                     played.writes.push(Instant::now());
                 }
@@ -101,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn two_thousand_functions_that_wait_for_the_rate_are_taken_from_the_queue_twice_each() {
-        let (queue, limiter) = (Queue::default(), Arc::new(StatusWrites::default()));
+        let (queue, limiter) = (Queue::default(), Arc::new(StatusRateLimit::default()));
         let played = Arc::<Mutex<Played>>::default();
         let start = Instant::now();
         for n in 0..FUNCTIONS {

@@ -17,14 +17,14 @@ impl RolloutState {
         }
         mine.analysis.clone_from(&theirs.analysis);
         mine.flags.unmeasured.clone_from(&theirs.flags.unmeasured);
-        state.figures.clone_from(&later.figures);
+        state.evidence_summary.clone_from(&later.evidence_summary);
         let same_step = self.state == later.state
             && mine.step == theirs.step
             && mine.step_started_at == theirs.step_started_at;
         if same_step {
-            mine.step_looks = theirs.step_looks;
+            mine.step_evaluations = theirs.step_evaluations;
             mine.step_requests = theirs.step_requests;
-            mine.quiet_looks = theirs.quiet_looks;
+            mine.quiet_evaluations = theirs.quiet_evaluations;
             mine.active = theirs.active;
             mine.clock_at = theirs.clock_at;
             mine.acked_at = theirs.acked_at;

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 ///
 /// # Errors
 /// None in practice: writing to a `String` does not fail.
-pub fn reference() -> Result<String, std::fmt::Error> {
+pub fn field_reference() -> Result<String, std::fmt::Error> {
     let mut page = String::from(
         "# Fields\n\nGenerated from the types by `make crds`, with the text of `kubectl explain`. [api.md](api.md) explains how the \
          objects work together, [rollouts.md](rollouts.md) explains rollouts, [glossary.md](glossary.md) explains the terms.\n",

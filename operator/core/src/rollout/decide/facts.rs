@@ -1,4 +1,4 @@
-//! Intake of facts: clocks, leadership, nodes and the evaluation. None of them raises the weight.
+//! Facts: clocks, leadership, nodes and the evaluation. None of them raises the weight.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::rollout::{
 const MAX_GAP: Duration = Duration::from_secs(90);
 
 /// Takes in clocks, nodes and leadership, once per decision.
-pub(super) fn facts(ctx: &mut DecisionContext<'_>) {
+pub(super) fn update(ctx: &mut DecisionContext<'_>) {
     let gap = clock(ctx);
     leadership(ctx, gap);
     ctx.count_nodes();
@@ -26,7 +26,7 @@ pub(super) fn facts(ctx: &mut DecisionContext<'_>) {
 
 /// Records that samples are missing. The period starts at the last usable evaluation, if this leader made it.
 fn unmeasured(ctx: &mut DecisionContext<'_>, gap: Duration) {
-    let Measured::Unavailable { kind, message } = &ctx.evidence.measured else {
+    let Measured::Unavailable { kind, message } = &ctx.input.measured else {
         return;
     };
     let (now, exposed) = (ctx.now, ctx.state.state.is_exposed());
@@ -49,7 +49,7 @@ fn unmeasured(ctx: &mut DecisionContext<'_>, gap: Duration) {
 
 /// Counts active time. Returns the time since the last decision.
 fn clock(ctx: &mut DecisionContext<'_>) -> Duration {
-    let (now, epoch) = (ctx.now, ctx.evidence.epoch);
+    let (now, epoch) = (ctx.now, ctx.input.epoch);
     let same_leader = epoch <= ctx.state.token.epoch;
     let Some(r) = &mut ctx.state.rollout else {
         return Duration::ZERO;
@@ -79,7 +79,7 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
         paused: _,
         hold: _,
         waiting_for: _,
-        asked_since,
+        approval_requested_at,
         unmeasured,
         short_since,
         unreached_since,
@@ -90,7 +90,7 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
         u.since = u.since.min(now);
         u.tried_at = u.tried_at.min(now);
     }
-    for t in [asked_since, short_since, unreached_since]
+    for t in [approval_requested_at, short_since, unreached_since]
         .into_iter()
         .flatten()
     {
@@ -108,25 +108,25 @@ fn clamp(flags: &mut Flags, now: Timestamp) {
 /// Lets a new leader send the persisted split with its own epoch. It needs a new evaluation before the next step.
 fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
     let exposed = ctx.state.state.is_exposed();
-    if ctx.evidence.epoch <= ctx.state.token.epoch {
+    if ctx.input.epoch <= ctx.state.token.epoch {
         return;
     }
-    let highest = ctx.evidence.nodes.highest_token.unwrap_or_default();
+    let highest = ctx.input.nodes.highest_token.unwrap_or_default();
     if ctx.state.rollout.is_none() {
         // a node ahead of the state follows again once the state is sent with a greater token; see `lost_state`
-        if highest > hint_token(ctx.state.token) && highest.epoch < ctx.evidence.epoch {
-            ctx.new_pair();
+        if highest > hint_token(ctx.state.token) && highest.epoch < ctx.input.epoch {
+            ctx.new_token();
         }
         return;
     }
-    ctx.new_pair();
-    if exposed && gap > ctx.evidence.unsupervised_ttl {
+    ctx.new_token();
+    if exposed && gap > ctx.input.unsupervised_ttl {
         resupervise(ctx, gap);
     } else {
         if let Some(r) = &mut ctx.state.rollout {
             r.acked_at = None;
             r.all_acked_at = None;
-            r.step_looks = r.step_looks.min(1);
+            r.step_evaluations = r.step_evaluations.min(1);
             // the old leader's observations of the nodes are outdated
             r.flags.short_since = None;
             r.flags.unreached_since = None;
@@ -140,7 +140,7 @@ fn leadership(ctx: &mut DecisionContext<'_>, gap: Duration) {
 
 fn acknowledgement(ctx: &mut DecisionContext<'_>) {
     let (now, token) = (ctx.now, ctx.state.token);
-    let nodes = &ctx.evidence.nodes;
+    let nodes = &ctx.input.nodes;
     let exposed = ctx.state.state.is_exposed();
     let Some(r) = ctx.state.rollout.as_mut().filter(|_| exposed) else {
         return;
@@ -155,7 +155,7 @@ fn acknowledgement(ctx: &mut DecisionContext<'_>) {
 
 /// Counts the evaluation if it is the next one of this rollout. Always returns `false`: it changes no state by itself.
 pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
-    let Measured::Evaluation(evaluation) = &ctx.evidence.measured else {
+    let Measured::Evaluation(evaluation) = &ctx.input.measured else {
         return false;
     };
     let now = ctx.now;
@@ -165,27 +165,27 @@ pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
     let Some(r) = &mut ctx.state.rollout else {
         return false;
     };
-    let taken = r.analysis.as_ref().map_or(0, |a| a.looks);
+    let taken = r.analysis.as_ref().map_or(0, |a| a.evaluations);
     if evaluation.number != taken + 1 || evaluation.revision != r.candidate.revision.name {
         return false;
     }
     r.analysis = Some(AnalysisState {
         state: evaluation.analysis.clone(),
-        looks: evaluation.number,
+        evaluations: evaluation.number,
         evaluated_at: evaluation.at,
     });
     r.flags.unmeasured = None;
     if r.acked_at.is_some_and(|acked| evaluation.at > acked) {
-        r.step_looks += 1;
+        r.step_evaluations += 1;
         r.step_requests += evaluation.candidate_requests;
     }
-    r.quiet_looks = if evaluation.candidate_requests == 0 {
-        r.quiet_looks + 1
+    r.quiet_evaluations = if evaluation.candidate_requests == 0 {
+        r.quiet_evaluations + 1
     } else {
         0
     };
     super::holds::shared(&mut r.flags, evaluation, now);
-    ctx.state.figures = Some(evaluation.figures.clone());
+    ctx.state.evidence_summary = Some(evaluation.evidence_summary.clone());
     super::desired::count_step(&mut ctx.state);
     if ctx.state.unhealthy.is_some() != evaluation.stable_unhealthy.is_some() {
         ctx.write();
@@ -197,8 +197,8 @@ pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
 
 /// Row 34: sends the split again if nodes were without contact for so long that they returned to stable.
 pub(super) fn contact(ctx: &mut DecisionContext<'_>) -> bool {
-    let nodes = &ctx.evidence.nodes;
-    let ttl = ctx.evidence.unsupervised_ttl;
+    let nodes = &ctx.input.nodes;
+    let ttl = ctx.input.unsupervised_ttl;
     let (now, token, exposed) = (ctx.now, ctx.state.token, ctx.state.state.is_exposed());
     let Some(r) = &mut ctx.state.rollout else {
         return false;
@@ -227,14 +227,14 @@ pub(super) fn contact(ctx: &mut DecisionContext<'_>) -> bool {
 }
 
 fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
-    ctx.new_pair();
+    ctx.new_token();
     let (now, state) = (ctx.now, ctx.state.state);
     if let Some(r) = &mut ctx.state.rollout {
         r.step_started_at = now;
         r.active = Duration::ZERO;
         r.acked_at = None;
         r.all_acked_at = None;
-        r.step_looks = 0;
+        r.step_evaluations = 0;
         r.step_requests = 0;
         r.flags.short_since = None;
         let what = if state == State::Baking {
@@ -244,7 +244,7 @@ fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
         };
         let text = format!(
             "nodes were without contact for {} and had returned to stable; {} is sent again and the {what} starts over",
-            crate::rollout::words::span(away),
+            crate::rollout::format::span(away),
             r.weight,
         );
         ctx.record_event(TransitionKind::Resupervised, text);
@@ -254,27 +254,27 @@ fn resupervise(ctx: &mut DecisionContext<'_>, away: Duration) {
 /// Row 37: the status was lost, or is older than what most nodes have acknowledged. Restores stable; no rollout proceeds
 /// without a person. The report of one node is not enough, because it could reset every function that is placed on it.
 pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
-    let evidence = ctx.evidence;
-    let highest = evidence.nodes.highest_token.unwrap_or_default();
+    let input = ctx.input;
+    let highest = input.nodes.highest_token.unwrap_or_default();
     let ours = ctx.state.token;
     // a leader that crashed between hint and write leaves the token in between
-    let most = evidence.nodes.ahead.saturating_mul(2) > evidence.nodes.live;
+    let most = input.nodes.ahead.saturating_mul(2) > input.nodes.live;
     let older = highest > hint_token(ours) && most;
     let blank = ours == FencingToken::default()
         && ctx.state.stable.is_none()
         && ctx.state.rollout.is_none();
-    let lost = older || (blank && ctx.state.state == State::Idle && evidence.promoted.is_some());
+    let lost = older || (blank && ctx.state.state == State::Idle && input.promoted.is_some());
     if !lost {
         return false;
     }
     let placed = ctx.state.stable.as_ref().map(|s| s.revision.clone());
-    let stable = evidence.promoted.clone().or(placed);
+    let stable = input.promoted.clone().or(placed);
     // numbers are part of the names of Events: those used before the loss must not be used again
     let seconds = u64::try_from(ctx.now.as_second()).unwrap_or(0);
     let transitions = ctx.state.transitions.max(if blank { seconds } else { 0 });
     ctx.state = RolloutState {
         token: FencingToken {
-            epoch: evidence.epoch.max(highest.epoch).max(ours.epoch),
+            epoch: input.epoch.max(highest.epoch).max(ours.epoch),
             serial: ours.serial.max(highest.serial) + 2,
         },
         stable: stable.clone().map(|revision| crate::rollout::RevisionRef {
@@ -296,7 +296,7 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
         format!("status was lost; {name} serves as stable and the rollout waits for `resume`")
     };
     if let (Some((desired, policy)), Some(_)) = (target, &ctx.state.stable) {
-        super::desired::start(ctx, desired.clone(), policy, PlanKind::Full, 1);
+        super::desired::start(ctx, desired.clone(), policy, PlanKind::Rollout, 1);
         let (since, by, reason) = (ctx.now, "operator".into(), "StateLost".into());
         if let Some(r) = &mut ctx.state.rollout {
             r.flags.paused = Some(Paused { since, by, reason });
@@ -311,8 +311,8 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
 /// such as an action or a changed spec, come first.
 pub(super) fn unrecorded(ctx: &mut DecisionContext<'_>) -> bool {
     let token = ctx.before.token;
-    let new_leader = ctx.evidence.epoch > token.epoch;
-    let hinted = ctx.evidence.nodes.highest_token == Some(hint_token(token));
+    let new_leader = ctx.input.epoch > token.epoch;
+    let hinted = ctx.input.nodes.highest_token == Some(hint_token(token));
     if !new_leader || !hinted || !ctx.state.state.is_exposed() {
         return false;
     }

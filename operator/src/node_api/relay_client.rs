@@ -16,7 +16,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::fleet::Fleet;
 use super::leader::Leader;
-use super::meter::Meter;
+use super::metrics::Meter;
 use super::settings::Settings;
 use super::tables::Tables;
 use super::tls;

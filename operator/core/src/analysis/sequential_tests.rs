@@ -7,7 +7,8 @@ use crate::samples::{Histogram, LATENCY_BOUNDS, Tally};
 use crate::stats::{self, EProcess, Increment, Settings, Side, Tolerance};
 
 use super::WHOLE;
-use super::history::{History, TailBounds, smoothed};
+use super::bounds::TailBounds;
+use super::history::{History, smoothed};
 use super::plan::AnalysisPlan;
 use super::verdict::Metric;
 
