@@ -19,6 +19,7 @@ mod many;
 mod releases;
 mod rollouts;
 mod secrets;
+mod tls;
 mod world;
 
 use anyhow::Result;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         claims::all(),
         releases::all(),
         secrets::all(),
+        tls::all(),
         abandoned::all(),
         deletions::all(),
         faults::all(),
