@@ -196,23 +196,18 @@ async fn serve(plane: Arc<DataPlaneState>, socket: Socket, peer: IpAddr, negotia
     let conn = Connection::new(peer, plane.options.connections, identity);
     let mut io = ConnectionIo::new(socket.clone(), conn.clone());
     let mut phases = plane.watch_phase();
-    let http2 = match chosen {
+    let proto = match chosen {
         Some(http2) => {
             io.set_http2(http2);
-            http2
+            protocol(http2)
         }
         None => tokio::select! {
             () = wait_for(&mut phases, DrainPhase::Draining) => return,
             sniffed = io.detect_http2() => match sniffed {
-                Ok(http2) => http2,
+                Ok(http2) => protocol(http2),
                 Err(_) => return,
             },
         },
-    };
-    let proto = if http2 {
-        Protocol::Http2
-    } else {
-        Protocol::Http1
     };
     let _open = plane.node_counters.opened(proto);
     let service = service_fn(|request| handler::handle(plane.clone(), conn.clone(), request));
@@ -231,6 +226,14 @@ async fn serve(plane: Arc<DataPlaneState>, socket: Socket, peer: IpAddr, negotia
             () = wait_for(&mut phases, DrainPhase::Stopped) => {}
             () = close(&plane, &conn, &socket, &result) => {}
         }
+    }
+}
+
+fn protocol(http2: bool) -> Protocol {
+    if http2 {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
     }
 }
 

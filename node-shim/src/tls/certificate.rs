@@ -18,7 +18,7 @@ pub(super) const CERTIFICATE: &str = "tls.crt";
 pub(super) const KEY: &str = "tls.key";
 
 /// Why a certificate cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CertificateError {
     /// The file of the certificate contains none.
     #[error("tls.crt contains no certificate in PEM format")]
