@@ -41,6 +41,8 @@ const INSTALLATIONS: &[(&str, &[&str])] = &[
         &[
             "edge.service.type=LoadBalancer",
             "edge.service.loadBalancerClass=example.com/fast",
+            "edge.tls.secretNames={shop.example-tls,api-tls}",
+            "edge.tls.nodePort=30443",
             "edge.service.annotations.example\\.com/scheme=internet-facing",
             "networkPolicy.enabled=true",
             "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
@@ -74,6 +76,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("operator.replicas=many", "replicas"),
     ("edge.service.type=Ingress", "type"),
     ("edge.service.nodePort=70000", "nodePort"),
+    ("edge.tls.secretNames={a,a}", "secretNames"),
+    ("edge.tls.secretNames={../a}", "secretNames"),
     ("images.operator.reference=operator", "reference"),
     ("images.pullPolicy=Sometimes", "pullPolicy"),
     ("prometheus.url=prometheus:9090", "url"),

@@ -81,6 +81,13 @@ struct RunArgs {
     /// Address that serves functions over HTTP/1.1 and h2c
     #[arg(long, env = "SELVAGE_DATA_ADDR", default_value = "[::]:8080")]
     data_addr: SocketAddr,
+    /// Address that serves functions over TLS (HTTP/1.1 and HTTP/2), if there is a certificate
+    #[arg(long, env = "SELVAGE_TLS_ADDR", default_value = "[::]:8443")]
+    tls_addr: SocketAddr,
+    /// Directory with a certificate for the TLS port: tls.crt (chain) and tls.key, in PEM format; repeatable. The first is
+    /// for clients that send no server name or an unknown one
+    #[arg(long, env = "SELVAGE_TLS_CERTIFICATE", value_delimiter = ',')]
+    tls_certificate: Vec<PathBuf>,
     /// Address that serves /healthz, /readyz and /metrics
     #[arg(long, env = "SELVAGE_ADMIN_ADDR", default_value = "[::]:9180")]
     admin_addr: SocketAddr,
@@ -186,6 +193,8 @@ fn options(args: RunArgs) -> Options {
         token_file,
         state_dir,
         data_addr,
+        tls_addr,
+        tls_certificate,
         admin_addr,
         debug_socket,
         insecure_registry,
@@ -209,6 +218,8 @@ fn options(args: RunArgs) -> Options {
         },
         state_dir,
         data_addr,
+        tls_addr,
+        tls_certificates: tls_certificate,
         admin_addr,
         debug_socket: (!debug_socket.is_empty()).then(|| PathBuf::from(debug_socket)),
         insecure_registries: insecure_registry,

@@ -65,6 +65,7 @@ mod shim_response;
 pub mod supervisor;
 #[cfg(test)]
 mod test_support;
+pub mod tls;
 
 pub use connection::ConnectionLimits;
 

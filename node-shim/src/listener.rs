@@ -14,11 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::{self, Connection, ConnectionIo, StreamExecutor};
-use crate::data_plane::{DataPlaneState, DrainPhase};
+use crate::connection::{self, Connection, ConnectionIo, Socket, StreamExecutor};
+use crate::data_plane::{DataPlaneState, DrainPhase, Listeners};
 use crate::handler;
 use crate::keyed_limit::KeyedLimit;
 use crate::node_counters::Protocol;
+use crate::tls::{SecureSocket, TlsIdentity, TlsPort};
 
 /// Time that guests without a client get after the data plane has stopped.
 const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
@@ -35,21 +36,16 @@ const MAX_INVALID_FRAMES: usize = 4_000;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// Accepts and serves connections until the data plane has stopped.
-pub(crate) async fn run(plane: Arc<DataPlaneState>, listener: std::net::TcpListener) {
+pub(crate) async fn run(plane: Arc<DataPlaneState>, listeners: Listeners) {
     let mut phases = plane.watch_phase();
     let alive = plane.node_counters.clone();
     let turning = tokio::spawn(async move { alive.answer_pings().await });
     let preempted = plane.preempted.clone();
     let resuming = tokio::spawn(async move { preempted.run().await });
-    match TcpListener::from_std(listener) {
-        Ok(listener) => {
-            let over = wait_for(&mut phases, DrainPhase::Draining);
-            tokio::select! {
-                () = over => {}
-                () = accept(&plane, &listener) => {}
-            }
-        }
-        Err(error) => tracing::error!(%error, "the listener cannot be used"),
+    let acceptor = Acceptor::new(plane.clone());
+    tokio::select! {
+        () = wait_for(&mut phases, DrainPhase::Draining) => {}
+        () = acceptor.run(listeners) => {}
     }
     wait_for(&mut phases, DrainPhase::Stopped).await;
     plane.connections.close();
@@ -66,42 +62,81 @@ async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
-/// Accepts connections. Never returns; errors delay the next connection.
-async fn accept(plane: &Arc<DataPlaneState>, listener: &TcpListener) {
-    let permits = Arc::new(Semaphore::new(plane.options.max_connections));
-    let peers = KeyedLimit::new();
-    let mut pause = BACKOFF.0;
-    loop {
-        // without a permit, new connections wait in the kernel's backlog
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
+/// Accepts connections on all ports, which share the limits on their number.
+struct Acceptor {
+    plane: Arc<DataPlaneState>,
+    permits: Arc<Semaphore>,
+    peers: Arc<KeyedLimit<IpAddr>>,
+}
+
+impl Acceptor {
+    fn new(plane: Arc<DataPlaneState>) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(plane.options.max_connections)),
+            peers: KeyedLimit::new(),
+            plane,
+        }
+    }
+
+    async fn run(&self, listeners: Listeners) {
+        let Listeners { http, https } = listeners;
+        let encrypted = async {
+            if let Some((listener, certificates)) = https {
+                match TlsPort::new(certificates) {
+                    Ok(port) => self.accept(listener, Some(Arc::new(port))).await,
+                    Err(error) => tracing::error!(%error, "TLS cannot be used"),
+                }
+            }
         };
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        tokio::join!(self.accept(http, None), encrypted);
+    }
+
+    /// Accepts connections. Errors delay the next connection. Returns only when the listener cannot be used.
+    async fn accept(&self, listener: std::net::TcpListener, tls: Option<Arc<TlsPort>>) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
             Err(error) => {
-                plane.node_counters.accept_failed();
-                tracing::warn!(%error, pause = ?pause, "accept failed");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF.1);
-                continue;
+                tracing::error!(%error, "the listener cannot be used");
+                return;
             }
         };
-        pause = BACKOFF.0;
-        let peer = canonical(address);
-        let peer_connection = if plane.options.trusts(peer) {
-            None
-        } else {
-            let place = peers.try_acquire(network_of(peer), plane.options.max_per_peer);
-            if place.is_none() {
-                continue;
-            }
-            place
-        };
-        let shared = plane.clone();
-        plane.connections.spawn(async move {
-            serve(shared, stream, peer).await;
-            drop((permit, peer_connection));
-        });
+        let plane = &self.plane;
+        let mut pause = BACKOFF.0;
+        loop {
+            // without a permit, new connections wait in the kernel's backlog
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+                return;
+            };
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    plane.node_counters.accept_failed();
+                    tracing::warn!(%error, pause = ?pause, "accept failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF.1);
+                    continue;
+                }
+            };
+            pause = BACKOFF.0;
+            let peer = canonical(address);
+            let peer_connection = if plane.options.trusts(peer) {
+                None
+            } else {
+                let limit = plane.options.max_per_peer;
+                let place = self.peers.try_acquire(network_of(peer), limit);
+                if place.is_none() {
+                    continue;
+                }
+                place
+            };
+            let (shared, tls) = (plane.clone(), tls.clone());
+            plane.connections.spawn(async move {
+                if let Some((socket, protocol)) = open(&shared, stream, tls).await {
+                    serve(shared, socket, peer, protocol).await;
+                }
+                drop((permit, peer_connection));
+            });
+        }
     }
 }
 
@@ -121,20 +156,57 @@ fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Serves one connection until it is closed.
-async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
+/// Result of the TLS handshake and whether the client chose HTTP/2; `None` without TLS.
+type Negotiated = Option<(TlsIdentity, bool)>;
+
+/// Prepares a new connection, with TLS if the port has it. Returns `None` when the handshake fails.
+async fn open(
+    plane: &DataPlaneState,
+    stream: TcpStream,
+    tls: Option<Arc<TlsPort>>,
+) -> Option<(Socket, Negotiated)> {
     // small responses must not wait for acknowledgements; without the option they are only slower
     let _ = stream.set_nodelay(true);
-    let socket = Arc::new(stream);
-    let conn = Connection::new(peer, plane.options.connections);
+    let Some(port) = tls else {
+        return Some((Socket::plain(stream), None));
+    };
+    let mut phases = plane.watch_phase();
+    let shaken = tokio::select! {
+        () = wait_for(&mut phases, DrainPhase::Draining) => return None,
+        shaken = port.handshake(stream) => shaken,
+    };
+    match shaken {
+        Ok(SecureSocket {
+            socket,
+            identity,
+            http2,
+        }) => Some((socket, Some((identity, http2)))),
+        Err(error) => {
+            plane.node_counters.handshake_failed();
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// Serves one connection until it is closed.
+async fn serve(plane: Arc<DataPlaneState>, socket: Socket, peer: IpAddr, negotiated: Negotiated) {
+    let socket = Arc::new(socket);
+    let (identity, chosen) = negotiated.unzip();
+    let conn = Connection::new(peer, plane.options.connections, identity);
     let mut io = ConnectionIo::new(socket.clone(), conn.clone());
     let mut phases = plane.watch_phase();
-    let proto = tokio::select! {
-        () = wait_for(&mut phases, DrainPhase::Draining) => return,
-        sniffed = io.detect_http2() => match sniffed {
-            Ok(true) => Protocol::Http2,
-            Ok(false) => Protocol::Http1,
-            Err(_) => return,
+    let proto = match chosen {
+        Some(http2) => {
+            io.set_http2(http2);
+            protocol(http2)
+        }
+        None => tokio::select! {
+            () = wait_for(&mut phases, DrainPhase::Draining) => return,
+            sniffed = io.detect_http2() => match sniffed {
+                Ok(http2) => protocol(http2),
+                Err(_) => return,
+            },
         },
     };
     let _open = plane.node_counters.opened(proto);
@@ -157,11 +229,19 @@ async fn serve(plane: Arc<DataPlaneState>, stream: TcpStream, peer: IpAddr) {
     }
 }
 
+fn protocol(http2: bool) -> Protocol {
+    if http2 {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    }
+}
+
 /// Closes the connection after hyper has ended it.
 async fn close(
     plane: &DataPlaneState,
     conn: &Connection,
-    socket: &TcpStream,
+    socket: &Socket,
     result: &hyper::Result<()>,
 ) {
     let unparsable = result.as_ref().is_err_and(hyper::Error::is_parse);
@@ -238,7 +318,7 @@ where
 async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     plane: &DataPlaneState,
     conn: &Connection,
-    socket: &TcpStream,
+    socket: &Socket,
     proto: Protocol,
     connection: C,
 ) -> Option<hyper::Result<()>> {

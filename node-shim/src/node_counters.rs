@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 pub struct NodeCounters {
     rejections: [AtomicU64; Rejection::ALL.len()],
     accept_errors: AtomicU64,
+    handshake_failures: AtomicU64,
     fallbacks: AtomicU64,
     connections_h1: AtomicU64,
     connections_h2: AtomicU64,
@@ -46,6 +47,15 @@ impl NodeCounters {
     /// Returns the number of failed accepts.
     pub fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn handshake_failed(&self) {
+        self.handshake_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of failed TLS handshakes.
+    pub fn handshake_failures(&self) -> u64 {
+        self.handshake_failures.load(Ordering::Relaxed)
     }
 
     pub(crate) fn fell_back(&self) {

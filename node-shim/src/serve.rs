@@ -17,8 +17,7 @@ use node_shim_core::table::{
 use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
 use crate::config_value::ConfigValue;
 use crate::counters::CounterTable;
-use crate::data_plane::DataPlane;
-use crate::data_plane::DataPlaneOptions;
+use crate::data_plane::{DataPlane, DataPlaneOptions, Listeners};
 use crate::descriptors;
 use crate::disk::{DiskHealth, Draft};
 use crate::drain::Signals;
@@ -27,6 +26,7 @@ use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+use crate::tls::{Certificate, Certificates};
 
 /// Options of `serve`. The defaults of the limits are those of the API.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +36,13 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub addr: String,
+    /// Address to listen on with TLS, if there is a certificate
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    pub tls_addr: String,
+    /// Directory with a certificate for the TLS port: tls.crt (chain) and tls.key, in PEM format; repeatable. The first is
+    /// for clients that send no server name or an unknown one
+    #[arg(long, value_name = "DIR")]
+    pub tls_certificate: Vec<PathBuf>,
     /// Environment variable of the guest; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub env: Vec<(String, String)>,
@@ -138,15 +145,14 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         config: values(&args.config),
     };
     let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
-    let listener =
-        TcpListener::bind(&args.addr).with_context(|| format!("cannot listen on {}", args.addr))?;
+    let listeners = listen(args)?;
     let log = GuestLog::start("local", Box::new(std::io::stdout()))?;
     let options = DataPlaneOptions {
         max_per_peer: u32::MAX,
         ..DataPlaneOptions::default()
     };
     let plane = DataPlane::start(
-        listener,
+        listeners,
         engine,
         options,
         counters,
@@ -198,12 +204,37 @@ async fn run_until_signal(
     let propagation = Duration::from_millis(args.drain_propagation);
     let timeout = Duration::from_millis(args.drain_timeout);
     writeln!(std::io::stderr(), "Serving on http://{}", plane.address())?;
+    if let Some(address) = plane.tls_address() {
+        writeln!(std::io::stderr(), "Serving on https://{address}")?;
+    }
     signals.next().await;
     tokio::select! {
         () = plane.drain(propagation, timeout) => {}
         () = signals.next() => {}
     }
     Ok(())
+}
+
+/// Binds the ports. A certificate that cannot be used is an error here, unlike on a node.
+fn listen(args: &ServeArgs) -> anyhow::Result<Listeners> {
+    let bound = |address: &String| {
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+    };
+    let https = if args.tls_certificate.is_empty() {
+        None
+    } else {
+        for folder in &args.tls_certificate {
+            Certificate::read(folder)
+                .with_context(|| format!("cannot use the certificate in {}", folder.display()))?;
+        }
+        let certificates = Certificates::open(&args.tls_certificate)?;
+        tokio::spawn(certificates.clone().watch());
+        Some((bound(&args.tls_addr)?, certificates))
+    };
+    Ok(Listeners {
+        http: bound(&args.addr)?,
+        https,
+    })
 }
 
 /// Returns a function that serves every host and path.

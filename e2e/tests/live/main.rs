@@ -23,6 +23,7 @@ mod releases;
 mod removed_images;
 mod rollouts;
 mod secrets;
+mod tls;
 mod world;
 
 use anyhow::Result;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         claims::all(),
         releases::all(),
         secrets::all(),
+        tls::all(),
         abandoned::all(),
         deletions::all(),
         evidence::all(),

@@ -2,7 +2,7 @@
 
 use crate::{
     scenarios,
-    world::{SOON, World},
+    world::{SETTINGS, SOON, World},
 };
 use anyhow::{Result, ensure};
 use e2e::selvage::{NAMESPACE, helm_upgrade};
@@ -36,10 +36,11 @@ async fn an_upgrade_of_the_chart_loses_no_request(world: &mut World) -> Result<(
     );
 
     let load = world.load(host, RATE)?;
-    let settings = [
+    let next = [
         "operator.podAnnotations.release=next",
         "nodeShim.podAnnotations.release=next",
     ];
+    let settings = [&SETTINGS[..], &next].concat();
     // Helm waits for every pod; the requests continue meanwhile
     tokio::task::block_in_place(|| helm_upgrade(&world.cluster, &settings))?;
     world

@@ -14,6 +14,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 /// Time limit for a wait. It is generous, because a loaded machine is slow and these tests measure nothing.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Port of every node on which functions answer over TLS.
+pub(crate) const TLS_PORT: u16 = 30443;
+/// Chart values beside those of every local cluster: a certificate, whose Secret a scenario creates.
+pub(crate) const SETTINGS: [&str; 2] =
+    ["edge.tls.secretNames={edge-tls}", "edge.tls.nodePort=30443"];
 /// Time limit for a complete rollout.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 
@@ -50,7 +55,7 @@ impl World {
             digests.insert(version, push_component(&image, &file, None).await?);
             images.insert(version, image);
         }
-        selvage::install(&cluster, &[])?;
+        selvage::install(&cluster, &SETTINGS)?;
         let objects = Objects::new(cluster.client());
         Ok(Self {
             cluster,

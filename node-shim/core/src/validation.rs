@@ -20,6 +20,8 @@ pub const MAX_HEADERS: usize = 100;
 pub enum Rejection {
     /// The host is missing, malformed or ambiguous.
     BadHost,
+    /// The certificate of the TLS connection is not valid for the host.
+    Misdirected,
     /// The `transfer-encoding` is anything but a single `chunked`.
     BadFraming,
     /// The method is never supported: CONNECT, TRACE, `OPTIONS *`.
@@ -178,8 +180,9 @@ fn is_common_method(method: &Method) -> bool {
 
 impl Rejection {
     /// All rejections in the order of their indices.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BadHost,
+        Self::Misdirected,
         Self::BadFraming,
         Self::MethodRefused,
         Self::MethodUnknown,
@@ -196,6 +199,7 @@ impl Rejection {
     pub fn label(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
+            Self::Misdirected => "misdirected",
             Self::BadFraming => "bad_framing",
             Self::MethodRefused | Self::MethodUnknown => "method",
             Self::Upgrade => "upgrade",
@@ -212,6 +216,7 @@ impl Rejection {
     pub fn status(self) -> u16 {
         match self {
             Self::BadHost | Self::BadFraming | Self::BadPath | Self::BadRequest => 400,
+            Self::Misdirected => 421,
             Self::MethodRefused => 405,
             Self::MethodUnknown | Self::Upgrade => 501,
             Self::TargetTooLong => 414,

@@ -2,6 +2,7 @@
 //! and the client loses the response. Therefore only the sending direction is closed first, and what still
 //! arrives is discarded until the client has closed its direction too (RFC 9112, section 9.6).
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Connection, Hold, parser_response};
+use super::{Connection, Hold, Socket, parser_response};
 
 /// Maximum time without data of a client that has no reason to send any.
 const QUIET_IDLE: Duration = Duration::from_secs(1);
@@ -21,15 +22,15 @@ const DISCARD_BYTES: usize = 8 << 10;
 
 /// Resolves when the client has reset the connection. A client that only closes its sending direction can
 /// still receive responses.
-pub(crate) async fn wait_for_reset(socket: &TcpStream) {
+pub(crate) async fn wait_for_reset(socket: &Socket) {
     // an error of the registration ends with the runtime
-    let _ = socket.ready(Interest::ERROR).await;
+    let _ = socket.tcp().ready(Interest::ERROR).await;
 }
 
 /// Sends the response that was held back when hyper ended the connection. Adds the fields of all responses
 /// when hyper ended it because it could not parse a request, and returns the reason.
 pub(crate) async fn send_held(
-    socket: &TcpStream,
+    socket: &Socket,
     conn: &Connection,
     unparsable: bool,
 ) -> Option<Rejection> {
@@ -51,26 +52,24 @@ pub(crate) async fn send_held(
     unparsable.then_some(rejection)
 }
 
-async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(socket: &Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        socket.writable().await?;
-        match socket.try_write(bytes) {
-            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+        let sent = poll_fn(|cx| socket.poll_write(cx, |io| io.write(bytes))).await?;
+        bytes = bytes.get(sent..).unwrap_or_default();
     }
-    Ok(())
+    poll_fn(|cx| socket.poll_flush(cx)).await
 }
 
 /// Closes the sending direction, then discards what the client sends until it closes its own or a limit is
 /// reached.
-pub(crate) async fn close(socket: &TcpStream, conn: &Connection) {
+pub(crate) async fn close(socket: &Socket, conn: &Connection) {
     let broken = conn.failed.load(Ordering::Relaxed) || conn.reset.load(Ordering::Acquire);
-    if broken || rustix::net::shutdown(socket, Shutdown::Write).is_err() {
+    let limits = &conn.limits;
+    if broken || !announce_end(socket, limits.write_stall).await {
         return;
     }
-    let limits = &conn.limits;
+    // what is discarded need not be decrypted
+    let socket = socket.tcp();
     let idle = if conn.unread.load(Ordering::Relaxed) {
         limits.linger_idle
     } else {
@@ -90,6 +89,13 @@ pub(crate) async fn close(socket: &TcpStream, conn: &Connection) {
             Err(_) => return,
         }
     }
+}
+
+/// Closes the sending direction, with TLS after its announcement. Returns whether that succeeded.
+async fn announce_end(socket: &Socket, stall: Duration) -> bool {
+    socket.announce_end();
+    let sent = timeout(stall, poll_fn(|cx| socket.poll_flush(cx))).await;
+    matches!(sent, Ok(Ok(()))) && rustix::net::shutdown(socket.tcp(), Shutdown::Write).is_ok()
 }
 
 /// Reads once. The buffer is not part of the future, because many connections may wait at the same time.

@@ -9,19 +9,18 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::parser_response::may_be_from_parser;
-use super::{Connection, Hold};
+use super::{Connection, Hold, Socket};
 
 /// Connection preface of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Socket as hyper sees it. The connection task holds the socket too, and closes it after hyper has ended.
 pub(crate) struct ConnectionIo {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     conn: Arc<Connection>,
     /// Bytes read while detecting the protocol.
     sniffed: BytesMut,
@@ -31,12 +30,14 @@ pub(crate) struct ConnectionIo {
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     stalled: bool,
+    /// Number of encrypted bytes sent when the write timer was started.
+    sent: u64,
     /// Whether the end of the request line has not been read yet.
     in_request_line: bool,
 }
 
 impl ConnectionIo {
-    pub(crate) fn new(socket: Arc<TcpStream>, conn: Arc<Connection>) -> Self {
+    pub(crate) fn new(socket: Arc<Socket>, conn: Arc<Connection>) -> Self {
         Self {
             socket,
             conn,
@@ -46,11 +47,17 @@ impl ConnectionIo {
             read_timer: None,
             write_timer: None,
             stalled: false,
+            sent: 0,
             in_request_line: true,
         }
     }
 
-    /// Reads until the protocol is known, and returns whether the client uses HTTP/2.
+    /// Sets the protocol that a client with TLS chose.
+    pub(crate) fn set_http2(&mut self, http2: bool) {
+        self.http2 = http2;
+    }
+
+    /// Reads until the protocol of a client without TLS is known, and returns whether it uses HTTP/2.
     ///
     /// # Errors
     /// Returns an error when the peer closes the connection or sends too little in time.
@@ -58,10 +65,11 @@ impl ConnectionIo {
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         let mut wait = self.conn.limits.idle;
         loop {
-            timeout(wait, self.socket.readable())
+            let socket = self.socket.tcp();
+            timeout(wait, socket.readable())
                 .await
                 .map_err(|_| late())??;
-            match self.socket.try_read_buf(&mut self.sniffed) {
+            match socket.try_read_buf(&mut self.sniffed) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -121,27 +129,6 @@ impl ConnectionIo {
         poll_deadline(&mut self.read_timer, end, cx)
     }
 
-    /// Reads from the socket. Ready with no bytes when the client has closed its direction.
-    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            let room = buf.remaining();
-            match self.socket.try_read_buf(buf) {
-                Ok(size) => {
-                    if 0 < size && size < room {
-                        // The socket is empty. Noting it saves the read that would find out. The runtime has
-                        // one thread, so no event of the socket was handled since the read.
-                        let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                        let _ = self.socket.try_io(Interest::READABLE, empty);
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-
     fn began_head(&mut self, bytes: &[u8]) {
         if bytes.is_empty() || self.conn.idle_since().is_none() {
             return;
@@ -195,7 +182,7 @@ impl AsyncRead for ConnectionIo {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        match this.poll_socket(cx, buf) {
+        match this.socket.poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 let came = buf.filled().get(before..).unwrap_or_default();
                 this.began_head(came);
@@ -225,8 +212,10 @@ impl ConnectionIo {
             }
             return Poll::Ready(result);
         }
-        if !self.stalled {
+        let sent = self.socket.encrypted_bytes_sent();
+        if !self.stalled || sent != self.sent {
             self.stalled = true;
+            self.sent = sent;
             let end = Instant::now() + self.conn.limits.write_stall;
             match &mut self.write_timer {
                 Some(timer) => timer.as_mut().reset(end),
@@ -243,20 +232,6 @@ impl ConnectionIo {
         }
     }
 
-    fn poll_socket_write(
-        &self,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_write_ready(cx))?;
-            match write(&self.socket) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
     /// Sends a response that was held back and turned out to be an ordinary one.
     fn poll_released(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.conn.is_in_hold(Hold::Released) {
@@ -265,7 +240,7 @@ impl ConnectionIo {
         let conn = self.conn.clone();
         let mut held = conn.held.lock();
         while !held.is_empty() {
-            let polled = self.poll_socket_write(cx, |socket| socket.try_write(&held));
+            let polled = self.socket.poll_write(cx, |io| io.write(&held));
             let sent = ready!(self.poll_write_timeout(cx, polled))?;
             held.drain(..sent);
         }
@@ -296,7 +271,7 @@ impl AsyncWrite for ConnectionIo {
             return Poll::Ready(Ok(data.len()));
         }
         ready!(self.poll_released(cx))?;
-        let polled = self.poll_socket_write(cx, |socket| socket.try_write(data));
+        let polled = self.socket.poll_write(cx, |io| io.write(data));
         self.poll_write_timeout(cx, polled)
     }
 
@@ -311,7 +286,7 @@ impl AsyncWrite for ConnectionIo {
             return Poll::Ready(Ok(first.map_or(0, |first| first.len())));
         }
         ready!(self.poll_released(cx))?;
-        let polled = self.poll_socket_write(cx, |socket| socket.try_write_vectored(data));
+        let polled = self.socket.poll_write(cx, |io| io.write_vectored(data));
         self.poll_write_timeout(cx, polled)
     }
 
@@ -320,12 +295,17 @@ impl AsyncWrite for ConnectionIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_released(cx)
+        ready!(self.poll_released(cx))?;
+        if !self.conn.is_encrypted() {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.socket.poll_flush(cx);
+        self.poll_write_timeout(cx, polled)
     }
 
     /// Only completes what was written: the connection task closes the socket.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_released(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
     }
 }
 
@@ -333,7 +313,7 @@ impl Drop for ConnectionIo {
     fn drop(&mut self) {
         if self.conn.reset.load(Ordering::Acquire) {
             // this fails only when the peer has closed the connection already
-            let _ = self.socket.set_zero_linger();
+            let _ = self.socket.tcp().set_zero_linger();
         }
     }
 }

@@ -4,6 +4,7 @@
 mod closing;
 mod io;
 mod parser_response;
+mod socket;
 mod stream;
 
 use std::net::IpAddr;
@@ -14,8 +15,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::tls::TlsIdentity;
+
 pub(crate) use closing::{close, send_held, wait_for_reset};
 pub(crate) use io::ConnectionIo;
+pub(crate) use socket::Socket;
 pub(crate) use stream::{StreamExecutor, StreamReset};
 
 /// Timeouts and limits of a connection.
@@ -60,6 +64,8 @@ impl Default for ConnectionLimits {
 pub(crate) struct Connection {
     pub(crate) peer: IpAddr,
     pub(crate) limits: ConnectionLimits,
+    /// Result of the TLS handshake; `None` without TLS.
+    tls: Option<TlsIdentity>,
     active: AtomicU32,
     /// Number of requests started so far.
     requests_started: AtomicU32,
@@ -94,10 +100,15 @@ enum Hold {
 pub(crate) struct RequestGuard(Arc<Connection>);
 
 impl Connection {
-    pub(crate) fn new(peer: IpAddr, limits: ConnectionLimits) -> Arc<Self> {
+    pub(crate) fn new(
+        peer: IpAddr,
+        limits: ConnectionLimits,
+        tls: Option<TlsIdentity>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
             limits,
+            tls,
             active: AtomicU32::new(0),
             requests_started: AtomicU32::new(0),
             ended: AtomicU64::new(0),
@@ -109,6 +120,16 @@ impl Connection {
             held: Mutex::default(),
             hold: AtomicU8::new(Hold::None as u8),
         })
+    }
+
+    /// Returns whether the connection uses TLS.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Returns whether a request for `host`, in lower case, may use the connection.
+    pub(crate) fn allows_host(&self, host: &str) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.allows(host))
     }
 
     pub(crate) fn begin_request(self: &Arc<Self>) -> RequestGuard {

@@ -19,6 +19,7 @@ use crate::guest_log::GuestLog;
 use crate::listener;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
+use crate::tls::Certificates;
 use parking_lot::Mutex;
 
 pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
@@ -38,33 +39,70 @@ pub(crate) fn connection_descriptors() -> usize {
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
+/// Bound sockets of the data plane.
+pub struct Listeners {
+    /// Port for HTTP/1.1 and h2c.
+    pub http: TcpListener,
+    /// Port for HTTP/1.1 and HTTP/2 over TLS, with its certificates.
+    pub https: Option<(TcpListener, Arc<Certificates>)>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(http: TcpListener) -> Self {
+        Self { http, https: None }
+    }
+}
+
+/// Addresses of the ports, and the certificates of the second one.
+struct Ports {
+    http: SocketAddr,
+    https: Option<(SocketAddr, Arc<Certificates>)>,
+}
+
+impl Listeners {
+    fn prepare(&self) -> io::Result<Ports> {
+        let prepare = |listener: &TcpListener| {
+            listener.set_nonblocking(true)?;
+            rustix::net::listen(listener, BACKLOG)?;
+            listener.local_addr()
+        };
+        let https = match &self.https {
+            Some((listener, certificates)) => Some((prepare(listener)?, certificates.clone())),
+            None => None,
+        };
+        Ok(Ports {
+            http: prepare(&self.http)?,
+            https,
+        })
+    }
+}
+
 /// Handle of the data plane. Dropping it does not stop the data plane; [`drain`](Self::drain) does.
 pub struct DataPlane {
     state: Arc<DataPlaneState>,
-    address: SocketAddr,
+    ports: Ports,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Replaced tables that requests may still use.
     retired: Mutex<Vec<Arc<RoutingTable>>>,
 }
 
 impl DataPlane {
-    /// Starts the data plane on a bound listener, with an empty routing table and not ready.
+    /// Starts the data plane on bound listeners, with an empty routing table and not ready.
     ///
     /// # Errors
-    /// Returns an error when the listener or the thread cannot be set up.
+    /// Returns an error when a listener or the thread cannot be set up.
     pub fn start(
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         engine: Engine,
         options: DataPlaneOptions,
         counters: Arc<CounterTable>,
         node: Arc<NodeCounters>,
         log: GuestLog,
     ) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        rustix::net::listen(&listener, BACKLOG)?;
+        let listeners = listeners.into();
+        let ports = listeners.prepare()?;
         let mut options = options;
         options.max_connections = options.max_connections.min(connection_descriptors());
-        let address = listener.local_addr()?;
         let plane = Arc::new(DataPlaneState::new(engine, options, counters, node, log));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -73,19 +111,30 @@ impl DataPlane {
         let thread = std::thread::Builder::new()
             .name("data".into())
             .spawn(move || {
-                runtime.block_on(listener::run(shared, listener));
+                runtime.block_on(listener::run(shared, listeners));
             })?;
         Ok(Self {
             state: plane,
-            address,
+            ports,
             thread: Mutex::new(Some(thread)),
             retired: Mutex::default(),
         })
     }
 
-    /// Returns the address that the data plane listens on.
+    /// Returns the address that the data plane listens on without TLS.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.ports.http
+    }
+
+    /// Returns the address that the data plane listens on with TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.ports.https.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Returns the certificates of the port with TLS.
+    pub(crate) fn certificates(&self) -> Option<&Arc<Certificates>> {
+        let https = self.ports.https.as_ref();
+        https.map(|(_, certificates)| certificates)
     }
 
     /// Replaces the routing table atomically. Requests in progress keep the table they started with.

@@ -14,6 +14,7 @@ use node_shim_core::validation::{self, Rejection, ValidatedHead};
 use super::response::content_length;
 use crate::code_cache::{CodeInUse, CodeUser};
 use crate::concurrency_limit::Permit;
+use crate::connection::Connection;
 use crate::data_plane::DataPlaneState;
 use crate::instance_budget::InstanceShare;
 use crate::observer::RequestObserver;
@@ -49,6 +50,7 @@ pub(super) struct Admitted {
 /// Validates and routes a request, picks the revision and acquires its permits.
 pub(super) async fn admit(
     plane: &Arc<DataPlaneState>,
+    conn: &Connection,
     parts: &Parts,
     began: Instant,
 ) -> Result<Admitted, NotAdmitted> {
@@ -63,6 +65,9 @@ pub(super) async fn admit(
         return Err(NotAdmitted::Probe);
     }
     let passed = validation::validate(head).map_err(NotAdmitted::Invalid)?;
+    if !conn.allows_host(passed.host.as_str()) {
+        return Err(NotAdmitted::Invalid(Rejection::Misdirected));
+    }
     let table = plane.table();
     let wanted = routing::RouteRequest {
         host: &passed.host,

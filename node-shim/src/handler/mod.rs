@@ -65,7 +65,7 @@ pub(crate) async fn handle(
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
     } else {
-        admit(&plane, &parts, began).await
+        admit(&plane, &conn, &parts, began).await
     };
     let mut answer = match admitted {
         Ok(admitted) => serve(&plane, &conn, admitted, parts, (body, source), guard).await,
@@ -273,7 +273,7 @@ fn rewrite_head(
     let context = headers::ForwardingContext {
         peer: conn.peer,
         trusted: plane.options.trusts(conn.peer),
-        tls: false,
+        tls: conn.is_encrypted(),
         authority: &passed.authority,
         generated_id: fastrand::u128(..),
     };

@@ -50,11 +50,33 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
             "Number of epochs that advanced over one second late, which delays CPU limits.",
             engine.epoch_stalls(),
         ),
+        counter_family(
+            "selvage_tls_handshake_failures_total",
+            "Number of connections whose TLS handshake failed.",
+            node.handshake_failures(),
+        ),
+        certificates(plane),
         pool_slots(plane),
         guest_memory(plane),
         connections(node),
         rejections(node),
     ]
+}
+
+fn certificates(plane: &DataPlane) -> MetricFamily {
+    let help =
+        "End of the validity of a certificate of the TLS port, in seconds since the Unix epoch.";
+    let mut family = family(
+        "selvage_tls_certificate_expiry_timestamp_seconds",
+        help,
+        MetricType::GAUGE,
+    );
+    let certificates = plane.certificates();
+    for (name, end) in certificates.map_or_else(Vec::new, |all| all.expirations()) {
+        let labels = with(&[], &[("certificate", name.as_str())]);
+        add(&mut family, &labels, gauge(end as f64));
+    }
+    family
 }
 
 fn pool_slots(plane: &DataPlane) -> MetricFamily {

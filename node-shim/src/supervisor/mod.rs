@@ -45,7 +45,7 @@ use crate::clock::{Now, unix_ms};
 use crate::code_cache::{self, CodeCache, MappedCode};
 use crate::compile::CompilerPool;
 use crate::counters::CounterTable;
-use crate::data_plane::{DataPlane, connection_descriptors};
+use crate::data_plane::{DataPlane, Listeners, connection_descriptors};
 use crate::data_plane::{DataPlaneOptions, LoadShedding};
 use crate::disk::{Blobs, DiskHealth, PersistedTable, StateDir, StateLock, TableFile};
 use crate::engine::{Engine, EngineOptions};
@@ -57,6 +57,7 @@ use crate::node_api::{self as api, BlobClient, Client, CounterSource, NodeStatus
 use crate::node_counters::NodeCounters;
 use crate::pull::{ComponentRef, Puller, sha256_hex};
 use crate::routing_table::RoutingTable;
+use crate::tls::Certificates;
 
 use node::Node;
 use recent_traffic::RecentTraffic;
@@ -78,6 +79,10 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Address of the data port.
     pub data_addr: SocketAddr,
+    /// Address of the data port with TLS, which is opened when there are certificates.
+    pub tls_addr: SocketAddr,
+    /// Directories with certificates for it; see [`Certificates::open`].
+    pub tls_certificates: Vec<PathBuf>,
     /// Address of the admin port.
     pub admin_addr: SocketAddr,
     /// Path of the Unix socket of the debug pages; `None` disables them.
@@ -133,11 +138,10 @@ impl Supervisor {
             recent_traffic,
         } = open_disk(&options.state_dir);
         let engine = Engine::new(&options.engine).context("engine")?;
-        let data_listener =
-            bind(options.data_addr).with_context(|| format!("data port {}", options.data_addr))?;
+        let listeners = data_listeners(&options)?;
         let admin_listener = bind(options.admin_addr)
             .with_context(|| format!("admin port {}", options.admin_addr))?;
-        let plane = start_data_plane(&options, data_listener, &engine)?;
+        let plane = start_data_plane(&options, listeners, &engine)?;
         let (events, from_api) = mpsc::channel(64);
         let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
         let (client, blobs) = Client::new(
@@ -196,6 +200,12 @@ impl Supervisor {
         self.shared.plane.address()
     }
 
+    /// Returns the address on which the data port with TLS listens, if there are certificates.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.shared.plane.tls_address()
+    }
+
     /// Returns the address on which the admin port listens.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
@@ -235,16 +245,32 @@ impl Supervisor {
     }
 }
 
-/// Starts the data plane on a listener, with an empty routing table.
+/// Binds the ports of the data plane and reads the certificates of the second one.
+fn data_listeners(options: &Options) -> anyhow::Result<Listeners> {
+    let bound = |address| bind(address).with_context(|| format!("data port {address}"));
+    let https = if options.tls_certificates.is_empty() {
+        None
+    } else {
+        let certificates = Certificates::open(&options.tls_certificates)?;
+        tokio::spawn(certificates.clone().watch());
+        Some((bound(options.tls_addr)?, certificates))
+    };
+    Ok(Listeners {
+        http: bound(options.data_addr)?,
+        https,
+    })
+}
+
+/// Starts the data plane on its listeners, with an empty routing table.
 fn start_data_plane(
     options: &Options,
-    listener: TcpListener,
+    listeners: Listeners,
     engine: &Engine,
 ) -> anyhow::Result<Arc<DataPlane>> {
     let log =
         GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
     let plane = DataPlane::start(
-        listener,
+        listeners,
         engine.clone(),
         options.data.clone(),
         CounterTable::new(),

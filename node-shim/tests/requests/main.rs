@@ -33,5 +33,6 @@ mod request_parsing;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;
+mod tls;
 mod trailers;
 mod unparsable;

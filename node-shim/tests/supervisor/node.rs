@@ -62,6 +62,8 @@ pub(crate) fn options(folder: &Path, environment: &Environment<'_>) -> Options {
         },
         state_dir: folder.to_owned(),
         data_addr: "127.0.0.1:0".parse().unwrap(),
+        tls_addr: "127.0.0.1:0".parse().unwrap(),
+        tls_certificates: Vec::new(),
         admin_addr: "127.0.0.1:0".parse().unwrap(),
         debug_socket: None,
         insecure_registries: environment

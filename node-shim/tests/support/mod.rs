@@ -5,4 +5,5 @@ pub(crate) mod descriptors;
 pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod node;
+pub(crate) mod tls;
 pub(crate) mod wire;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use node_shim::ConnectionLimits;
 use node_shim::config_value::ConfigValue;
 use node_shim::counters::CounterTable;
-use node_shim::data_plane::DataPlane;
-use node_shim::data_plane::DataPlaneOptions;
+use node_shim::data_plane::{DataPlane, DataPlaneOptions, Listeners};
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
 use node_shim::node_counters::NodeCounters;
 use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+use node_shim::tls::Certificates;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) config: Vec<(String, String)>,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
+    /// Certificates of a second port, with TLS.
+    pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 impl Default for Setup {
@@ -68,6 +70,7 @@ impl Default for Setup {
             config: Vec::new(),
             routes,
             engine: ENGINE.clone(),
+            certificates: None,
         }
     }
 }
@@ -128,8 +131,16 @@ impl Setup {
         let log: Arc<Mutex<Vec<u8>>> = Arc::default();
         let written = GuestLog::start("node-1", Box::new(Shared(log.clone()))).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let https = self
+            .certificates
+            .clone()
+            .map(|certificates| (TcpListener::bind("127.0.0.1:0").unwrap(), certificates));
+        let listeners = Listeners {
+            http: listener,
+            https,
+        };
         let plane = DataPlane::start(
-            listener,
+            listeners,
             self.engine.clone(),
             self.options.clone(),
             counters,
