@@ -129,7 +129,7 @@ impl World {
                 "errors"
             }
             .into(),
-            look: number,
+            evaluation: number,
             at: self.now,
             ln_e: 236_f64.ln(),
             ln_limit: 100_f64.ln(),
