@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use node_shim_core::key_value::KeyValueError;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -12,6 +13,7 @@ use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
+use crate::key_value::{KeyValueSession, KeyValueStores, OpenBucket};
 use crate::revision::Revision;
 
 /// Maximum number of resources in a guest's table and of component handles.
@@ -27,11 +29,17 @@ pub(crate) struct GuestState {
     http: WasiHttpCtx,
     table: ResourceTable,
     outbound: OutboundHttp,
+    key_value: KeyValueSession,
     pub(super) limiter: Limiter,
 }
 
 impl GuestState {
-    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog, share: InstanceShare) -> Self {
+    pub(super) fn new(
+        revision: &Arc<Revision>,
+        log: &RequestLog,
+        share: InstanceShare,
+        key_value: Option<Arc<KeyValueStores>>,
+    ) -> Self {
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
             .stdout(log.stream("stdout"))
@@ -51,6 +59,7 @@ impl GuestState {
             http,
             table,
             outbound: OutboundHttp::new(Some(revision.clone())),
+            key_value: KeyValueSession::new(key_value),
             limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
         }
     }
@@ -62,6 +71,7 @@ impl GuestState {
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
             outbound: OutboundHttp::new(None),
+            key_value: KeyValueSession::default(),
             limiter: Limiter::new(u64::MAX, None),
         }
     }
@@ -71,7 +81,23 @@ impl GuestState {
         revision.map_or(&[], |revision| &revision.spec.config)
     }
 
-    pub(super) fn table(&mut self) -> &mut ResourceTable {
+    /// Opens the key-value store with a label; `None` when the revision has no store with this label.
+    ///
+    /// # Errors
+    /// Fails when the request has used up its operations.
+    pub(crate) fn open_bucket(&mut self, label: &str) -> Result<Option<OpenBucket>, KeyValueError> {
+        self.key_value.open(self.outbound.revision(), label)
+    }
+
+    /// Takes operations on key-value stores from those that the request has left.
+    ///
+    /// # Errors
+    /// Fails when fewer are left.
+    pub(crate) fn charge_operations(&mut self, operations: usize) -> Result<(), KeyValueError> {
+        self.key_value.charge(operations)
+    }
+
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
 }

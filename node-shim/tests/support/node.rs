@@ -12,6 +12,7 @@ use node_shim::data_plane::DataPlane;
 use node_shim::data_plane::DataPlaneOptions;
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
+use node_shim::key_value::{StoreKind, StoreSpec};
 use node_shim::node_counters::NodeCounters;
 use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -46,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) options: DataPlaneOptions,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) config: Vec<(String, String)>,
+    /// Labels of key-value stores in memory.
+    pub(crate) key_value: Vec<&'static str>,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
 }
@@ -66,6 +69,7 @@ impl Default for Setup {
             options: DataPlaneOptions::default(),
             env: Vec::new(),
             config: Vec::new(),
+            key_value: Vec::new(),
             routes,
             engine: ENGINE.clone(),
         }
@@ -115,6 +119,7 @@ impl Setup {
             limits: self.limits.clone(),
             env: values(&self.env),
             config: values(&self.config),
+            key_value: self.key_value.iter().map(|label| memory(label)).collect(),
         };
         let loaded = self
             .engine
@@ -140,6 +145,13 @@ impl Setup {
             plane: plane.unwrap(),
             log,
         }
+    }
+}
+
+fn memory(label: &str) -> StoreSpec {
+    StoreSpec {
+        label: label.into(),
+        kind: StoreKind::Memory,
     }
 }
 
