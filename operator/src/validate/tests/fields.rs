@@ -21,6 +21,8 @@ const USED: &[(&str, &str)] = &[
         "instances.reuse.idleTimeout",
         "part of the revision; without effect while one instance answers one request",
     ),
+    ("keyValue[].label", "project.rs key_value"),
+    ("keyValue[].store", "project.rs key_value"),
     ("limits.concurrency", "project.rs limits"),
     ("limits.cpu", "project.rs limits"),
     ("limits.firstByte", "project.rs limits"),
@@ -127,9 +129,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "instances.reuse.maxRequests",
     ),
     (
-        "keyValue",
-        "keyValue: [{ label: default, store: memory }]",
-        "keyValue",
+        "keyValue[].redis",
+        "keyValue: [{ label: default, redis: { secretRef: { name: r } } }]",
+        "keyValue[default].redis",
     ),
     (
         "rollout.abTest",
