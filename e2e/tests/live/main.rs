@@ -15,6 +15,7 @@ mod claims;
 mod deletions;
 mod faults;
 mod functions;
+mod key_value;
 mod many;
 mod releases;
 mod rollouts;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let mut chosen: Vec<Scenario> = [
         rollouts::all(),
         functions::all(),
+        key_value::all(),
         claims::all(),
         releases::all(),
         secrets::all(),
