@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm, and
+# Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm, cart.wasm, and
 # hello-bare.wasm, hello-still.wasm and hello-spin.wasm for measurements.
 # The target is wasm32-unknown-unknown, whose standard library needs nothing from its host, so the component imports
 # only what it uses. If rustup's target is not installed, Debian's rustc builds the standard library from source
@@ -52,3 +52,5 @@ for version in v1 v2 v3 v4 bare still spin; do
   (cd "$here/hello" && cargo build $quiet --locked --release --target "$target" --features "$version" "$@")
   cp "$CARGO_TARGET_DIR/$target/release/hello.wasm" "$out/hello-$version.wasm"
 done
+(cd "$here/cart" && cargo build $quiet --locked --release --target "$target" "$@")
+cp "$CARGO_TARGET_DIR/$target/release/cart.wasm" "$out/cart.wasm"

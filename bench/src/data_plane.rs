@@ -71,6 +71,7 @@ impl LocalDataPlane {
             },
             env: Vec::new(),
             config: Vec::new(),
+            key_value: Vec::new(),
         };
         let code = self.engine.compile_in_process(&wasm)?;
         Ok(Revision::new(spec, code, &self.counters)?)

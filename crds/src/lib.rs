@@ -30,7 +30,7 @@
 //!
 //! | Field | In use when | Missing feature |
 //! |---|---|---|
-//! | `spec.keyValue` | not empty | key-value stores |
+//! | `spec.keyValue[].redis` | there | key-value stores in Redis |
 //! | `spec.egress.allow` | not empty | outgoing requests |
 //! | `spec.instances.reuse.maxRequests` | above 1 | reuse of instances |
 //! | `spec.rollout.strategy` | `BlueGreen`, `ABTest`, `Shadow` | these strategies |

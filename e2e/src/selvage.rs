@@ -9,6 +9,7 @@ use kube::{
     core::GroupVersionKind,
     runtime::wait::await_condition,
 };
+use reqwest::Method;
 use serde_json::Value;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -271,10 +272,22 @@ impl Edge {
     /// # Errors
     /// Returns an error when there is no response.
     pub async fn get(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
+        self.send(Method::GET, node, host, path).await
+    }
+
+    /// Sends `POST path` without a body for `host` through a node.
+    ///
+    /// # Errors
+    /// Returns an error when there is no response.
+    pub async fn post(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
+        self.send(Method::POST, node, host, path).await
+    }
+
+    async fn send(&self, method: Method, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
         let address = SocketAddr::from((node, EDGE_PORT));
         let request = self
             .http
-            .get(format!("http://{address}{path}"))
+            .request(method, format!("http://{address}{path}"))
             .header("host", host);
         let response = request.send().await?;
         let header = |name: &str| {

@@ -87,6 +87,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("registries.insecure={http://a:5000}", "insecure"),
     ("secrets.namespaces={Shop}", "namespaces"),
     ("nodeShim.stateDir=/", "stateDir"),
+    ("nodeShim.keyValue.memory=64M", "memory"),
     ("nodeShim.trustedProxies={10.0.0.1}", "trustedProxies"),
     ("nodeShim.drain.graceSeconds=0", "graceSeconds"),
     ("typo=1", "typo"),

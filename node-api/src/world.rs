@@ -11,6 +11,9 @@ pub const CONFIG_STORES: [&str; 2] = [
     "wasi:config/store@0.2.0-rc.1",
 ];
 
+/// Versions of `wasi:keyvalue` whose interfaces `store`, `atomics` and `batch` are linked.
+pub const KEY_VALUE_VERSIONS: [&str; 2] = ["0.2.0-draft", "0.2.0-draft2"];
+
 /// Packages with the interfaces that are offered in every release 0.2.x.
 const OFFERED: [(&str, &[&str]); 5] = [
     ("wasi:http", &["types", "outgoing-handler"]),
@@ -38,11 +41,21 @@ const OFFERED: [(&str, &[&str]); 5] = [
 #[must_use]
 pub fn is_offered(name: &str) -> bool {
     CONFIG_STORES.contains(&name)
+        || is_key_value(name)
         || OFFERED.iter().any(|(package, interfaces)| {
             interfaces
                 .iter()
                 .any(|interface| is_interface(name, package, interface))
         })
+}
+
+/// Returns whether `name` is an interface of `wasi:keyvalue` that nodes link.
+fn is_key_value(name: &str) -> bool {
+    let rest = name.strip_prefix("wasi:keyvalue/");
+    let interface = rest.and_then(|rest| rest.split_once('@'));
+    interface.is_some_and(|(interface, version)| {
+        ["store", "atomics", "batch"].contains(&interface) && KEY_VALUE_VERSIONS.contains(&version)
+    })
 }
 
 /// Returns whether nodes call an export of this name to handle a request.
@@ -73,6 +86,9 @@ mod tests {
             "wasi:cli/stdout@0.2.3",
             "wasi:config/store@0.2.0-draft",
             "wasi:config/store@0.2.0-rc.1",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:keyvalue/atomics@0.2.0-draft2",
+            "wasi:keyvalue/batch@0.2.0-draft2",
         ] {
             assert!(is_offered(name), "{name}");
         }
@@ -88,6 +104,11 @@ mod tests {
             "wasi:http/incoming-handler@0.2.0",
             "wasi:config/store@0.2.0-rc.9",
             "wasi:config/store@9.0.0",
+            "wasi:keyvalue/store@0.2.0-draft3",
+            "wasi:keyvalue/store@0.2.0",
+            "wasi:keyvalue/store",
+            // exported by components that watch a store
+            "wasi:keyvalue/watcher@0.2.0-draft2",
             "evil:http/types@0.2.0",
             "mine:own/thing@0.2.0",
             "run",

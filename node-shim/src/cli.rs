@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use node_shim_core::key_value::MemoryLimits;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::clock::unix_ms;
@@ -37,7 +38,7 @@ enum Role {
     /// Serve the functions that the operator assigns to this node
     Run(Box<RunArgs>),
     /// Serve one component without a cluster
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 
     /// Compile a component from stdin to native code on stdout; started by `run` and `serve`
     #[command(hide = true)]
@@ -116,6 +117,12 @@ struct RunArgs {
     /// Maximum number of concurrent instances
     #[arg(long, env = "SELVAGE_MAX_INSTANCES", default_value_t = 1_000)]
     max_instances: u32,
+    /// Memory of all key-value stores, like 64Mi
+    #[arg(long, env = "SELVAGE_KEY_VALUE_MEMORY", default_value = "64Mi", value_parser = size)]
+    key_value_memory: u64,
+    /// Memory of the key-value stores of one namespace, like 16Mi
+    #[arg(long, env = "SELVAGE_KEY_VALUE_NAMESPACE_MEMORY", default_value = "16Mi", value_parser = size)]
+    key_value_namespace_memory: u64,
     /// Maximum number of components whose code is mapped; default: derived from the limits of process and kernel
     #[arg(long, env = "SELVAGE_MAX_LOADED", hide = true)]
     max_loaded: Option<usize>,
@@ -203,6 +210,8 @@ fn options(args: RunArgs) -> Options {
         trusted_proxy,
         address,
         max_instances,
+        key_value_memory,
+        key_value_namespace_memory,
         max_loaded,
         log_format: _,
     } = args;
@@ -227,6 +236,10 @@ fn options(args: RunArgs) -> Options {
         drain_timeout,
         data: DataPlaneOptions {
             trusted_proxies: trusted_proxy,
+            key_value: MemoryLimits {
+                total: key_value_memory,
+                namespace: key_value_namespace_memory,
+            },
             ..DataPlaneOptions::default()
         },
         engine: EngineOptions {
@@ -260,6 +273,25 @@ fn duration(text: &str) -> Result<Duration, DurationError> {
     signed.try_into().map_err(|_| DurationError)
 }
 
+/// Error returned when a string is not a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a size with its unit, like 512Ki, 64Mi or 1Gi")]
+struct SizeError;
+
+/// Parses a size in bytes with a binary unit.
+fn size(text: &str) -> Result<u64, SizeError> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
+    let mut parts = units
+        .iter()
+        .filter_map(|(unit, bits)| Some((text.strip_suffix(unit)?, bits)));
+    let (digits, bits) = parts.next().ok_or(SizeError)?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(SizeError);
+    }
+    let number: u64 = digits.parse().map_err(|_| SizeError)?;
+    number.checked_mul(1 << bits).ok_or(SizeError)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -269,6 +301,25 @@ mod tests {
     #[test]
     fn the_command_definition_is_valid() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_need_units() {
+        assert_eq!(size("512Ki"), Ok(512 << 10));
+        assert_eq!(size("64Mi"), Ok(64 << 20));
+        assert_eq!(size("0Gi"), Ok(0));
+        for wrong in [
+            "",
+            "64",
+            "Mi",
+            "-1Mi",
+            "+1Mi",
+            "64M",
+            "1.5Gi",
+            "99999999999999Gi",
+        ] {
+            assert_eq!(size(wrong), Err(SizeError), "{wrong}");
+        }
     }
 
     #[test]

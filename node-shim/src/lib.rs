@@ -2,7 +2,8 @@
 //!
 //! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler`
 //! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
-//! code), `instance` (the guest and its limits), `body` (streaming), `observer` and `counters` (counting).
+//! code), `instance` (the guest and its limits), `body` (streaming), `observer` and `counters` (counting). Guests open
+//! the stores of [`key_value`].
 //! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
@@ -47,6 +48,7 @@ pub mod guest_log;
 mod handler;
 mod instance;
 mod instance_budget;
+pub mod key_value;
 mod keyed_limit;
 mod listener;
 pub mod load;

@@ -9,6 +9,7 @@ use crate::concurrency_limit::ConcurrencyLimit;
 use crate::config_value::ConfigValue;
 use crate::counters::{CounterTable, RevisionCounters};
 use crate::guest_log::FunctionLog;
+use crate::key_value::StoreSpec;
 
 /// The parts of a revision's definition that are needed while a request runs.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct RevisionSpec {
     pub env: Vec<(String, ConfigValue)>,
     /// Entries of `wasi:config/store`.
     pub config: Vec<(String, ConfigValue)>,
+    /// Key-value stores that the guest opens by label.
+    pub key_value: Vec<StoreSpec>,
 }
 
 /// A revision, shared by the routing tables that contain it and the requests that run it.

@@ -23,6 +23,7 @@ use crate::disk::{DiskHealth, Draft};
 use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
+use crate::key_value::{StoreKind, StoreSpec};
 use crate::node_counters::NodeCounters;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -49,6 +50,9 @@ pub struct ServeArgs {
     /// Entry of wasi:config/store; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub config: Vec<(String, String)>,
+    /// Label of a key-value store in memory, which the guest opens through wasi:keyvalue; repeatable
+    #[arg(long, value_name = "LABEL")]
+    pub key_value: Vec<String>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
     pub memory: u64,
@@ -82,6 +86,13 @@ pub struct ServeArgs {
     /// Time that requests have to finish after that, ms
     #[arg(long, default_value_t = 45_000)]
     pub drain_timeout: u64,
+}
+
+fn memory(label: &str) -> StoreSpec {
+    StoreSpec {
+        label: label.into(),
+        kind: StoreKind::Memory,
+    }
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -143,6 +154,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         limits: args.limits(),
         env: values(&args.env),
         config: values(&args.config),
+        key_value: args.key_value.iter().map(|label| memory(label)).collect(),
     };
     let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
     let listeners = listen(args)?;

@@ -92,6 +92,7 @@ impl Node {
             limits: Limits::default(),
             env: Vec::new(),
             config: Vec::new(),
+            key_value: Vec::new(),
         };
         let revision = Revision::new(spec, loaded, &self.counters)?;
         self.publish(vec![only(revision)]);

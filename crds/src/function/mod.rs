@@ -88,8 +88,8 @@ pub struct EdgeFunctionSpec {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub config: Vec<ConfigEntry>,
 
-    /// Not supported yet: stores that the component opens by label through wasi:keyvalue, at most 16. Part of the
-    /// revision.
+    /// Stores that the component opens by label through wasi:keyvalue, at most 16. Part of the revision; the entries
+    /// are not, so both revisions of a rollout use the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),

@@ -92,16 +92,17 @@ words! {
     .message("write exactly one of store and redis"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyValueStore {
-    /// Label under which the component opens the store, for example default.
+    /// Label under which the component opens the store, for example default: 1 to 63 lower case letters, digits and
+    /// '-'. Functions of one namespace that use the same label share its entries.
     #[schemars(schema_with = "crate::schema::label")]
     pub label: String,
 
-    /// Built-in store. memory keeps entries in the memory of each node separately, bounded, and evicts the least
-    /// recently used first.
+    /// Built-in store. memory keeps entries in the memory of each node separately: the least recently used ones are
+    /// evicted when memory runs out, and all are lost when the node-shim restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
 
-    /// Redis server that keeps the entries.
+    /// Not supported yet: Redis server that keeps the entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
 }

@@ -110,8 +110,14 @@ fn every_rust_file_is_compiled() {
     for path in packages().into_iter().flat_map(|package| package.roots) {
         reach(&path, true, &mut reached);
     }
-    // a workspace of its own, built for wasm
-    reach("examples/hello/src/lib.rs", true, &mut reached);
+    // workspaces of their own, built for wasm
+    for example in ["cart", "hello"] {
+        reach(
+            &format!("examples/{example}/src/lib.rs"),
+            true,
+            &mut reached,
+        );
+    }
     let forgotten: Vec<_> = rust_files().difference(&reached).cloned().collect();
     assert!(forgotten.is_empty(), "no module declares {forgotten:?}");
 }

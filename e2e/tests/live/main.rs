@@ -18,6 +18,7 @@ mod evidence;
 mod faults;
 mod forgery;
 mod functions;
+mod key_value;
 mod many;
 mod releases;
 mod removed_images;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     let mut chosen: Vec<Scenario> = [
         rollouts::all(),
         functions::all(),
+        key_value::all(),
         claims::all(),
         releases::all(),
         secrets::all(),

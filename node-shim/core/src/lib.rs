@@ -30,6 +30,7 @@ pub mod fair_queue;
 pub mod fair_shares;
 pub mod headers;
 pub mod host;
+pub mod key_value;
 pub mod memory_pressure;
 pub mod path;
 pub mod pick;

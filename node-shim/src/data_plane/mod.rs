@@ -6,6 +6,7 @@ mod cold_starts;
 mod state;
 mod stop_flag;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use crate::counters::CounterTable;
 use crate::descriptors;
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
+use crate::key_value::KeyValueUsage;
 use crate::listener;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 use crate::tls::Certificates;
+use node_shim_core::key_value::BucketId;
 use parking_lot::Mutex;
 
 pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
@@ -183,6 +186,16 @@ impl DataPlane {
     /// Returns the guest memory that is free, in bytes.
     pub fn free_guest_memory(&self) -> u64 {
         self.state.budget.free_memory()
+    }
+
+    /// Returns what the key-value stores contain and did.
+    pub fn key_value_usage(&self) -> KeyValueUsage {
+        self.state.key_value.usage()
+    }
+
+    /// Removes the entries of all key-value stores in memory but these.
+    pub fn retain_buckets(&self, kept: &BTreeSet<BucketId>) {
+        self.state.key_value.retain(kept);
     }
 
     /// Returns the number of open connections.

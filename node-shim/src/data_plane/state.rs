@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use node_shim_core::key_value::MemoryLimits;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::watch;
@@ -20,10 +21,11 @@ use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::instance::PreemptedGuests;
 use crate::instance_budget::InstanceBudget;
+use crate::key_value::KeyValueStores;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
-/// Connection options of the data plane.
+/// Options of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataPlaneOptions {
     /// Timeouts and limits of each connection.
@@ -35,6 +37,8 @@ pub struct DataPlaneOptions {
     pub max_per_peer: u32,
     /// Networks of proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Memory of key-value stores. Default: 64 MiB, of which one namespace uses at most 16 MiB.
+    pub key_value: MemoryLimits,
 }
 
 impl Default for DataPlaneOptions {
@@ -44,6 +48,7 @@ impl Default for DataPlaneOptions {
             max_connections: 10_000,
             max_per_peer: 256,
             trusted_proxies: Vec::new(),
+            key_value: MemoryLimits::default(),
         }
     }
 }
@@ -105,6 +110,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) log: GuestLog,
     /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
     pub(crate) budget: Arc<InstanceBudget>,
+    pub(crate) key_value: Arc<KeyValueStores>,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) preempted: Arc<PreemptedGuests>,
@@ -132,6 +138,7 @@ impl DataPlaneState {
         node.set_instance_slots(slots);
         Self {
             budget: InstanceBudget::new(slots, engine.guest_memory()),
+            key_value: Arc::new(KeyValueStores::new(options.key_value)),
             engine,
             options,
             counters,

@@ -8,7 +8,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiView, p2};
 use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
 
-use super::config_store;
+use super::{config_store, key_value};
 use crate::instance::{GuestState, add_host_memory};
 
 pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
@@ -29,6 +29,7 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestS
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
     add_only_http_to_linker_async(&mut linker)?;
     config_store::add_to_linker(&mut linker)?;
+    key_value::add_to_linker(&mut linker)?;
     add_host_memory(&mut linker)?;
     Ok(linker)
 }

@@ -6,6 +6,7 @@
 //! on.
 
 mod config_store;
+mod key_value;
 mod linker;
 mod native;
 mod settings;

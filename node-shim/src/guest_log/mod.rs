@@ -231,6 +231,7 @@ mod tests {
             limits: Limits::default(),
             env: Vec::new(),
             config: Vec::new(),
+            key_value: Vec::new(),
         };
         let revision = Revision::new(spec, code, &CounterTable::new()).unwrap();
         let counters = Arc::clone(&revision.counters);

@@ -235,8 +235,11 @@ fn start_guest(
         trace_id: trace_id(&parts),
     };
     let log = RequestLog::new(plane.log.clone(), revision.clone(), names, cold);
+    // a revision without stores does not touch what all requests share
+    let stores = !revision.spec.key_value.is_empty();
     let guest = RunningGuest::new(
         GuestCall {
+            key_value: stores.then(|| plane.key_value.clone()),
             engine: plane.engine.clone(),
             revision,
             code,

@@ -21,6 +21,7 @@ use crate::concurrency_limit::Permit;
 use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
+use crate::key_value::KeyValueStores;
 use crate::revision::Revision;
 
 /// Maximum memory in bytes that one host call may allocate for the guest.
@@ -40,6 +41,8 @@ pub(crate) struct GuestCall {
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
     pub(crate) share: InstanceShare,
+    /// `None` when the revision has no key-value stores.
+    pub(crate) key_value: Option<Arc<KeyValueStores>>,
     pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
@@ -57,10 +60,12 @@ pub(super) async fn call(call: GuestCall) {
         head,
         permit: _permit,
         share,
+        key_value,
         preempted,
     } = call;
     // dropped before the permits
-    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log, share));
+    let state = GuestState::new(&revision, &log, share, key_value);
+    let mut store = Store::new(engine.wasmtime(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(MAX_HANDLES);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use node_shim_core::key_value::KeyValueError;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -13,6 +14,7 @@ use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
+use crate::key_value::{KeyValueSession, KeyValueStores, OpenBucket};
 use crate::revision::Revision;
 
 /// Maximum number of resources in a guest's table and of component handles.
@@ -28,6 +30,7 @@ pub(crate) struct GuestState {
     http: WasiHttpCtx,
     table: ResourceTable,
     outbound: OutboundHttp,
+    key_value: KeyValueSession,
     pub(super) limiter: Limiter,
     /// Number of bodies that were counted as memory of the host. The first one is not counted, because every instance
     /// has one.
@@ -35,7 +38,12 @@ pub(crate) struct GuestState {
 }
 
 impl GuestState {
-    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog, share: InstanceShare) -> Self {
+    pub(super) fn new(
+        revision: &Arc<Revision>,
+        log: &RequestLog,
+        share: InstanceShare,
+        key_value: Option<Arc<KeyValueStores>>,
+    ) -> Self {
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
             .stdout(log.stream("stdout"))
@@ -55,6 +63,7 @@ impl GuestState {
             http,
             table,
             outbound: OutboundHttp::new(Some(revision.clone())),
+            key_value: KeyValueSession::new(key_value),
             limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
             bodies: 1,
         }
@@ -67,6 +76,7 @@ impl GuestState {
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
             outbound: OutboundHttp::new(None),
+            key_value: KeyValueSession::default(),
             limiter: Limiter::new(u64::MAX, None),
             bodies: 1,
         }
@@ -94,7 +104,23 @@ impl GuestState {
         Ok(())
     }
 
-    pub(super) fn table(&mut self) -> &mut ResourceTable {
+    /// Opens the key-value store with a label; `None` when the revision has no store with this label.
+    ///
+    /// # Errors
+    /// Fails when the request has used up its operations.
+    pub(crate) fn open_bucket(&mut self, label: &str) -> Result<Option<OpenBucket>, KeyValueError> {
+        self.key_value.open(self.outbound.revision(), label)
+    }
+
+    /// Takes operations on key-value stores from those that the request has left.
+    ///
+    /// # Errors
+    /// Fails when fewer are left.
+    pub(crate) fn charge_operations(&mut self, operations: usize) -> Result<(), KeyValueError> {
+        self.key_value.charge(operations)
+    }
+
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
 }

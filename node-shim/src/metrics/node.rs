@@ -9,6 +9,7 @@ use super::family::{
     add, counter, counter_family, family, gauge, gauge_family, labelled_gauges, with,
 };
 use crate::data_plane::DataPlane;
+use crate::key_value::KeyValueUsage;
 use crate::node_counters::NodeCounters;
 
 pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<MetricFamily> {
@@ -60,6 +61,54 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
         guest_memory(plane),
         connections(node),
         rejections(node),
+    ]
+    .into_iter()
+    .chain(key_value(&plane.key_value_usage()))
+    .collect()
+}
+
+fn key_value(usage: &KeyValueUsage) -> [MetricFamily; 5] {
+    let help = "Number of operations on key-value stores by kind of store and outcome.";
+    let mut operations = family(
+        "selvage_key_value_operations_total",
+        help,
+        MetricType::COUNTER,
+    );
+    for (store, outcome, count) in &usage.operations {
+        let labels = with(&[], &[("store", *store), ("outcome", outcome.label())]);
+        add(&mut operations, &labels, counter(*count));
+    }
+    let help = "Number of entries that were evicted from key-value stores in memory.";
+    let mut evictions = family(
+        "selvage_key_value_evictions_total",
+        help,
+        MetricType::COUNTER,
+    );
+    for (reason, count) in usage.evictions {
+        add(
+            &mut evictions,
+            &with(&[], &[("reason", reason)]),
+            counter(count),
+        );
+    }
+    [
+        operations,
+        evictions,
+        gauge_family(
+            "selvage_key_value_memory_bytes",
+            "Memory of the entries of key-value stores.",
+            usage.memory as f64,
+        ),
+        gauge_family(
+            "selvage_key_value_memory_limit_bytes",
+            "Maximum memory of the entries of key-value stores.",
+            usage.memory_limit as f64,
+        ),
+        gauge_family(
+            "selvage_key_value_entries",
+            "Number of entries of key-value stores in memory.",
+            usage.entries as f64,
+        ),
     ]
 }
 

@@ -300,7 +300,11 @@ impl Client {
             shim_version: env!("CARGO_PKG_VERSION").into(),
             wasmtime_version: crate::WASMTIME_VERSION.into(),
             addresses: self.settings.addresses.clone(),
-            capabilities: vec![PROXY_WORLD.into(), "wasi:config/store".into()],
+            capabilities: vec![
+                PROXY_WORLD.into(),
+                "wasi:config/store".into(),
+                "wasi:keyvalue".into(),
+            ],
             have,
             interest: Vec::new(),
         }

@@ -12,6 +12,7 @@ mod admin_status;
 mod metrics;
 mod node;
 mod node_status;
+mod parse_key_value;
 mod parse_record;
 mod recent_traffic;
 mod records;
@@ -37,6 +38,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_api::v1::RevisionCounters;
 use node_shim_core::desired::Failure;
+use node_shim_core::key_value::BucketId;
 use node_shim_core::table::FunctionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -423,6 +425,10 @@ impl Loader for LoadPipeline {
 impl Serve for DataPlane {
     fn publish(&self, table: Arc<RoutingTable>) {
         Self::publish(self, table);
+    }
+
+    fn retain_buckets(&self, kept: &BTreeSet<BucketId>) {
+        Self::retain_buckets(self, kept);
     }
 
     fn set_ready(&self, ready: bool) {

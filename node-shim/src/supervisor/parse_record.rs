@@ -16,6 +16,7 @@ use node_shim_core::table::{
 use prost::Message;
 use zeroize::Zeroizing;
 
+use super::parse_key_value::{KeyValueRecordError, key_value_stores};
 use super::secret_values::missing_secrets;
 use crate::config_value::ConfigValue;
 use crate::pull::{ComponentRef, sha256_hex};
@@ -81,6 +82,8 @@ pub(crate) enum RecordError {
     Digest(RevisionName),
     #[error("the Secret value of variable {0} is not UTF-8")]
     SecretValue(String),
+    #[error(transparent)]
+    KeyValue(#[from] KeyValueRecordError),
 }
 
 /// Returns the versions by which this record is compared with another record of the same function.
@@ -259,6 +262,7 @@ fn definition(
             limits: limits(definition.limits.as_ref()),
             env,
             config,
+            key_value: key_value_stores(&definition.key_value)?,
         },
     })
 }

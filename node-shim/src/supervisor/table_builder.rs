@@ -7,6 +7,7 @@ use std::sync::Arc;
 use node_api::ExceptionReason;
 use node_shim_core::desired::{Failure, LoadFailure, LoadState};
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::key_value::BucketId;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 
 use super::node::{LiveRevision, Node, Problem, RevisionKey};
@@ -103,6 +104,20 @@ impl Node {
             .update(&self.table, &self.records, now.at);
         self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
         Arc::clone(&self.table)
+    }
+
+    /// Returns the buckets that revisions on this node may open.
+    pub(super) fn buckets(&self) -> BTreeSet<BucketId> {
+        let records = self.records.iter();
+        let definitions = records.flat_map(|(_, record)| record.parsed.definitions.values());
+        let buckets = definitions.flat_map(|definition| {
+            let spec = &definition.spec;
+            spec.key_value.iter().map(|store| BucketId {
+                namespace: spec.function.namespace.clone(),
+                label: store.label.clone(),
+            })
+        });
+        buckets.collect()
     }
 
     /// Marks the components of candidates with traffic, which stay mapped.
@@ -231,5 +246,6 @@ fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
         || (a.component.digest == b.component.digest
             && a.spec.limits == b.spec.limits
             && a.spec.env == b.spec.env
-            && a.spec.config == b.spec.config)
+            && a.spec.config == b.spec.config
+            && a.spec.key_value == b.spec.key_value)
 }

@@ -1,11 +1,12 @@
 //! The task that owns the node's state: it handles inputs, reconciles, and carries out the resulting actions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use node_shim_core::desired::Failure;
+use node_shim_core::key_value::BucketId;
 use node_shim_core::memory_pressure::MemoryPressure;
 use node_shim_core::request_labels::Outcome;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,6 +49,8 @@ pub(crate) trait Loader: Send + Sync {
 pub(crate) trait Serve: Send + Sync {
     /// Replaces the routing table in effect.
     fn publish(&self, table: Arc<RoutingTable>);
+    /// Removes the entries of all key-value stores in memory but these.
+    fn retain_buckets(&self, kept: &BTreeSet<BucketId>);
     /// Sets the readiness that the data port reports to load balancers.
     fn set_ready(&self, ready: bool);
     /// Sets which requests are rejected under memory pressure.
@@ -170,6 +173,7 @@ impl Task {
         let actions = self.node.reconcile(at, |digest| loader.is_compiled(digest));
         if let Some(table) = actions.publish {
             self.wiring.serve.publish(table);
+            self.wiring.serve.retain_buckets(&self.node.buckets());
         }
         for component in actions.load {
             let (loader, finished) = (Arc::clone(&self.wiring.loader), self.finished.clone());

@@ -1,6 +1,6 @@
 //! Tests of the node's task with paused time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ impl Serve for TableRecorder {
     fn publish(&self, table: Arc<RoutingTable>) {
         self.0.send_replace(table);
     }
+
+    fn retain_buckets(&self, _: &BTreeSet<node_shim_core::key_value::BucketId>) {}
 
     fn set_ready(&self, _: bool) {}
 

@@ -151,6 +151,7 @@ fn a_component_runs_if_its_initial_memory_and_tables_fit_the_limit() {
             limits: Setup::limits(|l| l.memory = limit).limits,
             env: Vec::new(),
             config: Vec::new(),
+            key_value: Vec::new(),
         };
         let loaded = ENGINE.compile_in_process(&guest).unwrap();
         Revision::new(spec, loaded, &CounterTable::new())

@@ -23,6 +23,7 @@ mod hostile;
 mod http_in;
 mod http_out;
 mod isolation;
+mod key_value;
 mod lifecycle;
 mod limits;
 mod memory;

@@ -19,6 +19,9 @@ mod deleted;
 #[path = "../support/descriptors.rs"]
 mod descriptors;
 mod faults;
+mod key_value;
+#[path = "../support/key_value.rs"]
+mod key_value_guest;
 mod node;
 mod operator;
 mod process;

@@ -4,6 +4,7 @@ pub(crate) mod component;
 pub(crate) mod descriptors;
 pub(crate) mod frames;
 pub(crate) mod h2;
+pub(crate) mod key_value;
 pub(crate) mod node;
 pub(crate) mod tls;
 pub(crate) mod wire;

@@ -11,6 +11,7 @@ use node_shim::counters::CounterTable;
 use node_shim::data_plane::{DataPlane, DataPlaneOptions, Listeners};
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
+use node_shim::key_value::{StoreKind, StoreSpec};
 use node_shim::node_counters::NodeCounters;
 use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -46,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) options: DataPlaneOptions,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) config: Vec<(String, String)>,
+    /// Labels of key-value stores in memory.
+    pub(crate) key_value: Vec<&'static str>,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
     /// Certificates of a second port, with TLS.
@@ -68,6 +71,7 @@ impl Default for Setup {
             options: DataPlaneOptions::default(),
             env: Vec::new(),
             config: Vec::new(),
+            key_value: Vec::new(),
             routes,
             engine: ENGINE.clone(),
             certificates: None,
@@ -118,6 +122,7 @@ impl Setup {
             limits: self.limits.clone(),
             env: values(&self.env),
             config: values(&self.config),
+            key_value: self.key_value.iter().map(|label| memory(label)).collect(),
         };
         let loaded = self
             .engine
@@ -151,6 +156,13 @@ impl Setup {
             plane: plane.unwrap(),
             log,
         }
+    }
+}
+
+fn memory(label: &str) -> StoreSpec {
+    StoreSpec {
+        label: label.into(),
+        kind: StoreKind::Memory,
     }
 }
 

@@ -113,7 +113,7 @@ pub fn name(
     runtime: &Runtime,
     settled: &ResolvedReferences,
 ) -> String {
-    let canonical = serde_json::json!({
+    let mut canonical = serde_json::json!({
         "digest": code.digest,
         "env": settled.env,
         "config": settled.config,
@@ -121,6 +121,12 @@ pub fn name(
         "reuse": [u64::from(runtime.reuse_max_requests), u64::try_from(runtime.reuse_idle_timeout.as_millis()).unwrap_or(u64::MAX)],
         "references": settled.references,
     });
+    // absent when there is none, so that revisions without stores keep the names that earlier versions gave them
+    if let Some(fields) = canonical.as_object_mut()
+        && !runtime.key_value.is_empty()
+    {
+        fields.insert("keyValue".into(), serde_json::json!(runtime.key_value));
+    }
     let mut hasher = Sha256::new();
     hasher.update(function.as_bytes());
     hasher.update(b"\n");
@@ -189,7 +195,7 @@ pub fn object(
         config: settled.config,
         limits: function.spec.limits.clone(),
         instances: function.spec.instances.clone(),
-        key_value: Vec::new(),
+        key_value: function.spec.key_value.clone(),
         egress: function.spec.egress.clone(),
         references: settled.references,
     };

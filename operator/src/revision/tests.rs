@@ -120,6 +120,27 @@ fn config_map_content_is_kept_and_missing_content_is_named() {
     );
 }
 
+/// Otherwise an upgrade of the operator would roll out every function again.
+#[test]
+fn a_revision_without_stores_keeps_the_name_that_earlier_versions_gave_it() {
+    let code = ComponentImage {
+        digest: "sha256:1".into(),
+        ..ComponentImage::default()
+    };
+    let settled = ResolvedReferences::default();
+    let name = name("f", &code, &Runtime::default(), &settled);
+    assert_eq!(name, "f-7ab042dff4");
+}
+
+#[test]
+fn stores_are_part_of_the_object() {
+    let mut function = EdgeFunction::default();
+    function.spec.key_value = vec![crds::function::KeyValueStore::default()];
+    let code = ComponentImage::default();
+    let object = object(&function, "f-1", 1, &code, ResolvedReferences::default());
+    assert_eq!(object.spec.key_value, function.spec.key_value);
+}
+
 #[test]
 fn names_are_short_and_stable_and_differ_by_behaviour() {
     let code = ComponentImage {
@@ -134,6 +155,20 @@ fn names_are_short_and_stable_and_differ_by_behaviour() {
     let mut runtime = Runtime::default();
     runtime.limits.memory += 1;
     assert_ne!(first, name(&long, &code, &runtime, &settled));
+    let with_store = |label: &str| {
+        let store = crds::function::KeyValueStore {
+            label: label.into(),
+            store: Some(crds::function::Store::Memory),
+            redis: None,
+        };
+        let runtime = Runtime {
+            key_value: vec![store],
+            ..Runtime::default()
+        };
+        name(&long, &code, &runtime, &settled)
+    };
+    assert_ne!(first, with_store("cart"));
+    assert_ne!(with_store("cart"), with_store("other"));
     assert_ne!(
         name("f", &code, &Runtime::default(), &settled),
         name("g", &code, &Runtime::default(), &settled)

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crds::EdgeFunctionSpec;
-use crds::function::{ConfigEntry, EnvEntry};
+use crds::function::{ConfigEntry, EnvEntry, KeyValueStore};
 
-use super::Violation;
+use super::{Violation, key_value};
 
 /// Content of a revision besides its code.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,6 +15,8 @@ pub struct Runtime {
     pub env: Vec<EnvEntry>,
     /// Configuration entries, as written; later entries win.
     pub config: Vec<ConfigEntry>,
+    /// Key-value stores, sorted by label.
+    pub key_value: Vec<KeyValueStore>,
     /// Limits, with defaults applied.
     pub limits: Limits,
     /// Requests per instance; 1 means a fresh instance for each request.
@@ -72,6 +74,7 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
     Runtime {
         env: spec.env.clone(),
         config: spec.config.clone(),
+        key_value: key_value::read(&spec.key_value, violations),
         limits: limits(spec.limits.as_ref(), violations),
         reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
         reuse_idle_timeout: duration(

@@ -4,7 +4,9 @@ mod projector;
 
 use std::collections::BTreeSet;
 
-use crds::function::{HeaderMatchType, KeySelector, PathMatchType, Placement as PlacementSpec};
+use crds::function::{
+    HeaderMatchType, KeySelector, KeyValueStore, PathMatchType, Placement as PlacementSpec, Store,
+};
 use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision, ReferenceKind};
 use node_api::{FencingToken, v1};
 use operator_core::rollout::{TrafficSplit, traffic_split};
@@ -205,6 +207,7 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
             .unwrap_or_default(),
         reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
         reuse_idle_timeout: 1000,
+        key_value: spec.key_value.iter().map(key_value).collect(),
     }
 }
 
@@ -250,6 +253,15 @@ fn config(revision: &EdgeRevision) -> Vec<v1::EnvVar> {
         kind: Some(v1::env_var::Kind::Value(value.clone())),
     };
     merged.into_iter().map(pair).collect()
+}
+
+/// A store of a kind that this operator does not know has no kind on the wire, and nodes refuse it.
+fn key_value(store: &KeyValueStore) -> v1::KeyValueStore {
+    let memory = store.store == Some(Store::Memory);
+    v1::KeyValueStore {
+        label: store.label.clone(),
+        kind: memory.then_some(v1::key_value_store::Kind::Memory(v1::MemoryStore {})),
+    }
 }
 
 fn wire_limits(limits: &Limits) -> v1::Limits {

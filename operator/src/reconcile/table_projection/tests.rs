@@ -149,3 +149,26 @@ fn fn_12_a_secret_travels_only_as_the_value_that_the_revision_was_made_with() {
     assert_eq!(value("then"), ("s/k".to_owned(), Some(b"hush".to_vec())));
     assert_eq!(value("now"), ("s/k".to_owned(), None), "not an empty text");
 }
+
+#[test]
+fn stores_travel_with_their_label_and_kind() {
+    let revision = revision("app-1", 1, |spec| {
+        let store = |label: &str, store| KeyValueStore {
+            label: label.into(),
+            store,
+            redis: None,
+        };
+        spec.key_value = vec![
+            store("cart", Some(Store::Memory)),
+            store("later", Some(Store::Unknown)),
+        ];
+    });
+    let record = record(&function(Some("app-1"), true), &[&revision], &Known("")).unwrap();
+    let stores = &record.definitions[0].key_value;
+    let memory = v1::key_value_store::Kind::Memory(v1::MemoryStore {});
+    assert_eq!(
+        (stores[0].label.as_str(), stores[0].kind),
+        ("cart", Some(memory))
+    );
+    assert_eq!((stores[1].label.as_str(), stores[1].kind), ("later", None));
+}

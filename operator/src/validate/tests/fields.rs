@@ -21,6 +21,8 @@ const USED: &[(&str, &str)] = &[
         "instances.reuse.idleTimeout",
         "part of the revision; without effect while one instance answers one request",
     ),
+    ("keyValue[].label", "table_projection key_value"),
+    ("keyValue[].store", "table_projection key_value"),
     ("limits.concurrency", "table_projection limits"),
     ("limits.cpu", "table_projection limits"),
     ("limits.firstByte", "table_projection limits"),
@@ -127,9 +129,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "instances.reuse.maxRequests",
     ),
     (
-        "keyValue",
-        "keyValue: [{ label: default, store: memory }]",
-        "keyValue",
+        "keyValue[].redis",
+        "keyValue: [{ label: default, redis: { secretRef: { name: r } } }]",
+        "keyValue[default].redis",
     ),
     (
         "rollout.abTest",

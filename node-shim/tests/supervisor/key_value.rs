@@ -1,0 +1,97 @@
+//! Key-value stores over the life of a node.
+
+use node_api::v1::key_value_store::Kind;
+use node_api::v1::{Definition, KeyValueStore, MemoryStore};
+
+use crate::key_value_guest::{DRAFT2, counter};
+use crate::node::{Environment, Node};
+use crate::operator::{Operator, definition, function, via_operator};
+
+/// Returns a revision of the component that opens the store in memory `cart`.
+fn with_store(revision: &str, wasm: &[u8]) -> Definition {
+    let mut definition = definition(revision, wasm, via_operator());
+    definition.key_value = vec![KeyValueStore {
+        label: "cart".into(),
+        kind: Some(Kind::Memory(MemoryStore {})),
+    }];
+    definition
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_survive_revisions_and_end_with_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let wasm = counter(DRAFT2, 1);
+    let operator = Operator::start().await;
+    operator.blob(&wasm);
+    let first = function("f", 1, vec![with_store("r1", &wasm)], 0);
+    operator.snapshot(7, vec![first]).await;
+    let environment = Environment {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(folder.path(), environment).await;
+    node.answers("f", 200, "1").await;
+    assert_eq!(node.get("f").await, (200, "2".into()));
+
+    let second = function("f", 2, vec![with_store("r2", &wasm)], 0);
+    operator.delta(8, vec![second]).await;
+    operator
+        .report("the second revision", |report| report.applied_version == 8)
+        .await;
+    assert_eq!(node.get("f").await, (200, "3".into()));
+    node.drain().await;
+
+    // the table on disk has the label, and nothing else of the store
+    let alone = Node::start(folder.path(), Environment::default()).await;
+    alone.answers("f", 200, "1").await;
+    alone.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_without_the_label_does_not_reach_the_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let wasm = counter(DRAFT2, 1);
+    let operator = Operator::start().await;
+    operator.blob(&wasm);
+    let with = function("f", 1, vec![with_store("r1", &wasm)], 0);
+    let without = vec![definition("r1", &wasm, via_operator())];
+    let without = function("g", 1, without, 0);
+    operator.snapshot(7, vec![with, without]).await;
+    let environment = Environment {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(folder.path(), environment).await;
+    node.answers("f", 200, "1").await;
+    node.answers("g", 404, "").await;
+    assert_eq!(node.get("f").await, (200, "2".into()));
+    node.drain().await;
+}
+
+/// Otherwise a namespace that is created again with the same name could read the entries of the former one.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_end_with_the_last_function_that_has_the_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let wasm = counter(DRAFT2, 1);
+    let operator = Operator::start().await;
+    operator.blob(&wasm);
+    let with = |name, serial| function(name, serial, vec![with_store("r1", &wasm)], 0);
+    operator.snapshot(7, vec![with("f", 1), with("g", 1)]).await;
+    let environment = Environment {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(folder.path(), environment).await;
+    node.answers("f", 200, "1").await;
+    node.answers("g", 200, "2").await;
+    operator.remove(8, "f").await;
+    node.answers("f", 404, "").await;
+    assert_eq!(node.get("g").await, (200, "3".into()));
+    operator.remove(9, "g").await;
+    node.answers("g", 404, "").await;
+    let mut again = with("f", 2);
+    again.uid = "another".into();
+    operator.delta(10, vec![again]).await;
+    node.answers("f", 200, "1").await;
+    node.drain().await;
+}

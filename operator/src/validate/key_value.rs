@@ -1,0 +1,145 @@
+//! Key-value stores of a function.
+
+use std::collections::BTreeSet;
+
+use crds::conditions::reasons;
+use crds::function::{KeyValueStore, Store};
+
+use super::Violation;
+
+/// Maximum number of stores of a function.
+const MAX_STORES: usize = 16;
+/// Maximum length of a label, in bytes.
+const MAX_LABEL: usize = 63;
+
+/// Returns the stores sorted by label, so that their order does not matter for the revision. What the schema of this
+/// version refuses is a violation, as an object may have been stored under another one.
+pub(super) fn read(
+    stores: &[KeyValueStore],
+    violations: &mut Vec<Violation>,
+) -> Vec<KeyValueStore> {
+    const FIELD: &str = "spec.keyValue";
+    if stores.len() > MAX_STORES {
+        let message = format!("{} stores; the limit is {MAX_STORES}", stores.len());
+        violations.push(Violation::new(reasons::INVALID_SPEC, FIELD, message));
+    }
+    let mut labels = BTreeSet::new();
+    for (index, store) in stores.iter().enumerate() {
+        let label = &store.label;
+        if !is_label(label) {
+            violations.push(Violation::invalid(
+                format!("{FIELD}[{index}].label"),
+                label,
+                format!(
+                    "use 1 to {MAX_LABEL} lower case letters, digits and '-', first and last a letter or digit"
+                ),
+            ));
+        }
+        if !labels.insert(label) {
+            violations.push(Violation::invalid(
+                format!("{FIELD}[{index}].label"),
+                label,
+                "another store has this label; write each label once",
+            ));
+        }
+        let field = format!("{FIELD}[{label}]");
+        match (store.store, &store.redis) {
+            (Some(Store::Memory), None) => {}
+            (Some(Store::Unknown), None) => {
+                let field = format!("{field}.store");
+                violations.push(Violation::later(field, "this kind of key-value store"));
+            }
+            (None, Some(_)) => {
+                let field = format!("{field}.redis");
+                violations.push(Violation::later(field, "a key-value store in Redis"));
+            }
+            (Some(_), Some(_)) | (None, None) => violations.push(Violation::new(
+                reasons::INVALID_SPEC,
+                field,
+                "write exactly one of store and redis",
+            )),
+        }
+    }
+    let mut sorted = stores.to_vec();
+    sorted.sort_by(|a, b| a.label.cmp(&b.label));
+    sorted
+}
+
+fn is_label(text: &str) -> bool {
+    let word = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = [text.as_bytes().first(), text.as_bytes().last()];
+    text.len() <= MAX_LABEL
+        && ends.into_iter().all(|end| end.is_some_and(word))
+        && text.bytes().all(|byte| word(&byte) || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(label: &str) -> KeyValueStore {
+        KeyValueStore {
+            label: label.into(),
+            store: Some(Store::Memory),
+            redis: None,
+        }
+    }
+
+    fn found(stores: &[KeyValueStore]) -> Vec<(&'static str, String)> {
+        let mut violations = Vec::new();
+        read(stores, &mut violations);
+        let pair = |violation: Violation| (violation.reason, violation.field);
+        violations.into_iter().map(pair).collect()
+    }
+
+    #[test]
+    fn stores_are_sorted_by_label() {
+        let mut violations = Vec::new();
+        let sorted = read(&[memory("b"), memory("a-1")], &mut violations);
+        assert_eq!(sorted, [memory("a-1"), memory("b")]);
+        assert_eq!(violations, []);
+        let all: Vec<_> = (0..16).map(|n| memory(&format!("l{n}"))).collect();
+        assert_eq!(found(&all), []);
+    }
+
+    /// HK-7: an object stored under an older, looser schema.
+    #[test]
+    fn what_a_looser_schema_accepted_is_refused_by_name() {
+        let invalid = |field: &str| (reasons::INVALID_SPEC, field.to_owned());
+        let long = "l".repeat(64);
+        for label in ["", "A", "-a", "a-", "a.b", "a/b", "\u{e9}", long.as_str()] {
+            let stores = [memory("ok"), memory(label)];
+            assert_eq!(found(&stores), [invalid("spec.keyValue[1].label")]);
+        }
+        let twice = [memory("a"), memory("a")];
+        assert_eq!(found(&twice), [invalid("spec.keyValue[1].label")]);
+        let many: Vec<_> = (0..17).map(|n| memory(&format!("l{n}"))).collect();
+        assert_eq!(found(&many), [invalid("spec.keyValue")]);
+        let neither = KeyValueStore {
+            store: None,
+            ..memory("a")
+        };
+        assert_eq!(found(&[neither]), [invalid("spec.keyValue[a]")]);
+        let both = KeyValueStore {
+            redis: Some(crds::function::Redis::default()),
+            ..memory("a")
+        };
+        assert_eq!(found(&[both]), [invalid("spec.keyValue[a]")]);
+    }
+
+    #[test]
+    fn kinds_of_later_versions_are_refused_by_name() {
+        let later = |field: &str| (reasons::NOT_YET_SUPPORTED, field.to_owned());
+        let redis = KeyValueStore {
+            store: None,
+            redis: Some(crds::function::Redis::default()),
+            ..memory("a")
+        };
+        assert_eq!(found(&[redis]), [later("spec.keyValue[a].redis")]);
+        let unknown = KeyValueStore {
+            store: Some(Store::Unknown),
+            ..memory("a")
+        };
+        assert_eq!(found(&[unknown]), [later("spec.keyValue[a].store")]);
+    }
+}
