@@ -1,12 +1,14 @@
-//! The compiler process: reads a component from stdin, writes native code to stdout and exits.
+//! The compiler process: reads a component, writes native code to stdout and exits.
 
-use std::fs;
+use std::fmt::Display;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect};
+use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect, sandbox};
 use crate::engine::{Compiler, memory_limit};
 
 const MAX_COMPONENT: u64 = 50 << 20;
@@ -18,15 +20,21 @@ const KILL_CPU_SECONDS: u64 = CPU_SECONDS + 5;
 const MAX_NATIVE: u64 = 1 << 30;
 /// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
+/// Maximum number of functions that are compiled at the same time. Each thread needs memory for its function and 64 MiB of
+/// address space for its allocations.
+const MAX_THREADS: usize = 4;
 
-/// Compiles stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
+/// A process that has everything it needs, and access to nothing else.
+struct ConfinedCompiler {
+    component: File,
+    compiler: Compiler,
+}
+
+/// Compiles the component of stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
 /// is rejected, and with `EXIT_OUTPUT_FULL` when stdout cannot be written.
 #[must_use]
 pub fn run() -> ExitCode {
-    match limit_resources()
-        .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))
-        .and_then(|()| compile())
-    {
+    match ConfinedCompiler::prepare().and_then(ConfinedCompiler::compile) {
         Ok(code) => match write(&code) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_OUTPUT_FULL),
@@ -67,34 +75,58 @@ fn limit_resources() -> io::Result<()> {
     Ok(())
 }
 
-fn compile() -> Result<Vec<u8>, ErrorReport> {
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .take(MAX_COMPONENT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
-    if bytes.len() as u64 > MAX_COMPONENT {
-        return Err(ErrorReport::new(
-            RejectReason::CompileLimit,
-            format!("the component is larger than {MAX_COMPONENT} bytes"),
-        ));
+impl ConfinedCompiler {
+    /// Takes what compilation needs, and gives up access to everything else. Nothing of a tenant has been read then.
+    fn prepare() -> Result<Self, ErrorReport> {
+        limit_resources().map_err(unavailable)?;
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let component = stdin.map_err(unavailable)?.into();
+        let compiler = Compiler::new().map_err(unavailable)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        sandbox::deny_files().map_err(unavailable)?;
+        // started here, because the filter forbids new threads
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.min(MAX_THREADS))
+            .build_global()
+            .map_err(unavailable)?;
+        sandbox::filter_system_calls().map_err(unavailable)?;
+        Ok(Self {
+            component,
+            compiler,
+        })
     }
-    inspect::check_magic(&bytes)?;
-    inspect::check_sizes(&bytes)?;
-    let compiler =
-        Compiler::new().map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
-    compiler.precompile(&bytes).map_err(|error| {
-        let refused_by_validation = error
-            .downcast_ref::<wasmparser::BinaryReaderError>()
-            .is_some();
-        let reason = if refused_by_validation && inspect::is_valid_with_all_features(&bytes) {
-            RejectReason::UnsupportedFeature
-        } else {
-            RejectReason::CompileFailed
-        };
-        ErrorReport::new(reason, format!("{error:#}"))
-    })
+
+    fn compile(self) -> Result<Vec<u8>, ErrorReport> {
+        let mut bytes = Vec::new();
+        self.component
+            .take(MAX_COMPONENT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
+        if bytes.len() as u64 > MAX_COMPONENT {
+            return Err(ErrorReport::new(
+                RejectReason::CompileLimit,
+                format!("the component is larger than {MAX_COMPONENT} bytes"),
+            ));
+        }
+        inspect::check_magic(&bytes)?;
+        inspect::check_sizes(&bytes)?;
+        self.compiler.precompile(&bytes).map_err(|error| {
+            let refused_by_validation = error
+                .downcast_ref::<wasmparser::BinaryReaderError>()
+                .is_some();
+            let reason = if refused_by_validation && inspect::is_valid_with_all_features(&bytes) {
+                RejectReason::UnsupportedFeature
+            } else {
+                RejectReason::CompileFailed
+            };
+            ErrorReport::new(reason, format!("{error:#}"))
+        })
+    }
+}
+
+/// Returns the report of a process that cannot compile anything, which is not the fault of the component.
+fn unavailable(error: impl Display) -> ErrorReport {
+    ErrorReport::new(RejectReason::Unavailable, error)
 }
 
 fn write(code: &[u8]) -> io::Result<()> {

@@ -2,11 +2,12 @@
 //! standard streams.
 //!
 //! The process gets the component as stdin and an empty file as stdout. It has at most 30 s and reports
-//! an error as one line on stderr. It limits its own resources before it reads any input ([`child`]).
-//! Component bytes are parsed nowhere else.
+//! an error as one line on stderr. It limits its own resources and its access to the system before it reads any
+//! input ([`child`], `sandbox`). Component bytes are parsed nowhere else.
 
 pub mod child;
 mod inspect;
+mod sandbox;
 
 use std::fmt::Display;
 use std::fs::File;
@@ -51,6 +52,8 @@ enum RejectReason {
     UnsupportedFeature,
     CompileLimit,
     CompileFailed,
+    /// The process cannot compile any component.
+    Unavailable,
 }
 
 impl ErrorReport {
@@ -69,6 +72,7 @@ impl From<RejectReason> for LoadFailure {
             RejectReason::UnsupportedFeature => Self::UnsupportedFeature,
             RejectReason::CompileLimit => Self::CompileLimit,
             RejectReason::CompileFailed => Self::CompileRejected,
+            RejectReason::Unavailable => Self::CompilerUnavailable,
         }
     }
 }
@@ -117,12 +121,6 @@ impl CompilerPool {
     /// # Errors
     /// Returns the reason, which is permanent when the component is at fault.
     pub async fn run(&self, component: File, draft: Draft) -> Result<Compiled, Failure> {
-        let broken = |error: std::io::Error| {
-            Failure::new(
-                LoadFailure::CompilerUnavailable,
-                format!("compiler: {error}"),
-            )
-        };
         let _permit = self
             .permits
             .acquire()
@@ -158,6 +156,12 @@ impl CompilerPool {
     }
 }
 
+/// Returns the failure of a compiler process that could not be run.
+fn broken(error: std::io::Error) -> Failure {
+    let message = format!("compiler: {error}");
+    Failure::new(LoadFailure::CompilerUnavailable, message)
+}
+
 async fn finish(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>)> {
     let mut report = Vec::new();
     if let Some(stderr) = child.stderr.take() {
@@ -189,6 +193,11 @@ fn classify(status: ExitStatus, stderr: &[u8], draft: Draft) -> Result<Compiled,
             LoadFailure::CompilerKilled,
             "the compiler process was killed",
         )),
+        None if status.signal() == Some(Signal::SYS.as_raw()) => Err(Failure::new(
+            LoadFailure::CompilerViolation,
+            "the compiler process made a system call that is forbidden to it and was killed; the component may be \
+             an attack on the compiler",
+        )),
         None => Err(Failure::new(
             LoadFailure::CompileLimit,
             format!("the compiler process was ended by {status}"),
@@ -219,9 +228,24 @@ mod tests {
             classify(status, b"", draft).unwrap_err().cause
         };
         assert_eq!(cause(Signal::KILL), LoadFailure::CompilerKilled);
+        assert_eq!(cause(Signal::SYS), LoadFailure::CompilerViolation);
         for own in [Signal::XCPU, Signal::ABORT, Signal::SEGV, Signal::XFSZ] {
             assert_eq!(cause(own), LoadFailure::CompileLimit);
         }
         assert!(!LoadFailure::CompilerKilled.is_permanent());
+        assert!(LoadFailure::CompilerViolation.is_permanent());
+    }
+
+    /// A node that cannot confine its compiler tries again: the component is not at fault.
+    #[test]
+    fn a_compiler_that_cannot_work_is_not_the_fault_of_the_component() {
+        let report = ErrorReport::new(RejectReason::Unavailable, "no filter");
+        let report = serde_json::to_vec(&report).unwrap();
+        let status = ExitStatus::from_raw(i32::from(EXIT_REJECTED) << 8);
+        let draft = Draft::in_memory(&Arc::default()).unwrap();
+        let failure = classify(status, &report, draft).unwrap_err();
+        assert_eq!(failure.cause, LoadFailure::CompilerUnavailable);
+        assert_eq!(failure.message, "no filter");
+        assert!(!failure.cause.is_permanent());
     }
 }
