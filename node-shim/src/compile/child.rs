@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect, sandbox};
+use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, input, inspect, sandbox};
 use crate::engine::{Compiler, memory_limit};
+use crate::function_cache::FunctionStore;
 
 const MAX_COMPONENT: u64 = 50 << 20;
 /// Maximum address space in bytes, if three quarters of the container's memory are not less.
@@ -27,6 +28,7 @@ const MAX_THREADS: usize = 4;
 /// A process that has everything it needs, and access to nothing else.
 struct ConfinedCompiler {
     component: File,
+    functions: Option<Arc<FunctionStore>>,
     compiler: Compiler,
 }
 
@@ -79,9 +81,15 @@ impl ConfinedCompiler {
     /// Takes what compilation needs, and gives up access to everything else. Nothing of a tenant has been read then.
     fn prepare() -> Result<Self, ErrorReport> {
         limit_resources().map_err(unavailable)?;
-        let stdin = io::stdin().as_fd().try_clone_to_owned();
-        let component = stdin.map_err(unavailable)?.into();
-        let compiler = Compiler::new().map_err(unavailable)?;
+        let files = input::receive().map_err(unavailable)?;
+        let functions = files
+            .functions
+            .map(|(pack, added)| Arc::new(FunctionStore::new(pack, added)));
+        let compiler = match &functions {
+            Some(functions) => Compiler::reusing(Arc::clone(functions)),
+            None => Compiler::new(),
+        };
+        let compiler = compiler.map_err(unavailable)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         sandbox::deny_files().map_err(unavailable)?;
         // started here, because the filter forbids new threads
@@ -91,7 +99,8 @@ impl ConfinedCompiler {
             .map_err(unavailable)?;
         sandbox::filter_system_calls().map_err(unavailable)?;
         Ok(Self {
-            component,
+            component: files.component,
+            functions,
             compiler,
         })
     }
@@ -110,7 +119,7 @@ impl ConfinedCompiler {
         }
         inspect::check_magic(&bytes)?;
         inspect::check_sizes(&bytes)?;
-        self.compiler.precompile(&bytes).map_err(|error| {
+        let code = self.compiler.precompile(&bytes).map_err(|error| {
             let refused_by_validation = error
                 .downcast_ref::<wasmparser::BinaryReaderError>()
                 .is_some();
@@ -120,7 +129,12 @@ impl ConfinedCompiler {
                 RejectReason::CompileFailed
             };
             ErrorReport::new(reason, format!("{error:#}"))
-        })
+        })?;
+        if let Some(functions) = self.functions {
+            let counts = serde_json::to_string(&functions.finish()).unwrap_or_default();
+            let _ = io::stderr().write_all(counts.as_bytes());
+        }
+        Ok(code)
     }
 }
 

@@ -6,6 +6,7 @@
 //! input ([`child`], `sandbox`). Component bytes are parsed nowhere else.
 
 pub mod child;
+mod input;
 mod inspect;
 mod sandbox;
 
@@ -25,6 +26,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use crate::disk::Draft;
+use crate::function_cache::FunctionExchange;
 
 /// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -121,6 +123,30 @@ impl CompilerPool {
     /// # Errors
     /// Returns the reason, which is permanent when the component is at fault.
     pub async fn run(&self, component: File, draft: Draft) -> Result<Compiled, Failure> {
+        let (compiled, _) = self.start(Stdio::from(component), draft).await?;
+        Ok(compiled)
+    }
+
+    /// Compiles a component into a draft and reuses functions of earlier compilations. The exchange receives the
+    /// functions that were compiled anew.
+    ///
+    /// # Errors
+    /// Returns the errors of [`run`](Self::run).
+    pub async fn run_reusing(
+        &self,
+        component: File,
+        draft: Draft,
+        functions: &mut FunctionExchange,
+    ) -> Result<Compiled, Failure> {
+        let (pack, added) = functions.files();
+        let stdin = input::send(&component, pack, added).map_err(broken)?;
+        let (compiled, stderr) = self.start(Stdio::from(stdin), draft).await?;
+        functions.set_counts(&stderr);
+        Ok(compiled)
+    }
+
+    /// Runs a compiler process. Returns its result and what it wrote to stderr.
+    async fn start(&self, stdin: Stdio, draft: Draft) -> Result<(Compiled, Vec<u8>), Failure> {
         let _permit = self
             .permits
             .acquire()
@@ -129,7 +155,7 @@ impl CompilerPool {
         let mut child = Command::new(&self.program)
             .arg("compile")
             .env_clear()
-            .stdin(Stdio::from(component))
+            .stdin(stdin)
             .stdout(Stdio::from(draft.handle().map_err(broken)?))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -152,7 +178,7 @@ impl CompilerPool {
             return Err(Failure::new(cause, message));
         };
         let (status, stderr) = finished.map_err(broken)?;
-        classify(status, &stderr, draft)
+        Ok((classify(status, &stderr, draft)?, stderr))
     }
 }
 

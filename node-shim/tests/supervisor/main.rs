@@ -19,6 +19,7 @@ mod deleted;
 #[path = "../support/descriptors.rs"]
 mod descriptors;
 mod faults;
+mod function_cache;
 mod node;
 mod operator;
 mod process;
