@@ -7,8 +7,8 @@
 //! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
-//! [`component_digest`], [`compile`] and [`native_cache`] turns a digest into code that can run; [`disk`] keeps the
-//! state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role.
+//! [`component_digest`], [`compile`], [`function_cache`] and [`native_cache`] turns a digest into code that can run; [`disk`]
+//! keeps the state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role.
 //!
 //! Before a component is compiled, its size and digest are checked against what the operator recorded:
 //!
@@ -44,6 +44,7 @@ mod descriptors;
 pub mod disk;
 pub mod drain;
 pub mod engine;
+pub mod function_cache;
 pub mod guest_log;
 mod handler;
 mod instance;

@@ -35,6 +35,9 @@ pub struct ComponentRef {
     pub size: u64,
     /// Location of the component.
     pub source: Source,
+    /// The only namespace on this node that uses the component; `None` when several do. Functions that earlier
+    /// compilations of this namespace produced may be reused.
+    pub namespace: Option<String>,
 }
 
 /// Fetches components and stores them on disk.

@@ -8,6 +8,8 @@ pub enum ExceptionReason {
     CompileFailed,
     /// The component exceeds a limit of the compiler or of an instance.
     CompileLimit,
+    /// The compiler process attempted something that is forbidden to it, which is a sign of an attack.
+    CompilerViolation,
     /// The content is not what its digest or size promises.
     DigestMismatch,
     /// The state directory of the node cannot be written.
@@ -37,6 +39,7 @@ impl ExceptionReason {
         match self {
             Self::CompileFailed => "CompileFailed",
             Self::CompileLimit => "CompileLimit",
+            Self::CompilerViolation => "CompilerViolation",
             Self::DigestMismatch => "DigestMismatch",
             Self::DiskFull => "DiskFull",
             Self::LoadFailed => "LoadFailed",

@@ -1,13 +1,16 @@
-//! The compiler process: reads a component from stdin, writes native code to stdout and exits.
+//! The compiler process: reads a component, writes native code to stdout and exits.
 
-use std::fs;
+use std::fmt::Display;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect};
+use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, input, inspect, sandbox};
 use crate::engine::{Compiler, memory_limit};
+use crate::function_cache::FunctionStore;
 
 const MAX_COMPONENT: u64 = 50 << 20;
 /// Maximum address space in bytes, if three quarters of the container's memory are not less.
@@ -18,15 +21,22 @@ const KILL_CPU_SECONDS: u64 = CPU_SECONDS + 5;
 const MAX_NATIVE: u64 = 1 << 30;
 /// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
+/// Maximum number of functions that are compiled at the same time. Each thread needs memory for its function and 64 MiB of
+/// address space for its allocations.
+const MAX_THREADS: usize = 4;
 
-/// Compiles stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
+/// A process that has everything it needs, and access to nothing else.
+struct ConfinedCompiler {
+    component: File,
+    functions: Option<Arc<FunctionStore>>,
+    compiler: Compiler,
+}
+
+/// Compiles the component of stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
 /// is rejected, and with `EXIT_OUTPUT_FULL` when stdout cannot be written.
 #[must_use]
 pub fn run() -> ExitCode {
-    match limit_resources()
-        .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))
-        .and_then(|()| compile())
-    {
+    match ConfinedCompiler::prepare().and_then(ConfinedCompiler::compile) {
         Ok(code) => match write(&code) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_OUTPUT_FULL),
@@ -67,34 +77,70 @@ fn limit_resources() -> io::Result<()> {
     Ok(())
 }
 
-fn compile() -> Result<Vec<u8>, ErrorReport> {
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .take(MAX_COMPONENT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
-    if bytes.len() as u64 > MAX_COMPONENT {
-        return Err(ErrorReport::new(
-            RejectReason::CompileLimit,
-            format!("the component is larger than {MAX_COMPONENT} bytes"),
-        ));
-    }
-    inspect::check_magic(&bytes)?;
-    inspect::check_sizes(&bytes)?;
-    let compiler =
-        Compiler::new().map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
-    compiler.precompile(&bytes).map_err(|error| {
-        let refused_by_validation = error
-            .downcast_ref::<wasmparser::BinaryReaderError>()
-            .is_some();
-        let reason = if refused_by_validation && inspect::is_valid_with_all_features(&bytes) {
-            RejectReason::UnsupportedFeature
-        } else {
-            RejectReason::CompileFailed
+impl ConfinedCompiler {
+    /// Takes what compilation needs, and gives up access to everything else. Nothing of a tenant has been read then.
+    fn prepare() -> Result<Self, ErrorReport> {
+        limit_resources().map_err(unavailable)?;
+        let files = input::receive().map_err(unavailable)?;
+        let functions = files
+            .functions
+            .map(|(pack, added)| Arc::new(FunctionStore::new(pack, added)));
+        let compiler = match &functions {
+            Some(functions) => Compiler::reusing(Arc::clone(functions)),
+            None => Compiler::new(),
         };
-        ErrorReport::new(reason, format!("{error:#}"))
-    })
+        let compiler = compiler.map_err(unavailable)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        sandbox::deny_files().map_err(unavailable)?;
+        // started here, because the filter forbids new threads
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.min(MAX_THREADS))
+            .build_global()
+            .map_err(unavailable)?;
+        sandbox::filter_system_calls().map_err(unavailable)?;
+        Ok(Self {
+            component: files.component,
+            functions,
+            compiler,
+        })
+    }
+
+    fn compile(self) -> Result<Vec<u8>, ErrorReport> {
+        let mut bytes = Vec::new();
+        self.component
+            .take(MAX_COMPONENT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
+        if bytes.len() as u64 > MAX_COMPONENT {
+            return Err(ErrorReport::new(
+                RejectReason::CompileLimit,
+                format!("the component is larger than {MAX_COMPONENT} bytes"),
+            ));
+        }
+        inspect::check_magic(&bytes)?;
+        inspect::check_sizes(&bytes)?;
+        let code = self.compiler.precompile(&bytes).map_err(|error| {
+            let refused_by_validation = error
+                .downcast_ref::<wasmparser::BinaryReaderError>()
+                .is_some();
+            let reason = if refused_by_validation && inspect::is_valid_with_all_features(&bytes) {
+                RejectReason::UnsupportedFeature
+            } else {
+                RejectReason::CompileFailed
+            };
+            ErrorReport::new(reason, format!("{error:#}"))
+        })?;
+        if let Some(functions) = self.functions {
+            let counts = serde_json::to_string(&functions.finish()).unwrap_or_default();
+            let _ = io::stderr().write_all(counts.as_bytes());
+        }
+        Ok(code)
+    }
+}
+
+/// Returns the report of a process that cannot compile anything, which is not the fault of the component.
+fn unavailable(error: impl Display) -> ErrorReport {
+    ErrorReport::new(RejectReason::Unavailable, error)
 }
 
 fn write(code: &[u8]) -> io::Result<()> {

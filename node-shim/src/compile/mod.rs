@@ -2,11 +2,13 @@
 //! standard streams.
 //!
 //! The process gets the component as stdin and an empty file as stdout. It has at most 30 s and reports
-//! an error as one line on stderr. It limits its own resources before it reads any input ([`child`]).
-//! Component bytes are parsed nowhere else.
+//! an error as one line on stderr. It limits its own resources and its access to the system before it reads any
+//! input ([`child`], `sandbox`). Component bytes are parsed nowhere else.
 
 pub mod child;
+mod input;
 mod inspect;
+mod sandbox;
 
 use std::fmt::Display;
 use std::fs::File;
@@ -24,6 +26,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use crate::disk::Draft;
+use crate::function_cache::FunctionExchange;
 
 /// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -51,6 +54,8 @@ enum RejectReason {
     UnsupportedFeature,
     CompileLimit,
     CompileFailed,
+    /// The process cannot compile any component.
+    Unavailable,
 }
 
 impl ErrorReport {
@@ -69,6 +74,7 @@ impl From<RejectReason> for LoadFailure {
             RejectReason::UnsupportedFeature => Self::UnsupportedFeature,
             RejectReason::CompileLimit => Self::CompileLimit,
             RejectReason::CompileFailed => Self::CompileRejected,
+            RejectReason::Unavailable => Self::CompilerUnavailable,
         }
     }
 }
@@ -117,12 +123,30 @@ impl CompilerPool {
     /// # Errors
     /// Returns the reason, which is permanent when the component is at fault.
     pub async fn run(&self, component: File, draft: Draft) -> Result<Compiled, Failure> {
-        let broken = |error: std::io::Error| {
-            Failure::new(
-                LoadFailure::CompilerUnavailable,
-                format!("compiler: {error}"),
-            )
-        };
+        let (compiled, _) = self.start(Stdio::from(component), draft).await?;
+        Ok(compiled)
+    }
+
+    /// Compiles a component into a draft and reuses functions of earlier compilations. The exchange receives the
+    /// functions that were compiled anew.
+    ///
+    /// # Errors
+    /// Returns the errors of [`run`](Self::run).
+    pub async fn run_reusing(
+        &self,
+        component: File,
+        draft: Draft,
+        functions: &mut FunctionExchange,
+    ) -> Result<Compiled, Failure> {
+        let (pack, added) = functions.files();
+        let stdin = input::send(&component, pack, added).map_err(broken)?;
+        let (compiled, stderr) = self.start(Stdio::from(stdin), draft).await?;
+        functions.set_counts(&stderr);
+        Ok(compiled)
+    }
+
+    /// Runs a compiler process. Returns its result and what it wrote to stderr.
+    async fn start(&self, stdin: Stdio, draft: Draft) -> Result<(Compiled, Vec<u8>), Failure> {
         let _permit = self
             .permits
             .acquire()
@@ -131,7 +155,7 @@ impl CompilerPool {
         let mut child = Command::new(&self.program)
             .arg("compile")
             .env_clear()
-            .stdin(Stdio::from(component))
+            .stdin(stdin)
             .stdout(Stdio::from(draft.handle().map_err(broken)?))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -154,8 +178,14 @@ impl CompilerPool {
             return Err(Failure::new(cause, message));
         };
         let (status, stderr) = finished.map_err(broken)?;
-        classify(status, &stderr, draft)
+        Ok((classify(status, &stderr, draft)?, stderr))
     }
+}
+
+/// Returns the failure of a compiler process that could not be run.
+fn broken(error: std::io::Error) -> Failure {
+    let message = format!("compiler: {error}");
+    Failure::new(LoadFailure::CompilerUnavailable, message)
 }
 
 async fn finish(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>)> {
@@ -189,6 +219,11 @@ fn classify(status: ExitStatus, stderr: &[u8], draft: Draft) -> Result<Compiled,
             LoadFailure::CompilerKilled,
             "the compiler process was killed",
         )),
+        None if status.signal() == Some(Signal::SYS.as_raw()) => Err(Failure::new(
+            LoadFailure::CompilerViolation,
+            "the compiler process made a system call that is forbidden to it and was killed; the component may be \
+             an attack on the compiler",
+        )),
         None => Err(Failure::new(
             LoadFailure::CompileLimit,
             format!("the compiler process was ended by {status}"),
@@ -219,9 +254,24 @@ mod tests {
             classify(status, b"", draft).unwrap_err().cause
         };
         assert_eq!(cause(Signal::KILL), LoadFailure::CompilerKilled);
+        assert_eq!(cause(Signal::SYS), LoadFailure::CompilerViolation);
         for own in [Signal::XCPU, Signal::ABORT, Signal::SEGV, Signal::XFSZ] {
             assert_eq!(cause(own), LoadFailure::CompileLimit);
         }
         assert!(!LoadFailure::CompilerKilled.is_permanent());
+        assert!(LoadFailure::CompilerViolation.is_permanent());
+    }
+
+    /// A node that cannot confine its compiler tries again: the component is not at fault.
+    #[test]
+    fn a_compiler_that_cannot_work_is_not_the_fault_of_the_component() {
+        let report = ErrorReport::new(RejectReason::Unavailable, "no filter");
+        let report = serde_json::to_vec(&report).unwrap();
+        let status = ExitStatus::from_raw(i32::from(EXIT_REJECTED) << 8);
+        let draft = Draft::in_memory(&Arc::default()).unwrap();
+        let failure = classify(status, &report, draft).unwrap_err();
+        assert_eq!(failure.cause, LoadFailure::CompilerUnavailable);
+        assert_eq!(failure.message, "no filter");
+        assert!(!failure.cause.is_permanent());
     }
 }

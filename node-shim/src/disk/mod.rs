@@ -9,6 +9,8 @@
 //! state/compiling/             compilations that have begun and not ended, one file each
 //! blobs/sha256/<hex>           components as pulled
 //! native/<digest>-<engine>-<cpu>, .mac
+//! functions/<namespace>-<engine>-<cpu>, .mac
+//!                              compiled functions that later versions of components reuse
 //! ```
 //!
 //! Two processes share the directory while a new pod starts beside the old one on its node. Components and
@@ -60,7 +62,13 @@ impl StateDir {
     /// # Errors
     /// Returns the error of the file system. Callers can continue in memory.
     pub fn create(&self) -> io::Result<()> {
-        for folder in [self.state(), self.compiling(), self.blobs(), self.native()] {
+        for folder in [
+            self.state(),
+            self.compiling(),
+            self.blobs(),
+            self.native(),
+            self.functions(),
+        ] {
             fs::create_dir_all(folder)?;
         }
         Ok(())
@@ -84,6 +92,10 @@ impl StateDir {
 
     pub(crate) fn native(&self) -> PathBuf {
         self.root.join("native")
+    }
+
+    pub(crate) fn functions(&self) -> PathBuf {
+        self.root.join("functions")
     }
 
     pub(crate) fn node_key(&self) -> PathBuf {

@@ -22,6 +22,7 @@ use wasmtime::PoolConcurrencyLimitError;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+use crate::function_cache::FunctionStore;
 use crate::instance::{GuestState, initial_memory};
 use crate::resource_exhaustion;
 use ticker::Ticker;
@@ -259,6 +260,19 @@ impl Compiler {
     pub fn new() -> Result<Self, EngineError> {
         let engine =
             wasmtime::Engine::new(&settings::base_config()).map_err(EngineError::Settings)?;
+        Ok(Self { engine })
+    }
+
+    /// Creates a compiler that takes functions from a store and adds those that it compiles.
+    ///
+    /// # Errors
+    /// Returns an error when wasmtime rejects the configuration.
+    pub(crate) fn reusing(functions: Arc<FunctionStore>) -> Result<Self, EngineError> {
+        let mut config = settings::base_config();
+        config
+            .enable_incremental_compilation(functions)
+            .map_err(EngineError::Settings)?;
+        let engine = wasmtime::Engine::new(&config).map_err(EngineError::Settings)?;
         Ok(Self { engine })
     }
 

@@ -1,6 +1,7 @@
 //! Output of guests as JSON lines on stdout, bounded per line, per function and in total. A guest never
 //! waits for its log and cannot detect dropped lines.
 
+mod failure_text;
 mod function_log;
 mod stream;
 mod token_bucket;
@@ -98,13 +99,11 @@ impl RequestLog {
         stream::GuestStream::new(self.clone(), name)
     }
 
-    /// Logs why the guest failed, for the owner of the function. Clients do not see it.
+    /// Logs why the guest failed, with the functions that it was running, for the owner of the function. Clients do not
+    /// see it.
     pub(crate) fn failure(&self, reason: FailureReason, error: &wasmtime::Error) {
-        self.line(
-            "error",
-            "shim",
-            format!("{}: {error:?}", reason.label()).as_bytes(),
-        );
+        let text = failure_text::describe(reason, error);
+        self.line("error", "shim", text.as_bytes());
     }
 
     fn line(&self, level: &str, stream: &str, text: &[u8]) {

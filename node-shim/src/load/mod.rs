@@ -20,8 +20,9 @@ use tracing::Instrument;
 use crate::code_cache::{CodeCache, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool};
 use crate::component_digest::verify;
-use crate::disk::Blobs;
+use crate::disk::{Blobs, Draft};
 use crate::engine::{Engine, LinkedComponent, LoadError};
+use crate::function_cache::FunctionCache;
 use crate::native_cache::{Lookup, NativeCache};
 use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
 
@@ -61,6 +62,8 @@ pub struct LoadPipeline {
     pub blobs: Blobs,
     /// Native code stored on this node.
     pub cache: Arc<NativeCache>,
+    /// Compiled functions stored on this node.
+    pub functions: Arc<FunctionCache>,
     /// Client that fetches components.
     pub puller: Puller,
     /// Runs the compiler processes.
@@ -109,11 +112,15 @@ impl LoadPipeline {
     }
 
     async fn build(&self, component: &ComponentRef, hex: &str) -> Result<MappedCode, Failure> {
+        let namespace = component.namespace.as_deref();
         let component = self.component(component, hex).await?;
         let started = Instant::now();
         let span = tracing::debug_span!("compile", digest = hex);
         let attempt = self.attempts.begin(hex, self.cache.engine())?;
-        let code = self.compile(component, hex).instrument(span).await;
+        let code = self
+            .compile(component, hex, namespace)
+            .instrument(span)
+            .await;
         if let Err(failed) = &code
             && failed.cause == LoadFailure::CompilerKilled
         {
@@ -155,11 +162,16 @@ impl LoadPipeline {
         blocking(move || verify(&mut file, &digest, size).map(|()| file)).await
     }
 
-    async fn compile(&self, component: File, hex: &str) -> Result<File, Failure> {
+    async fn compile(
+        &self,
+        component: File,
+        hex: &str,
+        namespace: Option<&str>,
+    ) -> Result<File, Failure> {
         let io = |error: std::io::Error| Failure::new(LoadFailure::DiskFull, error);
         let again = component.try_clone().map_err(io)?;
         let draft = self.cache.draft().map_err(io)?;
-        let draft = match self.compiler.run(component, draft).await? {
+        let draft = match self.compile_reusing(component, draft, namespace).await? {
             Compiled::Code(draft) => draft,
             Compiled::DiskFull => {
                 let mut component = again;
@@ -178,6 +190,41 @@ impl LoadPipeline {
         };
         let (cache, hex) = (Arc::clone(&self.cache), hex.to_string());
         blocking(move || cache.store(draft, &hex).map_err(io)).await
+    }
+
+    /// Compiles with the functions of earlier compilations of the namespace, if there is one and the functions can be
+    /// read.
+    async fn compile_reusing(
+        &self,
+        component: File,
+        draft: Draft,
+        namespace: Option<&str>,
+    ) -> Result<Compiled, Failure> {
+        let Some(namespace) = namespace.map(str::to_owned) else {
+            return self.compiler.run(component, draft).await;
+        };
+        let functions = Arc::clone(&self.functions);
+        let begun = blocking(move || Ok(functions.begin(&namespace))).await?;
+        let mut exchange = match begun {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                tracing::warn!(%error, "compiled functions cannot be reused");
+                return self.compiler.run(component, draft).await;
+            }
+        };
+        let compiled = self
+            .compiler
+            .run_reusing(component, draft, &mut exchange)
+            .await?;
+        if let Compiled::Code(_) = compiled {
+            let functions = Arc::clone(&self.functions);
+            let stored = move || {
+                functions.finish(&exchange);
+                Ok(())
+            };
+            blocking(stored).await?;
+        }
+        Ok(compiled)
     }
 
     async fn load(

@@ -45,6 +45,7 @@ fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
     let puller = Puller::new([], blobs.clone(), Arc::new(NoOperator)).unwrap();
     LoadPipeline {
         blobs,
+        functions: Arc::new(FunctionCache::open(dir, cache.engine(), Arc::clone(&health)).unwrap()),
         cache: Arc::new(cache),
         puller,
         compiler: CompilerPool::new(PathBuf::from("/nowhere")),
@@ -82,6 +83,7 @@ async fn alone_without_descriptors() {
         digest: format!("sha256:{hex}"),
         size: 0,
         source: node_api::v1::Source::default(),
+        namespace: None,
     };
     let mut refused = 0;
     for free in 0..64 {

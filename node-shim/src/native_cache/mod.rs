@@ -7,23 +7,23 @@
 
 mod checked_files;
 mod node_key;
+mod sealed;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hmac::Mac;
 use sha2::{Digest, Sha256};
 
 use crate::disk::{DiskHealth, Draft, StateDir};
 use crate::resource_exhaustion;
 use checked_files::{CheckedFiles, FileIdentity};
-use node_key::NodeKey;
 
-const MAC_BYTES: usize = 32;
+pub(crate) use sealed::{SealedFolder, Verdict};
+
+/// Kind and format of the files.
+const FORMAT: &[u8] = b"selvage native code 1\0";
 
 /// Result of looking a component up in the cache.
 #[derive(Debug)]
@@ -40,9 +40,8 @@ pub enum Lookup {
 
 /// Directory of native code for one engine and one CPU type.
 pub struct NativeCache {
-    folder: PathBuf,
+    files: SealedFolder,
     engine: String,
-    key: NodeKey,
     health: Arc<DiskHealth>,
     checked: CheckedFiles,
 }
@@ -51,7 +50,7 @@ impl std::fmt::Debug for NativeCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // the key must not be logged
         f.debug_struct("NativeCache")
-            .field("folder", &self.folder)
+            .field("folder", &self.files.folder())
             .field("engine", &self.engine)
             .finish_non_exhaustive()
     }
@@ -64,11 +63,9 @@ impl NativeCache {
     /// # Errors
     /// Returns an error when the system provides no random bytes.
     pub fn open(dir: &StateDir, engine_hash: &str, health: Arc<DiskHealth>) -> io::Result<Self> {
-        let key = NodeKey::open(&dir.node_key(), &health)?;
         Ok(Self {
-            folder: dir.native(),
+            files: SealedFolder::open(dir, dir.native(), FORMAT, Arc::clone(&health))?,
             engine: format!("{engine_hash}-{}", cpu_features()),
-            key,
             health,
             checked: CheckedFiles::default(),
         })
@@ -85,7 +82,7 @@ impl NativeCache {
     #[must_use]
     pub fn get(&self, hex: &str) -> Lookup {
         let name = self.name(hex);
-        let mut file = match open_plain(&self.folder.join(&name)) {
+        let mut file = match self.files.open_file(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.checked.forget(&name);
@@ -102,33 +99,13 @@ impl NativeCache {
         // before the identity is taken, because it changes the ctime
         let _ = file.set_modified(SystemTime::now());
         let before = FileIdentity::of(&file);
-        let mac = open_plain(&self.mac_path(&name)).and_then(|file| {
-            let mut mac = Vec::with_capacity(MAC_BYTES);
-            file.take(MAC_BYTES as u64 + 1)
-                .read_to_end(&mut mac)
-                .map(|_| mac)
-        });
-        let mac = match mac {
-            Ok(mac) => mac,
-            Err(error) if resource_exhaustion::is_resource_exhaustion(&error) => {
-                return Lookup::ResourceExhausted(error);
-            }
-            Err(_) => return self.reject(&name, "has no authentication code"),
-        };
-        let verified = self
-            .key
-            .mac(&name, &mut file)
-            .map(|found| found.verify_slice(&mac).is_ok());
-        match verified {
-            Ok(true) => {
+        match self.files.verify(&name, &mut file) {
+            Verdict::Authentic => {
                 self.checked.record(&name, before, &file);
                 Lookup::Hit(file)
             }
-            Ok(false) => self.reject(&name, "authentication failed"),
-            Err(error) if resource_exhaustion::is_resource_exhaustion(&error) => {
-                Lookup::ResourceExhausted(error)
-            }
-            Err(_) => self.reject(&name, "cannot be read"),
+            Verdict::Rejected(why) => self.reject(&name, why),
+            Verdict::ResourceExhausted(error) => Lookup::ResourceExhausted(error),
         }
     }
 
@@ -137,7 +114,7 @@ impl NativeCache {
     /// # Errors
     /// See [`Draft::create`].
     pub fn draft(&self) -> io::Result<Draft> {
-        Draft::create(&self.folder, &self.health)
+        self.files.draft()
     }
 
     /// Returns a draft in memory, after the compiler process found the disk full.
@@ -153,7 +130,7 @@ impl NativeCache {
     /// Returns whether a file for the component exists. It is not authenticated.
     #[must_use]
     pub fn has(&self, hex: &str) -> bool {
-        self.folder.join(self.name(hex)).is_file()
+        self.files.path(&self.name(hex)).is_file()
     }
 
     /// Stores the output of the compiler process with its HMAC, and returns the code positioned at its
@@ -162,21 +139,7 @@ impl NativeCache {
     /// # Errors
     /// Returns an error when the code cannot be read back.
     pub fn store(&self, draft: Draft, hex: &str) -> io::Result<File> {
-        let name = self.name(hex);
-        let mut bytes = draft.handle()?;
-        let mac = self.key.mac(&name, &mut bytes)?.finalize().into_bytes();
-        let on_disk = !draft.is_in_memory();
-        let mut file = draft.keep(&self.folder.join(&name))?;
-        if on_disk {
-            // code without its HMAC is compiled again, so the order of the two files does not matter
-            let mut sealed = Draft::create(&self.folder, &self.health)?;
-            sealed.write_all(&mac)?;
-            if !sealed.is_in_memory() {
-                sealed.keep(&self.mac_path(&name))?;
-            }
-        }
-        file.rewind()?;
-        Ok(file)
+        self.files.seal(draft, &self.name(hex))
     }
 
     /// Removes authentic code that did not load.
@@ -186,15 +149,11 @@ impl NativeCache {
 
     /// Forgets the checked files that no longer exist.
     pub fn forget_removed(&self) {
-        self.checked.retain(|name| self.folder.join(name).is_file());
+        self.checked.retain(|name| self.files.path(name).is_file());
     }
 
     fn name(&self, hex: &str) -> String {
         format!("{hex}-{}", self.engine)
-    }
-
-    fn mac_path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.mac"))
     }
 
     fn reject(&self, name: &str, why: &'static str) -> Lookup {
@@ -209,20 +168,7 @@ impl NativeCache {
 
     fn remove(&self, name: &str) {
         self.checked.forget(name);
-        let _ = fs::remove_file(self.folder.join(name));
-        let _ = fs::remove_file(self.mac_path(name));
-    }
-}
-
-fn open_plain(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("not a plain file"))
+        self.files.remove(name);
     }
 }
 
@@ -239,7 +185,9 @@ fn cpu_features() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
 
     use super::*;
 
@@ -270,7 +218,7 @@ mod tests {
         let mut draft = cache.draft().unwrap();
         draft.write_all(code).unwrap();
         cache.store(draft, hex).unwrap();
-        cache.folder.join(cache.name(hex))
+        cache.files.path(&cache.name(hex))
     }
 
     fn hit(cache: &NativeCache, hex: &str) -> Option<Vec<u8>> {
@@ -396,7 +344,7 @@ mod tests {
         let fixture = Fixture::new();
         let cache = fixture.open("e1");
         let path = store(&cache, "aa", b"code");
-        let other = cache.folder.join(cache.name("bb"));
+        let other = cache.files.path(&cache.name("bb"));
         fs::copy(&path, &other).unwrap();
         fs::copy(
             format!("{}.mac", path.display()),

@@ -1,4 +1,5 @@
-//! The key under which a node authenticates the native code on its disk. It never leaves the node.
+//! The key under which a node authenticates the native code on its disk. It never leaves the node, and the compiler process
+//! does not have it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -9,11 +10,10 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::open_plain;
+use super::sealed::open_plain;
 use crate::disk::DiskHealth;
 
 const KEY_BYTES: usize = 32;
-const FORMAT: &[u8] = b"selvage native code 1\0";
 
 pub(super) type HmacSha256 = Hmac<Sha256>;
 
@@ -40,10 +40,10 @@ impl NodeKey {
     }
 
     /// Computes the HMAC over format, name, length and content, and rewinds the file.
-    pub(super) fn mac(&self, name: &str, file: &mut File) -> io::Result<HmacSha256> {
+    pub(super) fn mac(&self, format: &[u8], name: &str, file: &mut File) -> io::Result<HmacSha256> {
         let mut mac = HmacSha256::new_from_slice(&self.0)
             .map_err(|_| io::Error::other("HMAC rejected the key"))?;
-        mac.update(FORMAT);
+        mac.update(format);
         mac.update(name.as_bytes());
         mac.update(b"\0");
         mac.update(&file.metadata()?.len().to_le_bytes());

@@ -7,9 +7,10 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::admin_status::{AdminStatus, STAGE_BOUNDS};
 use super::shared::Shared;
+use crate::function_cache::FunctionCounts;
 use crate::load::LoadStage;
 use crate::metrics::family::{
-    add, counter_family, family, gauge, gauge_family, histogram, labelled_gauges, with,
+    add, counter, counter_family, family, gauge, gauge_family, histogram, labelled_gauges, with,
 };
 
 pub(super) fn families(shared: &Shared) -> Vec<MetricFamily> {
@@ -17,6 +18,7 @@ pub(super) fn families(shared: &Shared) -> Vec<MetricFamily> {
     families.extend(disk(shared));
     families.push(exceptions(shared));
     families.push(cold_starts(&shared.admin_status));
+    families.push(compiled_functions(shared));
     families.extend([
         gauge_family(
             "selvage_loaded_components",
@@ -62,6 +64,7 @@ fn disk(shared: &Shared) -> [MetricFamily; 3] {
     let usage = &shared.disk_usage;
     let blobs = usage.blob_bytes.load(Ordering::Relaxed) as f64;
     let native = usage.native_bytes.load(Ordering::Relaxed) as f64;
+    let functions = usage.function_bytes.load(Ordering::Relaxed) as f64;
     [
         counter_family(
             "selvage_table_persist_errors_total",
@@ -79,6 +82,7 @@ fn disk(shared: &Shared) -> [MetricFamily; 3] {
             &[
                 (&[("kind", "blobs")], blobs),
                 (&[("kind", "native")], native),
+                (&[("kind", "functions")], functions),
             ],
         ),
     ]
@@ -94,6 +98,18 @@ fn exceptions(shared: &Shared) -> MetricFamily {
     for (reason, number) in exceptions {
         let labels = with(&[], &[("reason", reason.name())]);
         add(&mut family, &labels, gauge(number as f64));
+    }
+    family
+}
+
+fn compiled_functions(shared: &Shared) -> MetricFamily {
+    let help = "Number of functions of components that were compiled, or taken from the cache of an earlier version.";
+    let name = "selvage_compile_functions_total";
+    let mut family = family(name, help, MetricType::COUNTER);
+    let FunctionCounts { reused, compiled } = shared.functions.totals();
+    for (source, count) in [("cached", reused), ("compiled", compiled)] {
+        let labels = with(&[], &[("source", source)]);
+        add(&mut family, &labels, counter(count));
     }
     family
 }

@@ -51,6 +51,7 @@ use crate::data_plane::{DataPlane, Listeners, connection_descriptors};
 use crate::data_plane::{DataPlaneOptions, LoadShedding};
 use crate::disk::{Blobs, DiskHealth, PersistedTable, StateDir, StateLock, TableFile};
 use crate::engine::{Engine, EngineOptions};
+use crate::function_cache::FunctionCache;
 use crate::guest_log::GuestLog;
 use crate::load::{CompileAttempts, KnownFailures, LoadPipeline};
 use crate::metrics::{Metrics, NodeIdentity};
@@ -154,6 +155,9 @@ impl Supervisor {
             Box::new(fastrand::f64),
         );
         let (code_cache, code_lost) = CodeCache::new(max_loaded(&options, &engine));
+        let hash = format!("{:016x}", engine.compatibility());
+        let cache = NativeCache::open(&dir, &hash, Arc::clone(&health)).context("cache")?;
+        let functions = FunctionCache::open(&dir, cache.engine(), Arc::clone(&health));
         let metrics = Metrics::new(NodeIdentity {
             node_name: options.api.node.clone(),
             started_ms: options.api.boot_id,
@@ -162,6 +166,8 @@ impl Supervisor {
             options,
             engine,
             code_cache,
+            cache: Arc::new(cache),
+            functions: Arc::new(functions.context("cache of functions")?),
             plane,
             admin_status: Arc::default(),
             disk_usage: Arc::clone(&disk_usage),
@@ -171,7 +177,7 @@ impl Supervisor {
         });
         let loader = pipeline(&shared, &dir, blobs)?;
         let (inherited, inherited_tables) = mpsc::channel(1);
-        let cache = Arc::clone(&loader.cache);
+        let cache = Arc::clone(&shared.cache);
         let state_writer =
             StateWriter::start(&dir, lock, cache, health, disk_usage, inherited).ok();
         let (stop, stopped) = oneshot::channel();
@@ -383,11 +389,11 @@ fn pipeline(shared: &Shared, dir: &StateDir, operator: BlobClient) -> anyhow::Re
     let (options, engine) = (&shared.options, &shared.engine);
     let health = || Arc::clone(&shared.health);
     let blobs = Blobs::new(dir, health());
-    let hash = format!("{:016x}", engine.compatibility());
     let insecure: BTreeSet<String> = options.insecure_registries.iter().cloned().collect();
     let observed = Arc::clone(&shared.admin_status);
     Ok(LoadPipeline {
-        cache: Arc::new(NativeCache::open(dir, &hash, health()).context("cache")?),
+        cache: Arc::clone(&shared.cache),
+        functions: Arc::clone(&shared.functions),
         puller: Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?,
         blobs,
         compiler: CompilerPool::new(options.program.clone()),

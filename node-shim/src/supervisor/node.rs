@@ -322,10 +322,7 @@ impl Node {
             _ => &loadable,
         };
         for digest in self.loads.start_due(load_queue, CONCURRENT_LOADS, now.at) {
-            let user = self.user_of(&digest);
-            actions
-                .load
-                .extend(user.map(|definition| definition.component.clone()));
+            actions.load.extend(self.component_of(&digest));
         }
         if std::mem::take(&mut self.dirty.table) {
             actions.publish = Some(self.build_table(now));
@@ -365,20 +362,31 @@ impl Node {
         }
     }
 
-    /// Returns the first definition in the table that refers to the component with this digest.
-    fn user_of(&self, digest: &str) -> Option<&Definition> {
+    /// Returns the definitions in the table that refer to the component with this digest.
+    fn users_of(&self, digest: &str) -> impl Iterator<Item = &Definition> {
         self.records
             .iter()
             .flat_map(|(_, record)| record.parsed.definitions.values())
             .map(|definition| &**definition)
-            .find(|definition| definition.component.digest == digest)
+            .filter(move |definition| definition.component.digest == digest)
+    }
+
+    /// Returns where the component with this digest is found, and the namespace if only one uses it.
+    fn component_of(&self, digest: &str) -> Option<ComponentRef> {
+        let mut users = self.users_of(digest).map(|user| &user.component);
+        let first = users.next()?.clone();
+        let shared = users.any(|other| other.namespace != first.namespace);
+        Some(ComponentRef {
+            namespace: first.namespace.filter(|_| !shared),
+            ..first
+        })
     }
 
     /// Returns the span of a load, which names the first revision that needs the component.
     pub(super) fn load_span(&self, digest: &str) -> Span {
         let span = tracing::debug_span!("load", digest, function = Empty, revision = Empty);
         if !span.is_disabled()
-            && let Some(definition) = self.user_of(digest)
+            && let Some(definition) = self.users_of(digest).next()
         {
             span.record(
                 "function",

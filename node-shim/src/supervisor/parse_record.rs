@@ -255,6 +255,7 @@ fn definition(
             digest: definition.digest.clone(),
             size: definition.size,
             source: definition.source.clone().unwrap_or_default(),
+            namespace: Some(function.namespace.to_string()),
         },
         spec: RevisionSpec {
             function: function.clone(),

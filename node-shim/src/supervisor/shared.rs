@@ -15,7 +15,9 @@ use crate::code_cache::CodeCache;
 use crate::data_plane::DataPlane;
 use crate::disk::DiskHealth;
 use crate::engine::Engine;
+use crate::function_cache::FunctionCache;
 use crate::metrics::{Metrics, encode};
+use crate::native_cache::NativeCache;
 use crate::node_api::NodeStatus;
 use crate::routing_table::{RevisionSlot, ServedFunction};
 
@@ -24,6 +26,8 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) engine: Engine,
     pub(super) code_cache: Arc<CodeCache>,
+    pub(super) cache: Arc<NativeCache>,
+    pub(super) functions: Arc<FunctionCache>,
     pub(super) plane: Arc<DataPlane>,
     pub(super) admin_status: Arc<AdminStatus>,
     pub(super) disk_usage: Arc<DiskUsage>,
@@ -77,6 +81,7 @@ impl ProcessStatus for Shared {
                 json!({
                     "blobBytes": self.disk_usage.blob_bytes.load(load),
                     "nativeBytes": self.disk_usage.native_bytes.load(load),
+                    "functionBytes": self.disk_usage.function_bytes.load(load),
                     "loaded": self.code_cache.mapped(),
                     "loadedLimit": self.code_cache.cap(),
                     "trouble": self.health.trouble(),

@@ -41,6 +41,8 @@ pub(crate) struct DiskUsage {
     pub(crate) blob_bytes: AtomicU64,
     /// Size of stored native code, in bytes.
     pub(crate) native_bytes: AtomicU64,
+    /// Size of stored compiled functions, in bytes.
+    pub(crate) function_bytes: AtomicU64,
     /// Number of failed writes of the table.
     pub(crate) persist_errors: AtomicU64,
     /// Number of tables that were damaged and could not be read.
@@ -218,6 +220,9 @@ impl WriterThread {
         self.disk_usage
             .native_bytes
             .store(stored.native, Ordering::Relaxed);
+        self.disk_usage
+            .function_bytes
+            .store(stored.functions, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,7 @@ use node_shim_core::table::{FunctionKey, RevisionName};
 
 use crate::guests;
 use crate::support::component;
-use crate::support::node::{ENGINE, Node, Setup};
+use crate::support::node::{ENGINE, Node, Setup, eventually};
 use crate::support::wire::get;
 
 #[test]
@@ -102,6 +102,33 @@ fn hg_13_a_guest_that_always_traps_fails_every_request() {
     assert_eq!(node.outcomes(20), ["trap 5xx 20"]);
     assert_eq!(node.failures(), ["trap 20"]);
     node.is_quiet();
+}
+
+/// The log has the names of the functions and the offsets in the component; clients see neither.
+#[test]
+fn the_log_names_the_functions_that_were_running_when_a_guest_trapped() {
+    let render = "$_ZN5guest6render17h0123456789abcdefE";
+    let items = format!("(func $collapse unreachable) (func {render} (call $collapse))");
+    let wasm = component::guest(&items, &format!("(call {render})"));
+    let node = Node::serve(&wasm);
+    let reply = get(node.address(), "/");
+    assert_eq!(reply.status_and_error(), (500, "trap"));
+    assert!(!format!("{:?}{}", reply.headers, reply.text()).contains("collapse"));
+    eventually("the reason is written", || !node.log().is_empty());
+    let log = node.log();
+    let (stream, text) = (&log[0]["stream"], log[0]["msg"].as_str().unwrap());
+    assert_eq!(stream, "shim");
+    let first = "trap: wasm trap: wasm `unreachable` instruction executed";
+    assert!(text.starts_with(first), "{text}");
+    let frame = |name: &str| {
+        let line = text.lines().find(|line| line.ends_with(name));
+        let line = line.unwrap_or_else(|| panic!("{name} in {text}"));
+        assert!(line.contains(" 0x"), "{line}");
+        line.trim_start().split(':').next().unwrap().to_owned()
+    };
+    assert_eq!(frame("!collapse"), "0");
+    assert_eq!(frame("!guest::render"), "1");
+    assert_eq!(log.len(), 1);
 }
 
 #[test]

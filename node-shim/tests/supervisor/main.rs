@@ -22,6 +22,7 @@ mod faults;
 mod key_value;
 #[path = "../support/key_value.rs"]
 mod key_value_guest;
+mod function_cache;
 mod node;
 mod operator;
 mod process;

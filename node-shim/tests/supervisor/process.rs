@@ -279,3 +279,45 @@ fn the_compile_command_rejects_input_that_is_not_a_component() {
     let complaint: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(complaint["reason"], "NotAComponent");
 }
+
+/// HG-30: before the compiler process reads any input, it has given up all access that it does not need.
+#[test]
+fn hg_30_the_compiler_process_is_confined_before_it_reads() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+        .arg("compile")
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let threads = format!("/proc/{}/task", child.id());
+    let value = |status: &str, name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim).map(str::to_owned)
+    };
+    let started = Instant::now();
+    // all threads get the filter at the same moment
+    let status = loop {
+        assert_eq!(child.try_wait().unwrap(), None);
+        assert!(started.elapsed() < TIMEOUT, "never confined");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        if value(&status, "Seccomp:").as_deref() == Some("2") {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(value(&status, "NoNewPrivs:").as_deref(), Some("1"));
+    let mut number = 0;
+    for thread in std::fs::read_dir(threads).unwrap() {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        assert_eq!(value(&status, "Seccomp:").as_deref(), Some("2"), "{status}");
+        number += 1;
+    }
+    assert!((2..=5).contains(&number), "{number} threads");
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(65));
+    let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(report["reason"], "NotAComponent");
+}

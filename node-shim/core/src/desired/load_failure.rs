@@ -30,6 +30,8 @@ pub enum LoadFailure {
     CompileStarved,
     /// The compiler rejected the component.
     CompileRejected,
+    /// The compiler process made a system call that is forbidden to it and was killed.
+    CompilerViolation,
     /// The compiler process could not be run.
     CompilerUnavailable,
     /// The compiler process was killed from outside, such as by the kernel for lack of memory.
@@ -55,12 +57,13 @@ pub struct Failure {
 
 impl LoadFailure {
     /// The causes that lie in the component itself: they stay the same wherever it is loaded from.
-    pub const FAULTS_OF_THE_COMPONENT: [Self; 5] = [
+    pub const FAULTS_OF_THE_COMPONENT: [Self; 6] = [
         Self::NotAComponent,
         Self::UnsupportedFeature,
         Self::WorldMismatch,
         Self::CompileLimit,
         Self::CompileRejected,
+        Self::CompilerViolation,
     ];
 
     /// Returns the reason that the node reports.
@@ -77,6 +80,7 @@ impl LoadFailure {
             Self::CompileRejected | Self::CompilerUnavailable | Self::CompilerKilled => {
                 ExceptionReason::CompileFailed
             }
+            Self::CompilerViolation => ExceptionReason::CompilerViolation,
             Self::Load | Self::RevisionLimit => ExceptionReason::LoadFailed,
             Self::DiskFull => ExceptionReason::DiskFull,
         }
@@ -93,6 +97,7 @@ impl LoadFailure {
             | Self::WorldMismatch
             | Self::CompileLimit
             | Self::CompileRejected
+            | Self::CompilerViolation
             | Self::RevisionLimit => true,
             Self::Pull
             | Self::Unauthorized
