@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, inspect};
+use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, imports, inspect};
 use crate::engine::{Compiler, memory_limit};
 
 const MAX_COMPONENT: u64 = 50 << 20;
@@ -16,6 +16,8 @@ const CPU_SECONDS: u64 = 60;
 /// CPU time after which the kernel kills the process instead of sending a signal that names the limit.
 const KILL_CPU_SECONDS: u64 = CPU_SECONDS + 5;
 const MAX_NATIVE: u64 = 1 << 30;
+/// Maximum number of characters of a message, which may list the imports of a component.
+const MAX_MESSAGE: usize = 4_096;
 /// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
 
@@ -82,6 +84,7 @@ fn compile() -> Result<Vec<u8>, ErrorReport> {
     }
     inspect::check_magic(&bytes)?;
     inspect::check_sizes(&bytes)?;
+    imports::check_world(&bytes)?;
     let compiler =
         Compiler::new().map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))?;
     compiler.precompile(&bytes).map_err(|error| {
@@ -111,6 +114,6 @@ fn first_lines(message: &str) -> String {
     flat.collect::<Vec<_>>()
         .join("; ")
         .chars()
-        .take(1024)
+        .take(MAX_MESSAGE)
         .collect()
 }

@@ -21,6 +21,7 @@ mod half_close;
 mod hostile;
 mod http_in;
 mod http_out;
+mod interfaces;
 mod isolation;
 mod lifecycle;
 mod limits;
