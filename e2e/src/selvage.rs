@@ -268,6 +268,7 @@ impl Edge {
     pub fn new() -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         Ok(Self {
             http: http.build()?,
@@ -280,20 +281,32 @@ impl Edge {
     /// Returns an error when there is no response.
     pub async fn get(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
         let address = SocketAddr::from((node, EDGE_PORT));
-        let request = self
-            .http
-            .get(format!("http://{address}{path}"))
-            .header("host", host);
-        let response = request.send().await?;
-        let header = |name: &str| {
-            let value = response.headers().get(name).and_then(|v| v.to_str().ok());
-            value.unwrap_or_default().to_owned()
-        };
-        Ok(Answer {
-            status: response.status().as_u16(),
-            version: header("x-version"),
-            error: header("selvage-error"),
-            body: response.text().await?,
-        })
+        let request = self.http.get(format!("http://{address}{path}"));
+        answer(request.header("host", host)).await
     }
+
+    /// Sends `POST path` with a body of JSON for `host` through a node.
+    ///
+    /// # Errors
+    /// Returns an error when there is no response.
+    pub async fn post(&self, node: Ipv4Addr, host: &str, path: &str, body: &str) -> Result<Answer> {
+        let address = SocketAddr::from((node, EDGE_PORT));
+        let request = self.http.post(format!("http://{address}{path}"));
+        let request = request.header("content-type", "application/json");
+        answer(request.header("host", host).body(body.to_owned())).await
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
+    let response = request.send().await?;
+    let header = |name: &str| {
+        let value = response.headers().get(name).and_then(|v| v.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    Ok(Answer {
+        status: response.status().as_u16(),
+        version: header("x-version"),
+        error: header("selvage-error"),
+        body: response.text().await?,
+    })
 }

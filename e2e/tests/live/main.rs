@@ -15,6 +15,7 @@ mod claims;
 mod deletions;
 mod faults;
 mod functions;
+mod languages;
 mod many;
 mod releases;
 mod rollouts;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         secrets::all(),
         abandoned::all(),
         deletions::all(),
+        languages::all(),
         faults::all(),
         // leaves its functions behind
         many::all(),
