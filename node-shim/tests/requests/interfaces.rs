@@ -25,7 +25,7 @@ fn with_all_imports(release: &str) -> Vec<u8> {
             if file.file_type().unwrap().is_file() {
                 let text = fs::read_to_string(file.path()).unwrap();
                 let copy = folder.path().join(part).join(file.file_name());
-                fs::write(copy, text.replace(RELEASE, release)).unwrap();
+                fs::write(copy, of_release(&text, release)).unwrap();
             }
         }
     }
@@ -46,6 +46,16 @@ fn with_all_imports(release: &str) -> Vec<u8> {
         ),
         &wit,
     )
+}
+
+/// Returns WIT for another release. The release in which an item appeared is removed: it may be a later one.
+fn of_release(wit: &str, release: &str) -> String {
+    let appeared = |line: &&str| {
+        let line = line.trim_start();
+        line.starts_with("@since") || line.starts_with("@deprecated")
+    };
+    let lines: Vec<&str> = wit.lines().filter(|line| !appeared(line)).collect();
+    lines.join("\n").replace(RELEASE, release)
 }
 
 /// Returns the imports of a core module that imports every function of the world.
