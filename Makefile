@@ -39,12 +39,15 @@ demo-down: ## End what `make demo KEEP=1` left running
 	@$(RELEASE) --quiet --bin cluster
 	@$(CLUSTER) demo --down
 
+# the tests run functions in other languages too, whose toolchains `make demo` does not need
+test e2e: PARTS := languages
+
 .PHONY: test
 test: machine lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
 
 .PHONY: machine
 machine: ## Check that this machine has what a local cluster needs, and name what is missing
-	@e2e/prerequisites.sh cluster
+	@e2e/prerequisites.sh cluster $(PARTS)
 
 .PHONY: lint
 lint: deny ## Formatting, clippy, documentation, dependencies
@@ -80,11 +83,11 @@ unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
 	cargo test --workspace --locked
 
 .PHONY: e2e
-e2e: machine dist ## Tests on real control planes, nodes, registry and Prometheus
+e2e: machine dist languages ## Tests on real control planes, nodes, registry and Prometheus
 	cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
 
 .PHONY: dist
-dist: programs examples ## What runs in a cluster: static programs in images, example components
+dist: programs hello ## What runs in a cluster: static programs in images, the example component in Rust
 
 .PHONY: programs
 programs: ## Static operator and node-shim, and their images
@@ -94,9 +97,17 @@ programs: ## Static operator and node-shim, and their images
 	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
 	$(if $(HARNESS),$(CLUSTER),cargo run --locked --bin cluster --) images $(DIST)
 
-.PHONY: examples
-examples: ## The example component in its four versions
+.PHONY: hello
+hello: ## The example component in Rust in its four versions
 	examples/build.sh $(DIST)/examples
+
+.PHONY: languages
+languages: ## The example components in JavaScript and Python; each is built once for each version of its files
+	@e2e/prerequisites.sh languages
+	examples/languages.sh $(DIST)/examples
+
+.PHONY: examples
+examples: hello languages ## All example components
 
 .PHONY: crds
 crds: ## Write crds/yaml and the chart's copy from the types

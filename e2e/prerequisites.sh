@@ -1,8 +1,9 @@
 #!/bin/sh
 # Checks the prerequisites of a build, and names everything that is missing in one sentence. It runs before cargo, so
 # that it also works where Rust is missing.
-#   prerequisites.sh programs   Rust and a C compiler
-#   prerequisites.sh cluster    what a local cluster needs as well: Go, Node.js, root, memory and disk space
+#   prerequisites.sh programs    Rust and a C compiler
+#   prerequisites.sh cluster     what a local cluster needs as well: Go, Node.js, root, memory and disk space
+#   prerequisites.sh languages   what the examples in JavaScript and Python need as well: a newer Node.js, pip
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -52,8 +53,6 @@ space() { # space GIB FREE FOLDERS: FREE is what `free` printed
 cluster() {
   go=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$here"/e2e/*/go.mod | sort -V | tail -n 1)
   tool go "$go" Go "https://go.dev/dl" "$here/e2e/cluster" version
-  tool node 18 Node.js "https://nodejs.org, or the Debian package nodejs" "$here" --version
-  command -v npm > /dev/null 2>&1 || lacks "npm (comes with Node.js; Debian package npm)"
   if [ -z "${KUBECONFIG:-}" ]; then
     [ "$(id -u)" = 0 ] || lacks "root (Debian packages are installed, and nodes have mounts and networks of their own)"
     command -v apt-get > /dev/null 2>&1 || lacks "apt-get (the cluster runs programs of Debian packages)"
@@ -75,9 +74,26 @@ cluster() {
   fi
 }
 
-if [ "${1:-}" = cluster ]; then
-  cluster
-fi
+nodejs() { # nodejs WANTED
+  tool node "$1" Node.js "https://nodejs.org, or the Debian package nodejs" "$here" --version
+  command -v npm > /dev/null 2>&1 || lacks "npm (comes with Node.js; Debian package npm)"
+}
+
+languages() {
+  # root gets the Debian package when it is missing
+  [ "$(id -u)" = 0 ] || python3 -m pip --version > /dev/null 2>&1 || lacks "Python with pip (Debian package python3-pip)"
+}
+
+case "$*" in
+  *languages*) nodejs 20 ;;
+  *cluster*) nodejs 18 ;;
+esac
+for part; do
+  case $part in
+    cluster) cluster ;;
+    languages) languages ;;
+  esac
+done
 if [ -n "$missing" ]; then
   echo "This machine lacks: $missing." >&2
   exit 1

@@ -9,7 +9,7 @@ use kube::{
     core::GroupVersionKind,
     runtime::wait::await_condition,
 };
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -261,6 +261,7 @@ impl Edge {
     pub fn new() -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         Ok(Self {
             http: http.build()?,
@@ -272,33 +273,36 @@ impl Edge {
     /// # Errors
     /// Returns an error when there is no response.
     pub async fn get(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
-        self.send(Method::GET, node, host, path).await
+        answer(self.request(Method::GET, node, host, path)).await
     }
 
-    /// Sends `POST path` without a body for `host` through a node.
+    /// Sends `POST path` with a body of JSON for `host` through a node.
     ///
     /// # Errors
     /// Returns an error when there is no response.
-    pub async fn post(&self, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
-        self.send(Method::POST, node, host, path).await
+    pub async fn post(&self, node: Ipv4Addr, host: &str, path: &str, body: &str) -> Result<Answer> {
+        let request = self.request(Method::POST, node, host, path);
+        let request = request.header("content-type", "application/json");
+        answer(request.body(body.to_owned())).await
     }
 
-    async fn send(&self, method: Method, node: Ipv4Addr, host: &str, path: &str) -> Result<Answer> {
+    fn request(&self, method: Method, node: Ipv4Addr, host: &str, path: &str) -> RequestBuilder {
         let address = SocketAddr::from((node, EDGE_PORT));
-        let request = self
-            .http
-            .request(method, format!("http://{address}{path}"))
-            .header("host", host);
-        let response = request.send().await?;
-        let header = |name: &str| {
-            let value = response.headers().get(name).and_then(|v| v.to_str().ok());
-            value.unwrap_or_default().to_owned()
-        };
-        Ok(Answer {
-            status: response.status().as_u16(),
-            version: header("x-version"),
-            error: header("selvage-error"),
-            body: response.text().await?,
-        })
+        let request = self.http.request(method, format!("http://{address}{path}"));
+        request.header("host", host)
     }
+}
+
+async fn answer(request: RequestBuilder) -> Result<Answer> {
+    let response = request.send().await?;
+    let header = |name: &str| {
+        let value = response.headers().get(name).and_then(|v| v.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    Ok(Answer {
+        status: response.status().as_u16(),
+        version: header("x-version"),
+        error: header("selvage-error"),
+        body: response.text().await?,
+    })
 }

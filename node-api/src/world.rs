@@ -14,8 +14,10 @@ pub const CONFIG_STORES: [&str; 2] = [
 /// Versions of `wasi:keyvalue` whose interfaces `store`, `atomics` and `batch` are linked.
 pub const KEY_VALUE_VERSIONS: [&str; 2] = ["0.2.0-draft", "0.2.0-draft2"];
 
-/// Packages with the interfaces that are offered in every release 0.2.x.
-const OFFERED: [(&str, &[&str]); 5] = [
+/// Packages with the interfaces that are offered in every release 0.2.x: those of the worlds `wasi:http/proxy` and
+/// `wasi:cli/imports`. Toolchains import most of the second one, whatever a program uses. Files, sockets, names,
+/// arguments and terminals are present and empty: nodes grant none of them.
+const OFFERED: [(&str, &[&str]); 7] = [
     ("wasi:http", &["types", "outgoing-handler"]),
     ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
     ("wasi:random", &["random", "insecure", "insecure-seed"]),
@@ -35,7 +37,24 @@ const OFFERED: [(&str, &[&str]); 5] = [
             "terminal-stderr",
         ],
     ),
+    ("wasi:filesystem", &["types", "preopens"]),
+    (
+        "wasi:sockets",
+        &[
+            "network",
+            "instance-network",
+            "ip-name-lookup",
+            "tcp",
+            "tcp-create-socket",
+            "udp",
+            "udp-create-socket",
+        ],
+    ),
 ];
+
+/// Maximum number of imports that [`mismatches`] lists, and the maximum number of characters of each.
+const MAX_LISTED: usize = 64;
+const MAX_NAME: usize = 128;
 
 /// Returns whether a component may import `name`, for example `wasi:io/streams@0.2.6`.
 #[must_use]
@@ -64,6 +83,42 @@ pub fn is_handler(name: &str) -> bool {
     is_interface(name, "wasi:http", "incoming-handler")
 }
 
+/// Returns what keeps a component from being served, one sentence each; empty when it fits. `imports` and `exports` are
+/// the names of its outermost level, which are not trusted: control characters are replaced, long names are cut, and
+/// of more than 64 unknown imports the others are only counted.
+#[must_use]
+pub fn mismatches<'a>(
+    imports: impl IntoIterator<Item = &'a str>,
+    exports: impl IntoIterator<Item = &'a str>,
+) -> Vec<String> {
+    let mut unknown = imports.into_iter().filter(|name| !is_offered(name));
+    let listed: Vec<String> = unknown.by_ref().take(MAX_LISTED).map(printable).collect();
+    let others = unknown.count();
+    let mut found = Vec::new();
+    if !listed.is_empty() {
+        let mut sentence = format!("imports {}", listed.join(", "));
+        if others > 0 {
+            sentence += &format!(" and {others} others");
+        }
+        found.push(sentence + ", which no node offers");
+    }
+    if !exports.into_iter().any(is_handler) {
+        found.push("lacks the export wasi:http/incoming-handler@0.2".to_owned());
+    }
+    found
+}
+
+fn printable(name: &str) -> String {
+    let replace = |letter: char| {
+        if letter.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            letter
+        }
+    };
+    name.chars().take(MAX_NAME).map(replace).collect()
+}
+
 /// Returns whether `name` is `package/interface@0.2.x`. Hosts link every patch version of 0.2.
 fn is_interface(name: &str, package: &str, interface: &str) -> bool {
     name.strip_prefix(package)
@@ -84,6 +139,9 @@ mod tests {
             "wasi:http/types@0.2.12",
             "wasi:io/streams@0.2.12",
             "wasi:cli/stdout@0.2.3",
+            "wasi:filesystem/preopens@0.2.9",
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:sockets/ip-name-lookup@0.2.12",
             "wasi:config/store@0.2.0-draft",
             "wasi:config/store@0.2.0-rc.1",
             "wasi:keyvalue/store@0.2.0-draft",
@@ -93,8 +151,10 @@ mod tests {
             assert!(is_offered(name), "{name}");
         }
         for name in [
-            "wasi:sockets/tcp@0.2.0",
-            "wasi:filesystem/types@0.2.0",
+            "wasi:sockets/tcp@0.3.0",
+            "wasi:sockets/tls@0.2.0",
+            "wasi:filesystem/types@0.1.0",
+            "wasi:keyvalue/store@0.2.0-draft",
             "wasi:http/types@0.3.0",
             "wasi:http/types@0.2.",
             "wasi:http/types@0.2.0-rc-2023-11-10",
@@ -128,5 +188,37 @@ mod tests {
         ] {
             assert!(!is_handler(name), "{name}");
         }
+    }
+
+    const HANDLER: &str = "wasi:http/incoming-handler@0.2.3";
+
+    #[test]
+    fn all_mismatches_are_listed() {
+        assert_eq!(
+            mismatches(["wasi:io/poll@0.2.1"], ["run", HANDLER]),
+            [""; 0]
+        );
+        let imports = ["acme:store/all@1.0.0", "wasi:io/poll@0.2.1", "run"];
+        assert_eq!(
+            mismatches(imports, ["run"]),
+            [
+                "imports acme:store/all@1.0.0, run, which no node offers",
+                "lacks the export wasi:http/incoming-handler@0.2"
+            ]
+        );
+    }
+
+    /// HG-12: the names come from the component.
+    #[test]
+    fn hostile_names_do_not_reach_messages() {
+        let long = "x".repeat(1000);
+        let mut imports = vec!["a\u{1b}[2J\nb", &long];
+        imports.extend(["run"; 70]);
+        let found = mismatches(imports, [HANDLER]).remove(0);
+        assert!(
+            found.contains("a\u{fffd}[2J\u{fffd}b, x") && found.contains(" and 8 others,"),
+            "{found}"
+        );
+        assert!(found.len() < 64 * MAX_NAME, "{found}");
     }
 }

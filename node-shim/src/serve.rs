@@ -57,7 +57,7 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 64)]
     pub memory: u64,
     /// CPU time of one request, ms
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 200)]
     pub cpu: u64,
     /// Wall-clock time of one request, ms
     #[arg(long, default_value_t = 30_000)]

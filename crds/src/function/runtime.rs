@@ -155,7 +155,7 @@ pub struct Limits {
     pub memory: Option<String>,
 
     /// CPU time that the component may use for one request. Beyond it, the request is answered with 504. Default
-    /// 50ms, 1ms to 5m.
+    /// 200ms, 1ms to 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 300_000>")]
     pub cpu: Option<String>,

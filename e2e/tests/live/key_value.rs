@@ -39,7 +39,7 @@ async fn carts_under_contention_lose_no_item(world: &World) -> Result<()> {
         for _ in 0..ITEMS {
             let answer = world
                 .edge
-                .post(node, "carts.example", "/carts/alice/apples")
+                .post(node, "carts.example", "/carts/alice/apples", "")
                 .await?;
             ensure!(answer.status == 200, "{answer:?}");
         }

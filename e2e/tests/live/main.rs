@@ -19,6 +19,7 @@ mod faults;
 mod forgery;
 mod functions;
 mod key_value;
+mod languages;
 mod many;
 mod releases;
 mod removed_images;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         deletions::all(),
         evidence::all(),
         forgery::all(),
+        languages::all(),
         faults::all(),
         removed_images::all(),
         // leaves its functions behind

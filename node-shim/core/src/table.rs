@@ -139,7 +139,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: 64 << 20,
-            cpu: Duration::from_millis(50),
+            cpu: Duration::from_millis(200),
             timeout: Duration::from_secs(30),
             first_byte: Duration::from_secs(10),
             idle: Duration::from_secs(15),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use super::{EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, input, inspect, sandbox};
+use super::{
+    EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, imports, input, inspect, sandbox,
+};
 use crate::engine::{Compiler, memory_limit};
 use crate::function_cache::FunctionStore;
 
@@ -19,6 +21,8 @@ const CPU_SECONDS: u64 = 60;
 /// CPU time after which the kernel kills the process instead of sending a signal that names the limit.
 const KILL_CPU_SECONDS: u64 = CPU_SECONDS + 5;
 const MAX_NATIVE: u64 = 1 << 30;
+/// Maximum number of characters of a message, which may list the imports of a component.
+const MAX_MESSAGE: usize = 4_096;
 /// Scheduling priority below that of serving processes.
 const NICENESS: i32 = 10;
 /// Maximum number of functions that are compiled at the same time. Each thread needs memory for its function and 64 MiB of
@@ -119,6 +123,7 @@ impl ConfinedCompiler {
         }
         inspect::check_magic(&bytes)?;
         inspect::check_sizes(&bytes)?;
+        imports::check_world(&bytes)?;
         let code = self.compiler.precompile(&bytes).map_err(|error| {
             let refused_by_validation = error
                 .downcast_ref::<wasmparser::BinaryReaderError>()
@@ -157,6 +162,6 @@ fn first_lines(message: &str) -> String {
     flat.collect::<Vec<_>>()
         .join("; ")
         .chars()
-        .take(1024)
+        .take(MAX_MESSAGE)
         .collect()
 }

@@ -1,11 +1,12 @@
 //! Compilation of untrusted components, each in a process of its own that has no access except to its
 //! standard streams.
 //!
-//! The process gets the component as stdin and an empty file as stdout. It has at most 30 s and reports
+//! The process gets the component as stdin and an empty file as stdout. It has at most 60 s and reports
 //! an error as one line on stderr. It limits its own resources and its access to the system before it reads any
 //! input ([`child`], `sandbox`). Component bytes are parsed nowhere else.
 
 pub mod child;
+mod imports;
 mod input;
 mod inspect;
 mod sandbox;
@@ -31,9 +32,10 @@ use crate::function_cache::FunctionExchange;
 /// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The engine of a language, such as that of JavaScript, takes 15 s of CPU time, and other work comes first.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(60);
 /// CPU time below which a compilation that timed out counts as starved and is retried.
-const STARVATION_THRESHOLD: Duration = Duration::from_secs(10);
+const STARVATION_THRESHOLD: Duration = Duration::from_secs(20);
 const MAX_REPORT: u64 = 64 << 10;
 
 /// Exit code with an [`ErrorReport`] on stderr.
@@ -52,6 +54,7 @@ struct ErrorReport {
 enum RejectReason {
     NotAComponent,
     UnsupportedFeature,
+    WorldMismatch,
     CompileLimit,
     CompileFailed,
     /// The process cannot compile any component.
@@ -72,6 +75,7 @@ impl From<RejectReason> for LoadFailure {
         match reason {
             RejectReason::NotAComponent => Self::NotAComponent,
             RejectReason::UnsupportedFeature => Self::UnsupportedFeature,
+            RejectReason::WorldMismatch => Self::WorldMismatch,
             RejectReason::CompileLimit => Self::CompileLimit,
             RejectReason::CompileFailed => Self::CompileRejected,
             RejectReason::Unavailable => Self::CompilerUnavailable,
@@ -109,7 +113,7 @@ impl CompilerPool {
         }
     }
 
-    /// Replaces the time limit of a compilation. Default: 30 s.
+    /// Replaces the time limit of a compilation. Default: 60 s.
     #[must_use]
     pub fn with_timeout(self, wall: Duration) -> Self {
         Self {

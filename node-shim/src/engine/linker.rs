@@ -1,50 +1,57 @@
-//! Imports that the node offers to guests.
+//! Imports that the node offers to guests: `wasi:http`, the world `wasi:cli/imports`, `wasi:config/store` and `wasi:keyvalue`. The state
+//! of an instance decides what is behind them ([`GuestState`]): no files, sockets, names, arguments or terminals.
 
 use node_api::world;
-use wasmtime::component::{Component, Linker};
-use wasmtime_wasi::cli::{WasiCli, WasiCliView};
-use wasmtime_wasi::p2::bindings::{cli, random};
-use wasmtime_wasi::random::WasiRandom;
-use wasmtime_wasi::{WasiView, p2};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Component, Linker, Resource};
+use wasmtime_wasi::p2;
+use wasmtime_wasi::p2::bindings::LinkOptions;
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
 use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
 
 use super::{config_store, key_value};
 use crate::instance::{GuestState, add_host_memory};
 
+/// Name under which wasmtime-wasi links the interface. A guest may import it by the name of any release 0.2.x.
+const NAME_LOOKUP: &str = "wasi:sockets/ip-name-lookup@0.2.12";
+
 pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
-    p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
-    random::insecure::add_to_linker::<_, WasiRandom>(&mut linker, |t: &mut GuestState| {
-        t.ctx().ctx.random()
-    })?;
-    random::insecure_seed::add_to_linker::<_, WasiRandom>(&mut linker, |t: &mut GuestState| {
-        t.ctx().ctx.random()
-    })?;
-    cli::environment::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
-    cli::exit::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
-    cli::terminal_input::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
-    cli::terminal_output::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
-    cli::terminal_stdin::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
-    cli::terminal_stdout::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
-    cli::terminal_stderr::add_to_linker::<_, WasiCli>(&mut linker, GuestState::cli)?;
+    let mut options = LinkOptions::default();
+    // components of JavaScript that import sockets import this function too
+    options.network_error_code(true);
+    p2::add_to_linker_with_options_async(&mut linker, &options)?;
     add_only_http_to_linker_async(&mut linker)?;
     config_store::add_to_linker(&mut linker)?;
+    deny_name_lookup(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     add_host_memory(&mut linker)?;
     Ok(linker)
 }
 
+type Resolved = Result<Resource<ResolveAddressStream>, ErrorCode>;
+
+/// Replaces the function that resolves names, so that no path leads to the resolver of the host and the error is that
+/// of sockets. The function of wasmtime-wasi reports a failure of the resolver, after which programs try again.
+fn deny_name_lookup(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance(NAME_LOOKUP)?.func_wrap(
+        "resolve-addresses",
+        |_: StoreContextMut<'_, GuestState>, (_, _): (Resource<Network>, String)| {
+            let denied: Resolved = Err(ErrorCode::AccessDenied);
+            Ok((denied,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 /// Returns everything that keeps the component from being served, one sentence each.
 pub(super) fn missing(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
-    let mut missing: Vec<String> = ty
-        .imports(engine)
-        .filter(|(name, _)| !world::is_offered(name))
-        .map(|(name, _)| format!("imports {name}, which is not offered"))
-        .collect();
-    let handles = ty.exports(engine).any(|(name, _)| world::is_handler(name));
-    if !handles {
-        missing.push("lacks the export wasi:http/incoming-handler@0.2".to_owned());
-    }
-    missing
+    world::mismatches(
+        ty.imports(engine).map(|(name, _)| name),
+        ty.exports(engine).map(|(name, _)| name),
+    )
 }

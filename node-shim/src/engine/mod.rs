@@ -288,15 +288,6 @@ impl Compiler {
     pub fn compatibility(&self) -> u64 {
         compatibility(&self.engine)
     }
-
-    /// Returns what keeps the component from being served, one sentence each; empty when it fits.
-    ///
-    /// # Errors
-    /// Returns the errors of [`precompile`](Self::precompile).
-    pub fn missing_imports(&self, wasm: &[u8]) -> wasmtime::Result<Vec<String>> {
-        let component = Component::from_binary(&self.engine, wasm)?;
-        Ok(linker::missing(&self.engine, &component))
-    }
 }
 
 fn compatibility(engine: &wasmtime::Engine) -> u64 {

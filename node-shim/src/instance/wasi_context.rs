@@ -1,4 +1,5 @@
-//! What one instance sees of its host: environment, output, clocks, random numbers, handles.
+//! What one instance sees of its host: environment, output, clocks, random numbers, handles. The other interfaces of
+//! `wasi:cli/imports` are linked with nothing behind them: no directories, sockets, names, arguments or terminals.
 
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ impl GuestState {
             .monotonic_clock(CoarseMonotonic)
             .allow_tcp(false)
             .allow_udp(false)
+            .allow_ip_name_lookup(false)
             .build();
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES);

@@ -105,6 +105,12 @@ mod tests {
         assert_eq!(known, Failure::new(LoadFailure::CompileLimit, "too big"));
         assert_eq!(again.get("aa", "e2"), None);
         assert_eq!(again.get("bb", "e1"), None);
+        // another release may offer what the component imports
+        open().remember("cc", "e1", &Failure::new(LoadFailure::WorldMismatch, "x"));
+        assert_eq!(open().get("cc", "e1"), None);
+        let line = "dd\te1\tWorldMismatch\twritten by an earlier release\n";
+        fs::write(dir.state().join("refused"), line).unwrap();
+        assert_eq!(open().get("dd", "e1"), None);
         fs::write(dir.state().join("refused"), b"\xff\xfe nonsense\n\t\t").unwrap();
         assert_eq!(open().get("aa", "e1"), None);
     }

@@ -22,6 +22,7 @@ mod hoards;
 mod hostile;
 mod http_in;
 mod http_out;
+mod interfaces;
 mod isolation;
 mod key_value;
 mod lifecycle;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use crate::guests;
+use crate::support::component::{self, HANDLER};
 use crate::support::descriptors::descriptor_limits;
 use crate::support::node::eventually;
 use crate::support::wire::{Wire, get, once};
@@ -68,7 +69,8 @@ fn serve_drains_requests_before_it_exits() {
 fn serve_ends_with_success_when_it_is_interrupted_while_it_compiles() {
     let module = format!("(component (core module {}))", "(func)".repeat(90_000));
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&wat::parse_str(module).unwrap()).unwrap();
+    let slow = component::with_handler(&wat::parse_str(module).unwrap());
+    file.write_all(&slow).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
         .args(["serve", "--addr", "127.0.0.1:0"])
         .arg(file.path())
@@ -168,13 +170,13 @@ fn serve_rejects_components_that_start_with_more_memory_than_allowed() {
 /// HG-9, HG-11, HG-12: invalid bytes, a disabled feature, no handler.
 #[test]
 fn serve_reports_compiler_errors_in_one_line() {
-    let text = "(component (core module (memory i64 1)))";
+    let memory64 = wat::parse_str("(component (core module (memory i64 1)))").unwrap();
     for (bytes, reason) in [
         (b"\0asm\x0d\0\x01\0\x07\xff".to_vec(), "(CompileFailed)"),
-        (wat::parse_str(text).unwrap(), "(UnsupportedFeature)"),
+        (component::with_handler(&memory64), "(UnsupportedFeature)"),
         (
             wat::parse_str("(component)").unwrap(),
-            "lacks the export wasi:http/incoming-handler@0.2",
+            "lacks the export wasi:http/incoming-handler@0.2 (WorldMismatch)",
         ),
     ] {
         let message = refusal(&bytes, &[]);
@@ -183,5 +185,27 @@ fn serve_reports_compiler_errors_in_one_line() {
             "{message}"
         );
         assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+    }
+}
+
+/// HG-12: the module would be refused by the compiler for another reason, so it did not run. The message lists all
+/// imports.
+#[test]
+fn hg_12_serve_refuses_unknown_imports_before_it_compiles() {
+    let imports = (0..40).map(|n| format!("(import \"acme:store/part{n}@1.0.0\" (instance))"));
+    let imports: String = imports.collect();
+    let text = format!("(component {imports} {HANDLER} (core module (memory i64 1)))");
+    let message = refusal(&wat::parse_str(text).unwrap(), &[]);
+    assert!(
+        message
+            .trim_end()
+            .ends_with("which no node offers (WorldMismatch)"),
+        "{message}"
+    );
+    for n in 0..40 {
+        assert!(
+            message.contains(&format!("acme:store/part{n}@1.0.0,")),
+            "{message}"
+        );
     }
 }

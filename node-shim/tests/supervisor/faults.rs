@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use node_api::v1::{LoadState, Report, Source};
 
+use crate::component::{HANDLER, with_handler};
 use crate::node::{Environment, Node, ONE, TWO, files};
 use crate::operator::{Operator, definition, digest, function, via_operator};
 use crate::registry::{Answer, Registry, blob_path};
@@ -202,10 +203,14 @@ async fn components_that_cannot_be_compiled_fail_permanently() {
         "(func)".repeat(100_000)
     ));
     let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
+    // the compiler would name the feature, so it did not run
+    let foreign = wat::parse_str(format!(
+        "(component (import \"acme:store/all@1.0.0\" (instance)) {HANDLER} (core module (memory 1 2 shared)))",
+    ));
     let nothing = wat::parse_str("(component)").unwrap();
     let instances = "(core instance (instantiate $m))".repeat(65);
     let many = wat::parse_str(format!("(component (core module $m) {instances})")).unwrap();
-    let samples: [(&str, Vec<u8>, &str); 7] = [
+    let samples: [(&str, Vec<u8>, &str); 8] = [
         ("core module", module, "NotAComponent"),
         (
             "native code",
@@ -214,8 +219,9 @@ async fn components_that_cannot_be_compiled_fail_permanently() {
         ),
         ("text", b"(component)".to_vec(), "NotAComponent"),
         ("bomb", bomb.unwrap(), "CompileLimit"),
-        ("too many instances", many, "CompileLimit"),
-        ("threads", threads, "UnsupportedFeature"),
+        ("too many instances", with_handler(&many), "CompileLimit"),
+        ("threads", with_handler(&threads), "UnsupportedFeature"),
+        ("unknown import", foreign.unwrap(), "WorldMismatch"),
         ("no handler", nothing, "WorldMismatch"),
     ];
     for (what, bytes, reason) in samples {

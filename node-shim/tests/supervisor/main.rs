@@ -19,10 +19,10 @@ mod deleted;
 #[path = "../support/descriptors.rs"]
 mod descriptors;
 mod faults;
+mod function_cache;
 mod key_value;
 #[path = "../support/key_value.rs"]
 mod key_value_guest;
-mod function_cache;
 mod node;
 mod operator;
 mod process;

@@ -7,19 +7,12 @@ use std::sync::LazyLock;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
-const WORLD: &str = "
+pub(crate) const WORLD: &str = "
 package selvage:guests;
 world guest {
     import wasi:http/types@0.2.12;
     import wasi:http/outgoing-handler@0.2.12;
-    import wasi:cli/environment@0.2.12;
-    import wasi:cli/stdin@0.2.12;
-    import wasi:cli/stdout@0.2.12;
-    import wasi:cli/stderr@0.2.12;
-    import wasi:clocks/monotonic-clock@0.2.12;
-    import wasi:clocks/wall-clock@0.2.12;
-    import wasi:random/random@0.2.12;
-    import wasi:sockets/instance-network@0.2.12;
+    include wasi:cli/imports@0.2.12;
     import wasi:config/store@0.2.0-rc.1;
     import wasi:config/store@0.2.0-draft;
     import wasi:keyvalue/store@0.2.0-draft;
@@ -102,13 +95,18 @@ package wasi:keyvalue@0.2.0-draft2 {
 static WIT: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
     resolve.push_dir(wit_dir()).unwrap();
-    let package = resolve.push_str("guest.wit", WORLD).unwrap();
-    let world = resolve.select_world(&[package], Some("guest")).unwrap();
-    (resolve, world)
+    world_of(resolve, WORLD)
 });
 
+/// Adds a package with the world `guest` to the packages of WASI, and returns the world.
+pub(crate) fn world_of(mut resolve: Resolve, world: &str) -> (Resolve, WorldId) {
+    let package = resolve.push_str("guest.wit", world).unwrap();
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    (resolve, world)
+}
+
 /// Returns the directory of the WIT files of the `wasmtime-wasi-http` dependency.
-fn wit_dir() -> PathBuf {
+pub(crate) fn wit_dir() -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline"])
         // only dependencies of this platform are downloaded on a fresh machine
@@ -129,8 +127,12 @@ fn wit_dir() -> PathBuf {
 
 /// Wraps a core module that uses the canonical ABI into a component.
 pub(crate) fn from_module(wat: &str) -> Vec<u8> {
+    wrapped(wat, &WIT)
+}
+
+/// Wraps a core module into a component of another world.
+pub(crate) fn wrapped(wat: &str, (resolve, world): &(Resolve, WorldId)) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
-    let (resolve, world) = &*WIT;
     embed_component_metadata(&mut module, resolve, *world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default()
         .validate(true)
@@ -138,6 +140,20 @@ pub(crate) fn from_module(wat: &str) -> Vec<u8> {
         .unwrap()
         .encode()
         .unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Text of a handler that does nothing, for components in WebAssembly text.
+pub(crate) const HANDLER: &str = "(component $handler) (instance $handles (instantiate $handler))
+    (export \"wasi:http/incoming-handler@0.2.12\" (instance $handles))";
+
+/// Adds a handler that does nothing to a component in binary form without components and instances of its own.
+pub(crate) fn with_handler(component: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"wasi:http/incoming-handler@0.2.12";
+    let inner = b"\x04\x08\0asm\x0d\0\x01\0";
+    let instance = b"\x05\x04\x01\0\0\0";
+    let length = u8::try_from(NAME.len()).unwrap();
+    let export = [&[11, length + 6, 1, 0, length], NAME, &[5, 0, 0]].concat();
+    [component, inner, instance, &export].concat()
 }
 
 /// Returns a guest whose handler is `body`: WAT instructions that use the locals `$req` and `$out` and the

@@ -53,7 +53,7 @@ impl Default for Limits {
         const SECOND: Duration = Duration::from_secs(1);
         Self {
             memory: 64 << 20,
-            cpu: Duration::from_millis(50),
+            cpu: Duration::from_millis(200),
             timeout: 30 * SECOND,
             first_byte: 10 * SECOND,
             idle: 15 * SECOND,

@@ -56,11 +56,11 @@ pub struct Failure {
 }
 
 impl LoadFailure {
-    /// The causes that lie in the component itself: they stay the same wherever it is loaded from.
-    pub const FAULTS_OF_THE_COMPONENT: [Self; 6] = [
+    /// The causes that lie in the component itself: they stay the same wherever it is loaded from. A mismatch with the
+    /// world is none of them, because another release of the node may offer more interfaces.
+    pub const FAULTS_OF_THE_COMPONENT: [Self; 5] = [
         Self::NotAComponent,
         Self::UnsupportedFeature,
-        Self::WorldMismatch,
         Self::CompileLimit,
         Self::CompileRejected,
         Self::CompilerViolation,

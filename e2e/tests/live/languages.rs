@@ -1,0 +1,113 @@
+//! Functions in other languages than Rust, made by the toolchains that their users have (`make languages`). Each
+//! answers on every node with what its README promises: from its environment, its configuration, the path and a body.
+
+use crate::{
+    scenarios,
+    world::{LATER, World},
+};
+use anyhow::{Context, Result, ensure};
+use e2e::{push::push_component, selvage};
+use serde_json::{Value, json};
+
+// alone, because each node compiles each component, which occupies all processors for some seconds
+scenarios![alone: [functions_in_other_languages_answer_on_every_node]];
+
+/// An example component and what it answers.
+struct Example {
+    name: &'static str,
+    env: (&'static str, &'static str),
+    config: Value,
+    /// Path of a request, status, and a part of the response.
+    get: (&'static str, u16, &'static str),
+    /// Path and body of a request, status, and a part of the response.
+    post: (&'static str, &'static str, u16, &'static str),
+}
+
+fn examples() -> [Example; 3] {
+    [
+        Example {
+            name: "javascript",
+            env: ("BASE", "EUR"),
+            config: json!({ "rate.USD": "1.08" }),
+            get: (
+                "/convert?amount=12.50&to=USD",
+                200,
+                r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
+            ),
+            post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
+        },
+        Example {
+            name: "hono",
+            env: ("SHOP", "Tea & more"),
+            config: json!({ "currency": "SEK" }),
+            get: ("/", 200, "<h1>Tea &amp; more</h1>"),
+            post: (
+                "/orders",
+                r#"[{"sku":"mug-blue-small","quantity":2}]"#,
+                201,
+                r#""currency":"SEK""#,
+            ),
+        },
+        Example {
+            name: "python",
+            env: ("STOP", "Harbour"),
+            config: json!({ "line.7": "Station; 5:30; 23:30; 15" }),
+            get: ("/", 200, "<h1>Harbour</h1>"),
+            post: ("/check", r#"["9:01"]"#, 200, r#""time": "09:15""#),
+        },
+    ]
+}
+
+async fn functions_in_other_languages_answer_on_every_node(world: &mut World) -> Result<()> {
+    let ns = world.namespace("t-languages").await?;
+    for example in examples() {
+        let name = example.name;
+        answers(world, &ns, example)
+            .await
+            .with_context(|| format!("the example {name}"))?;
+    }
+    Ok(())
+}
+
+async fn answers(world: &World, ns: &str, example: Example) -> Result<()> {
+    let Example { name, env, .. } = example;
+    let host = format!("{name}.example");
+    let image = world.images["v1"].replace("hello:v1", &format!("{name}:1"));
+    let file = selvage::dist().join(format!("examples/{name}.wasm"));
+    ensure!(
+        file.exists(),
+        "{} is missing: run `make languages`",
+        file.display()
+    );
+    push_component(&image, &file, None).await?;
+    let mut spec = world.spec("v1", &host);
+    spec["source"]["image"] = image.into();
+    spec["env"] = json!([{ "name": env.0, "value": env.1 }]);
+    spec["config"] = json!([{ "values": example.config }]);
+    world.apply(ns, name, spec).await?;
+    world
+        .function(ns, name, LATER, |f| {
+            selvage::condition(f, "Ready").0 == "True"
+        })
+        .await?;
+    for node in world.nodes() {
+        let (path, status, part) = example.get;
+        let answer = world.edge.get(node, &host, path).await?;
+        ensure!(
+            answer.status == status && answer.body.contains(part),
+            "{node}: GET {path}: {answer:?}"
+        );
+        let (path, body, status, part) = example.post;
+        let answer = world.edge.post(node, &host, path, body).await?;
+        ensure!(
+            answer.status == status && answer.body.contains(part),
+            "{node}: POST {path}: {answer:?}"
+        );
+        let absent = world.edge.get(node, &host, "/absent").await?;
+        ensure!(
+            absent.status == 404 && absent.error.is_empty(),
+            "{node}: {absent:?}"
+        );
+    }
+    Ok(())
+}

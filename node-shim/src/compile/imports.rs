@@ -1,0 +1,101 @@
+//! Check of a component's imports and exports before compilation, which takes seconds for a component of some
+//! megabytes.
+
+use node_api::world;
+use wasmparser::{Parser, Payload};
+
+use super::{ErrorReport, RejectReason};
+use crate::engine::LoadError;
+
+/// Rejects components that do not fit the world that nodes offer, and names everything that does not fit. Reads the
+/// sections of the outermost level. Types are compared when the native code is linked.
+pub(super) fn check_world(bytes: &[u8]) -> Result<(), ErrorReport> {
+    // the compiler names the defect of damaged bytes
+    let Ok((imports, exports)) = interfaces(bytes) else {
+        return Ok(());
+    };
+    let mismatches = world::mismatches(imports, exports);
+    if mismatches.is_empty() {
+        return Ok(());
+    }
+    Err(ErrorReport::new(
+        RejectReason::WorldMismatch,
+        LoadError::WorldMismatch(mismatches),
+    ))
+}
+
+type Names<'a> = Vec<&'a str>;
+
+/// Returns the names that the outermost component imports and exports.
+fn interfaces(bytes: &[u8]) -> wasmparser::Result<(Names<'_>, Names<'_>)> {
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_usize);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import?.name.name);
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export?.name.name);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HANDLER: &str = "(component $c) (instance $i (instantiate $c))
+        (export \"wasi:http/incoming-handler@0.2.9\" (instance $i))";
+
+    fn check(items: &str) -> Result<(), ErrorReport> {
+        check_world(&wat::parse_str(format!("(component {items})")).unwrap())
+    }
+
+    /// HG-12: the message lists all that does not fit.
+    #[test]
+    fn hg_12_everything_that_does_not_fit_is_listed() {
+        let offered = "(import \"wasi:filesystem/types@0.2.3\" (instance))";
+        assert_eq!(check(&format!("{offered} {HANDLER}")), Ok(()));
+        let refused = check(&format!(
+            "(import \"acme:store/all@1.0.0\" (instance)) {offered} (import \"other\" (func))"
+        ));
+        let expected = "the component does not fit the world wasi:http/proxy@0.2: \
+            imports acme:store/all@1.0.0, other, which no node offers; \
+            lacks the export wasi:http/incoming-handler@0.2";
+        assert_eq!(
+            refused,
+            Err(ErrorReport::new(RejectReason::WorldMismatch, expected))
+        );
+    }
+
+    /// HG-12: components inside are instantiated with what the outer one has.
+    #[test]
+    fn hg_12_only_the_outermost_level_counts() {
+        let inner =
+            "(component (import \"inner\" (func)) (core module (import \"a\" \"b\" (func))))";
+        assert_eq!(check(&format!("{inner} {HANDLER}")), Ok(()));
+        let hidden = format!("(component {HANDLER})");
+        assert_eq!(
+            check(&hidden).unwrap_err().reason,
+            RejectReason::WorldMismatch
+        );
+    }
+
+    /// HG-9: damaged bytes are left to the compiler.
+    #[test]
+    fn hg_9_damaged_bytes_are_no_mismatch() {
+        let text = format!("(component (import \"other\" (func)) {HANDLER})");
+        let whole = wat::parse_str(text).unwrap();
+        assert!(check_world(&whole).is_err());
+        assert_eq!(check_world(&whole[..whole.len() - 3]), Ok(()));
+    }
+}
