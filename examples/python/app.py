@@ -68,7 +68,10 @@ def respond(request: IncomingRequest) -> tuple[int, str, str]:
         case (Method_Get(), "/departures"):
             after = minutes(query.get("after", "0:00"))
             found = [one for one in departures() if one["minute"] >= after]
-            return 200, "application/json", json.dumps(found[: int(query.get("limit", "20"))])
+            limit = query.get("limit", "20")
+            if not limit.isdecimal():
+                raise Refused(400, f"{limit!r} is not a number")
+            return 200, "application/json", json.dumps(found[: int(limit)])
         case (Method_Post(), "/check"):
             times = parse(read(request))
             found = departures()
