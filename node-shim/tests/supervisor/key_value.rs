@@ -84,14 +84,15 @@ async fn entries_end_with_the_last_function_that_has_the_label() {
     let node = Node::start(folder.path(), environment).await;
     node.answers("f", 200, "1").await;
     node.answers("g", 200, "2").await;
-    operator.remove(8, "f").await;
+    // above the version of the records
+    operator.remove(201, "f").await;
     node.answers("f", 404, "").await;
     assert_eq!(node.get("g").await, (200, "3".into()));
-    operator.remove(9, "g").await;
+    operator.remove(202, "g").await;
     node.answers("g", 404, "").await;
-    let mut again = with("f", 2);
+    let mut again = with("f", 103);
     again.uid = "another".into();
-    operator.delta(10, vec![again]).await;
+    operator.delta(203, vec![again]).await;
     node.answers("f", 200, "1").await;
     node.drain().await;
 }
