@@ -2,7 +2,8 @@
 //!
 //! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler`
 //! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
-//! code), `instance` (the guest and its limits), `body` (streaming), `observer` and `counters` (counting).
+//! code), `instance` (the guest and its limits), `body` (streaming), [`egress`] (its outbound requests), `observer` and
+//! `counters` (counting).
 //! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
@@ -42,6 +43,7 @@ pub mod data_plane;
 mod descriptors;
 pub mod disk;
 pub mod drain;
+pub mod egress;
 pub mod engine;
 pub mod guest_log;
 mod handler;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use node_shim_core::egress::AllowList;
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
 use crate::code_cache::CompiledComponent;
@@ -23,6 +24,8 @@ pub struct RevisionSpec {
     pub env: Vec<(String, ConfigValue)>,
     /// Entries of `wasi:config/store`.
     pub config: Vec<(String, ConfigValue)>,
+    /// Outbound requests that the guest may send.
+    pub egress: AllowList,
 }
 
 /// A revision, shared by the routing tables that contain it and the requests that run it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -42,6 +43,9 @@ pub struct ServeArgs {
     /// Entry of wasi:config/store; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub config: Vec<(String, String)>,
+    /// Outbound requests that the guest may send, like https://api.example or http://10.0.0.0/8:8080; repeatable
+    #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
+    pub egress: Vec<EgressEntry>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
     pub memory: u64,
@@ -136,6 +140,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         limits: args.limits(),
         env: values(&args.env),
         config: values(&args.config),
+        egress: AllowList::new(args.egress.clone()),
     };
     let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
     let listener =

@@ -12,6 +12,7 @@ use node_shim::{
     revision::{Revision, RevisionSpec},
     routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
+use node_shim_core::egress::AllowList;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -92,6 +93,7 @@ impl Node {
             limits: Limits::default(),
             env: Vec::new(),
             config: Vec::new(),
+            egress: AllowList::default(),
         };
         let revision = Revision::new(spec, loaded, &self.counters)?;
         self.publish(vec![only(revision)]);

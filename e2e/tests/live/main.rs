@@ -13,6 +13,7 @@
 mod abandoned;
 mod claims;
 mod deletions;
+mod egress;
 mod faults;
 mod functions;
 mod many;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         claims::all(),
         releases::all(),
         secrets::all(),
+        egress::all(),
         abandoned::all(),
         deletions::all(),
         faults::all(),

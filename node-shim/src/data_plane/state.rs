@@ -16,6 +16,7 @@ use super::cold_starts::ColdStarts;
 use super::stop_flag::StopFlag;
 use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
+use crate::egress::{EgressClient, EgressOptions};
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::instance::PreemptedGuests;
@@ -35,6 +36,8 @@ pub struct DataPlaneOptions {
     pub max_per_peer: u32,
     /// Networks of proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Outbound requests of functions.
+    pub egress: EgressOptions,
 }
 
 impl Default for DataPlaneOptions {
@@ -44,6 +47,7 @@ impl Default for DataPlaneOptions {
             max_connections: 10_000,
             max_per_peer: 256,
             trusted_proxies: Vec::new(),
+            egress: EgressOptions::default(),
         }
     }
 }
@@ -105,6 +109,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) log: GuestLog,
     /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
     pub(crate) budget: Arc<InstanceBudget>,
+    pub(crate) egress: Arc<EgressClient>,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) preempted: Arc<PreemptedGuests>,
@@ -132,6 +137,7 @@ impl DataPlaneState {
         node.set_instance_slots(slots);
         Self {
             budget: InstanceBudget::new(slots, engine.guest_memory()),
+            egress: EgressClient::new(options.egress.clone()),
             engine,
             options,
             counters,

@@ -247,6 +247,7 @@ fn start_guest(
             head: responds,
             permit,
             share,
+            egress: plane.egress.clone(),
             preempted: plane.preempted.clone(),
         },
         &plane.guests,

@@ -18,6 +18,7 @@ use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::body::RequestBody;
 use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;
+use crate::egress::EgressClient;
 use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
@@ -40,6 +41,7 @@ pub(crate) struct GuestCall {
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
     pub(crate) share: InstanceShare,
+    pub(crate) egress: Arc<EgressClient>,
     pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
@@ -57,10 +59,12 @@ pub(super) async fn call(call: GuestCall) {
         head,
         permit: _permit,
         share,
+        egress,
         preempted,
     } = call;
     // dropped before the permits
-    let mut store = Store::new(engine.wasmtime(), GuestState::new(&revision, &log, share));
+    let state = GuestState::new(&revision, &log, share, egress);
+    let mut store = Store::new(engine.wasmtime(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(MAX_HANDLES);

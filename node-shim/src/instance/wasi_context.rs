@@ -10,6 +10,7 @@ use super::clocks::{CoarseMonotonic, CoarseWall};
 use super::limiter::Limiter;
 use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
+use crate::egress::{EgressClient, OutboundContext};
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
 use crate::revision::Revision;
@@ -31,7 +32,12 @@ pub(crate) struct GuestState {
 }
 
 impl GuestState {
-    pub(super) fn new(revision: &Arc<Revision>, log: &RequestLog, share: InstanceShare) -> Self {
+    pub(super) fn new(
+        revision: &Arc<Revision>,
+        log: &RequestLog,
+        share: InstanceShare,
+        egress: Arc<EgressClient>,
+    ) -> Self {
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
             .stdout(log.stream("stdout"))
@@ -50,7 +56,11 @@ impl GuestState {
             wasi,
             http,
             table,
-            outbound: OutboundHttp::new(Some(revision.clone())),
+            outbound: OutboundHttp::new(Some(OutboundContext {
+                client: egress,
+                revision: revision.clone(),
+                log: log.clone(),
+            })),
             limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
         }
     }

@@ -231,5 +231,6 @@ fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
         || (a.component.digest == b.component.digest
             && a.spec.limits == b.spec.limits
             && a.spec.env == b.spec.env
-            && a.spec.config == b.spec.config)
+            && a.spec.config == b.spec.config
+            && a.spec.egress == b.spec.egress)
 }

@@ -15,6 +15,7 @@ use node_shim::guest_log::GuestLog;
 use node_shim::node_counters::NodeCounters;
 use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) options: DataPlaneOptions,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) config: Vec<(String, String)>,
+    /// Entries of `egress.allow`.
+    pub(crate) egress: Vec<String>,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
 }
@@ -66,6 +69,7 @@ impl Default for Setup {
             options: DataPlaneOptions::default(),
             env: Vec::new(),
             config: Vec::new(),
+            egress: Vec::new(),
             routes,
             engine: ENGINE.clone(),
         }
@@ -109,12 +113,14 @@ impl Setup {
         wasm: &[u8],
         counters: &CounterTable,
     ) -> Arc<Revision> {
+        let entries = self.egress.iter().map(|e| EgressEntry::parse(e).unwrap());
         let spec = RevisionSpec {
             function,
             name: RevisionName::new(name).unwrap(),
             limits: self.limits.clone(),
             env: values(&self.env),
             config: values(&self.config),
+            egress: AllowList::new(entries.collect()),
         };
         let loaded = self
             .engine

@@ -113,7 +113,7 @@ pub fn name(
     runtime: &Runtime,
     settled: &ResolvedReferences,
 ) -> String {
-    let canonical = serde_json::json!({
+    let mut canonical = serde_json::json!({
         "digest": code.digest,
         "env": settled.env,
         "config": settled.config,
@@ -121,6 +121,12 @@ pub fn name(
         "reuse": [u64::from(runtime.reuse_max_requests), u64::try_from(runtime.reuse_idle_timeout.as_millis()).unwrap_or(u64::MAX)],
         "references": settled.references,
     });
+    // A field that was added later changes no name while it is empty: all functions would be rolled out again.
+    if !runtime.egress.is_empty()
+        && let Some(canonical) = canonical.as_object_mut()
+    {
+        canonical.insert("egress".to_owned(), runtime.egress.clone().into());
+    }
     let mut hasher = Sha256::new();
     hasher.update(function.as_bytes());
     hasher.update(b"\n");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crds::EdgeFunctionSpec;
 use crds::function::{ConfigEntry, EnvEntry};
 
-use super::Violation;
+use super::{Violation, egress};
 
 /// Content of a revision besides its code.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,6 +15,8 @@ pub struct Runtime {
     pub env: Vec<EnvEntry>,
     /// Configuration entries, as written; later entries win.
     pub config: Vec<ConfigEntry>,
+    /// Outbound requests that the component may send: the entries in canonical form, sorted.
+    pub egress: Vec<String>,
     /// Limits, with defaults applied.
     pub limits: Limits,
     /// Requests per instance; 1 means a fresh instance for each request.
@@ -72,6 +74,7 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
     Runtime {
         env: spec.env.clone(),
         config: spec.config.clone(),
+        egress: egress::read(spec, violations),
         limits: limits(spec.limits.as_ref(), violations),
         reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
         reuse_idle_timeout: duration(

@@ -10,12 +10,6 @@ pub(super) fn check(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) {
     if !spec.key_value.is_empty() {
         violations.push(Violation::later("spec.keyValue", "a key-value store"));
     }
-    if let Some(target) = spec.egress.as_ref().and_then(|egress| egress.allow.first()) {
-        violations.push(Violation::later(
-            "spec.egress.allow",
-            format!("outgoing traffic ({target:?})"),
-        ));
-    }
     let reuse = spec
         .instances
         .as_ref()
