@@ -11,6 +11,7 @@ use node_shim::{
     revision::{Revision, RevisionSpec},
     routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
+use node_shim_core::egress::AllowList;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -72,6 +73,7 @@ impl LocalDataPlane {
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
+            egress: AllowList::default(),
         };
         let code = self.engine.compile_in_process(&wasm)?;
         Ok(Revision::new(spec, code, &self.counters)?)

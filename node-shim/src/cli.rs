@@ -9,12 +9,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use node_shim_core::egress::AddressFloor;
 use node_shim_core::key_value::MemoryLimits;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::clock::unix_ms;
 use crate::data_plane::{DataPlaneOptions, parse_network};
 use crate::disk::StateDir;
+use crate::egress::EgressOptions;
 use crate::engine::EngineOptions;
 use crate::node_api::Settings;
 use crate::serve::{self, ServeArgs};
@@ -111,6 +113,15 @@ struct RunArgs {
     /// Network (CIDR) of proxies whose forwarding headers are trusted; repeatable
     #[arg(long, env = "SELVAGE_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse_network)]
     trusted_proxy: Vec<IpNet>,
+    /// Domain of the cluster's Services; names below it may have private addresses
+    #[arg(long, env = "SELVAGE_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Network (CIDR) that no function may send requests to, such as the range of the nodes; repeatable
+    #[arg(long, env = "SELVAGE_EGRESS_DENY", value_delimiter = ',', value_parser = parse_network)]
+    egress_deny: Vec<IpNet>,
+    /// Address of the API server, which no function may send requests to
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    api_server: Option<String>,
     /// IP address to report as the node's data address; repeatable
     #[arg(long, env = "POD_IP", value_delimiter = ',')]
     address: Vec<String>,
@@ -208,6 +219,9 @@ fn options(args: RunArgs) -> Options {
         drain_propagation,
         drain_timeout,
         trusted_proxy,
+        cluster_domain,
+        egress_deny,
+        api_server,
         address,
         max_instances,
         key_value_memory,
@@ -215,6 +229,12 @@ fn options(args: RunArgs) -> Options {
         max_loaded,
         log_format: _,
     } = args;
+    let own = address.iter().chain(&api_server);
+    let own = own.filter_map(|address| parse_network(address).ok());
+    let floor = AddressFloor {
+        cluster_domain: cluster_domain.trim_matches('.').to_ascii_lowercase(),
+        denied: egress_deny.into_iter().chain(own).collect(),
+    };
     Options {
         api: Settings {
             node: node_name,
@@ -239,6 +259,10 @@ fn options(args: RunArgs) -> Options {
             key_value: MemoryLimits {
                 total: key_value_memory,
                 namespace: key_value_namespace_memory,
+            },
+            egress: EgressOptions {
+                floor,
+                ..EgressOptions::default()
             },
             ..DataPlaneOptions::default()
         },
@@ -320,6 +344,39 @@ mod tests {
         ] {
             assert_eq!(size(wrong), Err(SizeError), "{wrong}");
         }
+    }
+
+    #[test]
+    fn entries_of_egress_are_read_as_in_the_cluster() {
+        let serve = |entry: &str| {
+            Cli::try_parse_from(["node-shim", "serve", "app.wasm", "--egress", entry])
+        };
+        assert!(serve("https://*.pay.example:8443").is_ok());
+        let error = serve("http://prices").unwrap_err().to_string();
+        assert!(
+            error.contains("http://prices.shop.svc.cluster.local"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_node_and_the_api_server_are_denied_to_functions() {
+        let arguments = [
+            "node-shim",
+            "run",
+            "--node-name=n",
+            "--address=10.1.0.7",
+            "--api-server=10.96.0.1",
+            "--egress-deny=10.2.0.0/16",
+            "--cluster-domain=Cluster.Example.",
+        ];
+        let Role::Run(args) = Cli::try_parse_from(arguments).unwrap().role else {
+            panic!("another role")
+        };
+        let floor = options(*args).data.egress.floor;
+        assert_eq!(floor.cluster_domain, "cluster.example");
+        let denied: Vec<_> = floor.denied.iter().map(ToString::to_string).collect();
+        assert_eq!(denied, ["10.2.0.0/16", "10.1.0.7/32", "10.96.0.1/32"]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler`
 //! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
-//! code), `instance` (the guest and its limits), `body` (streaming), `observer` and `counters` (counting). Guests open
-//! the stores of [`key_value`].
+//! code), `instance` (the guest and its limits), `body` (streaming), [`egress`] (its outbound requests), `observer` and
+//! `counters` (counting). Guests open the stores of [`key_value`].
 //! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
@@ -43,6 +43,7 @@ pub mod data_plane;
 mod descriptors;
 pub mod disk;
 pub mod drain;
+pub mod egress;
 pub mod engine;
 pub mod function_cache;
 pub mod guest_log;

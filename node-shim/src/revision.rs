@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use node_shim_core::egress::AllowList;
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
 use crate::code_cache::CompiledComponent;
@@ -26,6 +27,8 @@ pub struct RevisionSpec {
     pub config: Vec<(String, ConfigValue)>,
     /// Key-value stores that the guest opens by label.
     pub key_value: Vec<StoreSpec>,
+    /// Outbound requests that the guest may send.
+    pub egress: AllowList,
 }
 
 /// A revision, shared by the routing tables that contain it and the requests that run it.

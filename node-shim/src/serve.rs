@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -53,6 +54,9 @@ pub struct ServeArgs {
     /// Label of a key-value store in memory, which the guest opens through wasi:keyvalue; repeatable
     #[arg(long, value_name = "LABEL")]
     pub key_value: Vec<String>,
+    /// Outbound requests that the guest may send, like https://api.example or http://10.0.0.0/8:8080; repeatable
+    #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
+    pub egress: Vec<EgressEntry>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
     pub memory: u64,
@@ -155,6 +159,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         env: values(&args.env),
         config: values(&args.config),
         key_value: args.key_value.iter().map(|label| memory(label)).collect(),
+        egress: AllowList::new(args.egress.clone()),
     };
     let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
     let listeners = listen(args)?;

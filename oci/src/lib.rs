@@ -12,7 +12,7 @@
 //!
 //! A registry is not trusted. Manifests and layers are bounded before they are read and counted while they arrive.
 //! Redirects and token services must be on the registry's own origin, or reached by HTTPS at a public address
-//! ([`address`]). Credentials go to the registry and to the token service that it names, never to a redirect.
+//! ([`node_api_types::address`]). Credentials go to the registry and to the token service that it names, never to a redirect.
 //!
 //! The transport is a thin layer over `reqwest`: `oci-client` reads manifests and tokens without a bound, hides
 //! `Retry-After` and follows redirects to any address.
@@ -48,7 +48,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod address;
 mod auth;
 mod client;
 mod credentials;

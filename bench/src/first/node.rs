@@ -12,6 +12,7 @@ use node_shim::{
     revision::{Revision, RevisionSpec},
     routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
+use node_shim_core::egress::AllowList;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -93,6 +94,7 @@ impl Node {
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
+            egress: AllowList::default(),
         };
         let revision = Revision::new(spec, loaded, &self.counters)?;
         self.publish(vec![only(revision)]);

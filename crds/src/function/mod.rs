@@ -97,8 +97,8 @@ pub struct EdgeFunctionSpec {
     )]
     pub key_value: Vec<KeyValueStore>,
 
-    /// Not supported yet, except when it is empty: outbound HTTP requests that the component may send. Empty (the
-    /// default) denies all of them. Part of the revision.
+    /// Outbound HTTP requests that the component may send. Empty (the default) denies all of them. Part of the
+    /// revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
 

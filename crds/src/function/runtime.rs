@@ -133,10 +133,12 @@ pub struct Redis {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Not supported yet, except when it is empty: targets that the component may reach, at most 64. A target is
-    /// `scheme://host[:port]` with scheme http or https and at most one wildcard as the whole first label
-    /// (`https://*.pay.example`), a CIDR (10.1.0.0/16), or `function://namespace/name`. Empty (the default) denies all
-    /// outbound requests.
+    /// Targets that the component may send requests to, at most 64. A target is `scheme://host[:port]` with the scheme
+    /// http or https. Its host is a DNS name, a name with one wildcard as the whole first label
+    /// (`https://*.pay.example`), an address, or a network in CIDR notation (`http://10.1.0.0/16:8080`,
+    /// `https://[fd00::/8]`). Without a port, only the default port of the scheme is allowed. Private addresses need a
+    /// network or a name below the cluster's domain. `function://namespace/name` is not supported yet. Empty (the
+    /// default) denies all outbound requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]
     pub allow: Vec<String>,
@@ -260,14 +262,16 @@ fn config_values(_: &mut SchemaGenerator) -> Schema {
 
 fn egress_targets(_: &mut SchemaGenerator) -> Schema {
     const HOST: &str = r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-    let url = format!(r"^https?://({HOST}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?$");
+    const IPV4: &str = r"[0-9.]+/[0-9]{1,2}";
+    const IPV6: &str = r"\[[0-9a-f:.]+(/[0-9]{1,3})?\]";
+    let url = format!(r"^https?://({HOST}|{IPV4}|{IPV6})(:[0-9]{{1,5}})?$");
     let function = r"^function://[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
     let all = format!(
-        "self.startsWith('function://') ? self.matches(r'{function}') : self.contains('://') ? self.matches(r'{url}') : isCIDR(self)"
+        "self.startsWith('function://') ? self.matches(r'{function}') : self.matches(r'{url}')"
     );
     let cases = concat!(
         "self.startsWith('function://') ? \"write function://namespace/name\" : ",
-        "!self.contains('://') ? \"write a target with its scheme, such as https://api.pay.example, or a CIDR such as 10.1.0.0/16\" : ",
+        "!self.contains('://') ? \"write a target with its scheme, such as https://api.pay.example or http://10.1.0.0/16\" : ",
         "!self.startsWith('http://') && !self.startsWith('https://') ? \"the scheme of a target is http, https or function\" : ",
         "self.substring(self.indexOf('://') + 3).contains('/') ? \"a target has no path: write https://api.pay.example\" : ",
         "self != self.lowerAscii() ? \"write a target in lower case\" : ",
@@ -283,7 +287,7 @@ fn egress_targets(_: &mut SchemaGenerator) -> Schema {
             &[rule_saying(
                 all,
                 cases,
-                "write a target as scheme://host[:port], a CIDR, or function://namespace/name",
+                "write a target as scheme://host[:port] or function://namespace/name",
             )],
         ),
     )

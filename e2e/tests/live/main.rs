@@ -14,6 +14,7 @@ mod abandoned;
 mod claims;
 mod definitions;
 mod deletions;
+mod egress;
 mod evidence;
 mod faults;
 mod forgery;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         releases::all(),
         secrets::all(),
         tls::all(),
+        egress::all(),
         abandoned::all(),
         deletions::all(),
         evidence::all(),

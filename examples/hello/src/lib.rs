@@ -1,5 +1,7 @@
 //! A small edge function. It answers every request with its version, also in the header `x-version`. The variable
-//! `GREETING` replaces the word `hello`, so that a response shows which value the function has.
+//! `GREETING` replaces the word `hello`, so that a response shows which value the function has. With the variable
+//! `UPSTREAM`, the host and port of a server, it sends a request there instead and answers with the status of the
+//! response, or with 502 and the error.
 //!
 //! It is built four times, with one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its requests, `v4` is
 //! 150 ms slower for a tenth of them. A rollout must promote `v2` and roll back the others.
@@ -9,7 +11,10 @@
 
 #[cfg(feature = "still")]
 mod arena;
+#[cfg(not(feature = "bare"))]
+mod upstream;
 
+#[cfg(not(feature = "bare"))]
 use wasip2::cli::environment::get_environment;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::exports::http::incoming_handler::Guest;
@@ -83,23 +88,31 @@ impl Guest for Hello {
         let (status, text) = if happens(BEHAVIOUR.fails_percent) {
             (500, format!("{} is out of order\n", BEHAVIOUR.version))
         } else {
-            (200, format!("{} from {}\n", greeting(), BEHAVIOUR.version))
+            answer()
         };
         respond(out, status, &text);
     }
 }
 
-/// Returns the value of `GREETING`. The builds for measurements do not read it, so that they make no calls to the
-/// host.
-fn greeting() -> String {
-    let environment = if cfg!(feature = "bare") {
-        Vec::new()
-    } else {
-        get_environment()
-    };
-    let mut variables = environment.into_iter();
-    let greeting = variables.find(|(name, _)| name == "GREETING");
-    greeting.map_or_else(|| "hello".to_owned(), |(_, value)| value)
+/// Returns status and text of a response. The builds for measurements read no variables, so that they make no calls to
+/// the host.
+#[cfg(feature = "bare")]
+fn answer() -> (u16, String) {
+    (200, format!("hello from {}\n", BEHAVIOUR.version))
+}
+
+/// Returns status and text of a response.
+#[cfg(not(feature = "bare"))]
+fn answer() -> (u16, String) {
+    let mut greeting = "hello".to_owned();
+    for (name, value) in get_environment() {
+        match name.as_str() {
+            "GREETING" => greeting = value,
+            "UPSTREAM" => return upstream::answer(&value),
+            _ => {}
+        }
+    }
+    (200, format!("{greeting} from {}\n", BEHAVIOUR.version))
 }
 
 fn happens(percent: u64) -> bool {

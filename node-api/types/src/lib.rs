@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod egress;
 mod exception;
 mod header_pattern;
 mod latency;

@@ -167,7 +167,7 @@ fn comma_separated(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValu
         .filter(|value| !value.is_empty())
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)

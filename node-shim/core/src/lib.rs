@@ -25,6 +25,7 @@
 
 pub mod code_cache;
 pub mod desired;
+pub mod egress;
 pub mod failure_reason;
 pub mod fair_queue;
 pub mod fair_shares;

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use node_api::{LATENCY_BUCKETS, latency_bucket};
+use node_shim_core::egress::{DenialReason, EgressOutcome};
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
@@ -35,7 +36,10 @@ pub struct RevisionCounters {
     populations: [OnceLock<Box<PopulationCounters>>; 5],
     failures: [AtomicU64; FailureReason::ALL.len()],
     pub(crate) log_dropped: AtomicU64,
-    pub(crate) egress_denied: AtomicU64,
+    /// Denied outbound requests by position in [`DenialReason::ALL`].
+    pub(crate) egress_denied: [AtomicU64; DenialReason::ALL.len()],
+    /// Other outbound requests by position in [`EgressOutcome::ALL`].
+    pub(crate) egress_requests: [AtomicU64; EgressOutcome::ALL.len()],
     pub(crate) cpu_micros: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) queued: AtomicU64,
@@ -251,7 +255,8 @@ impl RevisionCounters {
             populations: [const { OnceLock::new() }; 5],
             failures: zeros(),
             log_dropped: AtomicU64::new(0),
-            egress_denied: AtomicU64::new(0),
+            egress_denied: zeros(),
+            egress_requests: zeros(),
             cpu_micros: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             queued: AtomicU64::new(0),

@@ -51,9 +51,10 @@ impl RevisionCounters {
                 visit(position(population * POPULATION + at), count);
             }
         }
-        let more = [&self.log_dropped, &self.egress_denied, &self.cpu_micros];
+        let more = [&self.log_dropped, &self.cpu_micros];
+        let egress = self.egress_denied.iter().chain(&self.egress_requests);
         let first = self.populations.len() * POPULATION;
-        for (at, count) in self.failures.iter().chain(more).enumerate() {
+        for (at, count) in self.failures.iter().chain(more).chain(egress).enumerate() {
             visit(position(first + at), count);
         }
     }
@@ -122,7 +123,8 @@ mod tests {
         }
         one.cpu_micros.store(7, Ordering::Relaxed);
         one.log_dropped.store(8, Ordering::Relaxed);
-        one.egress_denied.store(9, Ordering::Relaxed);
+        one.egress_denied[3].store(9, Ordering::Relaxed);
+        one.egress_requests[6].store(10, Ordering::Relaxed);
         let copy = counters();
         copy.set_values(one.values().into_iter());
         assert_eq!(copy.snapshot(), one.snapshot());

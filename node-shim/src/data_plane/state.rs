@@ -17,6 +17,7 @@ use super::cold_starts::ColdStarts;
 use super::stop_flag::StopFlag;
 use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
+use crate::egress::{EgressClient, EgressOptions};
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::instance::PreemptedGuests;
@@ -39,6 +40,8 @@ pub struct DataPlaneOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Memory of key-value stores. Default: 64 MiB, of which one namespace uses at most 16 MiB.
     pub key_value: MemoryLimits,
+    /// Outbound requests of functions.
+    pub egress: EgressOptions,
 }
 
 impl Default for DataPlaneOptions {
@@ -49,6 +52,7 @@ impl Default for DataPlaneOptions {
             max_per_peer: 256,
             trusted_proxies: Vec::new(),
             key_value: MemoryLimits::default(),
+            egress: EgressOptions::default(),
         }
     }
 }
@@ -111,6 +115,7 @@ pub(crate) struct DataPlaneState {
     /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
     pub(crate) budget: Arc<InstanceBudget>,
     pub(crate) key_value: Arc<KeyValueStores>,
+    pub(crate) egress: Arc<EgressClient>,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) preempted: Arc<PreemptedGuests>,
@@ -139,6 +144,7 @@ impl DataPlaneState {
         Self {
             budget: InstanceBudget::new(slots, engine.guest_memory()),
             key_value: Arc::new(KeyValueStores::new(options.key_value)),
+            egress: EgressClient::new(options.egress.clone()),
             engine,
             options,
             counters,

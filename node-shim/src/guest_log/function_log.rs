@@ -2,17 +2,24 @@
 //! the lines that wait for the writer.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::token_bucket::TokenBucket;
 
 /// Maximum size in bytes of a function's lines that wait for the writer. Its longest line fits several times.
 const MAX_QUEUED: usize = 256 << 10;
 
+/// Minimum time between two lines about denied outbound requests.
+const DENIAL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Log of one function.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionLog {
     rate: TokenBucket,
+    /// Time of the last denied outbound request that was logged.
+    denial: Mutex<Option<Instant>>,
     queued: AtomicUsize,
     /// Number of lines that were dropped and are not reported in the log yet.
     unreported: AtomicU64,
@@ -27,6 +34,17 @@ impl FunctionLog {
     /// Counts this number of bytes as written at `now`. Returns false when they exceed the rate.
     pub(super) fn take(&self, bytes: usize, now: Instant) -> bool {
         self.rate.take(bytes, now)
+    }
+
+    /// Returns whether a denied outbound request is logged at `now`.
+    pub(super) fn allows_denial(&self, now: Instant) -> bool {
+        let mut last = self.denial.lock();
+        let allowed =
+            last.is_none_or(|last| now.saturating_duration_since(last) >= DENIAL_INTERVAL);
+        if allowed {
+            *last = Some(now);
+        }
+        allowed
     }
 
     /// Counts this number of bytes as waiting. Returns false when they exceed the quota.

@@ -106,6 +106,14 @@ impl RequestLog {
         self.line("error", "shim", text.as_bytes());
     }
 
+    /// Logs a denied outbound request, for the owner of the function. Of one function, at most one denial a second is
+    /// logged.
+    pub(crate) fn denial(&self, text: &str, now: Instant) {
+        if self.function().allows_denial(now) {
+            self.line_at("warn", "shim", text.as_bytes(), now);
+        }
+    }
+
     fn line(&self, level: &str, stream: &str, text: &[u8]) {
         self.line_at(level, stream, text, Instant::now());
     }
@@ -204,6 +212,7 @@ fn escaped(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use node_shim_core::egress::AllowList;
     use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
     use std::io::{Error, ErrorKind, Result, Write};
@@ -231,6 +240,7 @@ mod tests {
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
+            egress: AllowList::default(),
         };
         let revision = Revision::new(spec, code, &CounterTable::new()).unwrap();
         let counters = Arc::clone(&revision.counters);
@@ -345,6 +355,28 @@ mod tests {
         let notice: serde_json::Value = serde_json::from_slice(first_line).unwrap();
         assert_eq!(notice["msg"], format!("{} lines dropped", 5_000 - lines));
         assert_eq!(notice["stream"], "shim");
+    }
+
+    #[test]
+    fn one_denial_a_second_of_a_function_is_logged() {
+        let (log, written, gate) = gated();
+        let (first, _) = request(&log, "f", "r1");
+        let (second, _) = request(&log, "f", "r2");
+        let (other, _) = request(&log, "other", "r1");
+        let start = Instant::now();
+        first.denial("first", start);
+        second.denial("suppressed", start + Duration::from_millis(999));
+        second.denial("second", start + Duration::from_secs(1));
+        other.denial("other", start);
+        drop(gate);
+        let messages: Vec<_> = (0..3)
+            .map(|_| {
+                let line = written.recv_timeout(PATIENCE).unwrap();
+                let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+                line["msg"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!(messages, ["first", "second", "other"]);
     }
 
     #[test]

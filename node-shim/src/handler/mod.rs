@@ -250,6 +250,7 @@ fn start_guest(
             head: responds,
             permit,
             share,
+            egress: plane.egress.clone(),
             preempted: plane.preempted.clone(),
         },
         &plane.guests,

@@ -18,6 +18,7 @@ use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::body::RequestBody;
 use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;
+use crate::egress::EgressClient;
 use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
@@ -43,6 +44,7 @@ pub(crate) struct GuestCall {
     pub(crate) share: InstanceShare,
     /// `None` when the revision has no key-value stores.
     pub(crate) key_value: Option<Arc<KeyValueStores>>,
+    pub(crate) egress: Arc<EgressClient>,
     pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
@@ -61,10 +63,11 @@ pub(super) async fn call(call: GuestCall) {
         permit: _permit,
         share,
         key_value,
+        egress,
         preempted,
     } = call;
     // dropped before the permits
-    let state = GuestState::new(&revision, &log, share, key_value);
+    let state = GuestState::new(&revision, &log, share, key_value, egress);
     let mut store = Store::new(engine.wasmtime(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);

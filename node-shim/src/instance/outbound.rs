@@ -1,6 +1,5 @@
 //! HTTP requests of guests to other servers.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use http::HeaderName;
@@ -9,24 +8,27 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
+use crate::egress::{OutboundContext, OutboundRequests};
 use crate::revision::Revision;
 
 /// Size of the pieces of an outgoing body, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// Decides about the outbound requests of one instance.
+/// Outbound requests of one instance.
 pub(super) struct OutboundHttp {
     /// `None` while no guest runs.
-    revision: Option<Arc<Revision>>,
+    requests: Option<OutboundRequests>,
 }
 
 impl OutboundHttp {
-    pub(super) fn new(revision: Option<Arc<Revision>>) -> Self {
-        Self { revision }
+    pub(super) fn new(context: Option<OutboundContext>) -> Self {
+        Self {
+            requests: context.map(OutboundRequests::new),
+        }
     }
 
     pub(super) fn revision(&self) -> Option<&Arc<Revision>> {
-        self.revision.as_ref()
+        self.requests.as_ref().map(OutboundRequests::revision)
     }
 }
 
@@ -47,18 +49,27 @@ impl WasiHttpHooks for OutboundHttp {
         FORBIDDEN.clone()
     }
 
-    /// Denies and counts every outbound request, because outbound HTTP is not supported yet.
+    /// The node writes the field after it has checked the target.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    /// Sends a request. wasmtime runs the future in a task that ends with the instance.
     fn send_request(
         &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        if let Some(revision) = &self.revision {
-            let denied = &revision.counters.egress_denied;
-            denied.fetch_add(1, Ordering::Relaxed);
-        }
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+        let Some(requests) = &mut self.requests else {
+            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        };
+        let response = requests.send(request, options);
+        Box::new(async move {
+            let io: Box<dyn Future<Output = Result<(), Error>> + Send> =
+                Box::new(std::future::ready(Ok(())));
+            Ok((response.await?, io))
+        })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

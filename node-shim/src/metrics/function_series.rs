@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_api::LATENCY_BOUNDS;
+use node_shim_core::egress::{DenialReason, EgressOutcome};
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::{DetailLevel, RevisionSample, SeriesAllocator, SeriesBudget};
@@ -120,8 +121,9 @@ impl SeriesCount {
         let histogram = LATENCY_BOUNDS.len() + 3;
         let populations = counters.snapshot().populations.len().max(1);
         debug_assert!(populations <= Population::ALL.len());
-        // reasons, plus CPU time, dropped lines and denied requests
-        let once = FailureReason::ALL.len() + 3;
+        // plus CPU time and dropped lines
+        let outbound = DenialReason::ALL.len() + EgressOutcome::ALL.len();
+        let once = FailureReason::ALL.len() + outbound + 2;
         let brief = populations * (requests + 1 + histogram) + once;
         // gauges, plus the memory histogram
         let more = 3 + MEMORY_BUCKETS + 2;

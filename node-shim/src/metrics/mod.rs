@@ -4,9 +4,11 @@ pub(crate) mod family;
 mod function_series;
 mod node;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use node_api::LATENCY_BOUNDS;
+use node_shim_core::egress::{DenialReason, EgressOutcome};
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::series::DetailLevel;
 use parking_lot::Mutex;
@@ -88,6 +90,7 @@ fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
         "Number of failed requests by reason.",
         MetricType::COUNTER,
     );
+    let mut egress = egress_families();
     let mut others = ScalarFamilies::new();
     for (counters, level) in rows {
         let full = *level == DetailLevel::Full;
@@ -110,9 +113,11 @@ fn per_function(rows: &[Row]) -> Vec<MetricFamily> {
                 counter(count),
             );
         }
+        count_egress(&mut egress, counters, &base);
         others.add(counters, &base, full);
     }
     let mut families = vec![requests, saturated, head, duration, failures];
+    families.extend(egress);
     families.extend(others.families);
     families
 }
@@ -146,6 +151,46 @@ fn count_requests(
                 );
                 add(requests, &labels, counter(found));
             }
+        }
+    }
+}
+
+/// Returns the families of outbound requests: sent ones and denied ones.
+fn egress_families() -> [MetricFamily; 2] {
+    [
+        family(
+            "selvage_egress_requests_total",
+            "Number of outbound requests that were not denied, by outcome.",
+            MetricType::COUNTER,
+        ),
+        family(
+            "selvage_egress_denied_total",
+            "Number of outbound requests that were denied, by reason.",
+            MetricType::COUNTER,
+        ),
+    ]
+}
+
+/// Adds the counters of outbound requests. Most functions send none, so only what has happened has a series, except
+/// the first reason for a denial and the first outcome.
+fn count_egress(
+    [requests, denied]: &mut [MetricFamily; 2],
+    counters: &RevisionCounters,
+    base: &[LabelPair],
+) {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let outcomes = EgressOutcome::ALL.iter().zip(&counters.egress_requests);
+    for (at, (outcome, count)) in outcomes.enumerate() {
+        if at == 0 || read(count) > 0 {
+            let labels = with(base, &[("outcome", outcome.label())]);
+            add(requests, &labels, counter(read(count)));
+        }
+    }
+    let reasons = DenialReason::ALL.iter().zip(&counters.egress_denied);
+    for (at, (reason, count)) in reasons.enumerate() {
+        if at == 0 || read(count) > 0 {
+            let labels = with(base, &[("reason", reason.label())]);
+            add(denied, &labels, counter(read(count)));
         }
     }
 }
@@ -185,11 +230,6 @@ impl ScalarFamilies {
                 MetricType::COUNTER,
             ),
             (
-                "selvage_egress_denied_total",
-                "Number of outbound requests that were denied.",
-                MetricType::COUNTER,
-            ),
-            (
                 "selvage_guest_memory_peak_bytes",
                 "Peak memory of instances in bytes, observed at their end.",
                 MetricType::HISTOGRAM,
@@ -201,9 +241,7 @@ impl ScalarFamilies {
     }
 
     fn add(&mut self, counters: &RevisionCounters, base: &[LabelPair], full: bool) {
-        let read =
-            |value: &std::sync::atomic::AtomicU64| value.load(std::sync::atomic::Ordering::Relaxed);
-        let denied = with(base, &[("reason", "not_allowed")]);
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let values = [
             (full, base, gauge(read(&counters.in_flight) as f64)),
             (full, base, gauge(read(&counters.queued) as f64)),
@@ -214,7 +252,6 @@ impl ScalarFamilies {
                 counter_of(read(&counters.cpu_micros) as f64 / 1e6),
             ),
             (true, base, counter(read(&counters.log_dropped))),
-            (true, &denied, counter(read(&counters.egress_denied))),
             (full, base, memory(counters)),
         ];
         for (family, (shown, labels, metric)) in self.families.iter_mut().zip(values) {

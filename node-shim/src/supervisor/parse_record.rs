@@ -9,6 +9,7 @@ use node_api::FencingToken;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{self as wire, FunctionRecord};
 use node_shim_core::desired::RecordVersions;
+use node_shim_core::egress::{AllowList, InvalidEntry};
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, TrafficSplit,
@@ -84,6 +85,7 @@ pub(crate) enum RecordError {
     SecretValue(String),
     #[error(transparent)]
     KeyValue(#[from] KeyValueRecordError),
+    Egress(#[from] InvalidEntry),
 }
 
 /// Returns the versions by which this record is compared with another record of the same function.
@@ -264,6 +266,7 @@ fn definition(
             env,
             config,
             key_value: key_value_stores(&definition.key_value)?,
+            egress: AllowList::parse(bounded(&definition.egress, "entries of egress.allow")?)?,
         },
     })
 }
@@ -369,7 +372,7 @@ pub(crate) mod tests {
     fn invalid_records_are_rejected() {
         type Change = fn(&mut FunctionRecord);
         let revision = |name| RevisionName::new(name).unwrap();
-        let changes: [(RecordError, Change); 9] = [
+        let changes: [(RecordError, Change); 10] = [
             (RecordError::NoFunction, |record| record.key = None),
             (RecordError::Weight(10_001), |record| {
                 record.split.as_mut().unwrap().weight = 10_001
@@ -400,6 +403,12 @@ pub(crate) mod tests {
                     value: "/".into(),
                 }];
             }),
+            (
+                AllowList::parse(&["function://shop/prices".into()])
+                    .unwrap_err()
+                    .into(),
+                |record| record.definitions[0].egress = vec!["function://shop/prices".into()],
+            ),
             (RecordError::TooLarge, |record| {
                 record.uid = "x".repeat(3 << 20)
             }),
@@ -409,6 +418,20 @@ pub(crate) mod tests {
             change(&mut bad);
             assert_eq!(parse(&bad).err(), Some(error));
         }
+    }
+
+    #[test]
+    fn entries_of_egress_belong_to_the_revision() {
+        let mut with_egress = record("f", 1);
+        with_egress.definitions[0].egress = vec!["https://api.example".into()];
+        let parsed = parse(&with_egress).unwrap();
+        let lists: Vec<_> = parsed
+            .definitions
+            .values()
+            .map(|d| &d.spec.egress)
+            .collect();
+        let list = AllowList::parse(&["https://api.example".into()]).unwrap();
+        assert_eq!(lists, [&list, &AllowList::default()]);
     }
 
     #[test]

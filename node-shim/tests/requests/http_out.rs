@@ -306,7 +306,7 @@ const ENVIRONMENT_BODY: &str = "
     (if (i32.eqz (i32.load8_u (i32.const 64))) (then (local.set $n (i32.add (local.get $n) (i32.const 50)))))
     (call $answer (local.get $out) (local.get $n) (i32.const 4096) (i32.const 1))";
 
-/// HE-1, HE-2, while outbound HTTP is not supported: every request is denied before its address is examined, and counted.
+/// HE-1, HE-2: without entries in `egress.allow`, every request is denied before its address is examined, and counted.
 #[test]
 fn outbound_requests_are_denied_and_counted() {
     let wasm = component::guest(CALL_OUT, CALL_OUT_BODY);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use node_shim::counters::CounterTable;
 use node_shim::engine::LoadError;
 use node_shim::revision::{Revision, RevisionError, RevisionSpec};
+use node_shim_core::egress::AllowList;
 use node_shim_core::table::{FunctionKey, RevisionName};
 
 use crate::guests;
@@ -165,6 +166,7 @@ fn a_component_runs_if_its_initial_memory_and_tables_fit_the_limit() {
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
+            egress: AllowList::default(),
         };
         let loaded = ENGINE.compile_in_process(&guest).unwrap();
         Revision::new(spec, loaded, &CounterTable::new())

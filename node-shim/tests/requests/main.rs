@@ -14,6 +14,7 @@ mod config;
 mod connection_limits;
 mod content_length;
 mod early_responses;
+mod egress;
 mod guests;
 mod h2_in;
 mod h2_streams;

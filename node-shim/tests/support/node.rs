@@ -16,6 +16,7 @@ use node_shim::node_counters::NodeCounters;
 use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use node_shim::tls::Certificates;
+use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -49,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) config: Vec<(String, String)>,
     /// Labels of key-value stores in memory.
     pub(crate) key_value: Vec<&'static str>,
+    /// Entries of `egress.allow`.
+    pub(crate) egress: Vec<String>,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
     /// Certificates of a second port, with TLS.
@@ -72,6 +75,7 @@ impl Default for Setup {
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
+            egress: Vec::new(),
             routes,
             engine: ENGINE.clone(),
             certificates: None,
@@ -116,6 +120,7 @@ impl Setup {
         wasm: &[u8],
         counters: &CounterTable,
     ) -> Arc<Revision> {
+        let entries = self.egress.iter().map(|e| EgressEntry::parse(e).unwrap());
         let spec = RevisionSpec {
             function,
             name: RevisionName::new(name).unwrap(),
@@ -123,6 +128,7 @@ impl Setup {
             env: values(&self.env),
             config: values(&self.config),
             key_value: self.key_value.iter().map(|label| memory(label)).collect(),
+            egress: AllowList::new(entries.collect()),
         };
         let loaded = self
             .engine

@@ -121,11 +121,14 @@ pub fn name(
         "reuse": [u64::from(runtime.reuse_max_requests), u64::try_from(runtime.reuse_idle_timeout.as_millis()).unwrap_or(u64::MAX)],
         "references": settled.references,
     });
-    // absent when there is none, so that revisions without stores keep the names that earlier versions gave them
-    if let Some(fields) = canonical.as_object_mut()
-        && !runtime.key_value.is_empty()
-    {
-        fields.insert("keyValue".into(), serde_json::json!(runtime.key_value));
+    // A field that was added later changes no name while it is empty: all functions would be rolled out again.
+    if let Some(fields) = canonical.as_object_mut() {
+        if !runtime.key_value.is_empty() {
+            fields.insert("keyValue".into(), serde_json::json!(runtime.key_value));
+        }
+        if !runtime.egress.is_empty() {
+            fields.insert("egress".to_owned(), runtime.egress.clone().into());
+        }
     }
     let mut hasher = Sha256::new();
     hasher.update(function.as_bytes());

@@ -169,6 +169,13 @@ fn names_are_short_and_stable_and_differ_by_behaviour() {
     };
     assert_ne!(first, with_store("cart"));
     assert_ne!(with_store("cart"), with_store("other"));
+    let egress = Runtime {
+        egress: vec!["https://api.example".into()],
+        ..Runtime::default()
+    };
+    assert_ne!(first, name(&long, &code, &egress, &settled));
+    // without entries, the name is that of a version that did not have the field
+    assert!(first.ends_with("-b94198db7f"), "{first}");
     assert_ne!(
         name("f", &code, &Runtime::default(), &settled),
         name("g", &code, &Runtime::default(), &settled)

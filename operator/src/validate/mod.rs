@@ -4,6 +4,7 @@
 //! an older or edited schema accepted, and fields of later versions, which are refused by name and never ignored.
 
 mod bounds;
+mod egress;
 mod key_value;
 mod rollout;
 mod routes;

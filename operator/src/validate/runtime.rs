@@ -6,7 +6,7 @@ use std::time::Duration;
 use crds::EdgeFunctionSpec;
 use crds::function::{ConfigEntry, EnvEntry, KeyValueStore};
 
-use super::{Violation, key_value};
+use super::{Violation, egress, key_value};
 
 /// Content of a revision besides its code.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,6 +17,8 @@ pub struct Runtime {
     pub config: Vec<ConfigEntry>,
     /// Key-value stores, sorted by label.
     pub key_value: Vec<KeyValueStore>,
+    /// Outbound requests that the component may send: the entries in canonical form, sorted.
+    pub egress: Vec<String>,
     /// Limits, with defaults applied.
     pub limits: Limits,
     /// Requests per instance; 1 means a fresh instance for each request.
@@ -75,6 +77,7 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
         env: spec.env.clone(),
         config: spec.config.clone(),
         key_value: key_value::read(&spec.key_value, violations),
+        egress: egress::read(spec, violations),
         limits: limits(spec.limits.as_ref(), violations),
         reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
         reuse_idle_timeout: duration(

@@ -7,12 +7,6 @@ use super::Violation;
 
 /// Checks fields outside the rollout.
 pub(super) fn check(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) {
-    if let Some(target) = spec.egress.as_ref().and_then(|egress| egress.allow.first()) {
-        violations.push(Violation::later(
-            "spec.egress.allow",
-            format!("outgoing traffic ({target:?})"),
-        ));
-    }
     let reuse = spec
         .instances
         .as_ref()

@@ -11,6 +11,7 @@ use super::violations;
 const USED: &[(&str, &str)] = &[
     ("config[].configMapRef.name", "revision.rs settle"),
     ("config[].values{}", "revision.rs settle"),
+    ("egress.allow[]", "validate/egress.rs"),
     ("env[].name", "revision.rs settle"),
     ("env[].value", "revision.rs settle"),
     ("env[].valueFrom.configMapKeyRef.key", "revision.rs settle"),
@@ -119,8 +120,9 @@ const USED: &[(&str, &str)] = &[
 /// Fields of later versions (with all fields below them), a manifest that uses one, and the field that is named.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
-        "egress",
-        "egress: { allow: ['https://a.example'] }",
+        // Only the entries that call another function.
+        "egress.allow",
+        "egress: { allow: ['function://shop/prices'] }",
         "egress.allow",
     ),
     (

@@ -1,5 +1,6 @@
 //! Classifies addresses by whether they may be called. Addresses that no policy can allow lead to the node itself, to
-//! metadata services, or to no host at all.
+//! metadata services, or to no host at all. The registry client and the outbound requests of functions use the same
+//! classification.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,12 +18,19 @@ pub enum Reach {
 /// Classifies an address. An IPv6 address that carries an IPv4 address is classified by that one.
 #[must_use]
 pub fn reach(address: IpAddr) -> Reach {
-    match address {
+    match unwrapped(address) {
         IpAddr::V4(v4) => reach_v4(v4),
-        IpAddr::V6(v6) => match embedded_v4(v6) {
-            Some(v4) => reach_v4(v4),
-            None => reach_v6(v6),
-        },
+        IpAddr::V6(v6) => reach_v6(v6),
+    }
+}
+
+/// Returns the IPv4 address inside an IPv6 address that is mapped, translated (NAT64) or tunnelled (6to4); every other
+/// address as it is.
+#[must_use]
+pub fn unwrapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => embedded_v4(v6).map_or(address, IpAddr::V4),
     }
 }
 

@@ -1,0 +1,116 @@
+//! Outbound requests of functions.
+
+use crate::{
+    scenarios,
+    world::{SOON, World},
+};
+use anyhow::{Context, Result, ensure};
+use e2e::selvage::{self, EDGE_PORT, NAMESPACE};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::{Api, api::ListParams};
+use serde_json::json;
+
+scenarios![together: [
+    a_function_reaches_what_it_allows,
+    addresses_of_the_platform_are_never_reached,
+    an_entry_that_no_node_could_read_is_refused,
+]];
+
+/// Returns the address of the registry, `host:port`.
+fn registry(world: &World) -> Result<String> {
+    let registry = world.cluster.registry.as_ref().context("no registry")?;
+    Ok(registry.address().to_owned())
+}
+
+/// Waits until a node answers requests to the host with this status, and returns the body.
+async fn answered(world: &World, host: &str, status: u16) -> Result<String> {
+    let node = world.nodes()[0];
+    world
+        .until(async |w: &World| Ok(w.edge.get(node, host, "/").await?.status == status))
+        .await?;
+    Ok(world.edge.get(node, host, "/").await?.body)
+}
+
+/// Nothing is reached by default. The log of the function names the entry, which then allows the request: the registry
+/// has a private address, so the entry is that address.
+async fn a_function_reaches_what_it_allows(world: &World) -> Result<()> {
+    let ns = world.namespace("t-egress").await?;
+    let upstream = registry(world)?;
+    let mut spec = world.spec("v1", "egress.example");
+    spec["rollout"] = json!({ "strategy": "AllAtOnce" });
+    spec["env"] = json!([{ "name": "UPSTREAM", "value": upstream }]);
+    world.serve(&ns, "caller", spec.clone()).await?;
+    let body = answered(world, "egress.example", 502).await?;
+    ensure!(body.contains("HttpRequestDenied"), "{body}");
+
+    spec["egress"] = json!({ "allow": [format!("http://{upstream}")] });
+    world.serve(&ns, "caller", spec).await?;
+    let body = answered(world, "egress.example", 200).await?;
+    ensure!(body.contains("answered 200"), "{body}");
+    // a function on one node reaches functions through another
+    let other = format!("{}:{EDGE_PORT}", world.nodes()[1]);
+    let mut spec = world.spec("v1", "chain.example");
+    spec["rollout"] = json!({ "strategy": "AllAtOnce" });
+    spec["env"] = json!([{ "name": "UPSTREAM", "value": other }]);
+    spec["egress"] = json!({ "allow": [format!("http://10.0.0.0/8:{EDGE_PORT}")] });
+    world.serve(&ns, "chain", spec).await?;
+    // the host of the request is an address, for which no function has a route
+    let body = answered(world, "chain.example", 404).await?;
+    ensure!(body.contains("answered 404"), "{body}");
+    Ok(())
+}
+
+/// HE-1: an entry for all addresses opens neither metadata services, nor the API server, nor the node-shim itself.
+async fn addresses_of_the_platform_are_never_reached(world: &World) -> Result<()> {
+    let ns = world.namespace("t-egress-floor").await?;
+    let client = world.cluster.client();
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let api_server = services.get("kubernetes").await?;
+    let api_server = api_server.spec.and_then(|spec| spec.cluster_ip);
+    let pods: Api<Pod> = Api::namespaced(client, NAMESPACE);
+    let label = ListParams::default().labels("app.kubernetes.io/component=node-shim");
+    let node = world.nodes()[0].to_string();
+    let own = pods.list(&label).await?.items.into_iter().find_map(|pod| {
+        let status = pod.status?;
+        (status.host_ip? == node).then_some(status.pod_ip?)
+    });
+    let denied = [
+        ("metadata", "169.254.169.254".to_owned(), 80),
+        ("loopback", "127.0.0.1".to_owned(), 9180),
+        (
+            "api-server",
+            api_server.context("no address of the API server")?,
+            443,
+        ),
+        ("own", own.context("no node-shim on the first node")?, 9180),
+    ];
+    for (name, address, port) in denied {
+        let host = format!("{name}.egress.example");
+        let mut spec = world.spec("v1", &host);
+        spec["rollout"] = json!({ "strategy": "AllAtOnce" });
+        spec["env"] = json!([{ "name": "UPSTREAM", "value": format!("{address}:{port}") }]);
+        spec["egress"] = json!({ "allow": [format!("http://0.0.0.0/0:{port}")] });
+        world.serve(&ns, name, spec).await?;
+        let body = answered(world, &host, 502).await?;
+        ensure!(body.contains("DestinationIpProhibited"), "{name}: {body}");
+    }
+    Ok(())
+}
+
+async fn an_entry_that_no_node_could_read_is_refused(world: &World) -> Result<()> {
+    let ns = world.namespace("t-egress-entry").await?;
+    let mut spec = world.spec("v1", "entry.example");
+    spec["egress"] = json!({ "allow": ["http://prices"] });
+    world.apply(&ns, "entry", spec).await?;
+    let refused = world
+        .function(&ns, "entry", SOON, |f| {
+            selvage::condition(f, "Accepted") == ("False", "InvalidSpec")
+        })
+        .await?;
+    let status = refused["status"].to_string();
+    ensure!(
+        status.contains("spec.egress.allow[0]") && status.contains("svc.cluster.local"),
+        "{status}"
+    );
+    Ok(())
+}
