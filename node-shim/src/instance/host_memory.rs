@@ -10,8 +10,6 @@ use std::any::Any;
 use http::HeaderMap;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, Resource};
-use wasmtime_wasi::p2::DynPollable;
-use wasmtime_wasi::p2::bindings::io::poll::Host as PollHost;
 use wasmtime_wasi_http::p2::HeaderResult;
 use wasmtime_wasi_http::p2::bindings::http::types::{
     HeaderError, HostFields, HostOutgoingRequest as RequestHost,
@@ -21,10 +19,9 @@ use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_http::{FieldMap, WasiHttpView};
 
 use super::outbound::CHUNK;
-use super::wasi_context::{GuestState, MAX_HANDLES};
+use super::wasi_context::GuestState;
 
 const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
-const POLL: &str = "wasi:io/poll@0.2.12";
 
 /// Size in bytes that one header field counts as, in addition to its name and value: a `HeaderMap` holds about this much
 /// for a field whose name occurs once, when the map has just grown.
@@ -42,7 +39,6 @@ pub(crate) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     add_fields(&mut types)?;
     add_requests(&mut types)?;
     add_bodies(&mut types)?;
-    add_poll(&mut linker.instance(POLL)?)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -131,25 +127,6 @@ fn add_bodies(types: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
             let body = ResponseHost::body(&mut store.data_mut().http(), response)?;
             count_bodies(store.data_mut())?;
             Ok((body,))
-        },
-    )
-}
-
-/// The list of pollables is kept while the guest waits, so its length is bounded.
-fn add_poll(poll: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
-    poll.func_wrap_async(
-        "poll",
-        |mut store: Store<'_>, (pollables,): (Vec<Resource<DynPollable>>,)| {
-            Box::new(async move {
-                if pollables.len() > MAX_HANDLES {
-                    return Err(wasmtime::Error::msg(format!(
-                        "the guest polls {} resources at once, but at most {MAX_HANDLES} can exist",
-                        pollables.len()
-                    )));
-                }
-                let ready = PollHost::poll(store.data_mut().table(), pollables).await?;
-                Ok((ready,))
-            })
         },
     )
 }

@@ -85,6 +85,7 @@ pub(crate) enum RecordError {
     SecretValue(String),
     #[error(transparent)]
     KeyValue(#[from] KeyValueRecordError),
+    #[error(transparent)]
     Egress(#[from] InvalidEntry),
 }
 

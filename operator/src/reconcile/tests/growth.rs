@@ -111,7 +111,7 @@ fn apply(world: &World, functions: usize) {
     for n in 0..functions {
         let spec = json!({
             "source": { "inline": component() },
-            "routes": [{ "hosts": [format!("f-{n}.example"), format!("www.f-{n}.example")], "paths": [{ "path": "/" }] }],
+            "routes": [{ "hosts": [format!("f-{n}.example"), format!("www.f-{n}.example")], "paths": [{ "value": "/" }] }],
             "env": [{ "name": "LOG_LEVEL", "value": "info" }, { "name": "REGION", "value": "eu-central-1" }],
             "limits": { "memory": "64Mi", "cpu": "50ms", "timeout": "30s" },
             "rollout": { "canary": { "steps": [{ "weight": "5%" }, { "weight": "25%" }, { "weight": "50%" }] } },
