@@ -10,7 +10,7 @@
 //!
 //! // the operator rejects a component with an import that no node offers
 //! assert!(world::is_offered("wasi:http/types@0.2.6"));
-//! assert!(!world::is_offered("wasi:keyvalue/store@0.2.0-draft"));
+//! assert!(!world::is_offered("wasi:blobstore/blobstore@0.2.0-draft"));
 //! ```
 
 #![forbid(unsafe_code)]

@@ -154,7 +154,6 @@ mod tests {
             "wasi:sockets/tcp@0.3.0",
             "wasi:sockets/tls@0.2.0",
             "wasi:filesystem/types@0.1.0",
-            "wasi:keyvalue/store@0.2.0-draft",
             "wasi:http/types@0.3.0",
             "wasi:http/types@0.2.",
             "wasi:http/types@0.2.0-rc-2023-11-10",

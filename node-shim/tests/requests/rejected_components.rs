@@ -110,8 +110,8 @@ fn hg_12_missing_imports_and_exports_are_listed() {
     let with = |import: &str| format!("(component (import \"{import}\" (instance)) {HANDLER})");
     for (text, named) in [
         (
-            with("wasi:keyvalue/store@0.2.0-draft"),
-            "imports wasi:keyvalue/store@0.2.0-draft",
+            with("wasi:keyvalue/watcher@0.2.0-draft2"),
+            "imports wasi:keyvalue/watcher@0.2.0-draft2",
         ),
         (
             with("wasi:sockets/types@0.3.0"),

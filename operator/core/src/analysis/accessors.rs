@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::rollout::{EvidenceSummary, MetricEvidence, PassProgress, Power};
 use crate::stats;
 
-use super::sequential_tests::{self, Pass, Test};
+use super::sequential::{self, Pass, Test};
 use super::verdict::{Metric, MissedSlo};
 use super::{Analysis, TailBounds, WHOLE};
 
@@ -75,7 +75,7 @@ impl Analysis {
     /// Returns ln of the combined evidence against the candidate.
     #[must_use]
     pub fn ln_evidence(&self) -> f64 {
-        sequential_tests::combined(&self.tests)
+        sequential::combined(&self.tests)
     }
 
     /// Returns the latency bounds in use.

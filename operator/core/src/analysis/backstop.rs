@@ -12,7 +12,7 @@ use crate::stats::{EProcess, Increment, Settings, Side, Tolerance};
 use super::Analysis;
 use super::history::UNKNOWN_RATE;
 use super::plan::AnalysisPlan;
-use super::sequential_tests::Test;
+use super::sequential::Test;
 use super::verdict::Metric;
 
 /// Minimum number of stable's requests in a look that shows that stable no longer exceeds the limit.

@@ -18,7 +18,7 @@ use crate::stats::{self, EProcess};
 
 use super::Analysis;
 use super::history::{History, UNKNOWN_RATE, smoothed};
-use super::sequential_tests::{self, Event, Pass, Test};
+use super::sequential::{self, Event, Pass, Test};
 use super::verdict::Metric;
 
 /// Minimum number of stable's requests, and the minimum time they cover, from which bounds are chosen.
@@ -119,7 +119,7 @@ impl Analysis {
             .into_iter()
             .partition(|test| test.event.metric == Metric::Latency);
         let mut fresh =
-            sequential_tests::latency_tests(&self.plan, &chosen, &self.seen, &History::default());
+            sequential::latency_tests(&self.plan, &chosen, &self.seen, &History::default());
         if !old.is_empty() {
             inherit(&mut fresh, &old);
         }
@@ -135,13 +135,13 @@ impl Analysis {
             self.pass.clear();
             return;
         };
-        let events = sequential_tests::pass_events(&self.plan, self.bounds.as_ref());
+        let events = sequential::pass_events(&self.plan, self.bounds.as_ref());
         self.pass.retain(|pass| events.contains(&pass.event));
         for event in events {
             if self.pass.iter().all(|pass| pass.event != event) {
                 let dispersion = self.dispersion_of(event);
                 let settings =
-                    sequential_tests::pass_settings(&self.plan, event.metric, next, dispersion);
+                    sequential::pass_settings(&self.plan, event.metric, next, dispersion);
                 let process = EProcess::new(settings, &[self.estimate_of(event)]);
                 self.pass.push(Pass { event, process });
             }

@@ -8,7 +8,7 @@ use crate::rollout::{Decisive, RequestCounts};
 use crate::samples::{NodeIncrement, Snapshot, Tally, limit_shares, merge};
 use crate::stats::Increment;
 
-use super::sequential_tests::{self, Event};
+use super::sequential::{self, Event};
 use super::verdict::{Metric, Missing, Verdict};
 use super::{Analysis, STEP_EVALUATIONS, WHOLE};
 
@@ -192,11 +192,11 @@ impl Analysis {
 
     fn decide(&mut self, now: Timestamp) {
         let alpha = self.plan.false_rollbacks;
-        let ln_evidence = sequential_tests::combined(&self.tests);
+        let ln_evidence = sequential::combined(&self.tests);
         if self.decisive.is_some() || ln_evidence < -alpha.ln() {
             return;
         }
-        let strongest = sequential_tests::named(&self.tests, alpha).first().copied();
+        let strongest = sequential::named(&self.tests, alpha).first().copied();
         let Some(first) = strongest.and_then(|index| self.tests.get(index)) else {
             return;
         };

@@ -16,7 +16,7 @@ mod bounds;
 mod evaluate;
 mod history;
 mod plan;
-mod sequential_tests;
+mod sequential;
 mod stable_traffic;
 mod state;
 #[cfg(test)]
@@ -43,7 +43,7 @@ pub use state::{STATE_MAX, StateError};
 pub use verdict::{Metric, MissedSlo, Missing, Verdict};
 
 use backstop::Backstop;
-use sequential_tests::{Pass, Test};
+use sequential::{Pass, Test};
 
 /// Number of evaluations at its own weight that a step needs.
 pub const STEP_EVALUATIONS: u32 = 2;
@@ -160,15 +160,13 @@ impl Analysis {
     /// Starts without evidence. Requests after `now` count. Call [`Self::begin_step`] next.
     #[must_use]
     pub fn start(now: Timestamp, plan: &AnalysisPlan, history: &History) -> Self {
-        let mut tests = sequential_tests::first_tests(plan, history);
+        let mut tests = sequential::first_tests(plan, history);
         let mut bounds = None;
         if plan.latency.is_some() && history.is_known() {
             let seen = history.total().latency;
             bounds = TailBounds::from_histogram(&seen, plan.latency_floor);
             if let Some(bounds) = &bounds {
-                tests.extend(sequential_tests::latency_tests(
-                    plan, bounds, &seen, history,
-                ));
+                tests.extend(sequential::latency_tests(plan, bounds, &seen, history));
             }
         }
         let backstop = Backstop::new(plan, &tests);
@@ -227,7 +225,7 @@ impl Analysis {
         for pass in &mut self.pass {
             let metric = pass.event.metric;
             let dispersion = pass.process.settings().dispersion;
-            pass.process.restart(sequential_tests::pass_settings(
+            pass.process.restart(sequential::pass_settings(
                 &self.plan, metric, next, dispersion,
             ));
         }

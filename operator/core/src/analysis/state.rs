@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::samples::{Baseline, Tracker};
 
 use super::backstop::{Backstop, PersistedBackstop};
-use super::sequential_tests::{self, Test};
+use super::sequential::{self, Test};
 use super::{Analysis, AnalysisPlan, WHOLE};
 
 /// Maximum length of the text, in characters.
@@ -103,8 +103,7 @@ impl Analysis {
         for pass in &mut self.pass {
             let Some(next) = step.next else { return false };
             let dispersion = pass.process.settings().dispersion;
-            let settings =
-                sequential_tests::pass_settings(plan, pass.event.metric, next, dispersion);
+            let settings = sequential::pass_settings(plan, pass.event.metric, next, dispersion);
             sound &= pass.process.restore(settings);
         }
         sound

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::sequential_tests::{Event, Test, combined, named};
+use super::sequential::{Event, Test, combined, named};
 use super::*;
 use crate::rollout::LatencySlo;
 use crate::samples::{Counters, Outcome, Snapshot, StatusClass};
