@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use proptest::prelude::*;
 
 use super::*;
+use AddressRefusal::{Denied, Never, Private};
 
 fn target(uri: &str) -> Result<OutboundTarget, TargetError> {
     OutboundTarget::new(&uri.parse::<Uri>().map_err(|_| TargetError::Host)?)
@@ -129,135 +130,145 @@ fn hosts_match_by_whole_labels() {
     assert!(!AllowList::default().permits(&target("https://allowed.com/").unwrap()));
 }
 
-/// HE-1, HE-2, HE-4: addresses by the entry that matches.
+const PUBLIC: &[&str] = &["https://api.example"];
+const CLUSTER: &[&str] = &["http://*.svc.cluster.local"];
+const WIDE: &[&str] = &["http://*.evil-cluster.local", "http://*.local.example"];
+const BOTH: &[&str] = &["https://api.example", "https://10.1.0.0/16"];
+const OTHER_PORT: &[&str] = &["https://api.example", "https://10.1.0.0/16:8443"];
+const ANY: &[&str] = &["http://0.0.0.0/0", "http://[::/0]"];
+
+/// Entries, target, address that the host resolves to, and the result.
+type AddressRow = (
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    Result<(), AddressRefusal>,
+);
+
+/// Addresses by the entry that matches.
+const ADDRESSES: &[AddressRow] = &[
+    (PUBLIC, "https://api.example/", "93.184.216.34", Ok(())),
+    (PUBLIC, "https://api.example/", "10.1.2.3", Err(Private)),
+    (PUBLIC, "https://api.example/", "100.64.0.1", Err(Private)),
+    (PUBLIC, "https://api.example/", "fd12::1", Err(Private)),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "::ffff:10.1.2.3",
+        Err(Private),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "169.254.169.254",
+        Err(Never("link_local")),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "::ffff:169.254.169.254",
+        Err(Never("link_local")),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "64:ff9b::a9fe:a9fe",
+        Err(Never("link_local")),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "2002:a9fe:a9fe::",
+        Err(Never("link_local")),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "127.0.0.1",
+        Err(Never("loopback")),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "::1",
+        Err(Never("loopback")),
+    ),
+    (
+        PUBLIC,
+        "https://api.example/",
+        "fd00:ec2::254",
+        Err(Never("metadata")),
+    ),
+    (BOTH, "https://api.example/", "10.1.2.3", Ok(())),
+    (BOTH, "https://api.example/", "10.2.2.3", Err(Private)),
+    (OTHER_PORT, "https://api.example/", "10.1.2.3", Err(Private)),
+    (
+        CLUSTER,
+        "http://a.shop.svc.cluster.local/",
+        "10.96.0.7",
+        Ok(()),
+    ),
+    (
+        CLUSTER,
+        "http://a.shop.svc.cluster.local/",
+        "fd12::7",
+        Ok(()),
+    ),
+    (
+        CLUSTER,
+        "http://a.shop.svc.cluster.local/",
+        "169.254.169.254",
+        Err(Never("link_local")),
+    ),
+    (
+        CLUSTER,
+        "http://a.shop.svc.cluster.local/",
+        "10.9.0.1",
+        Err(Denied),
+    ),
+    (
+        WIDE,
+        "http://a.evil-cluster.local/",
+        "10.1.2.3",
+        Err(Private),
+    ),
+    (WIDE, "http://a.local.example/", "10.1.2.3", Err(Private)),
+    (ANY, "http://10.1.2.3/", "10.1.2.3", Ok(())),
+    (
+        ANY,
+        "http://127.0.0.1/",
+        "127.0.0.1",
+        Err(Never("loopback")),
+    ),
+    (ANY, "http://[::1]/", "::1", Err(Never("loopback"))),
+    (ANY, "http://10.9.1.1/", "10.9.1.1", Err(Denied)),
+    (
+        ANY,
+        "http://[::ffff:10.9.1.1]/",
+        "::ffff:10.9.1.1",
+        Err(Denied),
+    ),
+    (
+        ANY,
+        "http://[fe80::1]/",
+        "fe80::1",
+        Err(Never("link_local")),
+    ),
+];
+
+/// HE-1, HE-2, HE-4: an address is checked whatever the name.
 #[test]
 fn addresses_are_checked_whatever_the_name() {
-    use AddressRefusal::{Denied, Never, Private};
     let floor = AddressFloor {
         denied: vec!["10.9.0.0/16".parse().unwrap()],
         ..AddressFloor::default()
     };
-    let public = ["https://api.example"].as_slice();
-    let cluster = ["http://*.svc.cluster.local"].as_slice();
-    let wide = ["http://*.evil-cluster.local", "http://*.local.example"].as_slice();
-    let both = ["https://api.example", "https://10.1.0.0/16"].as_slice();
-    let other_port = ["https://api.example", "https://10.1.0.0/16:8443"].as_slice();
-    let any = ["http://0.0.0.0/0", "http://[::/0]"].as_slice();
-    let table = [
-        (public, "https://api.example/", "93.184.216.34", Ok(())),
-        (public, "https://api.example/", "10.1.2.3", Err(Private)),
-        (public, "https://api.example/", "100.64.0.1", Err(Private)),
-        (public, "https://api.example/", "fd12::1", Err(Private)),
-        (
-            public,
-            "https://api.example/",
-            "::ffff:10.1.2.3",
-            Err(Private),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "169.254.169.254",
-            Err(Never("link_local")),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "::ffff:169.254.169.254",
-            Err(Never("link_local")),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "64:ff9b::a9fe:a9fe",
-            Err(Never("link_local")),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "2002:a9fe:a9fe::",
-            Err(Never("link_local")),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "127.0.0.1",
-            Err(Never("loopback")),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "::1",
-            Err(Never("loopback")),
-        ),
-        (
-            public,
-            "https://api.example/",
-            "fd00:ec2::254",
-            Err(Never("metadata")),
-        ),
-        (both, "https://api.example/", "10.1.2.3", Ok(())),
-        (both, "https://api.example/", "10.2.2.3", Err(Private)),
-        (other_port, "https://api.example/", "10.1.2.3", Err(Private)),
-        (
-            cluster,
-            "http://a.shop.svc.cluster.local/",
-            "10.96.0.7",
-            Ok(()),
-        ),
-        (
-            cluster,
-            "http://a.shop.svc.cluster.local/",
-            "fd12::7",
-            Ok(()),
-        ),
-        (
-            cluster,
-            "http://a.shop.svc.cluster.local/",
-            "169.254.169.254",
-            Err(Never("link_local")),
-        ),
-        (
-            cluster,
-            "http://a.shop.svc.cluster.local/",
-            "10.9.0.1",
-            Err(Denied),
-        ),
-        (
-            wide,
-            "http://a.evil-cluster.local/",
-            "10.1.2.3",
-            Err(Private),
-        ),
-        (wide, "http://a.local.example/", "10.1.2.3", Err(Private)),
-        (any, "http://10.1.2.3/", "10.1.2.3", Ok(())),
-        (
-            any,
-            "http://127.0.0.1/",
-            "127.0.0.1",
-            Err(Never("loopback")),
-        ),
-        (any, "http://[::1]/", "::1", Err(Never("loopback"))),
-        (any, "http://10.9.1.1/", "10.9.1.1", Err(Denied)),
-        (
-            any,
-            "http://[::ffff:10.9.1.1]/",
-            "::ffff:10.9.1.1",
-            Err(Denied),
-        ),
-        (
-            any,
-            "http://[fe80::1]/",
-            "fe80::1",
-            Err(Never("link_local")),
-        ),
-    ];
-    for (entries, uri, resolved, expected) in table {
+    for (entries, uri, resolved, expected) in ADDRESSES {
         let allow = allow(entries);
         let target = target(uri).unwrap();
         assert!(allow.permits(&target), "{uri}");
         let found = allow.check_address(&target, address(resolved), &floor);
-        assert_eq!(found, expected, "{entries:?} {uri} {resolved}");
+        assert_eq!(found, *expected, "{entries:?} {uri} {resolved}");
     }
 }
 
