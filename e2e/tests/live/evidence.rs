@@ -131,9 +131,12 @@ async fn prometheus_finds_all_pods_and_evaluates_the_documented_alerts(
             Ok(found.map(str::to_owned).collect::<BTreeSet<_>>() == wanted)
         })
         .await?;
-    for (component, count) in [("node-shim", 3.0), ("operator", 2.0)] {
+    for (metric, component, count) in [
+        ("process_start_time_seconds", "node-shim", 3.0),
+        ("selvage_leading", "operator", 2.0),
+    ] {
         let query = format!(
-            "count(process_start_time_seconds{{namespace=\"{NAMESPACE}\",job=\"{component}\",node=~\"node.\"}})"
+            "count({metric}{{namespace=\"{NAMESPACE}\",job=\"{component}\",node=~\"node.\"}})"
         );
         until_value(world, &query, |value| value == count).await?;
     }
