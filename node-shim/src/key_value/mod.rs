@@ -2,8 +2,8 @@
 //!
 //! The stores belong to the data plane: they survive revisions and changes of functions, and end with the process. A
 //! node removes the entries of a label that no revision has any longer.
-//! [`KeyValueStore`] is the interface that a kind of store implements, [`OpenBucket`] what a component opened, and
-//! [`KeyValueSession`] what one request used so far. `engine` translates the calls of components.
+//! `KeyValueStore` is the interface that a kind of store implements, `OpenBucket` what a component opened, and
+//! `KeyValueSession` what one request used so far. `engine` translates the calls of components.
 
 mod bucket;
 mod counters;
