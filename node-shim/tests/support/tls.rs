@@ -99,7 +99,9 @@ impl TlsWire {
         let mut all = Vec::new();
         let mut buffer = [0; 4096];
         while !all.ends_with(end.as_bytes()) {
-            let size = self.0.read(&mut buffer).unwrap();
+            let size = self.0.read(&mut buffer).unwrap_or_else(|error| {
+                panic!("{error} after {:?}", String::from_utf8_lossy(&all))
+            });
             assert_ne!(size, 0, "{}", String::from_utf8_lossy(&all));
             all.extend_from_slice(&buffer[..size]);
         }
