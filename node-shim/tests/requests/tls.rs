@@ -79,7 +79,7 @@ fn a_guest_sees_https_over_http_1() {
     let config = client_config(&identity, &["http/1.1"]);
     let mut wire = TlsWire::connect(node.address(), "a.example", config).unwrap();
     for _ in 0..2 {
-        let answer = wire.send(GET).read_until("\r\n0\r\n\r\n");
+        let answer = wire.send(GET).read_response();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.contains("x-forwarded-proto: https\n"), "{answer}");
     }
@@ -156,11 +156,11 @@ fn a_request_for_a_host_outside_of_the_certificate_is_misdirected() {
     let mut wire = node.connect("a.example", &identity).unwrap();
     let request = |host: &str| format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
     for host in ["a.example", "A.example:8443", "x.b.example"] {
-        let answer = wire.send(request(host)).read_until("hello\n");
+        let answer = wire.send(request(host)).read_response();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
     }
     for host in ["c.example", "b.example", "127.0.0.1"] {
-        let answer = wire.send(request(host)).read_until("\r\n\r\n");
+        let answer = wire.send(request(host)).read_response();
         assert!(answer.starts_with("HTTP/1.1 421 "), "{host}: {answer}");
         assert!(
             answer.contains("selvage-error: misdirected\r\n"),
@@ -174,12 +174,12 @@ fn a_renewed_certificate_is_used_without_a_dropped_connection() {
     let (old, new) = (Identity::of(&["a.example"]), Identity::of(&["a.example"]));
     let node = TlsNode::start(&guests::ANSWER, &[("a", &old)]);
     let mut open = node.connect("a.example", &old).unwrap();
-    open.send(GET).read_until("hello\n");
+    open.send(GET).read_response();
     node.renew("a", &new);
     let mut renewed = node.connect("a.example", &new).unwrap();
-    renewed.send(GET).read_until("hello\n");
+    renewed.send(GET).read_response();
     assert!(node.connect("a.example", &old).is_err());
-    open.send(GET).read_until("hello\n");
+    open.send(GET).read_response();
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_certificate_that_appears_later_is_used() {
     assert!(connect().is_err());
     identity.write(folder.path(), "a");
     certificates.refresh(now());
-    connect().unwrap().send(GET).read_until("hello\n");
+    connect().unwrap().send(GET).read_response();
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn hh_13_a_response_before_the_end_of_a_large_upload_arrives() {
     let size = 8 << 20;
     let head = format!("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: {size}\r\n\r\n");
     wire.send(head).send(vec![b'#'; size]);
-    let answer = wire.read_until("hello\n");
+    let answer = wire.read_response();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("connection: close\r\n"), "{answer}");
     assert_eq!(wire.read_to_end().unwrap(), b"");
@@ -374,7 +374,7 @@ fn serve_has_a_port_with_tls() {
         .unwrap();
     let config = client_config(&identity, &[]);
     let mut wire = TlsWire::connect(address.parse().unwrap(), "a.example", config).unwrap();
-    wire.send(GET).read_until("hello\n");
+    wire.send(GET).read_response();
     child.kill().unwrap();
     child.wait().unwrap();
     // a certificate that cannot be used is named at once

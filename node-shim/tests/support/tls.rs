@@ -94,18 +94,22 @@ impl TlsWire {
         self
     }
 
-    /// Reads until `end` was received, and returns everything.
-    pub(crate) fn read_until(&mut self, end: &str) -> String {
+    /// Reads one response and returns it as sent. A body has a length or is chunked: a response that was not complete when
+    /// its head was sent is chunked.
+    pub(crate) fn read_response(&mut self) -> String {
         let mut all = Vec::new();
         let mut buffer = [0; 4096];
-        while !all.ends_with(end.as_bytes()) {
-            let size = self.0.read(&mut buffer).unwrap_or_else(|error| {
-                panic!("{error} after {:?}", String::from_utf8_lossy(&all))
-            });
-            assert_ne!(size, 0, "{}", String::from_utf8_lossy(&all));
-            all.extend_from_slice(&buffer[..size]);
+        loop {
+            let text = String::from_utf8_lossy(&all).into_owned();
+            if is_complete(&text) {
+                return text;
+            }
+            match self.0.read(&mut buffer) {
+                Ok(0) => panic!("the connection ended after {text:?}"),
+                Ok(size) => all.extend_from_slice(&buffer[..size]),
+                Err(error) => panic!("{error} after {text:?}"),
+            }
         }
-        String::from_utf8(all).unwrap()
     }
 
     /// Reads until the node announces the end of the connection.
@@ -116,5 +120,18 @@ impl TlsWire {
         let mut all = Vec::new();
         self.0.read_to_end(&mut all)?;
         Ok(all)
+    }
+}
+
+fn is_complete(response: &str) -> bool {
+    let Some((head, body)) = response.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    match length {
+        Some(length) => body.len() == length.parse::<usize>().unwrap(),
+        None => body.ends_with("0\r\n\r\n"),
     }
 }
