@@ -142,16 +142,7 @@ where
         .max_buf_size(2 * MAX_HEAD)
         .handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| Failure::exchange(&error))?;
-    let task = tokio::spawn(async move {
-        // the request that uses the connection receives its errors
-        let _ = connection.await;
-    });
-    Ok(Connected {
-        key,
-        sender: Sender::Http1(sender),
-        task: ConnectionTask::new(task.abort_handle(), place),
-        reused: false,
-    })
+    Ok(connected(key, Sender::Http1(sender), connection, place))
 }
 
 async fn http2_connection<T>(
@@ -170,13 +161,24 @@ where
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| Failure::exchange(&error))?;
+    Ok(connected(key, Sender::Http2(sender), connection, place))
+}
+
+/// Runs a connection in a task that ends with the last request that uses it.
+fn connected(
+    key: ConnectionKey,
+    sender: Sender,
+    connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    place: OwnedSemaphorePermit,
+) -> Connected {
     let task = tokio::spawn(async move {
+        // the request that uses the connection receives its errors
         let _ = connection.await;
     });
-    Ok(Connected {
+    Connected {
         key,
-        sender: Sender::Http2(sender),
+        sender,
         task: ConnectionTask::new(task.abort_handle(), place),
         reused: false,
-    })
+    }
 }

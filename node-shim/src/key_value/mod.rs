@@ -118,7 +118,7 @@ pub struct KeyValueUsage {
 }
 
 impl StoreKind {
-    /// All kinds.
+    /// Kinds that a node has, in the order of their metrics.
     pub const ALL: [Self; 1] = [Self::Memory];
 
     /// Returns the value of the label `store` in metrics.

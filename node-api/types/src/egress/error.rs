@@ -31,16 +31,16 @@ pub enum EgressEntryError {
     Port(String),
     /// The host is not a DNS name.
     Name {
-        /// The host.
+        /// Host as the entry has it, for example `*.pay_example`.
         name: String,
-        /// The cause.
+        /// Why the host is not a DNS name.
         error: NameError,
     },
     /// The name has a single label, and nodes use no search domains.
     SingleLabel {
         /// Scheme of the entry.
         scheme: EgressScheme,
-        /// The name.
+        /// Host of the entry, for example `prices`.
         name: String,
     },
     /// A wildcard directly below a top-level domain.

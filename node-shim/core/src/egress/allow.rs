@@ -20,7 +20,7 @@ pub struct AllowList {
 pub struct InvalidEntry {
     /// The entry as written.
     pub entry: String,
-    /// The cause.
+    /// Why the entry cannot be read, and how to write it.
     pub error: EgressEntryError,
 }
 
