@@ -13,8 +13,8 @@ mod collect;
 mod matchers;
 mod metrics;
 mod prometheus;
-mod prometheus_queries;
-mod selector;
+mod promql;
+mod questions;
 mod targets;
 mod transport;
 
@@ -27,7 +27,7 @@ use crate::node_api::{FunctionKey, Latency};
 pub use matchers::{InvalidMatchers, Matchers};
 pub use metrics::Meter;
 pub use prometheus::Prometheus;
-pub use prometheus_queries::{PrometheusQueries, QueryState};
+pub use questions::{PrometheusQueries, QueryState};
 
 /// Samples that the decision about one function needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

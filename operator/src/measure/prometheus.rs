@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::answer::{Reader, Series};
 use super::collect::{Collector, Moment, Moments};
 use super::matchers::Matchers;
-use super::selector::{self, Selector};
+use super::promql::{self, Selector};
 use super::targets::{Claims, Targets};
 use super::transport;
 use super::{MeasureError, Meter, SampleQuery, Sampled};
@@ -218,7 +218,7 @@ impl Prometheus {
         };
         let window = identified.window;
         let mut collector = Collector::new(&identified.targets, wanted);
-        let select = |metric| selector::of_functions(metric, &self.targets, wanted, window);
+        let select = |metric| promql::of_functions(metric, &self.targets, wanted, window);
         let revisions: usize = wanted.iter().map(|one| one.revisions.len()).sum();
         let limit = |series| self.limit(identified.known, revisions * series, window);
         let requests = select("selvage_requests_total");

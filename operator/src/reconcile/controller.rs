@@ -1,4 +1,5 @@
-//! The sentence of a reconcile. Each step is one call; `mod.rs` describes them.
+//! The sentence of a reconcile: each step is one call in `pass`, and `reconcile` retries a pass after a conflict. `mod.rs`
+//! describes the steps.
 
 use std::sync::Arc;
 
@@ -10,19 +11,19 @@ use tracing::field::Empty;
 use super::context::FunctionContext;
 use super::stages::{Made, Target};
 use super::{
-    Context, Outcome, ReconcileError, apply::apply, core_input::function, desired::validate,
-    ensure::ensure, forget, measure::measure, observe, persist::persist, report::report,
-    rollback_hint,
+    Context, Outcome, ReconcileError, apply::apply, core_input::describe_function,
+    desired::validate, ensure::ensure, forget, measure::measure, observe, persist::persist,
+    report::report, rollback_hint,
 };
 use crate::watch::ObjectKey;
 
-/// How often a decision is made again after another writer changed the object.
+/// How many times at most one reconcile decides. It decides again when another writer changed the object meanwhile.
 pub(super) const CONFLICTS: u32 = 5;
 
 /// Brings one function forward.
 ///
 /// # Errors
-/// The API server failed in a way that another try may not.
+/// The API server failed in a way that may not recur, or other writers kept changing the object.
 pub async fn reconcile(
     ctx: &Arc<Context>,
     key: &ObjectKey,
@@ -64,7 +65,7 @@ async fn pass(
     if let Some(revision) = &ensured.desired.revision {
         Span::current().record("revision", revision.name.as_str());
     }
-    let function = function(&observed, &ensured.desired);
+    let function = describe_function(&observed, &ensured.desired);
     let measured = measure(target, &observed, &function, memory);
     let at = Timestamp::now();
     let decision = decide(at, &function, &observed.state, &measured.input);
@@ -76,6 +77,8 @@ async fn pass(
         decision,
         at,
     };
+    // A fall of the candidate's weight, such as a rollback, is hinted to the nodes ahead of the write. It is safe even if the
+    // write fails, because a hint never raises the weight.
     rollback_hint::hint(target, &made);
     let Some(persisted) = persist(target, &made, memory).await? else {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! The input of the core: the state that it continues from, the function, and its actions. Pure but for the
-//! memory that is dropped when it no longer continues what is persisted.
+//! The input of the core: the state that it continues from, the function, and its actions. Pure, but drops what the context
+//! remembers when that no longer continues what is persisted.
 
 use std::collections::BTreeSet;
 
@@ -44,8 +44,8 @@ pub(super) fn present(
     (state, None)
 }
 
-/// The function as the core sees it.
-pub(super) fn function(observed: &Observed, desired: &DesiredRevision) -> Function {
+/// Describes the function as the core sees it.
+pub(super) fn describe_function(observed: &Observed, desired: &DesiredRevision) -> Function {
     let Observed {
         snapshot, state, ..
     } = observed;

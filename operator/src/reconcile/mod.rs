@@ -11,6 +11,8 @@
 //! 8 report    IO    Events and metrics for what was persisted                                   report.rs, events.rs, metrics.rs
 //! ```
 //!
+//! A fall of the candidate's weight is hinted to the nodes between 5 and 6, ahead of the write (rollback_hint.rs).
+//!
 //! `controller.rs` is the sentence, `stages.rs` what its steps hand on to each other. All of them are functions over one
 //! [`Context`], which the process has once, and the `FunctionContext` of the function. Nothing that only lives in memory
 //! is ever needed to go on; see `context.rs`.
@@ -33,7 +35,7 @@ mod metrics;
 mod nodes;
 mod observe;
 mod persist;
-pub mod placement;
+pub mod pick_nodes;
 mod remembered_secrets;
 mod report;
 mod resolution;
@@ -81,7 +83,7 @@ pub struct Settings {
     pub service_account: String,
     /// Nodes return to stable after this long without contact.
     pub unsupervised_ttl: Duration,
-    /// Rollouts that may carry traffic at one time.
+    /// Number of slots for rollouts.
     pub max_rollouts: usize,
     /// How often Prometheus scrapes.
     pub scrape_interval: Duration,

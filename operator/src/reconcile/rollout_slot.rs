@@ -1,4 +1,5 @@
-//! The places for rollouts that may carry traffic at one time.
+//! The slots: a rollout needs one of these places to raise the weight of its candidate and to end its bake, and has it while
+//! the candidate receives requests. One that is paused or waits for an approval has none.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 use crate::node_api::{FunctionKey, PlacementPool, Tables};
-use crate::reconcile::placement;
+use crate::reconcile::pick_nodes;
 use crate::reconcile::remembered_secrets::{Remembered, Values};
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
@@ -162,7 +162,7 @@ impl Projector {
             let key = ObjectKey::new("", name);
             shims.contains(name) || self.caches.edge_nodes.get(&key).is_some()
         };
-        placement::pick(key, &spec, &placement::candidates(&nodes, &none, has_shim))
+        pick_nodes::pick(key, &spec, &pick_nodes::candidates(&nodes, &none, has_shim))
     }
 
     /// Whether every Secret that a revision refers to was asked for and answered.

@@ -33,9 +33,9 @@ const USED: &[(&str, &str)] = &[
     ("limits.queue.timeout", "table_projection limits"),
     ("limits.requestBody", "table_projection limits"),
     ("limits.timeout", "table_projection limits"),
-    ("placement.nodeSelector{}", "placement.rs"),
-    ("placement.replicas", "placement.rs"),
-    ("placement.spread", "placement.rs"),
+    ("placement.nodeSelector{}", "pick_nodes.rs"),
+    ("placement.replicas", "pick_nodes.rs"),
+    ("placement.spread", "pick_nodes.rs"),
     ("revisionHistoryLimit", "apply.rs"),
     (
         "rollout.analysis.clientErrors.maxIncrease",

@@ -1,4 +1,4 @@
-//! Samples for reconciles, which never wait for Prometheus: a question returns at once what is known, and the function is queued
+//! Questions of reconciles to Prometheus. No reconcile waits for an answer: a question returns at once what is known, and the function is queued
 //! when the answer arrives.
 //!
 //! The newest snapshots of all functions that wait are read in one batch, at most one a second. The past of a function is read in

@@ -1,4 +1,4 @@
-//! Which nodes a function is placed on. Pure, and the same on every replica.
+//! Picks the nodes that a function is placed on. Pure, and the same on every replica.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
