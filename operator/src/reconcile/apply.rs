@@ -24,7 +24,7 @@ pub(super) async fn apply(
     target: Target<'_>,
     made: &Made,
     persisted: &Persisted,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<(), CallError> {
     if let Some(written) = &persisted.written {
         target.ctx.projector.project(target.key, written);
@@ -33,10 +33,10 @@ pub(super) async fn apply(
     let api: Api<EdgeRevision> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let has_changed = persisted.written.is_some() && !made.decision.transitions.is_empty();
     if !persisted.first && !has_changed {
-        return revision_status::follow_nodes(target, &api, made, memory).await;
+        return revision_status::follow_nodes(target, &api, made, context).await;
     }
-    ctx.status_rate_limit.carried(&mut memory.revision_limit);
-    memory.revisions_due = None;
+    ctx.status_rate_limit.carried(&mut context.revision_limit);
+    context.revisions_due = None;
     adopt_revisions(target, &api, made).await?;
     revision_status::report(target, &api, made).await?;
     remove_revisions(&api, key, made).await

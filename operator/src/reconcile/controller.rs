@@ -29,12 +29,12 @@ pub async fn reconcile(
     key: &ObjectKey,
     epoch: u64,
 ) -> Result<Outcome, ReconcileError> {
-    let memory = ctx.contexts.of(key);
-    let mut memory = memory.lock().await;
-    let mut newest = observe::newest(ctx, key, &mut memory);
+    let context = ctx.contexts.of(key);
+    let mut context = context.lock().await;
+    let mut newest = observe::newest(ctx, key, &mut context);
     for _ in 0..CONFLICTS {
         let Some(object) = &newest else {
-            return Ok(forget(ctx, key, &mut memory));
+            return Ok(forget(ctx, key, &mut context));
         };
         let target = Target {
             ctx,
@@ -42,10 +42,10 @@ pub async fn reconcile(
             object,
             epoch,
         };
-        if let Some(outcome) = pass(target, &mut memory).await? {
+        if let Some(outcome) = pass(target, &mut context).await? {
             return Ok(outcome);
         }
-        newest = observe::reread(ctx, key, &mut memory).await?;
+        newest = observe::reread(ctx, key, &mut context).await?;
     }
     Err(ReconcileError::Contended)
 }
@@ -57,16 +57,16 @@ pub async fn reconcile(
 )]
 async fn pass(
     target: Target<'_>,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<Option<Outcome>, ReconcileError> {
-    let observed = observe::observe(target, memory);
-    let validated = validate(&observed.snapshot, &memory.resolution);
-    let ensured = ensure(target, &observed, validated, memory).await?;
+    let observed = observe::observe(target, context);
+    let validated = validate(&observed.snapshot, &context.resolution);
+    let ensured = ensure(target, &observed, validated, context).await?;
     if let Some(revision) = &ensured.desired.revision {
         Span::current().record("revision", revision.name.as_str());
     }
     let function = describe_function(&observed, &ensured.desired);
-    let measured = measure(target, &observed, &function, memory);
+    let measured = measure(target, &observed, &function, context);
     let at = Timestamp::now();
     let decision = decide(at, &function, &observed.state, &measured.input);
     let mut made = Made {
@@ -80,11 +80,11 @@ async fn pass(
     // A fall of the candidate's weight, such as a rollback, is hinted to the nodes ahead of the write. It is safe even if the
     // write fails, because a hint never raises the weight.
     rollback_hint::hint(target, &made);
-    let Some(persisted) = persist(target, &made, memory).await? else {
+    let Some(persisted) = persist(target, &made, context).await? else {
         return Ok(None);
     };
     made.measured.slot.settle(&made.decision.state);
-    apply(target, &made, &persisted, memory).await?;
-    report(target, &made, &persisted, memory);
-    made.outcome(memory).map(Some)
+    apply(target, &made, &persisted, context).await?;
+    report(target, &made, &persisted, context);
+    made.outcome(context).map(Some)
 }

@@ -14,12 +14,12 @@ use super::observe::Observed;
 use crate::persist as record;
 use crate::watch::ObjectKey;
 
-/// The state that decisions continue from: the one in memory if it continues the persisted record. With it the state before
+/// The state that decisions continue from: the one in the context if it continues the persisted record. With it the state before
 /// a decision whose write is still owed, if there is one.
 pub(super) fn present(
     key: &ObjectKey,
     object: &EdgeFunction,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> (RolloutState, Option<Box<RolloutState>>) {
     let status = object.status.clone().unwrap_or_default();
     let written = status
@@ -28,11 +28,11 @@ pub(super) fn present(
         .and_then(|rollout| rollout.working_record.clone());
     let continues =
         |present: &Present| present.record == written && present.uid == object.metadata.uid;
-    if let Some(Present { state, owed, .. }) = memory.present.as_ref().filter(|it| continues(it)) {
+    if let Some(Present { state, owed, .. }) = context.present.as_ref().filter(|it| continues(it)) {
         return (state.clone(), owed.clone());
     }
-    memory.present = None;
-    memory.evaluator = None;
+    context.present = None;
+    context.evaluator = None;
     let state = match record::decode(&status) {
         Ok(state) => state,
         Err(record::RecordError::Absent) => RolloutState::default(),

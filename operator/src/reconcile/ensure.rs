@@ -36,9 +36,9 @@ pub(super) async fn ensure(
     target: Target<'_>,
     observed: &Observed,
     validated: Validated,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<Ensured, ReconcileError> {
-    match with_backoff(target, observed, validated, memory).await {
+    match with_backoff(target, observed, validated, context).await {
         Ok(desired) => Ok(Ensured {
             desired,
             failure: None,
@@ -55,24 +55,24 @@ async fn with_backoff(
     target: Target<'_>,
     observed: &Observed,
     validated: Validated,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<DesiredRevision, ReconcileError> {
     let version = target.object.metadata.resource_version.as_ref();
-    let last = memory.ensure_backoff.as_ref();
+    let last = context.ensure_backoff.as_ref();
     if let Some(until) = RetryBackoff::lasts(last, version) {
         return last.and_then(refused).ok_or(ReconcileError::Waits(until));
     }
-    let failures = last.map_or(0, |last| last.attempts).max(memory.failures);
-    let error = match create(target, observed, validated, memory).await {
+    let failures = last.map_or(0, |last| last.attempts).max(context.failures);
+    let error = match create(target, observed, validated, context).await {
         Ok(desired) => {
-            memory.ensure_backoff = None;
+            context.ensure_backoff = None;
             return Ok(desired);
         }
         Err(error) => error,
     };
     let backoff = RetryBackoff::after(&error, failures, version);
     let refused = refused(&backoff);
-    memory.ensure_backoff = Some(backoff);
+    context.ensure_backoff = Some(backoff);
     refused.ok_or(error.into())
 }
 
@@ -89,7 +89,7 @@ async fn create(
     target: Target<'_>,
     observed: &Observed,
     validated: Validated,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<DesiredRevision, CallError> {
     let Target { ctx, key, .. } = target;
     if let Some(message) = claim_hosts(ctx, key, &validated.hosts).await? {
@@ -98,7 +98,7 @@ async fn create(
         return Ok(refused);
     }
     if let Some(request) = validated.resolve {
-        resolution::start(ctx, key, request, memory);
+        resolution::start(ctx, key, request, context);
     }
     if let Some(revision) = &validated.create
         && create_revision(ctx, key, revision).await?

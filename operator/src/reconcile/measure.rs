@@ -72,7 +72,7 @@ pub(super) fn measure(
     target: Target<'_>,
     observed: &Observed,
     function: &Function,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Measurement {
     let Target { ctx, key, .. } = target;
     let (state, now) = (&observed.state, observed.snapshot.now);
@@ -84,7 +84,7 @@ pub(super) fn measure(
         epoch: target.epoch,
     };
     let seen = nodes.reports();
-    rollback_hint::follow(ctx, &seen, &mut memory.rollback);
+    rollback_hint::follow(ctx, &seen, &mut context.rollback);
     let needed = Needed {
         key,
         state,
@@ -93,7 +93,7 @@ pub(super) fn measure(
         exposed: seen.following(state),
         now,
     };
-    let (measured, traffic) = sample(ctx, &needed, memory);
+    let (measured, traffic) = sample(ctx, &needed, context);
     let slot = RolloutSlot::take(ctx, key, function, state);
     let revisions = observed.snapshot.revisions.iter();
     let input = DecisionInput {
@@ -109,7 +109,7 @@ pub(super) fn measure(
         nodes,
         input,
         slot,
-        decide_without_prometheus_at: memory.decide_without_prometheus_at,
+        decide_without_prometheus_at: context.decide_without_prometheus_at,
     }
 }
 
@@ -117,7 +117,7 @@ pub(super) fn measure(
 pub(super) fn sample(
     ctx: &Context,
     needed: &Needed<'_>,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> (Measured, Option<Traffic>) {
     let Needed {
         state, required, ..
@@ -127,7 +127,7 @@ pub(super) fn sample(
         before,
         decide_without_prometheus_at,
         ..
-    } = memory;
+    } = context;
     *decide_without_prometheus_at = None;
     let Some(rollout) = &state.rollout else {
         *before = Before::default();

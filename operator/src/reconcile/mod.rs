@@ -182,8 +182,8 @@ impl ContextStore {
 }
 
 /// Drops everything that belongs to a function that does not exist.
-fn forget(ctx: &Context, key: &ObjectKey, memory: &mut FunctionContext) -> Outcome {
-    memory.cancel_writes(&ctx.status_rate_limit);
+fn forget(ctx: &Context, key: &ObjectKey, context: &mut FunctionContext) -> Outcome {
+    context.cancel_writes(&ctx.status_rate_limit);
     ctx.contexts.forget(key);
     ctx.source
         .forget(&FunctionKey::new(&key.namespace, &key.name));

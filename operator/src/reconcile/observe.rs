@@ -111,28 +111,28 @@ impl Content for Snapshot {
 pub(super) fn newest(
     ctx: &Context,
     key: &ObjectKey,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Option<Arc<EdgeFunction>> {
     let cached = ctx.caches.functions.get(key)?;
-    if memory
+    if context
         .written
         .as_ref()
         .is_some_and(|written| written.metadata.uid != cached.metadata.uid)
     {
-        memory.cancel_writes(&ctx.status_rate_limit);
-        *memory = FunctionContext::default();
+        context.cancel_writes(&ctx.status_rate_limit);
+        *context = FunctionContext::default();
     }
     let version = |object: &EdgeFunction| crate::watch::version(object);
-    match memory.written.take() {
+    match context.written.take() {
         Some(written) if version(&written) > version(&cached) => {
-            memory.written = Some(Arc::clone(&written));
+            context.written = Some(Arc::clone(&written));
             Some(written)
         }
         _ => Some(cached),
     }
 }
 
-/// Reads the function from the API server after a conflict. What the memory has of it stays if the record is the same.
+/// Reads the function from the API server after a conflict. What its context remembers stays if the record is the same.
 /// Returns `None` if it does not exist.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ pub(super) fn newest(
 pub(super) async fn reread(
     ctx: &Context,
     key: &ObjectKey,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<Option<Arc<EdgeFunction>>, CallError> {
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let fresh = match api::call(functions.get(&key.name)).await {
@@ -151,13 +151,13 @@ pub(super) async fn reread(
         Err(error) if error.is_gone_object(&key.name) => return Ok(None),
         Err(error) => return Err(error),
     };
-    memory.written = Some(Arc::clone(&fresh));
+    context.written = Some(Arc::clone(&fresh));
     Ok(Some(fresh))
 }
 
 /// Collects what a pass starts from.
-pub(super) fn observe(target: Target<'_>, memory: &mut FunctionContext) -> Observed {
-    let (state, owed) = core_input::present(target.key, target.object, memory);
+pub(super) fn observe(target: Target<'_>, context: &mut FunctionContext) -> Observed {
+    let (state, owed) = core_input::present(target.key, target.object, context);
     Observed {
         snapshot: snapshot(target),
         state,

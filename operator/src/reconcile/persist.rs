@@ -33,20 +33,20 @@ enum Written {
 pub(super) async fn persist(
     target: Target<'_>,
     made: &Made,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<Option<Persisted>, ReconcileError> {
     let parts = parts(target, made);
     let asked = made.decision.persist || made.observed.owed.is_some();
     // Until the last step is done: whether a write without an answer happened is unknown, and so is what is still to be
     // applied and reported.
-    let first = !std::mem::replace(&mut memory.reported, false);
-    let written = write(target, &parts, asked, memory).await;
+    let first = !std::mem::replace(&mut context.reported, false);
+    let written = write(target, &parts, asked, context).await;
     if matches!(written, Err(_) | Ok(Written::Conflict)) {
-        memory.present = Some(unwritten(target, made));
+        context.present = Some(unwritten(target, made));
     }
     let written = written?;
     if matches!(written, Written::Conflict) {
-        memory.reported = !first;
+        context.reported = !first;
         return Ok(None);
     }
     let written = match written {
@@ -75,13 +75,13 @@ async fn write(
     target: Target<'_>,
     parts: &Parts<'_>,
     asked: bool,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<Written, ReconcileError> {
     let Target { ctx, object, .. } = target;
     let old = object.status.clone().unwrap_or_default();
     let new = status::build(parts)?;
     let difference = status::difference(&old, &new, &parts.state.nodes);
-    let drifted = may_write_nodes(ctx, difference, asked, memory);
+    let drifted = may_write_nodes(ctx, difference, asked, context);
     let keep = |record: Option<String>| {
         Some(Present {
             state: parts.state.clone(),
@@ -91,7 +91,7 @@ async fn write(
         })
     };
     if !asked && !drifted && difference != Difference::Plain {
-        memory.present = keep(old.rollout.and_then(|rollout| rollout.working_record));
+        context.present = keep(old.rollout.and_then(|rollout| rollout.working_record));
         return Ok(Written::Unchanged);
     }
     let rollout = new.rollout.as_ref();
@@ -99,11 +99,11 @@ async fn write(
     let Some(change) =
         status::merge_patch(&serde_json::to_value(&old)?, &serde_json::to_value(&new)?)
     else {
-        memory.present = keep(record);
+        context.present = keep(record);
         return Ok(Written::Unchanged);
     };
     let version = object.metadata.resource_version.as_ref();
-    if let Some(until) = RetryBackoff::lasts(memory.write_backoff.as_ref(), version) {
+    if let Some(until) = RetryBackoff::lasts(context.write_backoff.as_ref(), version) {
         return Err(ReconcileError::Waits(until));
     }
     match patch(target, &change).await {
@@ -111,9 +111,9 @@ async fn write(
             ctx.metrics.status_written("written");
             slim_function(&mut written);
             let written = Arc::new(written);
-            memory.written = Some(Arc::clone(&written));
-            memory.present = keep(record);
-            memory.write_backoff = None;
+            context.written = Some(Arc::clone(&written));
+            context.present = keep(record);
+            context.write_backoff = None;
             Ok(Written::Yes(written))
         }
         Err(error) if error.is_conflict() || error.is_gone_object(&target.key.name) => {
@@ -122,7 +122,7 @@ async fn write(
         }
         Err(error) => {
             ctx.metrics.status_written("failed");
-            memory.write_backoff = Some(RetryBackoff::after(&error, memory.failures, version));
+            context.write_backoff = Some(RetryBackoff::after(&error, context.failures, version));
             Err(error.into())
         }
     }
@@ -147,27 +147,27 @@ fn may_write_nodes(
     ctx: &Context,
     difference: Difference,
     asked: bool,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> bool {
-    memory.nodes_due = None;
+    context.nodes_due = None;
     let change = match difference {
         // This write includes the progress of the nodes.
         Difference::Plain => {
-            ctx.status_rate_limit.carried(&mut memory.limit);
+            ctx.status_rate_limit.carried(&mut context.limit);
             return false;
         }
         Difference::Nodes(_) if asked => {
-            ctx.status_rate_limit.carried(&mut memory.limit);
+            ctx.status_rate_limit.carried(&mut context.limit);
             return false;
         }
         Difference::Nodes(change) => change,
         Difference::None => NodeStatusChange::None,
     };
-    match ctx.status_rate_limit.admit(&mut memory.limit, change) {
+    match ctx.status_rate_limit.admit(&mut context.limit, change) {
         Admitted::Idle => false,
         Admitted::Write => true,
         Admitted::Wait(until) => {
-            memory.nodes_due = Some(until);
+            context.nodes_due = Some(until);
             false
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn report(
     target: Target<'_>,
     made: &Made,
     persisted: &Persisted,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) {
     let Target {
         ctx, key, object, ..
@@ -44,7 +44,7 @@ pub(super) fn report(
         }
     }
     if let Some(written) = &persisted.written {
-        rollback_hint::begin(before, &decision.state, at, &mut memory.rollback);
+        rollback_hint::begin(before, &decision.state, at, &mut context.rollback);
         for transition in &decision.transitions {
             ctx.reporter.transition(written, transition);
             tracing::info!(function = %key, transition = ?transition.kind, "{}", transition.message);
@@ -54,7 +54,7 @@ pub(super) fn report(
         metrics::count_transitions(ctx, before, &decision.state, at);
     }
     metrics::gauge(ctx, key, &decision.state);
-    memory.reported = true;
+    context.reported = true;
 }
 
 const QUEUE: usize = 1024;

@@ -27,14 +27,14 @@ pub(super) fn start(
     ctx: &Arc<Context>,
     key: &ObjectKey,
     request: ResolveRequest,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) {
-    let run = memory.next_run();
-    let last = match std::mem::take(&mut memory.resolution) {
+    let run = context.next_run();
+    let last = match std::mem::take(&mut context.resolution) {
         Resolution::Failed { image, failure, .. } if image == request.image => Some(failure),
         _ => None,
     };
-    memory.resolution = Resolution::Running {
+    context.resolution = Resolution::Running {
         image: request.image.clone(),
         run,
         last,
@@ -82,10 +82,10 @@ async fn resolve(ctx: &Context, key: &ObjectKey, request: ResolveRequest) -> Res
 
 /// Keeps the answer of a registry, unless another question was asked meanwhile.
 async fn finish(ctx: &Context, key: &ObjectKey, run: u64, resolution: Resolution) {
-    let memory = ctx.contexts.of(key);
-    let mut memory = memory.lock().await;
-    if matches!(&memory.resolution, Resolution::Running { run: current, .. } if *current == run) {
-        memory.resolution = resolution;
+    let context = ctx.contexts.of(key);
+    let mut context = context.lock().await;
+    if matches!(&context.resolution, Resolution::Running { run: current, .. } if *current == run) {
+        context.resolution = resolution;
         ctx.queue.push(key);
     }
 }

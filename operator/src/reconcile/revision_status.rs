@@ -43,7 +43,7 @@ pub(super) async fn follow_nodes(
     target: Target<'_>,
     api: &Api<EdgeRevision>,
     made: &Made,
-    memory: &mut FunctionContext,
+    context: &mut FunctionContext,
 ) -> Result<(), CallError> {
     let view = &made.measured.input.nodes;
     let revisions = made.observed.snapshot.revisions.iter();
@@ -60,12 +60,12 @@ pub(super) async fn follow_nodes(
         change = NodeStatusChange::None;
     }
     let writes = &target.ctx.status_rate_limit;
-    memory.revisions_due = None;
-    match writes.admit(&mut memory.revision_limit, change) {
+    context.revisions_due = None;
+    match writes.admit(&mut context.revision_limit, change) {
         Admitted::Idle => Ok(()),
         Admitted::Write => write(target, api, made, view).await,
         Admitted::Wait(until) => {
-            memory.revisions_due = Some(until);
+            context.revisions_due = Some(until);
             Ok(())
         }
     }

@@ -50,7 +50,7 @@ impl Made {
     ///
     /// # Errors
     /// The desired revision could not be created.
-    pub(super) fn outcome(self, memory: &FunctionContext) -> Result<Outcome, ReconcileError> {
+    pub(super) fn outcome(self, context: &FunctionContext) -> Result<Outcome, ReconcileError> {
         if let Some(failure) = self.ensured.failure {
             return Err(failure);
         }
@@ -62,9 +62,9 @@ impl Made {
         let wake = [
             self.decision.wake_at.map(until),
             self.ensured.desired.retry.map(|wait| instant + wait),
-            memory.nodes_due,
+            context.nodes_due,
             self.measured.decide_without_prometheus_at,
-            memory.revisions_due,
+            context.revisions_due,
         ];
         Ok(Outcome {
             class: if self.decision.state.state.is_exposed() {

@@ -125,21 +125,21 @@ fn has_traffic(ctx: &Context, key: &ObjectKey) -> bool {
 }
 
 async fn count_failure(ctx: &Context, key: &ObjectKey) -> u32 {
-    let memory = ctx.contexts.of(key);
-    let mut memory = memory.lock().await;
-    memory.failures = memory.failures.saturating_add(1);
-    memory.failures
+    let context = ctx.contexts.of(key);
+    let mut context = context.lock().await;
+    context.failures = context.failures.saturating_add(1);
+    context.failures
 }
 
-/// Drops the memory of a function except for the number of its failures in a row, which it increments, so that a fault that
+/// Drops the context of a function except for the number of its failures in a row, which it increments, so that a fault that
 /// repeats is tried less and less often.
 async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
-    let memory = ctx.contexts.of(key);
-    let mut memory = memory.lock().await;
-    memory.cancel_writes(&ctx.status_rate_limit);
-    let failures = memory.failures.saturating_add(1);
-    *memory = FunctionContext::default();
-    memory.failures = failures;
+    let context = ctx.contexts.of(key);
+    let mut context = context.lock().await;
+    context.cancel_writes(&ctx.status_rate_limit);
+    let failures = context.failures.saturating_add(1);
+    *context = FunctionContext::default();
+    context.failures = failures;
     failures
 }
 

@@ -160,18 +160,18 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
         exposed: nodes.clone(),
         now: Timestamp::now(),
     };
-    let mut memory = FunctionContext::default();
+    let mut context = FunctionContext::default();
     let patience = Duration::from_secs(2);
     for question in ["stable's past", "the newest samples"] {
-        sample(&world.reconciler, &needed, &mut memory);
-        assert!(memory.evaluator.is_none(), "{question}");
+        sample(&world.reconciler, &needed, &mut context);
+        assert!(context.evaluator.is_none(), "{question}");
         tokio::time::advance(patience).await;
     }
     assert!(
-        memory
+        context
             .decide_without_prometheus_at
             .is_some_and(|until| until <= Instant::now())
     );
-    sample(&world.reconciler, &needed, &mut memory);
-    assert!(memory.evaluator.is_some());
+    sample(&world.reconciler, &needed, &mut context);
+    assert!(context.evaluator.is_some());
 }

@@ -120,9 +120,9 @@ pub(super) async fn stepping(world: &World) -> RolloutState {
         }
     }
     world.reconcile("f").await;
-    let memory = world.reconciler.contexts.of(&ObjectKey::new("shop", "f"));
-    let memory = memory.lock().await;
-    let state = memory.present.as_ref().unwrap().state.clone();
+    let context = world.reconciler.contexts.of(&ObjectKey::new("shop", "f"));
+    let context = context.lock().await;
+    let state = context.present.as_ref().unwrap().state.clone();
     assert_eq!(state.state, core::State::Stepping);
     assert!(state.rollout.as_ref().unwrap().acked_at.is_some());
     state
@@ -133,7 +133,7 @@ struct Leader<'a> {
     world: &'a World,
     history: &'a History,
     state: RolloutState,
-    memory: FunctionContext,
+    context: FunctionContext,
 }
 
 impl<'a> Leader<'a> {
@@ -142,7 +142,7 @@ impl<'a> Leader<'a> {
             world,
             history,
             state: state.clone(),
-            memory: FunctionContext::default(),
+            context: FunctionContext::default(),
         }
     }
 
@@ -164,7 +164,7 @@ impl<'a> Leader<'a> {
         let ctx = &self.world.reconciler;
         let mut measured;
         loop {
-            (measured, _) = sample(ctx, &needed, &mut self.memory);
+            (measured, _) = sample(ctx, &needed, &mut self.context);
             // an answer of Prometheus causes the next reconcile
             if !ctx.source.settled().await {
                 break;
