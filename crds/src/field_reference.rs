@@ -1,4 +1,5 @@
-//! Generator of the field reference from the definitions, so that it equals `kubectl explain`.
+//! Generator of the field reference from the definitions, so that it equals `kubectl explain`. In each table, the fields of
+//! later versions come last.
 
 use std::fmt::Write;
 
@@ -67,53 +68,75 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) -> std::fmt::Result {
         if part == "spec" && names.kind == "EdgeFunction" {
             writeln!(
                 page,
-                "\nThe fields of `spec.rollout` beside `policyRef` are those of a RolloutPolicy's `spec`."
+                "\n`spec.rollout` has either `policyRef` or the fields of the `spec` of a [RolloutPolicy](#rolloutpolicy-rp-namespaced)."
             )?;
         }
         writeln!(
             page,
             "\n| Field of `{part}` | Type | Meaning |\n|---|---|---|"
         )?;
-        let skip = (part == "spec" && names.kind == "EdgeFunction").then_some("rollout");
-        fields(page, skip, "", schema)?;
+        let mut rows = Rows {
+            // in the table of the spec, a path is written as in a manifest
+            root: if part == "status" { "status." } else { "" },
+            skip: (part == "spec" && names.kind == "EdgeFunction").then_some("rollout"),
+            ..Rows::default()
+        };
+        rows.fields("", schema)?;
+        page.push_str(&rows.supported);
+        page.push_str(&rows.unsupported);
     }
     Ok(())
 }
 
-/// Writes rows for everything below `schema`, depth first. Of the field `skip` only `policyRef` is written.
-fn fields(
-    page: &mut String,
-    skip: Option<&str>,
-    path: &str,
-    schema: &JSONSchemaProps,
-) -> std::fmt::Result {
-    let required = schema.required.clone().unwrap_or_default();
-    for (name, field) in schema.properties.iter().flatten() {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
-        if skip.is_some_and(|skip| path == format!("{skip}.{name}")) && name != "policyRef" {
-            continue;
+/// Rows of one table. Fields of later versions come last: a reader needs them least.
+#[derive(Default)]
+struct Rows<'a> {
+    /// Text before every path.
+    root: &'a str,
+    /// Field of which only `policyRef` is written.
+    skip: Option<&'a str>,
+    supported: String,
+    unsupported: String,
+}
+
+impl Rows<'_> {
+    /// Writes rows for everything below `schema`, depth first.
+    fn fields(&mut self, path: &str, schema: &JSONSchemaProps) -> std::fmt::Result {
+        let required = schema.required.clone().unwrap_or_default();
+        for (name, field) in schema.properties.iter().flatten() {
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            let is_skipped = |skip: &str| path == format!("{skip}.{name}") && name != "policyRef";
+            if self.skip.is_some_and(is_skipped) {
+                continue;
+            }
+            let star = if required.contains(name) {
+                " (required)"
+            } else {
+                ""
+            };
+            let meaning = meaning(field);
+            let rows = if meaning.starts_with("Not supported yet") {
+                &mut self.unsupported
+            } else {
+                &mut self.supported
+            };
+            let root = self.root;
+            writeln!(
+                rows,
+                "| `{root}{path}`{star} | {} | {meaning} |",
+                type_of(field)
+            )?;
+            match nested(field) {
+                Some((suffix, inner)) => self.fields(&format!("{path}{suffix}"), inner)?,
+                None => self.fields(&path, field)?,
+            }
         }
-        let star = if required.contains(name) {
-            " (required)"
-        } else {
-            ""
-        };
-        writeln!(
-            page,
-            "| `{path}`{star} | {} | {} |",
-            type_of(field),
-            meaning(field)
-        )?;
-        match nested(field) {
-            Some((suffix, inner)) => fields(page, skip, &format!("{path}{suffix}"), inner)?,
-            None => fields(page, skip, &path, field)?,
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Returns the schema of the items or values, and the suffix by which a path shows them.

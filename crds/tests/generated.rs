@@ -55,6 +55,36 @@ fn the_page_of_fields_is_that_of_the_types() {
     );
 }
 
+/// A reader finds in each table first what can be used, and a field of the status by its whole path.
+#[test]
+fn tables_of_fields_end_with_those_of_later_versions() {
+    let page = crds::field_reference().unwrap();
+    let (mut later, mut root, mut tables) = (false, "", 0);
+    for line in page.lines() {
+        if let Some(part) = line.strip_prefix("| Field of `") {
+            root = if part.starts_with("status`") {
+                "status."
+            } else {
+                ""
+            };
+            (later, tables) = (false, tables + 1);
+        } else if let Some(row) = line.strip_prefix("| `") {
+            assert!(row.starts_with(root), "{line}");
+            let is_later = row.contains("| Not supported yet");
+            assert!(is_later || !later, "{line}");
+            later = is_later;
+        }
+    }
+    let kinds = crds::all();
+    let anchor = page.split_once("](#").unwrap().1;
+    assert!(
+        anchor.starts_with("rolloutpolicy-rp-namespaced)")
+            && page.contains("\n## RolloutPolicy (`rp`, Namespaced)\n"),
+        "the link leads to the heading"
+    );
+    assert!(tables >= kinds.len(), "{tables} tables");
+}
+
 /// Calls `visit` with the path of every schema.
 fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     visit(path, schema);

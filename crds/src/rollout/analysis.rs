@@ -55,9 +55,9 @@ pub struct Analysis {
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub false_promotions: Option<String>,
 
-    /// Share of all requests that may fail in addition at the next step. A step that is followed by a small weight
-    /// needs less evidence (see passIncrease), and one that is followed by a weight below this share needs none. Default
-    /// 0.5%, 0.01% to 20%.
+    /// Share of all requests, those of both revisions, that a bad candidate may cost at the next step. A step therefore
+    /// needs less evidence before a small weight: it has to rule out only an increase beyond harmBudget / weight of the
+    /// next step (see passIncrease). Before a weight of at most this share, it needs none. Default 0.5%, 0.01% to 20%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 2_000>")]
     pub harm_budget: Option<String>,
@@ -113,9 +113,9 @@ pub struct Tolerance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Largest increase over maxRatio × stable, in percentage points, that may remain possible when a step ends.
-    /// Effective limit: the largest of this, maxIncrease and harmBudget / weight of the next step. With the defaults, it
-    /// is 10 points before a step of 5%, and 1 point before a step of 50%. Default 1%, 0.01% to 100%.
+    /// A step ends when an increase beyond this, in percentage points over maxRatio × stable, is ruled out. The limit in
+    /// force is the largest of this, maxIncrease and harmBudget / weight of the next step. With the defaults, it is 10
+    /// points before a step of 5%, and 1 point before a step of 50%. Default 1%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,
@@ -156,9 +156,8 @@ pub struct Latency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::number::<1, 100>")]
     pub max_ratio: Option<String>,
-    /// Largest increase over maxRatio × stable, in percentage points, that may remain possible when a step ends.
-    /// Effective limit: the largest of this, maxIncrease and harmBudget / weight of the next step. Default 1%, 0.01% to
-    /// 100%.
+    /// A step ends when an increase beyond this, in percentage points over maxRatio × stable, is ruled out. The limit in
+    /// force is the largest of this, maxIncrease and harmBudget / weight of the next step. Default 1%, 0.01% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<1, 10_000>")]
     pub pass_increase: Option<String>,

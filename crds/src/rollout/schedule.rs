@@ -80,8 +80,9 @@ pub struct FreezeWindow {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRequirement {
-    /// Share of the live nodes that must have loaded the candidate before it receives requests, and before its weight
-    /// rises. A node is live while it was in contact with the operator within 10 s. Default 95%, 1% to 100%.
+    /// Share of the live nodes that must have loaded the candidate before it receives requests, and that must apply its
+    /// weight before the step or the bake ends. A node is live while it was in contact with the operator within 10 s.
+    /// Default 95%, 1% to 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::share::<100, 10_000>")]
     pub min_loaded: Option<String>,

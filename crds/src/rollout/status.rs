@@ -107,7 +107,8 @@ pub struct RolloutStatus {
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["action"]))]
     pub actions: Vec<ActionRecord>,
 
-    /// Number of times the error backstop lowered the weight.
+    /// Number of times the error backstop was reached. Each time it lowers the weight by one step, or holds it if
+    /// there is no lower step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000))]
     pub backstops: Option<u32>,
@@ -165,7 +166,7 @@ words! {
         Spec = "Spec",
         /// Nodes that have loaded the candidate.
         Nodes = "Nodes",
-        /// A slot: permission to carry traffic.
+        /// A slot: permission to raise the weight.
         Slot = "Slot",
         /// The approval of a person.
         Approval = "Approval",
