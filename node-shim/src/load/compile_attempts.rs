@@ -1,5 +1,5 @@
-//! Compilations that have begun and not ended. One that takes the whole process down, because the container is out of
-//! memory, would otherwise be repeated by the next process, on every node.
+//! Compilations that have begun and not ended: those whose child was killed, and those that took the whole process down,
+//! because the container was out of memory. Without a record, each would be repeated, the latter by the next process.
 
 use std::fs;
 use std::io;

@@ -87,7 +87,8 @@ pub struct RunArgs {
     /// Time without contact after which a node returns a function to its stable revision.
     #[arg(long, env = "SELVAGE_UNSUPERVISED_TTL", default_value = "10m", value_parser = duration)]
     pub unsupervised_ttl: Duration,
-    /// Maximum number of rollouts that carry traffic at one time.
+    /// Maximum number of rollouts whose candidate receives requests at the same time, without those that are paused or wait
+    /// for an approval.
     #[arg(long, env = "SELVAGE_MAX_ROLLOUTS", default_value_t = 500)]
     pub max_rollouts: usize,
     /// Interval at which Prometheus scrapes the nodes.
