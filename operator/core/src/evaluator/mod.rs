@@ -45,7 +45,8 @@ pub struct Sampled<'a> {
 /// The analysis of one rollout, kept between evaluations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluator {
-    analysis: Analysis,
+    /// On the heap, because most functions have no rollout and keep only the place for an evaluator.
+    analysis: Box<Analysis>,
     /// Persisted form of the analysis after the last evaluation; empty before the first.
     text: String,
 }
@@ -105,7 +106,7 @@ impl Evaluator {
             return Self::fresh(&plan, rollout, stable, sampled);
         };
         let mut evaluator = Self {
-            analysis,
+            analysis: Box::new(analysis),
             text: persisted.state.clone(),
         };
         evaluator.enter_step(state, rollout, sampled.now);
@@ -120,7 +121,7 @@ impl Evaluator {
         let first_weight_at = rollout.step_started_at.min(sampled.now);
         analysis.baseline(first_weight_at, sampled.before, candidate, stable);
         Self {
-            analysis,
+            analysis: Box::new(analysis),
             text: String::new(),
         }
     }

@@ -13,6 +13,7 @@ mod hints;
 mod intake;
 mod outbox;
 mod processes;
+mod revision_states;
 mod session;
 mod view;
 

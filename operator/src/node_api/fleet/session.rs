@@ -7,6 +7,7 @@ use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
 use super::counters::{CounterTable, FrameResult};
+use super::revision_states::RevisionStates;
 use super::{FunctionKey, MAX_EPOCH, MAX_SERIAL, Origin};
 
 /// Maximum number of revisions in the state of a node; a node with more placed revisions reports an exception.
@@ -24,7 +25,7 @@ pub(super) struct Session {
     pub(super) last_contact: Instant,
     pub(super) last_contact_at: Timestamp,
     pub(super) applied_version: u64,
-    pub(super) revisions: BTreeMap<FunctionKey, BTreeMap<String, v1::RevisionState>>,
+    pub(super) revisions: BTreeMap<FunctionKey, RevisionStates>,
     revision_count: usize,
     pub(super) exceptions: Vec<v1::NodeException>,
     pub(super) exceptions_dropped: u32,
@@ -73,7 +74,7 @@ impl Session {
 
     /// Greatest fencing token of a function's traffic split that the node acts on.
     pub(super) fn acted_on(&self, key: &FunctionKey) -> Option<FencingToken> {
-        let revisions = self.revisions.get(key)?.values();
+        let revisions = self.revisions.get(key)?.iter();
         revisions
             .filter_map(|revision| revision.applied)
             .map(FencingToken::from)
@@ -146,8 +147,8 @@ impl Session {
 
     /// Returns the state as a report to another replica: of all functions, or only of `functions`.
     pub(super) fn to_report(&self, all: bool, functions: &BTreeSet<FunctionKey>) -> v1::Report {
-        let of = |(key, revisions): (&FunctionKey, &BTreeMap<String, v1::RevisionState>)| {
-            let states = revisions.values();
+        let of = |(key, revisions): (&FunctionKey, &RevisionStates)| {
+            let states = revisions.iter();
             let on_wire = states.map(|state| v1::RevisionState {
                 function: Some(key.into()),
                 ..state.clone()
@@ -199,7 +200,7 @@ impl Session {
             // A node removes a revision by reporting it without a state.
             if state.state() == v1::LoadState::Unspecified {
                 if let Some(held) = self.revisions.get_mut(&key)
-                    && held.remove(&state.revision).is_some()
+                    && held.remove(&state.revision)
                 {
                     self.revision_count -= 1;
                     applied.removed = true;
@@ -219,7 +220,7 @@ impl Session {
                 }
                 self.revision_count += 1;
             }
-            held.insert(state.revision.clone(), state);
+            held.set(state);
             applied.functions.insert(key);
         }
     }
@@ -252,7 +253,7 @@ impl Session {
     }
 }
 
-type Revisions = BTreeMap<FunctionKey, BTreeMap<String, v1::RevisionState>>;
+type Revisions = BTreeMap<FunctionKey, RevisionStates>;
 
 fn differing(former: &Revisions, present: &Revisions) -> BTreeSet<FunctionKey> {
     let both = former.keys().chain(present.keys());

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use node_api::{FencingToken, v1};
 use tokio::time::Instant;
 
+use super::revision_states::RevisionStates;
 use super::session::Session;
 use super::{FunctionKey, Node, Origin};
 
@@ -94,9 +95,10 @@ pub(super) fn function_on_node(
     silence: Duration,
 ) -> Option<FunctionOnNode> {
     let session = representative(node)?;
-    let revisions = session.revisions.get(key).into_iter().flatten();
-    let revisions = revisions.map(|(revision, state)| RevisionOnNode {
-        revision: revision.clone(),
+    let revisions = session.revisions.get(key).into_iter();
+    let states = revisions.flat_map(RevisionStates::iter);
+    let revisions = states.map(|state| RevisionOnNode {
+        revision: state.revision.clone(),
         state: state.state(),
         permanent: state.permanent,
         applied: state.applied.map(FencingToken::from),
