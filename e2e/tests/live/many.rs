@@ -32,6 +32,8 @@ struct Work {
     reconciles: f64,
     status_writes: f64,
     cpu: f64,
+    /// Resident memory, in bytes.
+    memory: f64,
 }
 
 async fn many_functions_cost_each_a_few_reconciles(world: &mut World) -> Result<()> {
@@ -62,13 +64,15 @@ async fn many_functions_cost_each_a_few_reconciles(world: &mut World) -> Result<
     let rested = work(world, &pod).await?;
     println!(
         "    {count} functions in {:.0} s: {:.1} reconciles, {:.1} status writes and {:.1} ms of the leader's CPU each, \
-         {:.1} s in all; at rest {:.2} % of a core",
+         {:.1} s in all; at rest {:.2} % of a core and {:.1} KiB of its memory each, {:.0} MiB in all",
         took.as_secs_f64(),
         (after.reconciles - before.reconciles) / count as f64,
         (after.status_writes - before.status_writes) / count as f64,
         (after.cpu - before.cpu) / count as f64 * 1e3,
         after.cpu - before.cpu,
         (rested.cpu - after.cpu) / REST.as_secs_f64() * 100.0,
+        (rested.memory - before.memory) / count as f64 / 1024.0,
+        rested.memory / 1024.0 / 1024.0,
     );
     ensure!(
         after.reconciles - before.reconciles <= RECONCILES * count as f64,
@@ -110,32 +114,43 @@ async fn work(world: &World, pod: &Pod) -> Result<Work> {
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
             .sum()
     };
+    let (cpu, memory) = processor_and_memory(pod)?;
     Ok(Work {
         reconciles: sum("selvage_reconcile_seconds_count"),
         status_writes: sum("selvage_status_writes_total"),
-        cpu: cpu_seconds(pod)?,
+        cpu,
+        memory,
     })
 }
 
-/// Returns the CPU time of the processes of a pod, whose node runs on this machine.
-fn cpu_seconds(pod: &Pod) -> Result<f64> {
+/// Returns the CPU time, in seconds, and the resident memory, in bytes, of the processes of a pod, whose node runs on this
+/// machine.
+fn processor_and_memory(pod: &Pod) -> Result<(f64, f64)> {
     let uid = pod.uid().context("no uid")?;
-    let mut ticks = 0;
+    let (mut ticks, mut kibibytes) = (0, 0);
     for process in std::fs::read_dir("/proc")?
         .flatten()
         .map(|entry| entry.path())
     {
-        let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let read = |file: &str| std::fs::read_to_string(process.join(file)).unwrap_or_default();
+        let groups = read("cgroup");
         if !groups.contains(&uid) && !groups.contains(&uid.replace('-', "_")) {
             continue;
         }
-        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        let stat = read("stat");
         // utime and stime are the 14th and 15th field; the second may contain spaces
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let times = fields.split_whitespace().skip(11).take(2);
         ticks += times
             .filter_map(|time| time.parse::<u64>().ok())
             .sum::<u64>();
+        let status = read("status");
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        kibibytes += resident
+            .and_then(|size| size.trim().parse::<u64>().ok())
+            .unwrap_or(0);
     }
-    Ok(ticks as f64 / 100.0)
+    Ok((ticks as f64 / 100.0, kibibytes as f64 * 1024.0))
 }
