@@ -2,6 +2,7 @@
 
 mod args;
 mod lead;
+mod prometheus_args;
 mod settings;
 mod shared;
 mod start;
