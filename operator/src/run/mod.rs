@@ -8,6 +8,7 @@ mod shared;
 mod start;
 mod tasks;
 
+pub(crate) use args::duration;
 pub use args::{LogFormat, RunArgs};
 
 use anyhow::Context;
