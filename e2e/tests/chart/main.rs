@@ -10,6 +10,7 @@
 )]
 
 mod kinds;
+mod monitoring;
 mod render;
 mod values;
 
