@@ -11,6 +11,7 @@
 
 mod kinds;
 mod monitoring;
+mod older;
 mod render;
 mod values;
 
@@ -399,5 +400,6 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     // and installed again over the objects that were kept
     helm_does(&cluster, &["install", "selvage", chart])?;
     helm_does(&cluster, &["uninstall", "selvage"])?;
+    older::upgrade_and_roll_back(&cluster, chart)?;
     install_under_another_name(&cluster, chart)
 }
