@@ -110,7 +110,7 @@ languages: ## The example components in JavaScript and Python; each is built onc
 examples: hello languages ## All example components
 
 .PHONY: crds
-crds: ## Write crds/yaml and the chart's copy from the types
+crds: ## Write crds/yaml, the chart's copy, docs/fields.md and docs/values.md
 	cargo run --quiet --locked --bin crdgen
 
 .PHONY: cluster-up

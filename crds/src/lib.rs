@@ -68,6 +68,7 @@ mod revision;
 pub mod rollout;
 mod schema;
 mod text;
+mod values_reference;
 
 pub use definitions::{all, files, to_yaml};
 pub use edge_node::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, NodeException, NodeFunctions};
@@ -87,3 +88,4 @@ pub use text::{
     Duration, DurationError, Number, NumberError, Percentage, PercentageError, Quantity,
     QuantityError,
 };
+pub use values_reference::values_reference;

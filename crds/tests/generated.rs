@@ -85,6 +85,17 @@ fn tables_of_fields_end_with_those_of_later_versions() {
     assert!(tables >= kinds.len(), "{tables} tables");
 }
 
+#[test]
+fn the_page_of_values_is_that_of_the_chart() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let generated = crds::values_reference(&read("charts/selvage/values.yaml")).unwrap();
+    assert!(
+        read("docs/values.md") == generated,
+        "docs/values.md: run `make crds`"
+    );
+}
+
 /// Calls `visit` with the path of every schema.
 fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     visit(path, schema);

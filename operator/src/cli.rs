@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::probe::ProbeArgs;
 use crate::run::RunArgs;
 
 /// Rolls out edge functions and proves every new version on live traffic.
@@ -18,6 +19,8 @@ pub struct Args {
 enum Command {
     /// Reconcile edge functions and serve the node API.
     Run(Box<RunArgs>),
+    /// Wait until Services are ready.
+    Probe(ProbeArgs),
     /// Print the custom resource definitions as YAML.
     Crds,
     /// Compute the expectations of a sample document with the production code.
@@ -36,6 +39,7 @@ impl Args {
         let Self { command } = self;
         match command {
             Command::Run(args) => crate::run::run(*args).await,
+            Command::Probe(args) => crate::probe::run(&args).await,
             Command::Crds => print_crds(),
             Command::Replay { file } => crate::replay::run(&file),
         }
@@ -60,6 +64,41 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    /// A pod of the chart would not start with an unknown argument.
+    #[test]
+    fn the_arguments_in_the_chart_exist() {
+        let program = Args::command();
+        for (subcommand, template, least) in [
+            (
+                "run",
+                include_str!("../../charts/selvage/templates/operator.yaml"),
+                16,
+            ),
+            (
+                "probe",
+                include_str!("../../charts/selvage/templates/test.yaml"),
+                3,
+            ),
+        ] {
+            let known = program.find_subcommand(subcommand).unwrap();
+            let known: Vec<&str> = known
+                .get_arguments()
+                .filter_map(clap::Arg::get_long)
+                .collect();
+            let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+            let used: Vec<&str> = template
+                .split([' ', '"'])
+                .filter_map(|word| word.strip_prefix("--")?.split_once('='))
+                .map(|(flag, _)| flag)
+                .filter(|flag| flag.chars().all(is_name))
+                .collect();
+            assert!(used.len() >= least, "{used:?}");
+            for flag in used {
+                assert!(known.contains(&flag), "{subcommand} --{flag}");
+            }
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub mod metrics;
 pub mod node_api;
 mod node_liveness;
 pub mod persist;
+mod probe;
 pub mod queue;
 pub mod reconcile;
 pub mod replay;

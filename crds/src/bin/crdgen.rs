@@ -1,5 +1,5 @@
-//! Writes the definitions, one file per kind: to `crds/yaml` and the chart's copy, or to the folders given; and
-//! `docs/fields.md`.
+//! Writes the definitions, one file per kind: to `crds/yaml` and the chart's copy, or to the folders given;
+//! `docs/fields.md`, and `docs/values.md` from the values of the chart.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if folders.is_empty() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         std::fs::write(root.join("docs/fields.md"), crds::field_reference()?)?;
+        let values = std::fs::read_to_string(root.join("charts/selvage/values.yaml"))?;
+        std::fs::write(
+            root.join("docs/values.md"),
+            crds::values_reference(&values)?,
+        )?;
         folders = vec![
             root.join("crds/yaml"),
             root.join("charts/selvage/files/crds"),

@@ -39,7 +39,7 @@ pub struct Target {
 }
 
 impl Prometheus {
-    /// Starts Prometheus with the documented scrape job and the documented alerts.
+    /// Starts Prometheus with the documented scrape job and the alerts of the chart.
     ///
     /// # Errors
     /// Returns an error when Prometheus cannot be built or does not start.
@@ -52,7 +52,7 @@ impl Prometheus {
         let dir = run.dir().join("prometheus");
         fs::create_dir_all(targets(&dir))?;
         let alerts = dir.join("alerts.yml");
-        fs::write(&alerts, scrape_config::alerts()?)?;
+        fs::write(&alerts, scrape_config::alerts())?;
         let config = scrape_config::config(scrape_interval, access, &alerts, &targets(&dir))?;
         write_config(&dir, &config)?;
         let address = run.listen(9090)?;
@@ -183,7 +183,7 @@ impl Prometheus {
         serde_json::from_value(targets.unwrap_or_default()).context("an answer without targets")
     }
 
-    /// Returns the documented alerts with their state, as `/api/v1/rules` describes them.
+    /// Returns the alerts of the chart with their state, as `/api/v1/rules` describes them.
     ///
     /// # Errors
     /// Returns an error when Prometheus does not answer.

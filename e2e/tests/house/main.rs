@@ -13,6 +13,7 @@ mod manifests;
 mod messages;
 mod metrics;
 mod modules;
+mod queries;
 mod rust;
 mod tree;
 mod unsafe_code;

@@ -4,7 +4,7 @@ use crate::tree::{read, rust_files};
 use std::collections::BTreeSet;
 
 /// Files that define metrics.
-const DEFINING: [&str; 7] = [
+pub(crate) const DEFINING: [&str; 7] = [
     "operator/src/metrics/families.rs",
     "operator/src/metrics/function_gauge.rs",
     "operator/src/measure/metrics.rs",

@@ -5,7 +5,7 @@ use crate::{
     world::{SETTINGS, SOON, World},
 };
 use anyhow::{Result, ensure};
-use e2e::selvage::{NAMESPACE, helm_upgrade};
+use e2e::selvage::{NAMESPACE, RELEASE, helm_upgrade};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use std::collections::BTreeSet;
@@ -61,5 +61,11 @@ async fn an_upgrade_of_the_chart_loses_no_request(world: &mut World) -> Result<(
         let (was, is) = (&before["status"][field], &after["status"][field]);
         ensure!(was == is, "{field} was {was}, is {is}");
     }
+
+    let mut test = world.cluster.helm()?;
+    test.args(["test", RELEASE, "--namespace", NAMESPACE]);
+    let output = tokio::task::block_in_place(|| test.output())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "helm test: {said}");
     Ok(())
 }

@@ -1,20 +1,24 @@
 //! Metrics of sampling.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::prometheus::{HistogramVec, IntCounterVec, Registry};
+use parking_lot::Mutex;
 
 use super::{MeasureError, Sampled};
+use crate::failure_log::FailureLog;
 use crate::metrics::Registrar;
 
 const SOURCE: &str = "prometheus";
 
-/// Metrics of queries and of snapshots left out. Clones share them.
+/// Metrics of queries and of snapshots left out, and the log of failed queries. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Meter {
     seconds: HistogramVec,
     failures: IntCounterVec,
     rejected: IntCounterVec,
+    log: Arc<Mutex<FailureLog>>,
 }
 
 impl Meter {
@@ -41,6 +45,7 @@ impl Meter {
                 "Snapshots that were left out because a number in them is invalid, and targets that are no process of a known node.",
                 &["reason"],
             )?,
+            log: Arc::default(),
         })
     }
 
@@ -53,11 +58,21 @@ impl Meter {
                 for (reason, count) in &sampled.rejected {
                     self.rejected.with_label_values(&[reason]).inc_by(*count);
                 }
+                if let Some(failures) = self.log.lock().succeeded() {
+                    tracing::info!(failures, "Prometheus answers again");
+                }
             }
-            Err(error) => self
-                .failures
-                .with_label_values(&[SOURCE, error.reason()])
-                .inc(),
+            Err(error) => {
+                self.failures
+                    .with_label_values(&[SOURCE, error.reason()])
+                    .inc();
+                if let Some(failures) = self.log.lock().failed(error) {
+                    tracing::warn!(
+                        %error, failures,
+                        "a query of Prometheus failed; evaluations use the counters of the nodes where the analysis allows it"
+                    );
+                }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! A reconcile never waits for Prometheus: [`PrometheusQueries`] queries in tasks of its own.
 
+mod access;
 mod answer;
 mod batch;
 mod collect;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use operator_core::samples::Snapshot;
 
 use crate::node_api::{FunctionKey, Latency};
+pub use access::{Access, Credentials, HeaderSource};
 pub use matchers::{InvalidMatchers, Matchers};
 pub use metrics::Meter;
 pub use prometheus::Prometheus;
@@ -83,6 +85,9 @@ impl Sampled {
 /// Why there are no samples. No variant implies anything about a revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MeasureError {
+    /// A file with credentials or trusted authorities cannot be used, so nothing was asked.
+    #[error("{0}")]
+    Access(String),
     /// The connection failed or broke.
     #[error("no answer ({0})")]
     NoAnswer(String),
@@ -94,7 +99,7 @@ pub enum MeasureError {
     BadStatus {
         /// HTTP status code.
         status: u16,
-        /// Message of the body, shortened, with a leading separator; empty if there is none.
+        /// Explanation and message of the body, shortened, with a leading separator; empty if there is neither.
         detail: String,
     },
     /// The answer is larger than the query can need.
@@ -112,6 +117,7 @@ impl MeasureError {
     /// Value of the `reason` label.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Access(_) => "access",
             Self::NoAnswer(_) => "no_answer",
             Self::Timeout => "timeout",
             Self::BadStatus { .. } => "bad_status",
@@ -126,7 +132,7 @@ impl MeasureError {
             // 422: the query would load too many samples; 503: it took too long
             Self::BadStatus { status, .. } => matches!(status, 422 | 503),
             Self::TooLarge { .. } | Self::Timeout => true,
-            Self::NoAnswer(_) | Self::Malformed(_) => false,
+            Self::Access(_) | Self::NoAnswer(_) | Self::Malformed(_) => false,
         }
     }
 }

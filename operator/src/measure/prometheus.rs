@@ -7,6 +7,7 @@ use std::time::Duration;
 use operator_core::samples::{LATENCY_BUCKETS, Outcome};
 use tokio::time::Instant;
 
+use super::access::{self, Access, Client};
 use super::answer::{Reader, Series};
 use super::collect::{Collector, Moment, Moments};
 use super::matchers::Matchers;
@@ -41,7 +42,7 @@ const HISTORY_APART: Moment = 5_000;
 
 /// Client of one Prometheus server.
 pub struct Prometheus {
-    client: reqwest::Client,
+    client: Client,
     endpoint: String,
     scrape_interval: Duration,
     window: Duration,
@@ -67,37 +68,14 @@ impl Prometheus {
     /// The URL is invalid, or no TLS provider is installed.
     pub fn new(
         url: &str,
+        access: Access,
         scrape_interval: Duration,
         targets: Matchers,
         meter: Meter,
     ) -> Result<Self, MeasureError> {
-        let client = reqwest::Client::builder();
-        Self::over(client, url, scrape_interval, targets, meter)
-    }
-
-    /// Like [`Prometheus::new`], with an HTTP client that may trust other authorities than the system does.
-    pub(super) fn over(
-        client: reqwest::ClientBuilder,
-        url: &str,
-        scrape_interval: Duration,
-        targets: Matchers,
-        meter: Meter,
-    ) -> Result<Self, MeasureError> {
-        let malformed = |what: &dyn std::fmt::Display| MeasureError::Malformed(what.to_string());
-        let base = reqwest::Url::parse(url).map_err(|error| malformed(&error))?;
-        if !matches!(base.scheme(), "http" | "https") {
-            return Err(malformed(&"the URL of Prometheus must be http or https"));
-        }
-        let client = client
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent("selvage-operator")
-            .build()
-            .map_err(|error| malformed(&error))?;
-        let endpoint = format!("{}/api/v1/query", url.trim_end_matches('/'));
         Ok(Self {
-            client,
-            endpoint,
+            endpoint: access::endpoint(url)?,
+            client: Client::new(access)?,
             scrape_interval: scrape_interval.max(Duration::from_millis(1)),
             window: MIN_WINDOW.max(scrape_interval * 4),
             targets,
@@ -272,6 +250,7 @@ impl Prometheus {
         let request = self
             .client
             .post(&self.endpoint)
+            .await?
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body.query().unwrap_or_default().to_owned());
         let mut response = request
@@ -293,9 +272,11 @@ impl Prometheus {
             }
         }
         if !status.is_success() {
+            let status = status.as_u16();
+            let refusal = self.client.access().refusal(status);
             return Err(MeasureError::BadStatus {
-                status: status.as_u16(),
-                detail: reader.error_text(),
+                status,
+                detail: refusal + &reader.error_text(),
             });
         }
         reader.finish()

@@ -21,7 +21,10 @@ fn tls(error: &reqwest::Error) -> Option<&'static str> {
     use CertificateError as Bad;
     let text = match rustls_error(error)? {
         rustls::Error::InvalidCertificate(bad) => match bad {
-            Bad::UnknownIssuer => "its certificate comes from an issuer that is not trusted",
+            // a signature is bad when a trusted authority has the name of the issuer and another key
+            Bad::UnknownIssuer | Bad::BadSignature => {
+                "its certificate comes from an issuer that is not trusted"
+            }
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
                 "its certificate is for another name than that in the URL"
             }

@@ -303,9 +303,11 @@ fn samples(
             MeasureError::NoAnswer("the plan wants Prometheus and none is configured".to_owned()),
         )),
         QueryState::Answered(Err(error)) if in_band.is_empty() => Err(Missing::Failed(error)),
-        QueryState::Answered(Err(_)) | QueryState::Pending(_) | QueryState::NotConfigured => {
-            Ok((only(in_band, None), "InBand"))
+        QueryState::Answered(Err(error)) => {
+            let problem = format!("Prometheus: {error}");
+            Ok((only(in_band, Some(problem.into())), "InBand"))
         }
+        QueryState::Pending(_) | QueryState::NotConfigured => Ok((only(in_band, None), "InBand")),
     }
 }
 

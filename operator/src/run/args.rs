@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::prometheus_args::PrometheusArgs;
+
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -46,13 +48,16 @@ pub struct RunArgs {
     /// Interval between two reads of the Lease.
     #[arg(long, env = "SELVAGE_RETRY_PERIOD", default_value = "2s", value_parser = duration)]
     pub retry_period: Duration,
-    /// Base URL of Prometheus. Empty means that only in-band counters are used.
+    /// Base URL of Prometheus, which may have a path. Empty means that only in-band counters are used.
     #[arg(long, env = "SELVAGE_PROMETHEUS_URL", default_value = "")]
     pub prometheus_url: String,
     /// Label matchers of the series that Prometheus scrapes from the node-shims, such as `namespace="edge",pod=~"node-.+"`. Empty
     /// means the pods of the DaemonSet in the namespace of this release.
     #[arg(long, env = "SELVAGE_PROMETHEUS_SELECTOR", default_value = "")]
     pub prometheus_selector: String,
+    /// Access to Prometheus.
+    #[command(flatten)]
+    pub prometheus: PrometheusArgs,
     /// Registry that is accessed over plain HTTP, as host:port. Repeatable.
     #[arg(
         long = "insecure-registry",
@@ -100,7 +105,7 @@ pub struct RunArgs {
 }
 
 /// Parses durations such as `1h30m`, `15s` and `250ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
     Duration::try_from(span).map_err(|_| "must not be negative".to_owned())
 }

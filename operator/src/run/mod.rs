@@ -2,11 +2,13 @@
 
 mod args;
 mod lead;
+mod prometheus_args;
 mod settings;
 mod shared;
 mod start;
 mod tasks;
 
+pub(crate) use args::duration;
 pub use args::{LogFormat, RunArgs};
 
 use anyhow::Context;

@@ -68,8 +68,9 @@ impl RunArgs {
         let (url, interval) = (&self.prometheus_url, self.scrape_interval);
         let targets = self.targets()?;
         tracing::info!("rollouts are evaluated with the series {{{targets}}} of Prometheus");
+        let access = self.prometheus.access();
         let prometheus =
-            Prometheus::new(url, interval, targets, meter).context("--prometheus-url")?;
+            Prometheus::new(url, access, interval, targets, meter).context("--prometheus-url")?;
         Ok(PrometheusQueries::new(
             prometheus,
             fleet.clone(),

@@ -1,3 +1,4 @@
+mod access;
 mod batches;
 mod claims;
 mod tls;
@@ -22,7 +23,7 @@ const SCRAPE: Duration = Duration::from_secs(2);
 
 fn client(url: &str) -> Result<Prometheus, MeasureError> {
     let meter = Meter::new(&::prometheus::Registry::new()).unwrap();
-    Prometheus::new(url, SCRAPE, Matchers::default(), meter)
+    Prometheus::new(url, Access::default(), SCRAPE, Matchers::default(), meter)
 }
 
 /// Processes that `node-1` has reported.
@@ -455,7 +456,8 @@ async fn unusable_answers_are_reported_by_kind() {
         let (url, _) = Stub::answering(script).listen().await;
         let registry = ::prometheus::Registry::new();
         let meter = Meter::new(&registry).unwrap();
-        let prometheus = Prometheus::new(&url, SCRAPE, Matchers::default(), meter).unwrap();
+        let prometheus =
+            Prometheus::new(&url, Access::default(), SCRAPE, Matchers::default(), meter).unwrap();
         let error = batch(&prometheus).await.unwrap_err();
         assert_eq!(error.reason(), reason);
         assert!(error.to_string().starts_with(message), "{error}");
@@ -479,8 +481,15 @@ async fn an_unreachable_server_is_reported() {
 }
 
 #[test]
-fn a_url_that_is_not_http_is_refused() {
-    for url in ["", "prometheus:9090", "file:///etc/passwd"] {
+fn a_url_that_cannot_be_a_base_is_refused() {
+    for url in [
+        "",
+        "prometheus:9090",
+        "file:///etc/passwd",
+        "http://user:secret@prometheus:9090",
+        "http://prometheus:9090/?tenant=shop",
+        "http://prometheus:9090/#graph",
+    ] {
         assert!(client(url).is_err(), "{url}");
     }
 }

@@ -1,5 +1,6 @@
 //! FE-1: a Prometheus with a TLS fault yields an error, never an empty result.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use operator_core::samples::Snapshot;
 
-use super::super::{Matchers, MeasureError, Meter, Prometheus};
+use super::super::{Access, Matchers, MeasureError, Meter, Prometheus};
 use super::{batch, failures};
 
 const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
@@ -54,22 +55,23 @@ async fn asked(
     is_trusted: bool,
 ) -> (Result<Vec<Snapshot>, MeasureError>, f64) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut params = params_of(name);
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(end.0, end.1, 1);
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
-    let mut client = reqwest::Client::builder();
-    if is_trusted {
-        let root = reqwest::Certificate::from_der(certificate.der()).unwrap();
-        client = client.tls_certs_only([root]);
-    }
+    let mut ca = tempfile::NamedTempFile::new().unwrap();
+    ca.write_all(certificate.pem().as_bytes()).unwrap();
+    let access = Access {
+        ca_file: is_trusted.then(|| ca.path().to_owned()),
+        ..Access::default()
+    };
     let address = serve(certificate.into(), &key).await;
     let registry = Registry::new();
     let meter = Meter::new(&registry).unwrap();
     let url = format!("https://{address}");
     let (interval, targets) = (Duration::from_secs(2), Matchers::default());
-    let prometheus = Prometheus::over(client, &url, interval, targets, meter).unwrap();
+    let prometheus = Prometheus::new(&url, access, interval, targets, meter).unwrap();
     let answer = batch(&prometheus).await.map(|samples| samples.snapshots);
     (answer, failures(&registry, "no_answer"))
 }
@@ -100,6 +102,47 @@ async fn an_invalid_certificate_is_reported_and_counted() {
     assert_eq!((answer, counted), (Ok(Vec::new()), 0.0));
 }
 
+/// A certificate authority that is rotated is trusted without a restart, and one that is missing is named.
+#[tokio::test]
+async fn the_file_of_authorities_is_read_for_each_query() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params_of("127.0.0.1").self_signed(&key).unwrap();
+    let pem = certificate.pem();
+    let address = serve(certificate.into(), &key).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    let access = Access {
+        ca_file: Some(file.clone()),
+        ..Access::default()
+    };
+    let meter = Meter::new(&Registry::new()).unwrap();
+    let (interval, targets) = (Duration::from_secs(2), Matchers::default());
+    let url = format!("https://{address}");
+    let prometheus = Prometheus::new(&url, access, interval, targets, meter).unwrap();
+    let other = KeyPair::generate().unwrap();
+    let other = params_of("127.0.0.1").self_signed(&other).unwrap().pem();
+    for (content, expected) in [
+        (None, "cannot be read from "),
+        (Some(""), "it contains no certificate in PEM format"),
+        (Some(other.as_str()), "an issuer that is not trusted"),
+        (Some(pem.as_str()), ""),
+        (Some(other.as_str()), "an issuer that is not trusted"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(&file, content).unwrap();
+        }
+        let error = batch(&prometheus).await.err();
+        let error = error.map_or(String::new(), |error| error.to_string());
+        assert!(error.contains(expected), "{expected:?} in {error:?}");
+        assert_eq!(error.is_empty(), expected.is_empty(), "{error}");
+    }
+}
+
+fn params_of(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).unwrap()
+}
+
 #[tokio::test]
 async fn a_server_without_tls_under_an_https_url_is_reported() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -111,7 +154,8 @@ async fn a_server_without_tls_under_an_https_url_is_reported() {
     });
     let meter = Meter::new(&Registry::new()).unwrap();
     let (interval, targets) = (Duration::from_secs(2), Matchers::default());
-    let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
+    let access = Access::default();
+    let prometheus = Prometheus::new(&url, access, interval, targets, meter).unwrap();
     let error = batch(&prometheus).await.unwrap_err();
     let message = "no answer (it does not speak TLS, but the URL is https)";
     assert_eq!(error.to_string(), message);

@@ -11,13 +11,15 @@ use tokio::sync::Notify;
 use super::recompute::stepping;
 use super::resting::at_rest;
 use super::*;
-use crate::measure::{Matchers, Meter, Prometheus};
+use crate::measure::{Access, Matchers, Meter, Prometheus};
 use crate::reconcile::measure::{Needed, sample};
 
 /// A Prometheus that never answers, or always with an error.
 #[derive(Default)]
 struct Server {
     hangs: bool,
+    /// Refuses all clients instead of failing.
+    refuses: bool,
     asked: AtomicUsize,
     arrived: Notify,
     /// Whether a client has stopped waiting.
@@ -41,7 +43,11 @@ impl Server {
             let _query = Query(&self.abandoned);
             std::future::pending::<()>().await;
         }
-        StatusCode::INTERNAL_SERVER_ERROR
+        if self.refuses {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 
     /// Makes a world ask this server.
@@ -57,7 +63,8 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, app).await });
         let meter = Meter::new(&prometheus::Registry::new()).unwrap();
         let (interval, targets) = (Duration::from_secs(5), Matchers::default());
-        let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
+        let prometheus =
+            Prometheus::new(&url, Access::default(), interval, targets, meter).unwrap();
         let reconciler = Arc::get_mut(&mut world.reconciler).unwrap();
         let (fleet, queue) = (reconciler.fleet.clone(), reconciler.queue.clone());
         reconciler.source = PrometheusQueries::eager(prometheus, fleet, queue);
@@ -174,4 +181,68 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
     );
     sample(&world.reconciler, &needed, &mut context);
     assert!(context.evaluator.is_some());
+}
+
+/// FE-1: a Prometheus that refuses the operator is named as the reason why a rollout has no samples.
+#[tokio::test]
+async fn a_refusal_of_prometheus_is_the_reason_for_missing_samples() {
+    for (source, expected) in [
+        (
+            core::AnalysisSource::Prometheus,
+            "status 401: Prometheus does not accept the credentials; the operator has no credentials for Prometheus",
+        ),
+        // the counters of another node are used and are not enough
+        (
+            core::AnalysisSource::Auto,
+            "; Prometheus: status 401: Prometheus does not accept the credentials",
+        ),
+    ] {
+        let mut world = World::new();
+        let mut state = stepping(&world).await;
+        state.rollout.as_mut().unwrap().plan.analysis.source = source;
+        let counters = node_api::v1::RevisionCounters {
+            function: Some((&FunctionKey::new("shop", "f")).into()),
+            revision: state.stable.as_ref().unwrap().revision.name.clone(),
+            population: "live".to_owned(),
+            ..node_api::v1::RevisionCounters::default()
+        };
+        let frame = node_api::v1::CounterFrame {
+            boot_id: 1,
+            sequence: 1,
+            absolute: true,
+            revisions: vec![counters],
+            ..node_api::v1::CounterFrame::default()
+        };
+        world.reconciler.fleet.counters_from("n-1", 1, [frame]);
+        let server = Arc::new(Server {
+            refuses: true,
+            ..Server::default()
+        });
+        server.serve(&mut world).await;
+        let nodes: BTreeSet<String> = ["n-2".to_owned()].into();
+        let needed = Needed {
+            key: &ObjectKey::new("shop", "f"),
+            state: &state,
+            required: RequiredMeasurements {
+                evaluation: true,
+                traffic: false,
+            },
+            placed: &nodes,
+            exposed: nodes.clone(),
+            now: Timestamp::now() + Duration::from_secs(600),
+        };
+        let mut memory = FunctionContext::default();
+        let mut measured;
+        loop {
+            (measured, _) = sample(&world.reconciler, &needed, &mut memory);
+            // an answer of Prometheus causes the next reconcile
+            if !world.reconciler.source.settled().await {
+                break;
+            }
+        }
+        let core::Measured::Unavailable { message, .. } = measured else {
+            panic!("{source:?}: {measured:?}");
+        };
+        assert!(message.contains(expected), "{source:?}: {message}");
+    }
 }

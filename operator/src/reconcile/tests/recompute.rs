@@ -10,7 +10,7 @@ use operator_core::rollout::{AnalysisState, RequiredMeasurements};
 
 use super::resting::at_rest;
 use super::*;
-use crate::measure::{Matchers, Meter, Prometheus};
+use crate::measure::{Access, Matchers, Meter, Prometheus};
 use crate::reconcile::measure::{Needed, sample};
 
 const PERIOD: i64 = 5;
@@ -92,7 +92,8 @@ impl History {
         tokio::spawn(async move { axum::serve(listener, app).await });
         let meter = Meter::new(&prometheus::Registry::new()).unwrap();
         let (interval, targets) = (Duration::from_secs(5), Matchers::default());
-        let prometheus = Prometheus::new(&url, interval, targets, meter).unwrap();
+        let prometheus =
+            Prometheus::new(&url, Access::default(), interval, targets, meter).unwrap();
         let (fleet, queue) = (&world.reconciler.fleet, &world.reconciler.queue);
         PrometheusQueries::eager(prometheus, fleet.clone(), queue.clone())
     }

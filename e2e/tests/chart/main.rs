@@ -9,119 +9,23 @@
     reason = "a test ends at the first surprise"
 )]
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command};
+mod kinds;
+mod monitoring;
+mod older;
+mod render;
+mod values;
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    cluster::{Cluster, Options, helm},
-    selvage::root,
-};
-use k8s_openapi::api::core::v1::Namespace;
+use e2e::cluster::{Cluster, Options};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{Api, Client, api::PostParams};
+use render::{chart, render, run_helm};
 use serde_json::{Value, json};
+use values::{INSTALLATIONS, REFUSED};
 
 const NAMESPACE: &str = "selvage-system";
-
-/// Values of installations that render different objects.
-const INSTALLATIONS: &[(&str, &[&str])] = &[
-    ("defaults", &[]),
-    (
-        "a local cluster",
-        &[
-            "images.pullPolicy=Never",
-            "edge.service.nodePort=30080",
-            "registries.insecure={10.0.0.1:5000,registry.local:5000}",
-            "prometheus.url=http://10.0.0.1:9090",
-            "prometheus.scrapeInterval=2s",
-            r#"prometheus.selector=namespace="edge"\,pod=~"shim-\\\\d+""#,
-        ],
-    ),
-    (
-        "a cloud",
-        &[
-            "edge.service.type=LoadBalancer",
-            "edge.service.loadBalancerClass=example.com/fast",
-            "edge.tls.secretNames={shop.example-tls,api-tls}",
-            "edge.tls.nodePort=30443",
-            "edge.service.annotations.example\\.com/scheme=internet-facing",
-            "networkPolicy.enabled=true",
-            "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
-            "secrets.namespaces={default,kube-public}",
-            "images.pullSecrets[0].name=registry",
-            "operator.priorityClassName=system-cluster-critical",
-            "nodeShim.priorityClassName=system-node-critical",
-            "nodeShim.nodeSelector.pool=edge",
-            "nodeShim.tolerations[0].operator=Exists",
-            "nodeShim.trustedProxies={10.0.0.0/8}",
-            "operator.podLabels.team=edge",
-            "operator.podAnnotations.note=yes",
-        ],
-    ),
-    (
-        "the smallest",
-        &[
-            "operator.replicas=1",
-            "edge.service.type=ClusterIP",
-            "crds.install=false",
-            "rbac.aggregate=false",
-            "apiPriority.enabled=false",
-            "nodeShim.nodeApi=https://operator.example:9443",
-        ],
-    ),
-];
-
-/// Values that must be refused, and what the error must name.
-const REFUSED: &[(&str, &str)] = &[
-    ("operator.replica=3", "replica"),
-    ("operator.replicas=many", "replicas"),
-    ("edge.service.type=Ingress", "type"),
-    ("edge.service.nodePort=70000", "nodePort"),
-    ("edge.tls.secretNames={a,a}", "secretNames"),
-    ("edge.tls.secretNames={../a}", "secretNames"),
-    ("images.operator.reference=operator", "reference"),
-    ("images.pullPolicy=Sometimes", "pullPolicy"),
-    ("prometheus.url=prometheus:9090", "url"),
-    ("prometheus.scrapeInterval=15", "scrapeInterval"),
-    ("prometheus.selector=pod", "selector"),
-    (r#"prometheus.selector=pod="x" or up"#, "selector"),
-    ("registries.insecure={http://a:5000}", "insecure"),
-    ("secrets.namespaces={Shop}", "namespaces"),
-    ("nodeShim.stateDir=/", "stateDir"),
-    ("nodeShim.keyValue.memory=64M", "memory"),
-    ("nodeShim.trustedProxies={10.0.0.1}", "trustedProxies"),
-    ("nodeShim.drain.graceSeconds=0", "graceSeconds"),
-    ("typo=1", "typo"),
-];
-
-fn chart() -> PathBuf {
-    root().join("charts/selvage")
-}
-
-/// Runs Helm without a cluster. Returns its error output on failure.
-fn run_helm(arguments: &[&str], settings: &[&str]) -> Result<std::result::Result<String, String>> {
-    let mut command = Command::new(helm()?);
-    command.args(arguments).arg(chart());
-    for setting in settings {
-        command.args(["--set", setting]);
-    }
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(if output.status.success() {
-        Ok(text(&output.stdout))
-    } else {
-        Err(text(&output.stderr) + &text(&output.stdout))
-    })
-}
-
-/// Returns the objects that an installation renders.
-fn render(settings: &[&str]) -> Result<Vec<Value>> {
-    let arguments = ["template", "selvage", "--namespace", NAMESPACE];
-    let text = run_helm(&arguments, settings)?.map_err(anyhow::Error::msg)?;
-    text.split("\n---")
-        .map(|part| serde_yaml::from_str(part).context("a rendered object is YAML"))
-        .filter(|object| !matches!(object, Ok(Value::Null)))
-        .collect()
-}
 
 #[test]
 fn lint_finds_nothing() -> Result<()> {
@@ -144,34 +48,94 @@ fn typos_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// What the notes say about a setting, and only with it.
+const NOTES: [(&str, &str); 8] = [
+    (
+        "monitoring.podMonitor.enabled=true",
+        "the PodMonitor selvage-node-shim",
+    ),
+    ("monitoring.dashboards.enabled=true", "Grafana dashboards"),
+    (
+        "edge.httpRoute.enabled=true",
+        "of the Gateways gateways/public",
+    ),
+    (
+        "edge.exposure=HostPort",
+        "edge.exposure=HostPort), port 8000 and, over TLS, 443.",
+    ),
+    (
+        "edge.exposure=HostNetwork",
+        "port 8080 and, over TLS, 9443.",
+    ),
+    (
+        "prometheus.caSecret.name=prometheus-ca",
+        "prometheus-access, prometheus-ca",
+    ),
+    ("crds.install=false", "install them from crds/yaml"),
+    ("operator.replicas=1", "With fewer than two operators"),
+];
+
+#[test]
+fn the_notes_describe_these_values() -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for (name, settings) in INSTALLATIONS {
+        let arguments = [
+            "install",
+            "selvage",
+            "--dry-run=client",
+            "--namespace",
+            NAMESPACE,
+        ];
+        let said = run_helm(&arguments, settings)?;
+        let said = said.map_err(|said| anyhow::anyhow!("{name}: {said}"))?;
+        let (_, notes) = said.split_once("NOTES:").context("there are notes")?;
+        for (setting, text) in NOTES {
+            let is_set = settings.contains(&setting);
+            ensure!(notes.contains(text) == is_set, "{name}, {text:?}: {notes}");
+            seen.extend(is_set.then_some(setting));
+        }
+    }
+    ensure!(seen.len() == NOTES.len(), "{seen:?}");
+    Ok(())
+}
+
 #[test]
 fn values_and_their_schema_name_the_same_keys() -> Result<()> {
     let text = std::fs::read_to_string(chart().join("values.yaml"))?;
     let values: Value = serde_yaml::from_str(&text)?;
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(
-        chart().join("values.schema.json"),
-    )?)?;
-    let keys = |value: &Value| -> BTreeSet<String> {
-        value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(key, _)| key.clone())
-            .collect()
-    };
-    let mut known = keys(&schema["properties"]);
-    known.remove("global");
+    let schema = std::fs::read_to_string(chart().join("values.schema.json"))?;
+    let mut schema: Value = serde_json::from_str(&schema)?;
+    // Helm adds it for charts that contain this one
+    let properties = schema["properties"].as_object_mut();
+    properties.context("properties")?.remove("global");
+    let mut differ = Vec::new();
+    same_keys("", &schema, &schema, &values, &mut differ);
     ensure!(
-        known == keys(&values),
-        "values.yaml and values.schema.json differ"
+        differ.is_empty(),
+        "values.yaml and values.schema.json differ in {differ:?}"
     );
-    for (name, section) in schema["properties"].as_object().unwrap() {
-        ensure!(
-            keys(&section["properties"]) == keys(&values[name]),
-            "they differ in {name}"
-        );
-    }
     Ok(())
+}
+
+/// Compares the keys of a section and of all sections in it.
+fn same_keys(path: &str, root: &Value, schema: &Value, values: &Value, differ: &mut Vec<String>) {
+    let reference = schema["$ref"].as_str();
+    let schema = reference
+        .and_then(|reference| root.pointer(reference.trim_start_matches('#')))
+        .unwrap_or(schema);
+    let (Some(properties), Some(values)) = (schema["properties"].as_object(), values.as_object())
+    else {
+        return;
+    };
+    let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
+    if keys(properties) != keys(values) {
+        differ.push(path.to_owned());
+    }
+    for (key, value) in values {
+        let path = format!("{path}.{key}");
+        let of_key = properties.get(key).unwrap_or(&Value::Null);
+        same_keys(&path, root, of_key, value, differ);
+    }
 }
 
 async fn control_plane() -> Result<Cluster> {
@@ -192,10 +156,21 @@ async fn namespace(client: &Client, name: &str, security: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the namespace has its service account, which the admission of pods needs.
+async fn default_account(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), namespace);
+    let exists = |account: Option<&ServiceAccount>| account.is_some();
+    kube::runtime::wait::await_condition(accounts, "default", exists).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_takes_every_object() -> Result<()> {
     let cluster = control_plane().await?;
+    kinds::install(&cluster).await?;
     namespace(&cluster.client(), NAMESPACE, "privileged").await?;
+    // the pod of `helm test` uses it
+    default_account(&cluster, NAMESPACE).await?;
     for (name, settings) in INSTALLATIONS {
         let file = tempfile::NamedTempFile::new()?;
         let objects = render(settings)?;
@@ -251,11 +226,7 @@ async fn verdict(cluster: &Cluster, kind: &str) -> Result<String> {
 /// container that changes the owner of that folder.
 async fn restricted_pods(cluster: &Cluster) -> Result<()> {
     namespace(&cluster.client(), "strict", "restricted").await?;
-    // the admission of pods needs the service account of the namespace
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
-        Api::namespaced(cluster.client(), "strict");
-    let exists = |account: Option<&k8s_openapi::api::core::v1::ServiceAccount>| account.is_some();
-    kube::runtime::wait::await_condition(accounts, "default", exists).await?;
+    default_account(cluster, "strict").await?;
     let operator = verdict(cluster, "Deployment").await?;
     ensure!(
         operator.is_empty(),
@@ -360,6 +331,7 @@ async fn it_comes_changes_and_goes() -> Result<()> {
         &["install", "selvage", chart, "--create-namespace"],
     )?;
     for line in [
+        "helm test selvage -n selvage-system",
         "kubectl get edgefunctions -A",
         "selvage-secrets-reader",
         "prometheus.url",
@@ -428,5 +400,6 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     // and installed again over the objects that were kept
     helm_does(&cluster, &["install", "selvage", chart])?;
     helm_does(&cluster, &["uninstall", "selvage"])?;
+    older::upgrade_and_roll_back(&cluster, chart)?;
     install_under_another_name(&cluster, chart)
 }
