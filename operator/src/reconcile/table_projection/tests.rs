@@ -166,9 +166,7 @@ fn stores_travel_with_their_label_and_kind() {
     let record = record(&function(Some("app-1"), true), &[&revision], &Known("")).unwrap();
     let stores = &record.definitions[0].key_value;
     let memory = v1::key_value_store::Kind::Memory(v1::MemoryStore {});
-    assert_eq!(
-        (stores[0].label.as_str(), stores[0].kind),
-        ("cart", Some(memory))
-    );
-    assert_eq!((stores[1].label.as_str(), stores[1].kind), ("later", None));
+    let kind = |index: usize| (stores[index].label.as_str(), stores[index].kind.clone());
+    assert_eq!(kind(0), ("cart", Some(memory)));
+    assert_eq!(kind(1), ("later", None));
 }
