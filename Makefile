@@ -80,6 +80,7 @@ $(DENY):
 
 .PHONY: unit
 unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
+	cargo run --quiet --locked --bin cluster -- packages --tests
 	cargo test --workspace --locked
 
 .PHONY: e2e

@@ -30,7 +30,6 @@
 //!
 //! | Field | In use when | Missing feature |
 //! |---|---|---|
-//! | `spec.keyValue[].redis` | there | key-value stores in Redis |
 //! | `spec.egress.allow` | `function://…` | calls between functions |
 //! | `spec.instances.reuse.maxRequests` | above 1 | reuse of instances |
 //! | `spec.rollout.strategy` | `BlueGreen`, `ABTest`, `Shadow` | these strategies |

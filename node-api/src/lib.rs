@@ -20,7 +20,7 @@ pub mod world;
 
 pub use node_api_types::{
     ExceptionReason, FencingToken, FunctionKey, HeaderPatternError, LATENCY_BOUNDS,
-    LATENCY_BUCKETS, Outcome, egress, header_pattern, latency_bucket,
+    LATENCY_BUCKETS, Outcome, egress, header_pattern, latency_bucket, redis_url,
 };
 
 /// Messages and services of version 1 of the protocol.
@@ -50,6 +50,57 @@ impl std::fmt::Debug for v1::SecretValue {
 impl Drop for v1::SecretValue {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.value);
+    }
+}
+
+impl v1::Definition {
+    /// Returns all values of Secrets in the definition.
+    pub fn secrets(&self) -> impl Iterator<Item = &v1::SecretValue> {
+        let variables = self.env.iter().chain(&self.config);
+        let variables = variables.filter_map(v1::EnvVar::secret);
+        let stores = self.key_value.iter();
+        variables.chain(stores.filter_map(v1::KeyValueStore::secret))
+    }
+
+    /// Returns all values of Secrets in the definition, to change them.
+    pub fn secrets_mut(&mut self) -> impl Iterator<Item = &mut v1::SecretValue> {
+        let variables = self.env.iter_mut().chain(&mut self.config);
+        let variables = variables.filter_map(|variable| match &mut variable.kind {
+            Some(v1::env_var::Kind::Secret(secret)) => Some(secret),
+            Some(v1::env_var::Kind::Value(_)) | None => None,
+        });
+        let stores = self.key_value.iter_mut();
+        variables.chain(stores.filter_map(v1::KeyValueStore::secret_mut))
+    }
+}
+
+impl v1::EnvVar {
+    /// Returns the value if it comes from a Secret.
+    #[must_use]
+    pub fn secret(&self) -> Option<&v1::SecretValue> {
+        match &self.kind {
+            Some(v1::env_var::Kind::Secret(secret)) => Some(secret),
+            Some(v1::env_var::Kind::Value(_)) | None => None,
+        }
+    }
+}
+
+impl v1::KeyValueStore {
+    /// Returns the value from a Secret that the store needs.
+    #[must_use]
+    pub fn secret(&self) -> Option<&v1::SecretValue> {
+        match &self.kind {
+            Some(v1::key_value_store::Kind::Redis(redis)) => redis.url.as_ref(),
+            Some(v1::key_value_store::Kind::Memory(_)) | None => None,
+        }
+    }
+
+    /// Returns the value from a Secret that the store needs, to change it.
+    pub fn secret_mut(&mut self) -> Option<&mut v1::SecretValue> {
+        match &mut self.kind {
+            Some(v1::key_value_store::Kind::Redis(redis)) => redis.url.as_mut(),
+            Some(v1::key_value_store::Kind::Memory(_)) | None => None,
+        }
     }
 }
 

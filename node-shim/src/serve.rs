@@ -14,6 +14,7 @@ use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
+use zeroize::Zeroizing;
 
 use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
 use crate::config_value::ConfigValue;
@@ -24,7 +25,7 @@ use crate::disk::{DiskHealth, Draft};
 use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
-use crate::key_value::{StoreKind, StoreSpec};
+use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
 use crate::node_counters::NodeCounters;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -51,9 +52,10 @@ pub struct ServeArgs {
     /// Entry of wasi:config/store; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub config: Vec<(String, String)>,
-    /// Label of a key-value store in memory, which the guest opens through wasi:keyvalue; repeatable
-    #[arg(long, value_name = "LABEL")]
-    pub key_value: Vec<String>,
+    /// Key-value store that the guest opens through wasi:keyvalue: a label for one in memory, or LABEL=redis://… for one
+    /// in Redis; repeatable
+    #[arg(long, value_name = "LABEL[=URL]", value_parser = store)]
+    pub key_value: Vec<StoreSpec>,
     /// Outbound requests that the guest may send, like `https://api.example` or `http://10.0.0.0/8:8080`; repeatable
     #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
     pub egress: Vec<EgressEntry>,
@@ -92,11 +94,23 @@ pub struct ServeArgs {
     pub drain_timeout: u64,
 }
 
-fn memory(label: &str) -> StoreSpec {
-    StoreSpec {
+/// Reads a label, or a label and the URL of a Redis server.
+fn store(text: &str) -> Result<StoreSpec, InvalidRedisUrl> {
+    let (label, kind) = match text.split_once('=') {
+        None => (text, StoreKind::Memory),
+        Some((label, url)) => {
+            let target = RedisTarget::new(Zeroizing::new(url.to_owned()), String::new())?;
+            let kind = StoreKind::Redis {
+                target: Arc::new(target),
+                cache_ttl: Duration::ZERO,
+            };
+            (label, kind)
+        }
+    };
+    Ok(StoreSpec {
         label: label.into(),
-        kind: StoreKind::Memory,
-    }
+        kind,
+    })
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -158,7 +172,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         limits: args.limits(),
         env: values(&args.env),
         config: values(&args.config),
-        key_value: args.key_value.iter().map(|label| memory(label)).collect(),
+        key_value: args.key_value.clone(),
         egress: AllowList::new(args.egress.clone()),
     };
     let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
@@ -166,6 +180,8 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
     let log = GuestLog::start("local", Box::new(std::io::stdout()))?;
     let options = DataPlaneOptions {
         max_per_peer: u32::MAX,
+        // a desk has its servers on localhost
+        loopback_stores: true,
         ..DataPlaneOptions::default()
     };
     let plane = DataPlane::start(
@@ -291,6 +307,16 @@ mod tests {
         for other in [&b"\0asm\x01\0\0\0"[..], b"(component)", b"\x7fELF", b""] {
             assert!(!is_component(other));
         }
+    }
+
+    #[test]
+    fn a_store_is_in_memory_unless_it_has_a_url() {
+        assert_eq!(store("cart").unwrap().kind, StoreKind::Memory);
+        let cart = store("cart=redis://:p@localhost:6380/1?").err();
+        assert!(cart.is_some_and(|error| !error.to_string().contains("localhost")));
+        let cart = store("cart=redis://:p=@localhost:6380/1").unwrap();
+        assert_eq!(&*cart.label, "cart");
+        assert!(matches!(cart.kind, StoreKind::Redis { cache_ttl, .. } if cache_ttl.is_zero()));
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub struct KeyValueStore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
 
-    /// Not supported yet: Redis server that keeps the entries.
+    /// Redis server that keeps the entries, so that all nodes share them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
 }
@@ -111,15 +111,21 @@ pub struct KeyValueStore {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Redis {
-    /// Secret of this namespace whose key url holds the URL of the server.
+    /// Secret of this namespace whose key url holds the URL of the server: redis://[user:password@]host[:port][/db], or
+    /// rediss:// with TLS. The host is a full DNS name or an address, which may be private. The namespace must have
+    /// granted its Secrets to Selvage with a RoleBinding. The value is sent only to the nodes on which the function runs
+    /// and is never written to disk.
     pub secret_ref: LocalReference,
 
-    /// Text written before every key, at most 128 bytes. Default: empty.
+    /// Text written before every key, at most 128 bytes. Default: empty. Stores with the same server, database and
+    /// prefix share their entries, in all namespaces and with other programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub prefix: Option<String>,
 
-    /// Time for which a node answers reads from its own memory, 0s to 1h. Default 0s: never.
+    /// Time for which a node answers reads of existing entries from its own memory, 0s to 1h. Default 0s: never. Writes
+    /// of the same node take effect at once, those of other nodes and programs when the time ends. Increments and
+    /// compare-and-swap always use the server.
     #[serde(
         rename = "localCacheTTL",
         default,
@@ -127,6 +133,17 @@ pub struct Redis {
     )]
     #[schemars(schema_with = "crate::schema::duration::<0, 3_600_000>")]
     pub local_cache_ttl: Option<String>,
+}
+
+impl Redis {
+    /// Returns the key of the Secret that holds the URL.
+    #[must_use]
+    pub fn url(&self) -> KeySelector {
+        KeySelector {
+            name: self.secret_ref.name.clone(),
+            key: "url".to_owned(),
+        }
+    }
 }
 
 /// Outbound HTTP requests that a component may send.

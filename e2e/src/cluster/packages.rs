@@ -37,6 +37,8 @@ pub enum Purpose {
     Nodes,
     /// The test that installs everything on a machine without any of the packages.
     FreshRoot,
+    /// Servers that tests start, also those without a cluster.
+    Tests,
 }
 
 /// A Debian package and the files of it that the harness runs.
@@ -66,7 +68,7 @@ const fn package(
 }
 
 /// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     package(
         Purpose::ControlPlane,
         "docker-registry",
@@ -121,6 +123,11 @@ const PACKAGES: [Package; 15] = [
         Purpose::FreshRoot,
         "debootstrap",
         &[("debootstrap", "--version")],
+    ),
+    package(
+        Purpose::Tests,
+        "redis-server",
+        &[("redis-server", "--version")],
     ),
 ];
 

@@ -2,15 +2,29 @@
 
 use crate::{
     scenarios,
+    secrets::granted,
     world::{SOON, World},
 };
-use anyhow::{Result, ensure};
-use e2e::{push::push_component, selvage};
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    cluster::{Purpose, install},
+    push::push_component,
+    selvage,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
 
 scenarios![together: [
     carts_under_contention_lose_no_item,
-    a_store_in_redis_is_refused_by_name,
+    carts_in_redis_are_shared_by_all_nodes,
 ]];
 
 const CLIENTS: usize = 8;
@@ -95,20 +109,96 @@ async fn carts_under_contention_lose_no_item(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn a_store_in_redis_is_refused_by_name(world: &World) -> Result<()> {
-    let ns = world.namespace("t-redis").await?;
-    let mut spec = world.spec("v1", "redis.example");
-    spec["keyValue"] = json!([{ "label": "carts", "redis": { "secretRef": { "name": "redis" } } }]);
-    world.apply(&ns, "later", spec).await?;
+/// A `redis-server` on the address of the registry, which pods reach. Killed when dropped.
+struct Redis(Child);
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a server that requires a password, and returns it with its URL.
+async fn redis(world: &World) -> Result<(Redis, String)> {
+    let registry = world.cluster.registry.as_ref().context("no registry")?;
+    let (host, _) = registry.address().rsplit_once(':').context("no port")?;
+    tokio::task::spawn_blocking(|| install(&[Purpose::Tests])).await??;
+    let mut server = Command::new("redis-server")
+        .args(["--bind", host, "--port", "6379", "--requirepass", "hunter2"])
+        .args(["--save", "", "--appendonly", "no", "--dir", "/tmp"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start redis-server")?;
+    let log = server.stdout.take().context("no output")?;
+    let server = Redis(server);
+    tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(log).lines().map_while(Result::ok);
+        let ready = lines.any(|line| line.contains("Ready to accept connections"));
+        // a full pipe would stop the server
+        std::thread::spawn(move || lines.for_each(drop));
+        ensure!(ready, "redis-server ended");
+        Ok(())
+    })
+    .await??;
+    Ok((server, format!("redis://:hunter2@{host}")))
+}
+
+/// Clients put items into one cart through all nodes, and every node shows the sum. Before that, a Secret with a URL that
+/// no node may use is explained without the password.
+async fn carts_in_redis_are_shared_by_all_nodes(world: &World) -> Result<()> {
+    let ns = granted(world, "t-redis").await?;
+    let (_server, url) = redis(world).await?;
+    let secrets: Api<Secret> = Api::namespaced(world.cluster.client(), &ns);
+    let write = async |url: &str| {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "redis" },
+            "stringData": { "url": url },
+        });
+        let manager = PatchParams::apply("e2e").force();
+        let patch = Patch::Apply(&secret);
+        secrets.patch("redis", &manager, &patch).await
+    };
+    write("redis://:hunter2@169.254.169.254").await?;
+    let stores = json!([{
+        "label": "carts",
+        "redis": { "secretRef": { "name": "redis" }, "prefix": "carts:" },
+    }]);
+    let spec = carts(world, "redis.example", stores).await?;
+    world.apply(&ns, "cart", spec).await?;
     let refused = world
-        .function(&ns, "later", SOON, |f| {
-            selvage::condition(f, "Accepted") == ("False", "NotYetSupported")
+        .function(&ns, "cart", SOON, |f| {
+            selvage::condition(f, "Accepted") == ("False", "InvalidSpec")
         })
         .await?;
-    let message = refused["status"].to_string();
+    let status = refused["status"].to_string();
     ensure!(
-        message.contains("spec.keyValue[carts].redis"),
-        "names no field: {message}"
+        status.contains("spec.keyValue[carts].redis.secretRef") && !status.contains("hunter2"),
+        "{status}"
     );
+    write(&url).await?;
+    world.ready(&ns, "cart").await?;
+
+    let nodes = world.nodes();
+    let clients = (0..CLIENTS).map(async |client| {
+        let node = nodes[client % nodes.len()];
+        for _ in 0..ITEMS / 2 {
+            let answer = world
+                .edge
+                .post(node, "redis.example", "/carts/alice/apples", "")
+                .await?;
+            ensure!(answer.status == 200, "{answer:?}");
+        }
+        Ok(())
+    });
+    futures::future::try_join_all(clients).await?;
+    for node in nodes {
+        let cart = world
+            .edge
+            .get(node, "redis.example", "/carts/alice")
+            .await?;
+        let all = format!("apples {}\n", CLIENTS * (ITEMS / 2));
+        ensure!(cart.body == all, "{node}: {cart:?}");
+    }
     Ok(())
 }

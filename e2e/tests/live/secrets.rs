@@ -31,7 +31,7 @@ const RATE: u32 = 100;
 const AFTERWARDS: Duration = Duration::from_secs(30);
 
 /// Creates a namespace that grants its Secrets to the operator.
-async fn granted(world: &World, name: &str) -> Result<String> {
+pub(crate) async fn granted(world: &World, name: &str) -> Result<String> {
     let ns = world.namespace(name).await?;
     kubectl(
         world,

@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::guest_log::GuestLog;
 use crate::instance::PreemptedGuests;
 use crate::instance_budget::InstanceBudget;
-use crate::key_value::KeyValueStores;
+use crate::key_value::{KeyValueStores, RedisNetwork};
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 
@@ -40,7 +40,10 @@ pub struct DataPlaneOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Memory of key-value stores. Default: 64 MiB, of which one namespace uses at most 16 MiB.
     pub key_value: MemoryLimits,
-    /// Outbound requests of functions.
+    /// Whether key-value stores may be in Redis servers on this host, as only a machine without a cluster wants.
+    /// Default: no.
+    pub loopback_stores: bool,
+    /// Outbound requests of functions, and the network of key-value stores in Redis.
     pub egress: EgressOptions,
 }
 
@@ -52,6 +55,7 @@ impl Default for DataPlaneOptions {
             max_per_peer: 256,
             trusted_proxies: Vec::new(),
             key_value: MemoryLimits::default(),
+            loopback_stores: false,
             egress: EgressOptions::default(),
         }
     }
@@ -143,7 +147,10 @@ impl DataPlaneState {
         node.set_instance_slots(slots);
         Self {
             budget: InstanceBudget::new(slots, engine.guest_memory()),
-            key_value: Arc::new(KeyValueStores::new(options.key_value)),
+            key_value: Arc::new(KeyValueStores::new(
+                options.key_value,
+                RedisNetwork::new(options.egress.clone(), options.loopback_stores),
+            )),
             egress: EgressClient::new(options.egress.clone()),
             engine,
             options,

@@ -14,7 +14,6 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use node_api::v1::env_var::Kind;
 use node_api::v1::{Batch, FunctionRecord, SnapshotPhase};
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -152,10 +151,8 @@ impl TableFile {
 /// Removes the values of secrets from a record and keeps the references, which marks the values as unknown.
 pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
     for definition in &mut record.definitions {
-        for variable in definition.env.iter_mut().chain(&mut definition.config) {
-            if let Some(Kind::Secret(secret)) = &mut variable.kind {
-                secret.value.zeroize();
-            }
+        for secret in definition.secrets_mut() {
+            secret.value.zeroize();
         }
     }
     record
@@ -254,7 +251,9 @@ fn decode(bytes: &[u8]) -> Result<PersistedTable, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use node_api::v1::{Definition, EnvVar, FunctionKey, SecretValue};
+    use node_api::v1::env_var::Kind;
+    use node_api::v1::key_value_store::Kind as StoreKind;
+    use node_api::v1::{Definition, EnvVar, FunctionKey, KeyValueStore, RedisStore, SecretValue};
 
     use super::*;
 
@@ -265,12 +264,19 @@ mod tests {
         };
         let variable = EnvVar {
             name: "P".into(),
-            kind: Some(Kind::Secret(secret)),
+            kind: Some(Kind::Secret(secret.clone())),
         };
         let definition = Definition {
             revision: "r1".into(),
             env: vec![variable.clone()],
             config: vec![variable],
+            key_value: vec![KeyValueStore {
+                label: "cart".into(),
+                kind: Some(StoreKind::Redis(RedisStore {
+                    url: Some(secret),
+                    ..RedisStore::default()
+                })),
+            }],
             ..Definition::default()
         };
         PersistedTable {

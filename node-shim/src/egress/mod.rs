@@ -34,6 +34,7 @@ pub(crate) use admission::{OutboundContext, OutboundRequests};
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};
 use pool::ConnectionPool;
+pub(crate) use tls::client_config;
 
 /// Bounds of the number of connections of the node to the servers of outbound requests.
 const CONNECTIONS: (u64, u64) = (64, 4_096);
@@ -97,7 +98,7 @@ impl EgressClient {
 
     fn tls_config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
         self.tls
-            .get_or_init(|| tls::client_config(self.options.roots.as_ref()))
+            .get_or_init(|| tls::client_config(self.options.roots.as_ref(), &tls::HTTP))
             .clone()
     }
 }

@@ -9,8 +9,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use wasmtime_wasi_http::Error;
 
-/// Protocols in the order of preference.
-const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// Protocols of outbound requests, in the order of preference.
+pub(super) const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Certificate authorities of the system, and those of Mozilla where the system has none.
 static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
@@ -30,12 +30,13 @@ static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     Arc::new(roots)
 });
 
-/// Returns the configuration that trusts these authorities; `None` means those of the system.
+/// Returns the configuration that offers these protocols and trusts these authorities; `None` means those of the system.
 ///
 /// # Errors
 /// Fails when the TLS provider does not support the protocol versions, which ring does.
-pub(super) fn client_config(
+pub(crate) fn client_config(
     roots: Option<&Arc<RootCertStore>>,
+    protocols: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let roots = roots.map_or_else(|| Arc::clone(&SYSTEM_ROOTS), Arc::clone);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -43,7 +44,7 @@ pub(super) fn client_config(
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // sessions would be shared between functions, because they are found by the name of the server only
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

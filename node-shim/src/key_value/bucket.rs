@@ -9,12 +9,12 @@ use node_shim_core::key_value::{
 use tokio::time::timeout;
 
 use super::counters::{OperationCounters, OperationOutcome};
-use super::{KeyValueStore, StoreKind};
+use super::{KeyValueStore, StoreLabel};
 
 /// A bucket and its store.
 pub(crate) struct OpenBucket {
     store: Arc<dyn KeyValueStore>,
-    kind: StoreKind,
+    kind: StoreLabel,
     id: BucketId,
     counters: Arc<OperationCounters>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Cas {
 impl OpenBucket {
     pub(super) fn new(
         store: Arc<dyn KeyValueStore>,
-        kind: StoreKind,
+        kind: StoreLabel,
         id: BucketId,
         counters: Arc<OperationCounters>,
     ) -> Self {
@@ -50,18 +50,15 @@ impl OpenBucket {
             .add(self.kind, OperationOutcome::Failed(error), 1);
     }
 
-    /// Returns the values and versions of entries, in the order of the keys.
+    /// Returns the values of entries, in the order of the keys.
     ///
     /// # Errors
     /// Fails when a key is too long, or when the values have more than 16 MiB together.
-    pub(crate) async fn read(
-        &self,
-        keys: &[String],
-    ) -> Result<Vec<Option<VersionedValue>>, KeyValueError> {
+    pub(crate) async fn read(&self, keys: &[String]) -> Result<Vec<Option<Value>>, KeyValueError> {
         let result = async {
             keys.iter().try_for_each(|key| check_key(key))?;
             let values = limited(self.store.read(&self.id, keys)).await?;
-            let sizes = values.iter().flatten().map(|read| read.value.len());
+            let sizes = values.iter().flatten().map(|value| value.len());
             if sizes.sum::<usize>() > MAX_RESULT {
                 return Err(KeyValueError::ResultTooLarge);
             }
@@ -70,16 +67,37 @@ impl OpenBucket {
         self.counted(keys.len(), result.await)
     }
 
-    /// Returns the value and the version of one entry.
+    /// Returns the value of one entry.
     ///
     /// # Errors
     /// Fails when the key is too long.
-    pub(crate) async fn read_one(
-        &self,
-        key: String,
-    ) -> Result<Option<VersionedValue>, KeyValueError> {
+    pub(crate) async fn read_one(&self, key: String) -> Result<Option<Value>, KeyValueError> {
         let read = self.read(&[key]).await?;
         Ok(read.into_iter().flatten().next())
+    }
+
+    /// Returns the newest value of one entry with its version.
+    ///
+    /// # Errors
+    /// Fails when the key is too long.
+    pub(crate) async fn current(&self, key: &str) -> Result<Option<VersionedValue>, KeyValueError> {
+        let result = async {
+            check_key(key)?;
+            limited(self.store.current(&self.id, key)).await
+        };
+        self.counted(1, result.await)
+    }
+
+    /// Returns whether an entry exists.
+    ///
+    /// # Errors
+    /// Fails when the key is too long.
+    pub(crate) async fn exists(&self, key: &str) -> Result<bool, KeyValueError> {
+        let result = async {
+            check_key(key)?;
+            limited(self.store.exists(&self.id, key)).await
+        };
+        self.counted(1, result.await)
     }
 
     /// Returns the version of an entry, or `None` when there is no entry.
@@ -206,11 +224,19 @@ mod tests {
     type Answer<'a, T, E = KeyValueError> = BoxFuture<'a, Result<T, E>>;
 
     impl KeyValueStore for Silent {
-        fn read<'a>(
+        fn read<'a>(&'a self, _: &'a BucketId, _: &'a [String]) -> Answer<'a, Vec<Option<Value>>> {
+            pending().boxed()
+        }
+
+        fn current<'a>(
             &'a self,
             _: &'a BucketId,
-            _: &'a [String],
-        ) -> Answer<'a, Vec<Option<VersionedValue>>> {
+            _: &'a str,
+        ) -> Answer<'a, Option<VersionedValue>> {
+            pending().boxed()
+        }
+
+        fn exists<'a>(&'a self, _: &'a BucketId, _: &'a str) -> Answer<'a, bool> {
             pending().boxed()
         }
 
@@ -251,7 +277,7 @@ mod tests {
             label: "l".into(),
         };
         let (store, counters) = (Arc::new(store), Arc::default());
-        Arc::new(OpenBucket::new(store, StoreKind::Memory, id, counters))
+        Arc::new(OpenBucket::new(store, StoreLabel::Memory, id, counters))
     }
 
     fn count(bucket: &OpenBucket, outcome: &str) -> u64 {
@@ -267,6 +293,8 @@ mod tests {
         let value: Value = b"v".as_slice().into();
         let late = KeyValueError::TimedOut;
         assert_eq!(bucket.read(&keys).await.err(), Some(late));
+        assert_eq!(bucket.current("a").await.err(), Some(late));
+        assert_eq!(bucket.exists("a").await, Err(late));
         assert_eq!(bucket.version("a").await, Err(late));
         let entries = vec![("a".to_owned(), value.clone())];
         assert_eq!(bucket.write(entries).await, Err(late));
@@ -279,7 +307,7 @@ mod tests {
             version: None,
         };
         assert_eq!(cas.swap(value).await, Err(SwapError::Failed(late)));
-        assert_eq!(count(&bucket, "timeout"), 9, "one for each key");
+        assert_eq!(count(&bucket, "timeout"), 11, "one for each key");
     }
 
     #[tokio::test]
@@ -296,12 +324,14 @@ mod tests {
         for error in [
             bucket.read(std::slice::from_ref(&long)).await.err(),
             bucket.version(&long).await.err(),
+            bucket.current(&long).await.err(),
+            bucket.exists(&long).await.err(),
             bucket.delete(std::slice::from_ref(&long)).await.err(),
             bucket.increment(&long, 1, 0).await.err(),
         ] {
             assert_eq!(error, Some(KeyValueError::KeyTooLong(1_025)));
         }
-        assert_eq!(count(&bucket, "too_large"), 8);
+        assert_eq!(count(&bucket, "too_large"), 10);
     }
 
     #[tokio::test]

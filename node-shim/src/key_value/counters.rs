@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use node_shim_core::key_value::{KeyValueError, SwapError};
 
-use super::StoreKind;
+use super::StoreLabel;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum OperationOutcome {
 }
 
 /// Values of the label `outcome`.
-const OUTCOMES: [OperationOutcome; 7] = [
+const OUTCOMES: [OperationOutcome; 9] = [
     OperationOutcome::Ok,
     OperationOutcome::Changed,
     OperationOutcome::Failed(KeyValueError::KeyTooLong(0)),
@@ -26,11 +26,13 @@ const OUTCOMES: [OperationOutcome; 7] = [
     OperationOutcome::Failed(KeyValueError::InvalidCursor),
     OperationOutcome::Failed(KeyValueError::NoRoom),
     OperationOutcome::Failed(KeyValueError::TimedOut),
+    OperationOutcome::Failed(KeyValueError::Unavailable("")),
+    OperationOutcome::Failed(KeyValueError::Denied("")),
 ];
 
 /// Number of operations by kind of store and outcome.
 #[derive(Debug, Default)]
-pub(super) struct OperationCounters([[AtomicU64; OUTCOMES.len()]; StoreKind::ALL.len()]);
+pub(super) struct OperationCounters([[AtomicU64; OUTCOMES.len()]; StoreLabel::ALL.len()]);
 
 impl OperationOutcome {
     /// Returns the value of the label `outcome` in metrics.
@@ -65,8 +67,8 @@ impl<T> From<&Result<T, SwapError>> for OperationOutcome {
 
 impl OperationCounters {
     /// Counts `operations` that ended with `outcome`.
-    pub(super) fn add(&self, kind: StoreKind, outcome: OperationOutcome, operations: u64) {
-        let kinds = StoreKind::ALL.iter().zip(&self.0);
+    pub(super) fn add(&self, kind: StoreLabel, outcome: OperationOutcome, operations: u64) {
+        let kinds = StoreLabel::ALL.iter().zip(&self.0);
         let mut of_kind = kinds.filter(|(one, _)| **one == kind);
         let counts = of_kind.next().map(|(_, counts)| counts);
         let mut outcomes = OUTCOMES.iter().zip(counts.into_iter().flatten());
@@ -77,11 +79,12 @@ impl OperationCounters {
 
     /// Returns all counts with the values of their labels.
     pub(super) fn read(&self) -> Vec<(&'static str, OperationOutcome, u64)> {
-        let rows = StoreKind::ALL.into_iter().zip(&self.0);
+        let rows = StoreLabel::ALL.into_iter().zip(&self.0);
         let cells = rows.flat_map(|(kind, row)| {
             let cells = OUTCOMES.into_iter().zip(row);
-            cells
-                .map(move |(outcome, count)| (kind.label(), outcome, count.load(Ordering::Relaxed)))
+            cells.map(move |(outcome, count)| {
+                (kind.as_str(), outcome, count.load(Ordering::Relaxed))
+            })
         });
         cells.collect()
     }
@@ -105,12 +108,15 @@ mod tests {
             Error::InvalidCursor,
             Error::NoRoom,
             Error::TimedOut,
+            Error::NotAValue,
+            Error::Unavailable("it is loading its data"),
+            Error::Denied("it refuses the password"),
         ];
         let failed = errors.map(OperationOutcome::Failed);
         let others = [OperationOutcome::Ok, OperationOutcome::Changed];
         for outcome in failed.into_iter().chain(others) {
             let counters = OperationCounters::default();
-            counters.add(StoreKind::Memory, outcome, 3);
+            counters.add(StoreLabel::Redis, outcome, 3);
             let counted = counters.read();
             let counted: Vec<_> = counted.iter().filter(|(.., count)| *count > 0).collect();
             assert_eq!(counted.len(), 1, "{outcome:?}");

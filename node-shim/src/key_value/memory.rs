@@ -30,9 +30,29 @@ impl KeyValueStore for SharedMemory {
         &'a self,
         bucket: &'a BucketId,
         keys: &'a [String],
-    ) -> BoxFuture<'a, Result<Vec<Option<VersionedValue>>, KeyValueError>> {
-        let read = self.with(|store| keys.iter().map(|key| store.read(bucket, key)).collect());
+    ) -> BoxFuture<'a, Result<Vec<Option<Value>>, KeyValueError>> {
+        let read = self.with(|store| {
+            let values = keys.iter().map(|key| store.read(bucket, key));
+            values.map(|read| read.map(|read| read.value)).collect()
+        });
         ready(Ok(read)).boxed()
+    }
+
+    fn current<'a>(
+        &'a self,
+        bucket: &'a BucketId,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<VersionedValue>, KeyValueError>> {
+        ready(Ok(self.with(|store| store.read(bucket, key)))).boxed()
+    }
+
+    fn exists<'a>(
+        &'a self,
+        bucket: &'a BucketId,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<bool, KeyValueError>> {
+        let exists = self.with(|store| store.version(bucket, key).is_some());
+        ready(Ok(exists)).boxed()
     }
 
     fn version<'a>(

@@ -67,7 +67,7 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
     .collect()
 }
 
-fn key_value(usage: &KeyValueUsage) -> [MetricFamily; 5] {
+fn key_value(usage: &KeyValueUsage) -> [MetricFamily; 6] {
     let help = "Number of operations on key-value stores by kind of store and outcome.";
     let mut operations = family(
         "selvage_key_value_operations_total",
@@ -91,22 +91,33 @@ fn key_value(usage: &KeyValueUsage) -> [MetricFamily; 5] {
             counter(count),
         );
     }
+    let help = "Number of reads of key-value stores with copies in memory by whether a copy answered them.";
+    let mut cache_reads = family(
+        "selvage_key_value_cache_reads_total",
+        help,
+        MetricType::COUNTER,
+    );
+    for (result, count) in usage.cache_reads {
+        let labels = with(&[], &[("result", result)]);
+        add(&mut cache_reads, &labels, counter(count));
+    }
     [
         operations,
         evictions,
+        cache_reads,
         gauge_family(
             "selvage_key_value_memory_bytes",
-            "Memory of the entries of key-value stores.",
+            "Memory of the entries and copies of key-value stores.",
             usage.memory as f64,
         ),
         gauge_family(
             "selvage_key_value_memory_limit_bytes",
-            "Maximum memory of the entries of key-value stores.",
+            "Maximum memory of the entries and copies of key-value stores.",
             usage.memory_limit as f64,
         ),
         gauge_family(
             "selvage_key_value_entries",
-            "Number of entries of key-value stores in memory.",
+            "Number of entries and copies of key-value stores in memory.",
             usage.entries as f64,
         ),
     ]

@@ -5,7 +5,7 @@
 //! a guest nor replace a value that this process has in memory.
 
 use node_api::v1::env_var::Kind;
-use node_api::v1::{Definition, EnvVar, FunctionRecord, SecretValue};
+use node_api::v1::{Definition, EnvVar, FunctionRecord, KeyValueStore, SecretValue};
 
 /// Copies values that are missing in `offered` from `have`, an earlier record of the same function.
 ///
@@ -18,6 +18,7 @@ pub(super) fn restore_known_values(offered: &mut FunctionRecord, have: &Function
         let Some(held) = held.next() else { continue };
         restore_known_variables(&mut definition.env, &held.env);
         restore_known_variables(&mut definition.config, &held.config);
+        restore_known_stores(&mut definition.key_value, &held.key_value);
     }
 }
 
@@ -27,32 +28,36 @@ fn restore_known_variables(offered: &mut [EnvVar], held: &[EnvVar]) {
         let Some(Kind::Secret(secret)) = &mut variable.kind else {
             continue;
         };
-        if secret.value.is_none() {
-            let same = held.iter().find(|held| held.name == *name);
-            let known = same.and_then(secret_of);
-            let known = known.filter(|known| known.reference == secret.reference);
-            secret.value = known.and_then(|known| known.value.clone());
+        let same = held.iter().find(|held| held.name == *name);
+        restore(secret, same.and_then(EnvVar::secret));
+    }
+}
+
+fn restore_known_stores(offered: &mut [KeyValueStore], held: &[KeyValueStore]) {
+    for store in offered {
+        let same = held.iter().find(|held| held.label == store.label);
+        if let Some(secret) = store.secret_mut() {
+            restore(secret, same.and_then(KeyValueStore::secret));
         }
+    }
+}
+
+/// Copies a missing value from the secret in the same place, if its reference is the same.
+fn restore(offered: &mut SecretValue, held: Option<&SecretValue>) {
+    if offered.value.is_none() {
+        let known = held.filter(|held| held.reference == offered.reference);
+        offered.value = known.and_then(|known| known.value.clone());
     }
 }
 
 /// Returns the references (`secret/key`) of a definition whose values are missing, sorted and without duplicates.
 pub(super) fn missing_secrets(definition: &Definition) -> Vec<String> {
-    let variables = definition.env.iter().chain(&definition.config);
-    let unknown = variables
-        .filter_map(secret_of)
-        .filter(|secret| secret.value.is_none());
+    let secrets = definition.secrets();
+    let unknown = secrets.filter(|secret| secret.value.is_none());
     let mut references: Vec<String> = unknown.map(|secret| secret.reference.clone()).collect();
     references.sort();
     references.dedup();
     references
-}
-
-fn secret_of(variable: &EnvVar) -> Option<&SecretValue> {
-    match &variable.kind {
-        Some(Kind::Secret(secret)) => Some(secret),
-        Some(Kind::Value(_)) | None => None,
-    }
 }
 
 #[cfg(test)]
@@ -104,6 +109,41 @@ mod tests {
         renamed.definitions[0].revision = "r9".into();
         restore_known_values(&mut renamed, &have);
         assert_eq!(missing_secrets(&renamed.definitions[0]), ["s/a"]);
+    }
+
+    #[test]
+    fn the_url_of_a_store_is_copied_from_the_same_revision_label_and_reference() {
+        let store = |label: &str, reference: &str, value: Option<&str>| KeyValueStore {
+            label: label.into(),
+            kind: Some(node_api::v1::key_value_store::Kind::Redis(
+                node_api::v1::RedisStore {
+                    url: Some(SecretValue {
+                        reference: reference.into(),
+                        value: value.map(|value| value.as_bytes().to_vec()),
+                    }),
+                    ..node_api::v1::RedisStore::default()
+                },
+            )),
+        };
+        let with = |stores: Vec<KeyValueStore>| {
+            let mut record = record("f", 1);
+            record.definitions[0].key_value = stores;
+            record
+        };
+        let have = with(vec![
+            store("a", "redis/url", Some("redis://one.example")),
+            store("b", "other/url", Some("redis://two.example")),
+        ]);
+        let mut offered = with(vec![
+            store("a", "redis/url", None),
+            store("b", "redis/url", None),
+            store("c", "new/url", None),
+        ]);
+        restore_known_values(&mut offered, &have);
+        let definition = &offered.definitions[0];
+        let known = store("a", "redis/url", Some("redis://one.example"));
+        assert_eq!(definition.key_value[0], known);
+        assert_eq!(missing_secrets(definition), ["new/url", "redis/url"]);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Key-value stores over the life of a node.
 
 use node_api::v1::key_value_store::Kind;
-use node_api::v1::{Definition, KeyValueStore, MemoryStore};
+use node_api::v1::{Definition, KeyValueStore, MemoryStore, RedisStore, SecretValue};
 
 use crate::key_value_guest::{DRAFT2, counter};
-use crate::node::{Environment, Node};
+use crate::node::{Environment, Node, contains};
 use crate::operator::{Operator, definition, function, via_operator};
 
 /// Returns a revision of the component that opens the store in memory `cart`.
@@ -100,4 +100,49 @@ async fn entries_end_with_the_last_function_that_has_the_label() {
     operator.delta(203, vec![again]).await;
     node.answers("f", 200, "1").await;
     node.drain().await;
+}
+
+/// The URL of a store in Redis is a Secret: a node without it answers nothing else, and never writes it to disk. The
+/// floor of addresses is that of outbound requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_redis_waits_for_its_url_which_stays_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let wasm = counter(DRAFT2, 1);
+    let operator = Operator::start().await;
+    operator.blob(&wasm);
+    let with_url = |serial, url: Option<&str>| {
+        let mut definition = definition("r1", &wasm, via_operator());
+        let url = SecretValue {
+            reference: "redis/url".into(),
+            value: url.map(|url| url.as_bytes().to_vec()),
+        };
+        definition.key_value = vec![KeyValueStore {
+            label: "cart".into(),
+            kind: Some(Kind::Redis(RedisStore {
+                url: Some(url),
+                ..RedisStore::default()
+            })),
+        }];
+        function("f", serial, vec![definition], 0)
+    };
+    operator.snapshot(7, vec![with_url(1, None)]).await;
+    let environment = Environment {
+        operator: Some(&operator),
+        registry: None,
+    };
+    let node = Node::start(folder.path(), environment).await;
+    operator
+        .report("the missing URL", |report| {
+            let mut exceptions = report.exceptions.iter();
+            exceptions.any(|one| one.message.contains("redis/url"))
+        })
+        .await;
+    assert_eq!(node.get("f").await.0, 503);
+    let known = with_url(2, Some("redis://:hunter2hunter2@127.0.0.1"));
+    operator.delta(8, vec![known]).await;
+    let refused = "the Redis server cannot be used: no function may reach its address";
+    node.answers("f", 500, refused).await;
+    node.drain().await;
+    assert!(contains(&folder.path().join("state"), b"redis/url"));
+    assert!(!contains(folder.path(), b"hunter2hunter2"));
 }

@@ -50,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) config: Vec<(String, String)>,
     /// Labels of key-value stores in memory.
     pub(crate) key_value: Vec<&'static str>,
+    /// Other key-value stores.
+    pub(crate) stores: Vec<StoreSpec>,
     /// Entries of `egress.allow`.
     pub(crate) egress: Vec<String>,
     pub(crate) routes: Vec<Route>,
@@ -75,6 +77,7 @@ impl Default for Setup {
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
+            stores: Vec::new(),
             egress: Vec::new(),
             routes,
             engine: ENGINE.clone(),
@@ -120,6 +123,8 @@ impl Setup {
         wasm: &[u8],
         counters: &CounterTable,
     ) -> Arc<Revision> {
+        let in_memory = self.key_value.iter().map(|label| memory(label));
+        let key_value = in_memory.chain(self.stores.iter().cloned()).collect();
         let entries = self.egress.iter().map(|e| EgressEntry::parse(e).unwrap());
         let spec = RevisionSpec {
             function,
@@ -127,7 +132,7 @@ impl Setup {
             limits: self.limits.clone(),
             env: values(&self.env),
             config: values(&self.config),
-            key_value: self.key_value.iter().map(|label| memory(label)).collect(),
+            key_value,
             egress: AllowList::new(entries.collect()),
         };
         let loaded = self

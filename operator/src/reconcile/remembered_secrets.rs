@@ -159,7 +159,7 @@ fn unknown_of(
     });
     unknown
         .map(|(reference, state)| {
-            let (why, restore) = why(ctx, key, reference, &state);
+            let (why, restore) = why(ctx, key, &reference, &state);
             let what = format!(
                 "The operator does not know the value of key {:?} in Secret {:?} that revision {name} was made with: {why}.",
                 reference.key, reference.name

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use crds::conditions::reasons;
 use crds::function::{
-    CONFIG_KEYS, CONFIG_VALUE_CHARS, ConfigEntry, EnvEntry, EnvSource, KeySelector,
+    CONFIG_KEYS, CONFIG_VALUE_CHARS, ConfigEntry, EnvEntry, EnvSource, KeySelector, KeyValueStore,
+    Redis,
 };
 use crds::{
     EdgeFunction, EdgeRevision, EdgeRevisionSpec, LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION,
@@ -16,6 +17,7 @@ use crds::{
 };
 use hmac::{Hmac, Mac};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use node_api::redis_url::{RedisUrl, RedisUrlError};
 use sha2::{Digest, Sha256};
 
 use crate::validate::Runtime;
@@ -93,6 +95,11 @@ pub fn settle(
     }
     for (index, entry) in runtime.config.iter().enumerate() {
         if let Err(error) = settled.add_config(index, entry, content, hash_key) {
+            unusable.push(error);
+        }
+    }
+    for store in &runtime.key_value {
+        if let Err(error) = settled.add_store(store, content, hash_key) {
             unusable.push(error);
         }
     }
@@ -326,6 +333,34 @@ impl ResolvedReferences {
         Ok(())
     }
 
+    /// Adds the URL of a store in Redis, which stays a reference.
+    fn add_store(
+        &mut self,
+        store: &KeyValueStore,
+        content: &impl Content,
+        hash_key: &[u8],
+    ) -> Result<(), UnusableReference> {
+        let Some(KeySelector { name, key }) = store.redis.as_ref().map(Redis::url) else {
+            return Ok(());
+        };
+        let field = format!("spec.keyValue[{}].redis.secretRef", store.label);
+        let Some(url) = content.secret(&name, &key) else {
+            return Err(UnusableReference::missing_key(field, "Secret", &name, &key));
+        };
+        if let Err(error) = check_url(&url) {
+            return Err(UnusableReference {
+                field,
+                reason: reasons::INVALID_SPEC,
+                message: format!(
+                    "the value of key {key:?} in the Secret {name:?} is not a URL that nodes can use: {error}"
+                ),
+            });
+        }
+        let hash = hash(hash_key, &url);
+        self.refer(ReferenceKind::Secret, &name, Some(&key), hash);
+        Ok(())
+    }
+
     fn refer(&mut self, kind: ReferenceKind, name: &str, key: Option<&str>, hash: String) {
         let reference = ReferenceHash {
             kind,
@@ -335,6 +370,12 @@ impl ResolvedReferences {
         };
         self.references.push(reference);
     }
+}
+
+/// Checks the URL of a Redis server. The errors contain no part of it.
+fn check_url(url: &[u8]) -> Result<(), RedisUrlError> {
+    let url = std::str::from_utf8(url).map_err(|_| RedisUrlError::Encoding)?;
+    RedisUrl::parse(url)?.check_reachable()
 }
 
 /// Checks what the schema of an `EdgeRevision` would refuse, in the terms of the user.

@@ -55,6 +55,84 @@ fn secret_content_is_in_the_hash_and_nowhere_else() {
     );
 }
 
+/// A Secret `r` that holds this URL.
+struct Url(&'static [u8]);
+
+impl Content for Url {
+    fn config_map(&self, _: &str) -> Option<BTreeMap<String, String>> {
+        None
+    }
+    fn secret(&self, name: &str, key: &str) -> Option<Vec<u8>> {
+        (name == "r" && key == "url").then(|| self.0.to_vec())
+    }
+}
+
+fn in_redis(secret: &str) -> Runtime {
+    let redis = Redis {
+        secret_ref: crds::LocalReference {
+            name: secret.into(),
+        },
+        prefix: Some("shop:".into()),
+        ..Redis::default()
+    };
+    Runtime {
+        key_value: vec![KeyValueStore {
+            label: "cart".into(),
+            store: None,
+            redis: Some(redis),
+        }],
+        ..Runtime::default()
+    }
+}
+
+#[test]
+fn the_url_of_a_redis_server_is_in_the_hash_and_nowhere_else() {
+    let runtime = in_redis("r");
+    let settled = |url| settle(&runtime, &Url(url), b"key").unwrap();
+    let (one, two) = (
+        settled(b"redis://:hunter2@r.shop.svc.cluster.local"),
+        settled(b"redis://:hunter3@r.shop.svc.cluster.local"),
+    );
+    assert_eq!(one.references[0].key.as_deref(), Some("url"));
+    assert_ne!(one.references, two.references);
+    let code = ComponentImage::default();
+    assert_ne!(
+        name("f", &code, &runtime, &one),
+        name("f", &code, &runtime, &two),
+        "a new password is a new revision"
+    );
+    let object = object(&EdgeFunction::default(), "f-1", 1, &code, one);
+    assert!(!serde_json::to_string(&object).unwrap().contains("hunter2"));
+}
+
+#[test]
+fn a_url_that_cannot_be_used_is_explained_without_showing_it() {
+    let refused = |secret: &str, url| {
+        let unusable = settle(&in_redis(secret), &Url(url), b"key").unwrap_err();
+        let [one] = &*unusable else {
+            panic!("{unusable:?}")
+        };
+        assert_eq!(one.field, "spec.keyValue[cart].redis.secretRef");
+        assert!(!one.message.contains("hunter2"), "{}", one.message);
+        (one.reason, one.message.clone())
+    };
+    let (reason, message) = refused("missing", b"redis://r.shop");
+    assert_eq!(reason, reasons::MISSING_REFERENCE);
+    assert!(message.contains("\"url\""), "{message}");
+    let table: [(&[u8], &str); 5] = [
+        (b"", "redis://"),
+        (b"http://:hunter2@r.shop", "redis://"),
+        (b"redis://:hunter2\xff@r.shop", "UTF-8"),
+        (b"redis://:hunter2@redis", "redis.shop.svc.cluster.local"),
+        (b"redis://:hunter2@169.254.169.254", "link_local"),
+    ];
+    for (url, part) in table {
+        let (reason, message) = refused("r", url);
+        assert_eq!(reason, reasons::INVALID_SPEC);
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 #[test]
 fn content_that_does_not_fit_into_a_revision_is_named_with_its_size() {
     struct Large;

@@ -1,16 +1,22 @@
 //! Key-value stores of a function.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crds::conditions::reasons;
-use crds::function::{KeyValueStore, Store};
+use crds::function::{KeyValueStore, Redis, Store};
 
 use super::Violation;
+use super::runtime::duration;
 
 /// Maximum number of stores of a function.
 const MAX_STORES: usize = 16;
 /// Maximum length of a label, in bytes.
 const MAX_LABEL: usize = 63;
+/// Maximum length of the prefix of keys, in bytes. The schema counts characters.
+const MAX_PREFIX: usize = 128;
+/// Maximum time for which a node answers reads from its memory.
+const MAX_CACHE_TTL: Duration = Duration::from_secs(3_600);
 
 /// Returns the stores sorted by label, so that their order does not matter for the revision. What the schema of this
 /// version refuses is a violation, as an object may have been stored under another one.
@@ -49,10 +55,7 @@ pub(super) fn read(
                 let field = format!("{field}.store");
                 violations.push(Violation::later(field, "this kind of key-value store"));
             }
-            (None, Some(_)) => {
-                let field = format!("{field}.redis");
-                violations.push(Violation::later(field, "a key-value store in Redis"));
-            }
+            (None, Some(redis)) => check_redis(redis, &format!("{field}.redis"), violations),
             (Some(_), Some(_)) | (None, None) => violations.push(Violation::new(
                 reasons::INVALID_SPEC,
                 field,
@@ -63,6 +66,25 @@ pub(super) fn read(
     let mut sorted = stores.to_vec();
     sorted.sort_by(|a, b| a.label.cmp(&b.label));
     sorted
+}
+
+/// Checks what the spec says about a store in Redis. The URL in the Secret is checked when it is read.
+fn check_redis(redis: &Redis, field: &str, violations: &mut Vec<Violation>) {
+    let prefix = redis.prefix.as_deref().unwrap_or_default();
+    if prefix.len() > MAX_PREFIX {
+        let message = format!(
+            "the prefix has {} bytes; the limit is {MAX_PREFIX}",
+            prefix.len()
+        );
+        let field = format!("{field}.prefix");
+        violations.push(Violation::new(reasons::INVALID_SPEC, field, message));
+    }
+    let field = format!("{field}.localCacheTTL");
+    let written = redis.local_cache_ttl.as_ref();
+    if duration(written, &field, Duration::ZERO, violations) > MAX_CACHE_TTL {
+        let value = written.map(String::as_str).unwrap_or_default();
+        violations.push(Violation::invalid(field, value, "use 0s to 1h"));
+    }
 }
 
 fn is_label(text: &str) -> bool {
@@ -121,21 +143,45 @@ mod tests {
         };
         assert_eq!(found(&[neither]), [invalid("spec.keyValue[a]")]);
         let both = KeyValueStore {
-            redis: Some(crds::function::Redis::default()),
+            redis: Some(Redis::default()),
             ..memory("a")
         };
         assert_eq!(found(&[both]), [invalid("spec.keyValue[a]")]);
     }
 
     #[test]
-    fn kinds_of_later_versions_are_refused_by_name() {
-        let later = |field: &str| (reasons::NOT_YET_SUPPORTED, field.to_owned());
-        let redis = KeyValueStore {
+    fn settings_of_redis_are_checked_as_the_schema_does() {
+        let redis = |prefix: &str, ttl: &str| KeyValueStore {
             store: None,
-            redis: Some(crds::function::Redis::default()),
+            redis: Some(Redis {
+                prefix: Some(prefix.into()),
+                local_cache_ttl: Some(ttl.into()),
+                ..Redis::default()
+            }),
             ..memory("a")
         };
-        assert_eq!(found(&[redis]), [later("spec.keyValue[a].redis")]);
+        let invalid = |field: &str| {
+            (
+                reasons::INVALID_SPEC,
+                format!("spec.keyValue[a].redis.{field}"),
+            )
+        };
+        assert_eq!(found(&[redis(&"p".repeat(128), "1h")]), []);
+        // 128 characters, but more bytes
+        let wide = redis(&"\u{e9}".repeat(128), "0s");
+        assert_eq!(found(&[wide]), [invalid("prefix")]);
+        for ttl in ["61m", "1", "-1s"] {
+            assert_eq!(
+                found(&[redis("", ttl)]),
+                [invalid("localCacheTTL")],
+                "{ttl}"
+            );
+        }
+    }
+
+    #[test]
+    fn kinds_of_later_versions_are_refused_by_name() {
+        let later = |field: &str| (reasons::NOT_YET_SUPPORTED, field.to_owned());
         let unknown = KeyValueStore {
             store: Some(Store::Unknown),
             ..memory("a")

@@ -135,6 +135,9 @@ pub fn references(function: &EdgeFunction) -> References {
                 .map(|reference| reference.name.clone()),
         );
     }
+    let stores = function.spec.key_value.iter();
+    let servers = stores.filter_map(|store| store.redis.as_ref());
+    found.secrets.extend(servers.map(|redis| redis.url().name));
     let maps = function
         .spec
         .config

@@ -50,7 +50,11 @@ enum Action {
     /// List the running clusters
     Status,
     /// Install the Debian packages of a cluster with nodes and print the version of each program
-    Packages,
+    Packages {
+        /// Those that tests without a cluster need instead
+        #[arg(long)]
+        tests: bool,
+    },
     /// Write the container images of the programs `operator` and `node-shim` in a folder
     Images {
         /// Folder of the programs; gets `operator.tar` and `node-shim.tar`
@@ -83,7 +87,7 @@ async fn act(action: Action) -> Result<bool> {
         } => up(if control_plane { 0 } else { nodes }, wait).await,
         Action::Down { id } => down(id.as_deref()),
         Action::Status => status(),
-        Action::Packages => packages(),
+        Action::Packages { tests } => packages(tests),
         Action::Images { folder } => images(&folder),
         Action::Demo(arguments) => return demo::demo(&arguments).await,
     }?;
@@ -145,10 +149,14 @@ fn down(id: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn packages() -> Result<()> {
-    let purposes = [Purpose::ControlPlane, Purpose::Nodes];
-    install(&purposes)?;
-    for line in versions(&purposes)? {
+fn packages(tests: bool) -> Result<()> {
+    let purposes: &[Purpose] = if tests {
+        &[Purpose::Tests]
+    } else {
+        &[Purpose::ControlPlane, Purpose::Nodes]
+    };
+    install(purposes)?;
+    for line in versions(purposes)? {
         writeln!(stdout(), "{line}")?;
     }
     Ok(())

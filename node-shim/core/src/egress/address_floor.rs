@@ -56,6 +56,15 @@ impl AddressFloor {
         }
     }
 
+    /// Checks the address of a store that a Secret of the function's namespace names. It may be private, because the
+    /// author of the Secret chose the server; the addresses of this host and of the cluster's own parts stay denied.
+    ///
+    /// # Errors
+    /// Fails when no function may reach the address.
+    pub fn check_store(&self, address: IpAddr) -> Result<(), AddressRefusal> {
+        self.check(address, |_| true)
+    }
+
     /// Returns whether a name is the cluster's domain or below it.
     pub(super) fn is_in_cluster(&self, name: &str) -> bool {
         let domain = self.cluster_domain.as_str();

@@ -331,6 +331,31 @@ fn the_host_and_the_fields_of_the_connection_are_the_nodes() {
     assert_eq!(names(&response), ["expect", "te", "x-keep"]);
 }
 
+/// HE-1: the address of a store in Redis is in a Secret, so private networks need no entry.
+#[test]
+fn stores_may_have_private_addresses_but_none_that_the_node_denies() {
+    let floor = AddressFloor {
+        denied: vec!["10.96.0.1/32".parse().unwrap()],
+        ..AddressFloor::default()
+    };
+    let table = [
+        ("93.184.216.34", Ok(())),
+        ("10.0.0.1", Ok(())),
+        ("fd12::1", Ok(())),
+        ("10.96.0.1", Err(AddressRefusal::Denied)),
+        ("::ffff:10.96.0.1", Err(AddressRefusal::Denied)),
+        ("127.0.0.1", Err(AddressRefusal::Never("loopback"))),
+        ("169.254.169.254", Err(AddressRefusal::Never("link_local"))),
+    ];
+    for (address, expected) in table {
+        assert_eq!(
+            floor.check_store(address.parse().unwrap()),
+            expected,
+            "{address}"
+        );
+    }
+}
+
 #[test]
 fn labels_have_their_indices() {
     for (index, reason) in DenialReason::ALL.iter().enumerate() {
@@ -363,6 +388,8 @@ proptest! {
             let checked = allow.check_address(&target, address, &AddressFloor::default());
             prop_assert!(!never || checked.is_err(), "{address}");
         }
+        let store = AddressFloor::default().check_store(address);
+        prop_assert!(!never || store.is_err(), "{address}");
     }
 
     #[test]

@@ -32,6 +32,15 @@ pub enum KeyValueError {
     /// The store did not answer in time.
     #[error("the store did not answer within 2 s")]
     TimedOut,
+    /// The entry that another program wrote is not a plain value.
+    #[error("the key holds no value but a list, a hash or another type of Redis")]
+    NotAValue,
+    /// The server of the store cannot be used at present; with the reason.
+    #[error("the Redis server cannot be used: {0}")]
+    Unavailable(&'static str),
+    /// The connection or the operation is refused until the configuration changes; with the reason.
+    #[error("the Redis server cannot be used: {0}")]
+    Denied(&'static str),
 }
 
 impl KeyValueError {
@@ -41,9 +50,13 @@ impl KeyValueError {
         match self {
             Self::KeyTooLong(_) | Self::ValueTooLong(_) | Self::ResultTooLarge => "too_large",
             Self::TooManyOperations => "limit",
-            Self::NotANumber | Self::OutOfRange | Self::InvalidCursor => "invalid",
+            Self::NotANumber | Self::OutOfRange | Self::InvalidCursor | Self::NotAValue => {
+                "invalid"
+            }
             Self::NoRoom => "no_room",
             Self::TimedOut => "timeout",
+            Self::Unavailable(_) => "unavailable",
+            Self::Denied(_) => "denied",
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Key-value stores of functions (`wasi:keyvalue`): their limits and errors, and the store in the memory of a node.
+//! Key-value stores of functions (`wasi:keyvalue`): their limits and errors, the store in the memory of a node, and the
+//! decisions about stores in Redis: what is answered from memory, which replies are accepted, when to connect again.
 //!
 //! A bucket is what a component opens by a label. It belongs to a namespace: all functions of the namespace that have
 //! the label share its entries, and no other namespace can reach them.
@@ -6,12 +7,19 @@
 mod error;
 mod memory;
 mod namespace;
+mod read_cache;
+mod reconnect;
+pub mod redis;
+mod reply_guard;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{KeyValueError, SwapError};
 pub use memory::{Evictions, MemoryLimits, MemoryStore};
+pub use read_cache::{ReadCache, ReadStart};
+pub use reconnect::Reconnect;
+pub use reply_guard::{InvalidReply, ReplyGuard};
 
 /// Maximum length of a key, in bytes.
 pub const MAX_KEY: usize = 1 << 10;
@@ -40,9 +48,14 @@ pub struct BucketId {
     pub label: Arc<str>,
 }
 
-/// Version of an entry. Every write gives the entry a version that no entry of the store had before.
+/// Version of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Version(pub(crate) u64);
+pub enum Version {
+    /// Number of the write. Every write gives the entry a number that no entry of the store had before.
+    Number(u64),
+    /// SHA-1 digest of the value, in a store that other programs write to.
+    Digest([u8; 20]),
+}
 
 /// A value and the version of its entry.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{KeyPage, PAGE_BYTES, PAGE_KEYS, Value, Version, VersionedValue};
 
@@ -36,6 +37,8 @@ struct Entry {
     value: Value,
     version: Version,
     used: u64,
+    /// Time at which the value was read from another store; zero for an entry of this one.
+    fetched: Duration,
 }
 
 impl Namespace {
@@ -64,6 +67,11 @@ impl Namespace {
         bucket.entries.get(bucket.numbers.get(key)?)
     }
 
+    /// Returns the time at which the value of a key was read from another store.
+    pub(super) fn fetched(&self, label: &str, key: &str) -> Option<Duration> {
+        self.entry(label, key).map(|entry| entry.fetched)
+    }
+
     /// Returns the value of a key and marks its entry as used at `now`.
     pub(super) fn read(&mut self, label: &str, key: &str, now: u64) -> Option<VersionedValue> {
         let bucket = self.buckets.get_mut(label)?;
@@ -79,7 +87,14 @@ impl Namespace {
     }
 
     /// Creates or replaces the entry of a key. `now` becomes its last use and its version.
-    pub(super) fn write(&mut self, label: &Arc<str>, key: &str, value: Value, now: u64) {
+    pub(super) fn write(
+        &mut self,
+        label: &Arc<str>,
+        key: &str,
+        value: Value,
+        now: u64,
+        fetched: Duration,
+    ) {
         let bucket = self.buckets.entry(label.clone()).or_default();
         let (key, number) = match bucket.numbers.get_key_value(key) {
             Some((key, number)) => (key.clone(), *number),
@@ -93,8 +108,9 @@ impl Namespace {
         let entry = Entry {
             key,
             value,
-            version: Version(now),
+            version: Version::Number(now),
             used: now,
+            fetched,
         };
         if let Some(old) = bucket.entries.insert(number, entry) {
             self.bytes -= cost(&old.key, &old.value);

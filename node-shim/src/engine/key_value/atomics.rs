@@ -92,7 +92,7 @@ async fn current(mut store: Store<'_>, (handle,): (Resource<Cas>,)) -> Returned<
         bucket.count_refused(error);
         return Ok((Err(error.into()),));
     }
-    let read = match bucket.read_one(key).await {
+    let read = match bucket.current(&key).await {
         Ok(read) => read,
         Err(error) => return Ok((Err(error.into()),)),
     };

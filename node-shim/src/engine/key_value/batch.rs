@@ -1,6 +1,6 @@
 //! `wasi:keyvalue/batch`: operations on several keys. Each key counts as an operation.
 
-use node_shim_core::key_value::{Value, VersionedValue};
+use node_shim_core::key_value::Value;
 use wasmtime::component::{LinkerInstance, Resource};
 
 use super::types::StoreError;
@@ -23,7 +23,7 @@ async fn get_many(
     let result = async { bucket?.read(&keys).await };
     let pairs = result.await.map(|values| {
         let pairs = keys.into_iter().zip(values);
-        let pair = |(key, read): (String, Option<VersionedValue>)| Some((key, read?.value));
+        let pair = |(key, value): (String, Option<Value>)| Some((key, value?));
         pairs.map(pair).collect()
     });
     Ok((pairs.map_err(StoreError::from),))

@@ -118,8 +118,7 @@ async fn get(
 ) -> Returned<Option<Value>> {
     let bucket = begin(&mut store, &bucket, 1)?;
     let result = async { bucket?.read_one(key).await };
-    let value = result.await.map(|read| read.map(|read| read.value));
-    Ok((value.map_err(StoreError::from),))
+    Ok((result.await.map_err(StoreError::from),))
 }
 
 async fn set(
@@ -139,9 +138,8 @@ async fn delete(mut store: Store<'_>, (bucket, key): (Resource<Bucket>, String))
 
 async fn exists(mut store: Store<'_>, (bucket, key): (Resource<Bucket>, String)) -> Returned<bool> {
     let bucket = begin(&mut store, &bucket, 1)?;
-    let result = async { bucket?.version(&key).await };
-    let exists = result.await.map(|version| version.is_some());
-    Ok((exists.map_err(StoreError::from),))
+    let result = async { bucket?.exists(&key).await };
+    Ok((result.await.map_err(StoreError::from),))
 }
 
 async fn list_keys<C: DraftCursor>(

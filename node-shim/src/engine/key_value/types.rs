@@ -14,7 +14,7 @@ pub(super) enum StoreError {
     /// The revision has no store with this label.
     #[component(name = "no-such-store")]
     NoSuchStore,
-    /// Part of the interface; no store of this host denies access.
+    /// Part of the interface; this host explains a denial in a sentence of `Other` instead.
     #[component(name = "access-denied")]
     AccessDenied,
     /// Any other error, as a sentence without keys and values.

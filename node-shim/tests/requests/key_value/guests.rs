@@ -162,3 +162,34 @@ pub(crate) fn hoards() -> Vec<u8> {
         (call $answer (local.get $out) (i32.const 200) (i32.const 4096) (i32.const 4))",
     )
 }
+
+/// Responds with the entry under `k`, with 404 when there is none, or with the error.
+pub(crate) fn reads() -> Vec<u8> {
+    using(
+        DRAFT2,
+        "
+        (call $kv-get (call $bucket) (i32.const 4112) (i32.const 1) (i32.const 64))
+        (if (i32.load8_u (i32.const 64)) (then (call $fail (local.get $out) (i32.const 68)) (return)))
+        (if (i32.eqz (i32.load8_u (i32.const 68)))
+          (then (call $answer (local.get $out) (i32.const 404) (i32.const 4096) (i32.const 0)) (return)))
+        (call $answer (local.get $out) (i32.const 200) (i32.load (i32.const 72)) (i32.load (i32.const 76)))",
+    )
+}
+
+/// Reads all pages of `list-keys`. Responds with the four bytes of the number of keys.
+pub(crate) fn lists() -> Vec<u8> {
+    using(
+        "0.2.0-draft",
+        "
+        (local.set $b (call $bucket))
+        (call $kv-list (local.get $b) (i32.const 0) (i64.const 0) (i32.const 64)) (call $done)
+        (loop $more
+          (local.set $n (i32.add (local.get $n) (i32.load (i32.const 76))))
+          (if (i32.load8_u (i32.const 80)) (then
+            (global.set $heap (i32.const 65536))
+            (call $kv-list (local.get $b) (i32.const 1) (i64.load (i32.const 88)) (i32.const 64)) (call $done)
+            (br $more))))
+        (i32.store (i32.const 2048) (local.get $n))
+        (call $answer (local.get $out) (i32.const 200) (i32.const 2048) (i32.const 4))",
+    )
+}

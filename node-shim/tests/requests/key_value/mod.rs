@@ -1,6 +1,7 @@
-//! Tests of `wasi:keyvalue` with stores in memory.
+//! Tests of `wasi:keyvalue`; those of this file have stores in memory.
 
 mod guests;
+mod in_redis;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -244,16 +245,22 @@ fn hg_31_a_namespace_fills_only_its_own_memory() {
     assert_eq!(seen(&get(node.address(), "/")), (500, full.to_owned()));
 }
 
-#[test]
-fn operations_and_memory_are_exported() {
-    let node = serve(&counter(DRAFT2, 1));
-    get(node.address(), "/");
+/// Returns the metrics of a node as Prometheus reads them.
+fn metrics_page(node: &Node) -> String {
     let identity = NodeIdentity {
         node_name: "n1".into(),
         started_ms: 1,
     };
     let mut page = String::new();
     Metrics::new(identity).write(&mut page, &node.plane);
+    page
+}
+
+#[test]
+fn operations_and_memory_are_exported() {
+    let node = serve(&counter(DRAFT2, 1));
+    get(node.address(), "/");
+    let page = metrics_page(&node);
     for line in [
         r#"selvage_key_value_operations_total{store="memory",outcome="ok"} 2"#,
         r#"selvage_key_value_operations_total{store="memory",outcome="timeout"} 0"#,

@@ -3,6 +3,7 @@
 mod projector;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crds::function::{
     HeaderMatchType, KeySelector, KeyValueStore, PathMatchType, Placement as PlacementSpec, Store,
@@ -133,10 +134,16 @@ pub fn secrets_of(revision: &EdgeRevision) -> BTreeSet<String> {
 }
 
 /// Keys of Secrets that a revision refers to, each with the keyed hash of the content it was made with.
-pub fn secret_references(revision: &EdgeRevision) -> impl Iterator<Item = (&KeySelector, &str)> {
+pub fn secret_references(revision: &EdgeRevision) -> impl Iterator<Item = (KeySelector, &str)> {
     let entries = revision.spec.env.iter();
-    let references = entries.filter_map(|entry| entry.value_from.as_ref()?.secret_key_ref.as_ref());
-    references.map(|reference| (reference, hash_of(revision, reference)))
+    let of_variables =
+        entries.filter_map(|entry| entry.value_from.as_ref()?.secret_key_ref.clone());
+    let stores = revision.spec.key_value.iter();
+    let of_stores = stores.filter_map(|store| Some(store.redis.as_ref()?.url()));
+    of_variables.chain(of_stores).map(|reference| {
+        let hash = hash_of(revision, &reference);
+        (reference, hash)
+    })
 }
 
 /// The keyed hash of the content that a key of a Secret had; empty, which no hash is, when the revision names none.
@@ -207,7 +214,11 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
             .unwrap_or_default(),
         reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
         reuse_idle_timeout: 1000,
-        key_value: spec.key_value.iter().map(key_value).collect(),
+        key_value: spec
+            .key_value
+            .iter()
+            .map(|store| key_value(store, revision, secrets))
+            .collect(),
     }
 }
 
@@ -222,18 +233,24 @@ fn env(
         .and_then(|source| source.secret_key_ref.as_ref());
     let kind = secret.map_or_else(
         || v1::env_var::Kind::Value(entry.value.clone().unwrap_or_default()),
-        |reference| {
-            let hash = hash_of(revision, reference);
-            v1::env_var::Kind::Secret(v1::SecretValue {
-                reference: format!("{}/{}", reference.name, reference.key),
-                // an unknown value stays unknown: an empty text would be another value
-                value: secrets.value(&reference.name, &reference.key, hash),
-            })
-        },
+        |reference| v1::env_var::Kind::Secret(secret_value(reference, revision, secrets)),
     );
     v1::EnvVar {
         name: entry.name.clone(),
         kind: Some(kind),
+    }
+}
+
+fn secret_value(
+    reference: &KeySelector,
+    revision: &EdgeRevision,
+    secrets: &impl SecretValues,
+) -> v1::SecretValue {
+    let hash = hash_of(revision, reference);
+    v1::SecretValue {
+        reference: format!("{}/{}", reference.name, reference.key),
+        // an unknown value stays unknown: an empty text would be another value
+        value: secrets.value(&reference.name, &reference.key, hash),
     }
 }
 
@@ -256,26 +273,45 @@ fn config(revision: &EdgeRevision) -> Vec<v1::EnvVar> {
 }
 
 /// A store of a kind that this operator does not know has no kind on the wire, and nodes refuse it.
-fn key_value(store: &KeyValueStore) -> v1::KeyValueStore {
-    let memory = store.store == Some(Store::Memory);
+fn key_value(
+    store: &KeyValueStore,
+    revision: &EdgeRevision,
+    secrets: &impl SecretValues,
+) -> v1::KeyValueStore {
+    let kind = match (store.store, &store.redis) {
+        (Some(Store::Memory), None) => Some(v1::key_value_store::Kind::Memory(v1::MemoryStore {})),
+        (None, Some(redis)) => {
+            let ttl = redis.local_cache_ttl.as_deref().unwrap_or_default();
+            let ttl = ttl.parse::<crds::Duration>().map(|ttl| ttl.to_std());
+            let redis = v1::RedisStore {
+                url: Some(secret_value(&redis.url(), revision, secrets)),
+                prefix: redis.prefix.clone().unwrap_or_default(),
+                local_cache_ttl: ttl.map(wire_millis).unwrap_or_default(),
+            };
+            Some(v1::key_value_store::Kind::Redis(redis))
+        }
+        _ => None,
+    };
     v1::KeyValueStore {
         label: store.label.clone(),
-        kind: memory.then_some(v1::key_value_store::Kind::Memory(v1::MemoryStore {})),
+        kind,
     }
 }
 
+fn wire_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn wire_limits(limits: &Limits) -> v1::Limits {
-    let millis =
-        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     v1::Limits {
         memory_bytes: limits.memory,
-        cpu: millis(limits.cpu),
-        timeout: millis(limits.timeout),
-        first_byte: millis(limits.first_byte),
-        idle: millis(limits.idle),
+        cpu: wire_millis(limits.cpu),
+        timeout: wire_millis(limits.timeout),
+        first_byte: wire_millis(limits.first_byte),
+        idle: wire_millis(limits.idle),
         concurrency: limits.concurrency,
         queue_length: limits.queue_length,
-        queue_timeout: millis(limits.queue_timeout),
+        queue_timeout: wire_millis(limits.queue_timeout),
         request_body_bytes: limits.request_body,
     }
 }

@@ -9,7 +9,8 @@ struct Known(&'static str);
 
 impl SecretValues for Known {
     fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>> {
-        (name == "s" && key == "k" && hash == self.0).then(|| b"hush".to_vec())
+        let secret = matches!((name, key), ("s", "k") | ("r", "url"));
+        (secret && hash == self.0).then(|| b"hush".to_vec())
     }
 }
 
@@ -166,9 +167,42 @@ fn stores_travel_with_their_label_and_kind() {
     let record = record(&function(Some("app-1"), true), &[&revision], &Known("")).unwrap();
     let stores = &record.definitions[0].key_value;
     let memory = v1::key_value_store::Kind::Memory(v1::MemoryStore {});
-    assert_eq!(
-        (stores[0].label.as_str(), stores[0].kind),
-        ("cart", Some(memory))
-    );
-    assert_eq!((stores[1].label.as_str(), stores[1].kind), ("later", None));
+    let kind = |index: usize| (stores[index].label.as_str(), stores[index].kind.clone());
+    assert_eq!(kind(0), ("cart", Some(memory)));
+    assert_eq!(kind(1), ("later", None));
+}
+
+#[test]
+fn fn_12_the_url_of_a_store_travels_as_the_secrets_of_variables_do() {
+    let revision = revision("app-1", 1, |spec| {
+        spec.key_value = vec![KeyValueStore {
+            label: "cart".into(),
+            store: None,
+            redis: Some(crds::function::Redis {
+                secret_ref: crds::LocalReference { name: "r".into() },
+                prefix: Some("shop:".into()),
+                local_cache_ttl: Some("1m30s".into()),
+            }),
+        }];
+        spec.references = vec![ReferenceHash {
+            kind: ReferenceKind::Secret,
+            name: "r".into(),
+            key: Some("url".into()),
+            hash: "then".into(),
+        }];
+    });
+    assert_eq!(secrets_of(&revision), BTreeSet::from(["r".to_owned()]));
+    for (known, value) in [("then", Some(b"hush".to_vec())), ("now", None)] {
+        let record = record(&function(Some("app-1"), true), &[&revision], &Known(known)).unwrap();
+        let redis = v1::RedisStore {
+            url: Some(v1::SecretValue {
+                reference: "r/url".into(),
+                value,
+            }),
+            prefix: "shop:".into(),
+            local_cache_ttl: 90_000,
+        };
+        let store = &record.definitions[0].key_value[0];
+        assert_eq!(store.kind, Some(v1::key_value_store::Kind::Redis(redis)));
+    }
 }

@@ -23,6 +23,12 @@ const USED: &[(&str, &str)] = &[
         "part of the revision; without effect while one instance answers one request",
     ),
     ("keyValue[].label", "table_projection key_value"),
+    (
+        "keyValue[].redis.localCacheTTL",
+        "table_projection key_value",
+    ),
+    ("keyValue[].redis.prefix", "table_projection key_value"),
+    ("keyValue[].redis.secretRef.name", "revision.rs settle"),
     ("keyValue[].store", "table_projection key_value"),
     ("limits.concurrency", "table_projection limits"),
     ("limits.cpu", "table_projection limits"),
@@ -129,11 +135,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "instances.reuse.maxRequests",
         "instances: { reuse: { maxRequests: 2 } }",
         "instances.reuse.maxRequests",
-    ),
-    (
-        "keyValue[].redis",
-        "keyValue: [{ label: default, redis: { secretRef: { name: r } } }]",
-        "keyValue[default].redis",
     ),
     (
         "rollout.abTest",

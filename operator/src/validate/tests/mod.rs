@@ -47,10 +47,6 @@ fn the_default_number_of_replicas_is_all_nodes() {
 fn every_field_of_a_later_version_is_named() {
     let cases = [
         (
-            "  keyValue: [{ label: default, redis: { secretRef: { name: r } } }]",
-            "spec.keyValue[default].redis",
-        ),
-        (
             "  egress: { allow: ['function://shop/prices'] }",
             "spec.egress.allow",
         ),

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::namespace::{Namespace, cost};
 use super::{
@@ -117,12 +118,41 @@ impl MemoryStore {
         key: &str,
         value: Value,
     ) -> Result<(), KeyValueError> {
+        self.write_copy(bucket, key, value, Duration::ZERO)
+    }
+
+    /// Creates or replaces a copy of an entry of another store, which was read at `fetched`.
+    ///
+    /// # Errors
+    /// Fails like [`write`](Self::write).
+    pub(super) fn write_copy(
+        &mut self,
+        bucket: &BucketId,
+        key: &str,
+        value: Value,
+        fetched: Duration,
+    ) -> Result<(), KeyValueError> {
         self.make_room(bucket, key, cost(key, &value))?;
         let now = self.next();
         self.change(&bucket.namespace, |namespace| {
-            namespace.write(&bucket.label, key, value, now);
+            namespace.write(&bucket.label, key, value, now, fetched);
         });
         Ok(())
+    }
+
+    /// Returns the copy of an entry of another store if it was read after `oldest`; removes an older one.
+    pub(super) fn read_copy(
+        &mut self,
+        bucket: &BucketId,
+        key: &str,
+        oldest: Duration,
+    ) -> Option<Value> {
+        let namespace = self.namespaces.get(&bucket.namespace)?;
+        if namespace.fetched(&bucket.label, key)? < oldest {
+            self.delete(bucket, key);
+            return None;
+        }
+        self.read(bucket, key).map(|read| read.value)
     }
 
     /// Replaces an entry if it still has the version `expected`; with `None`, creates it if it does not exist.

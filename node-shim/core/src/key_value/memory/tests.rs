@@ -353,7 +353,7 @@ proptest! {
                 }
                 Step::Swap(current) => {
                     let present = store.version(&bucket, &key);
-                    let expected = if current { present } else { Some(Version(u64::MAX)) };
+                    let expected = if current { present } else { Some(Version::Number(u64::MAX)) };
                     let swapped = store.swap(&bucket, &key, expected, value(b"5"));
                     let result = if current { Ok(()) } else { Err(SwapError::Changed(present)) };
                     prop_assert_eq!(swapped, result);
