@@ -54,7 +54,8 @@ pub struct ServeArgs {
     /// Label of a key-value store in memory, which the guest opens through wasi:keyvalue; repeatable
     #[arg(long, value_name = "LABEL")]
     pub key_value: Vec<String>,
-    /// Outbound requests that the guest may send, like `https://api.example` or `http://10.0.0.0/8:8080`; repeatable
+    /// Outbound requests that the guest may send, like `https://api.example`, `http://10.0.0.0/8:8080` or
+    /// `function://local/serve` (itself, as http://serve.local.selvage.internal); repeatable
     #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
     pub egress: Vec<EgressEntry>,
     /// Memory of one instance, MiB

@@ -51,7 +51,7 @@ fn every_field_of_a_later_version_is_named() {
             "spec.keyValue[default].redis",
         ),
         (
-            "  egress: { allow: ['function://shop/prices'] }",
+            "  egress: { allow: ['function://blog/prices'] }",
             "spec.egress.allow",
         ),
         (
