@@ -46,6 +46,12 @@ impl std::fmt::Debug for v1::SecretValue {
     }
 }
 
+impl std::fmt::Debug for v1::HopKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HopKey").finish_non_exhaustive()
+    }
+}
+
 /// Overwrites the value, so that no copy of a secret stays in memory after its message is dropped.
 impl Drop for v1::SecretValue {
     fn drop(&mut self) {

@@ -13,7 +13,7 @@ use crate::observer::RequestObserver;
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("selvage-error");
 
 /// Returns the response to a request that matches no route. It does not depend on the request.
-pub(crate) fn no_route(guard: RequestGuard) -> Response<ResponseBody> {
+pub(crate) fn no_route(guard: Option<RequestGuard>) -> Response<ResponseBody> {
     let reply = ErrorResponse {
         status: 404,
         error: "no_route",
@@ -22,7 +22,10 @@ pub(crate) fn no_route(guard: RequestGuard) -> Response<ResponseBody> {
     build(reply, None, guard)
 }
 
-pub(crate) fn rejected(rejection: Rejection, guard: RequestGuard) -> Response<ResponseBody> {
+pub(crate) fn rejected(
+    rejection: Rejection,
+    guard: Option<RequestGuard>,
+) -> Response<ResponseBody> {
     let reply = ErrorResponse {
         status: rejection.status(),
         error: rejection.label(),
@@ -36,7 +39,7 @@ pub(crate) fn rejected(rejection: Rejection, guard: RequestGuard) -> Response<Re
 }
 
 /// Returns the response to the readiness probe of a load balancer.
-pub(crate) fn ready(ready: bool, guard: RequestGuard) -> Response<ResponseBody> {
+pub(crate) fn ready(ready: bool, guard: Option<RequestGuard>) -> Response<ResponseBody> {
     let mut response = build(
         ErrorResponse {
             status: 503,
@@ -57,7 +60,7 @@ pub(crate) fn ready(ready: bool, guard: RequestGuard) -> Response<ResponseBody> 
 pub(crate) fn build(
     reply: ErrorResponse,
     observer: Option<RequestObserver>,
-    guard: RequestGuard,
+    guard: Option<RequestGuard>,
 ) -> Response<ResponseBody> {
     let mut observer = observer;
     if let Some(observer) = &mut observer {

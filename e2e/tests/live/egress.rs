@@ -1,8 +1,9 @@
 //! Outbound requests of functions.
 
 use crate::{
+    rollouts::outcome,
     scenarios,
-    world::{SOON, World},
+    world::{LATER, SOON, World},
 };
 use anyhow::{Context, Result, ensure};
 use e2e::selvage::{self, EDGE_PORT, NAMESPACE};
@@ -14,7 +15,11 @@ scenarios![together: [
     a_function_reaches_what_it_allows,
     addresses_of_the_platform_are_never_reached,
     an_entry_that_no_node_could_read_is_refused,
+    calls_are_evidence_for_the_called_function,
 ]];
+
+/// Calls per second that suffice for every step of a rollout within a few evaluations.
+const CALLS_PER_SECOND: u32 = 300;
 
 /// Returns the address of the registry, `host:port`.
 fn registry(world: &World) -> Result<String> {
@@ -112,5 +117,28 @@ async fn an_entry_that_no_node_could_read_is_refused(world: &World) -> Result<()
         status.contains("spec.egress.allow[0]") && status.contains("svc.cluster.local"),
         "{status}"
     );
+    Ok(())
+}
+
+/// Nothing but the calls of another function requests `prices`, so they are what its rollout is evaluated by. `front` fails
+/// none of its requests, although each is a call that does not wait.
+async fn calls_are_evidence_for_the_called_function(world: &World) -> Result<()> {
+    let ns = world.namespace("t-calls").await?;
+    let prices = |version: &str| world.spec(version, "prices.calls.example");
+    world.serve(&ns, "prices", prices("v1")).await?;
+    let mut spec = world.spec("v1", "front.calls.example");
+    let name = format!("prices.{ns}.selvage.internal");
+    spec["env"] = json!([{ "name": "UPSTREAM", "value": name }]);
+    spec["egress"] = json!({ "allow": [format!("function://{ns}/prices")] });
+    world.serve(&ns, "front", spec).await?;
+    let body = answered(world, "front.calls.example", 200).await?;
+    ensure!(body.contains(&format!("{name} answered 200")), "{body}");
+    let load = world.load("front.calls.example", CALLS_PER_SECOND)?;
+    world.apply(&ns, "prices", prices("v2")).await?;
+    world
+        .function(&ns, "prices", LATER, |f| outcome(f).0 == "Promoted")
+        .await?;
+    let seen = load.finish().await?;
+    ensure!(seen.failed == 0, "{seen:?}");
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! current time and random numbers are arguments.
 //!
 //! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses
-//! the revision, [`failure_reason`] and [`request_labels`] say how it ended. [`desired`] decides what the node loads.
+//! the revision, [`failure_reason`] and [`request_labels`] say how it ended. [`call`], [`hop_header`] and [`trace`] decide what
+//! a request passes on to those that its function sends. [`desired`] decides what the node loads.
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue, Method, Uri, Version, header::HOST};
@@ -23,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod code_cache;
 pub mod desired;
 pub mod egress;
@@ -30,6 +32,7 @@ pub mod failure_reason;
 pub mod fair_queue;
 pub mod fair_shares;
 pub mod headers;
+pub mod hop_header;
 pub mod host;
 pub mod key_value;
 pub mod memory_pressure;
@@ -39,4 +42,5 @@ pub mod request_labels;
 pub mod routing;
 pub mod series;
 pub mod table;
+pub mod trace;
 pub mod validation;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use http::HeaderMap;
+use node_api_types::egress::is_function_domain;
 use node_api_types::header_pattern;
 use regex::Regex;
 
@@ -165,6 +166,8 @@ impl RouteIndex {
 
     fn rules(&self, host: &Host) -> Option<&HostRules> {
         let found = match host {
+            // no client reaches a function by the name that functions use, not even one that serves all hosts
+            Host::Name(name) if is_function_domain(name) => return None,
             Host::Name(name) => self
                 .exact
                 .get(name.as_str())
@@ -389,6 +392,10 @@ mod tests {
             ("example", "/", Some(3)),
             ("other.test", "/deep/er/x", Some(3)),
             ("10.0.0.1", "/", Some(3)),
+            // HH-19: names that functions use reach no function, not even one that serves all hosts
+            ("f.ns.Selvage.internal.:80", "/", None),
+            ("selvage.internal", "/", None),
+            ("notselvage.internal", "/", Some(3)),
         ];
         for (host, path, expected) in table {
             assert_eq!(at(&index, host, path), expected, "{host}{path}");

@@ -43,6 +43,8 @@ pub enum Rejection {
     BodyTooLarge,
     /// The request could not be parsed.
     BadRequest,
+    /// Too many calls or outbound requests of functions led to the request.
+    Loop,
 }
 
 /// Head of a request as parsed.
@@ -180,7 +182,7 @@ fn is_common_method(method: &Method) -> bool {
 
 impl Rejection {
     /// All rejections in the order of their indices.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadHost,
         Self::Misdirected,
         Self::BadFraming,
@@ -193,6 +195,7 @@ impl Rejection {
         Self::Expect,
         Self::BodyTooLarge,
         Self::BadRequest,
+        Self::Loop,
     ];
 
     /// Returns the label. Both rejections of a method share one.
@@ -209,6 +212,7 @@ impl Rejection {
             Self::Expect => "expect",
             Self::BodyTooLarge => "body_too_large",
             Self::BadRequest => "bad_request",
+            Self::Loop => "loop",
         }
     }
 
@@ -223,6 +227,7 @@ impl Rejection {
             Self::HeadersTooLarge => 431,
             Self::Expect => 417,
             Self::BodyTooLarge => 413,
+            Self::Loop => 508,
         }
     }
 

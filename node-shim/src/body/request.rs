@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers::filter_trailers;
 use tokio::time::{Instant, Sleep, sleep_until};
-use wasmtime_wasi_http::Error;
+use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::unread::{UnreadBody, abandon, unread_bytes};
 use crate::connection::Connection;
@@ -26,9 +26,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(30);
 const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
 pub(crate) struct RequestBody {
-    /// `None` after a failure.
-    inner: Option<Incoming>,
-    source: BodySource,
+    /// `None` after the end and after a failure.
+    inner: Option<InboundBody>,
     control: Arc<GuestControl>,
     /// Bytes that may still arrive.
     remaining: u64,
@@ -39,7 +38,14 @@ pub(crate) struct RequestBody {
     received_bytes: u64,
 }
 
-/// Where a request body comes from.
+/// A request body as its sender sends it.
+pub(crate) enum InboundBody {
+    Client(Incoming, BodySource),
+    /// The body of a call by a function on this node.
+    Function(WasiBody),
+}
+
+/// Where the request body of a client comes from.
 pub(crate) struct BodySource {
     pub(crate) conn: Arc<Connection>,
     pub(crate) version: Version,
@@ -49,15 +55,13 @@ pub(crate) struct BodySource {
 
 impl RequestBody {
     pub(crate) fn new(
-        inner: Incoming,
-        source: BodySource,
+        inner: InboundBody,
         control: Arc<GuestControl>,
         limit: u64,
         idle: Duration,
     ) -> Self {
         let body = Self {
             inner: Some(inner),
-            source,
             control,
             remaining: limit,
             idle,
@@ -72,12 +76,9 @@ impl RequestBody {
 
     /// Records what happens to the rest of the body unless it is read.
     fn note_unread(&self) {
-        let unread = match &self.inner {
-            Some(body) => unread_bytes(body, self.source.continues),
-            None => Some(0),
-        };
+        let inner = self.inner.as_ref();
         self.control
-            .set_unread(UnreadBody::of(self.source.version, unread));
+            .set_unread(inner.map_or(UnreadBody::None, InboundBody::unread));
     }
 
     fn complete(&mut self) {
@@ -90,8 +91,9 @@ impl RequestBody {
         reason: FailureReason,
         error: Error,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.inner = None;
-        self.source.conn.set_unread();
+        if let Some(InboundBody::Client(_, source)) = self.inner.take() {
+            source.conn.set_unread();
+        }
         self.control.set_client_fault(reason);
         Poll::Ready(Some(Err(error)))
     }
@@ -147,8 +149,10 @@ impl Body for RequestBody {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(inner).poll_frame(cx);
-        if std::mem::take(&mut this.source.continues) {
+        let polled = inner.poll_frame(cx, &this.control);
+        if let InboundBody::Client(_, source) = inner
+            && std::mem::take(&mut source.continues)
+        {
             // hyper asks the client for its body now
             this.note_unread();
         }
@@ -161,10 +165,7 @@ impl Body for RequestBody {
                 this.complete();
                 return Poll::Ready(None);
             }
-            Some(Err(error)) => {
-                let reason = fault(&error, &this.control);
-                return this.fail(reason, Error::ConnectionTerminated);
-            }
+            Some(Err(reason)) => return this.fail(reason, Error::ConnectionTerminated),
             Some(Ok(frame)) => frame,
         };
         match frame.into_data() {
@@ -190,13 +191,47 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.inner {
+            Some(InboundBody::Client(body, _)) => body.is_end_stream(),
+            Some(InboundBody::Function(body)) => body.is_end_stream(),
+            None => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
-            Some(inner) => inner.size_hint(),
+            Some(InboundBody::Client(body, _)) => body.size_hint(),
+            Some(InboundBody::Function(body)) => body.size_hint(),
             None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl InboundBody {
+    /// Polls for the next part. The error is why the body failed.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        control: &GuestControl,
+    ) -> Poll<Option<Result<Frame<Bytes>, FailureReason>>> {
+        match self {
+            Self::Client(body, _) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|error| fault(&error, control)),
+            // the calling function has ended, or broke its own declared length
+            Self::Function(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|_| control.lost_client()),
+        }
+    }
+
+    /// Returns what happens to the rest of the body unless it is read.
+    fn unread(&self) -> UnreadBody {
+        match self {
+            Self::Client(body, source) => {
+                UnreadBody::of(source.version, unread_bytes(body, source.continues))
+            }
+            Self::Function(_) => UnreadBody::None,
         }
     }
 }
@@ -221,8 +256,8 @@ fn fault(error: &hyper::Error, control: &GuestControl) -> FailureReason {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some(body) = self.inner.take() {
-            abandon(body, &self.source.conn, self.control.unread());
+        if let Some(InboundBody::Client(body, source)) = self.inner.take() {
+            abandon(body, &source.conn, self.control.unread());
         }
     }
 }

@@ -38,9 +38,20 @@ pub(crate) enum ResponseBody {
         bytes: Option<Bytes>,
         trailers: Option<HeaderMap>,
         observer: Option<RequestObserver>,
-        _guard: RequestGuard,
+        /// `None` for the response to a function.
+        _guard: Option<RequestGuard>,
     },
     Streaming(Box<GuestBody>),
+}
+
+impl ResponseBody {
+    /// Counts a complete response now. A function that receives it has all of it at once, so it does not matter for the
+    /// called function how much of it the caller reads, and when.
+    pub(crate) fn delivered(&mut self) {
+        if let Self::Buffered { observer, .. } = self {
+            drop(observer.take());
+        }
+    }
 }
 
 /// Framing of a response body according to its head.

@@ -198,6 +198,12 @@ impl DataPlane {
         self.state.key_value.retain(kept);
     }
 
+    /// Sets the key with which this node and the other nodes of the cluster sign the header `selvage-hops`. An empty key
+    /// changes nothing.
+    pub fn set_hop_key(&self, key: &[u8]) {
+        self.state.egress.hop_key.set(key);
+    }
+
     /// Returns the number of open connections.
     pub fn open_connections(&self) -> usize {
         self.state.connections.len()

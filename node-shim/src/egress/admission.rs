@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{Method, Request};
-use node_shim_core::egress::{DenialReason, EgressOutcome, OutboundTarget, TargetError};
+use node_shim_core::egress::{
+    DenialReason, EgressOutcome, OutboundTarget, TargetError, TargetHost, may_call,
+};
 use node_shim_core::table::FunctionKey;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::EgressClient;
+use super::call::{LocalFunctions, RequestOrigin};
 use super::scope::{MAX_PER_REQUEST, RequestScope, ScopePlace};
 use crate::guest_log::RequestLog;
 use crate::keyed_limit::KeyedPermit;
@@ -22,8 +25,11 @@ const MAX_PER_FUNCTION: u32 = 128;
 #[derive(Clone)]
 pub(crate) struct OutboundContext {
     pub(crate) client: Arc<EgressClient>,
+    pub(crate) functions: Arc<dyn LocalFunctions>,
     pub(crate) revision: Arc<Revision>,
     pub(crate) log: RequestLog,
+    /// The request that the instance serves.
+    pub(crate) origin: RequestOrigin,
 }
 
 /// Outbound requests of one instance. They end when this is dropped.
@@ -91,6 +97,18 @@ impl OutboundRequests {
                     "outbound request to {target} denied: no entry of spec.egress.allow matches; to allow it, add \
                      egress.allow: [\"{}\"]",
                     target.entry()
+                ),
+            );
+            return Err(Error::HttpRequestDenied);
+        }
+        let namespace = &context.revision.function().namespace;
+        if let TargetHost::Function(callee) = &target.host
+            && !may_call(namespace, callee)
+        {
+            context.deny(
+                DenialReason::NotAllowed,
+                format!(
+                    "outbound request to {target} denied: a function in {namespace} calls functions in {namespace} only"
                 ),
             );
             return Err(Error::HttpRequestDenied);

@@ -7,40 +7,75 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 
 use super::admission::Places;
-use super::failure::body_error;
 use super::pool::{Connected, ConnectionPool, Sender};
 use super::upload::Upload;
 
 /// What a response holds until it ends: its connection and its places among the requests in flight. Dropping it closes
 /// the connection, or resets the stream of HTTP/2.
 pub(super) struct Lease {
-    pub(super) connected: Connected,
-    pub(super) pool: Arc<ConnectionPool>,
-    pub(super) upload: Arc<Upload>,
-    pub(super) _places: Places,
+    /// `None` for a call.
+    connection: Option<LeasedConnection>,
+    _places: Places,
+}
+
+struct LeasedConnection {
+    connected: Connected,
+    pool: Arc<ConnectionPool>,
+    upload: Arc<Upload>,
 }
 
 impl Lease {
+    pub(super) fn of_connection(
+        connected: Connected,
+        pool: Arc<ConnectionPool>,
+        upload: Arc<Upload>,
+        places: Places,
+    ) -> Self {
+        Self {
+            connection: Some(LeasedConnection {
+                connected,
+                pool,
+                upload,
+            }),
+            _places: places,
+        }
+    }
+
+    pub(super) const fn of_call(places: Places) -> Self {
+        Self {
+            connection: None,
+            _places: places,
+        }
+    }
+
     /// Ends the exchange: keeps the connection if both messages are complete.
     fn finish(self) {
+        let Some(LeasedConnection {
+            connected,
+            pool,
+            upload,
+        }) = self.connection
+        else {
+            return;
+        };
         let Connected {
             key, sender, task, ..
-        } = self.connected;
+        } = connected;
         // one of HTTP/2 is in the pool already
-        if matches!(sender, Sender::Http1(_)) && self.upload.is_complete() {
-            self.pool.keep(key, sender, task);
+        if matches!(sender, Sender::Http1(_)) && upload.is_complete() {
+            pool.keep(key, sender, task);
         }
     }
 }
 
 /// Body of a response.
-pub(super) struct ResponseStream {
-    inner: Incoming,
+pub(super) struct ResponseStream<B> {
+    /// `None` after the end of the body, so that a called function does not depend on how long its caller keeps it.
+    inner: Option<B>,
     /// `None` after the end of the body.
     lease: Option<Lease>,
     /// Maximum time between two parts of the body while the function waits for the next one.
@@ -49,28 +84,30 @@ pub(super) struct ResponseStream {
     waiting: bool,
 }
 
-impl ResponseStream {
-    pub(super) fn new(inner: Incoming, lease: Lease, idle: Duration) -> Self {
+impl<B: Body<Data = Bytes, Error = Error> + Unpin> ResponseStream<B> {
+    pub(super) fn new(inner: B, lease: Lease, idle: Duration) -> Self {
         let mut stream = Self {
-            inner,
+            inner: Some(inner),
             lease: Some(lease),
             idle,
             timer: None,
             waiting: false,
         };
-        if stream.inner.is_end_stream() {
+        if stream.is_end_stream() {
             stream.finish();
         }
         stream
     }
 
     fn finish(&mut self) {
+        self.inner = None;
         if let Some(lease) = self.lease.take() {
             lease.finish();
         }
     }
 
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.inner = None;
         self.lease = None;
         Poll::Ready(Some(Err(error)))
     }
@@ -88,7 +125,7 @@ impl ResponseStream {
     }
 }
 
-impl Body for ResponseStream {
+impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for ResponseStream<B> {
     type Data = Bytes;
     type Error = Error;
 
@@ -97,10 +134,13 @@ impl Body for ResponseStream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
-                if this.inner.is_end_stream() {
+                if this.is_end_stream() {
                     this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -109,8 +149,7 @@ impl Body for ResponseStream {
                 this.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => this.fail(body_error(&error)),
-            Poll::Pending if this.lease.is_none() => Poll::Pending,
+            Poll::Ready(Some(Err(error))) => this.fail(error),
             Poll::Pending => match this.poll_idle(cx) {
                 Poll::Ready(()) => this.fail(Error::ConnectionReadTimeout),
                 Poll::Pending => Poll::Pending,
@@ -119,10 +158,11 @@ impl Body for ResponseStream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let inner = self.inner.as_ref();
+        inner.map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -4,13 +4,15 @@
 //! A request passes through `admission` (allowed, and within the limits of requests in flight), `send` (addresses,
 //! connection, exchange), `upload` and `download` (bodies). Everything that a request uses is dropped with the
 //! instance that sent it: `scope` keeps an unfinished body from looking complete, and a connection in the middle of
-//! an exchange is closed.
+//! an exchange is closed. A request to another function does not leave the node (`call`).
 
 mod admission;
+mod call;
 mod connect;
 mod dns;
 mod download;
 mod failure;
+mod hop_key;
 mod network;
 mod pool;
 mod scope;
@@ -31,6 +33,8 @@ use crate::descriptors;
 use crate::keyed_limit::KeyedLimit;
 
 pub(crate) use admission::{OutboundContext, OutboundRequests};
+pub(crate) use call::{FunctionCall, LocalFunctions, RequestOrigin};
+use hop_key::HopKey;
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};
 use pool::ConnectionPool;
@@ -72,6 +76,7 @@ impl Default for EgressOptions {
 /// Sends the outbound requests of all functions of the node.
 pub(crate) struct EgressClient {
     options: EgressOptions,
+    pub(crate) hop_key: HopKey,
     /// Requests in flight by function.
     in_flight: Arc<KeyedLimit<FunctionKey>>,
     /// Connections of the node.
@@ -87,6 +92,7 @@ impl EgressClient {
         let connections = (descriptors::limit() / 4).clamp(least, most);
         Arc::new(Self {
             options,
+            hop_key: HopKey::random(),
             in_flight: KeyedLimit::new(),
             connections: Arc::new(Semaphore::new(
                 usize::try_from(connections).unwrap_or(usize::MAX),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -18,9 +18,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::admission::{Admitted, Exchange, OutboundContext, OutboundRequests};
+use super::call::call;
 use super::connect;
 use super::download::{Lease, ResponseStream};
-use super::failure::Failure;
+use super::failure::{Failure, body_error};
 use super::network::ResolveError;
 use super::pool::{Connected, ConnectionKey, Sender};
 use super::upload::{RequestStream, Upload};
@@ -94,18 +95,20 @@ async fn run(
     request: Request<WasiBody>,
     options: RequestOptions,
 ) -> Result<Response<WasiBody>, Ended> {
+    if let TargetHost::Function(function) = &exchange.target.host {
+        let function = function.clone();
+        return Ok(call(context, function, exchange, request, options).await?);
+    }
     let Exchange {
         scope,
         target,
         places,
     } = exchange;
-    let timeouts = Timeouts::new(context, options);
+    let timeouts = Timeouts::new(context, &options);
     let addresses = context.addresses(&target, timeouts.resolve).await?;
     let keys = connect::keys(context.revision.function(), &target, &addresses);
     let (parts, body) = request.into_parts();
-    let length = parts.headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let (stream, upload) = RequestStream::new(body, scope, length);
+    let (stream, upload) = RequestStream::new(body, scope, declared_length(&parts.headers));
     let request = Request::from_parts(parts, stream);
     let sending = Sending {
         context,
@@ -120,34 +123,62 @@ async fn run(
     }
     let (mut parts, body) = response.into_parts();
     rules::rewrite_response(&mut parts.headers);
-    let lease = Lease {
-        connected,
-        pool: Arc::clone(&context.client.pool),
-        upload,
-        _places: places,
-    };
+    let pool = Arc::clone(&context.client.pool);
+    let lease = Lease::of_connection(connected, pool, upload, places);
+    let body = body.map_err(|error| body_error(&error));
     let body = ResponseStream::new(body, lease, timeouts.idle).boxed_unsync();
     Ok(Response::from_parts(parts, body))
 }
 
 impl Timeouts {
     /// Returns the times of the node, or shorter ones that the function chose.
-    fn new(context: &OutboundContext, options: RequestOptions) -> Self {
+    fn new(context: &OutboundContext, options: &RequestOptions) -> Self {
         let node = &context.client.options;
-        let shorter = |most: Duration, chosen: Option<Duration>| chosen.unwrap_or(most).min(most);
         Self {
             resolve: shorter(node.resolve_timeout, options.connect_timeout),
             connect: shorter(node.connect_timeout, options.connect_timeout),
             first_byte: shorter(node.first_byte_timeout, options.first_byte_timeout),
-            idle: shorter(
-                context.revision.spec.limits.idle,
-                options.between_bytes_timeout,
-            ),
+            idle: context.idle(options),
+        }
+    }
+}
+
+fn shorter(most: Duration, chosen: Option<Duration>) -> Duration {
+    chosen.unwrap_or(most).min(most)
+}
+
+/// Returns the declared length of a body in bytes.
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Waits for a response. Returns `None` when it takes longer than `first_byte` after the last part of the request.
+pub(super) async fn within<T>(
+    first_byte: Duration,
+    response: impl Future<Output = T>,
+    upload: &Upload,
+) -> Option<T> {
+    let mut response = pin!(response);
+    loop {
+        let Some(end) = upload.progressed().checked_add(first_byte) else {
+            return Some(response.await);
+        };
+        if let Ok(response) = timeout_at(end, response.as_mut()).await {
+            return Some(response);
+        }
+        if upload.progressed() + first_byte <= Instant::now() {
+            return None;
         }
     }
 }
 
 impl OutboundContext {
+    /// Returns the maximum time between two parts of a response.
+    pub(super) fn idle(&self, options: &RequestOptions) -> Duration {
+        let most = self.revision.spec.limits.idle;
+        shorter(most, options.between_bytes_timeout)
+    }
+
     /// Returns the addresses of the target that may be connected to.
     async fn addresses(
         &self,
@@ -160,6 +191,8 @@ impl OutboundContext {
                 .await
                 .unwrap_or(Err(ResolveError::Timeout))
                 .map_err(Failure::dns)?,
+            // called on this node
+            TargetHost::Function(_) => Vec::new(),
         };
         let allow = &self.revision.spec.egress;
         let floor = &self.client.options.floor;
@@ -274,30 +307,15 @@ impl Sending<'_> {
         request: Request<RequestStream>,
         upload: &Upload,
     ) -> Option<Attempt> {
+        let limit = self.timeouts.first_byte;
         match &mut connected.sender {
-            Sender::Http1(sender) => self.wait(sender.try_send_request(request), upload).await,
-            Sender::Http2(sender) => self.wait(sender.try_send_request(request), upload).await,
+            Sender::Http1(sender) => within(limit, sender.try_send_request(request), upload).await,
+            Sender::Http2(sender) => within(limit, sender.try_send_request(request), upload).await,
         }
     }
 
-    async fn wait(
-        &self,
-        response: impl Future<Output = Attempt>,
-        upload: &Upload,
-    ) -> Option<Attempt> {
-        let mut response = pin!(response);
-        loop {
-            let end = upload.progressed() + self.timeouts.first_byte;
-            if let Ok(response) = timeout_at(end, response.as_mut()).await {
-                return Some(response);
-            }
-            if upload.progressed() + self.timeouts.first_byte <= Instant::now() {
-                return None;
-            }
-        }
-    }
-
-    /// Sets what differs between the protocols: the form of the target, and the fields of the connection.
+    /// Sets what differs between the protocols (the form of the target, and the fields of the connection), and what the
+    /// request passes on from the one that the function serves.
     fn address(
         &self,
         request: &mut Request<RequestStream>,
@@ -314,7 +332,14 @@ impl Sending<'_> {
         };
         let invalid = || Failure::new(EgressOutcome::Broken, Error::HttpRequestUriInvalid);
         *request.uri_mut() = uri.ok_or_else(invalid)?;
-        rules::rewrite_request(request.headers_mut(), &self.target.authority(), http2);
+        let (headers, origin) = (request.headers_mut(), &self.context.origin);
+        rules::rewrite_request(headers, &self.target.authority(), http2);
+        origin.trace.propagate(headers);
+        let host = self.target.host.to_string();
+        let key = &self.context.client.hop_key;
+        if let Some(signed) = key.signed(origin.hops.next(), &host) {
+            signed.write(headers);
+        }
         Ok(())
     }
 }

@@ -53,10 +53,11 @@ pub(crate) fn client_config(
 /// Returns the name that the certificate has to contain.
 pub(super) fn server_name(host: &TargetHost) -> Result<ServerName<'static>, Error> {
     match host {
-        TargetHost::Name(name) => {
-            ServerName::try_from(name.clone()).map_err(|_| Error::TlsProtocolError)
-        }
         TargetHost::Address(address) => Ok(ServerName::from(*address)),
+        // a function is called without TLS
+        TargetHost::Name(_) | TargetHost::Function(_) => {
+            ServerName::try_from(host.to_string()).map_err(|_| Error::TlsProtocolError)
+        }
     }
 }
 

@@ -36,15 +36,15 @@ pub(crate) struct RequestLog {
 pub(crate) struct LogContext {
     /// Value of `x-request-id`.
     pub(crate) request_id: String,
-    /// Id of the trace that a trusted peer started.
-    pub(crate) trace_id: Option<String>,
+    /// Id of the trace.
+    pub(crate) trace_id: String,
 }
 
 struct Shared {
     log: GuestLog,
     revision: Arc<Revision>,
     request_id: String,
-    trace_id: Option<String>,
+    trace_id: String,
     cold: bool,
 }
 
@@ -57,8 +57,7 @@ struct LogRecord<'a> {
     function: &'a str,
     revision: &'a str,
     request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<&'a str>,
+    trace_id: &'a str,
     node: &'a str,
     cold: bool,
     msg: &'a str,
@@ -92,6 +91,11 @@ impl RequestLog {
         let RevisionSpec { function, name, .. } = &self.shared.revision.spec;
         let request_id = &*self.shared.request_id;
         tracing::debug_span!("request", %function, revision = %name, request_id)
+    }
+
+    /// Returns the value of `x-request-id`.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.shared.request_id
     }
 
     /// Returns an output stream of the guest.
@@ -179,7 +183,7 @@ impl RequestLog {
             function: &shared.revision.spec.function.name,
             revision: shared.revision.spec.name.as_str(),
             request_id: &shared.request_id,
-            trace_id: shared.trace_id.as_deref(),
+            trace_id: &shared.trace_id,
             node: shared.log.node(),
             cold: shared.cold,
             msg,
@@ -246,7 +250,7 @@ mod tests {
         let counters = Arc::clone(&revision.counters);
         let context = LogContext {
             request_id: "id-1".into(),
-            trace_id: None,
+            trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
         };
         (
             RequestLog::new(log.clone(), revision, context, false),

@@ -1,10 +1,13 @@
-//! Admission of a request: validation, routing, choice of the revision, permits.
+//! Admission of a request: validation, routing, choice of the revision, permits. The call of a function has no route, and it
+//! waits for no permit: its caller holds one, and callers that wait for each other would never end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
+use node_shim_core::call::Hops;
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::hop_header::SignedHops;
 use node_shim_core::pick::{Arm, BUCKETS, pick};
 use node_shim_core::request_labels::StartKind;
 use node_shim_core::routing;
@@ -16,6 +19,7 @@ use crate::code_cache::{CodeInUse, CodeUser};
 use crate::concurrency_limit::Permit;
 use crate::connection::Connection;
 use crate::data_plane::DataPlaneState;
+use crate::egress::FunctionCall;
 use crate::instance_budget::InstanceShare;
 use crate::observer::RequestObserver;
 use crate::revision::Revision;
@@ -38,6 +42,7 @@ pub(super) enum NotAdmitted {
 /// An admitted request.
 pub(super) struct Admitted {
     pub(super) passed: ValidatedHead,
+    pub(super) hops: Hops,
     pub(super) revision: Arc<Revision>,
     pub(super) code: CodeInUse,
     pub(super) rewritten: Option<String>,
@@ -47,26 +52,38 @@ pub(super) struct Admitted {
     pub(super) share: InstanceShare,
 }
 
-/// Validates and routes a request, picks the revision and acquires its permits.
+/// A valid request whose function is known.
+struct Routed {
+    passed: ValidatedHead,
+    hops: Hops,
+    rewritten: Option<String>,
+    /// Length of the body in bytes, if it is declared.
+    length: Option<u64>,
+    /// Whether the request may wait in the queue of the revision.
+    waits: bool,
+    began: Instant,
+}
+
+/// Validates and routes the request of a client, picks the revision and acquires its permits.
 pub(super) async fn admit(
     plane: &Arc<DataPlaneState>,
     conn: &Connection,
     parts: &Parts,
     began: Instant,
 ) -> Result<Admitted, NotAdmitted> {
-    let head = validation::RequestHead {
-        version: parts.version,
-        method: &parts.method,
-        uri: &parts.uri,
-        headers: &parts.headers,
-    };
     // load balancers often name no host
     if parts.uri.path() == READY_PATH {
         return Err(NotAdmitted::Probe);
     }
-    let passed = validation::validate(head).map_err(NotAdmitted::Invalid)?;
-    if !conn.allows_host(passed.host.as_str()) {
+    let passed = validated(parts)?;
+    let host = passed.host.as_str();
+    if !conn.allows_host(host) {
         return Err(NotAdmitted::Invalid(Rejection::Misdirected));
+    }
+    let signed = SignedHops::read(&parts.headers);
+    let hops = plane.egress.hop_key.verified(signed, host);
+    if hops.is_loop() {
+        return Err(NotAdmitted::Invalid(Rejection::Loop));
     }
     let table = plane.table();
     let wanted = routing::RouteRequest {
@@ -80,14 +97,75 @@ pub(super) async fn admit(
     if passed.uncommon_method && !found.lists_method {
         return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
     }
+    let routed = Routed {
+        passed,
+        hops,
+        rewritten: found.rewritten,
+        length: content_length(&parts.headers),
+        waits: true,
+        began,
+    };
+    admit_routed(plane, &table, served, routed).await
+}
+
+/// Validates the call of a function in `table`, picks the revision by the function's own weights and acquires its permits.
+pub(super) async fn admit_call(
+    plane: &Arc<DataPlaneState>,
+    table: &RoutingTable,
+    call: &FunctionCall,
+    parts: &Parts,
+    began: Instant,
+) -> Result<Admitted, NotAdmitted> {
+    if call.hops.is_loop() {
+        return Err(NotAdmitted::Invalid(Rejection::Loop));
+    }
+    let passed = validated(parts)?;
+    let served = table.by_key(&call.function).ok_or(NotAdmitted::NoRoute)?;
+    let lists_method = || {
+        let mut methods = served.entry.routes.iter().flat_map(|route| &route.methods);
+        methods.any(|method| method == parts.method.as_str())
+    };
+    if passed.uncommon_method && !lists_method() {
+        return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
+    }
+    let routed = Routed {
+        passed,
+        hops: call.hops,
+        rewritten: None,
+        length: content_length(&parts.headers),
+        waits: false,
+        began,
+    };
+    admit_routed(plane, table, served, routed).await
+}
+
+fn validated(parts: &Parts) -> Result<ValidatedHead, NotAdmitted> {
+    let head = validation::RequestHead {
+        version: parts.version,
+        method: &parts.method,
+        uri: &parts.uri,
+        headers: &parts.headers,
+    };
+    validation::validate(head).map_err(NotAdmitted::Invalid)
+}
+
+/// Picks the revision and acquires its permits. The request counts as live traffic of the function, whether a client or
+/// another function sent it: the weights of the function divide both, so its revisions are compared fairly.
+async fn admit_routed(
+    plane: &Arc<DataPlaneState>,
+    table: &RoutingTable,
+    served: &ServedFunction,
+    routed: Routed,
+) -> Result<Admitted, NotAdmitted> {
     if served.entry.suspended {
         return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
     }
+    let began = routed.began;
     let ChosenRevision {
         revision,
         start,
         observer,
-    } = choose_revision(plane, &table, served, began).await?;
+    } = choose_revision(plane, table, served, began).await?;
     // the code stays mapped from here on
     let user = revision.code.enter();
     let start = if user.is_mapped() {
@@ -104,21 +182,20 @@ pub(super) async fn admit(
         None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
     };
     let key = &served.entry.key;
-    let length = content_length(&parts.headers);
     let Resources {
         code,
         permit,
         share,
-    } = match acquire(plane, key, &revision, user, length).await {
+    } = match acquire(plane, key, &revision, user, &routed).await {
         Ok(resources) => resources,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
-    let rewritten = found.rewritten;
     Ok(Admitted {
-        passed,
+        passed: routed.passed,
+        hops: routed.hops,
         revision,
         code,
-        rewritten,
+        rewritten: routed.rewritten,
         observer,
         start,
         permit,
@@ -139,20 +216,25 @@ async fn acquire(
     key: &FunctionKey,
     revision: &Revision,
     user: CodeUser,
-    length: Option<u64>,
+    routed: &Routed,
 ) -> Result<Resources, FailureReason> {
     if !plane.allows_request(key) {
         return Err(FailureReason::MemoryPressure);
     }
     let limits = &revision.spec.limits;
-    if length.is_some_and(|length| length > limits.request_body) {
+    if routed
+        .length
+        .is_some_and(|length| length > limits.request_body)
+    {
         plane.node_counters.rejected(Rejection::BodyTooLarge);
         return Err(FailureReason::BodyTooLarge);
     }
-    let permit = revision
-        .concurrency
-        .acquire(limits.queue_length, limits.queue_timeout)
-        .await?;
+    let (places, wait) = if routed.waits {
+        (limits.queue_length, limits.queue_timeout)
+    } else {
+        (0, Duration::ZERO)
+    };
+    let permit = revision.concurrency.acquire(places, wait).await?;
     let code = mapped_code(plane, key, user, limits.queue_timeout).await?;
     let share = plane
         .budget
@@ -165,8 +247,9 @@ async fn acquire(
     })
 }
 
-/// Returns the code of the revision, and maps it first when it is only on disk. If it cannot be mapped, the
-/// component is loaded again, and the request waits for it for as long as it may wait in the queue.
+/// Returns the code of the revision, and maps it first when it is only on disk. No running guest delays that, so a call waits
+/// for it too. If it cannot be mapped, the component is loaded again, and the request waits for it for as long as it may wait
+/// in the queue.
 async fn mapped_code(
     plane: &DataPlaneState,
     function: &FunctionKey,

@@ -2,13 +2,14 @@
 //! and starts the response.
 
 mod admission;
+mod call;
 mod prefetch;
 mod response;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
@@ -16,6 +17,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use node_shim_core::call::WallClock;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::headers::{self, Rewritten};
 use node_shim_core::request_labels::StartKind;
@@ -23,12 +25,14 @@ use node_shim_core::validation::{Rejection, ValidatedHead};
 use tokio::sync::oneshot;
 
 use crate::body::{
-    BodyFraming, BodySource, RequestBody, ResponseBody, UnreadBody, abandon, unread_bytes,
+    BodyFraming, BodySource, InboundBody, RequestBody, ResponseBody, UnreadBody, abandon,
+    unread_bytes,
 };
 use crate::connection::{Connection, RequestGuard, StreamReset};
 use crate::data_plane::{DataPlaneState, DrainPhase};
+use crate::egress::{FunctionCall, OutboundContext, RequestOrigin};
 use crate::guest_log::{LogContext, RequestLog};
-use crate::instance::{GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
+use crate::instance::{Deadline, GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
 use crate::observer::RequestObserver;
 use crate::shim_response;
 use admission::{Admitted, NotAdmitted, admit};
@@ -37,7 +41,14 @@ use response::{
     reset_stalled_stream, send,
 };
 
-/// Handles one request.
+/// Sender of a request.
+enum Sender<'a> {
+    Client(&'a Arc<Connection>),
+    /// A function on this node.
+    Function(&'a FunctionCall),
+}
+
+/// Handles the request of a client.
 ///
 /// # Errors
 /// Returns the error that resets the stream of a malformed HTTP/2 request.
@@ -68,9 +79,12 @@ pub(crate) async fn handle(
         admit(&plane, &conn, &parts, began).await
     };
     let mut answer = match admitted {
-        Ok(admitted) => serve(&plane, &conn, admitted, parts, (body, source), guard).await,
+        Ok(admitted) => {
+            let (sender, body) = (Sender::Client(&conn), InboundBody::Client(body, source));
+            serve(&plane, &sender, admitted, parts, body, Some(guard)).await
+        }
         Err(refused) => {
-            let mut answer = refuse(&plane, refused, guard);
+            let mut answer = refuse(&plane, refused, Some(guard));
             abandon_body(&mut answer, body, &source);
             answer
         }
@@ -87,7 +101,11 @@ pub(crate) async fn handle(
 }
 
 /// Returns the response to a request that no guest serves.
-fn refuse(plane: &DataPlaneState, refused: NotAdmitted, guard: RequestGuard) -> HttpResponse {
+fn refuse(
+    plane: &DataPlaneState,
+    refused: NotAdmitted,
+    guard: Option<RequestGuard>,
+) -> HttpResponse {
     match refused {
         NotAdmitted::Invalid(rejection) => {
             plane.node_counters.rejected(rejection);
@@ -136,11 +154,11 @@ struct StartedGuest {
 /// Runs the guest and starts its response.
 async fn serve(
     plane: &Arc<DataPlaneState>,
-    conn: &Arc<Connection>,
+    sender: &Sender<'_>,
     admitted: Admitted,
     parts: Parts,
-    body: (Incoming, BodySource),
-    guard: RequestGuard,
+    body: InboundBody,
+    guard: Option<RequestGuard>,
 ) -> HttpResponse {
     let response_framing = ResponseFraming::of(&parts);
     let idle = admitted.revision.spec.limits.idle;
@@ -149,7 +167,7 @@ async fn serve(
         control,
         head,
         mut observer,
-    } = start_guest(plane, conn, admitted, parts, body);
+    } = start_guest(plane, sender, admitted, parts, body);
     let answer = match guest.run_until(head).await {
         Ok(Ok(answer)) => check_head(&control, answer),
         Ok(Err(_code)) => Err(FailureReason::ErrorCode),
@@ -161,7 +179,12 @@ async fn serve(
     let mut answer = match answer {
         Ok(answer) => {
             observer.head(answer.status().as_u16());
-            let reset = (response_framing.version == Version::HTTP_10).then(|| conn.reset.clone());
+            let reset = match sender {
+                Sender::Client(conn) if response_framing.version == Version::HTTP_10 => {
+                    Some(conn.reset.clone())
+                }
+                _ => None,
+            };
             let length = content_length(answer.headers());
             let framing = BodyFraming {
                 length,
@@ -203,13 +226,14 @@ async fn serve(
 
 fn start_guest(
     plane: &Arc<DataPlaneState>,
-    conn: &Arc<Connection>,
+    sender: &Sender<'_>,
     admitted: Admitted,
     mut parts: Parts,
-    (body, source): (Incoming, BodySource),
+    body: InboundBody,
 ) -> StartedGuest {
     let Admitted {
         passed,
+        hops,
         revision,
         code,
         rewritten,
@@ -221,22 +245,34 @@ fn start_guest(
     let limits = &revision.spec.limits;
     let control = GuestControl::new(limits.cpu, plane.stop_flag.clone());
     let (idle, limit) = (limits.idle, limits.request_body);
-    let forwarding = rewrite_head(plane, conn, &passed, rewritten, &mut parts);
+    let deadline = deadline(sender, limits.timeout);
+    let forwarding = rewrite_head(plane, sender, &passed, rewritten, &mut parts);
     let scheme = if forwarding.https {
         Scheme::HTTPS
     } else {
         Scheme::HTTP
     };
-    let body = RequestBody::new(body, source, control.clone(), limit, idle);
+    let body = RequestBody::new(body, control.clone(), limit, idle);
     let (responds, head) = oneshot::channel();
     let cold = start == StartKind::Cold;
     let names = LogContext {
         request_id: forwarding.request_id,
-        trace_id: trace_id(&parts),
+        trace_id: forwarding.trace.trace_id().to_owned(),
     };
     let log = RequestLog::new(plane.log.clone(), revision.clone(), names, cold);
     // a revision without stores does not touch what all requests share
     let stores = !revision.spec.key_value.is_empty();
+    let outbound = OutboundContext {
+        client: plane.egress.clone(),
+        functions: plane.clone(),
+        revision: revision.clone(),
+        log: log.clone(),
+        origin: RequestOrigin {
+            hops,
+            deadline: deadline.at,
+            trace: forwarding.trace,
+        },
+    };
     let guest = RunningGuest::new(
         GuestCall {
             key_value: stores.then(|| plane.key_value.clone()),
@@ -246,11 +282,12 @@ fn start_guest(
             request: Request::from_parts(parts, body),
             scheme,
             control: control.clone(),
+            deadline,
             log,
             head: responds,
             permit,
             share,
-            egress: plane.egress.clone(),
+            outbound,
             preempted: plane.preempted.clone(),
         },
         &plane.guests,
@@ -263,10 +300,24 @@ fn start_guest(
     }
 }
 
+/// Returns when a guest that starts now has to end.
+fn deadline(sender: &Sender<'_>, own: Duration) -> Deadline {
+    let now = tokio::time::Instant::now();
+    let caller = match sender {
+        Sender::Client(_) => None,
+        Sender::Function(call) => Some(call.deadline.saturating_duration_since(now)),
+    };
+    let WallClock { limit, reason } = WallClock::new(own, caller);
+    Deadline {
+        at: now + limit,
+        reason,
+    }
+}
+
 /// Rewrites the request head for the guest.
 fn rewrite_head(
     plane: &DataPlaneState,
-    conn: &Connection,
+    sender: &Sender<'_>,
     passed: &ValidatedHead,
     rewritten: Option<String>,
     parts: &mut Parts,
@@ -274,22 +325,22 @@ fn rewrite_head(
     if let Some(path) = rewritten {
         rewrite_path(&mut parts.uri, &path);
     }
+    let conn = match sender {
+        Sender::Client(conn) => conn,
+        Sender::Function(call) => {
+            let id = &call.request_id;
+            return headers::rewrite_call(&mut parts.headers, &passed.authority, id);
+        }
+    };
     let context = headers::ForwardingContext {
         peer: conn.peer,
         trusted: plane.options.trusts(conn.peer),
         tls: conn.is_encrypted(),
         authority: &passed.authority,
         generated_id: fastrand::u128(..),
+        generated_span: fastrand::u64(..),
     };
     headers::rewrite_request(&mut parts.headers, context)
-}
-
-/// Returns the trace id of a W3C `traceparent` header. Headers of untrusted peers have been removed.
-fn trace_id(parts: &Parts) -> Option<String> {
-    let parent = parts.headers.get("traceparent")?.to_str().ok()?;
-    let id = parent.split('-').nth(1)?;
-    let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| id.to_owned())
 }
 
 /// Returns whether the target consists of a query only, as in `http://h.example?x=1`.

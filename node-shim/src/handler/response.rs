@@ -53,7 +53,7 @@ impl ResponseFraming {
 pub(super) fn error_response(
     reason: FailureReason,
     observer: Option<RequestObserver>,
-    guard: RequestGuard,
+    guard: Option<RequestGuard>,
 ) -> HttpResponse {
     let mut observer = observer;
     if let Some(observer) = &mut observer {
@@ -110,7 +110,7 @@ pub(super) async fn send(
     control: Arc<GuestControl>,
     mut observer: RequestObserver,
     framing: BodyFraming,
-    guard: RequestGuard,
+    guard: Option<RequestGuard>,
 ) -> HttpResponse {
     let (mut head, mut body) = answer.into_parts();
     // on HTTP/1.1, hyper sends only trailers that the head announces
@@ -179,7 +179,7 @@ pub(super) async fn send(
                 head.headers.insert(TRAILER, names);
             }
             control.set_streaming();
-            let rest = GuestBody::new(body, control, observer, framing, Some(guard));
+            let rest = GuestBody::new(body, control, observer, framing, guard);
             ResponseBody::Streaming(Box::new(rest.with_prefix(part.data, part.trailers)))
         }
     };

@@ -6,6 +6,7 @@ use http::Request;
 use http::uri::Scheme as UriScheme;
 use node_shim_core::failure_reason::FailureReason;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -18,7 +19,7 @@ use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::body::RequestBody;
 use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;
-use crate::egress::EgressClient;
+use crate::egress::OutboundContext;
 use crate::engine::{Engine, LinkedComponent};
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
@@ -30,6 +31,13 @@ const HOSTCALL_BYTES: usize = 16 << 20;
 
 pub(crate) type GuestHead = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
 
+/// When a guest has to end, and why it is stopped then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) reason: FailureReason,
+}
+
 /// Everything that the call of a guest needs. The permits are returned when the guest ends.
 pub(crate) struct GuestCall {
     pub(crate) engine: Engine,
@@ -38,13 +46,14 @@ pub(crate) struct GuestCall {
     pub(crate) request: Request<RequestBody>,
     pub(crate) scheme: UriScheme,
     pub(crate) control: Arc<GuestControl>,
+    pub(crate) deadline: Deadline,
     pub(crate) log: RequestLog,
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
     pub(crate) share: InstanceShare,
     /// `None` when the revision has no key-value stores.
     pub(crate) key_value: Option<Arc<KeyValueStores>>,
-    pub(crate) egress: Arc<EgressClient>,
+    pub(crate) outbound: OutboundContext,
     pub(crate) preempted: Arc<PreemptedGuests>,
 }
 
@@ -58,16 +67,17 @@ pub(super) async fn call(call: GuestCall) {
         request,
         scheme,
         control,
+        deadline: _,
         log,
         head,
         permit: _permit,
         share,
         key_value,
-        egress,
+        outbound,
         preempted,
     } = call;
     // dropped before the permits
-    let state = GuestState::new(&revision, &log, share, key_value, egress);
+    let state = GuestState::new(&revision, &log, share, key_value, outbound);
     let mut store = Store::new(engine.wasmtime(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);

@@ -20,7 +20,7 @@ mod running;
 mod task;
 mod wasi_context;
 
-pub(crate) use call::{GuestCall, GuestHead};
+pub(crate) use call::{Deadline, GuestCall, GuestHead};
 pub(crate) use control::{GuestControl, GuestEnd};
 pub(crate) use host_memory::add_to_linker as add_host_memory;
 pub(crate) use initial_memory::initial_memory;

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use node_shim_core::failure_reason::FailureReason;
 use tokio::time::{Instant, sleep_until};
 
-use super::call::{self, GuestCall};
+use super::call::{self, Deadline, GuestCall};
 use super::control::{GuestControl, GuestEnd};
 use super::metered::MeteredFuture;
 use crate::counters::RevisionCounters;
@@ -24,7 +24,7 @@ use crate::engine::TICK;
 pub(super) async fn run(call: GuestCall) {
     let control = call.control.clone();
     let _ends = EndOnDrop(control.clone());
-    let limits = call.revision.spec.limits.clone();
+    let (first_byte, deadline) = (call.revision.spec.limits.first_byte, call.deadline);
     let counters = call.revision.counters.clone();
     let _instance = InstanceCount::new(&counters);
     let guest = call::call(call);
@@ -33,7 +33,7 @@ pub(super) async fn run(call: GuestCall) {
         future: Box::pin(AssertUnwindSafe(guest).catch_unwind()),
         meter: control.meter.clone(),
     };
-    match watch(metered, &control, limits.first_byte, limits.timeout).await {
+    match watch(metered, &control, first_byte, deadline).await {
         Some(Ok(())) => {}
         Some(Err(panic)) => {
             tracing::error!(panic = text_of(&*panic), "a host call panicked");
@@ -54,12 +54,11 @@ async fn watch<F: Future>(
     guest: F,
     control: &Arc<GuestControl>,
     first_byte: Duration,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Option<F::Output> {
-    let started = Instant::now();
-    let end = started + timeout;
+    let end = deadline.at;
     let mut guest = pin!(guest);
-    let mut timer = pin!(sleep_until(end.min(started + first_byte)));
+    let mut timer = pin!(sleep_until(end.min(Instant::now() + first_byte)));
     let mut leaving: Option<Instant> = None;
     poll_fn(|cx| {
         control.register_guest(cx.waker());
@@ -77,7 +76,7 @@ async fn watch<F: Future>(
             }
             match leaving {
                 Some(_) => return Poll::Ready(None),
-                None if Instant::now() >= end => control.stop(FailureReason::Wall),
+                None if Instant::now() >= end => control.stop(deadline.reason),
                 None if !control.has_head() => control.stop(FailureReason::FirstByte),
                 None => timer.as_mut().reset(end),
             }

@@ -13,7 +13,7 @@ use super::host_memory::BODY;
 use super::limiter::{HostMemoryRefused, Limiter};
 use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
-use crate::egress::{EgressClient, OutboundContext};
+use crate::egress::OutboundContext;
 use crate::guest_log::RequestLog;
 use crate::instance_budget::InstanceShare;
 use crate::key_value::{KeyValueSession, KeyValueStores, OpenBucket};
@@ -45,7 +45,7 @@ impl GuestState {
         log: &RequestLog,
         share: InstanceShare,
         key_value: Option<Arc<KeyValueStores>>,
-        egress: Arc<EgressClient>,
+        outbound: OutboundContext,
     ) -> Self {
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
@@ -66,11 +66,7 @@ impl GuestState {
             wasi,
             http,
             table,
-            outbound: OutboundHttp::new(Some(OutboundContext {
-                client: egress,
-                revision: revision.clone(),
-                log: log.clone(),
-            })),
+            outbound: OutboundHttp::new(Some(outbound)),
             key_value: KeyValueSession::new(key_value),
             limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
             bodies: 1,

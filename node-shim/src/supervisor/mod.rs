@@ -441,6 +441,10 @@ impl Serve for DataPlane {
         Self::set_ready(self, ready);
     }
 
+    fn set_hop_key(&self, key: &[u8]) {
+        Self::set_hop_key(self, key);
+    }
+
     fn shed(&self, shed: LoadShedding) {
         Self::set_load_shedding(self, shed);
     }

@@ -405,10 +405,10 @@ pub(crate) mod tests {
                 }];
             }),
             (
-                AllowList::parse(&["function://shop/prices".into()])
+                AllowList::parse(&["function://prices".into()])
                     .unwrap_err()
                     .into(),
-                |record| record.definitions[0].egress = vec!["function://shop/prices".into()],
+                |record| record.definitions[0].egress = vec!["function://prices".into()],
             ),
             (RecordError::TooLarge, |record| {
                 record.uid = "x".repeat(3 << 20)
@@ -424,14 +424,15 @@ pub(crate) mod tests {
     #[test]
     fn entries_of_egress_belong_to_the_revision() {
         let mut with_egress = record("f", 1);
-        with_egress.definitions[0].egress = vec!["https://api.example".into()];
+        let entries = ["https://api.example", "function://ns/g"].map(String::from);
+        with_egress.definitions[0].egress = entries.to_vec();
         let parsed = parse(&with_egress).unwrap();
         let lists: Vec<_> = parsed
             .definitions
             .values()
             .map(|d| &d.spec.egress)
             .collect();
-        let list = AllowList::parse(&["https://api.example".into()]).unwrap();
+        let list = AllowList::parse(&entries).unwrap();
         assert_eq!(lists, [&list, &AllowList::default()]);
     }
 

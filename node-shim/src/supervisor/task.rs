@@ -53,6 +53,8 @@ pub(crate) trait Serve: Send + Sync {
     fn retain_buckets(&self, kept: &BTreeSet<BucketId>);
     /// Sets the readiness that the data port reports to load balancers.
     fn set_ready(&self, ready: bool);
+    /// Sets the key of the header `selvage-hops`, unless it is empty.
+    fn set_hop_key(&self, key: &[u8]);
     /// Sets which requests are rejected under memory pressure.
     fn shed(&self, shed: LoadShedding);
 }
@@ -113,10 +115,10 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
         tokio::select! {
             // Without a configured operator this branch is never taken, and the table from disk is served.
             Some(event) = inputs.api.recv() => {
-                task.node.handle(event, Now::read());
+                task.handle(event);
                 for _ in 0..BURST {
                     let Ok(event) = inputs.api.try_recv() else { break };
-                    task.node.handle(event, Now::read());
+                    task.handle(event);
                 }
             }
             Some(table) = inputs.inherited.recv() => task.node.inherit_table(table, Now::read()),
@@ -138,6 +140,15 @@ pub(crate) async fn run(node: Node, wiring: Wiring, mut inputs: Inputs) {
 }
 
 impl Task {
+    fn handle(&mut self, event: Event) {
+        if let Event::Connected(welcome) = &event
+            && let Some(key) = &welcome.hop_key
+        {
+            self.wiring.serve.set_hop_key(&key.key);
+        }
+        self.node.handle(event, Now::read());
+    }
+
     fn tick(&mut self) {
         self.node.tick(Now::read());
         self.update_memory_pressure();

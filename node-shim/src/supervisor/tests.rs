@@ -53,7 +53,8 @@ impl Loader for UnreachableLoader {
     }
 }
 
-struct TableRecorder(watch::Sender<Arc<RoutingTable>>);
+/// Records tables, and the last key for `selvage-hops`.
+struct TableRecorder(watch::Sender<Arc<RoutingTable>>, watch::Sender<Vec<u8>>);
 
 impl Serve for TableRecorder {
     fn publish(&self, table: Arc<RoutingTable>) {
@@ -64,12 +65,17 @@ impl Serve for TableRecorder {
 
     fn set_ready(&self, _: bool) {}
 
+    fn set_hop_key(&self, key: &[u8]) {
+        self.1.send_replace(key.to_vec());
+    }
+
     fn shed(&self, _: crate::data_plane::LoadShedding) {}
 }
 
 struct Harness {
     events: mpsc::Sender<Event>,
     tables: watch::Receiver<Arc<RoutingTable>>,
+    hop_key: watch::Receiver<Vec<u8>>,
     loader: Arc<UnreachableLoader>,
     counters: Arc<CounterTable>,
     node_status: watch::Receiver<Arc<NodeStatus>>,
@@ -88,13 +94,14 @@ impl Harness {
         let (inherited_sender, inherited) = mpsc::channel(1);
         let (stop_sender, stop) = oneshot::channel();
         let (tables, seen) = watch::channel(Arc::default());
+        let (hop_keys, hop_key) = watch::channel(Vec::new());
         let counters = CounterTable::new();
         let (node_status, status_receiver) = watch::channel(Arc::new(NodeStatus::default()));
         let loader = Arc::new(UnreachableLoader::default());
         let (code_cache, code_lost) = CodeCache::new(1);
         let wiring = Wiring {
             loader: loader.clone(),
-            serve: Arc::new(TableRecorder(tables)),
+            serve: Arc::new(TableRecorder(tables, hop_keys)),
             state_writer: None,
             health: Arc::default(),
             counters: Arc::clone(&counters),
@@ -121,6 +128,7 @@ impl Harness {
         Self {
             events,
             tables: seen,
+            hop_key,
             loader,
             counters,
             node_status: status_receiver,
@@ -135,6 +143,9 @@ impl Harness {
             protocol_version: 1,
             unsupervised_ttl: TTL.as_millis() as u64,
             resumed,
+            hop_key: Some(node_api::v1::HopKey {
+                key: b"key".to_vec(),
+            }),
             ..Welcome::default()
         };
         self.events.send(Event::Connected(welcome)).await.unwrap();
@@ -191,6 +202,15 @@ fn on_disk(alone_for: Duration) -> PersistedTable {
         },
         functions: vec![record("f", 1)],
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_data_plane_receives_the_key_of_the_operator() {
+    let mut node = Harness::start(None);
+    node.connect(true).await;
+    let received = node.hop_key.wait_for(|key| key == b"key");
+    let received = tokio::time::timeout(TTL, received).await;
+    assert!(received.is_ok_and(|key| key.is_ok()));
 }
 
 /// FD-4: a node without contact with an operator stops the traffic of its candidates by itself.

@@ -14,7 +14,7 @@ const DATA: &str = r#"
 
 /// Sends a head with the fields that `fields` adds to `$i`, a body, `pause`, and the trailers `grpc-status` and
 /// two that are not allowed.
-fn guest(fields: &str, pause: &str) -> Vec<u8> {
+pub(crate) fn guest(fields: &str, pause: &str) -> Vec<u8> {
     let body = format!(
         "
         (local.set $i (call $fields))

@@ -11,6 +11,7 @@
 )]
 
 mod bombs;
+mod calls;
 mod code_cache;
 #[path = "../support/component.rs"]
 mod component;
@@ -25,6 +26,9 @@ mod key_value;
 mod key_value_guest;
 mod node;
 mod operator;
+#[allow(dead_code, reason = "another test program uses the rest")]
+#[path = "../support/outbound.rs"]
+mod outbound;
 mod process;
 mod registry;
 mod removed_images;

@@ -16,12 +16,14 @@ use super::metrics::Meter;
 use super::rate_limit::RateLimit;
 use super::settings::Settings;
 use super::tables::Tables;
+use super::tls;
 
 /// State that all calls share.
 pub(super) struct Calls {
     pub(super) settings: Settings,
     pub(super) tables: Tables,
     pub(super) fleet: Fleet,
+    pub(super) tls: tls::Store,
     pub(super) authenticator: Authenticator,
     pub(super) blobs: Arc<dyn Blobs>,
     pub(super) leader: watch::Receiver<Option<Leader>>,

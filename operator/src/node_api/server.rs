@@ -183,6 +183,7 @@ impl Server {
             blob_calls: ConcurrencyLimit::new(BLOBS_PER_NODE, settings.blobs),
             tables: self.tables,
             fleet: self.fleet,
+            tls: self.tls,
             blobs: self.blobs,
             leader: self.leader,
             meter: self.meter,

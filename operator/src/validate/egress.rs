@@ -1,15 +1,20 @@
 //! Checks `egress.allow` with the code that nodes read it with, so that no node refuses what was accepted.
 
 use crds::EdgeFunctionSpec;
-use node_api::egress::{EgressEntry, EgressEntryError, MAX_ENTRIES};
+use crds::conditions::reasons;
+use node_api::egress::{EgressEntry, EgressHost, MAX_ENTRIES, may_call};
 
 use super::Violation;
 
 const FIELD: &str = "spec.egress.allow";
 
-/// Reads the entries. Returns their canonical forms in ascending order, so that equal lists are equal however they are
-/// written.
-pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Vec<String> {
+/// Reads the entries of a function in `namespace`. Returns their canonical forms in ascending order, so that equal lists are
+/// equal however they are written.
+pub(super) fn read(
+    namespace: &str,
+    spec: &EdgeFunctionSpec,
+    violations: &mut Vec<Violation>,
+) -> Vec<String> {
     let entries = spec.egress.iter().flat_map(|egress| &egress.allow);
     let mut canonical = Vec::new();
     for (index, entry) in entries.enumerate() {
@@ -19,11 +24,18 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
             break;
         }
         match EgressEntry::parse(entry) {
-            Ok(entry) => canonical.push(entry.to_string()),
-            Err(EgressEntryError::Function) => violations.push(Violation::later(
+            Ok(EgressEntry {
+                host: EgressHost::Function(callee),
+                ..
+            }) if !may_call(namespace, &callee) => violations.push(Violation::new(
+                reasons::NOT_YET_SUPPORTED,
                 FIELD,
-                format!("a call of another function ({entry:?})"),
+                format!(
+                    "{entry:?}: this version has no grants between namespaces, so a function in {namespace:?} calls \
+                     functions in {namespace:?} only; allow one of the hosts of {callee} instead"
+                ),
             )),
+            Ok(entry) => canonical.push(entry.to_string()),
             Err(error) => violations.push(Violation::invalid(
                 format!("{FIELD}[{index}]"),
                 entry,
@@ -40,7 +52,6 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
 mod tests {
     use super::super::tests::violations;
     use super::*;
-    use crds::conditions::reasons;
 
     #[test]
     fn an_entry_that_no_node_could_read_is_named() {
@@ -48,6 +59,8 @@ mod tests {
         let expected = (reasons::INVALID_SPEC, "spec.egress.allow[1]".to_owned());
         assert_eq!(found, [expected]);
         let found = violations("  egress: { allow: ['http://169.254.169.254'] }");
+        assert_eq!(found.len(), 1);
+        let found = violations("  egress: { allow: ['http://prices.shop.selvage.internal'] }");
         assert_eq!(found.len(), 1);
         let accepted = "  egress: { allow: ['https://*.a.example', 'http://10.0.0.0/8:8080'] }";
         assert_eq!(violations(accepted), []);
@@ -59,17 +72,42 @@ mod tests {
         );
     }
 
+    /// HK-2: a function calls functions of its namespace only. The test functions are in `shop`.
+    #[test]
+    fn calls_stay_in_their_namespace() {
+        for (entry, reason) in [
+            ("function://shop/prices", None),
+            ("function://Shop/f", None),
+            (
+                "function://blog/prices",
+                Some((reasons::NOT_YET_SUPPORTED, FIELD.to_owned())),
+            ),
+            (
+                "function://prices",
+                Some((reasons::INVALID_SPEC, "spec.egress.allow[0]".to_owned())),
+            ),
+        ] {
+            let found = violations(&format!("  egress: {{ allow: ['{entry}'] }}"));
+            assert_eq!(found, Vec::from_iter(reason), "{entry}");
+        }
+    }
+
     #[test]
     fn entries_are_canonical() {
         let spec: EdgeFunctionSpec = serde_json::from_value(serde_json::json!({
             "source": { "image": "r.example/a:1" },
             "routes": [],
-            "egress": { "allow": ["https://B.example:443", "https://a.example", "https://b.example"] },
+            "egress": { "allow": ["https://B.example:443", "https://a.example", "https://b.example", "function://SHOP/f"] },
         }))
         .unwrap();
         let mut violations = Vec::new();
-        let read = read(&spec, &mut violations);
-        assert_eq!(read, ["https://a.example", "https://b.example"]);
+        let read = read("shop", &spec, &mut violations);
+        let expected = [
+            "function://shop/f",
+            "https://a.example",
+            "https://b.example",
+        ];
+        assert_eq!(read, expected);
         assert_eq!(violations, []);
     }
 }

@@ -167,7 +167,7 @@ pub fn references(function: &EdgeFunction) -> References {
 pub fn revision_part(function: &EdgeFunction) -> Option<Runtime> {
     let mut violations = Vec::new();
     unsupported::check(&function.spec, &mut violations);
-    let runtime = runtime::read(&function.spec, &mut violations);
+    let runtime = runtime::read(namespace(function), &function.spec, &mut violations);
     violations.is_empty().then_some(runtime)
 }
 
@@ -183,7 +183,7 @@ pub fn validate(
     let mut violations = Vec::new();
     routes::check(&spec.routes, &mut violations);
     unsupported::check(spec, &mut violations);
-    let runtime = runtime::read(spec, &mut violations);
+    let runtime = runtime::read(namespace(function), spec, &mut violations);
     let policy_name = spec
         .rollout
         .as_ref()
@@ -230,6 +230,10 @@ pub fn validate(
         runtime,
         history_limit: spec.revision_history_limit.unwrap_or(HISTORY) as usize,
     })
+}
+
+fn namespace(function: &EdgeFunction) -> &str {
+    function.metadata.namespace.as_deref().unwrap_or_default()
 }
 
 /// The placement, without the number of replicas that means all nodes.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crds::EdgeFunction;
 use crds::conditions::reasons;
 use crds::function::{HeaderMatchType, PathMatchType, Route};
+use node_api::egress::{FUNCTION_DOMAIN, is_function_domain};
 use node_api::header_pattern;
 
 use super::Violation;
@@ -20,14 +21,7 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
     }
     for (index, route) in routes.iter().enumerate() {
         let at = format!("spec.routes[{index}]");
-        if route.hosts.iter().any(|host| host == "*") {
-            let message = "\"*\": a catch-all host needs a policy of the cluster admin, which this version does not support";
-            violations.push(Violation::new(
-                reasons::POLICY_VIOLATION,
-                format!("{at}.hosts"),
-                message,
-            ));
-        }
+        check_hosts(route, &at, violations);
         for header in &route.headers {
             if header.match_type == Some(HeaderMatchType::Unknown) {
                 let message = format!("{:?}: its type is not known to this version", header.name);
@@ -75,6 +69,32 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
                 message,
             ));
         }
+    }
+}
+
+/// Checks the hosts of the route at the path `at`.
+fn check_hosts(route: &Route, at: &str, violations: &mut Vec<Violation>) {
+    if route.hosts.iter().any(|host| host == "*") {
+        let message = "\"*\": a catch-all host needs a policy of the cluster admin, which this version does not support";
+        violations.push(Violation::new(
+            reasons::POLICY_VIOLATION,
+            format!("{at}.hosts"),
+            message,
+        ));
+    }
+    let reserved = route.hosts.iter().find(|host| {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        is_function_domain(&name.to_ascii_lowercase())
+    });
+    if let Some(host) = reserved {
+        let message = format!(
+            "{host:?}: names below {FUNCTION_DOMAIN} exist only between functions, and no client reaches one; write another host"
+        );
+        violations.push(Violation::new(
+            reasons::INVALID_ROUTE,
+            format!("{at}.hosts"),
+            message,
+        ));
     }
 }
 
@@ -242,6 +262,22 @@ mod tests {
             }];
             let violations = found(&routes);
             assert_eq!(violations.len(), usize::from(refused), "{violations:?}");
+        }
+    }
+
+    /// HH-19: clients cannot reach a function by the name that functions use.
+    #[test]
+    fn a_host_in_the_domain_of_functions_is_a_violation() {
+        for (host, refused) in [
+            ("prices.shop.selvage.internal", true),
+            ("*.selvage.internal", true),
+            ("selvage.internal", true),
+            ("*.internal", false),
+            ("notselvage.internal", false),
+        ] {
+            let mut violations = Vec::new();
+            check(&[route(host, "/")], &mut violations);
+            assert_eq!(violations.len(), usize::from(refused), "{host}");
         }
     }
 

@@ -67,8 +67,13 @@ impl Default for Limits {
     }
 }
 
-/// Converts fields that the schema has accepted; a value that still cannot be parsed is a violation.
-pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Runtime {
+/// Converts fields of a function in `namespace` that the schema has accepted; a value that still cannot be parsed is a
+/// violation.
+pub(super) fn read(
+    namespace: &str,
+    spec: &EdgeFunctionSpec,
+    violations: &mut Vec<Violation>,
+) -> Runtime {
     let reuse = spec
         .instances
         .as_ref()
@@ -77,7 +82,7 @@ pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> 
         env: spec.env.clone(),
         config: spec.config.clone(),
         key_value: key_value::read(&spec.key_value, violations),
-        egress: egress::read(spec, violations),
+        egress: egress::read(namespace, spec, violations),
         limits: limits(spec.limits.as_ref(), violations),
         reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
         reuse_idle_timeout: duration(

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use super::function_name::FUNCTION_DOMAIN;
 use super::name::NameError;
 use super::{EgressHost, EgressScheme, MAX_ENTRY};
+use crate::FunctionKey;
 
 /// Why a text is not an entry of `egress.allow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +20,10 @@ pub enum EgressEntryError {
     },
     /// The scheme is neither `http` nor `https`.
     Scheme(String),
-    /// Calls between functions are not supported yet.
+    /// An entry for a function that is not `function://namespace/name`.
     Function,
+    /// The host is in the domain of the names of functions, and is the name of this function if there is one.
+    FunctionDomain(Option<FunctionKey>),
     /// The entry has a user name.
     UserInfo,
     /// The entry has a path, a query or a fragment.
@@ -105,9 +109,18 @@ impl fmt::Display for EgressEntryError {
             Self::NoScheme { fix } => write!(f, "an entry has a scheme; write {fix}"),
             Self::Scheme(scheme) => write!(
                 f,
-                "{scheme:?} is not a supported scheme; write http:// or https://"
+                "{scheme:?} is not a supported scheme; write http://, https:// or function://"
             ),
-            Self::Function => f.write_str("calls between functions are not supported yet"),
+            Self::Function => f.write_str(
+                "an entry for a function has its namespace and its name; write function://namespace/name",
+            ),
+            Self::FunctionDomain(function) => {
+                write!(f, "names below {FUNCTION_DOMAIN} stand for functions; write ")?;
+                match function {
+                    Some(function) => write!(f, "function://{function}"),
+                    None => f.write_str("function://namespace/name"),
+                }
+            }
             Self::UserInfo => f.write_str("an entry has no user name; write scheme://host[:port]"),
             Self::Path { fix } => write!(f, "an entry has no path; write {fix}"),
             Self::Port(port) => write!(f, "{port:?} is not a port; write a number from 1 to 65535"),

@@ -7,6 +7,7 @@
 //! let entry = EgressEntry::parse("https://*.Pay.example.:8443").unwrap();
 //! assert_eq!(entry.to_string(), "https://*.pay.example:8443");
 //! assert_eq!(EgressEntry::parse("http://10.1.0.0/16:8080").unwrap().port, 8080);
+//! assert!(EgressEntry::parse("function://shop/prices").is_ok());
 //! assert_eq!(
 //!     EgressEntry::parse("https://api.pay.example/v1").unwrap_err().to_string(),
 //!     "an entry has no path; write https://api.pay.example"
@@ -14,6 +15,7 @@
 //! ```
 
 mod error;
+mod function_name;
 mod name;
 #[cfg(test)]
 mod tests;
@@ -23,9 +25,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::FunctionKey;
 use crate::address::{Reach, reach};
+use function_name::function_key;
 
 pub use error::EgressEntryError;
+pub use function_name::{
+    FUNCTION_DOMAIN, called_function, function_name, is_function_domain, may_call,
+};
 pub use name::{NameError, ends_in_number, normalise_name};
 
 /// Maximum length of an entry, in bytes.
@@ -51,10 +58,12 @@ pub enum EgressHost {
     Subdomains(String),
     /// Literal addresses in this network. A single address is a network of its full length.
     Network(IpNet),
+    /// This function, which is called by its name with the scheme `http` and port 80.
+    Function(FunctionKey),
 }
 
-/// An entry of `egress.allow`: `scheme://host[:port]`. The host is a DNS name, a name after one leading `*.`, an IP
-/// address or a network in CIDR notation; IPv6 is in brackets, as in `https://[fd00::/8]:8443`.
+/// An entry of `egress.allow`: `scheme://host[:port]`, or `function://namespace/name`. The host is a DNS name, a name after
+/// one leading `*.`, an IP address or a network in CIDR notation; IPv6 is in brackets, as in `https://[fd00::/8]:8443`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EgressEntry {
     /// Scheme of the requests.
@@ -104,7 +113,7 @@ impl EgressEntry {
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => EgressScheme::Http,
             "https" => EgressScheme::Https,
-            "function" => return Err(EgressEntryError::Function),
+            "function" => return function(rest).map(Self::for_function),
             _ => return Err(EgressEntryError::Scheme(scheme.to_owned())),
         };
         if rest.contains('@') {
@@ -122,6 +131,16 @@ impl EgressEntry {
         Ok(Self { scheme, host, port })
     }
 
+    /// Returns the entry that allows calls of this function.
+    #[must_use]
+    pub const fn for_function(function: FunctionKey) -> Self {
+        Self {
+            scheme: EgressScheme::Http,
+            host: EgressHost::Function(function),
+            port: EgressScheme::Http.default_port(),
+        }
+    }
+
     /// Returns the entry that allows requests to this host only.
     #[must_use]
     pub fn for_address(scheme: EgressScheme, address: IpAddr, port: u16) -> Self {
@@ -136,6 +155,9 @@ impl EgressEntry {
 /// Writes the canonical form, without the default port.
 impl fmt::Display for EgressEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let EgressHost::Function(function) = &self.host {
+            return write!(f, "function://{function}");
+        }
         write!(f, "{}://{}", self.scheme.as_str(), self.host)?;
         if self.port == self.scheme.default_port() {
             return Ok(());
@@ -150,6 +172,7 @@ impl fmt::Display for EgressHost {
         match self {
             Self::Name(name) => f.write_str(name),
             Self::Subdomains(name) => write!(f, "*.{name}"),
+            Self::Function(function) => f.write_str(&function_name(function)),
             Self::Network(network) => {
                 let whole = network.prefix_len() == network.max_prefix_len();
                 match (network, whole) {
@@ -164,6 +187,23 @@ impl fmt::Display for EgressHost {
 }
 
 type HostAndPort<'a> = (EgressHost, Option<&'a str>);
+
+/// Reads `namespace/name`.
+fn function(text: &str) -> Result<FunctionKey, EgressEntryError> {
+    let (namespace, rest) = text.split_once('/').ok_or(EgressEntryError::Function)?;
+    let (name, tail) = match rest.find(['/', '?', '#']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let key = function_key(namespace, name).ok_or(EgressEntryError::Function)?;
+    if tail.is_empty() {
+        Ok(key)
+    } else {
+        Err(EgressEntryError::Path {
+            fix: EgressEntry::for_function(key).to_string(),
+        })
+    }
+}
 
 /// Reads `[address or network][:port]`.
 fn bracketed(scheme: EgressScheme, rest: &str) -> Result<HostAndPort<'_>, EgressEntryError> {
@@ -258,6 +298,10 @@ fn named(scheme: EgressScheme, text: &str) -> Result<EgressHost, EgressEntryErro
         name: text.to_owned(),
         error,
     })?;
+    if is_function_domain(&name) {
+        let called = called_function(&name).filter(|_| !wildcard);
+        return Err(EgressEntryError::FunctionDomain(called));
+    }
     let single = !name.contains('.');
     let host = match (wildcard, single) {
         (true, true) => return Err(EgressEntryError::WideWildcard(name)),

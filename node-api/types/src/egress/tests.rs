@@ -40,12 +40,41 @@ fn entries_are_read_in_their_canonical_form() {
         ("https://[fd00::/8]", "https://[fd00::/8]", 443),
         ("https://[FD12::1]:8443", "https://[fd12::1]:8443", 8443),
         ("http://0.0.0.0/0", "http://0.0.0.0/0", 80),
+        ("function://shop/prices", "function://shop/prices", 80),
+        ("Function://Shop/Prices", "function://shop/prices", 80),
+        ("function://1/2", "function://1/2", 80),
     ];
     for (text, canonical, port) in table {
         let entry = EgressEntry::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!((entry.to_string().as_str(), entry.port), (canonical, port));
         assert_eq!(EgressEntry::parse(canonical), Ok(entry));
     }
+}
+
+#[test]
+fn names_of_functions_have_two_labels_before_their_domain() {
+    let key = |namespace, name| Some(FunctionKey::new(namespace, name));
+    let table = [
+        ("prices.shop.selvage.internal", true, key("shop", "prices")),
+        ("p-1.2.selvage.internal", true, key("2", "p-1")),
+        ("prices.selvage.internal", true, None),
+        ("a.prices.shop.selvage.internal", true, None),
+        ("-a.shop.selvage.internal", true, None),
+        ("selvage.internal", true, None),
+        ("notselvage.internal", false, None),
+        ("prices.shop.notselvage.internal", false, None),
+        ("internal", false, None),
+        ("prices.shop.selvage.internal.example", false, None),
+    ];
+    for (name, inside, called) in table {
+        assert_eq!(is_function_domain(name), inside, "{name}");
+        assert_eq!(called_function(name), called, "{name}");
+        if let Some(key) = called {
+            assert_eq!(function_name(&key), name);
+        }
+    }
+    let prices = FunctionKey::new("shop", "prices");
+    assert!(may_call("shop", &prices) && !may_call("blog", &prices));
 }
 
 /// HE-6: what is not an entry, and the fix that its message names.
@@ -55,8 +84,34 @@ fn everything_else_is_refused_with_its_fix() {
         ("api.pay.example", "write https://api.pay.example"),
         ("10.1.0.0/16", "write https://10.1.0.0/16"),
         ("fd00::/8", "write https://[fd00::/8]"),
-        ("ftp://api.pay.example", "write http:// or https://"),
-        ("function://shop/prices", "not supported yet"),
+        (
+            "ftp://api.pay.example",
+            "write http://, https:// or function://",
+        ),
+        ("function://prices", "write function://namespace/name"),
+        ("function://shop/", "write function://namespace/name"),
+        ("function:///prices", "write function://namespace/name"),
+        (
+            "function://shop/prices:80",
+            "write function://namespace/name",
+        ),
+        ("function://shop/*", "write function://namespace/name"),
+        ("function://shop/pri_ces", "write function://namespace/name"),
+        ("function://shop/prices/v1", "write function://shop/prices"),
+        ("function://shop/prices?x=1", "write function://shop/prices"),
+        (
+            "http://prices.shop.selvage.internal",
+            "write function://shop/prices",
+        ),
+        (
+            "https://PRICES.shop.selvage.internal.:8443",
+            "write function://shop/prices",
+        ),
+        (
+            "http://*.shop.selvage.internal",
+            "write function://namespace/name",
+        ),
+        ("http://selvage.internal", "write function://namespace/name"),
         ("https://user@api.pay.example", "no user name"),
         ("https://allowed.com@evil.com", "no user name"),
         (

@@ -71,6 +71,7 @@ impl AllowList {
                 EgressHost::Name(name) | EgressHost::Subdomains(name) => {
                     floor.is_in_cluster(name) && matches(entry, target)
                 }
+                EgressHost::Function(_) => false,
             })
         })
     }
@@ -80,6 +81,7 @@ fn matches(entry: &EgressEntry, target: &OutboundTarget) -> bool {
     same_endpoint(entry, target)
         && match (&entry.host, &target.host) {
             (EgressHost::Name(name), TargetHost::Name(host)) => name == host,
+            (EgressHost::Function(allowed), TargetHost::Function(called)) => allowed == called,
             (EgressHost::Subdomains(name), TargetHost::Name(host)) => host
                 .strip_suffix(name.as_str())
                 .and_then(|rest| rest.strip_suffix('.'))

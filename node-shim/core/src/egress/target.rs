@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use node_api_types::egress::{EgressEntry, EgressHost, EgressScheme, normalise_name};
+use node_api_types::FunctionKey;
+use node_api_types::egress::{
+    EgressEntry, EgressHost, EgressScheme, called_function, function_name, is_function_domain,
+    normalise_name,
+};
 
 /// Maximum length of a URI in bytes.
 const MAX_URI: usize = 8 << 10;
@@ -26,10 +30,12 @@ pub struct OutboundTarget {
 /// Host of an outbound request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetHost {
-    /// A DNS name in lower case and without a trailing dot.
+    /// A DNS name in lower case and without a trailing dot, never one in the domain of functions.
     Name(String),
     /// A literal address.
     Address(IpAddr),
+    /// A function, which is called on this node.
+    Function(FunctionKey),
 }
 
 /// Why a URI is not accepted.
@@ -50,6 +56,11 @@ pub enum TargetError {
          without a zone"
     )]
     Host,
+    /// The host is in the domain of functions, and the URI is not that of a function.
+    #[error(
+        "a function is called as http://<function>.<namespace>.selvage.internal, without a port"
+    )]
+    Function,
     /// The path does not start with `/`, or has a character that other programs read differently.
     #[error(
         "the path does not start with /, or it has a backslash, a # or a character that is not ASCII"
@@ -74,10 +85,21 @@ impl OutboundTarget {
             return Err(TargetError::TooLong);
         }
         let (host, port) = host_and_port(authority)?;
+        let port = port.unwrap_or(scheme.default_port());
+        let host = match host {
+            TargetHost::Name(name) if is_function_domain(&name) => {
+                let called = called_function(&name).ok_or(TargetError::Function)?;
+                if (scheme, port) != (EgressScheme::Http, EgressScheme::Http.default_port()) {
+                    return Err(TargetError::Function);
+                }
+                TargetHost::Function(called)
+            }
+            host => host,
+        };
         Ok(Self {
             scheme,
             host,
-            port: port.unwrap_or(scheme.default_port()),
+            port,
             path: checked_path(path)?,
         })
     }
@@ -116,6 +138,7 @@ impl OutboundTarget {
             TargetHost::Address(address) => {
                 EgressEntry::for_address(self.scheme, *address, self.port)
             }
+            TargetHost::Function(function) => EgressEntry::for_function(function.clone()),
         }
     }
 }
@@ -134,6 +157,7 @@ impl fmt::Display for TargetHost {
             Self::Name(name) => f.write_str(name),
             Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
             Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Function(function) => f.write_str(&function_name(function)),
         }
     }
 }

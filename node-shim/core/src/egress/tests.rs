@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, Uri};
+use node_api_types::FunctionKey;
 use proptest::prelude::*;
 
 use super::*;
@@ -44,6 +45,11 @@ fn targets_are_rebuilt_from_their_parts() {
         ),
         ("http://10.1.2.3:80//a", "http://10.1.2.3", "//a"),
         ("https://[FD12::1]:8443/", "https://[fd12::1]:8443", "/"),
+        (
+            "http://Prices.shop.selvage.internal.:80/v1",
+            "http://prices.shop.selvage.internal",
+            "/v1",
+        ),
     ];
     for (uri, shown, path) in table {
         let target = target(uri).unwrap_or_else(|error| panic!("{uri}: {error}"));
@@ -272,6 +278,39 @@ fn addresses_are_checked_whatever_the_name() {
     }
 }
 
+/// HE-11: a name of the domain of functions stands for a function or is refused; it is never a name that DNS could resolve.
+#[test]
+fn names_of_functions_are_never_resolved() {
+    let prices = TargetHost::Function(FunctionKey::new("shop", "prices"));
+    let found = target("http://prices.shop.selvage.internal/").unwrap();
+    assert_eq!(found.host, prices);
+    for uri in [
+        "https://prices.shop.selvage.internal/",
+        "http://prices.shop.selvage.internal:8080/",
+        "http://a.prices.shop.selvage.internal/",
+        "http://shop.selvage.internal/",
+        "http://selvage.internal./",
+    ] {
+        assert_eq!(target(uri), Err(TargetError::Function), "{uri}");
+    }
+    for (entry, allowed) in [
+        ("function://shop/prices", true),
+        ("function://shop/other", false),
+        ("function://prices/shop", false),
+        ("http://*.selvage.internal.example", false),
+        ("http://*.shop.internal", false),
+        ("http://0.0.0.0/0", false),
+    ] {
+        assert_eq!(allow(&[entry]).permits(&found), allowed, "{entry}");
+    }
+    let function = allow(&["function://shop/prices"]);
+    let outside = target("http://api.example/").unwrap();
+    assert!(!function.permits(&outside));
+    let private = address("10.1.2.3");
+    let checked = function.check_address(&outside, private, &AddressFloor::default());
+    assert_eq!(checked, Err(Private));
+}
+
 #[test]
 fn the_narrowest_entry_allows_its_target() {
     for uri in [
@@ -279,6 +318,7 @@ fn the_narrowest_entry_allows_its_target() {
         "http://api.example:8080/",
         "http://10.1.2.3/",
         "https://[fd12::1]:8443/",
+        "http://prices.shop.selvage.internal/v1",
     ] {
         let target = target(uri).unwrap();
         let entry = target.entry().to_string();
@@ -306,6 +346,8 @@ fn the_host_and_the_fields_of_the_connection_are_the_nodes() {
             ("proxy-authorization", "x"),
             ("trailer", "x-sum"),
             ("x-keep", "1"),
+            ("selvage-hops", "0"),
+            ("x_selvage_shadow", "1"),
         ];
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
@@ -328,7 +370,8 @@ fn the_host_and_the_fields_of_the_connection_are_the_nodes() {
     let mut response = headers();
     response.remove("host");
     rewrite_response(&mut response);
-    assert_eq!(names(&response), ["expect", "te", "x-keep"]);
+    let kept = ["expect", "selvage-hops", "te", "x-keep", "x_selvage_shadow"];
+    assert_eq!(names(&response), kept);
 }
 
 /// HE-1: the address of a store in Redis is in a Secret, so private networks need no entry.

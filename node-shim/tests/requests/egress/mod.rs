@@ -1,6 +1,7 @@
 //! Outbound requests of guests: allowed, denied, failing, and cancelled with the request that sent them.
 
-mod guest;
+mod calls;
+mod hops;
 mod origin;
 mod tls;
 
@@ -14,8 +15,8 @@ use node_shim_core::table::{FunctionKey, Route};
 use parking_lot::Mutex;
 
 use crate::support::node::{Node, PATIENCE, Setup, eventually, served};
+use crate::support::outbound::Call;
 use crate::support::wire::{Reply, Wire, get};
-use guest::Call;
 use origin::{Exchange, PUBLIC, Reaction, TestNetwork, origin};
 
 const HELLO: &str = "HTTP/1.1 201 Created\r\ncontent-length: 5\r\n\r\nhello";

@@ -16,10 +16,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::guest::Call;
 use super::origin::TestNetwork;
 use super::{counted, setup};
 use crate::support::node::{Node, PATIENCE};
+use crate::support::outbound::Call;
 use crate::support::wire::{Wire, get};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;

@@ -58,6 +58,7 @@ impl Writer<'_> {
             unsupervised_ttl: millis(settings.unsupervised_ttl),
             report_interval: millis(settings.report_interval),
             resumed: snapshot.is_none(),
+            hop_key: self.calls.tls.hop_key().map(|key| v1::HopKey { key }),
         };
         self.send(encode(Kind::Welcome(welcome))).await?;
         while snapshot.is_some() {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use hmac::{Hmac, Mac};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -18,6 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 pub use renew::renew;
@@ -140,6 +142,17 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, years: i64) {
 struct Loaded {
     serving: Arc<CertifiedKey>,
     ca_pem: String,
+    hop_key: Zeroizing<Vec<u8>>,
+}
+
+/// Derives the key with which nodes sign `selvage-hops` from the key of the hashes, which never leaves the operator. It
+/// stays the same when certificates are renewed.
+fn hop_key(hash_key: &[u8]) -> Zeroizing<Vec<u8>> {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(hash_key) else {
+        return Zeroizing::default();
+    };
+    mac.update(b"selvage hop key");
+    Zeroizing::new(mac.finalize().into_bytes().to_vec())
 }
 
 /// The certificates in use. Clones share them. Empty until the first [`Store::replace`]: until then handshakes fail
@@ -171,6 +184,7 @@ impl Store {
         self.0.store(Some(Arc::new(Loaded {
             serving: Arc::new(serving),
             ca_pem: material.ca_crt.clone(),
+            hop_key: hop_key(&material.hash_key),
         })));
         Ok(())
     }
@@ -183,6 +197,12 @@ impl Store {
     /// Returns `ca.crt` as last loaded, to connect to the leader.
     pub(super) fn ca_pem(&self) -> Option<String> {
         self.0.load().as_ref().map(|loaded| loaded.ca_pem.clone())
+    }
+
+    /// Returns the key with which nodes sign `selvage-hops`; `None` before the first [`Store::replace`].
+    pub(super) fn hop_key(&self) -> Option<Vec<u8>> {
+        let loaded = self.0.load();
+        loaded.as_ref().map(|loaded| loaded.hop_key.to_vec())
     }
 
     /// Configuration for TLS 1.3 with HTTP/2, always with the newest certificate.

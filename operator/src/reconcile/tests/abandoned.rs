@@ -348,7 +348,7 @@ async fn a_configuration_that_is_refused_takes_the_share_away() {
     let mut story = Story::begin(None);
     story.second_on_trial().await;
     edit(&story, |spec| {
-        spec["egress"] = json!({ "allow": ["function://shop/prices"] });
+        spec["egress"] = json!({ "allow": ["function://blog/prices"] });
     });
     story.turn().await;
     assert_eq!(weight(&story), 0);

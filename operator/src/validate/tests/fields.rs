@@ -126,9 +126,9 @@ const USED: &[(&str, &str)] = &[
 /// Fields of later versions (with all fields below them), a manifest that uses one, and the field that is named.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
-        // Only the entries that call another function.
+        // Only the entries that call a function in another namespace.
         "egress.allow",
-        "egress: { allow: ['function://shop/prices'] }",
+        "egress: { allow: ['function://blog/prices'] }",
         "egress.allow",
     ),
     (

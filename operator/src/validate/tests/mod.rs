@@ -47,7 +47,7 @@ fn the_default_number_of_replicas_is_all_nodes() {
 fn every_field_of_a_later_version_is_named() {
     let cases = [
         (
-            "  egress: { allow: ['function://shop/prices'] }",
+            "  egress: { allow: ['function://blog/prices'] }",
             "spec.egress.allow",
         ),
         (

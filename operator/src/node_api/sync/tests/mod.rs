@@ -23,6 +23,21 @@ fn with_candidate(name: &str, version: u64, serial: u64, weight: u32) -> v1::Fun
     }
 }
 
+/// A loop between nodes is seen only with a common key, whichever replica they are connected to. It is not the key of the
+/// hashes of Secret values.
+#[tokio::test]
+async fn all_nodes_receive_the_same_hop_key() {
+    let first = TestReplica::start().await;
+    let second = TestReplica::with_material(first.material.clone(), |_| {}).await;
+    second.tables.synced(10);
+    let welcome = first.node("node-1", 0).await.welcome().await;
+    let same = second.node("node-2", 0).await.welcome().await;
+    assert!(!format!("{welcome:?}").contains("key: ["), "logs show it");
+    let key = welcome.hop_key.unwrap().key;
+    assert_eq!((key.len(), &key), (32, &same.hop_key.unwrap().key));
+    assert_ne!(key[..], first.material.hash_key[..]);
+}
+
 #[tokio::test]
 async fn a_new_node_receives_only_functions_placed_on_it() {
     let replica = TestReplica::start().await;

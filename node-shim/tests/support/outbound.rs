@@ -1,18 +1,18 @@
 //! Guests that send requests.
 
-use crate::support::component;
+use super::component;
 
 /// Request that a guest sends.
-pub(super) struct Call<'a> {
-    pub(super) https: bool,
-    pub(super) authority: &'a str,
-    pub(super) path: &'a str,
+pub(crate) struct Call<'a> {
+    pub(crate) https: bool,
+    pub(crate) authority: &'a str,
+    pub(crate) path: &'a str,
     /// Whether the guest sends the body of its own request.
-    pub(super) post: bool,
+    pub(crate) post: bool,
 }
 
 impl<'a> Call<'a> {
-    pub(super) const fn get(authority: &'a str) -> Self {
+    pub(crate) const fn get(authority: &'a str) -> Self {
         Self {
             https: false,
             authority,
@@ -23,13 +23,13 @@ impl<'a> Call<'a> {
 
     /// Returns a guest that sends the request and responds with the response, or with status 200 + error code. When the
     /// response breaks off, it traps.
-    pub(super) fn guest(&self) -> Vec<u8> {
+    pub(crate) fn guest(&self) -> Vec<u8> {
         component::guest(&self.items(), &self.body())
     }
 
     /// Returns a guest that sends the request `count` times at once, waits for the last one, and responds with status
     /// 200 + error code.
-    pub(super) fn repeated(&self, count: u32) -> Vec<u8> {
+    pub(crate) fn repeated(&self, count: u32) -> Vec<u8> {
         let body = format!(
             "(local.set $n (i32.const {count}))
              (loop $more
@@ -39,6 +39,36 @@ impl<'a> Call<'a> {
              (call $answer (local.get $out) (i32.sub (i32.const 199) (local.get $n)) (i32.const 4096) (i32.const 1))"
         );
         component::guest(&self.items(), &body)
+    }
+
+    /// Returns a guest that sends the request, waits for the head of the response and responds with 204 without reading it.
+    pub(crate) fn ignoring(&self) -> Vec<u8> {
+        let body = "(drop (call $receive (call $start (call $dial))))
+             (call $answer (local.get $out) (i32.const 204) (i32.const 4096) (i32.const 0))";
+        component::guest(&self.items(), body)
+    }
+
+    /// Returns a guest that sends the request and responds with the response and its trailers.
+    pub(crate) fn passing_trailers(&self) -> Vec<u8> {
+        let items = format!("{TRAILERS} {}", self.items());
+        let body = "
+             (local.set $n (call $receive (call $start (call $dial))))
+             (call $response-consume (local.get $n) (i32.const 16))
+             (local.set $req (i32.load (i32.const 20)))
+             (call $incoming-stream (local.get $req) (i32.const 16))
+             (local.set $i (i32.load (i32.const 20)))
+             (local.set $r (call $make (call $status (local.get $n))))
+             (local.set $b (call $body (local.get $r)))
+             (call $set (local.get $out) (local.get $r))
+             (local.set $s (call $open (local.get $b)))
+             (call $pipe (local.get $i) (local.get $s))
+             (call $stream-drop (local.get $s))
+             (call $input-drop (local.get $i))
+             (local.set $i (call $body-end (local.get $req)))
+             (call $block (call $trailers-ready (local.get $i)))
+             (call $trailers-get (local.get $i) (i32.const 128))
+             (call $body-finish (local.get $b) (i32.load8_u (i32.const 152)) (i32.load (i32.const 156)) (i32.const 32))";
+        component::guest(&items, body)
     }
 
     fn items(&self) -> String {
@@ -113,6 +143,13 @@ const IMPORTS: &str = r#"
 (import "wasi:http/types@0.2.12" "[method]future-incoming-response.get" (func $future-get (param i32 i32)))
 (import "wasi:http/types@0.2.12" "[method]incoming-response.status" (func $status (param i32) (result i32)))
 (import "wasi:http/types@0.2.12" "[method]incoming-response.consume" (func $response-consume (param i32 i32)))
+"#;
+
+const TRAILERS: &str = r#"
+(import "wasi:io/streams@0.2.12" "[resource-drop]input-stream" (func $input-drop (param i32)))
+(import "wasi:http/types@0.2.12" "[static]incoming-body.finish" (func $body-end (param i32) (result i32)))
+(import "wasi:http/types@0.2.12" "[method]future-trailers.subscribe" (func $trailers-ready (param i32) (result i32)))
+(import "wasi:http/types@0.2.12" "[method]future-trailers.get" (func $trailers-get (param i32 i32)))
 "#;
 
 const FUNCTIONS: &str = r#"

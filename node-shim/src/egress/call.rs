@@ -1,0 +1,103 @@
+//! Calls of other functions. A call never leaves the node: no name is resolved and no connection is used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::{Request, Response, Version};
+use http_body_util::BodyExt;
+use node_shim_core::call::Hops;
+use node_shim_core::egress::{self as rules, EgressOutcome};
+use node_shim_core::table::FunctionKey;
+use node_shim_core::trace::TraceContext;
+use tokio::time::Instant;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
+
+use super::admission::{Exchange, OutboundContext};
+use super::download::{Lease, ResponseStream};
+use super::failure::Failure;
+use super::send::{declared_length, within};
+use super::upload::RequestStream;
+use crate::body::ResponseBody;
+
+/// What a request of a function passes on to the requests that the function sends. Clones are cheap.
+#[derive(Clone)]
+pub(crate) struct RequestOrigin {
+    /// Number of calls and outbound requests that led to the request.
+    pub(crate) hops: Hops,
+    /// When the request has to end.
+    pub(crate) deadline: Instant,
+    pub(crate) trace: TraceContext,
+}
+
+/// A call of a function.
+pub(crate) struct FunctionCall {
+    pub(crate) function: FunctionKey,
+    /// Number of calls and outbound requests that led to this one, itself included.
+    pub(crate) hops: Hops,
+    /// When the caller has to end.
+    pub(crate) deadline: Instant,
+    /// Id of the caller's request.
+    pub(crate) request_id: String,
+}
+
+/// The functions of this node.
+pub(crate) trait LocalFunctions: Send + Sync {
+    /// Calls a function. Returns `None` when the node has no such function. Dropping the future or the response ends the
+    /// called guest.
+    fn call(
+        self: Arc<Self>,
+        call: FunctionCall,
+        request: Request<WasiBody>,
+    ) -> BoxFuture<'static, Option<Response<ResponseBody>>>;
+}
+
+/// Calls the function and waits for the head of its response. The called function has its own limit for that; the caller
+/// may choose a shorter one.
+pub(super) async fn call(
+    context: &OutboundContext,
+    function: FunctionKey,
+    exchange: Exchange,
+    request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<Response<WasiBody>, Failure> {
+    let Exchange {
+        scope,
+        target,
+        places,
+    } = exchange;
+    let (mut parts, body) = request.into_parts();
+    let invalid = |_| Failure::new(EgressOutcome::Broken, Error::HttpRequestUriInvalid);
+    parts.uri = target.absolute().map_err(invalid)?;
+    // its messages have no framing of their own, as those of HTTP/2
+    parts.version = Version::HTTP_2;
+    rules::rewrite_request(&mut parts.headers, &target.authority(), true);
+    context.origin.trace.propagate(&mut parts.headers);
+    let (stream, upload) = RequestStream::new(body, scope, declared_length(&parts.headers));
+    let request = Request::from_parts(parts, stream.boxed_unsync());
+    let call = FunctionCall {
+        function: function.clone(),
+        hops: context.origin.hops.next(),
+        deadline: context.origin.deadline,
+        request_id: context.log.request_id().to_owned(),
+    };
+    let responds = Arc::clone(&context.functions).call(call, request);
+    let first_byte = options.first_byte_timeout.unwrap_or(Duration::MAX);
+    let response = within(first_byte, responds, &upload)
+        .await
+        .ok_or_else(|| Failure::new(EgressOutcome::Timeout, Error::HttpResponseTimeout))?
+        .ok_or_else(|| {
+            let message = format!(
+                "call of {function} refused: this node has no such function; give both functions the same \
+                 spec.placement, or call {function} by one of its hosts"
+            );
+            context.log.denial(&message, std::time::Instant::now());
+            Failure::new(EgressOutcome::Connect, Error::ConnectionRefused)
+        })?;
+    let (mut parts, body) = response.into_parts();
+    rules::rewrite_response(&mut parts.headers);
+    let body = body.map_err(|_| Error::HttpResponseIncomplete);
+    let idle = context.idle(&options);
+    let body = ResponseStream::new(body, Lease::of_call(places), idle).boxed_unsync();
+    Ok(Response::from_parts(parts, body))
+}

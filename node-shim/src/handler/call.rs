@@ -1,0 +1,50 @@
+//! Calls between functions of this node. A call passes through the same steps as the request of a client, without a
+//! connection: the caller's task runs the called guest, and dropping the response or its future ends it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use wasmtime_wasi_http::WasiBody;
+
+use super::admission::admit_call;
+use super::{HttpResponse, InboundBody, Sender, refuse, serve};
+use crate::body::ResponseBody;
+use crate::data_plane::DataPlaneState;
+use crate::egress::{FunctionCall, LocalFunctions};
+
+impl LocalFunctions for DataPlaneState {
+    fn call(
+        self: Arc<Self>,
+        call: FunctionCall,
+        request: Request<WasiBody>,
+    ) -> BoxFuture<'static, Option<Response<ResponseBody>>> {
+        async move { respond(&self, &call, request).await }.boxed()
+    }
+}
+
+/// Serves a call; `None` when the node has no such function.
+async fn respond(
+    plane: &Arc<DataPlaneState>,
+    call: &FunctionCall,
+    request: Request<WasiBody>,
+) -> Option<HttpResponse> {
+    let began = Instant::now();
+    let table = plane.table();
+    table.by_key(&call.function)?;
+    let (parts, body) = request.into_parts();
+    let admitted = admit_call(plane, &table, call, &parts, began).await;
+    // like a request of a client, the call does not keep the table while its guest runs
+    drop(table);
+    let mut answer = match admitted {
+        Ok(admitted) => {
+            let (sender, body) = (Sender::Function(call), InboundBody::Function(body));
+            serve(plane, &sender, admitted, parts, body, None).await
+        }
+        Err(refused) => refuse(plane, refused, None),
+    };
+    answer.body_mut().delivered();
+    Some(answer)
+}
