@@ -32,7 +32,6 @@
 //! |---|---|---|
 //! | `spec.keyValue[].redis` | there | key-value stores in Redis |
 //! | `spec.egress.allow` | `function://…` | calls between functions |
-//! | `spec.instances.reuse.maxRequests` | above 1 | reuse of instances |
 //! | `spec.rollout.strategy` | `BlueGreen`, `ABTest`, `Shadow` | these strategies |
 //! | `spec.rollout.{blueGreen,abTest,shadow}` | there | the same |
 //! | `spec.rollout.canary.steps[].shadow` | there | shadow steps |

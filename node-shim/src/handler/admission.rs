@@ -16,7 +16,7 @@ use crate::code_cache::{CodeInUse, CodeUser};
 use crate::concurrency_limit::Permit;
 use crate::connection::Connection;
 use crate::data_plane::DataPlaneState;
-use crate::instance_budget::InstanceShare;
+use crate::instance::{InstanceParts, InstanceSource};
 use crate::observer::RequestObserver;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -39,12 +39,11 @@ pub(super) enum NotAdmitted {
 pub(super) struct Admitted {
     pub(super) passed: ValidatedHead,
     pub(super) revision: Arc<Revision>,
-    pub(super) code: CodeInUse,
+    pub(super) instance: InstanceSource,
     pub(super) rewritten: Option<String>,
     pub(super) observer: RequestObserver,
     pub(super) start: StartKind,
     pub(super) permit: Permit,
-    pub(super) share: InstanceShare,
 }
 
 /// Validates and routes a request, picks the revision and acquires its permits.
@@ -105,11 +104,7 @@ pub(super) async fn admit(
     };
     let key = &served.entry.key;
     let length = content_length(&parts.headers);
-    let Resources {
-        code,
-        permit,
-        share,
-    } = match acquire(plane, key, &revision, user, length).await {
+    let Resources { instance, permit } = match acquire(plane, key, &revision, user, length).await {
         Ok(resources) => resources,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
@@ -117,27 +112,26 @@ pub(super) async fn admit(
     Ok(Admitted {
         passed,
         revision,
-        code,
+        instance,
         rewritten,
         observer,
         start,
         permit,
-        share,
     })
 }
 
 /// What a guest needs to run.
 struct Resources {
-    code: CodeInUse,
+    instance: InstanceSource,
     permit: Permit,
-    share: InstanceShare,
 }
 
-/// Checks the length of the body, and acquires a permit of the revision, its code and a share of the node.
+/// Checks the length of the body, and acquires a permit of the revision, and an idle instance or what a fresh one needs: its
+/// code and a share of the node.
 async fn acquire(
     plane: &DataPlaneState,
     key: &FunctionKey,
-    revision: &Revision,
+    revision: &Arc<Revision>,
     user: CodeUser,
     length: Option<u64>,
 ) -> Result<Resources, FailureReason> {
@@ -153,16 +147,17 @@ async fn acquire(
         .concurrency
         .acquire(limits.queue_length, limits.queue_timeout)
         .await?;
+    if let Some(used) = plane.idle.take(revision) {
+        let instance = InstanceSource::Used(Box::new(used));
+        return Ok(Resources { instance, permit });
+    }
     let code = mapped_code(plane, key, user, limits.queue_timeout).await?;
     let share = plane
         .budget
         .admit(&key.namespace, code.loaded.slots)
         .ok_or(FailureReason::Pool)?;
-    Ok(Resources {
-        code,
-        permit,
-        share,
-    })
+    let instance = InstanceSource::Fresh(InstanceParts { code, share });
+    Ok(Resources { instance, permit })
 }
 
 /// Returns the code of the revision, and maps it first when it is only on disk. If it cannot be mapped, the

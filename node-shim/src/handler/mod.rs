@@ -211,12 +211,11 @@ fn start_guest(
     let Admitted {
         passed,
         revision,
-        code,
+        instance,
         rewritten,
         observer,
         start,
         permit,
-        share,
     } = admitted;
     let limits = &revision.spec.limits;
     let control = GuestControl::new(limits.cpu, plane.stop_flag.clone());
@@ -242,16 +241,17 @@ fn start_guest(
             key_value: stores.then(|| plane.key_value.clone()),
             engine: plane.engine.clone(),
             revision,
-            code,
+            instance,
             request: Request::from_parts(parts, body),
             scheme,
             control: control.clone(),
             log,
             head: responds,
             permit,
-            share,
             egress: plane.egress.clone(),
             preempted: plane.preempted.clone(),
+            idle: plane.idle.clone(),
+            counters: plane.node_counters.clone(),
         },
         &plane.guests,
     );

@@ -33,6 +33,7 @@ mod metrics;
 mod program;
 mod rejected_components;
 mod request_parsing;
+mod reuse;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;

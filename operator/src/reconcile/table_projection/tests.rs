@@ -1,4 +1,4 @@
-use crds::function::{EnvEntry, EnvSource, KeySelector, RevisionStatus};
+use crds::function::{EnvEntry, EnvSource, Instances, KeySelector, Reuse, RevisionStatus};
 use crds::{EdgeRevisionSpec, ReferenceHash, ReferenceKind};
 use operator_core::function::Revision;
 use operator_core::rollout::{RevisionRef, RolloutState};
@@ -171,4 +171,26 @@ fn stores_travel_with_their_label_and_kind() {
         ("cart", Some(memory))
     );
     assert_eq!((stores[1].label.as_str(), stores[1].kind), ("later", None));
+}
+
+#[test]
+fn the_reuse_of_instances_travels_with_its_defaults() {
+    let travels = |reuse: Option<Reuse>| {
+        let revision = revision("app-1", 1, |spec| {
+            spec.instances = Some(Instances { reuse });
+        });
+        let record = record(&function(Some("app-1"), true), &[&revision], &Known("")).unwrap();
+        let definition = &record.definitions[0];
+        (definition.reuse_max_requests, definition.reuse_idle_timeout)
+    };
+    assert_eq!(travels(None), (1, 1_000));
+    let reuse = |max_requests, idle: Option<&str>| {
+        Some(Reuse {
+            max_requests,
+            idle_timeout: idle.map(str::to_owned),
+        })
+    };
+    assert_eq!(travels(reuse(None, None)), (1, 1_000));
+    assert_eq!(travels(reuse(Some(100), None)), (100, 1_000));
+    assert_eq!(travels(reuse(Some(2), Some("1m30s"))), (2, 90_000));
 }
