@@ -15,6 +15,7 @@ mod connection_limits;
 mod content_length;
 mod early_responses;
 mod egress;
+mod grpc;
 mod guests;
 mod h2_in;
 mod h2_streams;
@@ -34,6 +35,7 @@ mod program;
 mod rejected_components;
 mod request_parsing;
 mod reuse;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;
