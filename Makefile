@@ -17,7 +17,7 @@ RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --loc
 CLUSTER := $(STATIC)/cluster
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
-ON_CLUSTERS := --test chart --test cluster --test fresh --test live --test manifests --test rights
+ON_CLUSTERS := --test chart --test cluster --test fresh --test h2spec --test live --test manifests --test rights
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
 DENY_VERSION := 0.20.2
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny

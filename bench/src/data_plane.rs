@@ -12,6 +12,7 @@ use node_shim::{
     routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
 use node_shim_core::egress::AllowList;
+use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -74,6 +75,7 @@ impl LocalDataPlane {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            reuse: ReusePolicy::default(),
         };
         let code = self.engine.compile_in_process(&wasm)?;
         Ok(Revision::new(spec, code, &self.counters)?)

@@ -31,7 +31,6 @@
 //! | Field | In use when | Missing feature |
 //! |---|---|---|
 //! | `spec.egress.allow` | `function://…` in another namespace | grants between namespaces |
-//! | `spec.instances.reuse.maxRequests` | above 1 | reuse of instances |
 //! | `spec.rollout.strategy` | `BlueGreen`, `ABTest`, `Shadow` | these strategies |
 //! | `spec.rollout.{blueGreen,abTest,shadow}` | there | the same |
 //! | `spec.rollout.canary.steps[].shadow` | there | shadow steps |

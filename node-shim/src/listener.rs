@@ -42,6 +42,8 @@ pub(crate) async fn run(plane: Arc<DataPlaneState>, listeners: Listeners) {
     let turning = tokio::spawn(async move { alive.answer_pings().await });
     let preempted = plane.preempted.clone();
     let resuming = tokio::spawn(async move { preempted.run().await });
+    let idle = plane.idle.clone();
+    let expiring = tokio::spawn(async move { idle.run().await });
     let acceptor = Acceptor::new(plane.clone());
     tokio::select! {
         () = wait_for(&mut phases, DrainPhase::Draining) => {}
@@ -55,6 +57,7 @@ pub(crate) async fn run(plane: Arc<DataPlaneState>, listeners: Listeners) {
     let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
     turning.abort();
     resuming.abort();
+    expiring.abort();
 }
 
 async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {

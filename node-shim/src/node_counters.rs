@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use node_shim_core::instance_reuse::DropCause;
 use node_shim_core::validation::Rejection;
 use tokio::sync::Notify;
 
@@ -15,6 +16,9 @@ pub struct NodeCounters {
     connections_h1: AtomicU64,
     connections_h2: AtomicU64,
     instance_slots: AtomicU64,
+    reuses: AtomicU64,
+    reruns: AtomicU64,
+    instance_drops: [AtomicU64; DropCause::ALL.len()],
     ping: Notify,
     pong: Notify,
 }
@@ -96,6 +100,40 @@ impl NodeCounters {
     /// Returns the maximum number of concurrent requests.
     pub fn instance_slots(&self) -> u64 {
         self.instance_slots.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reused(&self) {
+        self.reuses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of requests that started on an instance that had answered others.
+    pub fn reuses(&self) -> u64 {
+        self.reuses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ran_again(&self) {
+        self.reruns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of requests that failed on such an instance and ran again on a fresh one.
+    pub fn reruns(&self) -> u64 {
+        self.reruns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn instance_dropped(&self, cause: DropCause) {
+        if let Some(count) = self.instance_drops.get(cause.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the number of instances by the cause for which they answer no further request, of revisions that reuse
+    /// instances.
+    pub fn instance_drops(&self) -> impl Iterator<Item = (DropCause, u64)> + '_ {
+        let read = |(cause, count): (DropCause, &AtomicU64)| (cause, count.load(Ordering::Relaxed));
+        DropCause::ALL
+            .into_iter()
+            .zip(&self.instance_drops)
+            .map(read)
     }
 
     /// Pings the event loop of the data plane and waits for its response.

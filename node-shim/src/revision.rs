@@ -3,8 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use node_shim_core::egress::AllowList;
+use node_shim_core::instance_reuse::{ReuseGuard, ReusePolicy};
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
+use parking_lot::Mutex;
 
+use crate::clock::unix_ms;
 use crate::code_cache::CompiledComponent;
 use crate::concurrency_limit::ConcurrencyLimit;
 use crate::config_value::ConfigValue;
@@ -29,6 +32,8 @@ pub struct RevisionSpec {
     pub key_value: Vec<StoreSpec>,
     /// Outbound requests that the guest may send.
     pub egress: AllowList,
+    /// Number of requests that one instance answers.
+    pub reuse: ReusePolicy,
 }
 
 /// A revision, shared by the routing tables that contain it and the requests that run it.
@@ -39,6 +44,15 @@ pub struct Revision {
     pub(crate) counters: Arc<RevisionCounters>,
     /// Log of the function, set by the first request.
     pub(crate) log: OnceLock<Arc<FunctionLog>>,
+    reuse: Mutex<ReuseState>,
+}
+
+/// Experience with the reuse of instances.
+#[derive(Default)]
+struct ReuseState {
+    guard: ReuseGuard,
+    /// Time at which reuse ended, in ms since the Unix epoch.
+    ended: Option<u64>,
 }
 
 /// Why a component cannot run within its limits.
@@ -78,12 +92,40 @@ impl Revision {
             concurrency: permits,
             counters,
             log: OnceLock::new(),
+            reuse: Mutex::default(),
         }))
     }
 
     /// Returns the function of the revision.
     pub fn function(&self) -> &FunctionKey {
         &self.spec.function
+    }
+
+    /// Returns whether an instance may answer more than one request.
+    pub(crate) fn reuses_instances(&self) -> bool {
+        self.spec.reuse.is_enabled() && self.reuse.lock().ended.is_none()
+    }
+
+    /// Counts a request on an instance that had answered others. `ran_again` is whether it failed and ran again on a fresh
+    /// one. Returns true when too many did, so that this was the last one.
+    pub(crate) fn count_reuse(&self, ran_again: bool) -> bool {
+        let mut state = self.reuse.lock();
+        let ends = state.guard.record(ran_again);
+        if ends {
+            state.ended = Some(unix_ms());
+            tracing::warn!(
+                function = %self.spec.function,
+                revision = %self.spec.name,
+                "requests keep failing on used instances; every request gets a fresh one from now on"
+            );
+        }
+        ends
+    }
+
+    /// Returns when the reuse of instances ended because requests failed, in ms since the Unix epoch.
+    pub(crate) fn reuse_ended(&self) -> Option<u64> {
+        let enabled = self.spec.reuse.is_enabled();
+        enabled.then(|| self.reuse.lock().ended).flatten()
     }
 
     /// Returns the name of the revision.

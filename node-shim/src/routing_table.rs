@@ -106,6 +106,17 @@ impl RoutingTable {
         self.function(*self.positions.get(key)?)
     }
 
+    /// Returns whether requests may reach this revision.
+    pub(crate) fn serves(&self, revision: &Arc<Revision>) -> bool {
+        let Some(served) = self.by_key(revision.function()) else {
+            return false;
+        };
+        let mut ready = [&served.stable, &served.candidate]
+            .into_iter()
+            .filter_map(|slot| slot.ready());
+        ready.any(|one| Arc::ptr_eq(one, revision))
+    }
+
     /// Sets the concurrency limits: the stable revision has its full limit, the candidate one according
     /// to its weight.
     fn apply_concurrency_limits(&self) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use node_shim_core::egress::{AllowList, EgressEntry};
+use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -87,6 +88,12 @@ pub struct ServeArgs {
     /// Maximum size of a request body, KiB
     #[arg(long, default_value_t = 10 << 10)]
     pub request_body: u64,
+    /// Number of requests that one instance answers, one after another. With 1, every request gets a fresh instance
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub reuse_requests: u32,
+    /// Time that an idle instance is kept for another request, ms
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub reuse_idle: u64,
     /// Time after SIGINT or SIGTERM during which the readiness probe fails while requests are still accepted, ms
     #[arg(long, default_value_t = 0)]
     pub drain_propagation: u64,
@@ -175,6 +182,10 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         config: values(&args.config),
         key_value: args.key_value.clone(),
         egress: AllowList::new(args.egress.clone()),
+        reuse: ReusePolicy {
+            max_requests: args.reuse_requests,
+            idle_timeout: Duration::from_millis(args.reuse_idle),
+        },
     };
     let revision = Revision::new(spec, loaded, &counters).with_context(refused)?;
     let listeners = listen(args)?;

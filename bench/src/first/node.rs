@@ -13,6 +13,7 @@ use node_shim::{
     routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
 use node_shim_core::egress::AllowList;
+use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -95,6 +96,7 @@ impl Node {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            reuse: ReusePolicy::default(),
         };
         let revision = Revision::new(spec, loaded, &self.counters)?;
         self.publish(vec![only(revision)]);

@@ -244,13 +244,15 @@ pub struct Instances {
 #[serde(rename_all = "camelCase")]
 pub struct Reuse {
     /// Number of requests that one instance answers, one after another. With 1 (the default) every request gets a
-    /// fresh instance, so that no request can see data of another. 1 to 1000000; values above 1 are not supported
-    /// yet.
+    /// fresh instance, so that no request can see data of another. Above 1, data that the component keeps in its
+    /// memory is still there at the next request, which another client may have sent, and a request that fails on a
+    /// used instance may run twice. 1 to 1000000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests: Option<u32>,
 
-    /// Time for which an idle instance is kept. Without effect while maxRequests is 1. Default 1s, 1ms to 1h.
+    /// Maximum time for which an idle instance is kept. It is dropped earlier when its place or its memory is needed.
+    /// Without effect while maxRequests is 1. Default 1s, 1ms to 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 3_600_000>")]
     pub idle_timeout: Option<String>,

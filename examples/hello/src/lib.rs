@@ -1,7 +1,8 @@
 //! A small edge function. It answers every request with its version, also in the header `x-version`. The variable
 //! `GREETING` replaces the word `hello`, so that a response shows which value the function has. With the variable
 //! `UPSTREAM`, the host and port of a server, it sends a request there instead and answers with the status of the
-//! response, or with 502 and the error.
+//! response, or with 502 and the error. With the variable `WAIT`, a number of milliseconds, it reads the body of its request
+//! and waits for so long before it answers.
 //!
 //! It is built four times, with one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its requests, `v4` is
 //! 150 ms slower for a tenth of them. A rollout must promote `v2` and roll back the others.
@@ -13,6 +14,8 @@
 mod arena;
 #[cfg(not(feature = "bare"))]
 mod upstream;
+#[cfg(not(feature = "bare"))]
+mod wait;
 
 #[cfg(not(feature = "bare"))]
 use wasip2::cli::environment::get_environment;
@@ -74,7 +77,7 @@ struct Hello;
 wasip2::http::proxy::export!(Hello);
 
 impl Guest for Hello {
-    fn handle(_request: IncomingRequest, out: ResponseOutparam) {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
         #[cfg(feature = "spin")]
         spin();
         let slow = if happens(BEHAVIOUR.slow_percent) {
@@ -88,7 +91,7 @@ impl Guest for Hello {
         let (status, text) = if happens(BEHAVIOUR.fails_percent) {
             (500, format!("{} is out of order\n", BEHAVIOUR.version))
         } else {
-            answer()
+            answer(&request)
         };
         respond(out, status, &text);
     }
@@ -97,18 +100,19 @@ impl Guest for Hello {
 /// Returns status and text of a response. The builds for measurements read no variables, so that they make no calls to
 /// the host.
 #[cfg(feature = "bare")]
-fn answer() -> (u16, String) {
+fn answer(_: &IncomingRequest) -> (u16, String) {
     (200, format!("hello from {}\n", BEHAVIOUR.version))
 }
 
 /// Returns status and text of a response.
 #[cfg(not(feature = "bare"))]
-fn answer() -> (u16, String) {
+fn answer(request: &IncomingRequest) -> (u16, String) {
     let mut greeting = "hello".to_owned();
     for (name, value) in get_environment() {
         match name.as_str() {
             "GREETING" => greeting = value,
             "UPSTREAM" => return upstream::answer(&value),
+            "WAIT" => wait::before_answer(request, &value),
             _ => {}
         }
     }

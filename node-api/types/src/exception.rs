@@ -1,7 +1,7 @@
 //! Why a node reports an exception.
 
-/// Reason of an exception in a node's report: what keeps a revision from running on the node, or what is wrong with the
-/// node itself.
+/// Reason of an exception in a node's report: what keeps a revision from running on the node as its definition says, or
+/// what is wrong with the node itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ExceptionReason {
     /// The compiler failed.
@@ -22,6 +22,8 @@ pub enum ExceptionReason {
     PullFailed,
     /// The node rejected the newest record of the function.
     RecordRefused,
+    /// Requests failed on instances that had answered others, so the revision gets a fresh instance for every request.
+    ReuseUnsafe,
     /// The node lacks a value of a Secret that the revision was created with.
     SecretsUnavailable,
     /// The registry or the operator refused access to the component.
@@ -46,6 +48,7 @@ impl ExceptionReason {
             Self::NotAComponent => "NotAComponent",
             Self::PullFailed => "PullFailed",
             Self::RecordRefused => "RecordRefused",
+            Self::ReuseUnsafe => "ReuseUnsafe",
             Self::SecretsUnavailable => "SecretsUnavailable",
             Self::Unauthorized => "Unauthorized",
             Self::UnsupportedFeature => "UnsupportedFeature",

@@ -34,6 +34,7 @@ pub mod fair_shares;
 pub mod headers;
 pub mod hop_header;
 pub mod host;
+pub mod instance_reuse;
 pub mod key_value;
 pub mod memory_pressure;
 pub mod path;

@@ -1,5 +1,5 @@
-//! Load shedding under memory pressure. A node gives up first what needs more memory, then requests to
-//! functions without recent traffic, then candidates. Stable revisions with recent traffic keep serving.
+//! Load shedding under memory pressure. A node gives up first its idle instances and what needs more memory, then requests
+//! to functions without recent traffic, then candidates. Stable revisions with recent traffic keep serving.
 
 /// Level of memory pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -7,7 +7,7 @@ pub enum MemoryPressure {
     /// At most 85 % in use: no restrictions.
     #[default]
     None,
-    /// Over 85 %: no component is compiled and no new candidate is loaded.
+    /// Over 85 %: no instance is kept for another request, no component is compiled and no new candidate is loaded.
     High,
     /// From 95 %: requests to functions without recent traffic are rejected as well.
     Severe,
@@ -42,6 +42,12 @@ impl MemoryPressure {
     #[must_use]
     pub fn allows_load(self, compiled: bool, only_candidate: bool) -> bool {
         self == Self::None || (compiled && !only_candidate)
+    }
+
+    /// Returns whether instances are kept for another request.
+    #[must_use]
+    pub fn allows_idle_instances(self) -> bool {
+        self == Self::None
     }
 
     /// Returns whether a request to a function may run.
@@ -113,6 +119,7 @@ mod tests {
             let now = percent(used);
             assert_eq!(now, pressure, "{used} %");
             assert_eq!(now.allows_load(false, false), compile, "{used} %");
+            assert_eq!(now.allows_idle_instances(), compile, "{used} %");
             assert_eq!(now.allows_load(true, false), load, "{used} %");
             assert_eq!(now.allows_load(true, true), candidate, "{used} %");
             assert_eq!(now.allows_request(false), idle, "{used} %");

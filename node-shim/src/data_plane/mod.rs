@@ -183,6 +183,16 @@ impl DataPlane {
         usize::try_from(self.state.budget.free_slots()).unwrap_or(usize::MAX)
     }
 
+    /// Returns the number of instances that wait for another request.
+    pub fn idle_instances(&self) -> usize {
+        self.state.idle.len()
+    }
+
+    /// Drops the instances that wait for another request, so that their code can be unmapped.
+    pub fn drop_idle_instances(&self) {
+        self.state.idle.clear();
+    }
+
     /// Returns the guest memory that is free, in bytes.
     pub fn free_guest_memory(&self) -> u64 {
         self.state.budget.free_memory()

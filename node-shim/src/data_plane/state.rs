@@ -20,8 +20,8 @@ use crate::counters::CounterTable;
 use crate::egress::{EgressClient, EgressOptions};
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
-use crate::instance::PreemptedGuests;
-use crate::instance_budget::InstanceBudget;
+use crate::instance::{IdleInstances, PreemptedGuests};
+use crate::instance_budget::{GiveWay, InstanceBudget};
 use crate::key_value::{KeyValueStores, RedisNetwork};
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
@@ -123,6 +123,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) preempted: Arc<PreemptedGuests>,
+    pub(crate) idle: Arc<IdleInstances>,
     pub(crate) connections: TaskTracker,
     pub(crate) stop_flag: StopFlag,
     table: ArcSwap<RoutingTable>,
@@ -145,8 +146,13 @@ impl DataPlaneState {
     ) -> Self {
         let slots = (u64::from(engine.instance_slots()) * 9 / 10).max(1);
         node.set_instance_slots(slots);
+        let budget = InstanceBudget::new(slots, engine.guest_memory());
+        let idle = IdleInstances::new(node.clone());
+        let gives_way: Arc<dyn GiveWay> = idle.clone();
+        budget.set_idle(Arc::downgrade(&gives_way));
         Self {
-            budget: InstanceBudget::new(slots, engine.guest_memory()),
+            budget,
+            idle,
             key_value: Arc::new(KeyValueStores::new(
                 options.key_value,
                 RedisNetwork::new(options.egress.clone(), options.loopback_stores),
@@ -173,7 +179,8 @@ impl DataPlaneState {
 
     /// Replaces the routing table atomically and returns the old one, which requests may still use.
     pub(crate) fn publish(&self, table: Arc<RoutingTable>) -> Arc<RoutingTable> {
-        let old = self.table.swap(table);
+        let old = self.table.swap(table.clone());
+        self.idle.publish(&table);
         self.version.send_modify(|version| *version += 1);
         old
     }
@@ -182,6 +189,9 @@ impl DataPlaneState {
         if phase == DrainPhase::Stopped {
             // before any connection is closed
             self.stop_flag.set();
+        }
+        if phase != DrainPhase::Serving {
+            self.idle.drain();
         }
         self.phase.send_replace(phase);
     }
@@ -192,6 +202,8 @@ impl DataPlaneState {
 
     pub(crate) fn set_load_shedding(&self, shed: LoadShedding) {
         let pressed = shed.pressure != MemoryPressure::None;
+        self.idle
+            .set_pressure(!shed.pressure.allows_idle_instances());
         self.shed.store(Arc::new(shed));
         self.under_pressure.store(pressed, Ordering::Relaxed);
     }

@@ -21,7 +21,7 @@ use crate::revision::Revision;
 /// Maximum number of outbound requests of one function that are in flight at the same time.
 const MAX_PER_FUNCTION: u32 = 128;
 
-/// What the outbound requests of one instance need. Clones are cheap.
+/// What the outbound requests of one request need. Clones are cheap.
 #[derive(Clone)]
 pub(crate) struct OutboundContext {
     pub(crate) client: Arc<EgressClient>,
@@ -32,10 +32,10 @@ pub(crate) struct OutboundContext {
     pub(crate) origin: RequestOrigin,
 }
 
-/// Outbound requests of one instance. They end when this is dropped.
+/// Outbound requests of one request. They end when this is dropped.
 pub(crate) struct OutboundRequests {
     context: OutboundContext,
-    /// Created by the first request, because most instances send none.
+    /// Created by the first outbound request, because most requests send none.
     scope: Option<Arc<RequestScope>>,
 }
 

@@ -19,6 +19,7 @@ use crate::revision::{Revision, RevisionSpec};
 use writer::Line;
 
 pub(crate) use function_log::FunctionLog;
+pub(crate) use stream::InstanceLog;
 pub use writer::{GuestLog, LogOutput};
 
 /// Maximum length of a line in bytes.
@@ -98,16 +99,21 @@ impl RequestLog {
         &self.shared.request_id
     }
 
-    /// Returns an output stream of the guest.
-    pub(crate) fn stream(&self, name: &'static str) -> stream::GuestStream {
-        stream::GuestStream::new(self.clone(), name)
-    }
-
     /// Logs why the guest failed, with the functions that it was running, for the owner of the function. Clients do not
     /// see it.
     pub(crate) fn failure(&self, reason: FailureReason, error: &wasmtime::Error) {
         let text = failure_text::describe(reason, error);
         self.line("error", "shim", text.as_bytes());
+    }
+
+    /// Logs that the request runs again on a fresh instance, for the owner of the function.
+    pub(crate) fn rerun(&self, reason: FailureReason, requests_before: u32) {
+        let text = format!(
+            "the request failed ({}) on an instance that had answered others ({requests_before}), and runs again on a fresh \
+             one",
+            reason.label()
+        );
+        self.line("warn", "shim", text.as_bytes());
     }
 
     /// Logs a denied outbound request, for the owner of the function. Of one function, at most one denial a second is
@@ -217,6 +223,7 @@ fn escaped(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use node_shim_core::egress::AllowList;
+    use node_shim_core::instance_reuse::ReusePolicy;
     use node_shim_core::table::{FunctionKey, Limits, RevisionName};
 
     use std::io::{Error, ErrorKind, Result, Write};
@@ -245,6 +252,7 @@ mod tests {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            reuse: ReusePolicy::default(),
         };
         let revision = Revision::new(spec, code, &CounterTable::new()).unwrap();
         let counters = Arc::clone(&revision.counters);

@@ -1,6 +1,9 @@
 //! Standard output or error of a guest, split into lines in bounded memory.
 
+use std::sync::{Arc, Weak};
+
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -11,29 +14,100 @@ use super::{MAX_LINE, RequestLog};
 /// Maximum size of one write of a guest in bytes.
 const MAX_WRITE: usize = 64 << 10;
 
+/// Output of one instance. The guest may keep its streams for as long as it lives, so each line gets the request that the
+/// instance answers at that time.
+#[derive(Clone)]
+pub(crate) struct InstanceLog {
+    shared: Arc<Mutex<InstanceOutput>>,
+}
+
+struct InstanceOutput {
+    request: RequestLog,
+    /// Lines that have no end yet.
+    open: Vec<Weak<OpenLine>>,
+}
+
+struct OpenLine {
+    stream: &'static str,
+    text: Mutex<Vec<u8>>,
+}
+
 #[derive(Clone)]
 pub(crate) struct GuestStream {
-    sink: RequestLog,
+    log: InstanceLog,
     name: &'static str,
 }
 
 struct LineBuffer {
-    stream: GuestStream,
-    open: Vec<u8>,
+    log: InstanceLog,
+    open: Arc<OpenLine>,
 }
 
-impl GuestStream {
-    pub(super) fn new(sink: RequestLog, name: &'static str) -> Self {
-        Self { sink, name }
+impl InstanceLog {
+    /// Returns the output of an instance that answers this request.
+    pub(crate) fn new(request: RequestLog) -> Self {
+        let output = InstanceOutput {
+            request,
+            open: Vec::new(),
+        };
+        Self {
+            shared: Arc::new(Mutex::new(output)),
+        }
     }
 
-    fn line(&self, text: &[u8]) {
-        let level = if self.name == "stderr" {
-            "error"
-        } else {
-            "info"
+    /// Begins the next request.
+    pub(crate) fn begin_request(&self, request: RequestLog) {
+        self.shared.lock().request = request;
+    }
+
+    /// Ends the request: a line without an end belongs to it and not to the next one.
+    pub(crate) fn end_request(&self) {
+        let open: Vec<_> = {
+            let mut output = self.shared.lock();
+            output.open.retain(|line| line.strong_count() > 0);
+            output.open.iter().filter_map(Weak::upgrade).collect()
         };
-        self.sink.line(level, self.name, text);
+        for line in open {
+            line.end(self);
+        }
+    }
+
+    /// Returns an output stream of the guest.
+    pub(crate) fn stream(&self, name: &'static str) -> GuestStream {
+        GuestStream {
+            log: self.clone(),
+            name,
+        }
+    }
+
+    fn open_line(&self, stream: &'static str) -> Arc<OpenLine> {
+        let line = Arc::new(OpenLine {
+            stream,
+            text: Mutex::default(),
+        });
+        let mut output = self.shared.lock();
+        // a guest may open and close streams without end
+        if output.open.len() == output.open.capacity() {
+            output.open.retain(|line| line.strong_count() > 0);
+        }
+        output.open.push(Arc::downgrade(&line));
+        line
+    }
+
+    fn line(&self, stream: &'static str, text: &[u8]) {
+        let level = if stream == "stderr" { "error" } else { "info" };
+        let request = self.shared.lock().request.clone();
+        request.line(level, stream, text);
+    }
+}
+
+impl OpenLine {
+    /// Writes the line if there is one.
+    fn end(&self, log: &InstanceLog) {
+        let text = std::mem::take(&mut *self.text.lock());
+        if !text.is_empty() {
+            log.line(self.stream, &text);
+        }
     }
 }
 
@@ -51,43 +125,41 @@ impl StdoutStream for GuestStream {
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
         Box::new(LineBuffer {
-            stream: self.clone(),
-            open: Vec::new(),
+            open: self.log.open_line(self.name),
+            log: self.log.clone(),
         })
     }
 }
 
 impl LineBuffer {
     fn push(&mut self, bytes: &[u8]) {
+        let mut open = self.open.text.lock();
+        let emit = |open: &mut Vec<u8>| {
+            self.log.line(self.open.stream, open);
+            open.clear();
+        };
         let mut parts = bytes.split(|b| *b == b'\n').peekable();
         while let Some(part) = parts.next() {
             let mut rest = part;
             // a line that is too long is split
-            while self.open.len() + rest.len() > MAX_LINE {
+            while open.len() + rest.len() > MAX_LINE {
                 let (head, tail) =
-                    rest.split_at(MAX_LINE.saturating_sub(self.open.len()).min(rest.len()));
-                self.open.extend_from_slice(head);
-                self.emit();
+                    rest.split_at(MAX_LINE.saturating_sub(open.len()).min(rest.len()));
+                open.extend_from_slice(head);
+                emit(&mut open);
                 rest = tail;
             }
-            self.open.extend_from_slice(rest);
-            if parts.peek().is_some() && !self.open.is_empty() {
-                self.emit();
+            open.extend_from_slice(rest);
+            if parts.peek().is_some() && !open.is_empty() {
+                emit(&mut open);
             }
         }
-    }
-
-    fn emit(&mut self) {
-        self.stream.line(&self.open);
-        self.open.clear();
     }
 }
 
 impl Drop for LineBuffer {
     fn drop(&mut self) {
-        if !self.open.is_empty() {
-            self.emit();
-        }
+        self.open.end(&self.log);
     }
 }
 

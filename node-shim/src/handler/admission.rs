@@ -20,7 +20,7 @@ use crate::concurrency_limit::Permit;
 use crate::connection::Connection;
 use crate::data_plane::DataPlaneState;
 use crate::egress::FunctionCall;
-use crate::instance_budget::InstanceShare;
+use crate::instance::{InstanceParts, InstanceSource};
 use crate::observer::RequestObserver;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
@@ -44,12 +44,11 @@ pub(super) struct Admitted {
     pub(super) passed: ValidatedHead,
     pub(super) hops: Hops,
     pub(super) revision: Arc<Revision>,
-    pub(super) code: CodeInUse,
+    pub(super) instance: InstanceSource,
     pub(super) rewritten: Option<String>,
     pub(super) observer: RequestObserver,
     pub(super) start: StartKind,
     pub(super) permit: Permit,
-    pub(super) share: InstanceShare,
 }
 
 /// A valid request whose function is known.
@@ -182,11 +181,8 @@ async fn admit_routed(
         None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
     };
     let key = &served.entry.key;
-    let Resources {
-        code,
-        permit,
-        share,
-    } = match acquire(plane, key, &revision, user, &routed).await {
+    let acquired = acquire(plane, key, &revision, user, &routed).await;
+    let Resources { instance, permit } = match acquired {
         Ok(resources) => resources,
         Err(reason) => return Err(NotAdmitted::Failed(reason, Some(observer))),
     };
@@ -194,27 +190,26 @@ async fn admit_routed(
         passed: routed.passed,
         hops: routed.hops,
         revision,
-        code,
+        instance,
         rewritten: routed.rewritten,
         observer,
         start,
         permit,
-        share,
     })
 }
 
 /// What a guest needs to run.
 struct Resources {
-    code: CodeInUse,
+    instance: InstanceSource,
     permit: Permit,
-    share: InstanceShare,
 }
 
-/// Checks the length of the body, and acquires a permit of the revision, its code and a share of the node.
+/// Checks the length of the body, and acquires a permit of the revision, and an idle instance or what a fresh one needs: its
+/// code and a share of the node.
 async fn acquire(
     plane: &DataPlaneState,
     key: &FunctionKey,
-    revision: &Revision,
+    revision: &Arc<Revision>,
     user: CodeUser,
     routed: &Routed,
 ) -> Result<Resources, FailureReason> {
@@ -235,16 +230,17 @@ async fn acquire(
         (0, Duration::ZERO)
     };
     let permit = revision.concurrency.acquire(places, wait).await?;
+    if let Some(used) = plane.idle.take(revision) {
+        let instance = InstanceSource::Used(Box::new(used));
+        return Ok(Resources { instance, permit });
+    }
     let code = mapped_code(plane, key, user, limits.queue_timeout).await?;
     let share = plane
         .budget
         .admit(&key.namespace, code.loaded.slots)
         .ok_or(FailureReason::Pool)?;
-    Ok(Resources {
-        code,
-        permit,
-        share,
-    })
+    let instance = InstanceSource::Fresh(InstanceParts { code, share });
+    Ok(Resources { instance, permit })
 }
 
 /// Returns the code of the revision, and maps it first when it is only on disk. No running guest delays that, so a call waits

@@ -235,12 +235,11 @@ fn start_guest(
         passed,
         hops,
         revision,
-        code,
+        instance,
         rewritten,
         observer,
         start,
         permit,
-        share,
     } = admitted;
     let limits = &revision.spec.limits;
     let control = GuestControl::new(limits.cpu, plane.stop_flag.clone());
@@ -278,7 +277,7 @@ fn start_guest(
             key_value: stores.then(|| plane.key_value.clone()),
             engine: plane.engine.clone(),
             revision,
-            code,
+            instance,
             request: Request::from_parts(parts, body),
             scheme,
             control: control.clone(),
@@ -286,9 +285,10 @@ fn start_guest(
             log,
             head: responds,
             permit,
-            share,
             outbound,
             preempted: plane.preempted.clone(),
+            idle: plane.idle.clone(),
+            counters: plane.node_counters.clone(),
         },
         &plane.guests,
     );

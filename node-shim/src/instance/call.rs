@@ -1,35 +1,33 @@
-//! Call of the guest: creates the store and the instance and calls the handler.
+//! Call of the guest: calls the handler of a fresh or a used instance, reports how that ended, and keeps the instance if
+//! it can answer another request.
 
 use std::sync::Arc;
 
-use http::Request;
 use http::uri::Scheme as UriScheme;
+use http::{Request, Response};
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::instance_reuse::FailedRun;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use wasmtime::{Store, UpdateDeadline};
-use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use super::classify;
-use super::control::{GuestControl, GuestEnd};
+use super::control::GuestControl;
+use super::idle::IdleInstances;
 use super::preempted::PreemptedGuests;
-use super::wasi_context::{GuestState, MAX_HANDLES};
+use super::retained::{ResponseHead, RetainedBody};
+use super::reusable::{InstanceParts, ReusableInstance};
+use super::wasi_context::RequestResources;
 use crate::body::RequestBody;
-use crate::code_cache::CodeInUse;
 use crate::concurrency_limit::Permit;
 use crate::egress::OutboundContext;
-use crate::engine::{Engine, LinkedComponent};
+use crate::engine::Engine;
 use crate::guest_log::RequestLog;
-use crate::instance_budget::InstanceShare;
 use crate::key_value::KeyValueStores;
+use crate::node_counters::NodeCounters;
 use crate::revision::Revision;
 
-/// Maximum memory in bytes that one host call may allocate for the guest.
-const HOSTCALL_BYTES: usize = 16 << 20;
-
-pub(crate) type GuestHead = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
+pub(crate) type GuestHead = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 /// When a guest has to end, and why it is stopped then.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +40,7 @@ pub(crate) struct Deadline {
 pub(crate) struct GuestCall {
     pub(crate) engine: Engine,
     pub(crate) revision: Arc<Revision>,
-    pub(crate) code: CodeInUse,
+    pub(crate) instance: InstanceSource,
     pub(crate) request: Request<RequestBody>,
     pub(crate) scheme: UriScheme,
     pub(crate) control: Arc<GuestControl>,
@@ -50,110 +48,175 @@ pub(crate) struct GuestCall {
     pub(crate) log: RequestLog,
     pub(crate) head: oneshot::Sender<GuestHead>,
     pub(crate) permit: Permit,
-    pub(crate) share: InstanceShare,
     /// `None` when the revision has no key-value stores.
     pub(crate) key_value: Option<Arc<KeyValueStores>>,
     pub(crate) outbound: OutboundContext,
     pub(crate) preempted: Arc<PreemptedGuests>,
+    pub(crate) idle: Arc<IdleInstances>,
+    pub(crate) counters: Arc<NodeCounters>,
 }
 
-/// Runs the handler and reports how it ended before the store is dropped, because the reader of the body
+/// The instance that answers a request.
+pub(crate) enum InstanceSource {
+    /// One that is created for it.
+    Fresh(InstanceParts),
+    /// One that has answered others.
+    Used(Box<ReusableInstance>),
+}
+
+/// What an instance needs to answer one request.
+pub(super) struct RequestContext {
+    pub(super) engine: Engine,
+    pub(super) revision: Arc<Revision>,
+    pub(super) control: Arc<GuestControl>,
+    pub(super) resources: RequestResources,
+    pub(super) preempted: Arc<PreemptedGuests>,
+    pub(super) counters: Arc<NodeCounters>,
+    idle: Arc<IdleInstances>,
+    https: bool,
+}
+
+/// An instance whose handler has returned, or failed.
+struct Finished {
+    instance: ReusableInstance,
+    result: wasmtime::Result<()>,
+}
+
+/// Runs the handler and reports how it ended before the instance is dropped, because the reader of the body
 /// needs the result when the body ends.
 pub(super) async fn call(call: GuestCall) {
     let GuestCall {
         engine,
         revision,
-        code,
+        instance,
         request,
         scheme,
         control,
         deadline: _,
         log,
         head,
+        // dropped after the instance
         permit: _permit,
-        share,
         key_value,
         outbound,
         preempted,
+        idle,
+        counters,
     } = call;
-    // dropped before the permits
-    let state = GuestState::new(&revision, &log, share, key_value, outbound);
-    let mut store = Store::new(engine.wasmtime(), state);
-    store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
-    store.set_max_component_handles(MAX_HANDLES);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback({
-        let (control, revision) = (control.clone(), revision.clone());
-        move |_| {
-            control.check()?;
-            let turn = preempted.turn(revision.function(), control.clone());
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
+    let head = ResponseHead::new(head, control.clone());
+    let context = RequestContext {
+        engine,
+        revision,
+        control,
+        resources: RequestResources {
+            log,
+            key_value,
+            outbound,
+        },
+        preempted,
+        idle,
+        counters,
+        https: scheme == UriScheme::HTTPS,
+    };
+    let Finished {
+        mut instance,
+        result,
+    } = match instance {
+        InstanceSource::Fresh(parts) => {
+            let instance = ReusableInstance::new(&context, parts);
+            context.run_fresh(instance, request, &head).await
         }
-    });
-    let result = handle(&mut store, &code.loaded, request, scheme, &control, head).await;
-    let ending = classify(&mut store, &control, result.as_ref());
-    if let (Err(error), Some(reason)) = (&result, ending.failure)
-        && !control.is_dismissed()
-    {
-        log.failure(reason, error);
+        InstanceSource::Used(used) => context.run_used(*used, request, &head).await,
+    };
+    let ending = instance.end(result.as_ref());
+    context.log_failure(&result, ending.failure);
+    context.revision.counters.memory_peak(instance.memory());
+    context.control.end(ending);
+    let returned = result.is_ok() && ending.failure.is_none() && !ending.unfinished;
+    context.idle.keep(instance, returned && !head.is_error());
+}
+
+impl RequestContext {
+    async fn run_fresh(
+        &self,
+        mut instance: ReusableInstance,
+        request: Request<RequestBody>,
+        head: &ResponseHead,
+    ) -> Finished {
+        let head = head.clone();
+        let set_head = move |answer| head.set(answer);
+        let result = instance.handle(request, self.scheme(), set_head).await;
+        Finished { instance, result }
     }
-    revision.counters.memory_peak(store.data().limiter.used());
-    control.end(ending);
-}
 
-async fn handle(
-    store: &mut Store<GuestState>,
-    code: &LinkedComponent,
-    request: Request<RequestBody>,
-    scheme: UriScheme,
-    control: &Arc<GuestControl>,
-    head: oneshot::Sender<GuestHead>,
-) -> wasmtime::Result<()> {
-    let scheme = if scheme == UriScheme::HTTPS {
-        Scheme::Https
-    } else {
-        Scheme::Http
-    };
-    let request = store
-        .data_mut()
-        .http()
-        .new_incoming_request(scheme, request)?;
-    let head_control = control.clone();
-    let out = store
-        .data_mut()
-        .http()
-        .new_response_outparam_from_callback(move |answer| {
-            head_control.set_head();
-            // the receiver is gone when the client has disconnected
-            let _ = head.send(answer);
-        })?;
-    let proxy = code.pre.instantiate_async(&mut *store).await?;
-    proxy
-        .wasi_http_incoming_handler()
-        .call_handle(store, request, out)
-        .await
-}
+    /// Runs the handler of a used instance. A request that fails there before anything is lost runs again on a fresh one,
+    /// within the time that it has left.
+    async fn run_used(
+        &self,
+        mut instance: ReusableInstance,
+        request: Request<RequestBody>,
+        head: &ResponseHead,
+    ) -> Finished {
+        let (parts, body) = request.into_parts();
+        let (body, reader) = RetainedBody::new(body);
+        instance.begin_request(self);
+        let set_head = {
+            let (head, body) = (head.clone(), body.clone());
+            move |answer| head.set_or_retain(answer, &body)
+        };
+        let request = Request::from_parts(parts.clone(), reader);
+        let result = instance.handle(request, self.scheme(), set_head).await;
+        let rerun = self.reason_to_run_again(&mut instance, &result, &body);
+        if self.revision.count_reuse(rerun.is_some()) {
+            self.idle.forget(&self.revision);
+        }
+        if let Some(reason) = rerun
+            && let Some(body) = body.take()
+        {
+            self.log_failure(&result, Some(reason));
+            let before = instance.requests_before();
+            self.resources.log.rerun(reason, before);
+            self.counters.ran_again();
+            head.forget_retained();
+            let request = Request::from_parts(parts, body);
+            let fresh = instance.into_fresh(self);
+            return self.run_fresh(fresh, request, head).await;
+        }
+        head.send_retained();
+        body.release();
+        Finished { instance, result }
+    }
 
-fn classify(
-    store: &mut Store<GuestState>,
-    control: &GuestControl,
-    result: Result<&(), &wasmtime::Error>,
-) -> GuestEnd {
-    let refusal = store.data().limiter.refusal();
-    let open_body = store
-        .data_mut()
-        .table()
-        .iter_mut()
-        .any(|entry| (entry as &dyn std::any::Any).is::<HostOutgoingBody>());
-    let failure = match result {
-        Ok(()) if control.has_head() => None,
-        Ok(()) => Some(FailureReason::NoResponse),
-        Err(error) if classify::is_clean_exit(error) && control.has_head() && !open_body => None,
-        Err(error) => Some(classify::failure(error, refusal)),
-    };
-    GuestEnd {
-        failure,
-        unfinished: open_body || !control.has_head(),
+    fn reason_to_run_again(
+        &self,
+        instance: &mut ReusableInstance,
+        result: &wasmtime::Result<()>,
+        body: &RetainedBody<RequestBody>,
+    ) -> Option<FailureReason> {
+        let reason = instance.end(result.as_ref()).failure?;
+        let failed = FailedRun {
+            reason,
+            requests_before: instance.requests_before(),
+            head_set: self.control.has_head(),
+            body_read: body.is_read(),
+        };
+        (failed.runs_again() && !instance.has_failed()).then_some(reason)
+    }
+
+    /// Logs a failure, unless the request is not needed any longer.
+    fn log_failure(&self, result: &wasmtime::Result<()>, reason: Option<FailureReason>) {
+        if let (Err(error), Some(reason)) = (result, reason)
+            && !self.control.is_dismissed()
+        {
+            self.resources.log.failure(reason, error);
+        }
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.https {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        }
     }
 }

@@ -16,10 +16,11 @@ const ELEMENT: u64 = 16;
 pub(super) const HOST_ALLOWANCE: u64 = 256 << 10;
 
 /// Limits the total size of all memories and tables of a store.
-#[derive(Debug)]
 pub(crate) struct Limiter {
     limit: u64,
     used: u64,
+    /// The part of `used` that the host keeps for the request.
+    held: u64,
     /// What is left of [`HOST_ALLOWANCE`].
     host_allowance: u64,
     /// `None` for an instance that is only measured.
@@ -32,13 +33,14 @@ impl Limiter {
         Self {
             limit,
             used: 0,
+            held: 0,
             host_allowance: HOST_ALLOWANCE,
             share,
             refusal: None,
         }
     }
 
-    /// Returns the memory in use in bytes. WebAssembly memory never shrinks, so this is also the peak.
+    /// Returns the memory in use in bytes. WebAssembly memory never shrinks, so this is also the peak of the request.
     pub(super) fn used(&self) -> u64 {
         self.used
     }
@@ -58,6 +60,7 @@ impl Limiter {
         self.host_allowance -= allowed;
         let more = bytes - allowed;
         if more == 0 || self.grow(more) {
+            self.held += more;
             return Ok(());
         }
         Err(HostMemoryRefused {
@@ -65,6 +68,22 @@ impl Limiter {
             used: self.used,
             limit: self.limit,
         })
+    }
+
+    /// Ends the request: the host keeps nothing for it any longer.
+    pub(super) fn end_request(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.used -= held;
+        self.host_allowance = HOST_ALLOWANCE;
+        self.refusal = None;
+        if let Some(share) = self.share.as_mut().filter(|_| held > 0) {
+            share.shrink(held);
+        }
+    }
+
+    /// Returns the share of an instance that is gone, for another one.
+    pub(super) fn into_share(self) -> Option<InstanceShare> {
+        self.share.map(InstanceShare::without_memory)
     }
 
     fn grow(&mut self, more: u64) -> bool {
@@ -192,6 +211,26 @@ mod tests {
         let mut host = limiter(1 << 30, 3 << 16);
         assert!(host.hold(HOST_ALLOWANCE + (4 << 16)).is_err());
         assert_eq!(host.refusal(), Some(FailureReason::MemoryPressure));
+    }
+
+    /// The memory of the instance stays, and what the host kept for the request is given back.
+    #[test]
+    fn a_request_leaves_only_the_memory_of_the_instance() {
+        let budget = InstanceBudget::new(9, 8 << 16);
+        let mut limiter = Limiter::new(3 << 16, budget.admit(&"ns".into(), 1));
+        assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());
+        for _ in 0..3 {
+            limiter.hold(HOST_ALLOWANCE + (2 << 16)).unwrap();
+            assert!(limiter.hold(1).is_err());
+            assert_eq!(limiter.refusal(), Some(FailureReason::Memory));
+            limiter.end_request();
+            assert_eq!((limiter.used(), limiter.refusal()), (1 << 16, None));
+            assert_eq!(budget.free_memory(), 7 << 16);
+        }
+        let share = limiter.into_share().unwrap();
+        assert_eq!((budget.free_memory(), budget.free_slots()), (8 << 16, 8));
+        drop(share);
+        assert_eq!(budget.free_slots(), 9);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Runs one request in a fresh instance, within its time limits.
+//! Runs one request in a fresh instance, or in one that has answered others, within its time limits.
 //!
 //! **CPU time**: the guest's future is polled through [`metered`], which measures the time inside `poll`; at
 //! each epoch the store's callback compares it with the limit. **Wall-clock time** (`timeout`, `firstByte`):
@@ -11,19 +11,24 @@ mod classify;
 mod clocks;
 mod control;
 mod host_memory;
+mod idle;
 mod initial_memory;
 mod limiter;
 mod metered;
 mod outbound;
 mod preempted;
+mod retained;
+mod reusable;
 mod running;
 mod task;
 mod wasi_context;
 
-pub(crate) use call::{Deadline, GuestCall, GuestHead};
+pub(crate) use call::{Deadline, GuestCall, GuestHead, InstanceSource};
 pub(crate) use control::{GuestControl, GuestEnd};
 pub(crate) use host_memory::add_to_linker as add_host_memory;
+pub(crate) use idle::IdleInstances;
 pub(crate) use initial_memory::initial_memory;
 pub(crate) use preempted::PreemptedGuests;
+pub(crate) use reusable::InstanceParts;
 pub(crate) use running::RunningGuest;
 pub(crate) use wasi_context::GuestState;

@@ -14,7 +14,7 @@ use crate::revision::Revision;
 /// Size of the pieces of an outgoing body, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// Outbound requests of one instance.
+/// Outbound requests of the request that an instance answers.
 pub(super) struct OutboundHttp {
     /// `None` while no guest runs.
     requests: Option<OutboundRequests>,
@@ -25,6 +25,11 @@ impl OutboundHttp {
         Self {
             requests: context.map(OutboundRequests::new),
         }
+    }
+
+    /// Ends the requests of one request of the guest. Without a context, all further ones are denied.
+    pub(super) fn replace(&mut self, context: Option<OutboundContext>) {
+        self.requests = context.map(OutboundRequests::new);
     }
 
     pub(super) fn revision(&self) -> Option<&Arc<Revision>> {

@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep_until};
 use super::call::{self, Deadline, GuestCall};
 use super::control::{GuestControl, GuestEnd};
 use super::metered::MeteredFuture;
-use crate::counters::RevisionCounters;
 use crate::engine::TICK;
 
 /// Runs one call. The permits are returned when the guest has ended, which can be long before or after the
@@ -26,7 +25,6 @@ pub(super) async fn run(call: GuestCall) {
     let _ends = EndOnDrop(control.clone());
     let (first_byte, deadline) = (call.revision.spec.limits.first_byte, call.deadline);
     let counters = call.revision.counters.clone();
-    let _instance = InstanceCount::new(&counters);
     let guest = call::call(call);
     let metered = MeteredFuture {
         // a panic in a host call ends only this request
@@ -100,21 +98,5 @@ struct EndOnDrop(Arc<GuestControl>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end(GuestEnd::failed(FailureReason::Panic));
-    }
-}
-
-/// Counts an instance as live until dropped.
-struct InstanceCount<'a>(&'a RevisionCounters);
-
-impl<'a> InstanceCount<'a> {
-    fn new(counters: &'a RevisionCounters) -> Self {
-        counters.instances.fetch_add(1, Ordering::Relaxed);
-        Self(counters)
-    }
-}
-
-impl Drop for InstanceCount<'_> {
-    fn drop(&mut self) {
-        self.0.instances.fetch_sub(1, Ordering::Relaxed);
     }
 }

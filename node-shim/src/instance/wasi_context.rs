@@ -1,12 +1,18 @@
 //! What one instance sees of its host: environment, output, clocks, random numbers, handles. The other interfaces of
 //! `wasi:cli/imports` are linked with nothing behind them: no directories, sockets, names, arguments or terminals.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use node_shim_core::key_value::KeyValueError;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody};
+use wasmtime_wasi_http::p2::types::{
+    HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest,
+    HostOutgoingResponse, HostResponseOutparam,
+};
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::clocks::{CoarseMonotonic, CoarseWall};
 use super::host_memory::BODY;
@@ -14,7 +20,7 @@ use super::limiter::{HostMemoryRefused, Limiter};
 use super::outbound::OutboundHttp;
 use crate::config_value::ConfigValue;
 use crate::egress::OutboundContext;
-use crate::guest_log::RequestLog;
+use crate::guest_log::{InstanceLog, RequestLog};
 use crate::instance_budget::InstanceShare;
 use crate::key_value::{KeyValueSession, KeyValueStores, OpenBucket};
 use crate::revision::Revision;
@@ -26,9 +32,18 @@ const FIELD_BYTES: usize = 64 << 10;
 /// Maximum number of bytes that one call for random bytes returns.
 const MAX_RANDOM: u64 = 1 << 20;
 
-/// State of a store, which serves one request.
+/// What a guest uses on behalf of one request.
+pub(super) struct RequestResources {
+    pub(super) log: RequestLog,
+    /// `None` when the revision has no key-value stores.
+    pub(super) key_value: Option<Arc<KeyValueStores>>,
+    pub(super) outbound: OutboundContext,
+}
+
+/// State of a store. The part that belongs to the request is replaced when an instance answers another one.
 pub(crate) struct GuestState {
     wasi: WasiCtx,
+    log: Option<InstanceLog>,
     http: WasiHttpCtx,
     table: ResourceTable,
     outbound: OutboundHttp,
@@ -42,11 +57,10 @@ pub(crate) struct GuestState {
 impl GuestState {
     pub(super) fn new(
         revision: &Arc<Revision>,
-        log: &RequestLog,
-        share: InstanceShare,
-        key_value: Option<Arc<KeyValueStores>>,
-        outbound: OutboundContext,
+        request: &RequestResources,
+        share: Option<InstanceShare>,
     ) -> Self {
+        let log = InstanceLog::new(request.log.clone());
         let wasi = WasiCtx::builder()
             .envs(&revision.spec.env)
             .stdout(log.stream("stdout"))
@@ -64,11 +78,12 @@ impl GuestState {
         table.set_max_capacity(MAX_HANDLES);
         Self {
             wasi,
+            log: Some(log),
             http,
             table,
-            outbound: OutboundHttp::new(Some(outbound)),
-            key_value: KeyValueSession::new(key_value),
-            limiter: Limiter::new(revision.spec.limits.memory, Some(share)),
+            outbound: OutboundHttp::new(Some(request.outbound.clone())),
+            key_value: KeyValueSession::new(request.key_value.clone()),
+            limiter: Limiter::new(revision.spec.limits.memory, share),
             bodies: 1,
         }
     }
@@ -77,6 +92,7 @@ impl GuestState {
     pub(super) fn for_measurement() -> Self {
         Self {
             wasi: WasiCtx::builder().build(),
+            log: None,
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
             outbound: OutboundHttp::new(None),
@@ -84,6 +100,49 @@ impl GuestState {
             limiter: Limiter::new(u64::MAX, None),
             bodies: 1,
         }
+    }
+
+    /// Begins another request of an instance whose last one has ended.
+    pub(super) fn begin_request(&mut self, request: &RequestResources) {
+        if let Some(log) = &self.log {
+            log.begin_request(request.log.clone());
+        }
+        self.outbound.replace(Some(request.outbound.clone()));
+        self.key_value = KeyValueSession::new(request.key_value.clone());
+    }
+
+    /// Ends the request: its outbound requests end, and the host keeps nothing for it.
+    pub(super) fn end_request(&mut self) {
+        if let Some(log) = &self.log {
+            log.end_request();
+        }
+        self.outbound.replace(None);
+        self.key_value = KeyValueSession::default();
+        self.limiter.end_request();
+        self.bodies = 1;
+    }
+
+    /// Returns the share of an instance that is gone.
+    pub(super) fn into_share(self) -> Option<InstanceShare> {
+        self.limiter.into_share()
+    }
+
+    /// Returns whether the guest holds resources of its request, or of an outbound one. Other resources, such as streams of
+    /// the log, may be kept from one request to the next.
+    pub(super) fn holds_request(&mut self) -> bool {
+        self.table.iter_mut().any(|entry| {
+            let entry: &dyn Any = &*entry;
+            entry.is::<HostIncomingRequest>()
+                || entry.is::<HostIncomingBody>()
+                || entry.is::<HostFutureTrailers>()
+                || entry.is::<HostResponseOutparam>()
+                || entry.is::<HostOutgoingResponse>()
+                || entry.is::<HostOutgoingBody>()
+                || entry.is::<HostOutgoingRequest>()
+                || entry.is::<HostFutureIncomingResponse>()
+                || entry.is::<HostIncomingResponse>()
+                || entry.is::<FieldMap>()
+        })
     }
 
     pub(crate) fn config(&self) -> &[(String, ConfigValue)] {

@@ -56,6 +56,22 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
             "Number of connections whose TLS handshake failed.",
             node.handshake_failures(),
         ),
+        gauge_family(
+            "selvage_idle_instances",
+            "Number of instances that wait for another request.",
+            plane.idle_instances() as f64,
+        ),
+        counter_family(
+            "selvage_instance_reuses_total",
+            "Number of requests that started on an instance that had answered others.",
+            node.reuses(),
+        ),
+        counter_family(
+            "selvage_instance_reruns_total",
+            "Number of requests that failed on an instance that had answered others and ran again on a fresh one.",
+            node.reruns(),
+        ),
+        instance_drops(node),
         certificates(plane),
         pool_slots(plane),
         guest_memory(plane),
@@ -150,6 +166,16 @@ fn pool_slots(plane: &DataPlane) -> MetricFamily {
             (&[("kind", "instance"), ("state", "taken")], taken as f64),
         ],
     )
+}
+
+fn instance_drops(node: &NodeCounters) -> MetricFamily {
+    let help = "Number of instances of revisions with instances.reuse that were dropped, by cause.";
+    let mut family = family("selvage_instance_drops_total", help, MetricType::COUNTER);
+    for (cause, count) in node.instance_drops() {
+        let labels = with(&[], &[("cause", cause.label())]);
+        add(&mut family, &labels, counter(count));
+    }
+    family
 }
 
 fn guest_memory(plane: &DataPlane) -> MetricFamily {

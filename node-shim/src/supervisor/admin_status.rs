@@ -56,6 +56,10 @@ impl AdminStatus {
         if quarantined > 0 {
             exceptions.insert(ExceptionReason::RecordRefused, quarantined);
         }
+        let unsafe_reuse = node.unsafe_reuse().count() as u64;
+        if unsafe_reuse > 0 {
+            exceptions.insert(ExceptionReason::ReuseUnsafe, unsafe_reuse);
+        }
         *self.exceptions.lock() = exceptions;
     }
 

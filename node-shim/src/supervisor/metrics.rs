@@ -93,7 +93,7 @@ fn exceptions(shared: &Shared) -> MetricFamily {
     if shared.health.trouble().is_some() {
         *exceptions.entry(ExceptionReason::DiskFull).or_insert(0) += 1;
     }
-    let help = "Number of current problems by reason: revisions that cannot run on this node, rejected records, a failing disk.";
+    let help = "Number of current problems by reason: revisions that cannot run on this node or cannot reuse instances, rejected records, a failing disk.";
     let mut family = family("selvage_exceptions", help, MetricType::GAUGE);
     for (reason, number) in exceptions {
         let labels = with(&[], &[("reason", reason.name())]);

@@ -14,6 +14,7 @@ mod node;
 mod node_status;
 mod parse_key_value;
 mod parse_record;
+mod parse_reuse;
 mod recent_traffic;
 mod records;
 mod removed_functions;
@@ -431,6 +432,10 @@ impl Loader for LoadPipeline {
 impl Serve for DataPlane {
     fn publish(&self, table: Arc<RoutingTable>) {
         Self::publish(self, table);
+    }
+
+    fn drop_idle_instances(&self) {
+        Self::drop_idle_instances(self);
     }
 
     fn retain_buckets(&self, kept: &BTreeSet<BucketId>) {

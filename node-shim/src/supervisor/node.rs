@@ -466,6 +466,13 @@ impl Node {
         self.live.contains_key(id)
     }
 
+    /// Returns the revisions that stopped reusing instances because requests failed, and when, in ms since the Unix epoch.
+    pub(crate) fn unsafe_reuse(&self) -> impl Iterator<Item = (&RevisionKey, u64)> {
+        self.live
+            .iter()
+            .filter_map(|(id, live)| Some((id, live.revision.reuse_ended()?)))
+    }
+
     pub(crate) fn is_unsupervised(&self) -> bool {
         self.supervision.expired()
     }

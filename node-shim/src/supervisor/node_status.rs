@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use node_api::ExceptionReason;
 use node_api::v1::{LoadState, NodeException, RevisionState};
+use node_shim_core::instance_reuse::{TOLERATED_RERUNS, WINDOW};
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
 use super::node::Node;
@@ -104,6 +105,7 @@ fn exceptions(node: &Node, disk_failure: Option<DiskFailure<'_>>) -> Vec<NodeExc
             since: problem.since,
         })
         .collect();
+    all.extend(unsafe_reuse(node));
     all.extend(
         node.records
             .quarantined()
@@ -123,4 +125,18 @@ fn exceptions(node: &Node, disk_failure: Option<DiskFailure<'_>>) -> Vec<NodeExc
         since: failure.since,
     }));
     all
+}
+
+/// Returns the exceptions of the revisions that run, but do not reuse instances any longer.
+fn unsafe_reuse(node: &Node) -> impl Iterator<Item = NodeException> {
+    node.unsafe_reuse().map(|((key, revision), since)| NodeException {
+        function: Some(key.into()),
+        revision: revision.to_string(),
+        reason: ExceptionReason::ReuseUnsafe.name().into(),
+        message: format!(
+            "more than {TOLERATED_RERUNS} of {WINDOW} requests failed on an instance that had answered others and ran again \
+             on a fresh one; every request gets a fresh instance now, so remove spec.instances.reuse or mend the component"
+        ),
+        since,
+    })
 }

@@ -18,6 +18,7 @@ use prost::Message;
 use zeroize::Zeroizing;
 
 use super::parse_key_value::{KeyValueRecordError, key_value_stores};
+use super::parse_reuse::reuse;
 use super::secret_values::missing_secrets;
 use crate::config_value::ConfigValue;
 use crate::pull::{ComponentRef, sha256_hex};
@@ -268,6 +269,7 @@ fn definition(
             config,
             key_value: key_value_stores(&definition.key_value)?,
             egress: AllowList::parse(bounded(&definition.egress, "entries of egress.allow")?)?,
+            reuse: reuse(definition),
         },
     })
 }

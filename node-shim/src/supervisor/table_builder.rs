@@ -248,5 +248,6 @@ fn is_equivalent(a: &Arc<Definition>, b: &Arc<Definition>) -> bool {
             && a.spec.env == b.spec.env
             && a.spec.config == b.spec.config
             && a.spec.key_value == b.spec.key_value
-            && a.spec.egress == b.spec.egress)
+            && a.spec.egress == b.spec.egress
+            && a.spec.reuse == b.spec.reuse)
 }

@@ -51,6 +51,8 @@ pub(crate) trait Serve: Send + Sync {
     fn publish(&self, table: Arc<RoutingTable>);
     /// Removes the entries of all key-value stores in memory but these.
     fn retain_buckets(&self, kept: &BTreeSet<BucketId>);
+    /// Drops the instances that wait for another request.
+    fn drop_idle_instances(&self);
     /// Sets the readiness that the data port reports to load balancers.
     fn set_ready(&self, ready: bool);
     /// Sets the key of the header `selvage-hops`, unless it is empty.
@@ -154,6 +156,8 @@ impl Task {
         self.update_memory_pressure();
         let code_cache = Arc::clone(&self.wiring.code_cache);
         if code_cache.mapped() > code_cache.cap() {
+            // idle instances use their code
+            self.wiring.serve.drop_idle_instances();
             tokio::task::spawn_blocking(move || code_cache.trim());
         }
         self.ticks = self.ticks.wrapping_add(1);

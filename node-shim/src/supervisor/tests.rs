@@ -61,6 +61,8 @@ impl Serve for TableRecorder {
         self.0.send_replace(table);
     }
 
+    fn drop_idle_instances(&self) {}
+
     fn retain_buckets(&self, _: &BTreeSet<node_shim_core::key_value::BucketId>) {}
 
     fn set_ready(&self, _: bool) {}

@@ -6,6 +6,7 @@ use node_shim::counters::CounterTable;
 use node_shim::engine::LoadError;
 use node_shim::revision::{Revision, RevisionError, RevisionSpec};
 use node_shim_core::egress::AllowList;
+use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{FunctionKey, RevisionName};
 
 use crate::guests;
@@ -167,6 +168,7 @@ fn a_component_runs_if_its_initial_memory_and_tables_fit_the_limit() {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            reuse: ReusePolicy::default(),
         };
         let loaded = ENGINE.compile_in_process(&guest).unwrap();
         Revision::new(spec, loaded, &CounterTable::new())

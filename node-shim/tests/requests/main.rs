@@ -15,6 +15,7 @@ mod connection_limits;
 mod content_length;
 mod early_responses;
 mod egress;
+mod grpc;
 mod guests;
 mod h2_in;
 mod h2_streams;
@@ -33,6 +34,8 @@ mod metrics;
 mod program;
 mod rejected_components;
 mod request_parsing;
+mod reuse;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;

@@ -22,15 +22,21 @@ const FINE: FinishedRequest = FinishedRequest {
     duration: Duration::from_millis(2),
 };
 
-#[test]
-fn series_of_a_loaded_revision_exist_at_zero() {
-    let node = Node::serve(&guests::ANSWER);
+/// Returns the metrics of the data plane as text.
+pub(crate) fn page(node: &Node) -> String {
     let mut page = String::new();
     let identity = NodeIdentity {
         node_name: "n1".into(),
         started_ms: 1_234,
     };
     Metrics::new(identity).write(&mut page, &node.plane);
+    page
+}
+
+#[test]
+fn series_of_a_loaded_revision_exist_at_zero() {
+    let node = Node::serve(&guests::ANSWER);
+    let page = page(&node);
     let labels = "function_namespace=\"ns\",function=\"f\",revision=\"r1\"";
     for line in [
         format!(

@@ -52,6 +52,25 @@ fn serve_runs_until_interrupted_and_exits_with_success() {
 }
 
 #[test]
+fn serve_reuses_instances_when_it_is_asked_to() {
+    let flags = ["--reuse-requests", "2", "--reuse-idle", "60000"];
+    let (mut child, address) = start(&crate::reuse::counting(""), &flags);
+    assert_eq!(get(address, "/").text(), "1");
+    // an instance that has not returned when its response arrives is not idle yet
+    eventually("a used instance responds", || {
+        get(address, "/").text() == "2"
+    });
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (mut child, address) = start(&crate::reuse::counting(""), &[]);
+    for _ in 0..5 {
+        assert_eq!(get(address, "/").text(), "1");
+    }
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn serve_drains_requests_before_it_exits() {
     let flags = ["--timeout", "1500", "--memory", "32"];
     let (mut child, address) = start(&guests::SLEEP_IN_BODY, &flags);

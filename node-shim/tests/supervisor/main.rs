@@ -33,6 +33,7 @@ mod process;
 mod registry;
 mod removed_images;
 mod restarts;
+mod reuse;
 mod secrets;
 mod table;
 mod tokens;

@@ -17,6 +17,7 @@ use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use node_shim::tls::Certificates;
 use node_shim_core::egress::{AllowList, EgressEntry};
+use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{
     FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
 };
@@ -54,6 +55,7 @@ pub(crate) struct Setup {
     pub(crate) stores: Vec<StoreSpec>,
     /// Entries of `egress.allow`.
     pub(crate) egress: Vec<String>,
+    pub(crate) reuse: ReusePolicy,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
     /// Certificates of a second port, with TLS.
@@ -79,6 +81,7 @@ impl Default for Setup {
             key_value: Vec::new(),
             stores: Vec::new(),
             egress: Vec::new(),
+            reuse: ReusePolicy::default(),
             routes,
             engine: ENGINE.clone(),
             certificates: None,
@@ -134,6 +137,7 @@ impl Setup {
             config: values(&self.config),
             key_value,
             egress: AllowList::new(entries.collect()),
+            reuse: self.reuse,
         };
         let loaded = self
             .engine
@@ -255,6 +259,23 @@ impl Node {
         eventually("all slots are free", || {
             self.plane.free_instance_slots() == all
         });
+    }
+
+    /// Waits until the function has no running instances and this number of idle ones.
+    pub(crate) fn has_idle(&self, number: usize) {
+        eventually("idle instances", || {
+            self.plane.idle_instances() == number
+                && self.plane.free_instance_slots() + number == self.slots()
+        });
+    }
+
+    /// Returns the causes for which instances were dropped, and their number.
+    pub(crate) fn drops(&self) -> Vec<String> {
+        let drops = self.plane.node_counters().instance_drops();
+        let drops = drops.filter(|(_, count)| *count > 0);
+        drops
+            .map(|(cause, count)| format!("{} {count}", cause.label()))
+            .collect()
     }
 
     /// Returns the guest log lines written so far.

@@ -157,6 +157,15 @@ impl Wire {
         }
     }
 
+    /// Reads one chunk of a body; an empty one is the last.
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
+        let size = self.line().expect("a chunk");
+        let mut chunk = Vec::new();
+        self.take(usize::from_str_radix(&size, 16).unwrap(), &mut chunk);
+        assert_eq!(self.line().as_deref(), Some(""));
+        chunk
+    }
+
     pub(crate) fn line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.buffer.windows(2).position(|w| w == b"\r\n") {

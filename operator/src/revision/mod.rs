@@ -125,7 +125,7 @@ pub fn name(
         "env": settled.env,
         "config": settled.config,
         "limits": runtime.limits.canonical(),
-        "reuse": [u64::from(runtime.reuse_max_requests), u64::try_from(runtime.reuse_idle_timeout.as_millis()).unwrap_or(u64::MAX)],
+        "reuse": [u64::from(runtime.reuse.max_requests), u64::try_from(runtime.reuse.idle_timeout.as_millis()).unwrap_or(u64::MAX)],
         "references": settled.references,
     });
     // A field that was added later changes no name while it is empty: all functions would be rolled out again.

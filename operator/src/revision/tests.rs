@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::validate::Reuse;
 
 struct Fixed;
 
@@ -211,6 +212,12 @@ fn a_revision_without_newer_fields_keeps_the_name_that_earlier_versions_gave_it(
     let mut runtime = Runtime::default();
     // the default of that version
     runtime.limits.cpu = Duration::from_millis(50);
+    assert_eq!(name("f", &code, &runtime, &settled), "f-26372b371d");
+    // the same without defaults
+    runtime.reuse = Reuse {
+        max_requests: 0,
+        idle_timeout: Duration::ZERO,
+    };
     assert_eq!(name("f", &code, &runtime, &settled), "f-7ab042dff4");
 }
 

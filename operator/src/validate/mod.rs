@@ -19,7 +19,7 @@ use crds::{EdgeFunction, EdgeFunctionSpec, RolloutPolicy};
 use operator_core::rollout::Policy;
 
 pub use routes::{places, route_conflict};
-pub use runtime::{Limits, Runtime, limits};
+pub use runtime::{Limits, Reuse, Runtime, limits, reuse};
 
 /// Default number of old revisions to keep.
 const HISTORY: u32 = 10;
@@ -166,7 +166,6 @@ pub fn references(function: &EdgeFunction) -> References {
 #[must_use]
 pub fn revision_part(function: &EdgeFunction) -> Option<Runtime> {
     let mut violations = Vec::new();
-    unsupported::check(&function.spec, &mut violations);
     let runtime = runtime::read(namespace(function), &function.spec, &mut violations);
     violations.is_empty().then_some(runtime)
 }
@@ -182,7 +181,6 @@ pub fn validate(
     let spec = &function.spec;
     let mut violations = Vec::new();
     routes::check(&spec.routes, &mut violations);
-    unsupported::check(spec, &mut violations);
     let runtime = runtime::read(namespace(function), spec, &mut violations);
     let policy_name = spec
         .rollout

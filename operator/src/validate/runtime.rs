@@ -21,10 +21,26 @@ pub struct Runtime {
     pub egress: Vec<String>,
     /// Limits, with defaults applied.
     pub limits: Limits,
-    /// Requests per instance; 1 means a fresh instance for each request.
-    pub reuse_max_requests: u32,
-    /// Time that an idle instance is kept.
-    pub reuse_idle_timeout: Duration,
+    /// Reuse of instances, with defaults applied.
+    pub reuse: Reuse,
+}
+
+/// Reuse of instances for more than one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reuse {
+    /// Requests per instance. Default: 1, a fresh instance for each request.
+    pub max_requests: u32,
+    /// Time that an idle instance is kept. Default: 1 s.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self {
+            max_requests: 1,
+            idle_timeout: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Limits of one request or one node.
@@ -74,21 +90,31 @@ pub(super) fn read(
     spec: &EdgeFunctionSpec,
     violations: &mut Vec<Violation>,
 ) -> Runtime {
-    let reuse = spec
-        .instances
-        .as_ref()
-        .and_then(|instances| instances.reuse.as_ref());
     Runtime {
         env: spec.env.clone(),
         config: spec.config.clone(),
         key_value: key_value::read(&spec.key_value, violations),
         egress: egress::read(namespace, spec, violations),
         limits: limits(spec.limits.as_ref(), violations),
-        reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
-        reuse_idle_timeout: duration(
-            reuse.and_then(|reuse| reuse.idle_timeout.as_ref()),
+        reuse: reuse(spec.instances.as_ref(), violations),
+    }
+}
+
+/// Reuse of instances with defaults applied.
+pub fn reuse(
+    written: Option<&crds::function::Instances>,
+    violations: &mut Vec<Violation>,
+) -> Reuse {
+    let default = Reuse::default();
+    let Some(written) = written.and_then(|instances| instances.reuse.as_ref()) else {
+        return default;
+    };
+    Reuse {
+        max_requests: written.max_requests.unwrap_or(default.max_requests),
+        idle_timeout: duration(
+            written.idle_timeout.as_ref(),
             "spec.instances.reuse.idleTimeout",
-            Duration::from_secs(1),
+            default.idle_timeout,
             violations,
         ),
     }

@@ -1,26 +1,8 @@
 //! Fields of later versions. Using one is a violation that names it.
 
-use crds::EdgeFunctionSpec;
 use crds::rollout::{RolloutBody, Strategy};
 
 use super::Violation;
-
-/// Checks fields outside the rollout.
-pub(super) fn check(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) {
-    let reuse = spec
-        .instances
-        .as_ref()
-        .and_then(|instances| instances.reuse.as_ref());
-    if let Some(requests) = reuse
-        .and_then(|reuse| reuse.max_requests)
-        .filter(|requests| *requests > 1)
-    {
-        violations.push(Violation::later(
-            "spec.instances.reuse.maxRequests",
-            format!("reuse of an instance ({requests})"),
-        ));
-    }
-}
 
 /// Checks a rollout body; `path` is the path of its field.
 pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) {

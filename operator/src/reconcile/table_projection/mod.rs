@@ -3,7 +3,6 @@
 mod projector;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crds::function::{
     HeaderMatchType, KeySelector, KeyValueStore, PathMatchType, Placement as PlacementSpec, Store,
@@ -175,10 +174,7 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
         spec.inline.is_some() || !spec.image_pull_secrets.is_empty() || spec.repository.is_none();
     let mut ignored = Vec::new();
     let limits = crate::validate::limits(spec.limits.as_ref(), &mut ignored);
-    let reuse = spec
-        .instances
-        .as_ref()
-        .and_then(|instances| instances.reuse.as_ref());
+    let reuse = crate::validate::reuse(spec.instances.as_ref(), &mut ignored);
     v1::Definition {
         revision: revision.metadata.name.clone().unwrap_or_default(),
         digest: spec
@@ -212,8 +208,8 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
             .as_ref()
             .map(|egress| egress.allow.clone())
             .unwrap_or_default(),
-        reuse_max_requests: reuse.and_then(|reuse| reuse.max_requests).unwrap_or(1),
-        reuse_idle_timeout: 1000,
+        reuse_max_requests: reuse.max_requests,
+        reuse_idle_timeout: duration_ms(reuse.idle_timeout),
         key_value: spec
             .key_value
             .iter()
@@ -286,7 +282,7 @@ fn key_value(
             let redis = v1::RedisStore {
                 url: Some(secret_value(&redis.url(), revision, secrets)),
                 prefix: redis.prefix.clone().unwrap_or_default(),
-                local_cache_ttl: ttl.map(wire_millis).unwrap_or_default(),
+                local_cache_ttl: ttl.map(duration_ms).unwrap_or_default(),
             };
             Some(v1::key_value_store::Kind::Redis(redis))
         }
@@ -298,22 +294,22 @@ fn key_value(
     }
 }
 
-fn wire_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn wire_limits(limits: &Limits) -> v1::Limits {
     v1::Limits {
         memory_bytes: limits.memory,
-        cpu: wire_millis(limits.cpu),
-        timeout: wire_millis(limits.timeout),
-        first_byte: wire_millis(limits.first_byte),
-        idle: wire_millis(limits.idle),
+        cpu: duration_ms(limits.cpu),
+        timeout: duration_ms(limits.timeout),
+        first_byte: duration_ms(limits.first_byte),
+        idle: duration_ms(limits.idle),
         concurrency: limits.concurrency,
         queue_length: limits.queue_length,
-        queue_timeout: wire_millis(limits.queue_timeout),
+        queue_timeout: duration_ms(limits.queue_timeout),
         request_body_bytes: limits.request_body,
     }
+}
+
+fn duration_ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn route(route: &crds::function::Route) -> v1::Route {

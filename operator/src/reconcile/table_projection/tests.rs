@@ -1,4 +1,4 @@
-use crds::function::{EnvEntry, EnvSource, KeySelector, RevisionStatus};
+use crds::function::{EnvEntry, EnvSource, Instances, KeySelector, Reuse, RevisionStatus};
 use crds::{EdgeRevisionSpec, ReferenceHash, ReferenceKind};
 use operator_core::function::Revision;
 use operator_core::rollout::{RevisionRef, RolloutState};
@@ -205,4 +205,26 @@ fn fn_12_the_url_of_a_store_travels_as_the_secrets_of_variables_do() {
         let store = &record.definitions[0].key_value[0];
         assert_eq!(store.kind, Some(v1::key_value_store::Kind::Redis(redis)));
     }
+}
+
+#[test]
+fn the_reuse_of_instances_travels_with_its_defaults() {
+    let travels = |reuse: Option<Reuse>| {
+        let revision = revision("app-1", 1, |spec| {
+            spec.instances = Some(Instances { reuse });
+        });
+        let record = record(&function(Some("app-1"), true), &[&revision], &Known("")).unwrap();
+        let definition = &record.definitions[0];
+        (definition.reuse_max_requests, definition.reuse_idle_timeout)
+    };
+    assert_eq!(travels(None), (1, 1_000));
+    let reuse = |max_requests, idle: Option<&str>| {
+        Some(Reuse {
+            max_requests,
+            idle_timeout: idle.map(str::to_owned),
+        })
+    };
+    assert_eq!(travels(reuse(None, None)), (1, 1_000));
+    assert_eq!(travels(reuse(Some(100), None)), (100, 1_000));
+    assert_eq!(travels(reuse(Some(2), Some("1m30s"))), (2, 90_000));
 }

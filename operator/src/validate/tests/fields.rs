@@ -18,10 +18,8 @@ const USED: &[(&str, &str)] = &[
     ("env[].valueFrom.configMapKeyRef.name", "revision.rs settle"),
     ("env[].valueFrom.secretKeyRef.key", "revision.rs settle"),
     ("env[].valueFrom.secretKeyRef.name", "revision.rs settle"),
-    (
-        "instances.reuse.idleTimeout",
-        "part of the revision; without effect while one instance answers one request",
-    ),
+    ("instances.reuse.idleTimeout", "table_projection reuse"),
+    ("instances.reuse.maxRequests", "table_projection reuse"),
     ("keyValue[].label", "table_projection key_value"),
     (
         "keyValue[].redis.localCacheTTL",
@@ -130,11 +128,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "egress.allow",
         "egress: { allow: ['function://blog/prices'] }",
         "egress.allow",
-    ),
-    (
-        "instances.reuse.maxRequests",
-        "instances: { reuse: { maxRequests: 2 } }",
-        "instances.reuse.maxRequests",
     ),
     (
         "rollout.abTest",

@@ -51,10 +51,6 @@ fn every_field_of_a_later_version_is_named() {
             "spec.egress.allow",
         ),
         (
-            "  instances: { reuse: { maxRequests: 2 } }",
-            "spec.instances.reuse.maxRequests",
-        ),
-        (
             "  rollout: { strategy: BlueGreen }",
             "spec.rollout.strategy",
         ),
