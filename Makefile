@@ -13,7 +13,7 @@ STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
 export SELVAGE_DIST := $(DIST)
 # one selection for everything that is built for release: another one has other features and builds dependencies again
 RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features \
-	--target $(HOST) -p operator -p node-shim -p e2e
+	--target $(HOST) -p operator -p node-shim -p kubectl-selvage -p e2e
 CLUSTER := $(STATIC)/cluster
 # Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
 # another selection has other features and builds every dependency once more
@@ -91,11 +91,11 @@ e2e: machine dist languages ## Tests on real control planes, nodes, registry and
 dist: programs hello ## What runs in a cluster: static programs in images, the example component in Rust
 
 .PHONY: programs
-programs: ## Static operator and node-shim, and their images
+programs: ## Static operator, node-shim and plugin of kubectl; images of the first two
 	@e2e/prerequisites.sh programs
-	$(RELEASE) --bin operator --bin node-shim $(HARNESS)
+	$(RELEASE) --bin operator --bin node-shim --bin kubectl-selvage $(HARNESS)
 	mkdir -p $(DIST)
-	for program in operator node-shim; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
+	for program in operator node-shim kubectl-selvage; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
 	$(if $(HARNESS),$(CLUSTER),cargo run --locked --bin cluster --) images $(DIST)
 
 .PHONY: hello

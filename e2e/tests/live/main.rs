@@ -22,6 +22,7 @@ mod functions;
 mod key_value;
 mod languages;
 mod many;
+mod plugin;
 mod releases;
 mod removed_images;
 mod rollouts;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut chosen: Vec<Scenario> = [
         rollouts::all(),
+        plugin::all(),
         functions::all(),
         key_value::all(),
         claims::all(),

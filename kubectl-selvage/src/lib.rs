@@ -1,0 +1,86 @@
+//! Plugin of kubectl for edge functions: `kubectl selvage status checkout --watch`.
+//!
+//! What is shown and decided is pure and separate from IO: `view` turns objects into lines, `action` turns an object
+//! into the annotation that requests an action or into the reason why it would do nothing, `undo` computes the spec of a
+//! kept revision, and `progress` finds what changed between two versions of an object. `command` contains the IO.
+
+#![forbid(unsafe_code)]
+
+mod action;
+mod cli;
+mod cluster;
+mod command;
+#[cfg(test)]
+mod fixtures;
+mod follow;
+mod gates;
+mod progress;
+mod redact;
+mod screen;
+mod table;
+mod text;
+mod undo;
+mod view;
+
+use std::process::ExitCode;
+
+/// What a command found, as the exit code that scripts read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    /// The command did what it was asked for; with `--wait`, the spec is live. Exit code 0.
+    Done,
+    /// An action does not apply, or the rollout was rolled back or stalled. Exit code 1.
+    Refused,
+    /// The time limit has passed. Exit code 2.
+    TimedOut,
+}
+
+/// Exit code when the command line is invalid or the cluster cannot be used.
+const UNUSABLE: u8 = 3;
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Done => Self::SUCCESS,
+            Code::Refused => Self::from(1),
+            Code::TimedOut => Self::from(2),
+        }
+    }
+}
+
+/// Runs the command that the arguments of the process name, and returns its exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The text is lost only if the stream that would show it is closed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 });
+        }
+    };
+    // This fails only when a provider is already installed, so the process has one in either case.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(command::execute(cli)));
+    match result {
+        Ok(code) => code.into(),
+        // the reader, such as `head`, has what it needs
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kubectl selvage: {}", cluster::explain(&error));
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,15 @@
+//! The program as a person or a pipeline runs it, against an API server of a few lines.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+mod actions;
+mod cluster;
+mod fake;
+mod reading;
+mod terminal;
+mod waiting;
