@@ -163,16 +163,19 @@ pub(crate) fn hoards() -> Vec<u8> {
     )
 }
 
-/// Responds with the entry under `k`, with 404 when there is none, or with the error.
+/// Responds with at most 1,000 bytes of the entry under `k`, with 404 when there is none, or with the error.
 pub(crate) fn reads() -> Vec<u8> {
     using(
         DRAFT2,
         "
+        (drop (memory.grow (i32.const 40)))
         (call $kv-get (call $bucket) (i32.const 4112) (i32.const 1) (i32.const 64))
         (if (i32.load8_u (i32.const 64)) (then (call $fail (local.get $out) (i32.const 68)) (return)))
         (if (i32.eqz (i32.load8_u (i32.const 68)))
           (then (call $answer (local.get $out) (i32.const 404) (i32.const 4096) (i32.const 0)) (return)))
-        (call $answer (local.get $out) (i32.const 200) (i32.load (i32.const 72)) (i32.load (i32.const 76)))",
+        (local.set $n (i32.load (i32.const 76)))
+        (if (i32.gt_u (local.get $n) (i32.const 1000)) (then (local.set $n (i32.const 1000))))
+        (call $answer (local.get $out) (i32.const 200) (i32.load (i32.const 72)) (local.get $n))",
     )
 }
 
