@@ -15,9 +15,10 @@ export SELVAGE_DIST := $(DIST)
 RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features \
 	--target $(HOST) -p operator -p node-shim -p kubectl-selvage -p e2e
 CLUSTER := $(STATIC)/cluster
-# Cargo.toml of e2e keeps these out of plain `cargo test`; always with the whole workspace selected, because
-# another selection has other features and builds every dependency once more
-ON_CLUSTERS := --test chart --test cluster --test fresh --test h2spec --test live --test manifests --test rights
+# Cargo.toml of e2e keeps these out of plain `cargo test` (customizations needs Go, the others a cluster, root or the release
+# programs); always with the whole workspace selected, because another selection has other features and builds every
+# dependency once more
+ON_CLUSTERS := --test chart --test cluster --test customizations --test fresh --test h2spec --test live --test manifests --test rights
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
 DENY_VERSION := 0.20.2
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
@@ -53,7 +54,7 @@ machine: ## Check that this machine has what a local cluster needs, and name wha
 lint: deny ## Formatting, clippy, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace $(ON_CLUSTERS) --locked -- -D warnings
+	cargo clippy --workspace $(ON_CLUSTERS) --test gitops --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 .PHONY: deny
@@ -87,6 +88,10 @@ unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
 e2e: machine dist languages ## Tests on real control planes, nodes, registry and Prometheus
 	cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
 
+.PHONY: gitops
+gitops: machine dist ## Argo CD and Flux on a real cluster; builds their controllers once, for a quarter of an hour (not in `make test`)
+	cargo test --workspace --locked --test gitops -- --test-threads=1 --nocapture
+
 .PHONY: dist
 dist: programs hello ## What runs in a cluster: static programs in images, the example component in Rust
 
@@ -109,6 +114,10 @@ languages: ## The example components in JavaScript and Python; each is built onc
 
 .PHONY: examples
 examples: hello languages ## All example components
+
+.PHONY: customizations
+customizations: ## Write integrations/argo-cd/argocd-cm.yaml from the scripts beside it
+	cd e2e/customizations && CGO_ENABLED=0 go run -mod=readonly . write ../../integrations
 
 .PHONY: crds
 crds: ## Write crds/yaml, the chart's copy, docs/fields.md and docs/values.md

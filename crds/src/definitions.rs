@@ -32,6 +32,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
                 finish(root);
                 repeat_unsupported(root);
                 default_replicas(root);
+                default_status(root);
                 let status = root.properties.as_mut().and_then(|p| p.get_mut("status"));
                 if let Some(status) = status {
                     without_rules(status);
@@ -127,7 +128,7 @@ fn is_unsupported(schema: &JSONSchemaProps) -> bool {
 }
 
 /// Gives `spec.placement.replicas` of an EdgeFunction a value in every object. Without one, the API server answers a read of
-/// `/scale` with an error, and an autoscaler cannot work. No other field has a default that the API server writes.
+/// `/scale` with an error, and an autoscaler cannot work.
 fn default_replicas(root: &mut JSONSchemaProps) {
     let spec = property(root, "spec");
     let Some(placement) = spec.and_then(|spec| property(spec, "placement")) else {
@@ -136,6 +137,16 @@ fn default_replicas(root: &mut JSONSchemaProps) {
     placement.default = Some(JSON(json!({})));
     if let Some(replicas) = property(placement, "replicas") {
         replicas.default = Some(JSON(json!(ALL_NODES)));
+    }
+}
+
+/// Gives an EdgeFunction that the operator has not seen yet a status of no generation. Without one, kstatus regards the
+/// new object as done, and Flux would not wait for it.
+fn default_status(root: &mut JSONSchemaProps) {
+    let is_function = property(root, "spec").is_some_and(|spec| property(spec, "routes").is_some());
+    let status = property(root, "status").filter(|_| is_function);
+    if let Some(status) = status {
+        status.default = Some(JSON(json!({ "observedGeneration": -1 })));
     }
 }
 

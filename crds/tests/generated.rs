@@ -236,12 +236,12 @@ fn every_field_is_described() {
 }
 
 /// A default that the server writes could never change. `/scale`, which an autoscaler reads, needs one: without a value at its
-/// path the API server answers with an error.
+/// path the API server answers with an error. The status needs one because kstatus regards an object without status as done.
 #[test]
-fn only_the_field_of_scale_is_defaulted_by_the_api_server() {
+fn only_the_field_of_scale_and_the_status_are_defaulted_by_the_api_server() {
     let found = findings(|_, schema| (!schema["default"].is_null()).then_some("a default"));
-    let expected = ["placement", "placement.replicas"]
-        .map(|field| format!("EdgeFunction.spec.{field}: a default"));
+    let expected = ["spec.placement", "spec.placement.replicas", "status"]
+        .map(|field| format!("EdgeFunction.{field}: a default"));
     assert_eq!(found, expected);
     let functions = crds::all().into_iter().next().unwrap();
     let functions = serde_json::to_value(functions).unwrap();

@@ -10,9 +10,9 @@ use crate::rollout::RolloutStatus;
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeFunctionStatus {
-    /// Generation of the spec that this status describes.
+    /// Generation of the spec that this status describes; -1 until the operator has read the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = -1))]
     pub observed_generation: Option<i64>,
 
     /// One-word summary for people: Pending, Ready, Progressing, Paused, RolledBack, Failed or Suspended. Programs

@@ -35,6 +35,8 @@ pub enum Purpose {
     ControlPlane,
     /// Nodes that run pods.
     Nodes,
+    /// Argo CD and Flux on a cluster.
+    GitOps,
     /// The test that installs everything on a machine without any of the packages.
     FreshRoot,
     /// Servers that tests start, also those without a cluster.
@@ -68,7 +70,7 @@ const fn package(
 }
 
 /// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 16] = [
+const PACKAGES: [Package; 17] = [
     package(
         Purpose::ControlPlane,
         "docker-registry",
@@ -119,6 +121,7 @@ const PACKAGES: [Package; 16] = [
     package(Purpose::Nodes, "conntrack", &[("conntrack", "--version")]),
     package(Purpose::Nodes, "socat", &[("socat", "-V")]),
     package(Purpose::Nodes, "ipset", &[("ipset", "--version")]),
+    package(Purpose::GitOps, "git", &[("git", "--version")]),
     package(
         Purpose::FreshRoot,
         "debootstrap",

@@ -98,8 +98,10 @@ impl DesiredRevision {
     }
 
     pub(super) fn refuse(&mut self, reason: &str, message: String, retry: Option<Duration>) {
-        // Stalled whether or not it is tried again: the commit did not ship, and GitOps must see that now.
-        self.accepted = Some(self.block(reason, message, true));
+        // Stalled whether or not it is tried again: the commit did not ship, and GitOps must see that now. But tools apply
+        // the objects of a commit one after the other, so what is missing now may be there in a moment.
+        let permanent = reason != reasons::MISSING_REFERENCE;
+        self.accepted = Some(self.block(reason, message, permanent));
         self.retry = retry;
     }
 

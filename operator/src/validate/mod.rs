@@ -97,8 +97,12 @@ impl Violation {
 /// Summarises all violations in one sentence, with the reason of the first; at most eight are named.
 #[must_use]
 pub fn summary(violations: &[Violation]) -> (&'static str, String) {
-    let reason = violations
-        .first()
+    // a reference may appear by itself, so the other reasons come first
+    let lasting = violations
+        .iter()
+        .find(|violation| violation.reason != reasons::MISSING_REFERENCE);
+    let reason = lasting
+        .or(violations.first())
         .map_or(reasons::INVALID_SPEC, |first| first.reason);
     let mut sentence = violations
         .iter()

@@ -106,7 +106,7 @@ async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
         message.contains("spec.env[A]") && message.contains("\"c\""),
         "{message}"
     );
-    world.is_stalled("f", "MissingReference");
+    world.is_reconciling("f", "MissingReference");
     let mut names = Vec::new();
     for value in ["one", "two"] {
         write_map(&world, "c", value);
@@ -117,7 +117,7 @@ async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
 
     world.fake.remove(&format!("{MAPS}/c"));
     read_and_reconcile(&mut world).await;
-    world.is_stalled("f", "MissingReference");
+    world.is_reconciling("f", "MissingReference");
     assert_eq!(world.condition("f", "Accepted").1, "MissingReference");
     let candidate = world.status("f").candidate.unwrap();
     assert_eq!(candidate.revision, names[1], "what was made stays");

@@ -148,9 +148,10 @@ async fn every_reason_why_a_spec_is_not_taken_is_stalled_or_on_its_way() {
         reasons::COMPATIBLE,
         reasons::LOADING,
     ];
-    // tried again by itself: a registry heals, an image is pushed late
+    // tried again by itself: a registry heals, an image is pushed late, a tool applies a reference after the function
     let on_their_way = [
         reasons::RESOLVING,
+        reasons::MISSING_REFERENCE,
         reasons::PULL_FAILED,
         reasons::NOT_FOUND,
         reasons::UNAUTHORIZED,

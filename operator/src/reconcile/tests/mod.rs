@@ -16,6 +16,7 @@ mod many;
 mod measuring;
 mod private;
 mod recompute;
+mod recorded;
 mod registries;
 mod resting;
 mod revisions;
@@ -200,10 +201,18 @@ impl World {
 
     /// As kstatus reads it: failed, and by this reason.
     fn is_stalled(&self, name: &str, reason: &str) {
+        self.is_not_ready(name, reason, ["False", "True"]);
+    }
+
+    fn is_reconciling(&self, name: &str, reason: &str) {
+        self.is_not_ready(name, reason, ["True", "False"]);
+    }
+
+    fn is_not_ready(&self, name: &str, reason: &str, [reconciling, stalled]: [&str; 2]) {
         for (kind, status) in [
             ("Ready", "False"),
-            ("Reconciling", "False"),
-            ("Stalled", "True"),
+            ("Reconciling", reconciling),
+            ("Stalled", stalled),
         ] {
             let (found, why, _) = self.condition(name, kind);
             assert_eq!((found.as_str(), why.as_str()), (status, reason), "{kind}");
