@@ -10,6 +10,7 @@ mod exception;
 mod header_pattern;
 mod latency;
 mod outcome;
+pub mod text;
 
 use std::fmt;
 use std::sync::Arc;
