@@ -32,6 +32,7 @@ pub mod fair_shares;
 pub mod headers;
 pub mod host;
 pub mod key_value;
+pub mod local_hosts;
 pub mod memory_pressure;
 pub mod path;
 pub mod pick;

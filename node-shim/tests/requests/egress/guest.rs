@@ -3,16 +3,16 @@
 use crate::support::component;
 
 /// Request that a guest sends.
-pub(super) struct Call<'a> {
-    pub(super) https: bool,
-    pub(super) authority: &'a str,
-    pub(super) path: &'a str,
+pub(crate) struct Call<'a> {
+    pub(crate) https: bool,
+    pub(crate) authority: &'a str,
+    pub(crate) path: &'a str,
     /// Whether the guest sends the body of its own request.
-    pub(super) post: bool,
+    pub(crate) post: bool,
 }
 
 impl<'a> Call<'a> {
-    pub(super) const fn get(authority: &'a str) -> Self {
+    pub(crate) const fn get(authority: &'a str) -> Self {
         Self {
             https: false,
             authority,
@@ -23,13 +23,13 @@ impl<'a> Call<'a> {
 
     /// Returns a guest that sends the request and responds with the response, or with status 200 + error code. When the
     /// response breaks off, it traps.
-    pub(super) fn guest(&self) -> Vec<u8> {
+    pub(crate) fn guest(&self) -> Vec<u8> {
         component::guest(&self.items(), &self.body())
     }
 
     /// Returns a guest that sends the request `count` times at once, waits for the last one, and responds with status
     /// 200 + error code.
-    pub(super) fn repeated(&self, count: u32) -> Vec<u8> {
+    pub(crate) fn repeated(&self, count: u32) -> Vec<u8> {
         let body = format!(
             "(local.set $n (i32.const {count}))
              (loop $more

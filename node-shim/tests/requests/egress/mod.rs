@@ -1,6 +1,6 @@
 //! Outbound requests of guests: allowed, denied, failing, and cancelled with the request that sent them.
 
-mod guest;
+pub(crate) mod guest;
 mod origin;
 mod tls;
 
