@@ -1,12 +1,15 @@
 #!/bin/sh
-# Builds the example components into DIR (default target/examples): hello-v1.wasm … hello-v4.wasm, cart.wasm, and
-# hello-bare.wasm, hello-still.wasm and hello-spin.wasm for measurements.
+# Builds the example components in Rust: build.sh [DIR [NAME...]]. They go into DIR (default target/examples): hello-v1.wasm …
+# hello-v4.wasm, cart.wasm, and hello-bare.wasm, hello-still.wasm and hello-spin.wasm for measurements. NAME is one of them
+# without .wasm (default: all).
 # The target is wasm32-unknown-unknown, whose standard library needs nothing from its host, so the component imports
 # only what it uses. If rustup's target is not installed, Debian's rustc builds the standard library from source
 # (packages rustc-web and rust-web-src).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../target/examples}
+[ $# -eq 0 ] || shift
+names=${*:-hello-v1 hello-v2 hello-v3 hello-v4 hello-bare hello-still hello-spin cart}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 export CARGO_TARGET_DIR="${SELVAGE_GUEST_TARGET:-$out/build}"
@@ -48,9 +51,8 @@ fi
 # the first build compiles the standard library: show its progress
 quiet=
 [ ! -d "$CARGO_TARGET_DIR/$target" ] || quiet=--quiet
-for version in v1 v2 v3 v4 bare still spin; do
-  (cd "$here/hello" && cargo build $quiet --locked --release --target "$target" --features "$version" "$@")
-  cp "$CARGO_TARGET_DIR/$target/release/hello.wasm" "$out/hello-$version.wasm"
+for name in $names; do
+  crate=${name%%-*} version=${name#"${name%%-*}"}
+  (cd "$here/$crate" && cargo build $quiet --locked --release --target "$target" ${version:+--features "${version#-}"} "$@")
+  cp "$CARGO_TARGET_DIR/$target/release/$crate.wasm" "$out/$name.wasm"
 done
-(cd "$here/cart" && cargo build $quiet --locked --release --target "$target" "$@")
-cp "$CARGO_TARGET_DIR/$target/release/cart.wasm" "$out/cart.wasm"

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::clock::unix_ms;
 use crate::data_plane::{DataPlaneOptions, parse_network};
+use crate::dev::{self, DevArgs};
 use crate::disk::StateDir;
 use crate::egress::EgressOptions;
 use crate::engine::EngineOptions;
@@ -41,8 +42,10 @@ enum Role {
     Run(Box<RunArgs>),
     /// Serve one component without a cluster
     Serve(Box<ServeArgs>),
+    /// Serve the EdgeFunctions of a manifest without a cluster, and build and swap them whenever their files change
+    Dev(Box<DevArgs>),
 
-    /// Compile a component from stdin to native code on stdout; started by `run` and `serve`
+    /// Compile a component from stdin to native code on stdout; started by `run`, `serve` and `dev`
     #[command(hide = true)]
     Compile,
     /// Create the state directory and change its owner; for an init container that runs as root
@@ -167,6 +170,7 @@ impl Cli {
             Role::Compile => return crate::compile::child::run(),
             Role::Run(args) => run(*args),
             Role::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+            Role::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
 
             Role::PrepareState(args) => {
                 crate::disk::prepare(&StateDir::new(args.state_dir), args.owner)

@@ -8,7 +8,8 @@
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
 //! [`component_digest`], [`compile`], [`function_cache`] and [`native_cache`] turns a digest into code that can run; [`disk`]
-//! keeps the state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role.
+//! keeps the state across restarts. [`admin`] and [`drain`] serve the kubelet, and [`cli`] starts a role. [`dev`] serves the
+//! functions of a manifest while they are written.
 //!
 //! Before a component is compiled, its size and digest are checked against what the operator recorded:
 //!
@@ -41,6 +42,7 @@ mod connection;
 pub mod counters;
 pub mod data_plane;
 mod descriptors;
+pub mod dev;
 pub mod disk;
 pub mod drain;
 pub mod egress;

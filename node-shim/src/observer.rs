@@ -8,6 +8,7 @@ use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass
 
 use crate::counters::{FinishedRequest, RevisionCounters};
 use crate::data_plane::StopFlag;
+use crate::guest_log::{OpenRequest, ServedRequest};
 
 /// Records how a request to a revision ends. Unless `succeed` or `fail` is called, it counts as
 /// `client_gone`, or as `cancelled` when the node has stopped.
@@ -16,9 +17,12 @@ pub(crate) struct RequestObserver {
     population: Population,
     start: StartKind,
     began: Instant,
-    head: Option<(Instant, StatusClass)>,
+    /// Time and status of the head.
+    head: Option<(Instant, u16)>,
     stop_flag: StopFlag,
     end: Option<RequestEnd>,
+    /// Record of the request in the log, if that has any.
+    record: Option<Box<OpenRequest>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,7 @@ impl RequestObserver {
             head: None,
             stop_flag,
             end: None,
+            record: None,
         }
     }
 
@@ -50,9 +55,14 @@ impl RequestObserver {
         self.counters = counters;
     }
 
+    /// Writes this record when the request has ended.
+    pub(crate) fn write_at_end(&mut self, record: Option<Box<OpenRequest>>) {
+        self.record = record;
+    }
+
     /// Records that a head with this status is sent now.
     pub(crate) fn head(&mut self, status: u16) {
-        self.head = Some((Instant::now(), StatusClass::of(status)));
+        self.head = Some((Instant::now(), status));
     }
 
     /// Records that the response was sent completely, unless the request has failed before.
@@ -83,14 +93,25 @@ impl Drop for RequestObserver {
             None => Some(self.stop_flag.lost_client()),
         };
         let outcome = reason.map_or(Outcome::Ok, FailureReason::outcome);
+        let duration = now.duration_since(self.began);
+        if let Some(record) = self.record.take() {
+            record.served(&ServedRequest {
+                function: &self.counters.function,
+                status: self.head.map(|(_, status)| status),
+                start: self.start,
+                duration,
+                reason,
+            });
+        }
+        let class = |(_, status)| StatusClass::of(status);
         self.counters.record(&FinishedRequest {
             population: self.population,
             outcome,
             reason,
-            code: self.head.map_or(StatusClass::None, |(_, code)| code),
+            code: self.head.map_or(StatusClass::None, class),
             start: self.start,
             head: self.head.map(|(at, _)| at.duration_since(self.began)),
-            duration: now.duration_since(self.began),
+            duration,
         });
     }
 }

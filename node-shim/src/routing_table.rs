@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::local_hosts::LocalHosts;
 use node_shim_core::pick::candidate_concurrency;
 use node_shim_core::routing::RouteIndex;
 use node_shim_core::table::{FunctionEntry, FunctionKey};
@@ -45,6 +46,7 @@ pub struct RoutingTable {
     /// Positions in `functions`.
     positions: Arc<HashMap<FunctionKey, usize>>,
     functions: Vec<ServedFunction>,
+    local_hosts: LocalHosts,
 }
 
 impl RoutingTable {
@@ -60,9 +62,19 @@ impl RoutingTable {
             index,
             positions,
             functions,
+            local_hosts: LocalHosts::default(),
         };
         table.apply_concurrency_limits();
         table
+    }
+
+    /// Replaces the hosts that stand for hosts of routes. Default: none.
+    #[must_use]
+    pub fn with_local_hosts(self, local_hosts: LocalHosts) -> Self {
+        Self {
+            local_hosts,
+            ..self
+        }
     }
 
     /// Builds the next table. Reuses the index when the functions and their routes are the same and only
@@ -76,13 +88,14 @@ impl RoutingTable {
                         && new.entry.routes == old.entry.routes)
             });
         if !same {
-            return Self::new(version, functions);
+            return Self::new(version, functions).with_local_hosts(self.local_hosts.clone());
         }
         let table = Self {
             version,
             index: self.index.clone(),
             positions: self.positions.clone(),
             functions,
+            local_hosts: self.local_hosts.clone(),
         };
         table.apply_concurrency_limits();
         table
@@ -91,6 +104,10 @@ impl RoutingTable {
     /// Returns all functions.
     pub fn functions(&self) -> &[ServedFunction] {
         &self.functions
+    }
+
+    pub(crate) fn local_hosts(&self) -> &LocalHosts {
+        &self.local_hosts
     }
 
     pub(crate) fn index(&self) -> &RouteIndex {

@@ -210,7 +210,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
 }
 
 /// Opens a file that starts like a component. The compiler validates the rest.
-fn open(path: &Path) -> anyhow::Result<File> {
+pub(crate) fn open(path: &Path) -> anyhow::Result<File> {
     let name = path.display();
     let cannot_read = || format!("cannot read {name}");
     let mut file = File::open(path).with_context(cannot_read)?;
@@ -229,7 +229,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
 
 /// Compiles the component as a node does: in a separate process with limited resources, whose output is
 /// mapped.
-async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedComponent> {
+pub(crate) async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedComponent> {
     let compile = CompilerPool::new(PathBuf::from(THIS_PROGRAM));
     let draft = Draft::in_memory(&Arc::new(DiskHealth::default()))?;
     let code = match compile.run(component, draft).await {
@@ -305,7 +305,7 @@ fn catch_all(revision: Arc<Revision>) -> ServedFunction {
 }
 
 /// Returns whether the bytes start with the magic number and the layer of a component.
-fn is_component(bytes: &[u8]) -> bool {
+pub(crate) fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0, b'a', b's', b'm', 0x0d, 0, 1, 0])
 }
 

@@ -11,6 +11,7 @@ mod header_pattern;
 mod latency;
 mod outcome;
 pub mod redis_url;
+pub mod text;
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! (HMAC-SHA-256, cut to 128 bits) with a key that only the nodes of the cluster have, together with the host of the
 //! request. An origin outside of the cluster, which receives a valid header, cannot use it: it is valid for the host of that
 //! origin only. Functions and clients never see a header for a host of the cluster, because nodes remove it. A number
-//! without a valid signature counts as 0, whoever sends it.
+//! without a valid signature counts as 0, also from a trusted proxy.
 //!
 //! A proxy that removes the header or replaces the host hides a loop. It then ends as without the header: each request of it
 //! holds a permit of its function, and its time is limited.

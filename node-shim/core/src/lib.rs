@@ -36,6 +36,7 @@ pub mod hop_header;
 pub mod host;
 pub mod instance_reuse;
 pub mod key_value;
+pub mod local_hosts;
 pub mod memory_pressure;
 pub mod path;
 pub mod pick;

@@ -3,6 +3,7 @@
 
 mod failure_text;
 mod function_log;
+mod request_record;
 mod stream;
 mod token_bucket;
 mod writer;
@@ -19,6 +20,7 @@ use crate::revision::{Revision, RevisionSpec};
 use writer::Line;
 
 pub(crate) use function_log::FunctionLog;
+pub(crate) use request_record::{OpenRequest, REQUEST_STREAM, RequestRecord, ServedRequest};
 pub(crate) use stream::InstanceLog;
 pub use writer::{GuestLog, LogOutput};
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, Weak};
 
 use node_shim_core::table::FunctionKey;
@@ -22,7 +22,9 @@ pub struct GuestLog {
 }
 
 struct Shared {
-    lines: Sender<QueuedLine>,
+    lines: Sender<Queued>,
+    /// Whether requests that have ended are written too.
+    requests: bool,
     queued: Arc<AtomicUsize>,
     node: String,
     functions: Mutex<HashMap<FunctionKey, Weak<FunctionLog>>>,
@@ -40,6 +42,25 @@ pub(super) struct Line {
     pub(super) counters: Arc<RevisionCounters>,
 }
 
+/// What waits for the thread.
+enum Queued {
+    Line(QueuedLine),
+    /// Record of a request. Only programs that serve a developer write them, so no quota of a function applies.
+    Request(QueuedRecord),
+}
+
+/// A record that waits for the thread and counts as waiting until it is dropped.
+struct QueuedRecord {
+    bytes: Vec<u8>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl Drop for QueuedRecord {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 /// A line that waits for the thread and counts as waiting until it is dropped.
 struct QueuedLine {
     line: Line,
@@ -52,12 +73,25 @@ impl GuestLog {
     /// # Errors
     /// Returns an error when the thread cannot be started.
     pub fn start(node: &str, output: LogOutput) -> std::io::Result<Self> {
+        Self::start_thread(node, output, false)
+    }
+
+    /// Starts the thread of a log that has a record of each request too.
+    ///
+    /// # Errors
+    /// Returns an error when the thread cannot be started.
+    pub(crate) fn start_with_requests(node: &str, output: LogOutput) -> std::io::Result<Self> {
+        Self::start_thread(node, output, true)
+    }
+
+    fn start_thread(node: &str, output: LogOutput, requests: bool) -> std::io::Result<Self> {
         let (lines, received) = channel();
         std::thread::Builder::new()
             .name("guest-log".into())
             .spawn(move || run(&received, output))?;
         let shared = Shared {
             lines,
+            requests,
             queued: Arc::default(),
             node: node.to_owned(),
             functions: Mutex::default(),
@@ -65,6 +99,23 @@ impl GuestLog {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    pub(super) fn has_requests(&self) -> bool {
+        self.shared.requests
+    }
+
+    /// Passes the record of a request to the thread, unless the queue has no room for it.
+    pub(super) fn send_record(&self, bytes: Vec<u8>) {
+        let queued = &self.shared.queued;
+        if reserve(queued, bytes.len(), MAX_QUEUED) {
+            let queued = Arc::clone(queued);
+            // the thread lives as long as the log
+            let _ = self
+                .shared
+                .lines
+                .send(Queued::Request(QueuedRecord { bytes, queued }));
+        }
     }
 
     pub(super) fn node(&self) -> &str {
@@ -105,8 +156,8 @@ impl GuestLog {
             line,
             queued: Arc::clone(&self.shared.queued),
         };
-        if let Err(unsent) = self.shared.lines.send(queued) {
-            unsent.0.line.count_dropped();
+        if let Err(SendError(Queued::Line(unsent))) = self.shared.lines.send(Queued::Line(queued)) {
+            unsent.line.count_dropped();
         }
     }
 }
@@ -127,7 +178,7 @@ impl Drop for QueuedLine {
     }
 }
 
-fn run(lines: &Receiver<QueuedLine>, mut output: LogOutput) {
+fn run(lines: &Receiver<Queued>, mut output: LogOutput) {
     while let Ok(queued) = lines.recv() {
         write(&queued, &mut output);
         while let Ok(queued) = lines.try_recv() {
@@ -139,8 +190,15 @@ fn run(lines: &Receiver<QueuedLine>, mut output: LogOutput) {
 }
 
 /// Writes a line. Lines are lost when the reader of stdout is gone; serving continues.
-fn write(queued: &QueuedLine, output: &mut LogOutput) {
-    if output.write_all(&queued.line.bytes).is_err() {
-        queued.line.count_dropped();
+fn write(queued: &Queued, output: &mut LogOutput) {
+    match queued {
+        Queued::Line(QueuedLine { line, .. }) => {
+            if output.write_all(&line.bytes).is_err() {
+                line.count_dropped();
+            }
+        }
+        Queued::Request(record) => {
+            let _ = output.write_all(&record.bytes);
+        }
     }
 }

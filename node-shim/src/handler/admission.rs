@@ -86,7 +86,7 @@ pub(super) async fn admit(
     }
     let table = plane.table();
     let wanted = routing::RouteRequest {
-        host: &passed.host,
+        host: table.local_hosts().routed(&passed.host),
         path: parts.uri.path(),
         method: parts.method.as_str(),
         headers: &parts.headers,

@@ -43,7 +43,7 @@ async fn respond(
             let (sender, body) = (Sender::Function(call), InboundBody::Function(body));
             serve(plane, &sender, admitted, parts, body, None).await
         }
-        Err(refused) => refuse(plane, refused, None),
+        Err(refused) => refuse(plane, refused, None, None),
     };
     answer.body_mut().delivered();
     Some(answer)

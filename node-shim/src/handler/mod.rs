@@ -31,7 +31,7 @@ use crate::body::{
 use crate::connection::{Connection, RequestGuard, StreamReset};
 use crate::data_plane::{DataPlaneState, DrainPhase};
 use crate::egress::{FunctionCall, OutboundContext, RequestOrigin};
-use crate::guest_log::{LogContext, RequestLog};
+use crate::guest_log::{LogContext, OpenRequest, RequestLog};
 use crate::instance::{Deadline, GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
 use crate::observer::RequestObserver;
 use crate::shim_response;
@@ -61,6 +61,7 @@ pub(crate) async fn handle(
     let guard = conn.begin_request();
     let version = request.version();
     let (mut parts, body) = request.into_parts();
+    let record = plane.log.open_request(&parts, began);
     if starts_with_query(&parts.uri) {
         if version == Version::HTTP_2 {
             return Err(h2::Reason::PROTOCOL_ERROR.into());
@@ -79,12 +80,13 @@ pub(crate) async fn handle(
         admit(&plane, &conn, &parts, began).await
     };
     let mut answer = match admitted {
-        Ok(admitted) => {
+        Ok(mut admitted) => {
+            admitted.observer.write_at_end(record);
             let (sender, body) = (Sender::Client(&conn), InboundBody::Client(body, source));
             serve(&plane, &sender, admitted, parts, body, Some(guard)).await
         }
         Err(refused) => {
-            let mut answer = refuse(&plane, refused, Some(guard));
+            let mut answer = refuse(&plane, refused, Some(guard), record);
             abandon_body(&mut answer, body, &source);
             answer
         }
@@ -105,16 +107,28 @@ fn refuse(
     plane: &DataPlaneState,
     refused: NotAdmitted,
     guard: Option<RequestGuard>,
+    mut record: Option<Box<OpenRequest>>,
 ) -> HttpResponse {
-    match refused {
+    let answer = match refused {
         NotAdmitted::Invalid(rejection) => {
             plane.node_counters.rejected(rejection);
             shim_response::rejected(rejection, guard)
         }
         NotAdmitted::NoRoute => shim_response::no_route(guard),
         NotAdmitted::Probe => shim_response::ready(plane.is_ready(), guard),
-        NotAdmitted::Failed(reason, observer) => error_response(reason, observer, guard),
+        NotAdmitted::Failed(reason, mut observer) => {
+            if let Some(observer) = &mut observer {
+                observer.write_at_end(record.take());
+            }
+            error_response(reason, observer, guard)
+        }
+    };
+    if let Some(record) = record {
+        let error = answer.headers().get(shim_response::ERROR);
+        let error = error.and_then(|value| value.to_str().ok());
+        record.refused(answer.status().as_u16(), error);
     }
+    answer
 }
 
 /// Takes over the body of a request that no guest serves.

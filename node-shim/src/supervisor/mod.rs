@@ -13,7 +13,7 @@ mod metrics;
 mod node;
 mod node_status;
 mod parse_key_value;
-mod parse_record;
+pub(crate) mod parse_record;
 mod parse_reuse;
 mod recent_traffic;
 mod records;

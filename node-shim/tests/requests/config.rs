@@ -5,7 +5,7 @@ use crate::support::node::{Node, Setup};
 use crate::support::wire::get;
 
 /// Responds with 200 and the value of `key`, or 404 when there is none.
-fn reader(interface: &str, key: &str) -> Vec<u8> {
+pub(crate) fn reader(interface: &str, key: &str) -> Vec<u8> {
     component::guest(
         &format!(
             r#"(import "{interface}" "get" (func $get (param i32 i32 i32)))

@@ -13,6 +13,7 @@ mod client_variety;
 mod config;
 mod connection_limits;
 mod content_length;
+mod dev;
 mod early_responses;
 mod egress;
 mod grpc;

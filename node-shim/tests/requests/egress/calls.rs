@@ -257,7 +257,7 @@ fn a_call_does_not_wait_in_the_queue() {
     node.is_quiet();
 }
 
-/// The weights of the called function divide its calls, whoever calls it.
+/// The weights of the called function divide its calls, like the requests of clients.
 #[test]
 fn the_called_function_chooses_its_revision() {
     let mut functions = calling_b(&Call::get(B), &guests::status(201));
