@@ -33,6 +33,9 @@ const STREAM_WINDOW: u32 = 64 << 10;
 /// such uploads at once, while a flood of invalid frames still ends its connection.
 const MAX_INVALID_FRAMES: usize = 4_000;
 
+/// Time between two lines of the log about refused connections.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// Accepts and serves connections until the data plane has stopped.
@@ -105,6 +108,7 @@ impl Acceptor {
         };
         let plane = &self.plane;
         let mut pause = BACKOFF.0;
+        let mut refusals = RefusalLog::default();
         loop {
             // without a permit, new connections wait in the kernel's backlog
             let Ok(permit) = self.permits.clone().acquire_owned().await else {
@@ -128,6 +132,8 @@ impl Acceptor {
                 let limit = plane.options.max_per_peer;
                 let place = self.peers.try_acquire(network_of(peer), limit);
                 if place.is_none() {
+                    plane.node_counters.connection_refused();
+                    refusals.log(peer, limit);
                     continue;
                 }
                 place
@@ -140,6 +146,25 @@ impl Acceptor {
                 drop((permit, peer_connection));
             });
         }
+    }
+}
+
+/// Log of refused connections, at most one line a minute: a proxy that is not known as one opens many.
+#[derive(Default)]
+struct RefusalLog(Option<Instant>);
+
+impl RefusalLog {
+    fn log(&mut self, peer: IpAddr, limit: u32) {
+        let now = Instant::now();
+        if self.0.is_some_and(|last| now - last < REFUSAL_LOG_INTERVAL) {
+            return;
+        }
+        self.0 = Some(now);
+        tracing::warn!(
+            %peer,
+            "connections are refused: {limit} connections of one address are open, which is the limit; if it is a proxy, \
+             add it to nodeShim.trustedProxies, which have no limit"
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 pub struct NodeCounters {
     rejections: [AtomicU64; Rejection::ALL.len()],
     accept_errors: AtomicU64,
+    refused_connections: AtomicU64,
     handshake_failures: AtomicU64,
     fallbacks: AtomicU64,
     connections_h1: AtomicU64,
@@ -51,6 +52,15 @@ impl NodeCounters {
     /// Returns the number of failed accepts.
     pub fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.refused_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of connections closed because their address had the maximum number of them.
+    pub fn refused_connections(&self) -> u64 {
+        self.refused_connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn handshake_failed(&self) {

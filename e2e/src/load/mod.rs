@@ -48,6 +48,10 @@ const IN_FLIGHT: usize = 2048;
 /// node-shim); otherwise requests are sent on connections that are being closed.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// Maximum number of idle connections to a target. After a stall, many connections are idle; a node serves 256 connections
+/// of one address, and all generators of this machine have the same one.
+const MAX_IDLE: usize = 16;
+
 /// A running load generator. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Load {
@@ -143,6 +147,7 @@ impl Generator {
         let http: Http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT));
         // every task holds a sender, so the channel ends with the last response

@@ -42,6 +42,11 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
             node.accept_errors(),
         ),
         counter_family(
+            "selvage_refused_connections_total",
+            "Number of connections that were closed because their address had the maximum number of open connections.",
+            node.refused_connections(),
+        ),
+        counter_family(
             "selvage_candidate_fallbacks_total",
             "Number of requests of a candidate that the stable revision served, because the candidate could not run.",
             node.fallbacks(),

@@ -65,6 +65,7 @@ async fn hh_5_one_peer_cannot_use_all_connections() {
     for _ in 0..5 {
         assert!(Wire::connect(node.address()).is_closed());
     }
+    assert_eq!(node.plane.node_counters().refused_connections(), 5);
     let mut other = stranger(node.address()).await;
     assert_eq!(other.send(PROBE).read().unwrap().status, 200);
     hoard.pop();

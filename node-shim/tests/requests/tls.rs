@@ -282,7 +282,8 @@ async fn connect(tcp: TcpStream, config: Arc<ClientConfig>) -> TlsStream<TcpStre
     TlsConnector::from(config).connect(name, tcp).await.unwrap()
 }
 
-/// HH-13: as without TLS, a response before the end of an upload arrives, and the connection ends with an announcement.
+/// HH-13: as without TLS, a response before the end of an upload arrives. The connection ends as announced, or it can be used
+/// again: the guest may still read the body when its response starts before it has ended.
 #[test]
 fn hh_13_a_response_before_the_end_of_a_large_upload_arrives() {
     let identity = Identity::of(&["a.example"]);
@@ -293,8 +294,13 @@ fn hh_13_a_response_before_the_end_of_a_large_upload_arrives() {
     wire.send(head).send(vec![b'#'; size]);
     let answer = wire.read_response();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("connection: close\r\n"), "{answer}");
-    assert_eq!(wire.read_to_end().unwrap(), b"");
+    if answer.contains("connection: close\r\n") {
+        assert_eq!(wire.read_to_end().unwrap(), b"");
+    } else {
+        wire.send("TRACE / HTTP/1.1\r\nhost: a.example\r\n\r\n");
+        let second = wire.read_response();
+        assert!(second.starts_with("HTTP/1.1 405 "), "{second}");
+    }
 }
 
 /// HH-14: a client that announces the end of its direction receives the response.
