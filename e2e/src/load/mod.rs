@@ -1,7 +1,8 @@
 //! Open-loop load generator: it sends requests on a fixed schedule, whether or not earlier ones were answered.
 //!
 //! Latency is measured from the scheduled time of a request, so a stall of the server (or of this machine) affects
-//! every request that should have been sent during it. All responses are recorded, up to a limit.
+//! every request that should have been sent during it. During a stall, requests wait for one of a bounded number of
+//! connections, as those of a proxy do. All responses are recorded, up to a limit.
 
 mod sample;
 
@@ -48,8 +49,12 @@ const IN_FLIGHT: usize = 2048;
 /// node-shim); otherwise requests are sent on connections that are being closed.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Maximum number of idle connections to a target. After a stall, many connections are idle; a node serves 256 connections
-/// of one address, and all generators of this machine have the same one.
+/// Maximum number of requests that one target has at the same time. Further ones wait here, which counts as their latency.
+/// A node serves 256 connections of one address, and all generators of this machine have the same one: without a limit, a
+/// stall of a second opens more.
+const AT_ONCE: usize = 32;
+
+/// Maximum number of idle connections to a target.
 const MAX_IDLE: usize = 16;
 
 /// A running load generator. It stops when it is dropped.
@@ -150,6 +155,12 @@ impl Generator {
             .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+        let places: Vec<_> = self
+            .plan
+            .targets
+            .iter()
+            .map(|_| Arc::new(Semaphore::new(AT_ONCE)))
+            .collect();
         // every task holds a sender, so the channel ends with the last response
         let (under_way, mut answered) = mpsc::channel::<()>(1);
         let begin = self.samples.begin();
@@ -167,9 +178,15 @@ impl Generator {
             };
             let (plan, samples, http) = (self.plan.clone(), self.samples.clone(), http.clone());
             let under_way = under_way.clone();
+            let place = places.get(target).cloned();
             tokio::spawn(async move {
-                let asked =
-                    tokio::time::timeout_at((due + plan.timeout).into(), ask(&http, &plan, target));
+                let asked = tokio::time::timeout_at((due + plan.timeout).into(), async {
+                    let _place = place
+                        .context("a target by its number")?
+                        .acquire_owned()
+                        .await?;
+                    ask(&http, &plan, target).await
+                });
                 let sample = match asked.await {
                     Ok(Ok((status, version))) => {
                         let version = samples.version(&version);
