@@ -58,7 +58,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "LABEL[=URL]", value_parser = store)]
     pub key_value: Vec<StoreSpec>,
     /// Outbound requests that the guest may send, like `https://api.example`, `http://10.0.0.0/8:8080` or
-    /// `function://local/serve` (itself, as http://serve.local.selvage.internal); repeatable
+    /// `function://local/serve` (itself, as `http://serve.local.selvage.internal`); repeatable
     #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
     pub egress: Vec<EgressEntry>,
     /// Memory of one instance, MiB

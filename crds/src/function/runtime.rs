@@ -111,8 +111,8 @@ pub struct KeyValueStore {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Redis {
-    /// Secret of this namespace whose key url holds the URL of the server: redis://[user:password@]host[:port][/db], or
-    /// rediss:// with TLS. The host is a full DNS name or an address, which may be private. The namespace must have
+    /// Secret of this namespace whose key url holds the URL of the server: `redis://[user:password@]host[:port][/db]`, or
+    /// `rediss://` with TLS. The host is a full DNS name or an address, which may be private. The namespace must have
     /// granted its Secrets to Selvage with a RoleBinding. The value is sent only to the nodes on which the function runs
     /// and is never written to disk.
     pub secret_ref: LocalReference,
