@@ -11,7 +11,7 @@ use crate::view::Style;
 /// Width of lines where no terminal has one.
 const WIDTH: usize = 120;
 
-/// Standard output.
+/// Standard output, whose last lines can be drawn again if it is a terminal.
 pub(crate) struct Screen {
     term: Term,
     /// Number of lines of the block, as drawn.

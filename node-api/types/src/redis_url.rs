@@ -46,7 +46,7 @@ pub struct RedisUrl {
 pub enum RedisHost {
     /// A DNS name in lower case and without a trailing dot.
     Name(String),
-    /// An address.
+    /// An IPv4 address, or an IPv6 address that the URL has in brackets.
     Address(IpAddr),
 }
 

@@ -14,7 +14,7 @@ use super::spec::{
 };
 use node_shim_core::table::Limits as Defaults;
 
-/// Converts routes.
+/// Converts the routes of a function, in the order of the manifest.
 pub(super) fn routes(spec: &Spec) -> Vec<wire::Route> {
     spec.routes.iter().map(route).collect()
 }

@@ -69,7 +69,7 @@ macro_rules! texts {
 }
 
 texts! {
-    /// Any text.
+    /// A text that is used as it is. A number or a boolean without quotes is refused.
     Text = rules::any,
     /// Host of a route.
     Host = rules::host,

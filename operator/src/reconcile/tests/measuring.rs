@@ -130,11 +130,8 @@ async fn the_past_is_asked_for_again_only_after_a_delay() {
     assert_eq!(server.asked.load(Ordering::SeqCst), 1);
 }
 
-/// FE-1: an evaluation that has the counters of the nodes waits for Prometheus for two seconds, and never longer.
-#[tokio::test(start_paused = true)]
-async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
-    let mut world = World::new();
-    let state = stepping(&world).await;
+/// Lets the node `n-1` report counters of the stable revision.
+fn report_counters(world: &World, state: &RolloutState) {
     let stable = state.stable.as_ref().unwrap().revision.name.clone();
     let counters = node_api::v1::RevisionCounters {
         function: Some((&FunctionKey::new("shop", "f")).into()),
@@ -150,6 +147,14 @@ async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
         ..node_api::v1::CounterFrame::default()
     };
     world.reconciler.fleet.counters_from("n-1", 1, [frame]);
+}
+
+/// FE-1: an evaluation that has the counters of the nodes waits for Prometheus for two seconds, and never longer.
+#[tokio::test(start_paused = true)]
+async fn an_evaluation_with_the_counters_of_nodes_goes_on_without_prometheus() {
+    let mut world = World::new();
+    let state = stepping(&world).await;
+    report_counters(&world, &state);
     let server = Arc::new(Server {
         hangs: true,
         ..Server::default()
@@ -200,20 +205,7 @@ async fn a_refusal_of_prometheus_is_the_reason_for_missing_samples() {
         let mut world = World::new();
         let mut state = stepping(&world).await;
         state.rollout.as_mut().unwrap().plan.analysis.source = source;
-        let counters = node_api::v1::RevisionCounters {
-            function: Some((&FunctionKey::new("shop", "f")).into()),
-            revision: state.stable.as_ref().unwrap().revision.name.clone(),
-            population: "live".to_owned(),
-            ..node_api::v1::RevisionCounters::default()
-        };
-        let frame = node_api::v1::CounterFrame {
-            boot_id: 1,
-            sequence: 1,
-            absolute: true,
-            revisions: vec![counters],
-            ..node_api::v1::CounterFrame::default()
-        };
-        world.reconciler.fleet.counters_from("n-1", 1, [frame]);
+        report_counters(&world, &state);
         let server = Arc::new(Server {
             refuses: true,
             ..Server::default()
