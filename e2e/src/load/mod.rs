@@ -291,6 +291,43 @@ mod tests {
     }
 
     #[test]
+    fn a_stall_of_the_server_opens_a_bounded_number_of_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let opened = Arc::new(AtomicU64::new(0));
+        // the server answers when the test has released it
+        let turn = Arc::new(std::sync::RwLock::new(()));
+        let (count, answers) = (opened.clone(), turn.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let answers = answers.clone();
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while stream.read(&mut buffer).is_ok_and(|read| read > 0) {
+                        drop(answers.read());
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                        if stream.write_all(answer).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let stall = turn.write().unwrap();
+        let load = Load::start(plan(target, Duration::from_secs(60))).unwrap();
+        while load.due() < 3 * AT_ONCE as u64 {
+            std::thread::yield_now();
+        }
+        let during_the_stall = opened.load(Ordering::SeqCst);
+        drop(stall);
+        let all = load.finish().arm("", ..);
+        assert!(during_the_stall <= AT_ONCE as u64, "{during_the_stall}");
+        assert!(all.requests >= 3 * AT_ONCE as u64, "{all:?}");
+        assert_eq!(all.failed, 0, "{all:?}");
+    }
+
+    #[test]
     fn requests_leave_although_none_is_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let samples = run(
