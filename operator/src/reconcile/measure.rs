@@ -250,6 +250,7 @@ fn evaluate(
         before: before.snapshots(),
         forgotten: &forgotten,
         source,
+        problem: samples.problem.as_deref(),
         scrape_interval: ctx.settings.scrape_interval,
     };
     let mut measured = Evaluator::measure(evaluator, needed.state, &sampled);

@@ -84,7 +84,7 @@ impl Analysis {
         self.bounds.as_ref()
     }
 
-    /// Returns the evidence for display. The caller adds the source of the counts and the dominant node.
+    /// Returns the evidence for display. The caller adds the source of the counts and the nodes.
     #[must_use]
     pub fn evidence_summary(&self) -> EvidenceSummary {
         EvidenceSummary {
@@ -99,6 +99,7 @@ impl Analysis {
             power: self.power(),
             decisive: self.decisive.as_ref().map(|(_, counts)| counts.clone()),
             dominant: None,
+            stale: None,
         }
     }
 

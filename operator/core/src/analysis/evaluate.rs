@@ -60,6 +60,8 @@ pub struct EvaluationResult {
     pub share_mismatch: bool,
     /// Node that has more than half of the candidate's requests in this step, if there are few nodes.
     pub dominant: Option<String>,
+    /// Node with the most requests among those without fresh counts, if not enough nodes have them.
+    pub stale: Option<String>,
 }
 
 impl Analysis {
@@ -78,7 +80,9 @@ impl Analysis {
         self.memory.exposed.clone_from(input.exposed);
         self.memory.last_requests = news.iter().map(|n| n.tallies.candidate.requests).sum();
         self.remember_nodes(&news);
-        self.memory.coverage = self.coverage_at(input.now, input.exposed);
+        let (coverage, stale) = self.coverage_at(input.now, input.exposed);
+        self.memory.coverage = coverage;
+        let covered = coverage >= COVERAGE_MIN;
         let dominant = self.dominant(input.exposed);
         let errors = if news.is_empty() {
             Increment::default()
@@ -91,9 +95,10 @@ impl Analysis {
             verdict: self.verdict(),
             backstop_reached: self.is_backstop_reached(),
             shared_failure: self.shared_since.is_some(),
-            covered: self.memory.coverage >= COVERAGE_MIN,
+            covered,
             share_mismatch: self.is_share_mismatched(),
             dominant,
+            stale: stale.filter(|_| !covered),
         }
     }
 
@@ -274,9 +279,9 @@ impl Analysis {
         SignedDuration::try_from(period.mul_f64(2.5)).unwrap_or(SignedDuration::MAX)
     }
 
-    /// Returns the share of stable's requests that is on exposed nodes with fresh counters. A node that never reported weighs as
-    /// much as the average of the others.
-    fn coverage_at(&self, now: Timestamp, exposed: &BTreeSet<String>) -> f64 {
+    /// Returns the share of stable's requests that is on exposed nodes with fresh counters, and the node that lacks most of the
+    /// rest. A node that never reported weighs as much as the average of the others.
+    fn coverage_at(&self, now: Timestamp, exposed: &BTreeSet<String>) -> (f64, Option<String>) {
         let stale_after = self.stale_after();
         let known: Vec<f64> = exposed
             .iter()
@@ -289,6 +294,7 @@ impl Analysis {
             1.0
         };
         let (mut fresh, mut all) = (0.0, 0.0);
+        let mut stale: Option<(&String, f64)> = None;
         for node in exposed {
             let weight = match self.memory.nodes.get(node) {
                 Some(n) if total > 0.0 => n.stable_rate,
@@ -298,9 +304,12 @@ impl Analysis {
             let last_seen = self.tracker.last_seen(node);
             if last_seen.is_some_and(|at| now.duration_since(at) <= stale_after) {
                 fresh += weight;
+            } else if stale.is_none_or(|(_, most)| weight > most) {
+                stale = Some((node, weight));
             }
         }
-        if all > 0.0 { fresh / all } else { 0.0 }
+        let share = if all > 0.0 { fresh / all } else { 0.0 };
+        (share, stale.map(|(node, _)| node.clone()))
     }
 
     /// Returns the node that has more than half of the candidate's requests in this step, if there are few nodes. Nothing can be

@@ -38,6 +38,8 @@ pub struct Sampled<'a> {
     pub forgotten: &'a [Snapshot],
     /// Source of the counts for display: `Prometheus`, `InBand` or `Both`.
     pub source: &'a str,
+    /// Clause that says why counts are missing, if that is known.
+    pub problem: Option<&'a str>,
     /// Scrape interval of Prometheus.
     pub scrape_interval: Duration,
 }
@@ -180,6 +182,7 @@ impl Evaluator {
             evidence_summary: EvidenceSummary {
                 source: sampled.source.to_owned(),
                 dominant: result.dominant.clone(),
+                stale: stale(result, sampled.problem),
                 ..self.analysis.evidence_summary()
             },
         }
@@ -221,6 +224,20 @@ fn shared_failure(missed: Option<&MissedSlo>, total: Option<&TotalFailure>) -> O
         percent(stable),
         percent(limit)
     ))
+}
+
+/// The node whose counts are missed most and, if known, why they are missing: `node-2 (the target 10.0.0.7:9180 claims …)`.
+fn stale(result: &EvaluationResult, problem: Option<&str>) -> Option<String> {
+    /// Maximum length of the reason in characters: it contains labels of targets, and the summary is persisted.
+    const REASON: usize = 200;
+    let node = result.stale.as_deref()?;
+    Some(match problem {
+        Some(problem) => {
+            let problem: String = problem.chars().take(REASON).collect();
+            format!("{node} ({problem})")
+        }
+        None => node.to_owned(),
+    })
 }
 
 /// Clause that says that stable fails at least half of its requests, in an evaluation with at least ten.

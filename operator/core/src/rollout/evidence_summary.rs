@@ -35,6 +35,9 @@ pub struct EvidenceSummary {
     /// Node that has more than half of the candidate's requests in this step, if there are few nodes.
     #[serde(default)]
     pub dominant: Option<String>,
+    /// Node whose counts are missed most and, if known, why they are missing; set while the weight waits for them.
+    #[serde(default)]
+    pub stale: Option<String>,
 }
 
 /// Counts of one revision.

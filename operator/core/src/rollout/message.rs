@@ -242,7 +242,11 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
         }
         WaitingFor::Evidence => evidence(state, next)?,
         WaitingFor::Coverage => {
-            "Waiting for fresh samples from the nodes with most requests.".into()
+            let stale = state.evidence_summary.as_ref();
+            match stale.and_then(|summary| summary.stale.as_deref()) {
+                Some(node) => format!("Waiting for fresh samples from {node}."),
+                None => "Waiting for fresh samples from the nodes with most requests.".into(),
+            }
         }
     })
 }

@@ -143,6 +143,7 @@ fn missing_samples_are_normal_between_two_scrapes_and_a_fault_later() {
             before: &[],
             forgotten: &[],
             source: "Prometheus",
+            problem: None,
             scrape_interval: Duration::from_secs(5),
         };
         answers.push(Evaluator::measure(
@@ -159,6 +160,42 @@ fn missing_samples_are_normal_between_two_scrapes_and_a_fault_later() {
             ..
         }
     ));
+}
+
+/// FE-3: the weight waits for a node whose target does not count, so the node and the reason are what its user has to know.
+#[test]
+fn a_node_without_counts_is_named_with_the_reason() {
+    let mut world = World::stepping();
+    for (problem, text) in [
+        (None, "Waiting for fresh samples from other."),
+        (
+            Some("the target 10.0.0.7:9180 claims to be node-1"),
+            "Waiting for fresh samples from other (the target 10.0.0.7:9180 claims to be node-1).",
+        ),
+    ] {
+        world.count([8, 0, 492, 5]);
+        let exposed = BTreeSet::from([NODE.to_owned(), "other".to_owned()]);
+        let snapshots = [world.snapshot()];
+        let sampled = Sampled {
+            now: world.now,
+            exposed: &exposed,
+            snapshots: &snapshots,
+            before: &world.before,
+            forgotten: &[],
+            source: "Prometheus",
+            problem,
+            scrape_interval: Duration::from_secs(5),
+        };
+        let measured = Evaluator::measure(&mut world.memory, &world.state, &sampled);
+        let Measured::Evaluation(look) = measured else {
+            panic!("{measured:?}")
+        };
+        world.take(*look);
+        let message = operator_core::rollout::message(world.now, &world.function, &world.state);
+        assert!(message.contains(text), "{message}");
+    }
+    let look = world.evaluate([8, 0, 492, 5]);
+    assert_eq!(look.evidence_summary.stale, None);
 }
 
 #[test]

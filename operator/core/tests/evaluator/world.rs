@@ -110,6 +110,7 @@ impl World {
             before: &self.before,
             forgotten: &self.forgotten,
             source: "InBand",
+            problem: None,
             scrape_interval: Duration::from_secs(5),
         };
         Evaluator::measure(&mut self.memory, &self.state, &sampled)

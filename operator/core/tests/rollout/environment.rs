@@ -162,6 +162,7 @@ impl World {
             candidate_requests: requests,
             evidence_summary: EvidenceSummary {
                 dominant: None,
+                stale: None,
                 evaluations: number,
                 evaluated_at: Some(self.now),
                 source: "Prometheus".into(),
