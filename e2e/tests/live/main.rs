@@ -155,12 +155,15 @@ async fn play_on(world: &mut World, chosen: Vec<Scenario>) -> Vec<Failure> {
         .filter_map(async |failure| failure)
         .collect()
         .await;
+    if !failures.is_empty() && !world.mend(0).await {
+        return failures;
+    }
     for (name, run) in alone {
-        let started = Instant::now();
+        let (started, namespaces) = (Instant::now(), world.namespaces());
         let result = run(world).await;
         if let Some(failure) = report(name, started, result, world) {
             failures.push(failure);
-            if !world.mend().await {
+            if !world.mend(namespaces).await {
                 break;
             }
         }

@@ -8,9 +8,17 @@ use e2e::{
     selvage::{self, EDGE_PORT, Edge, Kind, Objects},
 };
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, PostParams},
+};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 /// Time limit for a wait. It is generous, because a loaded machine is slow and these tests measure nothing.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -30,6 +38,8 @@ pub(crate) struct World {
     pub(crate) images: BTreeMap<&'static str, String>,
     /// Manifest digest by version.
     pub(crate) digests: BTreeMap<&'static str, String>,
+    /// Namespaces that scenarios have created.
+    created: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -63,6 +73,7 @@ impl World {
             edge: Edge::new()?,
             images,
             digests,
+            created: Mutex::default(),
         })
     }
 
@@ -71,7 +82,25 @@ impl World {
         let api: Api<Namespace> = Api::all(self.cluster.client());
         let body = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
         api.create(&PostParams::default(), &body).await?;
+        self.created.lock().unwrap().push(name.into());
         Ok(name.into())
+    }
+
+    /// Returns the number of namespaces that scenarios have created so far.
+    pub(crate) fn namespaces(&self) -> usize {
+        self.created.lock().unwrap().len()
+    }
+
+    /// Ends the rollouts that a failed scenario left behind, because a later scenario measures the leader at rest.
+    async fn delete_functions(&self, since: usize) -> Result<()> {
+        let created = self.created.lock().unwrap().split_off(since);
+        for namespace in created {
+            let functions = self.objects.api(Kind::Function, &namespace);
+            functions
+                .delete_collection(&DeleteParams::default(), &ListParams::default())
+                .await?;
+        }
+        Ok(())
     }
 
     /// Returns the spec of a function that answers `host` with `version`, with the short rollout of the tests.
@@ -156,13 +185,17 @@ impl World {
         }
     }
 
-    /// Checks after a failure whether the next scenario can use the cluster.
-    pub(crate) async fn mend(&mut self) -> bool {
+    /// Removes the functions in namespaces that a failed scenario created after the first `namespaces`, and returns whether the
+    /// next scenario can use the cluster.
+    pub(crate) async fn mend(&mut self, namespaces: usize) -> bool {
         let prometheus = match &mut self.cluster.prometheus {
             Some(prometheus) => prometheus.repair().await.is_ok(),
             None => true,
         };
-        prometheus && self.cluster.check().is_ok() && self.cluster.nodes_ready(SOON).await.is_ok()
+        prometheus
+            && self.cluster.check().is_ok()
+            && self.cluster.nodes_ready(SOON).await.is_ok()
+            && self.delete_functions(namespaces).await.is_ok()
     }
 }
 
