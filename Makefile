@@ -43,8 +43,13 @@ demo-down: ## End what `make demo KEEP=1` left running
 # the tests run functions in other languages too, whose toolchains `make demo` does not need
 test e2e: PARTS := languages
 
+# The tests on clusters wait most of their time, so lint and the build of the unit tests run beside them. The unit tests
+# run alone: they have time limits that a busy machine would exceed.
 .PHONY: test
-test: machine lint unit e2e ## Everything: lint, unit tests, tests on a real control plane and real nodes
+test: machine dist languages ## Everything: lint, unit tests, tests on a real control plane and real nodes
+	cargo test --workspace --locked $(ON_CLUSTERS) --no-run
+	e2e/beside.sh $(MAKE) lint unit-programs -- cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
+	$(MAKE) unit
 
 .PHONY: machine
 machine: ## Check that this machine has what a local cluster needs, and name what is missing
@@ -78,6 +83,10 @@ $(DENY):
 	  CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
 	  cargo install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION)
 	rm -rf $(CACHE)/tools/build
+
+.PHONY: unit-programs
+unit-programs:
+	cargo test --workspace --locked --no-run
 
 .PHONY: unit
 unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
