@@ -220,6 +220,7 @@ impl Simulation {
                 snapshots: &[snapshot],
                 before: &self.before,
                 source: "InBand",
+                problem: None,
                 scrape_interval: seconds(self.scenario.evaluation_seconds),
             },
         )

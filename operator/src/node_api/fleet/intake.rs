@@ -54,7 +54,7 @@ impl Fleet {
         node.sessions.insert(number, session);
         drop(state);
         if origin == Origin::Direct {
-            self.0.outbox.connected(&name);
+            self.0.outbox.sessions_changed(&name);
         }
         self.publish_node(&name);
         let node = name;
@@ -130,8 +130,10 @@ impl Fleet {
             .values()
             .any(|one| !one.ended && one.origin == Origin::Direct);
         drop(state);
-        if origin == Origin::Direct && !direct_left {
-            self.0.outbox.gone(&id.node);
+        match (origin, direct_left) {
+            (Origin::Direct, false) => self.0.outbox.gone(&id.node),
+            (Origin::Direct, true) => self.0.outbox.sessions_changed(&id.node),
+            (Origin::Relayed, _) => {}
         }
         self.publish_node(&id.node);
     }

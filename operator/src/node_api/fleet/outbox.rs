@@ -7,12 +7,10 @@ use node_api::v1;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::view;
 use super::{Fleet, FunctionKey, Origin};
 
 #[derive(Default)]
 struct Pending {
-    connected: bool,
     gone: bool,
     /// All functions, because any of them may have lost a revision.
     all: bool,
@@ -24,6 +22,8 @@ struct Waiting {
     /// Whether a relay is open; without one, nothing is collected.
     open: bool,
     nodes: BTreeMap<String, Pending>,
+    /// Number of the session of each node whose Hello the leader has.
+    announced: BTreeMap<String, u64>,
 }
 
 /// Names of what still has to be relayed.
@@ -34,13 +34,9 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn connected(&self, node: &str) {
-        self.note(node, |pending| {
-            *pending = Pending {
-                connected: true,
-                ..Pending::default()
-            };
-        });
+    /// A stream of the node began, or one of several ended.
+    pub(super) fn sessions_changed(&self, node: &str) {
+        self.note(node, |pending| pending.gone = false);
     }
 
     pub(super) fn reported(&self, node: &str, functions: &BTreeSet<FunctionKey>, removed: bool) {
@@ -81,14 +77,9 @@ impl Fleet {
         });
         let mut waiting = self.0.outbox.waiting.lock();
         waiting.open = true;
+        waiting.announced.clear();
         waiting.nodes = direct
-            .map(|(name, _)| {
-                let pending = Pending {
-                    connected: true,
-                    ..Pending::default()
-                };
-                (name.clone(), pending)
-            })
+            .map(|(name, _)| (name.clone(), Pending::default()))
             .collect();
         drop(waiting);
         self.0.outbox.filled.notify_one();
@@ -119,26 +110,119 @@ impl Fleet {
         use v1::relay_up::Kind;
         let up = |kind| v1::RelayUp { kind: Some(kind) };
         if pending.gone {
+            self.0.outbox.waiting.lock().announced.remove(&node);
             return vec![up(Kind::Gone(v1::NodeGone { node }))];
         }
         let state = self.lock();
         let known = state.nodes.get(&node);
-        let sessions = known.into_iter().flat_map(|known| known.sessions.values());
-        let direct = sessions.filter(|one| one.origin == Origin::Direct && !one.ended);
-        let Some(session) = view::latest(direct) else {
+        let sessions = known.into_iter().flat_map(|known| &known.sessions);
+        let direct = sessions.filter(|(_, one)| one.origin == Origin::Direct && !one.ended);
+        // While a pod is replaced, the node has two processes. The newer one replaces the other one once it is complete, and
+        // never the reverse, however their reports alternate.
+        let Some((number, session)) = direct.max_by_key(|(number, one)| (one.complete, **number))
+        else {
             return Vec::new();
         };
         let mut messages = Vec::new();
-        if pending.connected {
+        let mut waiting = self.0.outbox.waiting.lock();
+        let is_new = waiting.announced.insert(node.clone(), *number) != Some(*number);
+        drop(waiting);
+        if is_new {
             let hello = Some(session.hello.clone());
             messages.push(up(Kind::Connected(v1::NodeConnected { hello })));
         }
         // Before the node's own first report there is nothing to relay.
         if session.complete {
-            let report = session.to_report(pending.connected || pending.all, &pending.functions);
+            let report = session.to_report(is_new || pending.all, &pending.functions);
             let report = Some(report);
             messages.push(up(Kind::Reported(v1::NodeReported { node, report })));
         }
         messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node_api::fleet::SessionId;
+    use crate::node_api::tables::Tables;
+    use std::time::Duration;
+    use v1::relay_up::Kind;
+
+    const OLD: u64 = 7;
+    const NEW: u64 = 8;
+
+    fn connect(fleet: &Fleet, boot_id: u64) -> SessionId {
+        let node = "n".to_owned();
+        let hello = v1::Hello {
+            node,
+            boot_id,
+            ..v1::Hello::default()
+        };
+        fleet.connect(Origin::Direct, hello).unwrap()
+    }
+
+    fn report(fleet: &Fleet, id: &SessionId, revisions_complete: bool) {
+        let report = v1::Report {
+            revisions_complete,
+            ..v1::Report::default()
+        };
+        fleet.report(id, report);
+    }
+
+    /// What a relay sends next: the process that it names, and whether a complete report follows.
+    async fn sent(fleet: &Fleet) -> (Option<u64>, Option<bool>) {
+        let (mut process, mut complete) = (None, None);
+        for message in fleet.next_relayed().await {
+            match message.kind {
+                Some(Kind::Connected(one)) => process = one.hello.map(|hello| hello.boot_id),
+                Some(Kind::Reported(one)) => {
+                    complete = one.report.map(|report| report.revisions_complete);
+                }
+                Some(Kind::Gone(_)) | None => {}
+            }
+        }
+        (process, complete)
+    }
+
+    fn relay() -> Fleet {
+        let (silence, ttl) = (Duration::from_secs(10), Duration::from_secs(600));
+        let fleet = Fleet::new(Tables::new(), silence, ttl);
+        fleet.open_relay();
+        fleet
+    }
+
+    /// FE-3: the pod of a node is replaced, and both processes are connected for a while. The leader attributes the samples of
+    /// Prometheus by the process that the node reports.
+    #[tokio::test]
+    async fn a_process_that_takes_over_is_announced() {
+        let fleet = relay();
+        let old = connect(&fleet, OLD);
+        report(&fleet, &old, true);
+        assert_eq!(sent(&fleet).await, (Some(OLD), Some(true)));
+        let new = connect(&fleet, NEW);
+        assert_eq!(sent(&fleet).await, (None, Some(false)), "not complete yet");
+        report(&fleet, &new, true);
+        assert_eq!(sent(&fleet).await, (Some(NEW), Some(true)));
+        report(&fleet, &old, false);
+        assert_eq!(sent(&fleet).await, (None, Some(false)), "it was replaced");
+        fleet.gone(&old);
+        assert_eq!(sent(&fleet).await, (None, Some(false)));
+    }
+
+    /// The new process crashes while the old one still serves.
+    #[tokio::test]
+    async fn the_old_process_is_announced_again_if_the_new_one_ends_first() {
+        let fleet = relay();
+        let old = connect(&fleet, OLD);
+        report(&fleet, &old, true);
+        let new = connect(&fleet, NEW);
+        report(&fleet, &new, true);
+        assert_eq!(sent(&fleet).await, (Some(NEW), Some(true)));
+        fleet.gone(&new);
+        assert_eq!(sent(&fleet).await, (Some(OLD), Some(true)));
+        fleet.gone(&old);
+        let messages = fleet.next_relayed().await;
+        assert!(matches!(messages[0].kind, Some(Kind::Gone(_))));
     }
 }
