@@ -19,6 +19,7 @@ mod evidence;
 mod faults;
 mod forgery;
 mod functions;
+mod identical;
 mod key_value;
 mod languages;
 mod many;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut chosen: Vec<Scenario> = [
         rollouts::all(),
+        identical::all(),
         plugin::all(),
         functions::all(),
         key_value::all(),
