@@ -19,6 +19,7 @@ use node_shim_core::table::{
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    num::NonZeroUsize,
     path::Path,
     sync::Arc,
 };
@@ -39,7 +40,8 @@ impl LocalDataPlane {
             engine.clone(),
             DataPlaneOptions {
                 max_per_peer: u32::MAX,
-                ..DataPlaneOptions::default()
+                // the other cores are for the clients
+                ..DataPlaneOptions::with_threads(Some(NonZeroUsize::MIN))
             },
             counters.clone(),
             Arc::new(NodeCounters::default()),

@@ -21,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
-/// Time within which the epoch thread and the event loop must respond to count as healthy.
+/// Time within which the epoch thread and the event loops must respond to count as healthy.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of open connections of the admin port. One more closes the oldest.
@@ -36,8 +36,8 @@ pub enum Unhealthy {
     /// The thread that advances the epochs stopped.
     #[error("the epoch thread made no progress for {} ms", .0.as_millis())]
     EpochThread(Duration),
-    /// The event loop that serves requests is blocked.
-    #[error("the event loop of the data plane does not respond")]
+    /// An event loop that serves requests or accepts connections is blocked, or its thread has ended.
+    #[error("an event loop of the data plane does not respond")]
     EventLoop,
 }
 

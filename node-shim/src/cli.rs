@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -128,6 +129,9 @@ struct RunArgs {
     /// IP address to report as the node's data address; repeatable
     #[arg(long, env = "POD_IP", value_delimiter = ',')]
     address: Vec<String>,
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant
+    #[arg(long, env = "SELVAGE_THREADS")]
+    threads: Option<NonZeroUsize>,
     /// Maximum number of concurrent instances
     #[arg(long, env = "SELVAGE_MAX_INSTANCES", default_value_t = 1_000)]
     max_instances: u32,
@@ -227,6 +231,7 @@ fn options(args: RunArgs) -> Options {
         egress_deny,
         api_server,
         address,
+        threads,
         max_instances,
         key_value_memory,
         key_value_namespace_memory,
@@ -268,7 +273,7 @@ fn options(args: RunArgs) -> Options {
                 floor,
                 ..EgressOptions::default()
             },
-            ..DataPlaneOptions::default()
+            ..DataPlaneOptions::with_threads(threads)
         },
         engine: EngineOptions {
             max_slots: max_instances,
@@ -381,6 +386,22 @@ mod tests {
         assert_eq!(floor.cluster_domain, "cluster.example");
         let denied: Vec<_> = floor.denied.iter().map(ToString::to_string).collect();
         assert_eq!(denied, ["10.2.0.0/16", "10.1.0.7/32", "10.96.0.1/32"]);
+    }
+
+    #[test]
+    fn the_number_of_threads_is_that_of_the_cores_unless_it_is_set() {
+        let threads = |arguments: &[&str]| {
+            let first = ["node-shim", "run", "--node-name=n"];
+            let arguments = first.iter().chain(arguments);
+            let Role::Run(args) = Cli::try_parse_from(arguments)?.role else {
+                panic!("another role")
+            };
+            Ok::<usize, clap::Error>(options(*args).data.threads.get())
+        };
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(threads(&[]).unwrap(), cores);
+        assert_eq!(threads(&["--threads=3"]).unwrap(), 3);
+        assert!(threads(&["--threads=0"]).is_err());
     }
 
     #[test]

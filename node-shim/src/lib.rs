@@ -4,7 +4,7 @@
 //! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
 //! code), `instance` (the guest and its limits), `body` (streaming), [`egress`] (its outbound requests), `observer` and
 //! `counters` (counting). Guests open the stores of [`key_value`].
-//! [`data_plane`] is the handle of all of these and serves the functions of a [`routing_table`].
+//! [`data_plane`] has the threads that do this, is the handle of all of it, and serves the functions of a [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
 //! [`component_digest`], [`compile`], [`function_cache`] and [`native_cache`] turns a digest into code that can run; [`disk`]

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use node_shim_core::instance_reuse::DropCause;
 use node_shim_core::validation::Rejection;
-use tokio::sync::Notify;
 
 /// Counters shared by the data plane and the metrics page.
 #[derive(Debug, Default)]
@@ -20,8 +19,6 @@ pub struct NodeCounters {
     reuses: AtomicU64,
     reruns: AtomicU64,
     instance_drops: [AtomicU64; DropCause::ALL.len()],
-    ping: Notify,
-    pong: Notify,
 }
 
 /// HTTP version of a connection.
@@ -144,21 +141,6 @@ impl NodeCounters {
             .into_iter()
             .zip(&self.instance_drops)
             .map(read)
-    }
-
-    /// Pings the event loop of the data plane and waits for its response.
-    pub(crate) async fn ping_event_loop(&self) {
-        let turned = self.pong.notified();
-        self.ping.notify_one();
-        turned.await;
-    }
-
-    /// Answers the pings of [`ping_event_loop`](Self::ping_event_loop). Never returns.
-    pub(crate) async fn answer_pings(&self) {
-        loop {
-            self.ping.notified().await;
-            self.pong.notify_waiters();
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,6 +77,9 @@ pub struct ServeArgs {
     /// Wall-clock time between two chunks of a body, ms
     #[arg(long, default_value_t = 15_000)]
     pub idle: u64,
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant
+    #[arg(long)]
+    pub threads: Option<NonZeroUsize>,
     /// Maximum number of concurrent requests
     #[arg(long, default_value_t = 100)]
     pub concurrency: u32,
@@ -194,7 +198,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         max_per_peer: u32::MAX,
         // a desk has its servers on localhost
         loopback_stores: true,
-        ..DataPlaneOptions::default()
+        ..DataPlaneOptions::with_threads(args.threads)
     };
     let plane = DataPlane::start(
         listeners,

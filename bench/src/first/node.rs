@@ -20,6 +20,7 @@ use node_shim_core::table::{
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    num::NonZeroUsize,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -57,7 +58,7 @@ impl Node {
         let plane = DataPlane::start(
             TcpListener::bind("127.0.0.1:0")?,
             engine.clone(),
-            DataPlaneOptions::default(),
+            DataPlaneOptions::with_threads(Some(NonZeroUsize::MIN)),
             counters.clone(),
             Arc::new(NodeCounters::default()),
             GuestLog::start("bench", Box::new(std::io::sink()))?,

@@ -225,6 +225,8 @@ impl CompiledComponent {
             state.loaded = Some((resident.loaded, Some(resident.slot)));
             state.on_disk = resident.on_disk;
         }
+        // together with the result: a request that finds the code unmapped again must be able to map it
+        state.mapping = false;
         drop(state);
         self.changed.notify_waiters();
     }
@@ -294,10 +296,9 @@ impl CompiledComponent {
                     );
                     // the receiver is gone only when the process ends
                     let _ = code_cache.unmappable.send(code.digest.clone());
+                    code.lock().mapping = false;
                 }
             }
-            // last, so that no request starts a second attempt before the result is stored
-            code.lock().mapping = false;
         });
     }
 

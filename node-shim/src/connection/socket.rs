@@ -73,8 +73,8 @@ impl Socket {
         let room = buf.remaining();
         let size = self.tcp.try_read_buf(buf)?;
         if 0 < size && size < room {
-            // The socket is empty. Noting it saves the read that would find out. The runtime has
-            // one thread, so no event of the socket was handled since the read.
+            // The socket is empty. Noting it saves the read that would find out. Only this thread handles
+            // the events of the socket, so none was handled since the read.
             let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
             let _ = self.tcp.try_io(Interest::READABLE, empty);
         }

@@ -1,8 +1,8 @@
-//! The data plane: one thread with one runtime that accepts connections, routes requests and runs guests.
-//! A second thread in the same process makes it slower, because every change of a guest's memory mappings
-//! interrupts the other thread.
+//! The data plane: a thread that accepts connections, and a thread for each core that routes requests and runs guests.
+//! The threads share everything but their event loops, so limits and counters are those of the node.
 
 mod cold_starts;
+mod event_loop;
 mod state;
 mod stop_flag;
 
@@ -22,11 +22,15 @@ use crate::listener;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 use crate::tls::Certificates;
+use futures::future::try_join_all;
 use node_shim_core::key_value::BucketId;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
+pub(crate) use event_loop::{EventLoop, EventLoops};
 pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
-pub(crate) use state::{DataPlaneState, DrainPhase};
+pub(crate) use state::{DataPlaneState, DrainPhase, wait_for_phase};
 pub(crate) use stop_flag::StopFlag;
 
 /// Length of the kernel's backlog of connections.
@@ -80,11 +84,21 @@ impl Listeners {
     }
 }
 
+/// The thread that accepts connections.
+struct Acceptor {
+    runtime: Handle,
+    /// Resolves when the listeners are closed.
+    closed: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
 /// Handle of the data plane. Dropping it does not stop the data plane; [`drain`](Self::drain) does.
 pub struct DataPlane {
     state: Arc<DataPlaneState>,
     ports: Ports,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    event_loops: Vec<Arc<EventLoop>>,
+    acceptor: Acceptor,
+    /// The threads of the event loops and of the acceptor.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Replaced tables that requests may still use.
     retired: Mutex<Vec<Arc<RoutingTable>>>,
 }
@@ -93,7 +107,7 @@ impl DataPlane {
     /// Starts the data plane on bound listeners, with an empty routing table and not ready.
     ///
     /// # Errors
-    /// Returns an error when a listener or the thread cannot be set up.
+    /// Returns an error when a listener or a thread cannot be set up.
     pub fn start(
         listeners: impl Into<Listeners>,
         engine: Engine,
@@ -106,20 +120,21 @@ impl DataPlane {
         let ports = listeners.prepare()?;
         let mut options = options;
         options.max_connections = options.max_connections.min(connection_descriptors());
-        let plane = Arc::new(DataPlaneState::new(engine, options, counters, node, log));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let shared = plane.clone();
-        let thread = std::thread::Builder::new()
-            .name("data".into())
-            .spawn(move || {
-                runtime.block_on(listener::run(shared, listeners));
-            })?;
+        let state = Arc::new(DataPlaneState::new(engine, options, counters, node, log));
+        let Threads {
+            event_loops,
+            acceptor,
+            threads,
+        } = start_threads(&state, listeners).inspect_err(|_| {
+            // ends the threads that were started
+            state.set_phase(DrainPhase::Stopped);
+        })?;
         Ok(Self {
-            state: plane,
+            state,
             ports,
-            thread: Mutex::new(Some(thread)),
+            event_loops,
+            acceptor,
+            threads: Mutex::new(threads),
             retired: Mutex::default(),
         })
     }
@@ -219,19 +234,35 @@ impl DataPlane {
         self.state.connections.len()
     }
 
-    /// Returns whether the event loop of the data plane responds within `timeout`.
+    /// Returns the number of open connections of each thread that serves requests.
+    pub fn connections_by_thread(&self) -> Vec<usize> {
+        let event_loops = self.event_loops.iter();
+        event_loops.map(|one| one.connections()).collect()
+    }
+
+    /// Returns whether all event loops of the data plane respond within `timeout`.
     pub async fn responds_within(&self, timeout: Duration) -> bool {
-        let turned = self.state.node_counters.ping_event_loop();
-        tokio::time::timeout(timeout, turned).await.is_ok()
+        let serving = self.event_loops.iter().map(|one| one.runtime());
+        let turns = serving
+            .chain([&self.acceptor.runtime])
+            // fails when the thread has ended
+            .map(|runtime| runtime.spawn(async {}));
+        let responded = tokio::time::timeout(timeout, try_join_all(turns)).await;
+        matches!(responded, Ok(Ok(_)))
     }
 
     /// Shuts the data plane down: keeps accepting connections for `propagation`, waits for requests in
-    /// progress for at most `timeout`, and closes the remaining connections. Returns when the thread has
+    /// progress for at most `timeout`, and closes the remaining connections. Returns when the threads have
     /// ended.
     pub async fn drain(&self, propagation: Duration, timeout: Duration) {
         self.state.set_phase(DrainPhase::Announcing);
         tokio::time::sleep(propagation).await;
         self.state.set_phase(DrainPhase::Draining);
+        let closed = self.acceptor.closed.lock().take();
+        if let Some(closed) = closed {
+            // an error: the sender is dropped when the listeners are closed
+            let _ = closed.await;
+        }
         self.state.connections.close();
         let finished = self.state.connections.wait();
         if tokio::time::timeout(timeout, finished).await.is_err() {
@@ -241,10 +272,42 @@ impl DataPlane {
             );
         }
         self.state.set_phase(DrainPhase::Stopped);
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // the thread ends at most two epochs after its last guest was stopped
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        // the threads end at most two epochs after the last guest was stopped
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
     }
+}
+
+/// What the data plane keeps of its threads.
+struct Threads {
+    event_loops: Vec<Arc<EventLoop>>,
+    acceptor: Acceptor,
+    threads: Vec<JoinHandle<()>>,
+}
+
+fn start_threads(state: &Arc<DataPlaneState>, listeners: Listeners) -> io::Result<Threads> {
+    let started = (0..state.options.threads.get()).map(|number| EventLoop::start(state, number));
+    let started: Vec<_> = started.collect::<io::Result<_>>()?;
+    let (event_loops, mut threads): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (sender, closed) = oneshot::channel();
+    let acceptor = Acceptor {
+        runtime: runtime.handle().clone(),
+        closed: Mutex::new(Some(closed)),
+    };
+    let (state, loops) = (state.clone(), EventLoops::new(event_loops.clone()));
+    let accept = move || runtime.block_on(listener::run(state, loops, listeners, sender));
+    threads.push(
+        std::thread::Builder::new()
+            .name("accept".into())
+            .spawn(accept)?,
+    );
+    Ok(Threads {
+        event_loops,
+        acceptor,
+        threads,
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +21,7 @@ use crate::counters::CounterTable;
 use crate::egress::{EgressClient, EgressOptions};
 use crate::engine::Engine;
 use crate::guest_log::GuestLog;
-use crate::instance::{IdleInstances, PreemptedGuests};
+use crate::instance::IdleInstances;
 use crate::instance_budget::{GiveWay, InstanceBudget};
 use crate::key_value::{KeyValueStores, RedisNetwork};
 use crate::node_counters::NodeCounters;
@@ -29,6 +30,8 @@ use crate::routing_table::RoutingTable;
 /// Options of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataPlaneOptions {
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit of the process grant.
+    pub threads: NonZeroUsize,
     /// Timeouts and limits of each connection.
     pub connections: ConnectionLimits,
     /// Maximum number of open connections. Default: 10,000.
@@ -50,6 +53,7 @@ pub struct DataPlaneOptions {
 impl Default for DataPlaneOptions {
     fn default() -> Self {
         Self {
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             connections: ConnectionLimits::default(),
             max_connections: 10_000,
             max_per_peer: 256,
@@ -62,6 +66,16 @@ impl Default for DataPlaneOptions {
 }
 
 impl DataPlaneOptions {
+    /// Returns the defaults with this number of threads; `None` is the default number.
+    #[must_use]
+    pub fn with_threads(threads: Option<NonZeroUsize>) -> Self {
+        let default = Self::default();
+        Self {
+            threads: threads.unwrap_or(default.threads),
+            ..default
+        }
+    }
+
     /// Returns whether the peer is a trusted proxy. An IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
@@ -100,6 +114,12 @@ pub(crate) enum DrainPhase {
     Stopped,
 }
 
+/// Waits until the shutdown has reached a phase.
+pub(crate) async fn wait_for_phase(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
+    // the sender lives as long as the data plane, which the caller holds
+    let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
 /// Which requests to reject because of memory pressure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadShedding {
@@ -122,7 +142,6 @@ pub(crate) struct DataPlaneState {
     pub(crate) egress: Arc<EgressClient>,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
-    pub(crate) preempted: Arc<PreemptedGuests>,
     pub(crate) idle: Arc<IdleInstances>,
     pub(crate) connections: TaskTracker,
     pub(crate) stop_flag: StopFlag,
@@ -165,7 +184,6 @@ impl DataPlaneState {
             log,
             cold_starts: ColdStarts::new(),
             guests: TaskTracker::new(),
-            preempted: Arc::default(),
             connections: TaskTracker::new(),
             stop_flag: StopFlag::default(),
             table: ArcSwap::default(),

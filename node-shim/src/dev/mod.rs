@@ -14,6 +14,7 @@ mod render;
 mod session;
 mod watch;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::ensure;
@@ -42,6 +43,9 @@ pub struct DevArgs {
     /// selvage.dev/build
     #[arg(long, value_name = "COMMAND")]
     pub build: Option<String>,
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant
+    #[arg(long)]
+    pub threads: Option<NonZeroUsize>,
     /// Not supported yet: play a rollout from the running version to the next one
     #[arg(long, hide = true)]
     pub rollout: bool,

@@ -94,7 +94,7 @@ impl Session {
             DataPlaneOptions {
                 max_per_peer: u32::MAX,
                 loopback_stores: true,
-                ..DataPlaneOptions::default()
+                ..DataPlaneOptions::with_threads(args.threads)
             },
             CounterTable::new(),
             Arc::new(NodeCounters::default()),

@@ -1,9 +1,11 @@
 //! Connections to the servers of outbound requests. A connection belongs to one function: its key contains the
-//! function, so that no other function can use it.
+//! function, so that no other function can use it. All event loops share the pool. A connection is read and written by the
+//! loop that opened it, so requests of that loop prefer it: they do not wait for another thread.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -44,6 +46,8 @@ pub(super) enum Sender {
 /// The task that reads and writes a connection. It ends when this is dropped.
 pub(super) struct ConnectionTask {
     task: AbortHandle,
+    /// Thread that runs the task.
+    thread: ThreadId,
     /// Place among the connections of the node.
     _place: OwnedSemaphorePermit,
 }
@@ -76,9 +80,11 @@ struct Kept {
 }
 
 impl ConnectionTask {
+    /// `task` runs on the event loop of this thread.
     pub(super) fn new(task: AbortHandle, place: OwnedSemaphorePermit) -> Arc<Self> {
         Arc::new(Self {
             task,
+            thread: thread::current().id(),
             _place: place,
         })
     }
@@ -113,12 +119,16 @@ impl Connected {
 }
 
 impl ConnectionPool {
-    /// Returns a kept connection. One of HTTP/2 stays in the pool and serves other requests at the same time.
+    /// Returns a kept connection, if possible one of this thread. One of HTTP/2 stays in the pool and serves other requests
+    /// at the same time.
     pub(super) fn take(&self, key: &ConnectionKey) -> Option<Connected> {
         let mut state = self.state.lock();
         let connections = state.kept.get_mut(&key.function)?.get_mut(key)?;
         connections.retain(|kept| !kept.sender.is_closed());
-        let (sender, task) = match connections.last_mut() {
+        let own = thread::current().id();
+        let own = connections.iter().rposition(|kept| kept.task.thread == own);
+        let chosen = own.or(connections.len().checked_sub(1))?;
+        let (sender, task) = match connections.get_mut(chosen) {
             Some(Kept {
                 sender: Sender::Http2(sender),
                 task,
@@ -128,7 +138,7 @@ impl ConnectionPool {
                 (Sender::Http2(sender.clone()), Arc::clone(task))
             }
             _ => {
-                let kept = connections.pop()?;
+                let kept = connections.remove(chosen);
                 (kept.sender, kept.task)
             }
         };

@@ -12,10 +12,10 @@ use wasmtime_wasi_http::WasiBody;
 use super::admission::admit_call;
 use super::{HttpResponse, InboundBody, Sender, refuse, serve};
 use crate::body::ResponseBody;
-use crate::data_plane::DataPlaneState;
+use crate::data_plane::EventLoop;
 use crate::egress::{FunctionCall, LocalFunctions};
 
-impl LocalFunctions for DataPlaneState {
+impl LocalFunctions for EventLoop {
     fn call(
         self: Arc<Self>,
         call: FunctionCall,
@@ -27,11 +27,12 @@ impl LocalFunctions for DataPlaneState {
 
 /// Serves a call; `None` when the node has no such function.
 async fn respond(
-    plane: &Arc<DataPlaneState>,
+    event_loop: &Arc<EventLoop>,
     call: &FunctionCall,
     request: Request<WasiBody>,
 ) -> Option<HttpResponse> {
     let began = Instant::now();
+    let plane = &event_loop.plane;
     let table = plane.table();
     table.by_key(&call.function)?;
     let (parts, body) = request.into_parts();
@@ -41,7 +42,7 @@ async fn respond(
     let mut answer = match admitted {
         Ok(admitted) => {
             let (sender, body) = (Sender::Function(call), InboundBody::Function(body));
-            serve(plane, &sender, admitted, parts, body, None).await
+            serve(event_loop, &sender, admitted, parts, body, None).await
         }
         Err(refused) => refuse(plane, refused, None, None),
     };

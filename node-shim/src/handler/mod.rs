@@ -29,7 +29,7 @@ use crate::body::{
     unread_bytes,
 };
 use crate::connection::{Connection, RequestGuard, StreamReset};
-use crate::data_plane::{DataPlaneState, DrainPhase};
+use crate::data_plane::{DataPlaneState, DrainPhase, EventLoop};
 use crate::egress::{FunctionCall, OutboundContext, RequestOrigin};
 use crate::guest_log::{LogContext, OpenRequest, RequestLog};
 use crate::instance::{Deadline, GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
@@ -53,10 +53,11 @@ enum Sender<'a> {
 /// # Errors
 /// Returns the error that resets the stream of a malformed HTTP/2 request.
 pub(crate) async fn handle(
-    plane: Arc<DataPlaneState>,
+    event_loop: Arc<EventLoop>,
     conn: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, h2::Error> {
+    let plane = &event_loop.plane;
     let began = Instant::now();
     let guard = conn.begin_request();
     let version = request.version();
@@ -77,16 +78,16 @@ pub(crate) async fn handle(
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
     } else {
-        admit(&plane, &conn, &parts, began).await
+        admit(plane, &conn, &parts, began).await
     };
     let mut answer = match admitted {
         Ok(mut admitted) => {
             admitted.observer.write_at_end(record);
             let (sender, body) = (Sender::Client(&conn), InboundBody::Client(body, source));
-            serve(&plane, &sender, admitted, parts, body, Some(guard)).await
+            serve(&event_loop, &sender, admitted, parts, body, Some(guard)).await
         }
         Err(refused) => {
-            let mut answer = refuse(&plane, refused, Some(guard), record);
+            let mut answer = refuse(plane, refused, Some(guard), record);
             abandon_body(&mut answer, body, &source);
             answer
         }
@@ -165,15 +166,16 @@ struct StartedGuest {
     observer: RequestObserver,
 }
 
-/// Runs the guest and starts its response.
+/// Runs the guest on the event loop and starts its response.
 async fn serve(
-    plane: &Arc<DataPlaneState>,
+    event_loop: &Arc<EventLoop>,
     sender: &Sender<'_>,
     admitted: Admitted,
     parts: Parts,
     body: InboundBody,
     guard: Option<RequestGuard>,
 ) -> HttpResponse {
+    let plane = &event_loop.plane;
     let response_framing = ResponseFraming::of(&parts);
     let idle = admitted.revision.spec.limits.idle;
     let StartedGuest {
@@ -181,7 +183,7 @@ async fn serve(
         control,
         head,
         mut observer,
-    } = start_guest(plane, sender, admitted, parts, body);
+    } = start_guest(event_loop, sender, admitted, parts, body);
     let answer = match guest.run_until(head).await {
         Ok(Ok(answer)) => check_head(&control, answer),
         Ok(Err(_code)) => Err(FailureReason::ErrorCode),
@@ -239,12 +241,13 @@ async fn serve(
 }
 
 fn start_guest(
-    plane: &Arc<DataPlaneState>,
+    event_loop: &Arc<EventLoop>,
     sender: &Sender<'_>,
     admitted: Admitted,
     mut parts: Parts,
     body: InboundBody,
 ) -> StartedGuest {
+    let plane = &event_loop.plane;
     let Admitted {
         passed,
         hops,
@@ -277,7 +280,7 @@ fn start_guest(
     let stores = !revision.spec.key_value.is_empty();
     let outbound = OutboundContext {
         client: plane.egress.clone(),
-        functions: plane.clone(),
+        functions: event_loop.clone(),
         revision: revision.clone(),
         log: log.clone(),
         origin: RequestOrigin {
@@ -300,7 +303,7 @@ fn start_guest(
             head: responds,
             permit,
             outbound,
-            preempted: plane.preempted.clone(),
+            preempted: event_loop.preempted.clone(),
             idle: plane.idle.clone(),
             counters: plane.node_counters.clone(),
         },

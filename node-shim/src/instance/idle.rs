@@ -64,11 +64,7 @@ impl IdleInstances {
         if !instance.revision().spec.reuse.is_enabled() {
             return;
         }
-        let cause = match instance.end_request(succeeded) {
-            None if !instance.revision().reuses_instances() => Some(DropCause::Unsafe),
-            cause => cause,
-        };
-        if let Some(cause) = cause {
+        if let Some(cause) = instance.end_request(succeeded) {
             return instance.drop_for(cause);
         }
         let revision = instance.revision().clone();
@@ -169,7 +165,10 @@ impl IdleInstances {
 impl State {
     /// Returns why an instance of the revision is not kept.
     fn refuses(&self, revision: &Arc<Revision>) -> Option<DropCause> {
-        if self.draining {
+        // checked under the lock: `forget` follows the end of reuse, so it finds what was kept before
+        if !revision.reuses_instances() {
+            Some(DropCause::Unsafe)
+        } else if self.draining {
             Some(DropCause::Drain)
         } else if self.under_pressure {
             Some(DropCause::Pressure)

@@ -1,6 +1,6 @@
 //! The supervisor runs everything of a node except the request path. It receives the table from an operator,
-//! stores it on disk, loads components and publishes routing tables to the data plane. The data plane is a thread
-//! of the same process behind the trait `task::Serve`.
+//! stores it on disk, loads components and publishes routing tables to the data plane, which consists of threads
+//! of the same process and is behind the trait `task::Serve`.
 //!
 //! ```text
 //! node_api ──events──▶ task ──tables──▶ data plane
@@ -193,7 +193,8 @@ impl Supervisor {
         let admin = admin::serve(admin_listener, shared.clone()).context("admin port")?;
         let debug = open_debug_socket(&shared);
         tokio::spawn(client.run());
-        tracing::info!(data = %shared.plane.address(), %admin, "serving");
+        let threads = shared.options.data.threads;
+        tracing::info!(data = %shared.plane.address(), %admin, threads, "serving");
         Ok(Self {
             shared,
             state_writer,

@@ -73,6 +73,7 @@ impl ProcessStatus for Shared {
             DebugPage::Functions => self.functions(),
             DebugPage::Connections => json!({
                 "open": self.plane.open_connections(),
+                "byThread": self.plane.connections_by_thread(),
                 "freeSlots": self.plane.free_instance_slots(),
                 "slots": self.engine.instance_slots(),
             }),

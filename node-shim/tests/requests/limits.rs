@@ -26,10 +26,11 @@ fn an_ordinary_guest_responds() {
 /// HG-1: 504 `deadline` for `cpu`, while another request is served on the same thread.
 #[test]
 fn hg_1_an_endless_loop_is_stopped_by_the_cpu_limit() {
-    let node = Setup::limits(|l| l.cpu = Duration::from_millis(100)).start(&guests::SPIN);
+    let setup = Setup::limits(|l| l.cpu = Duration::from_millis(100)).on_one_thread();
+    let node = setup.start(&guests::SPIN);
     let address = node.address();
     let spinning = std::thread::spawn(move || get(address, "/"));
-    // the same thread serves other requests meanwhile
+    // the only thread serves other requests meanwhile
     let other = get(node.address(), "/.well-known/selvage/ready");
     assert_eq!(other.status, 200);
     assert_eq!(
@@ -86,7 +87,7 @@ fn hg_3_denied_memory_growth_is_a_failure_only_if_the_guest_traps() {
 /// HG-5: `trap`, and the same thread runs the next guest.
 #[test]
 fn hg_5_endless_recursion_traps() {
-    let node = Node::serve(&guests::RECURSE);
+    let node = Setup::default().on_one_thread().start(&guests::RECURSE);
     for _ in 0..3 {
         assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
     }

@@ -40,6 +40,7 @@ mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;
+mod threads;
 mod tls;
 mod trailers;
 mod unparsable;

@@ -51,6 +51,31 @@ fn serve_runs_until_interrupted_and_exits_with_success() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// Returns the number of threads of a program whose names start with `prefix`.
+fn threads(child: &Child, prefix: &str) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    // a thread may end meanwhile
+    names
+        .flatten()
+        .filter(|name| name.starts_with(prefix))
+        .count()
+}
+
+#[test]
+fn serve_has_as_many_threads_as_it_is_asked_to() {
+    let (mut child, address) = start(&guests::ANSWER, &["--threads", "3"]);
+    for _ in 0..6 {
+        assert_eq!(get(address, "/").text(), "hello\n");
+    }
+    assert_eq!(
+        (threads(&child, "data-"), threads(&child, "accept")),
+        (3, 1)
+    );
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn serve_reuses_instances_when_it_is_asked_to() {
     let flags = ["--reuse-requests", "2", "--reuse-idle", "60000"];

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,8 @@ impl Default for Setup {
         }];
         Self {
             limits,
-            options: DataPlaneOptions::default(),
+            // whatever the number of cores, so that requests meet on several threads and on no machine on more
+            options: DataPlaneOptions::with_threads(NonZeroUsize::new(2)),
             env: Vec::new(),
             config: Vec::new(),
             key_value: Vec::new(),
@@ -94,6 +96,12 @@ impl Setup {
         let mut setup = Self::default();
         change(&mut setup.limits);
         setup
+    }
+
+    /// Returns the configuration of a node with one thread that serves requests.
+    pub(crate) fn on_one_thread(mut self) -> Self {
+        self.options.threads = NonZeroUsize::MIN;
+        self
     }
 
     pub(crate) fn connections(change: impl FnOnce(&mut ConnectionLimits)) -> Self {

@@ -1,8 +1,7 @@
-//! Accept loop: bounds connections, backs off after errors, detects the protocol and shuts every
-//! connection down gracefully.
+//! Serves one connection: performs the TLS handshake, detects the protocol, and shuts the connection down gracefully.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +9,14 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{self, Connection, ConnectionIo, Socket, StreamExecutor};
-use crate::data_plane::{DataPlaneState, DrainPhase, Listeners};
+use crate::data_plane::{DataPlaneState, DrainPhase, EventLoop, wait_for_phase};
 use crate::handler;
-use crate::keyed_limit::KeyedLimit;
 use crate::node_counters::Protocol;
 use crate::tls::{SecureSocket, TlsIdentity, TlsPort};
-
-/// Time that guests without a client get after the data plane has stopped.
-const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Maximum number of open streams of an HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
@@ -33,154 +27,15 @@ const STREAM_WINDOW: u32 = 64 << 10;
 /// such uploads at once, while a flood of invalid frames still ends its connection.
 const MAX_INVALID_FRAMES: usize = 4_000;
 
-/// Time between two lines of the log about refused connections.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-
-/// Accepts and serves connections until the data plane has stopped.
-pub(crate) async fn run(plane: Arc<DataPlaneState>, listeners: Listeners) {
-    let mut phases = plane.watch_phase();
-    let alive = plane.node_counters.clone();
-    let turning = tokio::spawn(async move { alive.answer_pings().await });
-    let preempted = plane.preempted.clone();
-    let resuming = tokio::spawn(async move { preempted.run().await });
-    let idle = plane.idle.clone();
-    let expiring = tokio::spawn(async move { idle.run().await });
-    let acceptor = Acceptor::new(plane.clone());
-    tokio::select! {
-        () = wait_for(&mut phases, DrainPhase::Draining) => {}
-        () = acceptor.run(listeners) => {}
-    }
-    wait_for(&mut phases, DrainPhase::Stopped).await;
-    plane.connections.close();
-    plane.connections.wait().await;
-    plane.guests.close();
-    // a guest whose client is gone may still compute; nothing else bounds its end
-    let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
-    turning.abort();
-    resuming.abort();
-    expiring.abort();
-}
-
-async fn wait_for(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
-    // the sender lives as long as the data plane, which the caller holds
-    let _ = phases.wait_for(|now| *now >= phase).await;
-}
-
-/// Accepts connections on all ports, which share the limits on their number.
-struct Acceptor {
-    plane: Arc<DataPlaneState>,
-    permits: Arc<Semaphore>,
-    peers: Arc<KeyedLimit<IpAddr>>,
-}
-
-impl Acceptor {
-    fn new(plane: Arc<DataPlaneState>) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(plane.options.max_connections)),
-            peers: KeyedLimit::new(),
-            plane,
-        }
-    }
-
-    async fn run(&self, listeners: Listeners) {
-        let Listeners { http, https } = listeners;
-        let encrypted = async {
-            if let Some((listener, certificates)) = https {
-                match TlsPort::new(certificates) {
-                    Ok(port) => self.accept(listener, Some(Arc::new(port))).await,
-                    Err(error) => tracing::error!(%error, "TLS cannot be used"),
-                }
-            }
-        };
-        tokio::join!(self.accept(http, None), encrypted);
-    }
-
-    /// Accepts connections. Errors delay the next connection. Returns only when the listener cannot be used.
-    async fn accept(&self, listener: std::net::TcpListener, tls: Option<Arc<TlsPort>>) {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "the listener cannot be used");
-                return;
-            }
-        };
-        let plane = &self.plane;
-        let mut pause = BACKOFF.0;
-        let mut refusals = RefusalLog::default();
-        loop {
-            // without a permit, new connections wait in the kernel's backlog
-            let Ok(permit) = self.permits.clone().acquire_owned().await else {
-                return;
-            };
-            let (stream, address) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    plane.node_counters.accept_failed();
-                    tracing::warn!(%error, pause = ?pause, "accept failed");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
-                    continue;
-                }
-            };
-            pause = BACKOFF.0;
-            let peer = canonical(address);
-            let peer_connection = if plane.options.trusts(peer) {
-                None
-            } else {
-                let limit = plane.options.max_per_peer;
-                let place = self.peers.try_acquire(network_of(peer), limit);
-                if place.is_none() {
-                    plane.node_counters.connection_refused();
-                    refusals.log(peer, limit);
-                    continue;
-                }
-                place
-            };
-            let (shared, tls) = (plane.clone(), tls.clone());
-            plane.connections.spawn(async move {
-                if let Some((socket, protocol)) = open(&shared, stream, tls).await {
-                    serve(shared, socket, peer, protocol).await;
-                }
-                drop((permit, peer_connection));
-            });
-        }
-    }
-}
-
-/// Log of refused connections, at most one line a minute: a proxy that is not known as one opens many.
-#[derive(Default)]
-struct RefusalLog(Option<Instant>);
-
-impl RefusalLog {
-    fn log(&mut self, peer: IpAddr, limit: u32) {
-        let now = Instant::now();
-        if self.0.is_some_and(|last| now - last < REFUSAL_LOG_INTERVAL) {
-            return;
-        }
-        self.0 = Some(now);
-        tracing::warn!(
-            %peer,
-            "connections are refused: {limit} connections of one address are open, which is the limit; if it is a proxy, \
-             add it to nodeShim.trustedProxies, which have no limit"
-        );
-    }
-}
-
-/// Returns the peer's address, with IPv4-mapped addresses as IPv4.
-fn canonical(address: SocketAddr) -> IpAddr {
-    address.ip().to_canonical()
-}
-
-/// Returns the address under which the connections of a peer are counted. With IPv6, that is the address of its
-/// network of 64 bits, because one client can use all addresses of such a network.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
+/// Serves a connection until it is closed.
+pub(super) async fn serve(
+    event_loop: &Arc<EventLoop>,
+    stream: TcpStream,
+    tls: Option<Arc<TlsPort>>,
+    peer: IpAddr,
+) {
+    if let Some((socket, negotiated)) = open(&event_loop.plane, stream, tls).await {
+        serve_http(event_loop, socket, peer, negotiated).await;
     }
 }
 
@@ -200,7 +55,7 @@ async fn open(
     };
     let mut phases = plane.watch_phase();
     let shaken = tokio::select! {
-        () = wait_for(&mut phases, DrainPhase::Draining) => return None,
+        () = wait_for_phase(&mut phases, DrainPhase::Draining) => return None,
         shaken = port.handshake(stream) => shaken,
     };
     match shaken {
@@ -217,8 +72,13 @@ async fn open(
     }
 }
 
-/// Serves one connection until it is closed.
-async fn serve(plane: Arc<DataPlaneState>, socket: Socket, peer: IpAddr, negotiated: Negotiated) {
+async fn serve_http(
+    event_loop: &Arc<EventLoop>,
+    socket: Socket,
+    peer: IpAddr,
+    negotiated: Negotiated,
+) {
+    let plane = &*event_loop.plane;
     let socket = Arc::new(socket);
     let (identity, chosen) = negotiated.unzip();
     let conn = Connection::new(peer, plane.options.connections, identity);
@@ -230,7 +90,7 @@ async fn serve(plane: Arc<DataPlaneState>, socket: Socket, peer: IpAddr, negotia
             protocol(http2)
         }
         None => tokio::select! {
-            () = wait_for(&mut phases, DrainPhase::Draining) => return,
+            () = wait_for_phase(&mut phases, DrainPhase::Draining) => return,
             sniffed = io.detect_http2() => match sniffed {
                 Ok(http2) => protocol(http2),
                 Err(_) => return,
@@ -238,21 +98,21 @@ async fn serve(plane: Arc<DataPlaneState>, socket: Socket, peer: IpAddr, negotia
         },
     };
     let _open = plane.node_counters.opened(proto);
-    let service = service_fn(|request| handler::handle(plane.clone(), conn.clone(), request));
+    let service = service_fn(|request| handler::handle(event_loop.clone(), conn.clone(), request));
     let ended = match proto {
         Protocol::Http1 => {
             let connection = http1().serve_connection(TokioIo::new(io), service);
-            serve_until_closed(&plane, &conn, &socket, proto, connection).await
+            serve_until_closed(plane, &conn, &socket, proto, connection).await
         }
         Protocol::Http2 => {
             let connection = http2().serve_connection(TokioIo::new(io), service);
-            serve_until_closed(&plane, &conn, &socket, proto, connection).await
+            serve_until_closed(plane, &conn, &socket, proto, connection).await
         }
     };
     if let Some(result) = ended {
         tokio::select! {
-            () = wait_for(&mut phases, DrainPhase::Stopped) => {}
-            () = close(&plane, &conn, &socket, &result) => {}
+            () = wait_for_phase(&mut phases, DrainPhase::Stopped) => {}
+            () = close(plane, &conn, &socket, &result) => {}
         }
     }
 }
@@ -375,10 +235,10 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
         });
         tokio::select! {
             result = served => return Some(result),
-            () = wait_for(&mut phases, DrainPhase::Stopped) => return None,
+            () = wait_for_phase(&mut phases, DrainPhase::Stopped) => return None,
             // hyper does not read while a guest runs, so it does not notice
             () = &mut reset => return None,
-            () = wait_for(&mut shutdown, shutdown_phase), if !leaving => {}
+            () = wait_for_phase(&mut shutdown, shutdown_phase), if !leaving => {}
             () = sleep_until(old.min(check)), if !leaving => {
                 let idle = conn.idle_since();
                 let used_up = conn.requests_started() >= limits.max_requests;
@@ -393,25 +253,5 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
         }
         leaving = true;
         connection.as_mut().graceful();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv6_peers_are_counted_by_their_network() {
-        for (peer, counted) in [
-            ("192.0.2.7", "192.0.2.7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
-            ("2001:db8:1:3::", "2001:db8:1:3::"),
-            ("::1", "::"),
-        ] {
-            let peer = canonical(SocketAddr::new(peer.parse().unwrap(), 1));
-            assert_eq!(network_of(peer), counted.parse::<IpAddr>().unwrap());
-        }
     }
 }
