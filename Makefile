@@ -20,6 +20,7 @@ CLUSTER := $(STATIC)/cluster
 # dependency once more
 ON_CLUSTERS := --test chart --test cluster --test customizations --test fresh --test h2spec --test live --test manifests --test rights
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
+SITE   := $(CACHE)/tools/site-$(shell cksum < docs/site/requirements.txt | cut -d ' ' -f 1)
 DENY_VERSION := 0.20.2
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
@@ -131,6 +132,22 @@ customizations: ## Write integrations/argo-cd/argocd-cm.yaml from the scripts be
 .PHONY: crds
 crds: ## Write crds/yaml, the chart's copy, docs/fields.md and docs/values.md
 	cargo run --quiet --locked --bin crdgen
+
+.PHONY: docs
+docs: $(SITE)/installed ## The documentation as a site with search, in target/site; broken links fail
+	python3 docs/site/stage.py $(CARGO_TARGET_DIR)/site-source
+	$(SITE)/bin/zensical build --strict --config-file $(CARGO_TARGET_DIR)/site-source/zensical.toml
+	rm -rf $(CARGO_TARGET_DIR)/site
+	mv $(CARGO_TARGET_DIR)/site-source/site $(CARGO_TARGET_DIR)/site
+	@echo "Open $(CARGO_TARGET_DIR)/site/index.html"
+
+# Wheels from PyPI with the hashes in docs/site/requirements.txt, once for each version of that file. Nothing is compiled.
+$(SITE)/installed:
+	@e2e/prerequisites.sh docs
+	rm -rf $(SITE)
+	python3 -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r docs/site/requirements.txt
+	touch $@
 
 .PHONY: cluster-up
 cluster-up: machine dist ## A local cluster to work in; ends with cluster-down

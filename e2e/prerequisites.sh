@@ -4,6 +4,7 @@
 #   prerequisites.sh programs    Rust and a C compiler
 #   prerequisites.sh cluster     what a local cluster needs as well: Go, Node.js, root, memory and disk space
 #   prerequisites.sh languages   what the examples in JavaScript and Python need as well: a newer Node.js, pip
+#   prerequisites.sh docs        only what the site of the documentation needs: Python with venv
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -35,9 +36,16 @@ tool() { # tool PROGRAM WANTED NAME HELP FOLDER ARGUMENT: PROGRAM, run in FOLDER
   fi
 }
 
-rust=$(sed -n 's/^channel = "\([0-9]*\.[0-9]*\).*/\1/p' "$here/rust-toolchain.toml")
-tool cargo "$rust" Rust "https://rustup.rs" "$here" --version
-command -v cc > /dev/null 2>&1 || lacks "a C compiler (Debian packages gcc and libc6-dev)"
+docs() {
+  tool python3 3.10 Python "Debian package python3" "$here" --version
+  python3 -c 'import ensurepip, venv' > /dev/null 2>&1 || lacks "the module venv of Python (Debian package python3-venv)"
+}
+
+programs() {
+  rust=$(sed -n 's/^channel = "\([0-9]*\.[0-9]*\).*/\1/p' "$here/rust-toolchain.toml")
+  tool cargo "$rust" Rust "https://rustup.rs" "$here" --version
+  command -v cc > /dev/null 2>&1 || lacks "a C compiler (Debian packages gcc and libc6-dev)"
+}
 
 # free FOLDER: mount point and free GiB of the file system where FOLDER is or will be
 free() {
@@ -84,6 +92,10 @@ languages() {
   [ "$(id -u)" = 0 ] || python3 -m pip --version > /dev/null 2>&1 || lacks "Python with pip (Debian package python3-pip)"
 }
 
+case "$*" in
+  docs) docs ;;
+  *) programs ;;
+esac
 case "$*" in
   *languages*) nodejs 20 ;;
   *cluster*) nodejs 18 ;;

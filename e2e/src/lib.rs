@@ -18,6 +18,7 @@
 
 pub mod cluster;
 pub mod demo;
+pub mod documented;
 pub mod image;
 pub mod load;
 mod progress;

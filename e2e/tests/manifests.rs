@@ -11,7 +11,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::{Cluster, Options};
+use e2e::{
+    cluster::{Cluster, Options},
+    documented::{self, Documented},
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
@@ -256,10 +259,28 @@ async fn the_api_server_accepts_good_manifests_and_refuses_bad_ones() -> Result<
         wrong.join("\n")
     );
 
+    documented_objects_are_accepted(&client).await?;
     immutable_specs_never_change(&client).await?;
     scale_changes_replicas(&cluster).await?;
     a_whole_status_comes_back(&cluster).await?;
     explain_reads_like_a_manual(&cluster).await
+}
+
+/// The API server accepts every object that the documentation shows, by `kubectl create` and by server-side apply.
+async fn documented_objects_are_accepted(client: &Client) -> Result<()> {
+    let mut refused = Vec::new();
+    for Documented { origin, mut object } in documented::objects()? {
+        // the namespaces of the documentation do not exist here
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("namespace");
+        }
+        let applied = try_to_apply(client, &object).await;
+        if let Err(refusal) = try_to_create(client, &object).await.and(applied) {
+            refused.push(format!("{origin}: {refusal}"));
+        }
+    }
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
+    Ok(())
 }
 
 /// Revisions and claims are immutable.

@@ -8,12 +8,16 @@
     reason = "a test ends at the first surprise, and so do its helpers"
 )]
 
+mod commands;
+mod examples;
 mod language;
 mod manifests;
 mod messages;
 mod metrics;
 mod modules;
+mod pages;
 mod queries;
+mod reference;
 mod rust;
 mod tree;
 mod unsafe_code;

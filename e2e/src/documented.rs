@@ -1,0 +1,203 @@
+//! Objects of Selvage in the documentation, so that tests can try what readers copy.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::selvage::root;
+
+/// Registry that takes the place of `$REGISTRY` in commands.
+const REGISTRY: &str = "registry.example/selvage";
+
+/// An object that a page or an example shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Documented {
+    /// Path of the file from the root of the repository, and line.
+    pub origin: String,
+    /// The object. Part of a spec (`rollout: …`) has become a part of the smallest possible EdgeFunction.
+    pub object: Value,
+}
+
+/// A fenced block of code of a page.
+struct Block {
+    /// Word after the fence, such as `yaml`.
+    language: String,
+    /// Line of the fence, from 1.
+    line: usize,
+    text: String,
+}
+
+/// Returns all objects of Selvage in README, `docs` and the examples.
+///
+/// # Errors
+/// If a file cannot be read, or if YAML cannot be parsed.
+pub fn objects() -> Result<Vec<Documented>> {
+    let fields = spec_fields()?;
+    let (mut pages, mut found) = (vec![root().join("README.md")], Vec::new());
+    for folder in ["docs", "examples"] {
+        pages.extend(files(&root().join(folder))?);
+    }
+    pages.sort();
+    for path in pages {
+        let name = path.strip_prefix(root())?.display().to_string();
+        if name.ends_with(".md") {
+            let page = fs::read_to_string(&path)?;
+            found.extend(of_page(&name, &page, &fields)?);
+        } else if name.ends_with("/function.yaml") {
+            let text = fs::read_to_string(&path)?;
+            found.extend(of_yaml(&format!("{name}:1"), &text, &fields)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the files of a folder and of the folders in it, without those that `npm` and `cargo` write.
+fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let generated = entry.file_name() == "node_modules" || entry.file_name() == "target";
+        if entry.file_type()?.is_file() {
+            found.push(entry.path());
+        } else if entry.file_type()?.is_dir() && !generated {
+            found.extend(files(&entry.path())?);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the names of the fields of the spec of an EdgeFunction.
+fn spec_fields() -> Result<BTreeSet<String>> {
+    let definition = fs::read_to_string(root().join("crds/yaml/edgefunctions.yaml"))?;
+    let definition: Value = serde_yaml::from_str(&definition)?;
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let fields = schema["properties"]["spec"]["properties"].as_object();
+    Ok(fields.context("a schema")?.keys().cloned().collect())
+}
+
+/// Returns the objects in the blocks of YAML of a page, and in the here-documents of its commands.
+fn of_page(name: &str, page: &str, fields: &BTreeSet<String>) -> Result<Vec<Documented>> {
+    let mut found = Vec::new();
+    for block in blocks(page) {
+        let origin = format!("{name}:{}", block.line);
+        match block.language.as_str() {
+            "yaml" => found.extend(of_yaml(&origin, &block.text, fields)?),
+            "sh" => {
+                for document in block.text.split("<<EOF\n").skip(1) {
+                    let end = document.find("\nEOF").context("a here-document ends")?;
+                    let text = document[..end].replace("$REGISTRY", REGISTRY);
+                    found.extend(of_yaml(&origin, &text, fields)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the fenced blocks of a page, without the indentation of their fences.
+fn blocks(page: &str) -> Vec<Block> {
+    let (mut found, mut open): (Vec<Block>, Option<(Block, usize)>) = (Vec::new(), None);
+    for (at, line) in page.lines().enumerate() {
+        let fence = line.trim_start().strip_prefix("```");
+        match (&mut open, fence) {
+            (None, Some(language)) => {
+                let (language, text) = (language.trim().to_owned(), String::new());
+                let block = Block {
+                    language,
+                    line: at + 1,
+                    text,
+                };
+                open = Some((block, line.len() - line.trim_start().len()));
+            }
+            (Some(_), Some(_)) => found.extend(open.take().map(|(block, _)| block)),
+            (Some((block, indent)), None) => {
+                block.text.push_str(line.get(*indent..).unwrap_or_default());
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// Returns the objects of Selvage among the documents of a text.
+fn of_yaml(origin: &str, text: &str, fields: &BTreeSet<String>) -> Result<Vec<Documented>> {
+    let mut found = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let value = Value::deserialize(document).with_context(|| origin.to_owned())?;
+        let version = value["apiVersion"].as_str();
+        let object = match version {
+            Some(version) if version.starts_with("selvage.dev/") => value,
+            None => match part_of_a_function(&value, fields) {
+                Some(object) => object,
+                None => continue,
+            },
+            Some(_) => continue,
+        };
+        ensure!(object["kind"].is_string(), "{origin}: an object has a kind");
+        let origin = origin.to_owned();
+        found.push(Documented { origin, object });
+    }
+    Ok(found)
+}
+
+/// Returns the function that has this part of a spec, `None` if the value is something else.
+fn part_of_a_function(value: &Value, fields: &BTreeSet<String>) -> Option<Value> {
+    let part = match value.as_object()? {
+        whole if whole.len() == 1 => whole.get("spec").and_then(Value::as_object),
+        _ => None,
+    };
+    let part = part.or(value.as_object())?;
+    if part.is_empty() || !part.keys().all(|key| fields.contains(key)) {
+        return None;
+    }
+    let mut spec = json!({ "source": { "image": "registry.example/shop/checkout:1.4.0" }, "routes": [{ "hosts": ["shop.example"] }] });
+    for (key, value) in part {
+        spec[key] = value.clone();
+    }
+    Some(json!({
+        "apiVersion": "selvage.dev/v1alpha1", "kind": "EdgeFunction", "metadata": { "name": "checkout" }, "spec": spec
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_parts_and_here_documents_are_found() -> Result<()> {
+        let fields = ["rollout", "egress"].map(str::to_owned).into();
+        let page = "```yaml\napiVersion: v1\nkind: Secret\n---\napiVersion: selvage.dev/v1alpha1\nkind: RolloutPolicy\n```\n\
+            text `rollout: {}`\n\n  ```yaml\n  rollout: { policyRef: { name: a } }\n  ```\n\n```yaml\nimages: {}\n```\n\n\
+            ```sh\nkubectl apply -f - <<EOF\napiVersion: selvage.dev/v1alpha1\nkind: EdgeFunction\nimage: $REGISTRY/a\nEOF\n```\n";
+        let found = of_page("a.md", page, &fields)?;
+        let kinds: Vec<_> = found
+            .iter()
+            .map(|one| (one.origin.as_str(), &one.object["kind"]))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                ("a.md:1", &json!("RolloutPolicy")),
+                ("a.md:10", &json!("EdgeFunction")),
+                ("a.md:18", &json!("EdgeFunction")),
+            ]
+        );
+        assert_eq!(found[1].object["spec"]["rollout"]["policyRef"]["name"], "a");
+        assert_eq!(found[2].object["image"], format!("{REGISTRY}/a"));
+        Ok(())
+    }
+
+    #[test]
+    fn the_documentation_shows_objects() -> Result<()> {
+        let objects = objects()?;
+        for (kind, least) in [("EdgeFunction", 10), ("RolloutPolicy", 3)] {
+            let number = objects.iter().filter(|one| one.object["kind"] == kind);
+            ensure!(number.count() >= least, "{kind}: {objects:?}");
+        }
+        Ok(())
+    }
+}
