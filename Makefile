@@ -118,7 +118,7 @@ hello: ## The example component in Rust in its four versions
 	examples/build.sh $(DIST)/examples
 
 .PHONY: languages
-languages: ## The example components in JavaScript and Python; each is built once for each version of its files
+languages: ## The example components in other languages; each is built once for each version of its files
 	@e2e/prerequisites.sh languages
 	examples/languages.sh $(DIST)/examples
 

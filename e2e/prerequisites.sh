@@ -3,7 +3,7 @@
 # that it also works where Rust is missing.
 #   prerequisites.sh programs    Rust and a C compiler
 #   prerequisites.sh cluster     what a local cluster needs as well: Go, Node.js, root, memory and disk space
-#   prerequisites.sh languages   what the examples in JavaScript and Python need as well: a newer Node.js, pip
+#   prerequisites.sh languages   what the examples in other languages need as well: Go, a newer Node.js, pip
 #   prerequisites.sh docs        only what the site of the documentation needs: Python with venv
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -58,9 +58,12 @@ space() { # space GIB FREE FOLDERS: FREE is what `free` printed
   [ "${2##* }" -ge "$1" ] || lacks "$1 GiB of free disk for $3 (found ${2##* } GiB)"
 }
 
-cluster() {
-  go=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$here"/e2e/*/go.mod | sort -V | tail -n 1)
+golang() {
+  go=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$here"/e2e/*/go.mod "$here"/examples/*/go.mod | sort -V | tail -n 1)
   tool go "$go" Go "https://go.dev/dl" "$here/e2e/cluster" version
+}
+
+cluster() {
   if [ -z "${KUBECONFIG:-}" ]; then
     [ "$(id -u)" = 0 ] || lacks "root (Debian packages are installed, and nodes have mounts and networks of their own)"
     command -v apt-get > /dev/null 2>&1 || lacks "apt-get (the cluster runs programs of Debian packages)"
@@ -99,6 +102,9 @@ esac
 case "$*" in
   *languages*) nodejs 20 ;;
   *cluster*) nodejs 18 ;;
+esac
+case "$*" in
+  *cluster* | *languages*) golang ;;
 esac
 for part; do
   case $part in

@@ -1,20 +1,21 @@
 #!/bin/sh
 # Builds the examples in other languages than Rust into DIR: languages.sh DIR [LANGUAGE...]
-# (javascript, hono, python; default: all). Each README shows the commands that a user runs.
+# (javascript, hono, python, c, go; default: all). Each README shows the commands that a user runs.
 #
 # A component is kept in the cache (SELVAGE_CACHE, otherwise ~/.cache/selvage) under a name that follows from the
 # files it is made of, so that an unchanged example is built once on a machine. The toolchains come from the npm
-# registry and PyPI in the versions that the examples name.
+# registry and PyPI in the versions that the examples name; Go and Rust are those of this machine.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${SELVAGE_CACHE:-${HOME:-/root}/.cache/selvage}
 mkdir -p "$1" "$cache/examples"
 out=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- javascript hono python
+[ $# -gt 0 ] || set -- javascript hono python c go
 
 key() { # key LANGUAGE: what the component is made of
-  (cd "$here" && find "$1" wit languages.sh -name node_modules -prune -o -name __pycache__ -prune -o -type f -print |
+  (cd "$here" && find "$1" wit component.sh languages.sh -name node_modules -prune -o -name __pycache__ -prune -o \
+    -name '*.wasm' -prune -o -type f -print |
     LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c 1-16)
 }
 
@@ -40,13 +41,29 @@ build_hono() {
   build_javascript "$1"
 }
 
-build_python() {
-  python3 -m pip --version > /dev/null 2>&1 || debian Python python3 python3-pip
+requirements() { # requirements LANGUAGE: installs the packages of requirements.txt in the folder tools
+  python3 -m pip --version > /dev/null 2>&1 || debian "$1" python3 python3-pip
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
     --target tools --require-hashes --no-deps --only-binary :all: -r requirements.txt
+}
+
+build_python() {
+  requirements Python
   PYTHONPATH=tools tools/bin/componentize-py --quiet --wit-path ../wit --world function \
     componentize --python-path . app --output "$1"
 }
+
+build_c() {
+  requirements C
+  PYTHONPATH=$PWD/tools ZIG_GLOBAL_CACHE_DIR=$PWD/cache ./build.sh "$1"
+}
+
+build_go() {
+  ./build.sh "$1"
+}
+
+# a copy of the examples is not in the repository, which selects the version of Rust: look for its tools here
+PATH=$PATH:$(cd "$here" && rustc --print sysroot)/lib/rustlib/$(cd "$here" && rustc -vV | sed -n 's/^host: //p')/bin
 
 work=
 trap 'rm -rf "$work"' EXIT
@@ -55,7 +72,7 @@ for language; do
   if [ ! -f "$kept" ]; then
     echo "examples: building $language"
     work=$(mktemp -d)
-    cp -r "$here/$language" "$here/wit" "$work"
+    cp -r "$here/$language" "$here/wit" "$here/component.sh" "$work"
     (
       cd "$work/$language"
       rm -rf node_modules

@@ -23,7 +23,7 @@ struct Example {
     post: (&'static str, &'static str, u16, &'static str),
 }
 
-fn examples() -> [Example; 3] {
+fn examples() -> [Example; 5] {
     [
         Example {
             name: "javascript",
@@ -54,6 +54,29 @@ fn examples() -> [Example; 3] {
             config: json!({ "line.7": "Station; 5:30; 23:30; 15" }),
             get: ("/", 200, "<h1>Harbour</h1>"),
             post: ("/check", r#"["9:01"]"#, 200, r#""time": "09:15""#),
+        },
+        Example {
+            name: "c",
+            env: ("COLUMNS", "4"),
+            config: json!({ "alphabet": "url" }),
+            get: ("/", 200, "lines of 4 characters, url alphabet"),
+            post: ("/base64", "a~b?", 200, "YX5i\nPw==\n"),
+        },
+        Example {
+            name: "go",
+            env: ("ZONE", "Europe/Stockholm"),
+            config: json!({ "zone.tokyo": "Asia/Tokyo" }),
+            get: (
+                "/convert?at=2026-07-01T12:00:00Z",
+                200,
+                r#"{"time":"2026-07-01T14:00:00+02:00","zone":"Europe/Stockholm"}"#,
+            ),
+            post: (
+                "/convert?to=tokyo",
+                "2026-07-01T12:00:00Z\n",
+                200,
+                "2026-07-01T21:00:00+09:00\n",
+            ),
         },
     ]
 }
