@@ -2,7 +2,9 @@
 //!
 //! What is shown and decided is pure and separate from IO: `view` turns objects into lines, `action` turns an object
 //! into the annotation that requests an action or into the reason why it would do nothing, `undo` computes the spec of a
-//! kept revision, and `progress` finds what changed between two versions of an object. `command` contains the IO.
+//! kept revision, and `progress` finds what changed between two versions of an object. `request` builds the request of
+//! `invoke`, `component` checks what `push` sends, and `project` has the files that `new` writes. `command` contains the
+//! IO.
 
 #![forbid(unsafe_code)]
 
@@ -10,12 +12,15 @@ mod action;
 mod cli;
 mod cluster;
 mod command;
+mod component;
 #[cfg(test)]
 mod fixtures;
 mod follow;
 mod gates;
 mod progress;
+mod project;
 mod redact;
+mod request;
 mod screen;
 mod table;
 mod text;
@@ -33,9 +38,11 @@ enum Code {
     Refused,
     /// The time limit has passed. Exit code 2.
     TimedOut,
+    /// With `--fail`, the response has a status of 400 or higher. Exit code 22, as with curl.
+    Failed,
 }
 
-/// Exit code when the command line is invalid or the cluster cannot be used.
+/// Exit code when the command line is invalid, or when cluster or registry cannot be used.
 const UNUSABLE: u8 = 3;
 
 impl From<Code> for ExitCode {
@@ -44,6 +51,7 @@ impl From<Code> for ExitCode {
             Code::Done => Self::SUCCESS,
             Code::Refused => Self::from(1),
             Code::TimedOut => Self::from(2),
+            Code::Failed => Self::from(22),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The plugin of kubectl: waits for a rollout, promotes it, returns to the revision before it, and aborts that.
+//! The plugin of kubectl: waits for a rollout, calls the function, promotes it, returns to the revision before it, and
+//! aborts that.
 
 use crate::{
     scenarios,
@@ -58,6 +59,9 @@ async fn the_plugin_waits_promotes_and_returns(world: &World) -> Result<()> {
     world.apply(n, "hello", spec("v1")).await?;
     let live = ends(world, 0, &["status", "hello", "-n", n, "--wait"]).await?;
     ensure!(live.contains("Ready: hello-"), "{live}");
+    // through the port-forward of a real API server
+    let answer = ends(world, 0, &["invoke", "hello", "-n", n, "--fail"]).await?;
+    ensure!(answer == "hello from v1\n", "{answer}");
 
     world.apply(n, "hello", spec("v2")).await?;
     world.function(n, "hello", SOON, baking).await?;

@@ -2,8 +2,12 @@
 
 mod act;
 mod bundle;
+mod invoke;
 mod logs;
+mod new;
 mod pods;
+mod push;
+mod registry_login;
 mod show;
 mod undo;
 mod watch;
@@ -27,6 +31,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<Code> {
             screen::write_all(&script)?;
             return Ok(Code::Done);
         }
+        Command::Push(args) => return push::push(args).await,
+        Command::New(args) => return new::new(args),
         _ => {}
     }
     let cluster = Cluster::connect(&cli.connection).await?;
@@ -46,6 +52,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<Code> {
         Command::Undo(args) => undo::undo(&cluster, args).await,
         Command::Logs(args) => logs::logs(&cluster, args).await,
         Command::Bundle(args) => bundle::bundle(&cluster, args).await,
+        Command::Invoke(args) => invoke::invoke(&cluster, args).await,
         // handled above
         _ => Ok(Code::Done),
     }

@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State as Shared;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +36,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
     logs: BTreeMap<String, String>,
+    /// Where port-forwards of a pod lead to. Others are forbidden.
+    forwards: BTreeMap<String, SocketAddr>,
     watches: Vec<Watch>,
     writes: Vec<Write>,
     operator: Option<Operator>,
@@ -62,7 +65,11 @@ impl Fake {
     pub(crate) async fn start(self) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(serve).with_state(self);
+        let forward = "/api/v1/namespaces/{namespace}/pods/{pod}/portforward";
+        let router = Router::new()
+            .route(forward, get(crate::node::forward))
+            .fallback(serve)
+            .with_state(self);
         tokio::spawn(async move { axum::serve(listener, router).await });
         address
     }
@@ -83,6 +90,19 @@ impl Fake {
 
     pub(crate) fn log(&self, path: &str, text: &str) {
         self.state.lock().logs.insert(path.into(), text.into());
+    }
+
+    pub(crate) fn forward(&self, pod: &str, address: SocketAddr) {
+        self.state.lock().forwards.insert(pod.into(), address);
+    }
+
+    /// Forbids port-forwards of a pod.
+    pub(crate) fn unforward(&self, pod: &str) {
+        self.state.lock().forwards.remove(pod);
+    }
+
+    pub(crate) fn forwarded(&self, pod: &str) -> Option<SocketAddr> {
+        self.state.lock().forwards.get(pod).copied()
     }
 
     pub(crate) fn operator(&self, operator: Operator) {
@@ -150,7 +170,7 @@ fn event(what: &str, object: &Value) -> String {
     format!("{}\n", json!({ "type": what, "object": object }))
 }
 
-fn failure(code: u16, reason: &str, name: &str) -> Response {
+pub(crate) fn failure(code: u16, reason: &str, name: &str) -> Response {
     let details = json!({ "name": name });
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,

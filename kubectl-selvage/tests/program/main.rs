@@ -10,6 +10,10 @@
 mod actions;
 mod cluster;
 mod fake;
+mod invoke;
+mod node;
+mod publish;
 mod reading;
+mod registry;
 mod terminal;
 mod waiting;

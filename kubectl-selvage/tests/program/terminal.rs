@@ -8,6 +8,7 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::{Cluster, object};
 use crate::fake::FUNCTION;
+use crate::node::{Node, error};
 
 /// A program in a terminal.
 struct Session {
@@ -130,4 +131,15 @@ async fn a_person_is_asked_before_an_action() {
     let mut session = Session::start(&cluster, "abort checkout --yes", &[]);
     let shown = session.expect("abort: done.").await;
     assert!(!shown.contains("Continue?"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_person_sees_body_and_reason_of_a_response() {
+    let cluster = Cluster::with("ready").await;
+    Node::start(&cluster.fake, "a", |_, _| error(503, "suspended")).await;
+    let mut session = Session::start(&cluster, "invoke checkout --host shop.example", &[]);
+    session
+        .expect("the node a answers itself: 503 Service Unavailable (suspended)")
+        .await;
+    session.expect("of the node").await;
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod function;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::action::Action;
 
-/// Shows rollouts of edge functions, requests actions and returns to kept revisions.
+pub(crate) use function::{InvokeArgs, Language, NewArgs, PushArgs};
+
+/// Shows rollouts of edge functions, requests actions, and creates, publishes and calls functions.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-selvage", bin_name = "kubectl selvage")]
 pub(crate) struct Cli {
@@ -74,6 +78,12 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Write objects, Events and logs to an archive for support, without values of Secrets and variables
     Bundle(BundleArgs),
+    /// Send a request to a function through a node and print the response
+    Invoke(InvokeArgs),
+    /// Push a component to a registry and print the image for spec.source.image
+    Push(PushArgs),
+    /// Write the project of a small function into a new folder
+    New(NewArgs),
     /// Print the completion script of a shell, for the program kubectl-selvage
     Completion {
         /// Shell that runs the script
