@@ -159,10 +159,11 @@ cluster-down: ## End it
 	@$(CLUSTER) down
 
 .PHONY: bench
-bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server, first responses, identical revisions, neighbours, growth of the leader
+bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, identical revisions, neighbours, growth of the leader
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
+	$(STATIC)/bench threads --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench identical --guest $(DIST)/examples/hello-bare.wasm
 	$(STATIC)/bench neighbours --guest $(DIST)/examples/hello-bare.wasm --spinning $(DIST)/examples/hello-spin.wasm

@@ -34,6 +34,8 @@ enum Command {
     },
     /// Compare `node-shim serve` with a bare hyper server that sends the same response
     Serve(serve::Args),
+    /// Compare `node-shim serve` with one thread and with several
+    Threads(serve::threads::Args),
     /// Compare the first response from the native cache with loading, instantiating and calling in bare wasmtime
     First(first::Args),
     /// Compare the latencies of two revisions with the same code at small weights
@@ -86,6 +88,9 @@ fn main() -> Result<()> {
             seed,
         } => simulate(&cells, divisor, seed),
         Command::Serve(args) => serve::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::Threads(args) => serve::threads::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::First(args) => first::run(&args, &mut |line| {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// CPU core of the load generator. Servers are pinned to the other core.
+/// CPU core of the load generator, unless it may use all of them. Servers are pinned to the other core.
 pub(super) const LOAD_CORE: usize = 1;
 
 /// How the generator waits for responses. In a virtual machine, a response that wakes a sleeping client costs the
@@ -33,13 +33,17 @@ pub(super) struct Done {
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench.example\r\n\r\n";
 
+/// Sends requests for `duration`. `core` is the only one that the generator uses.
 pub(super) fn drive(
     to: SocketAddr,
     connections: usize,
     duration: Duration,
     waiting: Waiting,
+    core: Option<usize>,
 ) -> Result<Done> {
-    pin(LOAD_CORE);
+    if let Some(core) = core {
+        pin(core);
+    }
     let start = Instant::now();
     let (mut latencies, failed) = match waiting {
         Waiting::Spinning => spin(to, connections, start, duration)?,

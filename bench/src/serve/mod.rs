@@ -9,13 +9,18 @@
 mod load;
 mod reference;
 mod server;
+pub(crate) mod threads;
 
 pub(crate) use load::complete;
 pub(crate) use reference::run_reference;
 pub(crate) use server::run_bare;
 
 use anyhow::{Context, Result, bail};
-use std::{path::PathBuf, time::Duration};
+use load::LOAD_CORE;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Options of the measurement.
 #[derive(clap::Args)]
@@ -54,6 +59,12 @@ struct Round {
 /// # Errors
 /// Returns an error when a server does not start or sends a response other than 200.
 pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
+    let load = Load {
+        seconds: args.seconds,
+        connections: args.connections,
+        waiting: args.waiting,
+        core: Some(LOAD_CORE),
+    };
     print("| server | req/s | ÷ bare | CPU µs/request | p50 µs | p99 µs |");
     print("|---|---|---|---|---|---|");
     for guest in &args.guests {
@@ -62,15 +73,11 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
         let shim = server::Server::shim(&args.node_shim, guest)?;
         let (mut base, mut host, mut shim_rounds) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..args.rounds {
-            base.push(round(&bare, args)?);
-            host.push(round(&least, args)?);
-            shim_rounds.push(round(&shim, args)?);
+            base.push(load.round(&bare)?);
+            host.push(load.round(&least)?);
+            shim_rounds.push(load.round(&shim)?);
         }
-        let name = guest
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = name_of(guest);
         let (base, host, shim_rounds) = (median(&base)?, median(&host)?, median(&shim_rounds)?);
         print(&row("bare hyper", base, base));
         print(&row(&format!("minimal host of {name}"), host, base));
@@ -79,36 +86,53 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-fn round(server: &server::Server, args: &Args) -> Result<Round> {
-    load::drive(
-        server.address,
-        args.connections,
-        Duration::from_secs(1),
-        args.waiting,
-    )?;
-    let before = server.cpu()?;
-    let done = load::drive(
-        server.address,
-        args.connections,
-        Duration::from_secs(args.seconds),
-        args.waiting,
-    )?;
-    let cpu = server.cpu()?.saturating_sub(before);
-    if done.requests == 0 || done.failed > 0 {
-        bail!(
-            "{}: {} of {} responses were not 200",
-            server.address,
-            done.failed,
-            done.requests
-        );
+/// Load of one round.
+#[derive(Clone, Copy)]
+struct Load {
+    seconds: u64,
+    connections: usize,
+    waiting: load::Waiting,
+    /// The only core of the load generator.
+    core: Option<usize>,
+}
+
+impl Load {
+    fn round(&self, server: &server::Server) -> Result<Round> {
+        let drive = |seconds| {
+            let duration = Duration::from_secs(seconds);
+            load::drive(
+                server.address,
+                self.connections,
+                duration,
+                self.waiting,
+                self.core,
+            )
+        };
+        drive(1)?;
+        let before = server.cpu()?;
+        let done = drive(self.seconds)?;
+        let cpu = server.cpu()?.saturating_sub(before);
+        if done.requests == 0 || done.failed > 0 {
+            bail!(
+                "{}: {} of {} responses were not 200",
+                server.address,
+                done.failed,
+                done.requests
+            );
+        }
+        let requests = done.requests as f64;
+        Ok(Round {
+            per_second: requests / done.took.as_secs_f64(),
+            cpu_micros: cpu.as_secs_f64() * 1e6 / requests,
+            p50: done.p50,
+            p99: done.p99,
+        })
     }
-    let requests = done.requests as f64;
-    Ok(Round {
-        per_second: requests / done.took.as_secs_f64(),
-        cpu_micros: cpu.as_secs_f64() * 1e6 / requests,
-        p50: done.p50,
-        p99: done.p99,
-    })
+}
+
+fn name_of(guest: &Path) -> String {
+    let stem = guest.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
 }
 
 fn median(rounds: &[Round]) -> Result<Round> {

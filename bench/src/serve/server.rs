@@ -59,6 +59,16 @@ impl Server {
         )
     }
 
+    /// Starts the node-shim with this number of threads, on all cores.
+    pub(super) fn threaded(program: &Path, guest: &Path, threads: usize) -> Result<Self> {
+        Self::start(
+            Command::new(program)
+                .args(["serve", "--addr", "127.0.0.1:0", "--cpu", "5000"])
+                .args(["--threads", &threads.to_string()])
+                .arg(guest),
+        )
+    }
+
     /// Starts a server. Every server prints a line with `http://ADDR` to stderr once it listens.
     fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
