@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod access_log;
 mod client_variety;
 mod config;
 mod connection_limits;
@@ -41,5 +42,6 @@ mod streaming;
 mod support;
 mod tenants;
 mod tls;
+mod traces;
 mod trailers;
 mod unparsable;
