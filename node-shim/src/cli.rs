@@ -21,6 +21,7 @@ use crate::disk::StateDir;
 use crate::egress::EgressOptions;
 use crate::engine::EngineOptions;
 use crate::node_api::Settings;
+use crate::report_args::ReportArgs;
 use crate::serve::{self, ServeArgs};
 
 use crate::supervisor::Options;
@@ -147,6 +148,8 @@ struct RunArgs {
     /// Format of the node-shim's own log on stderr
     #[arg(long, env = "SELVAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
+    #[command(flatten)]
+    reports: ReportArgs,
 }
 
 #[derive(Args, Debug)]
@@ -237,6 +240,7 @@ fn options(args: RunArgs) -> Options {
         key_value_namespace_memory,
         max_loaded,
         log_format: _,
+        reports,
     } = args;
     let own = address.iter().chain(&api_server);
     let own = own.filter_map(|address| parse_network(address).ok());
@@ -273,12 +277,15 @@ fn options(args: RunArgs) -> Options {
                 floor,
                 ..EgressOptions::default()
             },
+            access_log: reports.access_log(),
+            server_timing: reports.server_timing,
             ..DataPlaneOptions::with_threads(threads)
         },
         engine: EngineOptions {
             max_slots: max_instances,
             ..EngineOptions::default()
         },
+        traces: reports.traces(),
         max_loaded,
         program: PathBuf::from(crate::compile::THIS_PROGRAM),
     }

@@ -3,8 +3,9 @@
 //! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler`
 //! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
 //! code), `instance` (the guest and its limits), `body` (streaming), [`egress`] (its outbound requests), `observer` and
-//! `counters` (counting). Guests open the stores of [`key_value`].
-//! [`data_plane`] has the threads that do this, is the handle of all of it, and serves the functions of a [`routing_table`].
+//! `counters` (counting). If it is reported on its own, `open_request` writes it to the [`access_log`] and to [`traces`]. Guests open the
+//! stores of [`key_value`]. [`data_plane`] has the threads that do this, is the handle of all of it, and serves the functions of a
+//! [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
 //! [`component_digest`], [`compile`], [`function_cache`] and [`native_cache`] turns a digest into code that can run; [`disk`]
@@ -29,6 +30,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod access_log;
 pub mod admin;
 mod body;
 pub mod cli;
@@ -62,16 +64,20 @@ pub mod native_cache;
 pub mod node_api;
 pub mod node_counters;
 mod observer;
+mod open_request;
 pub mod pull;
+mod report_args;
 mod resource_exhaustion;
 pub mod revision;
 pub mod routing_table;
 pub mod serve;
+mod server_timing;
 mod shim_response;
 pub mod supervisor;
 #[cfg(test)]
 mod test_support;
 pub mod tls;
+pub mod traces;
 
 pub use connection::ConnectionLimits;
 

@@ -8,7 +8,7 @@ use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass
 
 use crate::counters::{FinishedRequest, RevisionCounters};
 use crate::data_plane::StopFlag;
-use crate::guest_log::{OpenRequest, ServedRequest};
+use crate::open_request::{OpenRequest, ServedRequest};
 
 /// Records how a request to a revision ends. Unless `succeed` or `fail` is called, it counts as
 /// `client_gone`, or as `cancelled` when the node has stopped.
@@ -21,8 +21,8 @@ pub(crate) struct RequestObserver {
     head: Option<(Instant, u16)>,
     stop_flag: StopFlag,
     end: Option<RequestEnd>,
-    /// Record of the request in the log, if that has any.
-    record: Option<Box<OpenRequest>>,
+    /// The request, if it is reported on its own.
+    open: Option<Box<OpenRequest>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl RequestObserver {
             head: None,
             stop_flag,
             end: None,
-            record: None,
+            open: None,
         }
     }
 
@@ -55,9 +55,33 @@ impl RequestObserver {
         self.counters = counters;
     }
 
-    /// Writes this record when the request has ended.
-    pub(crate) fn write_at_end(&mut self, record: Option<Box<OpenRequest>>) {
-        self.record = record;
+    /// Reports this request when it has ended. Without one, what was given before stays.
+    pub(crate) fn report_at_end(&mut self, open: Option<Box<OpenRequest>>) {
+        self.open = open.or(self.open.take());
+    }
+
+    /// Returns the request, if it is reported on its own.
+    pub(crate) fn open_request(&mut self) -> Option<&mut OpenRequest> {
+        self.open.as_deref_mut()
+    }
+
+    /// Returns when the request began.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Records that this number of bytes of the body is sent now.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        if let Some(open) = &mut self.open {
+            open.sent(bytes as u64);
+        }
+    }
+
+    /// Records that the body was discarded, because the response has none.
+    pub(crate) fn sent_nothing(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.sent_nothing();
+        }
     }
 
     /// Records that a head with this status is sent now.
@@ -93,13 +117,16 @@ impl Drop for RequestObserver {
             None => Some(self.stop_flag.lost_client()),
         };
         let outcome = reason.map_or(Outcome::Ok, FailureReason::outcome);
-        let duration = now.duration_since(self.began);
-        if let Some(record) = self.record.take() {
-            record.served(&ServedRequest {
-                function: &self.counters.function,
+        let head = self.head.map(|(at, _)| at.duration_since(self.began));
+        if let Some(open) = self.open.take() {
+            open.served(&ServedRequest {
+                counters: &self.counters,
+                at: now,
                 status: self.head.map(|(_, status)| status),
                 start: self.start,
-                duration,
+                population: self.population,
+                head,
+                outcome,
                 reason,
             });
         }
@@ -110,8 +137,8 @@ impl Drop for RequestObserver {
             reason,
             code: self.head.map_or(StatusClass::None, class),
             start: self.start,
-            head: self.head.map(|(at, _)| at.duration_since(self.began)),
-            duration,
+            head,
+            duration: now.duration_since(self.began),
         });
     }
 }

@@ -29,9 +29,14 @@ use crate::engine::{Engine, EngineOptions, LinkedComponent};
 use crate::guest_log::GuestLog;
 use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
 use crate::node_counters::NodeCounters;
+use crate::report_args::ReportArgs;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use crate::tls::{Certificate, Certificates};
+use crate::traces::Tracer;
+
+/// Maximum time that the program waits at its end until the last spans have been sent.
+const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Options of `serve`. The defaults of the limits are those of the API.
 #[derive(Args, Clone, Debug)]
@@ -104,6 +109,9 @@ pub struct ServeArgs {
     /// Time that requests have to finish after that, ms
     #[arg(long, default_value_t = 45_000)]
     pub drain_timeout: u64,
+    /// What is reported about single requests
+    #[command(flatten)]
+    pub reports: ReportArgs,
 }
 
 /// Reads a label, or a label and the URL of a Redis server.
@@ -198,6 +206,9 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         max_per_peer: u32::MAX,
         // a desk has its servers on localhost
         loopback_stores: true,
+        access_log: args.reports.access_log(),
+        server_timing: args.reports.server_timing,
+        tracer: Tracer::start(&args.reports.traces(), "local")?,
         ..DataPlaneOptions::with_threads(args.threads)
     };
     let plane = DataPlane::start(
@@ -257,8 +268,14 @@ async fn run_until_signal(
         writeln!(std::io::stderr(), "Serving on https://{address}")?;
     }
     signals.next().await;
+    let drain = async {
+        plane.drain(propagation, timeout).await;
+        if let Some(tracer) = plane.tracer() {
+            tracer.flush(TRACE_FLUSH_TIMEOUT).await;
+        }
+    };
     tokio::select! {
-        () = plane.drain(propagation, timeout) => {}
+        () = drain => {}
         () = signals.next() => {}
     }
     Ok(())

@@ -215,6 +215,9 @@ mod tests {
         assert!(!is_for_support(&line("stderr", "checkout"), &filter));
         assert!(is_for_support(&line("shim", "checkout"), &filter));
         assert!(!is_for_support(&line("shim", "other"), &filter));
+        // requests have addresses of clients, also those that no function served
+        assert!(!is_for_support(&line("access", "checkout"), &filter));
+        assert!(!is_for_support(&line("access", ""), &filter));
         assert!(is_for_support("2026-11-21T13:40:20Z INFO loaded", &filter));
     }
 }

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod client_address;
 pub mod code_cache;
 pub mod desired;
 pub mod egress;

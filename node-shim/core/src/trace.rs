@@ -1,5 +1,5 @@
-//! Trace of a request (W3C Trace Context). Selvage records no spans: it hands the trace of a request to the function and
-//! to the requests that the function sends, so that the spans of both sides belong to one trace.
+//! Trace of a request (W3C Trace Context). The trace of a request is handed to the function and to the requests that the
+//! function sends, so that the spans of all sides belong to one trace, also when the node records none itself.
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -20,32 +20,48 @@ impl TraceContext {
     /// Returns the trace of a request, and makes its header fields say the same. A request with a missing or an invalid
     /// `traceparent` starts a trace with the generated ids, which is marked as not recorded.
     pub fn take(headers: &mut HeaderMap, generated_trace: u128, generated_span: u64) -> Self {
-        let mut parents = headers.get_all(TRACEPARENT).iter();
-        let received = match (parents.next(), parents.next()) {
-            (Some(parent), None) if is_valid_parent(parent) => Some(parent.clone()),
-            _ => None,
-        };
-        let trace = match received {
-            Some(parent) => Self {
-                parent,
-                state: joined_state(headers),
-            },
-            None => Self::root(generated_trace, generated_span),
-        };
-        headers.remove(TRACEPARENT);
-        headers.remove(TRACESTATE);
-        trace.write(headers);
+        let trace = Self::received(headers).unwrap_or_else(|| {
+            // an id of zeros is invalid
+            Self::new(generated_trace.max(1), generated_span.max(1), false, None)
+        });
+        trace.replace(headers);
         trace
     }
 
-    fn root(trace: u128, span: u64) -> Self {
-        // an id of zeros is invalid
-        let text = format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1));
+    /// Returns the trace that a request brings; `None` when its `traceparent` is missing, repeated or invalid.
+    #[must_use]
+    pub fn received(headers: &HeaderMap) -> Option<Self> {
+        let mut parents = headers.get_all(TRACEPARENT).iter();
+        match (parents.next(), parents.next()) {
+            (Some(parent), None) if is_valid_parent(parent) => Some(Self {
+                parent: parent.clone(),
+                state: joined_state(headers),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Returns the trace in which the span with these ids, which must not be 0, is the parent of what follows.
+    #[must_use]
+    pub fn recorded(trace: u128, span: u64, state: Option<HeaderValue>) -> Self {
+        Self::new(trace, span, true, state)
+    }
+
+    fn new(trace: u128, span: u64, sampled: bool, state: Option<HeaderValue>) -> Self {
+        let flags = u8::from(sampled);
+        let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
         Self {
             // hexadecimal digits and dashes are a valid value
             parent: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")),
-            state: None,
+            state,
         }
+    }
+
+    /// Makes the header fields of a message name this trace and no other.
+    pub fn replace(&self, headers: &mut HeaderMap) {
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
+        self.write(headers);
     }
 
     /// Adds the trace to an outbound request, unless the function has set one.
@@ -59,8 +75,32 @@ impl TraceContext {
     /// Returns the id of the trace: 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(&self) -> &str {
+        self.part(3..35)
+    }
+
+    /// Returns the ids of the trace and of the parent span.
+    #[must_use]
+    pub fn ids(&self) -> Option<(u128, u64)> {
+        let trace = u128::from_str_radix(self.trace_id(), 16).ok()?;
+        let span = u64::from_str_radix(self.part(36..52), 16).ok()?;
+        Some((trace, span))
+    }
+
+    /// Returns whether the sender records the trace (the flag `sampled`).
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        u8::from_str_radix(self.part(53..55), 16).is_ok_and(|flags| flags & 1 == 1)
+    }
+
+    /// Returns the value of `tracestate`.
+    #[must_use]
+    pub const fn state(&self) -> Option<&HeaderValue> {
+        self.state.as_ref()
+    }
+
+    fn part(&self, range: std::ops::Range<usize>) -> &str {
         let text = self.parent.to_str().unwrap_or_default();
-        text.get(3..35).unwrap_or_default()
+        text.get(range).unwrap_or_default()
     }
 
     fn write(&self, headers: &mut HeaderMap) {
@@ -170,6 +210,38 @@ mod tests {
             let first = TraceContext::take(&mut headers, trace, span);
             assert_eq!(TraceContext::take(&mut headers, 0xab, 0xcd), first);
         }
+    }
+
+    #[test]
+    fn ids_and_the_decision_of_the_sender_are_read() {
+        let later = PARENT.replacen("00", "01", 1) + "-more";
+        for (parent, sampled) in [
+            (PARENT.to_owned(), true),
+            (PARENT.replace("-01", "-03"), true),
+            (PARENT.replace("-01", "-02"), false),
+            (later, true),
+        ] {
+            let headers = map(&[("traceparent", &parent), ("tracestate", "a=1")]);
+            let trace = TraceContext::received(&headers).unwrap();
+            assert_eq!(trace.is_sampled(), sampled, "{parent}");
+            let ids = (
+                0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c,
+                0xb7ad_6b71_6920_3331,
+            );
+            assert_eq!(trace.ids(), Some(ids));
+        }
+        assert_eq!(TraceContext::received(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_recorded_span_becomes_the_parent() {
+        let mut headers = map(&[("traceparent", ROOT), ("tracestate", "b=2")]);
+        let state = HeaderValue::from_static("a=1");
+        TraceContext::recorded(0xab, 0xef, Some(state)).replace(&mut headers);
+        let expected = ROOT.replace("cd-00", "ef-01");
+        assert_eq!(fields(&headers), (&*expected, Some("a=1")));
+        TraceContext::recorded(0xab, 0xef, None).replace(&mut headers);
+        assert_eq!(fields(&headers), (&*expected, None));
     }
 
     /// HH-8: a trace does not grow without bound.

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) struct RequestBody {
     waiting_since: Option<Instant>,
     waited: Duration,
     received_bytes: u64,
+    /// Counter of all bytes of a request that is reported on its own.
+    total: Option<Arc<AtomicU64>>,
 }
 
 /// A request body as its sender sends it.
@@ -69,9 +72,16 @@ impl RequestBody {
             waiting_since: None,
             waited: Duration::ZERO,
             received_bytes: 0,
+            total: None,
         };
         body.note_unread();
         body
+    }
+
+    /// Adds the size of everything that is read to a counter.
+    pub(crate) fn counted(mut self, total: Option<Arc<AtomicU64>>) -> Self {
+        self.total = total;
+        self
     }
 
     /// Records what happens to the rest of the body unless it is read.
@@ -128,6 +138,9 @@ impl RequestBody {
             self.waited += since.elapsed();
         }
         self.received_bytes += bytes as u64;
+        if let Some(total) = &self.total {
+            total.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         if self.waited >= RATE_WINDOW
             && self.received_bytes >= MIN_BYTES_PER_SECOND * self.waited.as_secs()
         {

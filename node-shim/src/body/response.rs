@@ -48,8 +48,12 @@ impl ResponseBody {
     /// Counts a complete response now. A function that receives it has all of it at once, so it does not matter for the
     /// called function how much of it the caller reads, and when.
     pub(crate) fn delivered(&mut self) {
-        if let Self::Buffered { observer, .. } = self {
-            drop(observer.take());
+        if let Self::Buffered {
+            observer, bytes, ..
+        } = self
+            && let Some(mut observer) = observer.take()
+        {
+            observer.sent(bytes.as_ref().map_or(0, Bytes::len));
         }
     }
 }
@@ -152,6 +156,7 @@ impl GuestBody {
         };
         // either result ends the reading
         let _ = timeout(time, read).await;
+        self.observer.sent_nothing();
         if matches!(self.stage, Stage::Open | Stage::Ending) {
             self.control.dismiss();
             self.observer.succeed();
@@ -220,6 +225,7 @@ impl GuestBody {
 
     fn emit(&mut self, data: Bytes) -> Poll<Option<Frame<Bytes>>> {
         self.last_sent = Some(Instant::now());
+        self.observer.sent(data.len());
         Poll::Ready(Some(Frame::data(data)))
     }
 
@@ -385,12 +391,16 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match &mut *self {
             Self::Buffered {
-                bytes, trailers, ..
+                bytes,
+                trailers,
+                observer,
+                ..
             } => {
-                let data = bytes
-                    .take()
-                    .filter(|bytes| !bytes.is_empty())
-                    .map(Frame::data);
+                let data = bytes.take().filter(|bytes| !bytes.is_empty());
+                if let (Some(data), Some(observer)) = (&data, observer) {
+                    observer.sent(data.len());
+                }
+                let data = data.map(Frame::data);
                 Poll::Ready(
                     data.or_else(|| trailers.take().map(Frame::trailers))
                         .map(Ok),

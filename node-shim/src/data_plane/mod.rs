@@ -22,6 +22,7 @@ use crate::listener;
 use crate::node_counters::NodeCounters;
 use crate::routing_table::RoutingTable;
 use crate::tls::Certificates;
+use crate::traces::Tracer;
 use futures::future::try_join_all;
 use node_shim_core::key_value::BucketId;
 use parking_lot::Mutex;
@@ -227,6 +228,16 @@ impl DataPlane {
     /// changes nothing.
     pub fn set_hop_key(&self, key: &[u8]) {
         self.state.egress.hop_key.set(key);
+    }
+
+    /// Returns the number of lines of the access log that were dropped.
+    pub fn access_log_dropped(&self) -> u64 {
+        self.state.log.access_dropped()
+    }
+
+    /// Returns what records requests for a collector of traces, if there is one.
+    pub fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.state.options.tracer.as_ref()
     }
 
     /// Returns the number of open connections.

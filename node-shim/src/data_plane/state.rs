@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cold_starts::ColdStarts;
 use super::stop_flag::StopFlag;
+use crate::access_log::AccessLogOptions;
 use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::egress::{EgressClient, EgressOptions};
@@ -25,7 +26,9 @@ use crate::instance::IdleInstances;
 use crate::instance_budget::{GiveWay, InstanceBudget};
 use crate::key_value::{KeyValueStores, RedisNetwork};
 use crate::node_counters::NodeCounters;
+use crate::open_request::RequestReports;
 use crate::routing_table::RoutingTable;
+use crate::traces::Tracer;
 
 /// Options of the data plane.
 #[derive(Clone, Debug)]
@@ -48,6 +51,12 @@ pub struct DataPlaneOptions {
     pub loopback_stores: bool,
     /// Outbound requests of functions, and the network of key-value stores in Redis.
     pub egress: EgressOptions,
+    /// Which requests are logged. Default: none.
+    pub access_log: AccessLogOptions,
+    /// Whether responses of functions have the header field `server-timing`. Default: no.
+    pub server_timing: bool,
+    /// Records requests for a collector of traces. Default: none.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Default for DataPlaneOptions {
@@ -61,6 +70,9 @@ impl Default for DataPlaneOptions {
             key_value: MemoryLimits::default(),
             loopback_stores: false,
             egress: EgressOptions::default(),
+            access_log: AccessLogOptions::default(),
+            server_timing: false,
+            tracer: None,
         }
     }
 }
@@ -136,6 +148,8 @@ pub(crate) struct DataPlaneState {
     pub(crate) counters: Arc<CounterTable>,
     pub(crate) node_counters: Arc<NodeCounters>,
     pub(crate) log: GuestLog,
+    /// `None` when single requests are not reported.
+    pub(crate) reports: Option<RequestReports>,
     /// Has fewer slots than the pool, so that a full pool is detected before a store is created.
     pub(crate) budget: Arc<InstanceBudget>,
     pub(crate) key_value: Arc<KeyValueStores>,
@@ -177,6 +191,7 @@ impl DataPlaneState {
                 RedisNetwork::new(options.egress.clone(), options.loopback_stores),
             )),
             egress: EgressClient::new(options.egress.clone()),
+            reports: RequestReports::new(&log, options.access_log, options.tracer.clone()),
             engine,
             options,
             counters,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use node_shim_core::egress::{
     DenialReason, EgressOutcome, OutboundTarget, TargetError, TargetHost, may_call,
 };
 use node_shim_core::table::FunctionKey;
+use node_shim_core::trace::TraceContext;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::EgressClient;
@@ -17,6 +18,7 @@ use super::scope::{MAX_PER_REQUEST, RequestScope, ScopePlace};
 use crate::guest_log::RequestLog;
 use crate::keyed_limit::KeyedPermit;
 use crate::revision::Revision;
+use crate::traces::OutboundSpan;
 
 /// Maximum number of outbound requests of one function that are in flight at the same time.
 const MAX_PER_FUNCTION: u32 = 128;
@@ -50,12 +52,15 @@ pub(super) struct Exchange {
     pub(super) scope: Arc<RequestScope>,
     pub(super) target: OutboundTarget,
     pub(super) places: Places,
+    /// Span of the request, if it is recorded.
+    pub(super) traced: Option<TraceContext>,
 }
 
 /// The end of an outbound request, which is counted once: as cancelled when it is dropped without another outcome.
 pub(super) struct UncountedEnd {
     context: OutboundContext,
     counted: bool,
+    span: Option<OutboundSpan>,
 }
 
 /// Places of a request among those in flight, held until dropped.
@@ -115,15 +120,19 @@ impl OutboundRequests {
         }
         let scope = self.scope.get_or_insert_default();
         let places = context.places(scope, &target)?;
+        let parent = context.origin.span.as_ref();
+        let span = parent.and_then(|parent| parent.outbound(request.method(), &target));
         Ok(Admitted {
-            end: UncountedEnd {
-                context: context.clone(),
-                counted: false,
-            },
             exchange: Exchange {
                 scope: Arc::clone(scope),
                 target,
                 places,
+                traced: span.as_ref().map(OutboundSpan::context),
+            },
+            end: UncountedEnd {
+                context: context.clone(),
+                counted: false,
+                span,
             },
         })
     }
@@ -148,21 +157,39 @@ impl UncountedEnd {
         &self.context
     }
 
-    pub(super) fn count(mut self, outcome: EgressOutcome) {
+    /// Counts a response whose head has this status.
+    pub(super) fn count_response(mut self, status: StatusCode) {
+        self.counted = true;
+        self.context.count(EgressOutcome::Response);
+        self.end_span(Some(status), None);
+    }
+
+    pub(super) fn count_failure(mut self, outcome: EgressOutcome) {
         self.counted = true;
         self.context.count(outcome);
+        self.end_span(None, Some(outcome.label()));
     }
 
     /// The denial was counted when it was decided.
     pub(super) fn counted_as_denied(mut self) {
         self.counted = true;
+        self.end_span(None, Some("denied"));
+    }
+
+    fn end_span(&mut self, status: Option<StatusCode>, failure: Option<&'static str>) {
+        if let Some(span) = self.span.take() {
+            let status = status.map(|status| status.as_u16());
+            span.end(status, failure, &self.context.revision);
+        }
     }
 }
 
 impl Drop for UncountedEnd {
     fn drop(&mut self) {
         if !self.counted {
-            self.context.count(EgressOutcome::Cancelled);
+            let outcome = EgressOutcome::Cancelled;
+            self.context.count(outcome);
+            self.end_span(None, Some(outcome.label()));
         }
     }
 }

@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::send::{declared_length, within};
 use super::upload::RequestStream;
 use crate::body::ResponseBody;
+use crate::traces::SpanParent;
 
 /// What a request of a function passes on to the requests that the function sends. Clones are cheap.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub(crate) struct RequestOrigin {
     /// When the request has to end.
     pub(crate) deadline: Instant,
     pub(crate) trace: TraceContext,
+    /// Parent of the spans of these requests; `None` when the request is not recorded.
+    pub(crate) span: Option<SpanParent>,
 }
 
 /// A call of a function.
@@ -39,6 +42,9 @@ pub(crate) struct FunctionCall {
     pub(crate) deadline: Instant,
     /// Id of the caller's request.
     pub(crate) request_id: String,
+    /// Span of the call, if the caller's request is recorded. What the caller itself writes into `traceparent` has no effect
+    /// on that.
+    pub(crate) traced: Option<TraceContext>,
 }
 
 /// The functions of this node.
@@ -65,6 +71,7 @@ pub(super) async fn call(
         scope,
         target,
         places,
+        traced,
     } = exchange;
     let (mut parts, body) = request.into_parts();
     let invalid = |_| Failure::new(EgressOutcome::Broken, Error::HttpRequestUriInvalid);
@@ -72,7 +79,8 @@ pub(super) async fn call(
     // its messages have no framing of their own, as those of HTTP/2
     parts.version = Version::HTTP_2;
     rules::rewrite_request(&mut parts.headers, &target.authority(), true);
-    context.origin.trace.propagate(&mut parts.headers);
+    let trace = traced.as_ref().unwrap_or(&context.origin.trace);
+    trace.propagate(&mut parts.headers);
     let (stream, upload) = RequestStream::new(body, scope, declared_length(&parts.headers));
     let request = Request::from_parts(parts, stream.boxed_unsync());
     let call = FunctionCall {
@@ -80,6 +88,7 @@ pub(super) async fn call(
         hops: context.origin.hops.next(),
         deadline: context.origin.deadline,
         request_id: context.log.request_id().to_owned(),
+        traced,
     };
     let responds = Arc::clone(&context.functions).call(call, request);
     let first_byte = options.first_byte_timeout.unwrap_or(Duration::MAX);

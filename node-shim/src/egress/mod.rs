@@ -38,7 +38,7 @@ use hop_key::HopKey;
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};
 use pool::ConnectionPool;
-pub(crate) use tls::client_config;
+pub(crate) use tls::{client_config, system_roots};
 
 /// Bounds of the number of connections of the node to the servers of outbound requests.
 const CONNECTIONS: (u64, u64) = (64, 4_096);

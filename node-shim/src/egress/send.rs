@@ -13,6 +13,7 @@ use hyper::client::conn::TrySendError;
 use node_shim_core::egress::{
     self as rules, AddressRefusal, DenialReason, EgressOutcome, OutboundTarget, TargetHost,
 };
+use node_shim_core::trace::TraceContext;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
@@ -75,11 +76,11 @@ async fn exchange(
     let result = run(end.context(), exchange, request, options).await;
     match result {
         Ok(response) => {
-            end.count(EgressOutcome::Response);
+            end.count_response(response.status());
             Ok(response)
         }
         Err(Ended::Failed(failure)) => {
-            end.count(failure.outcome);
+            end.count_failure(failure.outcome);
             Err(failure.error)
         }
         Err(Ended::Denied(error)) => {
@@ -103,6 +104,7 @@ async fn run(
         scope,
         target,
         places,
+        traced,
     } = exchange;
     let timeouts = Timeouts::new(context, &options);
     let addresses = context.addresses(&target, timeouts.resolve).await?;
@@ -115,6 +117,7 @@ async fn run(
         target: &target,
         keys: &keys,
         timeouts,
+        trace: traced.as_ref().unwrap_or(&context.origin.trace),
     };
     let (response, connected) = sending.head(request, &upload).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -249,6 +252,8 @@ struct Sending<'a> {
     target: &'a OutboundTarget,
     keys: &'a [ConnectionKey],
     timeouts: Timeouts,
+    /// Trace that the request passes on.
+    trace: &'a TraceContext,
 }
 
 type Attempt = Result<Response<Incoming>, TrySendError<Request<RequestStream>>>;
@@ -334,7 +339,7 @@ impl Sending<'_> {
         *request.uri_mut() = uri.ok_or_else(invalid)?;
         let (headers, origin) = (request.headers_mut(), &self.context.origin);
         rules::rewrite_request(headers, &self.target.authority(), http2);
-        origin.trace.propagate(headers);
+        self.trace.propagate(headers);
         let host = self.target.host.to_string();
         let key = &self.context.client.hop_key;
         if let Some(signed) = key.signed(origin.hops.next(), &host) {

@@ -30,6 +30,11 @@ static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     Arc::new(roots)
 });
 
+/// Returns the certificate authorities of the system, or those of Mozilla where the system has none.
+pub(crate) fn system_roots() -> &'static RootCertStore {
+    &SYSTEM_ROOTS
+}
+
 /// Returns the configuration that offers these protocols and trusts these authorities; `None` means those of the system.
 ///
 /// # Errors

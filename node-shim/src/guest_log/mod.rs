@@ -1,6 +1,7 @@
 //! Output of guests as JSON lines on stdout, bounded per line, per function and in total. A guest never
 //! waits for its log and cannot detect dropped lines.
 
+mod access_queue;
 mod failure_text;
 mod function_log;
 mod request_record;
@@ -20,7 +21,7 @@ use crate::revision::{Revision, RevisionSpec};
 use writer::Line;
 
 pub(crate) use function_log::FunctionLog;
-pub(crate) use request_record::{OpenRequest, REQUEST_STREAM, RequestRecord, ServedRequest};
+pub(crate) use request_record::{REQUEST_STREAM, RequestRecord};
 pub(crate) use stream::InstanceLog;
 pub use writer::{GuestLog, LogOutput};
 
@@ -205,7 +206,7 @@ impl RequestLog {
 
 /// Returns the text with invalid UTF-8 as `\xNN` and the control characters that JSON does not escape as
 /// `\u{NN}`.
-fn escaped(bytes: &[u8]) -> String {
+pub(crate) fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -411,6 +412,9 @@ mod tests {
         request.line("info", "stdout", b"lost");
         written.recv_timeout(PATIENCE).unwrap();
         assert_eq!(dropped(&counted), 1);
+        log.send_access(&"ns".into(), b"lost\n".to_vec());
+        written.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(log.access_dropped(), 1);
     }
 
     /// HG-20: invalid UTF-8 and control characters that JSON does not escape.

@@ -1,4 +1,4 @@
-//! Thread that writes the lines of guests, so that serving threads never wait for stdout.
+//! Thread that writes the lines of guests and of the access log, so that serving threads never wait for stdout.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -9,10 +9,11 @@ use std::sync::{Arc, Weak};
 use node_shim_core::table::FunctionKey;
 use parking_lot::Mutex;
 
+use super::access_queue::{AccessLine, AccessQueue};
 use super::function_log::{FunctionLog, reserve};
 use crate::counters::RevisionCounters;
 
-/// Maximum size in bytes of all lines that wait for the thread.
+/// Maximum size in bytes of all lines of guests that wait for the thread.
 const MAX_QUEUED: usize = 16 << 20;
 
 /// Handle of the writer thread. Cheap to clone; the thread ends with the last clone.
@@ -26,6 +27,7 @@ struct Shared {
     /// Whether requests that have ended are written too.
     requests: bool,
     queued: Arc<AtomicUsize>,
+    access: Arc<AccessQueue>,
     node: String,
     functions: Mutex<HashMap<FunctionKey, Weak<FunctionLog>>>,
 }
@@ -47,6 +49,7 @@ enum Queued {
     Line(QueuedLine),
     /// Record of a request. Only programs that serve a developer write them, so no quota of a function applies.
     Request(QueuedRecord),
+    Access(AccessLine),
 }
 
 /// A record that waits for the thread and counts as waiting until it is dropped.
@@ -93,6 +96,7 @@ impl GuestLog {
             lines,
             requests,
             queued: Arc::default(),
+            access: AccessQueue::new(),
             node: node.to_owned(),
             functions: Mutex::default(),
         };
@@ -101,8 +105,25 @@ impl GuestLog {
         })
     }
 
-    pub(super) fn has_requests(&self) -> bool {
+    /// Returns whether requests that have ended are written too.
+    pub(crate) fn has_requests(&self) -> bool {
         self.shared.requests
+    }
+
+    /// Passes a line of the access log to the thread. Counts it as dropped when its namespace has used up its share of the
+    /// queue. The caller never waits.
+    pub(crate) fn send_access(&self, namespace: &Arc<str>, bytes: Vec<u8>) {
+        if let Some(line) = self.shared.access.enter(namespace, bytes)
+            && let Err(SendError(Queued::Access(unsent))) =
+                self.shared.lines.send(Queued::Access(line))
+        {
+            unsent.count_dropped();
+        }
+    }
+
+    /// Returns the number of lines of the access log that were dropped.
+    pub(crate) fn access_dropped(&self) -> u64 {
+        self.shared.access.dropped()
     }
 
     /// Passes the record of a request to the thread, unless the queue has no room for it.
@@ -118,7 +139,8 @@ impl GuestLog {
         }
     }
 
-    pub(super) fn node(&self) -> &str {
+    /// Returns the name of the node.
+    pub(crate) fn node(&self) -> &str {
         &self.shared.node
     }
 
@@ -199,6 +221,11 @@ fn write(queued: &Queued, output: &mut LogOutput) {
         }
         Queued::Request(record) => {
             let _ = output.write_all(&record.bytes);
+        }
+        Queued::Access(line) => {
+            if output.write_all(&line.bytes).is_err() {
+                line.count_dropped();
+            }
         }
     }
 }

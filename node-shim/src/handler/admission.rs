@@ -22,6 +22,7 @@ use crate::data_plane::DataPlaneState;
 use crate::egress::FunctionCall;
 use crate::instance::{InstanceParts, InstanceSource};
 use crate::observer::RequestObserver;
+use crate::open_request::OpenRequest;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 
@@ -52,7 +53,7 @@ pub(super) struct Admitted {
 }
 
 /// A valid request whose function is known.
-struct Routed {
+struct Routed<'a> {
     passed: ValidatedHead,
     hops: Hops,
     rewritten: Option<String>,
@@ -61,6 +62,9 @@ struct Routed {
     /// Whether the request may wait in the queue of the revision.
     waits: bool,
     began: Instant,
+    /// The request, if it is reported on its own. Its observer takes it, so that a request whose client leaves while it waits
+    /// is reported.
+    open: &'a mut Option<Box<OpenRequest>>,
 }
 
 /// Validates and routes the request of a client, picks the revision and acquires its permits.
@@ -69,6 +73,7 @@ pub(super) async fn admit(
     conn: &Connection,
     parts: &Parts,
     began: Instant,
+    open: &mut Option<Box<OpenRequest>>,
 ) -> Result<Admitted, NotAdmitted> {
     // load balancers often name no host
     if parts.uri.path() == READY_PATH {
@@ -103,6 +108,7 @@ pub(super) async fn admit(
         length: content_length(&parts.headers),
         waits: true,
         began,
+        open,
     };
     admit_routed(plane, &table, served, routed).await
 }
@@ -114,6 +120,7 @@ pub(super) async fn admit_call(
     call: &FunctionCall,
     parts: &Parts,
     began: Instant,
+    open: &mut Option<Box<OpenRequest>>,
 ) -> Result<Admitted, NotAdmitted> {
     if call.hops.is_loop() {
         return Err(NotAdmitted::Invalid(Rejection::Loop));
@@ -134,6 +141,7 @@ pub(super) async fn admit_call(
         length: content_length(&parts.headers),
         waits: false,
         began,
+        open,
     };
     admit_routed(plane, table, served, routed).await
 }
@@ -154,7 +162,7 @@ async fn admit_routed(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
     served: &ServedFunction,
-    routed: Routed,
+    routed: Routed<'_>,
 ) -> Result<Admitted, NotAdmitted> {
     if served.entry.suspended {
         return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
@@ -164,7 +172,7 @@ async fn admit_routed(
         revision,
         start,
         observer,
-    } = choose_revision(plane, table, served, began).await?;
+    } = choose_revision(plane, table, served, began, routed.open).await?;
     // the code stays mapped from here on
     let user = revision.code.enter();
     let start = if user.is_mapped() {
@@ -173,13 +181,14 @@ async fn admit_routed(
         StartKind::Cold
     };
     let counters = revision.counters.clone();
-    let observer = match observer {
+    let mut observer = match observer {
         Some(mut waited) => {
             waited.set_counters(counters);
             waited
         }
         None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
     };
+    observer.report_at_end(routed.open.take());
     let key = &served.entry.key;
     let acquired = acquire(plane, key, &revision, user, &routed).await;
     let Resources { instance, permit } = match acquired {
@@ -211,7 +220,7 @@ async fn acquire(
     key: &FunctionKey,
     revision: &Arc<Revision>,
     user: CodeUser,
-    routed: &Routed,
+    routed: &Routed<'_>,
 ) -> Result<Resources, FailureReason> {
     if !plane.allows_request(key) {
         return Err(FailureReason::MemoryPressure);
@@ -277,6 +286,7 @@ async fn choose_revision(
     table: &RoutingTable,
     served: &ServedFunction,
     began: Instant,
+    open: &mut Option<Box<OpenRequest>>,
 ) -> Result<ChosenRevision, NotAdmitted> {
     let bucket = fastrand::u32(..BUCKETS);
     let (slot, fallback) = picked_revision(plane, served, bucket);
@@ -298,7 +308,10 @@ async fn choose_revision(
         RevisionSlot::Absent => failed(FailureReason::Unloadable),
         RevisionSlot::Loading => {
             // created before waiting, so that a request whose client leaves meanwhile is counted
-            let observer = observer_without_code(plane, served, began, StartKind::Cold);
+            let mut observer = observer_without_code(plane, served, began, StartKind::Cold);
+            if let Some(observer) = &mut observer {
+                observer.report_at_end(open.take());
+            }
             match wait_for_code(plane, table, served, bucket).await {
                 Ok(revision) => Ok(ChosenRevision {
                     revision,

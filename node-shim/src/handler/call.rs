@@ -36,7 +36,10 @@ async fn respond(
     let table = plane.table();
     table.by_key(&call.function)?;
     let (parts, body) = request.into_parts();
-    let admitted = admit_call(plane, &table, call, &parts, began).await;
+    let reports = plane.reports.as_ref();
+    let mut open =
+        reports.and_then(|reports| reports.open_call(call.traced.as_ref(), &parts, began));
+    let admitted = admit_call(plane, &table, call, &parts, began, &mut open).await;
     // like a request of a client, the call does not keep the table while its guest runs
     drop(table);
     let mut answer = match admitted {
@@ -44,7 +47,7 @@ async fn respond(
             let (sender, body) = (Sender::Function(call), InboundBody::Function(body));
             serve(event_loop, &sender, admitted, parts, body, None).await
         }
-        Err(refused) => refuse(plane, refused, None, None),
+        Err(refused) => refuse(plane, refused, None, open),
     };
     answer.body_mut().delivered();
     Some(answer)

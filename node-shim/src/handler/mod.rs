@@ -31,10 +31,13 @@ use crate::body::{
 use crate::connection::{Connection, RequestGuard, StreamReset};
 use crate::data_plane::{DataPlaneState, DrainPhase, EventLoop};
 use crate::egress::{FunctionCall, OutboundContext, RequestOrigin};
-use crate::guest_log::{LogContext, OpenRequest, RequestLog};
+use crate::guest_log::{LogContext, RequestLog};
 use crate::instance::{Deadline, GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
 use crate::observer::RequestObserver;
+use crate::open_request::{self, OpenRequest};
+use crate::server_timing::ServerTiming;
 use crate::shim_response;
+use crate::traces::GuestSpan;
 use admission::{Admitted, NotAdmitted, admit};
 use response::{
     HttpResponse, ResponseFraming, check_head, content_length, error_response,
@@ -62,7 +65,7 @@ pub(crate) async fn handle(
     let guard = conn.begin_request();
     let version = request.version();
     let (mut parts, body) = request.into_parts();
-    let record = plane.log.open_request(&parts, began);
+    let mut open = open(plane, &conn, &parts, began);
     if starts_with_query(&parts.uri) {
         if version == Version::HTTP_2 {
             return Err(h2::Reason::PROTOCOL_ERROR.into());
@@ -78,16 +81,15 @@ pub(crate) async fn handle(
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
     } else {
-        admit(plane, &conn, &parts, began).await
+        admit(plane, &conn, &parts, began, &mut open).await
     };
     let mut answer = match admitted {
-        Ok(mut admitted) => {
-            admitted.observer.write_at_end(record);
+        Ok(admitted) => {
             let (sender, body) = (Sender::Client(&conn), InboundBody::Client(body, source));
             serve(&event_loop, &sender, admitted, parts, body, Some(guard)).await
         }
         Err(refused) => {
-            let mut answer = refuse(plane, refused, Some(guard), record);
+            let mut answer = refuse(plane, refused, Some(guard), open);
             abandon_body(&mut answer, body, &source);
             answer
         }
@@ -103,12 +105,27 @@ pub(crate) async fn handle(
     Ok(answer)
 }
 
+/// Returns the request, if it is reported on its own.
+fn open(
+    plane: &DataPlaneState,
+    conn: &Connection,
+    parts: &Parts,
+    began: Instant,
+) -> Option<Box<OpenRequest>> {
+    let sender = open_request::Sender {
+        peer: conn.peer,
+        https: conn.is_encrypted(),
+        trusts: &|address| plane.options.trusts(address),
+    };
+    plane.reports.as_ref()?.open(sender, parts, began)
+}
+
 /// Returns the response to a request that no guest serves.
 fn refuse(
     plane: &DataPlaneState,
     refused: NotAdmitted,
     guard: Option<RequestGuard>,
-    mut record: Option<Box<OpenRequest>>,
+    mut open: Option<Box<OpenRequest>>,
 ) -> HttpResponse {
     let answer = match refused {
         NotAdmitted::Invalid(rejection) => {
@@ -116,18 +133,23 @@ fn refuse(
             shim_response::rejected(rejection, guard)
         }
         NotAdmitted::NoRoute => shim_response::no_route(guard),
-        NotAdmitted::Probe => shim_response::ready(plane.is_ready(), guard),
+        NotAdmitted::Probe => {
+            if let Some(open) = &mut open {
+                open.exclude_probe();
+            }
+            shim_response::ready(plane.is_ready(), guard)
+        }
         NotAdmitted::Failed(reason, mut observer) => {
             if let Some(observer) = &mut observer {
-                observer.write_at_end(record.take());
+                observer.report_at_end(open.take());
             }
             error_response(reason, observer, guard)
         }
     };
-    if let Some(record) = record {
+    if let Some(open) = open {
         let error = answer.headers().get(shim_response::ERROR);
         let error = error.and_then(|value| value.to_str().ok());
-        record.refused(answer.status().as_u16(), error);
+        open.refused(answer.status().as_u16(), error);
     }
     answer
 }
@@ -177,6 +199,7 @@ async fn serve(
 ) -> HttpResponse {
     let plane = &event_loop.plane;
     let response_framing = ResponseFraming::of(&parts);
+    let timing = plane.server_timing(sender, &admitted);
     let idle = admitted.revision.spec.limits.idle;
     let StartedGuest {
         mut guest,
@@ -227,6 +250,9 @@ async fn serve(
             error_response(reason, Some(observer), guard)
         }
     };
+    if let Some(timing) = timing {
+        timing.write(answer.headers_mut());
+    }
     if control.unread() == UnreadBody::Closes {
         shim_response::close(&mut answer);
     }
@@ -238,6 +264,14 @@ async fn serve(
         ));
     }
     answer
+}
+
+impl DataPlaneState {
+    /// Returns the times of the request of a client, if the response has them.
+    fn server_timing(&self, sender: &Sender<'_>, admitted: &Admitted) -> Option<ServerTiming> {
+        let shown = self.options.server_timing && matches!(sender, Sender::Client(_));
+        shown.then(|| ServerTiming::new(admitted.observer.began(), admitted.start))
+    }
 }
 
 fn start_guest(
@@ -254,7 +288,7 @@ fn start_guest(
         revision,
         instance,
         rewritten,
-        observer,
+        mut observer,
         start,
         permit,
     } = admitted;
@@ -262,13 +296,18 @@ fn start_guest(
     let control = GuestControl::new(limits.cpu, plane.stop_flag.clone());
     let (idle, limit) = (limits.idle, limits.request_body);
     let deadline = deadline(sender, limits.timeout);
-    let forwarding = rewrite_head(plane, sender, &passed, rewritten, &mut parts);
+    let open = observer.open_request();
+    let trace_id = open.as_ref().and_then(|open| open.trace_id());
+    let mut forwarding = rewrite_head(plane, sender, &passed, rewritten, trace_id, &mut parts);
+    let total = open.as_ref().map(|open| open.received());
+    let headers = &mut parts.headers;
+    let span = open.and_then(|open| open.start_guest(&mut forwarding, headers, &revision, start));
     let scheme = if forwarding.https {
         Scheme::HTTPS
     } else {
         Scheme::HTTP
     };
-    let body = RequestBody::new(body, control.clone(), limit, idle);
+    let body = RequestBody::new(body, control.clone(), limit, idle).counted(total);
     let (responds, head) = oneshot::channel();
     let cold = start == StartKind::Cold;
     let names = LogContext {
@@ -287,6 +326,7 @@ fn start_guest(
             hops,
             deadline: deadline.at,
             trace: forwarding.trace,
+            span: span.as_ref().map(GuestSpan::parent),
         },
     };
     let guest = RunningGuest::new(
@@ -306,6 +346,7 @@ fn start_guest(
             preempted: event_loop.preempted.clone(),
             idle: plane.idle.clone(),
             counters: plane.node_counters.clone(),
+            span,
         },
         &plane.guests,
     );
@@ -331,12 +372,13 @@ fn deadline(sender: &Sender<'_>, own: Duration) -> Deadline {
     }
 }
 
-/// Rewrites the request head for the guest.
+/// Rewrites the request head for the guest. `trace_id` is the id of a trace that the node records.
 fn rewrite_head(
     plane: &DataPlaneState,
     sender: &Sender<'_>,
     passed: &ValidatedHead,
     rewritten: Option<String>,
+    trace_id: Option<u128>,
     parts: &mut Parts,
 ) -> Rewritten {
     if let Some(path) = rewritten {
@@ -354,7 +396,7 @@ fn rewrite_head(
         trusted: plane.options.trusts(conn.peer),
         tls: conn.is_encrypted(),
         authority: &passed.authority,
-        generated_id: fastrand::u128(..),
+        generated_id: trace_id.unwrap_or_else(|| fastrand::u128(..)),
         generated_span: fastrand::u64(..),
     };
     headers::rewrite_request(&mut parts.headers, context)

@@ -26,6 +26,7 @@ use crate::guest_log::RequestLog;
 use crate::key_value::KeyValueStores;
 use crate::node_counters::NodeCounters;
 use crate::revision::Revision;
+use crate::traces::GuestSpan;
 
 pub(crate) type GuestHead = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
@@ -54,6 +55,8 @@ pub(crate) struct GuestCall {
     pub(crate) preempted: Arc<PreemptedGuests>,
     pub(crate) idle: Arc<IdleInstances>,
     pub(crate) counters: Arc<NodeCounters>,
+    /// `None` when the request is not recorded for traces.
+    pub(crate) span: Option<GuestSpan>,
 }
 
 /// The instance that answers a request.
@@ -102,6 +105,7 @@ pub(super) async fn call(call: GuestCall) {
         preempted,
         idle,
         counters,
+        span: _,
     } = call;
     let head = ResponseHead::new(head, control.clone());
     let context = RequestContext {

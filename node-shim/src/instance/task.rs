@@ -20,11 +20,12 @@ use crate::engine::TICK;
 
 /// Runs one call. The permits are returned when the guest has ended, which can be long before or after the
 /// end of its response.
-pub(super) async fn run(call: GuestCall) {
+pub(super) async fn run(mut call: GuestCall) {
     let control = call.control.clone();
     let _ends = EndOnDrop(control.clone());
     let (first_byte, deadline) = (call.revision.spec.limits.first_byte, call.deadline);
     let counters = call.revision.counters.clone();
+    let span = call.span.take();
     let guest = call::call(call);
     let metered = MeteredFuture {
         // a panic in a host call ends only this request
@@ -42,8 +43,12 @@ pub(super) async fn run(call: GuestCall) {
             control.end(GuestEnd::failed(reason));
         }
     }
-    let cpu = u64::try_from(control.meter.used().as_micros()).unwrap_or(u64::MAX);
+    let used = control.meter.used();
+    let cpu = u64::try_from(used.as_micros()).unwrap_or(u64::MAX);
     counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
+    if let Some(span) = span {
+        span.end(control.guest_end().and_then(|end| end.failure), used);
+    }
 }
 
 /// Polls the guest and its wall-clock timer. Returns `None` when the guest had to stop but executed no

@@ -76,6 +76,11 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
             "Number of requests that failed on an instance that had answered others and ran again on a fresh one.",
             node.reruns(),
         ),
+        counter_family(
+            "selvage_access_log_dropped_total",
+            "Number of lines of the access log that were dropped.",
+            plane.access_log_dropped(),
+        ),
         instance_drops(node),
         certificates(plane),
         pool_slots(plane),
@@ -85,7 +90,27 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
     ]
     .into_iter()
     .chain(key_value(&plane.key_value_usage()))
+    .chain(spans(plane))
     .collect()
+}
+
+/// Returns the metrics of traces; none while traces are off.
+fn spans(plane: &DataPlane) -> Vec<MetricFamily> {
+    let Some(tracer) = plane.tracer() else {
+        return Vec::new();
+    };
+    let exported = counter_family(
+        "selvage_spans_exported_total",
+        "Number of spans that the collector of traces has accepted.",
+        tracer.exported(),
+    );
+    let help = "Number of spans that were dropped, by reason.";
+    let mut dropped = family("selvage_spans_dropped_total", help, MetricType::COUNTER);
+    for (reason, count) in tracer.dropped() {
+        let labels = with(&[], &[("reason", reason.label())]);
+        add(&mut dropped, &labels, counter(count));
+    }
+    vec![exported, dropped]
 }
 
 fn key_value(usage: &KeyValueUsage) -> [MetricFamily; 6] {

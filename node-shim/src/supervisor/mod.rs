@@ -62,6 +62,7 @@ use crate::node_counters::NodeCounters;
 use crate::pull::{ComponentRef, Puller, sha256_hex};
 use crate::routing_table::RoutingTable;
 use crate::tls::Certificates;
+use crate::traces::{TraceOptions, Tracer};
 
 use node::Node;
 use recent_traffic::RecentTraffic;
@@ -101,6 +102,8 @@ pub struct Options {
     pub data: DataPlaneOptions,
     /// Settings of the Wasm engine.
     pub engine: EngineOptions,
+    /// Traces of requests.
+    pub traces: TraceOptions,
     /// Maximum number of components with mapped code; components in use are kept mapped beyond it. `None`
     /// derives it from the limits of process and kernel.
     pub max_loaded: Option<usize>,
@@ -240,6 +243,9 @@ impl Supervisor {
         };
         tracing::info!(?propagation, ?timeout, "draining");
         self.shared.plane.drain(propagation, timeout).await;
+        if let Some(tracer) = self.shared.plane.tracer() {
+            tracer.flush(FLUSH_TIMEOUT).await;
+        }
         self.flush().await;
     }
 
@@ -279,10 +285,14 @@ fn start_data_plane(
 ) -> anyhow::Result<Arc<DataPlane>> {
     let log =
         GuestLog::start(&options.api.node, Box::new(std::io::stdout())).context("guest log")?;
+    let data = DataPlaneOptions {
+        tracer: Tracer::start(&options.traces, &options.api.node)?,
+        ..options.data.clone()
+    };
     let plane = DataPlane::start(
         listeners,
         engine.clone(),
-        options.data.clone(),
+        data,
         CounterTable::new(),
         Arc::new(NodeCounters::default()),
         log,

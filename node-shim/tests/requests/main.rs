@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod access_log;
 mod client_variety;
 mod config;
 mod connection_limits;
@@ -42,5 +43,6 @@ mod support;
 mod tenants;
 mod threads;
 mod tls;
+mod traces;
 mod trailers;
 mod unparsable;

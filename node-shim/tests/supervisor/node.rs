@@ -9,6 +9,7 @@ use node_shim::data_plane::DataPlaneOptions;
 use node_shim::engine::EngineOptions;
 use node_shim::node_api::Settings;
 use node_shim::supervisor::{Options, Supervisor};
+use node_shim::traces::TraceOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -75,6 +76,7 @@ pub(crate) fn options(folder: &Path, environment: &Environment<'_>) -> Options {
         drain_timeout: Duration::from_secs(10),
         data: DataPlaneOptions::default(),
         engine: EngineOptions::small(),
+        traces: TraceOptions::default(),
         max_loaded: None,
         program: PathBuf::from(env!("CARGO_BIN_EXE_node-shim")),
     }

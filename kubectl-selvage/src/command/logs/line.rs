@@ -20,7 +20,7 @@ pub(crate) struct Line {
     pub(crate) ts: String,
     #[serde(default)]
     level: String,
-    /// `stdout` or `stderr` of the function, or `shim` for what the node reports about it.
+    /// `stdout` or `stderr` of the function, `shim` for what the node reports about it, or `access` for a request.
     pub(crate) stream: String,
     pub(crate) function_namespace: String,
     pub(crate) function: String,

@@ -22,7 +22,7 @@ use crate::{guests, trailers};
 const B: &str = "b.ns.selvage.internal";
 
 /// Functions of a node. The name of each is that of its host in `.example`.
-struct Functions {
+pub(super) struct Functions {
     setup: Setup,
     counters: Arc<CounterTable>,
     network: Arc<TestNetwork>,
@@ -56,7 +56,12 @@ impl Functions {
         change(self.served.last_mut().unwrap());
     }
 
-    fn start(&self) -> Node {
+    /// Changes the node.
+    pub(super) fn change_setup(&mut self, change: impl FnOnce(&mut Setup)) {
+        change(&mut self.setup);
+    }
+
+    pub(super) fn start(&self) -> Node {
         let node = self.setup.start_empty(self.counters.clone());
         node.publish(self.served.clone());
         node
@@ -64,7 +69,7 @@ impl Functions {
 }
 
 /// A function `a` that calls `b`, which is this guest.
-fn calling_b(call: &Call<'_>, b: &[u8]) -> Functions {
+pub(super) fn calling_b(call: &Call<'_>, b: &[u8]) -> Functions {
     let mut functions = Functions::new();
     functions.add("ns", "a", &call.guest());
     functions.add("ns", "b", b);

@@ -13,7 +13,7 @@ use crate::support::node::{Node, PATIENCE};
 use crate::support::outbound::Call;
 use crate::support::wire::{get, once};
 
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = head.lines();
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }

@@ -3,6 +3,7 @@
 mod calls;
 mod hops;
 mod origin;
+mod spans;
 mod tls;
 
 use std::sync::Arc;
