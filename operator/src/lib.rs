@@ -43,6 +43,7 @@ pub mod measure;
 pub mod metrics;
 pub mod node_api;
 mod node_liveness;
+pub mod page;
 pub mod persist;
 mod probe;
 pub mod queue;

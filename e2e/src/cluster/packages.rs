@@ -39,7 +39,7 @@ pub enum Purpose {
     GitOps,
     /// The test that installs everything on a machine without any of the packages.
     FreshRoot,
-    /// Servers that tests start, also those without a cluster.
+    /// Servers and a browser that tests start, also those without a cluster.
     Tests,
 }
 
@@ -70,7 +70,7 @@ const fn package(
 }
 
 /// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 17] = [
+const PACKAGES: [Package; 18] = [
     package(
         Purpose::ControlPlane,
         "docker-registry",
@@ -132,6 +132,7 @@ const PACKAGES: [Package; 17] = [
         "redis-server",
         &[("redis-server", "--version")],
     ),
+    package(Purpose::Tests, "chromium", &[("chromium", "--version")]),
 ];
 
 /// A machine, identified by the root of its file system. Resolves the paths of programs.

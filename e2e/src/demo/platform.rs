@@ -10,6 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::DeleteParams};
 use std::net::SocketAddr;
 
+/// Port of the page, in the pods and of its Service.
+pub(super) const PAGE_PORT: u16 = 9181;
+/// Port of every node on which the page answers, on a local cluster.
+const PAGE_NODE_PORT: u16 = 30081;
 /// Namespace of the demo.
 pub(super) const DEMO: &str = "demo";
 /// Number of nodes, or of processes in their place.
@@ -153,12 +157,15 @@ impl Platform {
             Self::Nodes | Self::Existing => {
                 // no load balancer has to notice the end of a pod when the demo removes it
                 let quick = ["nodeShim.drain.propagation=1s", "nodeShim.drain.timeout=5s"];
-                let settings = if cluster.is_existing() {
-                    &quick[..]
+                let mut settings = vec!["page.enabled=true".to_owned()];
+                if cluster.is_existing() {
+                    settings.extend(quick.map(ToOwned::to_owned));
                 } else {
-                    &[]
-                };
-                selvage::install(cluster, settings)?;
+                    settings.push("page.service.type=NodePort".to_owned());
+                    settings.push(format!("page.service.nodePort={PAGE_NODE_PORT}"));
+                }
+                let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+                selvage::install(cluster, &settings)?;
                 pods(cluster)
             }
             Self::Processes(processes) => {
@@ -168,6 +175,26 @@ impl Platform {
                 Ok(names)
             }
         }
+    }
+
+    /// Says how to open the page about functions and rollouts. On a local cluster and for processes, this is its URL.
+    pub(super) fn page(&self, cluster: &Cluster) -> Result<String> {
+        let address = match self {
+            Self::Existing => {
+                return Ok(format!(
+                    "kubectl -n {NAMESPACE} port-forward service/selvage-page {PAGE_PORT}, then http://localhost:{PAGE_PORT}/"
+                ));
+            }
+            Self::Nodes => {
+                let node = cluster.node_addresses().into_iter().next();
+                SocketAddr::from((node.context("the cluster has a node")?, PAGE_NODE_PORT))
+            }
+            Self::Processes(processes) => {
+                let processes = processes.as_ref().context("nothing is installed")?;
+                processes.page(cluster)
+            }
+        };
+        Ok(format!("http://{address}/"))
     }
 
     /// Returns the addresses for requests, one per node.

@@ -1,6 +1,7 @@
 //! Runs the operator and three node-shims as processes of this machine, where nodes cannot run. They have the
 //! identities that the chart gives their pods; everything else is the same as with nodes.
 
+use super::platform::PAGE_PORT;
 use crate::{
     cluster::{Cluster, Process, Target, wait},
     selvage::{NAMESPACE, RELEASE, dist, root},
@@ -86,6 +87,12 @@ impl Processes {
             .collect()
     }
 
+    /// Returns the address of the page of the newest operator.
+    pub(super) fn page(&self, cluster: &Cluster) -> SocketAddr {
+        let newest = operator_address(cluster, self.started.saturating_sub(1));
+        SocketAddr::from((newest, PAGE_PORT))
+    }
+
     /// Leaves all of them running after the end of the demo.
     pub(super) fn release(self) {
         self.operators
@@ -111,6 +118,7 @@ impl Processes {
             format!("--pod-ip={address}"),
             format!("--node-api-addr={address}:9443"),
             format!("--admin-addr={address}:9180"),
+            format!("--page-addr={address}:{PAGE_PORT}"),
             format!("--operator-token-file={}", file(&format!("{name}.token"))),
             "--scrape-interval=2s".into(),
         ];

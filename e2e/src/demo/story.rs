@@ -105,8 +105,10 @@ pub async fn play(options: Options, stop: impl Future<Output = ()>) -> Result<bo
     }
     if options.keep {
         let targets = platform.targets(&cluster);
+        let page = platform.page(&cluster);
+        let page = page.unwrap_or_else(|error| format!("not available: {error:#}"));
         platform.release();
-        leave(&screen, cluster, &targets)?;
+        leave(&screen, cluster, &targets, &page)?;
     } else {
         platform.uninstall(&cluster)?;
     }
@@ -262,6 +264,7 @@ async fn install(
     };
     let figures = format!("ready after {}; {rights}", time(begin.elapsed()));
     screen.part(&figures);
+    screen.part(&format!("a page to follow it: {}", platform.page(cluster)?));
     outcomes.add(EXPECTED[2], excess.is_empty(), figures);
     Ok(())
 }
@@ -378,7 +381,7 @@ fn closing(demo: DemoContext<'_>, outcomes: &mut Outcomes) {
 }
 
 /// Leaves everything running and prints commands for inspecting it.
-fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr]) -> Result<()> {
+fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr], page: &str) -> Result<()> {
     let kubectl = cluster.tools().program("kubectl").display().to_string();
     let kubeconfig = cluster.kubeconfig().display().to_string();
     let prometheus = cluster
@@ -391,6 +394,7 @@ fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr]) -> Result<()
     screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
     screen.print(&format!("  alias kubectl={kubectl}"));
     screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");
+    screen.print(&format!("  page: {page}"));
     screen.print(&format!(
         "  curl '{prometheus}/api/v1/query?query=up'   # Prometheus"
     ));

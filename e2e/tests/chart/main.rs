@@ -49,7 +49,7 @@ fn typos_are_refused() -> Result<()> {
 }
 
 /// What the notes say about a setting, and only with it.
-const NOTES: [(&str, &str); 8] = [
+const NOTES: [(&str, &str); 10] = [
     (
         "monitoring.podMonitor.enabled=true",
         "the PodMonitor selvage-node-shim",
@@ -70,6 +70,11 @@ const NOTES: [(&str, &str); 8] = [
     (
         "prometheus.caSecret.name=prometheus-ca",
         "prometheus-access, prometheus-ca",
+    ),
+    ("page.enabled=true", "service/selvage-page"),
+    (
+        "page.token.name=page-token",
+        "its token is in the Secret page-token",
     ),
     ("crds.install=false", "install them from crds/yaml"),
     ("operator.replicas=1", "With fewer than two operators"),

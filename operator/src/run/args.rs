@@ -99,9 +99,38 @@ pub struct RunArgs {
     /// Interval at which Prometheus scrapes the nodes.
     #[arg(long, env = "SELVAGE_SCRAPE_INTERVAL", default_value = "15s", value_parser = duration)]
     pub scrape_interval: Duration,
+    /// Page about functions and rollouts.
+    #[command(flatten)]
+    pub page: PageArgs,
     /// Format of log lines.
     #[arg(long, env = "SELVAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Settings of the page.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PageArgs {
+    /// Listen address of a read-only page about functions and rollouts. Without it, no page is served.
+    #[arg(id = "page_address", long = "page-addr", env = "SELVAGE_PAGE_ADDR")]
+    pub address: Option<SocketAddr>,
+    /// Host name under which browsers may open the page, beside localhost and addresses. Repeatable.
+    #[arg(
+        id = "page_hosts",
+        long = "page-host",
+        env = "SELVAGE_PAGE_HOSTS",
+        value_delimiter = ',',
+        requires = "page_address"
+    )]
+    pub hosts: Vec<String>,
+    /// File with the bearer token that the page needs to show data, read again for each request. Without it, the page is open to
+    /// everyone who can reach its address.
+    #[arg(
+        id = "page_token_file",
+        long = "page-token-file",
+        env = "SELVAGE_PAGE_TOKEN_FILE",
+        requires = "page_address"
+    )]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Parses durations such as `1h30m`, `15s` and `250ms`.
@@ -113,6 +142,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_the_page_need_its_address() {
+        #[derive(Debug, clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            run: RunArgs,
+        }
+        let parse = |arguments: &[&str]| {
+            let arguments = ["run"].iter().chain(arguments);
+            <Program as clap::Parser>::try_parse_from(arguments)
+        };
+        assert_eq!(parse(&[]).unwrap().run.page.address, None);
+        let page = parse(&["--page-addr=[::]:9181", "--page-host=a", "--page-host=b"]);
+        let page = page.unwrap().run.page;
+        assert_eq!((page.hosts.len(), page.token_file), (2, None));
+        assert!(parse(&["--page-token-file=token"]).is_err());
+    }
 
     #[test]
     fn durations_with_several_units_are_read_and_negative_ones_refused() {

@@ -9,7 +9,7 @@ mod start;
 mod tasks;
 
 pub(crate) use args::duration;
-pub use args::{LogFormat, RunArgs};
+pub use args::{LogFormat, PageArgs, RunArgs};
 
 use anyhow::Context;
 use kube::{Client, Config};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::lease::Election;
+use crate::page;
 use crate::reconcile::api;
 use shared::Shared;
 use start::{Received, Start};
@@ -52,6 +53,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (metrics, ready) = (shared.metrics.clone(), shared.readiness());
     let admin = admin::run(args.admin_addr, metrics, ready, stop.clone());
     tasks.spawn("the admin endpoint", admin);
+    if let Some(settings) = args.page() {
+        let page = page::run(settings, shared.caches.clone(), stop.clone());
+        tasks.follow("the page", page);
+    }
     tasks.spawn("the lease", election.run(stop.clone()));
     tasks.spawn("the node API", server.run(stop.clone()));
     let reports = shared.fleet.subscribe();

@@ -9,6 +9,7 @@ use crate::lease::LeaseConfig;
 use crate::measure::{Matchers, Meter, Prometheus, PrometheusQueries};
 use crate::metrics::Metrics;
 use crate::node_api;
+use crate::page;
 use crate::queue::Queue;
 use crate::reconcile::Settings;
 
@@ -39,6 +40,16 @@ impl RunArgs {
             max_rollouts: self.max_rollouts,
             scrape_interval: self.scrape_interval,
         }
+    }
+
+    /// Settings of the page, if there is one.
+    pub(super) fn page(&self) -> Option<page::Settings> {
+        Some(page::Settings {
+            address: self.page.address?,
+            hosts: self.page.hosts.clone(),
+            token_file: self.page.token_file.clone(),
+            replica: self.pod_name.clone(),
+        })
     }
 
     pub(super) fn lease(&self, identity: &str) -> LeaseConfig {

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::ObjectKey;
+use super::changed_keys::{ChangedKeys, Subscribers};
 
 /// A term under which objects of one kind can be found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,7 @@ pub trait Indexed {
 pub(super) struct Objects<K> {
     by_key: BTreeMap<ObjectKey, Arc<K>>,
     by_term: HashMap<Term, BTreeSet<ObjectKey>>,
+    subscribers: Subscribers,
 }
 
 /// Result of an insertion.
@@ -52,6 +54,7 @@ impl<K> Default for Objects<K> {
         Self {
             by_key: BTreeMap::new(),
             by_term: HashMap::new(),
+            subscribers: Subscribers::default(),
         }
     }
 }
@@ -71,6 +74,10 @@ impl<K> Objects<K> {
         keys.filter_map(|key| self.by_key.get(key).map(Arc::clone))
             .collect()
     }
+
+    pub(super) fn subscribe(&mut self) -> ChangedKeys {
+        self.subscribers.add(self.by_key.keys().cloned().collect())
+    }
 }
 
 impl<K: Indexed> Objects<K> {
@@ -84,12 +91,14 @@ impl<K: Indexed> Objects<K> {
         }
         let dropped: Vec<Term> = former.difference(&new).cloned().collect();
         self.unlink(&key, &dropped);
+        self.subscribers.publish(&key);
         Inserted { old, dropped }
     }
 
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         if let Some(old) = self.by_key.remove(key) {
             self.unlink(key, &old.terms());
+            self.subscribers.publish(key);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Caches of API objects and the routing of their changes: whole kinds, and objects that functions refer to by name.
 
 mod cache;
+mod changed_keys;
 mod config_maps;
 mod index;
 mod mass_deletion;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use cache::version;
 pub use cache::{Cache, Change, ObjectKey};
+pub use changed_keys::ChangedKeys;
 pub use config_maps::{ConfigMapState, ConfigMaps};
 pub use index::{Indexed, Term};
 pub use mass_deletion::MassDeletionGuard;

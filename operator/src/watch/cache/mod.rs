@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::BACKOFF;
+use super::changed_keys::ChangedKeys;
 use super::index::{Indexed, Inserted, Objects, Term};
 use super::mass_deletion::{Doubted, MassDeletionGuard, Pending};
 use crate::failure_log::FailureLog;
@@ -179,6 +180,12 @@ impl<K> Cache<K> {
         self.read(|objects| objects.find(term))
     }
 
+    /// Subscribes to the keys of objects that change, beginning with all that exist.
+    #[must_use]
+    pub fn subscribe(&self) -> ChangedKeys {
+        self.write(Objects::subscribe)
+    }
+
     /// Whether the object disappeared together with many others and the API server has not confirmed its deletion.
     #[must_use]
     pub fn is_doubted(&self, key: &ObjectKey) -> bool {
@@ -220,35 +227,6 @@ impl<K> Cache<K> {
                 objects.insert(key, Arc::new(object));
             }
         });
-    }
-
-    /// Stores an object as a watch would.
-    #[cfg(test)]
-    pub(crate) fn put(&self, object: K)
-    where
-        K: Resource + Indexed,
-    {
-        self.write(|objects| objects.insert(ObjectKey::of(&object), Arc::new(object)));
-        self.filled.send_replace(true);
-    }
-
-    /// Removes an object as a watch would.
-    #[cfg(test)]
-    pub(crate) fn take(&self, key: &ObjectKey)
-    where
-        K: Indexed,
-    {
-        self.write(|objects| objects.remove(key));
-    }
-
-    /// Records that the newest version of an object cannot be decoded, as a watch would.
-    #[cfg(test)]
-    pub(crate) fn put_unreadable(&self, key: &ObjectKey, why: &str) {
-        let newest = Undecodable {
-            error: why.to_owned(),
-            uid: format!("uid-{}", key.name),
-        };
-        self.unreadable.write().insert(key.clone(), newest);
     }
 
     /// Number of objects.
@@ -485,5 +463,7 @@ pub(crate) fn version<K: Resource>(object: &K) -> u64 {
         .unwrap_or(0)
 }
 
+#[cfg(test)]
+mod test_support;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,178 @@
+//! What the page knows beside the caches, and the changes that it publishes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use super::charts::Recorder;
+use super::list::{Counts, List, ListPage, ListQuery, PAGE};
+use super::row::Row;
+use super::view::{Shown, View};
+use crate::watch::{Caches, ObjectKey, Term};
+
+/// Time between two updates. Changes that arrive meanwhile are published together.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Maximum number of rows in an update. After more changes, clients read their page of the list again.
+const MAX_ROWS: usize = 100;
+/// Number of updates that a slow stream may lag behind.
+const BACKLOG: usize = 16;
+
+/// The source of everything that the page shows. Clones are cheap and share the state.
+#[derive(Clone)]
+pub(super) struct Feed(Arc<Inner>);
+
+struct Inner {
+    caches: Caches,
+    replica: String,
+    state: RwLock<State>,
+    updates: broadcast::Sender<Arc<Update>>,
+}
+
+#[derive(Default)]
+struct State {
+    list: List,
+    recorder: Recorder,
+}
+
+/// Functions that have changed.
+#[derive(Debug)]
+pub(super) struct Update {
+    pub(super) keys: BTreeSet<ObjectKey>,
+    /// [`Changes`] as JSON. `None` after too many changes.
+    pub(super) changes: Option<String>,
+}
+
+/// Changes of the list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Changes {
+    counts: Counts,
+    /// Changed and new functions.
+    rows: Vec<Row>,
+    /// Namespaces and names of deleted functions.
+    gone: Vec<[String; 2]>,
+}
+
+impl Feed {
+    pub(super) fn new(caches: Caches, replica: String) -> Self {
+        Self(Arc::new(Inner {
+            caches,
+            replica,
+            state: RwLock::default(),
+            updates: broadcast::channel(BACKLOG).0,
+        }))
+    }
+
+    /// Follows the caches and never returns.
+    pub(super) async fn follow(&self) {
+        let caches = &self.0.caches;
+        caches.filled().await;
+        let mut functions = caches.functions.subscribe();
+        let mut revisions = caches.revisions.subscribe();
+        loop {
+            let keys = tokio::select! {
+                keys = functions.next() => keys,
+                keys = revisions.next() => self.functions_of(&keys),
+            };
+            self.handle(keys, Timestamp::now());
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Functions of revisions that have changed. That of a deleted revision is no longer known; its status shows the deletion.
+    fn functions_of(&self, revisions: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
+        let cache = &self.0.caches.revisions;
+        let function = |key: &ObjectKey| {
+            let revision = cache.get(key)?;
+            Some(ObjectKey::new(&key.namespace, &revision.spec.function))
+        };
+        revisions.iter().filter_map(function).collect()
+    }
+
+    /// Takes over the newest versions of these functions, and publishes them if anyone follows.
+    pub(super) fn handle(&self, keys: BTreeSet<ObjectKey>, now: Timestamp) {
+        if keys.is_empty() {
+            return;
+        }
+        let functions = &self.0.caches.functions;
+        let mut state = self.0.state.write();
+        for key in &keys {
+            let function = functions.get(key);
+            state.list.update(key, function.as_deref());
+            state.recorder.record(key, function.as_deref(), now);
+        }
+        let counts = state.list.counts();
+        drop(state);
+        if self.0.updates.receiver_count() == 0 {
+            return;
+        }
+        let changes = (keys.len() <= MAX_ROWS).then(|| self.changes(&keys, counts));
+        let changes = changes.and_then(|changes| serde_json::to_string(&changes).ok());
+        // An error means that the last stream has just ended.
+        let _ = self.0.updates.send(Arc::new(Update { keys, changes }));
+    }
+
+    fn changes(&self, keys: &BTreeSet<ObjectKey>, counts: Counts) -> Changes {
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for key in keys {
+            match self.0.caches.functions.get(key) {
+                Some(function) => rows.push(Row::of(&function)),
+                None => gone.push([key.namespace.to_string(), key.name.to_string()]),
+            }
+        }
+        Changes { counts, rows, gone }
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Update>> {
+        self.0.updates.subscribe()
+    }
+
+    pub(super) fn is_filled(&self) -> bool {
+        self.0.caches.are_filled()
+    }
+
+    /// Returns a page of the list.
+    pub(super) fn list(&self, query: &ListQuery) -> ListPage {
+        let (total, keys, counts) = {
+            let state = self.0.state.read();
+            let (total, keys) = state.list.page(query);
+            (total, keys, state.list.counts())
+        };
+        let functions = &self.0.caches.functions;
+        let rows = keys.iter().filter_map(|key| functions.get(key));
+        ListPage {
+            total,
+            from: query.from,
+            size: PAGE,
+            counts,
+            rows: rows.map(|function| Row::of(&function)).collect(),
+            replica: self.0.replica.clone(),
+        }
+    }
+
+    /// Returns everything that the page shows of a function. `None` if it does not exist.
+    pub(super) fn view(&self, key: &ObjectKey) -> Option<View> {
+        let caches = &self.0.caches;
+        let function = caches.functions.get(key)?;
+        let rollout = function.spec.rollout.as_ref();
+        let policy = rollout
+            .and_then(|rollout| rollout.policy_ref.as_ref())
+            .and_then(|policy| {
+                let key = ObjectKey::new(&key.namespace, &policy.name);
+                caches.policies.get(&key)
+            });
+        let shown = Shown {
+            function: &function,
+            revisions: &caches.revisions.find(&Term::Function(key.clone())),
+            policy: policy.as_deref(),
+            replica: &self.0.replica,
+        };
+        let state = self.0.state.read();
+        Some(View::of(&shown, state.recorder.record_of(key)))
+    }
+}

@@ -1,0 +1,176 @@
+//! One function in the list, with the words of `kubectl selvage get`.
+
+use crds::EdgeFunction;
+use crds::conditions::types;
+use crds::function::Phase;
+use crds::rollout::{RolloutStatus, State, WaitingFor};
+use serde::Serialize;
+
+/// How urgently a function needs a person. The list has the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Attention {
+    /// Nothing continues until a person acts: a refused spec, a rollback, a failure.
+    Stalled,
+    /// The rollout is paused, held, or waits for an approval.
+    Waits,
+    /// A rollout runs.
+    Runs,
+    /// The operator has not reported on the function yet.
+    Pending,
+    /// Nothing is going on.
+    Rests,
+}
+
+/// A function as a row of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Row {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// Text by which rows are sorted: by attention, namespace and name.
+    pub(super) order: String,
+    pub(super) attention: Attention,
+    pub(super) phase: &'static str,
+    pub(super) stable: String,
+    pub(super) candidate: String,
+    /// Weight of the candidate, for example `5%`.
+    pub(super) weight: String,
+    /// Number of the step and of all steps, for example `2/4`; or `bake`.
+    pub(super) step: String,
+    /// What is known about the newest revision, in a few words.
+    pub(super) verdict: String,
+    /// Time at which the function was created, in milliseconds since 1970.
+    pub(super) created: Option<i64>,
+}
+
+impl Attention {
+    pub(super) fn of(function: &EdgeFunction) -> Self {
+        let Some(status) = &function.status else {
+            return Self::Pending;
+        };
+        let mut conditions = status.conditions.iter();
+        if conditions.any(|it| it.type_ == types::STALLED && it.status == "True") {
+            return Self::Stalled;
+        }
+        match phase(function) {
+            Phase::Failed | Phase::RolledBack => Self::Stalled,
+            Phase::Paused => Self::Waits,
+            Phase::Pending => Self::Pending,
+            Phase::Ready | Phase::Suspended | Phase::Unknown => Self::Rests,
+            Phase::Progressing => match &status.rollout {
+                Some(rollout) if rollout.hold.is_some() || awaits_approval(rollout) => Self::Waits,
+                _ => Self::Runs,
+            },
+        }
+    }
+}
+
+impl Row {
+    pub(super) fn of(function: &EdgeFunction) -> Self {
+        let meta = &function.metadata;
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        let name = meta.name.clone().unwrap_or_default();
+        let status = function.status.as_ref();
+        let rollout = status.and_then(|status| status.rollout.as_ref());
+        let stable = status.and_then(|status| status.stable.as_ref());
+        let candidate = status.and_then(|status| status.candidate.as_ref());
+        let attention = Attention::of(function);
+        Self {
+            // a space is less than all characters of names, so that the texts sort like the names
+            order: format!("{} {namespace} {name}", attention as u8),
+            namespace,
+            name,
+            attention,
+            phase: phase(function).as_str(),
+            stable: stable.map_or_else(String::new, |it| it.revision.clone()),
+            candidate: candidate.map_or_else(String::new, |it| it.revision.clone()),
+            weight: rollout
+                .and_then(|rollout| rollout.weight.clone())
+                .unwrap_or_default(),
+            step: rollout.and_then(step).unwrap_or_default(),
+            verdict: verdict(function),
+            created: meta
+                .creation_timestamp
+                .as_ref()
+                .map(|at| at.0.as_millisecond()),
+        }
+    }
+}
+
+/// Phase of a function; `Pending` until the operator has reported one.
+pub(super) fn phase(function: &EdgeFunction) -> Phase {
+    let status = function.status.as_ref();
+    status
+        .and_then(|status| status.phase)
+        .unwrap_or(Phase::Pending)
+}
+
+/// Whether a candidate is being rolled out.
+pub(super) fn is_running(rollout: &RolloutStatus) -> bool {
+    matches!(
+        rollout.state,
+        Some(State::Loading | State::Queued | State::Stepping | State::Baking)
+    )
+}
+
+fn awaits_approval(rollout: &RolloutStatus) -> bool {
+    rollout.waiting_for.contains(&WaitingFor::Approval)
+}
+
+fn step(rollout: &RolloutStatus) -> Option<String> {
+    let steps = rollout.plan.as_ref().map_or(0, |plan| plan.steps.len());
+    match rollout.state? {
+        State::Stepping => Some(format!("{}/{steps}", rollout.step?.saturating_add(1))),
+        State::Baking => Some("bake".to_owned()),
+        _ => None,
+    }
+}
+
+fn verdict(function: &EdgeFunction) -> String {
+    let Some(status) = &function.status else {
+        return String::new();
+    };
+    let Some(rollout) = &status.rollout else {
+        return String::new();
+    };
+    if let Some(rejected) = &rollout.rejected {
+        return rejected.reason.clone();
+    }
+    let of_spec = [types::ACCEPTED, types::RESOLVED, types::COMPATIBLE];
+    let refused = status
+        .conditions
+        .iter()
+        .find(|it| of_spec.contains(&it.type_.as_str()) && it.status == "False");
+    if let Some(condition) = refused {
+        return format!("{}=False: {}", condition.type_, condition.reason);
+    }
+    if !is_running(rollout) {
+        let last = status.history.first();
+        return last.map_or_else(String::new, |entry| entry.outcome.as_str().to_owned());
+    }
+    if rollout.paused.is_some() {
+        return "paused".to_owned();
+    }
+    if let Some(hold) = &rollout.hold {
+        return format!("held: {}", hold.reason);
+    }
+    if awaits_approval(rollout) {
+        return "awaits approval".to_owned();
+    }
+    let evidence = rollout.evidence.as_ref();
+    let progress = evidence
+        .and_then(|evidence| evidence.pass.as_ref()?.progress.as_ref())
+        .and_then(|share| share.parse::<f64>().ok());
+    match progress {
+        Some(share) if share >= 1.0 => "good so far".to_owned(),
+        Some(share) => format!("{:.0} % of the evidence", share * 100.0),
+        None => "nothing measured".to_owned(),
+    }
+}
+
+/// Formats basis points (1/10,000) as a percentage: `5 %`, `0.25 %`.
+pub(super) fn percent(parts: u32) -> String {
+    let text = format!("{:.2}", f64::from(parts) / 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
