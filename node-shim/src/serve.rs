@@ -242,10 +242,14 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// Longest wall-clock time of a compilation. A node starts one again that lacked CPU time; these commands do not, and share
+/// their machine with other programs. The limit of CPU time is that of a node.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Compiles the component as a node does: in a separate process with limited resources, whose output is
 /// mapped.
 pub(crate) async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedComponent> {
-    let compile = CompilerPool::new(PathBuf::from(THIS_PROGRAM));
+    let compile = CompilerPool::new(PathBuf::from(THIS_PROGRAM)).with_timeout(COMPILE_TIMEOUT);
     let draft = Draft::in_memory(&Arc::new(DiskHealth::default()))?;
     let code = match compile.run(component, draft).await {
         Ok(Compiled::Code(draft)) => draft.handle()?,
