@@ -130,7 +130,7 @@ struct RunArgs {
     /// IP address to report as the node's data address; repeatable
     #[arg(long, env = "POD_IP", value_delimiter = ',')]
     address: Vec<String>,
-    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant, at most 4
     #[arg(long, env = "SELVAGE_THREADS")]
     threads: Option<NonZeroUsize>,
     /// Maximum number of concurrent instances
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_threads_is_that_of_the_cores_unless_it_is_set() {
+    fn the_number_of_threads_is_that_of_the_cores_up_to_four_unless_it_is_set() {
         let threads = |arguments: &[&str]| {
             let first = ["node-shim", "run", "--node-name=n"];
             let arguments = first.iter().chain(arguments);
@@ -406,8 +406,8 @@ mod tests {
             Ok::<usize, clap::Error>(options(*args).data.threads.get())
         };
         let cores = std::thread::available_parallelism().unwrap().get();
-        assert_eq!(threads(&[]).unwrap(), cores);
-        assert_eq!(threads(&["--threads=3"]).unwrap(), 3);
+        assert_eq!(threads(&[]).unwrap(), cores.min(4));
+        assert_eq!(threads(&["--threads=5"]).unwrap(), 5);
         assert!(threads(&["--threads=0"]).is_err());
     }
 

@@ -82,7 +82,7 @@ pub struct ServeArgs {
     /// Wall-clock time between two chunks of a body, ms
     #[arg(long, default_value_t = 15_000)]
     pub idle: u64,
-    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant, at most 4
     #[arg(long)]
     pub threads: Option<NonZeroUsize>,
     /// Maximum number of concurrent requests

@@ -1,4 +1,4 @@
-//! The data plane: a thread that accepts connections, and a thread for each core that routes requests and runs guests.
+//! The data plane: a thread that accepts connections, and threads that route requests and run guests.
 //! The threads share everything but their event loops, so limits and counters are those of the node.
 
 mod cold_starts;

@@ -43,7 +43,7 @@ pub struct DevArgs {
     /// selvage.dev/build
     #[arg(long, value_name = "COMMAND")]
     pub build: Option<String>,
-    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant, at most 4
     #[arg(long)]
     pub threads: Option<NonZeroUsize>,
     /// Not supported yet: play a rollout from the running version to the next one
