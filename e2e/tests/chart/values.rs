@@ -158,6 +158,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("nodeShim.trustedProxies={10.0.0.1}", "trustedProxies"),
     ("nodeShim.accessLog.requests=some", "requests"),
     ("nodeShim.accessLog.sampleRatio=2", "sampleRatio"),
+    ("nodeShim.accessLog.sampleRatio=1.5", "sampleRatio"),
     ("nodeShim.traces.endpoint=collector:4317", "endpoint"),
     ("nodeShim.drain.graceSeconds=0", "graceSeconds"),
     ("typo=1", "typo"),
