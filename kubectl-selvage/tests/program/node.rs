@@ -138,6 +138,8 @@ async fn connect(socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>, add
         Err(error) => {
             let text = format!("failed to connect: {error}");
             to_client.send(message(1, text.as_bytes())).await.unwrap();
+            // a socket that is closed with unread bytes discards what was sent
+            while let Some(Ok(_)) = from_client.next().await {}
             return;
         }
     };
