@@ -49,7 +49,7 @@ test e2e: PARTS := languages
 .PHONY: test
 test: machine dist languages ## Everything: lint, unit tests, tests on a real control plane and real nodes
 	cargo test --workspace --locked $(ON_CLUSTERS) --no-run
-	e2e/beside.sh $(MAKE) lint unit-programs -- cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
+	e2e/beside.sh make lint unit-programs -- cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
 	$(MAKE) unit
 
 .PHONY: machine
