@@ -191,8 +191,8 @@ fn limits_hold_for_every_request_of_an_instance() {
     client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
     eventually("the guest runs", || node.plane.idle_instances() == 0);
     client.reset();
-    node.has_idle(0);
-    assert_eq!(node.drops(), ["failed 1"]);
+    eventually("the instance ends", || node.drops() == ["failed 1"]);
+    assert_eq!(node.plane.idle_instances(), 0);
     node.outcomes(2);
     assert_eq!(node.failures(), ["client_gone 1"]);
 }

@@ -55,6 +55,13 @@ fn setup(server: &Server) -> Setup {
     setup_at(server.address, URL)
 }
 
+/// Returns a setup for requests that wait for many answers of the server, which takes its time on a busy machine.
+fn patient(server: &Server) -> Setup {
+    let mut setup = setup(server);
+    setup.limits.timeout = Duration::from_secs(60);
+    setup
+}
+
 fn cached(server: &Server, ttl: Duration) -> Setup {
     let mut setup = setup(server);
     setup.stores = vec![cart(URL, ttl)];
@@ -93,7 +100,7 @@ fn parallel_swaps_through_two_nodes_lose_no_update() {
     const CLIENTS: u32 = 8;
     const REQUESTS: u32 = 8;
     let server = Server::start(&[]);
-    let nodes = [0, 1].map(|_| setup(&server).start(&swapper()));
+    let nodes = [0, 1].map(|_| patient(&server).start(&swapper()));
     let clients = nodes.iter().flat_map(|node| {
         let address = node.address();
         (0..CLIENTS).map(move |_| {
@@ -195,7 +202,7 @@ fn limits_of_requests_are_those_of_the_memory_store() {
     let node = setup(&server).start(&writes(1_025, 1));
     let long = error("the key has 1025 bytes; the limit is 1024");
     assert_eq!(answer(&node), long);
-    let node = setup(&server).start(&asks(1_000));
+    let node = patient(&server).start(&asks(1_000));
     assert_eq!(answer(&node), error(super::SPENT));
     let size: u32 = redis::cmd("DBSIZE").query(&mut server.client()).unwrap();
     assert_eq!(size, 0);
