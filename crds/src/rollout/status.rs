@@ -254,3 +254,22 @@ pub struct ActionRecord {
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
+
+impl WaitingFor {
+    /// Returns what the word stands for, as the end of a sentence that begins with "waits for".
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Spec => "a spec that is accepted and resolved",
+            Self::Nodes => "nodes that have loaded the candidate and apply its weight",
+            Self::Slot => "a slot; other rollouts have all of them",
+            Self::Approval => "the approval of a person",
+            Self::Time => "the minimum duration of the step or of the bake",
+            Self::Requests => "the minimum number of requests",
+            Self::Traffic => "the first requests to the candidate",
+            Self::Evidence => "evidence that the candidate is not worse than tolerated",
+            Self::Coverage => "counts from nodes with 80 % of stable's requests",
+            Self::Unknown => "something that this version does not know",
+        }
+    }
+}

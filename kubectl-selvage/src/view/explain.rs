@@ -89,7 +89,7 @@ fn present(snapshot: &Snapshot, rollout: &RolloutStatus, style: Style, out: &mut
         out.sentence(&format!("Before {next}, it waits for:"));
         let gates = gates::awaited(&snapshot.function).join(", ");
         for waiting in &rollout.waiting_for {
-            let meaning = meaning(*waiting);
+            let meaning = waiting.meaning();
             let gates = match waiting {
                 WaitingFor::Approval if !gates.is_empty() => format!(" ({gates})"),
                 _ => String::new(),
@@ -99,21 +99,6 @@ fn present(snapshot: &Snapshot, rollout: &RolloutStatus, style: Style, out: &mut
     }
     if let Some(evidence) = &rollout.evidence {
         measured(snapshot, evidence, style, out);
-    }
-}
-
-const fn meaning(waiting: WaitingFor) -> &'static str {
-    match waiting {
-        WaitingFor::Spec => "a spec that is accepted and resolved",
-        WaitingFor::Nodes => "nodes that have loaded the candidate and apply its weight",
-        WaitingFor::Slot => "a slot; other rollouts have all of them",
-        WaitingFor::Approval => "the approval of a person",
-        WaitingFor::Time => "the minimum duration of the step or of the bake",
-        WaitingFor::Requests => "the minimum number of requests",
-        WaitingFor::Traffic => "the first requests to the candidate",
-        WaitingFor::Evidence => "evidence that the candidate is not worse than tolerated",
-        WaitingFor::Coverage => "counts from nodes with 80 % of stable's requests",
-        WaitingFor::Unknown => "something that this version of the plugin does not know",
     }
 }
 

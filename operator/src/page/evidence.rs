@@ -30,7 +30,7 @@ pub(super) struct EvidenceView {
     decisive: Option<DecisiveView>,
 }
 
-/// One metric.
+/// Evidence and observed rates of one metric, such as `errors` or `latency/300ms`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct MetricView {

@@ -33,7 +33,7 @@ const MAX_STREAMS: usize = 64;
 /// Settings of the page.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Listen address.
+    /// Address and port on which this replica serves the page.
     pub address: SocketAddr,
     /// Host names under which browsers may open the page, beside `localhost` and addresses.
     pub hosts: Vec<String>,

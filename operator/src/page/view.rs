@@ -359,21 +359,9 @@ fn conditions(status: &EdgeFunctionStatus) -> Vec<ConditionView> {
 }
 
 fn waiting(waiting: &WaitingFor) -> Waiting {
-    let meaning = match waiting {
-        WaitingFor::Spec => "a spec that is accepted and resolved",
-        WaitingFor::Nodes => "nodes that have loaded the candidate and apply its weight",
-        WaitingFor::Slot => "a slot; other rollouts have all of them",
-        WaitingFor::Approval => "the approval of a person",
-        WaitingFor::Time => "the minimum duration of the step or of the bake",
-        WaitingFor::Requests => "the minimum number of requests",
-        WaitingFor::Traffic => "the first requests to the candidate",
-        WaitingFor::Evidence => "evidence that the candidate is not worse than tolerated",
-        WaitingFor::Coverage => "counts from nodes with 80 % of stable's requests",
-        WaitingFor::Unknown => "something that this version does not know",
-    };
     Waiting {
         word: waiting.as_str(),
-        meaning,
+        meaning: waiting.meaning(),
     }
 }
 
