@@ -173,7 +173,9 @@ mod tests {
     /// What a relay sends next: the process that it names, and whether a complete report follows.
     async fn sent(fleet: &Fleet) -> (Option<u64>, Option<bool>) {
         let (mut process, mut complete) = (None, None);
-        for message in fleet.next_relayed().await {
+        // the clock is paused, so this time passes at once when there is nothing to relay
+        let messages = tokio::time::timeout(Duration::from_secs(1), fleet.next_relayed());
+        for message in messages.await.expect("nothing is relayed") {
             match message.kind {
                 Some(Kind::Connected(one)) => process = one.hello.map(|hello| hello.boot_id),
                 Some(Kind::Reported(one)) => {
@@ -194,7 +196,7 @@ mod tests {
 
     /// FE-3: the pod of a node is replaced, and both processes are connected for a while. The leader attributes the samples of
     /// Prometheus by the process that the node reports.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_process_that_takes_over_is_announced() {
         let fleet = relay();
         let old = connect(&fleet, OLD);
@@ -211,7 +213,7 @@ mod tests {
     }
 
     /// The new process crashes while the old one still serves.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_old_process_is_announced_again_if_the_new_one_ends_first() {
         let fleet = relay();
         let old = connect(&fleet, OLD);
