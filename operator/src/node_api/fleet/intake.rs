@@ -124,6 +124,7 @@ impl Fleet {
         };
         session.ended = true;
         let origin = session.origin;
+        let functions = handed_over(node, id.number);
         drop_replaced(node);
         let direct_left = node
             .sessions
@@ -135,7 +136,10 @@ impl Fleet {
             (Origin::Direct, true) => self.0.outbox.sessions_changed(&id.node),
             (Origin::Relayed, _) => {}
         }
-        self.publish_node(&id.node);
+        let nodes = BTreeSet::from([id.node.clone()]);
+        self.0
+            .subscribers
+            .publish(&FleetChanges { functions, nodes });
     }
 
     /// Reports nodes that became silent since `last`, and forgets nodes that left long ago. Call this about once a
@@ -182,6 +186,16 @@ fn live_predecessor(node: &Node, number: u64, now: Instant, silence: Duration) -
     let others = node.sessions.iter().filter(|(other, _)| **other != number);
     view::latest(others.map(|(_, other)| other))
         .filter(|former| view::is_live(former, now, silence))
+}
+
+/// Functions that another session reports differently, if that session represents the node since `number` ended.
+fn handed_over(node: &Node, number: u64) -> BTreeSet<FunctionKey> {
+    let others = node.sessions.iter().filter(|(other, _)| **other != number);
+    let next =
+        view::latest(others.map(|(_, other)| other)).filter(|next| next.complete && !next.ended);
+    let ended = node.sessions.get(&number).filter(|ended| ended.complete);
+    next.zip(ended)
+        .map_or_else(BTreeSet::new, |(next, ended)| ended.differing(next))
 }
 
 fn all_functions(node: &Node) -> impl Iterator<Item = FunctionKey> {

@@ -1,8 +1,8 @@
 //! State of the nodes as they report it: which nodes exist, what they have loaded, and what they act on.
 //!
-//! A node may briefly have two streams (it moved to another replica, and the old stream is half open). Each stream is
-//! a session with its own state. The state of the node is that of the session with the latest message among those
-//! that have sent a complete report. A node counts as live while its last message is within the silence limit, also
+//! A node may briefly have two streams: it moved to another replica, and the old stream is half open, or its pod is
+//! replaced, and the old process drains. Each stream is a session with its own state. The state of the node is that of the
+//! newest process that has sent a complete report. A node counts as live while its last message is within the silence limit, also
 //! between two streams, because token expiry ends a stream every ten minutes. Nodes that left are remembered for ten
 //! minutes, and their counters still count.
 

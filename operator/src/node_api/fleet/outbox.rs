@@ -7,7 +7,7 @@ use node_api::v1;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Fleet, FunctionKey, Origin};
+use super::{Fleet, FunctionKey, Origin, view};
 
 #[derive(Default)]
 struct Pending {
@@ -117,10 +117,7 @@ impl Fleet {
         let known = state.nodes.get(&node);
         let sessions = known.into_iter().flat_map(|known| &known.sessions);
         let direct = sessions.filter(|(_, one)| one.origin == Origin::Direct && !one.ended);
-        // While a pod is replaced, the node has two processes. The newer one replaces the other one once it is complete, and
-        // never the reverse, however their reports alternate.
-        let Some((number, session)) = direct.max_by_key(|(number, one)| (one.complete, **number))
-        else {
+        let Some((number, session)) = direct.max_by_key(|(_, one)| view::authority(one)) else {
             return Vec::new();
         };
         let mut messages = Vec::new();

@@ -215,6 +215,37 @@ async fn the_new_stream_of_a_node_that_moved_determines_its_state() {
     );
 }
 
+/// FE-3: the pod of a node is replaced. Its old process drains and still reports, at this replica or through another.
+#[tokio::test(start_paused = true)]
+async fn the_process_that_started_last_determines_the_state_of_its_node() {
+    let key = FunctionKey::new("shop", "a");
+    for origins in [
+        [Origin::Direct, Origin::Direct],
+        [Origin::Relayed, Origin::Direct],
+        [Origin::Direct, Origin::Relayed],
+    ] {
+        let fleet = fleet();
+        let [old, new] = [7, 8].map(|boot_id| v1::Hello {
+            boot_id,
+            ..hello("n")
+        });
+        let old = fleet.connect(origins[0], old).unwrap();
+        let loaded = |revision| complete(vec![state("a", revision, v1::LoadState::Loaded, 1)]);
+        fleet.report(&old, loaded("a-1"));
+        let new = fleet.connect(origins[1], new).unwrap();
+        fleet.report(&new, loaded("a-2"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        fleet.report(&old, v1::Report::default());
+        assert_eq!(revisions(&fleet, "a"), ["a-2"], "the old one drains");
+        assert_eq!(fleet.nodes()[0].hello.boot_id, 8);
+
+        let mut changes = fleet.subscribe();
+        fleet.gone(&new);
+        assert_eq!(revisions(&fleet, "a"), ["a-1"], "the new one crashed");
+        assert!(changes.next().await.functions.contains(&key));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_between_two_streams_is_neither_absent_nor_empty() {
     let fleet = fleet();

@@ -77,10 +77,23 @@ pub(super) fn representative(node: &Node) -> Option<&Session> {
     latest(node.sessions.values())
 }
 
-/// Selects the authoritative session of several: complete, with the latest message. An ended stream does not matter,
-/// because a node between two streams keeps its last reported state.
+/// Selects the authoritative session of several.
 pub(super) fn latest<'a>(sessions: impl Iterator<Item = &'a Session>) -> Option<&'a Session> {
-    sessions.max_by_key(|session| (session.complete, session.last_contact))
+    sessions.max_by_key(|session| authority(session))
+}
+
+/// Order of sessions of one node; the greatest is authoritative. An ended stream stays authoritative until another one is
+/// complete, because a node between two streams keeps its last reported state. While a pod is replaced, the node has two
+/// processes that report in turn: the one that started later decides from its first complete report on, and of one
+/// process the stream with the latest message.
+pub(super) fn authority(session: &Session) -> (bool, bool, u64, Instant) {
+    let started = session.hello.boot_id;
+    (
+        session.complete,
+        !session.ended,
+        started,
+        session.last_contact,
+    )
 }
 
 pub(super) fn is_live(session: &Session, now: Instant, silence: Duration) -> bool {
