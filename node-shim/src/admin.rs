@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
@@ -64,10 +64,30 @@ pub trait ProcessStatus: Send + Sync + 'static {
     /// # Errors
     /// Returns why they should not.
     fn readiness(&self) -> Result<(), NotReady>;
-    /// Returns the metrics in the text format of Prometheus.
-    fn metrics(&self) -> String;
+    /// Returns the metrics in a format that suits a client with this `accept` header.
+    fn metrics(&self, accept: &str) -> MetricsPage;
     /// Returns a debug page as JSON.
     fn debug(&self, page: DebugPage) -> serde_json::Value;
+}
+
+/// Metrics of the process.
+#[derive(Clone, Debug)]
+pub struct MetricsPage {
+    /// Value for `content-type`.
+    pub media_type: &'static str,
+    /// The content.
+    pub text: String,
+}
+
+impl MetricsPage {
+    /// Returns a page in the text format of Prometheus.
+    #[must_use]
+    pub const fn text(text: String) -> Self {
+        Self {
+            media_type: "text/plain; version=0.0.4",
+            text,
+        }
+    }
 }
 
 /// Debug page on the Unix socket.
@@ -187,12 +207,11 @@ async fn readyz(State(inspect): State<Shared>) -> Response {
     probe_response(inspect.readiness())
 }
 
-async fn metrics(State(inspect): State<Shared>) -> Response {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        inspect.metrics(),
-    )
-        .into_response()
+async fn metrics(State(inspect): State<Shared>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
+    let page = inspect.metrics(&accepted.join(","));
+    ([(header::CONTENT_TYPE, page.media_type)], page.text).into_response()
 }
 
 fn probe_response(verdict: Result<(), impl Display>) -> Response {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 
+use crate::clock::unix_ms;
 use crate::counters::{FinishedRequest, RevisionCounters};
 use crate::data_plane::StopFlag;
 use crate::open_request::{OpenRequest, ServedRequest};
@@ -118,6 +119,7 @@ impl Drop for RequestObserver {
         };
         let outcome = reason.map_or(Outcome::Ok, FailureReason::outcome);
         let head = self.head.map(|(at, _)| at.duration_since(self.began));
+        let trace = self.open.as_ref().and_then(|open| open.trace_id());
         if let Some(open) = self.open.take() {
             open.served(&ServedRequest {
                 counters: &self.counters,
@@ -131,7 +133,7 @@ impl Drop for RequestObserver {
             });
         }
         let class = |(_, status)| StatusClass::of(status);
-        self.counters.record(&FinishedRequest {
+        let finished = FinishedRequest {
             population: self.population,
             outcome,
             reason,
@@ -139,7 +141,13 @@ impl Drop for RequestObserver {
             start: self.start,
             head,
             duration: now.duration_since(self.began),
-        });
+        };
+        self.counters.record(&finished);
+        if let Some((trace, head)) = trace.zip(finished.counted_head())
+            && finished.population == Population::Live
+        {
+            self.counters.exemplars.observe(trace, head, unix_ms());
+        }
     }
 }
 

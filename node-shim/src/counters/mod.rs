@@ -1,6 +1,7 @@
 //! Request counters: one set per revision, exported as metrics and reported to the operator. They are
 //! updated without locks and never reset while their revision can serve requests.
 
+mod exemplars;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -16,6 +17,9 @@ use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::request_labels::{Outcome, Population, StartKind, StatusClass};
 use node_shim_core::table::{FunctionKey, RevisionName};
 use parking_lot::{Mutex, MutexGuard};
+
+use exemplars::Exemplars;
+pub use exemplars::{BucketExemplars, Exemplar};
 
 /// Number of request counters per population: outcomes × status classes × kinds of start.
 const REQUEST_COUNTERS: usize = Outcome::ALL.len() * StatusClass::ALL.len() * StartKind::ALL.len();
@@ -46,6 +50,8 @@ pub struct RevisionCounters {
     pub(crate) instances: AtomicU64,
     memory_peak: [AtomicU64; MEMORY_BUCKETS],
     memory_peak_sum: AtomicU64,
+    /// Recorded requests of live traffic beside the histogram of heads.
+    pub(crate) exemplars: Exemplars,
     shown: AtomicBool,
 }
 
@@ -83,6 +89,15 @@ pub struct FinishedRequest {
     pub head: Option<Duration>,
     /// Time from routing to the last byte of the response.
     pub duration: Duration,
+}
+
+impl FinishedRequest {
+    /// Returns the time to the head as the histogram counts it. `None` for rejected requests and cold starts, whose
+    /// latency says nothing about the function.
+    pub(crate) fn counted_head(&self) -> Option<Duration> {
+        let counts = self.start == StartKind::Warm && self.outcome != Outcome::Overloaded;
+        counts.then(|| self.head.unwrap_or(self.duration))
+    }
 }
 
 /// Snapshot of the counters of one revision.
@@ -263,6 +278,7 @@ impl RevisionCounters {
             instances: AtomicU64::new(0),
             memory_peak: zeros(),
             memory_peak_sum: AtomicU64::new(0),
+            exemplars: Exemplars::default(),
             shown: AtomicBool::new(true),
         };
         counters.population(Population::Live);
@@ -291,12 +307,9 @@ impl RevisionCounters {
                 cells.saturated.fetch_add(1, Ordering::Relaxed);
             }
         }
-        // the latency of rejected requests and of cold starts says nothing about the function
-        if finished.start == StartKind::Warm && finished.outcome != Outcome::Overloaded {
+        if let Some(head) = finished.counted_head() {
             cells.duration.observe(finished.duration);
-            cells
-                .head
-                .observe(finished.head.unwrap_or(finished.duration));
+            cells.head.observe(head);
         }
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod family;
 mod function_series;
 mod node;
+mod open_metrics;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,12 +16,14 @@ use parking_lot::Mutex;
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::admin::MetricsPage;
 use crate::counters::{
     HistogramSnapshot, MEMORY_BOUNDS_MIB, PopulationSnapshot, RevisionCounters, RevisionSnapshot,
 };
 use crate::data_plane::DataPlane;
 use family::{add, counter, counter_of, family, gauge, histogram, with};
 use function_series::{FunctionSeries, Row};
+use open_metrics::ExemplarTable;
 
 /// Identity of the process in the metrics.
 #[derive(Clone, Debug)]
@@ -47,13 +50,25 @@ impl Metrics {
         }
     }
 
-    /// Appends the metrics of the data plane to `page`.
-    pub fn write(&self, page: &mut String, plane: &DataPlane) {
-        encode(self.families(plane), page);
+    /// Returns the metrics of the data plane and `more`, in a format that suits a client with this `accept` header. Only a node
+    /// that has recorded requests has anything that needs OpenMetrics.
+    pub fn page(&self, plane: &DataPlane, more: Vec<MetricFamily>, accept: &str) -> MetricsPage {
+        let mut families = self.families(plane);
+        families.extend(more);
+        let exemplars = exemplars(plane);
+        if !exemplars.is_empty() && open_metrics::is_preferred(accept) {
+            return MetricsPage {
+                media_type: open_metrics::MEDIA_TYPE,
+                text: open_metrics::page(&families, &exemplars),
+            };
+        }
+        let mut text = String::new();
+        encode(families, &mut text);
+        MetricsPage::text(text)
     }
 
     /// Returns the metrics of the data plane.
-    pub(crate) fn families(&self, plane: &DataPlane) -> Vec<MetricFamily> {
+    fn families(&self, plane: &DataPlane) -> Vec<MetricFamily> {
         let rows = FunctionSeries::rows(&self.series, plane, Instant::now());
         let mut families = per_function(&rows);
         families.extend(node::families(&self.identity, plane));
@@ -61,8 +76,23 @@ impl Metrics {
     }
 }
 
+/// Returns the recorded requests of all revisions.
+fn exemplars(plane: &DataPlane) -> ExemplarTable {
+    let shown = plane.counters().shown();
+    let recorded = shown.iter().filter_map(|counters| {
+        let function = &counters.function;
+        let key = [
+            &function.namespace,
+            &function.name,
+            counters.revision.as_str(),
+        ];
+        Some((key.map(str::to_owned), counters.exemplars.snapshot()?))
+    });
+    recorded.collect()
+}
+
 /// Appends metrics to a page in the text format of Prometheus.
-pub(crate) fn encode(mut families: Vec<MetricFamily>, page: &mut String) {
+fn encode(mut families: Vec<MetricFamily>, page: &mut String) {
     families.retain(|family| !family.get_metric().is_empty());
     if let Err(error) = TextEncoder::new().encode_utf8(&families, page) {
         tracing::error!(%error, "the metrics could not be encoded");

@@ -10,13 +10,15 @@ use tokio::sync::watch;
 use super::admin_status::AdminStatus;
 use super::state_writer::DiskUsage;
 use super::{Options, metrics};
-use crate::admin::{DebugPage, HEALTH_CHECK_TIMEOUT, NotReady, ProcessStatus, Unhealthy};
+use crate::admin::{
+    DebugPage, HEALTH_CHECK_TIMEOUT, MetricsPage, NotReady, ProcessStatus, Unhealthy,
+};
 use crate::code_cache::CodeCache;
 use crate::data_plane::DataPlane;
 use crate::disk::DiskHealth;
 use crate::engine::Engine;
 use crate::function_cache::FunctionCache;
-use crate::metrics::{Metrics, encode};
+use crate::metrics::Metrics;
 use crate::native_cache::NativeCache;
 use crate::node_api::NodeStatus;
 use crate::routing_table::{RevisionSlot, ServedFunction};
@@ -55,12 +57,9 @@ impl ProcessStatus for Shared {
         self.admin_status.readiness()
     }
 
-    fn metrics(&self) -> String {
-        let mut page = String::new();
-        let mut families = self.metrics.families(&self.plane);
-        families.extend(metrics::families(self));
-        encode(families, &mut page);
-        page
+    fn metrics(&self, accept: &str) -> MetricsPage {
+        self.metrics
+            .page(&self.plane, metrics::families(self), accept)
     }
 
     fn debug(&self, page: DebugPage) -> Value {

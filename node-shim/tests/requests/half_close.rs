@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use node_shim::admin::{self, DebugPage, ProcessStatus};
+use node_shim::admin::{self, DebugPage, MetricsPage, ProcessStatus};
 
 use crate::guests;
 use crate::support::node::{Node, eventually};
@@ -102,8 +102,8 @@ impl ProcessStatus for Healthy {
         Ok(())
     }
 
-    fn metrics(&self) -> String {
-        "selvage_node_info 1\n".repeat(100_000)
+    fn metrics(&self, _accept: &str) -> MetricsPage {
+        MetricsPage::text("selvage_node_info 1\n".repeat(100_000))
     }
 
     fn debug(&self, _page: DebugPage) -> serde_json::Value {

@@ -314,12 +314,13 @@ fn outbound_requests_are_denied_and_counted() {
     // error-code 15 is HTTP-request-denied
     let reply = get(node.address(), "/");
     assert_eq!(reply.status, 200 + 15, "{:?}", node.failures());
-    let mut page = String::new();
     let identity = node_shim::metrics::NodeIdentity {
         node_name: "n".into(),
         started_ms: 1,
     };
-    node_shim::metrics::Metrics::new(identity).write(&mut page, &node.plane);
+    let page = node_shim::metrics::Metrics::new(identity)
+        .page(&node.plane, Vec::new(), "")
+        .text;
     let denied = page
         .lines()
         .find(|l| l.starts_with("selvage_egress_denied_total{"))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_shim::admin::MetricsPage;
 use node_shim::counters::{CounterTable, FinishedRequest};
 use node_shim::metrics::{Metrics, NodeIdentity};
 use node_shim::routing_table::{RevisionSlot, ServedFunction};
@@ -22,15 +23,18 @@ const FINE: FinishedRequest = FinishedRequest {
     duration: Duration::from_millis(2),
 };
 
-/// Returns the metrics of the data plane as text.
-pub(crate) fn page(node: &Node) -> String {
-    let mut page = String::new();
+/// Returns the metrics of the data plane for a client with this `accept` header.
+pub(crate) fn scrape(node: &Node, accept: &str) -> MetricsPage {
     let identity = NodeIdentity {
         node_name: "n1".into(),
         started_ms: 1_234,
     };
-    Metrics::new(identity).write(&mut page, &node.plane);
-    page
+    Metrics::new(identity).page(&node.plane, Vec::new(), accept)
+}
+
+/// Returns the metrics of the data plane as text.
+pub(crate) fn page(node: &Node) -> String {
+    scrape(node, "").text
 }
 
 #[test]
@@ -87,8 +91,7 @@ fn functions_beyond_the_budget_are_aggregated_and_rollouts_have_full_detail() {
         node_name: "n1".into(),
         started_ms: 1,
     });
-    let mut page = String::new();
-    metrics.write(&mut page, &node.plane);
+    let page = metrics.page(&node.plane, Vec::new(), "").text;
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series <= 20_000, "{series}");
     let of = |page: &str, metric: &str, function: &str| {
@@ -123,7 +126,6 @@ fn functions_beyond_the_budget_are_aggregated_and_rollouts_have_full_detail() {
     assert_eq!(of(&page, head, "f298"), [0.0; 0]);
     let last = &counters[298];
     last.record(&FINE);
-    let mut page = String::new();
-    metrics.write(&mut page, &node.plane);
+    let page = metrics.page(&node.plane, Vec::new(), "").text;
     assert_eq!(sum(&page) as usize, 300 - own + 1);
 }

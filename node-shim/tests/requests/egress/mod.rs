@@ -32,12 +32,13 @@ fn setup(network: &Arc<TestNetwork>, entries: &[&str]) -> Setup {
 
 /// Returns the values of the metrics of outbound requests that are above 0.
 fn counted(node: &Node) -> Vec<String> {
-    let mut page = String::new();
     let identity = NodeIdentity {
         node_name: "n".into(),
         started_ms: 1,
     };
-    Metrics::new(identity).write(&mut page, &node.plane);
+    let page = Metrics::new(identity)
+        .page(&node.plane, Vec::new(), "")
+        .text;
     let lines = page
         .lines()
         .filter(|line| line.starts_with("selvage_egress_"));

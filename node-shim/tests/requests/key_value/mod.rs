@@ -251,9 +251,9 @@ fn metrics_page(node: &Node) -> String {
         node_name: "n1".into(),
         started_ms: 1,
     };
-    let mut page = String::new();
-    Metrics::new(identity).write(&mut page, &node.plane);
-    page
+    Metrics::new(identity)
+        .page(&node.plane, Vec::new(), "")
+        .text
 }
 
 #[test]

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use crate::guests;
-use crate::metrics::page;
+use crate::metrics::{page, scrape};
 use crate::support::node::{Node, Setup, eventually};
 use crate::support::wire::{get, once};
 
@@ -81,6 +81,40 @@ fn the_decision_of_a_trusted_proxy_is_followed() {
     }
     let all = format!("{spans:?}");
     assert!(!all.contains("secret"), "{all}");
+}
+
+#[test]
+fn the_latency_histogram_names_the_trace_of_a_recorded_request() {
+    const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.3";
+    let collector = Collector::start();
+    let node = node(&collector, 0.0, true, &guests::MIRROR);
+    ask(&node, &format!("{}00", &PARENT[..PARENT.len() - 2]));
+    let before = scrape(&node, OPEN_METRICS);
+    assert!(before.media_type.starts_with("text/plain"), "{before:?}");
+    ask(&node, PARENT);
+    collector.spans(2);
+    let after = scrape(&node, OPEN_METRICS);
+    assert!(
+        after.media_type.starts_with("application/openmetrics-text"),
+        "{after:?}"
+    );
+    let buckets: Vec<_> = after
+        .text
+        .lines()
+        .filter(|line| line.contains(TRACE))
+        .collect();
+    let [bucket] = buckets[..] else {
+        panic!("{after:?}")
+    };
+    assert!(
+        bucket.starts_with("selvage_response_head_seconds_bucket{"),
+        "{bucket}"
+    );
+    assert!(
+        scrape(&node, "text/plain")
+            .media_type
+            .starts_with("text/plain")
+    );
 }
 
 /// HH-8: a client cannot make a node record its requests, and it cannot join the traces of others.
